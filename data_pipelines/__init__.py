@@ -1,0 +1,1 @@
+"""From raw recordings to global batches: NumPy only, no model code."""

@@ -1,0 +1,1 @@
+"""Pretraining ECG encoders in JAX."""

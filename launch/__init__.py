@@ -1,0 +1,1 @@
+"""Starting runs: several processes, clusters, ablations."""

@@ -1,0 +1,46 @@
+"""Packaging of ecgjax; dependency ranges hold for Python 3.11 and later."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INSTALL_REQUIRES = [
+    "absl-py>=2.1",
+    "array_record>=0.8.1",
+    "flax>=0.12.2,<0.14",
+    "grain>=0.2.15",
+    "importlib_resources>=6.4",  # tensorflow-datasets 4.9.10 imports it without declaring it
+    "jax>=0.10.1,<0.12",
+    "matplotlib>=3.9",
+    "ml-collections>=1.0",
+    "neurokit2>=0.2.12",
+    "numpy>=2.0,<3",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.12.0,<0.14",
+    "pandas>=2.2",
+    "scikit-learn>=1.6",
+    "scipy>=1.14",
+    "tensorboardX>=2.6.2",
+    "tensorflow-datasets>=4.9.9",
+    "tqdm>=4.66",
+    "wfdb>=4.3",
+]
+
+EXTRAS_REQUIRE = {
+    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+    "tpu": ["jax[tpu]"],
+    "cuda": ["jax[cuda13]"],
+}
+
+setup(
+    name="ecgjax",
+    version="0.1.0",
+    description="Pretraining ECG encoders in JAX: raw recordings to an encoder that makes few labels go further",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["ecgjax", "ecgjax.*", "data_pipelines", "data_pipelines.*", "configs", "launch"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+)
