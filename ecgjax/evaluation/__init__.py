@@ -1,0 +1,1 @@
+"""Evaluation: probe tasks, metrics, patient bootstrap, comparison with the mandatory baselines, report."""

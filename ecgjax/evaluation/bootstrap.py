@@ -1,0 +1,150 @@
+"""Patient-level percentile bootstrap of several models scored on the same records, and of their paired differences.
+
+Records of one patient are not independent, so patients are drawn, with all their records (a cluster bootstrap:
+Davison and Hinkley 1997, §3.8). Every model meets the same resamples: its difference from another is then paired,
+and the noise of the test set that both share cancels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.metrics import RankedScores, undefined_reason
+
+#: Weights held at once: 32 MB of float64, small enough for any host and large enough to keep NumPy busy.
+_WEIGHTS_AT_ONCE = 4_000_000
+
+#: An interval from fewer defined resamples than this share of those asked for is not given.
+_MIN_DEFINED = 0.9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A point estimate on the test records themselves, and its percentile interval over the resamples.
+
+    Attributes:
+        estimate: NaN where undefined.
+        low: lower bound, NaN where undefined.
+        high: upper bound, NaN where undefined.
+        confidence: nominal coverage, such as .95.
+        resamples: number of resamples in which the metric is defined.
+        reason: why the estimate or the interval is undefined; empty where it is not.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    resamples: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"n/a ({self.reason})" if math.isnan(self.estimate) else f"{self.estimate:.3f} [n/a: {self.reason}]"
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """The metric of each model on the test records and on every resample of the patients.
+
+    Attributes:
+        estimates: model name → metric on the records as they are.
+        resampled: model name → `f64[resamples]`, NaN where a resample lacks a class; the same resamples for all.
+        reason: why the metric is undefined; empty where it is not.
+    """
+
+    estimates: Mapping[str, float]
+    resampled: Mapping[str, np.ndarray]
+    reason: str
+
+    def interval(self, model: str, *, confidence: float = 0.95) -> Interval:
+        """Returns the estimate and percentile interval of one model."""
+        return _interval(self.estimates[model], self.resampled[model], confidence=confidence, reason=self.reason)
+
+    def difference(self, model: str, other: str, *, confidence: float = 0.95) -> Interval:
+        """Returns the paired difference `model − other` and its percentile interval."""
+        estimate = self.estimates[model] - self.estimates[other]
+        values = self.resampled[model] - self.resampled[other]
+        return _interval(estimate, values, confidence=confidence, reason=self.reason)
+
+
+def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Draws as many patients as there are, with replacement, again and again.
+
+    Args:
+        patients: `int[n]`, patient (or group) code of each record.
+        resamples: number of resamples.
+        seed: of the draw; equal seeds and patients give equal resamples.
+
+    Yields:
+        `int64[resamples of this block, n]`: how often each record is in each resample.
+    """
+    codes, record_code = np.unique(patients, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    block = max(1, _WEIGHTS_AT_ONCE // max(1, len(patients)))
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = rng.integers(len(codes), size=(rows, len(codes)))
+        # One bincount for the block: each row counts into its own range of bins.
+        bins = drawn + np.arange(rows)[:, None] * len(codes)
+        counts = np.bincount(bins.ravel(), minlength=rows * len(codes)).reshape(rows, len(codes))
+        yield counts[:, record_code]
+
+
+def patient_bootstrap(
+    labels: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    *,
+    patients: np.ndarray,
+    metric: Literal["auroc", "auprc"] = "auroc",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Bootstrap:
+    """Bootstraps a metric of several models over patients.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        scores: model name → `[n]`, all for the same records.
+        patients: `int[n]`, patient (or group) code of each record. Codes of records instead would pretend that the
+            records of a patient are independent, and give intervals that are too short.
+        metric: `"auroc"` or `"auprc"`.
+        resamples: number of resamples, at least 100.
+        seed: of the resampling.
+
+    Raises:
+        DataError: if lengths differ, scores are not finite or there are too few resamples.
+    """
+    if resamples < 100:
+        raise DataError(f"a percentile interval needs at least 100 bootstrap resamples, not {resamples}")
+    if len(patients) != len(labels):
+        raise DataError(f"{len(patients)} patient codes for {len(labels)} labels")
+    metrics = {name: getattr(RankedScores(labels, values), metric) for name, values in scores.items()}
+    estimates = {name: float(function(np.ones((1, len(labels))))[0]) for name, function in metrics.items()}
+    reason = undefined_reason(labels)
+    if reason:
+        undefined = np.full(resamples, math.nan)
+        return Bootstrap(estimates=estimates, resampled=dict.fromkeys(scores, undefined), reason=reason)
+    blocks: dict[str, list[np.ndarray]] = {name: [] for name in scores}
+    for weights in resample_patients(patients, resamples=resamples, seed=seed):
+        for name, function in metrics.items():
+            blocks[name].append(function(weights))
+    resampled = {name: np.concatenate(values) for name, values in blocks.items()}
+    return Bootstrap(estimates=estimates, resampled=resampled, reason="")
+
+
+def _interval(estimate: float, values: np.ndarray, *, confidence: float, reason: str) -> Interval:
+    defined = values[np.isfinite(values)]
+    if not reason and len(defined) < _MIN_DEFINED * len(values):
+        reason = f"only {len(defined)} of {len(values)} resamples have both classes: too few patients of one class"
+    low, high = math.nan, math.nan
+    if not reason:
+        tail = (1 - confidence) / 2
+        low, high = (float(bound) for bound in np.quantile(defined, (tail, 1 - tail)))
+    return Interval(estimate=estimate, low=low, high=high, confidence=confidence, resamples=len(defined), reason=reason)

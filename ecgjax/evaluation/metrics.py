@@ -1,0 +1,128 @@
+"""AUROC and AUPRC of binary labels, for one weighting of the records or many at once.
+
+One form serves the point estimate and the bootstrap: a resample is nothing but integer weights on the records, and a
+weighted metric needs one sort of the scores whatever the number of weightings.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+
+
+class RankedScores:
+    """Labels and scores sorted once, for metrics under many weightings of the records.
+
+    Attributes:
+        labels: `int64[n]` of 0 and 1, in ascending order of the scores.
+    """
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray):
+        """Sorts the records by score.
+
+        Args:
+            labels: `[n]` of 0 and 1, any numeric type.
+            scores: `[n]`, larger means more likely positive.
+
+        Raises:
+            DataError: if shapes differ, a label is not 0 or 1, or a score is not finite.
+        """
+        labels, scores = np.asarray(labels), np.asarray(scores)
+        if labels.ndim != 1 or labels.shape != scores.shape:
+            raise DataError(f"labels {labels.shape} and scores {scores.shape} must be two vectors of equal length")
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError("labels must be 0 or 1; leave records without a label out before scoring")
+        if not np.isfinite(scores).all():
+            raise DataError(f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are not finite")
+        self._order = np.argsort(scores, kind="stable")
+        self.labels = labels[self._order].astype(np.int64)
+        ranked = scores[self._order]
+        # Records of equal score form one threshold: neither ranks above the other.
+        self._threshold_starts = (
+            np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else np.zeros(0, int)
+        )
+
+    def _weight_by_threshold(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the weight of positives and of negatives at each threshold, `f64[weighting, threshold]`."""
+        weights = np.atleast_2d(np.asarray(weights, np.float64))
+        if weights.shape[1] != len(self.labels):
+            raise DataError(f"{weights.shape[1]} weights for {len(self.labels)} records")
+        if not len(self.labels):
+            empty = np.zeros((len(weights), 0))
+            return empty, empty
+        ranked = weights[:, self._order]
+        positives = np.add.reduceat(ranked * self.labels, self._threshold_starts, axis=1)
+        negatives = np.add.reduceat(ranked * (1 - self.labels), self._threshold_starts, axis=1)
+        return positives, negatives
+
+    def auroc(self, weights: np.ndarray) -> np.ndarray:
+        """Returns the AUROC under each weighting: `f64[weightings]`, NaN where a class has no weight.
+
+        The probability that a positive outranks a negative, a tie counting one half (Mann and Whitney 1947).
+
+        Args:
+            weights: `[weightings, n]`, non-negative, in the order the records were given in.
+        """
+        positives, negatives = self._weight_by_threshold(weights)
+        below = np.cumsum(negatives, axis=1) - negatives / 2
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        return _divide((positives * below).sum(axis=1), pairs)
+
+    def auprc(self, weights: np.ndarray) -> np.ndarray:
+        """Returns the average precision under each weighting: `f64[weightings]`, NaN where a class has no weight.
+
+        The step form Σ (R_k − R_{k−1}) P_k, without interpolation (Davis and Goadrich 2006 show why).
+
+        Args:
+            weights: `[weightings, n]`, non-negative, in the order the records were given in.
+        """
+        positives, negatives = self._weight_by_threshold(weights)
+        true_positives = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]
+        false_positives = np.cumsum(negatives[:, ::-1], axis=1)[:, ::-1]
+        predicted = true_positives + false_positives
+        precision = np.divide(true_positives, predicted, out=np.zeros_like(predicted), where=predicted > 0)
+        total = np.where(negatives.sum(axis=1) > 0, positives.sum(axis=1), 0.0)
+        return _divide((positives * precision).sum(axis=1), total)
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, math.nan), where=denominator > 0)
+
+
+def undefined_reason(labels: np.ndarray) -> str:
+    """Says why AUROC and AUPRC of these labels do not exist, or returns "" where they do.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+    """
+    positives = int(np.count_nonzero(labels))
+    if len(labels) == 0:
+        return "no records"
+    if positives == 0:
+        return f"none of {len(labels)} records is positive"
+    if positives == len(labels):
+        return f"all {len(labels)} records are positive"
+    return ""
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Returns the area under the ROC curve; NaN where `undefined_reason(labels)` gives a reason.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        scores: `[n]`, larger means more likely positive; ties count one half.
+    """
+    return float(RankedScores(labels, scores).auroc(np.ones((1, len(labels))))[0])
+
+
+def auprc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Returns the average precision; NaN where `undefined_reason(labels)` gives a reason.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        scores: `[n]`, larger means more likely positive.
+    """
+    return float(RankedScores(labels, scores).auprc(np.ones((1, len(labels))))[0])

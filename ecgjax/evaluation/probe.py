@@ -1,0 +1,207 @@
+"""Linear probe: L2 logistic regression on frozen features, its strength chosen on validation patients.
+
+The test records take no part in any choice: they are scored once, with what validation chose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.metrics import auroc, undefined_reason
+
+#: Inverse strengths C tried, strongest regularisation first. A few hundred labels with 512 features need
+#: C near 1e-4 (the sum of the losses is not divided by their number), 1e5 labels need C near 1.
+STRENGTHS: tuple[float, ...] = tuple(float(c) for c in np.logspace(-6, 1, 15))
+
+_MAX_ITERATIONS = 2000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepPoint:
+    """One strength of the sweep: its C, AUROC on train and on validation, and whether lbfgs converged."""
+
+    c: float
+    train_auroc: float
+    val_auroc: float
+    converged: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """A fitted probe and how it was chosen.
+
+    Attributes:
+        preprocessor: fitted on the training features.
+        classifier: the logistic regression of the chosen strength.
+        c: chosen inverse strength.
+        val_auroc: AUROC on validation at that strength (the number it was chosen by, hence optimistic).
+        sweep: every strength tried, strongest regularisation first.
+        num_features: columns the classifier saw, after the preprocessor.
+        train_records, train_positives, val_records, val_positives: sizes.
+    """
+
+    preprocessor: TransformerMixin
+    classifier: LogisticRegression
+    c: float
+    val_auroc: float
+    sweep: tuple[SweepPoint, ...]
+    num_features: int
+    train_records: int
+    train_positives: int
+    val_records: int
+    val_positives: int
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Returns the log odds of the positive class, `f64[n]`.
+
+        Args:
+            features: `[n, d]`, as the training features.
+        """
+        return self.classifier.decision_function(self.preprocessor.transform(features))
+
+
+def fit_linear_probe(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    *,
+    val_features: np.ndarray,
+    val_labels: np.ndarray,
+    strengths: Sequence[float] = STRENGTHS,
+    preprocessor: TransformerMixin | None = None,
+) -> LinearProbe:
+    """Fits a logistic regression for every strength and keeps the one with the highest validation AUROC.
+
+    Args:
+        train_features: `[n, d]`.
+        train_labels: `[n]` of 0 and 1.
+        val_features: `[m, d]`, of patients that train does not have.
+        val_labels: `[m]` of 0 and 1.
+        strengths: inverse L2 strengths C, as in scikit-learn. Of equal AUROCs the strongest regularisation is kept.
+        preprocessor: unfitted scikit-learn transformer, fitted here on train alone; by default each feature is
+            brought to zero mean and unit standard deviation.
+
+    Raises:
+        DataError: if train or validation lacks a class, or features are not finite and no preprocessor handles them.
+    """
+    for split, labels in (("train", train_labels), ("validation", val_labels)):
+        reason = undefined_reason(labels)
+        if reason:
+            raise DataError(
+                f"no linear probe is possible: {reason} in the {split} split. "
+                "Raise config.probe.label_fraction, choose another threshold or give the split more folds."
+            )
+    if preprocessor is None:
+        for split, features in (("train", train_features), ("validation", val_features)):
+            bad = np.count_nonzero(~np.isfinite(features).all(axis=1))
+            if bad:
+                raise DataError(f"{bad} of {len(features)} embeddings of the {split} split are not finite")
+        preprocessor = StandardScaler()
+    # float64: embeddings are few, and lbfgs in float32 stops early on badly scaled directions.
+    train = preprocessor.fit_transform(np.asarray(train_features, np.float64))
+    val = preprocessor.transform(np.asarray(val_features, np.float64))
+    sweep, best = [], None
+    for c in sorted(strengths):
+        classifier = LogisticRegression(C=c, solver="lbfgs", max_iter=_MAX_ITERATIONS)
+        with warnings.catch_warnings():
+            # Separable training labels do not converge at weak strengths: recorded in the sweep instead.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            classifier.fit(train, train_labels)
+        point = SweepPoint(
+            c=c,
+            train_auroc=auroc(train_labels, classifier.decision_function(train)),
+            val_auroc=auroc(val_labels, classifier.decision_function(val)),
+            converged=bool(classifier.n_iter_[0] < _MAX_ITERATIONS),
+        )
+        sweep.append(point)
+        if best is None or point.val_auroc > best[0].val_auroc:
+            best = (point, classifier)
+    return LinearProbe(
+        preprocessor=preprocessor,
+        classifier=best[1],
+        c=best[0].c,
+        val_auroc=best[0].val_auroc,
+        sweep=tuple(sweep),
+        num_features=train.shape[1],
+        train_records=len(train_labels),
+        train_positives=int(np.count_nonzero(train_labels)),
+        val_records=len(val_labels),
+        val_positives=int(np.count_nonzero(val_labels)),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShuffleControl:
+    """Test AUROC of probes fitted and selected on permuted labels: .5 unless something leaks.
+
+    Attributes:
+        aurocs: one a shuffle.
+        mean: their mean.
+        low: lower end of the 95 % t-interval of the mean over shuffles.
+        high: upper end.
+    """
+
+    aurocs: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+
+
+def shuffle_control(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    *,
+    val_features: np.ndarray,
+    val_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    shuffles: int,
+    seed: int,
+    strengths: Sequence[float] = STRENGTHS,
+) -> ShuffleControl:
+    """Runs the same probe with the labels of train and of validation permuted, and scores the true test labels.
+
+    One shuffle scatters widely (a random direction through correlated features), so several are averaged.
+
+    Args:
+        train_features: `[n, d]`.
+        train_labels: `[n]` of 0 and 1.
+        val_features: `[m, d]`.
+        val_labels: `[m]` of 0 and 1.
+        test_features: `[k, d]`.
+        test_labels: `[k]` of 0 and 1, not permuted.
+        shuffles: number of permutations, at least 2.
+        seed: of the permutations.
+        strengths: as in `fit_linear_probe`.
+
+    Raises:
+        DataError: as `fit_linear_probe`, or if there are fewer than 2 shuffles.
+    """
+    # Imported here: SciPy's statistics take a second to load and nothing else of the probe needs them.
+    from scipy import stats
+
+    if shuffles < 2:
+        raise DataError(f"an interval over shuffled labels needs at least 2 shuffles, not {shuffles}")
+    rng = np.random.default_rng(seed)
+    aurocs = []
+    for _ in range(shuffles):
+        probe = fit_linear_probe(
+            train_features,
+            rng.permutation(train_labels),
+            val_features=val_features,
+            val_labels=rng.permutation(val_labels),
+            strengths=strengths,
+        )
+        aurocs.append(auroc(test_labels, probe.scores(test_features)))
+    mean = float(np.mean(aurocs))
+    half = float(stats.t.ppf(0.975, shuffles - 1) * np.std(aurocs, ddof=1) / math.sqrt(shuffles))
+    return ShuffleControl(aurocs=tuple(aurocs), mean=mean, low=mean - half, high=mean + half)

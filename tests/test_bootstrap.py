@@ -1,0 +1,141 @@
+"""The patient bootstrap: what it resamples, that it is paired, and that its intervals cover."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.bootstrap import patient_bootstrap, resample_patients
+from ecgjax.evaluation.metrics import auroc
+
+
+def _cohort(rng, *, patients, visits, shared):
+    """Labels and scores where a share of both is the patient's own: records of a patient are correlated.
+
+    The true AUROC is Φ(1/√2), whatever `shared`.
+    """
+    patient = np.repeat(np.arange(patients), visits)
+    labels = np.repeat(rng.integers(0, 2, patients), visits)
+    own = np.repeat(rng.normal(size=patients), visits)
+    noise = math.sqrt(shared) * own + math.sqrt(1 - shared) * rng.normal(size=patients * visits)
+    return patient, labels, labels + noise
+
+
+TRUE_AUROC = float(stats.norm.cdf(1 / math.sqrt(2)))
+
+
+def test_resamples_whole_patients():
+    patients = np.array([7, 7, 3, 9, 9, 9])
+    weights = np.concatenate(list(resample_patients(patients, resamples=500, seed=0)))
+    assert weights.shape == (500, 6)
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 1])
+    np.testing.assert_array_equal(weights[:, 3], weights[:, 5])
+    np.testing.assert_array_equal(weights[:, [0, 2, 3]].sum(axis=1), 3)
+    # Each patient is drawn once on average: binomial(3, 1/3) over 500 resamples.
+    np.testing.assert_allclose(weights.mean(axis=0), 1.0, atol=4 * math.sqrt(2 / 3 / 500))
+
+
+def test_does_not_depend_on_the_size_of_the_blocks(monkeypatch):
+    patients = np.random.default_rng(0).integers(0, 40, 100)
+    whole = np.concatenate(list(resample_patients(patients, resamples=300, seed=5)))
+    monkeypatch.setattr("ecgjax.evaluation.bootstrap._WEIGHTS_AT_ONCE", 1700)
+    blocks = list(resample_patients(patients, resamples=300, seed=5))
+    assert len(blocks) > 10
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+def test_equals_the_plain_form():
+    rng = np.random.default_rng(2)
+    patient, labels, scores = _cohort(rng, patients=30, visits=3, shared=0.5)
+    result = patient_bootstrap(labels, {"a": scores}, patients=patient, resamples=100, seed=11)
+    weights = np.concatenate(list(resample_patients(patient, resamples=100, seed=11)))
+    plain = [auroc(labels[rows], scores[rows]) for rows in (np.repeat(np.arange(90), w) for w in weights)]
+    np.testing.assert_allclose(result.resampled["a"], plain, atol=1e-12)
+    interval = result.interval("a")
+    assert interval.estimate == auroc(labels, scores)
+    np.testing.assert_allclose((interval.low, interval.high), np.quantile(plain, (0.025, 0.975)), atol=1e-12)
+
+
+def test_seeded():
+    patient, labels, scores = _cohort(np.random.default_rng(0), patients=50, visits=2, shared=0.5)
+    first, again, other = (
+        patient_bootstrap(labels, {"a": scores}, patients=patient, resamples=200, seed=seed).interval("a")
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first.low != other.low
+
+
+def test_differences_are_paired():
+    rng = np.random.default_rng(4)
+    patient, labels, scores = _cohort(rng, patients=200, visits=2, shared=0.5)
+    better = scores + 0.3 * labels
+    result = patient_bootstrap(labels, {"better": better, "plain": scores}, patients=patient, resamples=1000, seed=0)
+    same = patient_bootstrap(labels, {"a": scores, "b": scores}, patients=patient, resamples=1000, seed=0)
+    assert same.difference("a", "b").low == same.difference("a", "b").high == 0.0
+    paired = result.difference("better", "plain")
+    assert paired.estimate == pytest.approx(auroc(labels, better) - auroc(labels, scores), abs=1e-12)
+    assert 0 < paired.low < paired.estimate < paired.high
+    apart = [result.interval(name) for name in ("better", "plain")]
+    # Unpaired intervals overlap although the paired difference is clear of zero.
+    assert apart[0].low < apart[1].high
+    assert paired.high - paired.low < 0.5 * min(interval.high - interval.low for interval in apart)
+
+
+def test_coverage_by_patient_holds_and_by_record_falls_short():
+    runs = 300
+    covered = {"patient": 0, "record": 0}
+    for run in range(runs):
+        rng = np.random.default_rng(1000 + run)
+        patient, labels, scores = _cohort(rng, patients=80, visits=4, shared=0.9)
+        for unit, codes in (("patient", patient), ("record", np.arange(len(patient)))):
+            interval = patient_bootstrap(labels, {"a": scores}, patients=codes, resamples=300, seed=run).interval("a")
+            covered[unit] += interval.low <= TRUE_AUROC <= interval.high
+    # Binomial bounds at nominal coverage .95: five standard deviations of the 300 runs, less the 2 points by which
+    # a percentile interval of 80 patients is known to fall short.
+    sd = math.sqrt(0.95 * 0.05 / runs)
+    assert 0.93 - 3 * sd < covered["patient"] / runs < 0.95 + 4 * sd
+    assert covered["record"] / runs < 0.80
+
+
+def test_auprc_is_bootstrapped_too():
+    patient, labels, scores = _cohort(np.random.default_rng(0), patients=100, visits=2, shared=0.5)
+    result = patient_bootstrap(labels, {"a": scores}, patients=patient, metric="auprc", resamples=500, seed=0)
+    interval = result.interval("a")
+    assert labels.mean() < interval.low < interval.estimate < interval.high <= 1
+
+
+def test_one_class_is_undefined_with_its_reason():
+    result = patient_bootstrap(np.zeros(10, int), {"a": np.arange(10.0)}, patients=np.arange(10), resamples=100)
+    interval = result.interval("a")
+    assert math.isnan(interval.estimate)
+    assert math.isnan(interval.low)
+    assert interval.reason == "none of 10 records is positive"
+    assert "n/a" in str(interval)
+
+
+def test_one_positive_patient_gives_an_estimate_without_an_interval():
+    labels = np.r_[1, np.zeros(20, int)]
+    interval = patient_bootstrap(labels, {"a": np.arange(21.0)[::-1]}, patients=np.arange(21), resamples=500).interval(
+        "a"
+    )
+    assert interval.estimate == 1.0
+    assert math.isnan(interval.low)
+    assert "too few patients of one class" in interval.reason
+
+
+def test_refuses_too_few_resamples():
+    with pytest.raises(DataError, match="at least 100"):
+        patient_bootstrap(np.array([0, 1]), {"a": np.zeros(2)}, patients=np.arange(2), resamples=10)
+
+
+def test_four_models_on_1500_records_take_seconds():
+    rng = np.random.default_rng(0)
+    patient, labels, scores = _cohort(rng, patients=1000, visits=2, shared=0.5)
+    models = {name: scores + rng.normal(size=len(scores)) for name in "abcd"}
+    start = time.process_time()
+    patient_bootstrap(labels, models, patients=patient, resamples=1000, seed=0)
+    assert time.process_time() - start < 10
