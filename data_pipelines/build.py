@@ -1,0 +1,148 @@
+"""Builds a data set of ArrayRecord shards with its index from a source of recordings.
+
+  python -m data_pipelines.build --builder=ptbxl --source=PTBXL_DIR --out=DIR [--source_rate_hz=500]
+  python -m data_pipelines.build --builder=folder --source=DIR_OF_WFDB --out=DIR [--labels=labels.csv]
+  python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR
+
+Each record is checked, resampled to --target_rate_hz, cut or padded to --seconds and stored as int16 microvolts.
+Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. An interrupted build
+leaves nothing at DIR; the same command again completes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from data_pipelines.builders.base import Source
+from data_pipelines.builders.ptbxl import PtbxlSource
+from data_pipelines.building import build_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.records import SignalFormat
+
+_BUILDER = flags.DEFINE_enum("builder", None, ["ptbxl", "simulated", "folder"], "What kind of source to read.")
+_OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
+_TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", 250, "Rate to store, Hz.", lower_bound=50)
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "Length to store: longer recordings are cut, shorter ones padded.")
+_MAX_QUARANTINED = flags.DEFINE_float(
+    "max_quarantined", 0.5, "Fail if more than this share of the recordings cannot be stored.", 0.0, 1.0
+)
+_OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the data set at --out once the new one is whole.")
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that read recordings.", lower_bound=1)
+
+_SOURCE = flags.DEFINE_string("source", None, "[ptbxl, folder] Directory of the recordings.")
+_MIN_SECONDS = flags.DEFINE_float("min_seconds", 5.0, "[ptbxl, folder] Quarantine recordings shorter than this.")
+_SOURCE_RATE_HZ = flags.DEFINE_integer("source_rate_hz", 500, "[ptbxl] Which published copy to read: 100 or 500 Hz.")
+
+_FLAGS_OF_BUILDER = {
+    "ptbxl": ("source", "min_seconds", "source_rate_hz"),
+}
+
+
+def _make_source(builder: str, signal_format: SignalFormat) -> Source:
+    reading = {"signal_format": signal_format, "num_workers": _NUM_WORKERS.value}
+    match builder:
+        case "ptbxl":
+            return PtbxlSource(
+                _source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, min_seconds=_MIN_SECONDS.value, **reading
+            )
+    raise AssertionError(builder)
+
+
+def _source_directory() -> Path:
+    if _SOURCE.value is None:
+        raise DataError(f"--builder={_BUILDER.value} needs --source=DIR, the directory of the recordings")
+    path = Path(_SOURCE.value)
+    if not path.is_dir():
+        raise DataError(f"--source={path}: no such directory")
+    return path
+
+
+def _signal_format() -> SignalFormat:
+    num_samples = _SECONDS.value * _TARGET_RATE_HZ.value
+    if num_samples < 1 or num_samples != int(num_samples):
+        raise DataError(
+            f"--seconds={_SECONDS.value:g} at --target_rate_hz={_TARGET_RATE_HZ.value} is {num_samples:g} samples, "
+            "a whole number above zero is needed"
+        )
+    return SignalFormat(sampling_rate_hz=_TARGET_RATE_HZ.value, num_samples=int(num_samples))
+
+
+def _request(builder: str) -> dict[str, Any]:
+    """Returns the flags that decide what is stored, for the card."""
+    own = _FLAGS_OF_BUILDER[builder]
+    of_others = {name for names in _FLAGS_OF_BUILDER.values() for name in names} - set(own)
+    for name in sorted(of_others):
+        if flags.FLAGS[name].present:
+            raise DataError(f"--{name} means nothing to --builder={builder}; leave it out")
+    request = {"builder": builder, "target_rate_hz": _TARGET_RATE_HZ.value, "seconds": _SECONDS.value}
+    request |= {name: flags.FLAGS[name].value for name in own}
+    if request.get("source"):
+        request["source"] = str(Path(request["source"]).resolve())
+    return request
+
+
+def _progress_bar(records: Iterator, total: int) -> Iterator:
+    return tqdm(records, total=total, unit=" ECGs", desc="building", disable=None, file=sys.stderr)
+
+
+def summary(card: dict[str, Any], out: Path) -> str:
+    """Returns what a build says at its end, from the card."""
+    counts = card["summary"]
+    quarantined = sum(counts["quarantined"].values())
+    form = card["signal_format"]
+    lines = [
+        f"{out}: {card['name']}{' (SIMULATED)' if card['simulated'] else ''}, {form['num_samples']} samples at "
+        f"{form['sampling_rate_hz']} Hz",
+        f"  recordings in     {counts['records_in']}",
+        f"  stored            {counts['stored']} of {card['num_patients']} patients in {len(card['shards'])} shards",
+        f"  quarantined       {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
+        *(f"    {reason:<16}{count}" for reason, count in counts["quarantined"].items()),
+        f"  equal content     {len(counts['duplicates'])} records marked as duplicates",
+        *(f"    {record} = {first}" for record, first in counts["duplicates"][:20]),
+        *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
+        *(f"  note: {note}" for note in counts["notes"]),
+        f"  fingerprint       {card['fingerprint']}",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the build the flags ask for."""
+    logging.set_verbosity(logging.WARNING)  # TFDS tells its steps at INFO.
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
+    try:
+        out = Path(_OUT.value)
+        make_source: Callable[[], Source] = functools.partial(_make_source, _BUILDER.value, _signal_format())
+        existed = (out / "ecgjax_dataset.json").exists() and not _OVERWRITE.value
+        card = build_dataset(
+            make_source,
+            out,
+            request=_request(_BUILDER.value),
+            max_quarantined=_MAX_QUARANTINED.value,
+            overwrite=_OVERWRITE.value,
+            progress=_progress_bar,
+        )
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    if existed:
+        print("finished already, nothing to do (--overwrite builds it again)")
+    print(summary(card, out))
+
+
+def run() -> None:
+    """Entry point of the console."""
+    flags.mark_flags_as_required(["builder", "out"])
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

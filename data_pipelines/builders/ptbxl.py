@@ -1,0 +1,219 @@
+"""PTB-XL in its published layout, with its benchmark's tasks, folds and handling of age.
+
+Wagner et al., "PTB-XL, a large publicly available electrocardiography dataset", Scientific Data 7 (2020) 154;
+tasks and folds as in Strodthoff et al., "Deep Learning for ECG Analysis: Benchmarks and Insights from PTB-XL",
+IEEE JBHI 25 (2021) 1519.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.wfdb_files import read_wfdb
+from data_pipelines.records import FEMALE, LABEL_MISSING, MALE, EcgRecord, LabelSchema, SignalFormat
+from data_pipelines.signals import stored_signal
+
+#: PTB-XL stores ages above 89 as 300 for anonymity; they are kept here as the lowest age they can be.
+ANONYMISED_AGE = 300.0
+AGE_ABOVE_89 = 90.0
+
+_FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
+_SEX = {0: MALE, 1: FEMALE}
+_DATABASE_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold")
+_STATEMENT_COLUMNS = ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PtbxlItem:
+    """One row of `ptbxl_database.csv`; attributes as there."""
+
+    record_id: str
+    patient_id: str
+    path: Path
+    age: float
+    sex: float
+    report: str
+    scp_codes: str
+    strat_fold: int
+
+
+class ScpTasks:
+    """The benchmark's six multi-label tasks, from the SCP statements of a record.
+
+    A code counts at any likelihood, 0 ("unknown") included, as in the benchmark. A record without any label of a
+    task is missing from it (`LABEL_MISSING`), as the benchmark leaves it out.
+    """
+
+    def __init__(self, statements: pd.DataFrame):
+        """Takes `scp_statements.csv`, indexed by code."""
+
+        def classes_of(column: str) -> dict[str, str]:
+            """Maps each diagnostic code to its class; a few have none."""
+            classes = statements.loc[statements["diagnostic"] == 1, column].dropna()
+            return dict(classes.astype(str))
+
+        def codes_of(column: str) -> dict[str, str]:
+            return {code: code for code in statements.index[statements[column] == 1]}
+
+        self._class_of_code: dict[str, Mapping[str, str]] = {
+            "all": {code: code for code in statements.index},
+            "diagnostic": codes_of("diagnostic"),
+            "subdiagnostic": classes_of("diagnostic_subclass"),
+            "superdiagnostic": classes_of("diagnostic_class"),
+            "form": codes_of("form"),
+            "rhythm": codes_of("rhythm"),
+        }
+        #: Class names of each task, in alphabetical order.
+        self.classes = {task: tuple(sorted(set(names.values()))) for task, names in self._class_of_code.items()}
+
+    def labels(self, codes: Mapping[str, float], *, source: str) -> dict[str, np.ndarray]:
+        """Returns `int8[classes]` of every task for a record's SCP codes and their likelihoods.
+
+        Raises:
+            RecordError: `bad_label`, for a code that `scp_statements.csv` does not list.
+        """
+        unknown = sorted(set(codes) - set(self._class_of_code["all"]))
+        if unknown:
+            raise RecordError(
+                f"{source}: SCP code {', '.join(unknown)} is not in scp_statements.csv; "
+                "use the two files of one PTB-XL release",
+                reason="bad_label",
+            )
+        labels = {}
+        for task, class_of_code in self._class_of_code.items():
+            present = {class_of_code[code] for code in codes if code in class_of_code}
+            row = [name in present for name in self.classes[task]]
+            labels[task] = np.array(row, np.int8) if present else np.full(len(row), LABEL_MISSING, np.int8)
+        return labels
+
+
+class PtbxlSource:
+    """PTB-XL as unpacked: `ptbxl_database.csv`, `scp_statements.csv`, `records100/` and `records500/`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        source_rate_hz: int,
+        signal_format: SignalFormat,
+        min_seconds: float,
+        num_workers: int,
+    ):
+        """Reads the two tables; signals are read by `records()`.
+
+        Args:
+            folder: where PTB-XL was unpacked.
+            source_rate_hz: 100 or 500, the published copies of each record.
+            signal_format: rate and length to store.
+            min_seconds: shortest recording accepted.
+            num_workers: processes that read.
+
+        Raises:
+            DataError: the tables are missing or lack a column.
+        """
+        if source_rate_hz not in _FILENAME_COLUMN:
+            raise DataError(f"--source_rate_hz={source_rate_hz}: PTB-XL is published at 100 and 500 Hz")
+        statements = _read_table(folder / "scp_statements.csv", _STATEMENT_COLUMNS, index_col=0)
+        database = _read_table(folder / "ptbxl_database.csv", (*_DATABASE_COLUMNS, _FILENAME_COLUMN[source_rate_hz]))
+        self.card = SourceCard(
+            name="ptbxl",
+            description="PTB-XL: 12-lead ECGs of 10 s from clinics in Germany, 1989-1996, with SCP-ECG statements. "
+            f"Read from its {source_rate_hz} Hz records. Ages above 89, published as 300, are stored as 90.",
+            simulated=False,
+            citation="Wagner et al., PTB-XL, a large publicly available electrocardiography dataset, "
+            "Scientific Data 7, 154 (2020). https://doi.org/10.1038/s41597-020-0495-6",
+            license="CC-BY-4.0",
+        )
+        self._tasks = ScpTasks(statements)
+        self.signal_format = signal_format
+        self.label_schema = LabelSchema(tasks=self._tasks.classes)
+        self.num_items = len(database)
+        self._min_seconds = min_seconds
+        self._num_workers = num_workers
+        self._items = [
+            PtbxlItem(
+                record_id=str(row["ecg_id"]),
+                patient_id=_patient_id(row["patient_id"]),
+                path=folder / row[_FILENAME_COLUMN[source_rate_hz]],
+                age=float(row["age"]),
+                sex=float(row["sex"]),
+                report=row["report"] if isinstance(row["report"], str) else "",
+                scp_codes=str(row["scp_codes"]),
+                strat_fold=int(row["strat_fold"]),
+            )
+            for row in database.to_dict("records")
+        ]
+
+    def records(self) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the records in the order of `ptbxl_database.csv`."""
+        read = functools.partial(
+            _read, tasks=self._tasks, signal_format=self.signal_format, min_seconds=self._min_seconds
+        )
+        return read_items(read, self._items, num_workers=self._num_workers)
+
+
+def _read(item: PtbxlItem, *, tasks: ScpTasks, signal_format: SignalFormat, min_seconds: float) -> EcgRecord:
+    if not item.patient_id:
+        raise RecordError(f"ecg_id {item.record_id}: no patient_id in ptbxl_database.csv", reason="missing_patient")
+    stored = stored_signal(read_wfdb(item.path), signal_format=signal_format, min_seconds=min_seconds)
+    source = f"ecg_id {item.record_id}"
+    return EcgRecord(
+        record_id=item.record_id,
+        patient_id=item.patient_id,
+        signal=stored.signal,
+        valid_start=stored.valid_start,
+        valid_samples=stored.valid_samples,
+        age_years=AGE_ABOVE_89 if item.age == ANONYMISED_AGE else item.age,
+        sex=_sex(item.sex, source),
+        fold=item.strat_fold,
+        report=item.report,
+        tasks=tasks.labels(_scp_codes(item.scp_codes, source), source=source),
+    )
+
+
+def _sex(value: float, source: str) -> int:
+    if value not in _SEX:
+        raise RecordError(
+            f"{source}: sex is {value} in ptbxl_database.csv, 0 (male) or 1 (female) expected", reason="bad_label"
+        )
+    return _SEX[value]
+
+
+def _scp_codes(text: str, source: str) -> dict[str, float]:
+    try:
+        codes = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        codes = None
+    if not isinstance(codes, dict):
+        raise RecordError(
+            f"{source}: scp_codes is {text!r}, a dictionary like {{'NORM': 100.0}} expected", reason="bad_label"
+        )
+    return codes
+
+
+def _patient_id(value: float) -> str:
+    """PTB-XL writes patient ids as floats (`15709.0`); the id is the whole number."""
+    return "" if math.isnan(value) else str(int(value))
+
+
+def _read_table(path: Path, columns: tuple[str, ...], index_col: int | None = None) -> pd.DataFrame:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; --source is the folder PTB-XL was unpacked into, with ptbxl_database.csv, "
+            "scp_statements.csv, records100/ and records500/"
+        )
+    table = pd.read_csv(path, index_col=index_col)
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this PTB-XL's own file?")
+    return table

@@ -1,0 +1,155 @@
+"""A prepared data set on disk: `open_dataset(directory)` checks that it is whole and gives its card and index.
+
+DIR/
+ecgjax_dataset.json         the card: layout version, format, shard lengths, fingerprint, summary of the build
+quarantine.csv              recordings that were not stored, and why
+index/                      columns of the index (`index.py`)
+dataset_info.json features.json NAME-ecgs.array_record-00000-of-00001 …     a TFDS dataset directory
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordReader
+
+from data_pipelines.errors import DataError
+from data_pipelines.index import INDEX_DIR, Index, open_index
+from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS, SignalFormat
+
+#: The card; a directory without one is no finished data set.
+CARD_FILE = "ecgjax_dataset.json"
+
+#: Recordings that were not stored.
+QUARANTINE_FILE = "quarantine.csv"
+
+_REBUILD = "build it again with --overwrite"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A whole data set, opened.
+
+    Attributes:
+        directory: where it lies.
+        card: `ecgjax_dataset.json`.
+        format: rate and length of its records.
+        index: its index, memory-mapped.
+        fingerprint: hex digest of contents and patients in stored order; equal data sets have equal ones.
+        simulated: whether it was simulated.
+    """
+
+    directory: Path
+    card: Mapping[str, Any]
+    format: SignalFormat
+    index: Index
+    fingerprint: str
+    simulated: bool
+
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        """Paths of the ArrayRecord shards, in stored order."""
+        return shard_paths(self.directory, self.card)
+
+
+def staging_directory(out: Path) -> Path:
+    """Returns where a build of `out` works until it is whole: beside it, so that one rename finishes it."""
+    return out.with_name(out.name + ".building")
+
+
+def shard_paths(directory: Path, card: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Returns the paths of a data set's shards, in stored order."""
+    return tuple(directory / name for name in card["shards"])
+
+
+def open_dataset(directory: Path | str) -> Dataset:
+    """Opens a prepared data set and checks that every part of it is there.
+
+    Args:
+        directory: what `python -m data_pipelines.build --out=` wrote.
+
+    Returns:
+        The data set; signals are read through a store (`data_pipelines.store`).
+
+    Raises:
+        DataError: no such directory, an unfinished build, another layout version, or a missing or truncated part.
+    """
+    directory = Path(directory)
+    card = read_card(directory)
+    index = open_index(directory / INDEX_DIR)
+    _check_shards(directory, card, index)
+    return Dataset(
+        directory=directory,
+        card=card,
+        format=SignalFormat(**card["signal_format"]),
+        index=index,
+        fingerprint=card["fingerprint"],
+        simulated=card["simulated"],
+    )
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """Reads the card of a data set, and says what is wrong where there is none.
+
+    Raises:
+        DataError: no such directory, an unfinished build, no data set, or another layout version.
+    """
+    path = directory / CARD_FILE
+    if not path.is_file():
+        if staging_directory(directory).exists():
+            raise DataError(
+                f"{directory}: its build is not finished (there is {staging_directory(directory).name} beside it); "
+                "wait for it, or run the same build command again"
+            )
+        if not directory.exists():
+            raise DataError(f"{directory}: no such directory; build it with python -m data_pipelines.build --out=…")
+        raise DataError(f"{directory}: not a prepared data set, it has no {CARD_FILE}")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        version, leads = card["layout_version"], tuple(card["leads"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); {_REBUILD}") from error
+    if version != LAYOUT_VERSION or leads != STORED_LEADS:
+        raise DataError(
+            f"{directory}: has layout version {version}, this ecgjax reads version {LAYOUT_VERSION}; {_REBUILD}"
+        )
+    return card
+
+
+def _check_shards(directory: Path, card: Mapping[str, Any], index: Index) -> None:
+    paths = shard_paths(directory, card)
+    # ArrayRecordReader takes a missing or truncated file for an empty one: ask each for its number of records.
+    for path, expected in zip(paths, card["shard_lengths"], strict=True):
+        if not path.is_file():
+            raise DataError(f"{path}: this shard is missing; restore it, or {_REBUILD}")
+        found = num_stored(path)
+        if found != expected:
+            raise DataError(
+                f"{path}: this shard has {found} records where {expected} were written (truncated or damaged); "
+                f"restore it, or {_REBUILD}"
+            )
+    strangers = sorted({path.name for path in directory.glob("*.array_record-*")} - {path.name for path in paths})
+    if strangers:
+        raise DataError(f"{directory / strangers[0]}: not a shard of this data set; remove it")
+    if index.num_records != sum(card["shard_lengths"]):
+        raise DataError(
+            f"{directory / INDEX_DIR}: lists {index.num_records} records, the shards hold "
+            f"{sum(card['shard_lengths'])}; {_REBUILD}"
+        )
+
+
+def num_stored(shard: Path) -> int:
+    """Returns how many records a shard holds; 0 for a file that is no whole ArrayRecord file."""
+    try:
+        # Sequential options would start to read ahead; only the footer is wanted.
+        reader = ArrayRecordReader(str(shard), options="readahead_buffer_size:0")
+    except ValueError:
+        return 0
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()

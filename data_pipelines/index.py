@@ -1,0 +1,356 @@
+"""The index of a prepared data set: one array per column, and the splits and duplicates that follow from them.
+
+Everything that decides which record is used for what reads the index and never a signal. Columns are plain `.npy`
+files beside an `index.json`, memory-mapped when opened, so that a hundred million records open at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+from numpy.lib.format import open_memmap
+
+from data_pipelines.errors import DataError
+from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SignalFormat
+
+#: Folder of the index inside a data set, and its table of contents.
+INDEX_DIR = "index"
+INDEX_FILE = "index.json"
+
+#: Value of `duplicate_of` for a record that is the first with its content.
+NOT_A_DUPLICATE = -1
+
+#: Columns every index has, with their types; `<U` are fixed-width text. Scalars and tasks come on top.
+COLUMNS: Mapping[str, str] = {
+    "record_id": "<U",
+    "patient_id": "<U",
+    "patient": "<i4",
+    "group": "<i4",
+    "fold": "<i2",
+    "sex": "|i1",
+    "age_years": "<f4",
+    "content_hash": "|u1",
+    "duplicate_of": "<i8",
+    "valid_start": "<i4",
+    "valid_samples": "<i4",
+}
+
+#: Labels that every data set has beside its own scalars and tasks.
+DEMOGRAPHIC_LABELS = ("age_years", "sex")
+
+_HASH_BYTES = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A multi-label task over all records.
+
+    Attributes:
+        classes: class names in column order.
+        values: `int8[record, class]` of 0 and 1, or -1 where the record has no label of the task.
+    """
+
+    classes: tuple[str, ...]
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """Record numbers of a patient- and content-disjoint split, each sorted.
+
+    Attributes:
+        train: `int64[n]`.
+        val: `int64[n]`.
+        test: `int64[n]`.
+        excluded: how many records were left out, by reason: `duplicate`, `group_in_val_or_test`, `group_in_test`,
+            `other_fold`.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    excluded: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Index:
+    """Columns of a data set in stored order; the record number is the position.
+
+    Attributes:
+        record_id: `str[n]`.
+        patient_id: `str[n]`.
+        patient: `int32[n]`, a code for each patient id, 0 to the number of patients - 1.
+        group: `int32[n]`: records that share a patient or a content, directly or through others, share a group.
+        fold: `int16[n]`, -1 where the data set assigns none.
+        sex: `int8[n]`, 0 male, 1 female, -1 unknown.
+        age_years: `f32[n]`, NaN where unknown.
+        content_hash: `uint8[n, 16]` of the stored signal.
+        duplicate_of: `int64[n]`: -1, or the number of the first record with equal content.
+        valid_start: `int32[n]`, first recorded sample.
+        valid_samples: `int32[n]`, recorded samples from there on.
+        scalars: `f32[n]` by name, NaN where missing.
+        tasks: multi-label tasks by name.
+    """
+
+    record_id: np.ndarray
+    patient_id: np.ndarray
+    patient: np.ndarray
+    group: np.ndarray
+    fold: np.ndarray
+    sex: np.ndarray
+    age_years: np.ndarray
+    content_hash: np.ndarray
+    duplicate_of: np.ndarray
+    valid_start: np.ndarray
+    valid_samples: np.ndarray
+    scalars: Mapping[str, np.ndarray]
+    tasks: Mapping[str, Task]
+
+    @property
+    def num_records(self) -> int:
+        """Number of records."""
+        return len(self.record_id)
+
+    @property
+    def num_patients(self) -> int:
+        """Number of patients."""
+        return int(self.patient.max()) + 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every name that `label` takes."""
+        of_tasks = (f"{name}:{label}" for name, task in self.tasks.items() for label in task.classes)
+        return (*DEMOGRAPHIC_LABELS, *self.scalars, *of_tasks)
+
+    def label(self, name: str) -> np.ndarray:
+        """Returns one label of every record.
+
+        Args:
+            name: a scalar (`"lvef"`), a class of a task (`"superdiagnostic:NORM"`), `"age_years"` or `"sex"`.
+
+        Returns:
+            `f32[n]`; classes are 0 or 1, sex is 1 for female; NaN where missing.
+
+        Raises:
+            DataError: no such label.
+        """
+        if name == "age_years":
+            return np.array(self.age_years, np.float32)
+        if name == "sex":
+            return _nan_where(np.asarray(self.sex), self.sex == LABEL_MISSING)
+        if name in self.scalars:
+            return np.array(self.scalars[name], np.float32)
+        task, _, label = name.partition(":")
+        if task in self.tasks and label in self.tasks[task].classes:
+            values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])
+            return _nan_where(values, values == LABEL_MISSING)
+        raise DataError(f"no label '{name}' in this data set; it has {', '.join(self.labels)}")
+
+    def split(
+        self,
+        *,
+        train_folds: Iterable[int],
+        val_folds: Iterable[int] = (),
+        test_folds: Iterable[int] = (),
+    ) -> Split:
+        """Splits by fold so that no patient and no content is on two sides.
+
+        Duplicates by content are left out; so is a record whose group also has a record on a side that is judged
+        later: train yields to val and test, val yields to test.
+
+        Args:
+            train_folds: folds to train on.
+            val_folds: folds to select on.
+            test_folds: folds to report on.
+
+        Raises:
+            DataError: a fold on two sides, or one that no record has.
+        """
+        sides = {"train": tuple(train_folds), "val": tuple(val_folds), "test": tuple(test_folds)}
+        self._check_folds(sides)
+        fold = np.asarray(self.fold)
+        unique = np.asarray(self.duplicate_of) == NOT_A_DUPLICATE
+        in_side = {name: np.isin(fold, folds) for name, folds in sides.items()}
+        in_some = in_side["train"] | in_side["val"] | in_side["test"]
+        test = in_side["test"] & unique
+        val = in_side["val"] & unique
+        train = in_side["train"] & unique
+        in_test_group = self._shares_group_with(test)
+        val_kept = val & ~in_test_group
+        # Against all of val, those left out above included: it costs few records and keeps the rule simple to state.
+        train_kept = train & ~in_test_group & ~self._shares_group_with(val)
+        excluded = {
+            "duplicate": in_some & ~unique,
+            "group_in_val_or_test": train & ~train_kept,
+            "group_in_test": val & ~val_kept,
+            "other_fold": ~in_some,
+        }
+        return Split(
+            train=np.flatnonzero(train_kept),
+            val=np.flatnonzero(val_kept),
+            test=np.flatnonzero(test),
+            excluded={reason: int(mask.sum()) for reason, mask in excluded.items()},
+        )
+
+    def _check_folds(self, sides: Mapping[str, tuple[int, ...]]) -> None:
+        named = [fold for folds in sides.values() for fold in folds]
+        twice = sorted({fold for fold in named if named.count(fold) > 1})
+        if twice:
+            raise DataError(f"fold {', '.join(map(str, twice))} is given to two of train, val and test")
+        present = np.unique(self.fold).tolist()
+        absent = sorted(set(named) - set(present))
+        if absent:
+            raise DataError(
+                f"no record is in fold {', '.join(map(str, absent))}; this data set has {', '.join(map(str, present))}"
+            )
+
+    def _shares_group_with(self, members: np.ndarray) -> np.ndarray:
+        hit = np.zeros(int(self.group.max()) + 1, bool)
+        hit[self.group[members]] = True
+        return hit[self.group]
+
+    def fingerprint(self, signal_format: SignalFormat) -> str:
+        """Returns the hex digest of what a model can see here: layout, format, contents and patients in order."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode())
+        digest.update(np.ascontiguousarray(self.content_hash))
+        digest.update("\n".join(self.patient_id.tolist()).encode())
+        return digest.hexdigest()
+
+
+def _nan_where(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    return np.where(missing, np.float32(np.nan), values.astype(np.float32))
+
+
+def patient_codes(patient_id: np.ndarray) -> np.ndarray:
+    """Returns `int32[n]` codes of patient ids, numbered by first appearance."""
+    return _by_first_appearance(np.unique(patient_id, return_inverse=True)[1])
+
+
+def duplicates(content_hash: np.ndarray) -> np.ndarray:
+    """Finds equal contents.
+
+    Args:
+        content_hash: `uint8[n, 16]`.
+
+    Returns:
+        `int64[n]`: -1 for the first record of a content, else the number of that first record.
+    """
+    _, first, code = np.unique(_as_words(content_hash), return_index=True, return_inverse=True)
+    first_of = first[code]
+    return np.where(first_of == np.arange(len(code)), NOT_A_DUPLICATE, first_of).astype(np.int64)
+
+
+def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
+    """Joins records that share a patient or a content, directly or through others.
+
+    Args:
+        patient: `int32[n]` codes.
+        content_hash: `uint8[n, 16]`.
+
+    Returns:
+        `int32[n]` codes of the connected components, numbered by first appearance.
+    """
+    content = np.unique(_as_words(content_hash), return_inverse=True)[1]
+    num_patients, num_contents = int(patient.max()) + 1, int(content.max()) + 1
+    # A graph of patients and contents in which every record is an edge.
+    size = num_patients + num_contents
+    edges = scipy.sparse.coo_array(
+        (np.ones(len(patient), np.int8), (patient, num_patients + content)), shape=(size, size)
+    )
+    _, component = scipy.sparse.csgraph.connected_components(edges, directed=False)
+    return _by_first_appearance(component[patient])
+
+
+def _as_words(content_hash: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(content_hash).view(f"V{_HASH_BYTES}").ravel()
+
+
+def _by_first_appearance(codes: np.ndarray) -> np.ndarray:
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    return rank[inverse]
+
+
+def save_index(index: Index, folder: Path) -> None:
+    """Writes an index as one `.npy` per column and `index.json`.
+
+    Args:
+        index: what to write.
+        folder: created; must not exist.
+    """
+    folder.mkdir()
+    columns = {name: getattr(index, name) for name in COLUMNS}
+    columns |= {_scalar_column(position): values for position, values in enumerate(index.scalars.values())}
+    columns |= {_task_column(position): task.values for position, task in enumerate(index.tasks.values())}
+    for name, values in columns.items():
+        np.save(folder / f"{name}.npy", np.ascontiguousarray(values), allow_pickle=False)
+    contents = {
+        "num_records": index.num_records,
+        "columns": sorted(columns),
+        "scalars": list(index.scalars),
+        "tasks": {name: list(task.classes) for name, task in index.tasks.items()},
+    }
+    (folder / INDEX_FILE).write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def open_index(folder: Path) -> Index:
+    """Opens an index, columns memory-mapped and checked for type and length.
+
+    Raises:
+        DataError: a column is missing, truncated or of another type or length.
+    """
+    try:
+        contents = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+        num_records, tasks, scalars = contents["num_records"], contents["tasks"], contents["scalars"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder / INDEX_FILE}: missing or damaged ({error}); {_REBUILD}") from error
+    return Index(
+        **{
+            name: _open_column(folder, name, kind, (num_records, _HASH_BYTES) if kind == "|u1" else (num_records,))
+            for name, kind in COLUMNS.items()
+        },
+        scalars={
+            name: _open_column(folder, _scalar_column(position), "<f4", (num_records,))
+            for position, name in enumerate(scalars)
+        },
+        tasks={
+            name: Task(
+                classes=tuple(classes),
+                values=_open_column(folder, _task_column(position), "|i1", (num_records, len(classes))),
+            )
+            for position, (name, classes) in enumerate(tasks.items())
+        },
+    )
+
+
+_REBUILD = "build the data set again with --overwrite"
+
+
+def _open_column(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    path = folder / f"{name}.npy"
+    try:
+        values = open_memmap(path, mode="r")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: this column of the index is missing; {_REBUILD}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: this column of the index is truncated or damaged ({error}); {_REBUILD}") from error
+    if values.shape != shape or not values.dtype.str.startswith(kind):
+        raise DataError(f"{path}: holds {values.dtype.str}{values.shape}, the index says {kind}{shape}; {_REBUILD}")
+    return values
+
+
+def _scalar_column(position: int) -> str:
+    # By position, since a label may be named anything, also what no file can be.
+    return f"scalar_{position}"
+
+
+def _task_column(position: int) -> str:
+    return f"task_{position}"

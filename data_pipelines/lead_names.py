@@ -1,0 +1,63 @@
+"""Leads by name: any order and any published spelling of the twelve standard leads, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from data_pipelines.errors import RecordError
+from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
+
+# 'II', 'Lead II', 'lead_ii', 'ECG II', 'MDC_ECG_LEAD_II' (ISO/IEEE 11073, aECG and DICOM); aVR in any capitals;
+# 'DI DII DIII' as South American devices write the limb leads. Names with a sign ('-aVR'), a modification ('MLII',
+# 'II mod') or a bare number are other signals, and are not accepted.
+_SPELLING = re.compile(
+    r"(?:MDC[ _])?(?:ECG[ _])?(?:LEAD[ _])?D?(?P<limb>I{1,3})|"
+    r"(?:MDC[ _])?(?:ECG[ _])?(?:LEAD[ _])?(?P<other>AV[RLF]|V[1-6])",
+    flags=re.IGNORECASE,
+)
+_BY_UPPERCASE = {lead.upper(): lead for lead in STANDARD_LEADS}
+
+
+def standard_lead(name: str) -> str | None:
+    """Returns the standard name of a lead (`"AVR"` → `"aVR"`), or None where `name` is no standard lead."""
+    match = _SPELLING.fullmatch(name.strip())
+    return _BY_UPPERCASE[(match["limb"] or match["other"]).upper()] if match else None
+
+
+def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
+    """Finds the standard leads among a recording's channels.
+
+    Leads I and II are never derived from other limb leads here: every 12-lead source carries them, and a
+    recording without them has lost more than a name.
+
+    Args:
+        channels: channel names as the file spells them; those that are no standard lead are passed over.
+        source: what to name in messages.
+
+    Returns:
+        Column of every standard lead found; all of `STORED_LEADS` are among them.
+
+    Raises:
+        RecordError: `duplicate_lead` or `missing_lead`.
+    """
+    columns: dict[str, int] = {}
+    for column, name in enumerate(channels):
+        lead = standard_lead(name)
+        if lead is None:
+            continue
+        if lead in columns:
+            raise RecordError(
+                f"{source}: lead {lead} comes twice, as '{channels[columns[lead]]}' (channel {columns[lead]}) and "
+                f"'{name}' (channel {column}); remove or rename one",
+                reason="duplicate_lead",
+            )
+        columns[lead] = column
+    missing = [lead for lead in STORED_LEADS if lead not in columns]
+    if missing:
+        raise RecordError(
+            f"{source}: lead {', '.join(missing)} not found among its channels ({', '.join(channels) or 'none'}); "
+            f"needed are {' '.join(STORED_LEADS)}, by name",
+            reason="missing_lead",
+        )
+    return columns

@@ -1,0 +1,73 @@
+"""Work over many items by several processes, results in the items' order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from data_pipelines.errors import DataError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ordered(
+    function: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int, chunk_size: int = 32
+) -> Iterator[Result]:
+    """Yields `function(item)` for every item in order, computed by `num_workers` processes.
+
+    Only a few chunks are in flight, so memory stays bounded however slowly the results are taken.
+
+    Args:
+        function: picklable (module-level, or a partial of such).
+        items: picklable.
+        num_workers: 0 or 1 computes in this process.
+        chunk_size: items sent to a worker at once.
+
+    Yields:
+        The results, in the order of `items`.
+
+    Raises:
+        DataError: when a worker dies, for example for lack of memory.
+    """
+    if num_workers <= 1:
+        yield from map(function, items)
+        return
+    # 'spawn', because a fork of a process with threads (JAX, TFDS) can deadlock.
+    context = multiprocessing.get_context("spawn")
+    pending: deque[Future[list[Result]]] = deque()
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_leave_with_parent)
+    try:
+        for start in range(0, len(items), chunk_size):
+            pending.append(pool.submit(_map_chunk, function, items[start : start + chunk_size]))
+            if len(pending) > 2 * num_workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died (out of memory?); run again with fewer, for example --num_workers=1"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _map_chunk(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in chunk]
+
+
+def _leave_with_parent() -> None:
+    """Ends this worker when its parent is gone: a killed build must leave no process behind."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="leave-with-parent").start()
