@@ -5,11 +5,9 @@ What cannot be measured is NaN, with a reason that is counted: a zero would be a
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import math
-import multiprocessing
 import os
 import warnings
 from collections import Counter
@@ -22,6 +20,7 @@ from tqdm import tqdm
 from data_pipelines.delineation import find_boundaries
 from data_pipelines.errors import DataError
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
+from data_pipelines.workers import map_ordered
 
 #: Everything is measured at this rate, whatever the stored one: boundaries then fall on a 2 ms grid.
 ANALYSIS_RATE_HZ = 500
@@ -97,51 +96,27 @@ def measure(
     """
     if signals.ndim != 3 or signals.shape[2] != len(STORED_LEADS) or signals.dtype != np.int16:
         raise DataError(f"measure takes int16[n, time, {len(STORED_LEADS)}], got {signals.dtype}{signals.shape}")
-    starts = range(0, len(signals), _BLOCK)
-    processes = min(processes or os.cpu_count() or 1, max(1, len(starts)))
-    blocks = (signals[start : start + _BLOCK] for start in starts)
-    work = functools.partial(_measure_block, sampling_rate_hz=sampling_rate_hz)
-    rows, failures = [], Counter()
-    bar = tqdm(total=len(signals), desc="intervals and amplitudes", unit="ECG", disable=None if progress else True)
-    with bar, _executor(processes) as run:
-        for values, reasons in run(work, blocks):
-            rows.append(values)
-            failures.update(reasons)
-            bar.update(len(values))
-    values = np.concatenate(rows) if rows else np.zeros((0, len(NAMES)), np.float32)
+    work = functools.partial(_measure_quietly, sampling_rate_hz=sampling_rate_hz)
+    processes = min(processes or os.cpu_count() or 1, -(-len(signals) // _BLOCK))
+    values = np.full((len(signals), len(NAMES)), math.nan, np.float32)
+    failures: Counter = Counter()
+    results = map_ordered(work, signals, num_workers=processes, chunk_size=_BLOCK)
+    bar = tqdm(
+        results, total=len(signals), desc="intervals and amplitudes", unit="ECG", disable=None if progress else True
+    )
+    for row, (measured, reasons) in zip(values, bar, strict=True):
+        row[:] = [measured.get(name, math.nan) for name in NAMES]
+        failures.update(reasons)
     return Measurements(
         names=NAMES, units=tuple(UNITS.values()), values=values, failures=dict(sorted(failures.items()))
     )
 
 
-class _executor:  # noqa: N801 (used as a function)
-    """`map` over spawned processes, or in this one: forking a process that runs JAX deadlocks."""
-
-    def __init__(self, processes: int):
-        self._pool = None
-        if processes > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(processes, mp_context=context)
-
-    def __enter__(self):
-        return self._pool.map if self._pool else map
-
-    def __exit__(self, *error):
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-
-def _measure_block(signals: np.ndarray, *, sampling_rate_hz: int) -> tuple[np.ndarray, Counter]:
-    values = np.full((len(signals), len(NAMES)), math.nan, np.float32)
-    reasons: Counter = Counter()
+def _measure_quietly(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[str, float], tuple[str, ...]]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # NeuroKit warns through pandas, SciPy and NumPy about every noisy record; what follows from it is counted.
         warnings.simplefilter("ignore")
-        for row, signal in zip(values, signals, strict=True):
-            measured, why = measure_record(signal, sampling_rate_hz=sampling_rate_hz)
-            row[:] = [measured.get(name, math.nan) for name in NAMES]
-            reasons.update(why)
-    return values, reasons
+        return measure_record(signal, sampling_rate_hz=sampling_rate_hz)
 
 
 def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[str, float], tuple[str, ...]]:

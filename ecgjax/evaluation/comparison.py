@@ -1,0 +1,176 @@
+"""The pretrained encoder beside the baselines it has to beat, on the same records, labels and resamples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.base import TransformerMixin
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.bootstrap import Interval, patient_bootstrap
+from ecgjax.evaluation.features import SplitFeatures
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.metrics import auroc
+from ecgjax.evaluation.probe import LinearProbe, ShuffleControl, fit_linear_probe, shuffle_control
+
+#: The model whose difference from every other is given.
+REFERENCE = "pretrained"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A model's scores of the test records and how it was selected.
+
+    Attributes:
+        title: as in the table, such as `"random encoder, linear probe"`.
+        scores: `f64[test records]`.
+        val_auroc: AUROC on validation of what was selected there.
+        selected: what was selected, in words, such as `"C = 0.001 of 15"`.
+        num_features: number of features of a linear probe; `None` for a network trained end to end.
+    """
+
+    title: str
+    scores: np.ndarray
+    val_auroc: float
+    selected: str
+    num_features: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model of the comparison.
+
+    Attributes:
+        name: key, such as `"random"`.
+        title: as in the table.
+        auroc: on the test records, with its patient bootstrap interval.
+        auprc: the same of the average precision.
+        difference: AUROC of the pretrained encoder minus this model's, paired; `None` for itself.
+        val_auroc: of what was selected on validation.
+        selected: what was selected there.
+        num_features: of a linear probe.
+    """
+
+    name: str
+    title: str
+    auroc: Interval
+    auprc: Interval
+    difference: Interval | None
+    val_auroc: float
+    selected: str
+    num_features: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Result of comparing models on one task.
+
+    Attributes:
+        rows: one a model, the pretrained encoder first.
+        control: AUROC of the pretrained encoder's probe on permuted labels.
+        bootstrap: number of resamples.
+        seed: of the resamples and permutations.
+    """
+
+    rows: tuple[Row, ...]
+    control: ShuffleControl
+    bootstrap: int
+    seed: int
+
+    def row(self, name: str) -> Row:
+        """Returns the row of a model."""
+        return next(row for row in self.rows if row.name == name)
+
+
+def probe_contender(
+    features: SplitFeatures, data: ProbeData, *, title: str, preprocessor: TransformerMixin | None = None
+) -> Contender:
+    """Fits a linear probe on train, selects it on validation and scores the test records."""
+    probe = fit_linear_probe(
+        features.train,
+        data.train.labels,
+        val_features=features.val,
+        val_labels=data.val.labels,
+        preprocessor=preprocessor,
+    )
+    return Contender(
+        title=title,
+        scores=probe.scores(features.test),
+        val_auroc=probe.val_auroc,
+        selected=_selected(probe),
+        num_features=probe.num_features,
+    )
+
+
+def network_contender(*, val_scores: np.ndarray, test_scores: np.ndarray, data: ProbeData, title: str) -> Contender:
+    """Wraps the scores of a network that was trained end to end and selected on validation."""
+    return Contender(
+        title=title,
+        scores=test_scores,
+        val_auroc=auroc(data.val.labels, val_scores),
+        selected="step with the best validation AUROC",
+    )
+
+
+def compare(
+    contenders: Mapping[str, Contender],
+    data: ProbeData,
+    *,
+    control_features: SplitFeatures,
+    bootstrap: int,
+    shuffles: int,
+    seed: int,
+) -> Comparison:
+    """Compares models on the test records, by patient bootstrap with the same resamples for all.
+
+    Args:
+        contenders: name → model; one is named `REFERENCE`.
+        data: the labelled records.
+        control_features: embeddings of the pretrained encoder, for the control on permuted labels.
+        bootstrap: number of resamples.
+        shuffles: number of label permutations of the control.
+        seed: of both.
+
+    Raises:
+        DataError: if no contender is named `REFERENCE`, or as `patient_bootstrap` and `shuffle_control`.
+    """
+    if REFERENCE not in contenders:
+        raise DataError(f"the comparison needs a model named {REFERENCE!r}, got {', '.join(contenders)}")
+    scores = {name: contender.scores for name, contender in contenders.items()}
+    aurocs, auprcs = (
+        patient_bootstrap(
+            data.test.labels, scores, patients=data.test.patients, metric=metric, resamples=bootstrap, seed=seed
+        )
+        for metric in ("auroc", "auprc")
+    )
+    rows = tuple(
+        Row(
+            name=name,
+            title=contender.title,
+            auroc=aurocs.interval(name),
+            auprc=auprcs.interval(name),
+            difference=None if name == REFERENCE else aurocs.difference(REFERENCE, name),
+            val_auroc=contender.val_auroc,
+            selected=contender.selected,
+            num_features=contender.num_features,
+        )
+        for name, contender in contenders.items()
+    )
+    control = shuffle_control(
+        control_features.train,
+        data.train.labels,
+        val_features=control_features.val,
+        val_labels=data.val.labels,
+        test_features=control_features.test,
+        test_labels=data.test.labels,
+        shuffles=shuffles,
+        seed=seed,
+    )
+    return Comparison(rows=rows, control=control, bootstrap=bootstrap, seed=seed)
+
+
+def _selected(probe: LinearProbe) -> str:
+    edge = "" if probe.sweep[0].c < probe.c < probe.sweep[-1].c else ", at the edge of the sweep"
+    return f"C = {probe.c:.2g} of {len(probe.sweep)}{edge}"

@@ -1,0 +1,108 @@
+"""Features of the probe's records: embeddings of a frozen encoder, or measured intervals and amplitudes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from data_pipelines.physiology import measure
+from ecgjax.evaluation.labels import ProbeData
+
+#: Reads stored signals: record numbers `int64[n]` → `int16[n, time, lead]`.
+Read = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitFeatures:
+    """Features of the labelled records of each split, `[records, features]`, in the order of `ProbeData`."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def map_records(
+    function: Callable[[np.ndarray], np.ndarray],
+    records: np.ndarray,
+    *,
+    read: Read,
+    batch_size: int,
+    title: str,
+    progress: bool = True,
+) -> np.ndarray:
+    """Applies a function to the signals of many records, a batch at a time.
+
+    Every batch has the same size, the last filled up with its own last record: a compiled function compiles once.
+
+    Args:
+        function: `int16[batch, time, lead]` → `[batch, ...]`, row by row.
+        records: `int64[n]`, record numbers.
+        read: reads signals.
+        batch_size: records at a time.
+        title: of the progress bar.
+        progress: whether to draw one on a terminal.
+
+    Returns:
+        `[n, ...]`.
+    """
+    results = []
+    with tqdm(total=len(records), desc=title, unit="ECG", disable=None if progress else True) as bar:
+        for start in range(0, len(records), batch_size):
+            batch = records[start : start + batch_size]
+            filled = np.pad(batch, (0, batch_size - len(batch)), mode="edge")
+            results.append(np.asarray(function(read(filled)))[: len(batch)])
+            bar.update(len(batch))
+    return np.concatenate(results)
+
+
+def split_features(
+    function: Callable[[np.ndarray], np.ndarray],
+    data: ProbeData,
+    *,
+    read: Read,
+    batch_size: int,
+    title: str,
+    progress: bool = True,
+) -> SplitFeatures:
+    """Applies a function, such as an encoder's `embed`, to the labelled records of every split (see `map_records`)."""
+    parts = (data.train, data.val, data.test)
+    records = np.concatenate([part.records for part in parts])
+    features = map_records(function, records, read=read, batch_size=batch_size, title=title, progress=progress)
+    return _divide(features, data)
+
+
+def interval_features(
+    data: ProbeData, *, read: Read, sampling_rate_hz: int, progress: bool = True
+) -> tuple[SplitFeatures, Mapping[str, int]]:
+    """Measures intervals and amplitudes of the labelled records.
+
+    Args:
+        data: the labelled records.
+        read: reads signals.
+        sampling_rate_hz: of the signals.
+        progress: whether to draw a progress bar on a terminal.
+
+    Returns:
+        The measurements, NaN where one could not be made, and the number of records by the reason why not.
+    """
+    records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
+    found = measure(read(records), sampling_rate_hz=sampling_rate_hz, progress=progress)
+    return _divide(found.values, data), found.failures
+
+
+def interval_preprocessor() -> Pipeline:
+    """Returns the baseline's preprocessor: train median and a 0/1 column for what is missing, then scaling."""
+    return make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
+    )
+
+
+def _divide(features: np.ndarray, data: ProbeData) -> SplitFeatures:
+    train, val = len(data.train.records), len(data.val.records)
+    return SplitFeatures(train=features[:train], val=features[train : train + val], test=features[train + val :])

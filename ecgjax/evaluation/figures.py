@@ -1,0 +1,169 @@
+"""Figures of the report, drawn without a display."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+
+from data_pipelines.records import STANDARD_LEADS
+from ecgjax.evaluation.comparison import REFERENCE, Comparison
+
+#: Distance between the zero lines of stacked leads, mV.
+_LEAD_SPACING_MV = 1.5
+
+_COLORS = ("#b3202c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93")
+
+#: Points of a running median over the training curve.
+_SMOOTH = 15
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """Reads `metrics.jsonl`: one object a line, with `step` and any number of named values.
+
+    Returns:
+        name → `f64[points, 2]` of step and value, sorted by step; a step written twice (after a resume) counts as
+        last written.
+    """
+    series: dict[str, dict[int, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            # A killed run can leave half a line; what stands in the others is still true.
+            continue
+        step = entry.pop("step")
+        for name, value in entry.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                series.setdefault(name, {})[step] = float(value)
+    return {name: np.array(sorted(points.items()), np.float64) for name, points in series.items()}
+
+
+def training_curve(metrics: Mapping[str, np.ndarray]) -> Figure:
+    """Draws the training loss, and every `eval/` metric below it, against the step.
+
+    Args:
+        metrics: as `read_metrics` gives them; must have `train/loss`.
+    """
+    evaluations = sorted(name for name in metrics if name.startswith("eval/"))
+    figure = Figure(figsize=(8, 3.6 + (2.6 if evaluations else 0)), layout="constrained")
+    axes = figure.subplots(
+        2 if evaluations else 1, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[: 1 + bool(evaluations)]
+    )[:, 0]
+    step, loss = metrics["train/loss"].T
+    axes[0].plot(step, loss, color=_COLORS[2], alpha=0.3, linewidth=0.8, label="as logged")
+    if len(loss) >= 2 * _SMOOTH:
+        windows = np.lib.stride_tricks.sliding_window_view(loss, _SMOOTH)
+        middle = step[_SMOOTH // 2 : _SMOOTH // 2 + len(windows)]
+        axes[0].plot(middle, np.median(windows, axis=1), color=_COLORS[2], label=f"running median of {_SMOOTH}")
+        axes[0].legend(frameon=False)
+    axes[0].set_ylabel("training loss")
+    for color, name in zip(_COLORS * (1 + len(evaluations)), evaluations, strict=False):
+        axes[1].plot(*metrics[name].T, marker="o", markersize=3, color=color, label=name.removeprefix("eval/"))
+    if evaluations:
+        axes[1].set_ylabel("evaluation")
+        axes[1].legend(frameon=False)
+    axes[-1].set_xlabel("step")
+    for panel in axes:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def augmented_views(
+    original: np.ndarray,
+    views: Sequence[tuple[str, np.ndarray]],
+    *,
+    sampling_rate_hz: float,
+    titles: Sequence[str],
+) -> Figure:
+    """Draws records (rows) as they are and under each view (columns), twelve leads stacked on ECG paper.
+
+    Args:
+        original: `f32[records, time, 12]`, mV, leads I II III aVR aVL aVF V1…V6.
+        views: name and `f32[records, time, 12]` each; a view may be shorter than the original.
+        sampling_rate_hz: of all of them.
+        titles: one a record.
+    """
+    columns = [("original", original), *views]
+    figure = Figure(figsize=(4.6 * len(columns), 6.2 * len(original)), layout="constrained")
+    panels = figure.subplots(len(original), len(columns), squeeze=False)
+    for row, title in enumerate(titles):
+        for panel, (name, signals) in zip(panels[row], columns, strict=True):
+            _draw_ecg(panel, signals[row], sampling_rate_hz=sampling_rate_hz)
+            panel.set_title(f"{title}: {name}" if name == "original" else name, fontsize=10)
+    for panel in panels[-1]:
+        panel.set_xlabel("s")
+    return figure
+
+
+def _draw_ecg(panel: Axes, ecg: np.ndarray, *, sampling_rate_hz: float) -> None:
+    """Draws `f32[time, 12]` on a grid of 0.2 s by 0.5 mV."""
+    seconds = np.arange(len(ecg)) / sampling_rate_hz
+    zeros = -_LEAD_SPACING_MV * np.arange(ecg.shape[1])
+    panel.plot(seconds, ecg + zeros, color="black", linewidth=0.55)
+    panel.set_yticks(zeros, STANDARD_LEADS)
+    panel.set_xlim(0, len(ecg) / sampling_rate_hz)
+    panel.set_ylim(zeros[-1] - 1.5, 2.0)
+    panel.xaxis.set_minor_locator(MultipleLocator(0.2))
+    panel.yaxis.set_minor_locator(MultipleLocator(0.5))
+    panel.xaxis.set_major_locator(MultipleLocator(1.0))
+    panel.grid(which="both", color="#e8a0a0", linewidth=0.35)
+    panel.set_axisbelow(True)
+    panel.tick_params(which="both", length=0)
+
+
+def comparison_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
+    """Draws the ROC curve of every model, and the paired differences with their intervals.
+
+    Args:
+        comparison: result, rows in the order to draw.
+        labels: `[n]` of 0 and 1 of the test records.
+        scores: model name → `f64[n]`.
+    """
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    roc, forest = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    colors = dict(zip((row.name for row in comparison.rows), _COLORS, strict=False))
+    for row in comparison.rows:
+        if math.isfinite(row.auroc.estimate):
+            width = 2.2 if row.name == REFERENCE else 1.3
+            label = f"{row.title} ({row.auroc.estimate:.3f})"
+            roc.plot(*_roc(labels, scores[row.name]), color=colors[row.name], linewidth=width, label=label)
+    roc.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle="--")
+    roc.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
+    if roc.get_legend_handles_labels()[0]:
+        roc.legend(frameon=False, fontsize=8, loc="lower right", title="AUROC", title_fontsize=8)
+    others = [row for row in comparison.rows if row.difference is not None]
+    for position, row in enumerate(others):
+        estimate, low, high = row.difference.estimate, row.difference.low, row.difference.high
+        if math.isfinite(low):
+            forest.plot([low, high], [position] * 2, color=colors[row.name], linewidth=2)
+        if math.isfinite(estimate):
+            forest.plot(estimate, position, "o", color=colors[row.name])
+        at = (estimate if math.isfinite(estimate) else 0, position)
+        forest.annotate(str(row.difference), at, (0, 8), textcoords="offset points", ha="center", fontsize=8)
+    forest.axvline(0, color="#888888", linewidth=0.8)
+    forest.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row in others], fontsize=8)
+    forest.set_ylim(len(others) - 0.5, -0.6)
+    forest.set_xlabel("AUROC of the pretrained encoder minus this model's, 95 % patient bootstrap")
+    for panel in (roc, forest):
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
+    return figure
+
+
+def _roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns 1 − specificity and sensitivity at every threshold, from none positive to all."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last_of_tie = np.r_[ranked[1:] != ranked[:-1], True]
+    alarms, hits = (np.r_[0, np.cumsum(labels[order] == which)[last_of_tie]] for which in (0, 1))
+    return alarms / alarms[-1], hits / hits[-1]

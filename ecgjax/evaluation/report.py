@@ -1,0 +1,260 @@
+"""The report of an evaluation: `report.md` with its figures, `results.json`, `scores.npz`, and the terminal's table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ecgjax.evaluation.comparison import Comparison
+from ecgjax.evaluation.figures import comparison_figure
+from ecgjax.evaluation.labels import ProbeData
+
+#: Folder of the report inside a workdir, and the report itself.
+REPORT_DIR = "evaluation"
+REPORT_FILE = "report.md"
+
+SIMULATED = "SIMULATED DATA: these numbers describe a simulator, not patients."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What was evaluated, so that the numbers can be made again.
+
+    Attributes:
+        data: name of the data set.
+        fingerprint: of the data set.
+        simulated: whether it was simulated.
+        encoder: its name.
+        checkpoint_step: step of the checkpoint.
+        config: the whole resolved configuration.
+        versions: software, name → version.
+        command: how to run it again.
+    """
+
+    data: str
+    fingerprint: str
+    simulated: bool
+    encoder: str
+    checkpoint_step: int
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A finished evaluation.
+
+    Attributes:
+        comparison: the table.
+        data: the records it rests on.
+        scores: model name → `f64[test records]`.
+        measurement_failures: records of all splits by reason why intervals or amplitudes are missing.
+        provenance: what was evaluated.
+    """
+
+    comparison: Comparison
+    data: ProbeData
+    scores: Mapping[str, np.ndarray]
+    measurement_failures: Mapping[str, int]
+    provenance: Provenance
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns an aligned table that is also Markdown.
+
+    Args:
+        header: column names.
+        rows: cells, as many as columns.
+    """
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    filled = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([filled[0], rule, *filled[1:]])
+
+
+def results_table(comparison: Comparison) -> str:
+    """Returns the table of models as aligned Markdown, the form that is also printed on the terminal."""
+    header = ("model", "AUROC [95 % interval]", "pretrained − this", "AUPRC", "selected on validation")
+    rows = [
+        (
+            row.title,
+            str(row.auroc),
+            "" if row.difference is None else _signed(row.difference),
+            str(row.auprc),
+            f"{row.val_auroc:.3f} ({row.selected})",
+        )
+        for row in comparison.rows
+    ]
+    control = comparison.control
+    title = f"control: {len(control.aurocs)} probes on shuffled labels"
+    rows.append((title, f"{control.mean:.3f} [{control.low:.3f}, {control.high:.3f}]", "", "", ""))
+    return format_table(header, rows)
+
+
+def splits_table(data: ProbeData) -> str:
+    """Returns the sizes of the splits as aligned Markdown."""
+    parts = (
+        (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
+        ("train, all labelled", data.train_available),
+        ("validation", data.val),
+        ("test", data.test),
+    )
+    rows = [
+        (
+            title,
+            f"{len(part.records):,}",
+            f"{part.num_patients:,}",
+            f"{part.positives:,} ({part.positives / len(part.records):.1%})",
+            f"{part.unlabelled:,}",
+        )
+        for title, part in parts
+    ]
+    return format_table(("split", "records", "patients", "positive", "left out: no label"), rows)
+
+
+def write_report(evaluation: Evaluation, workdir: Path, *, figures: Mapping[str, Figure]) -> Path:
+    """Writes the report into `workdir/evaluation`, replacing an earlier one only when the new one is whole.
+
+    Args:
+        evaluation: what to report.
+        workdir: folder of the run.
+        figures: caption → figure, in order; the comparison's own figure comes before them.
+
+    Returns:
+        Path of `report.md`.
+    """
+    target = workdir / REPORT_DIR
+    building = Path(tempfile.mkdtemp(prefix=f".{REPORT_DIR}-", dir=workdir))
+    try:
+        _write_files(evaluation, building, figures=figures)
+        building.chmod(0o755)  # mkdtemp's folder is its owner's alone, a report is for colleagues.
+        replaced = building.with_suffix(".old")
+        if target.exists():
+            os.replace(target, replaced)
+        os.replace(building, target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target / REPORT_FILE
+
+
+def _write_files(evaluation: Evaluation, folder: Path, *, figures: Mapping[str, Figure]) -> None:
+    data = evaluation.data
+    own = comparison_figure(evaluation.comparison, labels=data.test.labels, scores=evaluation.scores)
+    drawn = {"ROC curves on the test records, and paired differences": own, **figures}
+    files = {}
+    for number, (caption, figure) in enumerate(drawn.items(), start=1):
+        files[caption] = f"figure_{number}.png"
+        figure.savefig(folder / files[caption], dpi=110)
+    results = json.dumps(_plain(results_dict(evaluation)), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "results.json").write_text(results + "\n", encoding="utf-8")
+    np.savez(folder / "scores.npz", records=data.test.records, patients=data.test.patients, labels=data.test.labels,
+             **{f"scores_{name}": values for name, values in evaluation.scores.items()})  # fmt: skip
+    (folder / REPORT_FILE).write_text(_markdown(evaluation, files), encoding="utf-8")
+
+
+def results_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns everything but the records themselves as plain values, for `results.json`; undefined numbers are null."""
+    data = evaluation.data
+    splits = {
+        name: {"records": len(part.records), "patients": part.num_patients, "positives": part.positives,
+               "unlabelled": part.unlabelled}
+        for name, part in (("train", data.train), ("train_available", data.train_available), ("val", data.val),
+                           ("test", data.test))
+    }  # fmt: skip
+    return {
+        "simulated": evaluation.provenance.simulated,
+        "task": {**dataclasses.asdict(data.task), "title": data.task.title},
+        "models": {row.name: dataclasses.asdict(row) for row in evaluation.comparison.rows},
+        "shuffled_labels": dataclasses.asdict(evaluation.comparison.control),
+        "splits": splits,
+        "excluded": dict(data.excluded),
+        "label_fraction": data.label_fraction,
+        "label_seed": data.seed,
+        "bootstrap": {"resamples": evaluation.comparison.bootstrap, "seed": evaluation.comparison.seed},
+        "measurement_failures": dict(evaluation.measurement_failures),
+        "provenance": dataclasses.asdict(evaluation.provenance),
+    }
+
+
+def _markdown(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
+    comparison, data, provenance = evaluation.comparison, evaluation.data, evaluation.provenance
+    warning = [f"> **{SIMULATED}**", ""] if provenance.simulated else []
+    reasons = [(reason, f"{count:,}") for reason, count in data.excluded.items() if count]
+    failures = [(reason, f"{count:,}") for reason, count in evaluation.measurement_failures.items()]
+    lines = [
+        f"# {data.task.title}, {data.label_fraction:.3g} of the training labels",
+        "",
+        *warning,
+        f"Data set `{provenance.data}`, encoder `{provenance.encoder}`, checkpoint of step {provenance.checkpoint_step:,}.",
+        "",
+        results_table(comparison),
+        "",
+        f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
+        f"{len(data.val.records):,} validation records and scored once on the same {len(data.test.records):,} test "
+        f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
+        f"95 % percentile intervals over {comparison.bootstrap:,} resamples of the test patients; differences are "
+        "paired (same resamples). They hold for this training run: they do not contain the scatter between training "
+        "seeds or draws of labels. The control's interval is that of the mean over shuffles.",
+        "",
+        "## Records",
+        "",
+        splits_table(data),
+        "",
+        *(["Left out of the splits:", "", format_table(("reason", "records"), reasons), ""] if reasons else []),
+        *(["Records without some interval or amplitude (imputed by the training median and marked):", "",
+           format_table(("reason", "records"), failures), ""] if failures else []),
+        "## Figures",
+        "",
+        *(line for caption, file in figures.items() for line in (f"![{caption}]({file})", "", f"*{caption}*", "")),
+        "## How to make it again",
+        "",
+        f"    {provenance.command}",
+        "",
+        f"Labels drawn with seed {data.seed}, resamples and shuffles with seed {comparison.seed}. Data fingerprint "
+        f"`{provenance.fingerprint}`. "
+        + ", ".join(f"{name} {version}" for name, version in provenance.versions.items()) + ".",
+        "",
+        "<details><summary>Configuration</summary>",
+        "",
+        "```json",
+        json.dumps(_plain(provenance.config), indent=1, ensure_ascii=False),
+        "```",
+        "",
+        "</details>",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _signed(interval: Any) -> str:
+    if math.isnan(interval.low):
+        return str(interval)
+    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value that strict JSON can hold: NaN and infinities become null, tuples lists, NumPy scalars numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
