@@ -198,7 +198,8 @@ def _markdown(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
         f"# {data.task.title}, {data.label_fraction:.3g} of the training labels",
         "",
         *warning,
-        f"Data set `{provenance.data}`, encoder `{provenance.encoder}`, checkpoint of step {provenance.checkpoint_step:,}.",
+        f"Data set `{provenance.data}`, encoder `{provenance.encoder}`, checkpoint of step "
+        f"{provenance.checkpoint_step:,}.",
         "",
         results_table(comparison),
         "",
@@ -246,7 +247,7 @@ def _signed(interval: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value that strict JSON can hold: NaN and infinities become null, tuples lists, NumPy scalars numbers."""
+    """Returns a value that strict JSON can hold: NaN and infinity become null, tuples lists, NumPy scalars numbers."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

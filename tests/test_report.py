@@ -1,0 +1,246 @@
+"""The whole comparison with an encoder made by hand, its report and its figures."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from ecgjax.evaluation.experiment import run_experiment
+from ecgjax.evaluation.features import interval_preprocessor, map_records
+from ecgjax.evaluation.figures import augmented_views, read_metrics, training_curve
+from ecgjax.evaluation.labels import LabelledRecords, ProbeData, ProbeTask
+from ecgjax.evaluation.report import Evaluation, Provenance, format_table, write_report
+
+RATE_HZ, SECONDS = 100, 4
+
+
+def _signals(labels):
+    """Beats whose T wave is lower in positives, with much variation between records: `int16[n, time, 8]`."""
+    rng = np.random.default_rng(0)
+    at = np.arange(RATE_HZ * SECONDS) / RATE_HZ
+    height = 0.4 - 0.12 * labels + 0.1 * rng.normal(size=len(labels))
+    ecg = np.zeros((len(labels), len(at)))
+    for beat in np.arange(0.4, SECONDS, 0.7):
+        ecg += np.exp(-0.5 * ((at - beat) / 0.012) ** 2)
+        ecg += height[:, None] * np.exp(-0.5 * ((at - beat - 0.26) / 0.04) ** 2)
+    ecg = ecg[:, :, None] * np.linspace(0.5, 1.2, 8) + 0.02 * rng.normal(size=(*ecg.shape, 8))
+    return np.round(ecg * 1000).astype(np.int16)
+
+
+def _records(records, labels):
+    return LabelledRecords(records=records, labels=labels[records], patients=records // 2, unlabelled=3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    labels = np.repeat(np.random.default_rng(1).random(160) < 0.4, 2).astype(np.int64)
+    train, val, test = np.arange(100), np.arange(100, 180), np.arange(180, 320)
+    return labels, ProbeData(
+        task=ProbeTask(label="lvef", rule="below", threshold=40.0),
+        train=_records(train[:60], labels),
+        val=_records(val, labels),
+        test=_records(test, labels),
+        label_fraction=0.6,
+        seed=0,
+        train_available=_records(train, labels),
+        excluded={"duplicate": 4, "other_fold": 0},
+    )
+
+
+class _Heights:
+    """An encoder that sees the T wave, among features of noise."""
+
+    def embed(self, signals):
+        noise = np.random.default_rng(0).normal(size=(signals[0].size, 6)).astype(np.float32)
+        return np.concatenate(
+            [signals[:, 66::70, 7], signals.reshape(len(signals), -1) @ noise], axis=1, dtype=np.float32
+        )
+
+
+class _Noise:
+    """An encoder that sees nothing of the label."""
+
+    def embed(self, signals):
+        return np.stack([np.random.default_rng(abs(int(row.sum()))).normal(size=5) for row in signals]).astype(
+            np.float32
+        )
+
+
+class _Trained:
+    def scores(self, signals):
+        return -signals[:, 66::70, 3].mean(axis=1, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def outcome(data):
+    labels, records = data
+    signals = _signals(labels)
+    seen = {}
+
+    def train_supervised(**arguments):
+        seen.update(arguments)
+        return _Trained()
+
+    result = run_experiment(
+        records, read=signals.__getitem__, sampling_rate_hz=RATE_HZ, pretrained=_Heights(), random=_Noise(),
+        train_supervised=train_supervised, bootstrap=300, shuffles=4, seed=0, progress=False,
+    )  # fmt: skip
+    return result, seen
+
+
+@pytest.fixture
+def evaluation(outcome, data):
+    result, _ = outcome
+    provenance = Provenance(
+        data="cohort", fingerprint="abc123", simulated=True, encoder="resnet18:small", checkpoint_step=1200,
+        config={"seed": 0, "probe": {"label": "lvef", "threshold": math.nan}}, versions={"numpy": np.__version__},
+        command="python -m ecgjax.evaluate --workdir=run",
+    )  # fmt: skip
+    return Evaluation(
+        comparison=result.comparison, data=data[1], scores=result.scores,
+        measurement_failures=result.measurement_failures, provenance=provenance,
+    )  # fmt: skip
+
+
+def test_all_models_meet_the_same_records(outcome, data):
+    (result, seen), (labels, records) = outcome, data
+    assert [row.name for row in result.comparison.rows] == ["pretrained", "random", "supervised", "intervals"]
+    for row in result.comparison.rows:
+        scores = result.scores[row.name]
+        assert row.auroc.estimate == pytest.approx(roc_auc_score(records.test.labels, scores), abs=1e-9)
+        assert row.auroc.low < row.auroc.estimate < row.auroc.high
+    np.testing.assert_array_equal(seen["train_records"], records.train.records)
+    np.testing.assert_array_equal(seen["train_labels"], labels[records.train.records])
+    np.testing.assert_array_equal(seen["val_records"], records.val.records)
+    assert not set(records.test.records) & {*seen["train_records"], *seen["val_records"]}
+
+
+def test_the_comparison_finds_what_was_put_in(outcome):
+    comparison = outcome[0].comparison
+    assert comparison.row("pretrained").auroc.estimate > 0.7
+    assert comparison.row("random").auroc.low < 0.5 < comparison.row("random").auroc.high
+    assert comparison.row("intervals").auroc.estimate > 0.7
+    assert comparison.row("random").difference.low > 0
+    assert comparison.row("pretrained").difference is None
+    assert len(comparison.control.aurocs) == 4
+
+
+def test_report_holds_every_number_it_should(evaluation, tmp_path):
+    path = write_report(evaluation, tmp_path, figures={})
+    text = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "evaluation" / "report.md"
+    assert "SIMULATED DATA" in text
+    for row in evaluation.comparison.rows:
+        assert row.title in text
+        assert str(row.auroc) in text
+    for part in (
+        "lvef below 40",
+        "duplicate",
+        "1,200",
+        "abc123",
+        "python -m ecgjax.evaluate",
+        "shuffled labels",
+        "![ROC",
+    ):
+        assert part in text
+    assert "other_fold" not in text
+    results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
+    assert results["simulated"] is True
+    assert (
+        results["models"]["pretrained"]["auroc"]["estimate"] == evaluation.comparison.row("pretrained").auroc.estimate
+    )
+    assert results["models"]["pretrained"]["difference"] is None
+    assert results["models"]["random"]["difference"]["low"] == evaluation.comparison.row("random").difference.low
+    assert results["splits"]["test"] == {
+        "records": 140, "patients": 70, "positives": evaluation.data.test.positives, "unlabelled": 3,
+    }  # fmt: skip
+    assert results["provenance"]["config"]["probe"]["threshold"] is None
+    stored = np.load(path.parent / "scores.npz")
+    np.testing.assert_array_equal(stored["scores_random"], evaluation.scores["random"])
+    np.testing.assert_array_equal(stored["labels"], evaluation.data.test.labels)
+
+
+def test_real_data_are_not_called_simulated(evaluation, tmp_path):
+    real = dataclasses.replace(evaluation, provenance=dataclasses.replace(evaluation.provenance, simulated=False))
+    text = write_report(real, tmp_path, figures={}).read_text(encoding="utf-8")
+    assert "SIMULATED" not in text
+
+
+def test_a_report_replaces_the_earlier_one_only_when_whole(evaluation, tmp_path):
+    first = write_report(evaluation, tmp_path, figures={})
+    before = {path.name: path.read_bytes() for path in first.parent.iterdir()}
+    (first.parent / "note.txt").write_text("of the earlier report")
+
+    class Broken:
+        def savefig(self, *args, **kwargs):
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_report(evaluation, tmp_path, figures={"broken": Broken()})
+    assert {path.name: path.read_bytes() for path in first.parent.iterdir() if path.name != "note.txt"} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+    write_report(evaluation, tmp_path, figures={})
+    assert not (first.parent / "note.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+
+
+def test_figures_are_written_and_shown(evaluation, tmp_path):
+    rng = np.random.default_rng(0)
+    original = rng.normal(size=(2, 300, 12)).astype(np.float32) * 0.1
+    views = augmented_views(original, [("VCG", original * 2), ("crop", original[:, :200])], sampling_rate_hz=100,
+                            titles=["record a", "record b"])  # fmt: skip
+    lines = [{"step": step, "train/loss": 5 - step / 100} for step in range(0, 400, 5)]
+    lines += [{"step": 200, "eval/probe_auroc": 0.7}, {"step": 300, "eval/probe_auroc": 0.8}]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "train/l')
+    curve = training_curve(read_metrics(path))
+    report = write_report(evaluation, tmp_path, figures={"training": curve, "views": views})
+    for number in (1, 2, 3):
+        file = report.parent / f"figure_{number}.png"
+        assert file.read_bytes().startswith(b"\x89PNG")
+        assert file.name in report.read_text(encoding="utf-8")
+    assert len(views.axes) == 6
+    np.testing.assert_allclose(views.axes[1].lines[0].get_ydata(), original[0, :, 0] * 2, atol=1e-6)
+    assert [axes.get_ylabel() for axes in curve.axes] == ["training loss", "evaluation"]
+
+
+def test_metrics_of_a_resumed_run_count_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    steps = [(10, 3.0), (20, 2.0), (10, 3.5), (20, 2.5), (30, 1.0)]
+    path.write_text("".join(json.dumps({"step": step, "train/loss": loss, "note": "x"}) + "\n" for step, loss in steps))
+    metrics = read_metrics(path)
+    assert list(metrics) == ["train/loss"]
+    np.testing.assert_array_equal(metrics["train/loss"], [[10, 3.5], [20, 2.5], [30, 1.0]])
+
+
+def test_map_records_gives_every_record_in_order_with_one_batch_shape():
+    shapes = set()
+
+    def double(signals):
+        shapes.add(signals.shape)
+        return signals[:, 0, 0].astype(np.float32) * 2
+
+    signals = np.arange(50, dtype=np.int16)[:, None, None] * np.ones((1, 4, 8), np.int16)
+    records = np.random.default_rng(0).permutation(50)[:37]
+    result = map_records(double, records, read=signals.__getitem__, batch_size=8, title="", progress=False)
+    np.testing.assert_array_equal(result, records * 2.0)
+    assert shapes == {(8, 4, 8)}
+
+
+def test_missing_measurements_are_imputed_by_train_and_marked():
+    train = np.array([[1.0, np.nan, np.nan], [3.0, 10.0, np.nan], [5.0, 20.0, np.nan]])
+    fitted = interval_preprocessor().fit(train)
+    out = fitted.transform(np.array([[np.nan, np.nan, np.nan], [3.0, 15.0, 1.0]]))
+    # Medians 3 and 15 are the train means after imputation: both rows agree there, the indicator tells them apart.
+    np.testing.assert_allclose(out[0, :3], out[1, :3] * [1, 1, 0], atol=1e-12)
+    assert out[0, 3] > out[1, 3]
+    assert np.isfinite(out).all()
+
+
+def test_table_is_aligned():
+    lines = format_table(("a", "bb"), [("long cell", "1"), ("x", "22")]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1] == "|-----------|----|"
