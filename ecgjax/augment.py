@@ -1,0 +1,177 @@
+"""Augmentations on the accelerator, keyed by (seed, step, global row).
+
+`Views` applies them in the one order that keeps their meaning: rotate the dipole on the stored leads, derive the
+leads, add noise, and only then mask. Formulas and defaults: 3KG (Gopal et al. 2021, arXiv 2106.04452) for `vcg`,
+Dade et al. 2026 for `time_mask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax import leads
+from ecgjax.keys import split_rows
+
+_EXACT = jax.lax.Precision.HIGHEST  # a TPU's default matrix product rounds its inputs to bf16
+
+
+def rotation(angles: Array) -> Array:
+    """Rotation matrices R = R_z R_y R_x.
+
+    Args:
+        angles: `f32[..., 3]`, radians about X, Y, Z.
+
+    Returns:
+        `f32[..., 3, 3]`.
+    """
+    (sx, sy, sz), (cx, cy, cz) = (jnp.moveaxis(f(angles), -1, 0) for f in (jnp.sin, jnp.cos))
+    rows = [
+        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
+        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
+        [-sy, cy * sx, cy * cx],
+    ]
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+
+
+def vcg(key: Array, ecg: Array, *, max_angle_deg: float = 45.0, max_scale: float = 1.5, invert: bool = True) -> Array:
+    """Rotates and scales the heart's dipole as the leads see it (3KG).
+
+    The residual form x + D (S R − I) D⁺ x keeps what a dipole does not explain, and is the identity, bit for bit, at
+    zero strength. D is Dower's matrix.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, 8]`, stored leads, any unit.
+        max_angle_deg: each axis turns by U(−max, max) degrees.
+        max_scale: each axis is scaled by U(1, max), at least 1.
+        invert: with probability ½ the three scales are inverted.
+
+    Returns:
+        `f32[time, 8]`.
+    """
+    key_angle, key_scale, key_invert = jax.random.split(key, 3)
+    limit = jnp.float32(max_angle_deg * jnp.pi / 180)
+    angles = limit * jax.random.uniform(key_angle, (3,), jnp.float32, -1.0, 1.0)
+    scale = jax.random.uniform(key_scale, (3,), jnp.float32, 1.0, max_scale)
+    if invert:
+        scale = jnp.where(jax.random.bernoulli(key_invert), 1 / scale, scale)
+    change = scale[:, None] * rotation(angles) - jnp.eye(3, dtype=jnp.float32)
+    dower, pinv = jnp.asarray(leads.DOWER, jnp.float32), jnp.asarray(leads.DOWER_PINV, jnp.float32)
+    mixing = jnp.matmul(jnp.matmul(dower, change, precision=_EXACT), pinv, precision=_EXACT)
+    return ecg + jnp.matmul(ecg, mixing.T, precision=_EXACT)
+
+
+def gaussian_noise(key: Array, ecg: Array, *, max_sigma_mv: float = 0.05) -> Array:
+    """Adds white noise of a standard deviation U(0, max) that the row's leads share.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`, mV.
+        max_sigma_mv: mV.
+
+    Returns:
+        `f32[time, lead]`.
+    """
+    key_sigma, key_noise = jax.random.split(key)
+    sigma = jax.random.uniform(key_sigma, (), jnp.float32, 0.0, max_sigma_mv)
+    return ecg + sigma * jax.random.normal(key_noise, ecg.shape, jnp.float32)
+
+
+def time_mask(key: Array, ecg: Array, *, ratio: float = 0.5) -> Array:
+    """Zeroes, in each lead, its own contiguous window, which wraps around the end (Dade et al. 2026).
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`.
+        ratio: the window's share of the time, rounded to whole samples.
+
+    Returns:
+        `f32[time, lead]`.
+    """
+    num_samples, num_leads = ecg.shape
+    start = jax.random.randint(key, (1, num_leads), 0, num_samples)
+    since = jnp.mod(jnp.arange(num_samples)[:, None] - start, num_samples)
+    return jnp.where(since < round(ratio * num_samples), jnp.float32(0), ecg)
+
+
+#: What acts before the leads are derived, and what acts after, each in the order in which it is applied.
+ON_STORED_LEADS = {"vcg": vcg}
+ON_ALL_LEADS = {"gaussian_noise": gaussian_noise, "time_mask": time_mask}
+
+
+def prepare(signal: Array, *, num_leads: int = 12) -> Array:
+    """What an encoder sees of a stored recording when nothing is augmented.
+
+    Args:
+        signal: `int16[..., time, 8]`, µV.
+        num_leads: 12, or 8 to keep the stored leads.
+
+    Returns:
+        `f32[..., time, num_leads]`, mV.
+    """
+    return _derive(leads.millivolts(signal), num_leads)
+
+
+class Views:
+    """Augmented views of stored recordings, as configured.
+
+    Args:
+        augment: name → settings, the names being those of `ON_STORED_LEADS` and `ON_ALL_LEADS`; an empty mapping gives
+            identical views. The order is fixed by this module, not by the mapping. Settings of `None` switch one off.
+        num_views: views of each recording.
+        num_leads: 12 or 8.
+
+    Raises:
+        ValueError: an unknown augmentation.
+    """
+
+    def __init__(self, augment: Mapping[str, Mapping[str, Any] | None], *, num_views: int = 2, num_leads: int = 12):
+        known = [*ON_STORED_LEADS, *ON_ALL_LEADS]
+        if unknown := set(augment) - set(known):
+            raise ValueError(f"config.augment has unknown entries {sorted(unknown)}; there are: {known}")
+        self.settings = {name: dict(augment[name]) for name in known if augment.get(name) is not None}
+        self.num_views, self.num_leads = num_views, num_leads
+
+    def __call__(self, keys: Array, signal: Array) -> Array:
+        """Draws the views.
+
+        Args:
+            keys: `key[batch]`, see `ecgjax.keys.row_keys`.
+            signal: `int16[batch, time, 8]`, µV.
+
+        Returns:
+            `f32[batch, num_views, time, num_leads]`, mV.
+        """
+        ecg = leads.millivolts(signal)
+        return jax.vmap(lambda row, x: jax.vmap(lambda key: self._one(key, x))(row))(
+            split_rows(keys, self.num_views), ecg
+        )
+
+    def _one(self, key: Array, ecg: Array) -> Array:
+        # Every augmentation has its own key, so that switching one off leaves the others' draws as they were.
+        keys = dict(
+            zip(
+                [*ON_STORED_LEADS, *ON_ALL_LEADS],
+                jax.random.split(key, len(ON_STORED_LEADS) + len(ON_ALL_LEADS)),
+                strict=True,
+            )
+        )
+        for name, function in ON_STORED_LEADS.items():
+            if name in self.settings:
+                ecg = function(keys[name], ecg, **self.settings[name])
+        ecg = _derive(ecg, self.num_leads)
+        for name, function in ON_ALL_LEADS.items():
+            if name in self.settings:
+                ecg = function(keys[name], ecg, **self.settings[name])
+        return ecg
+
+
+def _derive(ecg: Array, num_leads: int) -> Array:
+    if num_leads not in (8, 12):
+        raise ValueError(f"config.encoder.num_leads={num_leads} is not possible: the stored leads give 8 or 12")
+    return leads.twelve_leads(ecg) if num_leads == 12 else ecg

@@ -1,0 +1,103 @@
+"""ResNet-18 over time, the encoder of Jeong, Stultz & Ghassemi 2023 (MLHC, arXiv 2308.04650)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ecgjax.encoders import layers
+from ecgjax.keys import split_rows
+
+
+class BasicBlock(nnx.Module):
+    """conv-BN-ReLU-dropout-conv-BN plus skip, ReLU; the skip is a 1×1 convolution and BN where shapes differ."""
+
+    def __init__(
+        self, width_in: int, width: int, *, kernel: int, stride: int, dropout: float, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.conv1 = layers.conv(width_in, width, kernel=kernel, stride=stride, dtype=dtype, rngs=rngs)
+        self.norm1 = layers.batch_norm(width, dtype=dtype, rngs=rngs)
+        self.conv2 = layers.conv(width, width, kernel=kernel, dtype=dtype, rngs=rngs)
+        self.norm2 = layers.batch_norm(width, dtype=dtype, rngs=rngs)
+        self.projects = stride != 1 or width_in != width
+        if self.projects:
+            self.skip_conv = layers.conv(width_in, width, kernel=1, stride=stride, dtype=dtype, rngs=rngs)
+            self.skip_norm = layers.batch_norm(width, dtype=dtype, rngs=rngs)
+        self.dropout = dropout
+
+    def __call__(self, x: Array, *, train: bool, keys: Array | None) -> Array:
+        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`."""
+        y = jax.nn.relu(self.norm1(self.conv1(x), use_running_average=not train))
+        y = layers.row_dropout(y, keys, self.dropout)
+        y = self.norm2(self.conv2(y), use_running_average=not train)
+        if self.projects:
+            x = self.skip_norm(self.skip_conv(x), use_running_average=not train)
+        return jax.nn.relu(x + y)
+
+
+class ResNet18(nnx.Module):
+    """Conv k15 s2, BN, ReLU, max-pool; four stages of two basic blocks; global average pool; linear embedding.
+
+    The published form has widths 64/128/256/512, kernel 7, dropout .2, 12 leads and an embedding of 128: 8.74 M
+    parameters before the last layer. There is no projection head and no normalisation of the output.
+
+    Attributes:
+        embedding_dim: size of what `__call__` returns.
+        feature_dim: size of what `features` returns, the pooled activations before the last layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_leads: int = 12,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        kernel: int = 7,
+        dropout: float = 0.2,
+        embedding_dim: int = 128,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem_conv = layers.conv(num_leads, widths[0], kernel=15, stride=2, dtype=dtype, rngs=rngs)
+        self.stem_norm = layers.batch_norm(widths[0], dtype=dtype, rngs=rngs)
+        blocks, width_in = [], widths[0]
+        for stage, width in enumerate(widths):
+            for block in range(2):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(
+                    BasicBlock(width_in, width, kernel=kernel, stride=stride, dropout=dropout, dtype=dtype, rngs=rngs)
+                )
+                width_in = width
+        self.blocks = nnx.List(blocks)
+        self.head = nnx.Linear(width_in, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+        self.dtype = dtype
+        self.feature_dim = width_in
+        self.embedding_dim = embedding_dim
+
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None) -> Array:
+        """Pooled activations.
+
+        Args:
+            ecg: `f32[batch, time, num_leads]`, mV.
+            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
+            keys: `key[batch]` for dropout; None switches dropout off.
+
+        Returns:
+            `f32[batch, feature_dim]`.
+        """
+        if self.dtype == jnp.bfloat16:
+            # At an electrode offset of 16 mV one step of bf16 is 125 µV, so the offset goes first.
+            ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
+        x = jax.nn.relu(self.stem_norm(self.stem_conv(ecg.astype(self.dtype)), use_running_average=not train))
+        x = nnx.max_pool(x, window_shape=(3,), strides=(2,), padding=((1, 1),))
+        block_keys = None if keys is None else split_rows(keys, len(self.blocks))
+        for i, block in enumerate(self.blocks):
+            x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i])
+        return jnp.mean(x.astype(jnp.float32), axis=1)
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None) -> Array:
+        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
+        return self.head(self.features(ecg, train=train, keys=keys))

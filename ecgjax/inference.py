@@ -1,0 +1,129 @@
+"""Frozen encoders: loading, embedding, recalibrating batch norm."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax import Array
+
+from ecgjax import configuration, encoders
+from ecgjax.augment import prepare
+from ecgjax.checkpoint import Checkpoints
+
+#: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
+RECALIBRATION_BATCHES = 64
+
+
+class Encoder:
+    """An encoder at inference: running statistics, no dropout, nothing augmented.
+
+    Args:
+        split: the encoder's arrays.
+        num_leads: what it takes, 12 or 8.
+        layer: `"features"` for the pooled activations, `"embedding"` for what follows the last layer.
+        batch_size: rows a call on the device; the last batch is padded to it, so that one program serves all.
+    """
+
+    def __init__(self, split: encoders.Split, *, num_leads: int, layer: str = "features", batch_size: int = 128):
+        if layer not in ("features", "embedding"):
+            raise ValueError(f"config.probe.layer={layer!r} is unknown; there are: features, embedding")
+        self.split, self.num_leads, self.layer, self.batch_size = split, num_leads, layer, batch_size
+        self._apply = jax.jit(functools.partial(_apply, split.graph, num_leads, layer))
+
+    def embed(self, signals: np.ndarray) -> np.ndarray:
+        """Embeds recordings.
+
+        Args:
+            signals: `int16[n, time, 8]`, µV.
+
+        Returns:
+            `f32[n, dim]`.
+        """
+        out = []
+        for start in range(0, len(signals), self.batch_size):
+            part = signals[start : start + self.batch_size]
+            padded = np.zeros((self.batch_size, *signals.shape[1:]), np.int16)
+            padded[: len(part)] = part
+            out.append(np.asarray(self._apply(self.split.params, self.split.stats, padded))[: len(part)])
+        return np.concatenate(out)
+
+    def with_stats(self, stats: encoders.Arrays) -> Encoder:
+        """The same encoder with other running statistics."""
+        return Encoder(
+            self.split._replace(stats=stats), num_leads=self.num_leads, layer=self.layer, batch_size=self.batch_size
+        )
+
+
+def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, signal: Array) -> Array:
+    ecg = prepare(signal, num_leads=num_leads)
+    return encoders.apply(encoders.Split(graph, params, stats), ecg, train=False, features=layer == "features")[0]
+
+
+def create_split(config: ml_collections.ConfigDict, *, seed: int) -> encoders.Split:
+    """Initialises `config.encoder`."""
+    settings = {key: value for key, value in config.encoder.to_dict().items() if value is not None}
+    return encoders.create(settings.pop("name"), seed=seed, precision=settings.pop("precision"), **settings)
+
+
+def random_encoder(config: ml_collections.ConfigDict, *, seed: int) -> Encoder:
+    """`config.encoder` at random initialisation: the baseline that every probe must stand beside."""
+    return Encoder(create_split(config, seed=seed), num_leads=config.encoder.num_leads, layer=config.probe.layer)
+
+
+def load_encoder(workdir: str, *, step: int | None = None) -> Encoder:
+    """The encoder of a pretraining run.
+
+    Args:
+        workdir: of the run.
+        step: of the checkpoint; the latest by default.
+
+    Raises:
+        ConfigError: the folder holds no run, or no finished checkpoint.
+    """
+    config = configuration.load_resolved(workdir)
+    split = create_split(config, seed=config.seed)
+    with Checkpoints(configuration.checkpoint_dir(workdir)) as checkpoints:
+        if checkpoints.latest_step() is None:
+            raise configuration.ConfigError(
+                f"{workdir} holds no finished checkpoint; let `python -m ecgjax.pretrain` with this workdir run to its end"
+            )
+        state = checkpoints.restore_parts({"params": split.params, "stats": split.stats}, step=step)
+    return Encoder(
+        split._replace(params=state["params"], stats=state["stats"]),
+        num_leads=config.encoder.num_leads,
+        layer=config.probe.layer,
+    )
+
+
+def recalibrate_batch_norm(
+    encoder: Encoder, read: Callable[[np.ndarray], np.ndarray], *, records: np.ndarray, seed: int = 0
+) -> Encoder:
+    """Sets the running statistics to those of unaugmented recordings.
+
+    A random encoder has none, and a pretrained one has those of augmented views; both get the same treatment.
+
+    Args:
+        encoder: whose statistics to replace.
+        read: record numbers → `int16[n, time, 8]`.
+        records: training records, in any number.
+        seed: of the order in which they are drawn.
+    """
+    rng = np.random.default_rng(seed)
+    graph, params, num_leads = encoder.split.graph, encoder.split.params, encoder.num_leads
+
+    @jax.jit
+    def update(stats: encoders.Arrays, signal: Array) -> encoders.Arrays:
+        ecg = prepare(signal, num_leads=num_leads)
+        return encoders.apply(encoders.Split(graph, params, stats), ecg, train=True)[1]
+
+    stats = encoder.split.stats
+    size = min(encoder.batch_size, len(records))
+    for _ in range(RECALIBRATION_BATCHES):
+        stats = update(stats, jnp.asarray(read(np.sort(rng.choice(records, size, replace=False)))))
+    return encoder.with_stats(stats)

@@ -1,0 +1,132 @@
+"""Mesh, shardings and process start: where arrays and rows of the global batch live."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+#: Regex on a parameter's path → how it is laid out on the mesh; the first match counts, no match is replicated.
+Rules = Sequence[tuple[str, PartitionSpec]]
+
+
+def start_processes() -> None:
+    """Joins the other processes of this run, where the environment says that there are any.
+
+    `ECGJAX_COORDINATOR` (host:port), `ECGJAX_NUM_PROCESSES` and `ECGJAX_PROCESS_ID` are set by the launchers;
+    `ECGJAX_CLUSTER=1` asks JAX to find TPU pod, Slurm or Kubernetes neighbours by itself. Without either this is a
+    run of one process, and nothing happens. Call it before any other use of JAX.
+    """
+    if coordinator := os.environ.get("ECGJAX_COORDINATOR"):
+        missing = [name for name in ("ECGJAX_NUM_PROCESSES", "ECGJAX_PROCESS_ID") if name not in os.environ]
+        if missing:
+            raise ValueError(
+                f"ECGJAX_COORDINATOR is set but {' and '.join(missing)} is not; the launcher must set all three"
+            )
+        jax.distributed.initialize(
+            coordinator_address=coordinator,
+            num_processes=int(os.environ["ECGJAX_NUM_PROCESSES"]),
+            process_id=int(os.environ["ECGJAX_PROCESS_ID"]),
+        )
+    elif os.environ.get("ECGJAX_CLUSTER") == "1":
+        jax.distributed.initialize()
+
+
+def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes `data` and `model`.
+
+    Args:
+        model: devices that share one replica of the parameters; the rest go to `data`.
+        devices: in this order; all devices of the run by default, in the order that suits their interconnect.
+
+    Raises:
+        ValueError: `model` does not divide the number of devices.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    if model < 1 or count % model:
+        raise ValueError(f"config.mesh.model={model} does not divide the {count} devices of this run")
+    types = (AxisType.Auto, AxisType.Auto)
+    if devices is None:
+        return jax.make_mesh((count // model, model), ("data", "model"), axis_types=types)
+    return Mesh(np.asarray(devices).reshape(count // model, model), ("data", "model"), axis_types=types)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of the global batch over the `data` axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+    """The rows of the global batch that this process reads.
+
+    They come from the sharding, not from the process number: on a pod the order of devices is not the order of
+    processes, and processes may share rows.
+
+    Returns:
+        Ascending row numbers, `int64[local]`.
+
+    Raises:
+        ValueError: the batch does not divide over the `data` axis.
+    """
+    data = sharding.mesh.shape["data"]
+    if batch_size % data:
+        raise ValueError(f"config.batch_size={batch_size} does not divide over the {data} devices of the data axis")
+    slices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
+
+
+def put_batch(
+    batch: Mapping[str, np.ndarray], *, sharding: NamedSharding, rows: np.ndarray, batch_size: int
+) -> dict[str, Array]:
+    """Puts this process's rows on its devices as arrays of the global batch.
+
+    Args:
+        batch: name → `[local, ...]`, in the order of `rows`.
+        sharding: of the global batch.
+        rows: what `local_rows` returned.
+        batch_size: rows of the global batch.
+
+    Returns:
+        Name → `[batch_size, ...]`.
+    """
+
+    def put(values: np.ndarray) -> Array:
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch_size)
+            first = np.searchsorted(rows, start)  # a device's rows are contiguous in `rows`, which holds them all
+            return values[first : first + stop - start]
+
+        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, shard)
+
+    return {name: put(values) for name, values in batch.items()}
+
+
+def shardings_of(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
+    """Shardings for a tree of parameters (or of optimiser state, whose paths end as the parameters' do).
+
+    Args:
+        tree: of arrays or shapes.
+        mesh: to lay them out on.
+        rules: the first whose regex is found in the leaf's path counts; no match is replicated.
+
+    Returns:
+        The tree with a `NamedSharding` for each leaf.
+    """
+
+    def sharding(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
+        return NamedSharding(mesh, spec if len(spec) <= np.ndim(leaf) else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)

@@ -1,0 +1,144 @@
+"""The jitted steps: int16 rows of the global batch in, a new state and metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+
+from ecgjax import encoders
+from ecgjax.augment import Views, prepare
+from ecgjax.keys import row_keys, split_rows
+from ecgjax.objectives.contrastive import LossOutput
+from ecgjax.objectives.relations import Rows
+
+Batch = Mapping[str, Array]
+Metrics = dict[str, Array]
+Objective = Callable[[Array, Rows], LossOutput]
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step, and all that a checkpoint holds.
+
+    Attributes:
+        step: number of finished updates, `i32[]`.
+        params: what the optimiser updates, nested dictionary of float32.
+        stats: running statistics of batch norm, nested dictionary of float32.
+        opt_state: of optax.
+    """
+
+    step: Array
+    params: Any
+    stats: Any
+    opt_state: optax.OptState
+
+
+def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params))
+
+
+def embedding_rows(batch: Batch, num_views: int) -> Rows:
+    """Metadata of the rows of `f32[batch · views, dim]`, the views of a record standing next to each other.
+
+    Args:
+        batch: with `row`, `record` and `patient`, each `i32[batch]`.
+        num_views: of each record.
+
+    Returns:
+        Metadata of `batch · num_views` rows.
+    """
+    size = batch["row"].shape[0]
+
+    def spread(values: Array) -> Array:
+        return jnp.broadcast_to(values[:, None], (size, num_views)).reshape(-1)
+
+    view = jnp.broadcast_to(jnp.arange(num_views, dtype=jnp.int32)[None, :], (size, num_views)).reshape(-1)
+    return Rows(
+        row=spread(batch["row"]) * num_views + view,
+        record=spread(batch["record"]),
+        patient=spread(batch["patient"]),
+        view=view,
+        valid=jnp.ones((size * num_views,), bool),
+    )
+
+
+def contrastive_loss(
+    graph: nnx.GraphDef, views: Views, objective: Objective, *, seed: int
+) -> Callable[..., tuple[Array, tuple[Any, Metrics]]]:
+    """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))` of two or more views a record."""
+
+    def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
+        ecg = views(row_keys(seed, step, batch["row"], stream="views"), batch["signal"])
+        # Views next to each other keep the rows of a record on the device that already holds them.
+        ecg = ecg.reshape(-1, *ecg.shape[2:])
+        keys = None
+        if train:
+            keys = split_rows(row_keys(seed, step, batch["row"], stream="dropout"), views.num_views).reshape(-1)
+        z, stats = encoders.apply(encoders.Split(graph, params, stats), ecg, train=train, keys=keys)
+        out = objective(z, embedding_rows(batch, views.num_views))
+        return out.loss, (stats, {"loss": out.loss, **out.stats})
+
+    return loss
+
+
+def train_step(
+    loss: Callable[..., tuple[Array, tuple[Any, Metrics]]], optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """One update, to be jitted with the state donated.
+
+    Args:
+        loss: `(params, stats, batch, step, train=True) → (loss, (stats, metrics))`.
+        optimizer: of optax.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        gradient = jax.grad(loss, has_aux=True)
+        grads, (stats, metrics) = gradient(state.params, state.stats, batch, state.step, train=True)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
+        return TrainState(state.step + 1, params, stats, opt_state), metrics
+
+    return step
+
+
+def eval_step(
+    loss: Callable[..., tuple[Array, tuple[Any, Metrics]]],
+) -> Callable[[TrainState, Batch], Metrics]:
+    """The loss of a batch under running statistics; its views are those of step 0, so that evaluations compare."""
+
+    def step(state: TrainState, batch: Batch) -> Metrics:
+        return loss(state.params, state.stats, batch, jnp.zeros((), jnp.int32), train=False)[1][1]
+
+    return step
+
+
+def classifier_loss(
+    graph: nnx.GraphDef, *, seed: int, num_leads: int
+) -> Callable[..., tuple[Array, tuple[Any, Metrics]]]:
+    """Builds the loss of a binary classifier: encoder, linear head, cross-entropy from logits.
+
+    The parameters are `{"encoder": …, "head": {"kernel", "bias"}}` and the batch carries `label`, `f32[batch]` of 0, 1.
+    """
+
+    def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
+        keys = row_keys(seed, step, batch["row"], stream="dropout") if train else None
+        ecg = prepare(batch["signal"], num_leads=num_leads)
+        encoder = encoders.Split(graph, params["encoder"], stats)
+        features, stats = encoders.apply(encoder, ecg, train=train, keys=keys, features=True)
+        logits = classifier_logits(params["head"], features)
+        value = optax.sigmoid_binary_cross_entropy(logits, batch["label"]).mean()
+        return value, (stats, {"loss": value})
+
+    return loss
+
+
+def classifier_logits(head: Mapping[str, Array], features: Array) -> Array:
+    """`f32[batch]` logits of a linear head on pooled activations `f32[batch, feature_dim]`."""
+    return jnp.matmul(features, head["kernel"]) + head["bias"]
