@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.bootstrap import patient_bootstrap, resample_patients
+from ecgjax.evaluation.bootstrap import Interval, patient_bootstrap, resample_patients
 from ecgjax.evaluation.metrics import auroc
 
 
@@ -139,3 +139,9 @@ def test_four_models_on_1500_records_take_seconds():
     start = time.process_time()
     patient_bootstrap(labels, models, patients=patient, resamples=1000, seed=0)
     assert time.process_time() - start < 10
+
+
+def test_texts_of_intervals():
+    interval = Interval(estimate=0.0876, low=-0.01, high=0.107, confidence=0.95, resamples=2000)
+    assert str(interval) == "0.088 [-0.010, 0.107]"
+    assert interval.signed() == "+0.088 [-0.010, +0.107]"

@@ -45,9 +45,17 @@ class Interval:
     reason: str = ""
 
     def __str__(self) -> str:
-        if math.isnan(self.low):
-            return f"n/a ({self.reason})" if math.isnan(self.estimate) else f"{self.estimate:.3f} [n/a: {self.reason}]"
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self._text(".3f")
+
+    def signed(self) -> str:
+        """Returns the text of a difference, its signs shown: `"+0.088 [+0.069, +0.107]"`."""
+        return self._text("+.3f")
+
+    def _text(self, form: str) -> str:
+        if math.isnan(self.estimate):
+            return f"n/a ({self.reason})"
+        bounds = f"n/a: {self.reason}" if math.isnan(self.low) else f"{self.low:{form}}, {self.high:{form}}"
+        return f"{self.estimate:{form}} [{bounds}]"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from data_pipelines.records import STANDARD_LEADS
 from ecgjax.evaluation.comparison import REFERENCE, Comparison
 
 #: Distance between the zero lines of stacked leads, mV.
-_LEAD_SPACING_MV = 1.5
+_LEAD_SPACING_MV = 2.0
 
 _COLORS = ("#b3202c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93")
 
@@ -94,7 +94,7 @@ def augmented_views(
         titles: one a record.
     """
     columns = [("original", original), *views]
-    figure = Figure(figsize=(4.6 * len(columns), 6.2 * len(original)), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(columns), 7.0 * len(original)), layout="constrained")
     panels = figure.subplots(len(original), len(columns), squeeze=False)
     for row, title in enumerate(titles):
         for panel, (name, signals) in zip(panels[row], columns, strict=True):
@@ -149,11 +149,12 @@ def comparison_figure(comparison: Comparison, *, labels: np.ndarray, scores: Map
         if math.isfinite(estimate):
             forest.plot(estimate, position, "o", color=colors[row.name])
         at = (estimate if math.isfinite(estimate) else 0, position)
-        forest.annotate(str(row.difference), at, (0, 8), textcoords="offset points", ha="center", fontsize=8)
+        forest.annotate(row.difference.signed(), at, (0, 8), textcoords="offset points", ha="center", fontsize=8)
     forest.axvline(0, color="#888888", linewidth=0.8)
     forest.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row in others], fontsize=8)
     forest.set_ylim(len(others) - 0.5, -0.6)
-    forest.set_xlabel("AUROC of the pretrained encoder minus this model's, 95 % patient bootstrap")
+    forest.margins(x=0.25)
+    forest.set_xlabel("AUROC: pretrained − this model")
     for panel in (roc, forest):
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)

@@ -91,7 +91,7 @@ def results_table(comparison: Comparison) -> str:
         (
             row.title,
             str(row.auroc),
-            "" if row.difference is None else _signed(row.difference),
+            "" if row.difference is None else row.difference.signed(),
             str(row.auprc),
             f"{row.val_auroc:.3f} ({row.selected})",
         )
@@ -238,12 +238,6 @@ def _markdown(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
         "",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def _signed(interval: Any) -> str:
-    if math.isnan(interval.low):
-        return str(interval)
-    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 def _plain(value: Any) -> Any:
