@@ -1,0 +1,1 @@
+"""What the simulated cohort (`data_pipelines.simulator`) is made of: draws, states, rhythm, waves, noise."""

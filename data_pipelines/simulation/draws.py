@@ -1,0 +1,82 @@
+"""Random numbers as a pure function of (seed, patient, visit, name): the same in whatever chunks a cohort is made.
+
+Counter-based: no generator has a state that would depend on what was drawn before, and a quantity has a name of
+its own, so that adding one leaves all others as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from scipy.special import ndtri
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Draws:
+    """Uniform and normal draws for `n` records, of their patients and of their visits."""
+
+    def __init__(self, *, seed: int, patient: np.ndarray, visit: np.ndarray):
+        """Keys the draws.
+
+        Args:
+            seed: of the cohort, 0 … 2⁶³ − 1.
+            patient: `int64[n]`.
+            visit: `int64[n]`, 0 for a patient's first.
+        """
+        origin = np.full(len(patient), seed, np.uint64)
+        of_patient = _mix(_mix(origin) + patient.astype(np.uint64))
+        self._keys = {"patient": of_patient, "visit": _mix(of_patient + visit.astype(np.uint64) + np.uint64(1))}
+        self._claimed: set[tuple[str, str]] = set()
+
+    def lasting_uniform(self, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Draws from U(0, 1), equal at all visits of a patient: `f64[n, *shape]`."""
+        return _uniform(self._claim("patient", name), name, shape)
+
+    def uniform(self, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Draws from U(0, 1), anew at each visit: `f64[n, *shape]`."""
+        return _uniform(self._claim("visit", name), name, shape)
+
+    def lasting_normal(self, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Draws from N(0, 1), equal at all visits of a patient: `f64[n, *shape]`."""
+        return ndtri(self.lasting_uniform(name, shape))
+
+    def normal(self, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Draws from N(0, 1), anew at each visit: `f64[n, *shape]`."""
+        return ndtri(self.uniform(name, shape))
+
+    def correlated_normal(self, name: str, *, correlation: float) -> np.ndarray:
+        """Draws from N(0, 1), two visits of a patient correlated: `f64[n]`."""
+        lasting, passing = self.lasting_normal(name), self.normal(name)
+        return np.sqrt(correlation) * lasting + np.sqrt(1 - correlation) * passing
+
+    def generator_keys(self, name: str) -> np.ndarray:
+        """Returns the keys of one `np.random.Philox` a record: `uint64[n, 2]`."""
+        return _words(self._claim("visit", name), name, 2)
+
+    def _claim(self, level: str, name: str) -> np.ndarray:
+        """Returns the keys of a level, and refuses a second use of a name: it would give the same numbers again."""
+        if (level, name) in self._claimed:
+            raise ValueError(f"'{name}' was drawn before for each {level}; give this quantity a name of its own")
+        self._claimed.add((level, name))
+        return self._keys[level]
+
+
+def _uniform(keys: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    words = _words(keys, name, int(np.prod(shape, dtype=np.int64)))
+    # 53 bits, and half a step off both ends: the normal quantile of 0 or 1 is infinite.
+    return ((words >> np.uint64(11)) + 0.5).reshape(len(keys), *shape) * 2.0**-53
+
+
+def _words(keys: np.ndarray, name: str, count: int) -> np.ndarray:
+    """Returns `uint64[n, count]`: SplitMix64 (Steele, Lea & Flood 2014), started at a hash of key and name."""
+    start = _mix(keys ^ np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), "<u8"))
+    return _mix(start[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
+
+
+def _mix(words: np.ndarray) -> np.ndarray:
+    words = words + _GOLDEN
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

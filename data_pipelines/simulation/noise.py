@@ -1,0 +1,149 @@
+"""What a recording holds besides the heart: baseline wander, muscle, mains and loose electrodes.
+
+Noise arises at electrodes and reaches the leads as their differences, so that a bad right arm shows in every lead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.fft
+
+from data_pipelines.simulation.draws import Draws
+
+#: Electrodes: right arm, left arm, left leg, V1 … V6.
+NUM_ELECTRODES = 9
+#: The transform spans more than the strip, lest its noise end where it began.
+_SPAN = 1.25
+#: Recorders pass up to here.
+_HIGHEST_HZ = 150.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseLevels:
+    """Levels of noise of `n` records.
+
+    Attributes:
+        muscle_mv: `f64[n, electrode]`, root mean square at full bandwidth.
+        drift_mv: `f64[n, electrode]`, root mean square of slow wander.
+        breath_mv: `f64[n, electrode]`, amplitude at the rate of breathing.
+        mains_hz: `f64[n]`.
+        mains_mv: `f64[n, electrode, 2]`, cosine and sine amplitudes of what a mains filter left.
+        motion_mv: `f64[n, event]`, height of electrode movements; 0 where there is none.
+        motion_electrode: `int64[n, event]`.
+        motion_s: `f64[n, event]`, when.
+        motion_length_s: `f64[n, event]`.
+    """
+
+    muscle_mv: np.ndarray
+    drift_mv: np.ndarray
+    breath_mv: np.ndarray
+    mains_hz: np.ndarray
+    mains_mv: np.ndarray
+    motion_mv: np.ndarray
+    motion_electrode: np.ndarray
+    motion_s: np.ndarray
+    motion_length_s: np.ndarray
+
+
+def draw_noise_levels(draws: Draws, *, seconds: float) -> NoiseLevels:
+    """Draws how noisy recordings of `seconds` length are."""
+    electrodes, events = (NUM_ELECTRODES,), (2,)
+    muscle = np.exp(0.55 * draws.normal("muscle")[:, None] + 0.35 * draws.normal("muscle of electrode", electrodes))
+    drift = np.exp(0.5 * draws.normal("drift")[:, None] + 0.5 * draws.normal("drift of electrode", electrodes))
+    mains = np.where(draws.uniform("mains left") < 0.35, np.exp(0.8 * draws.normal("mains")), 0.0)
+    moved = draws.uniform("moved", events) < 0.08
+    height = 0.15 * np.exp(0.6 * draws.normal("motion height", events))
+    sign = np.where(draws.uniform("motion sign", events) < 0.5, -1.0, 1.0)
+    return NoiseLevels(
+        muscle_mv=0.010 * muscle,
+        drift_mv=0.035 * drift,
+        breath_mv=0.012 * np.exp(0.6 * draws.normal("breath")[:, None]) * draws.normal("breath sides", electrodes),
+        mains_hz=np.where(draws.lasting_uniform("mains") < 0.6, 50.0, 60.0),
+        mains_mv=0.002 * mains[:, None, None] * draws.normal("mains phases", (NUM_ELECTRODES, 2)),
+        motion_mv=np.where(moved, sign * height, 0.0),
+        motion_electrode=(NUM_ELECTRODES * draws.uniform("motion electrode", events)).astype(np.int64),
+        motion_s=seconds * draws.uniform("motion time", events),
+        motion_length_s=0.1 + 0.5 * draws.uniform("motion length", events),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _spectra(num_samples: int, sampling_rate_hz: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Returns the transform's length, and the amplitude of each of its bins for 1 mV of muscle and of drift."""
+    length = round(num_samples * _SPAN)
+    hertz = np.arange(1, length // 2) * sampling_rate_hz / length
+    hertz = hertz[hertz < min(_HIGHEST_HZ, sampling_rate_hz / 2)]
+    grid = np.arange(1, round(_HIGHEST_HZ * length / sampling_rate_hz)) * sampling_rate_hz / length
+
+    def amplitudes(power) -> np.ndarray:
+        # Scaled over all bins up to 150 Hz, not those of this rate: a lower rate must not raise the spectrum.
+        return np.sqrt(power(hertz) / power(grid).sum() / 2)[:, None]
+
+    # Electromyogram: rises to about 20 Hz and is then nearly flat; the small floor is the amplifier's.
+    muscle = amplitudes(lambda f: 1 / (1 + (15 / f) ** 2) / (1 + (f / 90) ** 4) + 0.1)
+    drift = amplitudes(lambda f: 1 / (1 + (0.12 / f) ** 4) / f**2.2)
+    # The inverse real transform divides by its length, and counts each bin twice.
+    return length, (muscle * length).astype(np.float32), (drift * length).astype(np.float32)
+
+
+def record_noise(
+    levels: NoiseLevels,
+    record: int,
+    *,
+    generator: np.random.Generator,
+    breath_hz: float,
+    breath_phase: float,
+    num_samples: int,
+    sampling_rate_hz: int,
+) -> np.ndarray:
+    """Draws the noise of one record.
+
+    Args:
+        levels: of all records.
+        record: position in `levels`.
+        generator: of this record alone.
+        breath_hz: rate of breathing.
+        breath_phase: radians at the first sample.
+        num_samples: length.
+        sampling_rate_hz: rate.
+
+    Returns:
+        `f32[leads, num_samples]`, mV.
+    """
+    length, muscle, drift = _spectra(num_samples, sampling_rate_hz)
+    colour = muscle * levels.muscle_mv[record].astype(np.float32) + drift * levels.drift_mv[record].astype(np.float32)
+    # Low frequencies are drawn first: at another rate, the bins both have get the same draws.
+    bins = generator.standard_normal((len(colour), NUM_ELECTRODES, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    spectrum = np.zeros((NUM_ELECTRODES, length // 2 + 1), np.complex64)
+    spectrum[:, 1 : len(colour) + 1] = (bins * colour).T
+    noise = scipy.fft.irfft(spectrum, n=length, axis=1)[:, :num_samples]
+
+    time = np.arange(num_samples, dtype=np.float32) / np.float32(sampling_rate_hz)
+    breath = np.sin(np.float32(2 * np.pi * breath_hz) * time + np.float32(breath_phase))
+    noise += levels.breath_mv[record].astype(np.float32)[:, None] * breath
+    mains_hz = levels.mains_hz[record]
+    # At or above half the rate, the filter against aliasing takes the mains out.
+    if mains_hz < 0.49 * sampling_rate_hz and levels.mains_mv[record].any():
+        angle = np.float32(2 * np.pi * mains_hz) * time
+        cosine, sine = levels.mains_mv[record].astype(np.float32).T
+        noise += cosine[:, None] * np.cos(angle) + sine[:, None] * np.sin(angle)
+    for event in np.flatnonzero(levels.motion_mv[record]):
+        length_s = np.float32(levels.motion_length_s[record, event])
+        since = (time - np.float32(levels.motion_s[record, event])) / length_s
+        # A sudden step that the recorder's high-pass lets go over a second or two.
+        step = np.exp(-np.maximum(since, 0) / 3) / (1 + np.exp(-np.clip(12 * since, -60, 60)))
+        noise[levels.motion_electrode[record, event]] += np.float32(levels.motion_mv[record, event]) * step
+    return _to_leads(noise)
+
+
+def _to_leads(electrodes: np.ndarray) -> np.ndarray:
+    """I = LA − RA, II = LL − RA, V = electrode − mean of the three limbs."""
+    right, left, leg = electrodes[0], electrodes[1], electrodes[2]
+    leads = np.empty((8, electrodes.shape[1]), np.float32)
+    leads[0] = left - right
+    leads[1] = leg - right
+    leads[2:] = electrodes[3:] - (right + left + leg) / np.float32(3)
+    return leads

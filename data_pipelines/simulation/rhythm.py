@@ -1,0 +1,107 @@
+"""When the beats of a recording come, and of which kind they are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.states import States
+
+#: Kinds of beats; a kind indexes the beat templates of `waves.py`.
+NORMAL, PAC, PVC = 0, 1, 2
+
+_SHORTEST_RR_S = 0.30
+_PVC_COUPLING, _PAC_COUPLING = 0.62, 0.72
+#: Chance of a beat to be a candidate; p(1 − p) = 12 % of beats then are premature.
+_ECTOPIC_CHANCE = 0.14
+#: A beat counts as part of the strip if its R peak lies this far inside: a label must be visible.
+_MARGIN_S = 0.06
+_BEFORE_S = 0.8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rhythms:
+    """Beats of `n` records, the first before the recording starts and the last after its end.
+
+    Attributes:
+        time_s: `f64[n, beats]`, R peaks, 0 at the first sample.
+        kind: `int8[n, beats]` of `NORMAL`, `PAC`, `PVC`.
+        qt_rr_s: `f64[n, beats]`, the RR interval that a beat's QT is adapted to.
+        gain: `f64[n, beats]`, by which breathing scales a beat.
+        inside: `bool[n, beats]`, whether the R peak lies in the strip.
+        mean_rr_s: `f64[n]`, of the basic rhythm.
+        breath_hz: `f64[n]`, rate of breathing.
+        breath_phase: `f64[n]`, radians at the first sample.
+    """
+
+    time_s: np.ndarray
+    kind: np.ndarray
+    qt_rr_s: np.ndarray
+    gain: np.ndarray
+    inside: np.ndarray
+    mean_rr_s: np.ndarray
+    breath_hz: np.ndarray
+    breath_phase: np.ndarray
+
+    def heart_rate_bpm(self) -> np.ndarray:
+        """Returns `f64[n]`: from the R peaks in the strip, or of the basic rhythm where it holds fewer than two."""
+        count = self.inside.sum(axis=1)
+        first = np.min(np.where(self.inside, self.time_s, np.inf), axis=1)
+        last = np.max(np.where(self.inside, self.time_s, -np.inf), axis=1)
+        enough = count > 1
+        return np.where(enough, 60 * (count - 1) / np.where(enough, last - first, 1.0), 60 / self.mean_rr_s)
+
+    def contains(self, kind: int) -> np.ndarray:
+        """Returns `bool[n]`: whether the strip contains a beat of `kind`."""
+        return (self.inside & (self.kind == kind)).any(axis=1)
+
+
+def draw_rhythms(draws: Draws, states: States, *, seconds: float) -> Rhythms:
+    """Draws the beats of records of `seconds` length."""
+    num_beats = int(np.ceil((seconds + 2 * _BEFORE_S) / _SHORTEST_RR_S)) + 2
+    mean_rr = 60 / states.rate_bpm
+    breath_hz = 0.25 * np.exp(0.2 * draws.normal("breath rate"))
+    breath_phase = 2 * np.pi * draws.uniform("breath phase")
+
+    kind = np.zeros((len(mean_rr), num_beats), np.int8)
+    chance = draws.uniform("ectopy", (num_beats,))
+    ventricular = states.pvc_carrier[:, None] & (chance < _ECTOPIC_CHANCE)
+    atrial = states.pac_carrier[:, None] & (chance > 1 - _ECTOPIC_CHANCE)
+    # One premature beat at a time: a coupling interval counts from a beat on time.
+    premature = ventricular | atrial
+    premature[:, 1:] &= ~premature[:, :-1]
+    premature[:, 0] = False
+    kind[ventricular & premature] = PVC
+    kind[atrial & premature] = PAC
+
+    jitter = draws.normal("rr", (num_beats,))
+    about_s = mean_rr[:, None] * np.arange(num_beats)
+    arrhythmia = 0.02 * np.exp(0.6 * draws.normal("respiratory arrhythmia"))
+    respiratory = np.sin(2 * np.pi * breath_hz[:, None] * about_s + breath_phase[:, None])
+    variation = np.where(
+        states.af[:, None], np.exp(0.22 * jitter), 1 + arrhythmia[:, None] * respiratory + 0.012 * jitter
+    )
+    # A PVC leaves the sinus node alone: the pause after it compensates. A PAC resets it.
+    coupling = np.select([kind == PVC, kind == PAC], [_PVC_COUPLING, _PAC_COUPLING], 1.0)
+    coupling[:, 1:][kind[:, :-1] == PVC] = 2 - _PVC_COUPLING
+    rr = np.maximum(mean_rr[:, None] * variation * coupling, _SHORTEST_RR_S)
+    rr[:, 0] = -_BEFORE_S + mean_rr * draws.uniform("start")
+    time_s = np.cumsum(rr, axis=1)
+
+    # Repolarisation follows the rate slowly; only part of it follows the last interval.
+    qt_rr = np.repeat(mean_rr[:, None], num_beats, axis=1)
+    qt_rr[:, 1:] += 0.15 * (rr[:, 1:] - mean_rr[:, None])
+    depth = 0.03 * np.exp(0.4 * draws.normal("respiratory gain"))
+    gain = 1 + depth[:, None] * np.sin(2 * np.pi * breath_hz[:, None] * time_s + breath_phase[:, None])
+    return Rhythms(
+        time_s=time_s,
+        kind=kind,
+        qt_rr_s=qt_rr,
+        gain=gain,
+        inside=(time_s >= _MARGIN_S) & (time_s <= seconds - _MARGIN_S),
+        mean_rr_s=mean_rr,
+        breath_hz=breath_hz,
+        breath_phase=breath_phase,
+    )

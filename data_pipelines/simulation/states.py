@@ -1,0 +1,149 @@
+"""The state of a simulated patient at a visit: who it is, what is wrong, and the three continuous targets.
+
+Distributions are literature-like judgement, not clinical truth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.special import gammaincinv, ndtr
+from scipy.stats import gamma, norm
+
+from data_pipelines.records import FEMALE, MALE
+from data_pipelines.simulation.draws import Draws
+
+# Correlations of two visits' normal scores. LVEF hardly changes, filling pressure does, and potassium is a state of the
+# day: drawn once a patient, positives of the same patient would look far better at potassium than they are.
+_LVEF_CORRELATION = 0.95
+_POTASSIUM_CORRELATION = 0.33
+_WEDGE_CORRELATION = 0.52
+_RATE_CORRELATION = 0.6
+
+_PREVALENCE = {"lvh": 0.12, "rbbb": 0.035, "ischaemia": 0.10, "pac_carrier": 0.05}
+
+
+def _mixture_quantiles(lowest: float, highest: float, cdf) -> tuple[np.ndarray, np.ndarray]:
+    """Tabulates (probability, value) of a distribution cut at physiological bounds."""
+    value = np.linspace(lowest, highest, 4096)
+    probability = cdf(value)
+    return (probability - probability[0]) / (probability[-1] - probability[0]), value
+
+
+_LVEF_QUANTILES = _mixture_quantiles(8.0, 85.0, lambda x: 0.82 * norm.cdf(x, 62, 6) + 0.18 * norm.cdf(x, 34, 10))
+_POTASSIUM_QUANTILES = _mixture_quantiles(
+    2.2,
+    9.5,
+    lambda x: (
+        0.84 * norm.cdf(x, 4.25, 0.36) + 0.12 * gamma.cdf(x - 5, a=1.6, scale=0.55) + 0.04 * norm.cdf(x, 3.2, 0.25)
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class States:
+    """State of `n` patients at a visit; every field is an array over records.
+
+    Attributes:
+        age_years: f64.
+        sex: int8, `MALE` or `FEMALE`.
+        rate_bpm: mean ventricular rate of the basic rhythm.
+        lvef: left ventricular ejection fraction, %.
+        potassium: serum potassium, mmol/L.
+        wedge_pressure: mean pulmonary capillary wedge pressure, mmHg.
+        lvh_grade: 0 without left ventricular hypertrophy.
+        lbbb: bool, left bundle branch block.
+        rbbb: bool, right bundle branch block; never both.
+        af: bool, atrial fibrillation during the recording.
+        pvc_carrier: bool, has premature ventricular beats; a strip may catch none.
+        pac_carrier: bool, has premature atrial beats; a strip may catch none.
+        st_deviation_mv: signed size of the ischaemic ST vector; 0 without ischaemia.
+        territory: int64, 0 anterior, 1 inferior, 2 lateral.
+        lvef_strength: how strongly this patient's ECG shows a low LVEF, 1 on average.
+        potassium_strength: the same of potassium.
+        wedge_strength: the same of wedge pressure.
+    """
+
+    age_years: np.ndarray
+    sex: np.ndarray
+    rate_bpm: np.ndarray
+    lvef: np.ndarray
+    potassium: np.ndarray
+    wedge_pressure: np.ndarray
+    lvh_grade: np.ndarray
+    lbbb: np.ndarray
+    rbbb: np.ndarray
+    af: np.ndarray
+    pvc_carrier: np.ndarray
+    pac_carrier: np.ndarray
+    st_deviation_mv: np.ndarray
+    territory: np.ndarray
+    lvef_strength: np.ndarray
+    potassium_strength: np.ndarray
+    wedge_strength: np.ndarray
+
+    @property
+    def dysfunction(self) -> np.ndarray:
+        """0 at an LVEF of 55 % and above, 1 at 35 %."""
+        return dysfunction(self.lvef)
+
+
+def dysfunction(lvef: np.ndarray) -> np.ndarray:
+    """Returns h = (55 − LVEF)₊ / 20, by which the signatures of a low LVEF grow."""
+    return np.maximum(55 - lvef, 0) / 20
+
+
+def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
+    """Draws the states of records; `visit` is `int64[n]`."""
+    sex = np.where(draws.lasting_uniform("sex") < 0.47, FEMALE, MALE).astype(np.int8)
+    first_age = np.clip(62 + 16 * draws.lasting_normal("age"), 18, 90)
+    age_years = first_age + visit * 3 * draws.lasting_uniform("years between visits")
+
+    lvef = np.interp(ndtr(draws.correlated_normal("lvef", correlation=_LVEF_CORRELATION)), *_LVEF_QUANTILES)
+    potassium = np.interp(
+        ndtr(draws.correlated_normal("potassium", correlation=_POTASSIUM_CORRELATION)), *_POTASSIUM_QUANTILES
+    )
+    h = dysfunction(lvef)
+
+    af = draws.lasting_uniform("af") < 0.03 + 0.08 * h
+    lbbb = draws.lasting_uniform("lbbb") < 0.012 + 0.10 * np.minimum(h, 1.5)
+    rbbb = (draws.lasting_uniform("rbbb") < _PREVALENCE["rbbb"]) & ~lbbb
+    lvh = draws.lasting_uniform("lvh") < _PREVALENCE["lvh"]
+    lvh_grade = np.where(lvh, gammaincinv(2.0, draws.lasting_uniform("lvh grade")) * 0.3, 0.0)
+
+    ischaemia = draws.uniform("ischaemia") < _PREVALENCE["ischaemia"]
+    sign = np.where(draws.uniform("st sign") < 0.5, -1.0, 1.0)
+    st_deviation_mv = np.where(ischaemia, sign * (0.03 + 0.15 * draws.uniform("st size")), 0.0)
+
+    base_pressure = 12 * np.exp(0.42 * draws.correlated_normal("wedge", correlation=_WEDGE_CORRELATION))
+    congestion = 5 * h * gammaincinv(2.0, draws.lasting_uniform("congestion")) * 0.5
+    wedge_pressure = np.clip(base_pressure + congestion + 3 * af + 1.5 * lvh, 2, 50)
+
+    rate_score = draws.correlated_normal("rate", correlation=_RATE_CORRELATION)
+    rate_bpm = np.clip(69 * np.exp(0.17 * rate_score) * (1 + 0.04 * h) * np.where(af, 1.2, 1.0), 40, 150)
+
+    return States(
+        age_years=age_years,
+        sex=sex,
+        rate_bpm=rate_bpm,
+        lvef=lvef,
+        potassium=potassium,
+        wedge_pressure=wedge_pressure,
+        lvh_grade=lvh_grade,
+        lbbb=lbbb,
+        rbbb=rbbb,
+        af=af,
+        pvc_carrier=draws.lasting_uniform("pvc") < 0.04 + 0.08 * h,
+        pac_carrier=(draws.lasting_uniform("pac") < _PREVALENCE["pac_carrier"]) & ~af,
+        st_deviation_mv=st_deviation_mv,
+        territory=np.minimum((3 * draws.uniform("territory")).astype(np.int64), 2),
+        lvef_strength=_strength(draws, "lvef strength"),
+        potassium_strength=_strength(draws, "potassium strength"),
+        wedge_strength=_strength(draws, "wedge strength"),
+    )
+
+
+def _strength(draws: Draws, name: str) -> np.ndarray:
+    """Patients show a state to different degrees; log-normal of mean 1, lasting."""
+    return np.exp(0.6 * draws.lasting_normal(name) - 0.18)

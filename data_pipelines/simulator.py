@@ -1,0 +1,299 @@
+"""A cohort of SIMULATED patients with labelled ECGs, as large as asked for.
+
+A patient is a moving heart dipole: Gaussian waves seen through a Dower matrix of the patient's own, with an identity
+that lasts over visits, rhythm, conduction, hypertrophy, ischaemia and noise; and three continuous targets whose
+published ECG signatures are drawn: serum potassium, left ventricular ejection fraction (LVEF), mean wedge pressure.
+The signatures are literature-like, not clinical truth: no result on such a cohort says anything about patients.
+
+  cohort = Cohort(CohortConfig(seed=0, num_patients=1000))
+  records = cohort.simulate(0, 256)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
+from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.kernels import intervals_ms
+from data_pipelines.simulation.noise import NoiseLevels, draw_noise_levels, record_noise
+from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC, Rhythms, draw_rhythms
+from data_pipelines.simulation.states import States, draw_states
+from data_pipelines.simulation.waves import Templates, at_rr, draw_templates
+from data_pipelines.workers import map_ordered
+
+#: Said wherever a simulated cohort is described.
+SIMULATED_NOTICE = (
+    "SIMULATED electrocardiograms: no patient was ever connected to any of it. Label signatures are literature-like, "
+    "not clinical truth; results on it say nothing about patients."
+)
+
+#: Unit of every scalar label, in column order. Presence labels are 0 or 1 and tell what the strip contains; the
+#: intervals are the true ones, defined on the waves' kernels (`simulation.kernels.intervals_ms`), `pr_ms` NaN in AF.
+UNITS: Mapping[str, str] = {
+    "lvef": "%",
+    "potassium": "mmol/L",
+    "wedge_pressure": "mmHg",
+    "lvh": "",
+    "lbbb": "",
+    "rbbb": "",
+    "af": "",
+    "pvc": "",
+    "pac": "",
+    "ischaemia": "",
+    "heart_rate_bpm": "1/min",
+    "pr_ms": "ms",
+    "qrs_ms": "ms",
+    "qt_ms": "ms",
+    "visit": "",
+}
+
+SCALARS: tuple[str, ...] = tuple(UNITS)
+
+#: Patients whose visits are counted at a time; also how finely the cohort remembers where patients start.
+_PATIENT_BLOCK = 1 << 16
+
+_BEAT_WINDOW_S = (-0.35, 0.70)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CohortConfig:
+    """What cohort to simulate.
+
+    Attributes:
+        seed: 0 … 2⁶³ − 1; another seed, other patients.
+        num_patients: at least 1.
+        visits_per_patient: fewest and most recordings of a patient, equally likely in between.
+        sampling_rate_hz: 50 … 2,000.
+        seconds: length of a recording, at least 2, a whole number of samples.
+        noise: factor on all noise; 0 gives clean recordings.
+    """
+
+    seed: int = 0
+    num_patients: int = 1000
+    visits_per_patient: tuple[int, int] = (1, 4)
+    sampling_rate_hz: int = 250
+    seconds: float = 10.0
+    noise: float = 1.0
+
+    def __post_init__(self):
+        """Checks every field.
+
+        Raises:
+            DataError: a field is out of its range; the message names it and the range.
+        """
+        fewest, most = self.visits_per_patient
+        num_samples = self.seconds * self.sampling_rate_hz
+        for field, allowed, holds in (
+            ("seed", "0 … 2⁶³ − 1", 0 <= self.seed < 2**63),
+            ("num_patients", "at least 1", self.num_patients >= 1),
+            ("visits_per_patient", "(fewest, most) with 1 ≤ fewest ≤ most ≤ 1000", 1 <= fewest <= most <= 1000),
+            ("sampling_rate_hz", "50 … 2000", 50 <= self.sampling_rate_hz <= 2000),
+            ("seconds", "at least 2, and a whole number of samples", self.seconds >= 2 and num_samples % 1 == 0),
+            ("noise", "0 … 100", 0 <= self.noise <= 100),
+        ):
+            if not holds:
+                raise DataError(f"simulated cohort: {field}={getattr(self, field)!r} must be {allowed}")
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of a recording."""
+        return int(self.seconds * self.sampling_rate_hz)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimulatedRecords:
+    """Consecutive records of a simulated cohort.
+
+    Attributes:
+        signal: `int16[n, time, lead]`, µV, leads in stored order.
+        patient: `int64[n]`, 0 … num_patients − 1.
+        visit: `int32[n]`, 0 for a patient's first.
+        age_years: `f32[n]`.
+        sex: `int8[n]`, as in `records.py`.
+        scalars: `f32[n]` for every name in `SCALARS`.
+    """
+
+    signal: np.ndarray
+    patient: np.ndarray
+    visit: np.ndarray
+    age_years: np.ndarray
+    sex: np.ndarray
+    scalars: Mapping[str, np.ndarray]
+
+
+class Cohort:
+    """A cohort whose record numbers run over patients and, within a patient, over visits.
+
+    A record depends on (seed, patient, visit) and on rate, length and noise level alone: not on the range asked for,
+    on the process that makes it, nor on the number of patients. Bit for bit so on one machine and NumPy version.
+    """
+
+    def __init__(self, config: CohortConfig):
+        """Counts visits, in time and memory that stay small for millions of patients."""
+        self.config = config
+        starts = range(0, config.num_patients, _PATIENT_BLOCK)
+        counts = [int(self._visits(start).sum()) for start in starts]
+        self._first_record = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    @property
+    def num_records(self) -> int:
+        """Records of all patients."""
+        return int(self._first_record[-1])
+
+    def patient_id(self, patient: int) -> str:
+        """Returns the id of a patient, which says that it is simulated."""
+        return f"simulated-{self.config.seed}-{patient:08d}"
+
+    def simulate(self, start: int, stop: int) -> SimulatedRecords:
+        """Makes the records from `start` up to `stop`.
+
+        Raises:
+            DataError: the range does not lie within 0 … `num_records`.
+        """
+        if not 0 <= start <= stop <= self.num_records:
+            raise DataError(f"simulated cohort: records {start}:{stop} asked for, it has 0:{self.num_records}")
+        patient, visit = self._locate(start, stop)
+        draws = Draws(seed=self.config.seed, patient=patient, visit=visit)
+        states = draw_states(draws, visit=visit)
+        rhythms = draw_rhythms(draws, states, seconds=self.config.seconds)
+        templates = draw_templates(draws, states)
+        signal = self._render(draws, rhythms, templates)
+        return SimulatedRecords(
+            signal=signal,
+            patient=patient,
+            visit=visit.astype(np.int32),
+            age_years=states.age_years.astype(np.float32),
+            sex=states.sex,
+            scalars=_scalars(states, rhythms, templates, visit),
+        )
+
+    def simulate_in_chunks(self, *, chunk_size: int = 256, num_workers: int = 1) -> Iterator[SimulatedRecords]:
+        """Makes all records in order, `chunk_size` at a time, by `num_workers` processes."""
+        ranges = [
+            (start, min(start + chunk_size, self.num_records)) for start in range(0, self.num_records, chunk_size)
+        ]
+        return map_ordered(functools.partial(_simulate_range, self), ranges, num_workers=num_workers, chunk_size=1)
+
+    def _visits(self, block_start: int) -> np.ndarray:
+        """Number of visits of each patient of the block that starts at patient `block_start`."""
+        patient = np.arange(block_start, min(block_start + _PATIENT_BLOCK, self.config.num_patients), dtype=np.int64)
+        uniform = Draws(seed=self.config.seed, patient=patient, visit=np.zeros_like(patient)).lasting_uniform("visits")
+        fewest, most = self.config.visits_per_patient
+        return fewest + (uniform * (most - fewest + 1)).astype(np.int64)
+
+    def _locate(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns patient and visit of records: `int64[n]` each."""
+        if start == stop:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        first, last = np.searchsorted(self._first_record, [start, stop - 1], side="right") - 1
+        visits = np.concatenate([self._visits(block * _PATIENT_BLOCK) for block in range(first, last + 1)])
+        patient_start = self._first_record[first] + np.concatenate([[0], np.cumsum(visits)])
+        record = np.arange(start, stop)
+        position = np.searchsorted(patient_start, record, side="right") - 1
+        return first * _PATIENT_BLOCK + position, record - patient_start[position]
+
+    def _render(self, draws: Draws, rhythms: Rhythms, templates: Templates) -> np.ndarray:
+        """Draws every record by itself, so that neither its neighbours nor their number can touch its rounding."""
+        config = self.config
+        levels = draw_noise_levels(draws, seconds=config.seconds)
+        keys = draws.generator_keys("noise")
+        fibrillation = _fibrillation_phases(draws)
+        signal = np.empty((len(keys), config.num_samples, len(STORED_LEADS)), np.int16)
+        for record in range(len(keys)):
+            millivolts = self._render_beats(rhythms, templates, record)
+            if templates.fibrillation_mv[record].any():
+                wave = _fibrillation_wave(fibrillation[record], config.num_samples, config.sampling_rate_hz)
+                millivolts += templates.fibrillation_mv[record].astype(np.float32)[:, None] * wave
+            if config.noise > 0:
+                millivolts += np.float32(config.noise) * self._noise(levels, keys, rhythms, record)
+            microvolts = np.rint(millivolts * np.float32(MICROVOLTS_PER_MILLIVOLT))
+            # A recorder saturates rather than wrapping round.
+            signal[record] = np.clip(microvolts, -32767, 32767).astype(np.int16).T
+        return signal
+
+    def _noise(self, levels: NoiseLevels, keys: np.ndarray, rhythms: Rhythms, record: int) -> np.ndarray:
+        return record_noise(
+            levels,
+            record,
+            generator=np.random.Generator(np.random.Philox(key=keys[record])),
+            breath_hz=rhythms.breath_hz[record],
+            breath_phase=rhythms.breath_phase[record],
+            num_samples=self.config.num_samples,
+            sampling_rate_hz=self.config.sampling_rate_hz,
+        )
+
+    def _render_beats(self, rhythms: Rhythms, templates: Templates, record: int) -> np.ndarray:
+        """Returns `f32[leads, time]`, mV: every beat evaluated only where it is more than nothing."""
+        rate, num_samples = self.config.sampling_rate_hz, self.config.num_samples
+        before, after = _BEAT_WINDOW_S
+        time = rhythms.time_s[record]
+        beats = np.flatnonzero((time > -after) & (time < self.config.seconds - before))
+        kind = rhythms.kind[record, beats]
+        centre, width = at_rr(
+            templates.centre_ms[record, kind], templates.width_ms[record, kind], rhythms.qt_rr_s[record, beats]
+        )
+        first_sample = np.ceil((time[beats] + before) * rate).astype(np.int64)
+        samples = np.arange(int((after - before) * rate))
+        since_r_ms = 1000 * ((first_sample[:, None] + samples) / rate - time[beats][:, None])
+        score = ((since_r_ms[:, None, :] - centre[:, :, None]) / width[:, :, None]).astype(np.float32)
+        waves = np.exp(np.float32(-0.5) * score * score)
+        lead_mv = templates.lead_mv[record, kind] * rhythms.gain[record, beats][:, None, None]
+        beat_mv = np.matmul(lead_mv.astype(np.float32), waves)
+
+        margin = len(samples)
+        padded = np.zeros((len(STORED_LEADS), num_samples + 2 * margin), np.float32)
+        for position, beat in zip(first_sample + margin, beat_mv, strict=True):
+            padded[:, position : position + margin] += beat
+        return padded[:, margin : margin + num_samples]
+
+
+def _simulate_range(cohort: Cohort, bounds: tuple[int, int]) -> SimulatedRecords:
+    return cohort.simulate(*bounds)
+
+
+def _fibrillation_phases(draws: Draws) -> np.ndarray:
+    """Frequency, its modulation's depth, rate and phase, and the phases of three harmonics: `f64[n, 7]`."""
+    frequency = np.maximum(6.2 + 0.9 * draws.normal("fibrillation rate"), 3.5)
+    modulation = 0.1 + 0.3 * draws.uniform("fibrillation modulation")
+    phases = 2 * np.pi * draws.uniform("fibrillation phases", (5,))
+    phases[:, 0] = 0.15 + phases[:, 0] / 10
+    return np.concatenate([frequency[:, None], modulation[:, None], phases], axis=1)
+
+
+def _fibrillation_wave(phases: np.ndarray, num_samples: int, sampling_rate_hz: int) -> np.ndarray:
+    """Returns `f32[time]`: three harmonics of a frequency that wanders."""
+    frequency, depth, slow_hz, slow_phase, *harmonics = phases
+    time = np.arange(num_samples) / sampling_rate_hz
+    angle = 2 * np.pi * (frequency * time + depth / slow_hz * np.sin(2 * np.pi * slow_hz * time + slow_phase))
+    wave = np.zeros(num_samples)
+    for order, (size, phase) in enumerate(zip((1.0, 0.4, 0.2), harmonics, strict=True), start=1):
+        wave += size * np.sin(order * angle + phase)
+    return wave.astype(np.float32)
+
+
+def _scalars(states: States, rhythms: Rhythms, templates: Templates, visit: np.ndarray) -> dict[str, np.ndarray]:
+    centre, width = at_rr(templates.centre_ms[:, NORMAL], templates.width_ms[:, NORMAL], rhythms.mean_rr_s)
+    intervals = intervals_ms(centre, width)
+    intervals["pr_ms"] = np.where(states.af, np.nan, intervals["pr_ms"])
+    values = {
+        "lvef": states.lvef,
+        "potassium": states.potassium,
+        "wedge_pressure": states.wedge_pressure,
+        "lvh": states.lvh_grade > 0,
+        "lbbb": states.lbbb,
+        "rbbb": states.rbbb,
+        "af": states.af,
+        "pvc": rhythms.contains(PVC),
+        "pac": rhythms.contains(PAC),
+        "ischaemia": states.st_deviation_mv != 0,
+        "heart_rate_bpm": rhythms.heart_rate_bpm(),
+        **intervals,
+        "visit": visit,
+    }
+    return {name: values[name].astype(np.float32) for name in SCALARS}
