@@ -122,6 +122,7 @@ def compare(
     bootstrap: int,
     shuffles: int,
     seed: int,
+    progress: bool = False,
 ) -> Comparison:
     """Compares models on the test records, by patient bootstrap with the same resamples for all.
 
@@ -132,6 +133,7 @@ def compare(
         bootstrap: number of resamples.
         shuffles: number of label permutations of the control.
         seed: of both.
+        progress: whether to draw a progress bar on a terminal.
 
     Raises:
         DataError: if no contender is named `REFERENCE`, or as `patient_bootstrap` and `shuffle_control`.
@@ -167,6 +169,7 @@ def compare(
         test_labels=data.test.labels,
         shuffles=shuffles,
         seed=seed,
+        progress=progress,
     )
     return Comparison(rows=rows, control=control, bootstrap=bootstrap, seed=seed)
 

@@ -120,7 +120,13 @@ def run_experiment(
         intervals, data, title="intervals and amplitudes, logistic", preprocessor=interval_preprocessor()
     )
     comparison = compare(
-        contenders, data, control_features=embeddings, bootstrap=bootstrap, shuffles=shuffles, seed=seed
+        contenders,
+        data,
+        control_features=embeddings,
+        bootstrap=bootstrap,
+        shuffles=shuffles,
+        seed=seed,
+        progress=progress,
     )
     return Outcome(
         comparison=comparison,

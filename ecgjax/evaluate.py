@@ -1,0 +1,201 @@
+r"""Probes a pretrained encoder beside its baselines, and writes the report.
+
+  python -m ecgjax.evaluate --workdir=DIR
+  python -m ecgjax.evaluate --workdir=DIR --config.probe.label=potassium --config.probe.rule=above \
+      --config.probe.threshold=5
+
+The configuration is the one the run in DIR was trained with; every leaf can be overridden, `config.probe` holds what
+concerns the probe. The table is printed and written to DIR/evaluation/report.md with figures, results.json and the
+scores of every test record. No choice is made on test records.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import app, flags
+from data_pipelines.store import Store, open_store
+from matplotlib.figure import Figure
+from ml_collections.config_flags import config_flags
+
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.index import Split
+from ecgjax import configuration, inference
+from ecgjax.augment import Views, prepare
+from ecgjax.evaluation.experiment import run_experiment
+from ecgjax.evaluation.figures import augmented_views, read_metrics, training_curve
+from ecgjax.evaluation.labels import ProbeTask, probe_data
+from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
+from ecgjax.finetune import train_supervised
+from ecgjax.keys import row_keys
+
+#: Records whose augmented views are drawn.
+_PREVIEWED = 2
+
+_PACKAGES = ("jax", "flax", "numpy", "scikit-learn", "neurokit2")
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: Path | str, *, step: int | None = None, progress: bool = True
+) -> tuple[Evaluation, Path]:
+    """Evaluates a checkpoint and writes its report.
+
+    Args:
+        config: resolved configuration of the run, `config.probe` perhaps changed.
+        workdir: of the pretraining run.
+        step: of the checkpoint; the latest by default.
+        progress: whether to say what is going on.
+
+    Returns:
+        The evaluation and the path of `report.md`.
+
+    Raises:
+        DataError: data set, folds, label or labels do not allow it.
+        ConfigError: the workdir holds no run or no checkpoint.
+    """
+    workdir, probe = Path(workdir), config.probe
+    task = ProbeTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
+    dataset = open_dataset(config.data.dir)
+    store = open_store(config.data.dir, kind=config.data.store)
+    split = dataset.index.split(
+        train_folds=config.data.train_folds, val_folds=config.data.val_folds, test_folds=config.data.test_folds
+    )
+    data = probe_data(dataset.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
+    say = print if progress else _silent
+    if dataset.simulated:
+        say(SIMULATED)
+    say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
+    pretrained = inference.load_encoder(str(workdir), step=step)
+    random = inference.random_encoder(config, seed=config.seed)
+    # Batch norm of both on the same unaugmented training records: otherwise the table would compare statistics.
+    pretrained, random = (
+        inference.recalibrate_batch_norm(encoder, store.read, records=split.train, seed=probe.seed)
+        for encoder in (pretrained, random)
+    )
+
+    def supervised(**arguments):
+        say("training the same encoder with the labels alone …")
+        return train_supervised(config, **arguments)
+
+    outcome = run_experiment(
+        data,
+        read=store.read,
+        sampling_rate_hz=dataset.format.sampling_rate_hz,
+        pretrained=pretrained,
+        random=random,
+        train_supervised=supervised,
+        bootstrap=probe.bootstrap,
+        shuffles=probe.shuffles,
+        seed=probe.seed,
+        progress=progress,
+    )
+    evaluation = Evaluation(
+        comparison=outcome.comparison,
+        data=data,
+        scores=outcome.scores,
+        measurement_failures=outcome.measurement_failures,
+        provenance=_provenance(config, dataset, workdir, step=pretrained.step),
+    )
+    figures = _figures(config, dataset, store, split, workdir)
+    return evaluation, write_report(evaluation, workdir, figures=figures)
+
+
+def _silent(message: str) -> None:
+    del message
+
+
+def _counts(part) -> str:
+    return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
+
+
+def _provenance(config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, *, step: int) -> Provenance:
+    return Provenance(
+        data=dataset.card["name"],
+        fingerprint=dataset.fingerprint,
+        simulated=dataset.simulated,
+        encoder=config.encoder.name,
+        checkpoint_step=step,
+        config=config.to_dict(),
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        command=_command(config, workdir, step=step),
+    )
+
+
+def _command(config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
+    """Returns the command that repeats this evaluation, with what differs from the run's own configuration."""
+    own = ml_collections.FrozenConfigDict(configuration.load_resolved(str(workdir)))
+    changed = [
+        f"--config.{name}={value}" for name, value in _leaves(config.to_dict()).items()
+        if value != _leaves(own.to_dict()).get(name)
+    ]  # fmt: skip
+    return shlex.join(["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *changed])
+
+
+def _leaves(tree: dict, prefix: str = "") -> dict[str, object]:
+    leaves = {}
+    for name, value in tree.items():
+        leaves.update(_leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return leaves
+
+
+def _figures(
+    config: ml_collections.ConfigDict, dataset: Dataset, store: Store, split: Split, workdir: Path
+) -> dict[str, Figure]:
+    figures = {}
+    metrics = workdir / "metrics.jsonl"
+    if metrics.exists():
+        figures["Training curve"] = training_curve(read_metrics(metrics))
+    records = split.train[:: max(1, len(split.train) // _PREVIEWED)][:_PREVIEWED]
+    signals = jnp.asarray(store.read(records))
+    keys = row_keys(config.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
+    views = np.asarray(Views(config.augment, num_views=2, num_leads=12)(keys, signals))
+    drawn = [(f"view {number + 1}", views[:, number]) for number in range(views.shape[1])]
+    figures["Two training records and the pair of augmented views of each"] = augmented_views(
+        np.asarray(prepare(signals, num_leads=12)),
+        drawn,
+        sampling_rate_hz=dataset.format.sampling_rate_hz,
+        titles=[str(dataset.index.record_id[record]) for record in records],
+    )
+    return figures
+
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
+_STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags; those of the configuration are known once the workdir is."""
+    flags.FLAGS(argv, known_only=True)
+    if _WORKDIR.value is None:
+        sys.exit("error: --workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
+    try:
+        config = configuration.load_resolved(_WORKDIR.value)
+    except configuration.ConfigError as error:
+        sys.exit(f"error: {error}")
+    flags.FLAGS.unparse_flags()
+    config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
+    return flags.FLAGS(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the evaluation the flags ask for and prints its table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
+    try:
+        evaluation, report = evaluate(flags.FLAGS.config, _WORKDIR.value, step=_STEP.value)
+    except (DataError, configuration.ConfigError) as error:
+        sys.exit(f"error: {error}")
+    print(f"\n{evaluation.data.task.title}, {evaluation.data.label_fraction:.3g} of the training labels")
+    print(results_table(evaluation.comparison))
+    print(f"\nreport: {report}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)
