@@ -1,14 +1,15 @@
 """Wave boundaries of a median beat, common to all leads, as electrocardiographs give them.
 
 Intervals of a single lead depend on which lead it is and are mostly too short: a QRS begins where it begins in the
-earliest lead (CSE working party 1985). So boundaries are found in two magnitudes over all leads: the speed with which
-they change, for the QRS, and their distance from the level before the QRS, for P and T.
+earliest lead (CSE working party 1985). So the QRS is bounded by the speed with which all leads change, T by their
+distance from the level before the QRS, and P along its own direction in the space of leads.
 
 Why NeuroKit2's wavelet boundaries of lead II are not taken here: on the 500 PTB-XL records at 100 Hz, against the
 annotated diagnoses (AUROC, here and NeuroKit2 0.2.13 on the unsmoothed lead), QRS separates complete left bundle
-branch block by .99 and .61, right by .97 and .58, PR separates first-degree AV block by .92 and .67. The normal
-records' median PR / QRS / QT are 159 / 84 / 366 ms and 128 / 98 / 382 ms, their QRS scatters by 9 and 34 ms; the cost
-is 2 and 67 ms a record.
+branch block by .99 and .61, right by .98 and .58, PR separates first-degree AV block by .95 and .67. The normal
+records' median PR / QRS / QT are 158 / 84 / 366 ms and 128 / 98 / 382 ms, their QRS scatters by 9 and 34 ms; the cost
+is 2 and 67 ms a record. On 1,005 simulated records, whose intervals are known, the median error of PR / QRS / QT is
+0 / −9 / −3 ms, its robust standard deviation 5 / 7 / 4 ms, and 6 / 4 / 3 % are off by more than 30 ms.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _QRS_SHARE, _QRS_QUIET_S = 0.06, 0.012
 #: A QRS whose edges lie beyond these, seconds from R, was not delineated.
 _QRS_LIMITS_S = (-0.16, 0.20)
 
-#: P: searched this long before the QRS; present above this RMS magnitude; its edges at this share of its peak.
-_P_SEARCH_S, _P_PRESENT_MV, _P_SHARE = 0.30, 0.02, 0.25
+#: P: searched this long before the QRS; present above this RMS magnitude; at most this long on either side of its peak.
+_P_SEARCH_S, _P_PRESENT_MV, _P_HALF_S = 0.30, 0.02, 0.10
 
 #: T: searched from this long after the QRS to this share of the RR interval after R.
 _T_AFTER_QRS_S, _T_END_RR = 0.04, 0.70
@@ -91,22 +92,35 @@ def _qrs(beat: np.ndarray, *, r_peak: int, rate_hz: int) -> tuple[int, int] | No
     return onset, offset
 
 
-def _p_wave(beat: np.ndarray, *, qrs_onset: int, earliest: int, rate_hz: int) -> dict[str, int]:
+def _p_wave(beat: np.ndarray, *, qrs_onset: int, earliest: int, rate_hz: int) -> dict[str, float]:
     start = max(qrs_onset - round(_P_SEARCH_S * rate_hz), earliest, 0)
-    stop = qrs_onset - round(0.02 * rate_hz)
-    if stop - start < round(0.06 * rate_hz):
+    stop = qrs_onset - round(0.01 * rate_hz)
+    if stop - start < round(0.08 * rate_hz):
         return {}
     window, edge = beat[start:stop], round(0.01 * rate_hz)
     # Against the line from end to end, so that the tail of a T wave or a sloping PQ segment is no P wave.
     along = np.linspace(0, 1, len(window))[:, None]
     line = np.median(window[:edge], axis=0) * (1 - along) + np.median(window[-edge:], axis=0) * along
-    magnitude = _smooth(np.sqrt(((window - line) ** 2).mean(axis=1)), round(0.014 * rate_hz))
-    peak = int(magnitude.argmax())
-    low = magnitude < _P_SHARE * magnitude[peak]
-    before, after = np.flatnonzero(low[:peak]), np.flatnonzero(low[peak:])
-    if magnitude[peak] < _P_PRESENT_MV or not len(before) or not len(after):
+    # A P wave is small: along its own direction in the space of leads it stands out from the noise of each of them.
+    _, _, directions = np.linalg.svd(window - line, full_matrices=False)
+    wave = scipy_signal.savgol_filter((window - line) @ directions[0], round(0.05 * rate_hz) | 1, 2) / math.sqrt(
+        beat.shape[1]
+    )
+    peak = int(np.abs(wave).argmax())
+    wave = wave * np.sign(wave[peak])
+    if wave[peak] < _P_PRESENT_MV:
         return {}
-    return {"p_onset": start + int(before[-1]), "p_offset": start + peak + int(after[0])}
+    slope = np.gradient(wave)
+    reach = round(_P_HALF_S * rate_hz)
+    first = max(peak - reach, 0)
+    rise, fall = first + int(slope[first : peak + 1].argmax()), peak + int(slope[peak : peak + reach].argmin())
+    if slope[rise] <= 0 or slope[fall] >= 0:
+        return {}
+    foot_before, foot_after = wave[first : rise + 1].min(), wave[fall : fall + reach].min()
+    return {
+        "p_onset": start + rise - (wave[rise] - foot_before) / slope[rise],
+        "p_offset": start + fall - (wave[fall] - foot_after) / slope[fall],
+    }
 
 
 def _t_wave(deviation: np.ndarray, *, start: int, stop: int, rate_hz: int) -> dict[str, float]:

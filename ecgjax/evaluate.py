@@ -31,7 +31,7 @@ from ecgjax import configuration, inference
 from ecgjax.augment import Views, prepare
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, read_metrics, training_curve
-from ecgjax.evaluation.labels import ProbeTask, probe_data
+from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
@@ -69,8 +69,10 @@ def evaluate(
     )
     data = probe_data(dataset.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
     say = print if progress else _silent
-    if dataset.simulated:
-        say(SIMULATED)
+    own = configuration.load_resolved(str(workdir))
+    cautions = _cautions(own, config)
+    for caution in (*([SIMULATED] if dataset.simulated else []), *cautions):
+        say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
     pretrained = inference.load_encoder(str(workdir), step=step)
     random = inference.random_encoder(config, seed=config.seed)
@@ -82,7 +84,7 @@ def evaluate(
 
     def supervised(**arguments):
         say("training the same encoder with the labels alone …")
-        return train_supervised(config, **arguments)
+        return train_supervised(config, **arguments, progress=progress)
 
     outcome = run_experiment(
         data,
@@ -101,7 +103,17 @@ def evaluate(
         data=data,
         scores=outcome.scores,
         measurement_failures=outcome.measurement_failures,
-        provenance=_provenance(config, dataset, workdir, step=pretrained.step),
+        provenance=Provenance(
+            data=dataset.card["name"],
+            fingerprint=dataset.fingerprint,
+            simulated=dataset.simulated,
+            encoder=config.encoder.name,
+            checkpoint_step=pretrained.step,
+            config=config.to_dict(),
+            versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+            command=_command(own, config, workdir, step=pretrained.step),
+            cautions=cautions,
+        ),
     )
     figures = _figures(config, dataset, store, split, workdir)
     return evaluation, write_report(evaluation, workdir, figures=figures)
@@ -111,31 +123,26 @@ def _silent(message: str) -> None:
     del message
 
 
-def _counts(part) -> str:
+def _counts(part: LabelledRecords) -> str:
     return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
 
 
-def _provenance(config: ml_collections.ConfigDict, dataset: Dataset, workdir: Path, *, step: int) -> Provenance:
-    return Provenance(
-        data=dataset.card["name"],
-        fingerprint=dataset.fingerprint,
-        simulated=dataset.simulated,
-        encoder=config.encoder.name,
-        checkpoint_step=step,
-        config=config.to_dict(),
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
-        command=_command(config, workdir, step=step),
-    )
+def _cautions(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Says where the evaluation's records were seen in pretraining, `own` being the pretraining's configuration."""
+    judged = {*config.data.val_folds, *config.data.test_folds}
+    seen = sorted(judged & set(own.data.train_folds))
+    if not seen or Path(own.data.dir).resolve() != Path(config.data.dir).resolve():
+        return ()
+    folds = ", ".join(map(str, seen))
+    return (f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.",)
 
 
-def _command(config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
+def _command(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
     """Returns the command that repeats this evaluation, with what differs from the run's own configuration."""
-    own = ml_collections.FrozenConfigDict(configuration.load_resolved(str(workdir)))
-    changed = [
-        f"--config.{name}={value}" for name, value in _leaves(config.to_dict()).items()
-        if value != _leaves(own.to_dict()).get(name)
-    ]  # fmt: skip
-    return shlex.join(["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *changed])
+    before = _leaves(own.to_dict())
+    changed = {name: value for name, value in _leaves(config.to_dict()).items() if value != before.get(name)}
+    overrides = [f"--config.{name}={value}" for name, value in changed.items()]
+    return shlex.join(["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *overrides])
 
 
 def _leaves(tree: dict, prefix: str = "") -> dict[str, object]:

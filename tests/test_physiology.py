@@ -249,3 +249,19 @@ def test_separates_annotated_diagnoses(real_data):
         labels = np.array([code in codes[i] for i in keep])
         known = np.isfinite(column[name])
         assert auroc(labels[known].astype(int), column[name][known]) > least, code
+
+
+def test_agrees_with_the_simulators_own_intervals():
+    from data_pipelines.simulator import Cohort, CohortConfig
+
+    cohort = Cohort(CohortConfig(num_patients=80, sampling_rate_hz=100, seed=3))
+    simulated = cohort.simulate(0, cohort.num_records)
+    found = measure(simulated.signal, sampling_rate_hz=100, processes=1, progress=False)
+    column = dict(zip(found.names, found.values.T, strict=True))
+    for name, bias_ms, scatter_ms in (("pr", 6, 10), ("qrs", 14, 12), ("qt", 10, 10)):
+        truth = simulated.scalars[f"{name}_ms"]
+        errors = (column[name] - truth)[np.isfinite(column[name]) & np.isfinite(truth)]
+        assert len(errors) > 0.85 * len(truth)
+        assert abs(np.median(errors)) < bias_ms, name
+        assert 1.48 * np.median(np.abs(errors - np.median(errors))) < scatter_ms, name
+    assert np.nanmedian(np.abs(60_000 / column["rr"] - simulated.scalars["heart_rate_bpm"])) < 1

@@ -39,6 +39,7 @@ class Provenance:
         config: the whole resolved configuration.
         versions: software, name → version.
         command: how to run it again.
+        cautions: what a reader must know before believing the table, one sentence each.
     """
 
     data: str
@@ -49,6 +50,7 @@ class Provenance:
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     command: str
+    cautions: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,13 +193,13 @@ def results_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 def _markdown(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
     comparison, data, provenance = evaluation.comparison, evaluation.data, evaluation.provenance
-    warning = [f"> **{SIMULATED}**", ""] if provenance.simulated else []
+    cautions = (*([SIMULATED] if provenance.simulated else []), *provenance.cautions)
     reasons = [(reason, f"{count:,}") for reason, count in data.excluded.items() if count]
     failures = [(reason, f"{count:,}") for reason, count in evaluation.measurement_failures.items()]
     lines = [
         f"# {data.task.title}, {data.label_fraction:.3g} of the training labels",
         "",
-        *warning,
+        *(line for caution in cautions for line in (f"> **{caution}**", "")),
         f"Data set `{provenance.data}`, encoder `{provenance.encoder}`, checkpoint of step "
         f"{provenance.checkpoint_step:,}.",
         "",
