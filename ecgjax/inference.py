@@ -27,13 +27,17 @@ class Encoder:
         split: the encoder's arrays.
         num_leads: what it takes, 12 or 8.
         layer: `"features"` for the pooled activations, `"embedding"` for what follows the last layer.
+        step: updates that it was trained for; 0 for a random one.
         batch_size: rows a call on the device; the last batch is padded to it, so that one program serves all.
     """
 
-    def __init__(self, split: encoders.Split, *, num_leads: int, layer: str = "features", batch_size: int = 128):
+    def __init__(
+        self, split: encoders.Split, *, num_leads: int, layer: str = "features", step: int = 0, batch_size: int = 128
+    ):
         if layer not in ("features", "embedding"):
             raise ValueError(f"config.probe.layer={layer!r} is unknown; there are: features, embedding")
-        self.split, self.num_leads, self.layer, self.batch_size = split, num_leads, layer, batch_size
+        self.split, self.num_leads, self.layer = split, num_leads, layer
+        self.step, self.batch_size = step, batch_size
         self._apply = jax.jit(functools.partial(_apply, split.graph, num_leads, layer))
 
     def embed(self, signals: np.ndarray) -> np.ndarray:
@@ -56,7 +60,11 @@ class Encoder:
     def with_stats(self, stats: encoders.Arrays) -> Encoder:
         """The same encoder with other running statistics."""
         return Encoder(
-            self.split._replace(stats=stats), num_leads=self.num_leads, layer=self.layer, batch_size=self.batch_size
+            self.split._replace(stats=stats),
+            num_leads=self.num_leads,
+            layer=self.layer,
+            step=self.step,
+            batch_size=self.batch_size,
         )
 
 
@@ -91,7 +99,7 @@ def load_encoder(workdir: str, *, step: int | None = None) -> Encoder:
     with Checkpoints(configuration.checkpoint_dir(workdir)) as checkpoints:
         if checkpoints.latest_step() is None:
             raise configuration.ConfigError(
-                f"{workdir} holds no finished checkpoint; let `python -m ecgjax.pretrain` with this workdir run to its end"
+                f"{workdir} holds no finished checkpoint; run `python -m ecgjax.pretrain` with this workdir to its end"
             )
         state = checkpoints.restore_parts({"params": split.params, "stats": split.stats}, step=step)
     return Encoder(

@@ -60,7 +60,7 @@ def create(name: str, *, seed: int, precision: str = "float32", **settings: Any)
     if precision not in PRECISIONS:
         raise ValueError(f"config.encoder.precision={precision!r} is unknown; there are: {', '.join(PRECISIONS)}")
     cls, defaults = ENCODERS[name]
-    known = set(inspect.signature(cls).parameters) - {"rngs", "dtype"}
+    known = set(inspect.signature(cls.__init__).parameters) - {"self", "rngs", "dtype"}
     if unknown := set(settings) - known:
         raise ValueError(f"config.encoder has unknown settings {sorted(unknown)}; {name} takes: {sorted(known)}")
     rngs = nnx.Rngs(seed)

@@ -1,0 +1,90 @@
+"""SimCLR with VCG views on PTB-XL, and the settings every pretraining config starts from.
+
+    python -m data_pipelines.build --builder=ptbxl --source=DIR --out=data/ptbxl --target_rate_hz=250
+    python -m ecgjax.pretrain --config=configs/simclr_ptbxl.py --config.data.dir=data/ptbxl --workdir=runs/ptbxl
+    python -m ecgjax.evaluate --workdir=runs/ptbxl
+
+`--config=configs/simclr_ptbxl.py:small` takes the encoder at a quarter of the widths. Expect, from all of PTB-XL, a
+linear probe well above the random encoder's; a few hundred records are too few to tell.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` is `""` (published encoder) or `"small"`."""
+    if arg not in ("", "small"):
+        raise ValueError(f"this config takes no argument, or 'small', not {arg!r}")
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.dir = ""  # a data set made by python -m data_pipelines.build
+    config.data.store = "auto"  # the packed copy where there is one, else ArrayRecord
+    config.data.train_folds = (1, 2, 3, 4, 5, 6, 7, 8)
+    config.data.val_folds = (9,)
+    config.data.test_folds = (10,)
+
+    config.sampling = ConfigDict()
+    config.sampling.name = "records"  # or "patients": records_per_patient of each
+    config.sampling.records_per_patient = 2
+    config.batch_size = 64  # recordings of the global batch; each gives two views
+    config.duration = ConfigDict()  # exactly one of the three
+    config.duration.steps = config_dict.placeholder(int)
+    config.duration.epochs = config_dict.placeholder(float)
+    config.duration.examples = config_dict.placeholder(int)
+    config.duration.epochs = 100.0
+
+    config.encoder = ConfigDict()
+    config.encoder.name = "resnet18:small" if arg == "small" else "resnet18"
+    config.encoder.precision = "float32"  # or "bfloat16"
+    config.encoder.num_leads = 12
+    config.encoder.embedding_dim = 128
+    config.encoder.dropout = config_dict.placeholder(float)  # None: the encoder's own
+
+    config.augment = ConfigDict()
+    config.augment.vcg = ConfigDict({"max_angle_deg": 45.0, "max_scale": 1.5, "invert": True})
+    config.augment.gaussian_noise = config_dict.placeholder(dict)
+    config.augment.time_mask = ConfigDict({"ratio": 0.5})
+
+    config.objective = ConfigDict()
+    config.objective.name = "nt_xent"
+    config.objective.relation = "same_record"
+    config.objective.temperature = 0.1
+    config.objective.chunk = 256
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_fraction = 0.1
+    config.optimizer.final_fraction = 0.0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.clip_norm = config_dict.placeholder(float)
+
+    config.mesh = ConfigDict()
+    config.mesh.model = 1
+
+    config.log_every = 10
+    config.eval_every = 100
+    config.eval_batches = 4
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 100
+    config.checkpoint.keep = 2
+
+    config.probe = ConfigDict()
+    config.probe.label = "superdiagnostic:NORM"
+    config.probe.rule = "present"  # or "below", "above" a threshold
+    config.probe.threshold = config_dict.placeholder(float)
+    config.probe.label_fraction = 1.0
+    config.probe.seed = 0
+    config.probe.layer = "features"  # pooled activations; or "embedding", after the last layer
+    config.probe.bootstrap = 2000
+    config.probe.shuffles = 10
+    config.probe.supervised = ConfigDict()
+    config.probe.supervised.steps = 300
+    config.probe.supervised.batch_size = 64
+    config.probe.supervised.learning_rate = 1e-3
+    config.probe.supervised.eval_every = 25
+    return config

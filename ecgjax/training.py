@@ -1,0 +1,118 @@
+"""The training loop. Its order, at a step s: evaluate if due, save if due, next batch, step, log one interval late.
+
+"If due" looks at finished updates, so that a run that stops after s updates and one that resumes there see the same
+evaluations and saves. Metrics stay on the device until the next interval is logged, so that reading them never waits
+for the step that has just been dispatched.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.steps import Batch, Metrics, TrainState
+from ecgjax.telemetry import Telemetry
+
+
+class StopRequest:
+    """Turns SIGTERM (a cluster taking the machine back) into a save and an orderly end.
+
+    With several processes JAX's own preemption service makes all of them stop at the same step.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._previous: Any = None
+
+    def __enter__(self) -> StopRequest:
+        if jax.process_count() == 1:
+            self._previous = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        self._event.set()
+
+    def requested(self, step: int) -> bool:
+        """Whether the run is to stop before `step`; every process gets the same answer."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._event.is_set()
+
+
+def train(
+    state: TrainState,
+    *,
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    batches: Iterator[Batch],
+    num_steps: int,
+    telemetry: Telemetry,
+    checkpoints: Checkpoints,
+    metadata: Mapping[str, Any],
+    log_every: int,
+    save_every: int,
+    evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+    eval_every: int = 0,
+) -> tuple[TrainState, bool]:
+    """Trains from `state.step` to `num_steps`.
+
+    Args:
+        state: to start from; donated.
+        step: the compiled step; it donates its state.
+        batches: of the steps from `state.step` on, on the devices.
+        num_steps: of the whole run.
+        telemetry: where metrics go.
+        checkpoints: where states go.
+        metadata: stored with every checkpoint.
+        log_every: steps between metrics.
+        save_every: steps between checkpoints; the last step is always saved.
+        evaluate: state → metrics under their full names.
+        eval_every: steps between evaluations; 0 for none. The last step is always evaluated.
+
+    Returns:
+        The last state, and whether the run came to its end (False after SIGTERM).
+    """
+    start = int(state.step)
+    pending: tuple[int, Metrics] | None = None
+
+    def flush() -> None:
+        nonlocal pending
+        if pending is not None:
+            telemetry.log(pending[0], {f"train/{name}": value for name, value in pending[1].items()})
+            pending = None
+
+    with StopRequest() as stop:
+        for now in range(start, num_steps + 1):
+            last = now == num_steps
+            # A run resumed at `start` has evaluated and saved there before it was stopped.
+            fresh = now > start or start == 0
+            if evaluate is not None and eval_every and fresh and (last or now % eval_every == 0):
+                flush()
+                with telemetry.pause():
+                    telemetry.log(now, evaluate(state))
+            stopping = stop.requested(now)
+            if now > start and (last or stopping or now % save_every == 0):
+                with telemetry.pause():
+                    checkpoints.save(now, state, metadata=metadata)
+            if last or stopping:
+                flush()
+                checkpoints.wait()
+                return state, last
+            with telemetry.input_wait():
+                batch = next(batches)
+            state, metrics = step(state, batch)
+            telemetry.step()
+            if (now + 1) % log_every == 0 or now + 1 == num_steps:
+                flush()
+                pending = (now + 1, metrics)
+    raise AssertionError("unreachable: the last step returns")
