@@ -39,6 +39,9 @@ _ST_AT_S = 0.10
 #: Records a worker measures at a time: large enough to hide the transfer, small enough for a smooth progress bar.
 _BLOCK = 16
 
+#: A new process takes as long to import NeuroKit as this many records take to measure.
+_RECORDS_WORTH_A_PROCESS = 300
+
 _INTERVALS = {"pr": "ms", "qrs": "ms", "qt": "ms", "qtc_bazett": "ms", "p_duration": "ms", "t_peak": "ms"}
 _RATES = {"rr": "ms", "sdnn": "ms", "rmssd": "ms", "pnn50": "1", "rr_range": "1"}
 _WAVES = ("P", "R", "S", "ST", "T")
@@ -87,8 +90,8 @@ def measure(
     Args:
         signals: `int16[n, time, lead]`, µV, leads I II V1…V6.
         sampling_rate_hz: of the signals.
-        processes: worker processes; all cores by default, 1 measures in this process. Workers are spawned, so a
-            script that calls this needs the usual `if __name__ == "__main__"`.
+        processes: worker processes, 1 measures in this one; by default as many cores as pay off. Workers are spawned,
+            so a script that calls this needs the usual `if __name__ == "__main__"`.
         progress: whether to draw a progress bar on a terminal.
 
     Raises:
@@ -97,7 +100,8 @@ def measure(
     if signals.ndim != 3 or signals.shape[2] != len(STORED_LEADS) or signals.dtype != np.int16:
         raise DataError(f"measure takes int16[n, time, {len(STORED_LEADS)}], got {signals.dtype}{signals.shape}")
     work = functools.partial(_measure_quietly, sampling_rate_hz=sampling_rate_hz)
-    processes = min(processes or os.cpu_count() or 1, -(-len(signals) // _BLOCK))
+    if processes is None:
+        processes = max(1, min(os.cpu_count() or 1, len(signals) // _RECORDS_WORTH_A_PROCESS))
     values = np.full((len(signals), len(NAMES)), math.nan, np.float32)
     failures: Counter = Counter()
     results = map_ordered(work, signals, num_workers=processes, chunk_size=_BLOCK)

@@ -29,6 +29,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.index import Split
 from ecgjax import configuration, inference
 from ecgjax.augment import Views, prepare
+from ecgjax.checkpoint import Checkpoints
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, read_metrics, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
@@ -74,6 +75,7 @@ def evaluate(
     for caution in (*([SIMULATED] if dataset.simulated else []), *cautions):
         say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
+    step = _latest_step(workdir) if step is None else step
     pretrained = inference.load_encoder(str(workdir), step=step)
     random = inference.random_encoder(config, seed=config.seed)
     # Batch norm of both on the same unaugmented training records: otherwise the table would compare statistics.
@@ -108,15 +110,20 @@ def evaluate(
             fingerprint=dataset.fingerprint,
             simulated=dataset.simulated,
             encoder=config.encoder.name,
-            checkpoint_step=pretrained.step,
+            checkpoint_step=step,
             config=config.to_dict(),
             versions={name: importlib.metadata.version(name) for name in _PACKAGES},
-            command=_command(own, config, workdir, step=pretrained.step),
+            command=_command(own, config, workdir, step=step),
             cautions=cautions,
         ),
     )
     figures = _figures(config, dataset, store, split, workdir)
     return evaluation, write_report(evaluation, workdir, figures=figures)
+
+
+def _latest_step(workdir: Path) -> int | None:
+    with Checkpoints(configuration.checkpoint_dir(str(workdir))) as checkpoints:
+        return checkpoints.latest_step()
 
 
 def _silent(message: str) -> None:

@@ -28,7 +28,12 @@ def test_present_takes_zeros_and_ones_only():
 
 @pytest.mark.parametrize(
     ("rule", "threshold", "message"),
-    [("under", 40.0, "choose one of below, above, present"), ("below", np.nan, "finite")],
+    [
+        ("under", 40.0, "choose one of below, above, present"),
+        ("below", np.nan, "needs a finite config.probe.threshold, it is nan"),
+        ("above", None, "needs a finite config.probe.threshold, it is None"),
+        ("present", 40.0, "takes no config.probe.threshold, it is 40.0"),
+    ],
 )
 def test_refuses_another_rule(rule, threshold, message):
     with pytest.raises(DataError, match=message):

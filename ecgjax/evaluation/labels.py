@@ -23,18 +23,20 @@ class ProbeTask:
         label: name of a scalar of the data set, such as `"lvef"`, or of a class of a task, such as
             `"superdiagnostic:NORM"`.
         rule: `"below"` or `"above"` the threshold, both strictly; or `"present"` for labels that are 0 or 1.
-        threshold: in the label's unit; not used by `"present"`.
+        threshold: in the label's unit; `None` for `"present"`.
     """
 
     label: str
     rule: str
-    threshold: float = math.nan
+    threshold: float | None = None
 
     def __post_init__(self):
         if self.rule not in RULES:
             raise DataError(f"config.probe.rule is {self.rule!r}; choose one of {', '.join(RULES)}")
-        if self.rule != "present" and not math.isfinite(self.threshold):
-            raise DataError(f"config.probe.rule {self.rule!r} needs a finite config.probe.threshold")
+        known = self.threshold is not None and math.isfinite(self.threshold)
+        if known != (self.rule != "present"):
+            need = "takes no" if self.rule == "present" else "needs a finite"
+            raise DataError(f"config.probe.rule={self.rule!r} {need} config.probe.threshold, it is {self.threshold}")
 
     @property
     def title(self) -> str:

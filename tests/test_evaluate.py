@@ -1,0 +1,139 @@
+"""The evaluation entry point: what it reads, what it refuses, what it writes."""
+
+import json
+import types
+
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import simclr_ptbxl
+from data_pipelines.errors import DataError
+from data_pipelines.index import Index, duplicates, groups
+from data_pipelines.records import SignalFormat
+from data_pipelines.simulator import Cohort, CohortConfig
+from ecgjax import evaluate as entry
+
+RATE_HZ = 100
+
+
+class _MeanAmplitudes:
+    """Stands for an encoder: amplitudes of the signal, in place of what was learned."""
+
+    def embed(self, signals):
+        return np.abs(np.diff(signals.astype(np.float32), axis=1)).mean(axis=1)
+
+
+class _Classifier:
+    def scores(self, signals):
+        return signals[:, :, 2].std(axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    cohort = Cohort(
+        CohortConfig(num_patients=90, visits_per_patient=(1, 2), sampling_rate_hz=RATE_HZ, seconds=5.0, seed=1)
+    )
+    return cohort.simulate(0, cohort.num_records)
+
+
+@pytest.fixture
+def workdir(cohort, monkeypatch, tmp_path):
+    """A finished run, its data set, store and networks replaced by small ones."""
+    count = len(cohort.signal)
+    content = np.arange(count, dtype=np.int64).view(np.uint8).reshape(count, 8).repeat(2, axis=1)
+    patient = np.asarray(cohort.patient, np.int32)
+    index = Index(
+        record_id=np.array([f"r{i}" for i in range(count)]), patient_id=np.array([f"p{i}" for i in patient]),
+        patient=patient, group=groups(patient, content), fold=(patient % 6).astype(np.int16),
+        sex=np.asarray(cohort.sex, np.int8), age_years=np.asarray(cohort.age_years, np.float32), content_hash=content,
+        duplicate_of=duplicates(content), valid_start=np.zeros(count, np.int32),
+        valid_samples=np.full(count, 500, np.int32), scalars=cohort.scalars, tasks={},
+    )  # fmt: skip
+    dataset = types.SimpleNamespace(
+        directory=tmp_path, card={"name": "simulated"}, index=index, fingerprint="f00d", simulated=True,
+        format=SignalFormat(sampling_rate_hz=RATE_HZ, num_samples=500),
+    )  # fmt: skip
+
+    def recalibrate(encoder, read, *, records, seed):
+        assert not np.isin(index.fold[records], (4, 5)).any(), "batch norm must not see test records"
+        return encoder
+
+    monkeypatch.setattr(entry, "open_dataset", lambda directory: dataset)
+    monkeypatch.setattr(
+        entry, "open_store", lambda directory, kind: types.SimpleNamespace(read=cohort.signal.__getitem__)
+    )
+    monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step: _MeanAmplitudes())
+    monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
+    monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
+    monkeypatch.setattr(entry, "train_supervised", lambda config, **arguments: _Classifier())
+    monkeypatch.setattr(entry, "_latest_step", lambda workdir: 700)
+    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: _config())
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')
+    return tmp_path
+
+
+def _config(**probe):
+    config = simclr_ptbxl.get_config()
+    config.data.dir = "data/simulated"
+    config.data.train_folds, config.data.val_folds, config.data.test_folds = (0, 1, 2), (3,), (4, 5)
+    settings = {"label": "age_years", "rule": "above", "threshold": 60.0, "label_fraction": 0.7, "bootstrap": 200,
+                "shuffles": 2, **probe}  # fmt: skip
+    config.probe.update(settings)
+    return config
+
+
+def test_writes_the_whole_report(workdir, cohort):
+    evaluation, report = entry.evaluate(_config(), workdir, progress=False)
+    assert report == workdir / "evaluation" / "report.md"
+    data = evaluation.data
+    sides = [set(cohort.patient[part.records].tolist()) for part in (data.train, data.val, data.test)]
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+    assert not sides[1] & sides[2]
+    np.testing.assert_array_equal(data.test.labels, cohort.age_years[data.test.records] > 60)
+    text = report.read_text(encoding="utf-8")
+    for part in (
+        "SIMULATED",
+        "age_years above 60",
+        "f00d",
+        "step 700",
+        "Training curve",
+        "augmented views",
+        "--step=700",
+    ):
+        assert part in text
+    results = json.loads((report.parent / "results.json").read_text(encoding="utf-8"))
+    assert list(results["models"]) == ["pretrained", "random", "supervised", "intervals"]
+    assert results["provenance"]["config"]["probe"]["label"] == "age_years"
+    # The stand-ins for both encoders are the same function, so that their paired difference is exactly nothing.
+    difference = results["models"]["random"]["difference"]
+    assert difference["estimate"] == difference["low"] == difference["high"] == 0
+    assert len(list(report.parent.glob("*.png"))) == 3
+
+
+def test_command_repeats_what_was_changed(workdir):
+    evaluation, _ = entry.evaluate(_config(label="lvef", rule="below", threshold=55.0), workdir, progress=False)
+    command = evaluation.provenance.command
+    for part in ("--config.probe.label=lvef", "--config.probe.rule=below", "--config.probe.threshold=55.0"):
+        assert part in command
+    assert "label_fraction" not in command
+
+
+def test_unknown_label_lists_what_there_is(workdir):
+    with pytest.raises(DataError, match=r"no label 'ejection'.*lvef.*potassium"):
+        entry.evaluate(_config(label="ejection"), workdir, progress=False)
+
+
+def test_warns_of_folds_seen_in_pretraining(workdir):
+    config = _config()
+    config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
+    evaluation, report = entry.evaluate(config, workdir, progress=False)
+    assert evaluation.provenance.cautions
+    assert "pretrained on the signals of fold 2" in report.read_text(encoding="utf-8")
+    assert entry._cautions(_config(), _config()) == ()
+
+
+def test_leaves_name_every_setting():
+    tree = ml_collections.ConfigDict({"a": {"b": 1, "c": {"d": (1, 2)}}, "e": None}).to_dict()
+    assert entry._leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}
