@@ -195,7 +195,12 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: {error}")
     flags.FLAGS.unparse_flags()
     config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
-    return flags.FLAGS(argv)
+    try:
+        return app.parse_flags_with_usage(argv)
+    except AttributeError as error:
+        sys.exit(
+            f"error: no setting {error} in this run's configuration, which has {', '.join(_leaves(config.to_dict()))}"
+        )
 
 
 def main(argv: list[str]) -> None:
