@@ -194,8 +194,8 @@ def _parse(argv: list[str]) -> list[str]:
     except configuration.ConfigError as error:
         sys.exit(f"error: {error}")
     flags.FLAGS.unparse_flags()
-    config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
     try:
+        config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
         return app.parse_flags_with_usage(argv)
     except AttributeError as error:
         sys.exit(
