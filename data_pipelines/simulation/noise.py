@@ -15,10 +15,12 @@ from data_pipelines.simulation.draws import Draws
 
 #: Electrodes: right arm, left arm, left leg, V1 … V6.
 NUM_ELECTRODES = 9
+#: Slow wander of an electrode: the chest moves more than the limbs. All levels follow the spectrum of PTB-XL records.
+_DRIFT_MV = np.array([0.016] * 3 + [0.028] * 6)
 #: The transform spans more than the strip, lest its noise end where it began.
 _SPAN = 1.25
-#: Recorders pass up to here.
-_HIGHEST_HZ = 150.0
+#: Nothing is drawn above.
+_HIGHEST_HZ = 250.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class NoiseLevels:
     """Levels of noise of `n` records.
 
     Attributes:
-        muscle_mv: `f64[n, electrode]`, root mean square at full bandwidth.
+        muscle_mv: `f64[n, electrode]`, root mean square up to `_HIGHEST_HZ`.
         drift_mv: `f64[n, electrode]`, root mean square of slow wander.
         breath_mv: `f64[n, electrode]`, amplitude at the rate of breathing.
         mains_hz: `f64[n]`.
@@ -58,9 +60,9 @@ def draw_noise_levels(draws: Draws, *, seconds: float) -> NoiseLevels:
     height = 0.15 * np.exp(0.6 * draws.normal("motion height", events))
     sign = np.where(draws.uniform("motion sign", events) < 0.5, -1.0, 1.0)
     return NoiseLevels(
-        muscle_mv=0.010 * muscle,
-        drift_mv=0.035 * drift,
-        breath_mv=0.012 * np.exp(0.6 * draws.normal("breath")[:, None]) * draws.normal("breath sides", electrodes),
+        muscle_mv=0.0035 * muscle,
+        drift_mv=_DRIFT_MV * drift,
+        breath_mv=0.006 * np.exp(0.6 * draws.normal("breath")[:, None]) * draws.normal("breath sides", electrodes),
         mains_hz=np.where(draws.lasting_uniform("mains") < 0.6, 50.0, 60.0),
         mains_mv=0.002 * mains[:, None, None] * draws.normal("mains phases", (NUM_ELECTRODES, 2)),
         motion_mv=np.where(moved, sign * height, 0.0),
@@ -79,12 +81,12 @@ def _spectra(num_samples: int, sampling_rate_hz: int) -> tuple[int, np.ndarray, 
     grid = np.arange(1, round(_HIGHEST_HZ * length / sampling_rate_hz)) * sampling_rate_hz / length
 
     def amplitudes(power) -> np.ndarray:
-        # Scaled over all bins up to 150 Hz, not those of this rate: a lower rate must not raise the spectrum.
+        # Scaled over all bins, not those of this rate: a lower rate must not raise the spectrum.
         return np.sqrt(power(hertz) / power(grid).sum() / 2)[:, None]
 
-    # Electromyogram: rises to about 20 Hz and is then nearly flat; the small floor is the amplifier's.
-    muscle = amplitudes(lambda f: 1 / (1 + (15 / f) ** 2) / (1 + (f / 90) ** 4) + 0.1)
-    drift = amplitudes(lambda f: 1 / (1 + (0.12 / f) ** 4) / f**2.2)
+    # Electromyogram: rises to about 20 Hz and is then nearly flat; the floor is the amplifier's.
+    muscle = amplitudes(lambda f: 1 / (1 + (15 / f) ** 2) / (1 + (f / 110) ** 4) + 0.15)
+    drift = amplitudes(lambda f: 1 / (1 + (0.08 / f) ** 4) / f**1.7)
     # The inverse real transform divides by its length, and counts each bin twice.
     return length, (muscle * length).astype(np.float32), (drift * length).astype(np.float32)
 

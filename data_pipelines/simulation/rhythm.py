@@ -16,6 +16,8 @@ _SHORTEST_RR_S = 0.30
 _PVC_COUPLING, _PAC_COUPLING = 0.62, 0.72
 #: Chance of a beat to be a candidate; p(1 − p) = 12 % of beats then are premature.
 _ECTOPIC_CHANCE = 0.14
+#: The blood pressure's own oscillation (Mayer waves), beside breathing.
+_SLOW_ARRHYTHMIA_HZ = 0.1
 #: A beat counts as part of the strip if its R peak lies this far inside: a label must be visible.
 _MARGIN_S = 0.06
 _BEFORE_S = 0.8
@@ -78,11 +80,16 @@ def draw_rhythms(draws: Draws, states: States, *, seconds: float) -> Rhythms:
 
     jitter = draws.normal("rr", (num_beats,))
     about_s = mean_rr[:, None] * np.arange(num_beats)
-    arrhythmia = 0.02 * np.exp(0.6 * draws.normal("respiratory arrhythmia"))
-    respiratory = np.sin(2 * np.pi * breath_hz[:, None] * about_s + breath_phase[:, None])
-    variation = np.where(
-        states.af[:, None], np.exp(0.22 * jitter), 1 + arrhythmia[:, None] * respiratory + 0.012 * jitter
+    with_breath = 0.025 * np.exp(0.7 * draws.normal("respiratory arrhythmia"))[:, None]
+    slowly = 0.02 * np.exp(0.6 * draws.normal("slow arrhythmia"))[:, None]
+    slow_phase = 2 * np.pi * draws.uniform("slow arrhythmia phase")[:, None]
+    sinus = (
+        1
+        + with_breath * np.sin(2 * np.pi * breath_hz[:, None] * about_s + breath_phase[:, None])
+        + slowly * np.sin(2 * np.pi * _SLOW_ARRHYTHMIA_HZ * about_s + slow_phase)
+        + 0.012 * jitter
     )
+    variation = np.where(states.af[:, None], np.exp(0.22 * jitter), np.maximum(sinus, 0.6))
     # A PVC leaves the sinus node alone: the pause after it compensates. A PAC resets it.
     coupling = np.select([kind == PVC, kind == PAC], [_PVC_COUPLING, _PAC_COUPLING], 1.0)
     coupling[:, 1:][kind[:, :-1] == PVC] = 2 - _PVC_COUPLING

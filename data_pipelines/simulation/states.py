@@ -16,7 +16,7 @@ from data_pipelines.simulation.draws import Draws
 
 # Correlations of two visits' normal scores. LVEF hardly changes, filling pressure does, and potassium is a state of the
 # day: drawn once a patient, positives of the same patient would look far better at potassium than they are.
-_LVEF_CORRELATION = 0.95
+_LVEF_CORRELATION = 0.92
 _POTASSIUM_CORRELATION = 0.33
 _WEDGE_CORRELATION = 0.52
 _RATE_CORRELATION = 0.6

@@ -26,6 +26,9 @@ _DOWER = np.array(
         [0.831, 0.076, 0.230],
     ]
 )
+#: What real chests add to Dower's torso on average: median lead SD (0.7–40 Hz) of 297 normal PTB-XL records over that
+#: of this cohort without these gains. V2 and lead I are small through Dower's matrix.
+_MEAN_LEAD_GAIN = np.array([1.32, 1.08, 0.96, 1.46, 1.17, 1.11, 1.11, 1.15])
 _NUM_LEADS, _NUM_KERNELS = len(STORED_LEADS), len(k.KERNELS)
 _LIMB_LEADS = 2
 
@@ -39,6 +42,7 @@ _LOG_SD_WIDTH = {"P": 0.10, "QRS": 0.07, "T": 0.08}
 #: everyone would betray whatever adds to it: the wedge pressure's P wave gave AUROC .948 instead of .817.
 _SD_DIPOLE_MV = np.array([0.012, 0.012, 0.03, 0.05, 0.12, 0.09, 0.06, 0.02, 0.045, 0.03, 0.0])
 _SD_T_CENTRE_MS, _SD_PR_MS = 16.0, 18.0
+#: Standard deviation of the angle of a rotation about an axis of any direction.
 _SD_ROTATION_DEGREES = {"heart": 14.0, "T": 11.0, "P": 10.0}
 _SD_LEAD_GAIN, _SD_LEAD_ELEMENT = 0.10, 0.05
 _RESIDUAL_OF_NORM = np.array([0.05] * _LIMB_LEADS + [0.13] * (_NUM_LEADS - _LIMB_LEADS))
@@ -246,7 +250,8 @@ def _rotated(draws: Draws, dipole: np.ndarray) -> np.ndarray:
     """Turns the heart in the chest, and the P and T loops against the QRS: `f64[n, kind, kernels, 3]`."""
     turned = dipole.copy()
     for name, where in (("P", k.P_WAVE), ("T", k.REPOLARISATION), ("heart", slice(None))):
-        angles = np.deg2rad(_SD_ROTATION_DEGREES[name]) * _identity_normal(draws, f"rotation {name}", (3,))
+        each_axis = np.deg2rad(_SD_ROTATION_DEGREES[name]) / np.sqrt(3)
+        angles = each_axis * _identity_normal(draws, f"rotation {name}", (3,))
         for axis in range(3):
             first, second = (axis + 1) % 3, (axis + 2) % 3
             cosine, sine = np.cos(angles[:, axis])[:, None, None], np.sin(angles[:, axis])[:, None, None]
@@ -260,7 +265,7 @@ def _leads(draws: Draws) -> np.ndarray:
     """Perturbs the Dower matrix for each patient and a little for each visit: `f64[n, leads, 3]`."""
     gain = 1 + _SD_LEAD_GAIN * _identity_normal(draws, "lead gain", (_NUM_LEADS,))
     elements = _SD_LEAD_ELEMENT * _identity_normal(draws, "lead elements", (_NUM_LEADS, 3))
-    return gain[:, :, None] * (_DOWER + elements)
+    return (_MEAN_LEAD_GAIN * gain)[:, :, None] * (_DOWER + elements)
 
 
 def _seen_from(leads: np.ndarray, dipole: np.ndarray) -> np.ndarray:
@@ -274,7 +279,7 @@ def _residual(draws: Draws, dipole: np.ndarray) -> np.ndarray:
     x, y, z = dipole[..., 0], dipole[..., 1], dipole[..., 2]
     norm = np.sqrt(x * x + y * y + z * z)[:, :, None, :]
     deviation = _identity_normal(draws, "residual", (_NUM_LEADS, _NUM_KERNELS))[:, None]
-    return _RESIDUAL_OF_NORM[:, None] * deviation * norm
+    return (_MEAN_LEAD_GAIN * _RESIDUAL_OF_NORM)[:, None] * deviation * norm
 
 
 def _fibrillation(draws: Draws, states: States, leads: np.ndarray) -> np.ndarray:
