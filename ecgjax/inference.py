@@ -92,20 +92,18 @@ def load_encoder(workdir: str, *, step: int | None = None) -> Encoder:
         step: of the checkpoint; the latest by default.
 
     Raises:
-        ConfigError: the folder holds no run, or no finished checkpoint.
+        ConfigError: the folder holds no run.
+        CheckpointError: it holds no finished checkpoint, or a damaged one.
     """
     config = configuration.load_resolved(workdir)
     split = create_split(config, seed=config.seed)
-    with Checkpoints(configuration.checkpoint_dir(workdir)) as checkpoints:
-        if checkpoints.latest_step() is None:
-            raise configuration.ConfigError(
-                f"{workdir} holds no finished checkpoint; run `python -m ecgjax.pretrain` with this workdir to its end"
-            )
-        state = checkpoints.restore_parts({"params": split.params, "stats": split.stats}, step=step)
+    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        step, state = checkpoints.restore({"params": split.params, "stats": split.stats}, step=step)
     return Encoder(
         split._replace(params=state["params"], stats=state["stats"]),
         num_leads=config.encoder.num_leads,
         layer=config.probe.layer,
+        step=step,
     )
 
 

@@ -103,7 +103,7 @@ def train(
             stopping = stop.requested(now)
             if now > start and (last or stopping or now % save_every == 0):
                 with telemetry.pause():
-                    checkpoints.save(now, state, metadata=metadata)
+                    checkpoints.save(now, state._asdict(), metadata=metadata)
             if last or stopping:
                 flush()
                 checkpoints.wait()

@@ -1,0 +1,253 @@
+"""Checkpoints: asynchronous, atomic, and checked leaf by leaf. The only module that imports Orbax.
+
+A checkpoint holds named parts (parameters, statistics, optimiser state), so that an encoder is loaded without the
+optimiser. Beside them stand type, shape and digest of every leaf: storage that flips a bit restores silently otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+from jax import Array
+
+PyTree = Any
+
+_Preserve = ocp.training.preservation_policies
+_SaveWhen = ocp.training.save_decision_policies
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, is damaged, or belongs to another model; the message says what to do."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager.
+
+    Args:
+        directory: of this run's checkpoints; made where it is missing. What a killed save left behind is removed.
+        keep_last: how many of the latest stay.
+        keep_every: steps whose multiples stay for good; None for none.
+        read_only: nothing is made or removed, so that a run still writing there is not disturbed.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_last: int = 2,
+        keep_every: int | None = None,
+        read_only: bool = False,
+    ):
+        self.directory = Path(directory).absolute()
+        if not read_only:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        elif not self.directory.is_dir():
+            raise CheckpointError(f"there are no checkpoints in {self.directory}: no such directory")
+        policies = [_Preserve.LatestN(keep_last)]
+        if keep_every is not None:
+            policies.append(_Preserve.EveryNSteps(keep_every))
+        self._orbax = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=_Preserve.AnyPreservationPolicy(policies),
+            save_decision_policy=_SaveWhen.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=not read_only,
+        )
+        self._pending: tuple[int, Any] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._orbax.close()
+
+    def save(self, step: int, parts: Mapping[str, PyTree], *, metadata: Mapping[str, Any]) -> None:
+        """Starts writing a checkpoint; it appears under its name only when it is whole.
+
+        Returns once the arrays are copied, so that the caller may donate them at once.
+
+        Args:
+            step: number of finished updates.
+            parts: name → tree of arrays.
+            metadata: JSON, stored beside the arrays.
+
+        Raises:
+            CheckpointError: the save before this one failed.
+        """
+        self.wait()
+        parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}  # Orbax refuses empty trees
+        leaves = {name: _describe(tree) for name, tree in parts.items()}
+        # On a CPU a host array may share the device's memory, which the caller's next step is about to overwrite.
+        copies = jax.tree.map(jnp.copy, parts)
+        jax.block_until_ready(copies)
+        try:
+            response = self._orbax.save_checkpointables_async(
+                step, copies, custom_metadata={"metadata": dict(metadata), "leaves": leaves}
+            )
+        except Exception as error:
+            raise self._save_error(step, error) from error
+        self._pending = (step, response)
+
+    def wait(self) -> None:
+        """Waits for the save under way, if there is one.
+
+        Raises:
+            CheckpointError: it failed.
+        """
+        if self._pending is None:
+            return
+        (step, response), self._pending = self._pending, None
+        try:
+            saved = response is not None and response.result()
+        except Exception as error:
+            raise self._save_error(step, error) from error
+        if not saved:
+            raise self._save_error(step, "it already exists")
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, ascending."""
+        return [checkpoint.step for checkpoint in self._orbax.checkpoints]
+
+    def latest_step(self) -> int | None:
+        """Step of the latest finished checkpoint, None where there is none."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """What `save` was given as `metadata`."""
+        return self._custom(step)["metadata"]
+
+    def restore(self, templates: Mapping[str, PyTree], *, step: int | None = None) -> tuple[int, dict[str, PyTree]]:
+        """Restores parts of a checkpoint onto the templates' shardings, and checks every leaf against its digest.
+
+        Args:
+            templates: part → tree of arrays or of `jax.ShapeDtypeStruct` with shardings; parts not named stay unread.
+            step: the latest by default.
+
+        Returns:
+            The step, and part → tree of the template's structure.
+
+        Raises:
+            CheckpointError: no such checkpoint, another model's, or a damaged one.
+        """
+        if step is None:
+            step = self.latest_step()
+        if step is None or step not in self.steps():
+            found = ", ".join(map(str, self.steps())) or "none"
+            raise CheckpointError(f"{self.directory} has no checkpoint of step {step}; finished ones: {found}")
+        stored = self._custom(step)["leaves"]
+        wanted = {part: jax.tree.map(_abstract, tree) for part, tree in templates.items()}
+        for part, tree in wanted.items():
+            self._check_structure(step, part, tree, stored.get(part, {}))
+        try:
+            parts = self._orbax.load_checkpointables(step, {n: t for n, t in wanted.items() if jax.tree.leaves(t)})
+        except Exception as error:
+            raise CheckpointError(
+                f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
+            ) from error
+        for part, tree in parts.items():
+            digests = {name: leaf[2] for name, leaf in _describe(tree).items()}
+            bad = [f"{part}/{name}" for name, digest in digests.items() if digest != stored[part][name][2]]
+            if bad:
+                raise CheckpointError(
+                    f"checkpoint {self._path(step)} is damaged: {', '.join(bad[:5])} "
+                    f"({len(bad)} of {len(digests)} leaves) is not what was saved; {self._remedy(step)}"
+                )
+        return step, {**wanted, **parts}
+
+    def _custom(self, step: int) -> dict[str, Any]:
+        try:
+            custom = self._orbax.metadata(step).custom_metadata
+        except Exception as error:
+            raise CheckpointError(
+                f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
+            ) from error
+        if not custom or "leaves" not in custom:
+            raise CheckpointError(f"{self._path(step)} was not written by ecgjax: it has no digests")
+        return custom
+
+    def _check_structure(self, step: int, part: str, tree: PyTree, stored: Mapping[str, Any]) -> None:
+        wanted = {name: [str(leaf.dtype), list(leaf.shape)] for name, leaf in _named_leaves(tree)}
+        found = {name: leaf[:2] for name, leaf in stored.items()}
+        if wanted != found:
+            names = [n for n in {**wanted, **found} if wanted.get(n) != found.get(n)]
+            shown = "; ".join(f"{part}/{n}: stored {found.get(n)}, wanted {wanted.get(n)}" for n in names[:5])
+            raise CheckpointError(
+                f"checkpoint {self._path(step)} belongs to another model: {shown} ({len(names)} leaves differ). "
+                "Use the config it was trained with, or another --workdir"
+            )
+
+    def _path(self, step: int) -> Path:
+        return self.directory / str(step)
+
+    def _remedy(self, step: int) -> str:
+        earlier = [s for s in self.steps() if s < step]
+        if earlier:
+            return f"remove that folder and run the same command again: it resumes from step {earlier[-1]}"
+        return "there is no earlier one: remove that folder and run the same command again to start afresh"
+
+    def _save_error(self, step: int, cause: object) -> CheckpointError:
+        return CheckpointError(f"saving {self._path(step)} failed ({cause}); earlier checkpoints are untouched")
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _describe(tree: PyTree) -> dict[str, list[Any]]:
+    """Name of each leaf → [dtype, shape, digest]."""
+    named = _named_leaves(tree)
+    digests = jax.device_get(_digests([leaf for _, leaf in named]))
+    return {
+        name: [str(leaf.dtype), list(leaf.shape), np.asarray(digest).astype(">u4").tobytes().hex()]
+        for (name, leaf), digest in zip(named, digests, strict=True)
+    }
+
+
+@jax.jit
+def _digests(leaves: list[Array]) -> list[Array]:
+    return [jnp.stack([_digest(leaf, salt) for salt in (0x9E3779B9, 0x85EBCA6B)]) for leaf in leaves]
+
+
+def _digest(leaf: Array, salt: int) -> Array:
+    """A checksum, `u32[]`, that no single changed element leaves as it was, whatever the sharding.
+
+    Σ bits · m(position) modulo 2³² with odd m: integer sums are exact in any order, so that devices and processes agree
+    without gathering the leaf, and a changed bit b moves the sum by ±2^b · m, which is never 0.
+    """
+    if leaf.dtype == jnp.bool_:
+        bits = leaf.astype(jnp.uint32)
+    else:
+        unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+        bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+    strides = np.cumprod([1, *leaf.shape[:0:-1]])[::-1]
+    position = functools.reduce(
+        jnp.add,
+        [
+            jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(int(stride) % 2**32)
+            for axis, stride in zip(range(leaf.ndim), strides, strict=True)
+        ]
+        if leaf.ndim
+        else [jnp.uint32(0)],
+    )
+    mixed = (position + jnp.uint32(1)) * jnp.uint32(salt)
+    mixed = (mixed ^ (mixed >> jnp.uint32(15))) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(bits * (mixed | jnp.uint32(1)), dtype=jnp.uint32)

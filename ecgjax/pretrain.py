@@ -1,0 +1,317 @@
+"""Pretrains an encoder on unlabelled recordings.
+
+  python -m ecgjax.pretrain --config=configs/simclr_ptbxl.py --config.data.dir=data/ptbxl --workdir=runs/ptbxl
+
+Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`). The same command again
+resumes from the last checkpoint; after SIGTERM the run saves and leaves with status 75.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.sampling import PatientSampler, RecordSampler
+from data_pipelines.store import Store, open_store
+from data_pipelines.stream import batches
+from ecgjax import configuration, encoders, optim, parallel
+from ecgjax.augment import Views
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.configuration import ConfigError
+from ecgjax.inference import create_split
+from ecgjax.objectives.contrastive import nt_xent
+from ecgjax.objectives.relations import RELATIONS
+from ecgjax.steps import Batch, Metrics, Objective, TrainState, contrastive_loss, eval_step, init_state, train_step
+from ecgjax.telemetry import Telemetry
+from ecgjax.training import train
+
+#: Raise it when the same config, data and seed would no longer give the same batches and views.
+PIPELINE_VERSION = 1
+
+Sampler = RecordSampler | PatientSampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A pretraining run, ready for its first step.
+
+    Attributes:
+        config: resolved.
+        dataset: prepared data set.
+        store: its signals.
+        mesh: of all devices of the run.
+        sampler: of training records.
+        val_records: of the validation folds.
+        split: the encoder at initialisation.
+        num_steps: of the whole run.
+        state: before the first step, on the mesh.
+        step: compiled, `(state, batch) → (state, metrics)`; donates its state.
+        loss: see `steps.contrastive_loss`.
+        flops_per_step: of all devices together, as the compiler counts them; None where it does not.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: Dataset
+    store: Store
+    mesh: Mesh
+    sampler: Sampler
+    val_records: np.ndarray
+    split: encoders.Split
+    num_steps: int
+    state: TrainState
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    loss: Callable[..., Any]
+    flops_per_step: float | None
+
+    @property
+    def batch_size(self) -> int:
+        """Recordings of the global batch."""
+        return self.config.batch_size
+
+    def batches(self, sampler: Sampler, *, start_step: int = 0) -> Iterator[Batch]:
+        """Global batches on the mesh, from `start_step` on, without end."""
+        sharding = parallel.batch_sharding(self.mesh)
+        rows = parallel.local_rows(sharding, self.batch_size)
+        stream = batches(
+            self.store, sampler, rows=rows, start_step=start_step, columns={"patient": self.dataset.index.patient}
+        )
+        for batch in stream:
+            yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size)
+
+    def fingerprint(self) -> str:
+        """Digest of all that decides which rows and views a step gets."""
+        parts = (PIPELINE_VERSION, self.dataset.fingerprint, self.sampler.fingerprint(), self.config.seed)
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) -> Run:
+    """Opens the data, initialises the encoder on the mesh and compiles the step.
+
+    Args:
+        config: as in `configs/simclr_ptbxl.py`.
+        mesh: instead of one over all devices.
+
+    Raises:
+        ConfigError: the config asks for what does not exist or does not fit.
+        DataError: the data set is missing, unfinished or damaged.
+    """
+    if not config.data.dir:
+        raise ConfigError("config.data.dir is empty: give a data set made by python -m data_pipelines.build --out=DIR")
+    dataset = open_dataset(config.data.dir)
+    store = open_store(config.data.dir, kind=config.data.store)
+    split = dataset.index.split(
+        train_folds=config.data.train_folds, val_folds=config.data.val_folds, test_folds=config.data.test_folds
+    )
+    mesh = parallel.make_mesh(model=config.mesh.model) if mesh is None else mesh
+    sampler = make_sampler(config, dataset, split.train)
+    num_steps = configuration.num_steps(
+        config.duration, batch_size=config.batch_size, examples_per_epoch=sampler.examples_per_epoch
+    )
+    encoder = _encoder(config)
+    views = _views(config)
+    loss = contrastive_loss(encoder.graph, views, make_objective(config, mesh), seed=config.seed)
+    optimizer = optim.create(config.optimizer, num_steps)
+    rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
+    state = init_state(encoder.params, encoder.stats, optimizer)
+    shardings = parallel.shardings_of(state, mesh, rules)
+    # A copy, because the step donates its state and `encoder` stays in use.
+    state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
+    compiled = (
+        jax.jit(train_step(loss, optimizer), donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh)))
+        .lower(state, _abstract_batch(config, dataset, mesh))
+        .compile()
+    )
+    cost = compiled.cost_analysis() or {}
+    flops = cost.get("flops")
+    return Run(
+        config=config,
+        dataset=dataset,
+        store=store,
+        mesh=mesh,
+        sampler=sampler,
+        val_records=split.val,
+        split=encoder,
+        num_steps=num_steps,
+        state=state,
+        step=compiled,
+        loss=loss,
+        # The compiler counts one device's share of the program.
+        flops_per_step=flops * mesh.size if flops else None,
+    )
+
+
+def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
+    """Trains to the end, from the last checkpoint where there is one.
+
+    Args:
+        config: as in `configs/simclr_ptbxl.py`.
+        workdir: checkpoints, metrics and the resolved config go there.
+        progress: whether to draw a progress bar.
+
+    Returns:
+        Whether the run came to its end; False after SIGTERM.
+
+    Raises:
+        ConfigError: as `prepare_run`, or the workdir belongs to another config or data set.
+        DataError: as `prepare_run`.
+        CheckpointError: a checkpoint is damaged or cannot be written.
+    """
+    configuration.check_resume(config, workdir)
+    run = prepare_run(config)
+    if jax.process_index() == 0:
+        configuration.write_resolved(config, workdir)
+    metadata = {"fingerprint": run.fingerprint(), "batch_size": run.batch_size, "num_steps": run.num_steps}
+    keep = config.checkpoint.keep
+    with Checkpoints(configuration.checkpoint_dir(workdir), keep_last=keep) as checkpoints:
+        state = restore_latest(run, checkpoints, metadata)
+        start = int(state.step)
+        _announce(run, start)
+        with Telemetry(
+            workdir,
+            total_steps=run.num_steps,
+            examples_per_step=run.batch_size,
+            flops_per_step=run.flops_per_step,
+            start_step=start,
+            progress=progress,
+        ) as telemetry:
+            _, finished = train(
+                state,
+                step=run.step,
+                batches=run.batches(run.sampler, start_step=start),
+                num_steps=run.num_steps,
+                telemetry=telemetry,
+                checkpoints=checkpoints,
+                metadata=metadata,
+                log_every=config.log_every,
+                save_every=config.checkpoint.every,
+                evaluate=make_evaluation(run),
+                eval_every=config.eval_every,
+            )
+    return finished
+
+
+def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
+    """The latest checkpoint's state, or the run's first one where there is no checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint comes from other data, another seed, sampler or batch size.
+    """
+    latest = checkpoints.latest_step()
+    if latest is None:
+        return run.state
+    before = checkpoints.metadata(latest)
+    if before["fingerprint"] != metadata["fingerprint"]:
+        raise ConfigError(
+            f"{checkpoints.directory} was trained on another data set, split or sampling than "
+            f"{run.config.data.dir} with this config gives; resume on the same data, or use another --workdir"
+        )
+    _, parts = checkpoints.restore(run.state._asdict(), step=latest)
+    return TrainState(**parts)
+
+
+def make_sampler(config: ml_collections.ConfigDict, dataset: Dataset, records: np.ndarray) -> Sampler:
+    """The sampler that `config.sampling` names, over `records`."""
+    name = config.sampling.name
+    if name == "records":
+        return RecordSampler(records=records, batch_size=config.batch_size, seed=config.seed)
+    if name == "patients":
+        return PatientSampler(
+            records=records,
+            patients=dataset.index.patient[records],
+            records_per_patient=config.sampling.records_per_patient,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+    raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients")
+
+
+def make_objective(config: ml_collections.ConfigDict, mesh: Mesh) -> Objective:
+    """The loss that `config.objective` names."""
+    if config.objective.name != "nt_xent":
+        raise ConfigError(f"config.objective.name={config.objective.name!r} is unknown; there are: nt_xent")
+    if config.objective.relation not in RELATIONS:
+        raise ConfigError(
+            f"config.objective.relation={config.objective.relation!r} is unknown; there are: {', '.join(RELATIONS)}"
+        )
+    return functools.partial(
+        nt_xent,
+        relation=RELATIONS[config.objective.relation],
+        temperature=config.objective.temperature,
+        chunk=config.objective.chunk,
+        mesh=mesh,
+    )
+
+
+def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
+    """The contrastive loss over a fixed set of validation batches, or None where the validation folds are empty."""
+    if not run.config.eval_every or not len(run.val_records):
+        return None
+    step = jax.jit(eval_step(run.loss))
+    sampler = make_sampler(run.config, run.dataset, run.val_records)
+
+    def evaluate(state: TrainState) -> Mapping[str, float]:
+        stream = run.batches(sampler)
+        metrics = jax.device_get([step(state, next(stream)) for _ in range(run.config.eval_batches)])
+        stream.close()
+        return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+
+    return evaluate
+
+
+def _encoder(config: ml_collections.ConfigDict) -> encoders.Split:
+    try:
+        return create_split(config, seed=config.seed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _views(config: ml_collections.ConfigDict) -> Views:
+    try:
+        return Views(config.augment, num_views=2, num_leads=config.encoder.num_leads)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _abstract_batch(config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> Batch:
+    sharding = parallel.batch_sharding(mesh)
+    parallel.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide
+    shape = jax.ShapeDtypeStruct
+    ids = shape((config.batch_size,), np.int32, sharding=sharding)
+    signal = shape((config.batch_size, *dataset.format.shape), np.int16, sharding=sharding)
+    return {"signal": signal, "row": ids, "record": ids, "patient": ids}
+
+
+def _announce(run: Run, start: int) -> None:
+    if jax.process_index():
+        return
+    if run.dataset.simulated:
+        print("The recordings are SIMULATED.")
+    params = sum(x.size for x in jax.tree.leaves(run.split.params))
+    print(
+        f"{run.config.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
+        f"batch {run.batch_size}; {run.num_steps:,} steps on {run.mesh.size} × {jax.devices()[0].device_kind}"
+        + (f"; resuming from step {start:,}" if start else "")
+    )
+
+
+def main(_: list[str]) -> int:
+    """Runs what the flags ask for."""
+    parallel.start_processes()
+    finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
+    return 0 if finished else configuration.EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    configuration.define_flags()
+    configuration.run(main)

@@ -1,0 +1,165 @@
+"""Metrics of a run: TensorBoard, `metrics.jsonl`, a progress bar, and the clock behind `perf/…`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from ecgjax import devices
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_DIR = "tensorboard"
+
+
+class Telemetry:
+    """Where a run's metrics go; a context manager. Only the first process writes.
+
+    `metrics.jsonl` has one strict JSON object a line, with `step`; a value that is not finite is `null`. A run that
+    resumes at step s first drops the lines after s, so that the file reads as an uninterrupted run's.
+
+    Args:
+        workdir: of the run.
+        total_steps: of the whole run.
+        examples_per_step: recordings of the global batch.
+        flops_per_step: of all devices together, None where unknown.
+        start_step: number of updates already done.
+        progress: whether to draw a progress bar (only ever on a terminal).
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        total_steps: int,
+        examples_per_step: int,
+        flops_per_step: float | None = None,
+        start_step: int = 0,
+        progress: bool = True,
+    ):
+        self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
+        self._writes = jax.process_index() == 0
+        self._clock = time.perf_counter
+        self._steps = 0
+        self._waited = self._paused = 0.0
+        self._since = self._clock()
+        if not self._writes:
+            return
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / METRICS_FILE
+        _drop_after(path, start_step)
+        self._file = path.open("a", encoding="utf-8")
+        # purge_step hides what an interrupted run wrote after the step that this one resumes from.
+        self._board = SummaryWriter(str(workdir / TENSORBOARD_DIR), purge_step=start_step + 1)
+        self._bar = tqdm(
+            total=total_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None if progress else True
+        )
+        self._total = total_steps
+
+    def __enter__(self) -> Telemetry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writes:
+            self._bar.close()
+            self._board.close()
+            self._file.close()
+
+    @contextlib.contextmanager
+    def input_wait(self) -> Iterator[None]:
+        """Time spent here counts as waiting for input."""
+        start = self._clock()
+        yield
+        self._waited += self._clock() - start
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time spent here (evaluation, saving) counts for no step."""
+        start = self._clock()
+        yield
+        self._paused += self._clock() - start
+
+    def step(self) -> None:
+        """One more step has been dispatched."""
+        self._steps += 1
+        if self._writes:
+            self._bar.update()
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Writes metrics.
+
+        Where `train/…` is among them, the speed since the last such call is added as `perf/…` and `mem/…`.
+
+        Args:
+            step: number of finished updates that they belong to.
+            metrics: full name → number or array of one element.
+        """
+        values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        if any(name.startswith("train/") for name in values):
+            values |= self._speed()
+        if not self._writes:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self._say(step, values)
+
+    def _speed(self) -> dict[str, float]:
+        # The metrics just fetched were computed, so everything dispatched before them is done.
+        now = self._clock()
+        busy, steps = max(now - self._since - self._paused, 1e-9), self._steps
+        speed: dict[str, float] = {}
+        if steps:
+            speed = {
+                "perf/step_ms": 1e3 * busy / steps,
+                "perf/ecgs_per_sec": steps * self._examples / busy,
+                "perf/input_wait_frac": min(1.0, self._waited / busy),
+                **devices.memory_metrics(),
+            }
+            if self._flops is not None:
+                speed["perf/flops_per_sec"] = steps * self._flops / busy
+                if self._peak is not None:
+                    speed["perf/mfu"] = speed["perf/flops_per_sec"] / self._peak
+        self._since, self._steps, self._waited, self._paused = now, 0, 0.0, 0.0
+        return speed
+
+    def _say(self, step: int, values: Mapping[str, float]) -> None:
+        shown = {n: values[n] for n in ("train/loss", "eval/loss", "perf/ecgs_per_sec") if n in values}
+        text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        if self._bar.disable:
+            print(f"step {step}/{self._total}  {text}", flush=True)
+        else:
+            self._bar.set_postfix_str(text)
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; a last line torn by a killed process is left out."""
+    return [json.loads(line) for line in _whole_lines(Path(workdir) / METRICS_FILE)]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    lines = _whole_lines(path)
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    if path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        os.replace(temporary, path)
