@@ -15,27 +15,27 @@ import importlib.metadata
 import shlex
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import app, flags
-from data_pipelines.store import Store, open_store
 from matplotlib.figure import Figure
 from ml_collections.config_flags import config_flags
 
 from data_pipelines.dataset import Dataset, open_dataset
-from data_pipelines.errors import DataError
 from data_pipelines.index import Split
+from data_pipelines.store import Store, open_store
 from ecgjax import configuration, inference
 from ecgjax.augment import Views, prepare
-from ecgjax.checkpoint import Checkpoints
 from ecgjax.evaluation.experiment import run_experiment
-from ecgjax.evaluation.figures import augmented_views, read_metrics, training_curve
+from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
+from ecgjax.telemetry import read_metrics
 
 #: Records whose augmented views are drawn.
 _PREVIEWED = 2
@@ -59,7 +59,8 @@ def evaluate(
 
     Raises:
         DataError: data set, folds, label or labels do not allow it.
-        ConfigError: the workdir holds no run or no checkpoint.
+        ConfigError: the workdir holds no run.
+        CheckpointError: it holds no finished checkpoint, or a damaged one.
     """
     workdir, probe = Path(workdir), config.probe
     task = ProbeTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
@@ -70,13 +71,13 @@ def evaluate(
     )
     data = probe_data(dataset.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
     say = print if progress else _silent
-    own = configuration.load_resolved(str(workdir))
+    own = configuration.load_resolved(workdir)
     cautions = _cautions(own, config)
     for caution in (*([SIMULATED] if dataset.simulated else []), *cautions):
         say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
-    step = _latest_step(workdir) if step is None else step
     pretrained = inference.load_encoder(str(workdir), step=step)
+    step = pretrained.step
     random = inference.random_encoder(config, seed=config.seed)
     # Batch norm of both on the same unaugmented training records: otherwise the table would compare statistics.
     pretrained, random = (
@@ -121,11 +122,6 @@ def evaluate(
     return evaluation, write_report(evaluation, workdir, figures=figures)
 
 
-def _latest_step(workdir: Path) -> int | None:
-    with Checkpoints(configuration.checkpoint_dir(str(workdir))) as checkpoints:
-        return checkpoints.latest_step()
-
-
 def _silent(message: str) -> None:
     del message
 
@@ -163,9 +159,9 @@ def _figures(
     config: ml_collections.ConfigDict, dataset: Dataset, store: Store, split: Split, workdir: Path
 ) -> dict[str, Figure]:
     figures = {}
-    metrics = workdir / "metrics.jsonl"
-    if metrics.exists():
-        figures["Training curve"] = training_curve(read_metrics(metrics))
+    metrics = metric_series(read_metrics(workdir))
+    if metrics:
+        figures["Training curve"] = training_curve(metrics)
     records = split.train[:: max(1, len(split.train) // _PREVIEWED)][:_PREVIEWED]
     signals = jnp.asarray(store.read(records))
     keys = row_keys(config.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
@@ -188,33 +184,32 @@ def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; those of the configuration are known once the workdir is."""
     flags.FLAGS(argv, known_only=True)
     if _WORKDIR.value is None:
-        sys.exit("error: --workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
+        _leave("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
     try:
         config = configuration.load_resolved(_WORKDIR.value)
     except configuration.ConfigError as error:
-        sys.exit(f"error: {error}")
+        _leave(str(error))
     flags.FLAGS.unparse_flags()
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
-        return app.parse_flags_with_usage(argv)
     except AttributeError as error:
-        sys.exit(
-            f"error: no setting {error} in this run's configuration, which has {', '.join(_leaves(config.to_dict()))}"
-        )
+        _leave(f"no setting {error} in this run's configuration, which has {', '.join(_leaves(config.to_dict()))}")
+    return app.parse_flags_with_usage(argv)
+
+
+def _leave(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(configuration.EXIT_USER_ERROR)
 
 
 def main(argv: list[str]) -> None:
     """Runs the evaluation the flags ask for and prints its table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
-    try:
-        evaluation, report = evaluate(flags.FLAGS.config, _WORKDIR.value, step=_STEP.value)
-    except (DataError, configuration.ConfigError) as error:
-        sys.exit(f"error: {error}")
+    del argv  # checked by `configuration.run`
+    evaluation, report = evaluate(flags.FLAGS.config, _WORKDIR.value, step=_STEP.value)
     print(f"\n{evaluation.data.task.title}, {evaluation.data.label_fraction:.3g} of the training labels")
     print(results_table(evaluation.comparison))
     print(f"\nreport: {report}")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    configuration.run(main, flags_parser=_parse)

@@ -20,6 +20,8 @@ RATE_HZ = 100
 class _MeanAmplitudes:
     """Stands for an encoder: amplitudes of the signal, in place of what was learned."""
 
+    step = 700
+
     def embed(self, signals):
         return np.abs(np.diff(signals.astype(np.float32), axis=1)).mean(axis=1)
 
@@ -67,7 +69,6 @@ def workdir(cohort, monkeypatch, tmp_path):
     monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(entry, "train_supervised", lambda config, **arguments: _Classifier())
-    monkeypatch.setattr(entry, "_latest_step", lambda workdir: 700)
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: _config())
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')
     return tmp_path

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.features import interval_preprocessor, map_records
-from ecgjax.evaluation.figures import augmented_views, read_metrics, training_curve
+from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData, ProbeTask
 from ecgjax.evaluation.report import Evaluation, Provenance, format_table, write_report
 
@@ -194,9 +194,7 @@ def test_figures_are_written_and_shown(evaluation, tmp_path):
                             titles=["record a", "record b"])  # fmt: skip
     lines = [{"step": step, "train/loss": 5 - step / 100} for step in range(0, 400, 5)]
     lines += [{"step": 200, "eval/probe_auroc": 0.7}, {"step": 300, "eval/probe_auroc": 0.8}]
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "train/l')
-    curve = training_curve(read_metrics(path))
+    curve = training_curve(metric_series(lines))
     report = write_report(evaluation, tmp_path, figures={"training": curve, "views": views})
     for number in (1, 2, 3):
         file = report.parent / f"figure_{number}.png"
@@ -207,13 +205,12 @@ def test_figures_are_written_and_shown(evaluation, tmp_path):
     assert [axes.get_ylabel() for axes in curve.axes] == ["training loss", "evaluation"]
 
 
-def test_metrics_of_a_resumed_run_count_once(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    steps = [(10, 3.0), (20, 2.0), (10, 3.5), (20, 2.5), (30, 1.0)]
-    path.write_text("".join(json.dumps({"step": step, "train/loss": loss, "note": "x"}) + "\n" for step, loss in steps))
-    metrics = read_metrics(path)
+def test_series_of_metrics():
+    lines = [{"step": 20, "train/loss": 2.0}, {"step": 10, "train/loss": 3.0, "note": "x", "perf/mfu": None}]
+    lines.append({"step": 20, "train/loss": 2.5})
+    metrics = metric_series(lines)
     assert list(metrics) == ["train/loss"]
-    np.testing.assert_array_equal(metrics["train/loss"], [[10, 3.5], [20, 2.5], [30, 1.0]])
+    np.testing.assert_array_equal(metrics["train/loss"], [[10, 3.0], [20, 2.5]])
 
 
 def test_map_records_gives_every_record_in_order_with_one_batch_shape():

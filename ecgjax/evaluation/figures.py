@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,26 +23,18 @@ _COLORS = ("#b3202c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93")
 _SMOOTH = 15
 
 
-def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """Reads `metrics.jsonl`: one object a line, with `step` and any number of named values.
+def metric_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Turns the lines of `metrics.jsonl`, each with `step` and any number of named values, into one series a name.
 
     Returns:
-        name → `f64[points, 2]` of step and value, sorted by step; a step written twice (after a resume) counts as
-        last written.
+        name → `f64[points, 2]` of step and value, sorted by step; undefined values are left out, and of a step written
+        twice the last counts.
     """
     series: dict[str, dict[int, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            # A killed run can leave half a line; what stands in the others is still true.
-            continue
-        step = entry.pop("step")
-        for name, value in entry.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                series.setdefault(name, {})[step] = float(value)
+    for line in lines:
+        for name, value in line.items():
+            if name != "step" and isinstance(value, int | float):
+                series.setdefault(name, {})[line["step"]] = float(value)
     return {name: np.array(sorted(points.items()), np.float64) for name, points in series.items()}
 
 
@@ -51,7 +42,7 @@ def training_curve(metrics: Mapping[str, np.ndarray]) -> Figure:
     """Draws the training loss, and every `eval/` metric below it, against the step.
 
     Args:
-        metrics: as `read_metrics` gives them; must have `train/loss`.
+        metrics: as `metric_series` gives them; must have `train/loss`.
     """
     evaluations = sorted(name for name in metrics if name.startswith("eval/"))
     figure = Figure(figsize=(8, 3.6 + (2.6 if evaluations else 0)), layout="constrained")
