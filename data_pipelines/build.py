@@ -22,7 +22,9 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from data_pipelines.builders.base import Source
+from data_pipelines.builders.folder import FolderSource
 from data_pipelines.builders.ptbxl import PtbxlSource
+from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
@@ -41,17 +43,47 @@ _SOURCE = flags.DEFINE_string("source", None, "[ptbxl, folder] Directory of the 
 _MIN_SECONDS = flags.DEFINE_float("min_seconds", 5.0, "[ptbxl, folder] Quarantine recordings shorter than this.")
 _SOURCE_RATE_HZ = flags.DEFINE_integer("source_rate_hz", 500, "[ptbxl] Which published copy to read: 100 or 500 Hz.")
 
+_LABELS = flags.DEFINE_string(
+    "labels", None, "[folder] CSV with columns record, patient_id and optionally age, sex, fold, report, any numbers."
+)
+_PATIENT_FIELD = flags.DEFINE_string(
+    "patient_field", None, "[folder] Header comment that holds the patient id, such as 'Patient ID'."
+)
+_NAME = flags.DEFINE_string("name", "folder", "[folder] Name of the data set: lower case letters, digits and _.")
+
+_NUM_PATIENTS = flags.DEFINE_integer("num_patients", 2000, "[simulated] Size of the cohort.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0)
+
 _FLAGS_OF_BUILDER = {
     "ptbxl": ("source", "min_seconds", "source_rate_hz"),
+    "folder": ("source", "min_seconds", "labels", "patient_field", "name"),
+    "simulated": ("num_patients", "seed"),
 }
 
 
 def _make_source(builder: str, signal_format: SignalFormat) -> Source:
-    reading = {"signal_format": signal_format, "num_workers": _NUM_WORKERS.value}
+    reading = {
+        "signal_format": signal_format,
+        "min_seconds": _MIN_SECONDS.value,
+        "num_workers": _NUM_WORKERS.value,
+    }
     match builder:
         case "ptbxl":
-            return PtbxlSource(
-                _source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, min_seconds=_MIN_SECONDS.value, **reading
+            return PtbxlSource(_source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, **reading)
+        case "folder":
+            return FolderSource(
+                _source_directory(),
+                labels=Path(_LABELS.value) if _LABELS.value else None,
+                patient_field=_PATIENT_FIELD.value,
+                name=_NAME.value,
+                **reading,
+            )
+        case "simulated":
+            return SimulatedSource(
+                num_patients=_NUM_PATIENTS.value,
+                seed=_SEED.value,
+                signal_format=signal_format,
+                num_workers=_NUM_WORKERS.value,
             )
     raise AssertionError(builder)
 
@@ -84,9 +116,8 @@ def _request(builder: str) -> dict[str, Any]:
             raise DataError(f"--{name} means nothing to --builder={builder}; leave it out")
     request = {"builder": builder, "target_rate_hz": _TARGET_RATE_HZ.value, "seconds": _SECONDS.value}
     request |= {name: flags.FLAGS[name].value for name in own}
-    if request.get("source"):
-        request["source"] = str(Path(request["source"]).resolve())
-    return request
+    paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
+    return request | paths
 
 
 def _progress_bar(records: Iterator, total: int) -> Iterator:
@@ -101,15 +132,15 @@ def summary(card: dict[str, Any], out: Path) -> str:
     lines = [
         f"{out}: {card['name']}{' (SIMULATED)' if card['simulated'] else ''}, {form['num_samples']} samples at "
         f"{form['sampling_rate_hz']} Hz",
-        f"  recordings in     {counts['records_in']}",
-        f"  stored            {counts['stored']} of {card['num_patients']} patients in {len(card['shards'])} shards",
-        f"  quarantined       {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
-        *(f"    {reason:<16}{count}" for reason, count in counts["quarantined"].items()),
-        f"  equal content     {len(counts['duplicates'])} records marked as duplicates",
+        f"  recordings in       {counts['records_in']}",
+        f"  stored              {counts['stored']} of {card['num_patients']} patients in {len(card['shards'])} shards",
+        f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
+        *(f"    {reason:<18}{count}" for reason, count in counts["quarantined"].items()),
+        f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
         *(f"    {record} = {first}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
         *(f"  note: {note}" for note in counts["notes"]),
-        f"  fingerprint       {card['fingerprint']}",
+        f"  fingerprint         {card['fingerprint']}",
     ]
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ import scipy.sparse
 from numpy.lib.format import open_memmap
 
 from data_pipelines.errors import DataError
-from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SignalFormat
+from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SEX_UNKNOWN, SignalFormat
 
 #: Folder of the index inside a data set, and its table of contents.
 INDEX_DIR = "index"
@@ -143,7 +143,7 @@ class Index:
         if name == "age_years":
             return np.array(self.age_years, np.float32)
         if name == "sex":
-            return _nan_where(np.asarray(self.sex), self.sex == LABEL_MISSING)
+            return _nan_where(np.asarray(self.sex), self.sex == SEX_UNKNOWN)
         if name in self.scalars:
             return np.array(self.scalars[name], np.float32)
         task, _, label = name.partition(":")

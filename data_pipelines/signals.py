@@ -121,7 +121,7 @@ def check_leads(leads: Mapping[str, np.ndarray], *, sampling_rate_hz: float, min
     largest = max(amplitudes, key=amplitudes.__getitem__)
     if 0 < amplitudes[largest] < SMALLEST_AMPLITUDE_MV:
         raise RecordError(
-            f"{source}: the largest lead ({largest}) spans {amplitudes[largest] * 1e3:.3g} µV in all, too little for an "
+            f"{source}: the largest lead ({largest}) spans {amplitudes[largest] * 1e3:.3g} µV, too little for an "
             "ECG; its unit or gain must be wrong",
             reason="wrong_unit",
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,33 +17,29 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.demographics import age_in_years, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.records import FEMALE, LABEL_MISSING, MALE, EcgRecord, LabelSchema, SignalFormat
+from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, SignalFormat
 from data_pipelines.signals import stored_signal
 
-#: PTB-XL stores ages above 89 as 300 for anonymity; they are kept here as the lowest age they can be.
-ANONYMISED_AGE = 300.0
-AGE_ABOVE_89 = 90.0
-
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
-_SEX = {0: MALE, 1: FEMALE}
 _DATABASE_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold")
 _STATEMENT_COLUMNS = ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PtbxlItem:
-    """One row of `ptbxl_database.csv`; attributes as there."""
+    """One row of `ptbxl_database.csv`, its values as text; attributes as there."""
 
     record_id: str
     patient_id: str
     path: Path
-    age: float
-    sex: float
+    age: str
+    sex: str
     report: str
     scp_codes: str
-    strat_fold: int
+    strat_fold: str
 
 
 class ScpTasks:
@@ -55,18 +50,24 @@ class ScpTasks:
     """
 
     def __init__(self, statements: pd.DataFrame):
-        """Takes `scp_statements.csv`, indexed by code."""
+        """Takes `scp_statements.csv` as text; its first, unnamed column holds the codes."""
+        codes = statements.iloc[:, 0]
+
+        def marked(column: str) -> pd.Series:
+            """Codes that `column` marks with 1."""
+            return codes[pd.to_numeric(statements[column]) == 1]
 
         def classes_of(column: str) -> dict[str, str]:
-            """Maps each diagnostic code to its class; a few have none."""
-            classes = statements.loc[statements["diagnostic"] == 1, column].dropna()
-            return dict(classes.astype(str))
+            """Class of each diagnostic code; one without a class counts for none."""
+            diagnostic = marked("diagnostic")
+            classes = statements.loc[diagnostic.index, column]
+            return {code: name for code, name in zip(diagnostic, classes, strict=True) if name}
 
         def codes_of(column: str) -> dict[str, str]:
-            return {code: code for code in statements.index[statements[column] == 1]}
+            return {code: code for code in marked(column)}
 
         self._class_of_code: dict[str, Mapping[str, str]] = {
-            "all": {code: code for code in statements.index},
+            "all": {code: code for code in codes},
             "diagnostic": codes_of("diagnostic"),
             "subdiagnostic": classes_of("diagnostic_subclass"),
             "superdiagnostic": classes_of("diagnostic_class"),
@@ -123,7 +124,7 @@ class PtbxlSource:
         """
         if source_rate_hz not in _FILENAME_COLUMN:
             raise DataError(f"--source_rate_hz={source_rate_hz}: PTB-XL is published at 100 and 500 Hz")
-        statements = _read_table(folder / "scp_statements.csv", _STATEMENT_COLUMNS, index_col=0)
+        statements = _read_table(folder / "scp_statements.csv", _STATEMENT_COLUMNS)
         database = _read_table(folder / "ptbxl_database.csv", (*_DATABASE_COLUMNS, _FILENAME_COLUMN[source_rate_hz]))
         self.card = SourceCard(
             name="ptbxl",
@@ -142,14 +143,15 @@ class PtbxlSource:
         self._num_workers = num_workers
         self._items = [
             PtbxlItem(
-                record_id=str(row["ecg_id"]),
-                patient_id=_patient_id(row["patient_id"]),
+                record_id=row["ecg_id"],
+                # PTB-XL writes patient ids as floats ('15709.0'); the id is the whole number.
+                patient_id=row["patient_id"].removesuffix(".0"),
                 path=folder / row[_FILENAME_COLUMN[source_rate_hz]],
-                age=float(row["age"]),
-                sex=float(row["sex"]),
-                report=row["report"] if isinstance(row["report"], str) else "",
-                scp_codes=str(row["scp_codes"]),
-                strat_fold=int(row["strat_fold"]),
+                age=row["age"],
+                sex=row["sex"],
+                report=row["report"],
+                scp_codes=row["scp_codes"],
+                strat_fold=row["strat_fold"],
             )
             for row in database.to_dict("records")
         ]
@@ -173,20 +175,12 @@ def _read(item: PtbxlItem, *, tasks: ScpTasks, signal_format: SignalFormat, min_
         signal=stored.signal,
         valid_start=stored.valid_start,
         valid_samples=stored.valid_samples,
-        age_years=AGE_ABOVE_89 if item.age == ANONYMISED_AGE else item.age,
-        sex=_sex(item.sex, source),
-        fold=item.strat_fold,
+        age_years=age_in_years(item.age, source=source),
+        sex=sex_code(item.sex, source=source),
+        fold=_fold(item.strat_fold, source),
         report=item.report,
         tasks=tasks.labels(_scp_codes(item.scp_codes, source), source=source),
     )
-
-
-def _sex(value: float, source: str) -> int:
-    if value not in _SEX:
-        raise RecordError(
-            f"{source}: sex is {value} in ptbxl_database.csv, 0 (male) or 1 (female) expected", reason="bad_label"
-        )
-    return _SEX[value]
 
 
 def _scp_codes(text: str, source: str) -> dict[str, float]:
@@ -201,18 +195,19 @@ def _scp_codes(text: str, source: str) -> dict[str, float]:
     return codes
 
 
-def _patient_id(value: float) -> str:
-    """PTB-XL writes patient ids as floats (`15709.0`); the id is the whole number."""
-    return "" if math.isnan(value) else str(int(value))
+def _fold(text: str, source: str) -> int:
+    if not text.isdecimal():
+        raise RecordError(f"{source}: strat_fold is '{text}', a whole number expected", reason="bad_label")
+    return int(text)
 
 
-def _read_table(path: Path, columns: tuple[str, ...], index_col: int | None = None) -> pd.DataFrame:
+def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; --source is the folder PTB-XL was unpacked into, with ptbxl_database.csv, "
             "scp_statements.csv, records100/ and records500/"
         )
-    table = pd.read_csv(path, index_col=index_col)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise DataError(f"{path}: column {', '.join(missing)} is missing; is this PTB-XL's own file?")

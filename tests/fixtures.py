@@ -1,0 +1,72 @@
+"""What several test modules build their inputs from: data sets through the real builder, small WFDB files."""
+
+from pathlib import Path
+
+import numpy as np
+import wfdb
+
+from data_pipelines.builders.simulated import SimulatedSource
+from data_pipelines.building import build_dataset
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.records import STANDARD_LEADS, SignalFormat
+
+
+def make_simulated_dataset(
+    folder: Path,
+    *,
+    num_patients: int = 40,
+    rate: int = 100,
+    seconds: float = 10.0,
+    seed: int = 0,
+    name: str = "simulated",
+) -> Dataset:
+    """Builds and opens a simulated data set at `folder / name`: one to four records a patient."""
+    signal_format = SignalFormat(sampling_rate_hz=rate, num_samples=round(rate * seconds))
+
+    def make_source() -> SimulatedSource:
+        return SimulatedSource(num_patients=num_patients, seed=seed, signal_format=signal_format, num_workers=1)
+
+    out = Path(folder) / name
+    build_dataset(make_source, out, request={"builder": "simulated", "num_patients": num_patients, "seed": seed})
+    return open_dataset(out)
+
+
+def twelve_lead_mv(*, seconds: float = 10.0, rate: int = 500, seed: int = 0) -> np.ndarray:
+    """Returns a smooth made-up 12-lead signal that obeys Einthoven: `f64[time, 12]`, mV, whole µV."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    frequency, phase = generator.uniform(0.5, 12, (8, 4)), generator.uniform(0, 2 * np.pi, (8, 4))
+    waves = np.sin(2 * np.pi * frequency[:, :, None] * time + phase[:, :, None]).sum(axis=1)
+    # Even µV in I and II, so that their halves are whole as well.
+    eight = np.rint(waves * 100).T * 2 / 1000
+    one, two, chest = eight[:, :1], eight[:, 1:2], eight[:, 2:]
+    return np.concatenate([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, chest], axis=1)
+
+
+def write_wfdb(
+    folder: Path,
+    name: str,
+    signal_mv: np.ndarray,
+    *,
+    leads: tuple[str, ...] = STANDARD_LEADS,
+    units: str = "mV",
+    gain: float = 1000.0,
+    rate: int = 500,
+    comments: tuple[str, ...] = (),
+) -> Path:
+    """Writes `f64[time, channel]`, taken to be in `units`, as a 16-bit WFDB record; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    channels = len(leads)
+    wfdb.wrsamp(
+        name,
+        fs=rate,
+        units=[units] * channels,
+        sig_name=list(leads),
+        p_signal=signal_mv,
+        fmt=["16"] * channels,
+        adc_gain=[gain] * channels,
+        baseline=[0] * channels,
+        comments=list(comments),
+        write_dir=str(folder),
+    )
+    return folder / name
