@@ -22,6 +22,7 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
+from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
 from data_pipelines.dataset import Dataset, open_dataset
@@ -190,6 +191,9 @@ def _parse(argv: list[str]) -> list[str]:
     except configuration.ConfigError as error:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
+    if config.probe.threshold is None:
+        # The stored configuration does not know the type of what was left empty.
+        config.probe.threshold = config_dict.placeholder(float)
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
     except AttributeError as error:
