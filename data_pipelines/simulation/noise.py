@@ -117,8 +117,10 @@ def record_noise(
     """
     length, muscle, drift = _spectra(num_samples, sampling_rate_hz)
     colour = muscle * levels.muscle_mv[record].astype(np.float32) + drift * levels.drift_mv[record].astype(np.float32)
-    # Low frequencies are drawn first: at another rate, the bins both have get the same draws.
-    bins = generator.standard_normal((len(colour), NUM_ELECTRODES, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    # Low frequencies are drawn first: at another rate, the bins both have get the same draws. Uniform draws are three
+    # times as fast as normal ones, and the sum of a thousand bins is normal either way.
+    uniform = generator.random((len(colour), NUM_ELECTRODES, 2), dtype=np.float32)
+    bins = ((uniform - np.float32(0.5)) * np.float32(np.sqrt(12))).view(np.complex64)[..., 0]
     spectrum = np.zeros((NUM_ELECTRODES, length // 2 + 1), np.complex64)
     spectrum[:, 1 : len(colour) + 1] = (bins * colour).T
     noise = scipy.fft.irfft(spectrum, n=length, axis=1)[:, :num_samples]
