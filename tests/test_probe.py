@@ -120,16 +120,44 @@ def test_refuses_embeddings_that_are_not_finite():
         _fit(train_features=train)
 
 
+def _identity_features(seed, *, patients, visits, dimensions=40):
+    """Features that know the patient and nothing else, split by patient into train, val and test."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), visits)
+    features = rng.normal(size=(patients, dimensions))[patient] + 0.3 * rng.normal(size=(len(patient), dimensions))
+    features[rng.random(len(patient)) < 0.05] *= 5  # outlying records, which shuffled labels must not turn into a trend
+    return patient, (rng.random(patients) < 0.2).astype(np.int64)[patient], features
+
+
+def _control(patient, labels, features, sides):
+    pick = lambda values: {name: values[rows] for name, rows in sides.items()}  # noqa: E731
+    return shuffle_control(
+        pick(features), pick(labels), patients=pick(patient), shuffles=30, seed=0, strengths=(1e-4, 1e-2, 1.0)
+    )
+
+
 def test_shuffled_labels_give_a_half():
-    train, train_labels = _features(0, 300)
-    val, val_labels = _features(1, 400)
-    test, test_labels = _features(2, 1000)
-    control = shuffle_control(
-        train, train_labels, val_features=val, val_labels=val_labels, test_features=test, test_labels=test_labels,
-        shuffles=20, seed=0, strengths=(1e-4, 1e-2),
-    )  # fmt: skip
-    assert len(control.aurocs) == 20
-    assert len(set(control.aurocs)) == 20
+    patient, labels, features = _identity_features(0, patients=300, visits=3)
+    sides = {"train": patient < 100, "val": (patient >= 100) & (patient < 150), "test": patient >= 150}
+    control = _control(patient, labels, features, sides)
+    assert len(set(control.aurocs)) == 30
     assert control.low < 0.5 < control.high
-    assert control.high - control.low < 0.1
+    assert control.high - control.low < 0.06
     assert control.mean == pytest.approx(np.mean(control.aurocs))
+
+
+def test_shuffled_labels_betray_patients_on_two_sides():
+    patient, labels, features = _identity_features(0, patients=40, visits=9)
+    visit = np.arange(len(patient)) % 9
+    sides = {"train": visit < 4, "val": (visit >= 4) & (visit < 6), "test": visit >= 6}
+    assert _control(patient, labels, features, sides).low > 0.6
+
+
+def test_control_needs_patients_of_both_classes():
+    patient, labels, features = np.arange(90), np.zeros(90, np.int64), np.random.default_rng(0).normal(size=(90, 3))
+    labels[[0, 31]] = 1
+    sides = {"train": patient < 30, "val": (patient >= 30) & (patient < 60), "test": patient >= 60}
+    with pytest.raises(DataError, match="too few patients of one class"):
+        _control(patient, labels, features, sides)
+    with pytest.raises(DataError, match="at least 2 shuffles"):
+        shuffle_control({}, {}, patients={}, shuffles=1, seed=0)

@@ -160,13 +160,11 @@ def compare(
         )
         for name, contender in contenders.items()
     )
+    parts = {"train": data.train, "val": data.val, "test": data.test}
     control = shuffle_control(
-        control_features.train,
-        data.train.labels,
-        val_features=control_features.val,
-        val_labels=data.val.labels,
-        test_features=control_features.test,
-        test_labels=data.test.labels,
+        {name: getattr(control_features, name) for name in parts},
+        {name: part.labels for name, part in parts.items()},
+        patients={name: part.patients for name, part in parts.items()},
         shuffles=shuffles,
         seed=seed,
         progress=progress,

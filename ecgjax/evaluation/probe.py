@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -26,6 +26,9 @@ from ecgjax.evaluation.metrics import auroc, undefined_reason
 STRENGTHS: tuple[float, ...] = tuple(float(c) for c in np.logspace(-5, 1, 13))
 
 _MAX_ITERATIONS = 2000
+
+#: Permutations tried before a control on shuffled labels is given up.
+_MAX_DEALS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +148,7 @@ def fit_linear_probe(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShuffleControl:
-    """Test AUROC of probes fitted and selected on permuted labels: .5 unless something leaks.
+    """Test AUROC of probes whose labels were dealt out anew among the patients: .5 unless something leaks.
 
     Attributes:
         aurocs: one a shuffle.
@@ -161,36 +164,32 @@ class ShuffleControl:
 
 
 def shuffle_control(
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
+    features: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
     *,
-    val_features: np.ndarray,
-    val_labels: np.ndarray,
-    test_features: np.ndarray,
-    test_labels: np.ndarray,
+    patients: Mapping[str, np.ndarray],
     shuffles: int,
     seed: int,
     strengths: Sequence[float] = STRENGTHS,
     progress: bool = False,
 ) -> ShuffleControl:
-    """Runs the same probe with the labels of train and of validation permuted, and scores the true test labels.
+    """Runs the same probe, selection and test included, on labels permuted among the patients of all splits.
 
-    One shuffle scatters widely (a random direction through correlated features), so several are averaged.
+    A patient keeps the label dealt to them in every split, so that a patient on two sides, by whatever mistake, lifts
+    the result above .5. The test labels are dealt out too: against the true ones, probes of permuted training labels
+    need not average .5, since outlying records weigh more in the rarer class, and they are not labelled at random.
 
     Args:
-        train_features: `[n, d]`.
-        train_labels: `[n]` of 0 and 1.
-        val_features: `[m, d]`.
-        val_labels: `[m]` of 0 and 1.
-        test_features: `[k, d]`.
-        test_labels: `[k]` of 0 and 1, not permuted.
+        features: split (`"train"`, `"val"`, `"test"`) → `[n, d]`.
+        labels: split → `[n]` of 0 and 1.
+        patients: split → `int[n]`, patient (group) code of each record, the same codes in all splits.
         shuffles: number of permutations, at least 2.
         seed: of the permutations.
         strengths: as in `fit_linear_probe`.
         progress: whether to draw a progress bar on a terminal.
 
     Raises:
-        DataError: as `fit_linear_probe`, or if there are fewer than 2 shuffles.
+        DataError: if there are fewer than 2 shuffles, or a class has too few patients to be in every split.
     """
     # Imported here: SciPy's statistics take a second to load and nothing else of the probe needs them.
     from scipy import stats
@@ -200,14 +199,32 @@ def shuffle_control(
     rng = np.random.default_rng(seed)
     aurocs = []
     for _ in tqdm(range(shuffles), desc="probes on shuffled labels", disable=None if progress else True):
+        dealt = _deal(labels, patients, rng)
         probe = fit_linear_probe(
-            train_features,
-            rng.permutation(train_labels),
-            val_features=val_features,
-            val_labels=rng.permutation(val_labels),
+            features["train"],
+            dealt["train"],
+            val_features=features["val"],
+            val_labels=dealt["val"],
             strengths=strengths,
         )
-        aurocs.append(auroc(test_labels, probe.scores(test_features)))
+        aurocs.append(auroc(dealt["test"], probe.scores(features["test"])))
     mean = float(np.mean(aurocs))
     half = float(stats.t.ppf(0.975, shuffles - 1) * np.std(aurocs, ddof=1) / math.sqrt(shuffles))
     return ShuffleControl(aurocs=tuple(aurocs), mean=mean, low=mean - half, high=mean + half)
+
+
+def _deal(
+    labels: Mapping[str, np.ndarray], patients: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Permutes the patients' labels (that of their first record) among them, both classes in every split."""
+    every, first, code = np.unique(np.concatenate(list(patients.values())), return_index=True, return_inverse=True)
+    of_patient = np.concatenate(list(labels.values()))[first]
+    ends = np.cumsum([len(part) for part in patients.values()])[:-1]
+    for _ in range(_MAX_DEALS):
+        dealt = np.split(rng.permutation(of_patient)[code], ends)
+        if not any(undefined_reason(part) for part in dealt):
+            return dict(zip(patients, dealt, strict=True))
+    raise DataError(
+        f"labels of {len(every)} patients, {int(of_patient.sum())} of them positive, were shuffled {_MAX_DEALS} times "
+        "without both classes in every split: there are too few patients of one class for the control"
+    )

@@ -210,7 +210,8 @@ def _markdown(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
         f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
         f"95 % percentile intervals over {comparison.bootstrap:,} resamples of the test patients; differences are "
         "paired (same resamples). They hold for this training run: they do not contain the scatter between training "
-        "seeds or draws of labels. The control's interval is that of the mean over shuffles.",
+        "seeds or draws of labels. In the control, labels are dealt out anew among the "
+        "patients of all splits; its interval is that of the mean over shuffles.",
         "",
         "## Records",
         "",
