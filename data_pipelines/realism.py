@@ -1,0 +1,341 @@
+"""How close simulated ECGs come to real ones: a report of both side by side.
+
+  python -m data_pipelines.realism --real=PTBXL_DATASET_DIR --out=DIR [--seed=0] [--num_workers=2]
+
+--real is a prepared data set (`python -m data_pipelines.build`). As many simulated records as it holds are made at its
+rate and length. Where it has PTB-XL's diagnostic classes, normal records are also compared by themselves: the simulated
+cohort has other shares of disease than a hospital's archive. Writes report.md, realism.json and strips.png.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.index import NOT_A_DUPLICATE
+from data_pipelines.physiology import Measurements, measure
+from data_pipelines.realism_figure import Condition, draw_strips
+from data_pipelines.records import STORED_LEADS
+from data_pipelines.simulator import SIMULATED_NOTICE, Cohort, CohortConfig, SimulatedRecords
+from data_pipelines.store import open_store
+
+_REAL = flags.DEFINE_string("real", None, "Directory of a prepared data set of real recordings.")
+_OUT = flags.DEFINE_string("out", None, "Directory to write the report to.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the simulated cohort.", lower_bound=0)
+_MAX_RECORDS = flags.DEFINE_integer("max_records", 2000, "Most real records to compare with.", lower_bound=50)
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)
+
+INTERVALS = ("pr", "qrs", "qt", "rr")
+_NORMAL_LABEL = "superdiagnostic:NORM"
+_DISEASES = ("lvh", "lbbb", "rbbb", "af", "pvc", "pac", "ischaemia")
+_SPECTRUM_EDGES_HZ = (0.3, 0.6, 1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 40, 49, 60, 80, 110)
+_FOLDS = 5
+_FEWEST_RECORDS = 50
+
+#: Conditions shown side by side, and PTB-XL's statement of each where it has one.
+_SHOWN = (
+    ("no finding", "NORM"),
+    ("atrial fibrillation", "AFIB"),
+    ("left bundle branch block", "CLBBB"),
+    ("right bundle branch block", "CRBBB"),
+    ("premature ventricular beat", "PVC"),
+    ("left ventricular hypertrophy", "LVH"),
+    ("ischaemic ST/T", "ISC_"),
+    ("potassium above 6.5 mmol/L", None),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recordings:
+    """Records of one origin, with what was measured on them.
+
+    Attributes:
+        signal: `int16[n, time, lead]`, µV.
+        patient: `int64[n]`.
+        measurements: intervals and amplitudes.
+    """
+
+    signal: np.ndarray
+    patient: np.ndarray
+    measurements: Measurements
+
+    def subset(self, chosen: np.ndarray) -> Recordings:
+        """Returns the records where `bool[n]` is true."""
+        measurements = dataclasses.replace(self.measurements, values=self.measurements.values[chosen])
+        return Recordings(signal=self.signal[chosen], patient=self.patient[chosen], measurements=measurements)
+
+
+def describe(recordings: Recordings) -> dict[str, Any]:
+    """Returns quartiles of intervals, lead SD and the share of energy in three principal components.
+
+    The share is each record's own: the three largest eigenvalues of its leads' covariance over all eight.
+    """
+    names = recordings.measurements.names
+    columns = {name: recordings.measurements.values[:, names.index(name)] for name in INTERVALS}
+    centred = recordings.signal - recordings.signal.mean(axis=1, keepdims=True, dtype=np.float64)
+    covariance = np.einsum("nti,ntj->nij", centred, centred) / centred.shape[1]
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    share = eigenvalues[:, -3:].sum(axis=1) / eigenvalues.sum(axis=1)
+    deviations = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    return {
+        "records": len(recordings.signal),
+        "patients": len(np.unique(recordings.patient)),
+        "intervals_ms": {name: _quartiles(values) for name, values in columns.items()},
+        "lead_sd_uv": {lead: _quartiles(deviations[:, column]) for column, lead in enumerate(STORED_LEADS)},
+        "share_of_three_components": _quartiles(share),
+    }
+
+
+def _quartiles(values: np.ndarray) -> dict[str, float]:
+    found = values[np.isfinite(values)]
+    lower, median, upper = np.percentile(found, [25, 50, 75])
+    return {
+        "median": float(median),
+        "lower_quartile": float(lower),
+        "upper_quartile": float(upper),
+        "not_found": float(1 - len(found) / len(values)),
+    }
+
+
+def telling_apart(
+    real: Recordings, simulated: Recordings, *, sampling_rate_hz: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Returns the AUROC of classifiers told to tell simulated from real; 0.5 is indistinguishable.
+
+    Cross-validated in five folds, patients never split. Intervals and amplitudes go to gradient-boosted trees, the
+    spectrum (log power in bands of each lead) to logistic regression, both together to trees.
+
+    Args:
+        real: recordings.
+        simulated: recordings.
+        sampling_rate_hz: of both.
+        seed: of folds and trees.
+
+    Returns:
+        By features: mean AUROC over folds, and its standard deviation.
+    """
+    measured = np.concatenate([real.measurements.values, simulated.measurements.values]).astype(np.float64)
+    spectrum = np.concatenate([log_spectrum(side.signal, sampling_rate_hz) for side in (real, simulated)])
+    label = np.repeat([0, 1], [len(real.signal), len(simulated.signal)])
+    patient = np.concatenate([real.patient, simulated.patient + real.patient.max() + 1])
+    trees = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.08, max_depth=4, random_state=seed)
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    found = {}
+    for name, features, model in (
+        ("intervals and amplitudes", measured, trees),
+        ("spectrum", spectrum, linear),
+        ("both", np.concatenate([measured, spectrum], axis=1), trees),
+    ):
+        folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(features, label, patient)
+        scores = []
+        for train, test in folds:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ConvergenceWarning)
+                model.fit(features[train], label[train])
+            scores.append(roc_auc_score(label[test], model.predict_proba(features[test])[:, 1]))
+        found[name] = {"auroc": float(np.mean(scores)), "sd_over_folds": float(np.std(scores, ddof=1))}
+    return found
+
+
+def log_spectrum(signal: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
+    """Returns log power in bands of each lead: `f64[n, leads · bands]`, of bands below the Nyquist frequency."""
+    hertz = np.fft.rfftfreq(signal.shape[1], 1 / sampling_rate_hz)
+    edges = [edge for edge in _SPECTRUM_EDGES_HZ if edge < sampling_rate_hz / 2]
+    power = np.abs(np.fft.rfft(signal.astype(np.float32), axis=1)) ** 2
+    bands = [power[:, (hertz >= low) & (hertz < high)].sum(axis=1) for low, high in itertools.pairwise(edges)]
+    # A dead lead has no power at all; a thousandth of a microvolt keeps its logarithm finite.
+    return np.log(np.stack(bands, axis=2) + 1e-6).reshape(len(signal), -1)
+
+
+def delineation_error(measurements: Measurements, scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Returns quartiles of measured − true PR, QRS and QT of simulated records, whose truth is known, ms."""
+    return {
+        name: _quartiles(measurements.values[:, measurements.names.index(name)] - scalars[f"{name}_ms"])
+        for name in ("pr", "qrs", "qt")
+    }
+
+
+def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, out: Path) -> dict[str, Any]:
+    """Compares a data set of real recordings with as many simulated ones, and writes the report.
+
+    Args:
+        dataset: prepared, of real recordings.
+        seed: of the simulated cohort.
+        max_records: most records to take from `dataset`, its first ones.
+        num_workers: processes that measure.
+        out: directory to write to; created.
+
+    Returns:
+        What `realism.json` holds.
+
+    Raises:
+        DataError: the data set is simulated itself, or too small.
+    """
+    if dataset.simulated:
+        raise DataError(f"{dataset.directory}: is simulated; --real takes a data set of real recordings")
+    chosen = np.flatnonzero(np.asarray(dataset.index.duplicate_of) == NOT_A_DUPLICATE)[:max_records]
+    if len(chosen) < _FEWEST_RECORDS:
+        raise DataError(f"{dataset.directory}: {len(chosen)} distinct records, at least {_FEWEST_RECORDS} are needed")
+    rate = dataset.format.sampling_rate_hz
+    cohort = Cohort(
+        CohortConfig(
+            seed=seed,
+            num_patients=len(chosen),
+            visits_per_patient=(1, 2),
+            sampling_rate_hz=rate,
+            seconds=dataset.format.seconds,
+        )
+    )
+    made = cohort.simulate(0, len(chosen))
+    signal = open_store(dataset.directory).read(chosen)
+    real, simulated = (
+        Recordings(
+            signal=signals,
+            patient=patients.astype(np.int64),
+            measurements=measure(signals, sampling_rate_hz=rate, processes=num_workers),
+        )
+        for signals, patients in ((signal, np.asarray(dataset.index.patient)[chosen]), (made.signal, made.patient))
+    )
+    found: dict[str, Any] = {
+        "notice": SIMULATED_NOTICE,
+        "real": {"name": dataset.card["name"], "fingerprint": dataset.fingerprint},
+        "sampling_rate_hz": rate,
+        "seed": seed,
+        "groups": {},
+        "delineation_error_ms": delineation_error(simulated.measurements, made.scalars),
+    }
+    groups = {"all": (np.ones(len(chosen), bool), np.ones(len(chosen), bool))}
+    if _NORMAL_LABEL in dataset.index.labels:
+        groups["normal"] = (dataset.index.label(_NORMAL_LABEL)[chosen] == 1, without_finding(made))
+    for name, (of_real, of_simulated) in groups.items():
+        sides = real.subset(of_real), simulated.subset(of_simulated)
+        found["groups"][name] = {
+            "real": describe(sides[0]),
+            "simulated": describe(sides[1]),
+            "telling_apart": telling_apart(*sides, sampling_rate_hz=rate, seed=seed),
+        }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "realism.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (out / "report.md").write_text(markdown(found), encoding="utf-8")
+    draw_strips(_conditions(dataset, chosen, signal, made), sampling_rate_hz=rate, path=out / "strips.png")
+    return found
+
+
+def without_finding(records: SimulatedRecords) -> np.ndarray:
+    """Returns `bool[n]`: no disease label, LVEF at least 50 %, potassium 3.5 to 5 mmol/L."""
+    scalars = records.scalars
+    healthy = np.all([scalars[name] == 0 for name in _DISEASES], axis=0)
+    return healthy & (scalars["lvef"] >= 50) & (scalars["potassium"] >= 3.5) & (scalars["potassium"] <= 5)
+
+
+def _conditions(dataset: Dataset, chosen: np.ndarray, signal: np.ndarray, made: SimulatedRecords) -> list[Condition]:
+    """Pairs the first simulated and the first real example of each condition; either may be missing."""
+    scalars = made.scalars
+    in_simulated = {
+        "no finding": without_finding(made),
+        "atrial fibrillation": scalars["af"] == 1,
+        "left bundle branch block": (scalars["lbbb"] == 1) & (scalars["af"] == 0),
+        "right bundle branch block": (scalars["rbbb"] == 1) & (scalars["af"] == 0),
+        "premature ventricular beat": scalars["pvc"] == 1,
+        "left ventricular hypertrophy": scalars["lvh"] == 1,
+        "ischaemic ST/T": scalars["ischaemia"] == 1,
+        "potassium above 6.5 mmol/L": scalars["potassium"] > 6.5,
+    }
+    conditions = []
+    for name, code in _SHOWN:
+        label = f"all:{code}"
+        labelled = dataset.index.label(label)[chosen] == 1 if label in dataset.index.labels else np.zeros(0, bool)
+        conditions.append(
+            Condition(name=name, simulated=_first(made.signal, in_simulated[name]), real=_first(signal, labelled))
+        )
+    return conditions
+
+
+def _first(signal: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
+    found = np.flatnonzero(chosen)
+    return signal[found[0]] if len(found) else None
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Returns the report of what `compare` found."""
+    lines = [
+        "# Simulated beside real",
+        "",
+        f"**{found['notice']}**",
+        "",
+        f"Real: {found['real']['name']} ({found['real']['fingerprint'][:12]}), {found['sampling_rate_hz']} Hz. "
+        f"Simulated: seed {found['seed']}. Medians, quartiles in brackets; intervals are measured on both alike.",
+    ]
+    for name, group in found["groups"].items():
+        real, simulated = group["real"], group["simulated"]
+        lines += [
+            "",
+            f"## {name.capitalize()} records: {real['records']} real, {simulated['records']} simulated",
+            "",
+            "| | real | simulated |",
+            "|---|---|---|",
+        ]
+        for interval in INTERVALS:
+            sides = [side["intervals_ms"][interval] for side in (real, simulated)]
+            lines.append(f"| {interval.upper()}, ms | {_cell(sides[0], 0)} | {_cell(sides[1], 0)} |")
+        for lead in STORED_LEADS:
+            sides = [side["lead_sd_uv"][lead] for side in (real, simulated)]
+            lines.append(f"| SD of {lead}, µV | {_cell(sides[0], 0)} | {_cell(sides[1], 0)} |")
+        sides = [side["share_of_three_components"] for side in (real, simulated)]
+        lines.append(f"| Energy in three components | {_cell(sides[0], 3)} | {_cell(sides[1], 3)} |")
+        lines += ["", "| Told apart by | AUROC (0.5: not at all) |", "|---|---|"]
+        lines += [
+            f"| {features} | {score['auroc']:.3f} ± {score['sd_over_folds']:.3f} |"
+            for features, score in group["telling_apart"].items()
+        ]
+    lines += ["", "## Measured − true on simulated records", "", "| interval | ms |", "|---|---|"]
+    lines += [f"| {name.upper()} | {_cell(error, 0)} |" for name, error in found["delineation_error_ms"].items()]
+    lines += ["", "![Simulated strips beside real ones](strips.png)", ""]
+    return "\n".join(lines)
+
+
+def _cell(quartiles: Mapping[str, float], digits: int) -> str:
+    values = [f"{quartiles[name]:.{digits}f}" for name in ("median", "lower_quartile", "upper_quartile")]
+    return f"{values[0]} [{values[1]}–{values[2]}]"
+
+
+def main(argv: list[str]) -> None:
+    """Writes the report the flags ask for, and prints it."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
+    try:
+        found = compare(
+            open_dataset(_REAL.value),
+            seed=_SEED.value,
+            max_records=_MAX_RECORDS.value,
+            num_workers=_NUM_WORKERS.value,
+            out=Path(_OUT.value),
+        )
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    print(markdown(found))
+    print(f"written to {_OUT.value}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["real", "out"])
+    app.run(main)
