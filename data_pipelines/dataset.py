@@ -9,6 +9,7 @@ dataset_info.json features.json NAME-ecgs.array_record-00000-of-00001 …     a 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -145,11 +146,8 @@ def _check_shards(directory: Path, card: Mapping[str, Any], index: Index) -> Non
 def num_stored(shard: Path) -> int:
     """Returns how many records a shard holds; 0 for a file that is no whole ArrayRecord file."""
     try:
-        # Sequential options would start to read ahead; only the footer is wanted.
-        reader = ArrayRecordReader(str(shard), options="readahead_buffer_size:0")
-    except ValueError:
+        # Nothing is read ahead: only the footer is wanted.
+        with contextlib.closing(ArrayRecordReader(str(shard), options="readahead_buffer_size:0")) as reader:
+            return reader.num_records()
+    except (ValueError, RuntimeError):  # Raised on opening and on closing, both without a message.
         return 0
-    try:
-        return reader.num_records()
-    finally:
-        reader.close()

@@ -18,10 +18,24 @@ _RECORDS_PER_READ = 256
 
 
 def stored_examples(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yields every stored record in order, decoded by TFDS: `signal` is `int16[time, lead]`, texts are bytes."""
-    source = tfds.builder_from_directory(directory).as_data_source(SPLIT)
-    for start in range(0, len(source), _RECORDS_PER_READ):
-        yield from source.__getitems__(range(start, min(start + _RECORDS_PER_READ, len(source))))
+    """Yields every stored record in order, decoded by TFDS: `signal` is `int16[time, lead]`, texts are bytes.
+
+    Raises:
+        DataError: a shard is damaged.
+    """
+    builder = tfds.builder_from_directory(directory)
+    source = builder.as_data_source(SPLIT)
+    info = builder.info.splits[SPLIT]
+    start = 0
+    for shard, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        stop = start + length
+        for first in range(start, stop, _RECORDS_PER_READ):
+            try:
+                stored = source.__getitems__(range(first, min(first + _RECORDS_PER_READ, stop)))
+            except RuntimeError as error:  # ArrayRecord's own hashes; its message does not always name the file.
+                raise DataError(f"{shard}: damaged ({error}); check the disk, then build again") from error
+            yield from stored
+        start = stop
 
 
 def index_of_stored(directory: Path, *, num_records: int, schema: LabelSchema) -> Index:

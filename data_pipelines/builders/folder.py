@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,10 @@ from data_pipelines.signals import stored_signal
 
 #: Columns of the CSV with a meaning of their own; every other numeric column becomes a scalar label.
 KNOWN_COLUMNS = ("record", "patient_id", "age", "sex", "fold", "report")
+
+
+# TFDS makes file names and identifiers of it.
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class FolderSource:
         """
         if labels and patient_field:
             raise DataError("--labels and --patient_field both say who the patient is; give one of them")
+        if not _NAME.fullmatch(name):
+            raise DataError(f"--name={name}: lower case letters, digits and _ only, a letter first")
         records = find_wfdb_records(folder)
         if not records:
             raise DataError(f"{folder}: no WFDB header (.hea) in it or below; is --source right?")

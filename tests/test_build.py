@@ -1,0 +1,512 @@
+"""Data sets built for real: what is stored, what is refused, and that a killed build leaves nothing half done."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from data_pipelines import build as build_command
+from data_pipelines.builders import base
+from data_pipelines.builders.base import Quarantined, SourceCard
+from data_pipelines.builders.folder import FolderSource
+from data_pipelines.building import build_dataset
+from data_pipelines.dataset import CARD_FILE, open_dataset, staging_directory
+from data_pipelines.errors import DataError
+from data_pipelines.readback import index_of_stored, stored_examples
+from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat, content_hash
+from data_pipelines.simulator import Cohort, CohortConfig
+from data_pipelines.staging import exclusive_staging
+from tests.fixtures import make_simulated_dataset, twelve_lead_mv, write_wfdb
+
+REPOSITORY = Path(__file__).parents[1]
+FORMAT = SignalFormat(sampling_rate_hz=100, num_samples=200)
+SCHEMA = LabelSchema(scalars=("lvef",), tasks={"rhythm": ("AF", "SR", "SB")})
+
+
+class ListSource:
+    """A source of ready-made results."""
+
+    card = SourceCard(name="listed", description="Made up for a test.", simulated=True)
+    signal_format = FORMAT
+    label_schema = SCHEMA
+
+    def __init__(self, results):
+        self.results = results
+        self.num_items = len(results)
+
+    def records(self):
+        return iter(self.results)
+
+
+def made_up(number, *, patient=None, content=None, **changes):
+    generator = np.random.default_rng(number if content is None else content)
+    fields = {
+        "record_id": f"r{number}",
+        "patient_id": f"p{number if patient is None else patient}",
+        "signal": generator.integers(-900, 900, FORMAT.shape).astype(np.int16),
+        "valid_start": 3,
+        "valid_samples": 190,
+        "age_years": 40.5 + number,
+        "sex": number % 2,
+        "fold": number % 3 + 1,
+        "report": f"Sinusrhythmus, {number}. Ausschluß",
+        "scalars": {"lvef": float("nan") if number == 1 else 50.0 + number},
+        "tasks": {"rhythm": np.array([-1, -1, -1] if number == 2 else [0, 1, number % 2], np.int8)},
+    }
+    return EcgRecord(**(fields | changes))
+
+
+def bad(number):
+    return Quarantined(record_id=f"bad{number}", reason="nan", message=f"bad{number}: lead V1 has NaN, with, commas")
+
+
+def build(results, out, **kwargs):
+    return build_dataset(lambda: ListSource(results), out, request=kwargs.pop("request", {}), **kwargs)
+
+
+def test_everything_comes_back_as_it_was_given(tmp_path):
+    records = [made_up(i) for i in range(5)]
+    build([records[0], bad(0), *records[1:]], tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out")
+    index = dataset.index
+    assert dataset.format == FORMAT
+    assert index.record_id.tolist() == [r.record_id for r in records]
+    assert index.patient_id.tolist() == [r.patient_id for r in records]
+    assert index.patient.tolist() == [0, 1, 2, 3, 4]
+    assert index.fold.tolist() == [r.fold for r in records]
+    assert index.sex.tolist() == [r.sex for r in records]
+    assert index.valid_start.tolist() == [3] * 5
+    assert index.valid_samples.tolist() == [190] * 5
+    np.testing.assert_array_equal(index.age_years, np.array([r.age_years for r in records], np.float32))
+    np.testing.assert_array_equal(index.label("lvef"), np.array([50, np.nan, 52, 53, 54], np.float32))
+    np.testing.assert_array_equal(index.label("rhythm:SB"), np.array([0, 1, np.nan, 1, 0], np.float32))
+    assert [h.tobytes() for h in index.content_hash] == [content_hash(r.signal) for r in records]
+    for stored, record in zip(stored_examples(dataset.directory), records, strict=True):
+        np.testing.assert_array_equal(stored["signal"], record.signal)
+        assert stored["signal"].dtype == np.int16
+        assert stored["report"].decode() == record.report
+    with (dataset.directory / "quarantine.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["record_id", "reason", "message"],
+            ["bad0", "nan", "bad0: lead V1 has NaN, with, commas"],
+        ]
+    assert dataset.card["summary"]["quarantined"] == {"nan": 1}
+    assert dataset.card["summary"]["records_in"] == 6
+    assert dataset.card["layout_version"] == 1
+    assert dataset.simulated is True
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert not list(dataset.directory.rglob("*download*"))
+
+
+def test_equal_content_is_reported_and_marked(tmp_path):
+    card = build(
+        [made_up(0), made_up(1), made_up(2, content=0), made_up(3, patient=1), made_up(4, content=0)], tmp_path / "out"
+    )
+    assert card["summary"]["duplicates"] == [["r2", "r0"], ["r4", "r0"]]
+    index = open_dataset(tmp_path / "out").index
+    assert index.duplicate_of.tolist() == [-1, -1, 0, -1, 0]
+    assert index.group.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_many_shards_even_one_left_empty_by_the_quarantine(tmp_path, monkeypatch):
+    record_bytes = 2 * 200 * 8 + base._OTHER_BYTES_PER_RECORD
+    monkeypatch.setattr(base, "MAX_SHARD_BYTES", 3 * record_bytes)
+    results = [made_up(i) for i in range(3)] + [bad(i) for i in range(3)] + [made_up(i) for i in range(3, 8)]
+    build(results, tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.card["shard_lengths"] == [3, 0, 2, 3]
+    assert len(dataset.shards) == 4
+    assert dataset.index.record_id.tolist() == [f"r{i}" for i in range(8)]
+
+
+def test_same_source_same_data_set(tmp_path):
+    one, two = (make_simulated_dataset(tmp_path, num_patients=6, name=name) for name in ("one", "two"))
+    other = make_simulated_dataset(tmp_path, num_patients=6, seed=1, name="other")
+    assert one.fingerprint == two.fingerprint != other.fingerprint
+    np.testing.assert_array_equal(one.index.record_id, two.index.record_id)
+    np.testing.assert_array_equal(one.index.content_hash, two.index.content_hash)
+
+
+def test_simulated_data_set_is_the_cohort_and_says_so(tmp_path):
+    dataset = make_simulated_dataset(tmp_path, num_patients=12, rate=100)
+    cohort = Cohort(CohortConfig(seed=0, num_patients=12, sampling_rate_hz=100))
+    records = cohort.simulate(0, cohort.num_records)
+    signals = np.stack([stored["signal"] for stored in stored_examples(dataset.directory)])
+    np.testing.assert_array_equal(signals, records.signal)
+    for name, values in records.scalars.items():
+        np.testing.assert_array_equal(dataset.index.label(name), values)
+    np.testing.assert_array_equal(dataset.index.patient, records.patient)
+    assert dataset.simulated
+    assert dataset.card["simulated"] is True
+    assert "SIMULATED" in dataset.card["description"]
+    assert dataset.card["scalars"]["lvef"] == {"unit": "%"}
+    assert all(patient.startswith("simulated") for patient in dataset.index.patient_id)
+
+
+def test_fold_of_a_simulated_patient_does_not_depend_on_the_size_of_the_cohort(tmp_path):
+    small = make_simulated_dataset(tmp_path, num_patients=10, seconds=2.0, name="small").index
+    large = make_simulated_dataset(tmp_path, num_patients=300, seconds=2.0, name="large").index
+    np.testing.assert_array_equal(small.fold, large.fold[: small.num_records])
+    np.testing.assert_array_equal(small.content_hash, large.content_hash[: small.num_records])
+    counts = np.bincount(large.fold, minlength=11)
+    assert counts[0] == 0
+    assert counts[1:].min() > 0.4 * counts[1:].mean()
+    assert len(np.unique(np.stack([large.patient, large.fold]), axis=1).T) == large.num_patients
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_folder_with_labels(tmp_path, num_workers):
+    source = tmp_path / "in"
+    for number, place in enumerate(["a/x", "a/y", "b/z", "b/v", "b/w"]):
+        write_wfdb(source / place[0], place[2:], twelve_lead_mv(seed=number), comments=("Age: 33", "Sex: Female"))
+    (source / "b" / "v.dat").unlink()
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "record,patient_id,age,sex,fold,report,lvef,sick,site\n"
+        "a/x,p1,300,m,4,fine,55.5,True,north\n"
+        "y,p1,,,,,,False,south\n"
+        "b/v,p2,20,0,1,,40,,north\n"
+        "b/w,,20,0,1,,40,,north\n"
+        "b/gone,p3,20,0,1,,40,,north\n"
+    )
+    signal_format = SignalFormat(sampling_rate_hz=250, num_samples=2500)
+
+    def make_source():
+        return FolderSource(
+            source, labels=table, patient_field=None, name="ours", signal_format=signal_format, min_seconds=5,
+            num_workers=num_workers,
+        )  # fmt: skip
+
+    card = build_dataset(make_source, tmp_path / "out", request={}, max_quarantined=0.7)
+    index = open_dataset(tmp_path / "out").index
+    assert index.record_id.tolist() == ["a/x", "a/y"]
+    assert index.patient.tolist() == [0, 0]
+    assert index.age_years.tolist() == [90, 33]
+    assert index.sex.tolist() == [0, 1]
+    assert index.fold.tolist() == [4, -1]
+    np.testing.assert_array_equal(index.label("lvef"), np.array([55.5, np.nan], np.float32))
+    np.testing.assert_array_equal(index.label("sick"), np.array([1, 0], np.float32))
+    assert card["summary"]["quarantined"] == {"missing_file": 2, "missing_patient": 2}
+    assert card["summary"]["notes"] == ["columns that are not numeric are not stored: site"]
+
+
+def folder_source(source, **changes):
+    arguments = {"labels": None, "patient_field": None, "name": "ours", "signal_format": FORMAT, "min_seconds": 1,
+                 "num_workers": 1}  # fmt: skip
+    return FolderSource(source, **(arguments | changes))
+
+
+def test_folder_without_labels(tmp_path):
+    write_wfdb(tmp_path / "in" / "deep", "x", twelve_lead_mv(), comments=("Patient: p7", "Sex: Unknown"))
+    write_wfdb(tmp_path / "in" / "deep", "y", twelve_lead_mv(seed=1))
+    alone, named = folder_source(tmp_path / "in"), folder_source(tmp_path / "in", patient_field="patient")
+    assert [record.patient_id for record in alone.records()] == ["deep/x", "deep/y"]
+    assert "each record is taken for a patient of its own" in alone.card.notes[0]
+    first, second = named.records()
+    assert (first.patient_id, first.sex, np.isnan(first.age_years)) == ("p7", -1, True)
+    assert second.reason == "missing_patient"
+    assert "no header comment 'patient', so its patient is not known" in second.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,patient_id\nx,p\n", "column record is missing; it has name, patient_id"),
+        ("record,patient_id\nx,p\nx,q\n", "1 records have more than one row, first 'x'"),
+        ("record,patient_id\nother,p\n", "not one of its 1 records is in the folder; .* such as 'a/x'"),
+        ("record,patient_id\nx,p\n", "'x' could be any of 2 records of that name"),
+    ],
+)
+def test_label_tables_that_do_not_fit(tmp_path, text, message):
+    for place in "ab":
+        write_wfdb(tmp_path / "in" / place, "x", twelve_lead_mv(seconds=2))
+    table = tmp_path / "labels.csv"
+    table.write_text(text)
+    with pytest.raises(DataError, match=message):
+        folder_source(tmp_path / "in", labels=table)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("forty,m,1", "age is 'forty'"),
+        ("40,x,1", "sex is 'x'"),
+        ("40,m,1.5", "fold is '1.5'"),
+        ("-3,m,1", "age is '-3'"),
+    ],
+)
+def test_bad_labels_are_quarantined(tmp_path, row, message):
+    write_wfdb(tmp_path / "in", "x", twelve_lead_mv(seconds=2))
+    (tmp_path / "labels.csv").write_text(f"record,patient_id,age,sex,fold\nx,p,{row}\n")
+    (result,) = folder_source(tmp_path / "in", labels=tmp_path / "labels.csv").records()
+    assert result.reason == "bad_label"
+    assert message in result.message
+
+
+def test_folder_without_records(tmp_path):
+    with pytest.raises(DataError, match=r"no WFDB header \(.hea\) in it or below"):
+        folder_source(tmp_path)
+
+
+def test_too_much_quarantined_builds_nothing(tmp_path):
+    results = [made_up(0), bad(1), bad(2)]
+    message = r"2 of 3 recordings could not be stored \(nan 2\), more than --max_quarantined=0.5.*The first: bad1"
+    with pytest.raises(DataError, match=message):
+        build(results, tmp_path / "out")
+    with pytest.raises(DataError, match=r"out: its build is not finished .*run the same build command again"):
+        open_dataset(tmp_path / "out")
+    assert build(results, tmp_path / "out", max_quarantined=0.7)["num_records"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_nothing_stored_is_an_error_at_any_share(tmp_path):
+    with pytest.raises(DataError, match="1 of 1 recordings could not be stored"):
+        build([bad(0)], tmp_path / "out", max_quarantined=1.0)
+
+
+def test_two_records_of_one_id(tmp_path):
+    with pytest.raises(DataError, match="1 record ids come more than once, first 'r0'"):
+        build([made_up(0), made_up(1, record_id="r0")], tmp_path / "out")
+
+
+def test_a_reader_that_breaks_the_record_format_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"record 'r0': signal is float64\(200, 8\), not int16\(200, 8\)"):
+        build([made_up(0, signal=np.zeros(FORMAT.shape))], tmp_path / "out")
+    with pytest.raises(DataError, match="labels differ from the label schema"):
+        build([made_up(0, scalars={})], tmp_path / "out")
+
+
+def test_finished_data_set_is_left_unless_overwritten(tmp_path):
+    out = tmp_path / "out"
+    build([made_up(0)], out, request={"target_rate_hz": 100})
+    before = (out / CARD_FILE).stat().st_mtime_ns
+
+    def never():
+        raise AssertionError("nothing to build")
+
+    card = build_dataset(never, out, request={"target_rate_hz": 100})
+    assert card["num_records"] == 1
+    assert (out / CARD_FILE).stat().st_mtime_ns == before
+    with pytest.raises(DataError, match=r"built otherwise, with target_rate_hz=100 \(asked for: 250\)"):
+        build_dataset(never, out, request={"target_rate_hz": 250})
+    with pytest.raises(DataError, match="record 'r0'"):
+        build([made_up(0, scalars={})], out, request={}, overwrite=True)
+    assert open_dataset(out).index.num_records == 1
+    build([made_up(0), made_up(1)], out, request={}, overwrite=True)
+    assert open_dataset(out).index.num_records == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_directory_that_is_no_data_set_is_never_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="exists and is not a prepared data set"):
+        build([made_up(0)], tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").exists()
+    assert not staging_directory(tmp_path).exists()
+    (tmp_path / "empty").mkdir()
+    build([made_up(0)], tmp_path / "empty")
+    assert open_dataset(tmp_path / "empty").index.num_records == 1
+
+
+def test_two_builds_at_once(tmp_path):
+    with (
+        exclusive_staging(staging_directory(tmp_path / "out")),
+        pytest.raises(DataError, match=r"out.building: another build is writing here; wait for it to finish"),
+    ):
+        build([made_up(0)], tmp_path / "out")
+    assert build([made_up(0)], tmp_path / "out")["num_records"] == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import data_pipelines.building as building
+from tests.test_build import ListSource, made_up
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Dying(ListSource):
+    def records(self):
+        yield from self.results[:20]
+        die()
+
+point, out = sys.argv[1], Path(sys.argv[2])
+make = ListSource
+if point == "reading":
+    make = Dying
+elif point == "renamed":
+    publish = building.publish
+    building.publish = lambda *args, **kwargs: (publish(*args, **kwargs), die())
+else:
+    setattr(building, point, die)
+building.build_dataset(lambda: make([made_up(i) for i in range(40)]), out, request={})
+"""
+
+
+@pytest.mark.parametrize("point", ["reading", "index_of_stored", "save_index", "publish", "renamed"])
+def test_killed_build_is_completed_by_the_same_command(tmp_path, point):
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED, point, out], cwd=REPOSITORY, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert staging_directory(out).exists()
+    if point == "renamed":
+        assert open_dataset(out).index.num_records == 40
+    else:
+        assert not out.exists()
+        with pytest.raises(DataError, match=r"build is not finished \(there is out.building beside it\)"):
+            open_dataset(out)
+    results = [made_up(i) for i in range(40)]
+    card = build(results, out)
+    assert card["fingerprint"] == build(results, tmp_path / "undisturbed")["fingerprint"]
+    assert open_dataset(out).index.num_records == 40
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "undisturbed"]
+
+
+def test_workers_of_a_killed_process_leave_too(tmp_path):
+    code = textwrap.dedent("""
+        import multiprocessing, os, signal, sys, time
+        from data_pipelines.workers import map_ordered
+
+        if __name__ == "__main__":
+            results = map_ordered(abs, range(1000), num_workers=2, chunk_size=1)
+            next(results)
+            print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    script = tmp_path / "killed.py"
+    script.write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in killed.stdout.split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlived their parent"
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return make_simulated_dataset(tmp_path_factory.mktemp("whole"), num_patients=8, seconds=2.0).directory
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def change_card(directory, **changes):
+    path = directory / CARD_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_opening_what_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"nothing: no such directory; build it with python -m data_pipelines.build"):
+        open_dataset(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"not a prepared data set, it has no ecgjax_dataset.json"):
+        open_dataset(tmp_path)
+
+
+def test_opening_another_layout_version(copy):
+    change_card(copy, layout_version=99)
+    with pytest.raises(DataError, match="has layout version 99, this ecgjax reads version 1; build it again"):
+        open_dataset(copy)
+
+
+def test_opening_a_damaged_card(copy):
+    (copy / CARD_FILE).write_text('{"layout_version": 1')
+    with pytest.raises(DataError, match=r"ecgjax_dataset.json: damaged .*build it again"):
+        open_dataset(copy)
+
+
+def test_opening_a_missing_or_truncated_or_strange_shard(copy):
+    (shard,) = open_dataset(copy).shards
+    whole = shard.read_bytes()
+    stranger = shard.with_name(shard.name.replace("00001", "00002"))
+    stranger.write_bytes(whole)
+    with pytest.raises(DataError, match="of-00002: not a shard of this data set; remove it"):
+        open_dataset(copy)
+    stranger.unlink()
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: this shard has 0 records where \d+ were written"):
+        open_dataset(copy)
+    shard.write_bytes(b"")
+    with pytest.raises(DataError, match="this shard has 0 records"):
+        open_dataset(copy)
+    shard.unlink()
+    with pytest.raises(DataError, match=f"{re.escape(shard.name)}: this shard is missing; restore it"):
+        open_dataset(copy)
+
+
+def test_opening_a_shard_of_another_data_set(copy, tmp_path):
+    other = make_simulated_dataset(tmp_path, num_patients=3, seconds=2.0, name="other")
+    (shard,) = open_dataset(copy).shards
+    shutil.copy(other.shards[0], shard)
+    with pytest.raises(DataError, match=rf"this shard has {other.index.num_records} records where \d+ were written"):
+        open_dataset(copy)
+
+
+def test_reading_back_a_corrupted_shard(copy):
+    dataset = open_dataset(copy)
+    shard = dataset.shards[0]
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 0x10
+    shard.write_bytes(damaged)
+    with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: damaged .*check the disk"):
+        index_of_stored(copy, num_records=dataset.index.num_records, schema=LabelSchema())
+
+
+def test_command_line(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=5", "--seconds=2"]
+    command += ["--target_rate_hz=100", "--num_workers=1", f"--out={out}"]
+    built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert built.stderr == ""
+    assert "simulated (SIMULATED), 200 samples at 100 Hz" in built.stdout
+    count = open_dataset(out).index.num_records
+    counts = rf"recordings in +{count}\n +stored +{count} of 5 patients in 1 shards\n +quarantined +0\n"
+    assert re.search(counts, built.stdout)
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert again.stdout.startswith("finished already, nothing to do")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--builder=ptbxl", "--source=nowhere"], "error: --source=nowhere: no such directory"),
+        (["--builder=ptbxl", "--source=."], r"ptbxl_database.csv: no such file|scp_statements.csv: no such file"),
+        (["--builder=ptbxl"], "error: --builder=ptbxl needs --source=DIR"),
+        (["--builder=simulated", "--labels=a.csv"], "error: --labels means nothing to --builder=simulated"),
+        (["--builder=folder", "--source=.", "--name=Our Data"], "--name=Our Data: lower case letters, digits and _"),
+        (["--builder=simulated", "--seconds=1.001"], "is 250.25 samples, a whole number above zero is needed"),
+    ],
+)
+def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["build", *arguments, "--out=x"])
+        with pytest.raises(SystemExit, match=message) as caught:
+            build_command.main(["build"])
+    assert "\n" not in str(caught.value)
