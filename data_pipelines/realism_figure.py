@@ -14,7 +14,7 @@ from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
 _LEADS = ("II", "V1", "V5")
 _SECONDS = 5.0
-_LEAD_STEP_MV = 2.0
+_LEAD_STEP_MV = 2.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Condition:
 
 def draw_strips(conditions: Sequence[Condition], *, sampling_rate_hz: int, path: Path) -> None:
     """Draws leads II, V1 and V5 of every condition, simulated on the left and real on the right, to a PNG."""
-    figure = Figure(figsize=(15, 2.3 * len(conditions)), layout="constrained")
+    figure = Figure(figsize=(15, 2.6 * len(conditions)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle("Left: SIMULATED (no patient). Right: real. Leads II, V1, V5; a box is 0.2 s by 0.5 mV")
     axes = figure.subplots(len(conditions), 2, sharex=True, sharey=True, squeeze=False)

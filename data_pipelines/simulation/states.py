@@ -18,7 +18,7 @@ from data_pipelines.simulation.draws import Draws
 # day: drawn once a patient, positives of the same patient would look far better at potassium than they are.
 _LVEF_CORRELATION = 0.92
 _POTASSIUM_CORRELATION = 0.33
-_WEDGE_CORRELATION = 0.52
+_WEDGE_CORRELATION = 0.56
 _RATE_CORRELATION = 0.6
 
 _PREVALENCE = {"lvh": 0.12, "rbbb": 0.035, "ischaemia": 0.10, "pac_carrier": 0.05}
