@@ -118,7 +118,8 @@ class Checkpoints:
             raise self._save_error(step, "it already exists")
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, ascending."""
+        """Steps of the finished checkpoints, ascending; waits for the save under way, which Orbax already lists."""
+        self.wait()
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
     def latest_step(self) -> int | None:

@@ -81,11 +81,7 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     path = Path(workdir) / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{workdir} is not the folder of a pretraining run: {path} does not exist")
-    config = ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    for name, value in _leaves(config.to_dict()).items():
-        if isinstance(value, list):  # JSON has no tuples, the config files have no lists
-            config.update_from_flattened_dict({name: tuple(value)})
-    return config
+    return ml_collections.ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -97,11 +93,11 @@ def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None
     if not (Path(workdir) / CONFIG_FILE).is_file():
         return
     before = _leaves(load_resolved(workdir).to_dict())
-    now = _leaves(json.loads(json.dumps(config.to_dict())))
+    now = _leaves(_tuples(json.loads(json.dumps(config.to_dict()))))
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
-        if _plain(before.get(name)) != _plain(now.get(name)) and not name.startswith(MAY_CHANGE)
+        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
     ]
     if differing:
         raise ConfigError(
@@ -135,8 +131,11 @@ def num_steps(duration: ml_collections.ConfigDict, *, batch_size: int, examples_
     return steps
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _tuples(tree: Any) -> Any:
+    # JSON has no tuples and the config files have no lists; a ConfigDict keeps the type that a leaf starts with.
+    if isinstance(tree, Mapping):
+        return {name: _tuples(value) for name, value in tree.items()}
+    return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

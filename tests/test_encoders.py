@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgjax import encoders
+from ecgjax.encoders.layers import row_dropout
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def run(encoder, ecg, *, train=False, keys=None, features=False):
+    return jax.jit(
+        lambda params, stats, ecg, keys: encoders.apply(
+            encoders.Split(encoder.graph, params, stats), ecg, train=train, keys=keys, features=features
+        )
+    )(encoder.params, encoder.stats, ecg, keys)
+
+
+def test_published_parameter_count():
+    # Jeong et al. 2023: about 8.74 M parameters before the last layer. By hand: four convolutions of kernel 7 a stage,
+    # the first from the width before; a 1×1 skip with its normalisation where widths differ; two numbers a channel
+    # for each normalisation; and the stem.
+    def stage(a, b):
+        return 7 * a * b + 3 * 7 * b * b + (a * b + 2 * b if a != b else 0) + 8 * b
+
+    expected = 15 * 12 * 64 + 2 * 64 + stage(64, 64) + stage(64, 128) + stage(128, 256) + stage(256, 512)
+    params = encoders.create("resnet18", seed=0).params
+    assert count(params) - count(params["head"]) == expected == 8_737_408
+    assert count(params["head"]) == 512 * 128 + 128
+
+
+def test_no_bias_before_a_normalisation():
+    params = encoders.create("resnet18:small", seed=0).params
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    assert not [name for name in names if "conv" in name and "bias" in name]
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("num_leads", [8, 12])
+@pytest.mark.parametrize("precision", encoders.PRECISIONS)
+def test_forward_shapes_and_types(batch, num_leads, precision):
+    encoder = encoders.create("resnet18:small", seed=0, num_leads=num_leads, embedding_dim=32, precision=precision)
+    ecg = jax.random.normal(jax.random.key(0), (batch, 500, num_leads), jnp.float32)
+    embedding, stats = run(encoder, ecg)
+    assert embedding.shape == (batch, 32)
+    assert run(encoder, ecg, features=True)[0].shape == (batch, 128)
+    assert embedding.dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves((encoder.params, encoder.stats, stats))} == {jnp.dtype("float32")}
+    assert jax.tree.structure(stats) == jax.tree.structure(encoder.stats)
+
+
+def test_bf16_is_near_float32_even_at_a_large_offset():
+    ecg = jax.random.normal(jax.random.key(0), (8, 500, 12), jnp.float32)
+    make = {name: encoders.create("resnet18:small", seed=0, precision=name) for name in encoders.PRECISIONS}
+    for offset in (0.0, 16.0):
+        # Flax's batch norm promotes bf16 to float32 implicitly when it takes statistics, which strict mode forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            half, _ = run(make["bfloat16"], ecg + offset, train=True)
+        # Float32 gets the offset taken off the same way: zero padding would otherwise see it at the edges.
+        centred = ecg - jnp.median(ecg, axis=1, keepdims=True)
+        full, _ = run(make["float32"], centred, train=True)
+        error = jnp.linalg.norm(half - full) / jnp.linalg.norm(full)
+        assert error < 0.05, f"offset {offset} mV: relative error {error}"
+
+
+def test_every_parameter_gets_a_gradient():
+    encoder = encoders.create("resnet18:small", seed=0)
+    ecg = jax.random.normal(jax.random.key(0), (4, 400, 12), jnp.float32)
+    target = jax.random.normal(jax.random.key(1), (4, 128), jnp.float32)
+
+    def loss(params):
+        out, _ = encoders.apply(encoders.Split(encoder.graph, params, encoder.stats), ecg, train=True)
+        return jnp.sum(out * target)
+
+    for path, gradient in jax.tree_util.tree_flatten_with_path(jax.jit(jax.grad(loss))(encoder.params))[0]:
+        assert float(jnp.abs(gradient).max()) > 0, jax.tree_util.keystr(path)
+
+
+def test_train_moves_running_statistics_and_inference_does_not():
+    encoder = encoders.create("resnet18:small", seed=0)
+    ecg = jax.random.normal(jax.random.key(0), (4, 400, 12), jnp.float32)
+    _, after = run(encoder, ecg, train=True)
+    assert all((a != b).any() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(encoder.stats), strict=True))
+    _, same = run(encoder, ecg)
+    for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(encoder.stats), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_dropout_mask_of_a_row_depends_on_its_key_alone():
+    keys = jax.random.split(jax.random.key(0), 6)
+    x = jnp.ones((6, 300, 8), jnp.float32)
+    whole = row_dropout(x, keys, 0.2)
+    np.testing.assert_array_equal(whole[4:5], row_dropout(x[4:5], keys[4:5], 0.2))
+    share = float((whole == 0).mean())
+    assert abs(share - 0.2) < 4 * np.sqrt(0.2 * 0.8 / x.size)
+    assert float(whole.max()) == pytest.approx(1 / 0.8, rel=1e-4)
+    assert not np.array_equal(whole[0], whole[1])
+    np.testing.assert_array_equal(row_dropout(x, None, 0.2), x)
+
+
+def test_unknown_names_say_what_exists():
+    with pytest.raises(
+        ValueError, match=r"config.encoder.name='resnet19' is unknown; there are: resnet18, resnet18:small"
+    ):
+        encoders.create("resnet19", seed=0)
+    with pytest.raises(ValueError, match=r"unknown settings \['width'\]; resnet18 takes: .*widths"):
+        encoders.create("resnet18", seed=0, width=3)
+    with pytest.raises(ValueError, match="precision='float16' is unknown"):
+        encoders.create("resnet18", seed=0, precision="float16")
