@@ -68,6 +68,7 @@ def build_dataset(
         _write_quarantine(quarantined, staging / QUARANTINE_FILE)
         _check_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
         info = tfds.builder_from_directory(finished).info.splits[SPLIT]
+        _check_count(source, num_stored=info.num_examples, num_quarantined=len(quarantined))
         index = index_of_stored(finished, num_records=info.num_examples, schema=source.label_schema)
         save_index(index, finished / INDEX_DIR)
         card = _card(source, index, quarantined, request) | {
@@ -115,12 +116,20 @@ def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
 
 def _check_yield(source: Source, quarantined: list[Quarantined], max_quarantined: float, listed: Path) -> None:
     num_items, num_bad = source.num_items, len(quarantined)
-    if num_items - num_bad == 0 or num_bad > max_quarantined * num_items:
+    if num_items == num_bad or num_bad > max_quarantined * num_items:
         reasons = ", ".join(f"{reason} {count}" for reason, count in _by_reason(quarantined).items())
         raise DataError(
             f"{num_bad} of {num_items} recordings could not be stored ({reasons}), more than "
             f"--max_quarantined={max_quarantined:g} allows; nothing was built. The first: {quarantined[0].message}. "
             f"All are listed in {listed}"
+        )
+
+
+def _check_count(source: Source, *, num_stored: int, num_quarantined: int) -> None:
+    if num_stored + num_quarantined != source.num_items:
+        raise DataError(
+            f"the source '{source.card.name}' announced {source.num_items} recordings, of which {num_stored} were "
+            f"stored and {num_quarantined} quarantined (a fault of its reader); nothing was built"
         )
 
 

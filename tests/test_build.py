@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from tqdm import tqdm
 
 from data_pipelines import build as build_command
 from data_pipelines.builders import base
@@ -124,11 +125,22 @@ def test_many_shards_even_one_left_empty_by_the_quarantine(tmp_path, monkeypatch
     record_bytes = 2 * 200 * 8 + base._OTHER_BYTES_PER_RECORD
     monkeypatch.setattr(base, "MAX_SHARD_BYTES", 3 * record_bytes)
     results = [made_up(i) for i in range(3)] + [bad(i) for i in range(3)] + [made_up(i) for i in range(3, 8)]
-    build(results, tmp_path / "out")
+    build(results, tmp_path / "out", progress=lambda records, total: tqdm(records, total=total, disable=True))
     dataset = open_dataset(tmp_path / "out")
     assert dataset.card["shard_lengths"] == [3, 0, 2, 3]
     assert len(dataset.shards) == 4
     assert dataset.index.record_id.tolist() == [f"r{i}" for i in range(8)]
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_a_source_that_miscounts_builds_nothing(tmp_path, monkeypatch, difference):
+    monkeypatch.setattr(base, "MAX_SHARD_BYTES", 10_000)
+    source = ListSource([made_up(i) for i in range(6)])
+    source.num_items += difference
+    message = rf"announced {6 + difference} recordings, of which 6 were stored and 0 quarantined"
+    with pytest.raises(DataError, match=message):
+        build_dataset(lambda: source, tmp_path / "out", request={})
+    assert not (tmp_path / "out").exists()
 
 
 def test_same_source_same_data_set(tmp_path):

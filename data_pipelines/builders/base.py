@@ -211,17 +211,15 @@ class EcgBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         num_items = self._source.num_items
         record_bytes = math.prod(self._source.signal_format.shape) * 2 + _OTHER_BYTES_PER_RECORD
         num_shards = max(1, math.ceil(num_items * record_bytes / MAX_SHARD_BYTES))
-        results = self._progress(self._source.records())
+        # One iterator for all shards: taking slices of an iterable (tqdm is one) would start or end it each time.
+        results = iter(self._progress(self._source.records()))
         bounds = [round(num_items * shard / num_shards) for shard in range(num_shards + 1)]
-        return {
-            SPLIT: [
-                functools.partial(self._shard_examples, results, stop - start)
-                for start, stop in itertools.pairwise(bounds)
-            ]
-        }
+        lengths: list[int | None] = [stop - start for start, stop in itertools.pairwise(bounds)]
+        lengths[-1] = None  # The last takes all that is left, so that a source with too many results is noticed.
+        return {SPLIT: [functools.partial(self._shard_examples, results, length) for length in lengths]}
 
     def _shard_examples(
-        self, results: Iterator[EcgRecord | Quarantined], num_results: int
+        self, results: Iterator[EcgRecord | Quarantined], num_results: int | None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for result in itertools.islice(results, num_results):
             if isinstance(result, Quarantined):
