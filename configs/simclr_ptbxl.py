@@ -29,11 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.sampling.name = "records"  # or "patients": records_per_patient of each
     config.sampling.records_per_patient = 2
     config.batch_size = 64  # recordings of the global batch; each gives two views
-    config.duration = ConfigDict()  # exactly one of the three
-    config.duration.steps = config_dict.placeholder(int)
-    config.duration.epochs = config_dict.placeholder(float)
-    config.duration.examples = config_dict.placeholder(int)
-    config.duration.epochs = 100.0
+    config.duration = ConfigDict({"value": 100.0, "unit": "epochs"})  # or steps, or examples
 
     config.encoder = ConfigDict()
     config.encoder.name = "resnet18:small" if arg == "small" else "resnet18"
@@ -43,9 +39,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.encoder.dropout = config_dict.placeholder(float)  # None: the encoder's own
 
     config.augment = ConfigDict()
-    config.augment.vcg = ConfigDict({"max_angle_deg": 45.0, "max_scale": 1.5, "invert": True})
-    config.augment.gaussian_noise = config_dict.placeholder(dict)
-    config.augment.time_mask = ConfigDict({"ratio": 0.5})
+    config.augment.vcg = ConfigDict({"enabled": True, "max_angle_deg": 45.0, "max_scale": 1.5, "invert": True})
+    config.augment.gaussian_noise = ConfigDict({"enabled": False, "max_sigma_mv": 0.05})
+    config.augment.time_mask = ConfigDict({"enabled": True, "ratio": 0.5})
 
     config.objective = ConfigDict()
     config.objective.name = "nt_xent"

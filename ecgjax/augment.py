@@ -129,20 +129,24 @@ class Views:
     """Augmented views of stored recordings, as configured.
 
     Args:
-        augment: name → settings, the names being those of `ON_STORED_LEADS` and `ON_ALL_LEADS`; an empty mapping gives
-            identical views. The order is fixed by this module, not by the mapping. Settings of `None` switch one off.
-        num_views: views of each recording.
+        augment: name → settings, the names being those of `ON_STORED_LEADS` and `ON_ALL_LEADS` and the settings their
+            arguments; `enabled: False` among them switches one off. The order is this module's, not the mapping's.
+        num_views: views of each recording; without any augmentation they are identical.
         num_leads: 12 or 8.
 
     Raises:
         ValueError: an unknown augmentation.
     """
 
-    def __init__(self, augment: Mapping[str, Mapping[str, Any] | None], *, num_views: int = 2, num_leads: int = 12):
+    def __init__(self, augment: Mapping[str, Mapping[str, Any]], *, num_views: int = 2, num_leads: int = 12):
         known = [*ON_STORED_LEADS, *ON_ALL_LEADS]
         if unknown := set(augment) - set(known):
             raise ValueError(f"config.augment has unknown entries {sorted(unknown)}; there are: {known}")
-        self.settings = {name: dict(augment[name]) for name in known if augment.get(name) is not None}
+        self.settings = {
+            name: {key: value for key, value in augment[name].items() if key != "enabled"}
+            for name in known
+            if name in augment and augment[name].get("enabled", True)
+        }
         self.num_views, self.num_leads = num_views, num_leads
 
     def __call__(self, keys: Array, signal: Array) -> Array:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
 from data_pipelines.errors import DataError
@@ -49,6 +49,8 @@ def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
         if len(argv) > 1:
             print(f"error: unexpected argument {argv[1]!r}; every option starts with --", file=sys.stderr)
             return EXIT_USER_ERROR
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
         try:
             return main(argv)
         except (ConfigError, DataError, CheckpointError) as error:
@@ -107,27 +109,22 @@ def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None
 
 
 def num_steps(duration: ml_collections.ConfigDict, *, batch_size: int, examples_per_epoch: int) -> int:
-    """Steps of a run whose length is given as steps, epochs or examples.
+    """Steps of a run whose length is given in steps, epochs or examples.
 
     Args:
-        duration: `config.duration`, of which exactly one of `steps`, `epochs`, `examples` is set.
+        duration: `config.duration` with `value` and `unit`.
         batch_size: examples a step.
         examples_per_epoch: of the sampler.
 
     Raises:
-        ConfigError: none or several are set, or the run would have no step.
+        ConfigError: unknown unit, or not a single step.
     """
-    given = {name: duration[name] for name in ("steps", "epochs", "examples") if duration[name] is not None}
-    if len(given) != 1:
-        raise ConfigError(
-            f"config.duration sets {given or 'nothing'}; set exactly one of steps, epochs, examples "
-            "(--config.duration.epochs=None --config.duration.steps=1000)"
-        )
-    ((unit, value),) = given.items()
-    examples = {"steps": value * batch_size, "epochs": value * examples_per_epoch, "examples": value}[unit]
-    steps = math.ceil(examples / batch_size)
+    steps_per_unit = {"steps": 1.0, "epochs": examples_per_epoch / batch_size, "examples": 1.0 / batch_size}
+    if duration.unit not in steps_per_unit:
+        raise ConfigError(f"config.duration.unit={duration.unit!r} is unknown; there are: {', '.join(steps_per_unit)}")
+    steps = math.ceil(duration.value * steps_per_unit[duration.unit])
     if steps < 1:
-        raise ConfigError(f"config.duration.{unit}={value} is no step at all")
+        raise ConfigError(f"config.duration of {duration.value} {duration.unit} is not a single step")
     return steps
 
 

@@ -141,7 +141,7 @@ def test_views_are_the_same_on_one_and_on_eight_devices(permuted):
 
 def test_switching_one_off_leaves_the_others_draws():
     signal = jnp.maximum(jnp.abs(SIGNAL[:1]), 1)  # no sample is 0 but a masked one
-    mask = augment.Views({"vcg": None, "time_mask": {}}, num_views=1, num_leads=8)(keys_of([0]), signal)
+    mask = augment.Views({"vcg": {"enabled": False}, "time_mask": {}}, num_views=1, num_leads=8)(keys_of([0]), signal)
     both = augment.Views({"gaussian_noise": {}, "time_mask": {}}, num_views=1, num_leads=8)(keys_of([0]), signal)
     np.testing.assert_array_equal(np.asarray(mask) == 0, np.asarray(both) == 0)
     assert not np.array_equal(mask, both)

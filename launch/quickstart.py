@@ -1,0 +1,66 @@
+"""From nothing to a probed encoder: simulated cohort, pretraining, probe, report.
+
+  python -m launch.quickstart --out=runs/quickstart [--seed=0]
+
+Three commands in one process, which can as well be given one by one:
+
+  python -m data_pipelines.build --builder=simulated --num_patients=5600 --target_rate_hz=100 --out=OUT/data
+  python -m ecgjax.pretrain --config=configs/quickstart.py --config.data.dir=OUT/data --workdir=OUT/seed0
+  python -m ecgjax.evaluate --workdir=OUT/seed0
+
+An interrupted quickstart goes on where it was.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+#: Two folds of ten are test folds: at least 1,000 patients.
+NUM_PATIENTS = 5600
+
+_OUT = flags.DEFINE_string("out", "runs/quickstart", "Folder for the cohort and the run.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of initialisation, sampling, views and which labels are drawn.")
+
+
+def commands(out: Path, seed: int) -> list[list[str]]:
+    """The commands of the quickstart, as argument lists of `python -m`."""
+    data, workdir = out / "data", out / f"seed{seed}"
+    return [
+        [
+            "data_pipelines.build",
+            "--builder=simulated",
+            f"--num_patients={NUM_PATIENTS}",
+            "--target_rate_hz=100",
+            f"--out={data}",
+        ],
+        [
+            "ecgjax.pretrain",
+            "--config=configs/quickstart.py",
+            f"--config.data.dir={data}",
+            f"--config.seed={seed}",
+            f"--config.probe.seed={seed}",
+            f"--workdir={workdir}",
+        ],
+        ["ecgjax.evaluate", f"--workdir={workdir}"],
+    ]
+
+
+def main(_: list[str]) -> int:
+    """Runs the commands one after another, and stops at the first that fails."""
+    start = time.monotonic()
+    for command in commands(Path(_OUT.value), _SEED.value):
+        print("$ python -m " + " ".join(command), flush=True)
+        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+        if status:
+            return status
+    print(f"quickstart finished in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
