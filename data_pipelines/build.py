@@ -26,6 +26,7 @@ from data_pipelines.builders.folder import FolderSource
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
+from data_pipelines.dataset import CARD_FILE
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
 
@@ -153,7 +154,7 @@ def main(argv: list[str]) -> None:
     try:
         out = Path(_OUT.value)
         make_source: Callable[[], Source] = functools.partial(_make_source, _BUILDER.value, _signal_format())
-        existed = (out / "ecgjax_dataset.json").exists() and not _OVERWRITE.value
+        existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
         card = build_dataset(
             make_source,
             out,

@@ -56,7 +56,7 @@ def build_dataset(
         DataError: nothing could be stored, too much was quarantined, `out` is something else, or another build is
             writing it.
     """
-    out = Path(out)
+    out = Path(out).resolve()
     staging = staging_directory(out)
     if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")

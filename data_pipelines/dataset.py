@@ -59,6 +59,7 @@ class Dataset:
 
 def staging_directory(out: Path) -> Path:
     """Returns where a build of `out` works until it is whole: beside it, so that one rename finishes it."""
+    out = out.resolve()  # '.' has no name to add to.
     return out.with_name(out.name + ".building")
 
 
