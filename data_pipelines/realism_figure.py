@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -50,7 +51,7 @@ def draw_strips(conditions: Sequence[Condition], *, sampling_rate_hz: int, path:
     figure.savefig(path, dpi=80)
 
 
-def _draw_paper(axis) -> None:
+def _draw_paper(axis: Axes) -> None:
     axis.set_xlim(0, _SECONDS)
     axis.set_ylim(-(len(_LEADS) - 0.25) * _LEAD_STEP_MV, 0.85 * _LEAD_STEP_MV)
     axis.set_xticks(np.arange(0, _SECONDS + 0.01, 0.2), labels=[])
@@ -59,7 +60,7 @@ def _draw_paper(axis) -> None:
     axis.grid(color="mistyrose")
 
 
-def _draw_leads(axis, signal: np.ndarray, sampling_rate_hz: int, colour: str) -> None:
+def _draw_leads(axis: Axes, signal: np.ndarray, sampling_rate_hz: int, colour: str) -> None:
     time = np.arange(len(signal)) / sampling_rate_hz
     for position, lead in enumerate(_LEADS):
         millivolts = signal[:, STORED_LEADS.index(lead)] / MICROVOLTS_PER_MILLIVOLT

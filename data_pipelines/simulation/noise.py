@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -80,7 +81,7 @@ def _spectra(num_samples: int, sampling_rate_hz: int) -> tuple[int, np.ndarray, 
     hertz = hertz[hertz < min(_HIGHEST_HZ, sampling_rate_hz / 2)]
     grid = np.arange(1, round(_HIGHEST_HZ * length / sampling_rate_hz)) * sampling_rate_hz / length
 
-    def amplitudes(power) -> np.ndarray:
+    def amplitudes(power: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         # Scaled over all bins, not those of this rate: a lower rate must not raise the spectrum.
         return np.sqrt(power(hertz) / power(grid).sum() / 2)[:, None]
 

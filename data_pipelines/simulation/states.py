@@ -6,6 +6,7 @@ Distributions are literature-like judgement, not clinical truth.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import gammaincinv, ndtr
@@ -24,7 +25,9 @@ _RATE_CORRELATION = 0.6
 _PREVALENCE = {"lvh": 0.12, "rbbb": 0.035, "ischaemia": 0.10, "pac_carrier": 0.05}
 
 
-def _mixture_quantiles(lowest: float, highest: float, cdf) -> tuple[np.ndarray, np.ndarray]:
+def _mixture_quantiles(
+    lowest: float, highest: float, cdf: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """Tabulates (probability, value) of a distribution cut at physiological bounds."""
     value = np.linspace(lowest, highest, 4096)
     probability = cdf(value)
