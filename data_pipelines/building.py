@@ -60,6 +60,8 @@ def build_dataset(
     staging = staging_directory(out)
     if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
+    if out == Path.cwd():
+        raise DataError(f"{out}: is the current directory, which a build would replace; name a new one with --out")
     with exclusive_staging(staging):
         if (out / CARD_FILE).is_file() and not overwrite:
             return _finished_card(out, request)

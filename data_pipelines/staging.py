@@ -18,8 +18,8 @@ _LOCK_FILE = "lock"
 def exclusive_staging(staging: Path) -> Iterator[None]:
     """Makes `staging` an empty directory of this process alone, and removes it after success.
 
-    What an interrupted build left there is removed first. After an error it stays, for its quarantine list and
-    its lock to be looked at; the next build clears it.
+    What an interrupted build left there is removed first. After an error it stays, unless it is still empty, for
+    its quarantine list to be looked at; the next build clears it.
 
     Args:
         staging: created, parents included.
@@ -33,7 +33,12 @@ def exclusive_staging(staging: Path) -> Iterator[None]:
         for leftover in staging.iterdir():
             if leftover.name != _LOCK_FILE:
                 _remove(leftover)
-        yield
+        try:
+            yield
+        except BaseException:
+            if [path.name for path in staging.iterdir()] == [_LOCK_FILE]:
+                shutil.rmtree(staging)
+            raise
         shutil.rmtree(staging)
     finally:
         os.close(lock)

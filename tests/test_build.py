@@ -332,6 +332,12 @@ def test_a_directory_that_is_no_data_set_is_never_touched(tmp_path):
     assert open_dataset(tmp_path / "empty").index.num_records == 1
 
 
+def test_the_current_directory_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="is the current directory, which a build would replace"):
+        build([made_up(0)], ".")
+
+
 def test_two_builds_at_once(tmp_path):
     with (
         exclusive_staging(staging_directory(tmp_path / "out")),
@@ -522,3 +528,4 @@ def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, mess
         with pytest.raises(SystemExit, match=message) as caught:
             build_command.main(["build"])
     assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
