@@ -101,8 +101,8 @@ class PatientSampler:
             raise DataError(f"{len(patients)} patients given for {len(records)} records; give the patient of each")
         if records_per_patient < 1 or batch_size % records_per_patient:
             raise DataError(
-                f"batch_size={batch_size} is not a multiple of records_per_patient={records_per_patient}, so a patient's "
-                "records would be torn apart; change one of them"
+                f"batch_size={batch_size} is not a multiple of records_per_patient={records_per_patient}, so a "
+                "patient's records would be torn apart; change one of them"
             )
         by_patient = np.argsort(patients, kind="stable")
         self._records = records[by_patient]

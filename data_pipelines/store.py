@@ -1,0 +1,66 @@
+"""Signals by record number: `open_store(directory).read(record_numbers)`, whichever way they are kept.
+
+Two stores hold the same records in the same order: the ArrayRecord shards of the data set itself
+(`array_record_store.py`) and a packed copy of them for fast local reading (`packed_store.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from data_pipelines.array_record_store import ArrayRecordStore
+from data_pipelines.dataset import open_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.packed_store import PACKED_DIR, PackedStore
+
+#: What `open_store` takes; `auto` is the packed copy where there is one, else the ArrayRecord shards.
+STORE_KINDS = ("auto", "packed", "array_record")
+
+
+class Store(Protocol):
+    """Signals of a data set by record number; `read` may be called by several threads at once.
+
+    Attributes:
+        kind: `packed` or `array_record`.
+        num_records: record numbers lie in 0 … num_records − 1.
+    """
+
+    kind: str
+    num_records: int
+
+    def read(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Reads signals.
+
+        Args:
+            record_numbers: `int64[n]`, in any order, repeats allowed.
+
+        Returns:
+            `int16[n, time, 8]`, µV, the caller's own.
+
+        Raises:
+            IndexError: a number outside the store.
+            DataError: a shard is damaged.
+        """
+        ...
+
+
+def open_store(directory: Path | str, *, kind: str = "auto", verify: bool = False) -> Store:
+    """Opens the signals of a prepared data set; never makes a packed copy.
+
+    Args:
+        directory: of the data set.
+        kind: one of `STORE_KINDS`.
+        verify: check the hash of every packed shard, also where that takes long (it is done in any case below 2 GiB).
+
+    Raises:
+        DataError: the data set or its packed copy is missing, unfinished, stale or damaged.
+    """
+    if kind not in STORE_KINDS:
+        raise DataError(f"there is no store '{kind}'; choose one of {', '.join(STORE_KINDS)}")
+    dataset = open_dataset(directory)
+    if kind == "packed" or (kind == "auto" and (dataset.directory / PACKED_DIR).exists()):
+        return PackedStore(dataset, verify=verify)
+    return ArrayRecordStore(dataset)

@@ -1,0 +1,99 @@
+"""The signal out of a serialised `tf.train.Example`, as one copy.
+
+TFDS stores a record as an Example: a map from feature names to lists of bytes or numbers, written in an order that
+varies from record to record. Of it only the signal is wanted, whose raw bytes are known to be so many that the
+bytes before them are known too. So the entries of the map are stepped over by their lengths until the one that
+starts with just those bytes. On 2 cores that is several times as fast as parsing with protobuf's own C parser, which
+copies the 40 kB of a signal twice.
+
+References:
+    https://protobuf.dev/programming-guides/encoding
+    https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/example/feature.proto
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+_KEY = b"signal"
+
+# Every level of the message is field 1 or 2 of the one above, with a length before its contents.
+_FIELD_1, _FIELD_2 = 0x0A, 0x12
+
+
+class SignalDecoder:
+    """Copies the feature `signal` of stored records of one format."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        """Works out what stands before a signal of this shape.
+
+        Args:
+            shape: `(time, lead)`.
+        """
+        self._shape = shape
+        self._num_samples = math.prod(shape)
+        num_bytes = 2 * self._num_samples
+        value = _field(_FIELD_1, num_bytes)
+        bytes_list = _field(_FIELD_1, len(value) + num_bytes)
+        feature = _field(_FIELD_2, len(bytes_list) + len(value) + num_bytes)
+        key = _field(_FIELD_1, len(_KEY)) + _KEY
+        after_entry = key + feature + bytes_list + value
+        self._header = _field(_FIELD_1, len(after_entry) + num_bytes) + after_entry
+
+    def decode_into(self, example: bytes, signal: np.ndarray) -> None:
+        """Copies the signal of one record.
+
+        Args:
+            example: a serialised `tf.train.Example`.
+            signal: `int16[time, lead]`, filled.
+
+        Raises:
+            ValueError: the bytes are no Example, or hold no signal of this shape.
+        """
+        start = self._find(example)
+        samples = np.frombuffer(example, "<i2", self._num_samples, start)
+        signal[...] = samples.reshape(self._shape)
+
+    def _find(self, example: bytes) -> int:
+        header = self._header
+        try:
+            length, position = _read_length(example, 0)
+            if position + length != len(example):
+                raise ValueError("is no whole serialised Example")
+            while position < len(example):
+                if example.startswith(header, position):
+                    return position + len(header)
+                length, position = _read_length(example, position)
+                position += length
+        except IndexError:
+            raise ValueError("is no whole serialised Example") from None
+        raise ValueError(f"holds no signal of shape {self._shape}")
+
+
+def _read_length(data: bytes, position: int) -> tuple[int, int]:
+    """Reads the tag and length of field 1 at a position; returns the length and where the contents start."""
+    if data[position] != _FIELD_1:
+        raise ValueError("is no serialised Example")
+    byte = data[position + 1]
+    if byte < 0x80:
+        return byte, position + 2
+    length, shift, position = byte & 0x7F, 7, position + 2
+    while True:
+        byte = data[position]
+        length |= (byte & 0x7F) << shift
+        position += 1
+        if byte < 0x80:
+            return length, position
+        shift += 7
+
+
+def _field(tag: int, length: int) -> bytes:
+    """Returns the tag and length that stand before the contents of a field."""
+    encoded = bytearray([tag])
+    while length >= 0x80:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)

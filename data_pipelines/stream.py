@@ -1,0 +1,104 @@
+"""This process's rows of every global batch, from a step on, read ahead by Grain.
+
+Which records a global batch holds follows from the step alone (`sampling.py`); a process takes its rows of it. So
+the same rows stand in the same places for any number of processes, and a resumed run goes on exactly.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from data_pipelines.sampling import Sampler
+from data_pipelines.store import Store
+
+#: Threads that read, and batches ready ahead. Grain's defaults suit elements of one record, ours is a batch.
+NUM_THREADS = 2
+BATCHES_AHEAD = 3
+
+
+class _StepSource:
+    """Grain source whose element i is the local batch of step `start_step + i`."""
+
+    def __init__(
+        self, store: Store, sampler: Sampler, *, rows: np.ndarray, start_step: int, columns: Mapping[str, np.ndarray]
+    ):
+        self._store = store
+        self._sampler = sampler
+        self._rows = rows
+        self._start_step = start_step
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return sys.maxsize  # Training decides where to stop.
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step = self._start_step + int(index)
+        records = self._sampler.record_numbers(step)[self._rows]
+        return {
+            "signal": self._store.read(records),
+            "row": self._rows.astype(np.int32),
+            "record": records.astype(np.int32),
+            **{name: np.asarray(values[records]) for name, values in self._columns.items()},
+        }
+
+
+def batches(
+    store: Store,
+    sampler: Sampler,
+    *,
+    rows: np.ndarray,
+    start_step: int = 0,
+    columns: Mapping[str, np.ndarray] | None = None,
+    num_threads: int = NUM_THREADS,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields this process's part of the global batches of steps `start_step`, `start_step` + 1, … without end.
+
+    Args:
+        store: signals.
+        sampler: which records a step's global batch holds.
+        rows: `int[local]`, global rows of this process, in the order wanted.
+        start_step: step of the first batch.
+        columns: arrays over all records of the data set (such as `patient`), of which a batch gets its records' values.
+        num_threads: threads that read batches.
+
+    Yields:
+        `signal` `int16[local, time, 8]` in µV, `row` `int32[local]` (in the global batch), `record` `int32[local]`
+        (record number), and `[local, ...]` of every column.
+
+    Raises:
+        ValueError: rows outside the global batch, or a column not over all records.
+        DataError: while iterating: a shard is damaged.
+    """
+    rows = np.asarray(rows, np.int64)
+    columns = dict(columns or {})
+    _check(store, sampler, rows, start_step, columns)
+    source = _StepSource(store, sampler, rows=rows, start_step=start_step, columns=columns)
+    read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=BATCHES_AHEAD)
+    return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)))
+
+
+def _check(
+    store: Store, sampler: Sampler, rows: np.ndarray, start_step: int, columns: Mapping[str, np.ndarray]
+) -> None:
+    if start_step < 0:
+        raise ValueError(f"steps count from 0, got start_step={start_step}")
+    if rows.ndim != 1 or len(rows) == 0 or rows.min() < 0 or rows.max() >= sampler.batch_size:
+        raise ValueError(f"rows must be a vector of rows of a global batch of {sampler.batch_size}, got {rows}")
+    if store.num_records > np.iinfo(np.int32).max:
+        raise ValueError(f"record numbers of a batch are int32, {store.num_records} records do not fit")
+    for name, values in columns.items():
+        if name in ("signal", "row", "record") or len(values) != store.num_records:
+            raise ValueError(f"column '{name}' must be over all {store.num_records} records and have a name of its own")
+
+
+def _closing(iterator: grain.DatasetIterator) -> Iterator[dict[str, np.ndarray]]:
+    """Ends the reading threads when the caller closes or drops the stream, or an error ends it."""
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
