@@ -39,6 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.encoder.dropout = config_dict.placeholder(float)  # None: the encoder's own
 
     config.augment = ConfigDict()
+    config.augment.random_crop = ConfigDict({"enabled": True, "ratio": 0.5})
     config.augment.vcg = ConfigDict({"enabled": True, "max_angle_deg": 45.0, "max_scale": 1.5, "invert": True})
     config.augment.gaussian_noise = ConfigDict({"enabled": False, "max_sigma_mv": 0.05})
     config.augment.time_mask = ConfigDict({"enabled": True, "ratio": 0.5})

@@ -193,7 +193,7 @@ def test_figures_are_written_and_shown(evaluation, tmp_path):
     views = augmented_views(original, [("VCG", original * 2), ("crop", original[:, :200])], sampling_rate_hz=100,
                             titles=["record a", "record b"])  # fmt: skip
     lines = [{"step": step, "train/loss": 5 - step / 100} for step in range(0, 400, 5)]
-    lines += [{"step": 200, "eval/probe_auroc": 0.7}, {"step": 300, "eval/probe_auroc": 0.8}]
+    lines += [{"step": 200, "eval/loss": 4.0}, {"step": 300, "eval/loss": 3.5, "train/top1_accuracy": 0.8}]
     curve = training_curve(metric_series(lines))
     report = write_report(evaluation, tmp_path, figures={"training": curve, "views": views})
     for number in (1, 2, 3):
@@ -202,7 +202,9 @@ def test_figures_are_written_and_shown(evaluation, tmp_path):
         assert file.name in report.read_text(encoding="utf-8")
     assert len(views.axes) == 6
     np.testing.assert_allclose(views.axes[1].lines[0].get_ydata(), original[0, :, 0] * 2, atol=1e-6)
-    assert [axes.get_ylabel() for axes in curve.axes] == ["training loss", "evaluation"]
+    assert [axes.get_ylabel() for axes in curve.axes] == ["loss", "pairs of a training batch"]
+    np.testing.assert_array_equal(curve.axes[0].lines[1].get_xydata(), [[200, 4.0], [300, 3.5]])
+    np.testing.assert_array_equal(curve.axes[1].lines[0].get_xydata(), [[300, 0.8]])
 
 
 def test_series_of_metrics():

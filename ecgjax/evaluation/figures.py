@@ -19,8 +19,8 @@ _LEAD_SPACING_MV = 2.0
 
 _COLORS = ("#b3202c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93")
 
-#: Points of a running median over the training curve.
-_SMOOTH = 15
+#: Training metrics drawn under the loss; all lie in −1 … 1.
+_PAIR_METRICS = ("best_positive_similarity", "hardest_negative_similarity", "top1_accuracy")
 
 
 def metric_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -39,31 +39,26 @@ def metric_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def training_curve(metrics: Mapping[str, np.ndarray]) -> Figure:
-    """Draws the training loss, and every `eval/` metric below it, against the step.
+    """Draws the loss of training and validation, and below it what the pairs of a batch look like, against the step.
 
     Args:
-        metrics: as `metric_series` gives them; must have `train/loss`.
+        metrics: as `metric_series` gives them; must have `train/loss`. `eval/loss` and the similarities of
+            `_PAIR_METRICS` are drawn where they are there.
     """
-    evaluations = sorted(name for name in metrics if name.startswith("eval/"))
-    figure = Figure(figsize=(8, 3.6 + (2.6 if evaluations else 0)), layout="constrained")
-    axes = figure.subplots(
-        2 if evaluations else 1, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[: 1 + bool(evaluations)]
-    )[:, 0]
-    step, loss = metrics["train/loss"].T
-    axes[0].plot(step, loss, color=_COLORS[2], alpha=0.3, linewidth=0.8, label="as logged")
-    if len(loss) >= 2 * _SMOOTH:
-        windows = np.lib.stride_tricks.sliding_window_view(loss, _SMOOTH)
-        middle = step[_SMOOTH // 2 : _SMOOTH // 2 + len(windows)]
-        axes[0].plot(middle, np.median(windows, axis=1), color=_COLORS[2], label=f"running median of {_SMOOTH}")
-        axes[0].legend(frameon=False)
-    axes[0].set_ylabel("training loss")
-    for color, name in zip(_COLORS * (1 + len(evaluations)), evaluations, strict=False):
-        axes[1].plot(*metrics[name].T, marker="o", markersize=3, color=color, label=name.removeprefix("eval/"))
-    if evaluations:
-        axes[1].set_ylabel("evaluation")
-        axes[1].legend(frameon=False)
+    pairs = [name for name in _PAIR_METRICS if f"train/{name}" in metrics]
+    figure = Figure(figsize=(8, 3.6 + (2.6 if pairs else 0)), layout="constrained")
+    axes = figure.subplots(1 + bool(pairs), 1, sharex=True, squeeze=False)[:, 0]
+    axes[0].plot(*metrics["train/loss"].T, color=_COLORS[2], linewidth=1.2, label="training")
+    if "eval/loss" in metrics:
+        axes[0].plot(*metrics["eval/loss"].T, "o-", color=_COLORS[0], markersize=4, label="validation")
+    axes[0].set_ylabel("loss")
+    for color, name in zip(_COLORS, pairs, strict=False):
+        axes[1].plot(*metrics[f"train/{name}"].T, color=color, linewidth=1.2, label=name.replace("_", " "))
+    if pairs:
+        axes[1].set_ylabel("pairs of a training batch")
     axes[-1].set_xlabel("step")
     for panel in axes:
+        panel.legend(frameon=False)
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     return figure
