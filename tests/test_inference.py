@@ -1,0 +1,119 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from configs import simclr_ptbxl
+from ecgjax import configuration, encoders
+from ecgjax.checkpoint import CheckpointError, Checkpoints
+from ecgjax.finetune import train_supervised
+from ecgjax.inference import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
+from ecgjax.leads import twelve_leads
+from ecgjax.steps import embedding_rows
+
+RNG = np.random.default_rng(0)
+TINY = {"widths": (4, 4, 4, 8), "kernel": 3, "dropout": 0.0, "embedding_dim": 6}
+
+
+def tiny(layer="features", batch_size=8):
+    split = encoders.create("resnet18", seed=0, num_leads=12, **TINY)
+    return Encoder(split, num_leads=12, layer=layer, batch_size=batch_size)
+
+
+def signals(n, time=200):
+    return RNG.normal(0, 500, (n, time, 8)).astype(np.int16)
+
+
+@pytest.mark.parametrize(("layer", "dim"), [("features", 8), ("embedding", 6)])
+def test_embedding_does_not_depend_on_how_many_are_asked_for(layer, dim):
+    encoder, x = tiny(layer), signals(19)
+    whole = encoder.embed(x)
+    assert whole.shape == (19, dim)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(
+        np.concatenate([encoder.embed(x[:5]), encoder.embed(x[5:])]), whole, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_unknown_layer_is_refused():
+    with pytest.raises(ValueError, match=r"config\.probe\.layer='last' is unknown; there are: features, embedding"):
+        tiny("last")
+
+
+def test_recalibration_gives_the_statistics_of_the_recordings():
+    encoder, x = tiny(batch_size=32), signals(32)
+    records = np.arange(32)
+    recalibrated = recalibrate_batch_norm(encoder, lambda numbers: x[numbers], records=records)
+    # With every batch holding all records, the first layer's statistics are those of its output over all of them.
+    stem = encoder.split.params["stem_conv"]["kernel"]
+    ecg = jnp.asarray(x, jnp.float32) * 1e-3
+    y = jax.lax.conv_general_dilated(twelve_leads(ecg), stem, (2,), [(7, 7)], dimension_numbers=("NWC", "WIO", "NWC"))
+    found = recalibrated.split.stats["stem_norm"]
+    np.testing.assert_allclose(found["mean"], y.mean((0, 1)), rtol=0.01, atol=2e-3 * float(y.std()))
+    np.testing.assert_allclose(found["var"], y.var((0, 1)), rtol=0.01)
+    # And inference then agrees with normalising by the batch itself.
+    by_batch, _ = encoders.apply(encoder.split, twelve_leads(ecg), train=True, features=True)
+    np.testing.assert_allclose(recalibrated.embed(x), by_batch, rtol=0.05, atol=0.02)
+    assert np.abs(encoder.embed(x) - by_batch).max() > 0.1, "before, the statistics were other ones"
+
+
+def make_config():
+    config = simclr_ptbxl.get_config("small")
+    config.encoder.embedding_dim = 16
+    return config
+
+
+def test_load_encoder_gives_back_what_was_trained(tmp_path):
+    config = make_config()
+    x = signals(4)
+    trained = random_encoder(config, seed=7)
+    with pytest.raises(configuration.ConfigError, match="is not the folder of a pretraining run"):
+        load_encoder(str(tmp_path))
+    configuration.write_resolved(config, tmp_path)
+    with pytest.raises(CheckpointError, match="no such directory"):
+        load_encoder(str(tmp_path))
+    parts = {"params": trained.split.params, "stats": trained.split.stats, "opt_state": {"count": jnp.int32(3)}}
+    with Checkpoints(configuration.checkpoint_dir(tmp_path)) as checkpoints:
+        checkpoints.save(12, parts, metadata={})
+    loaded = load_encoder(str(tmp_path))
+    assert loaded.step == 12
+    np.testing.assert_array_equal(loaded.embed(x), trained.embed(x))
+
+
+def test_rows_of_the_embedding_carry_their_recording():
+    batch = {"row": jnp.asarray([4, 5]), "record": jnp.asarray([70, 80]), "patient": jnp.asarray([7, 8])}
+    rows = embedding_rows(jax.tree.map(lambda x: x.astype(jnp.int32), batch), 2)
+    assert rows.row.tolist() == [8, 9, 10, 11]
+    assert rows.record.tolist() == [70, 70, 80, 80]
+    assert rows.patient.tolist() == [7, 7, 8, 8]
+    assert rows.view.tolist() == [0, 1, 0, 1]
+    assert rows.valid.all()
+
+
+def test_training_with_labels_learns_and_selects_on_validation():
+    # Positives carry a slow wave in V5: easy, so that a tiny network gets it in a few steps.
+    n = 160
+    labels = RNG.integers(0, 2, n)
+    x = RNG.normal(0, 100, (n, 200, 8))
+    x[labels == 1, :, 6] += 400 * np.sin(np.linspace(0, 12 * np.pi, 200))
+    x = x.astype(np.int16)
+    config = make_config()
+    config.probe.supervised.update({"steps": 24, "batch_size": 32, "eval_every": 8, "learning_rate": 3e-3})
+    order = RNG.permutation(n)  # record numbers need not be sorted
+    arguments = {
+        "read": lambda numbers: x[numbers],
+        "train_records": order[:80],
+        "train_labels": labels[order[:80]],
+        "val_records": order[80:120],
+        "val_labels": labels[order[80:120]],
+        "progress": False,
+    }
+    # Optax's Adam raises a float to an integer power, which strict promotion forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        network, again = (train_supervised(config, seed=0, **arguments) for _ in range(2))
+    test = order[120:]
+    scores = network.scores(x[test])
+    assert scores.shape == (40,)
+    assert roc_auc_score(labels[test], scores) > 0.9
+    np.testing.assert_array_equal(again.scores(x[test]), scores)
