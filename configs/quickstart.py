@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.data.val_folds = (7, 8)
     config.data.test_folds = (9, 10)
     config.batch_size = 128
-    config.duration.value, config.duration.unit = 300, "steps"
+    config.duration.value, config.duration.unit = 300.0, "steps"
     config.encoder.dropout = 0.0
     config.optimizer.learning_rate = 2e-3
     config.log_every = 10

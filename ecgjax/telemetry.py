@@ -49,9 +49,10 @@ class Telemetry:
         self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
         self._writes = jax.process_index() == 0
         self._clock = time.perf_counter
-        self._steps = 0
-        self._waited = self._paused = 0.0
-        self._since = self._clock()
+        # The clock runs since this time, from this step on; every step up to it was then done, not only dispatched.
+        self._since, self._since_step = self._clock(), start_step
+        self._dispatched = start_step
+        self._waited = 0.0
         if not self._writes:
             return
         workdir = Path(workdir)
@@ -84,14 +85,13 @@ class Telemetry:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Time spent here (evaluation, saving) counts for no step."""
-        start = self._clock()
+        """Evaluation or saving, which wait for every step dispatched: their time counts for no step."""
         yield
-        self._paused += self._clock() - start
+        self._since, self._since_step, self._waited = self._clock(), self._dispatched, 0.0
 
     def step(self) -> None:
         """One more step has been dispatched."""
-        self._steps += 1
+        self._dispatched += 1
         if self._writes:
             self._bar.update()
 
@@ -106,7 +106,7 @@ class Telemetry:
         """
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         if any(name.startswith("train/") for name in values):
-            values |= self._speed()
+            values |= self._speed(step)
         if not self._writes:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -116,23 +116,24 @@ class Telemetry:
             self._board.add_scalar(name, value, step)
         self._say(step, values)
 
-    def _speed(self) -> dict[str, float]:
-        # The metrics just fetched were computed, so everything dispatched before them is done.
+    def _speed(self, step: int) -> dict[str, float]:
+        steps = step - self._since_step
+        if steps <= 0:
+            return {}
+        # This step's metrics have just been fetched, so that it is done; later ones may be dispatched already.
         now = self._clock()
-        busy, steps = max(now - self._since - self._paused, 1e-9), self._steps
-        speed: dict[str, float] = {}
-        if steps:
-            speed = {
-                "perf/step_ms": 1e3 * busy / steps,
-                "perf/ecgs_per_sec": steps * self._examples / busy,
-                "perf/input_wait_frac": min(1.0, self._waited / busy),
-                **devices.memory_metrics(),
-            }
-            if self._flops is not None:
-                speed["perf/flops_per_sec"] = steps * self._flops / busy
-                if self._peak is not None:
-                    speed["perf/mfu"] = speed["perf/flops_per_sec"] / self._peak
-        self._since, self._steps, self._waited, self._paused = now, 0, 0.0, 0.0
+        seconds = max(now - self._since, 1e-9)
+        speed = {
+            "perf/step_ms": 1e3 * seconds / steps,
+            "perf/ecgs_per_sec": steps * self._examples / seconds,
+            "perf/input_wait_frac": min(1.0, self._waited / seconds),
+            **devices.memory_metrics(),
+        }
+        if self._flops is not None:
+            speed["perf/flops_per_sec"] = steps * self._flops / seconds
+            if self._peak is not None:
+                speed["perf/mfu"] = speed["perf/flops_per_sec"] / self._peak
+        self._since, self._since_step, self._waited = now, step, 0.0
         return speed
 
     def _say(self, step: int, values: Mapping[str, float]) -> None:
