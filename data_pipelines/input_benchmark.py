@@ -1,0 +1,233 @@
+"""Speed of the input stream beside a bare memory map of the same rows, in the same run.
+
+What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. The memory map is
+what no loader can beat by much: `map[record numbers]` of one plain `.npy`, the numbers known beforehand, by the same
+number of threads, as far ahead. All read the same records in the same random order from a warm page cache, one after
+the other within each repetition, so that a slow moment of the machine meets them alike.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from numpy.lib.format import open_memmap
+
+from data_pipelines.builders.base import SPLIT
+from data_pipelines.builders.simulated import SimulatedSource
+from data_pipelines.building import build_dataset
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.pack import pack
+from data_pipelines.packed_store import PACKED_DIR
+from data_pipelines.records import SignalFormat
+from data_pipelines.sampling import RecordSampler
+from data_pipelines.store import open_store
+from data_pipelines.stream import BATCHES_AHEAD, batches
+
+#: Timed repetitions; the median is reported, after one that is thrown away.
+REPEATS = 5
+
+#: Format of the cohort that is simulated where no data set is given.
+SIMULATED_FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
+
+# More epochs of the fast readers, whose repetitions would else be too short to time.
+_EPOCHS_A_REPETITION = {"memory_map": 12, "packed": 12, "array_record": 2}
+
+# One sample of every memory page: enough to have each page of a batch arrive at whoever consumes it.
+_SAMPLES_A_PAGE = 2048
+
+_VISITS_PER_PATIENT = 2
+
+_PACKAGES = ("array_record", "grain", "numpy")
+
+
+def simulated_dataset(directory: Path, *, num_records: int, num_workers: int) -> Dataset:
+    """Builds and packs a simulated data set of at least about `num_records` records at `directory`.
+
+    Args:
+        directory: must not exist.
+        num_records: wanted; patients have two visits or more on average.
+        num_workers: processes that simulate.
+    """
+
+    def make_source() -> SimulatedSource:
+        return SimulatedSource(
+            num_patients=-(-num_records // _VISITS_PER_PATIENT),
+            seed=0,
+            signal_format=SIMULATED_FORMAT,
+            num_workers=num_workers,
+        )
+
+    build_dataset(make_source, directory, request={"builder": "simulated"})
+    dataset = open_dataset(directory)
+    pack(dataset)
+    return dataset
+
+
+def measure(
+    dataset: Dataset, *, scratch: Path, num_records: int, batch_size: int, num_threads: int, repeats: int = REPEATS
+) -> dict[str, Any]:
+    """Times the stream from every store of a data set.
+
+    Args:
+        dataset: whose stores; the packed one is left out where there is no packed copy.
+        scratch: directory for the bare memory map, 40 kB a record.
+        num_records: how many records to read over and over; few enough to stay in memory.
+        batch_size: rows of a batch.
+        num_threads: threads that read, of the streams and of the memory map.
+        repeats: timed repetitions.
+
+    Returns:
+        JSON: ECGs/s (median, and every repetition) of `memory_map`, `packed` (None where there is no copy) and
+        `array_record`, the stores' ratio to the map and the checksums of a whole epoch, equal to the independent
+        read's; what machine this is; the peak resident memory, mapped files included.
+
+    Raises:
+        DataError: fewer records than a batch, or a store gave other samples than TFDS did.
+    """
+    num_records = min(num_records, dataset.index.num_records)
+    if num_records < batch_size:
+        raise DataError(f"{num_records} records are less than a batch of {batch_size}; give a smaller --batch_size")
+    records = np.linspace(0, dataset.index.num_records - 1, num_records).astype(np.int64)
+    bare_map = _independent_map(dataset, records, scratch / "memory_map.npy")
+    sampler = RecordSampler(records=records, batch_size=batch_size, seed=0)
+    steps_an_epoch = num_records // batch_size
+    kinds = [kind for kind in ("packed", "array_record") if kind != "packed" or (dataset.directory / PACKED_DIR).exists()]
+    stores = {kind: open_store(dataset.directory, kind=kind) for kind in kinds}
+
+    def map_batches() -> Iterator[np.ndarray]:
+        # Row numbers in the map of what the sampler draws, all known before the clock starts.
+        rows = [np.searchsorted(records, sampler.record_numbers(step)) for step in range(steps_of["memory_map"])]
+        return _read_ahead(lambda step: bare_map[rows[step]], len(rows), num_threads=num_threads)
+
+    def stream_batches(kind: str) -> Iterator[np.ndarray]:
+        stream = batches(
+            stores[kind],
+            sampler,
+            rows=np.arange(batch_size),
+            columns={"patient": dataset.index.patient},
+            num_threads=num_threads,
+        )
+        return (batch["signal"] for batch in stream)
+
+    steps_of = {kind: steps_an_epoch * epochs for kind, epochs in _EPOCHS_A_REPETITION.items()}
+    readers: dict[str, Callable[[], Iterator[np.ndarray]]] = {"memory_map": map_batches}
+    readers |= {kind: (lambda kind=kind: stream_batches(kind)) for kind in stores}
+    checksums = {name: _checksum(make(), steps_an_epoch) for name, make in readers.items()}
+    _compare(checksums)
+    speeds = _time(readers, steps_of, batch_size=batch_size, repeats=repeats)
+    return {
+        "what": "input",
+        "dataset": {
+            "name": dataset.card["name"],
+            "simulated": dataset.simulated,
+            "fingerprint": dataset.fingerprint,
+            "num_records": dataset.index.num_records,
+        },
+        "record_shape": list(dataset.format.shape),
+        "records_read": num_records,
+        "batch_size": batch_size,
+        "threads": num_threads,
+        "batches_ahead": BATCHES_AHEAD,
+        **{kind: None for kind in ("packed", "array_record")},
+        **{
+            name: {
+                "ecgs_per_sec": round(statistics.median(values)),
+                "repetitions": [round(value) for value in values],
+                "checksum": checksums[name],
+                "ratio_to_memory_map": round(statistics.median(values) / statistics.median(speeds["memory_map"]), 3),
+            }
+            for name, values in speeds.items()
+        },
+        "machine": _machine(),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def _independent_map(dataset: Dataset, records: np.ndarray, path: Path) -> np.ndarray:
+    """Writes the records as TFDS reads them to one plain `.npy`; returns it mapped."""
+    source = tfds.builder_from_directory(dataset.directory).as_data_source(SPLIT)
+    written = open_memmap(path, mode="w+", dtype=np.int16, shape=(len(records), *dataset.format.shape))
+    for start in range(0, len(records), 256):
+        numbers = records[start : start + 256].tolist()
+        written[start : start + len(numbers)] = [stored["signal"] for stored in source.__getitems__(numbers)]
+    written.flush()
+    return np.load(path, mmap_mode="r").view(np.ndarray)
+
+
+def _read_ahead(read: Callable[[int], np.ndarray], num_steps: int, *, num_threads: int) -> Iterator[np.ndarray]:
+    """Yields `read(0)`, `read(1)`, … read by threads, as many ahead as the stream reads."""
+    with ThreadPoolExecutor(num_threads) as executor:
+        ahead: collections.deque = collections.deque()
+        for step in range(num_steps):
+            ahead.append(executor.submit(read, step))
+            if len(ahead) > BATCHES_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _checksum(signals: Iterator[np.ndarray], num_steps: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for _ in range(num_steps):
+        digest.update(next(signals))
+    signals.close()
+    return digest.hexdigest()
+
+
+def _compare(checksums: dict[str, str]) -> None:
+    wrong = sorted(name for name, checksum in checksums.items() if checksum != checksums["memory_map"])
+    if wrong:
+        raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
+
+
+def _time(
+    readers: dict[str, Callable[[], Iterator[np.ndarray]]], steps_of: dict[str, int], *, batch_size: int, repeats: int
+) -> dict[str, list[float]]:
+    speeds: dict[str, list[float]] = {name: [] for name in readers}
+    touched: dict[tuple[str, int], int] = {}
+    for repetition in range(-1, repeats):
+        for name, make in readers.items():
+            signals = make()
+            start = time.perf_counter()
+            touched[name, repetition] = sum(_touch(next(signals)) for _ in range(steps_of[name]))
+            seconds = time.perf_counter() - start
+            signals.close()
+            if repetition >= 0:
+                speeds[name].append(steps_of[name] * batch_size / seconds)
+    return speeds
+
+
+def _touch(signals: np.ndarray) -> int:
+    return int(signals.reshape(-1)[::_SAMPLES_A_PAGE].sum(dtype=np.int64))
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
