@@ -1,7 +1,7 @@
 """Speed of the input stream beside a bare memory map of the same rows, in the same run.
 
 What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. The memory map is
-what no loader can beat by much: `map[record numbers]` of one plain `.npy`, the numbers known beforehand, by the same
+what no loader can beat by much: `map[record numbers]` of one plain `.npy`, by the same
 number of threads, as far ahead. All read the same records in the same random order from a warm page cache, one after
 the other within each repetition, so that a slow moment of the machine meets them alike.
 """
@@ -9,7 +9,10 @@ the other within each repetition, so that a slow moment of the machine meets the
 from __future__ import annotations
 
 import collections
+import contextlib
+import dataclasses
 import hashlib
+import itertools
 import os
 import platform
 import resource
@@ -34,7 +37,7 @@ from data_pipelines.pack import pack
 from data_pipelines.packed_store import PACKED_DIR
 from data_pipelines.records import SignalFormat
 from data_pipelines.sampling import RecordSampler
-from data_pipelines.store import open_store
+from data_pipelines.store import Store, open_store
 from data_pipelines.stream import BATCHES_AHEAD, batches
 
 #: Timed repetitions; the median is reported, after one that is thrown away.
@@ -46,10 +49,12 @@ SIMULATED_FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
 # More epochs of the fast readers, whose repetitions would else be too short to time.
 _EPOCHS_A_REPETITION = {"memory_map": 12, "packed": 12, "array_record": 2}
 
-# One sample of every memory page: enough to have each page of a batch arrive at whoever consumes it.
-_SAMPLES_A_PAGE = 2048
+_SAMPLES_A_PAGE = 4096 // 2
 
 _VISITS_PER_PATIENT = 2
+
+#: Number of batches to batches of signals.
+Reader = Callable[[int], Iterator[np.ndarray]]
 
 _PACKAGES = ("array_record", "grain", "numpy")
 
@@ -102,33 +107,27 @@ def measure(
     if num_records < batch_size:
         raise DataError(f"{num_records} records are less than a batch of {batch_size}; give a smaller --batch_size")
     records = np.linspace(0, dataset.index.num_records - 1, num_records).astype(np.int64)
+    rows_of_map = _RowsOfMap(records, RecordSampler(records=records, batch_size=batch_size, seed=0))
     bare_map = _independent_map(dataset, records, scratch / "memory_map.npy")
-    sampler = RecordSampler(records=records, batch_size=batch_size, seed=0)
     steps_an_epoch = num_records // batch_size
-    kinds = [kind for kind in ("packed", "array_record") if kind != "packed" or (dataset.directory / PACKED_DIR).exists()]
-    stores = {kind: open_store(dataset.directory, kind=kind) for kind in kinds}
-
-    def map_batches() -> Iterator[np.ndarray]:
-        # Row numbers in the map of what the sampler draws, all known before the clock starts.
-        rows = [np.searchsorted(records, sampler.record_numbers(step)) for step in range(steps_of["memory_map"])]
-        return _read_ahead(lambda step: bare_map[rows[step]], len(rows), num_threads=num_threads)
-
-    def stream_batches(kind: str) -> Iterator[np.ndarray]:
-        stream = batches(
-            stores[kind],
-            sampler,
-            rows=np.arange(batch_size),
-            columns={"patient": dataset.index.patient},
-            num_threads=num_threads,
-        )
-        return (batch["signal"] for batch in stream)
-
-    steps_of = {kind: steps_an_epoch * epochs for kind, epochs in _EPOCHS_A_REPETITION.items()}
-    readers: dict[str, Callable[[], Iterator[np.ndarray]]] = {"memory_map": map_batches}
-    readers |= {kind: (lambda kind=kind: stream_batches(kind)) for kind in stores}
-    checksums = {name: _checksum(make(), steps_an_epoch) for name, make in readers.items()}
-    _compare(checksums)
-    speeds = _time(readers, steps_of, batch_size=batch_size, repeats=repeats)
+    readers = {"memory_map": _map_reader(bare_map, rows_of_map, num_threads=num_threads)}
+    for kind in _stores_of(dataset):
+        store = open_store(dataset.directory, kind=kind)
+        readers[kind] = _stream_reader(store, rows_of_map.sampler, dataset=dataset, num_threads=num_threads)
+    checksums = {name: _checksum(read(steps_an_epoch)) for name, read in readers.items()}
+    wrong = [name for name, checksum in checksums.items() if checksum != checksums["memory_map"]]
+    if wrong:
+        raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
+    speeds: dict[str, list[float]] = {name: [] for name in readers}
+    for repetition in range(1 + repeats):
+        for name, read in readers.items():
+            num_steps = steps_an_epoch * _EPOCHS_A_REPETITION[name]
+            seconds, touched = _time(read, num_steps)
+            if touched != sum(_touch(bare_map[rows_of_map(step)]) for step in range(num_steps)):
+                raise DataError(f"{name} gave other samples while it was timed than before")
+            if repetition:
+                speeds[name].append(num_steps * batch_size / seconds)
+    median = {name: statistics.median(values) for name, values in speeds.items()}
     return {
         "what": "input",
         "dataset": {
@@ -142,19 +141,65 @@ def measure(
         "batch_size": batch_size,
         "threads": num_threads,
         "batches_ahead": BATCHES_AHEAD,
-        **{kind: None for kind in ("packed", "array_record")},
+        "packed": None,
         **{
             name: {
-                "ecgs_per_sec": round(statistics.median(values)),
+                "ecgs_per_sec": round(median[name]),
                 "repetitions": [round(value) for value in values],
+                "ratio_to_memory_map": round(median[name] / median["memory_map"], 3),
                 "checksum": checksums[name],
-                "ratio_to_memory_map": round(statistics.median(values) / statistics.median(speeds["memory_map"]), 3),
             }
             for name, values in speeds.items()
         },
         "machine": _machine(),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _RowsOfMap:
+    """Rows of the bare map, which holds `records` in order, that a step reads."""
+
+    records: np.ndarray
+    sampler: RecordSampler
+
+    def __call__(self, step: int) -> np.ndarray:
+        return np.searchsorted(self.records, self.sampler.record_numbers(step))
+
+
+def _stores_of(dataset: Dataset) -> tuple[str, ...]:
+    has_copy = (dataset.directory / PACKED_DIR).exists()
+    return ("packed", "array_record") if has_copy else ("array_record",)
+
+
+def _stream_reader(store: Store, sampler: RecordSampler, *, dataset: Dataset, num_threads: int) -> Reader:
+    """Reads the signals of the first batches of the stream that training reads."""
+
+    def read(num_steps: int) -> Iterator[np.ndarray]:
+        rows = np.arange(sampler.batch_size)
+        columns = {"patient": dataset.index.patient}
+        stream = batches(store, sampler, rows=rows, columns=columns, num_threads=num_threads)
+        with contextlib.closing(stream):
+            for batch in itertools.islice(stream, num_steps):
+                yield batch["signal"]
+
+    return read
+
+
+def _map_reader(bare_map: np.ndarray, rows_of_map: _RowsOfMap, *, num_threads: int) -> Reader:
+    """Reads the same from the bare map, by as many threads, as far ahead."""
+
+    def read(num_steps: int) -> Iterator[np.ndarray]:
+        with ThreadPoolExecutor(num_threads) as executor:
+            ahead: collections.deque = collections.deque()
+            for step in range(num_steps):
+                ahead.append(executor.submit(lambda rows: bare_map[rows], rows_of_map(step)))
+                if len(ahead) > BATCHES_AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    return read
 
 
 def _independent_map(dataset: Dataset, records: np.ndarray, path: Path) -> np.ndarray:
@@ -168,51 +213,23 @@ def _independent_map(dataset: Dataset, records: np.ndarray, path: Path) -> np.nd
     return np.load(path, mmap_mode="r").view(np.ndarray)
 
 
-def _read_ahead(read: Callable[[int], np.ndarray], num_steps: int, *, num_threads: int) -> Iterator[np.ndarray]:
-    """Yields `read(0)`, `read(1)`, … read by threads, as many ahead as the stream reads."""
-    with ThreadPoolExecutor(num_threads) as executor:
-        ahead: collections.deque = collections.deque()
-        for step in range(num_steps):
-            ahead.append(executor.submit(read, step))
-            if len(ahead) > BATCHES_AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _checksum(signals: Iterator[np.ndarray], num_steps: int) -> str:
+def _checksum(signals: Iterator[np.ndarray]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for _ in range(num_steps):
-        digest.update(next(signals))
-    signals.close()
+    for batch in signals:
+        digest.update(batch)
     return digest.hexdigest()
 
 
-def _compare(checksums: dict[str, str]) -> None:
-    wrong = sorted(name for name, checksum in checksums.items() if checksum != checksums["memory_map"])
-    if wrong:
-        raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
-
-
-def _time(
-    readers: dict[str, Callable[[], Iterator[np.ndarray]]], steps_of: dict[str, int], *, batch_size: int, repeats: int
-) -> dict[str, list[float]]:
-    speeds: dict[str, list[float]] = {name: [] for name in readers}
-    touched: dict[tuple[str, int], int] = {}
-    for repetition in range(-1, repeats):
-        for name, make in readers.items():
-            signals = make()
-            start = time.perf_counter()
-            touched[name, repetition] = sum(_touch(next(signals)) for _ in range(steps_of[name]))
-            seconds = time.perf_counter() - start
-            signals.close()
-            if repetition >= 0:
-                speeds[name].append(steps_of[name] * batch_size / seconds)
-    return speeds
+def _time(read: Reader, num_steps: int) -> tuple[float, int]:
+    """Returns the seconds that a number of batches took and what was touched of them."""
+    start = time.perf_counter()
+    touched = sum(_touch(batch) for batch in read(num_steps))
+    return time.perf_counter() - start, touched
 
 
 def _touch(signals: np.ndarray) -> int:
-    return int(signals.reshape(-1)[::_SAMPLES_A_PAGE].sum(dtype=np.int64))
+    """Sums one sample of every memory page: enough for each page to have arrived at whoever consumes it."""
+    return int(signals.reshape(len(signals), -1)[:, ::_SAMPLES_A_PAGE].sum(dtype=np.int64))
 
 
 def _machine() -> dict[str, Any]:
