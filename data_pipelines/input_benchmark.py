@@ -33,8 +33,8 @@ from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.pack import pack
 from data_pipelines.packed_store import PACKED_DIR
+from data_pipelines.packing import pack
 from data_pipelines.records import SignalFormat
 from data_pipelines.sampling import RecordSampler
 from data_pipelines.store import Store, open_store

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.dataset import open_dataset
@@ -25,7 +25,7 @@ from data_pipelines.stream import NUM_THREADS
 from ecgjax import configuration
 
 _WHAT = flags.DEFINE_enum("what", None, ["input", "step"], "What to measure.")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "[step] Configuration of a pretraining run.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "[step] Config file of a pretraining run.", lock_config=True)
 _DATASET = flags.DEFINE_string("dataset", None, "[input] A prepared data set; without, a cohort is simulated.")
 _RECORDS = flags.DEFINE_integer("records", 8192, "[input] How many records to read over and over.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "[input] Records of a batch.", lower_bound=1)
@@ -59,10 +59,8 @@ def _step() -> dict[str, Any]:
     return step_benchmark.measure(_CONFIG.value)
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Prints what the flags ask for."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
     print(json.dumps(_input() if _WHAT.value == "input" else _step(), indent=1))
 
 
