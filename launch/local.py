@@ -1,0 +1,125 @@
+"""Starts a command as several JAX processes of one run on this machine, over loopback.
+
+  python -m launch.local --processes=2 -- python -m ecgjax.pretrain --config=… --workdir=…
+
+What a pod does, in small: to rehearse a run of several processes, and what the tests start. On a CPU every process has
+one device, or as many as `JAX_NUM_CPU_DEVICES` says; every line of output starts with the number of its process.
+SIGTERM and SIGINT reach all processes, so that they save and leave together.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import IO
+
+from absl import app, flags
+
+#: How long the others get to end by themselves after one process failed: most often they fail of the same cause.
+GRACE_S = 10.0
+_POLL_S = 0.05
+
+_PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_bound=1)
+
+
+def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) -> int:
+    """Runs `command` as `processes` processes of one JAX run, and waits for them.
+
+    They find each other through the `ECGJAX_…` variables that `ecgjax.parallel.start_processes` reads. When one fails,
+    the others wait for it in a collective for minutes, so they are killed after `grace_s`.
+
+    Args:
+        command: program and arguments.
+        processes: how many.
+        grace_s: seconds that the others get after one has failed.
+
+    Returns:
+        0 where all succeeded, else the status of the first that failed (128 + signal where a signal ended it).
+    """
+    coordinator = f"127.0.0.1:{_free_port()}"
+    environment = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "ECGJAX_COORDINATOR": coordinator,
+        "ECGJAX_NUM_PROCESSES": str(processes),
+        "JAX_COORDINATOR_BIND_ADDRESS": coordinator,  # JAX would listen on all interfaces
+    }
+    running: list[subprocess.Popen[str]] = []
+
+    def forward(number: int, _: FrameType | None) -> None:
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    # Set before the first start, so that no signal finds the launcher without it.
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    readers: list[threading.Thread] = []
+    try:
+        for index in range(processes):
+            process = subprocess.Popen(
+                list(command),
+                env={**environment, "ECGJAX_PROCESS_ID": str(index)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # a Ctrl-C then reaches the process once, through `forward`
+            )
+            running.append(process)
+            readers.append(threading.Thread(target=_relay, args=(index, process.stdout), daemon=True))
+            readers[-1].start()
+        return _wait(running, grace_s)
+    finally:
+        for process in running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
+            process.wait()
+        for reader, process in zip(readers, running, strict=True):
+            reader.join()
+            process.stdout.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(running: Sequence[subprocess.Popen[str]], grace_s: float) -> int:
+    """Waits until all ended, or until `grace_s` after the first failure; returns that one's status."""
+    failure, deadline = 0, float("inf")
+    while time.monotonic() < deadline:
+        codes = [process.poll() for process in running]
+        if not failure and (failed := [code for code in codes if code]):
+            failure, deadline = failed[0], time.monotonic() + grace_s
+        if None not in codes:
+            break
+        time.sleep(_POLL_S)
+    return failure if failure >= 0 else 128 - failure
+
+
+def _relay(index: int, output: IO[str]) -> None:
+    for line in output:
+        sys.stdout.write(f"[{index}] {line}")
+        sys.stdout.flush()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main(argv: list[str]) -> int:
+    """Launches the command after `--`."""
+    if len(argv) < 2:
+        print("error: give the command after --, e.g. -- python -m ecgjax.pretrain …", file=sys.stderr)
+        return 2
+    return launch(argv[1:], processes=_PROCESSES.value)
+
+
+if __name__ == "__main__":
+    app.run(main)
