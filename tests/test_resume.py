@@ -1,0 +1,182 @@
+"""Killed anywhere and run again = uninterrupted, bit for bit, through the real command in real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_pipelines.dataset import open_dataset
+from ecgjax import configuration
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.inference import create_split
+from ecgjax.optim import create
+from ecgjax.steps import init_state
+from ecgjax.telemetry import read_metrics
+from tests import tiny_config
+from tests.fixtures import make_simulated_dataset
+
+ROOT = Path(__file__).parents[1]
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_simulated_dataset(tmp_path_factory.mktemp("data"), num_patients=40, rate=50, seconds=4).directory
+
+
+def start(dataset, workdir, *flags):
+    workdir.mkdir(exist_ok=True)
+    command = [
+        sys.executable, "-m", "ecgjax.pretrain", "--config=tests/tiny_config.py", f"--config.data.dir={dataset}",
+        f"--workdir={workdir}", *flags,
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),  # tests is no installed package
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(dataset.parent / "compiled"),  # the same program for every start
+    }
+    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(process, workdir, *, status=0):
+    code = process.wait(timeout=300)
+    log = workdir.parent / f"{workdir.name}.log"
+    assert code == status, log.read_text()
+    return log.read_text()
+
+
+def wait_for(condition, process, *, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def last_step(workdir):
+    lines = read_metrics(workdir)
+    return lines[-1]["step"] if lines else 0
+
+
+def saving(workdir):
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(path.name.endswith("orbax-checkpoint-tmp") for path in folder.iterdir())
+
+
+def final_state(workdir):
+    config = configuration.load_resolved(workdir)
+    split = create_split(config, seed=0)
+    template = init_state(split.params, split.stats, create(config.optimizer, STEPS))._asdict()
+    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        return checkpoints.restore(template)
+
+
+def train_lines(workdir):
+    """(step, name) → value of everything that training computes; speeds differ from run to run."""
+    return {
+        (line["step"], name): value
+        for line in read_metrics(workdir)
+        for name, value in line.items()
+        if name.startswith(("train/", "eval/"))
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    log = finish(start(dataset, workdir), workdir)
+    return workdir, log
+
+
+def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp_path):
+    workdir = tmp_path / "killed"
+    epoch = len(make_epoch(dataset)) // tiny_config.get_config().batch_size
+    assert 5 < epoch < 30
+    rng = np.random.default_rng(0)
+    first = int(rng.integers(11, 19))
+    kills = {
+        "before any checkpoint": lambda: last_step(workdir) >= 3,
+        "at a random step": lambda: last_step(workdir) >= first,
+        "at an epoch boundary": lambda: last_step(workdir) >= 3 * epoch,
+        "in mid-save": lambda: last_step(workdir) > 4 * epoch and saving(workdir),
+    }
+    for when, condition in kills.items():
+        process = start(dataset, workdir)
+        wait_for(condition, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, when
+    process = start(dataset, workdir)
+    wait_for(lambda: last_step(workdir) >= STEPS - 30, process)
+    process.send_signal(signal.SIGTERM)
+    finish(process, workdir, status=configuration.EXIT_STOPPED)
+    stopped_at = last_step(workdir)
+    assert stopped_at < STEPS
+    log = finish(start(dataset, workdir), workdir)
+    assert f"resuming from step {stopped_at}" in log
+
+    step, killed = final_state(workdir)
+    assert step == STEPS
+    _, whole = final_state(uninterrupted[0])
+    assert jax.tree.structure(killed) == jax.tree.structure(whole)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(whole)[0]:
+        other = dict(jax.tree_util.tree_flatten_with_path(killed)[0])[path]
+        np.testing.assert_array_equal(np.asarray(other), np.asarray(leaf), err_msg=jax.tree_util.keystr(path))
+    assert train_lines(workdir) == train_lines(uninterrupted[0])
+    moved = [jnp.abs(a - b).max() for a, b in zip(
+        jax.tree.leaves(whole["params"]),
+        jax.tree.leaves(create_split(tiny_config.get_config(), seed=0).params), strict=True,
+    )]  # fmt: skip
+    assert min(moved) > 0, "training changed every parameter"
+
+
+def make_epoch(dataset):
+    config = tiny_config.get_config().data
+    folds = {name: config[name] for name in ("train_folds", "val_folds", "test_folds")}
+    return open_dataset(dataset).index.split(**folds).train
+
+
+def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
+    workdir, _ = uninterrupted
+    before = (workdir / "metrics.jsonl").read_bytes()
+    log = finish(start(dataset, workdir), workdir)
+    assert f"resuming from step {STEPS}" in log
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.objective.temperature=.2"], "objective.temperature was 0.1 and is 0.2"),
+        (["--config.objective.temprature=.2"], "temprature"),
+        (["--config.data.dir=nowhere"], "nowhere"),
+    ],
+)
+def test_errors_are_one_plain_line(dataset, uninterrupted, tmp_path, flags, message):
+    workdir, _ = uninterrupted
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / configuration.CONFIG_FILE).write_bytes((workdir / configuration.CONFIG_FILE).read_bytes())
+    process = start(dataset, mine, *flags)
+    assert process.wait(timeout=120) != 0
+    log = (tmp_path / "mine.log").read_text()
+    assert message in log
+    if "temprature" not in message:
+        assert process.returncode == configuration.EXIT_USER_ERROR
+        assert "Traceback" not in log
+        assert [line for line in log.splitlines() if line.startswith("error: ")]
+
+
+def test_other_data_under_the_same_path_are_refused(uninterrupted, tmp_path):
+    workdir, _ = uninterrupted
+    other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1).directory
+    log = finish(start(other, workdir), workdir, status=configuration.EXIT_USER_ERROR)
+    assert "was trained on another data set, split or sampling" in log
