@@ -1,7 +1,7 @@
 """Speed of the input stream beside a bare memory map of the same rows, in the same run.
 
 What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. The memory map is
-what no loader can beat by much: `map[record numbers]` of one plain `.npy`, by the same
+what no loader can beat by much: one `np.take` a batch from one plain `.npy`, by the same
 number of threads, as far ahead. All read the same records in the same random order from a warm page cache, one after
 the other within each repetition, so that a slow moment of the machine meets them alike.
 """
@@ -109,6 +109,7 @@ def measure(
     records = np.linspace(0, dataset.index.num_records - 1, num_records).astype(np.int64)
     rows_of_map = _RowsOfMap(records, RecordSampler(records=records, batch_size=batch_size, seed=0))
     bare_map = _independent_map(dataset, records, scratch / "memory_map.npy")
+    page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
     steps_an_epoch = num_records // batch_size
     readers = {"memory_map": _map_reader(bare_map, rows_of_map, num_threads=num_threads)}
     for kind in _stores_of(dataset):
@@ -123,7 +124,7 @@ def measure(
         for name, read in readers.items():
             num_steps = steps_an_epoch * _EPOCHS_A_REPETITION[name]
             seconds, touched = _time(read, num_steps)
-            if touched != sum(_touch(bare_map[rows_of_map(step)]) for step in range(num_steps)):
+            if touched != sum(int(page_sums[rows_of_map(step)].sum()) for step in range(num_steps)):
                 raise DataError(f"{name} gave other samples while it was timed than before")
             if repetition:
                 speeds[name].append(num_steps * batch_size / seconds)
@@ -193,7 +194,7 @@ def _map_reader(bare_map: np.ndarray, rows_of_map: _RowsOfMap, *, num_threads: i
         with ThreadPoolExecutor(num_threads) as executor:
             ahead: collections.deque = collections.deque()
             for step in range(num_steps):
-                ahead.append(executor.submit(lambda rows: bare_map[rows], rows_of_map(step)))
+                ahead.append(executor.submit(np.take, bare_map, rows_of_map(step), axis=0, mode="clip"))
                 if len(ahead) > BATCHES_AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -228,8 +229,12 @@ def _time(read: Reader, num_steps: int) -> tuple[float, int]:
 
 
 def _touch(signals: np.ndarray) -> int:
-    """Sums one sample of every memory page: enough for each page to have arrived at whoever consumes it."""
-    return int(signals.reshape(len(signals), -1)[:, ::_SAMPLES_A_PAGE].sum(dtype=np.int64))
+    return int(_page_samples(signals).sum(dtype=np.int64))
+
+
+def _page_samples(signals: np.ndarray) -> np.ndarray:
+    """Returns a sample of every memory page: enough for each page to have arrived at whoever consumes it."""
+    return signals.reshape(len(signals), -1)[:, ::_SAMPLES_A_PAGE]
 
 
 def _machine() -> dict[str, Any]:

@@ -74,11 +74,10 @@ def batches(
         ValueError: rows outside the global batch, or a column not over all records.
         DataError: while iterating: a shard is damaged.
     """
-    rows = np.asarray(rows, np.int64)
-    columns = dict(columns or {})
+    rows, columns = np.asarray(rows), dict(columns or {})
     _check(store, sampler, rows, start_step, columns)
     source = _StepSource(store, sampler, rows=rows, start_step=start_step, columns=columns)
-    read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=BATCHES_AHEAD)
+    read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(BATCHES_AHEAD, num_threads))
     return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)))
 
 
@@ -87,6 +86,8 @@ def _check(
 ) -> None:
     if start_step < 0:
         raise ValueError(f"steps count from 0, got start_step={start_step}")
+    if not np.issubdtype(rows.dtype, np.integer):
+        raise TypeError(f"rows are integers, got {rows.dtype}")
     if rows.ndim != 1 or len(rows) == 0 or rows.min() < 0 or rows.max() >= sampler.batch_size:
         raise ValueError(f"rows must be a vector of rows of a global batch of {sampler.batch_size}, got {rows}")
     if store.num_records > np.iinfo(np.int32).max:
