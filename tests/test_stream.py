@@ -1,0 +1,162 @@
+"""The stream: same rows for any number of processes, exact from any step, errors as they are, threads that end."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from data_pipelines.errors import DataError
+from data_pipelines.sampling import PatientSampler, RecordSampler
+from data_pipelines.stream import batches
+
+NUM_RECORDS, BATCH_SIZE = 300, 64
+
+
+class MadeUpStore:
+    """A store whose records say their number."""
+
+    kind = "made_up"
+    num_records = NUM_RECORDS
+
+    def read(self, record_numbers):
+        return np.repeat(record_numbers.astype(np.int16), 5 * 8).reshape(-1, 5, 8)
+
+
+class DamagedStore(MadeUpStore):
+    """A store of which one record cannot be read."""
+
+    def __init__(self, damaged):
+        self._damaged = damaged
+
+    def read(self, record_numbers):
+        if self._damaged in record_numbers:
+            raise DataError("shard-3: cannot be read; restore it")
+        return super().read(record_numbers)
+
+
+PATIENT = (np.arange(NUM_RECORDS) // 3).astype(np.int32)
+
+
+@pytest.fixture(params=["records", "patients"])
+def sampler(request):
+    records = np.arange(10, NUM_RECORDS)
+    if request.param == "records":
+        return RecordSampler(records=records, batch_size=BATCH_SIZE, seed=4)
+    return PatientSampler(
+        records=records, patients=PATIENT[records], records_per_patient=2, batch_size=BATCH_SIZE, seed=4
+    )
+
+
+def take(num_batches, sampler, *, store=None, rows=None, **options):
+    rows = np.arange(BATCH_SIZE) if rows is None else rows
+    stream = batches(store or MadeUpStore(), sampler, rows=rows, columns={"patient": PATIENT}, **options)
+    taken = [next(stream) for _ in range(num_batches)]
+    stream.close()
+    return taken
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def stream_threads():
+    return [thread for thread in threading.enumerate() if "grain-prefetch" in thread.name]
+
+
+def test_a_batch_holds_signals_rows_records_and_columns(sampler):
+    for step, batch in enumerate(take(12, sampler)):
+        assert set(batch) == {"signal", "row", "record", "patient"}
+        assert {name: value.dtype.name for name, value in batch.items()} == {
+            "signal": "int16",
+            "row": "int32",
+            "record": "int32",
+            "patient": "int32",
+        }
+        assert np.array_equal(batch["row"], np.arange(BATCH_SIZE))
+        assert np.array_equal(batch["record"], sampler.record_numbers(step))
+        assert np.array_equal(batch["patient"], PATIENT[batch["record"]])
+        assert batch["signal"].shape == (BATCH_SIZE, 5, 8)
+        assert (batch["signal"] == batch["record"][:, None, None]).all()
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 8, 64])
+@pytest.mark.parametrize("permuted", [False, True])
+def test_global_batches_are_the_same_for_any_number_of_processes(sampler, num_processes, permuted):
+    rows = np.random.default_rng(1).permutation(BATCH_SIZE) if permuted else np.arange(BATCH_SIZE)
+    parts = [take(3, sampler, rows=share, start_step=5) for share in np.split(rows, num_processes)]
+    for expected, *shares in zip(take(3, sampler, start_step=5), *parts, strict=True):
+        joined = {name: np.concatenate([share[name] for share in shares]) for name in expected}
+        order = np.argsort(joined["row"])
+        assert same({name: values[order] for name, values in joined.items()}, expected)
+
+
+def test_processes_may_share_rows(sampler):
+    (batch,), (other,) = take(1, sampler, rows=np.array([3, 4])), take(1, sampler, rows=np.array([4, 3]))
+    assert same({name: values[::-1] for name, values in batch.items()}, other)
+
+
+@pytest.mark.parametrize("start_step", [1, 4, 5])
+def test_a_stream_resumed_goes_on_exactly(sampler, start_step):
+    resumed = take(9 - start_step, sampler, start_step=start_step)
+    for expected, batch in zip(take(9, sampler)[start_step:], resumed, strict=True):
+        assert same(batch, expected)
+
+
+def test_a_stream_starts_at_a_late_step_at_once(sampler):
+    (batch,) = take(1, sampler, start_step=10**10)
+    assert np.array_equal(batch["record"], sampler.record_numbers(10**10))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 6])
+def test_the_number_of_threads_changes_nothing(sampler, num_threads):
+    for expected, batch in zip(take(20, sampler), take(20, sampler, num_threads=num_threads), strict=True):
+        assert same(batch, expected)
+
+
+def test_an_error_of_a_reading_thread_arrives_as_it_is_at_its_step(sampler):
+    damaged = int(sampler.record_numbers(3)[7])
+    first = next(step for step in range(4) if damaged in sampler.record_numbers(step))
+    stream = batches(DamagedStore(damaged), sampler, rows=np.arange(BATCH_SIZE))
+    for _ in range(first):
+        next(stream)
+    with pytest.raises(DataError, match="shard-3: cannot be read; restore it"):
+        next(stream)
+    assert ended()
+
+
+def test_closing_or_dropping_a_stream_ends_its_threads(sampler):
+    for end in ("close", "drop", "unstarted"):
+        stream = batches(MadeUpStore(), sampler, rows=np.arange(BATCH_SIZE))
+        if end != "unstarted":
+            next(stream)
+            assert stream_threads()
+        if end == "close":
+            stream.close()
+            assert next(stream, None) is None
+        del stream
+        assert ended(), end
+
+
+def ended(seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while stream_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not stream_threads()
+
+
+@pytest.mark.parametrize("rows", [[], [-1], [BATCH_SIZE], [[0]]])
+def test_rows_outside_the_global_batch_are_refused(sampler, rows):
+    with pytest.raises(ValueError, match="rows of a global batch of 64"):
+        batches(MadeUpStore(), sampler, rows=np.array(rows, int))
+
+
+def test_what_cannot_be_streamed_is_refused(sampler):
+    with pytest.raises(TypeError, match="rows are integers, got float64"):
+        batches(MadeUpStore(), sampler, rows=np.array([0.5]))
+    with pytest.raises(ValueError, match="column 'short' must be over all 300 records"):
+        batches(MadeUpStore(), sampler, rows=np.array([0]), columns={"short": np.zeros(3)})
+    with pytest.raises(ValueError, match="column 'signal'"):
+        batches(MadeUpStore(), sampler, rows=np.array([0]), columns={"signal": np.zeros(NUM_RECORDS)})
+    with pytest.raises(ValueError, match="steps count from 0"):
+        batches(MadeUpStore(), sampler, rows=np.array([0]), start_step=-1)
