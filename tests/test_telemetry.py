@@ -1,0 +1,114 @@
+import json
+
+import jax.numpy as jnp
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from ecgjax import devices
+from ecgjax.telemetry import METRICS_FILE, TENSORBOARD_DIR, Telemetry, read_metrics
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("ecgjax.telemetry.time.perf_counter", clock)
+    return clock
+
+
+def make(workdir, **kwargs):
+    return Telemetry(workdir, total_steps=100, examples_per_step=8, progress=False, **kwargs)
+
+
+def test_speed_counts_done_steps_and_leaves_pauses_out(tmp_path, clock):
+    with make(tmp_path, flops_per_step=1e9) as telemetry:
+        for _ in range(10):
+            with telemetry.input_wait():
+                clock.now += 0.05
+            clock.now += 0.15
+            telemetry.step()
+        telemetry.log(10, {"train/loss": jnp.float32(2.0)})
+        with telemetry.pause():
+            clock.now += 50
+            telemetry.log(10, {"eval/loss": 3.0})
+        for _ in range(4):
+            clock.now += 0.5
+            telemetry.step()
+        telemetry.log(12, {"train/loss": 1.0})  # two of the four are done
+    first, evaluation, second = read_metrics(tmp_path)
+    assert first["step"] == 10
+    assert first["train/loss"] == 2.0
+    assert first["perf/step_ms"] == pytest.approx(200)
+    assert first["perf/ecgs_per_sec"] == pytest.approx(40)
+    assert first["perf/input_wait_frac"] == pytest.approx(0.25)
+    assert first["perf/flops_per_sec"] == pytest.approx(5e9)
+    assert "perf/mfu" not in first, "a CPU is not in the table"
+    assert first["mem/host_peak_bytes"] > 1e7
+    assert evaluation == {"step": 10, "eval/loss": 3.0}
+    assert second["perf/step_ms"] == pytest.approx(1000)
+
+
+def test_mfu_where_the_device_is_known(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr("ecgjax.telemetry.devices.peak_flops", lambda: 1e12)
+    with make(tmp_path, flops_per_step=1e11) as telemetry:
+        clock.now += 1
+        telemetry.step()
+        telemetry.log(1, {"train/loss": 0.0})
+    assert read_metrics(tmp_path)[0]["perf/mfu"] == pytest.approx(0.1)
+
+
+def test_peak_flops_takes_the_longest_match(monkeypatch):
+    class Device:
+        def __init__(self, kind):
+            self.device_kind = kind
+
+    for kind, expected in (("NVIDIA H100 PCIe", 756e12), ("NVIDIA H100 80GB HBM3", 989e12), ("abacus", None)):
+        monkeypatch.setattr(devices.jax, "devices", lambda kind=kind: [Device(kind)])
+        monkeypatch.setattr(devices.jax, "device_count", lambda: 2)
+        assert devices.peak_flops() == (None if expected is None else 2 * expected)
+
+
+def test_what_is_not_finite_is_null_in_strict_json(tmp_path):
+    with make(tmp_path) as telemetry:
+        telemetry.log(1, {"eval/loss": float("nan"), "eval/other": float("inf")})
+    (line,) = (tmp_path / METRICS_FILE).read_text().splitlines()
+    parsed = json.loads(line, parse_constant=pytest.fail)
+    assert parsed == {"step": 1, "eval/loss": None, "eval/other": None}
+
+
+def test_resume_drops_what_came_after_and_a_torn_line(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.write_text("".join(json.dumps({"step": s, "train/loss": 1.0}) + "\n" for s in (1, 2, 3)) + '{"step": 4, "tr')
+    with make(tmp_path, start_step=2) as telemetry:
+        telemetry.log(3, {"eval/loss": 9.0})
+    assert read_metrics(tmp_path) == [
+        {"step": 1, "train/loss": 1.0},
+        {"step": 2, "train/loss": 1.0},
+        {"step": 3, "eval/loss": 9.0},
+    ]
+
+
+def test_tensorboard_events_hold_the_values(tmp_path):
+    with make(tmp_path) as telemetry:
+        telemetry.log(7, {"train/loss": 0.25})
+    (file,) = (tmp_path / TENSORBOARD_DIR).iterdir()
+    data, values = file.read_bytes(), {}
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        values |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
+        data = data[12 + length + 4 :]
+    assert values["train/loss"] == (7, 0.25)
+
+
+def test_without_a_terminal_plain_lines_are_printed(tmp_path, capsys):
+    with make(tmp_path) as telemetry:
+        telemetry.log(5, {"eval/loss": 0.125})
+    assert capsys.readouterr().out == "step 5/100  eval/loss 0.125\n"
