@@ -27,7 +27,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
-    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.17,<0.18"],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
 }
