@@ -38,12 +38,6 @@ from data_pipelines.records import STORED_LEADS
 from data_pipelines.simulator import SIMULATED_NOTICE, Cohort, CohortConfig, SimulatedRecords
 from data_pipelines.store import open_store
 
-_REAL = flags.DEFINE_string("real", None, "Directory of a prepared data set of real recordings.")
-_OUT = flags.DEFINE_string("out", None, "Directory to write the report to.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the simulated cohort.", lower_bound=0)
-_MAX_RECORDS = flags.DEFINE_integer("max_records", 2000, "Most real records to compare with.", lower_bound=50)
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)
-
 INTERVALS = ("pr", "qrs", "qt", "rr")
 _NORMAL_LABEL = "superdiagnostic:NORM"
 _DISEASES = ("lvh", "lbbb", "rbbb", "af", "pvc", "pac", "ischaemia")
@@ -318,24 +312,34 @@ def _cell(quartiles: Mapping[str, float], digits: int) -> str:
     return f"{values[0]} [{values[1]}–{values[2]}]"
 
 
+def define_flags() -> None:
+    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    flags.DEFINE_string("real", None, "Directory of a prepared data set of real recordings.")
+    flags.DEFINE_string("out", None, "Directory to write the report to.")
+    flags.DEFINE_integer("seed", 0, "Seed of the simulated cohort.", lower_bound=0)
+    flags.DEFINE_integer("max_records", 2000, "Most real records to compare with.", lower_bound=50)
+    flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)
+    flags.mark_flags_as_required(["real", "out"])
+
+
 def main(argv: list[str]) -> None:
     """Writes the report the flags ask for, and prints it."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
     try:
         found = compare(
-            open_dataset(_REAL.value),
-            seed=_SEED.value,
-            max_records=_MAX_RECORDS.value,
-            num_workers=_NUM_WORKERS.value,
-            out=Path(_OUT.value),
+            open_dataset(flags.FLAGS.real),
+            seed=flags.FLAGS.seed,
+            max_records=flags.FLAGS.max_records,
+            num_workers=flags.FLAGS.num_workers,
+            out=Path(flags.FLAGS.out),
         )
     except DataError as error:
         sys.exit(f"error: {error}")
     print(markdown(found))
-    print(f"written to {_OUT.value}")
+    print(f"written to {flags.FLAGS.out}")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["real", "out"])
+    define_flags()
     app.run(main)

@@ -10,10 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 #: Regex on a parameter's path → how it is laid out on the mesh; the first match counts, no match is replicated.
 Rules = Sequence[tuple[str, PartitionSpec]]
+
+#: How long a process that has ended, or failed, waits for the others. They end together; JAX's 300 s only delay an error.
+_SHUTDOWN_TIMEOUT_S = 30
 
 
 def start_processes() -> None:
@@ -33,9 +37,14 @@ def start_processes() -> None:
             coordinator_address=coordinator,
             num_processes=int(os.environ["ECGJAX_NUM_PROCESSES"]),
             process_id=int(os.environ["ECGJAX_PROCESS_ID"]),
+            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S,
         )
     elif os.environ.get("ECGJAX_CLUSTER") == "1":
-        jax.distributed.initialize()
+        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S)
+    if jax.process_count() > 1:
+        # On CPUs the first collective sets up connections and gives up after 30 s, by which processes drift apart while
+        # they compile; later collectives wait as long as it takes. So the first one is here.
+        multihost_utils.sync_global_devices("ecgjax start")
 
 
 def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:

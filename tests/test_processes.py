@@ -1,0 +1,196 @@
+"""The launcher, and two real processes over loopback that give the run of one."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.dataset import open_dataset
+from data_pipelines.store import open_store
+from ecgjax import configuration
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.inference import create_split
+from ecgjax.optim import create
+from ecgjax.steps import init_state
+from ecgjax.telemetry import read_metrics
+from launch import local
+from tests import process_rows
+from tests.fixtures import make_simulated_dataset
+
+ROOT = Path(__file__).parents[1]
+STEPS = 40
+
+
+def launcher(*command, processes=2):
+    return [sys.executable, "-m", "launch.local", f"--processes={processes}", "--", *command]
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+def test_output_is_numbered_and_every_process_knows_its_place(capsys):
+    names = "ECGJAX_PROCESS_ID", "ECGJAX_NUM_PROCESSES", "ECGJAX_COORDINATOR"
+    code = f"import os; print(*[os.environ[n] for n in {names}])"
+    assert local.launch(python(code), processes=3) == 0
+    lines = sorted(capsys.readouterr().out.splitlines())
+    fields = [line.split() for line in lines]
+    assert [f[:3] for f in fields] == [[f"[{i}]", str(i), "3"] for i in range(3)]
+    assert len({f[3] for f in fields}) == 1, "one coordinator"
+    assert fields[0][3].startswith("127.0.0.1:")
+
+
+def test_one_failure_ends_all_and_is_the_status(capfd):
+    code = "import os, sys, time\nif os.environ['ECGJAX_PROCESS_ID'] == '1': sys.exit(7)\ntime.sleep(600)"
+    start = time.monotonic()
+    assert local.launch(python(code), processes=2, grace_s=0.2) == 7
+    assert time.monotonic() - start < 60
+
+
+def test_death_by_signal_is_128_plus_its_number():
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert local.launch(python(code), processes=1) == 128 + signal.SIGKILL
+
+
+def test_others_may_end_by_themselves_after_a_failure(tmp_path):
+    code = (
+        "import os, sys, time, pathlib\nif os.environ['ECGJAX_PROCESS_ID'] == '0': sys.exit(3)\n"
+        f"time.sleep(1); pathlib.Path({str(tmp_path / 'done')!r}).touch()"
+    )
+    assert local.launch(python(code), processes=2) == 3
+    assert (tmp_path / "done").exists()
+
+
+def test_sigterm_reaches_every_process():
+    code = (
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "print('ready', flush=True)\ntime.sleep(600)"
+    )
+    process = subprocess.Popen(launcher(*python(code)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+
+
+def test_a_command_is_needed():
+    done = subprocess.run([sys.executable, "-m", "launch.local"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: give the command after --" in done.stderr
+
+
+# What follows trains, or at least reads, in real processes.
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_simulated_dataset(tmp_path_factory.mktemp("data"), num_patients=40, rate=50, seconds=4).directory
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),  # tests is no installed package
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),  # several starts of one program
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.mark.parametrize("devices", [1, 2], ids=["one device each", "two devices each"])
+def test_rows_of_every_process_are_those_of_the_global_batch(dataset, environment, tmp_path, devices):
+    command = launcher(sys.executable, "-m", "tests.process_rows", str(dataset), str(tmp_path))
+    subprocess.run(command, cwd=ROOT, env={**environment, "JAX_NUM_CPU_DEVICES": str(devices)}, check=True)
+    sampler = process_rows.make_sampler(open_dataset(dataset))
+    store = open_store(dataset)
+    for step in range(process_rows.STEPS):
+        parts = [np.load(tmp_path / f"{step}_{process}.npz") for process in range(2)]
+        assert all(len(part["row"]) == process_rows.BATCH // 2 for part in parts)
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        order = np.argsort(joined["position"])
+        expected = sampler.record_numbers(process_rows.START + step)
+        np.testing.assert_array_equal(joined["position"][order], np.arange(process_rows.BATCH))
+        np.testing.assert_array_equal(joined["row"][order], np.arange(process_rows.BATCH))
+        np.testing.assert_array_equal(joined["record"][order], expected)
+        np.testing.assert_array_equal(joined["signal"][order], store.read(expected))
+
+
+def pretrain(dataset, workdir):
+    return [
+        sys.executable, "-m", "ecgjax.pretrain", "--config=tests/tiny_config.py", f"--config.data.dir={dataset}",
+        f"--workdir={workdir}", f"--config.duration.value={STEPS}", "--config.eval_every=20",
+        "--config.checkpoint.every=20",
+        # Adam divides by √v + ε: with the usual ε, rounding noise of gradients near zero becomes steps of ± the rate.
+        "--config.optimizer.eps=.1",
+    ]  # fmt: skip
+
+
+def run(command, environment, *, status=0):
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+def lines_of(workdir, *prefixes):
+    return {
+        (line["step"], name): value
+        for line in read_metrics(workdir)
+        for name, value in line.items()
+        if name.startswith(prefixes)
+    }
+
+
+def final_state(workdir):
+    config = configuration.load_resolved(workdir)
+    split = create_split(config, seed=0)
+    template = init_state(split.params, split.stats, create(config.optimizer, STEPS))._asdict()
+    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        return checkpoints.restore(template)
+
+
+def assert_same_run(workdir, expected_workdir):
+    found, expected = (lines_of(w, "train/", "eval/") for w in (workdir, expected_workdir))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-6), key
+    step, state = final_state(workdir)
+    expected_step, expected_state = final_state(expected_workdir)
+    assert step == expected_step == STEPS
+    for part in ("params", "stats"):
+        a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(s[part])]) for s in (state, expected_state))
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max(), err_msg=part)
+
+
+def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environment, tmp_path):
+    one, two, fewer = (tmp_path / name for name in ("one", "two", "fewer"))
+    run(pretrain(dataset, one), environment)
+
+    # SIGTERM reaches the launcher, the processes agree on a step, save there, and leave.
+    log = (tmp_path / "log").open("w+")
+    process = subprocess.Popen(launcher(*pretrain(dataset, two)), cwd=ROOT, env=environment, stdout=log, stderr=log)
+    with log:
+        while len(read_metrics(two)) < 4:
+            assert process.poll() is None, log.seek(0) or log.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == configuration.EXIT_STOPPED, log.seek(0) or log.read()
+    stopped = max(step for step, _ in lines_of(two, "train/"))
+    assert 4 <= stopped < STEPS
+
+    shutil.copytree(two, fewer)
+    assert f"resuming from step {stopped}" in run(launcher(*pretrain(dataset, two)), environment)
+    assert_same_run(two, one)
+    # And it goes on with another number of processes than it was started with.
+    assert f"resuming from step {stopped}" in run(pretrain(dataset, fewer), environment)
+    assert_same_run(fewer, one)
+
+    first, expected = (lines_of(w, "train/")[1, "train/loss"] for w in (two, one))
+    assert first == pytest.approx(expected, rel=1e-5)
