@@ -16,7 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 #: Regex on a parameter's path → how it is laid out on the mesh; the first match counts, no match is replicated.
 Rules = Sequence[tuple[str, PartitionSpec]]
 
-#: How long a process that has ended, or failed, waits for the others. They end together; JAX's 300 s only delay an error.
+#: How long a process that has ended waits for the others. They end together, unless one fails: an error must not show
+#: JAX's 300 s late.
 _SHUTDOWN_TIMEOUT_S = 30
 
 
@@ -41,7 +42,7 @@ def start_processes() -> None:
         )
     elif os.environ.get("ECGJAX_CLUSTER") == "1":
         jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S)
-    if jax.process_count() > 1:
+    if jax.distributed.is_initialized():
         # On CPUs the first collective sets up connections and gives up after 30 s, by which processes drift apart while
         # they compile; later collectives wait as long as it takes. So the first one is here.
         multihost_utils.sync_global_devices("ecgjax start")

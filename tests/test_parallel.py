@@ -47,7 +47,7 @@ def test_rows_of_a_process_follow_its_devices_and_may_be_apart_or_shared():
 
 
 def test_what_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="config.batch_size=12 does not divide over the 8 devices"):
+    with pytest.raises(ValueError, match=r"config\.batch_size=12 does not divide over the 8 devices"):
         parallel.local_rows(parallel.batch_sharding(parallel.make_mesh()), 12)
     with pytest.raises(ValueError, match=r"config\.mesh\.model=3 does not divide the 8 devices"):
         parallel.make_mesh(model=3)
