@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 INSTALL_REQUIRES = [
     "absl-py>=2.1",
     "array_record>=0.8.1",
+    "etils>=1.9",
     "flax>=0.12.2,<0.14",
     "grain>=0.2.15",
     "importlib_resources>=6.4",  # tensorflow-datasets 4.9.10 imports it without declaring it
