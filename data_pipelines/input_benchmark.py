@@ -1,9 +1,9 @@
 """Speed of the input stream beside a bare memory map of the same rows, in the same run.
 
 What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. The memory map is
-what no loader can beat by much: one `np.take` a batch from one plain `.npy`, by the same
-number of threads, as far ahead. All read the same records in the same random order from a warm page cache, one after
-the other within each repetition, so that a slow moment of the machine meets them alike.
+what no loader can beat by much: one `np.take` a batch from one plain `.npy`, by the same number of threads, into memory
+used again in the same way, as far ahead. All read the same records in the same random order from a warm page cache, one
+after the other within each repetition, so that a slow moment of the machine meets them alike.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.lib.format import open_memmap
 
+from data_pipelines.buffers import BatchBuffers
 from data_pipelines.builders.base import SPLIT
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
@@ -47,7 +48,8 @@ REPEATS = 5
 SIMULATED_FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
 
 # More epochs of the fast readers, whose repetitions would else be too short to time.
-_EPOCHS_A_REPETITION = {"memory_map": 12, "packed": 12, "array_record": 2}
+_EPOCHS_A_REPETITION = {"packed": 12, "array_record": 2}
+_EPOCHS_A_REPETITION_OF_MAP = 12
 
 _SAMPLES_A_PAGE = 4096 // 2
 
@@ -83,7 +85,13 @@ def simulated_dataset(directory: Path, *, num_records: int, num_workers: int) ->
 
 
 def measure(
-    dataset: Dataset, *, scratch: Path, num_records: int, batch_size: int, num_threads: int, repeats: int = REPEATS
+    dataset: Dataset,
+    *,
+    scratch: Path,
+    num_records: int,
+    batch_size: int,
+    num_threads: int | None = None,
+    repeats: int = REPEATS,
 ) -> dict[str, Any]:
     """Times the stream from every store of a data set.
 
@@ -92,13 +100,13 @@ def measure(
         scratch: directory for the bare memory map, 40 kB a record.
         num_records: how many records to read over and over; few enough to stay in memory.
         batch_size: rows of a batch.
-        num_threads: threads that read, of the streams and of the memory map.
+        num_threads: threads that read; without, as many as training uses for the store.
         repeats: timed repetitions.
 
     Returns:
-        JSON: ECGs/s (median, and every repetition) of `memory_map`, `packed` (None where there is no copy) and
-        `array_record`, the stores' ratio to the map and the checksums of a whole epoch, equal to the independent
-        read's; what machine this is; the peak resident memory, mapped files included.
+        JSON. For `packed` (None where there is no copy) and `array_record`: ECGs/s (median, and every repetition), the
+        same of the memory map read by as many threads, their ratio, and the checksum of a whole epoch, equal to the
+        independent read's. Beside them what machine this is and the peak resident memory, mapped files included.
 
     Raises:
         DataError: fewer records than a batch, or a store gave other samples than TFDS did.
@@ -111,24 +119,27 @@ def measure(
     bare_map = _independent_map(dataset, records, scratch / "memory_map.npy")
     page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
     steps_an_epoch = num_records // batch_size
-    readers = {"memory_map": _map_reader(bare_map, rows_of_map, num_threads=num_threads)}
-    for kind in _stores_of(dataset):
-        store = open_store(dataset.directory, kind=kind)
-        readers[kind] = _stream_reader(store, rows_of_map.sampler, dataset=dataset, num_threads=num_threads)
+    stores = {kind: open_store(dataset.directory, kind=kind) for kind in _stores_of(dataset)}
+    threads = {kind: num_threads or store.num_threads for kind, store in stores.items()}
+    readers: dict[str, Reader] = {
+        _map_name(count): _map_reader(bare_map, rows_of_map, num_threads=count) for count in set(threads.values())
+    }
+    for kind, store in stores.items():
+        readers[kind] = _stream_reader(store, rows_of_map.sampler, dataset=dataset, num_threads=threads[kind])
     checksums = {name: _checksum(read(steps_an_epoch)) for name, read in readers.items()}
-    wrong = [name for name, checksum in checksums.items() if checksum != checksums["memory_map"]]
+    of_map = checksums[next(iter(readers))]
+    wrong = [name for name, checksum in checksums.items() if checksum != of_map]
     if wrong:
         raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
     speeds: dict[str, list[float]] = {name: [] for name in readers}
     for repetition in range(1 + repeats):
         for name, read in readers.items():
-            num_steps = steps_an_epoch * _EPOCHS_A_REPETITION[name]
+            num_steps = steps_an_epoch * _EPOCHS_A_REPETITION.get(name, _EPOCHS_A_REPETITION_OF_MAP)
             seconds, touched = _time(read, num_steps)
             if touched != sum(int(page_sums[rows_of_map(step)].sum()) for step in range(num_steps)):
                 raise DataError(f"{name} gave other samples while it was timed than before")
             if repetition:
                 speeds[name].append(num_steps * batch_size / seconds)
-    median = {name: statistics.median(values) for name, values in speeds.items()}
     return {
         "what": "input",
         "dataset": {
@@ -140,20 +151,30 @@ def measure(
         "record_shape": list(dataset.format.shape),
         "records_read": num_records,
         "batch_size": batch_size,
-        "threads": num_threads,
         "batches_ahead": BATCHES_AHEAD,
         "packed": None,
         **{
-            name: {
-                "ecgs_per_sec": round(median[name]),
-                "repetitions": [round(value) for value in values],
-                "ratio_to_memory_map": round(median[name] / median["memory_map"], 3),
-                "checksum": checksums[name],
-            }
-            for name, values in speeds.items()
+            kind: _comparison(speeds[kind], speeds[_map_name(threads[kind])])
+            | {"threads": threads[kind], "checksum": checksums[kind]}
+            for kind in stores
         },
         "machine": _machine(),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def _map_name(num_threads: int) -> str:
+    return f"memory_map_{num_threads}"
+
+
+def _comparison(speeds: list[float], speeds_of_map: list[float]) -> dict[str, Any]:
+    median, median_of_map = statistics.median(speeds), statistics.median(speeds_of_map)
+    return {
+        "ecgs_per_sec": round(median),
+        "repetitions": [round(speed) for speed in speeds],
+        "memory_map_ecgs_per_sec": round(median_of_map),
+        "memory_map_repetitions": [round(speed) for speed in speeds_of_map],
+        "ratio_to_memory_map": round(median / median_of_map, 3),
     }
 
 
@@ -191,10 +212,15 @@ def _map_reader(bare_map: np.ndarray, rows_of_map: _RowsOfMap, *, num_threads: i
     """Reads the same from the bare map, by as many threads, as far ahead."""
 
     def read(num_steps: int) -> Iterator[np.ndarray]:
+        buffers = BatchBuffers((rows_of_map.sampler.batch_size, *bare_map.shape[1:]), bare_map.dtype)
+
+        def take(step: int) -> np.ndarray:
+            return np.take(bare_map, rows_of_map(step), axis=0, out=buffers.take(), mode="clip")
+
         with ThreadPoolExecutor(num_threads) as executor:
             ahead: collections.deque = collections.deque()
             for step in range(num_steps):
-                ahead.append(executor.submit(np.take, bare_map, rows_of_map(step), axis=0, mode="clip"))
+                ahead.append(executor.submit(take, step))
                 if len(ahead) > BATCHES_AHEAD:
                     yield ahead.popleft().result()
             while ahead:

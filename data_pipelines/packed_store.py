@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from data_pipelines.array_record_store import checked_numbers
+from data_pipelines.array_record_store import checked_numbers, checked_out
 from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
 from data_pipelines.records import LAYOUT_VERSION, content_hash
@@ -36,6 +36,7 @@ class PackedStore:
     """Reads records of a packed copy."""
 
     kind = "packed"
+    num_threads = 2
 
     def __init__(self, dataset: Dataset, *, verify: bool = False):
         """Opens and checks the packed copy of a data set.
@@ -49,7 +50,7 @@ class PackedStore:
         """
         folder = dataset.directory / PACKED_DIR
         self._shards, num_bytes = _open_shards(folder, dataset)
-        self._shape = dataset.format.shape
+        self.shape = dataset.format.shape
         self._bounds = np.concatenate([[0], np.cumsum([len(shard) for shard in self._shards])])
         self.num_records = int(self._bounds[-1])
         if verify or num_bytes <= FULL_CHECK_BYTES:
@@ -57,10 +58,10 @@ class PackedStore:
         else:
             self._spot_check(dataset, folder)
 
-    def read(self, record_numbers: np.ndarray) -> np.ndarray:
+    def read(self, record_numbers: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Reads signals; see `data_pipelines.store.Store.read`."""
         numbers = checked_numbers(record_numbers, self.num_records)
-        signals = np.empty((len(numbers), *self._shape), np.int16)
+        signals = checked_out(out, (len(numbers), *self.shape))
         shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
         in_shard = numbers - self._bounds[shard_of]
         if len(self._shards) == 1 or (len(numbers) and (shard_of == shard_of[0]).all()):

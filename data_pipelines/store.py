@@ -26,22 +26,28 @@ class Store(Protocol):
     Attributes:
         kind: `packed` or `array_record`.
         num_records: record numbers lie in 0 … num_records − 1.
+        shape: `(time, lead)` of a record.
+        num_threads: how many threads read fastest.
     """
 
     kind: str
     num_records: int
+    shape: tuple[int, int]
+    num_threads: int
 
-    def read(self, record_numbers: np.ndarray) -> np.ndarray:
+    def read(self, record_numbers: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Reads signals.
 
         Args:
             record_numbers: `int64[n]`, in any order, repeats allowed.
+            out: `int16[n, time, 8]`, C-contiguous, to read into; without, an array is made.
 
         Returns:
-            `int16[n, time, 8]`, µV, the caller's own.
+            `out`, or the array made: signals in µV, the caller's own.
 
         Raises:
             IndexError: a number outside the store.
+            ValueError: `out` has another shape, type or order.
             DataError: a shard is damaged.
         """
         ...

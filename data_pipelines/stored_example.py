@@ -33,8 +33,7 @@ class SignalDecoder:
             shape: `(time, lead)`.
         """
         self._shape = shape
-        self._num_samples = math.prod(shape)
-        num_bytes = 2 * self._num_samples
+        num_bytes = self._num_bytes = 2 * math.prod(shape)
         value = _field(_FIELD_1, num_bytes)
         bytes_list = _field(_FIELD_1, len(value) + num_bytes)
         feature = _field(_FIELD_2, len(bytes_list) + len(value) + num_bytes)
@@ -47,14 +46,14 @@ class SignalDecoder:
 
         Args:
             example: a serialised `tf.train.Example`.
-            signal: `int16[time, lead]`, filled.
+            signal: `int16[time, lead]`, C-contiguous, filled.
 
         Raises:
             ValueError: the bytes are no Example, or hold no signal of this shape.
         """
         start = self._find(example)
-        samples = np.frombuffer(example, "<i2", self._num_samples, start)
-        signal[...] = samples.reshape(self._shape)
+        # Half the time of an assignment between arrays.
+        memoryview(signal).cast("B")[:] = memoryview(example)[start : start + self._num_bytes]
 
     def _find(self, example: bytes) -> int:
         header = self._header

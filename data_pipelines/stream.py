@@ -13,13 +13,11 @@ from typing import Any
 import grain
 import numpy as np
 
+from data_pipelines.buffers import BatchBuffers
 from data_pipelines.sampling import Sampler
 from data_pipelines.store import Store
 
-#: Threads that read, and batches ready ahead. Grain's defaults suit elements of one record, ours is a batch. On 2 cores
-#: a second thread makes the packed store slower (130 to 105 thousand ECGs/s, measured) and ArrayRecord, whose reader
-#: decompresses with threads of its own, no faster.
-NUM_THREADS = 1
+#: Batches ready ahead. Grain's defaults suit elements of one record, ours is a batch of megabytes.
 BATCHES_AHEAD = 3
 
 
@@ -34,6 +32,7 @@ class _StepSource:
         self._rows = rows
         self._start_step = start_step
         self._columns = columns
+        self._buffers = BatchBuffers((len(rows), *store.shape), np.int16)
 
     def __len__(self) -> int:
         return sys.maxsize  # Training decides where to stop.
@@ -42,7 +41,7 @@ class _StepSource:
         step = self._start_step + int(index)
         records = self._sampler.record_numbers(step)[self._rows]
         return {
-            "signal": self._store.read(records),
+            "signal": self._store.read(records, self._buffers.take()),
             "row": self._rows.astype(np.int32),
             "record": records.astype(np.int32),
             **{name: np.asarray(values[records]) for name, values in self._columns.items()},
@@ -56,7 +55,7 @@ def batches(
     rows: np.ndarray,
     start_step: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
-    num_threads: int = NUM_THREADS,
+    num_threads: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields this process's part of the global batches of steps `start_step`, `start_step` + 1, … without end.
 
@@ -66,11 +65,12 @@ def batches(
         rows: `int[local]`, global rows of this process, in the order wanted.
         start_step: step of the first batch.
         columns: arrays over all records of the data set (such as `patient`), of which a batch gets its records' values.
-        num_threads: threads that read batches.
+        num_threads: threads that read batches; without, as many as suit the store.
 
     Yields:
         `signal` `int16[local, time, 8]` in µV, `row` `int32[local]` (in the global batch), `record` `int32[local]`
-        (record number), and `[local, ...]` of every column.
+        (record number), and `[local, ...]` of every column. The memory of `signal` is used again when nothing refers to
+        it any more.
 
     Raises:
         ValueError: rows outside the global batch, or a column not over all records.
@@ -78,6 +78,7 @@ def batches(
     """
     rows, columns = np.asarray(rows), dict(columns or {})
     _check(store, sampler, rows, start_step, columns)
+    num_threads = num_threads or store.num_threads
     source = _StepSource(store, sampler, rows=rows, start_step=start_step, columns=columns)
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(BATCHES_AHEAD, num_threads))
     return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)))

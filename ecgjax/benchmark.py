@@ -21,7 +21,6 @@ from ml_collections import config_flags
 
 from data_pipelines.dataset import open_dataset
 from data_pipelines.input_benchmark import measure, simulated_dataset
-from data_pipelines.stream import NUM_THREADS
 from ecgjax import configuration
 
 _WHAT = flags.DEFINE_enum("what", None, ["input", "step"], "What to measure.")
@@ -29,7 +28,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "[step] Config file of
 _DATASET = flags.DEFINE_string("dataset", None, "[input] A prepared data set; without, a cohort is simulated.")
 _RECORDS = flags.DEFINE_integer("records", 8192, "[input] How many records to read over and over.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "[input] Records of a batch.", lower_bound=1)
-_THREADS = flags.DEFINE_integer("threads", NUM_THREADS, "[input] Threads that read batches.", lower_bound=1)
+_THREADS = flags.DEFINE_integer(
+    "threads", None, "[input] Threads that read batches; without, as many as training uses.", lower_bound=1
+)
 
 
 def _input() -> dict[str, Any]:

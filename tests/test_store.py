@@ -78,7 +78,20 @@ def test_a_store_gives_what_was_built_in_the_order_asked_for(original, kind):
         assert read.dtype == np.int16
         assert np.array_equal(read, signals[numbers])
         read[...] = 0  # the caller's own
+        out = np.full_like(read, 7)
+        assert store.read(numbers, out) is out
+        assert np.array_equal(out, signals[numbers])
     assert np.array_equal(store.read(np.arange(len(signals))), signals)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_an_array_that_fits_is_read_into(original, kind):
+    dataset, _ = original
+    store = open_store(dataset.directory, kind=kind)
+    good = np.empty((2, *store.shape), np.int16)
+    for out in (good[:1], good.astype(np.int32), good.astype(np.uint16), np.empty((4, *store.shape), np.int16)[::2]):
+        with pytest.raises(ValueError, match="out must be C-contiguous int16"):
+            store.read(np.array([0, 1]), out)
 
 
 @pytest.mark.parametrize("kind", KINDS)

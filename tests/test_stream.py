@@ -18,9 +18,12 @@ class MadeUpStore:
 
     kind = "made_up"
     num_records = NUM_RECORDS
+    shape = (5, 8)
+    num_threads = 2
 
-    def read(self, record_numbers):
-        return np.repeat(record_numbers.astype(np.int16), 5 * 8).reshape(-1, 5, 8)
+    def read(self, record_numbers, out):
+        out[...] = record_numbers[:, None, None]
+        return out
 
 
 class DamagedStore(MadeUpStore):
@@ -29,10 +32,10 @@ class DamagedStore(MadeUpStore):
     def __init__(self, damaged):
         self._damaged = damaged
 
-    def read(self, record_numbers):
+    def read(self, record_numbers, out):
         if self._damaged in record_numbers:
             raise DataError("shard-3: cannot be read; restore it")
-        return super().read(record_numbers)
+        return super().read(record_numbers, out)
 
 
 PATIENT = (np.arange(NUM_RECORDS) // 3).astype(np.int32)
