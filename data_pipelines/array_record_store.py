@@ -14,7 +14,7 @@ from data_pipelines.stored_example import SignalDecoder
 # One record at a time in the calling thread: 16 µs for 40 kB in the page cache. The reader's call for a list of records
 # takes 20 to 50 on several processors: it hands them to a pool whose threads spin while they wait, and walks through
 # all records of the shard at every call (measured).
-_READER_OPTIONS = "readahead_buffer_size:1,max_parallelism:1"
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 _REMEDY = "restore this shard from a copy, or build the data set again with --overwrite"
 
