@@ -4,7 +4,8 @@
   python -m data_pipelines.build --builder=folder --source=DIR_OF_WFDB --out=DIR [--labels=labels.csv]
   python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR
 
-Each record is checked, resampled to --target_rate_hz, cut or padded to --seconds and stored as int16 microvolts.
+Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
+and stored as int16 microvolts.
 Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. An interrupted build
 leaves nothing at DIR; the same command again completes it.
 """
@@ -28,12 +29,29 @@ from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import CARD_FILE
 from data_pipelines.errors import DataError
-from data_pipelines.records import SignalFormat
+from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 
 _BUILDER = flags.DEFINE_enum("builder", None, ["ptbxl", "simulated", "folder"], "What kind of source to read.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
-_TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", 250, "Rate to store, Hz.", lower_bound=50)
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "Length to store: longer recordings are cut, shorter ones padded.")
+_RECIPE = flags.DEFINE_enum(
+    "recipe",
+    "plain",
+    sorted(RECIPES),
+    "What is done to the signals; the flags below change single steps of it.",
+)
+_TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", None, "Rate to store, Hz.", lower_bound=50)
+_SECONDS = flags.DEFINE_float("seconds", None, "Length to store: longer recordings are cut, shorter ones padded.")
+_CHANGES = {
+    "sampling_rate_hz": _TARGET_RATE_HZ,
+    "seconds": _SECONDS,
+    "min_seconds": flags.DEFINE_float("min_seconds", None, "Quarantine recordings shorter than this."),
+    "notch_hz": flags.DEFINE_float("notch_hz", None, "Take out this mains frequency: 50 or 60."),
+    "highpass_hz": flags.DEFINE_float("highpass_hz", None, "High-pass filter: 0.5 takes out most wander."),
+    "lowpass_hz": flags.DEFINE_float("lowpass_hz", None, "Low-pass filter: 40 takes out most muscle noise."),
+    "baseline": flags.DEFINE_enum("baseline", None, BASELINES, "Subtract a running median, or keep the baseline."),
+    "cut": flags.DEFINE_enum("cut", None, CUTS, "Which part of a longer recording to keep."),
+    "pad": flags.DEFINE_enum("pad", None, PADS, "Where to add zeros to a shorter recording."),
+}
 _MAX_QUARANTINED = flags.DEFINE_float(
     "max_quarantined", 0.5, "Fail if more than this share of the recordings cannot be stored.", 0.0, 1.0
 )
@@ -41,7 +59,6 @@ _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the data set at -
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that read recordings.", lower_bound=1)
 
 _SOURCE = flags.DEFINE_string("source", None, "[ptbxl, folder] Directory of the recordings.")
-_MIN_SECONDS = flags.DEFINE_float("min_seconds", 5.0, "[ptbxl, folder] Quarantine recordings shorter than this.")
 _SOURCE_RATE_HZ = flags.DEFINE_integer("source_rate_hz", 500, "[ptbxl] Which published copy to read: 100 or 500 Hz.")
 
 _LABELS = flags.DEFINE_string(
@@ -56,18 +73,22 @@ _NUM_PATIENTS = flags.DEFINE_integer("num_patients", 2000, "[simulated] Size of 
 _SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0)
 
 _FLAGS_OF_BUILDER = {
-    "ptbxl": ("source", "min_seconds", "source_rate_hz"),
-    "folder": ("source", "min_seconds", "labels", "patient_field", "name"),
+    "ptbxl": ("source", "source_rate_hz"),
+    "folder": ("source", "labels", "patient_field", "name"),
     "simulated": ("num_patients", "seed"),
 }
 
+# Simulated signals are neither filtered nor cut nor padded.
+_CHANGES_OF_SIMULATED = ("sampling_rate_hz", "seconds")
 
-def _make_source(builder: str, signal_format: SignalFormat) -> Source:
-    reading = {
-        "signal_format": signal_format,
-        "min_seconds": _MIN_SECONDS.value,
-        "num_workers": _NUM_WORKERS.value,
-    }
+
+def _recipe() -> SignalRecipe:
+    changes = {field: flag.value for field, flag in _CHANGES.items() if flag.value is not None}
+    return RECIPES[_RECIPE.value].changed(**changes)
+
+
+def _make_source(builder: str, recipe: SignalRecipe) -> Source:
+    reading = {"recipe": recipe, "num_workers": _NUM_WORKERS.value}
     match builder:
         case "ptbxl":
             return PtbxlSource(_source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, **reading)
@@ -83,7 +104,7 @@ def _make_source(builder: str, signal_format: SignalFormat) -> Source:
             return SimulatedSource(
                 num_patients=_NUM_PATIENTS.value,
                 seed=_SEED.value,
-                signal_format=signal_format,
+                signal_format=recipe.signal_format,
                 num_workers=_NUM_WORKERS.value,
             )
     raise AssertionError(builder)
@@ -98,24 +119,20 @@ def _source_directory() -> Path:
     return path
 
 
-def _signal_format() -> SignalFormat:
-    num_samples = _SECONDS.value * _TARGET_RATE_HZ.value
-    if num_samples < 1 or num_samples != int(num_samples):
-        raise DataError(
-            f"--seconds={_SECONDS.value:g} at --target_rate_hz={_TARGET_RATE_HZ.value} is {num_samples:g} samples, "
-            "a whole number above zero is needed"
-        )
-    return SignalFormat(sampling_rate_hz=_TARGET_RATE_HZ.value, num_samples=int(num_samples))
-
-
-def _request(builder: str) -> dict[str, Any]:
+def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     """Returns the flags that decide what is stored, for the card."""
     own = _FLAGS_OF_BUILDER[builder]
     of_others = {name for names in _FLAGS_OF_BUILDER.values() for name in names} - set(own)
     for name in sorted(of_others):
         if flags.FLAGS[name].present:
             raise DataError(f"--{name} means nothing to --builder={builder}; leave it out")
-    request = {"builder": builder, "target_rate_hz": _TARGET_RATE_HZ.value, "seconds": _SECONDS.value}
+    if builder == "simulated":
+        for field in _CHANGES.keys() - set(_CHANGES_OF_SIMULATED):
+            if _CHANGES[field].present:
+                raise DataError(f"--{_CHANGES[field].name} means nothing to --builder=simulated; leave it out")
+        if _RECIPE.present:
+            raise DataError("--recipe means nothing to --builder=simulated; leave it out")
+    request = {"builder": builder, "recipe": recipe.to_json()}
     request |= {name: flags.FLAGS[name].value for name in own}
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
     return request | paths
@@ -133,6 +150,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
     lines = [
         f"{out}: {card['name']}{' (SIMULATED)' if card['simulated'] else ''}, {form['num_samples']} samples at "
         f"{form['sampling_rate_hz']} Hz",
+        f"  recipe              {card['recipe']['name']}, version {card['recipe']['version']}",
         f"  recordings in       {counts['records_in']}",
         f"  stored              {counts['stored']} of {card['num_patients']} patients in {len(card['shards'])} shards",
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
@@ -140,10 +158,17 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
         *(f"    {record} = {first}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
+        *_quality_lines(counts),
         *(f"  note: {note}" for note in counts["notes"]),
         f"  fingerprint         {card['fingerprint']}",
     ]
     return "\n".join(lines)
+
+
+def _quality_lines(counts: dict[str, Any]) -> list[str]:
+    flagged = [f"{name} {count}" for name, count in counts["quality"].items() if count]
+    clipped = f" ({counts['clipped_samples']} samples clipped)" if counts["clipped_samples"] else ""
+    return [f"  doubtful            {', '.join(flagged) or 'none'}{clipped}"]
 
 
 def main(argv: list[str]) -> None:
@@ -153,12 +178,13 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
     try:
         out = Path(_OUT.value)
-        make_source: Callable[[], Source] = functools.partial(_make_source, _BUILDER.value, _signal_format())
+        recipe = _recipe()
+        make_source: Callable[[], Source] = functools.partial(_make_source, _BUILDER.value, recipe)
         existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
         card = build_dataset(
             make_source,
             out,
-            request=_request(_BUILDER.value),
+            request=_request(_BUILDER.value, recipe),
             max_quarantined=_MAX_QUARANTINED.value,
             overwrite=_OVERWRITE.value,
             progress=_progress_bar,

@@ -14,12 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.base import SPLIT, EcgBuilder, Quarantined, Source
 from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, read_card, staging_directory
 from data_pipelines.errors import DataError
 from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index, save_index
+from data_pipelines.quality import QualityFlag, flag_names
 from data_pipelines.readback import index_of_stored
 from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS
 from data_pipelines.staging import exclusive_staging, publish
@@ -71,7 +73,12 @@ def build_dataset(
         _check_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
         info = tfds.builder_from_directory(finished).info.splits[SPLIT]
         _check_count(source, num_stored=info.num_examples, num_quarantined=len(quarantined))
-        index = index_of_stored(finished, num_records=info.num_examples, schema=source.label_schema)
+        index = index_of_stored(
+            finished,
+            num_records=info.num_examples,
+            schema=source.label_schema,
+            sampling_rate_hz=source.signal_format.sampling_rate_hz,
+        )
         save_index(index, finished / INDEX_DIR)
         card = _card(source, index, quarantined, request) | {
             "shards": [Path(name).name for name in info.filepaths],
@@ -152,6 +159,7 @@ def _card(source: Source, index: Index, quarantined: list[Quarantined], request:
         "leads": list(STORED_LEADS),
         "microvolts_per_unit": 1,
         "signal_format": dataclasses.asdict(source.signal_format),
+        "recipe": source.recipe.to_json(),
         "split": SPLIT,
         "scalars": {name: {"unit": schema.units.get(name, "")} for name in schema.scalars},
         "tasks": {name: list(classes) for name, classes in schema.tasks.items()},
@@ -165,6 +173,10 @@ def _card(source: Source, index: Index, quarantined: list[Quarantined], request:
             "duplicates": [
                 [str(index.record_id[number]), str(index.record_id[index.duplicate_of[number]])] for number in duplicate
             ],
+            "quality": {
+                name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
+            },
+            "clipped_samples": int(index.clipped_samples.sum(dtype=np.int64)),
             "notes": list(source.card.notes),
         },
         "request": dict(request),

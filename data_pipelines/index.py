@@ -39,6 +39,8 @@ COLUMNS: Mapping[str, str] = {
     "duplicate_of": "<i8",
     "valid_start": "<i4",
     "valid_samples": "<i4",
+    "quality": "<i4",
+    "clipped_samples": "<i4",
 }
 
 #: Labels that every data set has beside its own scalars and tasks.
@@ -94,6 +96,8 @@ class Index:
         duplicate_of: `int64[n]`: -1, or the number of the first record with equal content.
         valid_start: `int32[n]`, first recorded sample.
         valid_samples: `int32[n]`, recorded samples from there on.
+        quality: `int32[n]`, `quality.QualityFlag`s.
+        clipped_samples: `int32[n]`, samples at the limit of what can be stored.
         scalars: `f32[n]` by name, NaN where missing.
         tasks: multi-label tasks by name.
     """
@@ -109,6 +113,8 @@ class Index:
     duplicate_of: np.ndarray
     valid_start: np.ndarray
     valid_samples: np.ndarray
+    quality: np.ndarray
+    clipped_samples: np.ndarray
     scalars: Mapping[str, np.ndarray]
     tasks: Mapping[str, Task]
 

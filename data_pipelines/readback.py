@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import SPLIT
 from data_pipelines.errors import DataError
 from data_pipelines.index import Index, Task, duplicates, groups, patient_codes
+from data_pipelines.quality import clipped_samples, quality_flags
 from data_pipelines.records import LabelSchema, content_hash
 
 _RECORDS_PER_READ = 256
@@ -38,13 +39,14 @@ def stored_examples(directory: Path) -> Iterator[dict[str, Any]]:
         start = stop
 
 
-def index_of_stored(directory: Path, *, num_records: int, schema: LabelSchema) -> Index:
-    """Makes the index of a data set from its shards, recomputing every content hash.
+def index_of_stored(directory: Path, *, num_records: int, schema: LabelSchema, sampling_rate_hz: int) -> Index:
+    """Makes the index of a data set from its shards, recomputing every content hash and judging every signal.
 
     Args:
         directory: the TFDS directory.
         num_records: how many records were written.
         schema: names of its labels.
+        sampling_rate_hz: stored rate.
 
     Returns:
         The index, in memory.
@@ -61,6 +63,8 @@ def index_of_stored(directory: Path, *, num_records: int, schema: LabelSchema) -
         "valid_start": np.empty(num_records, np.int32),
         "valid_samples": np.empty(num_records, np.int32),
     }
+    quality = np.empty(num_records, np.int32)
+    clipped = np.empty(num_records, np.int32)
     scalars = {name: np.empty(num_records, np.float32) for name in schema.scalars}
     tasks = {name: np.empty((num_records, len(classes)), np.int8) for name, classes in schema.tasks.items()}
     number = -1
@@ -76,6 +80,13 @@ def index_of_stored(directory: Path, *, num_records: int, schema: LabelSchema) -
             )
         for name, values in columns.items():
             values[number] = stored[name]
+        clipped[number] = clipped_samples(stored["signal"])
+        quality[number] = quality_flags(
+            stored["signal"],
+            sampling_rate_hz=sampling_rate_hz,
+            valid_start=int(stored["valid_start"]),
+            valid_samples=int(stored["valid_samples"]),
+        )
         for name, values in scalars.items():
             values[number] = stored["scalars"][name]
         for name, values in tasks.items():
@@ -91,6 +102,8 @@ def index_of_stored(directory: Path, *, num_records: int, schema: LabelSchema) -
         patient=patient,
         group=groups(patient, columns["content_hash"]),
         duplicate_of=duplicates(columns["content_hash"]),
+        quality=quality,
+        clipped_samples=clipped,
         scalars=scalars,
         tasks={name: Task(classes=schema.tasks[name], values=values) for name, values in tasks.items()},
         **columns,

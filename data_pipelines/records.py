@@ -23,7 +23,7 @@ STANDARD_LEADS: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", 
 MICROVOLTS_PER_MILLIVOLT = 1000
 
 #: Version of the stored layout; a reader refuses data sets of another one.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 MALE, FEMALE, SEX_UNKNOWN = 0, 1, -1
 

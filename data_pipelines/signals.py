@@ -1,7 +1,7 @@
-"""From a recording as its file has it to the stored signal: units, quality checks, rate, length, int16 µV.
+"""From a recording as its file has it to the stored signal: units, checks, then what the recipe says, as int16 µV.
 
 The checks run in a fixed order and the first that fails names the reason. All thresholds are constants of this
-module, so that two builds of one source store the same records.
+module, so that two builds of one source by one recipe store the same records.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
+import scipy.ndimage
 import scipy.signal
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import lead_columns
+from data_pipelines.quality import STORED_LIMIT_UV
 from data_pipelines.readers.recording import Recording
-from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS, SignalFormat
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
 #: Millivolts per unit, by the unit's spelling in lower case (µ is U+00B5 in files, μ U+03BC is its Greek twin).
 MILLIVOLTS_PER_UNIT = {"mv": 1.0, "millivolt": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "v": 1e3}
@@ -36,7 +39,17 @@ EINTHOVEN_QUANTILE = 0.95
 #: Rates below this lose too much of the QRS; the slowest published 12-lead sets have it.
 LOWEST_SOURCE_RATE_HZ = 100
 
-_MICROVOLT_RANGE = np.iinfo(np.int16)
+#: A lead with a larger share of its samples beyond what can be stored is refused; below it they are clipped, and
+#: counted by `quality.clipped_samples`.
+MOST_CLIPPED = 0.01
+
+# Factors beyond this are no wrong gain but two leads fitted away.
+_LARGEST_GAIN_ERROR = 20.0
+
+# Narrow enough to leave the QRS alone: 50/30 Hz wide.
+_NOTCH_QUALITY = 30.0
+
+_BASELINE_WINDOWS_S = (0.2, 0.6)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,37 +67,53 @@ class StoredSignal:
     valid_samples: int
 
 
-def stored_signal(recording: Recording, *, signal_format: SignalFormat, min_seconds: float) -> StoredSignal:
+def stored_signal(recording: Recording, *, recipe: SignalRecipe) -> StoredSignal:
     """Turns a recording into the stored form, or says why it cannot be.
 
     Args:
         recording: any channels, unit and rate.
-        signal_format: rate and length of the data set. Longer recordings are cut to their first samples, shorter
-            ones are followed by zeros.
-        min_seconds: recordings shorter than this are refused.
+        recipe: what is done to it.
 
     Returns:
-        The stored signal.
+        The stored signal. Samples beyond ±32.767 mV are stored as that limit as long as they are fewer than
+        `MOST_CLIPPED` of a lead.
 
     Raises:
         RecordError: `missing_lead`, `duplicate_lead`, `wrong_unit`, `nan`, `wrong_rate`, `too_short`, `flat_lead`,
-            `einthoven` or `out_of_range`.
+            `broken_gain`, `einthoven` or `out_of_range`.
     """
     columns = lead_columns(recording.channels, source=recording.source)
     leads = {
         lead: recording.signal[:, column] * _millivolts_per_unit(recording, column) for lead, column in columns.items()
     }
-    check_leads(leads, sampling_rate_hz=recording.sampling_rate_hz, min_seconds=min_seconds, source=recording.source)
-    millivolts = resample(
-        np.stack([leads[lead] for lead in STORED_LEADS], axis=1),
-        source_rate_hz=recording.sampling_rate_hz,
-        target_rate_hz=signal_format.sampling_rate_hz,
+    check_leads(
+        leads,
+        sampling_rate_hz=recording.sampling_rate_hz,
+        min_seconds=recipe.min_seconds,
         source=recording.source,
-    )[: signal_format.num_samples]
-    microvolts = _microvolts(millivolts, recording.source)
-    padded = np.zeros(signal_format.shape, np.int16)
-    padded[: len(microvolts)] = microvolts
-    return StoredSignal(signal=padded, valid_start=0, valid_samples=len(microvolts))
+    )
+    millivolts = np.stack([leads[lead] for lead in STORED_LEADS], axis=1)
+    millivolts = filtered(millivolts, sampling_rate_hz=recording.sampling_rate_hz, recipe=recipe)
+    millivolts = resample(
+        millivolts,
+        source_rate_hz=recording.sampling_rate_hz,
+        target_rate_hz=recipe.sampling_rate_hz,
+        source=recording.source,
+    )
+    return _placed(_microvolts(millivolts, recording.source), recipe)
+
+
+def _placed(microvolts: np.ndarray, recipe: SignalRecipe) -> StoredSignal:
+    """Cuts or pads to the stored length."""
+    length = recipe.signal_format.num_samples
+    surplus = len(microvolts) - length
+    if surplus >= 0:
+        first = surplus // 2 if recipe.cut == "center" else 0
+        return StoredSignal(signal=microvolts[first : first + length], valid_start=0, valid_samples=length)
+    start = -surplus // 2 if recipe.pad == "both" else 0
+    padded = np.zeros(recipe.signal_format.shape, np.int16)
+    padded[start : start + len(microvolts)] = microvolts
+    return StoredSignal(signal=padded, valid_start=start, valid_samples=len(microvolts))
 
 
 def check_leads(leads: Mapping[str, np.ndarray], *, sampling_rate_hz: float, min_seconds: float, source: str) -> None:
@@ -143,15 +172,77 @@ def _check_einthoven(leads: Mapping[str, np.ndarray], source: str) -> None:
         "aVF": ("II - I/2", two - one / 2),
     }
     for lead, (formula, expected) in derived.items():
-        if lead not in leads:
+        if lead not in leads or _agree(leads[lead], expected):
             continue
-        residual = float(np.quantile(np.abs(leads[lead] - expected), EINTHOVEN_QUANTILE))
-        if residual > EINTHOVEN_TOLERANCE_MV:
+        gains = _gains_that_agree(one, two, leads[lead], coefficients=_COEFFICIENTS[lead])
+        if gains:
             raise RecordError(
-                f"{source}: lead {lead} is not {formula}: 5 % of samples are off by more than {residual * 1e3:.0f} µV "
-                f"({EINTHOVEN_TOLERANCE_MV * 1e3:g} allowed); limb leads are swapped or misnamed, or gains are wrong",
-                reason="einthoven",
+                f"{source}: lead {lead} is {formula} only once lead II is multiplied by {gains['II']:.3g} and {lead} "
+                f"by {gains['derived']:.3g}, relative to lead I: the header's gains are wrong; correct them",
+                reason="broken_gain",
             )
+        residual = float(np.quantile(np.abs(leads[lead] - expected), EINTHOVEN_QUANTILE))
+        raise RecordError(
+            f"{source}: lead {lead} is not {formula}: 5 % of samples are off by more than {residual * 1e3:.0f} µV "
+            f"({EINTHOVEN_TOLERANCE_MV * 1e3:g} allowed); limb leads are swapped or misnamed",
+            reason="einthoven",
+        )
+
+
+# What I and II are multiplied by in each derived lead.
+_COEFFICIENTS = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+def _agree(lead: np.ndarray, expected: np.ndarray) -> bool:
+    return float(np.quantile(np.abs(lead - expected), EINTHOVEN_QUANTILE)) <= EINTHOVEN_TOLERANCE_MV
+
+
+def _gains_that_agree(
+    one: np.ndarray, two: np.ndarray, derived: np.ndarray, *, coefficients: tuple[float, float]
+) -> dict[str, float] | None:
+    """Finds positive factors of II and a derived lead, relative to I, with which Einthoven's identity holds.
+
+    Swapped or inverted leads have none: their factor would be negative, or the identity would still be off.
+    """
+    # derived · g_derived − b · II · g_two = a · I, by least squares.
+    of_one, of_two = coefficients
+    system = np.stack([derived, -of_two * two], axis=1)
+    (g_derived, g_two), *_ = np.linalg.lstsq(system, of_one * one)
+    if not all(1 / _LARGEST_GAIN_ERROR < gain < _LARGEST_GAIN_ERROR for gain in (g_derived, g_two)):
+        return None
+    if not _agree(derived * g_derived, of_one * one + of_two * two * g_two):
+        return None
+    return {"II": float(g_two), "derived": float(g_derived)}
+
+
+def filtered(millivolts: np.ndarray, *, sampling_rate_hz: float, recipe: SignalRecipe) -> np.ndarray:
+    """Applies a recipe's notch, high-pass, low-pass and baseline removal, all with zero phase.
+
+    Args:
+        millivolts: `f64[time, lead]` at the source's rate.
+        sampling_rate_hz: that rate.
+        recipe: which filters; a corner at or above half of the source's rate has nothing to take out.
+
+    Returns:
+        `f64[time, lead]`; `millivolts` itself where the recipe has no filter.
+    """
+    nyquist = sampling_rate_hz / 2
+    if recipe.notch_hz is not None and recipe.notch_hz < nyquist:
+        taps = scipy.signal.iirnotch(recipe.notch_hz, _NOTCH_QUALITY, fs=sampling_rate_hz)
+        millivolts = scipy.signal.filtfilt(*taps, millivolts, axis=0)
+    if recipe.highpass_hz is not None:
+        sections = scipy.signal.butter(2, recipe.highpass_hz, "highpass", fs=sampling_rate_hz, output="sos")
+        millivolts = scipy.signal.sosfiltfilt(sections, millivolts, axis=0)
+    if recipe.lowpass_hz is not None and recipe.lowpass_hz < nyquist:
+        sections = scipy.signal.butter(4, recipe.lowpass_hz, "lowpass", fs=sampling_rate_hz, output="sos")
+        millivolts = scipy.signal.sosfiltfilt(sections, millivolts, axis=0)
+    if recipe.baseline == "median":
+        baseline = millivolts
+        for seconds in _BASELINE_WINDOWS_S:
+            width = 2 * round(seconds * sampling_rate_hz / 2) + 1
+            baseline = scipy.ndimage.median_filter(baseline, size=(width, 1), mode="nearest")
+        millivolts = millivolts - baseline
+    return millivolts
 
 
 def resample(signal: np.ndarray, *, source_rate_hz: float, target_rate_hz: int, source: str) -> np.ndarray:
@@ -196,11 +287,13 @@ def _millivolts_per_unit(recording: Recording, column: int) -> float:
 
 def _microvolts(millivolts: np.ndarray, source: str) -> np.ndarray:
     microvolts = np.rint(millivolts * MICROVOLTS_PER_MILLIVOLT)
-    largest = np.unravel_index(np.argmax(np.abs(microvolts)), microvolts.shape)
-    if not _MICROVOLT_RANGE.min <= microvolts[largest] <= _MICROVOLT_RANGE.max:
+    beyond = np.abs(microvolts) > STORED_LIMIT_UV
+    worst = int(beyond.sum(axis=0).argmax())
+    share = float(beyond[:, worst].mean())
+    if share > MOST_CLIPPED:
         raise RecordError(
-            f"{source}: lead {STORED_LEADS[largest[1]]} reaches {microvolts[largest] / 1e3:.6g} mV at sample "
-            f"{largest[0]}; ±32.767 mV can be stored. An artefact, or a wrong unit or gain",
+            f"{source}: {share:.1%} of lead {STORED_LEADS[worst]} lie beyond ±{STORED_LIMIT_UV / 1e3:g} mV, up to "
+            f"{np.abs(microvolts[:, worst]).max() / 1e3:.6g} mV; a wrong unit or gain, or nothing but artefact",
             reason="out_of_range",
         )
-    return microvolts.astype(np.int16)
+    return np.clip(microvolts, -STORED_LIMIT_UV, STORED_LIMIT_UV).astype(np.int16)

@@ -26,14 +26,16 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import CARD_FILE, open_dataset, staging_directory
 from data_pipelines.errors import DataError
 from data_pipelines.readback import index_of_stored, stored_examples
-from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat, content_hash
+from data_pipelines.recipe import RECIPES, SignalRecipe
+from data_pipelines.records import EcgRecord, LabelSchema, content_hash
 from data_pipelines.simulator import Cohort, CohortConfig
 from data_pipelines.staging import exclusive_staging
 from data_pipelines.store import open_store
 from tests.fixtures import make_simulated_dataset, twelve_lead_mv, write_wfdb
 
 REPOSITORY = Path(__file__).parents[1]
-FORMAT = SignalFormat(sampling_rate_hz=100, num_samples=200)
+RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0)
+FORMAT = RECIPE.signal_format
 SCHEMA = LabelSchema(scalars=("lvef",), tasks={"rhythm": ("AF", "SR", "SB")})
 
 
@@ -41,6 +43,7 @@ class ListSource:
     """A source of ready-made results."""
 
     card = SourceCard(name="listed", description="Made up for a test.", simulated=True)
+    recipe = RECIPE
     signal_format = FORMAT
     label_schema = SCHEMA
 
@@ -106,7 +109,7 @@ def test_everything_comes_back_as_it_was_given(tmp_path):
         ]
     assert dataset.card["summary"]["quarantined"] == {"nan": 1}
     assert dataset.card["summary"]["records_in"] == 6
-    assert dataset.card["layout_version"] == 1
+    assert dataset.card["layout_version"] == 2
     assert dataset.simulated is True
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert not list(dataset.directory.rglob("*download*"))
@@ -194,11 +197,10 @@ def test_folder_with_labels(tmp_path, num_workers):
         "b/w,,20,0,1,,40,,north\n"
         "b/gone,p3,20,0,1,,40,,north\n"
     )
-    signal_format = SignalFormat(sampling_rate_hz=250, num_samples=2500)
 
     def make_source():
         return FolderSource(
-            source, labels=table, patient_field=None, name="ours", signal_format=signal_format, min_seconds=5,
+            source, labels=table, patient_field=None, name="ours", recipe=RECIPES["plain"],
             num_workers=num_workers,
         )  # fmt: skip
 
@@ -216,8 +218,7 @@ def test_folder_with_labels(tmp_path, num_workers):
 
 
 def folder_source(source, **changes):
-    arguments = {"labels": None, "patient_field": None, "name": "ours", "signal_format": FORMAT, "min_seconds": 1,
-                 "num_workers": 1}  # fmt: skip
+    arguments = {"labels": None, "patient_field": None, "name": "ours", "recipe": RECIPE, "num_workers": 1}  # fmt: skip
     return FolderSource(source, **(arguments | changes))
 
 
@@ -448,7 +449,7 @@ def test_opening_what_is_not_there(tmp_path):
 
 def test_opening_another_layout_version(copy):
     change_card(copy, layout_version=99)
-    with pytest.raises(DataError, match="has layout version 99, this ecgjax reads version 1; build it again"):
+    with pytest.raises(DataError, match="has layout version 99, this ecgjax reads version 2; build it again"):
         open_dataset(copy)
 
 
@@ -495,7 +496,7 @@ def test_reading_back_a_corrupted_shard(copy):
     damaged[at + 20] ^= 0x10
     shard.write_bytes(damaged)
     with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: damaged .*check the disk"):
-        index_of_stored(copy, num_records=dataset.index.num_records, schema=LabelSchema())
+        index_of_stored(copy, num_records=dataset.index.num_records, schema=LabelSchema(), sampling_rate_hz=100)
 
 
 def test_command_line(tmp_path):

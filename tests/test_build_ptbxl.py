@@ -12,7 +12,8 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.readback import stored_examples
-from data_pipelines.records import STANDARD_LEADS, STORED_LEADS, SignalFormat
+from data_pipelines.recipe import RECIPES
+from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from tests.fixtures import twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
@@ -61,8 +62,7 @@ def source(folder, *, source_rate_hz=500, target_rate_hz=500):
     return PtbxlSource(
         folder,
         source_rate_hz=source_rate_hz,
-        signal_format=SignalFormat(sampling_rate_hz=target_rate_hz, num_samples=10 * target_rate_hz),
-        min_seconds=5.0,
+        recipe=RECIPES["plain"].changed(sampling_rate_hz=target_rate_hz),
         num_workers=1,
     )
 

@@ -34,6 +34,8 @@ def make_index(patients, contents, folds):
         duplicate_of=duplicates(content_hash),
         valid_start=np.zeros(n, np.int32),
         valid_samples=np.full(n, 100, np.int32),
+        quality=np.arange(n, dtype=np.int32) % 64,
+        clipped_samples=np.zeros(n, np.int32),
         scalars={"lvef": np.linspace(20, 70, n, dtype=np.float32), "odd/name": np.zeros(n, np.float32)},
         tasks={"rhythm": Task(classes=("AF", "SR"), values=np.resize(np.array([[0, 1], [-1, -1]], np.int8), (n, 2)))},
     )

@@ -9,18 +9,20 @@ import wfdb
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import lead_columns, standard_lead
+from data_pipelines.quality import clipped_samples
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.records import STANDARD_LEADS, STORED_LEADS, SignalFormat
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from data_pipelines.signals import resample, stored_signal
 from tests.fixtures import twelve_lead_mv, write_wfdb
 
-FORMAT = SignalFormat(sampling_rate_hz=500, num_samples=5000)
+RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=500)
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 
 
-def store(record, signal_format=FORMAT, min_seconds=5.0):
-    return stored_signal(read_wfdb(record), signal_format=signal_format, min_seconds=min_seconds)
+def store(record, **changes):
+    return stored_signal(read_wfdb(record), recipe=RECIPE.changed(**changes))
 
 
 def refused(record, reason, message, **kwargs):
@@ -66,7 +68,7 @@ def test_voltage_units_are_converted(unit, scale):
     recording = Recording(
         source="x", signal=signal * scale, sampling_rate_hz=500.0, channels=STANDARD_LEADS, units=(unit,) * 12
     )
-    stored = stored_signal(recording, signal_format=FORMAT, min_seconds=5)
+    stored = stored_signal(recording, recipe=RECIPE)
     np.testing.assert_array_equal(stored.signal, np.rint(signal[:, STORED_COLUMNS] * 1000))
 
 
@@ -79,7 +81,7 @@ def test_other_channels_are_passed_over():
         channels=("CVP", *STANDARD_LEADS),
         units=("mmHg",) + ("mV",) * 12,
     )
-    stored = stored_signal(recording, signal_format=FORMAT, min_seconds=5)
+    stored = stored_signal(recording, recipe=RECIPE)
     np.testing.assert_array_equal(stored.signal, np.rint(signal[:, 1:][:, STORED_COLUMNS] * 1000))
 
 
@@ -140,7 +142,15 @@ def test_millivolts_declared_as_microvolts(tmp_path):
 
 def test_microvolts_declared_as_millivolts(tmp_path):
     record = write_wfdb(tmp_path, "large", twelve_lead_mv() * 1000, gain=1.0)
-    refused(record, "out_of_range", "reaches .* mV at sample .*; ±32.767 mV can be stored")
+    refused(record, "out_of_range", r"\d+.\d% of lead .* lie beyond ±32.767 mV, up to .* mV; a wrong unit or gain")
+
+
+def test_a_few_samples_beyond_the_limit_are_clipped_and_counted(tmp_path):
+    signal = twelve_lead_mv()
+    signal[200:210, STANDARD_LEADS.index("V2")] = -40.0
+    stored = store(write_wfdb(tmp_path, "artefact", signal, gain=500.0))
+    assert clipped_samples(stored.signal) == 10
+    assert (stored.signal[200:210, STORED_LEADS.index("V2")] == -32767).all()
 
 
 def test_header_with_another_number_of_samples(tmp_path):
@@ -187,6 +197,20 @@ def test_swapped_limb_leads(tmp_path):
     leads[0], leads[1] = leads[1], leads[0]
     record = write_wfdb(tmp_path, "swapped", twelve_lead_mv(), leads=tuple(leads))
     refused(record, "einthoven", r"lead III is not II - I: 5 % of samples are off by more than \d+ µV \(25 allowed\)")
+
+
+@pytest.mark.parametrize("lead", ["II", "III", "aVR", "aVL", "aVF"])
+def test_a_broken_gain_is_told_from_swapped_leads(tmp_path, lead):
+    signal = twelve_lead_mv()
+    signal[:, STANDARD_LEADS.index(lead)] *= 0.4
+    record = write_wfdb(tmp_path, "gain", signal)
+    factor = "lead II is multiplied by 2.5 and" if lead == "II" else rf"{lead} by 2.5, relative to lead I"
+    refused(record, "broken_gain", f"{factor}.*the header's gains are wrong; correct them")
+
+
+def test_leads_scaled_to_one_millivolt_each_are_found(tmp_path):
+    signal = twelve_lead_mv()
+    refused(write_wfdb(tmp_path, "scaled", signal / np.ptp(signal, axis=0)), "broken_gain", "gains are wrong")
 
 
 def test_einthoven_tolerates_coarse_rounding_and_single_glitches(tmp_path):

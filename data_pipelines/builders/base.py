@@ -19,6 +19,7 @@ from tensorflow_datasets.core import writer
 from tensorflow_datasets.core.features import Encoding
 
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat, content_hash
 from data_pipelines.workers import map_ordered
 
@@ -73,12 +74,14 @@ class Source(Protocol):
 
     Attributes:
         card: what it is.
-        signal_format: rate and length asked for.
+        recipe: what is done to every signal.
+        signal_format: rate and length that follow from it.
         label_schema: names of its labels.
         num_items: how many results `records()` yields.
     """
 
     card: SourceCard
+    recipe: SignalRecipe
     signal_format: SignalFormat
     label_schema: LabelSchema
     num_items: int

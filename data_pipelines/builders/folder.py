@@ -16,7 +16,8 @@ from data_pipelines.builders.base import Quarantined, SourceCard, read_items
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
-from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema, SignalFormat
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
 
 #: Columns of the CSV with a meaning of their own; every other numeric column becomes a scalar label.
@@ -53,8 +54,7 @@ class FolderSource:
         labels: Path | None,
         patient_field: str | None,
         name: str,
-        signal_format: SignalFormat,
-        min_seconds: float,
+        recipe: SignalRecipe,
         num_workers: int,
     ):
         """Lists the folder and reads the CSV; signals are read by `records()`.
@@ -66,8 +66,7 @@ class FolderSource:
                 `report` and any numeric columns, which become scalar labels. A record without a row is quarantined.
             patient_field: header comment (`# FIELD: value`) that holds the patient id; not with `labels`.
             name: name of the data set.
-            signal_format: rate and length to store.
-            min_seconds: shortest recording accepted.
+            recipe: what is done to the signals.
             num_workers: processes that read.
 
         Raises:
@@ -82,7 +81,6 @@ class FolderSource:
             raise DataError(f"{folder}: no WFDB header (.hea) in it or below; is --source right?")
         self._table = _LabelTable(labels) if labels else None
         self._patient_field = patient_field
-        self._min_seconds = min_seconds
         self._num_workers = num_workers
         by_id = {path.relative_to(folder).as_posix(): path for path in records}
         if self._table:
@@ -93,7 +91,8 @@ class FolderSource:
                 for record_id, path in by_id.items()
             ]
         self.num_items = len(self._items)
-        self.signal_format = signal_format
+        self.recipe = recipe
+        self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(scalars=self._table.scalars if self._table else ())
         self.card = SourceCard(
             name=name,
@@ -118,8 +117,7 @@ class FolderSource:
             _read,
             patient_field=self._patient_field,
             scalars=self.label_schema.scalars,
-            signal_format=self.signal_format,
-            min_seconds=self._min_seconds,
+            recipe=self.recipe,
         )
         return read_items(read, self._items, num_workers=self._num_workers)
 
@@ -174,8 +172,7 @@ def _read(
     *,
     patient_field: str | None,
     scalars: tuple[str, ...],
-    signal_format: SignalFormat,
-    min_seconds: float,
+    recipe: SignalRecipe,
 ) -> EcgRecord:
     if item.path is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no .hea in the folder", reason="missing_file")
@@ -190,7 +187,7 @@ def _read(
     if not patient_id:
         where = f"header comment '{patient_field}'" if patient_field else "patient_id in the CSV of labels"
         raise RecordError(f"{source}: no {where}, so its patient is not known", reason="missing_patient")
-    stored = stored_signal(recording, signal_format=signal_format, min_seconds=min_seconds)
+    stored = stored_signal(recording, recipe=recipe)
     return EcgRecord(
         record_id=item.record_id,
         patient_id=patient_id,

@@ -20,7 +20,8 @@ from data_pipelines.builders.base import Quarantined, SourceCard, read_items
 from data_pipelines.demographics import age_in_years, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, SignalFormat
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
 
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
@@ -106,8 +107,7 @@ class PtbxlSource:
         folder: Path,
         *,
         source_rate_hz: int,
-        signal_format: SignalFormat,
-        min_seconds: float,
+        recipe: SignalRecipe,
         num_workers: int,
     ):
         """Reads the two tables; signals are read by `records()`.
@@ -115,8 +115,7 @@ class PtbxlSource:
         Args:
             folder: where PTB-XL was unpacked.
             source_rate_hz: 100 or 500, the published copies of each record.
-            signal_format: rate and length to store.
-            min_seconds: shortest recording accepted.
+            recipe: what is done to the signals.
             num_workers: processes that read.
 
         Raises:
@@ -136,10 +135,10 @@ class PtbxlSource:
             license="CC-BY-4.0",
         )
         self._tasks = ScpTasks(statements)
-        self.signal_format = signal_format
+        self.recipe = recipe
+        self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(tasks=self._tasks.classes)
         self.num_items = len(database)
-        self._min_seconds = min_seconds
         self._num_workers = num_workers
         self._items = [
             PtbxlItem(
@@ -158,16 +157,14 @@ class PtbxlSource:
 
     def records(self) -> Iterator[EcgRecord | Quarantined]:
         """Yields the records in the order of `ptbxl_database.csv`."""
-        read = functools.partial(
-            _read, tasks=self._tasks, signal_format=self.signal_format, min_seconds=self._min_seconds
-        )
+        read = functools.partial(_read, tasks=self._tasks, recipe=self.recipe)
         return read_items(read, self._items, num_workers=self._num_workers)
 
 
-def _read(item: PtbxlItem, *, tasks: ScpTasks, signal_format: SignalFormat, min_seconds: float) -> EcgRecord:
+def _read(item: PtbxlItem, *, tasks: ScpTasks, recipe: SignalRecipe) -> EcgRecord:
     if not item.patient_id:
         raise RecordError(f"ecg_id {item.record_id}: no patient_id in ptbxl_database.csv", reason="missing_patient")
-    stored = stored_signal(read_wfdb(item.path), signal_format=signal_format, min_seconds=min_seconds)
+    stored = stored_signal(read_wfdb(item.path), recipe=recipe)
     source = f"ecg_id {item.record_id}"
     return EcgRecord(
         record_id=item.record_id,

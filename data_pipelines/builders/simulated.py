@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from data_pipelines.builders.base import SourceCard
 from data_pipelines.demographics import fold_of_patient
+from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
 from data_pipelines.simulator import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig, SimulatedRecords
 
@@ -37,6 +38,14 @@ class SimulatedSource:
             )
         )
         self._num_workers = num_workers
+        # Nothing was recorded, so nothing is filtered: the recipe says no more than rate and length.
+        self.recipe = SignalRecipe(
+            name="simulated",
+            version=1,
+            sampling_rate_hz=signal_format.sampling_rate_hz,
+            seconds=signal_format.seconds,
+            min_seconds=signal_format.seconds,
+        )
         self.signal_format = signal_format
         self.label_schema = LabelSchema(scalars=SCALARS, units={name: unit for name, unit in UNITS.items() if unit})
         self.num_items = self._cohort.num_records

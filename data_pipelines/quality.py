@@ -1,0 +1,111 @@
+"""What is doubtful about a stored signal: flags for whoever wants to leave such records out; none is left out here.
+
+Thresholds were set on 500 recordings of PTB-XL: 12.6 % of them wander, 0.6 % are noisy and 0.4 % have artefacts.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+
+import numpy as np
+import scipy.signal
+
+from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT
+
+#: The largest magnitude that is stored; samples at it were larger.
+STORED_LIMIT_UV = 32_767
+
+#: An excursion of a lead that no heart makes, mV.
+ARTEFACT_MV = 8.0
+
+#: A stretch without any change in a lead, seconds: a lead came off, or an amplifier was at its rail.
+STUCK_SECONDS = 0.5
+
+#: Means of single seconds of a lead spanning more than this, mV.
+WANDER_MV = 1.0
+
+#: Root mean square above 40 Hz without the twentieth of the samples where it is largest (QRS), mV.
+NOISE_MV = 0.04
+
+_NOISE_ABOVE_HZ = 40.0
+_QUIET_SHARE = 0.95
+
+
+class QualityFlag(enum.IntFlag):
+    """Flags of a record; several may hold."""
+
+    PADDED = 1
+    CLIPPED = 2
+    ARTEFACT = 4
+    STUCK = 8
+    WANDER = 16
+    NOISE = 32
+
+
+def clipped_samples(signal: np.ndarray) -> int:
+    """Returns how many samples of a stored signal are at the limit of what can be stored.
+
+    Args:
+        signal: `int16[time, lead]`, µV.
+    """
+    return int(np.count_nonzero((signal >= STORED_LIMIT_UV) | (signal <= -STORED_LIMIT_UV)))
+
+
+def quality_flags(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int, valid_samples: int) -> QualityFlag:
+    """Returns what is doubtful about a stored signal.
+
+    Args:
+        signal: `int16[time, lead]`, µV.
+        sampling_rate_hz: its rate.
+        valid_start: first recorded sample.
+        valid_samples: recorded samples from there on.
+    """
+    flags = QualityFlag(0)
+    if valid_samples < len(signal):
+        flags |= QualityFlag.PADDED
+    if clipped_samples(signal):
+        flags |= QualityFlag.CLIPPED
+    # Lead by lead in memory: filters run several times faster along contiguous samples.
+    recorded = np.ascontiguousarray(signal[valid_start : valid_start + valid_samples].T)
+    millivolts = recorded.astype(np.float32) / MICROVOLTS_PER_MILLIVOLT
+    millivolts -= np.median(millivolts, axis=1, keepdims=True)
+    if np.abs(millivolts).max() > ARTEFACT_MV:
+        flags |= QualityFlag.ARTEFACT
+    if _longest_stretch(recorded) >= STUCK_SECONDS * sampling_rate_hz:
+        flags |= QualityFlag.STUCK
+    if np.ptp(_second_by_second(millivolts, sampling_rate_hz), axis=1).max(initial=0) > WANDER_MV:
+        flags |= QualityFlag.WANDER
+    if sampling_rate_hz / 2 > _NOISE_ABOVE_HZ:
+        power = scipy.signal.sosfilt(_highpass(sampling_rate_hz), millivolts, axis=1) ** 2
+        quiet = max(1, int(_QUIET_SHARE * valid_samples))
+        if np.sqrt(np.partition(power, quiet - 1, axis=1)[:, :quiet].mean(axis=1)).max() > NOISE_MV:
+            flags |= QualityFlag.NOISE
+    return flags
+
+
+def flag_names(flags: int) -> tuple[str, ...]:
+    """Returns the names of the flags set in a mask, in lower case."""
+    return tuple(flag.name.lower() for flag in QualityFlag if flags & flag)
+
+
+def _longest_stretch(leads: np.ndarray) -> int:
+    """Returns the number of samples of the longest stretch in which some row does not change."""
+    longest = 0
+    for lead in leads:
+        changes = np.flatnonzero(lead[1:] != lead[:-1])
+        edges = np.concatenate([[-1], changes, [len(lead) - 1]])
+        longest = max(longest, int(np.diff(edges).max()))
+    return longest
+
+
+def _second_by_second(leads: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
+    """Returns the mean of every whole second of `[lead, time]`, as `[lead, second]`."""
+    seconds = leads.shape[1] // sampling_rate_hz
+    return leads[:, : seconds * sampling_rate_hz].reshape(len(leads), seconds, sampling_rate_hz).mean(axis=2)
+
+
+@functools.cache
+def _highpass(sampling_rate_hz: int) -> np.ndarray:
+    # In the type of the samples, or SciPy filters in float64.
+    return scipy.signal.butter(2, _NOISE_ABOVE_HZ, "highpass", fs=sampling_rate_hz, output="sos").astype(np.float32)

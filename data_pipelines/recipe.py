@@ -1,0 +1,115 @@
+"""How a recording becomes a stored signal: a named, versioned recipe that is kept with the data.
+
+Two data sets with equal recipes can be trained on together. Every recipe's meaning is fixed by its name and version:
+whoever changes what a named recipe does gives it a new version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipelines.errors import DataError
+from data_pipelines.records import SignalFormat
+
+#: How the baseline is taken out: not at all, or as the running median over 200 ms and then 600 ms, which follows
+#: neither QRS nor T wave (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004).
+BASELINES = ("keep", "median")
+
+#: Which part of a longer recording is kept, and where a shorter one stands in the stored length.
+CUTS = ("start", "center")
+PADS = ("end", "both")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignalRecipe:
+    """From a checked recording to the stored signal, in the order of the fields from `notch_hz` on.
+
+    Attributes:
+        name: of the recipe; one that was changed is named after what was changed.
+        version: of what the name stands for.
+        sampling_rate_hz: stored rate, reached by polyphase resampling.
+        seconds: stored length.
+        min_seconds: recordings shorter than this are refused.
+        notch_hz: mains frequency to take out (zero phase, quality factor 30), or None.
+        highpass_hz: corner of a zero-phase second-order Butterworth high-pass, or None.
+        lowpass_hz: corner of a zero-phase fourth-order Butterworth low-pass, or None.
+        baseline: one of `BASELINES`.
+        cut: one of `CUTS`.
+        pad: one of `PADS`; with `both`, the recording stands in the middle.
+    """
+
+    name: str
+    version: int
+    sampling_rate_hz: int = 250
+    seconds: float = 10.0
+    min_seconds: float = 5.0
+    notch_hz: float | None = None
+    highpass_hz: float | None = None
+    lowpass_hz: float | None = None
+    baseline: str = "keep"
+    cut: str = "start"
+    pad: str = "end"
+
+    def __post_init__(self):
+        """Checks the recipe.
+
+        Raises:
+            DataError: a value that means nothing, or a frequency the stored rate cannot hold.
+        """
+        num_samples = self.seconds * self.sampling_rate_hz
+        if num_samples < 1 or num_samples != int(num_samples):
+            raise DataError(
+                f"--seconds={self.seconds:g} at --target_rate_hz={self.sampling_rate_hz} is {num_samples:g} samples, "
+                "a whole number above zero is needed"
+            )
+        for field, known in (("baseline", BASELINES), ("cut", CUTS), ("pad", PADS)):
+            if getattr(self, field) not in known:
+                raise DataError(f"--{field}={getattr(self, field)}: choose one of {', '.join(known)}")
+        for field in ("notch_hz", "highpass_hz", "lowpass_hz"):
+            frequency = getattr(self, field)
+            if frequency is not None and not 0 < frequency < self.sampling_rate_hz / 2:
+                raise DataError(
+                    f"--{field}={frequency:g}: must lie between 0 and {self.sampling_rate_hz / 2:g} Hz, half of the "
+                    "stored rate"
+                )
+        if self.highpass_hz and self.lowpass_hz and self.highpass_hz >= self.lowpass_hz:
+            raise DataError(f"--highpass_hz={self.highpass_hz:g} is not below --lowpass_hz={self.lowpass_hz:g}")
+
+    @property
+    def signal_format(self) -> SignalFormat:
+        """Rate and length of what is stored."""
+        return SignalFormat(
+            sampling_rate_hz=self.sampling_rate_hz, num_samples=round(self.seconds * self.sampling_rate_hz)
+        )
+
+    def changed(self, **changes: Any) -> SignalRecipe:
+        """Returns the recipe with some fields changed, and a name that says which.
+
+        Raises:
+            DataError: as on making one.
+        """
+        changes = {field: value for field, value in changes.items() if value != getattr(self, field)}
+        if not changes:
+            return self
+        suffix = ",".join(f"{field}={value}" for field, value in sorted(changes.items()))
+        return dataclasses.replace(self, name=f"{self.name}({suffix})", **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns every field, for the card of a data set."""
+        return dataclasses.asdict(self)
+
+
+_NAMED = (
+    # As recorded: filters throw away what a network may use (ST segments, notches in QRS).
+    SignalRecipe(name="plain", version=1),
+    # What a bedside monitor shows: for sources with strong wander and muscle noise.
+    SignalRecipe(name="monitor", version=1, highpass_hz=0.5, lowpass_hz=40.0),
+    # Wander out without a high-pass filter's bending of the ST segment.
+    SignalRecipe(name="level", version=1, baseline="median"),
+)
+
+#: Every named recipe.
+RECIPES: Mapping[str, SignalRecipe] = types.MappingProxyType({recipe.name: recipe for recipe in _NAMED})
