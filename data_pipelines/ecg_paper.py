@@ -1,0 +1,398 @@
+"""A stored ECG on paper as a cardiologist reads it: twelve leads at 25 mm/s and 10 mm/mV, in true millimetres.
+
+The page is as large as its contents ask for: 10 s in the usual arrangement fill A4. Printed at 100 % a large box is
+5 mm; saved as PDF or SVG the figure is all lines.
+
+References:
+    Kligfield et al., "Recommendations for the standardization and interpretation of the electrocardiogram, part I",
+    Circulation 115 (2007) 1306: scale, simultaneous leads, lead names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from data_pipelines.lead_algebra import twelve_leads
+from data_pipelines.paper_page import LINE_SPACING, Page, broken_lines, millimetres
+from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STANDARD_LEADS, STORED_LEADS
+
+#: The scale at which ECGs are read.
+MM_PER_SECOND = 25.0
+MM_PER_MILLIVOLT = 10.0
+
+#: Small and large boxes: 40 ms by 0.1 mV, 200 ms by 0.5 mV.
+SMALL_BOX_MM = 1.0
+LARGE_BOX_MM = 5.0
+
+#: The pulse before every row, which tells the scale: 5 mm by 10 mm.
+CALIBRATION_SECONDS = 0.2
+CALIBRATION_MV = 1.0
+
+#: 8 dots to a millimetre is what the printers of electrocardiographs have.
+PIXELS_PER_MM = 8
+
+# The trace of a row begins on a line of the large boxes, this far right of the grid's edge.
+_CALIBRATION_ROOM_MM = 15.0
+
+# Around the grid; with these, 10 s in the usual arrangement make A4. Text that needs more makes the page higher.
+_SIDE_MM = 16.0
+_HEADER_MM = 36.0
+_FOOTER_MM = 14.0
+_TOP_MM, _BOTTOM_MM = 7.0, 5.0
+_GAP_MM = 2.0
+_NARROWEST_GRID_MM = 130.0
+
+_PAPER, _SMALL_LINE, _LARGE_LINE = "#fffcfa", "#f8d8d1", "#eba79d"
+_INK, _FAINT_INK, _WARNING, _HATCH = "#14141c", "#5d5757", "#b3202c", "#c4b8b5"
+_WATERMARK = "#fbe9e6"
+
+_TRACE_MM, _SMALL_LINE_MM, _LARGE_LINE_MM, _MARK_MM = 0.25, 0.11, 0.17, 0.2
+_TITLE_PT, _TEXT_PT, _LEAD_PT, _FOOTER_PT = 11.0, 7.5, 8.0, 6.5
+
+# What is drawn over what.
+_SHEET, _GRID, _HATCHED, _TRACES, _TEXTS = range(5)
+
+_SIMULATED = "SIMULATED"
+_SIMULATED_BOX_MM = (44.0, 9.0)
+_WATERMARK_PT = 34.0
+_UNRECORDED = "not recorded"
+_UNRECORDED_ROOM_MM = 20.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperLayout:
+    """Where leads stand on the page.
+
+    Attributes:
+        rows: leads of each row from left to right. The columns of a row follow each other in time, so that what
+            stands on one vertical was recorded at one time.
+        rhythm: lead of a last row over the whole recording, or None.
+        row_mm: from one row's zero line to the next, whole large boxes.
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    rhythm: str | None
+    row_mm: float
+
+    @property
+    def strips(self) -> tuple[tuple[str, ...], ...]:
+        """Leads of every row, the rhythm strip included."""
+        return (*self.rows, (self.rhythm,)) if self.rhythm else self.rows
+
+
+def _in_columns(num_columns: int) -> tuple[tuple[str, ...], ...]:
+    num_rows = len(STANDARD_LEADS) // num_columns
+    return tuple(STANDARD_LEADS[row::num_rows] for row in range(num_rows))
+
+
+#: The arrangements in use. Of 10 s: 2.5 s of every lead and all of lead II; 5 s of every lead; all of every lead.
+LAYOUTS: Mapping[str, PaperLayout] = types.MappingProxyType(
+    {
+        "3x4": PaperLayout(rows=_in_columns(4), rhythm="II", row_mm=40.0),
+        "6x2": PaperLayout(rows=_in_columns(2), rhythm=None, row_mm=30.0),
+        "12x1": PaperLayout(rows=_in_columns(1), rhythm=None, row_mm=20.0),
+    }
+)
+
+
+def draw_ecg(
+    signal_uv: np.ndarray,
+    *,
+    sampling_rate_hz: int,
+    title: Sequence[str] = (),
+    recording_note: str = "",
+    valid_start: int = 0,
+    valid_samples: int | None = None,
+    simulated: bool = False,
+    layout: str = "3x4",
+    pixels_per_mm: int = PIXELS_PER_MM,
+) -> Figure:
+    """Draws a stored ECG on ECG paper.
+
+    The median of a lead's recorded samples is drawn at its zero line, as the page says; nothing else is done to the
+    signal. A lead that leaves its row is not cut off: it runs over the others, and is named with its extremes.
+
+    Args:
+        signal_uv: `int16[time, 8]`, µV, leads in stored order.
+        sampling_rate_hz: its rate.
+        title: lines above the traces, the first in bold; long ones are broken.
+        recording_note: what was done to the signal, such as its filters, for the line under the traces.
+        valid_start: first recorded sample.
+        valid_samples: recorded samples from there on, or None for all that follow; the rest is hatched.
+        simulated: mark the page as SIMULATED.
+        layout: one of `LAYOUTS`.
+        pixels_per_mm: resolution of a PNG, a whole number so that the lines of the grid come out alike.
+
+    Returns:
+        The figure, for `paper_page.save_png`, or `figure.savefig` to PDF or SVG. Its artists have the ids
+        `lead NAME`, `rhythm NAME`, `calibration`, `padding`, `small boxes` and `large boxes`.
+
+    Raises:
+        ValueError: not such a signal, recorded samples outside it, or no such layout.
+    """
+    if signal_uv.dtype != np.int16 or signal_uv.ndim != 2 or signal_uv.shape[1] != len(STORED_LEADS):
+        raise ValueError(f"draw_ecg takes int16[time, 8], got {signal_uv.dtype}{signal_uv.shape}")
+    valid_stop = len(signal_uv) if valid_samples is None else valid_start + valid_samples
+    if not 0 <= valid_start < valid_stop <= len(signal_uv):
+        raise ValueError(f"samples {valid_start} to {valid_stop} cannot be the recorded ones of {len(signal_uv)}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"there is no layout '{layout}'; choose one of {', '.join(LAYOUTS)}")
+    recording = _Recording(
+        leads_mm=_leads_in_mm(signal_uv, valid_start, valid_stop),
+        sampling_rate_hz=sampling_rate_hz,
+        valid_start=valid_start,
+        valid_stop=valid_stop,
+    )
+    sheet = _Sheet(
+        recording,
+        LAYOUTS[layout],
+        title=title,
+        recording_note=recording_note,
+        simulated=simulated,
+        pixels_per_mm=pixels_per_mm,
+    )
+    return sheet.page.figure
+
+
+def _leads_in_mm(signal_uv: np.ndarray, valid_start: int, valid_stop: int) -> dict[str, np.ndarray]:
+    """Returns the twelve leads as heights over their zero lines."""
+    millivolts = twelve_leads(signal_uv.astype(np.float64)) / MICROVOLTS_PER_MILLIVOLT
+    millivolts -= np.median(millivolts[valid_start:valid_stop], axis=0)
+    return dict(zip(STANDARD_LEADS, MM_PER_MILLIVOLT * millivolts.T, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Recording:
+    leads_mm: Mapping[str, np.ndarray]
+    sampling_rate_hz: int
+    valid_start: int
+    valid_stop: int
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.leads_mm["I"])
+
+    def mm(self, samples: float | np.ndarray) -> float | np.ndarray:
+        """Width of a number of samples."""
+        return samples * MM_PER_SECOND / self.sampling_rate_hz
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Segment:
+    """Samples `start` to `stop` of a lead in a row, of which `values_mm` from `first` on were recorded."""
+
+    lead: str
+    row: int
+    start: int
+    stop: int
+    first: int
+    values_mm: np.ndarray
+
+
+def _segments(recording: _Recording, layout: PaperLayout) -> list[_Segment]:
+    segments = []
+    for row, leads in enumerate(layout.strips):
+        bounds = [round(column * recording.num_samples / len(leads)) for column in range(len(leads) + 1)]
+        for lead, start, stop in zip(leads, bounds[:-1], bounds[1:], strict=True):
+            first = max(start, recording.valid_start)
+            # One sample of the next column, so that the trace reaches it.
+            values = recording.leads_mm[lead][first : min(stop + 1, recording.valid_stop)]
+            segments.append(_Segment(lead=lead, row=row, start=start, stop=stop, first=first, values_mm=values))
+    return segments
+
+
+class _Sheet:
+    """Works out the size of the page and draws it, top to bottom."""
+
+    def __init__(
+        self,
+        recording: _Recording,
+        layout: PaperLayout,
+        *,
+        title: Sequence[str],
+        recording_note: str,
+        simulated: bool,
+        pixels_per_mm: int,
+    ):
+        self._recording, self._layout, self._simulated = recording, layout, simulated
+        self._segments = _segments(recording, layout)
+        contents_mm = _CALIBRATION_ROOM_MM + recording.mm(recording.num_samples)
+        grid_mm = LARGE_BOX_MM * math.ceil(contents_mm / LARGE_BOX_MM - 1e-9)
+        text_mm = max(grid_mm, _NARROWEST_GRID_MM)
+
+        title_mm = text_mm - (_SIMULATED_BOX_MM[0] + _GAP_MM if simulated else 0)
+        head = broken_lines(title[0], width_mm=title_mm, size=_TITLE_PT, bold=True) if title else []
+        under = [line for text in title[1:] for line in broken_lines(text, width_mm=title_mm, size=_TEXT_PT)]
+        said = broken_lines(self._scale_and_processing(recording_note), width_mm=text_mm, size=_FOOTER_PT)
+        warned = broken_lines(self._excursions(), width_mm=text_mm, size=_FOOTER_PT)
+
+        header_mm = max(_HEADER_MM, _TOP_MM + _height(head, _TITLE_PT) + _height(under, _TEXT_PT) + _GAP_MM)
+        footer_mm = math.ceil(max(_FOOTER_MM, _BOTTOM_MM + _height(said + warned, _FOOTER_PT) + _GAP_MM))
+        grid_height_mm = layout.row_mm * len(layout.strips)
+        self._corner, self._size = (_SIDE_MM, float(footer_mm)), (grid_mm, grid_height_mm)
+        self.page = Page(
+            width_mm=round(text_mm + 2 * _SIDE_MM),
+            height_mm=math.ceil(header_mm) + round(grid_height_mm) + footer_mm,
+            pixels_per_mm=pixels_per_mm,
+        )
+        self._draw_grid()
+        for row in range(len(layout.strips)):
+            self._draw_calibration(row)
+        for segment in self._segments:
+            self._draw_segment(segment)
+        self._write_header(head, under)
+        top = self.page.lines_of_text(
+            _SIDE_MM, footer_mm - _GAP_MM, said, size=_FOOTER_PT, color=_FAINT_INK, layer=_TEXTS
+        )
+        self.page.lines_of_text(_SIDE_MM, top, warned, size=_FOOTER_PT, color=_WARNING, layer=_TEXTS)
+
+    def _scale_and_processing(self, recording_note: str) -> str:
+        recording = self._recording
+        parts = [f"{MM_PER_SECOND:g} mm/s", f"{MM_PER_MILLIVOLT:g} mm/mV", f"{recording.sampling_rate_hz} Hz"]
+        if recording_note:
+            parts.append(recording_note)
+        parts.append("median of each lead drawn at its zero line")
+        if recording.valid_stop - recording.valid_start < recording.num_samples:
+            start, stop, end = (
+                samples / recording.sampling_rate_hz
+                for samples in (recording.valid_start, recording.valid_stop, recording.num_samples)
+            )
+            parts.append(f"recorded {start:.2f} to {stop:.2f} s of {end:.2f} s, the hatched rest is padding")
+        return " · ".join(parts)
+
+    def _excursions(self) -> str:
+        """Names the leads whose traces leave their rows, with how far they reach."""
+        reach: dict[str, tuple[float, float]] = {}
+        for segment in self._segments:
+            if len(segment.values_mm) and np.abs(segment.values_mm).max() > self._layout.row_mm / 2:
+                low, high = reach.get(segment.lead, (0.0, 0.0))
+                reach[segment.lead] = min(low, segment.values_mm.min()), max(high, segment.values_mm.max())
+        leads = ", ".join(
+            f"{lead} ({low / MM_PER_MILLIVOLT:+.2f} to {high / MM_PER_MILLIVOLT:+.2f} mV)".replace("-", "−")
+            for lead, (low, high) in reach.items()
+        )
+        return f"Beyond their rows, from the zero line: {leads}" if leads else ""
+
+    def _zero_line(self, row: int) -> float:
+        """Height of a row's zero line, a line of the large boxes."""
+        top = self._corner[1] + self._size[1]
+        below_top = self._layout.row_mm * (row + 0.5)
+        return top - LARGE_BOX_MM * round(below_top / LARGE_BOX_MM)
+
+    def _x(self, sample: float | np.ndarray) -> float | np.ndarray:
+        return self._corner[0] + _CALIBRATION_ROOM_MM + self._recording.mm(sample)
+
+    def _draw_grid(self) -> None:
+        area = {"corner": self._corner, "size": self._size}
+        self.page.box(**area, color=_PAPER, layer=_SHEET)
+        for name, step, width, color in (
+            ("small boxes", SMALL_BOX_MM, _SMALL_LINE_MM, _SMALL_LINE),
+            ("large boxes", LARGE_BOX_MM, _LARGE_LINE_MM, _LARGE_LINE),
+        ):
+            self.page.grid(**area, step_mm=step, width_mm=width, color=color, layer=_GRID, name=name)
+
+    def _draw_calibration(self, row: int) -> None:
+        width, height = CALIBRATION_SECONDS * MM_PER_SECOND, CALIBRATION_MV * MM_PER_MILLIVOLT
+        x = self._corner[0] + LARGE_BOX_MM + np.array([-2.5, 0, 0, width, width, width + 2.5])
+        y = self._zero_line(row) + np.array([0, 0, height, height, 0, 0])
+        self.page.line(x, y, width_mm=_TRACE_MM, color=_INK, layer=_TRACES, name="calibration")
+
+    def _draw_segment(self, segment: _Segment) -> None:
+        zero, recording = self._zero_line(segment.row), self._recording
+        is_rhythm = segment.row == len(self._layout.rows)
+        if len(segment.values_mm):
+            x = self._x(segment.first + np.arange(len(segment.values_mm)))
+            name = f"{'rhythm' if is_rhythm else 'lead'} {segment.lead}"
+            y = zero + segment.values_mm
+            self.page.line(x, y, width_mm=_TRACE_MM, color=_INK, layer=_TRACES, name=name)
+        self._hatch(segment.start, min(segment.stop, recording.valid_start), zero)
+        self._hatch(max(segment.start, recording.valid_stop), segment.stop, zero)
+        if segment.start > 0:
+            self._draw_separator(segment.start, zero)
+        height = zero + 0.3 * self._layout.row_mm
+        self.page.lines_of_text(
+            self._x(segment.start) + 1.0, height + 3, [segment.lead], size=_LEAD_PT, color=_INK, layer=_TEXTS, bold=True
+        )
+
+    def _hatch(self, start: int, stop: int, zero: float) -> None:
+        """Hatches samples that were not recorded."""
+        if start >= stop:
+            return
+        left, width, height = self._x(start), self._recording.mm(stop - start), LARGE_BOX_MM
+        self.page.box(
+            corner=(left, zero - height / 2),
+            size=(width, height),
+            color=_HATCH,
+            hatch="/////",
+            layer=_HATCHED,
+            name="padding",
+        )
+        if width >= _UNRECORDED_ROOM_MM:
+            self.page.text(
+                left + width / 2,
+                zero - height,
+                _UNRECORDED,
+                size=_FOOTER_PT,
+                color=_FAINT_INK,
+                layer=_TEXTS,
+                ha="center",
+                va="top",
+            )
+
+    def _draw_separator(self, sample: int, zero: float) -> None:
+        """Marks where the next lead begins: beside its name, where no one takes it for a pacing spike."""
+        x = np.full(2, self._x(sample))
+        y = zero + np.array([0.25, 0.37]) * self._layout.row_mm
+        self.page.line(x, y, width_mm=_MARK_MM, color=_FAINT_INK, layer=_TRACES, name="separator")
+
+    def _write_header(self, head: list[str], under: list[str]) -> None:
+        page = self.page
+        top = page.height_mm - _TOP_MM
+        left = page.lines_of_text(_SIDE_MM, top, head, size=_TITLE_PT, color=_INK, layer=_TEXTS, bold=True)
+        page.lines_of_text(_SIDE_MM, left, under, size=_TEXT_PT, color=_INK, layer=_TEXTS)
+        if self._simulated:
+            width, height = _SIMULATED_BOX_MM
+            x, y = page.width_mm - _SIDE_MM - width, top - height
+            page.box(corner=(x, y), size=(width, height), color=_WARNING, layer=_TEXTS)
+            page.text(
+                x + width / 2,
+                y + height / 2,
+                _SIMULATED,
+                size=15.0,
+                color="white",
+                layer=_TEXTS + 1,
+                bold=True,
+                ha="center",
+                va="center_baseline",
+            )
+            page.text(
+                x + width / 2,
+                y - 1.5,
+                "no patient was recorded",
+                size=_TEXT_PT,
+                color=_WARNING,
+                layer=_TEXTS,
+                ha="center",
+                va="top",
+            )
+            page.text(
+                self._corner[0] + self._size[0] / 2,
+                self._corner[1] + self._size[1] / 2,
+                _SIMULATED,
+                size=_WATERMARK_PT * self._size[0] / 100,
+                color=_WATERMARK,
+                layer=_SHEET + 1,
+                bold=True,
+                ha="center",
+                va="center",
+            )
+
+
+def _height(lines: Sequence[str], size: float) -> float:
+    return len(lines) * millimetres(size) * LINE_SPACING
