@@ -138,8 +138,8 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     return request | paths
 
 
-def _progress_bar(records: Iterator, total: int) -> Iterator:
-    return tqdm(records, total=total, unit=" ECGs", desc="building", disable=None, file=sys.stderr)
+def _progress_bar(items: Iterator, total: int, title: str) -> Iterator:
+    return tqdm(items, total=total, desc=title, disable=None, file=sys.stderr)
 
 
 def summary(card: dict[str, Any], out: Path) -> str:
@@ -187,6 +187,7 @@ def main(argv: list[str]) -> None:
             request=_request(_BUILDER.value, recipe),
             max_quarantined=_MAX_QUARANTINED.value,
             overwrite=_OVERWRITE.value,
+            num_workers=_NUM_WORKERS.value,
             progress=_progress_bar,
         )
     except DataError as error:

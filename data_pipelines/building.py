@@ -36,7 +36,8 @@ def build_dataset(
     request: Mapping[str, Any],
     max_quarantined: float = 0.5,
     overwrite: bool = False,
-    progress: Callable[[Iterator, int], Iterator] = lambda records, total: records,
+    num_workers: int = 1,
+    progress: Callable[[Iterator, int, str], Iterator] = lambda items, total, title: items,
 ) -> dict[str, Any]:
     """Builds a data set at `out`, or leaves the finished one that is there.
 
@@ -49,7 +50,8 @@ def build_dataset(
         request: what was asked for, as JSON; kept on the card, and compared before a finished data set is left.
         max_quarantined: largest share of recordings that may be quarantined for the build to count as good.
         overwrite: replace a finished data set, after the new one is whole.
-        progress: wraps the iterator of records, given their total.
+        num_workers: processes that read back what was written.
+        progress: wraps an iterator of long work, given the number of its items and a title.
 
     Returns:
         The card of the data set at `out`.
@@ -78,6 +80,8 @@ def build_dataset(
             num_records=info.num_examples,
             schema=source.label_schema,
             sampling_rate_hz=source.signal_format.sampling_rate_hz,
+            num_workers=num_workers,
+            progress=lambda blocks, total: progress(blocks, total, "reading back"),
         )
         save_index(index, finished / INDEX_DIR)
         card = _card(source, index, quarantined, request) | {
@@ -106,10 +110,12 @@ def _finished_card(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_shards(
-    source: Source, staging: Path, progress: Callable[[Iterator, int], Iterator]
+    source: Source, staging: Path, progress: Callable[[Iterator, int, str], Iterator]
 ) -> tuple[Path, list[Quarantined]]:
     tfds.disable_progress_bar()
-    builder = EcgBuilder(source, staging_dir=staging, progress=lambda records: progress(records, source.num_items))
+    builder = EcgBuilder(
+        source, staging_dir=staging, progress=lambda records: progress(records, source.num_items, "building")
+    )
     # TFDS announces a download here, of which there is none.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(file_format="array_record")

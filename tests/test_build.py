@@ -19,12 +19,14 @@ from absl.testing import flagsaver
 from tqdm import tqdm
 
 from data_pipelines import build as build_command
+from data_pipelines import readback
 from data_pipelines.builders import base
 from data_pipelines.builders.base import Quarantined, SourceCard
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import CARD_FILE, open_dataset, staging_directory
 from data_pipelines.errors import DataError
+from data_pipelines.index import COLUMNS
 from data_pipelines.readback import index_of_stored, stored_examples
 from data_pipelines.recipe import RECIPES, SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, content_hash
@@ -129,7 +131,7 @@ def test_many_shards_even_one_left_empty_by_the_quarantine(tmp_path, monkeypatch
     record_bytes = 2 * 200 * 8 + base._OTHER_BYTES_PER_RECORD
     monkeypatch.setattr(base, "MAX_SHARD_BYTES", 3 * record_bytes)
     results = [made_up(i) for i in range(3)] + [bad(i) for i in range(3)] + [made_up(i) for i in range(3, 8)]
-    build(results, tmp_path / "out", progress=lambda records, total: tqdm(records, total=total, disable=True))
+    build(results, tmp_path / "out", progress=lambda items, total, title: tqdm(items, total=total, disable=True))
     dataset = open_dataset(tmp_path / "out")
     assert dataset.card["shard_lengths"] == [3, 0, 2, 3]
     assert len(dataset.shards) == 4
@@ -484,6 +486,22 @@ def test_opening_a_shard_of_another_data_set(copy, tmp_path):
     shutil.copy(other.shards[0], shard)
     with pytest.raises(DataError, match=rf"this shard has {other.index.num_records} records where \d+ were written"):
         open_dataset(copy)
+
+
+def test_any_number_of_processes_reads_back_the_same_index(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "MAX_SHARD_BYTES", 40_000)
+    monkeypatch.setattr(readback, "_RECORDS_PER_READ", 7)
+    monkeypatch.setattr(readback, "_RECORDS_WORTH_A_PROCESS", 1)
+    source = ListSource([made_up(number) for number in range(60)])
+    dataset = open_dataset(build_dataset(lambda: source, tmp_path / "out", request={}) and tmp_path / "out")
+    assert len(dataset.shards) > 2
+    arguments = {"num_records": 60, "schema": SCHEMA, "sampling_rate_hz": 100}
+    one, three = (index_of_stored(dataset.directory, **arguments, num_workers=count) for count in (1, 3))
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(dataset.index, name))
+        np.testing.assert_array_equal(getattr(three, name), getattr(one, name))
+    np.testing.assert_array_equal(three.tasks["rhythm"].values, one.tasks["rhythm"].values)
+    np.testing.assert_array_equal(three.scalars["lvef"], one.scalars["lvef"])
 
 
 def test_reading_back_a_corrupted_shard(copy):
