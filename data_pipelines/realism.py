@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.index import NOT_A_DUPLICATE
-from data_pipelines.physiology import Measurements, measure
+from data_pipelines.median_beat import Measurements, measure
 from data_pipelines.realism_figure import Condition, draw_strips
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.simulator import SIMULATED_NOTICE, Cohort, CohortConfig, SimulatedRecords

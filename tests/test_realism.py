@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines import realism
 from data_pipelines.errors import DataError
-from data_pipelines.physiology import NAMES, UNITS, Measurements
+from data_pipelines.median_beat import NAMES, UNITS, Measurements
 from data_pipelines.records import STORED_LEADS, SignalFormat
 from data_pipelines.simulator import Cohort, CohortConfig
 

@@ -1,4 +1,6 @@
-"""Intervals and amplitudes of stored ECGs: NeuroKit2 finds the R peaks, the median beat of all leads gives the rest.
+"""Intervals and amplitudes of stored ECGs from the median beat of all leads: a table to compare data sets with.
+
+The vector that is stored with a data set, beat by beat, is another one: `physiology.py`.
 
 What cannot be measured is NaN, with a reason that is counted: a zero would be a measurement.
 """
@@ -9,28 +11,19 @@ import dataclasses
 import functools
 import math
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import signal as scipy_signal
 from tqdm import tqdm
 
-from data_pipelines.delineation import find_boundaries
+from data_pipelines.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoBeatsError, Strip, prepare
 from data_pipelines.errors import DataError
-from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
+from data_pipelines.records import STORED_LEADS
 from data_pipelines.workers import map_ordered
 
-#: Everything is measured at this rate, whatever the stored one: boundaries then fall on a 2 ms grid.
-ANALYSIS_RATE_HZ = 500
-
-#: Fewer R peaks than these give neither a rhythm nor a median beat.
-_MIN_BEATS = 4
-
-#: Window of the median beat about R, and the windows in it that waves are read in, seconds. The QRS window holds a
-#: bundle branch block, the T window ends at this share of RR, before the next P wave.
-_BEAT_WINDOW_S = (-0.35, 0.60)
+#: Windows in the median beat that waves are read in, seconds from R. The QRS window holds a bundle branch block, the T
+#: window ends at this share of RR, before the next P wave.
 _P_WINDOW_S = (-0.28, -0.08)
 _QRS_WINDOW_S = (-0.09, 0.11)
 _T_START_S, _T_END_RR = 0.14, 0.65
@@ -65,8 +58,7 @@ class Measurements:
         names: column names, such as `"pr"` or `"T_V5"`.
         units: unit of each column.
         values: `f32[n, columns]`, NaN where it could not be measured.
-        failures: number of records by reason: `flat_lead` (lead II does not vary), `few_beats` (fewer than four R
-            peaks, or whole beats), `no_r_peaks:<error>` (NeuroKit raised it), all of which leave every column NaN; and
+        failures: number of records by reason: those of `beats.NoBeatsError`, which leave every column NaN; and
             `no_<interval>` (its boundaries were not found). A record is counted under every reason that holds for it.
     """
 
@@ -99,7 +91,7 @@ def measure(
     """
     if signals.ndim != 3 or signals.shape[2] != len(STORED_LEADS) or signals.dtype != np.int16:
         raise DataError(f"measure takes int16[n, time, {len(STORED_LEADS)}], got {signals.dtype}{signals.shape}")
-    work = functools.partial(_measure_quietly, sampling_rate_hz=sampling_rate_hz)
+    work = functools.partial(measure_record, sampling_rate_hz=sampling_rate_hz)
     if processes is None:
         processes = max(1, min(os.cpu_count() or 1, len(signals) // _RECORDS_WORTH_A_PROCESS))
     values = np.full((len(signals), len(NAMES)), math.nan, np.float32)
@@ -116,13 +108,6 @@ def measure(
     )
 
 
-def _measure_quietly(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[str, float], tuple[str, ...]]:
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # NeuroKit warns through pandas, SciPy and NumPy about every noisy record; what follows from it is counted.
-        warnings.simplefilter("ignore")
-        return measure_record(signal, sampling_rate_hz=sampling_rate_hz)
-
-
 def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[str, float], tuple[str, ...]]:
     """Measures one record.
 
@@ -133,55 +118,28 @@ def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[s
     Returns:
         The measurements that could be made, by name, in the units of `UNITS`; and the reasons for those that could not.
     """
-    # NeuroKit takes seconds to import, which readers of this module's names should not pay.
-    import neurokit2
-
-    if np.ptp(signal[:, STORED_LEADS.index("II")]) == 0:
-        return {}, ("flat_lead",)
-    ecg = _at_analysis_rate(signal, sampling_rate_hz)
     try:
-        cleaned = neurokit2.ecg_clean(ecg[:, STORED_LEADS.index("II")], sampling_rate=ANALYSIS_RATE_HZ)
-        _, found = neurokit2.ecg_peaks(cleaned, sampling_rate=ANALYSIS_RATE_HZ)
-    except Exception as error:
-        # Whatever NeuroKit trips over in noise (it raises IndexError, ValueError, KeyError …) is this record's reason.
-        return {}, (f"no_r_peaks:{type(error).__name__}",)
-    r_peaks = np.asarray(found["ECG_R_Peaks"], np.int64)
-    offsets = np.arange(*(round(edge * ANALYSIS_RATE_HZ) for edge in _BEAT_WINDOW_S))
-    whole = r_peaks[(r_peaks + offsets[0] >= 0) & (r_peaks + offsets[-1] < len(ecg))]
-    if len(r_peaks) < _MIN_BEATS or len(whole) < _MIN_BEATS - 2:
-        return {}, ("few_beats",)
-    beat = np.median(ecg[whole[:, None] + offsets], axis=0)
-    rr_s = float(np.median(np.diff(r_peaks))) / ANALYSIS_RATE_HZ
-    intervals = _intervals(beat, rr_s=rr_s)
-    measured = {**_rates(r_peaks), **intervals, **_amplitudes(beat - np.median(ecg, axis=0), rr_s=rr_s)}
+        strip = prepare(signal, sampling_rate_hz=sampling_rate_hz)
+    except NoBeatsError as error:
+        return {}, (error.reason,)
+    intervals = _intervals(strip)
+    beat = strip.median_beat - np.median(strip.ecg, axis=0)
+    measured = {**_rates(strip.r_peaks), **intervals, **_amplitudes(beat, rr_s=strip.median_rr_s)}
     return measured, tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value))
 
 
-def _intervals(beat: np.ndarray, *, rr_s: float) -> dict[str, float]:
-    """Returns the intervals of a median beat, ms, NaN where a boundary was not found."""
-    at = find_boundaries(beat, before_s=-_BEAT_WINDOW_S[0], rate_hz=ANALYSIS_RATE_HZ, rr_s=rr_s)
+def _intervals(strip: Strip) -> dict[str, float]:
+    """Returns the intervals of the median beat, ms, NaN where a boundary was not found."""
+    at = strip.median_boundaries()
     qt = at.t_offset - at.qrs_onset
     return {
         "pr": at.qrs_onset - at.p_onset,
         "qrs": at.qrs_offset - at.qrs_onset,
         "qt": qt,
-        "qtc_bazett": qt / math.sqrt(rr_s),
+        "qtc_bazett": qt / math.sqrt(strip.median_rr_s),
         "p_duration": at.p_offset - at.p_onset,
         "t_peak": at.t_peak,
     }
-
-
-def _at_analysis_rate(signal: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
-    """Returns `f64[time, lead]`, mV, at `ANALYSIS_RATE_HZ` and without wander below 0.5 Hz."""
-    ecg = signal.astype(np.float64) / MICROVOLTS_PER_MILLIVOLT
-    ecg -= np.median(ecg, axis=0)
-    if sampling_rate_hz != ANALYSIS_RATE_HZ:
-        common = math.gcd(ANALYSIS_RATE_HZ, sampling_rate_hz)
-        ecg = scipy_signal.resample_poly(ecg, ANALYSIS_RATE_HZ // common, sampling_rate_hz // common, axis=0)
-    return scipy_signal.sosfiltfilt(_WANDER_FILTER, ecg, axis=0)
-
-
-_WANDER_FILTER = scipy_signal.butter(2, 0.5, "highpass", fs=ANALYSIS_RATE_HZ, output="sos")
 
 
 def _rates(r_peaks: np.ndarray) -> dict[str, float]:
@@ -203,8 +161,8 @@ def _amplitudes(beat: np.ndarray, *, rr_s: float) -> dict[str, float]:
     P and T take the value of largest magnitude with its sign, so that inverted waves are negative; R is the highest
     and S the lowest value of the QRS, which makes a Q wave count as S where it is the deeper one.
     """
-    seconds = np.arange(len(beat)) / ANALYSIS_RATE_HZ + _BEAT_WINDOW_S[0]
-    t_end = min(max(_T_END_RR * rr_s, _T_START_S + 0.05), _BEAT_WINDOW_S[1])
+    seconds = np.arange(len(beat)) / ANALYSIS_RATE_HZ + BEAT_WINDOW_S[0]
+    t_end = min(max(_T_END_RR * rr_s, _T_START_S + 0.05), BEAT_WINDOW_S[1])
 
     def window(start: float, stop: float) -> np.ndarray:
         return beat[(seconds >= start) & (seconds < stop)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.physiology import NAMES, UNITS, measure
+from data_pipelines.median_beat import NAMES, UNITS, measure
 from data_pipelines.records import STORED_LEADS
 
 #: Amplitude of P, Q, R, S and T in each stored lead, mV.
