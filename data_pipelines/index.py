@@ -18,6 +18,7 @@ from numpy.lib.format import open_memmap
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SEX_UNKNOWN, SignalFormat
+from data_pipelines.signature import SIGNATURE_BYTES
 
 #: Folder of the index inside a data set, and its table of contents.
 INDEX_DIR = "index"
@@ -41,12 +42,16 @@ COLUMNS: Mapping[str, str] = {
     "valid_samples": "<i4",
     "quality": "<i4",
     "clipped_samples": "<i4",
+    "signature": "|i1",
 }
 
 #: Labels that every data set has beside its own scalars and tasks.
 DEMOGRAPHIC_LABELS = ("age_years", "sex")
 
 _HASH_BYTES = 16
+
+# Columns with several numbers a record.
+_WIDTHS = {"content_hash": _HASH_BYTES, "signature": SIGNATURE_BYTES}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,7 @@ class Index:
         valid_samples: `int32[n]`, recorded samples from there on.
         quality: `int32[n]`, `quality.QualityFlag`s.
         clipped_samples: `int32[n]`, samples at the limit of what can be stored.
+        signature: `int8[n, 192]`, by which near-duplicates are found (`signature.py`).
         scalars: `f32[n]` by name, NaN where missing.
         tasks: multi-label tasks by name.
     """
@@ -115,6 +121,7 @@ class Index:
     valid_samples: np.ndarray
     quality: np.ndarray
     clipped_samples: np.ndarray
+    signature: np.ndarray
     scalars: Mapping[str, np.ndarray]
     tasks: Mapping[str, Task]
 
@@ -320,7 +327,7 @@ def open_index(folder: Path) -> Index:
         raise DataError(f"{folder / INDEX_FILE}: missing or damaged ({error}); {_REBUILD}") from error
     return Index(
         **{
-            name: _open_column(folder, name, kind, (num_records, _HASH_BYTES) if kind == "|u1" else (num_records,))
+            name: _open_column(folder, name, kind, (num_records, _WIDTHS[name]) if name in _WIDTHS else (num_records,))
             for name, kind in COLUMNS.items()
         },
         scalars={

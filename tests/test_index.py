@@ -9,6 +9,7 @@ import pytest
 from data_pipelines.errors import DataError
 from data_pipelines.index import Index, Task, duplicates, groups, open_index, patient_codes, save_index
 from data_pipelines.records import SignalFormat
+from data_pipelines.signature import SIGNATURE_BYTES
 
 
 def hashes(contents):
@@ -36,6 +37,7 @@ def make_index(patients, contents, folds):
         valid_samples=np.full(n, 100, np.int32),
         quality=np.arange(n, dtype=np.int32) % 64,
         clipped_samples=np.zeros(n, np.int32),
+        signature=np.arange(n * SIGNATURE_BYTES, dtype=np.int64).astype(np.int8).reshape(n, SIGNATURE_BYTES),
         scalars={"lvef": np.linspace(20, 70, n, dtype=np.float32), "odd/name": np.zeros(n, np.float32)},
         tasks={"rhythm": Task(classes=("AF", "SR"), values=np.resize(np.array([[0, 1], [-1, -1]], np.int8), (n, 2)))},
     )

@@ -1,0 +1,139 @@
+"""A fingerprint of an ECG that survives resampling, filtering, rescaling, realistic noise and a small shift.
+
+A record is heard in one band (3-20 Hz at 100 Hz), where mains, wander, muscle and the usual filters of recorders leave
+little trace, each lead at its own scale. What is kept are correlations over time, within and between leads, which do
+not depend on where the recording begins: the shape of the beat, its projection on the leads, and its timing. A fixed
+projection by random signs makes them 192 bytes; it changes distances by about a tenth (Achlioptas, Database-friendly
+random projections, J. Comput. Syst. Sci. 66, 2003).
+
+Signatures only propose pairs; `near_duplicates.py` compares the signals.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from fractions import Fraction
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+from data_pipelines.records import STORED_LEADS
+
+#: Another version, other signatures: those of two versions must not be compared.
+SIGNATURE_VERSION = 1
+
+#: Bytes of a signature, one `int8` each.
+SIGNATURE_BYTES = 192
+
+#: Rate of the band in which records are compared, Hz.
+BAND_RATE_HZ = 100
+
+_BAND_HZ = (3.0, 20.0)
+
+#: Left off at both ends, where the filters have seen only one side.
+_EDGE_S = 0.3
+
+#: A lead that moves less than this in the band carries nothing to compare, µV.
+_SILENT_UV = 0.1
+
+#: Lags in samples of 10 ms: of one lead with itself (lag 0, where noise gathers, left out), of two leads, and of
+#: all leads together, which is where the timing of the beats shows.
+_OWN_LAGS = slice(2, 40, 2)
+_CROSS_LAGS = np.arange(-30, 31, 2)
+_RHYTHM_LAGS = slice(40, 301, 2)
+
+#: Timing weighs less than shape, since in a piece of a record it differs more.
+_RHYTHM_WEIGHT = 0.5
+
+#: Makes the entries of a signature about ±30, so that none reaches ±127 in practice.
+_SCALE = 400.0
+
+_FIRST, _SECOND = np.triu_indices(len(STORED_LEADS), 1)
+
+
+def band_of(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int, valid_samples: int) -> np.ndarray:
+    """Returns the recorded part of a stored signal in the band of comparison.
+
+    Args:
+        signal: `int16[time, 8]`, µV.
+        sampling_rate_hz: its rate, above 40 Hz.
+        valid_start: first recorded sample.
+        valid_samples: recorded samples from there on.
+
+    Returns:
+        `f32[8, samples]`, µV at `BAND_RATE_HZ`, 0.3 s shorter than the recording at both ends; zero where a lead is
+        silent. Empty for recordings below 0.6 s.
+    """
+    recorded = signal[valid_start : valid_start + valid_samples].T.astype(np.float32)
+    edge = round(_EDGE_S * BAND_RATE_HZ)
+    ratio = Fraction(BAND_RATE_HZ, sampling_rate_hz)
+    if recorded.shape[1] * ratio <= 2 * edge + 1:
+        return np.zeros((len(STORED_LEADS), 0), np.float32)
+    # Resampling takes what lies outside for zero: without its level a lead has no step there.
+    recorded -= np.median(recorded, axis=1, keepdims=True)
+    common = scipy.signal.resample_poly(recorded, ratio.numerator, ratio.denominator, axis=1)
+    band = scipy.signal.sosfiltfilt(_band_pass(), common, axis=1)[:, edge:-edge].astype(np.float32)
+    band[_rms(band) <= _SILENT_UV] = 0
+    return band
+
+
+def level_leads(band: np.ndarray) -> np.ndarray:
+    """Returns a band with every lead at unit root mean square, silent leads zero: `f32[8, samples]`."""
+    rms = _rms(band)[:, None]
+    return np.where(rms > 0, band / np.where(rms > 0, rms, 1), 0).astype(np.float32)
+
+
+def signature(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int, valid_samples: int) -> np.ndarray:
+    """Returns the fingerprint of a stored signal; the cosine between two says how alike they are.
+
+    Args:
+        signal: `int16[time, 8]`, µV.
+        sampling_rate_hz: its rate, above 40 Hz.
+        valid_start: first recorded sample.
+        valid_samples: recorded samples from there on.
+
+    Returns:
+        `int8[192]`; all zero where nothing was recorded that could be compared.
+    """
+    band = band_of(signal, sampling_rate_hz=sampling_rate_hz, valid_start=valid_start, valid_samples=valid_samples)
+    if not band.any():
+        return np.zeros(SIGNATURE_BYTES, np.int8)
+    features = _features(level_leads(band))
+    projected = features @ _projection(len(features))
+    entries = np.rint(_SCALE * projected / np.linalg.norm(projected))
+    return np.clip(entries, -127, 127).astype(np.int8)
+
+
+def _features(leads: np.ndarray) -> np.ndarray:
+    """Correlations over lags, the three kinds each of unit length but for their weight: `f32[features]`."""
+    longest = _RHYTHM_LAGS.stop
+    spectrum = scipy.fft.rfft(leads, scipy.fft.next_fast_len(leads.shape[1] + longest, real=True))
+    own = scipy.fft.irfft(spectrum * spectrum.conj())[:, :longest]
+    cross = scipy.fft.irfft(spectrum[_FIRST] * spectrum[_SECOND].conj())[:, _CROSS_LAGS]
+    parts = (own[:, _OWN_LAGS].ravel(), cross.ravel(), own.sum(axis=0)[_RHYTHM_LAGS])
+    return np.concatenate(
+        [
+            weight * part / max(float(np.linalg.norm(part)), np.finfo(np.float32).tiny)
+            for weight, part in zip((1, 1, _RHYTHM_WEIGHT), parts, strict=True)
+        ]
+    )
+
+
+@functools.cache
+def _projection(num_features: int) -> np.ndarray:
+    # Signs from a hash: a random generator's stream may change with the version of its library.
+    count = num_features * SIGNATURE_BYTES
+    digest = hashlib.shake_256(b"ecgjax signature").digest(-(-count // 8))
+    bits = np.unpackbits(np.frombuffer(digest, np.uint8), count=count).reshape(num_features, SIGNATURE_BYTES)
+    return bits.astype(np.float32) * 2 - 1
+
+
+@functools.cache
+def _band_pass() -> np.ndarray:
+    return scipy.signal.butter(2, _BAND_HZ, "bandpass", fs=BAND_RATE_HZ, output="sos")
+
+
+def _rms(band: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(np.square(band), axis=1))
