@@ -51,7 +51,8 @@ def workdir(cohort, monkeypatch, tmp_path):
         sex=np.asarray(cohort.sex, np.int8), age_years=np.asarray(cohort.age_years, np.float32), content_hash=content,
         duplicate_of=duplicates(content), valid_start=np.zeros(count, np.int32),
         valid_samples=np.full(count, 500, np.int32),
-        quality=np.zeros(count, np.int32), clipped_samples=np.zeros(count, np.int32), scalars=cohort.scalars, tasks={},
+        quality=np.zeros(count, np.int32), clipped_samples=np.zeros(count, np.int32),
+        signature=np.zeros((count, 192), np.int8), scalars=cohort.scalars, tasks={},
     )  # fmt: skip
     dataset = types.SimpleNamespace(
         directory=tmp_path, card={"name": "simulated"}, index=index, fingerprint="f00d", simulated=True,
