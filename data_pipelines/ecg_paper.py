@@ -56,7 +56,7 @@ _TRACE_MM, _SMALL_LINE_MM, _LARGE_LINE_MM, _MARK_MM = 0.25, 0.11, 0.17, 0.2
 _TITLE_PT, _TEXT_PT, _LEAD_PT, _FOOTER_PT = 11.0, 7.5, 8.0, 6.5
 
 # What is drawn over what.
-_SHEET, _GRID, _HATCHED, _TRACES, _TEXTS = range(5)
+_SHEET, _GRID, _HATCHED, _LEAD_NAMES, _TRACES, _TEXTS = range(6)
 
 _SIMULATED = "SIMULATED"
 _SIMULATED_BOX_MM = (44.0, 9.0)
@@ -315,9 +315,15 @@ class _Sheet:
         self._hatch(max(segment.start, recording.valid_stop), segment.stop, zero)
         if segment.start > 0:
             self._draw_separator(segment.start, zero)
-        height = zero + 0.3 * self._layout.row_mm
+        name_top = zero + 0.3 * self._layout.row_mm + millimetres(_LEAD_PT)
         self.page.lines_of_text(
-            self._x(segment.start) + 1.0, height + 3, [segment.lead], size=_LEAD_PT, color=_INK, layer=_TEXTS, bold=True
+            self._x(segment.start) + 1.0,
+            name_top,
+            [segment.lead],
+            size=_LEAD_PT,
+            color=_INK,
+            layer=_LEAD_NAMES,  # Under the traces: a name may be crossed by a wave, never hide one.
+            bold=True,
         )
 
     def _hatch(self, start: int, stop: int, zero: float) -> None:

@@ -1,0 +1,260 @@
+"""The card of a data set as text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from data_pipelines.records import NO_FOLD
+
+_INDENT = "  "
+_NAME_WIDTH = 22
+_BAR_WIDTH = 30
+_BETWEEN = "   "
+_MAX_PAIRS = 20
+
+#: Numbers of records of a patient that have a line of their own.
+_PATIENT_SIZES = (1, 2, 3, 4)
+
+
+def card_text(card: Mapping[str, Any], *, width: int) -> str:
+    """Writes a card for people.
+
+    Args:
+        card: from `dataset_card.dataset_card`.
+        width: of the terminal, characters; no line but of unbreakable words is longer.
+    """
+    sections = (
+        _heading(card, width),
+        _counts(card, width),
+        _people(card),
+        _fold_table(card["folds"]),
+        *(_task_section(name, task, card["num_records"], width) for name, task in card["tasks"].items()),
+        _scalar_table(card["scalars"]),
+        _amplitude_table(card["amplitudes"], card["num_records"]),
+        _quality_section(card),
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """Says what a recipe does to a signal, filters first, such as `high-pass 0.5 Hz, low-pass 40 Hz (monitor, v1)`."""
+    steps = [
+        f"{name} {recipe[field]:g} Hz"
+        for field, name in (("notch_hz", "notch"), ("highpass_hz", "high-pass"), ("lowpass_hz", "low-pass"))
+        if recipe[field] is not None
+    ]
+    if recipe["baseline"] != "keep":
+        steps.append(f"baseline by {recipe['baseline']} removed")
+    return f"{', '.join(steps) or 'no filter'} (recipe {recipe['name']}, version {recipe['version']})"
+
+
+def _heading(card: Mapping[str, Any], width: int) -> list[str]:
+    title = f"{card['name']}  {card['directory']}"
+    lines = [f"{title}  *** SIMULATED: NO PATIENT WAS RECORDED ***" if card["simulated"] else title]
+    lines += _wrapped(card["description"], width)
+    for note in card["notes"]:
+        if note not in card["description"]:
+            lines += _wrapped(f"Note: {note}", width)
+    form, recipe = card["signal_format"], card["recipe"]
+    seconds = form["num_samples"] / form["sampling_rate_hz"]
+    lines += _fact("licence", card["license"] or "not stated", width)
+    lines += _fact("citation", card["citation"] or "none", width)
+    lines += _fact(
+        "signals",
+        f"{form['sampling_rate_hz']} Hz, {seconds:g} s ({form['num_samples']} samples), leads "
+        f"{' '.join(card['leads'])}, int16 in µV",
+        width,
+    )
+    lines += _fact("processing", recipe_text(recipe), width)
+    lines += _fact("fingerprint", card["fingerprint"], width)
+    return lines
+
+
+def _counts(card: Mapping[str, Any], width: int) -> list[str]:
+    per_patient, duplicates = card["records_per_patient"], card["duplicates"]
+    by_size = {int(size): patients for size, patients in per_patient["patients_by_records"].items()}
+    sizes = [f"{size}: {by_size[size]:,}" for size in _PATIENT_SIZES if size in by_size]
+    more = sum(patients for size, patients in by_size.items() if size > _PATIENT_SIZES[-1])
+    sizes += [f"more: {more:,}"] if more else []
+    quarantined = sum(card["quarantined"].values())
+    lines = [
+        "Records",
+        *_fact("records", f"{card['num_records']:,} stored of {card['records_in']:,} read", width),
+        *_fact("patients", f"{card['num_patients']:,}", width),
+        *_fact(
+            "records per patient",
+            f"mean {per_patient['mean']:.2f}, median {per_patient['median']:g}, at most {per_patient['max']}",
+            width,
+        ),
+        *_fact("patients by records", "   ".join(sizes), width),
+        *_fact("quarantined", f"{quarantined:,} ({_percent(quarantined / card['records_in'])})", width),
+        *(f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in card["quarantined"].items()),
+        *_fact(
+            "equal content",
+            f"{duplicates['records']:,} records repeat an earlier one, "
+            f"{duplicates['under_another_patient']:,} of them under another patient id; "
+            f"{duplicates['groups']:,} groups to split by",
+            width,
+        ),
+    ]
+    pairs = [f"{record} = {first}" for record, first in duplicates["pairs"][:_MAX_PAIRS]]
+    if len(duplicates["pairs"]) > _MAX_PAIRS:
+        pairs.append(f"… and {len(duplicates['pairs']) - _MAX_PAIRS:,} more (--json lists all)")
+    return lines + _columns(pairs, width)
+
+
+def _people(card: Mapping[str, Any]) -> list[str]:
+    sex, age = card["sex"], card["age_years"]
+    total = card["num_records"]
+    counts = ", ".join(f"{name} {count:,} ({_percent(count / total)})" for name, count in sex.items())
+    lines = ["Age and sex, by record", f"{_INDENT}{counts}"]
+    if not age["known"]:
+        return [*lines, f"{_INDENT}age unknown throughout"]
+    lines.append(
+        f"{_INDENT}age {_number(age['min'])} to {_number(age['max'])} years, median {_number(age['median'])}, "
+        f"mean {age['mean']:.1f}; unknown {_percent(age['missing_share'])}"
+    )
+    rows = [
+        (f"{row['from_years']}–{row['from_years'] + 9}", *(f"{row[name]:,}" for name in sex))
+        for row in age["by_decade"]
+    ]
+    sums = [sum(row[name] for name in sex) for row in age["by_decade"]]
+    bars = [_bar(count / max(sums)) for count in sums]
+    table = _table(("years", *sex), rows)
+    return lines + table[:1] + [f"{line}{_BETWEEN}{bar}".rstrip() for line, bar in zip(table[1:], bars, strict=True)]
+
+
+def _fold_table(folds: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            "none" if row["fold"] == NO_FOLD else str(row["fold"]),
+            f"{row['records']:,}",
+            f"{row['patients']:,}",
+            _number(row["median_age_years"]),
+            _percent(row["female_share"]),
+        )
+        for row in folds
+    ]
+    return ["Folds", *_table(("fold", "records", "patients", "median age", "female"), rows)]
+
+
+def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: int) -> list[str]:
+    lines = [
+        f"Task {name}: {len(task['classes'])} classes, {task['labelled']:,} of {num_records:,} records labelled; "
+        "records, share of the labelled"
+    ]
+    present = {label: counts for label, counts in task["classes"].items() if counts["records"]}
+    label_width = max((len(label) for label in present), default=0)
+    cells = [
+        f"{label:<{label_width}} {counts['records']:>8,} {_percent(counts['prevalence']):>7}"
+        for label, counts in sorted(present.items(), key=lambda item: -item[1]["records"])
+    ]
+    lines = _wrapped(lines[0], width, indent="") + _columns(cells, width)
+    absent = [label for label in task["classes"] if label not in present]
+    if absent:
+        lines += _wrapped(f"never: {', '.join(absent)}", width)
+    return lines
+
+
+def _scalar_table(scalars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not scalars:
+        return []
+    rows = [
+        (
+            name,
+            spread["unit"] or ("0 or 1" if spread["binary"] else ""),
+            _percent(spread["missing_share"]),
+            *(_number(spread[key]) for key in ("min", "p1", "median", "p99", "max", "mean")),
+        )
+        for name, spread in scalars.items()
+    ]
+    header = ("name", "unit", "missing", "min", "1 %", "median", "99 %", "max", "mean")
+    return ["Scalars, by record", *_table(header, rows, num_left=2)]
+
+
+def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int) -> list[str]:
+    read, seed = amplitudes["records_read"], amplitudes["seed"]
+    which = f"all {read:,} records" if seed is None else f"{read:,} of {num_records:,} records, drawn with seed {seed}"
+    rows = [
+        (lead, *(f"{spans[key]:.2f}" for key in ("p1", "median", "p99", "max")))
+        for lead, spans in amplitudes["peak_to_peak_mv"].items()
+    ]
+    return [f"Amplitudes, peak to peak in mV, {which}", *_table(("lead", "1 %", "median", "99 %", "max"), rows)]
+
+
+def _quality_section(card: Mapping[str, Any]) -> list[str]:
+    padding, quality, total = card["padding"], card["quality"], card["num_records"]
+    flags = [(name, f"{count:,}", _percent(count / total)) for name, count in quality["flags"].items()]
+    lines = ["Quality", *_table(("flag", "records", "share"), flags)]
+    if quality["clipped_samples"]:
+        lines.append(
+            f"{_INDENT}{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records"
+        )
+    if padding["padded"]:
+        lines.append(
+            f"{_INDENT}{padding['padded']:,} records padded ({padding['padded_before']:,} also before their start), "
+            f"recorded {padding['shortest_seconds']:.2f} s at least, {padding['median_seconds']:.2f} s in the median"
+        )
+    return lines
+
+
+def _fact(name: str, value: str, width: int) -> list[str]:
+    """Returns a name and its value, broken so that the value stays in its column."""
+    return textwrap.wrap(
+        value,
+        width,
+        initial_indent=f"{_INDENT}{name:<{_NAME_WIDTH}}",
+        subsequent_indent=" " * (len(_INDENT) + _NAME_WIDTH),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _wrapped(text: str, width: int, *, indent: str = _INDENT) -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: int = 1) -> list[str]:
+    """Returns aligned lines: the first columns to the left, numbers to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+
+    def aligned(line: Sequence[str]) -> str:
+        cells = [
+            f"{cell:<{width}}" if column < num_left else f"{cell:>{width}}"
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return (_INDENT + "  ".join(cells)).rstrip()
+
+    return [aligned(line) for line in lines]
+
+
+def _columns(cells: Sequence[str], width: int) -> list[str]:
+    """Lays cells out in as many columns as fit, read downwards."""
+    if not cells:
+        return []
+    cell_width = max(len(cell) for cell in cells)
+    num_columns = max(1, (width - len(_INDENT) + len(_BETWEEN)) // (cell_width + len(_BETWEEN)))
+    num_rows = -(-len(cells) // num_columns)
+    return [
+        (_INDENT + _BETWEEN.join(f"{cell:<{cell_width}}" for cell in cells[row::num_rows])).rstrip()
+        for row in range(num_rows)
+    ]
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "–"
+    return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _bar(share: float) -> str:
+    return "█" * max(round(share * _BAR_WIDTH), share > 0)

@@ -1,0 +1,230 @@
+"""Figures of a prepared data set that its users should know: who is in it, with what labels, how well recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.dataset import Dataset
+from data_pipelines.index import NOT_A_DUPLICATE, Index
+from data_pipelines.quality import QualityFlag, flag_names
+from data_pipelines.records import FEMALE, LABEL_MISSING, MALE, MICROVOLTS_PER_MILLIVOLT, SEX_UNKNOWN, STORED_LEADS
+from data_pipelines.store import Store
+
+_SEX_NAMES: Mapping[int, str] = {MALE: "male", FEMALE: "female", SEX_UNKNOWN: "unknown"}
+
+#: What is copied from the data set's own card.
+_FROM_CARD = (
+    "name",
+    "simulated",
+    "description",
+    "license",
+    "citation",
+    "layout_version",
+    "signal_format",
+    "recipe",
+    "leads",
+    "num_records",
+    "num_patients",
+    "fingerprint",
+)
+
+_DECADE_YEARS = 10
+_RECORDS_PER_READ = 256
+
+
+def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes a data set in plain values that JSON can hold; shares are of 1, what is undefined is None.
+
+    Args:
+        dataset: whose card.
+        amplitudes: of its signals, from `amplitudes_of`.
+
+    Returns:
+        Sections by name; `card_text.card_text` prints them.
+    """
+    index = dataset.index
+    summary = dataset.card["summary"]
+    return {name: dataset.card[name] for name in _FROM_CARD} | {
+        "directory": str(dataset.directory),
+        "notes": list(summary["notes"]),
+        "records_in": summary["records_in"],
+        "quarantined": dict(summary["quarantined"]),
+        "records_per_patient": _records_per_patient(index),
+        "duplicates": _duplicates(index),
+        "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in _SEX_NAMES.items()},
+        "age_years": _spread(index.age_years) | {"by_decade": _by_decade(index)},
+        "folds": _folds(index),
+        "tasks": {name: _task(index, name) for name in index.tasks},
+        "scalars": {
+            name: {"unit": dataset.card["scalars"][name]["unit"]} | _spread(values)
+            for name, values in index.scalars.items()
+        },
+        "amplitudes": dict(amplitudes),
+        "padding": _padding(dataset),
+        "quality": _quality(index),
+    }
+
+
+def amplitudes_of(
+    store: Store,
+    index: Index,
+    *,
+    max_records: int,
+    seed: int,
+    progress: Callable[[int], object] = lambda num_records: None,
+) -> dict[str, Any]:
+    """Measures how large the leads are, over all records or a random sample of them.
+
+    Args:
+        store: signals of the data set.
+        index: of the same data set.
+        max_records: with more records than that, so many are drawn without replacement.
+        seed: of that draw.
+        progress: told the number of records after each read.
+
+    Returns:
+        `records_read`, `seed` (None where all were read) and `peak_to_peak_mv`: for every stored lead the 1st,
+        50th and 99th percentile and the largest, over records, of the span of its recorded samples.
+    """
+    sampled = index.num_records > max_records
+    numbers = np.arange(index.num_records)
+    if sampled:
+        numbers = np.sort(np.random.default_rng(seed).choice(index.num_records, max_records, replace=False))
+    spans = np.empty((len(numbers), len(STORED_LEADS)), np.int32)
+    for first in range(0, len(numbers), _RECORDS_PER_READ):
+        block = numbers[first : first + _RECORDS_PER_READ]
+        for position, (number, signal) in enumerate(zip(block, store.read(block), strict=True), start=first):
+            start = index.valid_start[number]
+            recorded = signal[start : start + index.valid_samples[number]]
+            spans[position] = recorded.max(axis=0).astype(np.int32) - recorded.min(axis=0)
+        progress(len(block))
+    low, median, high = np.percentile(spans / MICROVOLTS_PER_MILLIVOLT, (1, 50, 99), axis=0)
+    largest = spans.max(axis=0) / MICROVOLTS_PER_MILLIVOLT
+    return {
+        "records_read": len(numbers),
+        "seed": seed if sampled else None,
+        "peak_to_peak_mv": {
+            lead: {
+                "p1": float(low[column]),
+                "median": float(median[column]),
+                "p99": float(high[column]),
+                "max": float(largest[column]),
+            }
+            for column, lead in enumerate(STORED_LEADS)
+        },
+    }
+
+
+def _spread(values: np.ndarray) -> dict[str, Any]:
+    """Returns count, missing share and spread of a column in which NaN is missing."""
+    values = np.asarray(values, np.float64)
+    known = values[~np.isnan(values)]
+    names = ("min", "p1", "median", "p99", "max")
+    at = np.percentile(known, (0, 1, 50, 99, 100)) if len(known) else [None] * len(names)
+    return {
+        "known": len(known),
+        "missing_share": 1 - len(known) / len(values),
+        "mean": float(known.mean()) if len(known) else None,
+        "binary": bool(len(known)) and bool(np.isin(known, (0, 1)).all()),
+    } | {name: None if value is None else float(value) for name, value in zip(names, at, strict=True)}
+
+
+def _records_per_patient(index: Index) -> dict[str, Any]:
+    counts = np.bincount(index.patient)
+    sizes, patients = np.unique(counts, return_counts=True)
+    return {
+        "mean": float(counts.mean()),
+        "median": float(np.median(counts)),
+        "max": int(counts.max()),
+        "patients_by_records": {
+            str(size): int(number) for size, number in zip(sizes.tolist(), patients.tolist(), strict=True)
+        },
+    }
+
+
+def _duplicates(index: Index) -> dict[str, Any]:
+    number = np.flatnonzero(index.duplicate_of != NOT_A_DUPLICATE)
+    first = index.duplicate_of[number]
+    return {
+        "records": len(number),
+        "under_another_patient": int(np.count_nonzero(index.patient[number] != index.patient[first])),
+        "groups": int(index.group.max()) + 1,
+        "pairs": [
+            [str(index.record_id[one]), str(index.record_id[other])] for one, other in zip(number, first, strict=True)
+        ],
+    }
+
+
+def _by_decade(index: Index) -> list[dict[str, int]]:
+    """Counts records by decade of age and sex, from the first decade that has any to the last."""
+    known = ~np.isnan(index.age_years)
+    decade = (np.asarray(index.age_years)[known] // _DECADE_YEARS).astype(int)
+    sex = np.asarray(index.sex)[known]
+    if not len(decade):
+        return []
+    return [
+        {"from_years": row * _DECADE_YEARS}
+        | {name: int(np.count_nonzero((decade == row) & (sex == code))) for code, name in _SEX_NAMES.items()}
+        for row in range(decade.min(), decade.max() + 1)
+    ]
+
+
+def _folds(index: Index) -> list[dict[str, Any]]:
+    rows = []
+    for fold in np.unique(index.fold):
+        inside = index.fold == fold
+        ages, sex = index.age_years[inside], index.sex[inside]
+        known_sex = np.count_nonzero(sex != SEX_UNKNOWN)
+        rows.append(
+            {
+                "fold": int(fold),
+                "records": int(np.count_nonzero(inside)),
+                "patients": len(np.unique(index.patient[inside])),
+                "median_age_years": _spread(ages)["median"],
+                "female_share": np.count_nonzero(sex == FEMALE) / known_sex if known_sex else None,
+            }
+        )
+    return rows
+
+
+def _task(index: Index, name: str) -> dict[str, Any]:
+    """Counts the records and patients of every class; prevalence is among the records that the task labels."""
+    task = index.tasks[name]
+    labelled = (task.values != LABEL_MISSING).all(axis=1)
+    num_labelled = int(np.count_nonzero(labelled))
+    classes = {}
+    for column, label in enumerate(task.classes):
+        present = task.values[:, column] == 1
+        records = int(np.count_nonzero(present))
+        classes[label] = {
+            "records": records,
+            "patients": len(np.unique(index.patient[present])),
+            "prevalence": records / num_labelled if num_labelled else None,
+        }
+    return {"labelled": num_labelled, "missing": index.num_records - num_labelled, "classes": classes}
+
+
+def _padding(dataset: Dataset) -> dict[str, Any]:
+    index, form = dataset.index, dataset.format
+    padded = index.valid_samples < form.num_samples
+    seconds = np.asarray(index.valid_samples)[padded] / form.sampling_rate_hz
+    return {
+        "padded": int(np.count_nonzero(padded)),
+        "padded_before": int(np.count_nonzero(index.valid_start > 0)),
+        "shortest_seconds": float(seconds.min()) if len(seconds) else None,
+        "median_seconds": float(np.median(seconds)) if len(seconds) else None,
+    }
+
+
+def _quality(index: Index) -> dict[str, Any]:
+    clipped = np.asarray(index.clipped_samples)
+    return {
+        "flags": {
+            name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
+        },
+        "clipped_records": int(np.count_nonzero(clipped)),
+        "clipped_samples": int(clipped.sum(dtype=np.int64)),
+    }

@@ -1,0 +1,230 @@
+"""Shows what is in a prepared data set: its card as text, single records on ECG paper, what was not stored.
+
+  python -m data_pipelines.inspect --dataset=DIR
+  python -m data_pipelines.inspect --dataset=DIR --records=ID,ID,… --out=DIR_OF_PNGS [--layout=3x4|6x2|12x1]
+  python -m data_pipelines.inspect --dataset=DIR --random=6 [--seed=0] --out=DIR_OF_PNGS
+  python -m data_pipelines.inspect --dataset=DIR --quarantined
+
+With --json the same as JSON. Signals are read for the card's amplitudes alone, of at most --max_records records.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import re
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from data_pipelines.card_text import card_text, recipe_text
+from data_pipelines.dataset import QUARANTINE_FILE, Dataset, open_dataset
+from data_pipelines.dataset_card import amplitudes_of, dataset_card
+from data_pipelines.ecg_paper import LAYOUTS, draw_ecg
+from data_pipelines.errors import DataError
+from data_pipelines.index import NOT_A_DUPLICATE
+from data_pipelines.paper_page import save_png
+from data_pipelines.quality import flag_names
+from data_pipelines.records import FEMALE, MALE, NO_FOLD
+from data_pipelines.store import open_store
+
+_DATASET = flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
+_RECORDS = flags.DEFINE_list("records", None, "Ids of records to draw.")
+_RANDOM = flags.DEFINE_integer("random", None, "Draw so many records chosen at random.", lower_bound=1)
+_QUARANTINED = flags.DEFINE_boolean("quarantined", False, "List the recordings that were not stored, and why.")
+_OUT = flags.DEFINE_string("out", None, "Directory for the PNGs of --records and --random; made where needed.")
+_LAYOUT = flags.DEFINE_enum("layout", "3x4", list(LAYOUTS), "Rows and columns of the leads on paper.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of --random and of the sample of --max_records.", lower_bound=0)
+_MAX_RECORDS = flags.DEFINE_integer(
+    "max_records", 20_000, "Measure amplitudes on a random sample of a larger data set.", lower_bound=1
+)
+_JSON = flags.DEFINE_boolean("json", False, "Print JSON.")
+
+# A terminal may be any width; text is laid out for one between these.
+_NARROWEST, _WIDEST = 72, 120
+
+_SEX_WORDS = {MALE: "male", FEMALE: "female"}
+_NOT_IN_A_FILE_NAME = re.compile(r"[^\w.-]")
+
+
+def _print_card(dataset: Dataset) -> None:
+    store = open_store(dataset.directory)
+    total = min(dataset.index.num_records, _MAX_RECORDS.value)
+    with tqdm(total=total, unit=" ECGs", desc="amplitudes", disable=None, file=sys.stderr, leave=False) as bar:
+        amplitudes = amplitudes_of(
+            store, dataset.index, max_records=_MAX_RECORDS.value, seed=_SEED.value, progress=bar.update
+        )
+    card = dataset_card(dataset, amplitudes=amplitudes)
+    _print(card, lambda: card_text(card, width=_terminal_width()))
+
+
+def _print_quarantined(dataset: Dataset) -> None:
+    with (dataset.directory / QUARANTINE_FILE).open(newline="", encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["reason"])
+
+    def text() -> str:
+        lines = [f"{len(rows)} of {dataset.card['summary']['records_in']} recordings were not stored"]
+        for reason, group in itertools.groupby(rows, key=lambda row: row["reason"]):
+            members = list(group)
+            lines.append(f"{reason}: {len(members)}")
+            for row in members:
+                lines += textwrap.wrap(
+                    f"{row['record_id']}: {row['message']}",
+                    _terminal_width(),
+                    initial_indent="  ",
+                    subsequent_indent="      ",
+                    break_long_words=False,
+                )
+        return "\n".join(lines)
+
+    _print(rows, text)
+
+
+def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
+    store, index = open_store(dataset.directory), dataset.index
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for number in tqdm(numbers.tolist(), unit=" ECGs", desc="drawing", disable=None, file=sys.stderr, leave=False):
+        title = record_lines(dataset, number)
+        figure = draw_ecg(
+            store.read(np.array([number]))[0],
+            sampling_rate_hz=dataset.format.sampling_rate_hz,
+            title=title,
+            recording_note=recipe_text(dataset.card["recipe"]),
+            valid_start=int(index.valid_start[number]),
+            valid_samples=int(index.valid_samples[number]),
+            simulated=dataset.simulated,
+            layout=_LAYOUT.value,
+        )
+        record_id = str(index.record_id[number])
+        path = out / f"{file_stem(record_id, number)}.png"
+        save_png(figure, path)
+        drawn.append({"record_id": record_id, "file": str(path), "lines": title})
+    _print(drawn, lambda: "\n".join(f"{entry['file']}  {' | '.join(entry['lines'])}" for entry in drawn))
+
+
+def record_lines(dataset: Dataset, number: int) -> list[str]:
+    """Returns what the index tells of a record, for above its traces."""
+    index = dataset.index
+    age, sex, fold = float(index.age_years[number]), int(index.sex[number]), int(index.fold[number])
+    lines = [
+        f"{dataset.card['name']}, record {index.record_id[number]}",
+        " · ".join(
+            (
+                f"Patient {index.patient_id[number]}",
+                "age unknown" if math.isnan(age) else f"{age:.3g} years",
+                _SEX_WORDS.get(sex, "sex unknown"),
+                *(() if fold == NO_FOLD else (f"fold {fold}",)),
+            )
+        ),
+    ]
+    for name, task in index.tasks.items():
+        present = [label for label, value in zip(task.classes, task.values[number], strict=True) if value == 1]
+        if present:
+            lines.append(f"{name}: {', '.join(present)}")
+    units = {name: dataset.card["scalars"][name]["unit"] for name in index.scalars}
+    known = {name: float(values[number]) for name, values in index.scalars.items() if not math.isnan(values[number])}
+    if known:
+        lines.append(" · ".join(f"{name} {value:.4g} {units[name]}".rstrip() for name, value in known.items()))
+    doubts = list(flag_names(int(index.quality[number])))
+    if index.clipped_samples[number]:
+        doubts.append(f"{index.clipped_samples[number]} samples clipped")
+    if doubts:
+        lines.append(f"Quality: {', '.join(doubts)}")
+    if index.duplicate_of[number] != NOT_A_DUPLICATE:
+        lines.append(f"Equal to record {index.record_id[index.duplicate_of[number]]}, sample by sample")
+    return lines
+
+
+def file_stem(record_id: str, number: int) -> str:
+    """Returns a file name for a record; ids that no file can have get the record's number to stay apart."""
+    stem = _NOT_IN_A_FILE_NAME.sub("_", record_id)
+    return stem if stem == record_id and not stem.startswith(".") else f"record{number}_{stem.strip('.')}"
+
+
+def chosen_records(dataset: Dataset, record_ids: list[str]) -> np.ndarray:
+    """Returns the numbers of records in the order asked for.
+
+    Raises:
+        DataError: ids that the data set does not have.
+    """
+    every = dataset.index.record_id
+    numbers = {record_id: np.flatnonzero(every == record_id) for record_id in record_ids}
+    unknown = [f"'{record_id}'" for record_id, found in numbers.items() if not len(found)]
+    if unknown:
+        raise DataError(
+            f"--records: {dataset.directory} has no record {', '.join(unknown)}; "
+            f"its ids look like {', '.join(repr(str(record_id)) for record_id in every[:3])}"
+        )
+    return np.concatenate(list(numbers.values()))
+
+
+def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
+    """Returns the numbers of records drawn without replacement, in stored order.
+
+    Raises:
+        DataError: there are not so many.
+    """
+    total = dataset.index.num_records
+    if count > total:
+        raise DataError(f"--random={count}: {dataset.directory} has {total} records")
+    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+
+
+def _print(value: Any, text: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False) if _JSON.value else text())
+
+
+def _terminal_width() -> int:
+    return min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
+
+
+def _check_flags() -> None:
+    drawing = [name for name, flag in (("records", _RECORDS), ("random", _RANDOM)) if flag.value is not None]
+    chosen = drawing + (["quarantined"] if _QUARANTINED.value else [])
+    if len(chosen) > 1:
+        raise DataError(f"--{chosen[0]} and --{chosen[1]} ask for different things; give one of them")
+    if drawing and not _OUT.value:
+        raise DataError(f"--{drawing[0]} needs --out=DIR, a directory for the PNGs")
+    for flag in (_OUT, _LAYOUT):
+        if flag.present and not drawing:
+            raise DataError(f"--{flag.name} is for drawing; say which records with --records=ID,… or --random=N")
+    if _RECORDS.value == []:
+        raise DataError("--records is empty; name records, such as --records=1,2")
+
+
+def main(argv: list[str]) -> None:
+    """Shows what the flags ask for."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
+    try:
+        _check_flags()
+        dataset = open_dataset(_DATASET.value)
+        if _QUARANTINED.value:
+            _print_quarantined(dataset)
+        elif _RECORDS.value:
+            _draw(dataset, chosen_records(dataset, _RECORDS.value), Path(_OUT.value))
+        elif _RANDOM.value:
+            _draw(dataset, random_records(dataset, _RANDOM.value, seed=_SEED.value), Path(_OUT.value))
+        else:
+            _print_card(dataset)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+
+
+def run() -> None:
+    """Entry point of the console."""
+    flags.mark_flag_as_required("dataset")
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
