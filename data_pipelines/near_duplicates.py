@@ -1,0 +1,259 @@
+"""Near-duplicates: candidates from signatures, then a comparison of the signals themselves.
+
+Two records are near-duplicates if one recording went into both, whatever rate, filter, gain or piece of it. Candidates
+are all pairs whose signatures have a large cosine, found by an exact blocked matrix product; each is then aligned on
+the signals and judged by how well they agree.
+
+Agreement is the correlation over the overlap, all leads counting alike, once noise is allowed for: a copy to which
+noise was added differs as much between the beats as within them, whereas two people with alike hearts and rates differ
+within them. What the two differ by in the quiet half of the time is therefore not held against them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import scipy.fft
+
+from data_pipelines.signature import BAND_RATE_HZ, level_leads
+
+#: Smallest cosine of signatures of a candidate: 0.014 % of the pairs of 930 real records reach it.
+CANDIDATE_COSINE = 0.92
+
+#: Closest candidates of a record that are looked at.
+MAX_CANDIDATES = 32
+
+#: Shortest overlap on which records are compared, of what is left after 0.3 s at both ends.
+MIN_OVERLAP_S = 4.0
+
+#: Smallest agreement of near-duplicates; larger where the overlap is short, since a few beats are easily alike. Among
+#: 431,914 pairs of 930 real records of different people the largest are 0.956 and, below 6 s, 0.961; the smallest of
+#: 5,000 distorted copies that do not saturate is 0.977 (60 µV of movement artefact).
+MIN_AGREEMENT = 0.97
+MIN_AGREEMENT_SHORT = 0.985
+SHORT_OVERLAP_S = 6.0
+
+#: Smallest correlation with the noise counted.
+MIN_CORRELATION = 0.8
+
+#: Rows and columns of the product that are in memory at a time: 64 MB.
+_BLOCK = 4096
+
+# Beats are told from what lies between by the size of the signal within ±45 ms, as a QRS complex has.
+_QRS_SAMPLES = 9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Match:
+    """How the second record of a pair lies on the first.
+
+    Attributes:
+        correlation: over the overlap, mean over leads.
+        agreement: the same with the noise between the beats allowed for.
+        lag_s: the second record begins so much later than the first.
+        gain: the second record is so many times as large.
+        overlap_s: how much was compared.
+    """
+
+    correlation: float
+    agreement: float
+    lag_s: float
+    gain: float
+    overlap_s: float
+
+    @property
+    def is_near_duplicate(self) -> bool:
+        """Whether both records show one recording."""
+        needed = MIN_AGREEMENT if self.overlap_s >= SHORT_OVERLAP_S else MIN_AGREEMENT_SHORT
+        return self.agreement >= needed and self.correlation >= MIN_CORRELATION
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Pairs of signatures that are alike.
+
+    Attributes:
+        first: `int64[pairs]`, the smaller number.
+        second: `int64[pairs]`, the larger.
+        crowded: how many records had more than `MAX_CANDIDATES`, of which the closest were taken.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    crowded: int
+
+
+def candidates(
+    signatures: np.ndarray,
+    *,
+    min_cosine: float = CANDIDATE_COSINE,
+    max_candidates: int = MAX_CANDIDATES,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Candidates:
+    """Finds all pairs of signatures that are alike, exactly.
+
+    A record with more than `max_candidates` others keeps the closest; a pair is found if either record keeps it.
+    Sums are of whole numbers below 2²⁴ and therefore exact in float32: neither the order of the records nor the
+    blocks change what is found, but for ties at the limit.
+
+    Args:
+        signatures: `int8[n, 192]`; all-zero ones have no candidates.
+        min_cosine: smallest cosine of a pair.
+        max_candidates: most that one record keeps.
+        progress: told of every number of records done.
+
+    Returns:
+        The pairs, each once, in order of `first`, then `second`.
+    """
+    count = len(signatures)
+    length = np.sqrt(np.square(signatures, dtype=np.int64).sum(axis=1)).astype(np.float32)
+    length[length == 0] = np.inf
+    pairs, crowded = [], 0
+    for start in range(0, count, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, count))
+        row, other, cosine = _alike(signatures, length, rows, min_cosine)
+        kept, too_many = _closest(row, cosine, max_candidates)
+        crowded += too_many
+        found = np.stack([row[kept], other[kept]], axis=1)
+        pairs.append(np.sort(found, axis=1))
+        progress(rows.stop - rows.start)
+    unique = np.unique(np.concatenate(pairs), axis=0) if pairs else np.empty((0, 2), np.int64)
+    return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
+
+
+def _alike(
+    signatures: np.ndarray, length: np.ndarray, rows: slice, min_cosine: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns records of the block, the others they are alike to, and the cosines; ordered by record."""
+    block = signatures[rows].astype(np.float32)
+    found = []
+    for start in range(0, len(signatures), _BLOCK):
+        columns = slice(start, min(start + _BLOCK, len(signatures)))
+        product = block @ signatures[columns].astype(np.float32).T
+        product /= length[rows, None]
+        product /= length[columns]
+        row, column = np.nonzero(product >= min_cosine)
+        found.append((row + rows.start, column + start, product[row, column]))
+    row, other, cosine = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.flatnonzero(row != other)
+    order = order[np.argsort(row[order], kind="stable")]
+    return row[order], other[order], cosine[order]
+
+
+def _closest(row: np.ndarray, cosine: np.ndarray, most: int) -> tuple[np.ndarray, int]:
+    """Returns the positions of every row's largest cosines, and how many rows had more."""
+    order = np.lexsort((-cosine, row))
+    ordered = row[order]
+    rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+    return order[rank < most], len(np.unique(ordered[rank >= most]))
+
+
+class Alignable:
+    """A record made ready to be compared with many others."""
+
+    def __init__(self, band: np.ndarray):
+        """Levels the leads and sums their energy.
+
+        Args:
+            band: `f32[8, samples]` of `signature.band_of`.
+        """
+        self.band = band
+        self.leads = level_leads(band)
+        self.energy = np.concatenate([[0.0], np.cumsum(np.square(self.leads).sum(axis=0, dtype=np.float64))])
+        self._spectra: dict[int, np.ndarray] = {}
+
+    @property
+    def num_samples(self) -> int:
+        """Length in samples of 10 ms."""
+        return self.band.shape[1]
+
+    def spectrum(self, size: int) -> np.ndarray:
+        """Returns the leads' transform of a given size: `complex64[8, size // 2 + 1]`."""
+        if size not in self._spectra:
+            self._spectra[size] = scipy.fft.rfft(self.leads, size)
+        return self._spectra[size]
+
+
+def match(first: Alignable, second: Alignable) -> Match | None:
+    """Aligns two records and says how well they agree.
+
+    Returns:
+        The best match, or None where no overlap is long enough or none of its leads moves in both.
+    """
+    shortest = round(MIN_OVERLAP_S * BAND_RATE_HZ)
+    if min(first.num_samples, second.num_samples) < shortest:
+        return None
+    size = scipy.fft.next_fast_len(first.num_samples + second.num_samples, real=True)
+    product = (first.spectrum(size) * second.spectrum(size).conj()).sum(axis=0)
+    lags = np.arange(shortest - second.num_samples, first.num_samples - shortest + 1)
+    begin, end = np.maximum(lags, 0), np.minimum(first.num_samples, second.num_samples + lags)
+    energy = (first.energy[end] - first.energy[begin]) * (second.energy[end - lags] - second.energy[begin - lags])
+    if not (energy > 0).any():
+        return None
+    correlation = scipy.fft.irfft(product, size)[lags] / np.sqrt(np.where(energy > 0, energy, np.inf))
+    peak = int(correlation.argmax())
+    return _judge(first, second, lag=int(lags[peak]), fraction=_summit(correlation, peak), size=size)
+
+
+def _summit(values: np.ndarray, peak: int) -> float:
+    """Returns where between samples a peak is highest, -0.5 … 0.5, by a parabola through it and its neighbours."""
+    if not 0 < peak < len(values) - 1:
+        return 0.0
+    before, at, after = values[peak - 1 : peak + 2].astype(np.float64)
+    bend = before - 2 * at + after
+    return float(np.clip((before - after) / (2 * bend), -0.5, 0.5)) if bend < 0 else 0.0
+
+
+def _judge(first: Alignable, second: Alignable, *, lag: int, fraction: float, size: int) -> Match | None:
+    # Moved by the fraction of a sample, without which copies of another rate would differ in their QRS complexes.
+    frequency = np.arange(size // 2 + 1) / size
+    turned = second.spectrum(size) * np.exp(-2j * np.pi * frequency * fraction).astype(np.complex64)
+    moved = scipy.fft.irfft(turned, size)[:, : second.num_samples]
+    begin, end = max(lag, 0), min(first.num_samples, second.num_samples + lag)
+    one, two = level_leads(first.leads[:, begin:end]), level_leads(moved[:, begin - lag : end - lag])
+    both = one.any(axis=1) & two.any(axis=1)
+    if not both.any():
+        return None
+    one, two = one[both], two[both]
+    difference = np.square(one - two).mean(axis=0)
+    size_of_signal = np.convolve(np.square(one + two).sum(axis=0), np.ones(_QRS_SAMPLES), mode="same")
+    quiet = difference[np.argsort(size_of_signal, kind="stable")[: len(difference) // 2]].mean()
+    # For leads at unit mean square, the mean square of the difference is twice what the correlation lacks of one.
+    lacking = float(difference.mean()) / 2
+    ratios = _rms(second.band[both, begin - lag : end - lag]) / _rms(first.band[both, begin:end])
+    return Match(
+        correlation=1 - lacking,
+        agreement=1 - max(lacking - float(quiet) / 2, 0.0),
+        lag_s=(lag + fraction) / BAND_RATE_HZ,
+        gain=float(np.median(ratios)),
+        overlap_s=(end - begin) / BAND_RATE_HZ,
+    )
+
+
+def _rms(band: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(np.square(band), axis=1, dtype=np.float64))
+
+
+def verify(
+    found: Candidates, read_bands: Callable[[np.ndarray], list[np.ndarray]], *, pairs_at_a_time: int = 1024
+) -> Iterator[tuple[int, int, Match]]:
+    """Compares the signals of candidate pairs.
+
+    Args:
+        found: the pairs.
+        read_bands: gives `signature.band_of` of records by number.
+        pairs_at_a_time: bounds the memory: at most twice as many records are held, about 120 kB each.
+
+    Yields:
+        Both numbers and their match for every pair that can be compared, near-duplicates or not, in order.
+    """
+    for start in range(0, len(found.first), pairs_at_a_time):
+        first, second = found.first[start : start + pairs_at_a_time], found.second[start : start + pairs_at_a_time]
+        numbers = np.union1d(first, second)
+        ready = dict(zip(numbers.tolist(), map(Alignable, read_bands(numbers)), strict=True))
+        for one, two in zip(first.tolist(), second.tolist(), strict=True):
+            result = match(ready[one], ready[two])
+            if result is not None:
+                yield one, two, result
