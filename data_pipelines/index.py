@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 from data_pipelines.errors import DataError
 from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SEX_UNKNOWN, SignalFormat
 from data_pipelines.signature import SIGNATURE_BYTES
+from data_pipelines.splitting import Linked, Split, split_linked, split_of
 
 #: Folder of the index inside a data set, and its table of contents.
 INDEX_DIR = "index"
@@ -65,24 +66,6 @@ class Task:
 
     classes: tuple[str, ...]
     values: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Split:
-    """Record numbers of a patient- and content-disjoint split, each sorted.
-
-    Attributes:
-        train: `int64[n]`.
-        val: `int64[n]`.
-        test: `int64[n]`.
-        excluded: how many records were left out, by reason: `duplicate`, `group_in_val_or_test`, `group_in_test`,
-            `other_fold`.
-    """
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    excluded: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +154,7 @@ class Index:
         train_folds: Iterable[int],
         val_folds: Iterable[int] = (),
         test_folds: Iterable[int] = (),
+        links: Linked | None = None,
     ) -> Split:
         """Splits by fold so that no patient and no content is on two sides.
 
@@ -181,37 +165,26 @@ class Index:
             train_folds: folds to train on.
             val_folds: folds to select on.
             test_folds: folds to report on.
+            links: `links.Links.of` this data set: near-duplicates then count as duplicates, and groups are the joint
+                ones. Of duplicates on one side the first by record id stays. `links.joint_split` splits several data
+                sets at once.
 
         Raises:
             DataError: a fold on two sides, or one that no record has.
         """
         sides = {"train": tuple(train_folds), "val": tuple(val_folds), "test": tuple(test_folds)}
-        self._check_folds(sides)
-        fold = np.asarray(self.fold)
-        unique = np.asarray(self.duplicate_of) == NOT_A_DUPLICATE
-        in_side = {name: np.isin(fold, folds) for name, folds in sides.items()}
-        in_some = in_side["train"] | in_side["val"] | in_side["test"]
-        test = in_side["test"] & unique
-        val = in_side["val"] & unique
-        train = in_side["train"] & unique
-        in_test_group = self._shares_group_with(test)
-        val_kept = val & ~in_test_group
-        # Against all of val, those left out above included: it costs few records and keeps the rule simple to state.
-        train_kept = train & ~in_test_group & ~self._shares_group_with(val)
-        excluded = {
-            "duplicate": in_some & ~unique,
-            "group_in_val_or_test": train & ~train_kept,
-            "group_in_test": val & ~val_kept,
-            "other_fold": ~in_some,
-        }
-        return Split(
-            train=np.flatnonzero(train_kept),
-            val=np.flatnonzero(val_kept),
-            test=np.flatnonzero(test),
-            excluded={reason: int(mask.sum()) for reason, mask in excluded.items()},
+        self.check_folds(sides)
+        if links is not None:
+            (split,) = split_linked([self.fold], record_ids=[self.record_id], linked=[links], sides=[sides])
+            return split
+        return split_of(
+            {name: np.isin(self.fold, folds) for name, folds in sides.items()},
+            unique=np.asarray(self.duplicate_of) == NOT_A_DUPLICATE,
+            group=np.asarray(self.group),
         )
 
-    def _check_folds(self, sides: Mapping[str, tuple[int, ...]]) -> None:
+    def check_folds(self, sides: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises `DataError` if a fold is on two sides, or no record is in it."""
         named = [fold for folds in sides.values() for fold in folds]
         twice = sorted({fold for fold in named if named.count(fold) > 1})
         if twice:
@@ -222,11 +195,6 @@ class Index:
             raise DataError(
                 f"no record is in fold {', '.join(map(str, absent))}; this data set has {', '.join(map(str, present))}"
             )
-
-    def _shares_group_with(self, members: np.ndarray) -> np.ndarray:
-        hit = np.zeros(int(self.group.max()) + 1, bool)
-        hit[self.group[members]] = True
-        return hit[self.group]
 
     def fingerprint(self, signal_format: SignalFormat) -> str:
         """Returns the hex digest of what a model can see here: layout, format, contents and patients in order."""

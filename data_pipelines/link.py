@@ -1,0 +1,115 @@
+"""Finds exact and near-duplicates within and across prepared data sets, and what belongs together through them.
+
+  python -m data_pipelines.link --dataset=DIR [--dataset=DIR2 …] --out=LINKS.npz
+
+Data sets may differ in rate and length. Patient ids are taken to mean a person within one data set only; give
+--patient_namespace once for each --dataset where several number the same patients (equal names, equal patients).
+"""
+
+from __future__ import annotations
+
+import collections
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.links import Links, link, save_links
+
+_DATASETS = flags.DEFINE_multi_string("dataset", [], "Directory of a prepared data set; may be given several times.")
+_OUT = flags.DEFINE_string("out", None, "File to write, such as links.npz; replaced where it exists.")
+_NAMESPACES = flags.DEFINE_multi_string(
+    "patient_namespace", [], "Name of a data set's patient numbering, once for each --dataset in their order."
+)
+
+#: Pairs that the summary names; the file has all.
+_PAIRS_SHOWN = 30
+
+
+def summary(links: Links, datasets: list[Dataset]) -> str:
+    """Returns what was found, in words.
+
+    Args:
+        links: of `datasets`.
+        datasets: in the order they were linked.
+    """
+    pairs, names = links.pairs, [linked.name for linked in links.datasets]
+    groups = np.concatenate([linked.group for linked in links.datasets])
+    copies = np.concatenate([linked.copy for linked in links.datasets])
+    kinds = collections.Counter(
+        (bool(pair["exact"]), names[pair["first_dataset"]], names[pair["second_dataset"]]) for pair in pairs
+    )
+    lines = [
+        f"  records             {len(groups)} in {len(names)} data sets",
+        *(f"    {linked.name:<18}{linked.num_records}  {linked.directory}" for linked in links.datasets),
+        f"  pairs compared      {links.num_candidates}"
+        + (f"; {links.num_crowded} records had more candidates than are looked at" if links.num_crowded else ""),
+        f"  exact copies        {int(pairs['exact'].sum())}",
+        *_counts(kinds, exact=True),
+        f"  near-duplicates     {int((~pairs['exact']).sum())}",
+        *_counts(kinds, exact=False),
+        f"  recordings          {len(np.unique(copies))}, at most {np.bincount(copies).max()} copies of one",
+        f"  groups              {len(np.unique(groups))}, at most {np.bincount(groups).max()} records in one",
+        *(_line(pair, datasets) for pair in pairs[:_PAIRS_SHOWN]),
+        *([f"    … and {len(pairs) - _PAIRS_SHOWN} more pairs"] if len(pairs) > _PAIRS_SHOWN else []),
+    ]
+    return "\n".join(lines)
+
+
+def _counts(kinds: collections.Counter, *, exact: bool) -> list[str]:
+    return [
+        f"    {first if first == second else f'{first} - {second}':<40}{count}"
+        for (kind, first, second), count in sorted(kinds.items())
+        if kind == exact
+    ]
+
+
+def _line(pair: np.void, datasets: list[Dataset]) -> str:
+    sides = []
+    for side in ("first", "second"):
+        dataset, record = datasets[pair[f"{side}_dataset"]], pair[f"{side}_record"]
+        name, index = dataset.card["name"], dataset.index
+        sides.append(f"{name} {index.record_id[record]} (patient {index.patient_id[record]})")
+    if pair["exact"]:
+        return f"    {sides[0]} = {sides[1]}"
+    return (
+        f"    {sides[0]} ~ {sides[1]}: correlation {pair['correlation']:.3f}, agreement {pair['agreement']:.3f}, "
+        f"{pair['lag_s']:+.2f} s, x {pair['gain']:.3g}, {pair['overlap_s']:.1f} s compared"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Links the data sets the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
+    try:
+        if not _DATASETS.value:
+            raise DataError("name at least one data set with --dataset=DIR")
+        datasets = [open_dataset(directory) for directory in _DATASETS.value]
+        with tqdm(unit=" records", disable=None, file=sys.stderr) as bar:
+
+            def progress(phase: str, done: int, total: int) -> None:
+                if phase != bar.desc.removesuffix(": "):
+                    bar.reset(total)
+                    bar.set_description(phase)
+                bar.update(done - bar.n)
+
+            links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=progress)
+        save_links(links, Path(_OUT.value))
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{_OUT.value}:\n{summary(links, datasets)}")
+
+
+def run() -> None:
+    """Entry point of the console."""
+    flags.mark_flags_as_required(["out"])
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,118 @@
+"""Splits of one or several data sets by fold, so that nothing that belongs together is on two sides."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+SIDES = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """Record numbers of a patient- and content-disjoint split, each sorted.
+
+    Attributes:
+        train: `int64[n]`.
+        val: `int64[n]`.
+        test: `int64[n]`.
+        excluded: how many records were left out, by reason: `duplicate`, `group_in_val_or_test`, `group_in_test`,
+            `other_fold`.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    excluded: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linked:
+    """What a data set's records have to do with each other and with those of other data sets (`links.py`).
+
+    Attributes:
+        group: `int32[n]`, equal for records that share a patient or a recording, directly or through others.
+        copy: `int32[n]`, equal for records of one recording, exact or near-duplicates.
+    """
+
+    group: np.ndarray
+    copy: np.ndarray
+
+
+def split_of(in_side: Mapping[str, np.ndarray], *, unique: np.ndarray, group: np.ndarray) -> Split:
+    """Takes out duplicates, and every record whose group also has a record on a side that is judged later.
+
+    Args:
+        in_side: `bool[n]` for every name in `SIDES`, whether a record's fold is of that side.
+        unique: `bool[n]`, false for duplicates to leave out.
+        group: `int32[n]`.
+    """
+    (split,) = _split(in_side, unique=unique, group=group, starts=np.array([0, len(group)]))
+    return split
+
+
+def split_linked(
+    folds: Sequence[np.ndarray],
+    *,
+    record_ids: Sequence[np.ndarray],
+    linked: Sequence[Linked],
+    sides: Sequence[Mapping[str, tuple[int, ...]]],
+) -> list[Split]:
+    """Splits data sets jointly: train yields to val and test, val yields to test, in whichever data set they are.
+
+    Of duplicates on one side one record stays, the first by data set and record id, so that the order in which records
+    are stored does not matter.
+
+    Args:
+        folds: `int16[n]` of every data set.
+        record_ids: `str[n]` of every data set.
+        linked: of every data set, with joint numbers.
+        sides: the folds of every name in `SIDES`, for every data set.
+    """
+    starts = np.concatenate([[0], np.cumsum([len(fold) for fold in folds])])
+    in_side = {
+        name: np.concatenate([np.isin(fold, own[name]) for fold, own in zip(folds, sides, strict=True)])
+        for name in SIDES
+    }
+    copy = np.concatenate([each.copy for each in linked]).astype(np.int64)
+    # Which side a record is on, and 0 for none: a copy on another side yields to it by its group, and counts as that.
+    side = sum(number * in_side[name] for number, name in enumerate(SIDES, start=1))
+    order = np.concatenate([start + np.argsort(ids) for start, ids in zip(starts[:-1], record_ids, strict=True)])
+    unique = np.zeros(starts[-1], bool)
+    unique[order[np.unique((copy * (len(SIDES) + 1) + side)[order], return_index=True)[1]]] = True
+    return _split(in_side, unique=unique, group=np.concatenate([each.group for each in linked]), starts=starts)
+
+
+def _split(
+    in_side: Mapping[str, np.ndarray], *, unique: np.ndarray, group: np.ndarray, starts: np.ndarray
+) -> list[Split]:
+    train, val, test = (in_side[name] & unique for name in SIDES)
+    in_some = in_side["train"] | in_side["val"] | in_side["test"]
+    in_test_group = _shares_group_with(test, group)
+    val_kept = val & ~in_test_group
+    # Against all of val, those left out above included: it costs few records and keeps the rule simple to state.
+    train_kept = train & ~in_test_group & ~_shares_group_with(val, group)
+    excluded = {
+        "duplicate": in_some & ~unique,
+        "group_in_val_or_test": train & ~train_kept,
+        "group_in_test": val & ~val_kept,
+        "other_fold": ~in_some,
+    }
+    return [
+        Split(
+            train=np.flatnonzero(train_kept[start:stop]),
+            val=np.flatnonzero(val_kept[start:stop]),
+            test=np.flatnonzero(test[start:stop]),
+            excluded={reason: int(mask[start:stop].sum()) for reason, mask in excluded.items()},
+        )
+        for start, stop in itertools.pairwise(starts.tolist())
+    ]
+
+
+def _shares_group_with(members: np.ndarray, group: np.ndarray) -> np.ndarray:
+    hit = np.zeros(int(group.max()) + 1, bool)
+    hit[group[members]] = True
+    return hit[group]
