@@ -142,8 +142,8 @@ def _fold_table(folds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: int) -> list[str]:
     lines = [
-        f"Task {name}: {len(task['classes'])} classes, {task['labelled']:,} of {num_records:,} records labelled; "
-        "records, share of the labelled"
+        f"Task {name}, {len(task['classes'])} classes, {task['labelled']:,} of {num_records:,} records labelled "
+        "(records, prevalence)"
     ]
     present = {label: counts for label, counts in task["classes"].items() if counts["records"]}
     label_width = max((len(label) for label in present), default=0)
