@@ -154,8 +154,9 @@ def prepare(signal: np.ndarray, *, sampling_rate_hz: int) -> Strip:
 
 def measure_beats(strip: Strip) -> Beats:
     """Measures every beat of a recording from its second R peak on."""
-    smooth = smoothed(strip.ecg, rate_hz=ANALYSIS_RATE_HZ)
-    median_p_onset = strip.median_boundaries().p_onset
+    of_median = strip.median_boundaries()
+    raw = _without_drift(strip.ecg, strip.r_peaks, qrs_onset_ms=of_median.qrs_onset)
+    smooth = smoothed(raw, rate_hz=ANALYSIS_RATE_HZ)
     rr = np.diff(strip.r_peaks) / ANALYSIS_RATE_HZ
     rr_after = np.append(rr[1:], np.median(rr))
     names = [field.name for field in dataclasses.fields(Beats) if field.name not in ("rr", "at_edge", "correlation")]
@@ -175,14 +176,30 @@ def measure_beats(strip: Strip) -> Beats:
             rr_after_s=after,
         )
         # Written so that a median beat without P, whose onset is NaN, has no beat with P.
-        if not abs(at.p_onset - median_p_onset) <= _P_FROM_MEDIAN_MS:
+        if not abs(at.p_onset - of_median.p_onset) <= _P_FROM_MEDIAN_MS:
             at = dataclasses.replace(at, p_onset=math.nan, p_offset=math.nan)
         intervals = _intervals(at, rr_s=before)
-        of_lead_ii = _lead_ii(strip.ecg[:, _LEAD_II], smooth[:, _LEAD_II], r_peak=int(r_peak), at=at)
+        of_lead_ii = _lead_ii(raw[:, _LEAD_II], smooth[:, _LEAD_II], r_peak=int(r_peak), at=at)
         for name, value in (intervals | of_lead_ii).items():
             columns[name][beat] = value
     correlation = _correlation(smooth[:, _LEAD_II], strip.r_peaks)
     return Beats(rr=rr * 1000, at_edge=at_edge, correlation=correlation, **columns)
+
+
+def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float) -> np.ndarray:
+    """Returns the recording minus lines from each beat's level before the QRS to the next one's.
+
+    Wander that the median beat averages out exceeds a flat T wave in a single beat.
+    """
+    if math.isnan(qrs_onset_ms):
+        return ecg
+    width = round(_LEVEL_S * ANALYSIS_RATE_HZ)
+    start = r_peaks + round(qrs_onset_ms * ANALYSIS_RATE_HZ / 1000) - width
+    start = start[start >= 0]
+    levels = np.median(ecg[start[:, None] + np.arange(width)], axis=1)
+    time = np.arange(len(ecg))
+    drift = [np.interp(time, start + width / 2, level) for level in levels.T]
+    return ecg - np.stack(drift, axis=1)
 
 
 def _intervals(at: Boundaries, *, rr_s: float) -> dict[str, float]:

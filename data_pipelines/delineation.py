@@ -123,9 +123,10 @@ def _p_wave(beat: np.ndarray, *, qrs_onset: int, earliest: int, rate_hz: int) ->
     line = np.median(window[:edge], axis=0) * (1 - along) + np.median(window[-edge:], axis=0) * along
     # A P wave is small: along its own direction in the space of leads it stands out from the noise of each of them.
     _, _, directions = np.linalg.svd(window - line, full_matrices=False)
-    wave = scipy_signal.savgol_filter((window - line) @ directions[0], round(0.05 * rate_hz) | 1, 2) / math.sqrt(
-        beat.shape[1]
-    )
+    # Its ends lie on the line, so nothing is gained from fitting them apart.
+    width = round(0.05 * rate_hz) | 1
+    wave = np.pad((window - line) @ directions[0], width // 2, mode="edge")
+    wave = np.convolve(wave, _parabola(width), "valid") / math.sqrt(beat.shape[1])
     peak = int(np.abs(wave).argmax())
     wave = wave * np.sign(wave[peak])
     if wave[peak] < _P_PRESENT_MV:
@@ -167,6 +168,12 @@ def _t_wave(deviation: np.ndarray, *, start: int, stop: int, rate_hz: int) -> di
 @functools.cache
 def _lowpass(rate_hz: int) -> np.ndarray:
     return scipy_signal.butter(4, _LOWPASS_HZ, fs=rate_hz, output="sos")
+
+
+@functools.cache
+def _parabola(width: int) -> np.ndarray:
+    """Coefficients that fit a parabola to `width` samples about each (Savitzky and Golay 1964)."""
+    return scipy_signal.savgol_coeffs(width, 2)
 
 
 def _smooth(values: np.ndarray, width: int) -> np.ndarray:

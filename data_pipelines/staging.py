@@ -15,14 +15,15 @@ _LOCK_FILE = "lock"
 
 
 @contextlib.contextmanager
-def exclusive_staging(staging: Path) -> Iterator[None]:
-    """Makes `staging` an empty directory of this process alone, and removes it after success.
+def exclusive_staging(staging: Path, *, resume: bool = False) -> Iterator[None]:
+    """Makes `staging` a directory of this process alone, and removes it after success.
 
-    What an interrupted build left there is removed first. After an error it stays, unless it is still empty, for
-    its quarantine list to be looked at; the next build clears it.
+    After an error it stays, unless it is still empty: for its quarantine list to be looked at, or for the work done so
+    far to be resumed.
 
     Args:
         staging: created, parents included.
+        resume: keep what an interrupted run left there, which is removed otherwise.
 
     Raises:
         DataError: another process is working in it.
@@ -30,9 +31,8 @@ def exclusive_staging(staging: Path) -> Iterator[None]:
     staging.mkdir(parents=True, exist_ok=True)
     lock = _lock(staging)
     try:
-        for leftover in staging.iterdir():
-            if leftover.name != _LOCK_FILE:
-                _remove(leftover)
+        if not resume:
+            clear_staging(staging)
         try:
             yield
         except BaseException:
@@ -42,6 +42,13 @@ def exclusive_staging(staging: Path) -> Iterator[None]:
         shutil.rmtree(staging)
     finally:
         os.close(lock)
+
+
+def clear_staging(staging: Path) -> None:
+    """Removes everything that an interrupted run left in a staging directory of this process alone."""
+    for leftover in staging.iterdir():
+        if leftover.name != _LOCK_FILE:
+            _remove(leftover)
 
 
 def _lock(staging: Path) -> int:

@@ -1,0 +1,63 @@
+"""Measures the physiology vector of every record of a data set: intervals, amplitudes and rhythm (`physiology.py`).
+
+  python -m data_pipelines.measure --dataset=DIR [--num_workers=N]
+
+It takes 30 ms of a core and 640 bytes a record and lies in DIR/physiology. An interrupted run leaves nothing there;
+the same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from absl import app, flags
+from tqdm import tqdm
+
+from data_pipelines.dataset import open_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.physiology_store import PHYSIOLOGY_DIR, Physiology, measure_dataset, open_physiology
+
+_DATASET = flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)
+
+
+def summary(physiology: Physiology) -> str:
+    """Returns counts and shares of what could not be measured, for people."""
+    card = physiology.card
+    total = card["num_records"]
+    lines = [
+        f"  measurements        {len(physiology.names)} a record",
+        f"  without a vector    {card['num_unusable']} of {total} records ({card['num_unusable'] / total:.1%})",
+        "  records by reason   (several may hold)",
+        *(f"    {reason:<18}{count} ({count / total:.1%})" for reason, count in card["reasons"].items() if count),
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Measures the data set the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
+    try:
+        dataset = open_dataset(_DATASET.value)
+        with tqdm(
+            total=dataset.index.num_records, unit=" ECGs", desc="measuring", disable=None, file=sys.stderr
+        ) as bar:
+            made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, progress=bar.update)
+        physiology = open_physiology(dataset)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    state = "measured" if made else "measured already, nothing to do"
+    print(f"{dataset.directory / PHYSIOLOGY_DIR}: {dataset.index.num_records} ECGs, {state}")
+    print(summary(physiology))
+
+
+def run() -> None:
+    """Entry point of the console."""
+    flags.mark_flag_as_required("dataset")
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
