@@ -9,6 +9,7 @@ Data sets may differ in rate and length. Patient ids are taken to mean a person 
 from __future__ import annotations
 
 import collections
+import contextlib
 import sys
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def summary(links: Links, datasets: list[Dataset]) -> str:
     )
     lines = [
         f"  records             {len(groups)} in {len(names)} data sets",
-        *(f"    {linked.name:<18}{linked.num_records}  {linked.directory}" for linked in links.datasets),
+        *(f"    {linked.name:<24}{linked.num_records:<10}{linked.directory}" for linked in links.datasets),
         f"  pairs compared      {links.num_candidates}"
         + (f"; {links.num_crowded} records had more candidates than are looked at" if links.num_crowded else ""),
         f"  exact copies        {int(pairs['exact'].sum())}",
@@ -82,6 +83,19 @@ def _line(pair: np.void, datasets: list[Dataset]) -> str:
     )
 
 
+class _Progress:
+    """A bar for every phase, made when the phase begins."""
+
+    def __init__(self, bars: contextlib.ExitStack):
+        self._bars, self._of = bars, {}
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if phase not in self._of:
+            bar = tqdm(total=total, desc=phase, unit="", disable=None, file=sys.stderr)
+            self._of[phase] = self._bars.enter_context(bar)
+        self._of[phase].update(done - self._of[phase].n)
+
+
 def main(argv: list[str]) -> None:
     """Links the data sets the flags name."""
     if len(argv) > 1:
@@ -90,15 +104,8 @@ def main(argv: list[str]) -> None:
         if not _DATASETS.value:
             raise DataError("name at least one data set with --dataset=DIR")
         datasets = [open_dataset(directory) for directory in _DATASETS.value]
-        with tqdm(unit=" records", disable=None, file=sys.stderr) as bar:
-
-            def progress(phase: str, done: int, total: int) -> None:
-                if phase != bar.desc.removesuffix(": "):
-                    bar.reset(total)
-                    bar.set_description(phase)
-                bar.update(done - bar.n)
-
-            links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=progress)
+        with contextlib.ExitStack() as bars:
+            links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
         save_links(links, Path(_OUT.value))
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")

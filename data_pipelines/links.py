@@ -342,7 +342,7 @@ def _pairs(rows: list[tuple], starts: np.ndarray) -> np.ndarray:
         pairs[f"{side}_dataset"], pairs[f"{side}_record"] = which, numbers[:, column] - starts[which]
     for column, (name, _) in enumerate(PAIR_FIELDS[4:], start=2):
         pairs[name] = [row[column] for row in rows]
-    return pairs
+    return np.sort(pairs, order=[name for name, _ in PAIR_FIELDS[:4]])
 
 
 def _patients(datasets: Sequence[Dataset], namespaces: Sequence[str]) -> np.ndarray:
