@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,23 +37,41 @@ def rotation(angles: Array) -> Array:
     return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
-def random_crop(key: Array, ecg: Array, *, ratio: float = 0.5) -> Array:
+class Recorded(NamedTuple):
+    """Which samples of a stored recording were recorded; the others are padding.
+
+    Attributes:
+        start: first recorded sample, `i32[]` (or `i32[batch]`).
+        samples: number of recorded samples from there on, of the same shape.
+    """
+
+    start: Array
+    samples: Array
+
+
+def random_crop(key: Array, ecg: Array, *, recorded: Recorded | None = None, ratio: float = 0.5) -> Array:
     """Cuts out a contiguous part of a fixed length at a random place, all leads together.
 
     Without it the two views of a recording share every beat's place in time, and an encoder can tell recordings apart
-    by that alone.
+    by that alone. The part lies inside what was recorded where that is long enough, and covers it where it is not: a
+    place drawn over the padding as well would give views of little but zeros.
 
     Args:
         key: of this row and view.
         ecg: `f32[time, lead]`.
+        recorded: of this row; None where all of it was recorded.
         ratio: the part's share of the time, rounded to whole samples, at least one.
 
     Returns:
         `f32[round(ratio · time), lead]`.
     """
     length = min(len(ecg), max(1, round(ratio * len(ecg))))
-    start = jax.random.randint(key, (), 0, len(ecg) - length + 1)
-    return jax.lax.dynamic_slice_in_dim(ecg, start, length)
+    last = len(ecg) - length
+    # The part's start where it begins with the recorded samples, and where it ends with them; which of the two comes
+    # first depends on which is longer.
+    begins, ends = (0, last) if recorded is None else (recorded.start, recorded.start + recorded.samples - length)
+    low, high = jnp.clip(jnp.minimum(begins, ends), 0, last), jnp.clip(jnp.maximum(begins, ends), 0, last)
+    return jax.lax.dynamic_slice_in_dim(ecg, jax.random.randint(key, (), low, high + 1), length)
 
 
 def vcg(key: Array, ecg: Array, *, max_angle_deg: float = 45.0, max_scale: float = 1.5, invert: bool = True) -> Array:
@@ -168,22 +186,23 @@ class Views:
         }
         self.num_views, self.num_leads = num_views, num_leads
 
-    def __call__(self, keys: Array, signal: Array) -> Array:
+    def __call__(self, keys: Array, signal: Array, *, recorded: Recorded | None = None) -> Array:
         """Draws the views.
 
         Args:
             keys: `key[batch]`, see `ecgjax.keys.row_keys`.
             signal: `int16[batch, time, 8]`, µV.
+            recorded: which samples of each row are no padding, `i32[batch]`; None where none is.
 
         Returns:
             `f32[batch, num_views, time, num_leads]`, mV; the time is that of the crop, where there is one.
         """
         ecg = leads.millivolts(signal)
-        return jax.vmap(lambda row, x: jax.vmap(lambda key: self._one(key, x))(row))(
-            split_rows(keys, self.num_views), ecg
+        return jax.vmap(lambda row, x, part: jax.vmap(lambda key: self._one(key, x, part))(row))(
+            split_rows(keys, self.num_views), ecg, recorded
         )
 
-    def _one(self, key: Array, ecg: Array) -> Array:
+    def _one(self, key: Array, ecg: Array, recorded: Recorded | None) -> Array:
         # Every augmentation has its own key, so that switching one off leaves the others' draws as they were.
         keys = dict(
             zip(
@@ -194,7 +213,8 @@ class Views:
         )
         for name, function in ON_STORED_LEADS.items():
             if name in self.settings:
-                ecg = function(keys[name], ecg, **self.settings[name])
+                placed = {"recorded": recorded} if name == "random_crop" else {}
+                ecg = function(keys[name], ecg, **placed, **self.settings[name])
         ecg = _derive(ecg, self.num_leads)
         for name, function in ON_ALL_LEADS.items():
             if name in self.settings:

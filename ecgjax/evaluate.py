@@ -29,7 +29,7 @@ from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.index import Split
 from data_pipelines.store import Store, open_store
 from ecgjax import configuration, inference
-from ecgjax.augment import Views, prepare
+from ecgjax.augment import Recorded, Views, prepare
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
@@ -166,7 +166,10 @@ def _figures(
     records = split.train[:: max(1, len(split.train) // _PREVIEWED)][:_PREVIEWED]
     signals = jnp.asarray(store.read(records))
     keys = row_keys(config.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
-    views = np.asarray(Views(config.augment, num_views=2, num_leads=12)(keys, signals))
+    recorded = Recorded(
+        *(jnp.asarray(column[records]) for column in (dataset.index.valid_start, dataset.index.valid_samples))
+    )
+    views = np.asarray(Views(config.augment, num_views=2, num_leads=12)(keys, signals, recorded=recorded))
     drawn = [(f"view {number + 1}", views[:, number]) for number in range(views.shape[1])]
     figures["Two training records and the pair of augmented views of each"] = augmented_views(
         np.asarray(prepare(signals, num_leads=12)),

@@ -37,7 +37,12 @@ from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
 
 #: Raise it when the same config, data and seed would no longer give the same batches and views.
-PIPELINE_VERSION = 1
+#: 2: crops keep to what was recorded.
+PIPELINE_VERSION = 2
+
+#: Columns of the index that a batch carries beside its signals, all `int32`: whose recordings they are, and which of
+#: their samples are no padding.
+COLUMNS = ("patient", "valid_start", "valid_samples")
 
 Sampler = RecordSampler | PatientSampler
 
@@ -83,9 +88,8 @@ class Run:
         """Global batches on the mesh, from `start_step` on, without end."""
         sharding = parallel.batch_sharding(self.mesh)
         rows = parallel.local_rows(sharding, self.batch_size)
-        stream = batches(
-            self.store, sampler, rows=rows, start_step=start_step, columns={"patient": self.dataset.index.patient}
-        )
+        columns = {name: getattr(self.dataset.index, name) for name in COLUMNS}
+        stream = batches(self.store, sampler, rows=rows, start_step=start_step, columns=columns)
         for batch in stream:
             yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size)
 
@@ -289,7 +293,7 @@ def _abstract_batch(config: ml_collections.ConfigDict, dataset: Dataset, mesh: M
     shape = jax.ShapeDtypeStruct
     ids = shape((config.batch_size,), np.int32, sharding=sharding)
     signal = shape((config.batch_size, *dataset.format.shape), np.int16, sharding=sharding)
-    return {"signal": signal, "row": ids, "record": ids, "patient": ids}
+    return {"signal": signal, "row": ids, "record": ids, **dict.fromkeys(COLUMNS, ids)}
 
 
 def _announce(run: Run, start: int) -> None:

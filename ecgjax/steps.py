@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax import encoders
-from ecgjax.augment import Views, prepare
+from ecgjax.augment import Recorded, Views, prepare
 from ecgjax.keys import row_keys, split_rows
 from ecgjax.objectives.contrastive import LossOutput
 from ecgjax.objectives.relations import Rows
@@ -74,7 +74,11 @@ def contrastive_loss(
     """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))` of two or more views a record."""
 
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
-        ecg = views(row_keys(seed, step, batch["row"], stream="views"), batch["signal"])
+        ecg = views(
+            row_keys(seed, step, batch["row"], stream="views"),
+            batch["signal"],
+            recorded=Recorded(batch["valid_start"], batch["valid_samples"]),
+        )
         # Views next to each other keep the rows of a record on the device that already holds them.
         ecg = ecg.reshape(-1, *ecg.shape[2:])
         keys = None

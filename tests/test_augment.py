@@ -102,6 +102,56 @@ def test_time_mask_zeroes_one_circular_window_a_lead():
     assert (starts.std(1) > 0).all(), "each lead has its own window"
 
 
+def crop_starts(start, samples, *, time=200, num=400):
+    """Where `num` crops of half the time begin, in a signal whose samples say their number."""
+    ecg = jnp.broadcast_to(jnp.arange(time, dtype=jnp.float32)[:, None], (time, 8))
+    recorded = None if start is None else augment.Recorded(jnp.int32(start), jnp.int32(samples))
+    crop = jax.vmap(lambda key: augment.random_crop(key, ecg, recorded=recorded, ratio=0.5))
+    crops = np.asarray(crop(jax.random.split(jax.random.key(0), num)))
+    assert crops.shape == (num, time // 2, 8)
+    assert (np.diff(crops[:, :, 0], axis=1) == 1).all()
+    return crops[:, 0, 0].astype(int)
+
+
+@pytest.mark.parametrize(
+    ("start", "samples", "low", "high"),
+    [
+        (30, 130, 30, 60),  # long enough: inside what was recorded
+        (0, 110, 0, 10),
+        (90, 110, 90, 100),
+        (30, 100, 30, 30),  # just as long
+        (60, 40, 0, 60),  # shorter: covers it
+        (150, 50, 100, 100),
+        (0, 20, 0, 0),
+        (90, 99, 89, 90),
+    ],
+)
+def test_crops_keep_to_what_was_recorded(start, samples, low, high):
+    starts = crop_starts(start, samples)
+    assert (starts.min(), starts.max()) == (low, high)
+    assert len(np.unique(starts)) == high - low + 1, "every place comes"
+
+
+def test_crops_of_whole_recordings_are_drawn_as_without_padding():
+    np.testing.assert_array_equal(crop_starts(0, 200), crop_starts(None, None))
+
+
+def test_padding_changes_the_crop_alone_and_no_other_row():
+    settings = {"random_crop": {}, "vcg": {}, "gaussian_noise": {}, "time_mask": {}}
+    views = jax.jit(augment.Views(settings))
+    whole = augment.Recorded(jnp.zeros(16, jnp.int32), jnp.full(16, 200, jnp.int32))
+    without = np.asarray(views(keys_of(np.arange(16)), SIGNAL))
+    np.testing.assert_array_equal(views(keys_of(np.arange(16)), SIGNAL, recorded=whole), without)
+    short = augment.Recorded(whole.start.at[3].set(20), whole.samples.at[3].set(105))
+    padded = np.asarray(views(keys_of(np.arange(16)), SIGNAL, recorded=short))
+    others = np.arange(16) != 3
+    np.testing.assert_array_equal(padded[others], without[others])
+    assert not np.array_equal(padded[3], without[3])
+    np.testing.assert_array_equal(padded[3] == 0, without[3] == 0, err_msg="the masks stay where they were")
+    alone = augment.Recorded(short.start[3:4], short.samples[3:4])
+    np.testing.assert_array_equal(views(keys_of([3]), SIGNAL[3:4], recorded=alone), padded[3:4])
+
+
 def test_gaussian_noise_has_the_stated_spread():
     ecg = jnp.zeros((2000, 12), jnp.float32)
     spread = [float(augment.gaussian_noise(jax.random.key(i), ecg, max_sigma_mv=0.1).std()) for i in range(200)]

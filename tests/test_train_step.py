@@ -21,6 +21,8 @@ HOST_BATCH = {
     "row": np.arange(BATCH, dtype=np.int32),
     "record": np.arange(BATCH, dtype=np.int32),
     "patient": (np.arange(BATCH) // 2).astype(np.int32),
+    "valid_start": (3 * np.arange(BATCH)).astype(np.int32),
+    "valid_samples": np.full(BATCH, 120, np.int32),
 }
 AUGMENT = {"random_crop": {"ratio": 0.5}, "vcg": {}, "time_mask": {}}
 ENCODER = encoders.create("resnet18", seed=0, widths=(8, 8, 8, 8), kernel=3, dropout=0.2, embedding_dim=8, num_leads=12)
