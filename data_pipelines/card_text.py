@@ -23,17 +23,17 @@ def card_text(card: Mapping[str, Any], *, width: int) -> str:
 
     Args:
         card: from `dataset_card.dataset_card`.
-        width: of the terminal, characters; no line but of unbreakable words is longer.
+        width: of the terminal, characters; only long names make a line longer.
     """
     sections = (
         _heading(card, width),
         _counts(card, width),
-        _people(card),
+        _people(card, width),
         _fold_table(card["folds"]),
         *(_task_section(name, task, card["num_records"], width) for name, task in card["tasks"].items()),
         _scalar_table(card["scalars"]),
         _amplitude_table(card["amplitudes"], card["num_records"]),
-        _quality_section(card),
+        _quality_section(card, width),
     )
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -105,16 +105,17 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
     return lines + _columns(pairs, width)
 
 
-def _people(card: Mapping[str, Any]) -> list[str]:
+def _people(card: Mapping[str, Any], width: int) -> list[str]:
     sex, age = card["sex"], card["age_years"]
     total = card["num_records"]
     counts = ", ".join(f"{name} {count:,} ({_percent(count / total)})" for name, count in sex.items())
-    lines = ["Age and sex, by record", f"{_INDENT}{counts}"]
+    lines = ["Age and sex, by record", *_wrapped(counts, width)]
     if not age["known"]:
         return [*lines, f"{_INDENT}age unknown throughout"]
-    lines.append(
-        f"{_INDENT}age {_number(age['min'])} to {_number(age['max'])} years, median {_number(age['median'])}, "
-        f"mean {age['mean']:.1f}; unknown {_percent(age['missing_share'])}"
+    lines += _wrapped(
+        f"age {_number(age['min'])} to {_number(age['max'])} years, median {_number(age['median'])}, "
+        f"mean {age['mean']:.1f}; unknown {_percent(age['missing_share'])}",
+        width,
     )
     rows = [
         (f"{row['from_years']}–{row['from_years'] + 9}", *(f"{row[name]:,}" for name in sex))
@@ -141,17 +142,17 @@ def _fold_table(folds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: int) -> list[str]:
-    lines = [
+    heading = (
         f"Task {name}, {len(task['classes'])} classes, {task['labelled']:,} of {num_records:,} records labelled "
         "(records, prevalence)"
-    ]
+    )
     present = {label: counts for label, counts in task["classes"].items() if counts["records"]}
     label_width = max((len(label) for label in present), default=0)
     cells = [
         f"{label:<{label_width}} {counts['records']:>8,} {_percent(counts['prevalence']):>7}"
         for label, counts in sorted(present.items(), key=lambda item: -item[1]["records"])
     ]
-    lines = _wrapped(lines[0], width, indent="") + _columns(cells, width)
+    lines = _wrapped(heading, width, indent="") + _columns(cells, width)
     absent = [label for label in task["classes"] if label not in present]
     if absent:
         lines += _wrapped(f"never: {', '.join(absent)}", width)
@@ -184,18 +185,20 @@ def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int) -> list[st
     return [f"Amplitudes, peak to peak in mV, {which}", *_table(("lead", "1 %", "median", "99 %", "max"), rows)]
 
 
-def _quality_section(card: Mapping[str, Any]) -> list[str]:
+def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
     padding, quality, total = card["padding"], card["quality"], card["num_records"]
     flags = [(name, f"{count:,}", _percent(count / total)) for name, count in quality["flags"].items()]
     lines = ["Quality", *_table(("flag", "records", "share"), flags)]
     if quality["clipped_samples"]:
-        lines.append(
-            f"{_INDENT}{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records"
+        lines += _wrapped(
+            f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records", width
         )
     if padding["padded"]:
-        lines.append(
-            f"{_INDENT}{padding['padded']:,} records padded ({padding['padded_before']:,} also before their start), "
-            f"recorded {padding['shortest_seconds']:.2f} s at least, {padding['median_seconds']:.2f} s in the median"
+        lines += _wrapped(
+            f"{padding['padded']:,} records padded, {padding['padded_before']:,} of them before their start; of the "
+            f"padded {padding['shortest_seconds']:.2f} s at least are recorded, {padding['median_seconds']:.2f} s in "
+            "the median",
+            width,
         )
     return lines
 

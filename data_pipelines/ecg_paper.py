@@ -63,6 +63,7 @@ _SIMULATED_BOX_MM = (44.0, 9.0)
 _WATERMARK_PT = 34.0
 _UNRECORDED = "not recorded"
 _UNRECORDED_ROOM_MM = 20.0
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,10 +274,7 @@ class _Sheet:
             if len(segment.values_mm) and np.abs(segment.values_mm).max() > self._layout.row_mm / 2:
                 low, high = reach.get(segment.lead, (0.0, 0.0))
                 reach[segment.lead] = min(low, segment.values_mm.min()), max(high, segment.values_mm.max())
-        leads = ", ".join(
-            f"{lead} ({low / MM_PER_MILLIVOLT:+.2f} to {high / MM_PER_MILLIVOLT:+.2f} mV)".replace("-", "−")
-            for lead, (low, high) in reach.items()
-        )
+        leads = ", ".join(_span_text(lead, *span) for lead, span in reach.items())
         return f"Beyond their rows, from the zero line: {leads}" if leads else ""
 
     def _zero_line(self, row: int) -> float:
@@ -402,3 +400,8 @@ class _Sheet:
 
 def _height(lines: Sequence[str], size: float) -> float:
     return len(lines) * millimetres(size) * LINE_SPACING
+
+
+def _span_text(lead: str, low_mm: float, high_mm: float) -> str:
+    low, high = low_mm / MM_PER_MILLIVOLT, high_mm / MM_PER_MILLIVOLT
+    return f"{lead} ({low:+.2f} to {high:+.2f} mV)".replace("-", "−").replace(" ", _NO_BREAK)

@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ _JSON = flags.DEFINE_boolean("json", False, "Print JSON.")
 _NARROWEST, _WIDEST = 72, 120
 
 _SEX_WORDS = {MALE: "male", FEMALE: "female"}
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _NOT_IN_A_FILE_NAME = re.compile(r"[^\w.-]")
 
 
@@ -89,6 +91,8 @@ def _print_quarantined(dataset: Dataset) -> None:
 
 
 def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out={out}: exists and is not a directory; name another")
     store, index = open_store(dataset.directory), dataset.index
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -126,14 +130,17 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
             )
         ),
     ]
-    for name, task in index.tasks.items():
-        present = [label for label, value in zip(task.classes, task.values[number], strict=True) if value == 1]
-        if present:
-            lines.append(f"{name}: {', '.join(present)}")
+    present = {
+        name: [label for label, value in zip(task.classes, task.values[number], strict=True) if value == 1]
+        for name, task in index.tasks.items()
+    }
+    if any(present.values()):
+        lines.append(" · ".join(f"{name}: {', '.join(labels)}" for name, labels in present.items() if labels))
     units = {name: dataset.card["scalars"][name]["unit"] for name in index.scalars}
     known = {name: float(values[number]) for name, values in index.scalars.items() if not math.isnan(values[number])}
     if known:
-        lines.append(" · ".join(f"{name} {value:.4g} {units[name]}".rstrip() for name, value in known.items()))
+        values = (f"{name} {value:.4g} {units[name]}".rstrip() for name, value in known.items())
+        lines.append(" · ".join(value.replace(" ", _NO_BREAK) for value in values))
     doubts = list(flag_names(int(index.quality[number])))
     if index.clipped_samples[number]:
         doubts.append(f"{index.clipped_samples[number]} samples clipped")
@@ -179,7 +186,7 @@ def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
-def _print(value: Any, text: Any) -> None:
+def _print(value: Any, text: Callable[[], str]) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False) if _JSON.value else text())
 
 

@@ -37,14 +37,14 @@ def broken_lines(text: str, *, width_mm: float, size: float, bold: bool = False)
     """Breaks a text between words so that every line fits; a word that is longer than a line stays whole.
 
     Args:
-        text: spaces in a row count as one.
+        text: spaces in a row count as one; lines break at those, never at a no-break space.
         width_mm: room for a line.
         size: of the letters, points.
         bold: whether they are bold.
     """
     font = FontProperties(family=_FONT, size=size, weight="bold" if bold else "normal")
     lines: list[str] = []
-    for word in text.split():
+    for word in filter(None, text.split(" ")):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and millimetres(text_to_path.get_text_width_height_descent(longer, font, False)[0]) <= width_mm:
             lines[-1] = longer

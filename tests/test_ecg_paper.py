@@ -146,7 +146,7 @@ def test_the_png_is_a4_and_shows_the_boxes_and_the_step_to_the_pixel(tmp_path):
     assert height[4.0] - height[6.0] == pytest.approx(10 * 8, abs=0.5)
 
 
-@pytest.mark.parametrize("seconds", [2.0, 5.0, 7.0, 7.2, 10.0, 12.004, 33.3, 60.0])
+@pytest.mark.parametrize("seconds", [2.0, 7.2, 10.0, 12.004, 40.0])
 def test_pages_of_any_length_are_whole_millimetres_and_pixels(seconds, tmp_path):
     figure = draw_ecg(random_signal(seconds), sampling_rate_hz=RATE, pixels_per_mm=3)
     save_png(figure, tmp_path / "page.png")
@@ -156,6 +156,12 @@ def test_pages_of_any_length_are_whole_millimetres_and_pixels(seconds, tmp_path)
     points = trace(figure, "rhythm II")
     np.testing.assert_allclose(np.diff(points[:, 0]), 25 / RATE, atol=1e-6)
     assert len(points) == round(seconds * RATE)
+
+
+@pytest.mark.parametrize(("layout", "height_mm"), [("3x4", 210), ("6x2", 230), ("12x1", 290)])
+def test_pages_are_as_high_as_their_rows_ask_for(layout, height_mm):
+    figure = draw_ecg(random_signal(), sampling_rate_hz=RATE, layout=layout, title=("Record 1", "Patient 1"))
+    np.testing.assert_allclose(figure.get_size_inches() * MM_PER_INCH, (297, height_mm), rtol=1e-9)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -200,6 +206,7 @@ def test_leads_that_leave_their_row_are_drawn_whole_and_named():
     median = np.median(signal[:, v3])
     low = signal[5 * RATE : round(7.5 * RATE) + 1, v3].min()
     [said] = [text for text in texts(figure) if text.startswith("Beyond")]
+    said = said.replace("\N{NO-BREAK SPACE}", " ")
     assert f"V3 (−{(median - low) / 1000:.2f} to +{(30000 - median) / 1000:.2f} mV)" in said
     assert "V4" not in said
     assert trace(figure, "lead V3")[:, 1].max() - zero_line(figure, 2) == pytest.approx((30000 - median) / 100)
@@ -241,6 +248,7 @@ def test_long_titles_are_broken_and_the_page_grows():
 def test_lines_break_between_words_only():
     assert broken_lines("", width_mm=50, size=8) == []
     assert broken_lines("one  two", width_mm=50, size=8) == ["one two"]
+    assert broken_lines("8\N{NO-BREAK SPACE}mV " * 3, width_mm=1, size=8) == ["8\N{NO-BREAK SPACE}mV"] * 3
     assert broken_lines("one " + "x" * 90 + " two", width_mm=20, size=8) == ["one", "x" * 90, "two"]
 
 
