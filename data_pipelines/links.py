@@ -159,7 +159,8 @@ def link(
     for number, (one, two, match) in enumerate(compared, start=1):
         progress("comparing", number, len(found.first))
         if match.is_near_duplicate:
-            rows.append((unique[one], unique[two], False, *dataclasses.astuple(match)))
+            ends, match = (unique[one], unique[two]), match if unique[one] < unique[two] else match.turned()
+            rows.append((*sorted(ends), False, *dataclasses.astuple(match)))
     pairs = _pairs(rows, starts)
     edges = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
     copy = _components(edges, num_nodes=int(starts[-1]))
@@ -254,7 +255,8 @@ def open_links(path: Path | str) -> Links:
     if not path.is_file():
         raise DataError(f"{path}: no such file; {remedy}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # From memory, since NumPy leaves a file open that is no whole archive.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
             if (header["links_version"], header["signature_version"]) != (LINKS_VERSION, SIGNATURE_VERSION):
                 raise DataError(f"{path}: links of another version of ecgjax; {remedy}")

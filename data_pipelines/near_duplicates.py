@@ -69,6 +69,10 @@ class Match:
         needed = MIN_AGREEMENT if self.overlap_s >= SHORT_OVERLAP_S else MIN_AGREEMENT_SHORT
         return self.agreement >= needed and self.correlation >= MIN_CORRELATION
 
+    def turned(self) -> Match:
+        """Returns how the first record lies on the second."""
+        return dataclasses.replace(self, lag_s=-self.lag_s, gain=1 / self.gain)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidates:

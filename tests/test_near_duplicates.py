@@ -102,6 +102,8 @@ def test_match_is_the_same_either_way_round(cohort):
     assert forth.lag_s == pytest.approx(0.4, abs=0.003)
     assert back.lag_s == pytest.approx(-forth.lag_s, abs=1e-6)
     assert back.gain == pytest.approx(1 / forth.gain, rel=1e-3)
+    assert forth.turned().lag_s == -forth.lag_s
+    assert forth.turned().gain == pytest.approx(back.gain, rel=1e-3)
     assert back.agreement == pytest.approx(forth.agreement, abs=2e-3)
 
 
