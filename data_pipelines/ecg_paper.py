@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from data_pipelines.lead_algebra import twelve_leads
+from data_pipelines.paper_layout import LAYOUTS, PaperLayout
 from data_pipelines.paper_page import LINE_SPACING, Page, broken_lines, millimetres
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STANDARD_LEADS, STORED_LEADS
 
@@ -64,42 +64,6 @@ _WATERMARK_PT = 34.0
 _UNRECORDED = "not recorded"
 _UNRECORDED_ROOM_MM = 20.0
 _NO_BREAK = "\N{NO-BREAK SPACE}"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PaperLayout:
-    """Where leads stand on the page.
-
-    Attributes:
-        rows: leads of each row from left to right. The columns of a row follow each other in time, so that what
-            stands on one vertical was recorded at one time.
-        rhythm: lead of a last row over the whole recording, or None.
-        row_mm: from one row's zero line to the next, whole large boxes.
-    """
-
-    rows: tuple[tuple[str, ...], ...]
-    rhythm: str | None
-    row_mm: float
-
-    @property
-    def strips(self) -> tuple[tuple[str, ...], ...]:
-        """Leads of every row, the rhythm strip included."""
-        return (*self.rows, (self.rhythm,)) if self.rhythm else self.rows
-
-
-def _in_columns(num_columns: int) -> tuple[tuple[str, ...], ...]:
-    num_rows = len(STANDARD_LEADS) // num_columns
-    return tuple(STANDARD_LEADS[row::num_rows] for row in range(num_rows))
-
-
-#: The arrangements in use. Of 10 s: 2.5 s of every lead and all of lead II; 5 s of every lead; all of every lead.
-LAYOUTS: Mapping[str, PaperLayout] = types.MappingProxyType(
-    {
-        "3x4": PaperLayout(rows=_in_columns(4), rhythm="II", row_mm=40.0),
-        "6x2": PaperLayout(rows=_in_columns(2), rhythm=None, row_mm=30.0),
-        "12x1": PaperLayout(rows=_in_columns(1), rhythm=None, row_mm=20.0),
-    }
-)
 
 
 def draw_ecg(

@@ -29,9 +29,10 @@ from tqdm import tqdm
 from data_pipelines.card_text import card_text, recipe_text
 from data_pipelines.dataset import QUARANTINE_FILE, Dataset, open_dataset
 from data_pipelines.dataset_card import amplitudes_of, dataset_card
-from data_pipelines.ecg_paper import LAYOUTS, draw_ecg
+from data_pipelines.ecg_paper import draw_ecg
 from data_pipelines.errors import DataError
 from data_pipelines.index import NOT_A_DUPLICATE
+from data_pipelines.paper_layout import LAYOUTS
 from data_pipelines.paper_page import save_png
 from data_pipelines.quality import flag_names
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
@@ -50,7 +51,7 @@ _MAX_RECORDS = flags.DEFINE_integer(
 _JSON = flags.DEFINE_boolean("json", False, "Print JSON.")
 
 # A terminal may be any width; text is laid out for one between these.
-_NARROWEST, _WIDEST = 72, 120
+_NARROWEST, _WIDEST = 80, 120
 
 _SEX_WORDS = {MALE: "male", FEMALE: "female"}
 _NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.ecg_paper import LAYOUTS, draw_ecg
+from data_pipelines.ecg_paper import draw_ecg
 from data_pipelines.lead_algebra import twelve_leads
+from data_pipelines.paper_layout import LAYOUTS
 from data_pipelines.paper_page import MM_PER_INCH, broken_lines, save_png
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from ecgjax.leads import twelve_leads as twelve_leads_of_the_model

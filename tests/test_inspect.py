@@ -248,7 +248,7 @@ def test_the_card_counts_labels_quarantine_duplicates_padding_and_quality(made, 
     assert card["recipe"] == RECIPE.to_json()
 
 
-@pytest.mark.parametrize("width", [72, 100, 120])
+@pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_text_fits_the_terminal_and_says_everything(made, simulated, width):
     for dataset in (made, simulated):
         amplitudes = amplitudes_of(open_store(dataset.directory), dataset.index, max_records=100, seed=0)
