@@ -60,8 +60,7 @@ class Page:
         """Makes an empty page."""
         self.width_mm, self.height_mm = width_mm, height_mm
         dots_per_inch = pixels_per_mm * MM_PER_INCH
-        # The size in pixels is cut to whole numbers, so it must not come out a rounding error too small.
-        size = [np.nextafter(side * pixels_per_mm / dots_per_inch, np.inf) for side in (width_mm, height_mm)]
+        size = (width_mm / MM_PER_INCH, height_mm / MM_PER_INCH)
         self.figure = Figure(figsize=size, dpi=dots_per_inch, facecolor=_WHITE)
         FigureCanvasAgg(self.figure)
         self._axes = self.figure.add_axes((0, 0, 1, 1))
