@@ -1,0 +1,181 @@
+"""Headers of the PhysioNet/CinC challenges: what is known of a record before its signal, and two faults of them.
+
+1. Headers of Georgia's records name the record with an extension (`E00271.mat 12 500 5000`), which WFDB does not
+   allow. The signal is read through a corrected copy of the header; nothing else changes.
+2. Georgia's first headers state a gain of 4880/mV. The device resolves 4.88 µV, and the published samples are in µV
+   already: the gain is 1000/mV. A stated gain may be true, so it is only corrected where the samples prove it wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.wfdb_files import read_wfdb
+from data_pipelines.records import STORED_LEADS
+
+#: What Georgia's first headers state, units per mV, and what is true.
+DOUBTFUL_GAIN = 4880.0
+TRUE_GAIN = 1000.0
+
+#: Steps of Georgia's device, µV. Its samples of I, II, III and the chest leads are multiples of it with the fraction
+#: cut off: all of them, in the 31 records this was tried on. Of other sets' samples (PTB-XL, CPSC 2018, and Chapman
+#: and Ningbo, whose devices have the same steps but round) 11 to 87 % happen to be, of a true 4880 counts/mV 20 %,
+#: and of whole µV written with that gain half.
+STEP_UV = DOUBTFUL_GAIN / TRUE_GAIN
+_SHARE_ON_STEPS = 0.99
+
+_EXTENSIONS = (".mat", ".hea", ".dat")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CincHeader:
+    """What a header says, as far as it could be understood.
+
+    Attributes:
+        has_extension: whether the record line names the record with an extension.
+        seconds: length, NaN where the record line does not say.
+        gains: units per mV of each signal; empty where a signal line cannot be understood.
+        codes: SNOMED codes of its `Dx` line, in the header's order; empty where there is none, or it is unknown.
+    """
+
+    has_extension: bool
+    seconds: float
+    gains: tuple[float, ...]
+    codes: tuple[str, ...]
+
+    @property
+    def has_doubtful_gain(self) -> bool:
+        """Whether every signal has the gain of Georgia's first headers."""
+        return bool(self.gains) and all(gain == DOUBTFUL_GAIN for gain in self.gains)
+
+
+def scan_header(record: Path) -> CincHeader:
+    """Reads what a build must know of all records before the first is stored; never fails on a damaged header.
+
+    Args:
+        record: path of the record without extension.
+    """
+    lines = _lines(record)
+    record_line, signal_lines = _split(lines)
+    return CincHeader(
+        has_extension=bool(record_line) and record_line[0].endswith(_EXTENSIONS),
+        seconds=_seconds(record_line),
+        gains=_gains(signal_lines),
+        codes=next((dx_codes(value) for key, value in _comments(lines) if key == "dx"), ()),
+    )
+
+
+def dx_codes(text: str) -> tuple[str, ...]:
+    """Returns the codes of a `Dx` value such as `"164889003,164909002"`; none for an empty or unknown one."""
+    codes = (code.strip() for code in text.split(","))
+    return tuple(dict.fromkeys(code for code in codes if code and code.casefold() not in ("unknown", "nan")))
+
+
+def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
+    """Reads a record of the challenges, its header corrected where it has one of the faults above.
+
+    Args:
+        record: path of the record without extension.
+        correct_gain: whether a gain of 4880/mV is doubted, as it is in Georgia's records.
+
+    Returns:
+        The recording in the header's units.
+
+    Raises:
+        RecordError: as `read_wfdb`, and `broken_gain` where the gain is doubtful and the samples do not prove it
+            wrong.
+    """
+    header = scan_header(record)
+    recording = _read_renamed(record) if header.has_extension else read_wfdb(record)
+    if correct_gain and header.has_doubtful_gain:
+        return with_true_gain(recording)
+    return recording
+
+
+def with_true_gain(recording: Recording) -> Recording:
+    """Returns a recording that was read with 4880 units/mV as it is with 1000, if its samples prove that.
+
+    They do when they are what Georgia's device and its publishers' conversion to whole µV make, and nothing else.
+
+    Raises:
+        RecordError: `broken_gain`, where they are not.
+    """
+    columns = [column for column, name in enumerate(recording.channels) if standard_lead(name) in STORED_LEADS]
+    signal = recording.signal[:, columns]
+    samples = np.rint(signal[np.isfinite(signal)] * DOUBTFUL_GAIN)
+    nearest = np.rint(samples / STEP_UV)
+    # What is cut off from a multiple may be nearer to the one below.
+    on_steps = np.zeros(samples.shape, bool)
+    for step in (nearest - 1, nearest, nearest + 1):
+        on_steps |= np.trunc(step * STEP_UV) == samples
+    share = np.count_nonzero(on_steps) / max(1, samples.size)
+    if share < _SHARE_ON_STEPS:
+        raise RecordError(
+            f"{recording.source}: the header's gain of {DOUBTFUL_GAIN:g}/mV is known to be wrong in Georgia's first "
+            f"headers, but only {share:.1%} of these samples are multiples of {STEP_UV:g} µV cut to whole µV, as all "
+            "of Georgia's are; find out the gain and write it into the header",
+            reason="broken_gain",
+        )
+    return dataclasses.replace(recording, signal=recording.signal * (DOUBTFUL_GAIN / TRUE_GAIN))
+
+
+def _read_renamed(record: Path) -> Recording:
+    """Reads through a copy of the header, in a folder of its own, whose record line lacks the extension."""
+    lines = _lines(record)
+    record_line, signal_lines = _split(lines)
+    name = Path(record_line[0]).stem
+    lines[lines.index(next(line for line in lines if line.split() == record_line))] = " ".join([name, *record_line[1:]])
+    with tempfile.TemporaryDirectory(prefix="cinc_header_") as folder:
+        copy = Path(folder) / record.name
+        copy.with_name(f"{record.name}.hea").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for file_name in {line[0] for line in signal_lines if Path(line[0]).name == line[0]}:
+            Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
+        try:
+            recording = read_wfdb(copy)
+        except RecordError as error:
+            message = str(error).replace(str(folder), str(record.parent))
+            raise RecordError(message, reason=error.reason) from error
+    return dataclasses.replace(recording, source=str(record))
+
+
+def _lines(record: Path) -> list[str]:
+    try:
+        text = record.with_name(f"{record.name}.hea").read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()
+
+
+def _split(lines: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Returns the words of the record line and of every signal line."""
+    words = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return (words[0], words[1:]) if words else ([], [])
+
+
+def _comments(lines: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = (line.lstrip("# \t").partition(":") for line in lines if line.startswith("#"))
+    return [(key.strip().casefold(), value.strip()) for key, _, value in pairs]
+
+
+def _seconds(record_line: Sequence[str]) -> float:
+    try:
+        return int(record_line[3]) / float(record_line[2].partition("/")[0])
+    except (IndexError, ValueError, ZeroDivisionError):
+        return math.nan
+
+
+def _gains(signal_lines: Sequence[Sequence[str]]) -> tuple[float, ...]:
+    """Returns the gains of `FILE FORMAT GAIN(BASELINE)/UNIT …` lines."""
+    try:
+        return tuple(float(line[2].partition("/")[0].partition("(")[0]) for line in signal_lines)
+    except (IndexError, ValueError):
+        return ()

@@ -1,0 +1,257 @@
+"""The PhysioNet/CinC Challenge 2021 sets: eight sources in one layout, SNOMED CT codes in the headers.
+
+Reyna et al., "Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing in Cardiology
+Challenge 2021", Computing in Cardiology 48 (2021); Perez Alday et al., "Classification of 12-lead ECGs: the
+PhysioNet/Computing in Cardiology Challenge 2020", Physiol. Meas. 41 (2020) 124003.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.cinc_headers import DOUBTFUL_GAIN, TRUE_GAIN, CincHeader, dx_codes, read_cinc, scan_header
+from data_pipelines.builders.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
+from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.wfdb_files import find_wfdb_records
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
+from data_pipelines.signals import stored_signal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CincSet:
+    """One source of the challenge.
+
+    Attributes:
+        title: its name.
+        prefix: letters that its records' names begin with.
+        num_digits: digits after them.
+        numbers: numbers that belong to it where two sets share a prefix.
+        num_published: records of the published training data.
+    """
+
+    title: str
+    prefix: str
+    num_digits: int
+    num_published: int
+    numbers: range | None = None
+
+    def holds(self, name: str) -> bool:
+        """Whether a record of this name is of the set."""
+        match = re.fullmatch(rf"{self.prefix}(\d{{{self.num_digits}}})", name)
+        return match is not None and (self.numbers is None or int(match[1]) in self.numbers)
+
+
+#: The sets by the name they are chosen by; Chapman-Shaoxing and Ningbo are numbered through.
+SETS: dict[str, CincSet] = {
+    "cpsc": CincSet(title="CPSC 2018", prefix="A", num_digits=4, num_published=6877),
+    "cpsc_extra": CincSet(title="CPSC-Extra", prefix="Q", num_digits=4, num_published=3453),
+    "incart": CincSet(title="INCART (St Petersburg)", prefix="I", num_digits=4, num_published=74),
+    "ptb": CincSet(title="PTB", prefix="S", num_digits=4, num_published=516),
+    "ptbxl": CincSet(title="PTB-XL", prefix="HR", num_digits=5, num_published=21837),
+    "georgia": CincSet(title="Georgia", prefix="E", num_digits=5, num_published=10344),
+    "chapman_shaoxing": CincSet(
+        title="Chapman-Shaoxing", prefix="JS", num_digits=5, num_published=10247, numbers=range(1, 10647)
+    ),
+    "ningbo": CincSet(title="Ningbo", prefix="JS", num_digits=5, num_published=34905, numbers=range(10647, 100_000)),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CincItem:
+    """One record.
+
+    Attributes:
+        record_id: its published name; the path below the folder where that name came before.
+        path: without extension.
+        set_name: key of `SETS`.
+        first_path: the record that has the same name, or None.
+    """
+
+    record_id: str
+    path: Path
+    set_name: str
+    first_path: Path | None = None
+
+
+class Physionet2021Source:
+    """Every record of the chosen sets under a folder, in the challenge's layout of `.hea` and `.mat` files."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sets: Sequence[str] = (),
+        recipe: SignalRecipe,
+        num_workers: int,
+    ):
+        """Lists the records and scans their headers; signals are read by `records()`.
+
+        Args:
+            folder: searched recursively.
+            sets: keys of `SETS`; none takes all that are there.
+            recipe: what is done to the signals.
+            num_workers: processes that read.
+
+        Raises:
+            DataError: an unknown set, or one of which there is no record.
+        """
+        unknown = [name for name in sets if name not in SETS]
+        if unknown:
+            raise DataError(f"--sets={','.join(unknown)}: not known; choose from {', '.join(SETS)}")
+        items, num_others = _items(folder, tuple(sets) or tuple(SETS))
+        counts = collections.Counter(item.set_name for item in items)
+        absent = [name for name in sets if not counts[name]]
+        if absent or not items:
+            raise DataError(
+                f"{folder}: no record of {', '.join(absent) or 'the challenge'} in it or below; records are named "
+                f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}"
+            )
+        headers = [scan_header(item.path) for item in items]
+        codes = sorted({code for header in headers for code in header.codes if code.isdecimal()}, key=int)
+        self._codes = tuple(codes)
+        self._items = items
+        self._num_workers = num_workers
+        self.recipe = recipe
+        self.signal_format = recipe.signal_format
+        self.label_schema = LabelSchema(
+            tasks={"scored": SCORED_CLASSES} | ({"all": self._codes} if self._codes else {}),
+        )
+        self.num_items = len(items)
+        self.card = SourceCard(
+            name="physionet2021",
+            description="12-lead ECGs of the PhysioNet/Computing in Cardiology Challenge 2021 ("
+            + ", ".join(SETS[name].title for name in SETS if counts[name])
+            + "), with SNOMED CT codes. Task 'scored' are the challenge's 26 scored classes with its equivalences; a "
+            "record with codes, none of them scored, has zeros there. Task 'all' are all codes that occur.",
+            simulated=False,
+            citation="Reyna et al., Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing "
+            "in Cardiology Challenge 2021, Computing in Cardiology 48 (2021). https://doi.org/10.13026/34va-7q14",
+            license="CC-BY-4.0",
+            notes=_notes(counts, num_others, headers, items, recipe),
+        )
+
+    def records(self) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the records in the order of their paths."""
+        read = functools.partial(_read, codes=self._codes, recipe=self.recipe)
+        return read_items(read, self._items, num_workers=self._num_workers)
+
+
+def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
+    """Returns the records of the sets, and the number of records with a name that none of all sets has."""
+    items: list[CincItem] = []
+    first_of_name: dict[str, Path] = {}
+    num_others = 0
+    for path in find_wfdb_records(folder):
+        set_name = next((name for name, cinc_set in SETS.items() if cinc_set.holds(path.name)), None)
+        num_others += set_name is None
+        if set_name not in sets:
+            continue
+        first = first_of_name.setdefault(path.name, path)
+        repeated = first is not path
+        items.append(
+            CincItem(
+                record_id=path.relative_to(folder).as_posix() if repeated else path.name,
+                path=path,
+                set_name=set_name,
+                first_path=first if repeated else None,
+            )
+        )
+    return items, num_others
+
+
+def _notes(
+    counts: collections.Counter[str],
+    num_others: int,
+    headers: Sequence[CincHeader],
+    items: Sequence[CincItem],
+    recipe: SignalRecipe,
+) -> tuple[str, ...]:
+    found = (f"{SETS[name].title} {counts[name]} of {SETS[name].num_published}" for name in SETS if counts[name])
+    notes = [
+        f"records found of those published: {', '.join(found)}",
+        "the headers name no patients: each record is taken for a patient of its own, dealt to folds 1 to 10 by a "
+        "hash of its name",
+    ]
+    several = [SETS[name].title for name in ("ptbxl", "ptb", "incart") if counts[name]]
+    if several:
+        notes.append(
+            f"patients of {', '.join(several)} have several records each, which can come into different splits here"
+        )
+    if counts["ptbxl"]:
+        notes.append("HRxxxxx is the record of ecg_id xxxxx in PTB-XL, which the ptbxl builder reads with its patients")
+    num_renamed = sum(header.has_extension for header in headers)
+    if num_renamed:
+        notes.append(f"{num_renamed} headers name their record with an extension: read without it")
+    num_doubtful = sum(
+        item.set_name == "georgia" and header.has_doubtful_gain for item, header in zip(items, headers, strict=True)
+    )
+    if num_doubtful:
+        notes.append(
+            f"{num_doubtful} headers of Georgia state {DOUBTFUL_GAIN:g} units/mV: read as {TRUE_GAIN:g}, where the "
+            "samples prove that, else quarantined as broken_gain"
+        )
+    num_longer = sum(header.seconds > recipe.seconds for header in headers)
+    if num_longer:
+        part = {"start": "first", "center": "middle"}[recipe.cut]
+        longest = max(header.seconds for header in headers if not math.isnan(header.seconds))
+        notes.append(
+            f"{num_longer} recordings are longer than {recipe.seconds:g} s (up to {longest:g} s): of these, the {part} "
+            f"{recipe.seconds:g} s are stored"
+        )
+    if num_others:
+        notes.append(f"{num_others} records with names of none of the challenge's sets are left out")
+    return tuple(notes)
+
+
+def _read(item: CincItem, *, codes: tuple[str, ...], recipe: SignalRecipe) -> EcgRecord:
+    source = str(item.path)
+    if item.first_path is not None:
+        raise RecordError(
+            f"{source}: {item.first_path} has the same name; keep one of the two", reason="duplicate_record"
+        )
+    recording = read_cinc(item.path, correct_gain=item.set_name == "georgia")
+    stored = stored_signal(recording, recipe=recipe)
+    return EcgRecord(
+        record_id=item.record_id,
+        patient_id=item.record_id,
+        signal=stored.signal,
+        valid_start=stored.valid_start,
+        valid_samples=stored.valid_samples,
+        age_years=_age(recording.field("Age") or "", source),
+        sex=sex_code(recording.field("Sex") or "", source=source),
+        fold=fold_of_patient(item.record_id),
+        tasks=_labels(dx_codes(recording.field("Dx") or ""), codes, source),
+    )
+
+
+def _age(text: str, source: str) -> float:
+    # Some of the sources write -1 where the age is not known.
+    return math.nan if text.strip() in ("-1", "-1.0") else age_in_years(text, source=source)
+
+
+def _labels(present: Sequence[str], codes: tuple[str, ...], source: str) -> dict[str, np.ndarray]:
+    unknown = [code for code in present if not code.isdecimal()]
+    if unknown:
+        raise RecordError(f"{source}: Dx has '{unknown[0]}', SNOMED CT codes expected", reason="bad_label")
+    if not present:
+        return {
+            name: np.full(len(classes), LABEL_MISSING, np.int8)
+            for name, classes in (("scored", SCORED_CLASSES), ("all", codes))
+            if classes
+        }
+    scored = {SCORED_CLASS_OF_CODE[code] for code in present if code in SCORED_CLASS_OF_CODE}
+    return {
+        "scored": np.array([name in scored for name in SCORED_CLASSES], np.int8),
+        "all": np.array([code in present for code in codes], np.int8),
+    }
