@@ -18,6 +18,7 @@ from data_pipelines.recipe import RECIPES
 from data_pipelines.records import EcgRecord, LabelSchema
 from data_pipelines.simulator import Cohort, CohortConfig
 from data_pipelines.splitting import Linked, split_linked
+from ecgjax.evaluation.labels import draw_patients
 from tests.planted import DISTORTIONS, resampled, stored
 
 REPOSITORY = Path(__file__).parents[1]
@@ -242,6 +243,49 @@ def test_split_of_one_data_set_takes_links(datasets, links):
     assert found.excluded == expected.excluded
     with pytest.raises(DataError, match="no record is in fold 9"):
         index.split(train_folds=(9,), links=links.of(datasets[0]))
+
+
+FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1.0)
+
+
+def draw(patients, ids, fraction, order=None):
+    """Returns the ids of the drawn patients, from records in some order."""
+    order = np.arange(len(ids)) if order is None else order
+    drawn = draw_patients(patients[order], patient_ids=ids[order], fraction=fraction, seed=3)
+    return set(ids[order][drawn].tolist())
+
+
+def test_label_fractions_keep_copies_together(datasets):
+    # Both sets as one archive: patients 'i' and 'other-i' have copies of one recording.
+    links = link(datasets, patient_namespaces=("clinic", "clinic"))
+    group = np.concatenate([linked.group for linked in links.datasets])
+    ids = np.concatenate([dataset.index.patient_id for dataset in datasets])
+    for fraction in FRACTIONS:
+        drawn = draw(group, ids, fraction)
+        for position in PLANTED:
+            assert (str(position) in drawn) == (f"other-{position}" in drawn)
+        assert ("0" in drawn) == ("19" in drawn)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_label_fractions_are_nested_and_stable(seed):
+    generator = np.random.default_rng(seed)
+    patients = generator.integers(0, 200, 600)
+    ids = np.array([f"p{patient}" for patient in patients])
+    drawn = [draw(patients, ids, fraction) for fraction in FRACTIONS]
+    for smaller, larger in itertools.pairwise(drawn):
+        assert smaller < larger
+    # Another order of records, other codes of groups: a rebuild.
+    order, codes = generator.permutation(600), generator.permutation(200)
+    assert [draw(codes[patients], ids, fraction, order) for fraction in FRACTIONS] == drawn
+    # More records of known patients change nothing; more patients do not change who comes before whom.
+    again = np.concatenate([np.arange(600), generator.integers(0, 600, 300)])
+    assert [draw(patients, ids, fraction, again) for fraction in FRACTIONS] == drawn
+    more, more_ids = np.concatenate([patients, np.arange(200, 300)]), [f"p{patient}" for patient in range(200, 300)]
+    steps = [draw(patients, ids, count / len(set(ids))) for count in range(1, len(set(ids)) + 1)]
+    for fraction in FRACTIONS:
+        known = draw(more, np.concatenate([ids, more_ids]), fraction) & set(ids.tolist())
+        assert not known or known in steps
 
 
 def test_saved_links_come_back_and_replace_older_ones(tmp_path, links):
