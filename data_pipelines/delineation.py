@@ -30,6 +30,9 @@ from scipy import signal as scipy_signal
 #: The QRS ends on either side where the speed stays below this share of its peak, above the quiet level, so long.
 _QRS_SHARE, _QRS_QUIET_S = 0.06, 0.012
 
+#: One that has no such stretch at its end has a point below this share of its peak.
+_MERGED_SHARE = 0.15
+
 #: A QRS whose edges lie beyond these, seconds from R, was not delineated.
 _QRS_LIMITS_S = (-0.16, 0.20)
 
@@ -103,13 +106,25 @@ def _qrs(beat: np.ndarray, *, r_peak: int, rate_hz: int) -> tuple[int, int] | No
     stretch = round(_QRS_QUIET_S * rate_hz)
     below = speed < quiet + _QRS_SHARE * (speed[fastest] - quiet)
     starts = np.flatnonzero(np.convolve(below, np.ones(stretch), "valid") == stretch)
+    earliest, latest = (r_peak + round(limit * rate_hz) for limit in _QRS_LIMITS_S)
     left, right = starts[starts <= fastest - stretch], starts[starts > fastest]
-    if not len(left) or not len(right):
+    if not len(left) or left[-1] + stretch < earliest:
         return None
-    onset, offset = int(left[-1]) + stretch, int(right[0])
-    if onset < r_peak + _QRS_LIMITS_S[0] * rate_hz or offset > r_peak + _QRS_LIMITS_S[1] * rate_hz:
+    onset = int(left[-1]) + stretch
+    if len(right) and right[0] <= latest:
+        return onset, int(right[0])
+    offset = _slowest_after(speed[: latest + 1], fastest)
+    return None if offset is None else (onset, offset)
+
+
+def _slowest_after(speed: np.ndarray, fastest: int) -> int | None:
+    """Returns where a QRS ends that runs into its ST segment, as in bundle branch block: where all is slowest."""
+    last_fast = int(np.flatnonzero(speed >= 0.5 * speed[fastest])[-1])
+    slowest = last_fast + int(speed[last_fast:].argmin())
+    # At the very end it is on its way to something slower yet, and no end of its own.
+    if slowest == len(speed) - 1 or speed[slowest] > _MERGED_SHARE * speed[fastest]:
         return None
-    return onset, offset
+    return slowest
 
 
 def _p_wave(beat: np.ndarray, *, qrs_onset: int, earliest: int, rate_hz: int) -> dict[str, float]:

@@ -175,14 +175,18 @@ def _share(holds: np.ndarray) -> float:
 
 
 def _reasons(beats: Beats, summary: np.ndarray) -> Missing:
-    bounded = np.isfinite(beats.qrs)
+    # Of the beats with columns of their own; from a later one nothing is missing.
+    at_edge, qrs, p, t = (
+        values[:NUM_BEATS] for values in (beats.at_edge, beats.qrs, beats.p_duration, beats.t_duration)
+    )
+    bounded = np.isfinite(qrs)
     reasons = Missing(0)
     for reason, holds in (
         (Missing.FEWER_THAN_TEN, len(beats.rr) < NUM_BEATS),
-        (Missing.AT_EDGE, beats.at_edge.any()),
-        (Missing.QRS_NOT_FOUND, (~bounded & ~beats.at_edge).any()),
-        (Missing.P_NOT_FOUND, np.isnan(beats.p_duration[bounded]).any()),
-        (Missing.T_NOT_FOUND, np.isnan(beats.t_duration[bounded]).any()),
+        (Missing.AT_EDGE, at_edge.any()),
+        (Missing.QRS_NOT_FOUND, (~bounded & ~at_edge).any()),
+        (Missing.P_NOT_FOUND, np.isnan(p[bounded]).any()),
+        (Missing.T_NOT_FOUND, np.isnan(t[bounded]).any()),
         (Missing.FEW_VALUES, np.isnan(summary).any()),
     ):
         if holds:

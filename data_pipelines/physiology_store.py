@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -166,9 +167,10 @@ class _Chunk:
     def load(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns values and reasons, or None where they were not measured, or not wholly kept."""
         try:
-            with np.load(self.path) as kept:
+            # NumPy leaves a file that it opened itself, and finds to be damaged, open.
+            with self.path.open("rb") as file, np.load(file) as kept:
                 values, reasons = kept["values"], kept["reasons"]
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         return (values, reasons) if len(values) == len(reasons) == len(self.records) else None
 
