@@ -36,6 +36,11 @@ _LEAD_II = STORED_LEADS.index("II")
 #: costs 9 % and 4 % of the P waves of sinus rhythm. At 20 ms: .92 and .95, and 13 % and 7 %.
 _P_FROM_MEDIAN_MS = 40.0
 
+#: A beat's T wave ends at most this far from where that of the median beat ends, ms: further off it is wander or noise
+#: that exceeds a flat T wave. On noisy simulated records the 90th percentile of the error of QT falls from 64 to 17 ms;
+#: 5 % of the T waves found in PTB-XL go, and those of ventricular ectopic beats, of which few are bounded at all.
+_T_FROM_MEDIAN_MS = 150.0
+
 #: The level before the QRS that amplitudes are measured from, and ST: its time after the J point, averaged over.
 _LEVEL_S = 0.016
 _ST_AFTER_J_S, _ST_WIDTH_S = 0.060, 0.010
@@ -178,6 +183,9 @@ def measure_beats(strip: Strip) -> Beats:
         # Written so that a median beat without P, whose onset is NaN, has no beat with P.
         if not abs(at.p_onset - of_median.p_onset) <= _P_FROM_MEDIAN_MS:
             at = dataclasses.replace(at, p_onset=math.nan, p_offset=math.nan)
+        # Here a beat keeps its T wave where the median beat has none to compare with.
+        if abs(at.t_offset - of_median.t_offset) > _T_FROM_MEDIAN_MS:
+            at = dataclasses.replace(at, t_onset=math.nan, t_peak=math.nan, t_offset=math.nan)
         intervals = _intervals(at, rr_s=before)
         of_lead_ii = _lead_ii(raw[:, _LEAD_II], smooth[:, _LEAD_II], r_peak=int(r_peak), at=at)
         for name, value in (intervals | of_lead_ii).items():
