@@ -1,0 +1,306 @@
+"""CODE-15 %: 345,779 exams of 233,770 patients from Minas Gerais, as `exams.csv` and HDF5 parts.
+
+Ribeiro et al., "Automatic diagnosis of the 12-lead ECG using a deep neural network", Nature Communications 11 (2020)
+1760; Lima et al., "Deep neural network-estimated electrocardiographic age as a mortality predictor", Nature
+Communications 12 (2021) 5117.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.lazy_items import LazyItems
+from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.recording import Recording
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import LABEL_MISSING, STANDARD_LEADS, EcgRecord, LabelSchema
+from data_pipelines.signals import stored_signal
+
+EXAMS_FILE = "exams.csv"
+
+#: What a part holds: `f32[exam, sample, lead]`, mV, with zeros before and after what was recorded.
+SAMPLING_RATE_HZ = 400
+TRACING_SHAPE = (4096, len(STANDARD_LEADS))
+
+DIAGNOSES = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
+SCALARS = ("normal_ecg", "death", "timey", "nn_predicted_age")
+UNITS = {"timey": "years", "nn_predicted_age": "years"}
+
+CITATION = (
+    "Ribeiro et al., CODE-15%: a large scale annotated dataset of 12-lead ECGs, Zenodo (2021). "
+    "https://doi.org/10.5281/zenodo.4916206"
+)
+LICENSE = "CC-BY-4.0"
+
+_COLUMNS = ("exam_id", "patient_id", "age", "is_male", "trace_file", *DIAGNOSES, *SCALARS)
+_SEX = {"true": "male", "false": "female"}
+_NO_ROW = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Code15Item:
+    """One exam.
+
+    Attributes:
+        record_id: its exam id, or part and row where that is no id of its own.
+        part: HDF5 file, None for an exam that cannot be read.
+        row: of the exam in it.
+        values: the columns of `exams.csv` as text; empty for an exam without a row there.
+        refusal: reason and message for an exam known to be unreadable before it is opened.
+    """
+
+    record_id: str
+    part: Path | None
+    row: int
+    values: dict[str, str]
+    refusal: tuple[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What is known of one HDF5 file before its signals are read; `damage` is a reason and a message."""
+
+    path: Path
+    exam_ids: np.ndarray
+    has_empty_row: bool = False
+    damage: tuple[str, str] | None = None
+
+
+class Code15Source:
+    """CODE-15 % as published: `exams.csv` beside `exams_part0.hdf5` to `exams_part17.hdf5`, or some of these."""
+
+    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
+        """Reads `exams.csv` and the parts' lists of exams; signals are read by `records()`.
+
+        Args:
+            folder: where both lie.
+            recipe: what is done to the signals.
+            num_workers: processes that read.
+
+        Raises:
+            DataError: `exams.csv` is missing or not what it should be, or there is no part at all.
+        """
+        exams = _read_exams(folder / EXAMS_FILE)
+        parts = [_read_part(path) for path in sorted(folder.glob("exams_part*.hdf5"), key=_part_number)]
+        if not parts:
+            raise DataError(f"{folder}: no exams_partN.hdf5 beside {EXAMS_FILE}; --source is the folder that has both")
+        self._join(exams, parts)
+        self.num_items = len(self._exam_of_item)
+        self.recipe = recipe
+        self.signal_format = recipe.signal_format
+        self.label_schema = LabelSchema(scalars=SCALARS, tasks={"diagnoses": DIAGNOSES}, units=UNITS)
+        self._num_workers = num_workers
+        self.card = SourceCard(
+            name="code15",
+            description="CODE-15 %: 12-lead ECGs of 7 or 10 s from the Telehealth Network of Minas Gerais, Brazil, "
+            "2010-2016, with six diagnoses, follow-up ('death' within 'timey' years) and the age a network estimated. "
+            "The zeros that were added before and after what was recorded are taken off.",
+            simulated=False,
+            citation=CITATION,
+            license=LICENSE,
+            notes=_notes(exams, parts),
+        )
+
+    def _join(self, exams: pd.DataFrame, parts: list[_Part]) -> None:
+        """Lines up the exams in the parts, in their order there, then those that are in `exams.csv` alone."""
+        self._parts = parts
+        self._columns = {name: exams[name].to_numpy() for name in _COLUMNS}
+        self._ambiguous = exams["ambiguous"].to_numpy()
+        in_parts = np.concatenate([part.exam_ids for part in parts])
+        row_of_exam = pd.Index(exams["exam_id"].astype(np.int64))
+        exam_rows = row_of_exam.get_indexer(in_parts)
+        unread = np.setdiff1d(np.arange(len(exams)), exam_rows)
+        sizes = [len(part.exam_ids) for part in parts]
+        num_unread = len(unread)
+        self._exam_of_item = np.concatenate([exam_rows, unread])
+        self._part_of_item = np.concatenate([np.repeat(np.arange(len(parts)), sizes), np.full(num_unread, -1)])
+        self._row_of_item = np.concatenate([*(np.arange(size) for size in sizes), np.full(num_unread, _NO_ROW)])
+        self._id_in_part = np.concatenate([in_parts, np.zeros(num_unread, np.int64)])
+        repeated = pd.Series(in_parts).duplicated().to_numpy()
+        self._is_repeated = np.concatenate([repeated, np.zeros(num_unread, bool)])
+
+    def records(self) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the exams of each part in its order, then those of `exams.csv` that no part has."""
+        read = functools.partial(_read, recipe=self.recipe)
+        return read_items(read, LazyItems(self.num_items, self._item), num_workers=self._num_workers)
+
+    def _item(self, position: int) -> Code15Item:
+        exam, part_number = int(self._exam_of_item[position]), int(self._part_of_item[position])
+        values = {} if exam == _NO_ROW else {name: str(column[exam]) for name, column in self._columns.items()}
+        if part_number < 0:
+            return Code15Item(
+                record_id=values["exam_id"],
+                part=None,
+                row=_NO_ROW,
+                values=values,
+                refusal=self._why_unread(values),
+            )
+        part, row = self._parts[part_number].path, int(self._row_of_item[position])
+        exam_id = int(self._id_in_part[position])
+        place = f"{part.name}:{row}"
+        refusal = None
+        if self._is_repeated[position]:
+            refusal = ("duplicate_record", f"{place}: exam {exam_id} came before; only the first of the two is kept")
+        elif exam == _NO_ROW:
+            refusal = (
+                "missing_patient",
+                f"{place}: exam {exam_id} has no row in {EXAMS_FILE}, so its patient is not known; "
+                "use the files of one release",
+            )
+        elif self._ambiguous[exam]:
+            refusal = (
+                "duplicate_record",
+                f"{place}: exam {exam_id} has rows in {EXAMS_FILE} that contradict each other; keep the right one",
+            )
+        is_own = not self._is_repeated[position] and exam != _NO_ROW
+        return Code15Item(
+            record_id=str(exam_id) if is_own else place, part=part, row=row, values=values, refusal=refusal
+        )
+
+    def _why_unread(self, values: dict[str, str]) -> tuple[str, str]:
+        exam_id, trace_file = values["exam_id"], values["trace_file"]
+        part = next((part for part in self._parts if part.path.name == trace_file), None)
+        if part is None:
+            return (
+                "missing_file",
+                f"exam {exam_id}: {trace_file or 'its part'} is not in the folder; download it or leave the exam out",
+            )
+        return part.damage or (
+            "missing_file",
+            f"exam {exam_id}: {trace_file} does not have it; use the files of one release",
+        )
+
+
+def _read(item: Code15Item, *, recipe: SignalRecipe) -> EcgRecord:
+    if item.refusal is not None:
+        reason, message = item.refusal
+        raise RecordError(message, reason=reason)
+    source = f"{item.part}: exam {item.record_id} (row {item.row})"
+    patient_id = item.values["patient_id"]
+    if not patient_id:
+        raise RecordError(f"{source}: no patient_id in {EXAMS_FILE}", reason="missing_patient")
+    is_male = item.values["is_male"].casefold()
+    stored = stored_signal(_recording(item.part, item.row, source), recipe=recipe)
+    return EcgRecord(
+        record_id=item.record_id,
+        patient_id=patient_id,
+        signal=stored.signal,
+        valid_start=stored.valid_start,
+        valid_samples=stored.valid_samples,
+        age_years=age_in_years(item.values["age"], source=source),
+        # 0 and 1 would mean the opposite as 'sex'; only truth values are taken.
+        sex=sex_code(_SEX.get(is_male, is_male and f"is_male={is_male}"), source=source),
+        fold=fold_of_patient(patient_id),
+        scalars={name: _number(item.values[name], name, source) for name in SCALARS},
+        tasks={"diagnoses": _diagnoses(item.values, source)},
+    )
+
+
+def _recording(part: Path, row: int, source: str) -> Recording:
+    try:
+        tracing = _tracings(part, part.stat().st_mtime_ns)[row].astype(np.float64)
+    except (OSError, KeyError) as error:
+        raise RecordError(
+            f"{source}: cannot be read any more ({error}); check the disk, or download the part again",
+            reason="truncated_file",
+        ) from error
+    recorded = np.flatnonzero((tracing != 0).any(axis=1))
+    if not len(recorded):
+        raise RecordError(f"{source}: all samples are zero: nothing was recorded", reason="too_short")
+    return Recording(
+        source=source,
+        signal=tracing[recorded[0] : recorded[-1] + 1],
+        sampling_rate_hz=float(SAMPLING_RATE_HZ),
+        channels=STANDARD_LEADS,
+        units=("mV",) * len(STANDARD_LEADS),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _tracings(part: Path, modified_ns: int) -> h5py.Dataset:
+    """Opens a part once in a process, for exams come part by part; a part that was replaced is opened anew."""
+    del modified_ns
+    return h5py.File(part, "r")["tracings"]
+
+
+def _number(text: str, name: str, source: str) -> float:
+    try:
+        return number(text)
+    except ValueError as error:
+        raise RecordError(
+            f"{source}: {name} is '{text}', a number or truth value expected", reason="bad_label"
+        ) from error
+
+
+def _diagnoses(values: dict[str, str], source: str) -> np.ndarray:
+    row = [_number(values[name], name, source) for name in DIAGNOSES]
+    wrong = [name for name, value in zip(DIAGNOSES, row, strict=True) if not (np.isnan(value) or value in (0, 1))]
+    if wrong:
+        raise RecordError(f"{source}: {wrong[0]} is '{values[wrong[0]]}', True or False expected", reason="bad_label")
+    # One that is missing leaves the others without their meaning of 'and nothing else'.
+    return np.full(len(row), LABEL_MISSING, np.int8) if np.isnan(row).any() else np.array(row, np.int8)
+
+
+def _read_exams(path: Path) -> pd.DataFrame:
+    """Reads `exams.csv` as text, one row an exam; `ambiguous` marks exams whose rows contradicted each other."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; --source is the folder with it and the exams_partN.hdf5")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' own errors are ValueErrors.
+        raise DataError(f"{path}: not a CSV table that can be read ({error}); download it again") from error
+    missing = [column for column in _COLUMNS if column not in table.columns]
+    if missing:
+        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this CODE-15 %'s own file?")
+    table = table[list(_COLUMNS)].drop_duplicates()
+    wrong = table.loc[~table["exam_id"].str.fullmatch(r"\d{1,18}"), "exam_id"]
+    if len(wrong):
+        raise DataError(f"{path}: exam_id is '{wrong.iloc[0]}' in line {wrong.index[0] + 2}, a whole number expected")
+    table["exam_id"] = table["exam_id"].astype(np.int64).astype(str)
+    table["ambiguous"] = table["exam_id"].duplicated(keep=False)
+    return table.drop_duplicates("exam_id").reset_index(drop=True)
+
+
+def _read_part(path: Path) -> _Part:
+    none = np.zeros(0, np.int64)
+    try:
+        with h5py.File(path, "r") as file:
+            exam_ids, tracings = file["exam_id"][:].astype(np.int64), file["tracings"]
+            if tracings.shape != (len(exam_ids), *TRACING_SHAPE):
+                message = f"{path}: tracings are {tracings.shape}, {(len(exam_ids), *TRACING_SHAPE)} expected"
+                return _Part(path=path, exam_ids=none, damage=("header_disagrees", f"{message}; download it again"))
+            # The published parts end with a row that is no exam: id 0, no signal.
+            has_empty_row = len(exam_ids) > 0 and exam_ids[-1] == 0 and not np.any(tracings[-1])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        message = f"{path}: not a part of CODE-15 % that can be read ({error}); download it again"
+        return _Part(path=path, exam_ids=none, damage=("unreadable_header", message))
+    return _Part(path=path, exam_ids=exam_ids[:-1] if has_empty_row else exam_ids, has_empty_row=bool(has_empty_row))
+
+
+def _part_number(path: Path) -> tuple[int, str]:
+    digits = re.search(r"\d+", path.stem)
+    return (int(digits[0]) if digits else -1, path.name)
+
+
+def _notes(exams: pd.DataFrame, parts: list[_Part]) -> tuple[str, ...]:
+    notes = ["the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id"]
+    present = {part.path.name for part in parts}
+    absent = exams.loc[~exams["trace_file"].isin(present), "trace_file"]
+    if len(absent):
+        names = sorted(set(absent), key=lambda name: _part_number(Path(name)))
+        notes.append(f"{len(absent)} exams are in parts that are not in the folder: {', '.join(names)}")
+    num_empty = sum(part.has_empty_row for part in parts)
+    if num_empty:
+        notes.append(f"{num_empty} parts end with an empty row of exam id 0, which is no exam and is not counted")
+    notes += [part.damage[1] for part in parts if part.damage]
+    return tuple(notes)

@@ -1,0 +1,125 @@
+"""CODE-15 % as WFDB records, the form of the PhysioNet/CinC Challenge 2025: patient and Chagas label in the header.
+
+Reyna et al., "Detection of Chagas Disease from the ECG: The George B. Moody PhysioNet Challenge 2025".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_pipelines.builders.base import Quarantined, Source, SourceCard, read_items
+from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLING_RATE_HZ, Code15Source
+from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import EcgRecord, LabelSchema
+from data_pipelines.signals import stored_signal
+
+LAYOUTS = ("hdf5", "wfdb")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Code15WfdbItem:
+    """One record: its path below the folder, and as a whole, without extension."""
+
+    record_id: str
+    path: Path
+
+
+class Code15WfdbSource:
+    """Every `.hea` under a folder, with `Patient ID`, `Age`, `Sex` and `Chagas label` among its comments."""
+
+    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
+        """Lists the records; they are read by `records()`.
+
+        Args:
+            folder: searched recursively.
+            recipe: what is done to the signals.
+            num_workers: processes that read.
+
+        Raises:
+            DataError: no record under the folder.
+        """
+        paths = find_wfdb_records(folder)
+        if not paths:
+            raise DataError(f"{folder}: neither {EXAMS_FILE} nor a WFDB header (.hea) below; is --source right?")
+        self._items = [Code15WfdbItem(record_id=path.relative_to(folder).as_posix(), path=path) for path in paths]
+        self._num_workers = num_workers
+        self.num_items = len(paths)
+        self.recipe = recipe
+        self.signal_format = recipe.signal_format
+        self.label_schema = LabelSchema(scalars=("chagas",))
+        self.card = SourceCard(
+            name="code15",
+            description="CODE-15 %: 12-lead ECGs from the Telehealth Network of Minas Gerais, Brazil, 2010-2016, as "
+            "WFDB records of the PhysioNet Challenge 2025, with whether the patient has Chagas disease.",
+            simulated=False,
+            citation=CITATION,
+            license=LICENSE,
+            notes=(
+                "Chagas labels of CODE-15 % are what patients said of themselves, not serology",
+                "the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id",
+            ),
+        )
+
+    def records(self) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the records in the order of their paths."""
+        return read_items(functools.partial(_read, recipe=self.recipe), self._items, num_workers=self._num_workers)
+
+
+def code15_source(folder: Path, *, layout: str | None = None, recipe: SignalRecipe, num_workers: int) -> Source:
+    """Returns the source of CODE-15 % in the layout it lies in.
+
+    Args:
+        folder: with `exams.csv` and its parts, or with WFDB records.
+        layout: one of `LAYOUTS`; by default `"hdf5"` where there is an `exams.csv`, else `"wfdb"`.
+        recipe: what is done to the signals.
+        num_workers: processes that read.
+
+    Raises:
+        DataError: no such layout, or the folder does not have it.
+    """
+    layout = layout or ("hdf5" if (folder / EXAMS_FILE).is_file() else "wfdb")
+    if layout not in LAYOUTS:
+        raise DataError(f"--layout={layout}: choose one of {', '.join(LAYOUTS)}")
+    source = Code15Source if layout == "hdf5" else Code15WfdbSource
+    return source(folder, recipe=recipe, num_workers=num_workers)
+
+
+def _read(item: Code15WfdbItem, *, recipe: SignalRecipe) -> EcgRecord:
+    source = str(item.path)
+    recording = read_wfdb(item.path)
+    if recording.sampling_rate_hz != SAMPLING_RATE_HZ:
+        raise RecordError(
+            f"{source}: the header says {recording.sampling_rate_hz:g} Hz, but all of CODE-15 % was published at "
+            f"{SAMPLING_RATE_HZ} Hz; restore the header",
+            reason="wrong_rate",
+        )
+    patient_id = recording.field("Patient ID")
+    if not patient_id:
+        raise RecordError(f"{source}: no 'Patient ID' in the header", reason="missing_patient")
+    stored = stored_signal(recording, recipe=recipe)
+    return EcgRecord(
+        record_id=item.record_id,
+        patient_id=patient_id,
+        signal=stored.signal,
+        valid_start=stored.valid_start,
+        valid_samples=stored.valid_samples,
+        age_years=age_in_years(recording.field("Age") or "", source=source),
+        sex=sex_code(recording.field("Sex") or "", source=source),
+        fold=fold_of_patient(patient_id),
+        scalars={"chagas": _chagas(recording.field("Chagas label") or "", source)},
+    )
+
+
+def _chagas(text: str, source: str) -> float:
+    try:
+        return number(text)
+    except ValueError as error:
+        raise RecordError(
+            f"{source}: 'Chagas label' is '{text}', True, False or nothing expected", reason="bad_label"
+        ) from error
