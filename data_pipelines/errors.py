@@ -21,5 +21,6 @@ class RecordError(DataError):
 
     Reasons in use: `missing_file`, `unreadable_header`, `header_disagrees`, `truncated_file`, `missing_lead`,
     `duplicate_lead`, `wrong_unit`, `wrong_rate`, `nan`, `flat_lead`, `out_of_range`, `too_short`,
-    `broken_gain`, `einthoven`, `missing_patient`, `bad_label`, `duplicate_record`.
+    `broken_gain`, `einthoven`, `missing_patient`, `bad_label`, `duplicate_record`,
+    `missing_metadata`.
     """

@@ -1,0 +1,104 @@
+"""What a user says about files that do not say it themselves, and how it is set against what they do say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+
+Value = TypeVar("Value")
+
+#: Which axis of a matrix of samples is time.
+ORIENTATIONS = ("time_lead", "lead_time")
+_LEAD_AXIS = {"time_lead": 1, "lead_time": 0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What is known about all files of a kind; None where nothing is.
+
+    Attributes:
+        sampling_rate_hz: samples per second and lead.
+        unit: of the samples, such as `mV`.
+        leads: their names in the files' order.
+        orientation: one of `ORIENTATIONS`.
+    """
+
+    sampling_rate_hz: float | None = None
+    unit: str | None = None
+    leads: tuple[str, ...] | None = None
+    orientation: str | None = None
+
+    def rate_of(self, source: str, *, stated: float | None = None) -> float:
+        """Returns the rate of a file, which may state one itself.
+
+        Raises:
+            RecordError: `missing_metadata` or `header_disagrees`.
+        """
+        return float(_settled("rate", "declared_rate_hz", self.sampling_rate_hz, stated, source))
+
+    def unit_of(self, source: str, *, stated: str | None = None) -> str:
+        """Returns the unit of a file, which may state one itself.
+
+        Raises:
+            RecordError: `missing_metadata` or `header_disagrees`.
+        """
+        return str(_settled("unit", "declared_unit", self.unit, stated, source))
+
+    def leads_of(self, source: str, *, stated: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Returns the lead names of a file, which may state them itself.
+
+        Raises:
+            RecordError: `missing_metadata` or `header_disagrees`.
+        """
+        stated = None if stated is None else tuple(stated)
+        return tuple(_settled("lead names", "declared_leads", self.leads, stated, source))
+
+    def by_time(self, samples: np.ndarray, *, num_leads: int, source: str) -> np.ndarray:
+        """Turns a matrix of samples so that time comes first.
+
+        Args:
+            samples: `[time, lead]` or `[lead, time]`.
+            num_leads: how many leads there are names for.
+            source: what to name in messages.
+
+        Returns:
+            `[time, lead]`, a view.
+
+        Raises:
+            RecordError: `header_disagrees`: no axis, or both, has as many entries as there are leads and the
+                declaration does not decide; or the declared one has not.
+        """
+        if samples.ndim != 2:
+            raise RecordError(
+                f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed",
+                reason="header_disagrees",
+            )
+        fits = [orientation for orientation, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
+        if self.orientation is not None:
+            fits = [orientation for orientation in fits if orientation == self.orientation]
+        if len(fits) != 1:
+            declared = f" as {self.orientation}" if self.orientation else ""
+            raise RecordError(
+                f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over time{declared}; "
+                "check --declared_leads and --declared_orientation",
+                reason="header_disagrees",
+            )
+        return samples if fits[0] == "time_lead" else samples.T
+
+
+def _settled(name: str, flag: str, declared: Value | None, stated: Value | None, source: str) -> Value:
+    if declared is None and stated is None:
+        raise RecordError(
+            f"{source}: does not state its {name}; say it for all such files with --{flag}", reason="missing_metadata"
+        )
+    if declared is not None and stated is not None and declared != stated:
+        raise RecordError(
+            f"{source}: states the {name} {stated}, but --{flag} says {declared}; correct one of them",
+            reason="header_disagrees",
+        )
+    return declared if stated is None else stated
