@@ -84,8 +84,8 @@ class Declared:
         if len(fits) != 1:
             declared = f" as {self.orientation}" if self.orientation else ""
             raise RecordError(
-                f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over time{declared}; "
-                "check --declared_leads and --declared_orientation",
+                f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over "
+                f"time{declared}; check --declared_leads and --declared_orientation",
                 reason="header_disagrees",
             )
         return samples if fits[0] == "time_lead" else samples.T

@@ -1,0 +1,253 @@
+"""Plain matrices of samples: NumPy's `.npy` and `.npz`, and tables of text.
+
+None of them has to say its rate, unit or leads, so whoever has such files declares what they leave out.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.recording import Recording
+
+#: A file whose samples take more than this once unpacked is refused: a day of 12 leads at 500 Hz takes less.
+MAX_BYTES = 2**31
+
+#: What an archive may call its parts.
+SIGNAL_NAMES = ("signal", "ecg", "data", "val")
+RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "fs")
+UNIT_NAMES = ("unit", "units")
+LEAD_NAMES = ("leads", "lead_names", "channels")
+
+
+def read_numpy(path: Path | str, declared: Declared) -> Recording:
+    """Reads a matrix from `.npy`, or from `.npz` with whatever it says beside.
+
+    An archive's matrix is called one of `SIGNAL_NAMES`, or is its only one; rate, unit and leads are taken from arrays
+    named as in `RATE_NAMES`, `UNIT_NAMES` and `LEAD_NAMES`.
+
+    Args:
+        path: the file.
+        declared: what it does not say.
+
+    Raises:
+        RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+    """
+    path = Path(path)
+    data = _contents(path)
+    try:
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            arrays = _unpacked(data, path)
+        else:
+            arrays = {SIGNAL_NAMES[0]: _array(data)}
+    except (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(
+            f"{path}: cannot be read as an array of numbers ({error}); it is damaged, or holds objects",
+            reason="truncated_file",
+        ) from error
+    samples = _signal_of(arrays, path)
+    return matrix_recording(
+        samples,
+        path,
+        declared,
+        rate=_number_of(arrays, RATE_NAMES, path),
+        unit=_text_of(arrays, UNIT_NAMES),
+        leads=_texts_of(arrays, LEAD_NAMES),
+    )
+
+
+def read_csv(path: Path | str, declared: Declared) -> Recording:
+    """Reads a table of text, a row a sample and a column a lead, with or without a line of names above it.
+
+    Separators are commas, semicolons or tabs, whichever the first line has most of; numbers have a decimal point, and
+    an empty cell or `NaN` is a sample marked as invalid. Columns that are no standard lead, such as one of times, stay
+    channels of their own.
+
+    Args:
+        path: the file.
+        declared: what it does not say, which is rate and unit, and without a line of names the leads.
+
+    Raises:
+        RecordError: `missing_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+    """
+    path = Path(path)
+    try:
+        text = _contents(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: not a text in UTF-8 ({error}); save it so", reason="unreadable_header") from error
+    first_line = text.partition("\n")[0].strip()
+    separator = max(",;\t", key=first_line.count)
+    cells = [cell.strip().strip('"') for cell in first_line.split(separator)]
+    named = not all(map(_is_number, cells))
+    try:
+        table = pd.read_csv(io.StringIO(text), sep=separator, header=None, skiprows=int(named), dtype=str)
+    except (ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError.
+        raise RecordError(
+            f"{path}: no table ({error}); every line needs as many cells as the first", reason="unreadable_header"
+        ) from error
+    if table.shape[1] != len(cells):
+        raise RecordError(
+            f"{path}: {table.shape[1]} columns of samples under {len(cells)} names; every line needs one cell a name",
+            reason="header_disagrees",
+        )
+    samples = np.stack([_numbers(table[column], cells[column], path) for column in table], axis=1)
+    leads = declared.leads_of(str(path), stated=cells if named else None)
+    if len(leads) != samples.shape[1]:
+        raise RecordError(
+            f"{path}: {samples.shape[1]} columns, but --declared_leads names {len(leads)}", reason="header_disagrees"
+        )
+    return Recording(
+        source=str(path),
+        signal=samples,
+        sampling_rate_hz=declared.rate_of(str(path)),
+        channels=leads,
+        units=_units(leads, declared.unit_of(str(path))),
+    )
+
+
+def matrix_recording(
+    samples: np.ndarray,
+    path: Path,
+    declared: Declared,
+    *,
+    rate: float | None,
+    unit: str | None,
+    leads: tuple[str, ...] | None,
+    fields: dict[str, str] | None = None,
+) -> Recording:
+    """Makes a recording of a matrix and what its file states.
+
+    Args:
+        samples: numbers, `[time, lead]` or `[lead, time]`.
+        path: its file.
+        declared: what the file does not state.
+        rate: stated rate, or None.
+        unit: stated unit, or None.
+        leads: stated lead names, or None.
+        fields: stated metadata.
+
+    Raises:
+        RecordError: `unreadable_header`, `missing_metadata` or `header_disagrees`.
+    """
+    source = str(path)
+    if samples.dtype.kind not in "iuf":
+        raise RecordError(
+            f"{path}: its samples are of type {samples.dtype}; numbers are needed", reason="unreadable_header"
+        )
+    names = declared.leads_of(source, stated=leads)
+    by_time = declared.by_time(samples, num_leads=len(names), source=source)
+    return Recording(
+        source=source,
+        signal=by_time.astype(np.float64),
+        sampling_rate_hz=declared.rate_of(source, stated=rate),
+        channels=names,
+        units=_units(names, declared.unit_of(source, stated=unit)),
+        fields=fields or {},
+    )
+
+
+def _units(channels: tuple[str, ...], unit: str) -> tuple[str, ...]:
+    # What is said of the leads says nothing about a column of times.
+    return tuple(unit if standard_lead(channel) else "" for channel in channels)
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RecordError(f"{path}: {size} bytes, more than any ECG takes", reason="unreadable_header")
+        return path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
+
+
+def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        # Before anything is unpacked: a small archive can hold terabytes of zeros.
+        total = sum(part.file_size for part in archive.infolist())
+        if total > MAX_BYTES:
+            raise RecordError(f"{path}: unpacks to {total} bytes, more than any ECG takes", reason="unreadable_header")
+        return {part.removesuffix(".npy"): _array(archive.read(part)) for part in archive.namelist()}
+
+
+def _array(data: bytes) -> np.ndarray:
+    """Reads a `.npy` as `np.load` does, but without making room for more than there is: headers can claim anything.
+
+    Raises:
+        ValueError: no such file, one of objects, or one that says it holds another number of bytes than it does.
+    """
+    file = io.BytesIO(data)
+    major, _ = np.lib.format.read_magic(file)
+    read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(major)
+    if read_header is None:
+        raise ValueError(f"version {major} of the format")
+    shape, is_fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds objects")
+    found, expected = len(data) - file.tell(), math.prod(shape) * dtype.itemsize
+    if found != expected or any(length < 0 for length in shape):
+        raise ValueError(f"{found} bytes of samples where shape {shape} of {dtype} has {expected}")
+    values = np.frombuffer(data, dtype, offset=file.tell())
+    return values.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _signal_of(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
+    matrices = [name for name, array in arrays.items() if array.ndim == 2]
+    named = [name for name in SIGNAL_NAMES if name in arrays] or matrices
+    if len(named) != 1:
+        raise RecordError(
+            f"{path}: holds {', '.join(arrays) or 'nothing'}, of which one matrix must be the samples; call it "
+            f"'{SIGNAL_NAMES[0]}'",
+            reason="unreadable_header",
+        )
+    return arrays[named[0]]
+
+
+def _number_of(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> float | None:
+    array = next((arrays[name] for name in names if name in arrays), None)
+    if array is None:
+        return None
+    if array.size != 1 or array.dtype.kind not in "iuf":
+        raise RecordError(f"{path}: its {names[0]} is {array!r}, not one number", reason="unreadable_header")
+    return float(array.reshape(()))
+
+
+def _text_of(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> str | None:
+    texts = _texts_of(arrays, names)
+    return texts[0] if texts else None
+
+
+def _texts_of(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> tuple[str, ...] | None:
+    array = next((arrays[name] for name in names if name in arrays), None)
+    return None if array is None else tuple(str(value) for value in np.atleast_1d(array).ravel())
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(column: pd.Series, name: str, path: Path) -> np.ndarray:
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() & column.notna() & (column.str.strip() != "")
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise RecordError(
+            f"{path}: '{column.iloc[row]}' in column '{name}', line {row + 1} of the samples, is no number",
+            reason="unreadable_header",
+        )
+    return numbers.to_numpy(np.float64)

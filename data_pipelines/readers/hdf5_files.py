@@ -1,0 +1,118 @@
+"""HDF5 files of one recording: a matrix of samples, and attributes that say what it is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers.arrays import (
+    LEAD_NAMES,
+    MAX_BYTES,
+    RATE_NAMES,
+    SIGNAL_NAMES,
+    UNIT_NAMES,
+    matrix_recording,
+)
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.recording import Recording
+
+# Metadata of a recording by the names attributes give it.
+_FIELDS = {"patient_id": "Patient ID", "age": "Age", "sex": "Sex"}
+
+
+def read_hdf5(path: Path | str, declared: Declared) -> Recording:
+    """Reads an HDF5 file that holds one recording.
+
+    The samples are the data set called one of `arrays.SIGNAL_NAMES`, or the file's only matrix of numbers. Rate, unit
+    and lead names are attributes of it or of the file, named as in `arrays`; `patient_id`, `age` and `sex` as well.
+    Files of many recordings are data sets of their own, with builders of their own (`builders/code15.py`).
+
+    Args:
+        path: the file.
+        declared: what it does not state.
+
+    Raises:
+        RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecordError(f"{path}: no such file", reason="missing_file")
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = _signal_of(file, path)
+            attributes = {**_attributes(file), **_attributes(dataset)}
+            samples = dataset[()]
+    except RecordError:
+        raise
+    except Exception as error:  # On damaged files h5py raises OSError, RuntimeError, KeyError, ValueError, TypeError …
+        raise RecordError(
+            f"{path}: cannot be read as HDF5 ({error}); it is damaged or truncated: copy it again",
+            reason="truncated_file",
+        ) from error
+    return matrix_recording(
+        samples,
+        path,
+        declared,
+        rate=_rate_of(attributes, path),
+        unit=_first(attributes, UNIT_NAMES, str),
+        leads=_first(attributes, LEAD_NAMES, _texts),
+        fields={name: str(attributes[key]) for key, name in _FIELDS.items() if key in attributes},
+    )
+
+
+def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim == 2 and item.dtype.kind in "iuf":
+            found[name] = item
+
+    file.visititems(visit)
+    named = [name for name in found if name.rpartition("/")[2] in SIGNAL_NAMES] or list(found)
+    if len(named) != 1:
+        raise RecordError(
+            f"{path}: holds {len(named)} matrices of numbers ({', '.join(named[:5]) or 'none'}) that may be the "
+            f"samples; one recording a file is read, call it '{SIGNAL_NAMES[0]}'",
+            reason="unreadable_header",
+        )
+    dataset = found[named[0]]
+    # Before anything is allocated: a few bytes of a damaged header can claim terabytes.
+    num_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if num_bytes > MAX_BYTES:
+        raise RecordError(
+            f"{path}: '{named[0]}' has shape {dataset.shape}, {num_bytes} bytes, more than any ECG takes",
+            reason="unreadable_header",
+        )
+    return dataset
+
+
+def _attributes(item: h5py.HLObject) -> dict[str, Any]:
+    return {name.casefold(): _plain(item.attrs[name]) for name in item.attrs}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value
+
+
+def _first(attributes: dict[str, Any], names: tuple[str, ...], convert: Any) -> Any:
+    return next((convert(attributes[name]) for name in names if name in attributes), None)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(_plain(text)) for text in np.atleast_1d(value).ravel().tolist())
+
+
+def _rate_of(attributes: dict[str, Any], path: Path) -> float | None:
+    value = _first(attributes, RATE_NAMES, np.asarray)
+    if value is None:
+        return None
+    if value.size != 1 or value.dtype.kind not in "iuf":
+        raise RecordError(f"{path}: its {RATE_NAMES[0]} is {value!r}, not one number", reason="unreadable_header")
+    return float(value.reshape(()))
