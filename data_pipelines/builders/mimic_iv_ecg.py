@@ -1,0 +1,259 @@
+"""MIMIC-IV-ECG: 800,000 ECGs of 160,000 patients in Boston, with the cart's measurements and reports.
+
+Gow et al., "MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset" (version 1.0), PhysioNet (2023).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.lazy_items import LazyItems
+from data_pipelines.demographics import fold_of_patient
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.wfdb_files import read_wfdb
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import EcgRecord, LabelSchema
+from data_pipelines.signals import stored_signal
+
+RECORDS_FILE = "record_list.csv"
+MEASUREMENTS_FILE = "machine_measurements.csv"
+
+#: Times within the cart's median beat (and its RR interval), ms, and electrical axes, degrees.
+TIMES = ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end")
+AXES = ("p_axis", "qrs_axis", "t_axis")
+MEASUREMENTS = TIMES + AXES
+
+SCALARS = (*MEASUREMENTS, "time_days")
+UNITS = dict.fromkeys(TIMES, "ms") | dict.fromkeys(AXES, "degrees") | {"time_days": "d"}
+
+#: What a cart can have measured in 10 s. 29999 stands for 'not measured', as the ends of integer types do elsewhere;
+#: whatever lies outside is missing, and counted in the notes.
+RANGES = (
+    {"rr_interval": (1.0, 10_000.0)} | dict.fromkeys(TIMES[1:], (0.0, 10_000.0)) | dict.fromkeys(AXES, (-360.0, 360.0))
+)
+
+_REPORT_LINES = tuple(f"report_{line}" for line in range(18))
+_ROWS_PER_READ = 50_000
+_SECONDS_PER_DAY = 86_400
+_NO_ROW = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MimicItem:
+    """One record.
+
+    Attributes:
+        record_id: its study id.
+        patient_id: its subject id.
+        path: WFDB record without extension.
+        report: the cart's lines.
+        scalars: values of `SCALARS`.
+        refusal: reason and message for a record that must not be stored.
+    """
+
+    record_id: str
+    patient_id: str
+    path: Path
+    report: str
+    scalars: tuple[float, ...]
+    refusal: tuple[str, str] | None = None
+
+
+class MimicIvEcgSource:
+    """MIMIC-IV-ECG as published: `record_list.csv`, `machine_measurements.csv` and `files/pNNNN/pNNNNNNNN/sNNNNNNNN/`.
+
+    The tables are read in pieces into columns: some 500 bytes a record stay in memory.
+    """
+
+    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
+        """Reads both tables; signals are read by `records()`.
+
+        Args:
+            folder: where the two tables lie.
+            recipe: what is done to the signals.
+            num_workers: processes that read.
+
+        Raises:
+            DataError: a table is missing or empty, lacks a column, has a value that is none, or a study twice.
+        """
+        records = _read_records(folder / RECORDS_FILE)
+        if not len(records["study_id"]):
+            raise DataError(f"{folder / RECORDS_FILE}: lists no record; download it again")
+        measured = _read_measurements(folder / MEASUREMENTS_FILE)
+        self._folder = folder
+        self._num_workers = num_workers
+        self._study, self._subject, self._path = records["study_id"], records["subject_id"], records["path"]
+        self._row = pd.Index(measured["study_id"]).get_indexer(self._study)
+        self._measured = measured
+        self._time_days = _days_since_first(records["seconds"], self._subject)
+        self.num_items = len(self._study)
+        self.recipe = recipe
+        self.signal_format = recipe.signal_format
+        self.label_schema = LabelSchema(scalars=SCALARS, units=UNITS)
+        self.card = SourceCard(
+            name="mimic_iv_ecg",
+            description="MIMIC-IV-ECG: 12-lead ECGs of 10 s from the Beth Israel Deaconess Medical Center, Boston, "
+            "2008-2019, with the cart's report and measurements. 'time_days' counts from a patient's first ECG: dates "
+            "were shifted for anonymity, by an amount of its own for every patient.",
+            simulated=False,
+            citation="Gow et al., MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset (version 1.0), PhysioNet "
+            "(2023). https://doi.org/10.13026/4nqg-sb35",
+            license="ODbL-1.0",
+            notes=self._notes(int(np.isnan(self._time_days).sum())),
+        )
+
+    def _notes(self, num_timeless: int) -> tuple[str, ...]:
+        notes = [
+            "the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id",
+            "age and sex are not part of MIMIC-IV-ECG and are missing",
+        ]
+        removed = ", ".join(f"{name} {count}" for name, count in self._measured["num_removed"].items() if count)
+        if removed:
+            notes.append(
+                f"measurements that stand for 'not measured' (29999 …) or cannot be, and are missing: {removed}"
+            )
+        num_without = int(np.count_nonzero(self._row == _NO_ROW))
+        if num_without:
+            notes.append(f"{num_without} records have no row in {MEASUREMENTS_FILE}: no measurements and no report")
+        num_unused = len(self._measured["study_id"]) - len(np.unique(self._row[self._row != _NO_ROW]))
+        if num_unused:
+            notes.append(f"{num_unused} rows of {MEASUREMENTS_FILE} are of studies that {RECORDS_FILE} does not list")
+        if num_timeless:
+            notes.append(f"{num_timeless} records have no ecg_time that can be read: time_days is missing")
+        return tuple(notes)
+
+    def records(self) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the records in the order of `record_list.csv`."""
+        read = functools.partial(_read, recipe=self.recipe)
+        return read_items(read, LazyItems(self.num_items, self._item), num_workers=self._num_workers)
+
+    def _item(self, position: int) -> MimicItem:
+        study, subject, row = int(self._study[position]), int(self._subject[position]), int(self._row[position])
+        path = self._path[position]
+        has_row = row != _NO_ROW
+        values = self._measured["values"][row] if has_row else np.full(len(MEASUREMENTS), math.nan, np.float32)
+        refusal = None
+        if f"/p{subject}/s{study}/" not in f"/{path}":
+            refusal = (
+                "header_disagrees",
+                f"study {study} of patient {subject}: its path '{path}' is not that of this patient and study; "
+                f"restore {RECORDS_FILE}",
+            )
+        elif has_row and int(self._measured["subject_id"][row]) != subject:
+            refusal = (
+                "missing_patient",
+                f"study {study}: of patient {subject} in {RECORDS_FILE}, of {int(self._measured['subject_id'][row])} "
+                f"in {MEASUREMENTS_FILE}; use the files of one release",
+            )
+        return MimicItem(
+            record_id=str(study),
+            patient_id=str(subject),
+            path=self._folder / path,
+            report=self._measured["report"][row] if has_row else "",
+            scalars=(*values.tolist(), float(self._time_days[position])),
+            refusal=refusal,
+        )
+
+
+def _read(item: MimicItem, *, recipe: SignalRecipe) -> EcgRecord:
+    if item.refusal is not None:
+        reason, message = item.refusal
+        raise RecordError(message, reason=reason)
+    stored = stored_signal(read_wfdb(item.path), recipe=recipe)
+    return EcgRecord(
+        record_id=item.record_id,
+        patient_id=item.patient_id,
+        signal=stored.signal,
+        valid_start=stored.valid_start,
+        valid_samples=stored.valid_samples,
+        fold=fold_of_patient(item.patient_id),
+        report=item.report,
+        scalars=dict(zip(SCALARS, item.scalars, strict=True)),
+    )
+
+
+def _read_records(path: Path) -> dict[str, np.ndarray]:
+    """Returns `study_id`, `subject_id`, `path` and `seconds` (since 1970, NaN where missing) of every record."""
+    types = {"subject_id": np.int64, "study_id": np.int64, "path": str, "ecg_time": str}
+    parts: list[tuple[np.ndarray, ...]] = []
+    for table in _pieces(path, types):
+        times = pd.to_datetime(table["ecg_time"], format="%Y-%m-%d %H:%M:%S", errors="coerce")
+        seconds = (times - pd.Timestamp(0)).dt.total_seconds().to_numpy()
+        parts.append((table["study_id"].to_numpy(), table["subject_id"].to_numpy(), table["path"].to_numpy(), seconds))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    records = dict(zip(("study_id", "subject_id", "path", "seconds"), columns, strict=True))
+    _check_unique(records["study_id"], path)
+    return records
+
+
+def _read_measurements(path: Path) -> dict:
+    """Returns `study_id`, `subject_id`, `values` (`f32[n, 9]`), `report` (list of texts) and `num_removed` by name."""
+    types = {"subject_id": np.int64, "study_id": np.int64}
+    types |= dict.fromkeys(_REPORT_LINES, str) | dict.fromkeys(MEASUREMENTS, np.float32)
+    low, high = np.array([RANGES[name] for name in MEASUREMENTS], np.float32).T
+    studies, subjects, values, reports = [], [], [], []
+    num_removed = np.zeros(len(MEASUREMENTS), np.int64)
+    for table in _pieces(path, types):
+        piece = table[list(MEASUREMENTS)].to_numpy(np.float32)
+        impossible = (piece < low) | (piece > high)
+        num_removed += impossible.sum(axis=0)
+        values.append(np.where(impossible, np.float32(math.nan), piece))
+        studies.append(table["study_id"].to_numpy())
+        subjects.append(table["subject_id"].to_numpy())
+        lines = table[list(_REPORT_LINES)].to_numpy().tolist()
+        # Many reports are the same few lines: one copy of each is kept.
+        reports += [sys.intern("\n".join(filter(None, map(str.strip, row)))) for row in lines]
+    measured = {
+        "study_id": np.concatenate(studies),
+        "subject_id": np.concatenate(subjects),
+        "values": np.concatenate(values),
+        "report": reports,
+        "num_removed": dict(zip(MEASUREMENTS, num_removed.tolist(), strict=True)),
+    }
+    _check_unique(measured["study_id"], path)
+    return measured
+
+
+def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
+    """Reads a table some rows at a time; texts are empty and numbers NaN where missing."""
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; --source is the folder of MIMIC-IV-ECG, with {RECORDS_FILE}, "
+            f"{MEASUREMENTS_FILE} and files/"
+        )
+    numbers = [name for name, kind in types.items() if kind is np.float32]
+    try:
+        with pd.read_csv(
+            path,
+            dtype=types,
+            usecols=list(types),
+            chunksize=_ROWS_PER_READ,
+            keep_default_na=False,
+            na_values={name: [""] for name in numbers},
+        ) as pieces:
+            yield from pieces
+    except ValueError as error:  # pandas' own errors are ValueErrors.
+        raise DataError(f"{path}: not MIMIC-IV-ECG's own table ({error}); download it again") from error
+
+
+def _check_unique(studies: np.ndarray, path: Path) -> None:
+    repeated = studies[pd.Series(studies).duplicated().to_numpy()]
+    if len(repeated):
+        raise DataError(
+            f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
+        )
+
+
+def _days_since_first(seconds: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """Returns `f64[n]`: days since the first time of the same subject."""
+    first = pd.Series(seconds).groupby(subject).transform("min").to_numpy()
+    return (seconds - first) / _SECONDS_PER_DAY
