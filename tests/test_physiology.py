@@ -346,3 +346,32 @@ def test_at_most_a_twentieth_of_real_records_fails(real_data):
             or not np.isfinite([measured[f"{kind}_median"] for kind in ("rr", "qrs", "qtc")]).all()
         )
     assert unusable <= 0.05 * len(rows)
+
+
+def test_a_t_wave_far_from_the_others_is_none(monkeypatch):
+    from data_pipelines import beats
+
+    shift = np.zeros(12)
+    shift[5] = 0.06
+    plain, kept = _measure(_ecg())[0], _measure(_ecg(t_shift=shift))[0]
+    assert kept["qtc_5"] - plain["qtc_5"] == pytest.approx(60 / math.sqrt(0.8), abs=6)
+    # So that the wave lies beyond it: one that is later still would pass for an R peak of its own.
+    monkeypatch.setattr(beats, "_T_FROM_MEDIAN_MS", 50.0)
+    measured, reasons = _measure(_ecg(t_shift=shift))
+    np.testing.assert_array_equal(np.isnan(_of_beats(measured, "qtc")), np.arange(10) == 4)
+    assert np.isnan(measured["t_amplitude_5"])
+    assert missing_names(reasons) == ("t_not_found",)
+
+
+def test_a_qrs_that_runs_into_st_ends_where_the_vector_is_slowest(monkeypatch):
+    """Simulated left bundle branch block whose discordant ST leaves no quiet stretch after the QRS."""
+    from data_pipelines import delineation
+    from data_pipelines.simulator import Cohort, CohortConfig
+
+    made = Cohort(CohortConfig(num_patients=40, sampling_rate_hz=250, seed=4, noise=0.0)).simulate(29, 30)
+    assert made.scalars["lbbb"][0] == 1
+    measured, reasons = _measure(made.signal[0], 250)
+    assert Missing.QRS_NOT_FOUND not in reasons
+    assert measured["qrs_median"] == pytest.approx(made.scalars["qrs_ms"][0], abs=40)
+    monkeypatch.setattr(delineation, "_MERGED_SHARE", 0.0)
+    assert Missing.QRS_NOT_FOUND in _measure(made.signal[0], 250)[1]
