@@ -45,10 +45,8 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
     path = Path(path)
     data = _contents(path)
     try:
-        if zipfile.is_zipfile(io.BytesIO(data)):
-            arrays = _unpacked(data, path)
-        else:
-            arrays = {SIGNAL_NAMES[0]: _array(data)}
+        is_archive = zipfile.is_zipfile(io.BytesIO(data))
+        arrays = _unpacked(data, path) if is_archive else {SIGNAL_NAMES[0]: _array(data)}
     except (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, RecordError):
             raise
