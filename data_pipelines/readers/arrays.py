@@ -240,12 +240,13 @@ def _is_number(cell: str) -> bool:
 
 
 def _numbers(column: pd.Series, name: str, path: Path) -> np.ndarray:
-    numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna() & column.notna() & (column.str.strip() != "")
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
+    """Returns a column of text as numbers, exactly, which pandas' own parser is not."""
+    cells = column.fillna("").str.strip().replace("", "nan")
+    try:
+        return cells.to_numpy(object).astype(np.float64)
+    except ValueError:
+        row = next(row for row, cell in enumerate(cells) if not _is_number(cell))
         raise RecordError(
-            f"{path}: '{column.iloc[row]}' in column '{name}', line {row + 1} of the samples, is no number",
+            f"{path}: '{cells.iloc[row]}' in column '{name}', line {row + 1} of the samples, is no number",
             reason="unreadable_header",
-        )
-    return numbers.to_numpy(np.float64)
+        ) from None

@@ -1,0 +1,33 @@
+"""The XML of recorders' makers, told apart by its root element."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers.hl7_aecg import read_aecg
+from data_pipelines.readers.muse_xml import read_muse
+from data_pipelines.readers.philips_xml import read_philips
+from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.xml_documents import root_name
+
+_READER_OF_ROOT: Mapping[str, Callable[[Path], Recording]] = types.MappingProxyType(
+    {"RestingECG": read_muse, "restingecgdata": read_philips, "AnnotatedECG": read_aecg}
+)
+
+
+def read_vendor_xml(path: Path) -> Recording:
+    """Reads GE MUSE, Philips Sierra or HL7 aECG, whichever a file is.
+
+    Raises:
+        RecordError: `unreadable_header` for another document, else as of the format's reader.
+    """
+    name = root_name(path)
+    if name not in _READER_OF_ROOT:
+        known = ", ".join(f"{root} ({read.__name__.removeprefix('read_')})" for root, read in _READER_OF_ROOT.items())
+        raise RecordError(
+            f"{path}: its root element is '{name}'; the documents read are {known}", reason="unreadable_header"
+        )
+    return _READER_OF_ROOT[name](path)
