@@ -1,0 +1,183 @@
+"""CPSC 2018 in its original form: MATLAB structs without a header, labels in `REFERENCE.csv`.
+
+Liu et al., "An Open Access Database for Evaluating the Algorithms of Electrocardiogram Rhythm and Morphology
+Abnormality Detection", Journal of Medical Imaging and Health Informatics 8 (2018) 1368.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.matlab_files import read_matlab
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
+from data_pipelines.signals import stored_signal
+
+REFERENCE_FILE = "REFERENCE.csv"
+
+#: Classes 1 to 9 of the reference, in its order.
+CLASSES = ("Normal", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
+
+_RECORD_COLUMN = "Recording"
+_LABEL_COLUMNS = ("First_label", "Second_label", "Third_label")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cpsc2018Item:
+    """One record.
+
+    Attributes:
+        record_id: its published name; the path below the folder where that name came before.
+        path: the file; None where only the reference names it.
+        labels: up to three numbers from 1 to 9, as text.
+        first_path: the file that has the same name, or None.
+    """
+
+    record_id: str
+    path: Path | None
+    labels: tuple[str, ...] = ()
+    first_path: Path | None = None
+
+
+class Cpsc2018Source:
+    """Every `.mat` under a folder, with the labels of the `REFERENCE.csv` that lies there, if one does."""
+
+    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
+        """Lists the files and reads the reference; signals are read by `records()`.
+
+        Args:
+            folder: searched recursively.
+            recipe: what is done to the signals.
+            num_workers: processes that read.
+
+        Raises:
+            DataError: no file, or a reference that is not the set's own.
+        """
+        reference = _read_reference(folder)
+        paths = sorted(folder.rglob("*.mat"), key=lambda path: path.relative_to(folder).as_posix())
+        if not paths:
+            raise DataError(f"{folder}: no MATLAB file (.mat) in it or below; is --source right?")
+        self._items = _items(folder, paths, reference or {})
+        self._num_workers = num_workers
+        self.num_items = len(self._items)
+        self.recipe = recipe
+        self.signal_format = recipe.signal_format
+        self.label_schema = LabelSchema(tasks={"rhythm_morphology": CLASSES})
+        notes = [
+            "the set names no patients: each record is taken for a patient of its own, dealt to folds 1 to 10 by a "
+            "hash of its name"
+        ]
+        if reference is None:
+            notes.append(f"there is no {REFERENCE_FILE}: no record has labels")
+        else:
+            num_without = sum(path.stem not in reference for path in paths)
+            if num_without:
+                notes.append(f"{num_without} records have no row in {REFERENCE_FILE} and no labels")
+        self.card = SourceCard(
+            name="cpsc2018",
+            description="CPSC 2018: 12-lead ECGs of 6 to 144 s from 11 hospitals in China, with up to three of nine "
+            f"classes of rhythm and morphology. Of longer recordings, {recipe.seconds:g} s are stored.",
+            simulated=False,
+            citation="Liu et al., An Open Access Database for Evaluating the Algorithms of Electrocardiogram Rhythm "
+            "and Morphology Abnormality Detection, J. Med. Imaging Health Inform. 8, 1368 (2018). "
+            "https://doi.org/10.1166/jmihi.2018.2442",
+            notes=tuple(notes),
+        )
+
+    def records(self) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the records in the order of their paths; those that only the reference names come last."""
+        return read_items(functools.partial(_read, recipe=self.recipe), self._items, num_workers=self._num_workers)
+
+
+def _items(folder: Path, paths: list[Path], reference: dict[str, tuple[str, ...]]) -> list[Cpsc2018Item]:
+    items = []
+    first_of_name: dict[str, Path] = {}
+    for path in paths:
+        first = first_of_name.setdefault(path.stem, path)
+        repeated = first is not path
+        items.append(
+            Cpsc2018Item(
+                record_id=path.relative_to(folder).as_posix() if repeated else path.stem,
+                path=path,
+                labels=reference.get(path.stem, ()),
+                first_path=first if repeated else None,
+            )
+        )
+    absent = [name for name in reference if name not in first_of_name]
+    return items + [Cpsc2018Item(record_id=name, path=None) for name in absent]
+
+
+def _read(item: Cpsc2018Item, *, recipe: SignalRecipe) -> EcgRecord:
+    if item.path is None:
+        raise RecordError(
+            f"{item.record_id}: is in {REFERENCE_FILE}, but there is no {item.record_id}.mat; download it or leave it "
+            "out",
+            reason="missing_file",
+        )
+    source = str(item.path)
+    if item.first_path is not None:
+        raise RecordError(
+            f"{source}: {item.first_path} has the same name; keep one of the two", reason="duplicate_record"
+        )
+    # The reader knows rate, unit and leads of this set's structs; nothing is left to declare.
+    recording = read_matlab(item.path, Declared())
+    stored = stored_signal(recording, recipe=recipe)
+    return EcgRecord(
+        record_id=item.record_id,
+        patient_id=item.record_id,
+        signal=stored.signal,
+        valid_start=stored.valid_start,
+        valid_samples=stored.valid_samples,
+        age_years=age_in_years(recording.field("Age") or "", source=source),
+        sex=sex_code(recording.field("Sex") or "", source=source),
+        fold=fold_of_patient(item.record_id),
+        tasks={"rhythm_morphology": _labels(item.labels, source)},
+    )
+
+
+def _labels(texts: tuple[str, ...], source: str) -> np.ndarray:
+    if not texts:
+        return np.full(len(CLASSES), LABEL_MISSING, np.int8)
+    row = np.zeros(len(CLASSES), np.int8)
+    for text in texts:
+        label = text.removesuffix(".0")
+        if label not in map(str, range(1, len(CLASSES) + 1)):
+            raise RecordError(
+                f"{source}: {REFERENCE_FILE} has the label '{text}', 1 to {len(CLASSES)} expected", reason="bad_label"
+            )
+        row[int(label) - 1] = 1
+    return row
+
+
+def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
+    """Returns the labels of every record of the reference, or None where there is no reference."""
+    found = sorted(folder.rglob(REFERENCE_FILE))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise DataError(f"{found[1]}: a second {REFERENCE_FILE} beside {found[0]}; keep the right one")
+    path = found[0]
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' own errors are ValueErrors.
+        raise DataError(f"{path}: not a CSV table that can be read ({error}); download it again") from error
+    table = table.rename(columns=str.strip).map(str.strip)
+    missing = [column for column in (_RECORD_COLUMN, *_LABEL_COLUMNS) if column not in table.columns]
+    if missing:
+        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this CPSC 2018's own file?")
+    names = table[_RECORD_COLUMN].str.removesuffix(".mat")
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        raise DataError(f"{path}: {len(repeated)} records have more than one row, first '{repeated.iloc[0]}'")
+    labels = table[list(_LABEL_COLUMNS)].to_numpy()
+    return {name: tuple(filter(None, row)) for name, row in zip(names, labels, strict=True)}
