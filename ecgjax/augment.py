@@ -8,6 +8,7 @@ Dade et al. 2026 for `time_mask`.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax import leads
+from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 
 
@@ -172,18 +174,23 @@ class Views:
         num_leads: 12 or 8.
 
     Raises:
-        ValueError: an unknown augmentation.
+        ConfigError: an unknown augmentation or setting, or another number of leads.
     """
 
     def __init__(self, augment: Mapping[str, Mapping[str, Any]], *, num_views: int = 2, num_leads: int = 12):
         known = [*ON_STORED_LEADS, *ON_ALL_LEADS]
         if unknown := set(augment) - set(known):
-            raise ValueError(f"config.augment has unknown entries {sorted(unknown)}; there are: {known}")
+            raise ConfigError(f"config.augment has unknown entries {sorted(unknown)}; there are: {known}")
         self.settings = {
             name: {key: value for key, value in augment[name].items() if key != "enabled"}
             for name in known
             if name in augment and augment[name].get("enabled", True)
         }
+        for name, settings in self.settings.items():
+            arguments = inspect.signature({**ON_STORED_LEADS, **ON_ALL_LEADS}[name]).parameters
+            settable = [argument for argument in arguments if argument not in ("key", "ecg", "recorded")]
+            if unknown := set(settings) - set(settable):
+                raise ConfigError(f"config.augment.{name} has no settings {sorted(unknown)}; there are: {settable}")
         self.num_views, self.num_leads = num_views, num_leads
 
     def __call__(self, keys: Array, signal: Array, *, recorded: Recorded | None = None) -> Array:
@@ -224,5 +231,5 @@ class Views:
 
 def _derive(ecg: Array, num_leads: int) -> Array:
     if num_leads not in (8, 12):
-        raise ValueError(f"config.encoder.num_leads={num_leads} is not possible: the stored leads give 8 or 12")
+        raise ConfigError(f"config.encoder.num_leads={num_leads} is not possible: the stored leads give 8 or 12")
     return leads.twelve_leads(ecg) if num_leads == 12 else ecg

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from ml_collections.config_flags import config_flags
 
 from data_pipelines.errors import DataError
 from ecgjax.checkpoint import CheckpointError
+from ecgjax.errors import ConfigError, DivergedError
 
 CONFIG_FILE = "config.json"
 
@@ -28,9 +32,37 @@ EXIT_USER_ERROR = 2
 #: result is judged. Everything else decides the numbers.
 MAY_CHANGE = ("data.dir", "data.store", "log_every", "checkpoint.", "probe.", "mesh.")
 
+#: Held while a run writes to its workdir.
+_LOCK_FILE = ".lock"
 
-class ConfigError(ValueError):
-    """What was asked for is not possible, and the message says what is."""
+#: What the machine refuses and no code can mend: no space, no permission, a read-only disk.
+_MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+_ONE_OR_MORE = (lambda value: value >= 1, "at least 1")
+_ZERO_OR_MORE = (lambda value: value >= 0, "0 or more")
+_POSITIVE = (lambda value: 0 < value < math.inf, "above 0")
+
+#: Leaf → whether a value makes sense, and in words which do. Here are those that nothing else would refuse plainly.
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "duration.value": _POSITIVE,
+    "log_every": _ONE_OR_MORE,
+    "eval_every": _ZERO_OR_MORE,
+    "eval_batches": _ONE_OR_MORE,
+    "checkpoint.every": _ONE_OR_MORE,
+    "checkpoint.keep": _ONE_OR_MORE,
+    "encoder.dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "augment.random_crop.ratio": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "augment.time_mask.ratio": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "augment.vcg.max_scale": _ONE_OR_MORE,
+    "augment.gaussian_noise.max_sigma_mv": _ZERO_OR_MORE,
+    "objective.temperature": _POSITIVE,
+    "objective.chunk": _ONE_OR_MORE,
+    "optimizer.warmup_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "optimizer.clip_norm": _POSITIVE,
+    "probe.supervised.steps": _ONE_OR_MORE,
+    "probe.supervised.batch_size": _ONE_OR_MORE,
+    "probe.supervised.eval_every": _ONE_OR_MORE,
+}
 
 
 def define_flags(default: str | None = None) -> None:
@@ -53,7 +85,12 @@ def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
             logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
         try:
             return main(argv)
-        except (ConfigError, DataError, CheckpointError) as error:
+        except (ConfigError, DataError, CheckpointError, DivergedError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        except OSError as error:
+            if error.errno not in _MACHINE_ERRORS:
+                raise
             print(f"error: {error}", file=sys.stderr)
             return EXIT_USER_ERROR
 
@@ -63,6 +100,45 @@ def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
 def checkpoint_dir(workdir: str | Path) -> Path:
     """Where the checkpoints of a run lie."""
     return Path(workdir) / "checkpoints"
+
+
+@contextlib.contextmanager
+def exclusive(workdir: str | Path) -> Iterator[None]:
+    """Keeps a workdir, made where it is missing, to this run: two that write there would destroy each other's files.
+
+    The system drops the lock when the process ends, however it ends.
+
+    Raises:
+        ConfigError: another run is writing there, or the folder cannot be written.
+    """
+    try:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        lock = os.open(Path(workdir) / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir} is no folder that can be written ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another run is writing to {workdir}; wait for it to end, or use another --workdir"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def check_ranges(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that make no sense, before they fail far from where they were given.
+
+    Raises:
+        ConfigError: naming the leaf, its value and what is possible.
+    """
+    leaves = _leaves(config.to_dict())
+    for name, (holds, words) in RANGES.items():
+        value = leaves.get(name)
+        if value is not None and not holds(value):
+            raise ConfigError(f"config.{name}={value!r} is not possible; it must be {words}")
 
 
 def write_resolved(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -78,21 +154,32 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     """Reads the config that a run was trained with.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or its config is damaged.
     """
     path = Path(workdir) / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{workdir} is not the folder of a pretraining run: {path} does not exist")
-    return ml_collections.ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
+    try:
+        return ml_collections.ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 
 
 def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Refuses to go on with another config than the one a workdir was started with.
 
     Raises:
-        ConfigError: leaves outside `MAY_CHANGE` differ; the message names them with both values.
+        ConfigError: leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
+            checkpoints without the config that they were trained with.
     """
-    if not (Path(workdir) / CONFIG_FILE).is_file():
+    path = Path(workdir) / CONFIG_FILE
+    if not path.is_file():
+        folder = checkpoint_dir(workdir)
+        if folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir()):
+            raise ConfigError(
+                f"{folder} holds checkpoints, but {path} with the config they were trained with is gone; restore it "
+                "from a copy, or use another --workdir"
+            )
         return
     before = _leaves(load_resolved(workdir).to_dict())
     now = _leaves(_tuples(json.loads(json.dumps(config.to_dict()))))

@@ -17,7 +17,8 @@ def learning_rate(config: ml_collections.ConfigDict, num_steps: int) -> optax.Sc
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
-        warmup_steps=max(1, round(config.warmup_fraction * num_steps)),
+        # At least one step of each, whatever the fraction: optax refuses a cosine of none.
+        warmup_steps=min(max(1, round(config.warmup_fraction * num_steps)), max(1, num_steps - 1)),
         decay_steps=max(2, num_steps),
         end_value=config.final_fraction * config.learning_rate,
     )

@@ -13,6 +13,8 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ecgjax.errors import ConfigError
+
 #: Regex on a parameter's path → how it is laid out on the mesh; the first match counts, no match is replicated.
 Rules = Sequence[tuple[str, PartitionSpec]]
 
@@ -31,7 +33,7 @@ def start_processes() -> None:
     if coordinator := os.environ.get("ECGJAX_COORDINATOR"):
         missing = [name for name in ("ECGJAX_NUM_PROCESSES", "ECGJAX_PROCESS_ID") if name not in os.environ]
         if missing:
-            raise ValueError(
+            raise ConfigError(
                 f"ECGJAX_COORDINATOR is set but {' and '.join(missing)} is not; the launcher must set all three"
             )
         jax.distributed.initialize(
@@ -56,11 +58,11 @@ def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) ->
         devices: in this order; all devices of the run by default, in the order that suits their interconnect.
 
     Raises:
-        ValueError: `model` does not divide the number of devices.
+        ConfigError: `model` does not divide the number of devices.
     """
     count = jax.device_count() if devices is None else len(devices)
     if model < 1 or count % model:
-        raise ValueError(f"config.mesh.model={model} does not divide the {count} devices of this run")
+        raise ConfigError(f"config.mesh.model={model} does not divide the {count} devices of this run")
     types = (AxisType.Auto, AxisType.Auto)
     if devices is None:
         return jax.make_mesh((count // model, model), ("data", "model"), axis_types=types)
@@ -87,11 +89,11 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
         Ascending row numbers, `int64[local]`.
 
     Raises:
-        ValueError: the batch does not divide over the `data` axis.
+        ConfigError: the batch does not divide over the `data` axis.
     """
     data = sharding.mesh.shape["data"]
     if batch_size % data:
-        raise ValueError(f"config.batch_size={batch_size} does not divide over the {data} devices of the data axis")
+        raise ConfigError(f"config.batch_size={batch_size} does not divide over the {data} devices of the data axis")
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 

@@ -8,6 +8,7 @@ resumes from the last checkpoint; after SIGTERM the run saves and leaves with st
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -110,6 +111,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         ConfigError: the config asks for what does not exist or does not fit.
         DataError: the data set is missing, unfinished or damaged.
     """
+    configuration.check_ranges(config)
     if not config.data.dir:
         raise ConfigError("config.data.dir is empty: give a data set made by python -m data_pipelines.build --out=DIR")
     dataset = open_dataset(config.data.dir)
@@ -122,8 +124,8 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     num_steps = configuration.num_steps(
         config.duration, batch_size=config.batch_size, examples_per_epoch=sampler.examples_per_epoch
     )
-    encoder = _encoder(config)
-    views = _views(config)
+    encoder = create_split(config, seed=config.seed)
+    views = Views(config.augment, num_views=2, num_leads=config.encoder.num_leads)
     loss = contrastive_loss(encoder.graph, views, make_objective(config, mesh), seed=config.seed)
     optimizer = optim.create(config.optimizer, num_steps)
     rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
@@ -170,15 +172,28 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         ConfigError: as `prepare_run`, or the workdir belongs to another config or data set.
         DataError: as `prepare_run`.
         CheckpointError: a checkpoint is damaged or cannot be written.
+        DivergedError: the loss or a parameter is no longer finite.
     """
+    first = jax.process_index() == 0
+    with configuration.exclusive(workdir) if first else contextlib.nullcontext():
+        return _pretrain(config, workdir, progress=progress)
+
+
+def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool) -> bool:
     configuration.check_resume(config, workdir)
     run = prepare_run(config)
-    if jax.process_index() == 0:
-        configuration.write_resolved(config, workdir)
-    metadata = {"fingerprint": run.fingerprint(), "batch_size": run.batch_size, "num_steps": run.num_steps}
+    metadata = {
+        "fingerprint": run.fingerprint(),
+        "dataset": run.dataset.fingerprint,
+        "batch_size": run.batch_size,
+        "num_steps": run.num_steps,
+    }
     keep = config.checkpoint.keep
     with Checkpoints(configuration.checkpoint_dir(workdir), keep_last=keep) as checkpoints:
         state = restore_latest(run, checkpoints, metadata)
+        # Only now: a run that is refused must leave the config of the one that was here.
+        if jax.process_index() == 0:
+            configuration.write_resolved(config, workdir)
         start = int(state.step)
         _announce(run, start)
         with Telemetry(
@@ -271,20 +286,6 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
     return evaluate
-
-
-def _encoder(config: ml_collections.ConfigDict) -> encoders.Split:
-    try:
-        return create_split(config, seed=config.seed)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _views(config: ml_collections.ConfigDict) -> Views:
-    try:
-        return Views(config.augment, num_views=2, num_leads=config.encoder.num_leads)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _abstract_batch(config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> Batch:

@@ -25,7 +25,8 @@ class Telemetry:
     """Where a run's metrics go; a context manager. Only the first process writes.
 
     `metrics.jsonl` has one strict JSON object a line, with `step`; a value that is not finite is `null`. A run that
-    resumes at step s first drops the lines after s, so that the file reads as an uninterrupted run's.
+    resumes at step s first drops the lines after s, and one that starts at 0 drops all, so that the file reads as an
+    uninterrupted run's.
 
     Args:
         workdir: of the run.
@@ -160,7 +161,8 @@ def _whole_lines(path: Path) -> list[str]:
 
 def _drop_after(path: Path, step: int) -> None:
     lines = _whole_lines(path)
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    # What is logged at a step comes before its checkpoint, but for step 0, which has none and is evaluated again.
+    kept = [line for line in lines if step > 0 and json.loads(line)["step"] <= step]
     if path.exists():
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -1,5 +1,7 @@
 """The training loop. Its order, at a step s: evaluate if due, save if due, next batch, step, log one interval late.
 
+Before a save everything up to it is logged: a run killed after the save resumes there and would not log it again.
+
 "If due" looks at finished updates, so that a run that stops after s updates and one that resumes there see the same
 evaluations and saves. Metrics stay on the device until the next interval is logged, so that reading them never waits
 for the step that has just been dispatched.
@@ -7,6 +9,7 @@ for the step that has just been dispatched.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +20,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from ecgjax.checkpoint import Checkpoints
+from ecgjax.errors import DivergedError
 from ecgjax.steps import Batch, Metrics, TrainState
 from ecgjax.telemetry import Telemetry
 
@@ -81,15 +85,20 @@ def train(
 
     Returns:
         The last state, and whether the run came to its end (False after SIGTERM).
+
+    Raises:
+        DivergedError: the loss or a parameter is no longer finite; the checkpoints from before stay.
     """
     start = int(state.step)
     pending: tuple[int, Metrics] | None = None
+    latest: Metrics = {}
 
     def flush() -> None:
         nonlocal pending
         if pending is not None:
-            telemetry.log(pending[0], {f"train/{name}": value for name, value in pending[1].items()})
-            pending = None
+            (step_done, metrics_done), pending = pending, None
+            telemetry.log(step_done, {f"train/{name}": value for name, value in metrics_done.items()})
+            _check_finite(step_done, metrics_done)
 
     with StopRequest() as stop:
         for now in range(start, num_steps + 1):
@@ -102,17 +111,28 @@ def train(
                     telemetry.log(now, evaluate(state))
             stopping = stop.requested(now)
             if now > start and (last or stopping or now % save_every == 0):
+                flush()
+                _check_finite(now, latest)
                 with telemetry.pause():
                     checkpoints.save(now, state._asdict(), metadata=metadata)
             if last or stopping:
-                flush()
                 checkpoints.wait()
                 return state, last
             with telemetry.input_wait():
                 batch = next(batches)
-            state, metrics = step(state, batch)
+            state, latest = step(state, batch)
             telemetry.step()
             if (now + 1) % log_every == 0 or now + 1 == num_steps:
                 flush()
-                pending = (now + 1, metrics)
+                pending = (now + 1, latest)
     raise AssertionError("unreachable: the last step returns")
+
+
+def _check_finite(step: int, metrics: Metrics) -> None:
+    bad = {name: value for name in ("loss", "param_norm") if not math.isfinite(value := float(metrics.get(name, 0.0)))}
+    if bad:
+        found = ", ".join(f"train/{name} is {value}" for name, value in bad.items())
+        raise DivergedError(
+            f"training has diverged: {found} at step {step}; checkpoints from before stay. Start anew in another "
+            "--workdir with a lower config.optimizer.learning_rate, or with a config.optimizer.clip_norm"
+        )

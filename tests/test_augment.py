@@ -215,3 +215,10 @@ def test_streams_of_keys_are_independent():
     a, b = (jax.random.key_data(row_keys(0, jnp.int32(0), rows, stream=s)) for s in ("views", "dropout"))
     assert len(np.unique(np.concatenate([a, b]), axis=0)) == 8
     assert split_rows(row_keys(0, 0, rows, stream="views"), 3).shape == (4, 3)
+
+
+def test_settings_that_do_not_exist_are_named():
+    with pytest.raises(
+        ValueError, match=r"config.augment.time_mask has no settings \['share'\]; there are: \['ratio'\]"
+    ):
+        augment.Views({"time_mask": {"share": 0.5}})

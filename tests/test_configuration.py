@@ -1,10 +1,14 @@
+import errno
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 
 from configs import quickstart, simclr_ptbxl
 from data_pipelines.errors import DataError
 from ecgjax import configuration
-from ecgjax.configuration import ConfigError
+from ecgjax.errors import ConfigError, DivergedError
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,9 @@ def test_bad_durations(value, unit, message):
         configuration.num_steps(config.duration, batch_size=4, examples_per_epoch=100)
 
 
-@pytest.mark.parametrize("error", [ConfigError("no such lead"), DataError("no such lead")])
+@pytest.mark.parametrize(
+    "error", [ConfigError("no such lead"), DataError("no such lead"), DivergedError("no such lead")]
+)
 def test_errors_of_the_user_print_one_line(error, capsys):
     def main(_):
         raise error
@@ -79,6 +85,86 @@ def test_errors_of_the_user_print_one_line(error, capsys):
         configuration.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
     assert status.value.code == configuration.EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: no such lead\n"
+
+
+def test_what_the_machine_refuses_prints_one_line(capsys):
+    def main(_):
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+
+    with pytest.raises(SystemExit) as status:
+        configuration.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+    assert status.value.code == configuration.EXIT_USER_ERROR
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'metrics.jsonl'\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("log_every", 0),
+        ("eval_batches", 0),
+        ("checkpoint.every", 0),
+        ("checkpoint.keep", 0),
+        ("duration.value", float("nan")),
+        ("duration.value", float("inf")),
+        ("encoder.dropout", 1.0),
+        ("augment.random_crop.ratio", 1.5),
+        ("augment.time_mask.ratio", 1.0),
+        ("augment.vcg.max_scale", 0.5),
+        ("objective.temperature", 0.0),
+        ("objective.chunk", 0),
+        ("optimizer.warmup_fraction", 1.1),
+        ("probe.supervised.eval_every", 0),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_by_name(name, value):
+    config = simclr_ptbxl.get_config()
+    configuration.check_ranges(config)
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ConfigError, match=f"config.{name}={value!r} is not possible; it must be"):
+        configuration.check_ranges(config)
+
+
+def test_every_range_is_of_a_leaf_that_exists():
+    assert set(configuration.RANGES) <= set(configuration._leaves(simclr_ptbxl.get_config().to_dict()))
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / configuration.CONFIG_FILE).write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json is damaged"):
+        configuration.check_resume(simclr_ptbxl.get_config(), tmp_path)
+
+
+def test_checkpoints_without_their_config_are_refused(tmp_path):
+    folder = configuration.checkpoint_dir(tmp_path)
+    folder.mkdir()
+    configuration.check_resume(simclr_ptbxl.get_config(), tmp_path)
+    (folder / "10").mkdir()
+    with pytest.raises(ConfigError, match=r"holds checkpoints, but .* is gone"):
+        configuration.check_resume(simclr_ptbxl.get_config(), tmp_path)
+
+
+def test_a_workdir_is_of_one_run_at_a_time(tmp_path):
+    workdir = tmp_path / "läuft gerade"
+    hold = "import sys; from ecgjax import configuration\nwith configuration.exclusive(sys.argv[1]): print(); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(workdir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "\n"
+        with pytest.raises(ConfigError, match="another run is writing to"), configuration.exclusive(workdir):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with configuration.exclusive(workdir):  # a killed run holds nothing
+        pass
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    refused = pytest.raises(ConfigError, match="file is no folder that can be written")
+    with refused, configuration.exclusive(tmp_path / "file"):
+        pass
 
 
 def test_a_stray_argument_is_an_error(capsys):

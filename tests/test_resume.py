@@ -158,6 +158,7 @@ def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
         (["--config.objective.temperature=.2"], "objective.temperature was 0.1 and is 0.2"),
         (["--config.objective.temprature=.2"], "temprature"),
         (["--config.data.dir=nowhere"], "nowhere"),
+        (["--config.mesh.model=3"], "config.mesh.model=3 does not divide"),
     ],
 )
 def test_errors_are_one_plain_line(dataset, uninterrupted, tmp_path, flags, message):
@@ -178,5 +179,7 @@ def test_errors_are_one_plain_line(dataset, uninterrupted, tmp_path, flags, mess
 def test_other_data_under_the_same_path_are_refused(uninterrupted, tmp_path):
     workdir, _ = uninterrupted
     other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1).directory
+    before = (workdir / configuration.CONFIG_FILE).read_bytes()
     log = finish(start(other, workdir), workdir, status=configuration.EXIT_USER_ERROR)
     assert "was trained on another data set, split or sampling" in log
+    assert (workdir / configuration.CONFIG_FILE).read_bytes() == before, "the run's own config stays"

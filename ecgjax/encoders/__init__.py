@@ -16,6 +16,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders.resnet import ResNet18
+from ecgjax.errors import ConfigError
 
 #: Name → (class, settings that differ from the class's published defaults).
 ENCODERS: Mapping[str, tuple[type[nnx.Module], Mapping[str, Any]]] = {
@@ -53,16 +54,16 @@ def create(name: str, *, seed: int, precision: str = "float32", **settings: Any)
         **settings: overrides of the class's arguments, such as `embedding_dim`.
 
     Raises:
-        ValueError: unknown name, precision or setting, naming those that exist.
+        ConfigError: unknown name, precision or setting, naming those that exist.
     """
     if name not in ENCODERS:
-        raise ValueError(f"config.encoder.name={name!r} is unknown; there are: {', '.join(sorted(ENCODERS))}")
+        raise ConfigError(f"config.encoder.name={name!r} is unknown; there are: {', '.join(sorted(ENCODERS))}")
     if precision not in PRECISIONS:
-        raise ValueError(f"config.encoder.precision={precision!r} is unknown; there are: {', '.join(PRECISIONS)}")
+        raise ConfigError(f"config.encoder.precision={precision!r} is unknown; there are: {', '.join(PRECISIONS)}")
     cls, defaults = ENCODERS[name]
     known = set(inspect.signature(cls.__init__).parameters) - {"self", "rngs", "dtype"}
     if unknown := set(settings) - known:
-        raise ValueError(f"config.encoder has unknown settings {sorted(unknown)}; {name} takes: {sorted(known)}")
+        raise ConfigError(f"config.encoder has unknown settings {sorted(unknown)}; {name} takes: {sorted(known)}")
     rngs = nnx.Rngs(seed)
     module = cls(**{**defaults, **settings}, dtype=PRECISIONS[precision], rngs=rngs)
     graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)

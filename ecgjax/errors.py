@@ -1,0 +1,9 @@
+"""The errors a user of the training library meets; entry points print them as one line, without a stack trace."""
+
+
+class ConfigError(ValueError):
+    """What was asked for is not possible, and the message says what is."""
+
+
+class DivergedError(RuntimeError):
+    """Training has left the finite numbers, and the message says where and what to try."""
