@@ -60,10 +60,17 @@ def evaluate(
 
     Raises:
         DataError: data set, folds, label or labels do not allow it.
-        ConfigError: the workdir holds no run.
+        ConfigError: the workdir holds no run, or one of another encoder.
         CheckpointError: it holds no finished checkpoint, or a damaged one.
     """
     workdir, probe = Path(workdir), config.probe
+    own = configuration.load_resolved(workdir)
+    if own.encoder.to_dict() != config.encoder.to_dict():
+        raise configuration.ConfigError(
+            f"config.encoder is not that of the run in {workdir}: the baselines would be other networks than the "
+            "pretrained one; leave config.encoder as it is, or pretrain with it in another --workdir"
+        )
+    configuration.check_ranges(config)
     task = ProbeTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
     dataset = open_dataset(config.data.dir)
     store = open_store(config.data.dir, kind=config.data.store)
@@ -72,13 +79,12 @@ def evaluate(
     )
     data = probe_data(dataset.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
     say = print if progress else _silent
-    own = configuration.load_resolved(workdir)
-    cautions = _cautions(own, config)
+    pretrained = inference.load_encoder(workdir, step=step, layer=probe.layer)
+    step = pretrained.step
+    cautions = _cautions(own, config, same_data=pretrained.pretrained_on == dataset.fingerprint)
     for caution in (*([SIMULATED] if dataset.simulated else []), *cautions):
         say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
-    pretrained = inference.load_encoder(str(workdir), step=step)
-    step = pretrained.step
     random = inference.random_encoder(config, seed=config.seed)
     # Batch norm of both on the same unaugmented training records: otherwise the table would compare statistics.
     pretrained, random = (
@@ -131,11 +137,21 @@ def _counts(part: LabelledRecords) -> str:
     return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
 
 
-def _cautions(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Says where the evaluation's records were seen in pretraining, `own` being the pretraining's configuration."""
+def _cautions(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, *, same_data: bool) -> tuple[str, ...]:
+    """Says whether the evaluation's records were seen in pretraining.
+
+    Args:
+        own: the pretraining's configuration.
+        config: the evaluation's.
+        same_data: whether both have the same data set, by its contents, wherever it lies now.
+    """
+    if not same_data:
+        return (
+            "The encoder was pretrained on other data: whether it has seen patients or signals of these is not known.",
+        )
     judged = {*config.data.val_folds, *config.data.test_folds}
     seen = sorted(judged & set(own.data.train_folds))
-    if not seen or Path(own.data.dir).resolve() != Path(config.data.dir).resolve():
+    if not seen:
         return ()
     folds = ", ".join(map(str, seen))
     return (f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.",)
@@ -194,9 +210,10 @@ def _parse(argv: list[str]) -> list[str]:
     except configuration.ConfigError as error:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
-    if config.probe.threshold is None:
-        # The stored configuration does not know the type of what was left empty.
-        config.probe.threshold = config_dict.placeholder(float)
+    for name, value in _leaves(config.to_dict()).items():
+        if value is None:
+            # The stored configuration does not know the type of what was left empty; all that may be are numbers.
+            config.update_from_flattened_dict({name: config_dict.placeholder(float)})
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
     except AttributeError as error:

@@ -13,10 +13,11 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from data_pipelines.errors import DataError
 from data_pipelines.sampling import RecordSampler
 from ecgjax import encoders, optim
 from ecgjax.augment import prepare
-from ecgjax.evaluation.metrics import auroc
+from ecgjax.evaluation.metrics import auroc, undefined_reason
 from ecgjax.inference import create_split
 from ecgjax.steps import TrainState, classifier_logits, classifier_loss, init_state, train_step
 
@@ -80,11 +81,15 @@ def train_supervised(
         val_labels: `[m]` of 0 and 1.
         seed: of initialisation, order and dropout.
         progress: whether to draw a progress bar.
+
+    Raises:
+        DataError: validation lacks a class, so that nothing can be selected.
     """
+    if reason := undefined_reason(val_labels):
+        raise DataError(f"no step can be selected on validation: {reason} there; give it more folds")
     settings = config.probe.supervised
     split = create_split(config, seed=seed)
     feature_dim = split.params["head"]["kernel"].shape[0]
-    encoder_params = {name: value for name, value in split.params.items()}
     head = {"kernel": jnp.zeros((feature_dim,), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
     num_leads = config.encoder.num_leads
 
@@ -93,7 +98,7 @@ def train_supervised(
     optimizer = optim.create(optimizer_config, settings.steps)
     loss = classifier_loss(split.graph, seed=seed, num_leads=num_leads)
     step = jax.jit(train_step(loss, optimizer), donate_argnums=0)
-    state = init_state({"encoder": encoder_params, "head": head}, split.stats, optimizer)
+    state = init_state({"encoder": split.params, "head": head}, split.stats, optimizer)
 
     # The labelled records are few: they are read once and stay in memory.
     train_signals, val_signals = read(np.sort(train_records)), read(np.sort(val_records))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jax import Array
 from ecgjax import configuration, encoders
 from ecgjax.augment import prepare
 from ecgjax.checkpoint import Checkpoints
+from ecgjax.errors import ConfigError
 
 #: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
 RECALIBRATION_BATCHES = 64
@@ -28,16 +30,24 @@ class Encoder:
         num_leads: what it takes, 12 or 8.
         layer: `"features"` for the pooled activations, `"embedding"` for what follows the last layer.
         step: updates that it was trained for; 0 for a random one.
+        pretrained_on: fingerprint of the data set; None for a random one, or where the checkpoint does not tell.
         batch_size: rows a call on the device; the last batch is padded to it, so that one program serves all.
     """
 
     def __init__(
-        self, split: encoders.Split, *, num_leads: int, layer: str = "features", step: int = 0, batch_size: int = 128
+        self,
+        split: encoders.Split,
+        *,
+        num_leads: int,
+        layer: str = "features",
+        step: int = 0,
+        pretrained_on: str | None = None,
+        batch_size: int = 128,
     ):
         if layer not in ("features", "embedding"):
-            raise ValueError(f"config.probe.layer={layer!r} is unknown; there are: features, embedding")
+            raise ConfigError(f"config.probe.layer={layer!r} is unknown; there are: features, embedding")
         self.split, self.num_leads, self.layer = split, num_leads, layer
-        self.step, self.batch_size = step, batch_size
+        self.step, self.pretrained_on, self.batch_size = step, pretrained_on, batch_size
         self._apply = jax.jit(functools.partial(_apply, split.graph, num_leads, layer))
 
     def embed(self, signals: np.ndarray) -> np.ndarray:
@@ -64,6 +74,7 @@ class Encoder:
             num_leads=self.num_leads,
             layer=self.layer,
             step=self.step,
+            pretrained_on=self.pretrained_on,
             batch_size=self.batch_size,
         )
 
@@ -84,12 +95,13 @@ def random_encoder(config: ml_collections.ConfigDict, *, seed: int) -> Encoder:
     return Encoder(create_split(config, seed=seed), num_leads=config.encoder.num_leads, layer=config.probe.layer)
 
 
-def load_encoder(workdir: str, *, step: int | None = None) -> Encoder:
+def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | None = None) -> Encoder:
     """The encoder of a pretraining run.
 
     Args:
         workdir: of the run.
         step: of the checkpoint; the latest by default.
+        layer: see `Encoder`; that of the run's config by default.
 
     Raises:
         ConfigError: the folder holds no run.
@@ -99,11 +111,13 @@ def load_encoder(workdir: str, *, step: int | None = None) -> Encoder:
     split = create_split(config, seed=config.seed)
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         step, state = checkpoints.restore({"params": split.params, "stats": split.stats}, step=step)
+        pretrained_on = checkpoints.metadata(step).get("dataset")
     return Encoder(
         split._replace(params=state["params"], stats=state["stats"]),
         num_leads=config.encoder.num_leads,
-        layer=config.probe.layer,
+        layer=config.probe.layer if layer is None else layer,
         step=step,
+        pretrained_on=pretrained_on,
     )
 
 

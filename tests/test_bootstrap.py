@@ -145,3 +145,10 @@ def test_texts_of_intervals():
     interval = Interval(estimate=0.0876, low=-0.01, high=0.107, confidence=0.95, resamples=2000)
     assert str(interval) == "0.088 [-0.010, 0.107]"
     assert interval.signed() == "+0.088 [-0.010, +0.107]"
+
+
+def test_one_patient_gives_no_interval_instead_of_one_without_width():
+    labels, scores = np.array([0, 1, 0, 1]), {"model": np.array([0.1, 0.4, 0.5, 0.9])}
+    interval = patient_bootstrap(labels, scores, patients=np.zeros(4, int), resamples=100).interval("model")
+    assert interval.estimate == 0.75
+    assert str(interval) == "0.750 [n/a: all records are of one patient]"

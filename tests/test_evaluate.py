@@ -6,6 +6,7 @@ import types
 import ml_collections
 import numpy as np
 import pytest
+from absl import flags
 
 from configs import simclr_ptbxl
 from data_pipelines.errors import DataError
@@ -13,6 +14,7 @@ from data_pipelines.index import Index, duplicates, groups
 from data_pipelines.records import SignalFormat
 from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import evaluate as entry
+from ecgjax.errors import ConfigError
 
 RATE_HZ = 100
 
@@ -21,6 +23,7 @@ class _MeanAmplitudes:
     """Stands for an encoder: amplitudes of the signal, in place of what was learned."""
 
     step = 700
+    pretrained_on = "f00d"
 
     def embed(self, signals):
         return np.abs(np.diff(signals.astype(np.float32), axis=1)).mean(axis=1)
@@ -67,7 +70,7 @@ def workdir(cohort, monkeypatch, tmp_path):
     monkeypatch.setattr(
         entry, "open_store", lambda directory, kind: types.SimpleNamespace(read=cohort.signal.__getitem__)
     )
-    monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step: _MeanAmplitudes())
+    monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(entry, "train_supervised", lambda config, **arguments: _Classifier())
@@ -134,7 +137,60 @@ def test_warns_of_folds_seen_in_pretraining(workdir):
     evaluation, report = entry.evaluate(config, workdir, progress=False)
     assert evaluation.provenance.cautions
     assert "pretrained on the signals of fold 2" in report.read_text(encoding="utf-8")
-    assert entry._cautions(_config(), _config()) == ()
+    assert entry._cautions(_config(), _config(), same_data=True) == ()
+
+
+def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
+    config = _config()
+    config.data.dir = "moved/elsewhere"
+    config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
+    evaluation, _ = entry.evaluate(config, workdir, progress=False)
+    assert "pretrained on the signals of fold 2" in evaluation.provenance.cautions[0]
+
+
+def test_other_data_than_those_pretrained_on_are_said(workdir, monkeypatch):
+    monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", "another")
+    evaluation, report = entry.evaluate(_config(), workdir, progress=False)
+    assert "pretrained on other data" in evaluation.provenance.cautions[0]
+    assert "pretrained on other data" in report.read_text(encoding="utf-8")
+
+
+def test_both_encoders_are_asked_for_the_same_layer(workdir, monkeypatch):
+    asked = []
+
+    def load(workdir, step, layer):
+        asked.append(layer)
+        return _MeanAmplitudes()
+
+    def random(config, seed):
+        asked.append(config.probe.layer)
+        return _MeanAmplitudes()
+
+    monkeypatch.setattr(entry.inference, "load_encoder", load)
+    monkeypatch.setattr(entry.inference, "random_encoder", random)
+    entry.evaluate(_config(layer="embedding"), workdir, progress=False)
+    assert asked == ["embedding", "embedding"]
+
+
+def test_baselines_of_another_architecture_are_refused(workdir):
+    config = _config()
+    config.encoder.embedding_dim = 64
+    with pytest.raises(ConfigError, match=r"config\.encoder is not that of the run"):
+        entry.evaluate(config, workdir, progress=False)
+
+
+def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
+    monkeypatch.setattr(entry, "_WORKDIR", types.SimpleNamespace(value=str(workdir)))
+    values = flags.FlagValues()
+    monkeypatch.setattr(entry.flags, "FLAGS", values)
+    monkeypatch.setattr(entry.app, "parse_flags_with_usage", lambda argv: values(argv))
+    define = entry.config_flags.DEFINE_config_dict
+    monkeypatch.setattr(
+        entry.config_flags, "DEFINE_config_dict", lambda *args, **kwargs: define(*args, flag_values=values, **kwargs)
+    )
+    values(["program"])
+    entry._parse(["program", "--config.optimizer.clip_norm=1.5", "--config.encoder.dropout=0.25"])
+    assert (values.config.optimizer.clip_norm, values.config.encoder.dropout) == (1.5, 0.25)
 
 
 def test_leaves_name_every_setting():

@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from configs import simclr_ptbxl
-from ecgjax import configuration, encoders
+from data_pipelines.errors import DataError
+from ecgjax import configuration, encoders, optim
 from ecgjax.checkpoint import CheckpointError, Checkpoints
 from ecgjax.finetune import train_supervised
 from ecgjax.inference import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
@@ -75,9 +76,11 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
         load_encoder(str(tmp_path))
     parts = {"params": trained.split.params, "stats": trained.split.stats, "opt_state": {"count": jnp.int32(3)}}
     with Checkpoints(configuration.checkpoint_dir(tmp_path)) as checkpoints:
-        checkpoints.save(12, parts, metadata={})
+        checkpoints.save(12, parts, metadata={"dataset": "f00d"})
     loaded = load_encoder(str(tmp_path))
     assert loaded.step == 12
+    assert (loaded.layer, load_encoder(tmp_path, layer="embedding").layer) == ("features", "embedding")
+    assert loaded.pretrained_on == "f00d"
     np.testing.assert_array_equal(loaded.embed(x), trained.embed(x))
 
 
@@ -117,3 +120,29 @@ def test_training_with_labels_learns_and_selects_on_validation():
     assert scores.shape == (40,)
     assert roc_auc_score(labels[test], scores) > 0.9
     np.testing.assert_array_equal(again.scores(x[test]), scores)
+
+
+def test_nothing_is_selected_on_validation_of_one_class():
+    labels = np.zeros(8, np.int64)
+    with pytest.raises(DataError, match="none of 8 records is positive there"):
+        train_supervised(
+            make_config(),
+            read=lambda numbers: np.zeros((len(numbers), 200, 8), np.int16),
+            train_records=np.arange(8),
+            train_labels=1 - labels,
+            val_records=np.arange(8),
+            val_labels=labels,
+            seed=0,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 100])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.95, 1.0])
+def test_any_warm_up_gives_a_schedule(num_steps, fraction):
+    config = make_config().optimizer
+    config.warmup_fraction = fraction
+    rates = [float(optim.learning_rate(config, num_steps)(step)) for step in range(num_steps)]
+    assert np.isfinite(rates).all()
+    assert max(rates) <= config.learning_rate * (1 + 1e-6)
+    assert rates[0] == 0

@@ -136,6 +136,9 @@ def patient_bootstrap(
     metrics = {name: getattr(RankedScores(labels, values), metric) for name, values in scores.items()}
     estimates = {name: float(function(np.ones((1, len(labels))))[0]) for name, function in metrics.items()}
     reason = undefined_reason(labels)
+    if not reason and len(np.unique(patients)) < 2:
+        # Every resample would be the same records, and the interval of no width.
+        reason = "all records are of one patient"
     if reason:
         undefined = np.full(resamples, math.nan)
         return Bootstrap(estimates=estimates, resampled=dict.fromkeys(scores, undefined), reason=reason)
