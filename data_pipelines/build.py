@@ -1,7 +1,9 @@
 """Builds a data set of ArrayRecord shards with its index from a source of recordings.
 
-  python -m data_pipelines.build --builder=ptbxl --source=PTBXL_DIR --out=DIR [--source_rate_hz=500]
-  python -m data_pipelines.build --builder=folder --source=DIR_OF_WFDB --out=DIR [--labels=labels.csv]
+  python -m data_pipelines.build --builder=ptbxl --source=DIR --out=DIR [--source_rate_hz=500]
+  python -m data_pipelines.build --builder=physionet2021 --source=DIR --out=DIR [--sets=georgia,ningbo]
+  python -m data_pipelines.build --builder=code15|mimic_iv_ecg|cpsc2018 --source=DIR --out=DIR
+  python -m data_pipelines.build --builder=folder --source=DIR --out=DIR [--labels=labels.csv]
   python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR
 
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
@@ -12,6 +14,7 @@ leaves nothing at DIR; the same command again completes it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
@@ -23,15 +26,19 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from data_pipelines.builders.base import Source
+from data_pipelines.builders.code15_wfdb import code15_source
+from data_pipelines.builders.cpsc2018 import Cpsc2018Source
 from data_pipelines.builders.folder import FolderSource
+from data_pipelines.builders.mimic_iv_ecg import MimicIvEcgSource
+from data_pipelines.builders.physionet2021 import SETS, Physionet2021Source
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import CARD_FILE
 from data_pipelines.errors import DataError
+from data_pipelines.physiology_store import measure_dataset
 from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 
-_BUILDER = flags.DEFINE_enum("builder", None, ["ptbxl", "simulated", "folder"], "What kind of source to read.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
 _RECIPE = flags.DEFINE_enum(
     "recipe",
@@ -58,25 +65,26 @@ _MAX_QUARANTINED = flags.DEFINE_float(
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the data set at --out once the new one is whole.")
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that read recordings.", lower_bound=1)
 
-_SOURCE = flags.DEFINE_string("source", None, "[ptbxl, folder] Directory of the recordings.")
+_PHYSIOLOGY = flags.DEFINE_boolean(
+    "physiology", False, "Measure intervals, amplitudes and rhythm of every record too (data_pipelines.measure)."
+)
+
+_SOURCE = flags.DEFINE_string("source", None, "[all but simulated] Directory of the recordings.")
 _SOURCE_RATE_HZ = flags.DEFINE_integer("source_rate_hz", 500, "[ptbxl] Which published copy to read: 100 or 500 Hz.")
+_SETS = flags.DEFINE_list("sets", [], f"[physionet2021] Which of its sets to take, by default all: {', '.join(SETS)}.")
 
 _LABELS = flags.DEFINE_string(
-    "labels", None, "[folder] CSV with columns record, patient_id and optionally age, sex, fold, report, any numbers."
+    "labels",
+    None,
+    "[folder] CSV or Parquet table with columns record, patient_id and optionally age, sex, fold, report, any numbers.",
 )
 _PATIENT_FIELD = flags.DEFINE_string(
-    "patient_field", None, "[folder] Header comment that holds the patient id, such as 'Patient ID'."
+    "patient_field", None, "[folder] Field of a file's own metadata that holds the patient id, such as 'Patient ID'."
 )
 _NAME = flags.DEFINE_string("name", "folder", "[folder] Name of the data set: lower case letters, digits and _.")
 
 _NUM_PATIENTS = flags.DEFINE_integer("num_patients", 2000, "[simulated] Size of the cohort.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0)
-
-_FLAGS_OF_BUILDER = {
-    "ptbxl": ("source", "source_rate_hz"),
-    "folder": ("source", "labels", "patient_field", "name"),
-    "simulated": ("num_patients", "seed"),
-}
 
 # Simulated signals are neither filtered nor cut nor padded.
 _CHANGES_OF_SIMULATED = ("sampling_rate_hz", "seconds")
@@ -87,27 +95,60 @@ def _recipe() -> SignalRecipe:
     return RECIPES[_RECIPE.value].changed(**changes)
 
 
-def _make_source(builder: str, recipe: SignalRecipe) -> Source:
-    reading = {"recipe": recipe, "num_workers": _NUM_WORKERS.value}
-    match builder:
-        case "ptbxl":
-            return PtbxlSource(_source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, **reading)
-        case "folder":
-            return FolderSource(
-                _source_directory(),
-                labels=Path(_LABELS.value) if _LABELS.value else None,
-                patient_field=_PATIENT_FIELD.value,
-                name=_NAME.value,
-                **reading,
-            )
-        case "simulated":
-            return SimulatedSource(
-                num_patients=_NUM_PATIENTS.value,
-                seed=_SEED.value,
-                signal_format=recipe.signal_format,
-                num_workers=_NUM_WORKERS.value,
-            )
-    raise AssertionError(builder)
+def _ptbxl(recipe: SignalRecipe) -> Source:
+    return PtbxlSource(_source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, **_reading(recipe))
+
+
+def _physionet2021(recipe: SignalRecipe) -> Source:
+    return Physionet2021Source(_source_directory(), sets=_SETS.value, **_reading(recipe))
+
+
+def _folder(recipe: SignalRecipe) -> Source:
+    return FolderSource(
+        _source_directory(),
+        labels=Path(_LABELS.value) if _LABELS.value else None,
+        patient_field=_PATIENT_FIELD.value,
+        name=_NAME.value,
+        **_reading(recipe),
+    )
+
+
+def _simulated(recipe: SignalRecipe) -> Source:
+    return SimulatedSource(
+        num_patients=_NUM_PATIENTS.value,
+        seed=_SEED.value,
+        signal_format=recipe.signal_format,
+        num_workers=_NUM_WORKERS.value,
+    )
+
+
+def _reading(recipe: SignalRecipe) -> dict[str, Any]:
+    return {"recipe": recipe, "num_workers": _NUM_WORKERS.value}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Builder:
+    """What makes a source, and the flags that only some builders have."""
+
+    make: Callable[[SignalRecipe], Source]
+    flags: tuple[str, ...]
+
+
+_BUILDERS = {
+    "ptbxl": _Builder(make=_ptbxl, flags=("source", "source_rate_hz")),
+    "physionet2021": _Builder(make=_physionet2021, flags=("source", "sets")),
+    "code15": _Builder(make=lambda recipe: code15_source(_source_directory(), **_reading(recipe)), flags=("source",)),
+    "mimic_iv_ecg": _Builder(
+        make=lambda recipe: MimicIvEcgSource(_source_directory(), **_reading(recipe)), flags=("source",)
+    ),
+    "cpsc2018": _Builder(
+        make=lambda recipe: Cpsc2018Source(_source_directory(), **_reading(recipe)), flags=("source",)
+    ),
+    "folder": _Builder(make=_folder, flags=("source", "labels", "patient_field", "name")),
+    "simulated": _Builder(make=_simulated, flags=("num_patients", "seed")),
+}
+
+_BUILDER = flags.DEFINE_enum("builder", None, list(_BUILDERS), "What kind of source to read.")
 
 
 def _source_directory() -> Path:
@@ -121,8 +162,8 @@ def _source_directory() -> Path:
 
 def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     """Returns the flags that decide what is stored, for the card."""
-    own = _FLAGS_OF_BUILDER[builder]
-    of_others = {name for names in _FLAGS_OF_BUILDER.values() for name in names} - set(own)
+    own = _BUILDERS[builder].flags
+    of_others = {name for other in _BUILDERS.values() for name in other.flags} - set(own)
     for name in sorted(of_others):
         if flags.FLAGS[name].present:
             raise DataError(f"--{name} means nothing to --builder={builder}; leave it out")
@@ -179,7 +220,7 @@ def main(argv: list[str]) -> None:
     try:
         out = Path(_OUT.value)
         recipe = _recipe()
-        make_source: Callable[[], Source] = functools.partial(_make_source, _BUILDER.value, recipe)
+        make_source: Callable[[], Source] = functools.partial(_BUILDERS[_BUILDER.value].make, recipe)
         existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
         card = build_dataset(
             make_source,
@@ -190,6 +231,9 @@ def main(argv: list[str]) -> None:
             num_workers=_NUM_WORKERS.value,
             progress=_progress_bar,
         )
+        if _PHYSIOLOGY.value:
+            with tqdm(total=card["num_records"], desc="measuring", disable=None, file=sys.stderr) as bar:
+                measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=bar.update)
     except DataError as error:
         sys.exit(f"error: {error}")
     if existed:
