@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tempfile
@@ -65,7 +66,7 @@ def scan_header(record: Path) -> CincHeader:
         record: path of the record without extension.
     """
     lines = _lines(record)
-    record_line, signal_lines = _split(lines)
+    record_line, *signal_lines = [lines[number].split() for number in _content(lines)] or [[]]
     return CincHeader(
         has_extension=bool(record_line) and record_line[0].endswith(_EXTENSIONS),
         seconds=_seconds(record_line),
@@ -131,16 +132,20 @@ def with_true_gain(recording: Recording) -> Recording:
 def _read_renamed(record: Path) -> Recording:
     """Reads through a copy of the header, in a folder of its own, whose record line lacks the extension."""
     lines = _lines(record)
-    record_line, signal_lines = _split(lines)
-    name = Path(record_line[0]).stem
-    lines[lines.index(next(line for line in lines if line.split() == record_line))] = " ".join([name, *record_line[1:]])
+    numbers = _content(lines)
+    name, *rest = lines[numbers[0]].split()
+    lines[numbers[0]] = " ".join([Path(name).stem, *rest])
+    header_name = f"{record.name}.hea"
+    file_names = {lines[number].split()[0] for number in numbers[1:]} - {header_name}
     with tempfile.TemporaryDirectory(prefix="cinc_header_") as folder:
-        copy = Path(folder) / record.name
-        copy.with_name(f"{record.name}.hea").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for file_name in {line[0] for line in signal_lines if Path(line[0]).name == line[0]}:
-            Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
+        Path(folder, header_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for file_name in file_names:
+            # What is no name of a file beside the header, or cannot be one, is left for the reader to miss.
+            if Path(file_name).name == file_name != "..":
+                with contextlib.suppress(OSError, ValueError):
+                    Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
         try:
-            recording = read_wfdb(copy)
+            recording = read_wfdb(Path(folder, record.name))
         except RecordError as error:
             message = str(error).replace(str(folder), str(record.parent))
             raise RecordError(message, reason=error.reason) from error
@@ -155,10 +160,9 @@ def _lines(record: Path) -> list[str]:
     return text.splitlines()
 
 
-def _split(lines: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Returns the words of the record line and of every signal line."""
-    words = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return (words[0], words[1:]) if words else ([], [])
+def _content(lines: Sequence[str]) -> list[int]:
+    """Returns the numbers of the lines that are no comment: the record line, then the signal lines."""
+    return [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
 
 
 def _comments(lines: Sequence[str]) -> list[tuple[str, str]]:
@@ -169,7 +173,7 @@ def _comments(lines: Sequence[str]) -> list[tuple[str, str]]:
 def _seconds(record_line: Sequence[str]) -> float:
     try:
         return int(record_line[3]) / float(record_line[2].partition("/")[0])
-    except (IndexError, ValueError, ZeroDivisionError):
+    except (IndexError, ValueError, ArithmeticError):
         return math.nan
 
 
