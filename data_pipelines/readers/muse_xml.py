@@ -1,0 +1,147 @@
+"""GE MUSE's XML export, `RestingECG`.
+
+A lead is base64 of little-endian int16 with its own size of a step. The document holds two waveforms, the median beat
+and the rhythm; the rhythm is the recording. III, aVR, aVL and aVF are not stored, as they follow from I and II.
+
+Not read: samples of another size than two bytes, leads that start at different times, a first-sample baseline other
+than zero. The CRC-32 of a lead is not checked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers import metadata
+from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.xml_documents import (
+    base64_bytes,
+    check_count,
+    find_all,
+    local_name,
+    needed_number,
+    needed_rate,
+    read_document,
+    stacked,
+    text_of,
+)
+
+_UNITS = {"microvolts": "uV", "millivolts": "mV", "volts": "V"}
+
+# What has to be zero, for samples to lie where and be what they seem.
+_ZEROES = ("LeadTimeOffset", "LeadOffsetFirstSample", "FirstSampleBaseline")
+
+
+def read_muse(path: Path | str) -> Recording:
+    """Reads the rhythm waveform of a MUSE export.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The recording, the leads in the file's order.
+
+    Raises:
+        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `missing_lead`, `truncated_file`,
+            `wrong_unit` or `header_disagrees`.
+    """
+    path, source = Path(path), str(path)
+    root = read_document(path)
+    if local_name(root) != "RestingECG":
+        raise RecordError(f"{path}: its root is {local_name(root)}, RestingECG expected", reason="unreadable_header")
+    waveform = _rhythm(root, source)
+    base = needed_rate(text_of(waveform, "SampleBase"), what="SampleBase", source=source)
+    exponent = needed_number(text_of(waveform, "SampleExponent") or "0", what="SampleExponent", source=source)
+    if exponent not in range(-6, 7):
+        raise RecordError(f"{path}: SampleExponent is {exponent:g}, -6 to 6 expected", reason="unreadable_header")
+    elements = find_all(waveform, "LeadData")
+    check_count(text_of(waveform, "NumberofLeads"), len(elements), what="NumberofLeads", source=source)
+    names = tuple(text_of(element, "LeadID") for element in elements)
+    leads = [_lead(element, source) for element in elements]
+    return Recording(
+        source=source,
+        signal=stacked(leads, names, source=source),
+        sampling_rate_hz=base * 10**exponent,
+        channels=names,
+        units=tuple(_unit(element, source) for element in elements),
+        fields=_fields(root),
+    )
+
+
+def _rhythm(root: Element, source: str) -> Element:
+    waveforms = find_all(root, "Waveform")
+    rhythms = [element for element in waveforms if text_of(element, "WaveformType").casefold() == "rhythm"]
+    if len(rhythms) != 1:
+        types = ", ".join(text_of(element, "WaveformType") or "nameless" for element in waveforms) or "none"
+        raise RecordError(
+            f"{source}: has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed; "
+            "export the file again",
+            reason="unreadable_header",
+        )
+    return rhythms[0]
+
+
+def _name(element: Element) -> str:
+    return f"lead {text_of(element, 'LeadID') or 'without LeadID'}"
+
+
+def _lead(element: Element, source: str) -> np.ndarray:
+    """Returns the samples of a lead in its unit, `f64[time]`."""
+    name = _name(element)
+    for zero in _ZEROES:
+        _check_is(0, text_of(element, zero), what=f"{zero} of {name}", source=source)
+    _check_is(2, text_of(element, "LeadSampleSize"), what=f"LeadSampleSize of {name}", source=source)
+    content = base64_bytes(text_of(element, "WaveFormData"), what=f"WaveFormData of {name}", source=source)
+    if len(content) % 2:
+        raise RecordError(
+            f"{source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the file again",
+            reason="truncated_file",
+        )
+    check_count(
+        text_of(element, "LeadByteCountTotal"), len(content), what=f"LeadByteCountTotal of {name}", source=source
+    )
+    samples = np.frombuffer(content, "<i2")
+    check_count(
+        text_of(element, "LeadSampleCountTotal"), len(samples), what=f"LeadSampleCountTotal of {name}", source=source
+    )
+    step = needed_rate(
+        text_of(element, "LeadAmplitudeUnitsPerBit"), what=f"LeadAmplitudeUnitsPerBit of {name}", source=source
+    )
+    return samples * step
+
+
+def _check_is(value: float, text: str, *, what: str, source: str) -> None:
+    if text and needed_number(text, what=what, source=source) != value:
+        raise RecordError(
+            f"{source}: {what} is {text}; only files where it is {value:g} are read", reason="unreadable_header"
+        )
+
+
+def _unit(element: Element, source: str) -> str:
+    stated = text_of(element, "LeadAmplitudeUnits")
+    if stated.casefold() not in _UNITS:
+        raise RecordError(
+            f"{source}: LeadAmplitudeUnits of {_name(element)} is '{stated}'; {', '.join(_UNITS).upper()} are known",
+            reason="wrong_unit" if stated else "missing_metadata",
+        )
+    return _UNITS[stated.casefold()]
+
+
+def _fields(root: Element) -> dict[str, str]:
+    date, time = text_of(root, "TestDemographics/AcquisitionDate"), text_of(root, "TestDemographics/AcquisitionTime")
+    acquired = metadata.moment(f"{date} {time}", "%m-%d-%Y %H:%M:%S") or metadata.moment(date, "%m-%d-%Y")
+    birth = metadata.moment(text_of(root, "PatientDemographics/DateofBirth"), "%m-%d-%Y")
+    age = metadata.age_text(
+        text_of(root, "PatientDemographics/PatientAge"), unit=text_of(root, "PatientDemographics/AgeUnits")
+    )
+    return metadata.known_fields(
+        {
+            metadata.PATIENT_ID: text_of(root, "PatientDemographics/PatientID"),
+            metadata.AGE: age or metadata.age_between(birth, acquired),
+            metadata.SEX: metadata.sex_text(text_of(root, "PatientDemographics/Gender")),
+            metadata.ACQUIRED: metadata.moment_text(acquired),
+        }
+    )

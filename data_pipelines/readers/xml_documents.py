@@ -1,0 +1,190 @@
+"""XML read with suspicion: no entity is expanded, nothing is fetched, and what is missing is named.
+
+Elements are found by their local name, because makers agree less on namespaces than on names.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+import numpy as np
+from defusedxml.common import DefusedXmlException
+
+from data_pipelines.errors import RecordError
+
+#: A larger document is refused: ten seconds of twelve leads take less than one megabyte in any of the formats.
+MAX_BYTES = 2**27
+
+
+def read_document(path: Path) -> Element:
+    """Reads a document.
+
+    Returns:
+        Its root element.
+
+    Raises:
+        RecordError: `missing_file` or `unreadable_header`.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RecordError(f"{path}: {size} bytes, more than any ECG takes as XML", reason="unreadable_header")
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
+    try:
+        return defusedxml.ElementTree.fromstring(content)
+    except DefusedXmlException as error:
+        raise RecordError(
+            f"{path}: defines an entity or refers to another document ({error}), which no recorder does; "
+            "find out where it comes from",
+            reason="unreadable_header",
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:  # The latter two are of encodings.
+        raise RecordError(
+            f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again",
+            reason="unreadable_header",
+        ) from error
+
+
+def local_name(element: Element) -> str:
+    """Returns an element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
+
+
+def find_all(element: Element, path: str) -> list[Element]:
+    """Returns every element at a path of local names, such as `component/series`, in any namespace."""
+    return element.findall("/".join(f"{{*}}{name}" for name in path.split("/")))
+
+
+def text_of(element: Element, path: str) -> str:
+    """Returns the text at a path, empty where it is not there."""
+    found = find_all(element, path)
+    return (found[0].text or "").strip() if found else ""
+
+
+def attribute_of(element: Element, path: str, name: str) -> str:
+    """Returns an attribute of the element at a path, empty where either is not there."""
+    found = find_all(element, path)
+    return found[0].get(name, "").strip() if found else ""
+
+
+def only(element: Element, path: str, *, source: str) -> Element:
+    """Returns the one element at a path.
+
+    Raises:
+        RecordError: `unreadable_header`: none, or several.
+    """
+    found = find_all(element, path)
+    if len(found) != 1:
+        raise RecordError(
+            f"{source}: {local_name(element)} has {len(found)} elements {path}, one is needed; export the file again",
+            reason="unreadable_header",
+        )
+    return found[0]
+
+
+def needed_number(text: str, *, what: str, source: str) -> float:
+    """Returns a finite number.
+
+    Raises:
+        RecordError: `missing_metadata` where there is no text, `unreadable_header` where it is no such number.
+    """
+    if not text:
+        raise RecordError(
+            f"{source}: does not state its {what}, without which it means nothing; export the file again",
+            reason="missing_metadata",
+        )
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RecordError(
+            f"{source}: {what} is '{text[:40]}', a number is needed; export the file again", reason="unreadable_header"
+        )
+    return value
+
+
+def needed_rate(text: str, *, what: str, source: str) -> float:
+    """Returns a number above zero.
+
+    Raises:
+        RecordError: as `needed_number`.
+    """
+    value = needed_number(text, what=what, source=source)
+    if value <= 0:
+        raise RecordError(
+            f"{source}: {what} is '{text}', it must be above zero; export the file again", reason="unreadable_header"
+        )
+    return value
+
+
+def check_count(text: str, found: int, *, what: str, source: str) -> None:
+    """Compares a count that a file may state with what it holds.
+
+    Raises:
+        RecordError: `header_disagrees`, or as `needed_number`.
+    """
+    if text and needed_number(text, what=what, source=source) != found:
+        raise RecordError(
+            f"{source}: {what} is {text}, but it holds {found}; export the file again", reason="header_disagrees"
+        )
+
+
+def base64_bytes(text: str, *, what: str, source: str) -> bytes:
+    """Decodes base64, white space aside.
+
+    Raises:
+        RecordError: `truncated_file`.
+    """
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RecordError(
+            f"{source}: {what} is not base64 ({error}); it is damaged or cut: export the file again",
+            reason="truncated_file",
+        ) from error
+    if not content:
+        raise RecordError(f"{source}: {what} is empty; export the file again", reason="truncated_file")
+    return content
+
+
+def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -> np.ndarray:
+    """Puts leads side by side.
+
+    Args:
+        leads: `[time]` each.
+        names: of the leads, for the message.
+        source: what to name in it.
+
+    Returns:
+        `f64[time, lead]`.
+
+    Raises:
+        RecordError: `missing_lead` where there is none, `header_disagrees` where they are of unequal length.
+    """
+    if not leads:
+        raise RecordError(f"{source}: holds no lead; export the file again", reason="missing_lead")
+    lengths = {len(lead) for lead in leads}
+    if len(lengths) > 1:
+        each = ", ".join(f"{name} {len(lead)}" for name, lead in zip(names, leads, strict=True))
+        raise RecordError(
+            f"{source}: leads of unequal length ({each} samples); export the file again", reason="header_disagrees"
+        )
+    return np.stack(leads, axis=1).astype(np.float64)
+
+
+def root_name(path: Path) -> str:
+    """Returns the local name of a document's root element.
+
+    Raises:
+        RecordError: as `read_document`.
+    """
+    return local_name(read_document(path))
