@@ -21,6 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict()
     config.data.dir = ""  # a data set made by python -m data_pipelines.build
     config.data.store = "auto"  # the packed copy where there is one, else ArrayRecord
+    config.data.links = ""  # what python -m data_pipelines.link wrote; without, only equal recordings are kept apart
     config.data.train_folds = (1, 2, 3, 4, 5, 6, 7, 8)
     config.data.val_folds = (9,)
     config.data.test_folds = (10,)

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
-from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.dataset import Dataset
 from data_pipelines.index import Split
-from data_pipelines.store import Store, open_store
+from data_pipelines.store import Store
 from ecgjax import configuration, inference
 from ecgjax.augment import Recorded, Views, prepare
 from ecgjax.evaluation.experiment import run_experiment
@@ -36,6 +36,7 @@ from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
+from ecgjax.recordings import open_recordings
 from ecgjax.telemetry import read_metrics
 
 #: Records whose augmented views are drawn.
@@ -72,16 +73,18 @@ def evaluate(
         )
     configuration.check_ranges(config)
     task = ProbeTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
-    dataset = open_dataset(config.data.dir)
-    store = open_store(config.data.dir, kind=config.data.store)
-    split = dataset.index.split(
-        train_folds=config.data.train_folds, val_folds=config.data.val_folds, test_folds=config.data.test_folds
-    )
+    recordings = open_recordings(config.data)
+    dataset, store, split = recordings.dataset, recordings.store, recordings.split
     data = probe_data(dataset.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
     say = print if progress else _silent
     pretrained = inference.load_encoder(workdir, step=step, layer=probe.layer)
     step = pretrained.step
     cautions = _cautions(own, config, same_data=pretrained.pretrained_on == dataset.fingerprint)
+    if not recordings.linked and not dataset.simulated:
+        cautions += (
+            "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
+            "another rate, gain or cut too (config.data.links).",
+        )
     for caution in (*([SIMULATED] if dataset.simulated else []), *cautions):
         say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")

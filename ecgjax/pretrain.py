@@ -22,9 +22,9 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
-from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.dataset import Dataset
 from data_pipelines.sampling import PatientSampler, RecordSampler
-from data_pipelines.store import Store, open_store
+from data_pipelines.store import Store
 from data_pipelines.stream import batches
 from ecgjax import configuration, encoders, optim, parallel
 from ecgjax.augment import Views
@@ -33,6 +33,7 @@ from ecgjax.configuration import ConfigError
 from ecgjax.inference import create_split
 from ecgjax.objectives.contrastive import nt_xent
 from ecgjax.objectives.relations import RELATIONS
+from ecgjax.recordings import open_recordings
 from ecgjax.steps import Batch, Metrics, Objective, TrainState, contrastive_loss, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
@@ -41,9 +42,9 @@ from ecgjax.training import train
 #: 2: crops keep to what was recorded.
 PIPELINE_VERSION = 2
 
-#: Columns of the index that a batch carries beside its signals, all `int32`: whose recordings they are, and which of
-#: their samples are no padding.
-COLUMNS = ("patient", "valid_start", "valid_samples")
+#: Columns that a batch carries beside its signals, all `int32`, and where in the index they come from. Whose recordings
+#: they are is the group's number: patients with a recording in common are taken for one.
+COLUMNS = {"patient": "group", "valid_start": "valid_start", "valid_samples": "valid_samples"}
 
 Sampler = RecordSampler | PatientSampler
 
@@ -89,14 +90,15 @@ class Run:
         """Global batches on the mesh, from `start_step` on, without end."""
         sharding = parallel.batch_sharding(self.mesh)
         rows = parallel.local_rows(sharding, self.batch_size)
-        columns = {name: getattr(self.dataset.index, name) for name in COLUMNS}
+        columns = {name: getattr(self.dataset.index, column) for name, column in COLUMNS.items()}
         stream = batches(self.store, sampler, rows=rows, start_step=start_step, columns=columns)
         for batch in stream:
             yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size)
 
     def fingerprint(self) -> str:
         """Digest of all that decides which rows and views a step gets."""
-        parts = (PIPELINE_VERSION, self.dataset.fingerprint, self.sampler.fingerprint(), self.config.seed)
+        groups = hashlib.blake2b(np.ascontiguousarray(self.dataset.index.group), digest_size=16).hexdigest()
+        parts = (PIPELINE_VERSION, self.dataset.fingerprint, groups, self.sampler.fingerprint(), self.config.seed)
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -114,11 +116,8 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     configuration.check_ranges(config)
     if not config.data.dir:
         raise ConfigError("config.data.dir is empty: give a data set made by python -m data_pipelines.build --out=DIR")
-    dataset = open_dataset(config.data.dir)
-    store = open_store(config.data.dir, kind=config.data.store)
-    split = dataset.index.split(
-        train_folds=config.data.train_folds, val_folds=config.data.val_folds, test_folds=config.data.test_folds
-    )
+    recordings = open_recordings(config.data)
+    dataset, split = recordings.dataset, recordings.split
     mesh = parallel.make_mesh(model=config.mesh.model) if mesh is None else mesh
     sampler = make_sampler(config, dataset, split.train)
     num_steps = configuration.num_steps(
@@ -143,7 +142,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     return Run(
         config=config,
         dataset=dataset,
-        store=store,
+        store=recordings.store,
         mesh=mesh,
         sampler=sampler,
         val_records=split.val,
@@ -247,7 +246,7 @@ def make_sampler(config: ml_collections.ConfigDict, dataset: Dataset, records: n
     if name == "patients":
         return PatientSampler(
             records=records,
-            patients=dataset.index.patient[records],
+            patients=dataset.index.group[records],
             records_per_patient=config.sampling.records_per_patient,
             batch_size=config.batch_size,
             seed=config.seed,

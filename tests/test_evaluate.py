@@ -14,6 +14,7 @@ from data_pipelines.index import Index, duplicates, groups
 from data_pipelines.records import SignalFormat
 from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import evaluate as entry
+from ecgjax import recordings
 from ecgjax.errors import ConfigError
 
 RATE_HZ = 100
@@ -66,9 +67,9 @@ def workdir(cohort, monkeypatch, tmp_path):
         assert not np.isin(index.fold[records], (4, 5)).any(), "batch norm must not see test records"
         return encoder
 
-    monkeypatch.setattr(entry, "open_dataset", lambda directory: dataset)
+    monkeypatch.setattr(recordings, "open_dataset", lambda directory: dataset)
     monkeypatch.setattr(
-        entry, "open_store", lambda directory, kind: types.SimpleNamespace(read=cohort.signal.__getitem__)
+        recordings, "open_store", lambda directory, kind: types.SimpleNamespace(read=cohort.signal.__getitem__)
     )
     monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
