@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -20,6 +21,11 @@ from data_pipelines.errors import RecordError
 
 #: A larger document is refused: ten seconds of twelve leads take less than one megabyte in any of the formats.
 MAX_BYTES = 2**27
+
+#: Nothing that these formats state, in any unit, is larger.
+LARGEST_NUMBER = 1e12
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCII)
 
 
 def read_document(path: Path) -> Element:
@@ -91,7 +97,7 @@ def only(element: Element, path: str, *, source: str) -> Element:
 
 
 def needed_number(text: str, *, what: str, source: str) -> float:
-    """Returns a finite number.
+    """Returns a number of at most `LARGEST_NUMBER`.
 
     Raises:
         RecordError: `missing_metadata` where there is no text, `unreadable_header` where it is no such number.
@@ -101,11 +107,9 @@ def needed_number(text: str, *, what: str, source: str) -> float:
             f"{source}: does not state its {what}, without which it means nothing; export the file again",
             reason="missing_metadata",
         )
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    # Python's own float() also takes '5_0', digits of other scripts, 'nan' and 'inf'.
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not abs(value) <= LARGEST_NUMBER:
         raise RecordError(
             f"{source}: {what} is '{text[:40]}', a number is needed; export the file again", reason="unreadable_header"
         )

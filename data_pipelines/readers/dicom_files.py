@@ -1,0 +1,273 @@
+"""DICOM waveforms: 12-lead, general and ambulatory ECG, through pydicom.
+
+Of the multiplex groups the original of most samples is the recording; derived ones, such as the median beat, are not.
+
+Not read: transfer syntaxes other than implicit and explicit VR little endian (deflated and big endian files), samples
+under µ-law or A-law, leads spread over several groups. Skew between channels is not corrected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import io
+import math
+import types
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers import metadata
+from data_pipelines.readers.recording import Recording
+
+#: A larger file is refused: a day of twelve leads at 500 Hz takes less than this.
+MAX_BYTES = 2**31
+
+_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+
+# By bits and interpretation.
+_DTYPES: Mapping[tuple[int, str], str] = types.MappingProxyType(
+    {(8, "SB"): "i1", (8, "UB"): "u1", (16, "SS"): "<i2", (16, "US"): "<u2", (32, "SL"): "<i4", (32, "UL"): "<u4"}
+)
+
+# SCP-ECG numbers its leads, and both SCPECG's and MDC's codes in DICOM (CID 3001) end in that number.
+_LEAD_OF_NUMBER = types.MappingProxyType(
+    {"1": "I", "2": "II", **{str(n + 2): f"V{n}" for n in range(1, 7)}}
+    | {"61": "III", "62": "aVR", "63": "aVL", "64": "aVF"}
+)
+_CODE_PREFIX = types.MappingProxyType({"SCPECG": "5.6.3-9-", "MDC": "2:"})
+
+_AGE_UNITS = types.MappingProxyType({"Y": "years", "M": "months", "W": "weeks", "D": "days"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Channel:
+    name: str
+    unit: str
+    sensitivity: float
+    offset: float
+
+
+def read_dicom(path: Path | str) -> Recording:
+    """Reads the waveform of a DICOM file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The recording in the units of its channels' sensitivities. A channel that is coded as a standard lead has that
+        lead's name, any other the meaning of its source's code. Samples of the padding value are NaN.
+
+    Raises:
+        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `truncated_file` or `header_disagrees`.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RecordError(f"{path}: {size} bytes, more than any ECG takes", reason="unreadable_header")
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
+    try:
+        with warnings.catch_warnings():
+            # pydicom warns of odd values anywhere in a file; the few that matter are checked here.
+            warnings.simplefilter("ignore")
+            return _recording(content, path)
+    except RecordError:
+        raise
+    except Exception as error:  # pydicom parses elements when they are looked at, and raises whatever damage leads to.
+        raise RecordError(
+            f"{path}: cannot be read as a DICOM waveform ({type(error).__name__}: {error}); it is damaged or "
+            "truncated: export it again",
+            reason="unreadable_header",
+        ) from error
+
+
+def _recording(content: bytes, path: Path) -> Recording:
+    source = str(path)
+    # Before the rest is read, because a small deflated file can hold gigabytes.
+    syntax = _meta_information(content).TransferSyntaxUID
+    if syntax not in _SYNTAXES:
+        raise RecordError(
+            f"{path}: its transfer syntax is {syntax.name}; read are {' and '.join(uid.name for uid in _SYNTAXES)}: "
+            "convert it, for instance with dcmconv +te",
+            reason="unreadable_header",
+        )
+    # From memory, because reading from a file makes room for whatever length a damaged element claims.
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    group = _rhythm(dataset, source)
+    digital = _samples(group, source)
+    channels = _channels(group, source)
+    sensitivity = np.array([channel.sensitivity for channel in channels])
+    signal = digital * sensitivity + np.array([channel.offset for channel in channels])
+    padding = _padding(group)
+    if padding is not None:
+        signal[digital == padding] = np.nan
+    return Recording(
+        source=source,
+        signal=signal,
+        sampling_rate_hz=_number(group, "SamplingFrequency", source, positive=True),
+        channels=tuple(channel.name for channel in channels),
+        units=tuple(channel.unit for channel in channels),
+        fields=_fields(dataset),
+    )
+
+
+def _meta_information(content: bytes) -> Dataset:
+    file = io.BytesIO(content)
+    read_preamble(file, force=False)
+    return read_dataset(
+        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2
+    )
+
+
+def _rhythm(dataset: Dataset, source: str) -> Dataset:
+    groups = list(dataset.get("WaveformSequence") or ())
+    originals = [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]
+    if not originals:
+        raise RecordError(
+            f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed",
+            reason="unreadable_header",
+        )
+    most = max(group.NumberOfWaveformSamples for group in originals)
+    longest = [group for group in originals if group.NumberOfWaveformSamples == most]
+    if len(longest) > 1:
+        raise RecordError(
+            f"{source}: has {len(longest)} original waveform groups of {most} samples; files with all leads in one "
+            "group are read",
+            reason="unreadable_header",
+        )
+    return longest[0]
+
+
+def _samples(group: Dataset, source: str) -> np.ndarray:
+    """Returns the encoded samples of a group, `[time, channel]`, its size checked against what it says."""
+    encoding = int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)
+    if encoding not in _DTYPES:
+        raise RecordError(
+            f"{source}: samples are of {encoding[0]} bits and interpretation {encoding[1]}; read are "
+            f"{', '.join(f'{bits} {kind}' for bits, kind in _DTYPES)}",
+            reason="unreadable_header",
+        )
+    dtype = np.dtype(_DTYPES[encoding])
+    num_samples, num_channels = int(group.NumberOfWaveformSamples), int(group.NumberOfWaveformChannels)
+    expected, data = num_samples * num_channels * dtype.itemsize, bytes(group.WaveformData)
+    if expected == 0 or len(data) != expected + expected % 2:  # DICOM pads to even lengths.
+        raise RecordError(
+            f"{source}: WaveformData has {len(data)} bytes, where {num_channels} channels of {num_samples} samples "
+            f"have {expected}; export the file again",
+            reason="truncated_file" if len(data) < expected else "header_disagrees",
+        )
+    return np.frombuffer(data[:expected], dtype).reshape(num_samples, num_channels)
+
+
+def _padding(group: Dataset) -> int | None:
+    value = group.get("WaveformPaddingValue")
+    if isinstance(value, bytes):
+        dtype = np.dtype(_DTYPES[int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)])
+        return int(np.frombuffer(value[: dtype.itemsize], dtype)[0])
+    return None if value is None else int(value)
+
+
+def _channels(group: Dataset, source: str) -> list[_Channel]:
+    definitions = list(group.get("ChannelDefinitionSequence") or ())
+    if len(definitions) != int(group.NumberOfWaveformChannels):
+        raise RecordError(
+            f"{source}: defines {len(definitions)} channels where NumberOfWaveformChannels is "
+            f"{group.NumberOfWaveformChannels}; export the file again",
+            reason="header_disagrees",
+        )
+    return [_channel(definition, source) for definition in definitions]
+
+
+def _channel(definition: Dataset, source: str) -> _Channel:
+    name = _channel_name(definition, source)
+    units = list(definition.get("ChannelSensitivityUnitsSequence") or ())
+    unit = str(units[0].get("CodeValue") or "").strip() if len(units) == 1 else ""
+    if not unit:
+        raise RecordError(
+            f"{source}: channel {name} has no one unit in ChannelSensitivityUnitsSequence; export the file again",
+            reason="missing_metadata",
+        )
+    sensitivity = _number(definition, "ChannelSensitivity", source)
+    correction = _number(definition, "ChannelSensitivityCorrectionFactor", source, default=1.0)
+    if sensitivity * correction == 0:
+        raise RecordError(
+            f"{source}: channel {name} has a ChannelSensitivity of {sensitivity:g} and a correction of "
+            f"{correction:g}; neither can be 0",
+            reason="unreadable_header",
+        )
+    offset = _number(definition, "ChannelBaseline", source, default=0.0)
+    return _Channel(name=name, unit=unit, sensitivity=sensitivity * correction, offset=offset)
+
+
+def _channel_name(definition: Dataset, source: str) -> str:
+    """Returns a standard lead's name where the source is coded as one, else what the code is said to mean.
+
+    The code goes first because makers adorn the meaning ('Lead I (Einthoven)').
+    """
+    sources = list(definition.get("ChannelSourceSequence") or ())
+    if len(sources) != 1:
+        raise RecordError(
+            f"{source}: a channel has {len(sources)} items in ChannelSourceSequence, one is needed to know its lead",
+            reason="missing_metadata",
+        )
+    meaning = str(sources[0].get("CodeMeaning") or "").strip()
+    code, scheme = (str(sources[0].get(key) or "").strip() for key in ("CodeValue", "CodingSchemeDesignator"))
+    prefix = _CODE_PREFIX.get(scheme)
+    lead = _LEAD_OF_NUMBER.get(code.removeprefix(prefix)) if prefix and code.startswith(prefix) else None
+    meant = standard_lead(meaning)
+    if lead and meant and lead != meant:
+        raise RecordError(
+            f"{source}: a channel's source is coded as lead {lead} ({scheme} {code}) and named '{meaning}'; find out "
+            "which it is",
+            reason="header_disagrees",
+        )
+    return lead or meaning
+
+
+def _number(item: Dataset, keyword: str, source: str, *, default: float | None = None, positive: bool = False) -> float:
+    value = item.get(keyword)
+    if value is None or value == "":
+        if default is None:
+            raise RecordError(f"{source}: has no {keyword}; export the file again", reason="missing_metadata")
+        return default
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > 1e12 or (positive and number <= 0):
+        kind = "number above zero" if positive else "number"
+        raise RecordError(f"{source}: {keyword} is {value}, a {kind} is needed", reason="unreadable_header")
+    return number
+
+
+def _fields(dataset: Dataset) -> dict[str, str]:
+    acquired = _acquired(dataset)
+    birth = metadata.compact_moment(str(dataset.get("PatientBirthDate") or ""))
+    age = str(dataset.get("PatientAge") or "").strip()
+    return metadata.known_fields(
+        {
+            metadata.PATIENT_ID: str(dataset.get("PatientID") or "").strip(),
+            metadata.AGE: metadata.age_text(age[:-1], unit=_AGE_UNITS.get(age[-1:], ""))
+            or metadata.age_between(birth, acquired),
+            metadata.SEX: metadata.sex_text(str(dataset.get("PatientSex") or "")),
+            metadata.ACQUIRED: metadata.moment_text(acquired),
+        }
+    )
+
+
+def _acquired(dataset: Dataset) -> datetime.datetime | None:
+    """Returns when the recording began, by the most particular of the elements that may say so."""
+    texts = [str(dataset.get("AcquisitionDateTime") or "")]
+    for kind in ("Acquisition", "Content", "Study"):
+        date, time = (str(dataset.get(f"{kind}{part}") or "") for part in ("Date", "Time"))
+        texts += [date + time.partition(".")[0], date]
+    moments = (metadata.compact_moment(text) for text in texts)
+    return next((moment for moment in moments if moment is not None), None)

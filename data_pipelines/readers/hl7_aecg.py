@@ -1,0 +1,173 @@
+"""HL7 annotated ECG, the FDA's XML for ECGs of clinical trials (HL7 v3, ANSI/HL7 V3 ECG, R1-2004).
+
+Read is the common layout: one rhythm series with one set of sequences, of which one is the time, evenly sampled
+(`GLIST_TS` or `GLIST_PQ` with an increment), and each other a lead under its `MDC_ECG_LEAD_` code as a scaled list
+(`SLIST_PQ` with origin, scale and digits).
+
+Not read: derived series (representative beats), annotations, recordings cut into several sets or series, lists of
+plain integers (`SLIST_INT`) or of unevenly spaced times.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers import metadata
+from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.xml_documents import (
+    attribute_of,
+    find_all,
+    needed_number,
+    needed_rate,
+    only,
+    read_document,
+    stacked,
+    text_of,
+)
+
+NAMESPACE = "urn:hl7-org:v3"
+_LEAD_CODE = "MDC_ECG_LEAD_"
+_TIME_CODES = ("TIME_ABSOLUTE", "TIME_RELATIVE")
+_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+# No converter has more than 32 bits.
+_DIGITS = re.compile(r"[+-]?[0-9]{1,10}")
+
+_SUBJECT = "componentOf/timepointEvent/componentOf/subjectAssignment/subject/trialSubject"
+_PERSON = f"{_SUBJECT}/subjectDemographicPerson"
+
+
+def read_aecg(path: Path | str) -> Recording:
+    """Reads the rhythm series of an annotated ECG.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The recording, the leads in the file's order and under their MDC codes.
+
+    Raises:
+        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `missing_lead` or `header_disagrees`.
+    """
+    path, source = Path(path), str(path)
+    root = read_document(path)
+    if root.tag != f"{{{NAMESPACE}}}AnnotatedECG":
+        raise RecordError(
+            f"{path}: its root is {root.tag}, AnnotatedECG of {NAMESPACE} expected", reason="unreadable_header"
+        )
+    series = _rhythm(root, source)
+    set_of_sequences = only(series, "component/sequenceSet", source=source)
+    rate, leads, names, units = None, [], [], []
+    for sequence in find_all(set_of_sequences, "component/sequence"):
+        code = attribute_of(sequence, "code", "code")
+        value = only(sequence, "value", source=source)
+        if code in _TIME_CODES:
+            if rate is not None:
+                raise RecordError(f"{path}: has two sequences of times, one expected", reason="unreadable_header")
+            rate = _rate(value, source)
+        elif code.startswith(_LEAD_CODE):
+            samples, unit = _lead(value, code, source)
+            leads.append(samples)
+            names.append(code)
+            units.append(unit)
+        else:
+            raise RecordError(
+                f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known",
+                reason="unreadable_header",
+            )
+    if rate is None:
+        raise RecordError(
+            f"{path}: its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not "
+            "known; export the file again",
+            reason="missing_metadata",
+        )
+    return Recording(
+        source=source,
+        signal=stacked(leads, names, source=source),
+        sampling_rate_hz=rate,
+        channels=tuple(names),
+        units=tuple(units),
+        fields=_fields(root, series),
+    )
+
+
+def _rhythm(root: Element, source: str) -> Element:
+    series = find_all(root, "component/series")
+    rhythms = [element for element in series if attribute_of(element, "code", "code") == "RHYTHM"]
+    if len(rhythms) != 1:
+        codes = ", ".join(attribute_of(element, "code", "code") or "none" for element in series)
+        raise RecordError(
+            f"{source}: has {len(rhythms)} series of code RHYTHM (codes of its series: {codes or 'no series'}), one "
+            "is needed; export the file again",
+            reason="unreadable_header",
+        )
+    return rhythms[0]
+
+
+def _check_type(value: Element, known: tuple[str, ...], *, what: str, source: str) -> None:
+    # The type may carry a prefix of its own.
+    kind = value.get(_TYPE, "").rpartition(":")[2]
+    if kind not in known:
+        raise RecordError(
+            f"{source}: {what} is of type '{kind}'; {' and '.join(known)} are read", reason="unreadable_header"
+        )
+
+
+def _rate(value: Element, source: str) -> float:
+    _check_type(value, ("GLIST_TS", "GLIST_PQ"), what="the sequence of times", source=source)
+    increment = needed_rate(attribute_of(value, "increment", "value"), what="increment of the times", source=source)
+    unit = attribute_of(value, "increment", "unit")
+    if unit not in _SECONDS:
+        raise RecordError(
+            f"{source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known",
+            reason="unreadable_header" if unit else "missing_metadata",
+        )
+    # The quotient of decimal fractions may miss the whole number by a rounding.
+    rate = 1 / (increment * _SECONDS[unit])
+    return float(round(rate)) if abs(rate - round(rate)) < 1e-9 * rate else rate
+
+
+def _lead(value: Element, code: str, source: str) -> tuple[np.ndarray, str]:
+    """Returns the samples of a lead, `f64[time]`, and their unit."""
+    _check_type(value, ("SLIST_PQ",), what=code, source=source)
+    scale = needed_number(attribute_of(value, "scale", "value"), what=f"scale of {code}", source=source)
+    origin = needed_number(attribute_of(value, "origin", "value"), what=f"origin of {code}", source=source)
+    unit, unit_of_origin = attribute_of(value, "scale", "unit"), attribute_of(value, "origin", "unit")
+    if not unit or (origin and unit != unit_of_origin):
+        raise RecordError(
+            f"{source}: scale of {code} is in '{unit}' and its origin in '{unit_of_origin}'; one unit is needed",
+            reason="header_disagrees" if unit else "missing_metadata",
+        )
+    if scale == 0:
+        raise RecordError(f"{source}: scale of {code} is 0; export the file again", reason="unreadable_header")
+    digits = text_of(value, "digits").split()
+    wrong = next((digit for digit in digits if not _DIGITS.fullmatch(digit)), None)
+    if wrong is not None or not digits:
+        raise RecordError(
+            f"{source}: digits of {code} have '{(wrong or '')[:20]}' for a whole number; export the file again",
+            reason="unreadable_header",
+        )
+    counts = np.array(digits, dtype=np.int64)
+    return origin + scale * counts, unit
+
+
+def _fields(root: Element, series: Element) -> dict[str, str]:
+    acquired = metadata.compact_moment(
+        attribute_of(series, "effectiveTime/low", "value") or attribute_of(root, "effectiveTime/low", "value")
+    )
+    birth = metadata.compact_moment(attribute_of(root, f"{_PERSON}/birthTime", "value"))
+    # An id is a root that says who gave it, and what was given; some writers have only one of the two.
+    patient = attribute_of(root, f"{_SUBJECT}/id", "extension") or attribute_of(root, f"{_SUBJECT}/id", "root")
+    return metadata.known_fields(
+        {
+            metadata.PATIENT_ID: patient,
+            metadata.AGE: metadata.age_between(birth, acquired),
+            metadata.SEX: metadata.sex_text(attribute_of(root, f"{_PERSON}/administrativeGenderCode", "code")),
+            metadata.ACQUIRED: metadata.moment_text(acquired),
+        }
+    )

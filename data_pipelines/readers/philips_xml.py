@@ -1,0 +1,226 @@
+"""Philips Sierra ECG XML (PageWriter and others), versions 1.03 to 1.04.02.
+
+Waveforms are XLI-compressed: a chunk a lead, in it the high and then the low bytes of second differences under LZW.
+Of the limb leads only I and II are stored as they are; III, aVR, aVL and aVF are what Einthoven's and Goldberger's
+formulas leave over. The decompression is `sierraecg`'s (Watford, github.com/sixlettervariables/sierra-ecg-tools). Its
+`read_file` is not used: it does not tell the size of a step, adds limb leads up in int16, where they overflow, and on a
+damaged chunk length it never ends.
+
+Not read: waveforms that are not XLI-compressed, and the representative beats.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from sierraecg.xli import xli_decode
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers import metadata
+from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.xml_documents import (
+    attribute_of,
+    base64_bytes,
+    check_count,
+    local_name,
+    needed_number,
+    needed_rate,
+    only,
+    read_document,
+    stacked,
+    text_of,
+)
+
+DOCUMENT_TYPES = ("SierraECG", "PhilipsECG")
+DOCUMENT_VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
+
+#: Leads in the order that the differences of the limb leads are defined in.
+_LIMB_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF")
+
+# A chunk opens with its size, a code of its kind and the first sample's predecessor.
+_CHUNK_HEADER = struct.Struct("<ihh")
+
+# Longer recordings are refused: the decompressor takes a second for every few hundred thousand samples.
+_MAX_SAMPLES = 100_000
+
+# LZW with codes of ten bits takes at most ten bits a byte, and a code to end it.
+_BITS_PER_BYTE = 10
+
+
+def read_philips(path: Path | str) -> Recording:
+    """Reads the parsed waveforms of a Sierra ECG document.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The recording in µV, the leads in the file's order.
+
+    Raises:
+        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `missing_lead`, `truncated_file` or
+            `header_disagrees`.
+    """
+    path, source = Path(path), str(path)
+    root = read_document(path)
+    if local_name(root) != "restingecgdata":
+        raise RecordError(
+            f"{path}: its root is {local_name(root)}, restingecgdata expected", reason="unreadable_header"
+        )
+    _check_version(root, source)
+    signal = only(root, "dataacquisition/signalcharacteristics", source=source)
+    waveforms = only(root, "waveforms/parsedwaveforms", source=source)
+    rate = _stated_once(signal, waveforms, ("samplingrate", "samplespersecond"), source)
+    step = _stated_once(signal, waveforms, ("resolution", "resolution"), source)
+    names = _lead_names(waveforms, source)
+    num_samples = _num_samples(waveforms, rate, source)
+    differences = _unpacked(waveforms, names, num_samples, source)
+    leads = dict(zip(names, differences, strict=True))
+    leads.update(_limb_leads(leads))
+    return Recording(
+        source=source,
+        signal=stacked([leads[name] for name in names], names, source=source) * step,
+        sampling_rate_hz=rate,
+        channels=names,
+        units=("uV",) * len(names),
+        fields=_fields(root),
+    )
+
+
+def _check_version(root: Element, source: str) -> None:
+    document = text_of(root, "documentinfo/documenttype"), text_of(root, "documentinfo/documentversion")
+    if document[0] not in DOCUMENT_TYPES or document[1] not in DOCUMENT_VERSIONS:
+        raise RecordError(
+            f"{source}: a document of type '{document[0]}' and version '{document[1]}'; read are "
+            f"{' and '.join(DOCUMENT_TYPES)}, {', '.join(DOCUMENT_VERSIONS)}",
+            reason="unreadable_header",
+        )
+
+
+def _stated_once(signal: Element, waveforms: Element, names: tuple[str, str], source: str) -> float:
+    """Returns a number that is an element of the acquisition and, in later versions, also an attribute."""
+    element, attribute = names
+    value = needed_rate(text_of(signal, element), what=f"signalcharacteristics/{element}", source=source)
+    again = waveforms.get(attribute, "")
+    if again and needed_number(again, what=f"parsedwaveforms {attribute}", source=source) != value:
+        raise RecordError(
+            f"{source}: {element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms; export the "
+            "file again",
+            reason="header_disagrees",
+        )
+    return value
+
+
+def _lead_names(waveforms: Element, source: str) -> tuple[str, ...]:
+    names = tuple(waveforms.get("leadlabels", "").split())
+    if not names:
+        raise RecordError(
+            f"{source}: parsedwaveforms has no leadlabels; export the file again", reason="missing_metadata"
+        )
+    check_count(waveforms.get("numberofleads", ""), len(names), what="numberofleads", source=source)
+    if names[: len(_LIMB_LEADS)] != _LIMB_LEADS or len(set(names)) < len(names):
+        raise RecordError(
+            f"{source}: leadlabels are '{' '.join(names)[:100]}'; {' '.join(_LIMB_LEADS)} must come first, as III to "
+            "aVF are stored as differences to the others",
+            reason="missing_lead",
+        )
+    return names
+
+
+def _num_samples(waveforms: Element, rate: float, source: str) -> int:
+    duration = needed_rate(waveforms.get("durationperchannel", ""), what="durationperchannel", source=source)
+    samples = duration / 1000 * rate
+    if not 2 < samples <= _MAX_SAMPLES or samples != round(samples):
+        raise RecordError(
+            f"{source}: durationperchannel is {duration:g} ms, {samples:g} samples at {rate:g} Hz; a whole number to "
+            f"{_MAX_SAMPLES} is read",
+            reason="unreadable_header",
+        )
+    return round(samples)
+
+
+def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, source: str) -> list[np.ndarray]:
+    """Returns the stored form of each lead, `i64[time]`."""
+    encoding = waveforms.get("dataencoding", "")
+    method = waveforms.get("compressmethod") or waveforms.get("compression") or "none"
+    if (encoding, method) != ("Base64", "XLI"):
+        raise RecordError(
+            f"{source}: waveforms are encoded as '{encoding}' and compressed by '{method}'; Base64 and XLI are read",
+            reason="unreadable_header",
+        )
+    content = base64_bytes(waveforms.text or "", what="parsedwaveforms", source=source)
+    chunks = _chunks(content, num_samples, source)
+    if len(chunks) != len(names):
+        raise RecordError(
+            f"{source}: holds {len(chunks)} compressed leads where leadlabels names {len(names)}; "
+            "export the file again",
+            reason="header_disagrees",
+        )
+    leads = []
+    for name, chunk in zip(names, chunks, strict=True):
+        try:
+            (lead,) = xli_decode(chunk, [name])
+        except Exception as error:  # On a damaged chunk sierraecg raises IndexError, OverflowError, ValueError …
+            raise RecordError(
+                f"{source}: lead {name} does not decompress ({error}); it is damaged: export the file again",
+                reason="truncated_file",
+            ) from error
+        if len(lead) != num_samples:
+            raise RecordError(
+                f"{source}: lead {name} decompresses to {len(lead)} samples, durationperchannel says {num_samples}; "
+                "export the file again",
+                reason="truncated_file",
+            )
+        leads.append(lead.astype(np.int64))
+    return leads
+
+
+def _chunks(content: bytes, num_samples: int, source: str) -> list[bytes]:
+    """Cuts the data into compressed leads with their headers, none of which may claim more than there can be."""
+    most = 2 * num_samples * _BITS_PER_BYTE // 8 + 8
+    chunks, offset = [], 0
+    while offset < len(content):
+        left = len(content) - offset - _CHUNK_HEADER.size
+        size = _CHUNK_HEADER.unpack_from(content, offset)[0] if left >= 0 else 0
+        if not 0 <= size <= min(most, left):
+            raise RecordError(
+                f"{source}: compressed lead {len(chunks) + 1} is to have {size} bytes, where {left} are left and "
+                f"{most} are the most for {num_samples} samples; it is damaged: export the file again",
+                reason="truncated_file",
+            )
+        end = offset + _CHUNK_HEADER.size + size
+        chunks.append(content[offset:end])
+        offset = end
+    return chunks
+
+
+def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Undoes the differences; halves are rounded down, as the recorder did."""
+    one, two = stored["I"], stored["II"]
+    three = two - one - stored["III"]
+    return {
+        "III": three,
+        "aVR": -stored["aVR"] - (one + two) // 2,
+        "aVL": (one - three) // 2 - stored["aVL"],
+        "aVF": (two + three) // 2 - stored["aVF"],
+    }
+
+
+def _fields(root: Element) -> dict[str, str]:
+    date = attribute_of(root, "dataacquisition", "date")
+    time = attribute_of(root, "dataacquisition", "time")
+    acquired = metadata.moment(f"{date} {time}", "%Y-%m-%d %H:%M:%S") or metadata.moment(date, "%Y-%m-%d")
+    patient = "patient/generalpatientdata"
+    birth = metadata.moment(text_of(root, f"{patient}/age/dateofbirth"), "%Y-%m-%d")
+    age = metadata.age_text(text_of(root, f"{patient}/age/years"), unit="years")
+    return metadata.known_fields(
+        {
+            metadata.PATIENT_ID: text_of(root, f"{patient}/patientid"),
+            metadata.AGE: age or metadata.age_between(birth, acquired),
+            metadata.SEX: metadata.sex_text(text_of(root, f"{patient}/sex")),
+            metadata.ACQUIRED: metadata.moment_text(acquired),
+        }
+    )
