@@ -37,6 +37,8 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import CARD_FILE
 from data_pipelines.errors import DataError
 from data_pipelines.physiology_store import measure_dataset
+from data_pipelines.readers.declared import ORIENTATIONS, Declared
+from data_pipelines.readers.formats import FORMATS
 from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
@@ -81,6 +83,17 @@ _LABELS = flags.DEFINE_string(
 _PATIENT_FIELD = flags.DEFINE_string(
     "patient_field", None, "[folder] Field of a file's own metadata that holds the patient id, such as 'Patient ID'."
 )
+_FORMATS = flags.DEFINE_list("formats", list(FORMATS), "[folder] Which formats to read.")
+_DECLARED_RATE_HZ = flags.DEFINE_float(
+    "declared_rate_hz",
+    None,
+    "[folder] Rate of files of bare samples (NumPy, text, HDF5, MATLAB) that do not say it.",
+)
+_DECLARED_UNIT = flags.DEFINE_string("declared_unit", None, "[folder] Unit of such files: mV, uV or V.")
+_DECLARED_LEADS = flags.DEFINE_list("declared_leads", [], "[folder] Names of their leads, in order.")
+_DECLARED_ORIENTATION = flags.DEFINE_enum(
+    "declared_orientation", None, ORIENTATIONS, "[folder] Which axis of their matrices is time, where both could be."
+)
 _NAME = flags.DEFINE_string("name", "folder", "[folder] Name of the data set: lower case letters, digits and _.")
 
 _NUM_PATIENTS = flags.DEFINE_integer("num_patients", 2000, "[simulated] Size of the cohort.", lower_bound=1)
@@ -109,6 +122,13 @@ def _folder(recipe: SignalRecipe) -> Source:
         labels=Path(_LABELS.value) if _LABELS.value else None,
         patient_field=_PATIENT_FIELD.value,
         name=_NAME.value,
+        formats=_FORMATS.value,
+        declared=Declared(
+            sampling_rate_hz=_DECLARED_RATE_HZ.value,
+            unit=_DECLARED_UNIT.value,
+            leads=tuple(_DECLARED_LEADS.value) or None,
+            orientation=_DECLARED_ORIENTATION.value,
+        ),
         **_reading(recipe),
     )
 
@@ -144,7 +164,20 @@ _BUILDERS = {
     "cpsc2018": _Builder(
         make=lambda recipe: Cpsc2018Source(_source_directory(), **_reading(recipe)), flags=("source",)
     ),
-    "folder": _Builder(make=_folder, flags=("source", "labels", "patient_field", "name")),
+    "folder": _Builder(
+        make=_folder,
+        flags=(
+            "source",
+            "labels",
+            "patient_field",
+            "name",
+            "formats",
+            "declared_rate_hz",
+            "declared_unit",
+            "declared_leads",
+            "declared_orientation",
+        ),
+    ),
     "simulated": _Builder(make=_simulated, flags=("num_patients", "seed")),
 }
 

@@ -233,7 +233,7 @@ def test_folder_without_labels(tmp_path):
     first, second = named.records()
     assert (first.patient_id, first.sex, np.isnan(first.age_years)) == ("p7", -1, True)
     assert second.reason == "missing_patient"
-    assert "no header comment 'patient', so its patient is not known" in second.message
+    assert "no field 'patient' in the file, so its patient is not known" in second.message
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_bad_labels_are_quarantined(tmp_path, row, message):
 
 
 def test_folder_without_records(tmp_path):
-    with pytest.raises(DataError, match=r"no WFDB header \(.hea\) in it or below"):
+    with pytest.raises(DataError, match=r"no recording \(\.hea .*\.xml\) in it or below"):
         folder_source(tmp_path)
 
 

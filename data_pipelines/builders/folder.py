@@ -1,28 +1,23 @@
-"""Any tree of WFDB records, with an optional CSV of patients and labels."""
+"""Any tree of recordings, in one format or several, with an optional table of patients and labels."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.label_table import LabelTable
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, FORMATS, FoundRecording, find_recordings, read_recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
-
-#: Columns of the CSV with a meaning of their own; every other numeric column becomes a scalar label.
-KNOWN_COLUMNS = ("record", "patient_id", "age", "sex", "fold", "report")
-
 
 # TFDS makes file names and identifiers of it.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -30,22 +25,22 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderItem:
-    """One record of the tree, with its row of the CSV.
+    """One recording of the tree, with its row of the table.
 
     Attributes:
-        record_id: path below the folder, without extension.
-        path: the WFDB record; None where the CSV names one that is not there.
-        row: the CSV's values by column as text, empty where missing; None for a record without a row. Without a
-            CSV, at most the patient id.
+        record_id: path below the folder, without suffix.
+        found: the file; None where the table names one that is not there.
+        row: the table's values by column as text, empty where missing; None for a recording without a row. Without a
+            table, at most the patient id.
     """
 
     record_id: str
-    path: Path | None
+    found: FoundRecording | None
     row: Mapping[str, str] | None
 
 
 class FolderSource:
-    """Every `.hea` under a folder."""
+    """Every recording under a folder."""
 
     def __init__(
         self,
@@ -56,115 +51,94 @@ class FolderSource:
         name: str,
         recipe: SignalRecipe,
         num_workers: int,
+        formats: Collection[str] = FORMATS,
+        declared: Declared | None = None,
     ):
-        """Lists the folder and reads the CSV; signals are read by `records()`.
+        """Lists the folder and reads the table; signals are read by `records()`.
 
         Args:
             folder: searched recursively.
-            labels: CSV with the columns `record` (path below the folder without extension, or the record's name) and
-                `patient_id`, and optionally `age` in years, `sex` (male/female, m/f or 0/1), `fold` (whole number),
-                `report` and any numeric columns, which become scalar labels. A record without a row is quarantined.
-            patient_field: header comment (`# FIELD: value`) that holds the patient id; not with `labels`.
+            labels: `.csv` or `.parquet` with the columns `record` (path below the folder without suffix, or the
+                recording's name) and `patient_id`, and optionally `age` in years, `sex` (male/female, m/f or 0/1),
+                `fold` (whole number), `report` and any numeric columns, which become scalar labels. A recording
+                without a row is quarantined.
+            patient_field: field of a file's own metadata that holds the patient id, such as a header comment
+                `# FIELD: value` or, of DICOM and XML files, `Patient ID`; not with `labels`.
             name: name of the data set.
             recipe: what is done to the signals.
             num_workers: processes that read.
+            formats: which files to take, of `readers.formats.FORMATS`.
+            declared: what files of bare samples do not say.
 
         Raises:
-            DataError: no record under the folder, or a CSV that does not fit it.
+            DataError: no recording under the folder, two of one id, or a table that does not fit it.
         """
         if labels and patient_field:
             raise DataError("--labels and --patient_field both say who the patient is; give one of them")
         if not _NAME.fullmatch(name):
             raise DataError(f"--name={name}: lower case letters, digits and _ only, a letter first")
-        records = find_wfdb_records(folder)
-        if not records:
-            raise DataError(f"{folder}: no WFDB header (.hea) in it or below; is --source right?")
-        self._table = _LabelTable(labels) if labels else None
+        self._table = LabelTable(labels) if labels else None
+        listed = find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
+        if not listed.recordings:
+            suffixes = " ".join(suffix for suffix, of in FORMAT_OF_SUFFIX.items() if of in formats)
+            raise DataError(f"{folder}: no recording ({suffixes}) in it or below; is --source right?")
+        self._passed_over = listed.passed_over
+        self._counts = Counter(found.format for found in listed.recordings)
         self._patient_field = patient_field
+        self._declared = declared or Declared()
         self._num_workers = num_workers
-        by_id = {path.relative_to(folder).as_posix(): path for path in records}
-        if self._table:
-            self._items = self._table.join(by_id)
-        else:
-            self._items = [
-                FolderItem(record_id=record_id, path=path, row={} if patient_field else {"patient_id": record_id})
-                for record_id, path in by_id.items()
-            ]
+        self._items = self._join(listed.recordings)
         self.num_items = len(self._items)
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(scalars=self._table.scalars if self._table else ())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self._counts.most_common())
         self.card = SourceCard(
             name=name,
-            description=f"12-lead ECGs read from a folder of {len(records)} WFDB records.",
+            description=f"12-lead ECGs read from a folder of {len(listed.recordings)} recordings ({kinds}).",
             simulated=False,
             notes=self._notes(),
         )
 
+    def _join(self, recordings: Collection[FoundRecording]) -> list[FolderItem]:
+        by_id = {found.record_id: found for found in recordings}
+        if self._table is None:
+            return [
+                FolderItem(
+                    record_id=record_id,
+                    found=found,
+                    row={} if self._patient_field else {"patient_id": record_id},
+                )
+                for record_id, found in by_id.items()
+            ]
+        rows = self._table.rows_of(by_id)
+        return [FolderItem(record_id=record_id, found=by_id.get(record_id), row=row) for record_id, row in rows.items()]
+
     def _notes(self) -> tuple[str, ...]:
         notes = []
         if self._table is None and self._patient_field is None:
-            notes.append("no patient ids were given: each record is taken for a patient of its own (--labels)")
+            notes.append(
+                "no patient ids were given: each record is taken for a patient of its own (--labels or --patient_field)"
+            )
         if self._table and self._table.ignored:
             notes.append(f"columns that are not numeric are not stored: {', '.join(self._table.ignored)}")
         if self._table is None or "fold" not in self._table.columns:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
+        if self._passed_over:
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in self._passed_over.items())
+            notes.append(f"files passed over: {counts}")
         return tuple(notes)
 
     def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the records in the order of their paths; those that only the CSV names come last."""
+        """Yields the records in the order of their paths; those that only the table names come last."""
         read = functools.partial(
             _read,
             patient_field=self._patient_field,
             scalars=self.label_schema.scalars,
+            declared=self._declared,
             recipe=self.recipe,
         )
         return read_items(read, self._items, num_workers=self._num_workers)
-
-
-class _LabelTable:
-    """The CSV, checked, its values as text."""
-
-    def __init__(self, path: Path):
-        if not path.is_file():
-            raise DataError(f"--labels={path}: no such file")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).map(str.strip)
-        missing = [column for column in ("record", "patient_id") if column not in table.columns]
-        if missing:
-            raise DataError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(table.columns)}")
-        twice = [record for record, count in Counter(table["record"]).items() if count > 1]
-        if twice:
-            raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
-        others = [column for column in table.columns if column not in KNOWN_COLUMNS]
-        self.path = path
-        self.columns = tuple(table.columns)
-        self.scalars = tuple(column for column in others if _is_numeric(table[column]))
-        self.ignored = tuple(column for column in others if column not in self.scalars)
-        self._rows = {row["record"]: row for row in table.to_dict("records")}
-
-    def join(self, by_id: Mapping[str, Path]) -> list[FolderItem]:
-        """Gives each record its row, by path or else by name, and each row without a record an item of its own."""
-        ids_of_name = Counter(path.name for path in by_id.values())
-        items, used = [], set()
-        for record_id, path in by_id.items():
-            key = record_id if record_id in self._rows else path.name
-            if key not in self._rows:
-                items.append(FolderItem(record_id=record_id, path=path, row=None))
-                continue
-            if key != record_id and ids_of_name[path.name] > 1:
-                raise DataError(
-                    f"{self.path}: '{key}' could be any of {ids_of_name[path.name]} records of that name; "
-                    "write the path below the folder instead"
-                )
-            used.add(key)
-            items.append(FolderItem(record_id=record_id, path=path, row=self._rows[key]))
-        if not used:
-            raise DataError(
-                f"{self.path}: not one of its {len(self._rows)} records is in the folder; 'record' is the path below "
-                f"it without extension, such as '{next(iter(by_id))}'"
-            )
-        absent = [name for name in self._rows if name not in used]
-        return items + [FolderItem(record_id=name, path=None, row=self._rows[name]) for name in absent]
 
 
 def _read(
@@ -172,20 +146,21 @@ def _read(
     *,
     patient_field: str | None,
     scalars: tuple[str, ...],
+    declared: Declared,
     recipe: SignalRecipe,
 ) -> EcgRecord:
-    if item.path is None:
-        raise RecordError(f"{item.record_id}: has a row of labels but no .hea in the folder", reason="missing_file")
+    if item.found is None:
+        raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")
+    source = str(item.found.path)
     if item.row is None:
         raise RecordError(
-            f"{item.path}: has no row in the CSV of labels, so its patient is not known; add one",
+            f"{source}: has no row in the table of labels, so its patient is not known; add one",
             reason="missing_patient",
         )
-    source = str(item.path)
-    recording = read_wfdb(item.path)
+    recording = read_recording(item.found, declared)
     patient_id = (recording.field(patient_field) if patient_field else item.row["patient_id"]) or ""
     if not patient_id:
-        where = f"header comment '{patient_field}'" if patient_field else "patient_id in the CSV of labels"
+        where = f"field '{patient_field}' in the file" if patient_field else "patient_id in the table of labels"
         raise RecordError(f"{source}: no {where}, so its patient is not known", reason="missing_patient")
     stored = stored_signal(recording, recipe=recipe)
     return EcgRecord(
@@ -208,12 +183,3 @@ def _fold(text: str, source: str) -> int:
     if not text.isdecimal() or int(text) > 1000:
         raise RecordError(f"{source}: fold is '{text}', a whole number from 0 to 1000 expected", reason="bad_label")
     return int(text)
-
-
-def _is_numeric(column: pd.Series) -> bool:
-    """Whether a column holds numbers (or truth values), at least one, and nothing else but gaps."""
-    try:
-        values = [number(text) for text in column]
-    except ValueError:
-        return False
-    return not all(map(math.isnan, values))
