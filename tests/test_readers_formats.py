@@ -275,7 +275,11 @@ def philips_data(change):
             "resolution is 5 in signalcharacteristics and 4 in parsedwaveforms",
         ),
         (PHILIPS.replace('numberofleads="12"', 'numberofleads="11"'), "header_disagrees", "numberofleads is 11"),
-        (PHILIPS.replace("leadlabels", "labels"), "missing_metadata", "no leadlabels"),
+        (
+            PHILIPS.replace("leadlabels", "labels").replace("STD-12", "STD-16"),
+            "missing_metadata",
+            "no leadlabels, and acquisitiontype is 'STD-16'",
+        ),
         (PHILIPS.replace('"I II III', '"II I III'), "missing_lead", "I II III aVR aVL aVF must come first"),
         (
             PHILIPS.replace('durationperchannel="2000"', 'durationperchannel="1e9"'),

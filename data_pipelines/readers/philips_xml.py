@@ -6,7 +6,10 @@ formulas leave over. The decompression is `sierraecg`'s (Watford, github.com/six
 `read_file` is not used: it does not tell the size of a step, adds limb leads up in int16, where they overflow, and on a
 damaged chunk length it never ends.
 
-Not read: waveforms that are not XLI-compressed, and the representative beats.
+Version 1.03 does not list its leads but names their set, and calls the size of a step `signalresolution`.
+
+Not read: waveforms that are not XLI-compressed, samples that are offset, unsigned or not of 16 bits, sets of leads that
+are neither listed nor the standard twelve, and the representative beats.
 """
 
 from __future__ import annotations
@@ -34,12 +37,22 @@ from data_pipelines.readers.xml_documents import (
     stacked,
     text_of,
 )
+from data_pipelines.records import STANDARD_LEADS
 
 DOCUMENT_TYPES = ("SierraECG", "PhilipsECG")
 DOCUMENT_VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
 
 #: Leads in the order that the differences of the limb leads are defined in.
 _LIMB_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF")
+
+#: Values of `acquisitiontype` under which a document without `leadlabels` holds the standard leads in their order.
+TWELVE_LEAD_SETS = ("STD-12", "10-WIRE")
+
+# Recorders have this many channels and may write all of them, the ones beyond the named leads empty.
+_MAX_CHANNELS = 16
+
+# What samples have to be, by element or attribute: they are not converted from anything else.
+_NEEDED_NUMBERS = {"signaloffset": 0, "bitspersample": 16, "nbitspersample": 16}
 
 # A chunk opens with its size, a code of its kind and the first sample's predecessor.
 _CHUNK_HEADER = struct.Struct("<ihh")
@@ -73,9 +86,11 @@ def read_philips(path: Path | str) -> Recording:
     _check_version(root, source)
     signal = only(root, "dataacquisition/signalcharacteristics", source=source)
     waveforms = only(root, "waveforms/parsedwaveforms", source=source)
+    _check_sample_format(signal, waveforms, source)
     rate = _stated_once(signal, waveforms, ("samplingrate", "samplespersecond"), source)
-    step = _stated_once(signal, waveforms, ("resolution", "resolution"), source)
-    names = _lead_names(waveforms, source)
+    resolution = "signalresolution" if text_of(signal, "signalresolution") else "resolution"
+    step = _stated_once(signal, waveforms, (resolution, "resolution"), source)
+    names = _lead_names(signal, waveforms, source)
     num_samples = _num_samples(waveforms, rate, source)
     differences = _unpacked(waveforms, names, num_samples, source)
     leads = dict(zip(names, differences, strict=True))
@@ -100,6 +115,21 @@ def _check_version(root: Element, source: str) -> None:
         )
 
 
+def _check_sample_format(signal: Element, waveforms: Element, source: str) -> None:
+    for name, needed in _NEEDED_NUMBERS.items():
+        for text in (text_of(signal, name), waveforms.get(name, "")):
+            if text and needed_number(text, what=name, source=source) != needed:
+                raise RecordError(
+                    f"{source}: {name} is {text}; only files where it is {needed} are read", reason="unreadable_header"
+                )
+    for text in (text_of(signal, "signalsigned"), waveforms.get("signalsigned", "")):
+        if text.casefold() not in ("", "true"):
+            raise RecordError(
+                f"{source}: signalsigned is '{text[:20]}'; only files where it is True are read",
+                reason="unreadable_header",
+            )
+
+
 def _stated_once(signal: Element, waveforms: Element, names: tuple[str, str], source: str) -> float:
     """Returns a number that is an element of the acquisition and, in later versions, also an attribute."""
     element, attribute = names
@@ -114,12 +144,16 @@ def _stated_once(signal: Element, waveforms: Element, names: tuple[str, str], so
     return value
 
 
-def _lead_names(waveforms: Element, source: str) -> tuple[str, ...]:
-    names = tuple(waveforms.get("leadlabels", "").split())
-    if not names:
+def _lead_names(signal: Element, waveforms: Element, source: str) -> tuple[str, ...]:
+    listed = waveforms.get("leadlabels", "").split()
+    lead_set = text_of(signal, "acquisitiontype")
+    if not listed and lead_set not in TWELVE_LEAD_SETS:
         raise RecordError(
-            f"{source}: parsedwaveforms has no leadlabels; export the file again", reason="missing_metadata"
+            f"{source}: parsedwaveforms has no leadlabels, and acquisitiontype is '{lead_set[:40]}', where "
+            f"{' or '.join(TWELVE_LEAD_SETS)} would tell its leads; export the file again",
+            reason="missing_metadata",
         )
+    names = tuple(listed) or STANDARD_LEADS
     check_count(waveforms.get("numberofleads", ""), len(names), what="numberofleads", source=source)
     if names[: len(_LIMB_LEADS)] != _LIMB_LEADS or len(set(names)) < len(names):
         raise RecordError(
@@ -146,6 +180,8 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, source
     """Returns the stored form of each lead, `i64[time]`."""
     encoding = waveforms.get("dataencoding", "")
     method = waveforms.get("compressmethod") or waveforms.get("compression") or "none"
+    if waveforms.get("compressflag", "True") != "True":
+        method = "none"
     if (encoding, method) != ("Base64", "XLI"):
         raise RecordError(
             f"{source}: waveforms are encoded as '{encoding}' and compressed by '{method}'; Base64 and XLI are read",
@@ -153,14 +189,13 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, source
         )
     content = base64_bytes(waveforms.text or "", what="parsedwaveforms", source=source)
     chunks = _chunks(content, num_samples, source)
-    if len(chunks) != len(names):
+    if not len(names) <= len(chunks) <= max(len(names), _MAX_CHANNELS):
         raise RecordError(
-            f"{source}: holds {len(chunks)} compressed leads where leadlabels names {len(names)}; "
-            "export the file again",
+            f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again",
             reason="header_disagrees",
         )
     leads = []
-    for name, chunk in zip(names, chunks, strict=True):
+    for name, chunk in zip(names, chunks, strict=False):
         try:
             (lead,) = xli_decode(chunk, [name])
         except Exception as error:  # On a damaged chunk sierraecg raises IndexError, OverflowError, ValueError …
