@@ -182,7 +182,7 @@ def test_gaps_are_marked_as_invalid(tmp_path):
     [
         ("", "no table"),
         (",".join(STANDARD_LEADS), "no table"),
-        (",".join(STANDARD_LEADS) + "\n1,2\n", "2 columns of samples under 12 names"),
+        (",".join(STANDARD_LEADS) + "\n1,2\n", "line 2 has 2 cells where the first has 12"),
         (text_of(SIGNAL[:3]) + "1,2,3,4,5,6,7,8,9,10,11,12,13\n", "no table"),
         (text_of(SIGNAL[:3]) + "1,2,x" + ",0" * 9, "'x' in column 'III', line 4 of the samples, is no number"),
         (text_of(SIGNAL[:3]) + '1,2,"1,5"' + ",0" * 9, "'1,5' in column 'III'"),

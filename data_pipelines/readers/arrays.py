@@ -5,14 +5,14 @@ None of them has to say its rate, unit or leads, so whoever has such files decla
 
 from __future__ import annotations
 
+import csv
 import io
 import math
+import re
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
@@ -22,11 +22,16 @@ from data_pipelines.readers.recording import Recording
 #: A file whose samples take more than this once unpacked is refused: a day of 12 leads at 500 Hz takes less.
 MAX_BYTES = 2**31
 
+#: No converter is faster.
+MAX_RATE_HZ = 1e6
+
 #: What an archive may call its parts.
 SIGNAL_NAMES = ("signal", "ecg", "data", "val")
 RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "fs")
 UNIT_NAMES = ("unit", "units")
 LEAD_NAMES = ("leads", "lead_names", "channels")
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", flags=re.ASCII)
 
 
 def read_numpy(path: Path | str, declared: Declared) -> Recording:
@@ -47,9 +52,9 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
     try:
         is_archive = zipfile.is_zipfile(io.BytesIO(data))
         arrays = _unpacked(data, path) if is_archive else {SIGNAL_NAMES[0]: _array(data)}
-    except (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, RecordError):
-            raise
+    except RecordError:
+        raise
+    except Exception as error:  # Beside their own errors, zipfile raises zlib's and NumPy those of Python's tokenizer.
         raise RecordError(
             f"{path}: cannot be read as an array of numbers ({error}); it is damaged, or holds objects",
             reason="truncated_file",
@@ -60,7 +65,7 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
         path,
         declared,
         rate=_number_of(arrays, RATE_NAMES, path),
-        unit=_text_of(arrays, UNIT_NAMES),
+        unit=_text_of(arrays, UNIT_NAMES, path),
         leads=_texts_of(arrays, LEAD_NAMES),
     )
 
@@ -84,22 +89,12 @@ def read_csv(path: Path | str, declared: Declared) -> Recording:
         text = _contents(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: not a text in UTF-8 ({error}); save it so", reason="unreadable_header") from error
-    first_line = text.partition("\n")[0].strip()
+    first_line = text.partition("\n")[0]
     separator = max(",;\t", key=first_line.count)
-    cells = [cell.strip().strip('"') for cell in first_line.split(separator)]
+    rows = _rows(text, separator, path)
+    cells = rows[0]
     named = not all(map(_is_number, cells))
-    try:
-        table = pd.read_csv(io.StringIO(text), sep=separator, header=None, skiprows=int(named), dtype=str)
-    except (ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError.
-        raise RecordError(
-            f"{path}: no table ({error}); every line needs as many cells as the first", reason="unreadable_header"
-        ) from error
-    if table.shape[1] != len(cells):
-        raise RecordError(
-            f"{path}: {table.shape[1]} columns of samples under {len(cells)} names; every line needs one cell a name",
-            reason="header_disagrees",
-        )
-    samples = np.stack([_numbers(table[column], cells[column], path) for column in table], axis=1)
+    samples = _table(rows[named:], names=cells, path=path)
     leads = declared.leads_of(str(path), stated=cells if named else None)
     if len(leads) != samples.shape[1]:
         raise RecordError(
@@ -143,6 +138,8 @@ def matrix_recording(
         raise RecordError(
             f"{path}: its samples are of type {samples.dtype}; numbers are needed", reason="unreadable_header"
         )
+    if rate is not None and not 0 < rate < MAX_RATE_HZ:
+        raise RecordError(f"{path}: states a rate of {rate:g} Hz; correct it", reason="unreadable_header")
     names = declared.leads_of(source, stated=leads)
     by_time = declared.by_time(samples, num_leads=len(names), source=source)
     return Recording(
@@ -221,9 +218,14 @@ def _number_of(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path
     return float(array.reshape(()))
 
 
-def _text_of(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> str | None:
-    texts = _texts_of(arrays, names)
-    return texts[0] if texts else None
+def _text_of(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> str | None:
+    texts = set(_texts_of(arrays, names) or ())
+    if len(texts) > 1:
+        raise RecordError(
+            f"{path}: its {names[0]} is {', '.join(sorted(texts))}; one for all leads is needed",
+            reason="unreadable_header",
+        )
+    return texts.pop() if texts else None
 
 
 def _texts_of(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -232,21 +234,41 @@ def _texts_of(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> tuple[st
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        float(cell or "nan")
-    except ValueError:
-        return False
-    return True
+    # Python's own float() also takes 'inf', '1_0' and the digits of other scripts.
+    return not cell or cell.casefold() == "nan" or _NUMBER.fullmatch(cell) is not None
 
 
-def _numbers(column: pd.Series, name: str, path: Path) -> np.ndarray:
-    """Returns a column of text as numbers, exactly, which pandas' own parser is not."""
-    cells = column.fillna("").str.strip().replace("", "nan")
+def _rows(text: str, separator: str, path: Path) -> list[list[str]]:
+    """Returns the cells of every line, as many in each as in the first, so that a cut line is found."""
     try:
-        return cells.to_numpy(object).astype(np.float64)
-    except ValueError:
-        row = next(row for row, cell in enumerate(cells) if not _is_number(cell))
+        lines = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=separator, strict=True)
+        rows = [[cell.strip() for cell in line] for line in lines]
+    except csv.Error as error:
+        raise RecordError(f"{path}: no table ({error}); export the file again", reason="unreadable_header") from error
+    if not rows:
+        raise RecordError(f"{path}: no table (it is empty); export the file again", reason="unreadable_header")
+    for number, cells in enumerate(rows, start=1):
+        if len(cells) != len(rows[0]):
+            raise RecordError(
+                f"{path}: no table (line {number} has {len(cells)} cells where the first has {len(rows[0])}); every "
+                "line needs as many cells as the first, an empty one where a sample is invalid",
+                reason="unreadable_header",
+            )
+    return rows
+
+
+def _table(rows: list[list[str]], *, names: list[str], path: Path) -> np.ndarray:
+    """Returns the samples, `f64[row, column]`."""
+    if not rows:
         raise RecordError(
-            f"{path}: '{cells.iloc[row]}' in column '{name}', line {row + 1} of the samples, is no number",
-            reason="unreadable_header",
-        ) from None
+            f"{path}: no table (names, but no samples); export the file again", reason="unreadable_header"
+        )
+    for number, cells in enumerate(rows, start=1):
+        wrong = next((column for column, cell in enumerate(cells) if not _is_number(cell)), None)
+        if wrong is not None:
+            raise RecordError(
+                f"{path}: '{cells[wrong][:40]}' in column '{names[wrong]}', line {number} of the samples, is no number;"
+                " correct it, or leave the cell empty where the sample is invalid",
+                reason="unreadable_header",
+            )
+    return np.array([[float(cell or "nan") for cell in cells] for cells in rows], np.float64)

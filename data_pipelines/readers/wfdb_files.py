@@ -2,12 +2,18 @@
 
 The `wfdb` package reads a signal file that is longer than its header says without a word, and does not look at
 the header's checksums; both are checked here, because a header that disagrees with its file is the usual trace
-of a damaged or mixed-up copy.
+of a damaged or mixed-up copy. Nor does it mind what a line of the header goes on with after something that it can
+make sense of ('10x00/mV' is a gain of 10), and it drops characters that are not ASCII (µV becomes V); so the header is
+matched against the whole of its grammar first (physionet.org/physiotools/wag/header-5.htm).
+
+Not read: multi-segment records, channels of unequal rates or skewed in time, formats that are not in
+`BYTES_PER_SAMPLE` (FLAC, packed triples), signals without a gain, which by definition are not calibrated.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import wfdb
@@ -15,8 +21,33 @@ import wfdb
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.recording import Recording
 
-#: Bytes per sample of the WFDB formats of fixed size; others (FLAC, skewed bit packings) are sized by wfdb itself.
+#: Bytes per sample of the WFDB formats that are read.
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
+
+# Ten digits hold every 32-bit integer, and none that overflows a 64-bit one.
+_INTEGER = r"-?\d{1,10}"
+_DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
+
+# Name, signals, rate (counter frequency and base), samples; then time and date, which are written in many ways.
+_RECORD_LINE = re.compile(
+    rf"[-\w]+(?:/\d+)?\s+\d{{1,4}}\s+{_DECIMAL}(?:/-?{_DECIMAL}(?:\(-?{_DECIMAL}\))?)?\s+\d{{1,10}}(?:\s.*)?",
+    flags=re.ASCII,
+)
+
+# File, format, gain (baseline) / unit, and optionally, each only after those before it: resolution, zero, first value,
+# checksum, block size, name.
+_SIGNAL_LINE = re.compile(
+    rf"[-\w]+(?:\.\w+)?\s+\d+(?:x\d+)?(?::\d+)?(?:\+\d+)?"
+    rf"\s+(?P<gain>-?{_DECIMAL}(?:e[+-]?\d+)?)(?:\({_INTEGER}\))?(?:/[\w^?%/-]+)?"
+    rf"(?:\s+\d+(?:\s+{_INTEGER}(?:\s+{_INTEGER}(?:\s+{_INTEGER}(?:\s+\d+(?:\s+\S[^\t]*)?)?)?)?)?)?",
+    flags=re.ASCII,
+)
+
+# Control characters end lines for some readers and not for others.
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+_SMALLEST_GAIN, _LARGEST_GAIN = 1e-9, 1e12
+_LARGEST_RATE_HZ = 1e6
 
 
 def read_wfdb(record: Path | str) -> Recording:
@@ -30,16 +61,20 @@ def read_wfdb(record: Path | str) -> Recording:
         The recording in the header's units.
 
     Raises:
-        RecordError: with reason `missing_file`, `unreadable_header`, `truncated_file` or `header_disagrees`.
+        RecordError: with reason `missing_file`, `unreadable_header`, `missing_metadata`, `truncated_file` or
+            `header_disagrees`.
     """
     path = Path(record)
     header_path = path.with_name(path.name + ".hea")
+    comments, gains = _check_grammar(header_path)
     header = _read_header(header_path, path)
+    _check_signals(header, gains, header_path)
     _check_file_sizes(header, header_path)
     try:
         # int64 samples: the checksum below adds them up.
         digital = wfdb.rdrecord(str(path), physical=False, return_res=64)
-    except (ValueError, IndexError, KeyError, TypeError) as error:
+        signal = digital.dac(return_res=64)
+    except Exception as error:  # wfdb checks little, and what Python or NumPy then stumbles over is anyone's guess.
         raise RecordError(
             f"{header_path}: the signal files do not match this header ({error}); restore both from one source",
             reason="header_disagrees",
@@ -47,45 +82,112 @@ def read_wfdb(record: Path | str) -> Recording:
     _check_checksums(digital, header_path)
     return Recording(
         source=str(path),
-        signal=digital.dac(return_res=64),
+        signal=signal,
         sampling_rate_hz=float(digital.fs),
         channels=tuple(name or "" for name in digital.sig_name),
         units=tuple(unit or "" for unit in digital.units),
-        fields=_fields(digital.comments),
+        fields=_fields(comments),
     )
 
 
-def _read_header(header_path: Path, path: Path) -> wfdb.Record:
-    if not header_path.is_file():
-        raise RecordError(
-            f"{header_path}: no such header; check the path, or remove the record from the list", reason="missing_file"
-        )
+def _check_grammar(header_path: Path) -> tuple[list[str], list[float]]:
+    """Checks every line of a header and returns its comments and the gains."""
     try:
-        header = wfdb.rdheader(str(path))
-    except (ValueError, IndexError, KeyError, TypeError) as error:
+        content = header_path.read_bytes()
+    except OSError as error:
         raise RecordError(
-            f"{header_path}: not a WFDB header ({error}); the first line is "
+            f"{header_path}: no such header ({error.strerror}); check the path, or remove the record from the list",
+            reason="missing_file",
+        ) from error
+    if _CONTROL.search(content):
+        raise RecordError(
+            f"{header_path}: not a WFDB header (it has control characters); copy it again", reason="unreadable_header"
+        )
+    all_lines = [line.strip() for line in _decoded(content).splitlines()]
+    lines = [line for line in all_lines if line and not line.startswith("#")]
+    if not lines or not _RECORD_LINE.fullmatch(lines[0]):
+        raise RecordError(
+            f"{header_path}: not a WFDB header (first line '{lines[0][:80] if lines else ''}'); the first line is "
             "'NAME SIGNALS RATE SAMPLES', with NAME free of a file extension",
             reason="unreadable_header",
-        ) from error
-    if isinstance(header, wfdb.MultiRecord):
+        )
+    is_segmented, num_signals = "/" in lines[0].split()[0], int(lines[0].split()[1])
+    if is_segmented:
         raise RecordError(
             f"{header_path}: a multi-segment record; give its segments as records of their own",
             reason="unreadable_header",
         )
-    if not header.n_sig or not header.sig_len or not header.fs:
+    if len(lines) - 1 != num_signals:
+        raise RecordError(
+            f"{header_path}: describes {len(lines) - 1} signals, where its first line says {num_signals}; restore it",
+            reason="header_disagrees",
+        )
+    gains = []
+    for line in lines[1:]:
+        match = _SIGNAL_LINE.fullmatch(line)
+        if match is None or not line.isascii():
+            raise RecordError(
+                f"{header_path}: '{line[:80]}' describes no signal; a line is 'FILE FORMAT GAIN(BASELINE)/UNIT "
+                "RESOLUTION ZERO FIRST CHECKSUM BLOCK NAME' in plain ASCII (µV is written uV), with a gain",
+                reason="unreadable_header",
+            )
+        gains.append(float(match["gain"]))
+    return [line.strip(" \t#") for line in all_lines if line.startswith("#")], gains
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        # Only comments may hold such characters, and every byte is one of Latin-1.
+        return content.decode("latin-1")
+
+
+def _read_header(header_path: Path, path: Path) -> wfdb.Record:
+    try:
+        header = wfdb.rdheader(str(path))
+    except Exception as error:  # As of rdrecord; dates that are none, for instance.
+        raise RecordError(
+            f"{header_path}: not a WFDB header ({error}); restore it from its source", reason="unreadable_header"
+        ) from error
+    if not header.n_sig or not header.sig_len or not 0 < header.fs <= _LARGEST_RATE_HZ:
         raise RecordError(
             f"{header_path}: the record line names {header.n_sig} signals of {header.sig_len} samples "
             f"at {header.fs} Hz; all three must be above zero",
             reason="unreadable_header",
         )
+    return header
+
+
+def _check_signals(header: wfdb.Record, gains: list[float], header_path: Path) -> None:
+    """Checks what the grammar allows and is not read, or would be read wrongly."""
     if any(samples != 1 for samples in header.samps_per_frame):
         raise RecordError(
             f"{header_path}: channels of unequal rates ({header.samps_per_frame} samples per frame); "
             "resample them to one rate first",
             reason="unreadable_header",
         )
-    return header
+    if any(header.skew):
+        raise RecordError(
+            f"{header_path}: channels are skewed by {header.skew} samples; align them first", reason="unreadable_header"
+        )
+    # wfdb has put 200 where the header says 0.
+    for name, gain in zip(header.sig_name, gains, strict=True):
+        if not _SMALLEST_GAIN < abs(gain) < _LARGEST_GAIN:
+            raise RecordError(
+                f"{header_path}: signal {name} has a gain of {gain:g}, so it is not calibrated; correct it",
+                reason="missing_metadata",
+            )
+    for file_name in dict.fromkeys(header.file_name):
+        channels = [i for i, other in enumerate(header.file_name) if other == file_name]
+        layouts = {(header.fmt[i], header.byte_offset[i] or 0) for i in channels}
+        known = all(layout[0] in BYTES_PER_SAMPLE for layout in layouts)
+        if len(layouts) > 1 or not known or channels[-1] - channels[0] >= len(channels):
+            raise RecordError(
+                f"{header_path}: signals in {file_name} have format and offset {sorted(layouts)}; one after the "
+                f"other, of one offset and one format are read, of formats {', '.join(BYTES_PER_SAMPLE)}",
+                reason="unreadable_header",
+            )
 
 
 def _check_file_sizes(header: wfdb.Record, header_path: Path) -> None:
@@ -96,11 +198,8 @@ def _check_file_sizes(header: wfdb.Record, header_path: Path) -> None:
                 f"{signal_path}: no such file, but {header_path.name} names it; restore it", reason="missing_file"
             )
         channels = [i for i, other in enumerate(header.file_name) if other == name]
-        formats = {header.fmt[i] for i in channels}
-        if len(formats) > 1 or not formats <= BYTES_PER_SAMPLE.keys():
-            continue
-        offset = header.byte_offset[channels[0]] or 0
-        expected = offset + math.ceil(header.sig_len * len(channels) * BYTES_PER_SAMPLE[formats.pop()])
+        offset, bytes_per_sample = header.byte_offset[channels[0]] or 0, BYTES_PER_SAMPLE[header.fmt[channels[0]]]
+        expected = offset + math.ceil(header.sig_len * len(channels) * bytes_per_sample)
         size = signal_path.stat().st_size
         shape = f"{header_path.name} says {len(channels)} signals of {header.sig_len} samples, {expected} bytes"
         if size < expected:
