@@ -21,6 +21,9 @@ from data_pipelines.readers.arrays import (
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.recording import Recording
 
+# Deflate makes nothing smaller than a 1032th (zlib.net/zlib_tech.html).
+_MOST_DEFLATED = 1032
+
 # Metadata of a recording by the names attributes give it.
 _FIELDS = {"patient_id": "Patient ID", "age": "Age", "sex": "Sex"}
 
@@ -83,9 +86,10 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
     dataset = found[named[0]]
     # Before anything is allocated: a few bytes of a damaged header can claim terabytes.
     num_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
-    if num_bytes > MAX_BYTES:
+    if num_bytes > min(MAX_BYTES, _MOST_DEFLATED * path.stat().st_size):
         raise RecordError(
-            f"{path}: '{named[0]}' has shape {dataset.shape}, {num_bytes} bytes, more than any ECG takes",
+            f"{path}: '{named[0]}' has shape {dataset.shape}, {num_bytes} bytes, more than any "
+            f"ECG takes or a file of {path.stat().st_size} bytes holds; it is damaged: copy it again",
             reason="unreadable_header",
         )
     return dataset

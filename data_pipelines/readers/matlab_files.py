@@ -5,6 +5,7 @@ MATLAB v4 and v5 through SciPy. Files of v7.3 are HDF5 underneath; save them wit
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import scipy.io
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.arrays import MAX_BYTES, SIGNAL_NAMES, matrix_recording
 from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.matlab_structure import check_structure
 from data_pipelines.readers.recording import Recording
 from data_pipelines.records import STANDARD_LEADS
 
@@ -42,7 +44,10 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     if path.stat().st_size > MAX_BYTES:
         raise RecordError(f"{path}: {path.stat().st_size} bytes, more than any ECG takes", reason="unreadable_header")
     try:
-        variables = scipy.io.loadmat(path)
+        content = path.read_bytes()
+        if 0 not in content[:4]:  # By this SciPy tells version 5, which begins with text, from 4, with a small number.
+            check_structure(content, most_bytes=MAX_BYTES)
+        variables = scipy.io.loadmat(io.BytesIO(content))
     except Exception as error:  # SciPy's reader raises whatever a damaged length or type leads it to.
         raise RecordError(
             f"{path}: cannot be read as MATLAB v4 or v5 ({error}); it is damaged, or of v7.3: save it with -v7",
