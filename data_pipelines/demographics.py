@@ -20,17 +20,23 @@ _SEX = {"male": MALE, "m": MALE, "0": MALE, "female": FEMALE, "f": FEMALE, "1": 
 _UNKNOWN = frozenset({"", "nan", "unknown", "unspecified", "none", "n/a", "na"})
 _TRUTH = {"true": 1.0, "false": 0.0}
 
+# Scalars are stored as float32; an infinite label would end a training run.
+_LARGEST = 3.4e38
+
 
 def number(text: str) -> float:
     """Returns a number or truth value as float, NaN where missing.
 
     Raises:
-        ValueError: neither a number nor a way to say that there is none.
+        ValueError: neither a finite number nor a way to say that there is none.
     """
     text = text.strip().casefold()
     if text in _UNKNOWN:
         return math.nan
-    return _TRUTH[text] if text in _TRUTH else float(text)
+    value = _TRUTH[text] if text in _TRUTH else float(text)
+    if not abs(value) <= _LARGEST:
+        raise ValueError(f"{text} is no number that can be stored")
+    return value
 
 
 def age_in_years(text: str, *, source: str) -> float:

@@ -126,12 +126,27 @@ def test_unknown_formats(tmp_path):
         ("labels.txt", b"record,patient_id\n", r"a table ends with \.csv or \.parquet"),
         ("labels.parquet", b"no parquet", r"not a \.parquet table that can be read"),
         ("labels.csv", b"", r"not a \.csv table that can be read"),
+        ("labels.csv", b"record,patient_id,age\na,7,60,\nb,8,61,\n", r"line 2 has 4 cells where the header names 3"),
+        ("labels.csv", b"record,patient_id,age\na,7,60\nb,8\n", r"line 3 has 2 cells where the header names 3"),
+        ("labels.csv", b"record,patient_id,patient_id\na,7,8\n", r"column 'patient_id' comes twice"),
+        ("labels.csv", b"record,patient_id,age_years\na,7,60\n", r"call its column 'age_years' 'age'"),
+        ("labels.csv", b'record,patient_id\na,"7\n', r"not a \.csv table that can be read"),
     ],
 )
 def test_tables_that_cannot_be_read(tmp_path, name, contents, message):
     (tmp_path / name).write_bytes(contents)
     with pytest.raises(DataError, match=message):
         LabelTable(tmp_path / name)
+
+
+def test_tables_as_spreadsheets_and_pandas_write_them(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_bytes('\ufeff,record, patient_id,lvef,k\r\n0,a,007,55,inf\r\n1,"b,é",0x,,1\r\n\r\n'.encode())
+    table = LabelTable(path)
+    # The numbers of the rows are no label, nor is what a float32 cannot hold.
+    assert (table.scalars, table.ignored) == (("lvef",), ("", "k"))
+    rows = table.rows_of(["a", "b,é"])
+    assert [row["patient_id"] for row in rows.values()] == ["007", "0x"]
 
 
 def test_from_the_command_line(tmp_path):

@@ -19,6 +19,7 @@ import pandas as pd
 
 from data_pipelines.builders.base import Quarantined, SourceCard, read_items
 from data_pipelines.builders.lazy_items import LazyItems
+from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.recording import Recording
@@ -255,10 +256,7 @@ def _read_exams(path: Path) -> pd.DataFrame:
     """Reads `exams.csv` as text, one row an exam; `ambiguous` marks exams whose rows contradicted each other."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; --source is the folder with it and the exams_partN.hdf5")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' own errors are ValueErrors.
-        raise DataError(f"{path}: not a CSV table that can be read ({error}); download it again") from error
+    table = read_text_table(path)
     missing = [column for column in _COLUMNS if column not in table.columns]
     if missing:
         raise DataError(f"{path}: column {', '.join(missing)} is missing; is this CODE-15 %'s own file?")

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.declared import Declared
@@ -167,11 +167,7 @@ def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     if len(found) > 1:
         raise DataError(f"{found[1]}: a second {REFERENCE_FILE} beside {found[0]}; keep the right one")
     path = found[0]
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' own errors are ValueErrors.
-        raise DataError(f"{path}: not a CSV table that can be read ({error}); download it again") from error
-    table = table.rename(columns=str.strip).map(str.strip)
+    table = read_text_table(path).map(str.strip)
     missing = [column for column in (_RECORD_COLUMN, *_LABEL_COLUMNS) if column not in table.columns]
     if missing:
         raise DataError(f"{path}: column {', '.join(missing)} is missing; is this CPSC 2018's own file?")

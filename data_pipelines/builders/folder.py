@@ -121,7 +121,8 @@ class FolderSource:
                 "no patient ids were given: each record is taken for a patient of its own (--labels or --patient_field)"
             )
         if self._table and self._table.ignored:
-            notes.append(f"columns that are not numeric are not stored: {', '.join(self._table.ignored)}")
+            names = ", ".join(name or "one without a name" for name in self._table.ignored)
+            notes.append(f"columns that are not numeric are not stored: {names}")
         if self._table is None or "fold" not in self._table.columns:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
         if self._passed_over:

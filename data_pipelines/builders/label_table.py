@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import number
 from data_pipelines.errors import DataError
 
@@ -26,7 +27,7 @@ class LabelTable:
         path: its file.
         columns: names of all its columns.
         scalars: columns that are labels.
-        ignored: columns that are neither known nor numeric.
+        ignored: columns that are neither known nor numeric, or have no name (such as the numbers pandas writes).
     """
 
     def __init__(self, path: Path):
@@ -36,19 +37,22 @@ class LabelTable:
             path: `.csv` with a header line, or `.parquet`; the columns `record` and `patient_id` are needed.
 
         Raises:
-            DataError: no such file, not such a table, a column missing, or two rows for one record.
+            DataError: no such file, not such a table, a column missing or misnamed, or two rows for one record.
         """
         table = _read(path)
         missing = [column for column in ("record", "patient_id") if column not in table.columns]
         if missing:
             raise DataError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(table.columns)}")
+        if "age_years" in table.columns:
+            # It would be hidden by the label of that name which every data set has.
+            raise DataError(f"{path}: call its column 'age_years' 'age'")
         twice = [record for record, count in Counter(table["record"]).items() if count > 1]
         if twice:
             raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
         others = [column for column in table.columns if column not in KNOWN_COLUMNS]
         self.path = path
         self.columns = tuple(table.columns)
-        self.scalars = tuple(column for column in others if _is_numeric(table[column]))
+        self.scalars = tuple(column for column in others if column and _is_numeric(table[column]))
         self.ignored = tuple(column for column in others if column not in self.scalars)
         self._rows = {row["record"]: row for row in table.to_dict("records")}
 
@@ -102,12 +106,11 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"--labels={path}: no such file")
     if path.suffix not in SUFFIXES:
         raise DataError(f"--labels={path}: a table ends with {' or '.join(SUFFIXES)}")
+    if path.suffix == ".csv":
+        return read_text_table(path).map(str.strip)
     try:
-        if path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        else:
-            table = pd.read_parquet(path).map(_as_text)
-    except (ValueError, OSError) as error:  # Both libraries' own errors are ValueErrors.
+        table = pd.read_parquet(path).map(_as_text)
+    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors.
         raise DataError(f"{path}: not a {path.suffix} table that can be read ({error}); write it again") from error
     return table.map(str.strip).rename(columns=str)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.wfdb_files import read_wfdb
@@ -204,7 +205,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path}: no such file; --source is the folder PTB-XL was unpacked into, with ptbxl_database.csv, "
             "scp_statements.csv, records100/ and records500/"
         )
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_text_table(path)
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise DataError(f"{path}: column {', '.join(missing)} is missing; is this PTB-XL's own file?")

@@ -1,0 +1,57 @@
+"""CSV tables as text, read strictly: a cell is never taken for one of another column."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from data_pipelines.errors import DataError
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """Reads a CSV table with a header line; values stay text (ids keep their zeros), empty where missing.
+
+    Args:
+        path: in UTF-8, with or without a byte order mark. Lines without any cell are passed over.
+
+    Returns:
+        One row a line, columns named as in the header without the white space around them.
+
+    Raises:
+        DataError: cannot be read, is empty, names a column twice, or has a line with more or fewer cells than the
+            header: pandas itself would shift such a line by a column, fill it, or cut it.
+    """
+    try:
+        names, num_rows = _check_shape(path)
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig", names=names, header=0
+        )
+    except (OSError, ValueError, csv.Error) as error:  # pandas' own errors are ValueErrors.
+        raise DataError(f"{path}: not a .csv table that can be read ({error}); write it again") from error
+    if len(table) != num_rows:
+        raise DataError(f"{path}: not a .csv table that can be read (its quotes are not paired); write it again")
+    return table
+
+
+def _check_shape(path: Path) -> tuple[list[str], int]:
+    """Returns the names of the columns and the number of rows, after all have as many cells as there are names."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file, strict=True)
+        names = [name.strip() for name in next(lines, [])]
+        if not names:
+            raise ValueError("it is empty")
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise DataError(f"{path}: column '{twice[0]}' comes twice; remove or rename one")
+        num_rows = 0
+        for cells in lines:
+            if cells and len(cells) != len(names):
+                raise DataError(
+                    f"{path}: line {lines.line_num} has {len(cells)} cells where the header names {len(names)} "
+                    "columns; correct it, or put texts with commas in quotes"
+                )
+            num_rows += bool(cells)
+    return names, num_rows
