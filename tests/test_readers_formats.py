@@ -447,10 +447,36 @@ def test_dicom_that_is_none(tmp_path):
     refused(read_dicom, path, "unreadable_header", "cannot be read as a DICOM waveform .InvalidDicomError")
     write_dicom(path, AECG_COUNTS)
     path.write_bytes(path.read_bytes()[:9000])
-    refused(read_dicom, path, "truncated_file", "WaveformData has 6178 bytes, where 12 channels of 1000 samples")
+    refused(read_dicom, path, "truncated_file", r"sequence \(5400,0100\) of \d+ bytes where 8464 are left")
     path.write_bytes(path.read_bytes()[:300])
     refused(read_dicom, path, "unreadable_header", "none of WaveformOriginality ORIGINAL|damaged or truncated")
     refused(read_dicom, tmp_path / "none.dcm", "missing_file", "No such file")
+
+
+def test_dicom_samples_do_not_run_on_into_what_follows(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, AECG_COUNTS)
+    content = path.read_bytes()
+    samples = content.index(AECG_COUNTS.astype("<i2").tobytes())
+    path.write_bytes(content[: samples + 2400] + content[samples + 2414 :])
+    refused(read_dicom, path, "truncated_file", "damaged or truncated")
+    path.write_bytes(content[: samples + 2400] + bytes(14) + content[samples + 2400 :])
+    refused(read_dicom, path, "truncated_file", "damaged or truncated")
+
+
+def test_dicom_of_implicit_type_and_of_undefined_lengths(tmp_path):
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, AECG_COUNTS)
+    expected = read_dicom(path).signal
+    for sequence in (dataset.WaveformSequence, dataset.WaveformSequence[0].ChannelDefinitionSequence):
+        sequence.is_undefined_length = True
+        sequence[0].is_undefined_length_sequence_item = True
+    dataset["WaveformSequence"].is_undefined_length = True
+    dataset.save_as(path, enforce_file_format=True)
+    np.testing.assert_array_equal(read_dicom(path).signal, expected)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=True)
+    np.testing.assert_array_equal(read_dicom(path).signal, expected)
 
 
 # Trees of mixed formats

@@ -26,6 +26,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers import metadata
+from data_pipelines.readers.dicom_structure import check_nesting
 from data_pipelines.readers.recording import Recording
 
 #: A larger file is refused: a day of twelve leads at 500 Hz takes less than this.
@@ -95,13 +96,20 @@ def read_dicom(path: Path | str) -> Recording:
 def _recording(content: bytes, path: Path) -> Recording:
     source = str(path)
     # Before the rest is read, because a small deflated file can hold gigabytes.
-    syntax = _meta_information(content).TransferSyntaxUID
+    meta_information, start = _meta_information(content)
+    syntax = meta_information.TransferSyntaxUID
     if syntax not in _SYNTAXES:
         raise RecordError(
             f"{path}: its transfer syntax is {syntax.name}; read are {' and '.join(uid.name for uid in _SYNTAXES)}: "
             "convert it, for instance with dcmconv +te",
             reason="unreadable_header",
         )
+    try:
+        check_nesting(content, start, is_implicit=syntax == ImplicitVRLittleEndian)
+    except ValueError as error:
+        raise RecordError(
+            f"{path}: {error}; it is damaged or truncated: export it again", reason="truncated_file"
+        ) from error
     # From memory, because reading from a file makes room for whatever length a damaged element claims.
     dataset = pydicom.dcmread(io.BytesIO(content))
     group = _rhythm(dataset, source)
@@ -122,12 +130,14 @@ def _recording(content: bytes, path: Path) -> Recording:
     )
 
 
-def _meta_information(content: bytes) -> Dataset:
+def _meta_information(content: bytes) -> tuple[Dataset, int]:
+    """Returns the elements ahead of the data set, and where that begins."""
     file = io.BytesIO(content)
     read_preamble(file, force=False)
-    return read_dataset(
+    elements = read_dataset(
         file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2
     )
+    return elements, file.tell()
 
 
 def _rhythm(dataset: Dataset, source: str) -> Dataset:

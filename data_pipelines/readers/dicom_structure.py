@@ -1,0 +1,118 @@
+"""The nesting of DICOM files, checked before pydicom reads them.
+
+pydicom reads an element of the length it claims even where that goes beyond the sequence item it lies in, so that a
+file which lost a few bytes of its samples is read on into whatever follows them. So every length is held against its
+surroundings first (DICOM PS3.5, section 7). Where elements are without VR, the dictionary tells which are sequences;
+values of an unknown VR and of undefined length are sequences without VR (PS3.5, 6.2.2).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from pydicom.datadict import dictionary_VR
+
+# Explicit VRs that are followed by two reserved bytes and a length of four.
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT_VRS = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
+    | {b"ST", b"TM", b"UI", b"UL", b"US"}
+)
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
+_MOST_NESTED = 16
+
+
+def check_nesting(content: bytes, start: int, *, is_implicit: bool) -> None:
+    """Raises unless every element of a data set ends within what it lies in.
+
+    Args:
+        content: of the file.
+        start: where the data set begins, behind the file's meta information.
+        is_implicit: whether elements are without VR.
+
+    Raises:
+        ValueError: one does not, a VR is unknown, or tags do not rise.
+    """
+    _Walk(content, is_implicit=is_implicit).elements(start, len(content), depth=0, ends_itself=False)
+
+
+class _Walk:
+    def __init__(self, content: bytes, *, is_implicit: bool):
+        self._content = content
+        self._is_implicit = is_implicit
+
+    def elements(self, at: int, end: int, *, depth: int, ends_itself: bool) -> int:
+        """Walks over the elements of a data set or item; returns where it ends."""
+        if depth > _MOST_NESTED:
+            raise ValueError(f"sequences nested {depth} deep")
+        last = (0, 0)
+        while at < end:
+            tag = self._tag(at, end)
+            if ends_itself and tag == _ITEM_END:
+                return at + 8
+            if tag <= last:
+                raise ValueError(f"element {_text(tag)} after {_text(last)}, out of order")
+            last = tag
+            vr, length, at = self._length(tag, at, end)
+            if vr == b"UN" and length == _UNDEFINED:
+                at = _Walk(self._content, is_implicit=True).items(at, end, tag=tag, length=length, depth=depth)
+            elif vr == b"SQ" or length == _UNDEFINED:
+                at = self.items(at, end, tag=tag, length=length, depth=depth)
+            elif length > end - at:
+                raise ValueError(f"element {_text(tag)} of {length} bytes where {end - at} are left")
+            else:
+                at += length
+        if ends_itself:
+            raise ValueError("an item without end")
+        return at
+
+    def items(self, at: int, end: int, *, tag: tuple[int, int], length: int, depth: int) -> int:
+        """Walks over the items of a sequence; returns where it ends."""
+        sequence_end = end if length == _UNDEFINED else at + length
+        if sequence_end > end:
+            raise ValueError(f"sequence {_text(tag)} of {length} bytes where {end - at} are left")
+        while at < sequence_end:
+            item = self._tag(at, sequence_end)
+            (size,) = struct.unpack_from("<I", self._content, at + 4)
+            at += 8
+            if length == _UNDEFINED and item == _SEQUENCE_END:
+                return at
+            if item != _ITEM:
+                raise ValueError(f"{_text(item)} in sequence {_text(tag)}, where an item belongs")
+            if size == _UNDEFINED:
+                at = self.elements(at, sequence_end, depth=depth + 1, ends_itself=True)
+                continue
+            if size > sequence_end - at:
+                raise ValueError(f"an item of {size} bytes in {_text(tag)} where {sequence_end - at} are left")
+            at = self.elements(at, at + size, depth=depth + 1, ends_itself=False)
+        if length == _UNDEFINED:
+            raise ValueError(f"sequence {_text(tag)} without end")
+        return at
+
+    def _tag(self, at: int, end: int) -> tuple[int, int]:
+        if end - at < 8:
+            raise ValueError(f"{end - at} bytes, where an element belongs")
+        return struct.unpack_from("<HH", self._content, at)
+
+    def _length(self, tag: tuple[int, int], at: int, end: int) -> tuple[bytes, int, int]:
+        """Returns an element's VR (empty where it is not known), its length and where its value begins."""
+        if self._is_implicit:
+            return _dictionary_vr(tag), struct.unpack_from("<I", self._content, at + 4)[0], at + 8
+        vr = self._content[at + 4 : at + 6]
+        if vr in _SHORT_VRS:
+            return vr, struct.unpack_from("<H", self._content, at + 6)[0], at + 8
+        if vr not in _LONG_VRS or end - at < 12:
+            raise ValueError(f"element {_text(tag)} is of no known type ({vr!r})")
+        return vr, struct.unpack_from("<I", self._content, at + 8)[0], at + 12
+
+
+def _dictionary_vr(tag: tuple[int, int]) -> bytes:
+    try:
+        return dictionary_VR(tag).encode()
+    except KeyError:  # Private elements.
+        return b""
+
+
+def _text(tag: tuple[int, int]) -> str:
+    return f"({tag[0]:04x},{tag[1]:04x})"
