@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
 
 
 def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
-    found: dict[str, h5py.Dataset] = {}
-
-    def visit(name: str, item: h5py.HLObject) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim == 2 and item.dtype.kind in "iuf":
-            found[name] = item
-
-    file.visititems(visit)
+    found = {name: dataset for name, dataset in _datasets(file) if dataset.ndim == 2 and dataset.dtype.kind in "iuf"}
     named = [name for name in found if name.rpartition("/")[2] in SIGNAL_NAMES] or list(found)
     if len(named) != 1:
         raise RecordError(
@@ -93,6 +88,29 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
             reason="unreadable_header",
         )
     return dataset
+
+
+def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yields every data set with its path, one of several names only once.
+
+    Not by `visititems`, which also sums up what a group takes: on some damaged ones that never ends, inside the
+    library, where nothing can interrupt it.
+    """
+    groups: list[tuple[str, h5py.Group]] = [("", file)]
+    seen: set[h5py.HLObject] = {file["/"]}
+    while groups:
+        prefix, group = groups.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            item = group[name]
+            if item in seen:
+                continue
+            seen.add(item)
+            if isinstance(item, h5py.Dataset):
+                yield prefix + name, item
+            elif isinstance(item, h5py.Group):
+                groups.append((f"{prefix}{name}/", item))
 
 
 def _attributes(item: h5py.HLObject) -> dict[str, Any]:
