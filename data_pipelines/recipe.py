@@ -7,12 +7,16 @@ whoever changes what a named recipe does gives it a new version.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from typing import Any
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
+
+#: No recipe stores or accepts less: below it there is no beat to judge the quality by.
+SHORTEST_SECONDS = 1.0
 
 #: How the baseline is taken out: not at all, or as the running median over 200 ms and then 600 ms, which follows
 #: neither QRS nor T wave (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004).
@@ -57,13 +61,18 @@ class SignalRecipe:
         """Checks the recipe.
 
         Raises:
-            DataError: a value that means nothing, or a frequency the stored rate cannot hold.
+            DataError: a value that means nothing, less than a second, or a frequency the stored rate cannot hold.
         """
+        for field in ("seconds", "min_seconds"):
+            # NaN and infinity pass for neither.
+            if not SHORTEST_SECONDS <= getattr(self, field) < math.inf:
+                raise DataError(f"--{field}={getattr(self, field):g}: at least {SHORTEST_SECONDS:g} s are needed")
         num_samples = self.seconds * self.sampling_rate_hz
-        if num_samples < 1 or num_samples != int(num_samples):
+        # 2.3 s at 100 Hz are 229.99… in binary fractions.
+        if abs(num_samples - round(num_samples)) > 1e-6:
             raise DataError(
                 f"--seconds={self.seconds:g} at --target_rate_hz={self.sampling_rate_hz} is {num_samples:g} samples, "
-                "a whole number above zero is needed"
+                "a whole number is needed"
             )
         for field, known in (("baseline", BASELINES), ("cut", CUTS), ("pad", PADS)):
             if getattr(self, field) not in known:

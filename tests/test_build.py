@@ -541,7 +541,7 @@ def test_command_line(tmp_path):
         (["--builder=ptbxl"], "error: --builder=ptbxl needs --source=DIR"),
         (["--builder=simulated", "--labels=a.csv"], "error: --labels means nothing to --builder=simulated"),
         (["--builder=folder", "--source=.", "--name=Our Data"], "--name=Our Data: lower case letters, digits and _"),
-        (["--builder=simulated", "--seconds=1.001"], "is 250.25 samples, a whole number above zero is needed"),
+        (["--builder=simulated", "--seconds=1.001"], "is 250.25 samples, a whole number is needed"),
     ],
 )
 def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, message):

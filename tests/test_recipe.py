@@ -1,10 +1,13 @@
 """Recipes: what they do to a signal, beside SciPy's own, and what a user is told about impossible ones."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.signal
 
 from data_pipelines.errors import DataError
+from data_pipelines.quality import QualityFlag, quality_flags
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import RECIPES, SignalRecipe
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
@@ -106,6 +109,10 @@ def test_cut_and_pad(seconds, changes, first, valid):
     ("changes", "message"),
     [
         ({"seconds": 1.001, "sampling_rate_hz": 250}, "is 250.25 samples, a whole number"),
+        ({"seconds": 0.5}, "--seconds=0.5: at least 1 s are needed"),
+        ({"seconds": math.inf}, "--seconds=inf: at least 1 s"),
+        ({"min_seconds": 0.5}, "--min_seconds=0.5: at least 1 s"),
+        ({"min_seconds": math.nan}, "--min_seconds=nan: at least 1 s"),
         ({"baseline": "spline"}, "--baseline=spline: choose one of keep, median"),
         ({"cut": "end"}, "--cut=end: choose one of start, center"),
         ({"pad": "start"}, "--pad=start: choose one of end, both"),
@@ -117,6 +124,20 @@ def test_cut_and_pad(seconds, changes, first, valid):
 def test_impossible_recipes(changes, message):
     with pytest.raises(DataError, match=message):
         RECIPE.changed(**changes)
+
+
+@pytest.mark.parametrize(("seconds", "rate", "samples"), [(2.3, 100, 230), (1.1, 400, 440), (4.1, 100, 410)])
+def test_lengths_in_tenths_of_a_second(seconds, rate, samples):
+    assert RECIPE.changed(seconds=seconds, sampling_rate_hz=rate).signal_format.num_samples == samples
+
+
+@pytest.mark.parametrize("rate", [250, 257, 360, 1000])
+def test_the_shortest_recording_that_is_taken_can_be_judged(rate):
+    recipe = RECIPE.changed(min_seconds=1.0, sampling_rate_hz=250, highpass_hz=0.5, baseline="median")
+    stored = stored_signal(recording(twelve_lead_mv(seconds=1, rate=rate), rate=rate), recipe=recipe)
+    assert stored.valid_samples == 250
+    flags = quality_flags(stored.signal, sampling_rate_hz=250, valid_start=0, valid_samples=250)
+    assert QualityFlag.PADDED in flags
 
 
 def test_a_changed_recipe_is_called_otherwise():
