@@ -28,6 +28,20 @@ from data_pipelines.store import Store, open_store
 #: Version of the file; a reader refuses another one.
 LINKS_VERSION = 1
 
+# What zip archives and NumPy raise where a file is not what it was: a flipped bit can claim another version
+# of the format (NotImplementedError) or encryption (RuntimeError).
+_DAMAGE = (
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 #: A pair of records that show one recording. `exact` pairs have equal stored signals.
 PAIR_FIELDS = (
     ("first_dataset", "<i4"),
@@ -271,7 +285,7 @@ def open_links(path: Path | str) -> Links:
             )
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: no links, or damaged ({error}); {remedy}") from error
 
 
