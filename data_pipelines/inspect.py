@@ -38,18 +38,6 @@ from data_pipelines.quality import flag_names
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 from data_pipelines.store import open_store
 
-_DATASET = flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
-_RECORDS = flags.DEFINE_list("records", None, "Ids of records to draw.")
-_RANDOM = flags.DEFINE_integer("random", None, "Draw so many records chosen at random.", lower_bound=1)
-_QUARANTINED = flags.DEFINE_boolean("quarantined", False, "List the recordings that were not stored, and why.")
-_OUT = flags.DEFINE_string("out", None, "Directory for the PNGs of --records and --random; made where needed.")
-_LAYOUT = flags.DEFINE_enum("layout", "3x4", list(LAYOUTS), "Rows and columns of the leads on paper.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of --random and of the sample of --max_records.", lower_bound=0)
-_MAX_RECORDS = flags.DEFINE_integer(
-    "max_records", 20_000, "Measure amplitudes on a random sample of a larger data set.", lower_bound=1
-)
-_JSON = flags.DEFINE_boolean("json", False, "Print JSON.")
-
 # A terminal may be any width; text is laid out for one between these.
 _NARROWEST, _WIDEST = 80, 120
 
@@ -60,10 +48,10 @@ _NOT_IN_A_FILE_NAME = re.compile(r"[^\w.-]")
 
 def _print_card(dataset: Dataset) -> None:
     store = open_store(dataset.directory)
-    total = min(dataset.index.num_records, _MAX_RECORDS.value)
+    total = min(dataset.index.num_records, flags.FLAGS.max_records)
     with tqdm(total=total, unit=" ECGs", desc="amplitudes", disable=None, file=sys.stderr, leave=False) as bar:
         amplitudes = amplitudes_of(
-            store, dataset.index, max_records=_MAX_RECORDS.value, seed=_SEED.value, progress=bar.update
+            store, dataset.index, max_records=flags.FLAGS.max_records, seed=flags.FLAGS.seed, progress=bar.update
         )
     card = dataset_card(dataset, amplitudes=amplitudes)
     _print(card, lambda: card_text(card, width=_terminal_width()))
@@ -107,7 +95,7 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
             valid_start=int(index.valid_start[number]),
             valid_samples=int(index.valid_samples[number]),
             simulated=dataset.simulated,
-            layout=_LAYOUT.value,
+            layout=flags.FLAGS.layout,
         )
         record_id = str(index.record_id[number])
         path = out / f"{file_stem(record_id, number)}.png"
@@ -188,7 +176,7 @@ def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
 
 
 def _print(value: Any, text: Callable[[], str]) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False) if _JSON.value else text())
+    print(json.dumps(value, indent=1, ensure_ascii=False) if flags.FLAGS.json else text())
 
 
 def _terminal_width() -> int:
@@ -196,17 +184,33 @@ def _terminal_width() -> int:
 
 
 def _check_flags() -> None:
-    drawing = [name for name, flag in (("records", _RECORDS), ("random", _RANDOM)) if flag.value is not None]
-    chosen = drawing + (["quarantined"] if _QUARANTINED.value else [])
+    drawing = [name for name in ("records", "random") if flags.FLAGS[name].value is not None]
+    chosen = drawing + (["quarantined"] if flags.FLAGS.quarantined else [])
     if len(chosen) > 1:
         raise DataError(f"--{chosen[0]} and --{chosen[1]} ask for different things; give one of them")
-    if drawing and not _OUT.value:
+    if drawing and not flags.FLAGS.out:
         raise DataError(f"--{drawing[0]} needs --out=DIR, a directory for the PNGs")
-    for flag in (_OUT, _LAYOUT):
-        if flag.present and not drawing:
-            raise DataError(f"--{flag.name} is for drawing; say which records with --records=ID,… or --random=N")
-    if _RECORDS.value == []:
+    for name in ("out", "layout"):
+        if flags.FLAGS[name].present and not drawing:
+            raise DataError(f"--{name} is for drawing; say which records with --records=ID,… or --random=N")
+    if flags.FLAGS.records == []:
         raise DataError("--records is empty; name records, such as --records=1,2")
+
+
+def define_flags() -> None:
+    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
+    flags.DEFINE_list("records", None, "Ids of records to draw.")
+    flags.DEFINE_integer("random", None, "Draw so many records chosen at random.", lower_bound=1)
+    flags.DEFINE_boolean("quarantined", False, "List the recordings that were not stored, and why.")
+    flags.DEFINE_string("out", None, "Directory for the PNGs of --records and --random; made where needed.")
+    flags.DEFINE_enum("layout", "3x4", list(LAYOUTS), "Rows and columns of the leads on paper.")
+    flags.DEFINE_integer("seed", 0, "Of --random and of the sample of --max_records.", lower_bound=0)
+    flags.DEFINE_integer(
+        "max_records", 20_000, "Measure amplitudes on a random sample of a larger data set.", lower_bound=1
+    )
+    flags.DEFINE_boolean("json", False, "Print JSON.")
+    flags.mark_flag_as_required("dataset")
 
 
 def main(argv: list[str]) -> None:
@@ -215,22 +219,22 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
     try:
         _check_flags()
-        dataset = open_dataset(_DATASET.value)
-        if _QUARANTINED.value:
+        dataset = open_dataset(flags.FLAGS.dataset)
+        if flags.FLAGS.quarantined:
             _print_quarantined(dataset)
-        elif _RECORDS.value:
-            _draw(dataset, chosen_records(dataset, _RECORDS.value), Path(_OUT.value))
-        elif _RANDOM.value:
-            _draw(dataset, random_records(dataset, _RANDOM.value, seed=_SEED.value), Path(_OUT.value))
+        elif flags.FLAGS.records:
+            _draw(dataset, chosen_records(dataset, flags.FLAGS.records), Path(flags.FLAGS.out))
+        elif flags.FLAGS.random:
+            _draw(dataset, random_records(dataset, flags.FLAGS.random, seed=flags.FLAGS.seed), Path(flags.FLAGS.out))
         else:
             _print_card(dataset)
-    except DataError as error:
+    except (DataError, OSError) as error:  # A full or read-only disk is no fault of the program.
         sys.exit(f"error: {error}")
 
 
 def run() -> None:
     """Entry point of the console."""
-    flags.mark_flag_as_required("dataset")
+    define_flags()
     app.run(main)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import math
 import statistics
@@ -11,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 
 from data_pipelines import inspect as inspect_command
@@ -110,15 +110,23 @@ def simulated(tmp_path_factory):
 
 
 @pytest.fixture
-def inspect(capsys):
+def inspect(capsys, monkeypatch):
     """Runs the command and returns what it printed."""
 
     def run(dataset, **values):
-        with flagsaver.flagsaver():
-            flags.FLAGS.mark_as_parsed()
+        own = flags.FlagValues()
+        with monkeypatch.context() as patch:
+            # Flags of its own: those of other commands that tests import have the same names.
+            for define in ("string", "list", "integer", "boolean", "enum"):
+                name = f"DEFINE_{define}"
+                patch.setattr(flags, name, functools.partial(getattr(flags, name), flag_values=own))
+            patch.setattr(flags, "mark_flag_as_required", lambda name: None)
+            patch.setattr(flags, "FLAGS", own)
+            inspect_command.define_flags()
+            own.mark_as_parsed()
             for name, value in ({"dataset": str(getattr(dataset, "directory", dataset))} | values).items():
-                flags.FLAGS[name].value = value
-                flags.FLAGS[name].present += 1
+                own[name].value = value
+                own[name].present += 1
             inspect_command.main(["inspect"])
         return capsys.readouterr().out
 
