@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -209,6 +210,10 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     request = {"builder": builder, "recipe": recipe.to_json()}
     request |= {name: flags.FLAGS[name].value for name in own}
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
+    if request.get("labels") and Path(request["labels"]).is_file():
+        # A table that was edited since is another request: its old labels must not pass for the new ones.
+        with Path(request["labels"]).open("rb") as file:
+            paths["labels_digest"] = hashlib.file_digest(file, "sha256").hexdigest()
     return request | paths
 
 
@@ -267,7 +272,7 @@ def main(argv: list[str]) -> None:
         if _PHYSIOLOGY.value:
             with tqdm(total=card["num_records"], desc="measuring", disable=None, file=sys.stderr) as bar:
                 measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=bar.update)
-    except DataError as error:
+    except (DataError, OSError) as error:  # A full or read-only disk is no fault of the program.
         sys.exit(f"error: {error}")
     if existed:
         print("finished already, nothing to do (--overwrite builds it again)")

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         ) as bar:
             made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, progress=bar.update)
         physiology = open_physiology(dataset)
-    except DataError as error:
+    except (DataError, OSError) as error:  # A full or read-only disk is no fault of the program.
         sys.exit(f"error: {error}")
     state = "measured" if made else "measured already, nothing to do"
     print(f"{dataset.directory / PHYSIOLOGY_DIR}: {dataset.index.num_records} ECGs, {state}")

@@ -143,7 +143,7 @@ def check_leads(leads: Mapping[str, np.ndarray], *, sampling_rate_hz: float, min
     seconds = len(leads["I"]) / sampling_rate_hz
     if seconds < min_seconds:
         raise RecordError(
-            f"{source}: {seconds:.2f} s long, at least {min_seconds:g} s are asked for (--min_seconds)",
+            f"{source}: {seconds:.6g} s long, at least {min_seconds:g} s are asked for (--min_seconds)",
             reason="too_short",
         )
     amplitudes = {lead: float(np.ptp(leads[lead])) for lead in STORED_LEADS}

@@ -155,7 +155,7 @@ def _read_renamed(record: Path) -> Recording:
 def _lines(record: Path) -> list[str]:
     try:
         text = record.with_name(f"{record.name}.hea").read_bytes().decode("utf-8", errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return []
     return text.splitlines()
 
