@@ -552,3 +552,41 @@ def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, mess
             build_command.main(["build"])
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
+    """The limit on the size of a file stands for a full disk: the system refuses to write beyond it."""
+    command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=20"]
+    run = subprocess.run(
+        ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash", *command, "--num_workers=1", f"--out={tmp_path / 'out'}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "cannot be written (" in run.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_made_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with flagsaver.flagsaver():
+        flags.FLAGS(["build", "--builder=simulated", "--num_patients=2", f"--out={tmp_path / 'file' / 'out'}"])
+        with pytest.raises(SystemExit, match=r"error: .*Not a directory"):
+            build_command.main(["build"])
+
+
+def test_an_edited_table_of_labels_is_another_request(tmp_path):
+    write_wfdb(tmp_path / "in", "x", twelve_lead_mv())
+    table, out = tmp_path / "labels.csv", tmp_path / "out"
+    with flagsaver.flagsaver():
+        flags.FLAGS(["build", "--builder=folder", f"--source={tmp_path / 'in'}", f"--labels={table}", f"--out={out}"])
+        table.write_text("record,patient_id,lvef\nx,p,50\n")
+        build_command.main(["build"])
+        build_command.main(["build"])
+        table.write_text("record,patient_id,lvef\nx,p,30\n")
+        with pytest.raises(SystemExit, match="built otherwise, with labels_digest="):
+            build_command.main(["build"])

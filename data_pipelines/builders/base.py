@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -193,13 +194,29 @@ class _UncompressedWriter(writer.ExampleWriter):
     """
 
     def write(self, path: epath.PathLike, examples: Iterable[tuple[Any, bytes]]) -> None:
-        """Writes serialised examples in the order given; their keys are not kept."""
+        """Writes serialised examples in the order given; their keys are not kept.
+
+        Raises:
+            DataError: the disk is full, or fails.
+        """
         shard = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
         try:
             for _, example in examples:
-                shard.write(example)
+                with _disk_errors_named(path):
+                    shard.write(example)
         finally:
-            shard.close()
+            # What is still in memory is written here, so that a full disk may only show now.
+            with _disk_errors_named(path):
+                shard.close()
+
+
+@contextlib.contextmanager
+def _disk_errors_named(path: epath.PathLike) -> Iterator[None]:
+    """Makes ArrayRecord's error about a disk that is full or cannot be written one that a user is told."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DataError(f"{path}: cannot be written ({error}); make room, or choose another --out") from error
 
 
 class EcgBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
