@@ -241,6 +241,32 @@ def test_damaged_hdf5(tmp_path):
     refused(read_hdf5, path, "truncated_file", "cannot be read as HDF5")
 
 
+def test_hdf5_whose_heap_never_ends(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["signal"] = SIGNAL
+        file["signal"].attrs["leads"] = list(STANDARD_LEADS)
+    check(read_hdf5(path, Declared(sampling_rate_hz=FULL.sampling_rate_hz, unit=FULL.unit)), SIGNAL)
+    content = path.read_bytes()
+    heap = content.index(b"GCOL")
+    # The last of the twelve names begins a longer text, so that nothing but zeros is where free space should begin.
+    last = heap + 16 + 11 * 24
+    assert content[last : last + 2] == bytes([12, 0])
+    path.write_bytes(content[: last + 8] + (33).to_bytes(8, "little") + content[last + 16 :])
+    refused(read_hdf5, path, "truncated_file", "an object of 0 bytes in a heap")
+
+
+def test_hdf5_groups_in_a_circle_and_links_to_nothing(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("group")
+        group["up"] = file["/"]
+        group["signal"] = SIGNAL
+        file["another_name"] = h5py.SoftLink("/group/signal")
+        file["gone"] = h5py.SoftLink("/none")
+    check(read_hdf5(path, FULL), SIGNAL)
+
+
 # MATLAB
 
 

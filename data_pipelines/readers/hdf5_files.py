@@ -20,6 +20,7 @@ from data_pipelines.readers.arrays import (
     matrix_recording,
 )
 from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.hdf5_structure import check_heaps
 from data_pipelines.readers.recording import Recording
 
 # Deflate makes nothing smaller than a 1032th (zlib.net/zlib_tech.html).
@@ -47,6 +48,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
     if not path.is_file():
         raise RecordError(f"{path}: no such file", reason="missing_file")
     try:
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             dataset = _signal_of(file, path)
             attributes = {**_attributes(file), **_attributes(dataset)}
