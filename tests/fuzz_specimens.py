@@ -21,6 +21,7 @@ from data_pipelines.readers.wfdb_files import read_wfdb
 from data_pipelines.records import STANDARD_LEADS
 from tests.fixtures import twelve_lead_mv, write_wfdb
 from tests.fuzz_decoders import Decoded, decode_aecg, decode_csv, decode_muse, decode_npy, decode_wfdb
+from tests.fuzz_nested_decoders import decode_cpsc2018, decode_dicom, decode_hdf5, decode_npz
 from tests.vendor_files import STORED_COLUMNS, aecg_xml, counts_of, muse_xml, philips_xml, write_dicom
 
 SECONDS = 0.3
@@ -58,7 +59,7 @@ def specimens() -> list[Specimen]:
         files = _files(Path(folder), signal)
     made = [
         _specimen("npy", {"a.npy": files["a.npy"]}, lambda f: read_numpy(f / "a.npy", FULL), decode=decode_npy),
-        _specimen("npz", {"a.npz": files["a.npz"]}, lambda f: read_numpy(f / "a.npz", Declared())),
+        _specimen("npz", {"a.npz": files["a.npz"]}, lambda f: read_numpy(f / "a.npz", Declared()), decode=decode_npz),
         _specimen(
             "csv",
             {"a.csv": files["a.csv"]},
@@ -66,9 +67,18 @@ def specimens() -> list[Specimen]:
             decode=decode_csv,
             text=True,
         ),
-        _specimen("hdf5", {"a.h5": files["a.h5"]}, lambda f: read_hdf5(f / "a.h5", Declared())),
-        _specimen("cpsc2018", {"a.mat": files["a.mat"]}, lambda f: read_matlab(f / "a.mat", Declared())),
-        _specimen("dicom", {"a.dcm": files["a.dcm"]}, lambda f: read_dicom(f / "a.dcm")),
+        _specimen("hdf5", {"a.h5": files["a.h5"]}, lambda f: read_hdf5(f / "a.h5", Declared()), decode=decode_hdf5),
+        # Without compression, damage to the samples goes further.
+        _specimen(
+            "hdf5_bare", {"b.h5": files["b.h5"]}, lambda f: read_hdf5(f / "b.h5", Declared()), decode=decode_hdf5
+        ),
+        _specimen(
+            "cpsc2018",
+            {"a.mat": files["a.mat"]},
+            lambda f: read_matlab(f / "a.mat", Declared()),
+            decode=decode_cpsc2018,
+        ),
+        _specimen("dicom", {"a.dcm": files["a.dcm"]}, lambda f: read_dicom(f / "a.dcm"), decode=decode_dicom),
     ]
     documents = {
         "muse": (muse_xml(counts_of(microvolts=4.88, seconds=SECONDS)[:, STORED_COLUMNS]), decode_muse),
@@ -127,9 +137,10 @@ def _files(folder: Path, signal: np.ndarray) -> dict[str, bytes]:
     (folder / "a.npz").write_bytes(archive.getvalue())
     rows = "".join(",".join(f"{value:.3f}" for value in row) + "\n" for row in signal)
     (folder / "a.csv").write_text(",".join(STANDARD_LEADS) + "\n" + rows)
-    with h5py.File(folder / "a.h5", "w") as file:
-        dataset = file.create_dataset("signal", data=signal.astype(np.float32), compression="gzip")
-        dataset.attrs.update({"sampling_rate": 500.0, "unit": "mV", "leads": list(STANDARD_LEADS), "age": 40})
+    for name, compression in (("a.h5", "gzip"), ("b.h5", None)):
+        with h5py.File(folder / name, "w") as file:
+            dataset = file.create_dataset("signal", data=signal.astype(np.float32), compression=compression)
+            dataset.attrs.update({"sampling_rate": 500.0, "unit": "mV", "leads": list(STANDARD_LEADS), "age": 40})
     scipy.io.savemat(folder / "a.mat", {"ECG": {"sex": "Male", "age": 40, "data": signal.T}})
     write_dicom(folder / "a.dcm", counts_of(microvolts=2.5, seconds=SECONDS))
     write_wfdb(folder, "a", signal, comments=("Age: 40", "Sex: F"))
