@@ -19,6 +19,7 @@ from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.matlab_files import read_matlab
+from data_pipelines.readers.tree import files_under
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
@@ -64,7 +65,8 @@ class Cpsc2018Source:
             DataError: no file, or a reference that is not the set's own.
         """
         reference = _read_reference(folder)
-        paths = sorted(folder.rglob("*.mat"), key=lambda path: path.relative_to(folder).as_posix())
+        matlab = (path for path in files_under(folder) if path.suffix == ".mat")
+        paths = sorted(matlab, key=lambda path: path.relative_to(folder).as_posix())
         if not paths:
             raise DataError(f"{folder}: no MATLAB file (.mat) in it or below; is --source right?")
         self._items = _items(folder, paths, reference or {})
@@ -161,7 +163,7 @@ def _labels(texts: tuple[str, ...], source: str) -> np.ndarray:
 
 def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     """Returns the labels of every record of the reference, or None where there is no reference."""
-    found = sorted(folder.rglob(REFERENCE_FILE))
+    found = sorted(path for path in files_under(folder) if path.name == REFERENCE_FILE)
     if not found:
         return None
     if len(found) > 1:

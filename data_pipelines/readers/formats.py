@@ -15,6 +15,7 @@ from data_pipelines.readers.dicom_files import read_dicom
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.tree import files_under
 from data_pipelines.readers.vendor_xml import read_vendor_xml
 from data_pipelines.readers.wfdb_files import read_wfdb
 
@@ -96,7 +97,7 @@ def find_recordings(
     if unknown:
         raise DataError(f"--formats={','.join(unknown)}: known formats are {', '.join(FORMATS)}")
     not_recordings = {path.resolve() for path in leave_out}
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.resolve() not in not_recordings)
+    paths = sorted(path for path in files_under(folder) if path.resolve() not in not_recordings)
     headers = {path.with_suffix("") for path in paths if path.suffix.lower() == ".hea"}
     found: dict[str, FoundRecording] = {}
     passed_over: Counter[str] = Counter()

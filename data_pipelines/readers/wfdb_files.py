@@ -20,6 +20,7 @@ import wfdb
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.tree import files_under
 
 #: Bytes per sample of the WFDB formats that are read.
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
@@ -232,5 +233,5 @@ def _fields(comments: list[str]) -> dict[str, str]:
 
 def find_wfdb_records(folder: Path) -> list[Path]:
     """Returns every WFDB record under `folder` as a path without extension, sorted by its relative path."""
-    headers = (path.with_suffix("") for path in folder.rglob("*.hea") if path.is_file())
+    headers = (path.with_suffix("") for path in files_under(folder) if path.suffix == ".hea")
     return sorted(headers, key=lambda path: path.relative_to(folder).as_posix())
