@@ -30,6 +30,8 @@ def _strict(decode: Callable[[bytes], Decoded]) -> Callable[[bytes], Decoded]:
     return checked
 
 
+_LEADS = {lead.upper() for lead in STANDARD_LEADS}
+
 # NumPy archives, through np.load rather than its parts.
 
 
@@ -64,9 +66,9 @@ def decode_hdf5(content: bytes) -> Decoded:
     dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, samples)
     leads = tuple(_text(lead) for lead in _attribute(dataset, b"leads").tolist())
     unit = _text(_attribute(dataset, b"unit").item())
-    return Decoded(
-        _by_time(samples, len(leads)), _attribute(dataset, b"sampling_rate").item(), leads, (unit,) * len(leads)
-    )
+    # The unit is that of leads, and a name that damage left is none.
+    units = tuple(unit if lead.upper() in _LEADS else "" for lead in leads)
+    return Decoded(_by_time(samples, len(leads)), _attribute(dataset, b"sampling_rate").item(), leads, units)
 
 
 def _attribute(dataset: h5py.h5d.DatasetID, name: bytes) -> np.ndarray:
@@ -176,6 +178,8 @@ def _dicom_elements(data: bytes, at: int, end: int) -> dict:
         if at + length > end:
             raise UndecodableError(f"element {tag_group:04x},{tag:04x} is cut")
         found[tag_group, tag] = _dicom_items(data, at, at + length) if vr == b"SQ" else data[at : at + length]
+        if tag_group == 8 and vr in (b"SL", b"SS", b"UL", b"US", b"FL", b"FD", b"AT"):
+            found[tag_group, tag] = b""  # A number is no code and no name.
         at += length
     return found
 
@@ -192,7 +196,7 @@ def _dicom_items(data: bytes, at: int, end: int) -> list[dict]:
 
 
 def _string(elements: dict, group: int, tag: int) -> str:
-    return elements[group, tag].decode("latin-1").strip(" \0")
+    return elements[group, tag].decode("latin-1").strip()
 
 
 def _whole(elements: dict, group: int, tag: int, form: str) -> int:
