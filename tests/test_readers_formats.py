@@ -304,6 +304,12 @@ def philips_data(change):
             "compressed lead 1 is to have -8 bytes",
         ),
         (
+            # The second code, bits 10 to 19 of the first lead, is one that no string has yet.
+            philips_data(lambda data: data[:9] + bytes([data[9] & 0xC0 | 0x3E, 0x80 | data[10] & 0x0F]) + data[11:]),
+            "truncated_file",
+            r"lead I does not decompress \(code 1000 is not defined yet\)",
+        ),
+        (
             philips_data(lambda data: data[:8] + bytes([255]) + data[9:]),
             "truncated_file",
             "decompresses to 0 samples|does",

@@ -61,6 +61,10 @@ _CHUNK_HEADER = struct.Struct("<ihh")
 _MAX_SAMPLES = 100_000
 
 # LZW with codes of ten bits takes at most ten bits a byte, and a code to end it.
+# Of the compression: bits of a code, and the code that ends a lead.
+_CODE_BITS = 10
+_END_CODE = 1023
+
 _BITS_PER_BYTE = 10
 
 
@@ -196,6 +200,7 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, source
         )
     leads = []
     for name, chunk in zip(names, chunks, strict=False):
+        _check_codes(chunk[_CHUNK_HEADER.size :], name, source)
         try:
             (lead,) = xli_decode(chunk, [name])
         except Exception as error:  # On a damaged chunk sierraecg raises IndexError, OverflowError, ValueError …
@@ -211,6 +216,23 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, source
             )
         leads.append(lead.astype(np.int64))
     return leads
+
+
+def _check_codes(compressed: bytes, name: str, source: str) -> None:
+    """Refuses a lead with a code that stands for nothing yet, which sierraecg's decoder takes for a repetition."""
+    bits = np.unpackbits(np.frombuffer(compressed, np.uint8))
+    codes = bits[: len(bits) // _CODE_BITS * _CODE_BITS].reshape(-1, _CODE_BITS) @ (1 << np.arange(_CODE_BITS)[::-1])
+    codes = codes[: int((np.append(codes, _END_CODE) >= _END_CODE).argmax())]
+    number = np.arange(len(codes))
+    # From the second code on each adds a string to the table, and may stand for the one that it adds.
+    known = np.minimum(256 + np.maximum(number - 1, 0), _END_CODE)
+    unknown = (codes > known) | ((codes == known) & (number == 0))
+    if unknown.any():
+        raise RecordError(
+            f"{source}: lead {name} does not decompress (code {codes[unknown.argmax()]} is not defined yet); it is "
+            "damaged: export the file again",
+            reason="truncated_file",
+        )
 
 
 def _chunks(content: bytes, num_samples: int, source: str) -> list[bytes]:
