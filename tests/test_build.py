@@ -579,14 +579,16 @@ def test_an_output_that_cannot_be_made_is_told_in_one_line(tmp_path):
             build_command.main(["build"])
 
 
-def test_an_edited_table_of_labels_is_another_request(tmp_path):
+def test_an_edited_table_of_labels_is_another_request(tmp_path, capsys):
     write_wfdb(tmp_path / "in", "x", twelve_lead_mv())
     table, out = tmp_path / "labels.csv", tmp_path / "out"
     with flagsaver.flagsaver():
         flags.FLAGS(["build", "--builder=folder", f"--source={tmp_path / 'in'}", f"--labels={table}", f"--out={out}"])
         table.write_text("record,patient_id,lvef\nx,p,50\n")
         build_command.main(["build"])
+        assert "finished already" not in capsys.readouterr().out
         build_command.main(["build"])
+        assert "finished already, nothing to do" in capsys.readouterr().out
         table.write_text("record,patient_id,lvef\nx,p,30\n")
-        with pytest.raises(SystemExit, match="built otherwise, with labels_digest="):
+        with pytest.raises(SystemExit, match="holds a finished data set built otherwise, with labels_digest="):
             build_command.main(["build"])

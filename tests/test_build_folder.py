@@ -163,30 +163,3 @@ def test_from_the_command_line(tmp_path):
                            capture_output=True, text=True)  # fmt: skip
     assert other.returncode != 0
     assert "--declared_leads means nothing to --builder=simulated; leave it out" in other.stderr
-
-
-def run_build(folder, out, *options):
-    command = [sys.executable, "-m", "data_pipelines.build", "--builder=folder", f"--source={folder}", f"--out={out}"]
-    return subprocess.run([*command, "--num_workers=1", *options], cwd=REPOSITORY, capture_output=True, text=True)
-
-
-def test_an_edited_table_is_another_request(tmp_path):
-    write_wfdb(tmp_path / "in", "w", twelve_lead_mv())
-    table = tmp_path / "labels.csv"
-    table.write_text("record,patient_id,lvef\nw,p1,40\n")
-    assert run_build(tmp_path / "in", tmp_path / "out", f"--labels={table}").returncode == 0
-    again = run_build(tmp_path / "in", tmp_path / "out", f"--labels={table}")
-    assert "finished already, nothing to do" in again.stdout
-    table.write_text("record,patient_id,lvef\nw,p1,60\n")
-    edited = run_build(tmp_path / "in", tmp_path / "out", f"--labels={table}")
-    assert edited.returncode == 1
-    assert "holds a finished data set built otherwise, with labels_digest=" in edited.stderr
-
-
-def test_a_disk_that_cannot_be_written_is_told_without_a_trace(tmp_path):
-    write_wfdb(tmp_path / "in", "w", twelve_lead_mv())
-    (tmp_path / "file").write_text("")
-    done = run_build(tmp_path / "in", tmp_path / "file" / "out")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
