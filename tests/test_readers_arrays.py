@@ -10,6 +10,7 @@ import scipy.io
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers import arrays as arrays_module
+from data_pipelines.readers import matlab_files
 from data_pipelines.readers.arrays import read_csv, read_numpy
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_files import read_hdf5
@@ -142,8 +143,20 @@ def test_numbers_only(tmp_path):
 
 
 def test_no_such_file(tmp_path):
-    for read in (read_numpy, read_csv, read_hdf5, read_matlab):
-        refused(read, tmp_path / "gone.x", "missing_file", "gone.x")
+    for read in (read_numpy, read_csv):
+        refused(read, tmp_path / "gone.x", "missing_file", r"gone\.x: cannot be read \(No such file or directory\)$")
+    for read in (read_hdf5, read_matlab):
+        refused(read, tmp_path / "gone.x", "missing_file", r"gone\.x: no such file$")
+
+
+@pytest.mark.parametrize(
+    ("read", "module"), [(read_numpy, arrays_module), (read_csv, arrays_module), (read_matlab, matlab_files)]
+)
+def test_files_larger_than_any_recording(tmp_path, monkeypatch, read, module):
+    monkeypatch.setattr(module, "MAX_BYTES", 100)
+    path = tmp_path / "a.x"
+    path.write_bytes(bytes(101))
+    refused(read, path, "unreadable_header", r"a\.x: 101 bytes, more than any ECG takes$")
 
 
 # Text

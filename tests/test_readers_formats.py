@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers import dicom_files, xml_documents
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.dicom_files import read_dicom
 from data_pipelines.readers.formats import find_recordings, read_recording
@@ -332,6 +333,14 @@ def test_the_root_element_chooses_the_reader(tmp_path, text):
 def test_other_documents(tmp_path):
     refused(read_vendor_xml, write(tmp_path, "<html/>"), "unreadable_header", "its root element is 'html'; the docum")
     refused(read_vendor_xml, tmp_path / "none.xml", "missing_file", "cannot be read")
+
+
+def test_files_larger_than_any_recording(tmp_path, monkeypatch):
+    path = write(tmp_path, "x" * 101)
+    monkeypatch.setattr(xml_documents, "MAX_BYTES", 100)
+    refused(read_vendor_xml, path, "unreadable_header", r"record\.xml: 101 bytes, more than any ECG takes as XML$")
+    monkeypatch.setattr(dicom_files, "MAX_BYTES", 100)
+    refused(read_dicom, path, "unreadable_header", r"record\.xml: 101 bytes, more than any ECG takes$")
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,17 @@ import io
 import math
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.contents import MAX_BYTES, read_contents
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.recording import Recording
-
-#: A file whose samples take more than this once unpacked is refused: a day of 12 leads at 500 Hz takes less.
-MAX_BYTES = 2**31
 
 #: No converter is faster.
 MAX_RATE_HZ = 1e6
@@ -48,7 +48,7 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
         RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
     """
     path = Path(path)
-    data = _contents(path)
+    data = read_contents(path, max_bytes=MAX_BYTES)
     try:
         is_archive = zipfile.is_zipfile(io.BytesIO(data))
         arrays = _unpacked(data, path) if is_archive else {SIGNAL_NAMES[0]: _array(data)}
@@ -64,7 +64,7 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
         samples,
         path,
         declared,
-        rate=_number_of(arrays, RATE_NAMES, path),
+        rate=stated_number(arrays, RATE_NAMES, path),
         unit=_text_of(arrays, UNIT_NAMES, path),
         leads=_texts_of(arrays, LEAD_NAMES),
     )
@@ -86,7 +86,7 @@ def read_csv(path: Path | str, declared: Declared) -> Recording:
     """
     path = Path(path)
     try:
-        text = _contents(path).decode("utf-8-sig")
+        text = read_contents(path, max_bytes=MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: not a text in UTF-8 ({error}); save it so", reason="unreadable_header") from error
     first_line = text.partition("\n")[0]
@@ -152,19 +152,28 @@ def matrix_recording(
     )
 
 
+def stated_number(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> float | None:
+    """Returns the number that a file states under the first of some names that it has, or None where it has none.
+
+    Args:
+        values: what the file states, by name.
+        names: for one thing.
+        path: of the file, for the message.
+
+    Raises:
+        RecordError: `unreadable_header`: not one number.
+    """
+    value = next((np.asarray(values[name]) for name in names if name in values), None)
+    if value is None:
+        return None
+    if value.size != 1 or value.dtype.kind not in "iuf":
+        raise RecordError(f"{path}: its {names[0]} is {value!r}, not one number", reason="unreadable_header")
+    return float(value.reshape(()))
+
+
 def _units(channels: tuple[str, ...], unit: str) -> tuple[str, ...]:
     # What is said of the leads says nothing about a column of times.
     return tuple(unit if standard_lead(channel) else "" for channel in channels)
-
-
-def _contents(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RecordError(f"{path}: {size} bytes, more than any ECG takes", reason="unreadable_header")
-        return path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
 
 
 def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
@@ -207,15 +216,6 @@ def _signal_of(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
             reason="unreadable_header",
         )
     return arrays[named[0]]
-
-
-def _number_of(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> float | None:
-    array = next((arrays[name] for name in names if name in arrays), None)
-    if array is None:
-        return None
-    if array.size != 1 or array.dtype.kind not in "iuf":
-        raise RecordError(f"{path}: its {names[0]} is {array!r}, not one number", reason="unreadable_header")
-    return float(array.reshape(()))
 
 
 def _text_of(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> str | None:

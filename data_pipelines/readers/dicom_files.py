@@ -26,11 +26,9 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers import metadata
+from data_pipelines.readers.contents import MAX_BYTES, read_contents
 from data_pipelines.readers.dicom_structure import check_nesting
 from data_pipelines.readers.recording import Recording
-
-#: A larger file is refused: a day of twelve leads at 500 Hz takes less than this.
-MAX_BYTES = 2**31
 
 _SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
@@ -71,13 +69,7 @@ def read_dicom(path: Path | str) -> Recording:
         RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `truncated_file` or `header_disagrees`.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RecordError(f"{path}: {size} bytes, more than any ECG takes", reason="unreadable_header")
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
+    content = read_contents(path, max_bytes=MAX_BYTES)
     try:
         with warnings.catch_warnings():
             # pydicom warns of odd values anywhere in a file; the few that matter are checked here.
@@ -262,14 +254,12 @@ def _fields(dataset: Dataset) -> dict[str, str]:
     acquired = _acquired(dataset)
     birth = metadata.compact_moment(str(dataset.get("PatientBirthDate") or ""))
     age = str(dataset.get("PatientAge") or "").strip()
-    return metadata.known_fields(
-        {
-            metadata.PATIENT_ID: str(dataset.get("PatientID") or "").strip(),
-            metadata.AGE: metadata.age_text(age[:-1], unit=_AGE_UNITS.get(age[-1:], ""))
-            or metadata.age_between(birth, acquired),
-            metadata.SEX: metadata.sex_text(str(dataset.get("PatientSex") or "")),
-            metadata.ACQUIRED: metadata.moment_text(acquired),
-        }
+    return metadata.recorder_fields(
+        patient_id=str(dataset.get("PatientID") or "").strip(),
+        sex=str(dataset.get("PatientSex") or ""),
+        age=metadata.age_text(age[:-1], unit=_AGE_UNITS.get(age[-1:], "")),
+        birth=birth,
+        acquired=acquired,
     )
 
 

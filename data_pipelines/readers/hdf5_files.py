@@ -11,14 +11,16 @@ import h5py
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.readers import metadata
 from data_pipelines.readers.arrays import (
     LEAD_NAMES,
-    MAX_BYTES,
     RATE_NAMES,
     SIGNAL_NAMES,
     UNIT_NAMES,
     matrix_recording,
+    stated_number,
 )
+from data_pipelines.readers.contents import MAX_BYTES, check_present
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_structure import check_heaps
 from data_pipelines.readers.recording import Recording
@@ -27,7 +29,7 @@ from data_pipelines.readers.recording import Recording
 _MOST_DEFLATED = 1032
 
 # Metadata of a recording by the names attributes give it.
-_FIELDS = {"patient_id": "Patient ID", "age": "Age", "sex": "Sex"}
+_FIELDS = {"patient_id": metadata.PATIENT_ID, "age": metadata.AGE, "sex": metadata.SEX}
 
 
 def read_hdf5(path: Path | str, declared: Declared) -> Recording:
@@ -45,8 +47,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
         RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file", reason="missing_file")
+    check_present(path)
     try:
         check_heaps(path)
         with h5py.File(path, "r") as file:
@@ -64,7 +65,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
         samples,
         path,
         declared,
-        rate=_rate_of(attributes, path),
+        rate=stated_number(attributes, RATE_NAMES, path),
         unit=_first(attributes, UNIT_NAMES, str),
         leads=_first(attributes, LEAD_NAMES, _texts),
         fields={name: str(attributes[key]) for key, name in _FIELDS.items() if key in attributes},
@@ -131,12 +132,3 @@ def _first(attributes: dict[str, Any], names: tuple[str, ...], convert: Any) -> 
 
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(str(_plain(text)) for text in np.atleast_1d(value).ravel().tolist())
-
-
-def _rate_of(attributes: dict[str, Any], path: Path) -> float | None:
-    value = _first(attributes, RATE_NAMES, np.asarray)
-    if value is None:
-        return None
-    if value.size != 1 or value.dtype.kind not in "iuf":
-        raise RecordError(f"{path}: its {RATE_NAMES[0]} is {value!r}, not one number", reason="unreadable_header")
-    return float(value.reshape(()))

@@ -163,11 +163,5 @@ def _fields(root: Element, series: Element) -> dict[str, str]:
     birth = metadata.compact_moment(attribute_of(root, f"{_PERSON}/birthTime", "value"))
     # An id is a root that says who gave it, and what was given; some writers have only one of the two.
     patient = attribute_of(root, f"{_SUBJECT}/id", "extension") or attribute_of(root, f"{_SUBJECT}/id", "root")
-    return metadata.known_fields(
-        {
-            metadata.PATIENT_ID: patient,
-            metadata.AGE: metadata.age_between(birth, acquired),
-            metadata.SEX: metadata.sex_text(attribute_of(root, f"{_PERSON}/administrativeGenderCode", "code")),
-            metadata.ACQUIRED: metadata.moment_text(acquired),
-        }
-    )
+    sex = attribute_of(root, f"{_PERSON}/administrativeGenderCode", "code")
+    return metadata.recorder_fields(patient_id=patient, sex=sex, birth=birth, acquired=acquired)

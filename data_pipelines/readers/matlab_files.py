@@ -12,7 +12,9 @@ import numpy as np
 import scipy.io
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.arrays import MAX_BYTES, SIGNAL_NAMES, matrix_recording
+from data_pipelines.readers import metadata
+from data_pipelines.readers.arrays import SIGNAL_NAMES, matrix_recording
+from data_pipelines.readers.contents import MAX_BYTES, check_present, read_contents
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.matlab_structure import check_structure
 from data_pipelines.readers.recording import Recording
@@ -39,12 +41,9 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
         RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file", reason="missing_file")
-    if path.stat().st_size > MAX_BYTES:
-        raise RecordError(f"{path}: {path.stat().st_size} bytes, more than any ECG takes", reason="unreadable_header")
+    check_present(path)
+    content = read_contents(path, max_bytes=MAX_BYTES)
     try:
-        content = path.read_bytes()
         if 0 not in content[:4]:  # By this SciPy tells version 5, which begins with text, from 4, with a small number.
             check_structure(content, most_bytes=MAX_BYTES)
         variables = scipy.io.loadmat(io.BytesIO(content))
@@ -77,7 +76,6 @@ def _read_cpsc2018(struct: np.ndarray, path: Path, declared: Declared) -> Record
         raise RecordError(
             f"{path}: its struct '{CPSC2018_STRUCT}' lacks data, sex or age ({error})", reason="unreadable_header"
         ) from error
-    metadata = {"Sex": _scalar(sex), "Age": _scalar(age)}
     return matrix_recording(
         samples,
         path,
@@ -85,7 +83,7 @@ def _read_cpsc2018(struct: np.ndarray, path: Path, declared: Declared) -> Record
         rate=CPSC2018_RATE_HZ,
         unit=CPSC2018_UNIT,
         leads=STANDARD_LEADS,
-        fields={name: value for name, value in metadata.items() if value},
+        fields=metadata.known_fields({metadata.SEX: _scalar(sex), metadata.AGE: _scalar(age)}),
     )
 
 

@@ -21,7 +21,34 @@ def known_fields(fields: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
-def sex_text(text: str) -> str:
+def recorder_fields(
+    *,
+    patient_id: str,
+    sex: str,
+    birth: datetime.datetime | None,
+    acquired: datetime.datetime | None,
+    age: str = "",
+) -> dict[str, str]:
+    """Returns what a recorder's file says about patient and recording, under the keys that all formats share.
+
+    Args:
+        patient_id: as the file has it.
+        sex: likewise.
+        birth: of the patient.
+        acquired: when the recording began.
+        age: in years; where there is none, it follows from birth and recording.
+    """
+    return known_fields(
+        {
+            PATIENT_ID: patient_id,
+            AGE: age or _age_between(birth, acquired),
+            SEX: _sex_text(sex),
+            ACQUIRED: "" if acquired is None else acquired.isoformat(),
+        }
+    )
+
+
+def _sex_text(text: str) -> str:
     """Returns `male`, `female`, or nothing."""
     return _SEX.get(text.strip().casefold(), "")
 
@@ -41,7 +68,7 @@ def age_text(number: str, *, unit: str) -> str:
     return f"{age * years:.10g}" if years is not None and math.isfinite(age) else ""
 
 
-def age_between(birth: datetime.datetime | None, acquired: datetime.datetime | None) -> str:
+def _age_between(birth: datetime.datetime | None, acquired: datetime.datetime | None) -> str:
     """Returns the whole years from birth to the recording, or nothing where either is unknown or they are swapped."""
     if birth is None or acquired is None or birth > acquired:
         return ""
@@ -66,8 +93,3 @@ def compact_moment(text: str) -> datetime.datetime | None:
         return None
     spelling = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(digits))
     return moment(digits, spelling) if spelling else None
-
-
-def moment_text(value: datetime.datetime | None) -> str:
-    """Returns ISO 8601, or nothing."""
-    return "" if value is None else value.isoformat()

@@ -20,6 +20,7 @@ from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.xml_documents import (
     base64_bytes,
     check_count,
+    check_number,
     find_all,
     local_name,
     needed_number,
@@ -92,8 +93,8 @@ def _lead(element: Element, source: str) -> np.ndarray:
     """Returns the samples of a lead in its unit, `f64[time]`."""
     name = _name(element)
     for zero in _ZEROES:
-        _check_is(0, text_of(element, zero), what=f"{zero} of {name}", source=source)
-    _check_is(2, text_of(element, "LeadSampleSize"), what=f"LeadSampleSize of {name}", source=source)
+        check_number(0, text_of(element, zero), what=f"{zero} of {name}", source=source)
+    check_number(2, text_of(element, "LeadSampleSize"), what=f"LeadSampleSize of {name}", source=source)
     content = base64_bytes(text_of(element, "WaveFormData"), what=f"WaveFormData of {name}", source=source)
     if len(content) % 2:
         raise RecordError(
@@ -113,13 +114,6 @@ def _lead(element: Element, source: str) -> np.ndarray:
     return samples * step
 
 
-def _check_is(value: float, text: str, *, what: str, source: str) -> None:
-    if text and needed_number(text, what=what, source=source) != value:
-        raise RecordError(
-            f"{source}: {what} is {text}; only files where it is {value:g} are read", reason="unreadable_header"
-        )
-
-
 def _unit(element: Element, source: str) -> str:
     stated = text_of(element, "LeadAmplitudeUnits")
     if stated.casefold() not in _UNITS:
@@ -137,11 +131,10 @@ def _fields(root: Element) -> dict[str, str]:
     age = metadata.age_text(
         text_of(root, "PatientDemographics/PatientAge"), unit=text_of(root, "PatientDemographics/AgeUnits")
     )
-    return metadata.known_fields(
-        {
-            metadata.PATIENT_ID: text_of(root, "PatientDemographics/PatientID"),
-            metadata.AGE: age or metadata.age_between(birth, acquired),
-            metadata.SEX: metadata.sex_text(text_of(root, "PatientDemographics/Gender")),
-            metadata.ACQUIRED: metadata.moment_text(acquired),
-        }
+    return metadata.recorder_fields(
+        patient_id=text_of(root, "PatientDemographics/PatientID"),
+        sex=text_of(root, "PatientDemographics/Gender"),
+        age=age,
+        birth=birth,
+        acquired=acquired,
     )

@@ -29,6 +29,7 @@ from data_pipelines.readers.xml_documents import (
     attribute_of,
     base64_bytes,
     check_count,
+    check_number,
     local_name,
     needed_number,
     needed_rate,
@@ -60,12 +61,9 @@ _CHUNK_HEADER = struct.Struct("<ihh")
 # Longer recordings are refused: the decompressor takes a second for every few hundred thousand samples.
 _MAX_SAMPLES = 100_000
 
-# LZW with codes of ten bits takes at most ten bits a byte, and a code to end it.
-# Of the compression: bits of a code, and the code that ends a lead.
+# Of the compression: bits of a code, which stands for a byte or more, and the code that ends a lead.
 _CODE_BITS = 10
 _END_CODE = 1023
-
-_BITS_PER_BYTE = 10
 
 
 def read_philips(path: Path | str) -> Recording:
@@ -122,10 +120,7 @@ def _check_version(root: Element, source: str) -> None:
 def _check_sample_format(signal: Element, waveforms: Element, source: str) -> None:
     for name, needed in _NEEDED_NUMBERS.items():
         for text in (text_of(signal, name), waveforms.get(name, "")):
-            if text and needed_number(text, what=name, source=source) != needed:
-                raise RecordError(
-                    f"{source}: {name} is {text}; only files where it is {needed} are read", reason="unreadable_header"
-                )
+            check_number(needed, text, what=name, source=source)
     for text in (text_of(signal, "signalsigned"), waveforms.get("signalsigned", "")):
         if text.casefold() not in ("", "true"):
             raise RecordError(
@@ -237,7 +232,8 @@ def _check_codes(compressed: bytes, name: str, source: str) -> None:
 
 def _chunks(content: bytes, num_samples: int, source: str) -> list[bytes]:
     """Cuts the data into compressed leads with their headers, none of which may claim more than there can be."""
-    most = 2 * num_samples * _BITS_PER_BYTE // 8 + 8
+    # A code for each byte of the samples, and one to end them.
+    most = 2 * num_samples * _CODE_BITS // 8 + 8
     chunks, offset = [], 0
     while offset < len(content):
         left = len(content) - offset - _CHUNK_HEADER.size
@@ -273,11 +269,10 @@ def _fields(root: Element) -> dict[str, str]:
     patient = "patient/generalpatientdata"
     birth = metadata.moment(text_of(root, f"{patient}/age/dateofbirth"), "%Y-%m-%d")
     age = metadata.age_text(text_of(root, f"{patient}/age/years"), unit="years")
-    return metadata.known_fields(
-        {
-            metadata.PATIENT_ID: text_of(root, f"{patient}/patientid"),
-            metadata.AGE: age or metadata.age_between(birth, acquired),
-            metadata.SEX: metadata.sex_text(text_of(root, f"{patient}/sex")),
-            metadata.ACQUIRED: metadata.moment_text(acquired),
-        }
+    return metadata.recorder_fields(
+        patient_id=text_of(root, f"{patient}/patientid"),
+        sex=text_of(root, f"{patient}/sex"),
+        age=age,
+        birth=birth,
+        acquired=acquired,
     )

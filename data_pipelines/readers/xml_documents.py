@@ -18,6 +18,7 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 
 from data_pipelines.errors import RecordError
+from data_pipelines.readers.contents import read_contents
 
 #: A larger document is refused: ten seconds of twelve leads take less than one megabyte in any of the formats.
 MAX_BYTES = 2**27
@@ -37,13 +38,7 @@ def read_document(path: Path) -> Element:
     Raises:
         RecordError: `missing_file` or `unreadable_header`.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RecordError(f"{path}: {size} bytes, more than any ECG takes as XML", reason="unreadable_header")
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
+    content = read_contents(path, max_bytes=MAX_BYTES, form="XML")
     try:
         return defusedxml.ElementTree.fromstring(content)
     except DefusedXmlException as error:
@@ -139,6 +134,24 @@ def check_count(text: str, found: int, *, what: str, source: str) -> None:
     if text and needed_number(text, what=what, source=source) != found:
         raise RecordError(
             f"{source}: {what} is {text}, but it holds {found}; export the file again", reason="header_disagrees"
+        )
+
+
+def check_number(needed: int, text: str, *, what: str, source: str) -> None:
+    """Refuses a file that states another number than the one that is read.
+
+    Args:
+        needed: the number.
+        text: what the file states, empty where it does not.
+        what: the name of it.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `unreadable_header`.
+    """
+    if text and needed_number(text, what=what, source=source) != needed:
+        raise RecordError(
+            f"{source}: {what} is {text}; only files where it is {needed} are read", reason="unreadable_header"
         )
 
 
