@@ -25,13 +25,21 @@ class _StepSource:
     """Grain source whose element i is the local batch of step `start_step + i`."""
 
     def __init__(
-        self, store: Store, sampler: Sampler, *, rows: np.ndarray, start_step: int, columns: Mapping[str, np.ndarray]
+        self,
+        store: Store,
+        sampler: Sampler,
+        *,
+        rows: np.ndarray,
+        start_step: int,
+        columns: Mapping[str, np.ndarray],
+        allow_bad_shards: bool,
     ):
         self._store = store
         self._sampler = sampler
         self._rows = rows
         self._start_step = start_step
         self._columns = columns
+        self._allow_bad_shards = allow_bad_shards
         self._buffers = BatchBuffers((len(rows), *store.shape), np.int16)
 
     def __len__(self) -> int:
@@ -40,8 +48,11 @@ class _StepSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         step = self._start_step + int(index)
         records = self._sampler.record_numbers(step)[self._rows]
+        valid = np.ones(len(records), bool)
+        marks = {"valid": valid} if self._allow_bad_shards else {}
         return {
-            "signal": self._store.read(records, self._buffers.take()),
+            "signal": self._store.read(records, self._buffers.take(), **marks),
+            "valid": valid,
             "row": self._rows.astype(np.int32),
             "record": records.astype(np.int32),
             **{name: np.asarray(values[records]) for name, values in self._columns.items()},
@@ -56,6 +67,7 @@ def batches(
     start_step: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
     num_threads: int | None = None,
+    allow_bad_shards: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields this process's part of the global batches of steps `start_step`, `start_step` + 1, … without end.
 
@@ -66,20 +78,24 @@ def batches(
         start_step: step of the first batch.
         columns: arrays over all records of the data set (such as `patient`), of which a batch gets its records' values.
         num_threads: threads that read batches; without, as many as suit the store.
+        allow_bad_shards: mark rows whose shard is damaged, instead of ending with an error.
 
     Yields:
-        `signal` `int16[local, time, 8]` in µV, `row` `int32[local]` (in the global batch), `record` `int32[local]`
+        `signal` `int16[local, time, 8]` in µV, `valid` `bool[local]` (False, and the signal zero, where the shard is
+        damaged), `row` `int32[local]` (in the global batch), `record` `int32[local]`
         (record number), and `[local, ...]` of every column. The memory of `signal` is used again when nothing refers to
         it any more.
 
     Raises:
         ValueError: rows outside the global batch, or a column not over all records.
-        DataError: while iterating: a shard is damaged.
+        DataError: while iterating: a shard is damaged, unless that is allowed.
     """
     rows, columns = np.asarray(rows), dict(columns or {})
     _check(store, sampler, rows, start_step, columns)
     num_threads = num_threads or store.num_threads
-    source = _StepSource(store, sampler, rows=rows, start_step=start_step, columns=columns)
+    source = _StepSource(
+        store, sampler, rows=rows, start_step=start_step, columns=columns, allow_bad_shards=allow_bad_shards
+    )
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(BATCHES_AHEAD, num_threads))
     return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)))
 
@@ -96,7 +112,7 @@ def _check(
     if store.num_records > np.iinfo(np.int32).max:
         raise ValueError(f"record numbers of a batch are int32, {store.num_records} records do not fit")
     for name, values in columns.items():
-        if name in ("signal", "row", "record") or len(values) != store.num_records:
+        if name in ("signal", "valid", "row", "record") or len(values) != store.num_records:
             raise ValueError(f"column '{name}' must be over all {store.num_records} records and have a name of its own")
 
 

@@ -74,6 +74,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def votes_sharding(mesh: Mesh) -> NamedSharding:
+    """One element of `[batch, model]` for every row on every device; see `put_votes`."""
+    return NamedSharding(mesh, PartitionSpec("data", "model"))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -122,6 +127,32 @@ def put_batch(
         return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, shard)
 
     return {name: put(values) for name, values in batch.items()}
+
+
+def put_votes(valid: np.ndarray, *, mesh: Mesh, rows: np.ndarray, batch_size: int) -> Array:
+    """Puts on every device which of its rows its process could read; `unanimous` makes one verdict of them.
+
+    Devices along the `model` axis hold the same rows, and may belong to different processes, of which one may have a
+    damaged copy of a shard: so every device has a vote of its own.
+
+    Args:
+        valid: `bool[local]`, in the order of `rows`.
+        mesh: of the global batch.
+        rows: what `local_rows` returned.
+        batch_size: rows of the global batch.
+
+    Returns:
+        `bool[batch_size, model]`.
+    """
+    by_row = np.zeros(batch_size, bool)
+    by_row[rows] = valid
+    shape = (batch_size, mesh.shape["model"])
+    return jax.make_array_from_callback(shape, votes_sharding(mesh), lambda index: by_row[index[0], None])
+
+
+def unanimous(votes: Array) -> Array:
+    """Which rows every device that holds them could read: `bool[batch, model]` → `bool[batch]`."""
+    return votes.all(axis=1)
 
 
 def shardings_of(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:

@@ -23,7 +23,8 @@ from absl import flags
 from jax.sharding import Mesh
 
 from data_pipelines.dataset import Dataset
-from data_pipelines.sampling import PatientSampler, RecordSampler
+from data_pipelines.orders import PatientOrder, RecordOrder
+from data_pipelines.sampling import Sampler
 from data_pipelines.store import Store
 from data_pipelines.stream import batches
 from ecgjax import configuration, encoders, optim, parallel
@@ -45,8 +46,6 @@ PIPELINE_VERSION = 2
 #: Columns that a batch carries beside its signals, all `int32`, and where in the index they come from. Whose recordings
 #: they are is the group's number: patients with a recording in common are taken for one.
 COLUMNS = {"patient": "group", "valid_start": "valid_start", "valid_samples": "valid_samples"}
-
-Sampler = RecordSampler | PatientSampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +92,8 @@ class Run:
         columns = {name: getattr(self.dataset.index, column) for name, column in COLUMNS.items()}
         stream = batches(self.store, sampler, rows=rows, start_step=start_step, columns=columns)
         for batch in stream:
-            yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size)
+            valid = parallel.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
+            yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {"valid": valid}
 
     def fingerprint(self) -> str:
         """Digest of all that decides which rows and views a step gets."""
@@ -242,15 +242,15 @@ def make_sampler(config: ml_collections.ConfigDict, dataset: Dataset, records: n
     """The sampler that `config.sampling` names, over `records`."""
     name = config.sampling.name
     if name == "records":
-        return RecordSampler(records=records, batch_size=config.batch_size, seed=config.seed)
+        return Sampler(RecordOrder(records, seed=config.seed), batch_size=config.batch_size)
     if name == "patients":
-        return PatientSampler(
-            records=records,
+        order = PatientOrder(
+            records,
             patients=dataset.index.group[records],
             records_per_patient=config.sampling.records_per_patient,
-            batch_size=config.batch_size,
             seed=config.seed,
         )
+        return Sampler(order, batch_size=config.batch_size)
     raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients")
 
 
@@ -293,7 +293,8 @@ def _abstract_batch(config: ml_collections.ConfigDict, dataset: Dataset, mesh: M
     shape = jax.ShapeDtypeStruct
     ids = shape((config.batch_size,), np.int32, sharding=sharding)
     signal = shape((config.batch_size, *dataset.format.shape), np.int16, sharding=sharding)
-    return {"signal": signal, "row": ids, "record": ids, **dict.fromkeys(COLUMNS, ids)}
+    votes = shape((config.batch_size, mesh.shape["model"]), np.bool_, sharding=parallel.votes_sharding(mesh))
+    return {"signal": signal, "valid": votes, "row": ids, "record": ids, **dict.fromkeys(COLUMNS, ids)}
 
 
 def _announce(run: Run, start: int) -> None:

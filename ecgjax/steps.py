@@ -16,6 +16,7 @@ from ecgjax.augment import Recorded, Views, prepare
 from ecgjax.keys import row_keys, split_rows
 from ecgjax.objectives.contrastive import LossOutput
 from ecgjax.objectives.relations import Rows
+from ecgjax.parallel import unanimous
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
@@ -47,7 +48,7 @@ def embedding_rows(batch: Batch, num_views: int) -> Rows:
     """Metadata of the rows of `f32[batch · views, dim]`, the views of a record standing next to each other.
 
     Args:
-        batch: with `row`, `record` and `patient`, each `i32[batch]`.
+        batch: with `row`, `record` and `patient`, each `i32[batch]`, and `valid`, `bool[batch]`.
         num_views: of each record.
 
     Returns:
@@ -64,19 +65,25 @@ def embedding_rows(batch: Batch, num_views: int) -> Rows:
         record=spread(batch["record"]),
         patient=spread(batch["patient"]),
         view=view,
-        valid=jnp.ones((size * num_views,), bool),
+        valid=spread(batch["valid"]),
     )
 
 
 def contrastive_loss(
     graph: nnx.GraphDef, views: Views, objective: Objective, *, seed: int
 ) -> Callable[..., tuple[Array, tuple[Any, Metrics]]]:
-    """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))` of two or more views a record."""
+    """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))` of two or more views a record.
+
+    A row whose recording could not be read is silence, and takes part in no pair and no batch statistics.
+    """
 
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
+        valid = unanimous(batch["valid"])
+        batch = {**batch, "valid": valid}
         ecg = views(
             row_keys(seed, step, batch["row"], stream="views"),
-            batch["signal"],
+            # One process may have read what another, which has the same row, could not.
+            jnp.where(valid[:, None, None], batch["signal"], jnp.int16(0)),
             recorded=Recorded(batch["valid_start"], batch["valid_samples"]),
         )
         # Views next to each other keep the rows of a record on the device that already holds them.
@@ -84,9 +91,12 @@ def contrastive_loss(
         keys = None
         if train:
             keys = split_rows(row_keys(seed, step, batch["row"], stream="dropout"), views.num_views).reshape(-1)
-        z, stats = encoders.apply(encoders.Split(graph, params, stats), ecg, train=train, keys=keys)
-        out = objective(z, embedding_rows(batch, views.num_views))
-        return out.loss, (stats, {"loss": out.loss, **out.stats})
+        rows = embedding_rows(batch, views.num_views)
+        encoder = encoders.Split(graph, params, stats)
+        z, stats = encoders.apply(encoder, ecg, train=train, keys=keys, valid=rows.valid)
+        out = objective(z, rows)
+        unread = jnp.sum(~valid, dtype=jnp.float32)
+        return out.loss, (stats, {"loss": out.loss, "unread_rows": unread, **out.stats})
 
     return loss
 

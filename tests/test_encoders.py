@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from ecgjax import encoders
-from ecgjax.encoders.layers import row_dropout
+from ecgjax.encoders.layers import BatchNorm, row_dropout
 
 
 def count(tree):
@@ -56,9 +57,7 @@ def test_bf16_is_near_float32_even_at_a_large_offset():
     ecg = jax.random.normal(jax.random.key(0), (8, 500, 12), jnp.float32)
     make = {name: encoders.create("resnet18:small", seed=0, precision=name) for name in encoders.PRECISIONS}
     for offset in (0.0, 16.0):
-        # Flax's batch norm promotes bf16 to float32 implicitly when it takes statistics, which strict mode forbids.
-        with jax.numpy_dtype_promotion("standard"):
-            half, _ = run(make["bfloat16"], ecg + offset, train=True)
+        half, _ = run(make["bfloat16"], ecg + offset, train=True)
         # Float32 gets the offset taken off the same way: zero padding would otherwise see it at the edges.
         centred = ecg - jnp.median(ecg, axis=1, keepdims=True)
         full, _ = run(make["float32"], centred, train=True)
@@ -87,6 +86,33 @@ def test_train_moves_running_statistics_and_inference_does_not():
     _, same = run(encoder, ecg)
     for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(encoder.stats), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("valid", [None, [True, False, True, True, False, True]])
+def test_batch_norm_is_flax_s_of_the_valid_rows(valid):
+    # A mean near zero: E[x²] − E[x]², which both take for the variance, would lose digits, each its own.
+    x = jnp.float32(0.1) + jax.random.normal(jax.random.key(0), (6, 40, 5), jnp.float32)
+    rows = slice(None) if valid is None else np.flatnonzero(valid)
+
+    def gradient(module, x, **options):
+        def value(module, x):
+            out = module(x, **options)
+            return jnp.sum(jnp.sin(out[rows] if len(out) == 6 else out))
+
+        return nnx.grad(value, argnums=(0, 1))(module, x), nnx.state(module, nnx.BatchStat)
+
+    ours, flax = BatchNorm(5, dtype=jnp.float32), nnx.BatchNorm(5, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
+    for module in (ours, flax):
+        module.scale[...], module.bias[...] = jnp.arange(1, 6, dtype=jnp.float32), jnp.arange(5, dtype=jnp.float32)
+    mask = None if valid is None else jnp.asarray(valid)
+    (found, found_x), stats = gradient(ours, x, train=True, valid=mask)
+    with jax.numpy_rank_promotion("allow"):
+        (expected, expected_x), expected_stats = gradient(flax, x[rows], use_running_average=False)
+    for a, b in zip(jax.tree.leaves((found, stats)), jax.tree.leaves((expected, expected_stats)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found_x[rows], expected_x, rtol=1e-4, atol=1e-5)
+    if valid is not None:
+        np.testing.assert_array_equal(found_x[~np.asarray(valid)], 0)
 
 
 def test_dropout_mask_of_a_row_depends_on_its_key_alone():

@@ -86,12 +86,13 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
 
 def test_rows_of_the_embedding_carry_their_recording():
     batch = {"row": jnp.asarray([4, 5]), "record": jnp.asarray([70, 80]), "patient": jnp.asarray([7, 8])}
-    rows = embedding_rows(jax.tree.map(lambda x: x.astype(jnp.int32), batch), 2)
+    batch = jax.tree.map(lambda x: x.astype(jnp.int32), batch) | {"valid": jnp.asarray([True, False])}
+    rows = embedding_rows(batch, 2)
     assert rows.row.tolist() == [8, 9, 10, 11]
     assert rows.record.tolist() == [70, 70, 80, 80]
     assert rows.patient.tolist() == [7, 7, 8, 8]
     assert rows.view.tolist() == [0, 1, 0, 1]
-    assert rows.valid.all()
+    assert rows.valid.tolist() == [True, True, False, False]
 
 
 def test_training_with_labels_learns_and_selects_on_validation():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.sampling import PatientSampler, RecordSampler
+from data_pipelines.orders import PatientOrder, RecordOrder
+from data_pipelines.sampling import Sampler
 from data_pipelines.stream import batches
 
 NUM_RECORDS, BATCH_SIZE = 300, 64
@@ -21,7 +22,7 @@ class MadeUpStore:
     shape = (5, 8)
     num_threads = 2
 
-    def read(self, record_numbers, out):
+    def read(self, record_numbers, out, *, valid=None):
         out[...] = record_numbers[:, None, None]
         return out
 
@@ -32,10 +33,15 @@ class DamagedStore(MadeUpStore):
     def __init__(self, damaged):
         self._damaged = damaged
 
-    def read(self, record_numbers, out):
-        if self._damaged in record_numbers:
+    def read(self, record_numbers, out, *, valid=None):
+        bad = record_numbers == self._damaged
+        if valid is None and bad.any():
             raise DataError("shard-3: cannot be read; restore it")
-        return super().read(record_numbers, out)
+        super().read(record_numbers, out)
+        if valid is not None:
+            valid[...] = ~bad
+            out[bad] = 0
+        return out
 
 
 PATIENT = (np.arange(NUM_RECORDS) // 3).astype(np.int32)
@@ -45,10 +51,9 @@ PATIENT = (np.arange(NUM_RECORDS) // 3).astype(np.int32)
 def sampler(request):
     records = np.arange(10, NUM_RECORDS)
     if request.param == "records":
-        return RecordSampler(records=records, batch_size=BATCH_SIZE, seed=4)
-    return PatientSampler(
-        records=records, patients=PATIENT[records], records_per_patient=2, batch_size=BATCH_SIZE, seed=4
-    )
+        return Sampler(RecordOrder(records, seed=4), batch_size=BATCH_SIZE)
+    order = PatientOrder(records, patients=PATIENT[records], records_per_patient=2, seed=4)
+    return Sampler(order, batch_size=BATCH_SIZE)
 
 
 def take(num_batches, sampler, *, store=None, rows=None, **options):
@@ -69,13 +74,15 @@ def stream_threads():
 
 def test_a_batch_holds_signals_rows_records_and_columns(sampler):
     for step, batch in enumerate(take(12, sampler)):
-        assert set(batch) == {"signal", "row", "record", "patient"}
+        assert set(batch) == {"signal", "valid", "row", "record", "patient"}
         assert {name: value.dtype.name for name, value in batch.items()} == {
             "signal": "int16",
+            "valid": "bool",
             "row": "int32",
             "record": "int32",
             "patient": "int32",
         }
+        assert batch["valid"].all()
         assert np.array_equal(batch["row"], np.arange(BATCH_SIZE))
         assert np.array_equal(batch["record"], sampler.record_numbers(step))
         assert np.array_equal(batch["patient"], PATIENT[batch["record"]])
@@ -126,6 +133,18 @@ def test_an_error_of_a_reading_thread_arrives_as_it_is_at_its_step(sampler):
     with pytest.raises(DataError, match="shard-3: cannot be read; restore it"):
         next(stream)
     assert ended()
+
+
+def test_rows_of_a_damaged_shard_are_marked_where_that_is_allowed_and_all_others_stay(sampler):
+    damaged = int(sampler.record_numbers(3)[7])
+    found = take(5, sampler, store=DamagedStore(damaged), allow_bad_shards=True)
+    for expected, batch in zip(take(5, sampler), found, strict=True):
+        assert np.array_equal(batch["valid"], expected["record"] != damaged)
+        assert (batch["signal"][~batch["valid"]] == 0).all()
+        for name in ("row", "record", "patient"):
+            assert np.array_equal(batch[name], expected[name])
+        assert np.array_equal(batch["signal"][batch["valid"]], expected["signal"][batch["valid"]])
+    assert not all(batch["valid"].all() for batch in found)
 
 
 def test_closing_or_dropping_a_stream_ends_its_threads(sampler):

@@ -24,6 +24,7 @@ HOST_BATCH = {
     "valid_start": (3 * np.arange(BATCH)).astype(np.int32),
     "valid_samples": np.full(BATCH, 120, np.int32),
 }
+UNREAD = (3, 4, 12)
 AUGMENT = {"random_crop": {"ratio": 0.5}, "vcg": {}, "time_mask": {}}
 ENCODER = encoders.create("resnet18", seed=0, widths=(8, 8, 8, 8), kernel=3, dropout=0.2, embedding_dim=8, num_leads=12)
 ORDERS = {
@@ -39,11 +40,13 @@ def make_loss(mesh):
     return contrastive_loss(ENCODER.graph, Views(AUGMENT), objective, seed=0)
 
 
-def place(mesh):
+def place(mesh, *, host_batch=HOST_BATCH, unread=()):
     sharding = parallel.batch_sharding(mesh)
     rows = parallel.local_rows(sharding, BATCH)
-    local = {name: values[rows] for name, values in HOST_BATCH.items()}
-    return parallel.put_batch(local, sharding=sharding, rows=rows, batch_size=BATCH)
+    local = {name: values[rows] for name, values in host_batch.items()}
+    valid = ~np.isin(rows, unread)
+    votes = parallel.put_votes(valid, mesh=mesh, rows=rows, batch_size=BATCH)
+    return parallel.put_batch(local, sharding=sharding, rows=rows, batch_size=BATCH) | {"valid": votes}
 
 
 def make_mesh(name):
@@ -52,7 +55,7 @@ def make_mesh(name):
 
 
 @functools.cache
-def loss_and_gradient(name):
+def loss_and_gradient(name, unread=()):
     mesh = make_mesh(name)
     loss = make_loss(mesh)
     run = jax.jit(
@@ -62,7 +65,7 @@ def loss_and_gradient(name):
     )
     replicated = parallel.replicated(mesh)
     params, stats = jax.device_put((ENCODER.params, ENCODER.stats), replicated)
-    (value, (stats, _)), gradient = jax.device_get(run(params, stats, place(mesh)))
+    (value, (stats, _)), gradient = jax.device_get(run(params, stats, place(mesh, unread=unread)))
     return value, stats, gradient
 
 
@@ -70,15 +73,56 @@ def flat(tree):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
+@pytest.mark.parametrize("unread", [(), UNREAD])
 @pytest.mark.parametrize("name", [name for name in ORDERS if name != "one device"])
-def test_same_loss_statistics_and_gradients_as_one_device(name):
-    value, stats, gradient = loss_and_gradient(name)
-    expected_value, expected_stats, expected_gradient = loss_and_gradient("one device")
+def test_same_loss_statistics_and_gradients_as_one_device(name, unread):
+    value, stats, gradient = loss_and_gradient(name, unread)
+    expected_value, expected_stats, expected_gradient = loss_and_gradient("one device", unread)
     np.testing.assert_allclose(value, expected_value, rtol=1e-6)
     np.testing.assert_allclose(flat(stats), flat(expected_stats), rtol=1e-5, atol=1e-6)
     scale = np.abs(flat(expected_gradient)).max()
     assert scale > 1e-3
     np.testing.assert_allclose(flat(gradient), flat(expected_gradient), rtol=0, atol=1e-5 * scale)
+
+
+def evaluate(host_batch, unread=()):
+    mesh = make_mesh("one device")
+    batch = place(mesh, host_batch=host_batch, unread=unread)
+    value, (stats, metrics) = jax.jit(functools.partial(make_loss(mesh), train=True))(
+        ENCODER.params, ENCODER.stats, batch, jnp.int32(3)
+    )
+    return value, stats, metrics
+
+
+def test_what_an_unread_row_holds_touches_nothing():
+    other = HOST_BATCH["signal"].copy()
+    other[list(UNREAD)] = 20_000
+    value, stats, metrics = evaluate(HOST_BATCH, UNREAD)
+    other_value, other_stats, _ = evaluate({**HOST_BATCH, "signal": other}, UNREAD)
+    assert metrics["unread_rows"] == len(UNREAD)
+    assert value == other_value
+    np.testing.assert_array_equal(flat(stats), flat(other_stats))
+    assert evaluate({**HOST_BATCH, "signal": other})[0] != other_value, "so it does where the row counts as read"
+
+
+def test_unread_rows_are_left_out_as_if_the_batch_were_smaller():
+    value, stats, _ = evaluate(HOST_BATCH, UNREAD)
+    mesh = make_mesh("one device")
+    kept = np.setdiff1d(np.arange(BATCH), UNREAD)
+    smaller = {name: jnp.asarray(values[kept]) for name, values in HOST_BATCH.items()}
+    smaller["valid"] = jnp.ones((len(kept), 1), bool)
+    smaller_value, (smaller_stats, _) = jax.jit(functools.partial(make_loss(mesh), train=True))(
+        ENCODER.params, ENCODER.stats, smaller, jnp.int32(3)
+    )
+    np.testing.assert_allclose(value, smaller_value, rtol=1e-6)
+    np.testing.assert_allclose(flat(stats), flat(smaller_stats), rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_of_which_nothing_was_read_changes_no_statistics_and_has_no_loss():
+    value, stats, metrics = evaluate(HOST_BATCH, tuple(range(BATCH)))
+    assert value == 0
+    assert metrics["unread_rows"] == BATCH
+    np.testing.assert_allclose(flat(stats), flat(ENCODER.stats), rtol=1e-6)
 
 
 def test_three_steps_of_sgd_agree():

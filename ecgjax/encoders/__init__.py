@@ -76,7 +76,13 @@ def merge(encoder: Split) -> nnx.Module:
 
 
 def apply(
-    encoder: Split, ecg: Array, *, train: bool, keys: Array | None = None, features: bool = False
+    encoder: Split,
+    ecg: Array,
+    *,
+    train: bool,
+    keys: Array | None = None,
+    valid: Array | None = None,
+    features: bool = False,
 ) -> tuple[Array, Arrays]:
     """Runs the encoder as a pure function.
 
@@ -85,11 +91,12 @@ def apply(
         ecg: `f32[batch, time, lead]`, mV.
         train: use the batch's statistics and update the running ones.
         keys: `key[batch]` for dropout, None without.
+        valid: `bool[batch]`, rows that hold a recording; the others stay out of the batch's statistics. None for all.
         features: return the pooled activations before the last layer instead of the embedding.
 
     Returns:
         `f32[batch, dim]` and the statistics after the call (unchanged unless `train`).
     """
     module = merge(encoder)
-    out = (module.features if features else module)(ecg, train=train, keys=keys)
+    out = (module.features if features else module)(ecg, train=train, keys=keys, valid=valid)
     return out, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))

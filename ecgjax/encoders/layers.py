@@ -34,9 +34,56 @@ def conv(
     )
 
 
-def batch_norm(features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Batch normalisation with float32 statistics; over a global batch it is synchronised by construction."""
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, param_dtype=PARAM_DTYPE, rngs=rngs)
+class BatchNorm(nnx.Module):
+    """Batch normalisation over the valid rows of the global batch, with float32 statistics.
+
+    Under a global view the sums run over all devices, so that it is synchronised by construction. Rows are summed over
+    time first and weighted after, which costs nothing, where the mask of `nnx.BatchNorm` makes it three times as slow
+    (measured on a CPU).
+
+    References:
+        Ioffe and Szegedy, Batch Normalization, ICML 2015.
+    """
+
+    def __init__(self, features: int, *, dtype: jnp.dtype, momentum: float = 0.9, epsilon: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones((features,), PARAM_DTYPE))
+        self.bias = nnx.Param(jnp.zeros((features,), PARAM_DTYPE))
+        self.mean = nnx.BatchStat(jnp.zeros((features,), PARAM_DTYPE))
+        self.var = nnx.BatchStat(jnp.ones((features,), PARAM_DTYPE))
+        self.dtype, self.momentum, self.epsilon = dtype, momentum, epsilon
+
+    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
+        """Normalises every channel.
+
+        Args:
+            x: `[batch, time, channel]`.
+            train: by the batch's mean and (biased) variance, which also move the running ones, instead of by these.
+            valid: `bool[batch]`, rows whose samples make up the statistics; None for all. Without any the running
+                statistics are used and stay.
+
+        Returns:
+            `[batch, time, channel]` in the compute type.
+        """
+        mean, var = self.mean[...], self.var[...]
+        if train:
+            mean, var = self._of_batch(x.astype(PARAM_DTYPE), valid)
+        scale = self.scale[...] * jax.lax.rsqrt(var + jnp.float32(self.epsilon))
+        mean, scale, bias = (channel[None, None, :] for channel in (mean, scale, self.bias[...]))
+        return ((x.astype(PARAM_DTYPE) - mean) * scale + bias).astype(self.dtype)
+
+    def _of_batch(self, x: Array, valid: Array | None) -> tuple[Array, Array]:
+        """Returns mean and variance, `f32[channel]`, and moves the running ones."""
+        weight = jnp.ones(x.shape[0], PARAM_DTYPE) if valid is None else valid.astype(PARAM_DTYPE)
+        number = jnp.maximum(weight.sum(), jnp.float32(1)) * jnp.float32(x.shape[1])
+        mean = jnp.sum(weight[:, None] * x.sum(1), 0) / number
+        squares = jnp.sum(weight[:, None] * (x * x).sum(1), 0) / number
+        var = jnp.maximum(squares - mean * mean, jnp.float32(0))
+        if valid is not None:
+            some = valid.any()
+            mean, var = jnp.where(some, mean, self.mean[...]), jnp.where(some, var, self.var[...])
+        for running, batch in ((self.mean, mean), (self.var, var)):
+            running[...] = self.momentum * running[...] + (1 - self.momentum) * jax.lax.stop_gradient(batch)
+        return mean, var
 
 
 def row_dropout(x: Array, keys: Array | None, rate: float) -> Array:

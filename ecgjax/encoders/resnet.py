@@ -20,22 +20,22 @@ class BasicBlock(nnx.Module):
         self, width_in: int, width: int, *, kernel: int, stride: int, dropout: float, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
         self.conv1 = layers.conv(width_in, width, kernel=kernel, stride=stride, dtype=dtype, rngs=rngs)
-        self.norm1 = layers.batch_norm(width, dtype=dtype, rngs=rngs)
+        self.norm1 = layers.BatchNorm(width, dtype=dtype)
         self.conv2 = layers.conv(width, width, kernel=kernel, dtype=dtype, rngs=rngs)
-        self.norm2 = layers.batch_norm(width, dtype=dtype, rngs=rngs)
+        self.norm2 = layers.BatchNorm(width, dtype=dtype)
         self.projects = stride != 1 or width_in != width
         if self.projects:
             self.skip_conv = layers.conv(width_in, width, kernel=1, stride=stride, dtype=dtype, rngs=rngs)
-            self.skip_norm = layers.batch_norm(width, dtype=dtype, rngs=rngs)
+            self.skip_norm = layers.BatchNorm(width, dtype=dtype)
         self.dropout = dropout
 
-    def __call__(self, x: Array, *, train: bool, keys: Array | None) -> Array:
+    def __call__(self, x: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
         """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`."""
-        y = jax.nn.relu(self.norm1(self.conv1(x), use_running_average=not train))
+        y = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
         y = layers.row_dropout(y, keys, self.dropout)
-        y = self.norm2(self.conv2(y), use_running_average=not train)
+        y = self.norm2(self.conv2(y), train=train, valid=valid)
         if self.projects:
-            x = self.skip_norm(self.skip_conv(x), use_running_average=not train)
+            x = self.skip_norm(self.skip_conv(x), train=train, valid=valid)
         return jax.nn.relu(x + y)
 
 
@@ -62,7 +62,7 @@ class ResNet18(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.stem_conv = layers.conv(num_leads, widths[0], kernel=15, stride=2, dtype=dtype, rngs=rngs)
-        self.stem_norm = layers.batch_norm(widths[0], dtype=dtype, rngs=rngs)
+        self.stem_norm = layers.BatchNorm(widths[0], dtype=dtype)
         blocks, width_in = [], widths[0]
         for stage, width in enumerate(widths):
             for block in range(2):
@@ -77,13 +77,14 @@ class ResNet18(nnx.Module):
         self.feature_dim = width_in
         self.embedding_dim = embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None) -> Array:
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Pooled activations.
 
         Args:
             ecg: `f32[batch, time, num_leads]`, mV.
             train: normalise by the batch (and update the running statistics) instead of by the running statistics.
             keys: `key[batch]` for dropout; None switches dropout off.
+            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
 
         Returns:
             `f32[batch, feature_dim]`.
@@ -91,13 +92,13 @@ class ResNet18(nnx.Module):
         if self.dtype == jnp.bfloat16:
             # At an electrode offset of 16 mV one step of bf16 is 125 µV, so the offset goes first.
             ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
-        x = jax.nn.relu(self.stem_norm(self.stem_conv(ecg.astype(self.dtype)), use_running_average=not train))
+        x = jax.nn.relu(self.stem_norm(self.stem_conv(ecg.astype(self.dtype)), train=train, valid=valid))
         x = nnx.max_pool(x, window_shape=(3,), strides=(2,), padding=((1, 1),))
         block_keys = None if keys is None else split_rows(keys, len(self.blocks))
         for i, block in enumerate(self.blocks):
-            x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i])
+            x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i], valid=valid)
         return jnp.mean(x.astype(jnp.float32), axis=1)
 
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None) -> Array:
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
-        return self.head(self.features(ecg, train=train, keys=keys))
+        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))
