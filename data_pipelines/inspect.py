@@ -16,17 +16,17 @@ import json
 import math
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.card_text import card_text, recipe_text
+from data_pipelines.command import command, run
 from data_pipelines.dataset import QUARANTINE_FILE, Dataset, open_dataset
 from data_pipelines.dataset_card import amplitudes_of, dataset_card
 from data_pipelines.ecg_paper import draw_ecg
@@ -49,7 +49,7 @@ _NOT_IN_A_FILE_NAME = re.compile(r"[^\w.-]")
 def _print_card(dataset: Dataset) -> None:
     store = open_store(dataset.directory)
     total = min(dataset.index.num_records, flags.FLAGS.max_records)
-    with tqdm(total=total, unit=" ECGs", desc="amplitudes", disable=None, file=sys.stderr, leave=False) as bar:
+    with tqdm(total=total, unit=" ECGs", desc="amplitudes", disable=None, leave=False) as bar:
         amplitudes = amplitudes_of(
             store, dataset.index, max_records=flags.FLAGS.max_records, seed=flags.FLAGS.seed, progress=bar.update
         )
@@ -85,7 +85,7 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
     store, index = open_store(dataset.directory), dataset.index
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for number in tqdm(numbers.tolist(), unit=" ECGs", desc="drawing", disable=None, file=sys.stderr, leave=False):
+    for number in tqdm(numbers.tolist(), unit=" ECGs", desc="drawing", disable=None, leave=False):
         title = record_lines(dataset, number)
         figure = draw_ecg(
             store.read(np.array([number]))[0],
@@ -210,33 +210,23 @@ def define_flags() -> None:
         "max_records", 20_000, "Measure amplitudes on a random sample of a larger data set.", lower_bound=1
     )
     flags.DEFINE_boolean("json", False, "Print JSON.")
-    flags.mark_flag_as_required("dataset")
 
 
-def main(argv: list[str]) -> None:
+@command
+def main() -> None:
     """Shows what the flags ask for."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
-    try:
-        _check_flags()
-        dataset = open_dataset(flags.FLAGS.dataset)
-        if flags.FLAGS.quarantined:
-            _print_quarantined(dataset)
-        elif flags.FLAGS.records:
-            _draw(dataset, chosen_records(dataset, flags.FLAGS.records), Path(flags.FLAGS.out))
-        elif flags.FLAGS.random:
-            _draw(dataset, random_records(dataset, flags.FLAGS.random, seed=flags.FLAGS.seed), Path(flags.FLAGS.out))
-        else:
-            _print_card(dataset)
-    except (DataError, OSError) as error:  # A full or read-only disk is no fault of the program.
-        sys.exit(f"error: {error}")
-
-
-def run() -> None:
-    """Entry point of the console."""
-    define_flags()
-    app.run(main)
+    _check_flags()
+    dataset = open_dataset(flags.FLAGS.dataset)
+    if flags.FLAGS.quarantined:
+        _print_quarantined(dataset)
+    elif flags.FLAGS.records:
+        _draw(dataset, chosen_records(dataset, flags.FLAGS.records), Path(flags.FLAGS.out))
+    elif flags.FLAGS.random:
+        _draw(dataset, random_records(dataset, flags.FLAGS.random, seed=flags.FLAGS.seed), Path(flags.FLAGS.out))
+    else:
+        _print_card(dataset)
 
 
 if __name__ == "__main__":
-    run()
+    define_flags()
+    run(main, required=["dataset"])

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import sys
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
+from data_pipelines.command import command, run
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.links import Links, link, save_links
@@ -91,32 +91,22 @@ class _Progress:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self._of:
-            bar = tqdm(total=total, desc=phase, unit="", disable=None, file=sys.stderr)
+            bar = tqdm(total=total, desc=phase, unit="", disable=None)
             self._of[phase] = self._bars.enter_context(bar)
         self._of[phase].update(done - self._of[phase].n)
 
 
-def main(argv: list[str]) -> None:
+@command
+def main() -> None:
     """Links the data sets the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
-    try:
-        if not _DATASETS.value:
-            raise DataError("name at least one data set with --dataset=DIR")
-        datasets = [open_dataset(directory) for directory in _DATASETS.value]
-        with contextlib.ExitStack() as bars:
-            links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
-        save_links(links, Path(_OUT.value))
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if not _DATASETS.value:
+        raise DataError("name at least one data set with --dataset=DIR")
+    datasets = [open_dataset(directory) for directory in _DATASETS.value]
+    with contextlib.ExitStack() as bars:
+        links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
+    save_links(links, Path(_OUT.value))
     print(f"{_OUT.value}:\n{summary(links, datasets)}")
 
 
-def run() -> None:
-    """Entry point of the console."""
-    flags.mark_flags_as_required(["out"])
-    app.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    run(main, required=["out"])

@@ -9,13 +9,12 @@ the same command again goes on where it stopped.
 from __future__ import annotations
 
 import os
-import sys
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
+from data_pipelines.command import command, run
 from data_pipelines.dataset import open_dataset
-from data_pipelines.errors import DataError
 from data_pipelines.physiology_store import PHYSIOLOGY_DIR, Physiology, measure_dataset, open_physiology
 
 _DATASET = flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
@@ -35,29 +34,17 @@ def summary(physiology: Physiology) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
+@command
+def main() -> None:
     """Measures the data set the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
-    try:
-        dataset = open_dataset(_DATASET.value)
-        with tqdm(
-            total=dataset.index.num_records, unit=" ECGs", desc="measuring", disable=None, file=sys.stderr
-        ) as bar:
-            made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, progress=bar.update)
-        physiology = open_physiology(dataset)
-    except (DataError, OSError) as error:  # A full or read-only disk is no fault of the program.
-        sys.exit(f"error: {error}")
+    dataset = open_dataset(_DATASET.value)
+    with tqdm(total=dataset.index.num_records, unit=" ECGs", desc="measuring", disable=None) as bar:
+        made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, progress=bar.update)
+    physiology = open_physiology(dataset)
     state = "measured" if made else "measured already, nothing to do"
     print(f"{dataset.directory / PHYSIOLOGY_DIR}: {dataset.index.num_records} ECGs, {state}")
     print(summary(physiology))
 
 
-def run() -> None:
-    """Entry point of the console."""
-    flags.mark_flag_as_required("dataset")
-    app.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    run(main, required=["dataset"])

@@ -13,14 +13,13 @@ import dataclasses
 import itertools
 import json
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -29,6 +28,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data_pipelines.command import command, run
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.index import NOT_A_DUPLICATE
@@ -319,27 +319,22 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed of the simulated cohort.", lower_bound=0)
     flags.DEFINE_integer("max_records", 2000, "Most real records to compare with.", lower_bound=50)
     flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)
-    flags.mark_flags_as_required(["real", "out"])
 
 
-def main(argv: list[str]) -> None:
+@command
+def main() -> None:
     """Writes the report the flags ask for, and prints it."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
-    try:
-        found = compare(
-            open_dataset(flags.FLAGS.real),
-            seed=flags.FLAGS.seed,
-            max_records=flags.FLAGS.max_records,
-            num_workers=flags.FLAGS.num_workers,
-            out=Path(flags.FLAGS.out),
-        )
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    found = compare(
+        open_dataset(flags.FLAGS.real),
+        seed=flags.FLAGS.seed,
+        max_records=flags.FLAGS.max_records,
+        num_workers=flags.FLAGS.num_workers,
+        out=Path(flags.FLAGS.out),
+    )
     print(markdown(found))
     print(f"written to {flags.FLAGS.out}")
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    run(main, required=["real", "out"])

@@ -120,7 +120,6 @@ def inspect(capsys, monkeypatch):
             for define in ("string", "list", "integer", "boolean", "enum"):
                 name = f"DEFINE_{define}"
                 patch.setattr(flags, name, functools.partial(getattr(flags, name), flag_values=own))
-            patch.setattr(flags, "mark_flag_as_required", lambda name: None)
             patch.setattr(flags, "FLAGS", own)
             inspect_command.define_flags()
             own.mark_as_parsed()
