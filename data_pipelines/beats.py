@@ -186,7 +186,8 @@ def measure_beats(strip: Strip) -> Beats:
         # Here a beat keeps its T wave where the median beat has none to compare with.
         if abs(at.t_offset - of_median.t_offset) > _T_FROM_MEDIAN_MS:
             at = dataclasses.replace(at, t_onset=math.nan, t_peak=math.nan, t_offset=math.nan)
-        intervals = _intervals(at, rr_s=before)
+        intervals = at.intervals()
+        intervals |= {"qtc": intervals["qt"] / math.sqrt(before), "t_duration": at.t_offset - at.t_onset}
         of_lead_ii = _lead_ii(raw[:, _LEAD_II], smooth[:, _LEAD_II], r_peak=int(r_peak), at=at)
         for name, value in (intervals | of_lead_ii).items():
             columns[name][beat] = value
@@ -208,18 +209,6 @@ def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float)
     time = np.arange(len(ecg))
     drift = [np.interp(time, start + width / 2, level) for level in levels.T]
     return ecg - np.stack(drift, axis=1)
-
-
-def _intervals(at: Boundaries, *, rr_s: float) -> dict[str, float]:
-    qt = at.t_offset - at.qrs_onset
-    return {
-        "pr": at.qrs_onset - at.p_onset,
-        "qrs": at.qrs_offset - at.qrs_onset,
-        "qt": qt,
-        "qtc": qt / math.sqrt(rr_s),
-        "p_duration": at.p_offset - at.p_onset,
-        "t_duration": at.t_offset - at.t_onset,
-    }
 
 
 def _lead_ii(raw: np.ndarray, smooth: np.ndarray, *, r_peak: int, at: Boundaries) -> dict[str, float]:

@@ -62,6 +62,15 @@ class Boundaries:
     t_peak: float = math.nan
     t_offset: float = math.nan
 
+    def intervals(self) -> dict[str, float]:
+        """Returns PR, QRS, QT and the duration of P, ms; NaN where a boundary was not found."""
+        return {
+            "pr": self.qrs_onset - self.p_onset,
+            "qrs": self.qrs_offset - self.qrs_onset,
+            "qt": self.t_offset - self.qrs_onset,
+            "p_duration": self.p_offset - self.p_onset,
+        }
+
 
 def smoothed(ecg: np.ndarray, *, rate_hz: int) -> np.ndarray:
     """Returns `f64[time, lead]` without what is above 40 Hz, in phase: what `find_boundaries` takes."""

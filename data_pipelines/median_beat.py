@@ -131,15 +131,8 @@ def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[s
 def _intervals(strip: Strip) -> dict[str, float]:
     """Returns the intervals of the median beat, ms, NaN where a boundary was not found."""
     at = strip.median_boundaries()
-    qt = at.t_offset - at.qrs_onset
-    return {
-        "pr": at.qrs_onset - at.p_onset,
-        "qrs": at.qrs_offset - at.qrs_onset,
-        "qt": qt,
-        "qtc_bazett": qt / math.sqrt(strip.median_rr_s),
-        "p_duration": at.p_offset - at.p_onset,
-        "t_peak": at.t_peak,
-    }
+    intervals = at.intervals()
+    return intervals | {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
 
 
 def _rates(r_peaks: np.ndarray) -> dict[str, float]:
