@@ -59,13 +59,16 @@ def permute(position: np.ndarray, *, size: int | np.ndarray, key: np.ndarray) ->
     Raises:
         ValueError: a position outside its domain, or a size outside 1 … 2⁴⁸.
     """
-    position, size, key = np.broadcast_arrays(np.asarray(position, np.int64), np.asarray(size, np.int64), key)
+    position, size = np.asarray(position, np.int64), np.atleast_1d(np.asarray(size, np.int64))
+    key = np.atleast_1d(np.asarray(key, np.uint64))
+    position = np.broadcast_to(position, np.broadcast_shapes(position.shape, size.shape, key.shape))
     if position.size == 0:
         return np.empty(position.shape, np.int64)
     if size.min() < 1 or size.max() > MAX_SIZE:
         raise ValueError(f"sizes of permutations lie in 1 … 2**48, got {size.min()} … {size.max()}")
     if position.min() < 0 or np.any(position >= size):
         raise ValueError("positions must lie in 0 … size − 1")
+    # One size or key for all positions stays one number until the end: a third of the time.
     size = size.astype(np.uint64)
     columns = np.ceil(np.sqrt(size)).astype(np.uint64)
     rows = (size + columns - np.uint64(1)) // columns
@@ -74,17 +77,19 @@ def permute(position: np.ndarray, *, size: int | np.ndarray, key: np.ndarray) ->
     element = _network(position.astype(np.uint64), columns, rows, key)
     outside = np.flatnonzero(element >= size)
     while outside.size:
-        element[outside] = _network(element[outside], columns[outside], rows[outside], key[outside])
-        outside = outside[element[outside] >= size[outside]]
+        own = [values if len(values) == 1 else values[outside] for values in (columns, rows, key)]
+        element[outside] = _network(element[outside], *own)
+        outside = outside[element[outside] >= (size if len(size) == 1 else size[outside])]
     return element.astype(np.int64)
 
 
 def _network(element: np.ndarray, columns: np.ndarray, rows: np.ndarray, key: np.ndarray) -> np.ndarray:
     row, column = np.divmod(element, columns)
     sides = ((column, row, columns), (row, column, rows))
-    mixed, shifted = np.empty_like(element), np.empty_like(element)
+    mixed, shifted, round_key = np.empty_like(element), np.empty_like(element), np.empty_like(key)
     # In place, because at the size of a batch NumPy's time goes into making arrays.
-    for round_key, (side, other, length) in zip(key + _ROUND_CONSTANTS, itertools.cycle(sides)):
+    for constant, (side, other, length) in zip(_ROUND_CONSTANTS, itertools.cycle(sides)):
+        np.add(key, constant, out=round_key)
         np.bitwise_xor(other, round_key, out=mixed)
         # Two thirds of `_mix`, of which the upper half, which depends on every bit, is added.
         for multiplier in _MULTIPLIERS:

@@ -14,7 +14,8 @@ from jax import Array
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.sampling import RecordSampler
+from data_pipelines.orders import RecordOrder
+from data_pipelines.sampling import Sampler
 from ecgjax import encoders, optim
 from ecgjax.augment import prepare
 from ecgjax.evaluation.metrics import auroc, undefined_reason
@@ -105,7 +106,7 @@ def train_supervised(
     train_labels = np.asarray(train_labels, np.float32)[np.argsort(train_records, kind="stable")]
     val_labels = np.asarray(val_labels)[np.argsort(val_records, kind="stable")]
     batch_size = min(settings.batch_size, len(train_records))
-    sampler = RecordSampler(records=np.arange(len(train_records)), batch_size=batch_size, seed=seed)
+    sampler = Sampler(RecordOrder(np.arange(len(train_records)), seed=seed), batch_size=batch_size)
     rows = np.arange(batch_size, dtype=np.int32)
 
     best_auroc, best = -np.inf, state

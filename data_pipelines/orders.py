@@ -1,0 +1,328 @@
+"""Orders in which records are drawn: endless streams of units, any position of which is computed on its own.
+
+A unit is what stays together in adjacent rows: one record, or some of one patient. A stream runs through epoch after
+epoch without a gap, and every epoch is whole. Nothing is remembered from one position to the next, so that a run
+resumed at a step, or spread over other processes, draws exactly what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.permutation import MAX_SIZE, derive_key, permute
+
+#: Version of the orders below; part of every fingerprint.
+SAMPLING_VERSION = 1
+
+#: Weights that are no ratios of small numbers are rounded to parts of so many.
+MAX_TICKS = 2**31
+
+# Branches of an epoch's key.
+_ORDER_OF_UNITS, _ORDER_WITHIN_PATIENT = 0, 1
+
+# Branches of a mixture's key, far from the numbers of epochs.
+_SLOTS, _COMPONENTS = -1, -2
+
+# Units that a component may get less in a block than its share: differences of rounded sums are rounded four times.
+_MIN_UNITS_A_BLOCK = 2
+
+# Numbers hashed at a time, so that a fingerprint of a hundred million records takes little memory.
+_HASH_BLOCK = 2**20
+
+
+class Order(Protocol):
+    """An endless stream of units.
+
+    Attributes:
+        unit_size: records of a unit.
+        units_per_epoch: units after which every record has come as often as an epoch promises.
+    """
+
+    unit_size: int
+    units_per_epoch: int
+
+    def units(self, positions: np.ndarray) -> np.ndarray:
+        """Returns the record numbers of the units at some positions of the stream, a pure function.
+
+        Args:
+            positions: `int64[n]`, from 0, in any order.
+
+        Returns:
+            `int64[n, unit_size]`.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Returns a hex digest of everything that `units` depends on."""
+        ...
+
+
+class RecordOrder:
+    """Every record once an epoch, in an order of its own each epoch."""
+
+    unit_size = 1
+
+    def __init__(self, records: np.ndarray, *, seed: int):
+        """Keeps the records.
+
+        Args:
+            records: `int64[m]`, record numbers to draw from.
+            seed: another seed, other orders.
+
+        Raises:
+            DataError: no records.
+        """
+        self._records = _small(_checked_records(records))
+        self._seed = seed
+        self.units_per_epoch = len(self._records)
+
+    def units(self, positions: np.ndarray) -> np.ndarray:
+        """Returns `int64[n, 1]`; see `Order.units`."""
+        epoch, position = np.divmod(positions, self.units_per_epoch)
+        chosen = permute(position, size=self.units_per_epoch, key=derive_key(self._seed, _one_if_equal(epoch)))
+        return self._records[chosen].astype(np.int64)[:, None]
+
+    def fingerprint(self) -> str:
+        """Returns a hex digest of everything that `units` depends on."""
+        return fingerprint("records", self._seed, self._records)
+
+
+class PatientOrder:
+    """Units of `records_per_patient` records of one patient.
+
+    An epoch cuts each patient's n records, in an order of their own, into ⌈n / k⌉ units of k; the last unit wraps
+    around to the patient's first ones. So in an epoch each record of the patient comes ⌊u·k / n⌋ or ⌈u·k / n⌉
+    times, u = ⌈n / k⌉: once or twice where n ≥ k. Records within a unit are distinct where n ≥ k; a patient with fewer
+    repeats them. Units of all patients are put in one random order each epoch.
+    """
+
+    def __init__(self, records: np.ndarray, *, patients: np.ndarray, records_per_patient: int, seed: int):
+        """Groups the records by patient.
+
+        Args:
+            records: `int64[m]`, record numbers to draw from.
+            patients: `int[m]`, the patient of each of them.
+            records_per_patient: k, records of a unit.
+            seed: another seed, other orders.
+
+        Raises:
+            DataError: no records, patients of another length, or k below one.
+        """
+        records, patients = _checked_records(records), np.asarray(patients)
+        if patients.shape != records.shape:
+            raise DataError(f"{len(patients)} patients given for {len(records)} records; give the patient of each")
+        if records_per_patient < 1:
+            raise DataError(f"records_per_patient={records_per_patient}; it must be at least 1")
+        by_patient = np.argsort(patients, kind="stable")
+        self._records = _small(records[by_patient])
+        first = np.flatnonzero(np.diff(patients[by_patient], prepend=patients[by_patient][0] - 1))
+        # One more than there are patients, so that differences are the patients' numbers of records.
+        self._first = _small(np.append(first, len(records)))
+        units = -(-np.diff(self._first) // records_per_patient)
+        # Number of each patient's first unit.
+        self._first_unit = _small(np.cumsum(units, dtype=np.int64) - units)
+        self._seed = seed
+        self.unit_size = records_per_patient
+        self.units_per_epoch = int(units.sum(dtype=np.int64))
+
+    def units(self, positions: np.ndarray) -> np.ndarray:
+        """Returns `int64[n, unit_size]`; see `Order.units`."""
+        k = self.unit_size
+        epoch, position = np.divmod(positions, self.units_per_epoch)
+        key = derive_key(self._seed, _one_if_equal(epoch))
+        unit = permute(position, size=self.units_per_epoch, key=derive_key(key, _ORDER_OF_UNITS))
+        # Of the type of what is searched, which NumPy would else convert as a whole.
+        patient = np.searchsorted(self._first_unit, unit.astype(self._first_unit.dtype), side="right") - 1
+        start_in_patient = (unit - self._first_unit[patient]) * k
+        patient_key = derive_key(derive_key(key, _ORDER_WITHIN_PATIENT), patient)
+        first = self._first[patient].astype(np.int64)
+        count = np.repeat(self._first[patient + 1] - first, k)
+        slot = (start_in_patient[:, None] + np.arange(k)).ravel() % count
+        chosen = permute(slot, size=count, key=np.repeat(patient_key, k))
+        return self._records[np.repeat(first, k) + chosen].astype(np.int64).reshape(-1, k)
+
+    def fingerprint(self) -> str:
+        """Returns a hex digest of everything that `units` depends on."""
+        return fingerprint("patients", self._seed, self.unit_size, self._records, self._first)
+
+
+class MixtureOrder:
+    """Several streams in one, each with its share of every block of units, in random order within the block.
+
+    With weights, component d has N_d(b) = ⌊b·B·W_d⌋ − ⌊b·B·W_{d−1}⌋ units before block b, B being the units of a block
+    and W_d the sum of the shares up to d's: its share of any number of whole blocks is exact to one unit, and a block
+    holds less than two units more or less than it should. With equal shares the component of the p-th unit, before it
+    is moved within its block, is p modulo their number, so that every block holds ⌊B / n⌋ or ⌈B / n⌉ units of each of n
+    components, and who has one more goes round.
+
+    A component's units follow each other as in its own stream: its own epochs stay whole, and end at their own times.
+    An epoch of the mixture is only a length: as many units as one epoch of every component has together. Components
+    whose share is larger than their size have come more than once by then, others not completely.
+    """
+
+    def __init__(self, orders: Sequence[Order], *, weights: Sequence[float] | None = None, block: int, seed: int):
+        """Keeps the components.
+
+        Args:
+            orders: of units of one size, each of another seed (`component_seed`).
+            weights: shares, in any unit; None for equal ones. Those that are no ratios of small numbers are rounded to
+                parts of `MAX_TICKS`.
+            block: units of a block; with unequal weights at least two of every component, see `smallest_block`.
+            seed: of the order within blocks.
+
+        Raises:
+            DataError: no orders, units of different sizes, weights that are no shares, or too small a block.
+        """
+        if not orders:
+            raise DataError("a mixture needs at least one component")
+        if len({order.unit_size for order in orders}) != 1:
+            raise DataError(f"units of {', '.join(str(order.unit_size) for order in orders)} records cannot be mixed")
+        if weights is not None and len(weights) != len(orders):
+            raise DataError(f"{len(weights)} weights given for {len(orders)} components; give one for each")
+        self._ticks = _ticks([1] * len(orders) if weights is None else weights)
+        if not 1 <= block <= MAX_SIZE:
+            raise DataError(f"a block of {block} units is not possible; it must have 1 … 2**48")
+        if block < (least := _least_block(self._ticks)):
+            raise DataError(
+                f"a block of {block} units holds less than {_MIN_UNITS_A_BLOCK} of the component of the smallest "
+                f"weight; it must have at least {least}"
+            )
+        self._orders, self._block, self._seed = tuple(orders), block, seed
+        self.unit_size = orders[0].unit_size
+        self.units_per_epoch = sum(order.units_per_epoch for order in orders)
+
+    def units(self, positions: np.ndarray) -> np.ndarray:
+        """Returns `int64[n, unit_size]`; see `Order.units`."""
+        units = np.empty((len(positions), self.unit_size), np.int64)
+        component, position = self.components(positions)
+        # By a sort of small integers, so that a thousand classes cost no more than two.
+        of_components = np.argsort(component, kind="stable")
+        ends = np.cumsum(np.bincount(component, minlength=len(self._orders)))
+        for order, at in zip(self._orders, np.split(of_components, ends[:-1]), strict=True):
+            if len(at):
+                units[at] = order.units(position[at])
+        return units
+
+    def components(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which component stands at some positions of the stream, and where in its own stream.
+
+        Args:
+            positions: `int64[n]`, from 0, in any order.
+
+        Returns:
+            Number of the component, `uint[n]`, and position, `int64[n]`.
+        """
+        block, slot = np.divmod(np.asarray(positions, np.int64), self._block)
+        blocks, which = np.unique(block, return_inverse=True)
+        before, after = self._units_before(blocks), self._units_before(blocks + 1)
+        # Where in its block, before it is shuffled, each component's part ends.
+        ends = np.cumsum(after - before, axis=1)
+        key = derive_key(derive_key(self._seed, _SLOTS), _one_if_equal(block))
+        place = permute(slot, size=self._block, key=key)
+        offsets = np.arange(len(blocks))[:, None] * self._block
+        found = np.searchsorted((offsets + ends).ravel(), which * self._block + place, side="right")
+        component = found - which * len(self._orders)
+        small = component.astype(np.min_scalar_type(len(self._orders)))
+        return small, after[which, component] - ends[which, component] + place
+
+    def fingerprint(self) -> str:
+        """Returns a hex digest of everything that `units` depends on."""
+        components = [order.fingerprint() for order in self._orders]
+        return fingerprint("mixture", self._seed, self._block, *self._ticks, *components)
+
+    def _units_before(self, blocks: np.ndarray) -> np.ndarray:
+        """Returns how many units each component has before some blocks: `int64[blocks, component]`."""
+        units = blocks[:, None] * self._block
+        if len(set(self._ticks)) == 1:
+            count = len(self._ticks)
+            return (units + np.arange(count)[::-1]) // count
+        bounds, total = np.cumsum(self._ticks), sum(self._ticks)
+        # ⌊units · bounds / total⌋ without a product beyond 64 bits.
+        up_to = units // total * bounds + units % total * bounds // total
+        return np.diff(up_to, axis=1, prepend=0)
+
+
+def component_seed(seed: int, component: int) -> int:
+    """Returns the seed of a mixture's component, so that components of one size have orders of their own."""
+    return int(derive_key(derive_key(seed, _COMPONENTS), component)[0])
+
+
+def smallest_block(weights: Sequence[float], *, multiple_of: int) -> int:
+    """Returns the smallest block that `MixtureOrder` takes with these weights and that is a multiple of a number.
+
+    Args:
+        weights: shares, in any unit.
+        multiple_of: such as the units of a batch, so that every batch has its shares.
+
+    Raises:
+        DataError: weights that are no shares.
+    """
+    return -(-_least_block(_ticks(weights)) // multiple_of) * multiple_of
+
+
+def fingerprint(kind: str, *parts: int | str | np.ndarray) -> str:
+    """Returns a hex digest of numbers, digests and vectors of integers, whatever their types."""
+    digest = hashlib.blake2b(f"{kind} {SAMPLING_VERSION}".encode(), digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"[{len(part)}]".encode())
+            for start in range(0, len(part), _HASH_BLOCK):
+                digest.update(np.ascontiguousarray(part[start : start + _HASH_BLOCK], "<i8").data)
+        else:
+            digest.update(f" {part}".encode())
+    return digest.hexdigest()
+
+
+def _ticks(weights: Sequence[float]) -> tuple[int, ...]:
+    """Returns weights as whole numbers that add up to at most `MAX_TICKS`: exact where they are ratios of such."""
+    if not len(weights) or not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise DataError(f"weights are {', '.join(map(str, weights)) or 'none'}; each must be a number above 0")
+    # By its shortest decimal form: .1 stands for a tenth, not for the binary fraction next to it.
+    exact = [Fraction(repr(float(weight))) for weight in weights]
+    common = math.lcm(*(weight.denominator for weight in exact))
+    ticks = [int(weight * common) for weight in exact]
+    divisor = math.gcd(*ticks)
+    ticks = [tick // divisor for tick in ticks]
+    total = sum(ticks)
+    if min(ticks) * MAX_TICKS < total:
+        raise DataError(
+            f"weights are {', '.join(map(str, weights))}; the smallest is less than a part in {MAX_TICKS} of all: "
+            "leave it out"
+        )
+    if total > MAX_TICKS:
+        rounded = [bound * MAX_TICKS // total for bound in itertools.accumulate(ticks, initial=0)]
+        ticks = [stop - start for start, stop in itertools.pairwise(rounded)]
+    return tuple(ticks)
+
+
+def _least_block(ticks: Sequence[int]) -> int:
+    if len(set(ticks)) == 1:
+        return 1
+    return -(-_MIN_UNITS_A_BLOCK * sum(ticks) // min(ticks))
+
+
+def _checked_records(records: np.ndarray) -> np.ndarray:
+    records = np.asarray(records)
+    if records.ndim != 1 or not np.issubdtype(records.dtype, np.integer):
+        raise TypeError(f"records are a vector of record numbers, got {records.dtype}{records.shape}")
+    if len(records) == 0:
+        raise DataError("no records to draw from; check the folds asked for")
+    return records
+
+
+def _small(numbers: np.ndarray) -> np.ndarray:
+    """Returns numbers from 0 in four bytes each where these suffice: half the memory, and faster to look up."""
+    return numbers.astype(np.int32 if numbers.max() <= np.iinfo(np.int32).max else np.int64)
+
+
+def _one_if_equal(numbers: np.ndarray) -> np.ndarray:
+    """Returns one number for all of them where they are equal, as the epochs of a batch are: much less to compute."""
+    return numbers[:1] if len(numbers) and (numbers == numbers[0]).all() else numbers
