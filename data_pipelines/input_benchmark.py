@@ -34,10 +34,11 @@ from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
+from data_pipelines.orders import RecordOrder
 from data_pipelines.packed_store import PACKED_DIR
 from data_pipelines.packing import pack
 from data_pipelines.records import SignalFormat
-from data_pipelines.sampling import RecordSampler
+from data_pipelines.sampling import Sampler
 from data_pipelines.store import Store, open_store
 from data_pipelines.stream import BATCHES_AHEAD, batches
 
@@ -115,7 +116,7 @@ def measure(
     if num_records < batch_size:
         raise DataError(f"{num_records} records are less than a batch of {batch_size}; give a smaller --batch_size")
     records = np.linspace(0, dataset.index.num_records - 1, num_records).astype(np.int64)
-    rows_of_map = _RowsOfMap(records, RecordSampler(records=records, batch_size=batch_size, seed=0))
+    rows_of_map = _RowsOfMap(records, Sampler(RecordOrder(records, seed=0), batch_size=batch_size))
     bare_map = _independent_map(dataset, records, scratch / "memory_map.npy")
     page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
     steps_an_epoch = num_records // batch_size
@@ -183,7 +184,7 @@ class _RowsOfMap:
     """Rows of the bare map, which holds `records` in order, that a step reads."""
 
     records: np.ndarray
-    sampler: RecordSampler
+    sampler: Sampler
 
     def __call__(self, step: int) -> np.ndarray:
         return np.searchsorted(self.records, self.sampler.record_numbers(step))
@@ -194,7 +195,7 @@ def _stores_of(dataset: Dataset) -> tuple[str, ...]:
     return ("packed", "array_record") if has_copy else ("array_record",)
 
 
-def _stream_reader(store: Store, sampler: RecordSampler, *, dataset: Dataset, num_threads: int) -> Reader:
+def _stream_reader(store: Store, sampler: Sampler, *, dataset: Dataset, num_threads: int) -> Reader:
     """Reads the signals of the first batches of the stream that training reads."""
 
     def read(num_steps: int) -> Iterator[np.ndarray]:

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from data_pipelines.dataset import open_dataset
-from data_pipelines.sampling import RecordSampler
+from data_pipelines.orders import RecordOrder
+from data_pipelines.sampling import Sampler
 from data_pipelines.store import open_store
 from data_pipelines.stream import batches
 from ecgjax import parallel
@@ -16,7 +17,7 @@ BATCH, STEPS, START = 8, 3, 5
 
 
 def make_sampler(dataset):
-    return RecordSampler(records=np.arange(dataset.index.num_records), batch_size=BATCH, seed=3)
+    return Sampler(RecordOrder(np.arange(dataset.index.num_records), seed=3), batch_size=BATCH)
 
 
 def main(directory, out):
