@@ -47,7 +47,7 @@ class _StepSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         step = self._start_step + int(index)
-        records = self._sampler.record_numbers(step)[self._rows]
+        records = self._sampler.record_numbers(step, self._rows)
         valid = np.ones(len(records), bool)
         marks = {"valid": valid} if self._allow_bad_shards else {}
         return {
