@@ -14,6 +14,7 @@ leaves nothing at DIR; the same command again completes it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.builders.base import Source
@@ -35,12 +36,14 @@ from data_pipelines.builders.physionet2021 import SETS, Physionet2021Source
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
+from data_pipelines.command import command, run
 from data_pipelines.dataset import CARD_FILE
 from data_pipelines.errors import DataError
 from data_pipelines.physiology_store import measure_dataset
 from data_pipelines.readers.declared import ORIENTATIONS, Declared
 from data_pipelines.readers.formats import FORMATS
 from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
+from data_pipelines.shard_making import LocalProcesses
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
 _RECIPE = flags.DEFINE_enum(
@@ -110,11 +113,11 @@ def _recipe() -> SignalRecipe:
 
 
 def _ptbxl(recipe: SignalRecipe) -> Source:
-    return PtbxlSource(_source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, **_reading(recipe))
+    return PtbxlSource(_source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, recipe=recipe)
 
 
 def _physionet2021(recipe: SignalRecipe) -> Source:
-    return Physionet2021Source(_source_directory(), sets=_SETS.value, **_reading(recipe))
+    return Physionet2021Source(_source_directory(), sets=_SETS.value, recipe=recipe, num_workers=_NUM_WORKERS.value)
 
 
 def _folder(recipe: SignalRecipe) -> Source:
@@ -130,7 +133,7 @@ def _folder(recipe: SignalRecipe) -> Source:
             leads=tuple(_DECLARED_LEADS.value) or None,
             orientation=_DECLARED_ORIENTATION.value,
         ),
-        **_reading(recipe),
+        recipe=recipe,
     )
 
 
@@ -139,12 +142,7 @@ def _simulated(recipe: SignalRecipe) -> Source:
         num_patients=_NUM_PATIENTS.value,
         seed=_SEED.value,
         signal_format=recipe.signal_format,
-        num_workers=_NUM_WORKERS.value,
     )
-
-
-def _reading(recipe: SignalRecipe) -> dict[str, Any]:
-    return {"recipe": recipe, "num_workers": _NUM_WORKERS.value}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,13 +156,11 @@ class _Builder:
 _BUILDERS = {
     "ptbxl": _Builder(make=_ptbxl, flags=("source", "source_rate_hz")),
     "physionet2021": _Builder(make=_physionet2021, flags=("source", "sets")),
-    "code15": _Builder(make=lambda recipe: code15_source(_source_directory(), **_reading(recipe)), flags=("source",)),
+    "code15": _Builder(make=lambda recipe: code15_source(_source_directory(), recipe=recipe), flags=("source",)),
     "mimic_iv_ecg": _Builder(
-        make=lambda recipe: MimicIvEcgSource(_source_directory(), **_reading(recipe)), flags=("source",)
+        make=lambda recipe: MimicIvEcgSource(_source_directory(), recipe=recipe), flags=("source",)
     ),
-    "cpsc2018": _Builder(
-        make=lambda recipe: Cpsc2018Source(_source_directory(), **_reading(recipe)), flags=("source",)
-    ),
+    "cpsc2018": _Builder(make=lambda recipe: Cpsc2018Source(_source_directory(), recipe=recipe), flags=("source",)),
     "folder": _Builder(
         make=_folder,
         flags=(
@@ -217,8 +213,10 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     return request | paths
 
 
-def _progress_bar(items: Iterator, total: int, title: str) -> Iterator:
-    return tqdm(items, total=total, desc=title, disable=None, file=sys.stderr)
+@contextlib.contextmanager
+def _progress_bar(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    with tqdm(total=total, initial=done, unit=" ECGs", desc=title, disable=None, file=sys.stderr) as bar:
+        yield bar.update
 
 
 def summary(card: dict[str, Any], out: Path) -> str:
@@ -250,40 +248,29 @@ def _quality_lines(counts: dict[str, Any]) -> list[str]:
     return [f"  doubtful            {', '.join(flagged) or 'none'}{clipped}"]
 
 
-def main(argv: list[str]) -> None:
+@command
+def main() -> None:
     """Runs the build the flags ask for."""
-    logging.set_verbosity(logging.WARNING)  # TFDS tells its steps at INFO.
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
-    try:
-        out = Path(_OUT.value)
-        recipe = _recipe()
-        make_source: Callable[[], Source] = functools.partial(_BUILDERS[_BUILDER.value].make, recipe)
-        existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
-        card = build_dataset(
-            make_source,
-            out,
-            request=_request(_BUILDER.value, recipe),
-            max_quarantined=_MAX_QUARANTINED.value,
-            overwrite=_OVERWRITE.value,
-            num_workers=_NUM_WORKERS.value,
-            progress=_progress_bar,
-        )
-        if _PHYSIOLOGY.value:
-            with tqdm(total=card["num_records"], desc="measuring", disable=None, file=sys.stderr) as bar:
-                measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=bar.update)
-    except (DataError, OSError) as error:  # A full or read-only disk is no fault of the program.
-        sys.exit(f"error: {error}")
+    out = Path(_OUT.value)
+    recipe = _recipe()
+    make_source: Callable[[], Source] = functools.partial(_BUILDERS[_BUILDER.value].make, recipe)
+    existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
+    card = build_dataset(
+        make_source,
+        out,
+        request=_request(_BUILDER.value, recipe),
+        make_shards=LocalProcesses(_NUM_WORKERS.value),
+        max_quarantined=_MAX_QUARANTINED.value,
+        overwrite=_OVERWRITE.value,
+        progress=_progress_bar,
+    )
+    if _PHYSIOLOGY.value:
+        with _progress_bar("measuring", card["num_records"], 0) as tell:
+            measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=tell)
     if existed:
         print("finished already, nothing to do (--overwrite builds it again)")
     print(summary(card, out))
 
 
-def run() -> None:
-    """Entry point of the console."""
-    flags.mark_flags_as_required(["builder", "out"])
-    app.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    run(main, required=["builder", "out"])

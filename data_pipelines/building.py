@@ -6,27 +6,64 @@ import collections
 import contextlib
 import csv
 import dataclasses
-import io
+import hashlib
 import json
+import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import SPLIT, EcgBuilder, Quarantined, Source
+from data_pipelines.build_state import BuildState
+from data_pipelines.builders.base import Quarantined, Source
+from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, read_card, staging_directory
 from data_pipelines.errors import DataError
-from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index, save_index
+from data_pipelines.example_format import features
+from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index
+from data_pipelines.index_merging import merge_parts
 from data_pipelines.quality import QualityFlag, flag_names
-from data_pipelines.readback import index_of_stored
 from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS
-from data_pipelines.staging import exclusive_staging, publish
+from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
+from data_pipelines.shard_parts import PART_VERSION, ShardPart
+from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
+from data_pipelines.signature import SIGNATURE_VERSION
+from data_pipelines.staging import exclusive_staging
+
+_ONE_PROCESS = LocalProcesses(1)
 
 _WRITERS = ("array_record", "numpy", "scipy", "tensorflow-datasets", "wfdb")
+
+
+class ShardMaker(Protocol):
+    """A way to make shards: `shard_making.LocalProcesses`, or Beam (`beam_build.py`)."""
+
+    def __call__(
+        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
+    ) -> None:
+        """Makes every shard; returns when all are finished.
+
+        Args:
+            job: what they have in common.
+            tasks: what to make, of which each is made when it is asked for.
+            folder: empty, on the file system of the data set, for files of the maker's own.
+            progress: told of every number of items done.
+        """
+        ...
+
+
+#: Shows progress: given a title, the number of items and how many are done already, a context of what is told of more.
+Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+
+@contextlib.contextmanager
+def no_progress(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Shows nothing."""
+    yield lambda num_items: None
 
 
 def build_dataset(
@@ -34,24 +71,24 @@ def build_dataset(
     out: Path,
     *,
     request: Mapping[str, Any],
+    make_shards: ShardMaker = _ONE_PROCESS,
     max_quarantined: float = 0.5,
     overwrite: bool = False,
-    num_workers: int = 1,
-    progress: Callable[[Iterator, int, str], Iterator] = lambda items, total, title: items,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Builds a data set at `out`, or leaves the finished one that is there.
 
-    The work is done in `OUT.building` and put in place by one rename, so whatever interrupts it leaves nothing at
-    `out`; calling again starts anew and completes it.
+    The work is done in `OUT.building`, shard by shard, and put in place at once, so whatever interrupts it leaves what
+    was at `out`; calling again goes on from the shards that are finished.
 
     Args:
         make_source: gives the source; called only if something is to be built.
         out: directory of the data set; absent, empty, or a finished data set.
         request: what was asked for, as JSON; kept on the card, and compared before a finished data set is left.
+        make_shards: how to make the shards; the same ones come of any way.
         max_quarantined: largest share of recordings that may be quarantined for the build to count as good.
         overwrite: replace a finished data set, after the new one is whole.
-        num_workers: processes that read back what was written.
-        progress: wraps an iterator of long work, given the number of its items and a title.
+        progress: shows how many items are done.
 
     Returns:
         The card of the data set at `out`.
@@ -66,31 +103,26 @@ def build_dataset(
         raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
     if out == Path.cwd():
         raise DataError(f"{out}: is the current directory, which a build would replace; name a new one with --out")
-    with exclusive_staging(staging):
+    with exclusive_staging(staging, resume=True):
+        state = BuildState(staging)
+        if state.complete_publishing(out, request, overwrite=overwrite):
+            return read_card(out)
         if (out / CARD_FILE).is_file() and not overwrite:
             return _finished_card(out, request)
         source = make_source()
-        finished, quarantined = _write_shards(source, staging, progress)
-        _write_quarantine(quarantined, staging / QUARANTINE_FILE)
-        _check_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
-        info = tfds.builder_from_directory(finished).info.splits[SPLIT]
-        _check_count(source, num_stored=info.num_examples, num_quarantined=len(quarantined))
-        index = index_of_stored(
-            finished,
-            num_records=info.num_examples,
-            schema=source.label_schema,
-            sampling_rate_hz=source.signal_format.sampling_rate_hz,
-            num_workers=num_workers,
-            progress=lambda blocks, total: progress(blocks, total, "reading back"),
-        )
-        save_index(index, finished / INDEX_DIR)
-        card = _card(source, index, quarantined, request) | {
-            "shards": [Path(name).name for name in info.filepaths],
-            "shard_lengths": list(info.shard_lengths),
-        }
-        shutil.move(staging / QUARANTINE_FILE, finished / QUARANTINE_FILE)
-        (finished / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        publish(finished, out, retired=staging / "replaced")
+        plan = plan_shards(len(source.items), signal_format=source.signal_format, name=source.card.name)
+        job = _job(source, plan, state, request)
+        build_id = state.begin(request, key=job.key)
+        parts = _make_missing(source, plan, job, make_shards=make_shards, folder=state.tasks, progress=progress)
+        quarantined = [entry for part in parts for entry in part.quarantined]
+        if _is_too_much(source, quarantined, max_quarantined):
+            _write_quarantine(quarantined, staging / QUARANTINE_FILE)
+            state.forget()  # What is wrong with the recordings may be mended before the next run.
+            raise _low_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
+        card = _complete(source, plan, parts, state.dataset, quarantined=quarantined)
+        card |= {"request": dict(request), "build_id": build_id}
+        (state.dataset / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        state.publish(out)
     return card
 
 
@@ -109,17 +141,94 @@ def _finished_card(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     return card
 
 
-def _write_shards(
-    source: Source, staging: Path, progress: Callable[[Iterator, int, str], Iterator]
-) -> tuple[Path, list[Quarantined]]:
-    tfds.disable_progress_bar()
-    builder = EcgBuilder(
-        source, staging_dir=staging, progress=lambda records: progress(records, source.num_items, "building")
+def _job(source: Source, plan: Sequence[Shard], state: BuildState, request: Mapping[str, Any]) -> BuildJob:
+    reader = source.reader()
+    depends_on = {
+        "versions": [LAYOUT_VERSION, SIGNATURE_VERSION, PART_VERSION],
+        "request": request,
+        "name": source.card.name,
+        "signal_format": dataclasses.asdict(source.signal_format),
+        "recipe": source.recipe.to_json(),
+        "scalars": list(source.label_schema.scalars),
+        "tasks": {name: list(classes) for name, classes in source.label_schema.tasks.items()},
+        "plan": [dataclasses.astuple(shard) for shard in plan],
+        "reader": hashlib.blake2b(pickle.dumps(reader)).hexdigest(),
+    }
+    return BuildJob(
+        key=hashlib.blake2b(json.dumps(depends_on).encode(), digest_size=16).hexdigest(),
+        reader=reader,
+        source_name=source.card.name,
+        signal_format=source.signal_format,
+        label_schema=source.label_schema,
+        shards=state.dataset,
+        parts=state.parts,
+        unfinished=state.unfinished,
     )
-    # TFDS announces a download here, of which there is none.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(file_format="array_record")
-    return Path(builder.data_dir), builder.quarantined
+
+
+def _make_missing(
+    source: Source,
+    plan: Sequence[Shard],
+    job: BuildJob,
+    *,
+    make_shards: ShardMaker,
+    folder: Path,
+    progress: Progress,
+) -> list[ShardPart]:
+    """Makes the shards that are not finished yet; returns the parts of all."""
+
+    def task(shard: Shard) -> ShardTask:
+        return ShardTask(shard=shard, items=pickle.dumps(source.items[shard.start : shard.stop]))
+
+    missing = []
+    for shard in plan:
+        part = job.finished_part(shard)
+        if part is None or part.key != task(shard).key(job):
+            missing.append(shard)
+    num_done = len(source.items) - sum(shard.num_items for shard in missing)
+    with progress("building", len(source.items), num_done) as tell:
+        if missing:
+            tasks = LazyItems(len(missing), lambda position: task(missing[position]))
+            make_shards(job, tasks, folder=folder, progress=tell)
+    parts = [job.finished_part(shard) for shard in plan]
+    absent = [shard.file_name for shard, part in zip(plan, parts, strict=True) if part is None]
+    if absent:
+        raise DataError(
+            f"{job.shards}: {len(absent)} shards are not there after they were made, first {absent[0]}; do all workers "
+            "see this directory?"
+        )
+    return parts
+
+
+def _complete(
+    source: Source, plan: Sequence[Shard], parts: Sequence[ShardPart], dataset: Path, *, quarantined: list[Quarantined]
+) -> dict[str, Any]:
+    """Adds to the shards everything but the card, which is returned; what an interrupted run had added is made anew."""
+    shards = {shard.file_name for shard in plan}
+    for path in dataset.iterdir():
+        if path.name not in shards:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    index = merge_parts(parts, dataset / INDEX_DIR, schema=source.label_schema)
+    _write_quarantine(quarantined, dataset / QUARANTINE_FILE)
+    shard_lengths = [part.num_stored for part in parts]
+    tfds.folder_dataset.write_metadata(
+        data_dir=dataset,
+        features=features(source.signal_format, source.label_schema),
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=SPLIT, shard_lengths=shard_lengths, num_bytes=sum(part.num_bytes for part in parts)
+            )
+        ],
+        version="1.0.0",
+        check_data=False,  # Each shard was read back whole.
+        description=source.card.description,
+        citation=source.card.citation,
+        license=source.card.license,
+    )
+    return _card(source, index, quarantined) | {
+        "shards": [shard.file_name for shard in plan],
+        "shard_lengths": shard_lengths,
+    }
 
 
 def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
@@ -129,30 +238,25 @@ def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
         writer.writerows(dataclasses.astuple(entry) for entry in quarantined)
 
 
-def _check_yield(source: Source, quarantined: list[Quarantined], max_quarantined: float, listed: Path) -> None:
-    num_items, num_bad = source.num_items, len(quarantined)
-    if num_items == num_bad or num_bad > max_quarantined * num_items:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in _by_reason(quarantined).items())
-        raise DataError(
-            f"{num_bad} of {num_items} recordings could not be stored ({reasons}), more than "
-            f"--max_quarantined={max_quarantined:g} allows; nothing was built. The first: {quarantined[0].message}. "
-            f"All are listed in {listed}"
-        )
+def _is_too_much(source: Source, quarantined: list[Quarantined], max_quarantined: float) -> bool:
+    num_items = len(source.items)
+    return len(quarantined) == num_items or len(quarantined) > max_quarantined * num_items
 
 
-def _check_count(source: Source, *, num_stored: int, num_quarantined: int) -> None:
-    if num_stored + num_quarantined != source.num_items:
-        raise DataError(
-            f"the source '{source.card.name}' announced {source.num_items} recordings, of which {num_stored} were "
-            f"stored and {num_quarantined} quarantined (a fault of its reader); nothing was built"
-        )
+def _low_yield(source: Source, quarantined: list[Quarantined], max_quarantined: float, listed: Path) -> DataError:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in _by_reason(quarantined).items())
+    return DataError(
+        f"{len(quarantined)} of {len(source.items)} recordings could not be stored ({reasons}), more than "
+        f"--max_quarantined={max_quarantined:g} allows; nothing was built. The first: {quarantined[0].message}. "
+        f"All are listed in {listed}"
+    )
 
 
 def _by_reason(quarantined: list[Quarantined]) -> dict[str, int]:
     return dict(collections.Counter(entry.reason for entry in quarantined).most_common())
 
 
-def _card(source: Source, index: Index, quarantined: list[Quarantined], request: Mapping[str, Any]) -> dict[str, Any]:
+def _card(source: Source, index: Index, quarantined: list[Quarantined]) -> dict[str, Any]:
     schema = source.label_schema
     duplicate = (index.duplicate_of != NOT_A_DUPLICATE).nonzero()[0]
     return {
@@ -173,7 +277,7 @@ def _card(source: Source, index: Index, quarantined: list[Quarantined], request:
         "num_patients": index.num_patients,
         "fingerprint": index.fingerprint(source.signal_format),
         "summary": {
-            "records_in": source.num_items,
+            "records_in": len(source.items),
             "stored": index.num_records,
             "quarantined": _by_reason(quarantined),
             "duplicates": [
@@ -185,6 +289,5 @@ def _card(source: Source, index: Index, quarantined: list[Quarantined], request:
             "clipped_samples": int(index.clipped_samples.sum(dtype=np.int64)),
             "notes": list(source.card.notes),
         },
-        "request": dict(request),
         "written_with": {package: version(package) for package in _WRITERS},
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,10 @@ DEMOGRAPHIC_LABELS = ("age_years", "sex")
 
 _HASH_BYTES = 16
 
-# Columns with several numbers a record.
-_WIDTHS = {"content_hash": _HASH_BYTES, "signature": SIGNATURE_BYTES}
+_RECORDS_PER_DIGEST = 1 << 16
+
+#: Columns with several numbers a record, and how many.
+COLUMN_WIDTHS: Mapping[str, int] = {"content_hash": _HASH_BYTES, "signature": SIGNATURE_BYTES}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,7 +203,10 @@ class Index:
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode())
         digest.update(np.ascontiguousarray(self.content_hash))
-        digest.update("\n".join(self.patient_id.tolist()).encode())
+        # Piece by piece: a hundred million texts at once would not fit the memory.
+        for start in range(0, self.num_records, _RECORDS_PER_DIGEST):
+            digest.update(b"\n" if start else b"")
+            digest.update("\n".join(self.patient_id[start : start + _RECORDS_PER_DIGEST].tolist()).encode())
         return digest.hexdigest()
 
 
@@ -209,9 +214,9 @@ def _nan_where(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return np.where(missing, np.float32(np.nan), values.astype(np.float32))
 
 
-def patient_codes(patient_id: np.ndarray) -> np.ndarray:
-    """Returns `int32[n]` codes of patient ids, numbered by first appearance."""
-    return _by_first_appearance(np.unique(patient_id, return_inverse=True)[1])
+def key_codes(keys: np.ndarray) -> np.ndarray:
+    """Returns `int32[n]` codes of keys (`uint8[n, 16]`), such as those of patients, numbered by first appearance."""
+    return _by_first_appearance(np.unique(_as_words(keys), return_inverse=True)[1])
 
 
 def duplicates(content_hash: np.ndarray) -> np.ndarray:
@@ -260,24 +265,37 @@ def _by_first_appearance(codes: np.ndarray) -> np.ndarray:
     return rank[inverse]
 
 
-def save_index(index: Index, folder: Path) -> None:
-    """Writes an index as one `.npy` per column and `index.json`.
+def column_shape(name: str) -> tuple[int, ...]:
+    """Returns the shape of one record's value in a column of `COLUMNS`."""
+    return (COLUMN_WIDTHS[name],) if name in COLUMN_WIDTHS else ()
+
+
+def create_column(folder: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """Makes the file of a column, to be filled through the memory map that is returned."""
+    return open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+
+
+def save_column(folder: Path, name: str, values: np.ndarray) -> None:
+    """Writes a whole column."""
+    np.save(folder / f"{name}.npy", np.ascontiguousarray(values), allow_pickle=False)
+
+
+def save_contents(
+    folder: Path, *, num_records: int, scalars: Sequence[str], tasks: Mapping[str, Sequence[str]]
+) -> None:
+    """Writes the table of contents of an index whose columns are all there: last, since it makes it one.
 
     Args:
-        index: what to write.
-        folder: created; must not exist.
+        folder: of the index.
+        num_records: length of every column.
+        scalars: names of the scalars, in the order of their columns.
+        tasks: classes of every task, in the order of their columns.
     """
-    folder.mkdir()
-    columns = {name: getattr(index, name) for name in COLUMNS}
-    columns |= {_scalar_column(position): values for position, values in enumerate(index.scalars.values())}
-    columns |= {_task_column(position): task.values for position, task in enumerate(index.tasks.values())}
-    for name, values in columns.items():
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(values), allow_pickle=False)
     contents = {
-        "num_records": index.num_records,
-        "columns": sorted(columns),
-        "scalars": list(index.scalars),
-        "tasks": {name: list(task.classes) for name, task in index.tasks.items()},
+        "num_records": num_records,
+        "columns": sorted([*COLUMNS, *map(scalar_column, range(len(scalars))), *map(task_column, range(len(tasks)))]),
+        "scalars": list(scalars),
+        "tasks": {name: list(classes) for name, classes in tasks.items()},
     }
     (folder / INDEX_FILE).write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -295,17 +313,16 @@ def open_index(folder: Path) -> Index:
         raise DataError(f"{folder / INDEX_FILE}: missing or damaged ({error}); {_REBUILD}") from error
     return Index(
         **{
-            name: _open_column(folder, name, kind, (num_records, _WIDTHS[name]) if name in _WIDTHS else (num_records,))
-            for name, kind in COLUMNS.items()
+            name: _open_column(folder, name, kind, (num_records, *column_shape(name))) for name, kind in COLUMNS.items()
         },
         scalars={
-            name: _open_column(folder, _scalar_column(position), "<f4", (num_records,))
+            name: _open_column(folder, scalar_column(position), "<f4", (num_records,))
             for position, name in enumerate(scalars)
         },
         tasks={
             name: Task(
                 classes=tuple(classes),
-                values=_open_column(folder, _task_column(position), "|i1", (num_records, len(classes))),
+                values=_open_column(folder, task_column(position), "|i1", (num_records, len(classes))),
             )
             for position, (name, classes) in enumerate(tasks.items())
         },
@@ -328,10 +345,12 @@ def _open_column(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> 
     return values
 
 
-def _scalar_column(position: int) -> str:
+def scalar_column(position: int) -> str:
+    """Returns the name of the column of the scalar at this position of the label schema."""
     # By position, since a label may be named anything, also what no file can be.
     return f"scalar_{position}"
 
 
-def _task_column(position: int) -> str:
+def task_column(position: int) -> str:
+    """Returns the name of the column of the task at this position of the label schema."""
     return f"task_{position}"

@@ -29,7 +29,6 @@ import tensorflow_datasets as tfds
 from numpy.lib.format import open_memmap
 
 from data_pipelines.buffers import BatchBuffers
-from data_pipelines.builders.base import SPLIT
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import Dataset, open_dataset
@@ -39,6 +38,8 @@ from data_pipelines.packed_store import PACKED_DIR
 from data_pipelines.packing import pack
 from data_pipelines.records import SignalFormat
 from data_pipelines.sampling import Sampler
+from data_pipelines.shard_making import LocalProcesses
+from data_pipelines.shard_plan import SPLIT
 from data_pipelines.store import Store, open_store
 from data_pipelines.stream import BATCHES_AHEAD, batches
 
@@ -76,10 +77,9 @@ def simulated_dataset(directory: Path, *, num_records: int, num_workers: int) ->
             num_patients=-(-num_records // _VISITS_PER_PATIENT),
             seed=0,
             signal_format=SIMULATED_FORMAT,
-            num_workers=num_workers,
         )
 
-    build_dataset(make_source, directory, request={"builder": "simulated"})
+    build_dataset(make_source, directory, request={"builder": "simulated"}, make_shards=LocalProcesses(num_workers))
     dataset = open_dataset(directory)
     pack(dataset)
     return dataset

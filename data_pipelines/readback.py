@@ -1,171 +1,130 @@
-"""Reads a freshly written data set back through TFDS and makes its index from what is really there."""
+"""Reads a freshly written shard back and makes the columns of its index from what is really there."""
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 
-from data_pipelines.builders.base import SPLIT
 from data_pipelines.errors import DataError
-from data_pipelines.index import Index, Task, duplicates, groups, patient_codes
+from data_pipelines.example_format import parse
+from data_pipelines.index import COLUMN_WIDTHS, scalar_column, task_column
 from data_pipelines.quality import clipped_samples, quality_flags
-from data_pipelines.records import LabelSchema, content_hash
+from data_pipelines.records import LabelSchema, SignalFormat, content_hash
 from data_pipelines.signature import signature
-from data_pipelines.workers import map_ordered
 
-_RECORDS_PER_READ = 256
+#: Digests of ids, by which equal ones are found without the ids themselves.
+RECORD_KEY, PATIENT_KEY = "record_key", "patient_key"
+KEY_BYTES = 16
 
-# A new process takes as long to import TFDS as this many records take to read and judge.
-_RECORDS_WORTH_A_PROCESS = 2000
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
-# Columns taken as they are stored.
-_STORED_COLUMNS = {
-    "fold": np.int16,
-    "sex": np.int8,
-    "age_years": np.float32,
-    "valid_start": np.int32,
-    "valid_samples": np.int32,
+# Numbers that are taken as they are stored: type, and which list of a feature they stand in.
+_NUMBERS = {
+    "fold": (np.int16, "int64_list"),
+    "sex": (np.int8, "int64_list"),
+    "age_years": (np.float32, "float_list"),
+    "valid_start": (np.int32, "int64_list"),
+    "valid_samples": (np.int32, "int64_list"),
 }
 
 
-def stored_examples(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yields every stored record in order, decoded by TFDS: `signal` is `int16[time, lead]`, texts are bytes.
-
-    Raises:
-        DataError: a shard is damaged.
-    """
-    for block in _blocks(directory):
-        yield from _read(directory, block)
-
-
-def index_of_stored(
-    directory: Path,
-    *,
-    num_records: int,
-    schema: LabelSchema,
-    sampling_rate_hz: int,
-    num_workers: int = 1,
-    progress: Callable[[Iterator, int], Iterator] = lambda blocks, total: blocks,
-) -> Index:
-    """Makes the index of a data set from its shards, recomputing every content hash and judging every signal.
+def columns_of_shard(
+    path: Path, *, num_records: int, signal_format: SignalFormat, schema: LabelSchema
+) -> dict[str, np.ndarray]:
+    """Reads a shard, recomputing every content hash and judging every signal.
 
     Args:
-        directory: the TFDS directory.
+        path: ArrayRecord shard.
         num_records: how many records were written.
+        signal_format: of its signals.
         schema: names of its labels.
-        sampling_rate_hz: stored rate.
-        num_workers: processes that read; fewer are started where they would not pay.
-        progress: wraps the iterator of blocks of records, given their total.
 
     Returns:
-        The index, in memory.
+        The columns of the index (`index.py`) that follow from single records, and the keys of both ids
+        (`uint8[n, 16]`); scalars and tasks by the names of their columns.
 
     Raises:
-        DataError: a stored record is damaged, two have one id, or their number is not `num_records`.
+        DataError: a stored record is damaged, or their number is not `num_records`.
     """
-    blocks = _blocks(directory)
-    work = functools.partial(_columns_of_block, directory, schema=schema, sampling_rate_hz=sampling_rate_hz)
-    num_workers = min(num_workers, num_records // _RECORDS_WORTH_A_PROCESS)
-    parts = list(progress(map_ordered(work, blocks, num_workers=num_workers, chunk_size=1), len(blocks)))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    found = len(columns["record_id"])
-    if found != num_records:
-        raise DataError(f"{directory}: {found} records read back where {num_records} were written; build again")
-    _check_unique(columns["record_id"], directory)
-    patient = patient_codes(columns["patient_id"])
-    scalars = {name: columns.pop(f"scalars/{name}") for name in schema.scalars}
-    tasks = {name: Task(classes=schema.tasks[name], values=columns.pop(f"tasks/{name}")) for name in schema.tasks}
-    return Index(
-        patient=patient,
-        group=groups(patient, columns["content_hash"]),
-        duplicate_of=duplicates(columns["content_hash"]),
-        scalars=scalars,
-        tasks=tasks,
-        **columns,
-    )
+    make_row = _row_maker(signal_format, schema)
+    rows: list[dict[str, Any]] = []
+    for number, example in enumerate(_examples(path)):
+        try:
+            rows.append(make_row(parse(example)))
+        except (DataError, IndexError, ValueError) as error:
+            raise DataError(
+                f"{path}: record {number} does not read back as it was written ({error}); check the disk, then build "
+                "again"
+            ) from error
+    if len(rows) != num_records:
+        raise DataError(f"{path}: {len(rows)} records read back where {num_records} were written; build again")
+    return {
+        name: np.array([row[name] for row in rows], dtype).reshape(len(rows), *shape)
+        for name, (dtype, shape) in _column_types(schema).items()
+    }
 
 
-def _blocks(directory: Path) -> list[tuple[int, int, str]]:
-    """Returns first and last-plus-one record of every block of records, none across shards, and the shard's path."""
-    info = _source(directory)[1]
-    bounds = list(itertools.accumulate(info.shard_lengths, initial=0))
-    return [
-        (first, min(first + _RECORDS_PER_READ, stop), str(shard))
-        for shard, (start, stop) in zip(info.filepaths, itertools.pairwise(bounds), strict=True)
-        for first in range(start, stop, _RECORDS_PER_READ)
-    ]
+def _column_types(schema: LabelSchema) -> dict[str, tuple[type, tuple[int, ...]]]:
+    types: dict[str, tuple[type, tuple[int, ...]]] = {name: (dtype, ()) for name, (dtype, _) in _NUMBERS.items()}
+    types |= {"record_id": (np.str_, ()), "patient_id": (np.str_, ())}
+    types |= {RECORD_KEY: (np.uint8, (KEY_BYTES,)), PATIENT_KEY: (np.uint8, (KEY_BYTES,))}
+    types |= {"content_hash": (np.uint8, (COLUMN_WIDTHS["content_hash"],))}
+    types |= {"signature": (np.int8, (COLUMN_WIDTHS["signature"],))}
+    types |= {"clipped_samples": (np.int32, ()), "quality": (np.int32, ())}
+    types |= {scalar_column(position): (np.float32, ()) for position in range(len(schema.scalars))}
+    types |= {
+        task_column(position): (np.int8, (len(classes),)) for position, classes in enumerate(schema.tasks.values())
+    }
+    return types
 
 
-def _source(directory: Path) -> tuple[Sequence, Any]:
-    builder = tfds.builder_from_directory(directory)
-    return builder.as_data_source(SPLIT), builder.info.splits[SPLIT]
-
-
-def _read(directory: Path, block: tuple[int, int, str]) -> list[dict[str, Any]]:
-    first, stop, shard = block
+def _examples(path: Path) -> Iterator[bytes]:
     try:
-        return _source(directory)[0].__getitems__(range(first, stop))
-    except RuntimeError as error:  # ArrayRecord's own hashes; its message does not always name the file.
-        raise DataError(f"{shard}: damaged ({error}); check the disk, then build again") from error
+        with contextlib.closing(ArrayRecordReader(str(path), options=_READER_OPTIONS)) as reader:
+            for _ in range(reader.num_records()):
+                yield reader.read()
+    except (RuntimeError, ValueError) as error:  # ArrayRecord's own hashes; its message does not always name the file.
+        raise DataError(f"{path}: damaged ({error}); check the disk, then build again") from error
 
 
-def _columns_of_block(
-    directory: Path, block: tuple[int, int, str], /, *, schema: LabelSchema, sampling_rate_hz: int
-) -> dict[str, np.ndarray]:
-    """Returns the columns of the index that follow from single records."""
-    examples = _read(directory, block)
-    columns = {name: np.array([stored[name] for stored in examples], dtype) for name, dtype in _STORED_COLUMNS.items()}
-    columns["record_id"] = np.array([stored["record_id"].decode() for stored in examples])
-    columns["patient_id"] = np.array([stored["patient_id"].decode() for stored in examples])
-    columns["content_hash"] = np.stack([_checked_hash(stored, directory) for stored in examples])
-    columns["clipped_samples"] = np.array([clipped_samples(stored["signal"]) for stored in examples], np.int32)
-    columns["quality"] = np.array([_quality(stored, sampling_rate_hz) for stored in examples], np.int32)
-    columns["signature"] = np.stack([_signature(stored, sampling_rate_hz) for stored in examples])
-    for name in schema.scalars:
-        columns[f"scalars/{name}"] = np.array([stored["scalars"][name] for stored in examples], np.float32)
-    for name in schema.tasks:
-        columns[f"tasks/{name}"] = np.stack([stored["tasks"][name] for stored in examples]).astype(np.int8)
-    return columns
+def _row_maker(signal_format: SignalFormat, schema: LabelSchema) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    scalars = {scalar_column(position): f"scalars/{name}" for position, name in enumerate(schema.scalars)}
+    tasks = {task_column(position): f"tasks/{name}" for position, name in enumerate(schema.tasks)}
+
+    def make_row(feature: Mapping[str, Any]) -> dict[str, Any]:
+        def bytes_of(name: str) -> bytes:
+            return feature[name].bytes_list.value[0]
+
+        signal = np.frombuffer(bytes_of("signal"), np.int16).reshape(signal_format.shape)
+        if content_hash(signal) != bytes_of("content_hash"):
+            raise DataError(f"'{bytes_of('record_id').decode()}' has another content than its hash says")
+        row = {name: getattr(feature[name], kind).value[0] for name, (_, kind) in _NUMBERS.items()}
+        recorded = {
+            "sampling_rate_hz": signal_format.sampling_rate_hz,
+            "valid_start": row["valid_start"],
+            "valid_samples": row["valid_samples"],
+        }
+        return row | {
+            "record_id": bytes_of("record_id").decode(),
+            "patient_id": bytes_of("patient_id").decode(),
+            RECORD_KEY: _key(bytes_of("record_id")),
+            PATIENT_KEY: _key(bytes_of("patient_id")),
+            "content_hash": np.frombuffer(bytes_of("content_hash"), np.uint8),
+            "signature": signature(signal, **recorded),
+            "clipped_samples": clipped_samples(signal),
+            "quality": int(quality_flags(signal, **recorded)),
+            **{column: feature[name].float_list.value[0] for column, name in scalars.items()},
+            **{column: np.frombuffer(bytes_of(name), np.int8) for column, name in tasks.items()},
+        }
+
+    return make_row
 
 
-def _checked_hash(stored: dict[str, Any], directory: Path) -> np.ndarray:
-    if content_hash(stored["signal"]) != stored["content_hash"].tobytes():
-        raise DataError(
-            f"{directory}: record '{stored['record_id'].decode()}' does not read back as it was written; "
-            "check the disk, then build again"
-        )
-    return stored["content_hash"]
-
-
-def _quality(stored: dict[str, Any], sampling_rate_hz: int) -> int:
-    return quality_flags(
-        stored["signal"],
-        sampling_rate_hz=sampling_rate_hz,
-        valid_start=int(stored["valid_start"]),
-        valid_samples=int(stored["valid_samples"]),
-    )
-
-
-def _check_unique(record_id: np.ndarray, directory: Path) -> None:
-    values, counts = np.unique(record_id, return_counts=True)
-    twice = values[counts > 1]
-    if len(twice):
-        raise DataError(
-            f"{directory}: {len(twice)} record ids come more than once, first '{twice[0]}'; "
-            "the source lists a recording twice: remove the repetition"
-        )
-
-
-def _signature(stored: dict[str, Any], sampling_rate_hz: int) -> np.ndarray:
-    return signature(
-        stored["signal"],
-        sampling_rate_hz=sampling_rate_hz,
-        valid_start=int(stored["valid_start"]),
-        valid_samples=int(stored["valid_samples"]),
-    )
+def _key(identifier: bytes) -> np.ndarray:
+    return np.frombuffer(hashlib.blake2b(identifier, digest_size=KEY_BYTES).digest(), np.uint8)

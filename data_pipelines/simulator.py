@@ -12,8 +12,7 @@ The signatures are literature-like, not clinical truth: no result on such a coho
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -25,7 +24,6 @@ from data_pipelines.simulation.noise import NoiseLevels, draw_noise_levels, reco
 from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC, Rhythms, draw_rhythms
 from data_pipelines.simulation.states import States, draw_states
 from data_pipelines.simulation.waves import Templates, at_rr, draw_templates
-from data_pipelines.workers import map_ordered
 
 #: Said wherever a simulated cohort is described.
 SIMULATED_NOTICE = (
@@ -173,13 +171,6 @@ class Cohort:
             scalars=_scalars(states, rhythms, templates, visit),
         )
 
-    def simulate_in_chunks(self, *, chunk_size: int = 256, num_workers: int = 1) -> Iterator[SimulatedRecords]:
-        """Makes all records in order, `chunk_size` at a time, by `num_workers` processes."""
-        ranges = [
-            (start, min(start + chunk_size, self.num_records)) for start in range(0, self.num_records, chunk_size)
-        ]
-        return map_ordered(functools.partial(_simulate_range, self), ranges, num_workers=num_workers, chunk_size=1)
-
     def _visits(self, block_start: int) -> np.ndarray:
         """Number of visits of each patient of the block that starts at patient `block_start`."""
         patient = np.arange(block_start, min(block_start + _PATIENT_BLOCK, self.config.num_patients), dtype=np.int64)
@@ -251,10 +242,6 @@ class Cohort:
         for position, beat in zip(first_sample + margin, beat_mv, strict=True):
             padded[:, position : position + margin] += beat
         return padded[:, margin : margin + num_samples]
-
-
-def _simulate_range(cohort: Cohort, bounds: tuple[int, int]) -> SimulatedRecords:
-    return cohort.simulate(*bounds)
 
 
 def _fibrillation_phases(draws: Draws) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -12,6 +14,13 @@ from pathlib import Path
 from data_pipelines.errors import DataError
 
 _LOCK_FILE = "lock"
+
+# Of Linux' `renameat2(2)`: paths are meant as they are, and change places.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+# What kernels and file systems say that cannot: not known, not for this file system (NFS among them).
+_CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 @contextlib.contextmanager
@@ -74,28 +83,60 @@ def _lock(staging: Path) -> int:
 
 
 def publish(finished: Path, out: Path, *, retired: Path) -> None:
-    """Puts a finished directory in its place by one rename, after everything in it has reached the disk.
+    """Puts a finished directory in its place at once, after everything in it has reached the disk.
+
+    A directory that is there already changes places with it, where the system can exchange two directories. Where it
+    cannot, that one is moved away first, and a process that is killed in between leaves it at `retired`: see
+    `recover_retired`.
 
     Args:
-        finished: the directory to publish; on the same file system as `out`.
-        out: its place; a directory already there is moved to `retired` first.
+        finished: the directory to publish; on the same file system as `out`. May hold what was at `out` afterwards.
+        out: its place.
         retired: a free path on the same file system.
     """
     for path in (finished, *finished.rglob("*")):
-        _sync(path)
+        sync(path)
     # An empty directory at `out` is replaced by the rename itself.
-    if out.exists() and any(out.iterdir()):
+    if not (out.exists() and any(out.iterdir())):
+        finished.rename(out)
+    elif not _exchange(finished, out):
         out.rename(retired)
-    finished.rename(out)
-    _sync(out.parent)
+        finished.rename(out)
+    sync(out.parent)
+    sync(finished.parent)
 
 
-def _sync(path: Path) -> None:
+def recover_retired(retired: Path, out: Path) -> None:
+    """Puts back what a killed `publish` had moved away from `out`, if nothing is there yet."""
+    if retired.is_dir() and not (out.exists() and any(out.iterdir())):
+        retired.rename(out)
+        sync(out.parent)
+
+
+def sync(path: Path) -> None:
+    """Returns when a file, or the list of a directory's files, has reached the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Lets two directories change places at once; returns whether the system can.
+
+    Raises:
+        OSError: it can, and it went wrong.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(error, os.strerror(error), str(first), None, str(second))
 
 
 def _remove(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""The signal out of a serialised `tf.train.Example`, as one copy.
+"""The signal into and out of a serialised `tf.train.Example`, as one copy.
 
-TFDS stores a record as an Example: a map from feature names to lists of bytes or numbers, written in an order that
-varies from run to run. Of it only the signal is wanted, whose raw bytes are known to be so many that the
-bytes before them are known too. So the entries of the map are stepped over by their lengths until the one that
+A record is stored as an Example: a map from feature names to lists of bytes or numbers, in any order; a build writes
+the signal first, TFDS itself does not. Of it only the signal is wanted, whose raw bytes are known to be so many that
+the bytes before them are known too. So the entries of the map are stepped over by their lengths until the one that
 starts with just those bytes: 7 µs for a record of 40 kB, copy included, where protobuf's own C parser takes 13 µs,
 because it copies the signal three times (measured).
 
@@ -23,6 +23,21 @@ _KEY = b"signal"
 _FIELD_1, _FIELD_2 = 0x0A, 0x12
 
 
+def signal_entry(signal: np.ndarray) -> bytes:
+    """Returns the feature `signal` as an entry of the map of features.
+
+    Args:
+        signal: `int16[time, lead]`.
+    """
+    return _entry_header(signal.nbytes) + np.ascontiguousarray(signal).astype("<i2", copy=False).tobytes()
+
+
+def joined_example(*entries: bytes) -> bytes:
+    """Returns the Example with these entries of its map of features, each a serialised one or several of them."""
+    features = b"".join(entries)
+    return _field(_FIELD_1, len(features)) + features
+
+
 class SignalDecoder:
     """Copies the feature `signal` of stored records of one format."""
 
@@ -34,12 +49,7 @@ class SignalDecoder:
         """
         self._shape = shape
         num_bytes = self._num_bytes = 2 * math.prod(shape)
-        value = _field(_FIELD_1, num_bytes)
-        bytes_list = _field(_FIELD_1, len(value) + num_bytes)
-        feature = _field(_FIELD_2, len(bytes_list) + len(value) + num_bytes)
-        key = _field(_FIELD_1, len(_KEY)) + _KEY
-        after_entry = key + feature + bytes_list + value
-        self._header = _field(_FIELD_1, len(after_entry) + num_bytes) + after_entry
+        self._header = _entry_header(num_bytes)
 
     def decode_into(self, example: bytes, signal: np.ndarray) -> None:
         """Copies the signal of one record.
@@ -69,6 +79,16 @@ class SignalDecoder:
         except IndexError:
             raise ValueError("is no whole serialised Example") from None
         raise ValueError(f"holds no signal of shape {self._shape}")
+
+
+def _entry_header(num_bytes: int) -> bytes:
+    """Returns what stands before the bytes of a signal in its entry of the map."""
+    value = _field(_FIELD_1, num_bytes)
+    bytes_list = _field(_FIELD_1, len(value) + num_bytes)
+    feature = _field(_FIELD_2, len(bytes_list) + len(value) + num_bytes)
+    key = _field(_FIELD_1, len(_KEY)) + _KEY
+    after_entry = key + feature + bytes_list + value
+    return _field(_FIELD_1, len(after_entry) + num_bytes) + after_entry
 
 
 def _read_length(data: bytes, position: int) -> tuple[int, int]:

@@ -1,14 +1,22 @@
 """What several test modules build their inputs from: data sets through the real builder, small WFDB files."""
 
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 import wfdb
 
+from data_pipelines.builders.base import Quarantined, Reader, Source
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import Dataset, open_dataset
-from data_pipelines.records import STANDARD_LEADS, SignalFormat
+from data_pipelines.records import STANDARD_LEADS, EcgRecord, SignalFormat
+from data_pipelines.shard_plan import SPLIT
+from data_pipelines.workers import map_ordered
 
 
 def make_simulated_dataset(
@@ -24,11 +32,33 @@ def make_simulated_dataset(
     signal_format = SignalFormat(sampling_rate_hz=rate, num_samples=round(rate * seconds))
 
     def make_source() -> SimulatedSource:
-        return SimulatedSource(num_patients=num_patients, seed=seed, signal_format=signal_format, num_workers=1)
+        return SimulatedSource(num_patients=num_patients, seed=seed, signal_format=signal_format)
 
     out = Path(folder) / name
     build_dataset(make_source, out, request={"builder": "simulated", "num_patients": num_patients, "seed": seed})
     return open_dataset(out)
+
+
+def results_of(source: Source, *, num_workers: int = 1) -> list[EcgRecord | Quarantined]:
+    """Returns what a source gives for all its items, read in this process or in others."""
+    step = -(-len(source.items) // num_workers)
+    slices = [source.items[start : start + step] for start in range(0, len(source.items), step)]
+    read = functools.partial(_results, source.reader())
+    return list(itertools.chain.from_iterable(map_ordered(read, slices, num_workers=num_workers, chunk_size=1)))
+
+
+def _results(reader: Reader, items: Sequence) -> list[EcgRecord | Quarantined]:
+    return list(reader(items))
+
+
+def as_given(items: Sequence[EcgRecord | Quarantined]) -> Iterator[EcgRecord | Quarantined]:
+    """The reader of a source whose items are the results themselves."""
+    yield from items
+
+
+def stored_examples(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yields every stored record in order, decoded by TFDS itself: `signal` is `int16[time, lead]`, texts are bytes."""
+    yield from tfds.builder_from_directory(directory).as_data_source(SPLIT)
 
 
 def twelve_lead_mv(*, seconds: float = 10.0, rate: int = 500, seed: int = 0) -> np.ndarray:

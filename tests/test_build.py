@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -16,24 +15,23 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from tqdm import tqdm
 
 from data_pipelines import build as build_command
-from data_pipelines import readback
-from data_pipelines.builders import base
+from data_pipelines import shard_plan
 from data_pipelines.builders.base import Quarantined, SourceCard
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import CARD_FILE, open_dataset, staging_directory
 from data_pipelines.errors import DataError
-from data_pipelines.index import COLUMNS
-from data_pipelines.readback import index_of_stored, stored_examples
+from data_pipelines.index import INDEX_DIR
+from data_pipelines.readback import columns_of_shard
 from data_pipelines.recipe import RECIPES, SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, content_hash
-from data_pipelines.simulator import Cohort, CohortConfig
+from data_pipelines.shard_making import LocalProcesses
+from data_pipelines.simulator import SCALARS, Cohort, CohortConfig
 from data_pipelines.staging import exclusive_staging
 from data_pipelines.store import open_store
-from tests.fixtures import make_simulated_dataset, twelve_lead_mv, write_wfdb
+from tests.fixtures import as_given, make_simulated_dataset, results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0)
@@ -49,12 +47,12 @@ class ListSource:
     signal_format = FORMAT
     label_schema = SCHEMA
 
-    def __init__(self, results):
-        self.results = results
-        self.num_items = len(results)
+    def __init__(self, results, *, reader=as_given):
+        self.items = results
+        self._reader = reader
 
-    def records(self):
-        return iter(self.results)
+    def reader(self):
+        return self._reader
 
 
 def made_up(number, *, patient=None, content=None, **changes):
@@ -128,22 +126,30 @@ def test_equal_content_is_reported_and_marked(tmp_path):
 
 
 def test_many_shards_even_one_left_empty_by_the_quarantine(tmp_path, monkeypatch):
-    record_bytes = 2 * 200 * 8 + base._OTHER_BYTES_PER_RECORD
-    monkeypatch.setattr(base, "MAX_SHARD_BYTES", 3 * record_bytes)
+    record_bytes = 2 * 200 * 8 + shard_plan._OTHER_BYTES_PER_RECORD
+    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 3 * record_bytes)
     results = [made_up(i) for i in range(3)] + [bad(i) for i in range(3)] + [made_up(i) for i in range(3, 8)]
-    build(results, tmp_path / "out", progress=lambda items, total, title: tqdm(items, total=total, disable=True))
+    build(results, tmp_path / "out")
     dataset = open_dataset(tmp_path / "out")
     assert dataset.card["shard_lengths"] == [3, 0, 2, 3]
     assert len(dataset.shards) == 4
     assert dataset.index.record_id.tolist() == [f"r{i}" for i in range(8)]
 
 
-@pytest.mark.parametrize("difference", [-1, 1])
-def test_a_source_that_miscounts_builds_nothing(tmp_path, monkeypatch, difference):
-    monkeypatch.setattr(base, "MAX_SHARD_BYTES", 10_000)
-    source = ListSource([made_up(i) for i in range(6)])
-    source.num_items += difference
-    message = rf"announced {6 + difference} recordings, of which 6 were stored and 0 quarantined"
+def one_too_few(items):
+    yield from items[1:]
+
+
+def one_too_many(items):
+    yield from items
+    yield made_up(100)
+
+
+@pytest.mark.parametrize(("reader", "num_results"), [(one_too_few, 1), (one_too_many, 3)])
+def test_a_reader_that_miscounts_builds_nothing(tmp_path, monkeypatch, reader, num_results):
+    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 10_000)
+    source = ListSource([made_up(i) for i in range(6)], reader=reader)
+    message = rf"'listed' has 2 recordings in shard 0, of which its reader gave {num_results}"
     with pytest.raises(DataError, match=message):
         build_dataset(lambda: source, tmp_path / "out", request={})
     assert not (tmp_path / "out").exists()
@@ -185,7 +191,8 @@ def test_fold_of_a_simulated_patient_does_not_depend_on_the_size_of_the_cohort(t
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_folder_with_labels(tmp_path, num_workers):
+def test_folder_with_labels(tmp_path, monkeypatch, num_workers):
+    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 3 * 41_024)
     source = tmp_path / "in"
     for number, place in enumerate(["a/x", "a/y", "b/z", "b/v", "b/w"]):
         write_wfdb(source / place[0], place[2:], twelve_lead_mv(seed=number), comments=("Age: 33", "Sex: Female"))
@@ -203,10 +210,12 @@ def test_folder_with_labels(tmp_path, num_workers):
     def make_source():
         return FolderSource(
             source, labels=table, patient_field=None, name="ours", recipe=RECIPES["plain"],
-            num_workers=num_workers,
         )  # fmt: skip
 
-    card = build_dataset(make_source, tmp_path / "out", request={}, max_quarantined=0.7)
+    card = build_dataset(
+        make_source, tmp_path / "out", request={}, max_quarantined=0.7, make_shards=LocalProcesses(num_workers)
+    )
+    assert card["shard_lengths"] == [2, 0]
     index = open_dataset(tmp_path / "out").index
     assert index.record_id.tolist() == ["a/x", "a/y"]
     assert index.patient.tolist() == [0, 0]
@@ -220,7 +229,7 @@ def test_folder_with_labels(tmp_path, num_workers):
 
 
 def folder_source(source, **changes):
-    arguments = {"labels": None, "patient_field": None, "name": "ours", "recipe": RECIPE, "num_workers": 1}  # fmt: skip
+    arguments = {"labels": None, "patient_field": None, "name": "ours", "recipe": RECIPE}
     return FolderSource(source, **(arguments | changes))
 
 
@@ -228,9 +237,9 @@ def test_folder_without_labels(tmp_path):
     write_wfdb(tmp_path / "in" / "deep", "x", twelve_lead_mv(), comments=("Patient: p7", "Sex: Unknown"))
     write_wfdb(tmp_path / "in" / "deep", "y", twelve_lead_mv(seed=1))
     alone, named = folder_source(tmp_path / "in"), folder_source(tmp_path / "in", patient_field="patient")
-    assert [record.patient_id for record in alone.records()] == ["deep/x", "deep/y"]
+    assert [record.patient_id for record in results_of(alone)] == ["deep/x", "deep/y"]
     assert "each record is taken for a patient of its own" in alone.card.notes[0]
-    first, second = named.records()
+    first, second = results_of(named)
     assert (first.patient_id, first.sex, np.isnan(first.age_years)) == ("p7", -1, True)
     assert second.reason == "missing_patient"
     assert "no field 'patient' in the file, so its patient is not known" in second.message
@@ -266,7 +275,7 @@ def test_label_tables_that_do_not_fit(tmp_path, text, message):
 def test_bad_labels_are_quarantined(tmp_path, row, message):
     write_wfdb(tmp_path / "in", "x", twelve_lead_mv(seconds=2))
     (tmp_path / "labels.csv").write_text(f"record,patient_id,age,sex,fold\nx,p,{row}\n")
-    (result,) = folder_source(tmp_path / "in", labels=tmp_path / "labels.csv").records()
+    (result,) = results_of(folder_source(tmp_path / "in", labels=tmp_path / "labels.csv"))
     assert result.reason == "bad_label"
     assert message in result.message
 
@@ -349,52 +358,6 @@ def test_two_builds_at_once(tmp_path):
     ):
         build([made_up(0)], tmp_path / "out")
     assert build([made_up(0)], tmp_path / "out")["num_records"] == 1
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import data_pipelines.building as building
-from tests.test_build import ListSource, made_up
-
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-class Dying(ListSource):
-    def records(self):
-        yield from self.results[:20]
-        die()
-
-point, out = sys.argv[1], Path(sys.argv[2])
-make = ListSource
-if point == "reading":
-    make = Dying
-elif point == "renamed":
-    publish = building.publish
-    building.publish = lambda *args, **kwargs: (publish(*args, **kwargs), die())
-else:
-    setattr(building, point, die)
-building.build_dataset(lambda: make([made_up(i) for i in range(40)]), out, request={})
-"""
-
-
-@pytest.mark.parametrize("point", ["reading", "index_of_stored", "save_index", "publish", "renamed"])
-def test_killed_build_is_completed_by_the_same_command(tmp_path, point):
-    out = tmp_path / "out"
-    killed = subprocess.run([sys.executable, "-c", KILLED, point, out], cwd=REPOSITORY, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert staging_directory(out).exists()
-    if point == "renamed":
-        assert open_dataset(out).index.num_records == 40
-    else:
-        assert not out.exists()
-        with pytest.raises(DataError, match=r"build is not finished \(there is out.building beside it\)"):
-            open_dataset(out)
-    results = [made_up(i) for i in range(40)]
-    card = build(results, out)
-    assert card["fingerprint"] == build(results, tmp_path / "undisturbed")["fingerprint"]
-    assert open_dataset(out).index.num_records == 40
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "undisturbed"]
 
 
 def test_workers_of_a_killed_process_leave_too(tmp_path):
@@ -488,25 +451,31 @@ def test_opening_a_shard_of_another_data_set(copy, tmp_path):
         open_dataset(copy)
 
 
-def test_any_number_of_processes_reads_back_the_same_index(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "MAX_SHARD_BYTES", 40_000)
-    monkeypatch.setattr(readback, "_RECORDS_PER_READ", 7)
-    monkeypatch.setattr(readback, "_RECORDS_WORTH_A_PROCESS", 1)
-    source = ListSource([made_up(number) for number in range(60)])
-    dataset = open_dataset(build_dataset(lambda: source, tmp_path / "out", request={}) and tmp_path / "out")
-    assert len(dataset.shards) > 2
-    arguments = {"num_records": 60, "schema": SCHEMA, "sampling_rate_hz": 100}
-    one, three = (index_of_stored(dataset.directory, **arguments, num_workers=count) for count in (1, 3))
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(one, name), getattr(dataset.index, name))
-        np.testing.assert_array_equal(getattr(three, name), getattr(one, name))
-    np.testing.assert_array_equal(three.tasks["rhythm"].values, one.tasks["rhythm"].values)
-    np.testing.assert_array_equal(three.scalars["lvef"], one.scalars["lvef"])
+def test_any_number_of_processes_builds_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 40_000)
+    results = [made_up(number) for number in range(60)]
+    one, three = (
+        open_dataset(build(results, tmp_path / str(count), make_shards=LocalProcesses(count)) and tmp_path / str(count))
+        for count in (1, 3)
+    )
+    assert len(one.shards) > 2
+    assert [path.read_bytes() for path in one.shards] == [path.read_bytes() for path in three.shards]
+    for path in (one.directory / INDEX_DIR).iterdir():
+        assert path.read_bytes() == (three.directory / INDEX_DIR / path.name).read_bytes(), path.name
 
 
 def test_reading_back_a_corrupted_shard(copy):
     dataset = open_dataset(copy)
     shard = dataset.shards[0]
+    expected = {
+        "num_records": dataset.index.num_records,
+        "signal_format": dataset.format,
+        "schema": LabelSchema(scalars=SCALARS),
+    }
+    columns = columns_of_shard(shard, **expected)
+    np.testing.assert_array_equal(columns["signature"], dataset.index.signature)
+    with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: \d+ records read back where \d+ were written"):
+        columns_of_shard(shard, **(expected | {"num_records": dataset.index.num_records + 1}))
     damaged = bytearray(shard.read_bytes())
     # Shards hold padding too, where a flipped bit does no harm: flip one of a signal.
     at = damaged.find(open_store(copy).read(np.arange(1))[0].tobytes()[:64])
@@ -514,7 +483,7 @@ def test_reading_back_a_corrupted_shard(copy):
     damaged[at + 20] ^= 0x10
     shard.write_bytes(damaged)
     with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: damaged .*check the disk"):
-        index_of_stored(copy, num_records=dataset.index.num_records, schema=LabelSchema(), sampling_rate_hz=100)
+        columns_of_shard(shard, **expected)
 
 
 def test_command_line(tmp_path):

@@ -1,7 +1,5 @@
 """CODE-15 %: both its published layouts in small, and the real records where they are there."""
 
-import itertools
-
 import h5py
 import numpy as np
 import pytest
@@ -14,10 +12,9 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
-from data_pipelines.readback import stored_examples
 from data_pipelines.recipe import RECIPES
 from data_pipelines.records import FEMALE, MALE, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 HEADER = (
@@ -105,9 +102,9 @@ def published(tmp_path):
     return folder
 
 
-def source(folder, *, rate=400, num_workers=1, **changes):
+def source(folder, *, rate=400, **changes):
     recipe = RECIPES["plain"].changed(sampling_rate_hz=rate, **changes)
-    return code15_source(folder, recipe=recipe, num_workers=num_workers)
+    return code15_source(folder, recipe=recipe)
 
 
 @pytest.mark.parametrize(("pad", "starts"), [("end", [0, 0, 0, 0]), ("both", [600, 0, 0, 600])])
@@ -146,8 +143,8 @@ def test_labels_patients_and_signals(published, tmp_path, pad, starts):
 
 
 def test_what_cannot_be_stored_says_why(published):
-    results = list(source(published).records())
-    assert len(results) == source(published).num_items == 13
+    results = results_of(source(published))
+    assert len(results) == len(source(published).items) == 13
     assert [(result.record_id, result.reason) for result in results if hasattr(result, "reason")] == [
         ("22", "bad_label"),
         ("23", "missing_patient"),
@@ -171,7 +168,7 @@ def test_what_cannot_be_stored_says_why(published):
 def test_empty_and_damaged_parts(published):
     write_part(published, 3, [(31, np.zeros((4096, 12), np.float32))])
     (published / "exams_part2.hdf5").write_bytes((published / "exams_part2.hdf5").read_bytes()[:5000])
-    reasons = {result.record_id: result.reason for result in source(published).records() if hasattr(result, "reason")}
+    reasons = {result.record_id: result.reason for result in results_of(source(published)) if hasattr(result, "reason")}
     # An exam of its own id without a sample is no padding row.
     assert reasons["31"] == "too_short"
     assert {name: reasons[name] for name in ("12", "13", "41")} == dict.fromkeys(
@@ -182,15 +179,15 @@ def test_empty_and_damaged_parts(published):
     with h5py.File(published / "exams_part2.hdf5", "w") as file:
         file["exam_id"] = np.array([11, 12], np.int64)
         file["tracings"] = np.zeros((2, 4000, 12), np.float32)
-    reasons = {result.record_id: result.reason for result in source(published).records() if hasattr(result, "reason")}
+    reasons = {result.record_id: result.reason for result in results_of(source(published)) if hasattr(result, "reason")}
     assert reasons["12"] == "header_disagrees"
 
 
 def test_a_part_that_is_replaced_is_opened_anew(published):
-    before = next(iter(source(published).records())).signal
+    before = results_of(source(published))[0].signal
     (published / "exams_part2.hdf5").unlink()
     write_part(published, 2, [(11, tracing(seed=99))])
-    after = next(iter(source(published).records())).signal
+    after = results_of(source(published))[0].signal
     np.testing.assert_array_equal(
         after[:2800], np.rint(tracing(seed=99)[648:3448, STORED_COLUMNS].astype(np.float64) * 1000)
     )
@@ -198,7 +195,7 @@ def test_a_part_that_is_replaced_is_opened_anew(published):
 
 
 def test_processes_read_the_same(published):
-    one, two = (list(source(published, num_workers=n).records()) for n in (1, 2))
+    one, two = (results_of(source(published), num_workers=n) for n in (1, 2))
     assert [result.record_id for result in one] == [result.record_id for result in two]
     for a, b in zip(one, two, strict=True):
         if hasattr(a, "signal"):
@@ -206,8 +203,6 @@ def test_processes_read_the_same(published):
 
 
 def test_files_that_are_not_code15(published, tmp_path):
-    with pytest.raises(DataError, match=r"--layout=dicom: choose one of hdf5, wfdb"):
-        code15_source(published, layout="dicom", recipe=RECIPES["plain"], num_workers=1)
     with pytest.raises(DataError, match=r"neither exams.csv nor a WFDB header"):
         source(tmp_path / "nothing")
     exams = published / "exams.csv"
@@ -263,7 +258,7 @@ def test_the_wfdb_layout(tmp_path):
     assert index.patient_id.tolist() == ["5", "5", "6"]
     np.testing.assert_array_equal(index.scalars["chagas"], np.array([1, 0, np.nan], np.float32))
     np.testing.assert_array_equal(index.age_years, np.array([28, np.nan, np.nan], np.float32))
-    assert [(r.record_id, r.reason) for r in made.records() if hasattr(r, "reason")] == [
+    assert [(r.record_id, r.reason) for r in results_of(made) if hasattr(r, "reason")] == [
         ("b/3", "missing_patient"),
         ("b/4", "wrong_rate"),
         ("b/5", "bad_label"),
@@ -327,8 +322,8 @@ def test_real_records_survive_the_hdf5_layout(real_data, tmp_path):
     write_exams(parts, rows)
     made = source(parts)
     assert isinstance(made, Code15Source)
-    expected = {record.record_id: record for record in itertools.islice(source(folder).records(), len(names))}
-    for record in made.records():
+    expected = {record.record_id: record for record in results_of(source(folder))[: len(names)]}
+    for record in results_of(made):
         twin = expected[record.record_id]
         np.testing.assert_array_equal(record.signal, twin.signal)
         for name in ("valid_start", "valid_samples", "patient_id", "age_years", "sex", "fold"):

@@ -9,10 +9,9 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
-from data_pipelines.readback import stored_examples
 from data_pipelines.recipe import RECIPES
 from data_pipelines.records import FEMALE, MALE, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import twelve_lead_mv
+from tests.fixtures import results_of, stored_examples, twelve_lead_mv
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 REFERENCE = """\
@@ -52,7 +51,7 @@ def published(tmp_path):
 
 def source(folder, *, rate=500):
     recipe = RECIPES["plain"].changed(sampling_rate_hz=rate)
-    return Cpsc2018Source(folder, recipe=recipe, num_workers=1)
+    return Cpsc2018Source(folder, recipe=recipe)
 
 
 def test_labels_demographics_and_signals(published, tmp_path):
@@ -84,7 +83,7 @@ def test_labels_demographics_and_signals(published, tmp_path):
 
 
 def test_what_cannot_be_stored_says_why(published):
-    results = {result.record_id: result for result in source(published).records()}
+    results = {result.record_id: result for result in results_of(source(published))}
     assert {name: result.reason for name, result in results.items() if hasattr(result, "reason")} == {
         "A0005": "bad_label",
         "TrainingSet2/A0001.mat": "duplicate_record",
@@ -100,7 +99,7 @@ def test_without_a_reference(published):
     reference.unlink()
     made = source(published)
     assert made.card.notes[-1] == "there is no REFERENCE.csv: no record has labels"
-    assert all((r.tasks["rhythm_morphology"] == -1).all() for r in made.records() if hasattr(r, "tasks"))
+    assert all((r.tasks["rhythm_morphology"] == -1).all() for r in results_of(made) if hasattr(r, "tasks"))
     reference.write_text(text.replace("Third_label", "third"))
     with pytest.raises(DataError, match=r"REFERENCE.csv: column Third_label is missing"):
         source(published)

@@ -18,7 +18,7 @@ from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.formats import find_recordings
 from data_pipelines.recipe import RECIPES
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from tests.fixtures import results_of, twelve_lead_mv, write_wfdb
 
 REPOSITORY = Path(__file__).parents[1]
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
@@ -46,7 +46,6 @@ def write_tree(folder):
 
 def source(folder, **changes):
     arguments = {"labels": None, "patient_field": None, "name": "mixed", "recipe": RECIPE, "declared": DECLARED}
-    arguments["num_workers"] = 1
     return FolderSource(folder, **(arguments | changes))
 
 
@@ -54,13 +53,13 @@ def test_a_tree_of_mixed_formats(tmp_path):
     signals = write_tree(tmp_path)
     # HDF5 says µV, which the declaration for all must then not contradict.
     mixed = source(tmp_path, declared=Declared(sampling_rate_hz=500.0, leads=STANDARD_LEADS))
-    results = {result.record_id: result for result in mixed.records()}
+    results = {result.record_id: result for result in results_of(mixed)}
     assert sorted(results) == sorted(signals)
     for name in ("a/w", "a/m", "h", "c"):
         np.testing.assert_array_equal(results[name].signal, np.rint(signals[name][:, STORED_COLUMNS] * 1000))
     assert {results[name].reason for name in ("b/n", "b/t")} == {"missing_metadata"}
     assert (results["c"].age_years, results["c"].sex) == (50, 1)
-    declared = {result.record_id: result for result in source(tmp_path).records()}
+    declared = {result.record_id: result for result in results_of(source(tmp_path))}
     for name in ("b/n", "b/t"):
         np.testing.assert_array_equal(declared[name].signal, np.rint(signals[name][:, STORED_COLUMNS] * 1000))
     assert declared["h"].reason == "header_disagrees"
@@ -72,7 +71,7 @@ def test_dicom_beside_wfdb_by_the_patient_of_each_file(tmp_path):
     (example,) = [path for path in pydicom.data.get_testdata_files() if Path(path).name.endswith("ecg.dcm")][:1]
     (tmp_path / "d.dcm").write_bytes(Path(example).read_bytes())
     write_wfdb(tmp_path, "w", twelve_lead_mv(), comments=("Patient ID: p1",))
-    dicom, wfdb = source(tmp_path, patient_field="Patient ID").records()
+    dicom, wfdb = results_of(source(tmp_path, patient_field="Patient ID"))
     assert wfdb.patient_id == "p1"
     assert dicom.record_id == "d"
 
@@ -90,7 +89,7 @@ def test_labels_in_parquet(tmp_path):
         }
     ).to_parquet(table)
     labelled = source(tmp_path, labels=table, formats=("wfdb", "matlab"))
-    results = list(labelled.records())
+    results = results_of(labelled)
     assert [result.record_id for result in results] == ["a/m", "a/w", "c", "gone"]
     assert [result.patient_id for result in results[:3]] == ["12", "12", "7"]
     assert [result.age_years for result in results[:3]] == [40, 61, 50]
@@ -103,7 +102,7 @@ def test_a_table_of_labels_in_the_folder_is_no_recording(tmp_path):
     write_wfdb(tmp_path, "w", twelve_lead_mv())
     table = tmp_path / "labels.csv"
     table.write_text("record,patient_id\nw,p1\n")
-    assert [result.record_id for result in source(tmp_path, labels=table).records()] == ["w"]
+    assert [result.record_id for result in results_of(source(tmp_path, labels=table))] == ["w"]
     assert [found.record_id for found in find_recordings(tmp_path).recordings] == ["labels", "w"]
 
 
@@ -112,7 +111,7 @@ def test_two_files_of_one_id(tmp_path):
     (tmp_path / "a.csv").write_text("1")
     with pytest.raises(DataError, match=r"a\.npy and a\.csv would both be record 'a'; rename one, or take one format"):
         source(tmp_path)
-    assert source(tmp_path, formats=("numpy",)).num_items == 1
+    assert len(source(tmp_path, formats=("numpy",)).items) == 1
 
 
 def test_unknown_formats(tmp_path):

@@ -11,10 +11,9 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
-from data_pipelines.readback import stored_examples
 from data_pipelines.recipe import RECIPES
 from data_pipelines.records import SEX_UNKNOWN, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 #: As the carts write them: aVF before aVL.
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -77,9 +76,9 @@ def published(tmp_path):
     return folder
 
 
-def source(folder, *, rate=500, num_workers=1):
+def source(folder, *, rate=500):
     recipe = RECIPES["plain"].changed(sampling_rate_hz=rate)
-    return MimicIvEcgSource(folder, recipe=recipe, num_workers=num_workers)
+    return MimicIvEcgSource(folder, recipe=recipe)
 
 
 def test_patients_times_measurements_and_reports(published, tmp_path):
@@ -138,7 +137,7 @@ def test_what_cannot_be_stored_says_why(published):
     write_tables(published, path_of={45227415: "files/p1000/p10000032/s49036311/49036311"})
     table = published / "machine_measurements.csv"
     table.write_text(table.read_text().replace("10002013,41100000", "10009999,41100000"))
-    results = {result.record_id: result for result in source(published).records()}
+    results = {result.record_id: result for result in results_of(source(published))}
     assert {name: result.reason for name, result in results.items() if hasattr(result, "reason")} == {
         "40689238": "missing_file",
         "46642833": "missing_file",
@@ -158,7 +157,7 @@ def test_rows_without_a_record_are_counted(published):
 
 
 def test_processes_read_the_same(published):
-    one, two = (list(source(published, num_workers=n).records()) for n in (1, 2))
+    one, two = (results_of(source(published), num_workers=n) for n in (1, 2))
     for a, b in zip(one, two, strict=True):
         assert (a.record_id, a.report, a.patient_id) == (b.record_id, b.report, b.patient_id)
         np.testing.assert_array_equal(list(a.scalars.values()), list(b.scalars.values()))
@@ -166,9 +165,9 @@ def test_processes_read_the_same(published):
 
 
 def test_tables_in_pieces_are_the_same(published, monkeypatch):
-    whole = list(source(published).records())
+    whole = results_of(source(published))
     monkeypatch.setattr("data_pipelines.builders.mimic_iv_ecg._ROWS_PER_READ", 2)
-    for a, b in zip(whole, source(published).records(), strict=True):
+    for a, b in zip(whole, results_of(source(published)), strict=True):
         assert (a.record_id, a.report) == (b.record_id, b.report)
         np.testing.assert_array_equal(list(a.scalars.values()), list(b.scalars.values()))
 

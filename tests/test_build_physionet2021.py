@@ -15,10 +15,9 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.readback import stored_examples
 from data_pipelines.recipe import RECIPES
 from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 AF, AFL, LBBB, CLBBB, LVH = "164889003", "164890007", "164909002", "733534002", "164873001"
@@ -135,11 +134,11 @@ def test_labels_patients_and_demographics(published, tmp_path):
 
 
 def test_sets_are_chosen_by_name(published):
-    assert [item.record_id for item in source(published, "ningbo", "ptb").records()] == ["JS10647", "S0001"]
-    assert [item.record_id for item in source(published, "chapman_shaoxing").records()] == ["JS10646"]
+    assert [item.record_id for item in results_of(source(published, "ningbo", "ptb"))] == ["JS10647", "S0001"]
+    assert [item.record_id for item in results_of(source(published, "chapman_shaoxing"))] == ["JS10646"]
     write_cinc(published, "patient001", ecg_uv(seed=1))
     chosen = source(published, "georgia")
-    assert chosen.num_items == 2
+    assert len(chosen.items) == 2
     assert chosen.card.notes[-1] == "1 records with names of none of the challenge's sets are left out"
     assert chosen.label_schema.tasks["all"] == (LVH, AFL)
     with pytest.raises(DataError, match="--sets=ohio: not known; choose from cpsc, cpsc_extra"):
@@ -179,7 +178,7 @@ def test_damage_is_quarantined(published):
     (georgia / "E00002.mat").write_bytes(body[:-100])
     (published / "cpsc_2018" / "g1" / "A0001.hea").write_bytes(b"\xff\xfe nonsense\n")
     write_cinc(published / "zz_copy", "JS10647", ecg_uv(seed=5))
-    results = {result.record_id: result for result in source(published).records()}
+    results = {result.record_id: result for result in results_of(source(published))}
     assert {name: result.reason for name, result in results.items() if hasattr(result, "reason")} == {
         "A0001": "unreadable_header",
         "E00001": "missing_file",
@@ -300,4 +299,4 @@ def test_the_gain_of_real_georgia_headers_is_proven_wrong(real_data, tmp_path):
 def test_other_fixture_files_are_left_out(published):
     """A plain WFDB record beside the set does not come in under a false name."""
     write_wfdb(published, "00001_hr", twelve_lead_mv(seed=1))
-    assert "00001_hr" not in {result.record_id for result in source(published).records()}
+    assert "00001_hr" not in {result.record_id for result in results_of(source(published))}

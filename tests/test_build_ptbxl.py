@@ -11,10 +11,9 @@ from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.readback import stored_examples
 from data_pipelines.recipe import RECIPES
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 NUM_CLASSES = {"all": 71, "diagnostic": 44, "subdiagnostic": 23, "superdiagnostic": 5, "form": 19, "rhythm": 12}
@@ -63,7 +62,6 @@ def source(folder, *, source_rate_hz=500, target_rate_hz=500):
         folder,
         source_rate_hz=source_rate_hz,
         recipe=RECIPES["plain"].changed(sampling_rate_hz=target_rate_hz),
-        num_workers=1,
     )
 
 
@@ -100,7 +98,7 @@ def test_labels_follow_the_benchmark(published, tmp_path, rate):
 
 
 def test_what_cannot_be_stored_says_why(published):
-    results = list(source(published).records())
+    results = results_of(source(published))
     assert [(result.record_id, result.reason) for result in results[3:]] == [
         ("4", "bad_label"),
         ("5", "missing_file"),

@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.index import Index, Task, duplicates, groups, open_index, patient_codes, save_index
+from data_pipelines.index import (
+    COLUMNS,
+    Index,
+    Task,
+    duplicates,
+    groups,
+    key_codes,
+    open_index,
+    save_column,
+    save_contents,
+    scalar_column,
+    task_column,
+)
 from data_pipelines.records import SignalFormat
 from data_pipelines.signature import SIGNATURE_BYTES
 
@@ -21,7 +33,7 @@ def hashes(contents):
 
 def make_index(patients, contents, folds):
     patient_id = np.array([f"p{p}" for p in patients])
-    patient, content_hash = patient_codes(patient_id), hashes(contents)
+    patient, content_hash = key_codes(hashes(patients)), hashes(contents)
     n = len(patients)
     return Index(
         record_id=np.array([f"r{i}" for i in range(n)]),
@@ -40,6 +52,21 @@ def make_index(patients, contents, folds):
         signature=np.arange(n * SIGNATURE_BYTES, dtype=np.int64).astype(np.int8).reshape(n, SIGNATURE_BYTES),
         scalars={"lvef": np.linspace(20, 70, n, dtype=np.float32), "odd/name": np.zeros(n, np.float32)},
         tasks={"rhythm": Task(classes=("AF", "SR"), values=np.resize(np.array([[0, 1], [-1, -1]], np.int8), (n, 2)))},
+    )
+
+
+def save_index(index, folder):
+    folder.mkdir()
+    columns = {name: getattr(index, name) for name in COLUMNS}
+    columns |= {scalar_column(position): values for position, values in enumerate(index.scalars.values())}
+    columns |= {task_column(position): task.values for position, task in enumerate(index.tasks.values())}
+    for name, values in columns.items():
+        save_column(folder, name, values)
+    save_contents(
+        folder,
+        num_records=index.num_records,
+        scalars=list(index.scalars),
+        tasks={name: task.classes for name, task in index.tasks.items()},
     )
 
 

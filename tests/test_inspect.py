@@ -27,7 +27,7 @@ from data_pipelines.recipe import RECIPES, SignalRecipe
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema
 from data_pipelines.simulator import SCALARS, UNITS
 from data_pipelines.store import open_store
-from tests.fixtures import make_simulated_dataset
+from tests.fixtures import as_given, make_simulated_dataset
 
 RECIPE = SignalRecipe(name="test", version=3, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0, lowpass_hz=40.0)
 SCHEMA = LabelSchema(
@@ -43,8 +43,7 @@ class MadeUpSource:
     label_schema = SCHEMA
 
     def __init__(self, results, *, simulated):
-        self.results = results
-        self.num_items = len(results)
+        self.items = results
         self.card = SourceCard(
             name="made_up",
             description="Made up.",
@@ -54,8 +53,8 @@ class MadeUpSource:
             notes=("Nothing in it is real.",),
         )
 
-    def records(self):
-        return iter(self.results)
+    def reader(self):
+        return as_given
 
 
 def made_up(number, **changes):

@@ -19,6 +19,7 @@ from data_pipelines.records import EcgRecord, LabelSchema
 from data_pipelines.simulator import Cohort, CohortConfig
 from data_pipelines.splitting import Linked, split_linked
 from ecgjax.evaluation.labels import draw_patients
+from tests.fixtures import as_given
 from tests.planted import DISTORTIONS, resampled, stored
 
 REPOSITORY = Path(__file__).parents[1]
@@ -36,12 +37,11 @@ class ListSource:
         self.card = SourceCard(name=name, description="Made up for a test.", simulated=True)
         self.recipe = RECIPES["plain"].changed(sampling_rate_hz=rate, seconds=seconds)
         self.signal_format = self.recipe.signal_format
-        self.num_items = len(records)
-        self._records = records
+        self.items = records
 
-    def records(self):
-        """Yields them."""
-        return iter(self._records)
+    def reader(self):
+        """Gives them as they are."""
+        return as_given
 
 
 def record(signal, record_id, *, patient, fold):

@@ -18,6 +18,7 @@ from data_pipelines.simulation.draws import Draws
 from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC, draw_rhythms
 from data_pipelines.simulation.states import States, draw_states
 from data_pipelines.simulator import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig
+from data_pipelines.workers import map_ordered
 
 _NUM_STATES = 40_000
 
@@ -63,9 +64,14 @@ def test_chunks_join_to_the_whole(cohort, whole, chunk_size):
         np.testing.assert_array_equal(np.concatenate([part.scalars[name] for part in parts]), whole.scalars[name][:120])
 
 
+def _simulate(cohort, numbers):
+    return cohort.simulate(numbers.start, numbers.stop)
+
+
 def test_other_processes_make_the_same_records(cohort, whole):
-    parts = list(cohort.simulate_in_chunks(chunk_size=100, num_workers=2))
-    assert [len(part.signal) for part in parts[:-1]] == [100] * (len(parts) - 1)
+    numbers = range(cohort.num_records)
+    ranges = [numbers[start : start + 100] for start in range(0, len(numbers), 100)]
+    parts = list(map_ordered(functools.partial(_simulate, cohort), ranges, num_workers=2, chunk_size=1))
     np.testing.assert_array_equal(np.concatenate([part.signal for part in parts]), whole.signal)
 
 

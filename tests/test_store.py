@@ -17,16 +17,14 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from google.protobuf import empty_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from data_pipelines import packed_store
-from data_pipelines.builders import base
+from data_pipelines import packed_store, shard_plan
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.packed_store import PACKED_DIR, PACKED_FILE
 from data_pipelines.packing import pack, packed_staging
-from data_pipelines.readback import stored_examples
 from data_pipelines.store import open_store
 from data_pipelines.stored_example import SignalDecoder
-from tests.fixtures import make_simulated_dataset
+from tests.fixtures import make_simulated_dataset, stored_examples
 
 REPOSITORY = Path(__file__).parents[1]
 KINDS = ("array_record", "packed")
@@ -36,7 +34,7 @@ KINDS = ("array_record", "packed")
 def original(tmp_path_factory):
     """A data set in three ArrayRecord shards and a packed copy in four, with the signals as TFDS reads them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "MAX_SHARD_BYTES", 2**19)
+        patch.setattr(shard_plan, "MAX_SHARD_BYTES", 2**19)
         dataset = make_simulated_dataset(tmp_path_factory.mktemp("store"), num_patients=35)
     assert len(dataset.shards) >= 3
     pack(dataset, shard_bytes=dataset.index.num_records * 16_000 // 4 + 16_000)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.base import ItemReader, Refusal, SourceCard, check_not_refused, ecg_record
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
@@ -57,36 +56,35 @@ class Code15Item:
         part: HDF5 file, None for an exam that cannot be read.
         row: of the exam in it.
         values: the columns of `exams.csv` as text; empty for an exam without a row there.
-        refusal: reason and message for an exam known to be unreadable before it is opened.
+        refusal: of an exam known to be unreadable before it is opened.
     """
 
     record_id: str
     part: Path | None
     row: int
     values: dict[str, str]
-    refusal: tuple[str, str] | None = None
+    refusal: Refusal | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Part:
-    """What is known of one HDF5 file before its signals are read; `damage` is a reason and a message."""
+    """What is known of one HDF5 file before its signals are read; `damage` is why its exams cannot be."""
 
     path: Path
     exam_ids: np.ndarray
     has_empty_row: bool = False
-    damage: tuple[str, str] | None = None
+    damage: Refusal | None = None
 
 
 class Code15Source:
     """CODE-15 % as published: `exams.csv` beside `exams_part0.hdf5` to `exams_part17.hdf5`, or some of these."""
 
-    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
-        """Reads `exams.csv` and the parts' lists of exams; signals are read by `records()`.
+    def __init__(self, folder: Path, *, recipe: SignalRecipe):
+        """Reads `exams.csv` and the parts' lists of exams; signals are read by the reader.
 
         Args:
             folder: where both lie.
             recipe: what is done to the signals.
-            num_workers: processes that read.
 
         Raises:
             DataError: `exams.csv` is missing or not what it should be, or there is no part at all.
@@ -96,11 +94,10 @@ class Code15Source:
         if not parts:
             raise DataError(f"{folder}: no exams_partN.hdf5 beside {EXAMS_FILE}; --source is the folder that has both")
         self._join(exams, parts)
-        self.num_items = len(self._exam_of_item)
+        self.items = LazyItems(len(self._exam_of_item), self._item)
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(scalars=SCALARS, tasks={"diagnoses": DIAGNOSES}, units=UNITS)
-        self._num_workers = num_workers
         self.card = SourceCard(
             name="code15",
             description="CODE-15 %: 12-lead ECGs of 7 or 10 s from the Telehealth Network of Minas Gerais, Brazil, "
@@ -130,10 +127,9 @@ class Code15Source:
         repeated = pd.Series(in_parts).duplicated().to_numpy()
         self._is_repeated = np.concatenate([repeated, np.zeros(num_unread, bool)])
 
-    def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the exams of each part in its order, then those of `exams.csv` that no part has."""
-        read = functools.partial(_read, recipe=self.recipe)
-        return read_items(read, LazyItems(self.num_items, self._item), num_workers=self._num_workers)
+    def reader(self) -> ItemReader[Code15Item]:
+        """Returns what reads exams: those of each part in its order, then those of `exams.csv` that no part has."""
+        return ItemReader(functools.partial(_read, recipe=self.recipe))
 
     def _item(self, position: int) -> Code15Item:
         exam, part_number = int(self._exam_of_item[position]), int(self._part_of_item[position])
@@ -151,15 +147,17 @@ class Code15Source:
         place = f"{part.name}:{row}"
         refusal = None
         if self._is_repeated[position]:
-            refusal = ("duplicate_record", f"{place}: exam {exam_id} came before; only the first of the two is kept")
+            refusal = Refusal(
+                "duplicate_record", f"{place}: exam {exam_id} came before; only the first of the two is kept"
+            )
         elif exam == _NO_ROW:
-            refusal = (
+            refusal = Refusal(
                 "missing_patient",
                 f"{place}: exam {exam_id} has no row in {EXAMS_FILE}, so its patient is not known; "
                 "use the files of one release",
             )
         elif self._ambiguous[exam]:
-            refusal = (
+            refusal = Refusal(
                 "duplicate_record",
                 f"{place}: exam {exam_id} has rows in {EXAMS_FILE} that contradict each other; keep the right one",
             )
@@ -168,36 +166,32 @@ class Code15Source:
             record_id=str(exam_id) if is_own else place, part=part, row=row, values=values, refusal=refusal
         )
 
-    def _why_unread(self, values: dict[str, str]) -> tuple[str, str]:
+    def _why_unread(self, values: dict[str, str]) -> Refusal:
         exam_id, trace_file = values["exam_id"], values["trace_file"]
         part = next((part for part in self._parts if part.path.name == trace_file), None)
         if part is None:
-            return (
+            return Refusal(
                 "missing_file",
                 f"exam {exam_id}: {trace_file or 'its part'} is not in the folder; download it or leave the exam out",
             )
-        return part.damage or (
+        return part.damage or Refusal(
             "missing_file",
             f"exam {exam_id}: {trace_file} does not have it; use the files of one release",
         )
 
 
 def _read(item: Code15Item, *, recipe: SignalRecipe) -> EcgRecord:
-    if item.refusal is not None:
-        reason, message = item.refusal
-        raise RecordError(message, reason=reason)
+    check_not_refused(item.refusal)
     source = f"{item.part}: exam {item.record_id} (row {item.row})"
     patient_id = item.values["patient_id"]
     if not patient_id:
         raise RecordError(f"{source}: no patient_id in {EXAMS_FILE}", reason="missing_patient")
     is_male = item.values["is_male"].casefold()
     stored = stored_signal(_recording(item.part, item.row, source), recipe=recipe)
-    return EcgRecord(
+    return ecg_record(
+        stored,
         record_id=item.record_id,
         patient_id=patient_id,
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
         age_years=age_in_years(item.values["age"], source=source),
         # 0 and 1 would mean the opposite as 'sex'; only truth values are taken.
         sex=sex_code(_SEX.get(is_male, is_male and f"is_male={is_male}"), source=source),
@@ -276,12 +270,14 @@ def _read_part(path: Path) -> _Part:
             exam_ids, tracings = file["exam_id"][:].astype(np.int64), file["tracings"]
             if tracings.shape != (len(exam_ids), *TRACING_SHAPE):
                 message = f"{path}: tracings are {tracings.shape}, {(len(exam_ids), *TRACING_SHAPE)} expected"
-                return _Part(path=path, exam_ids=none, damage=("header_disagrees", f"{message}; download it again"))
+                return _Part(
+                    path=path, exam_ids=none, damage=Refusal("header_disagrees", f"{message}; download it again")
+                )
             # The published parts end with a row that is no exam: id 0, no signal.
             has_empty_row = len(exam_ids) > 0 and exam_ids[-1] == 0 and not np.any(tracings[-1])
     except (OSError, KeyError, ValueError, TypeError) as error:
         message = f"{path}: not a part of CODE-15 % that can be read ({error}); download it again"
-        return _Part(path=path, exam_ids=none, damage=("unreadable_header", message))
+        return _Part(path=path, exam_ids=none, damage=Refusal("unreadable_header", message))
     return _Part(path=path, exam_ids=exam_ids[:-1] if has_empty_row else exam_ids, has_empty_row=bool(has_empty_row))
 
 
@@ -300,5 +296,5 @@ def _notes(exams: pd.DataFrame, parts: list[_Part]) -> tuple[str, ...]:
     num_empty = sum(part.has_empty_row for part in parts)
     if num_empty:
         notes.append(f"{num_empty} parts end with an empty row of exam id 0, which is no exam and is not counted")
-    notes += [part.damage[1] for part in parts if part.damage]
+    notes += [part.damage.message for part in parts if part.damage]
     return tuple(notes)

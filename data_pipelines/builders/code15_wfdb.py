@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.builders.base import Quarantined, Source, SourceCard, read_items
+from data_pipelines.builders.base import ItemReader, Source, SourceCard, ecg_record
 from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLING_RATE_HZ, Code15Source
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
@@ -18,8 +17,6 @@ from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
-
-LAYOUTS = ("hdf5", "wfdb")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,13 +30,12 @@ class Code15WfdbItem:
 class Code15WfdbSource:
     """Every `.hea` under a folder, with `Patient ID`, `Age`, `Sex` and `Chagas label` among its comments."""
 
-    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
-        """Lists the records; they are read by `records()`.
+    def __init__(self, folder: Path, *, recipe: SignalRecipe):
+        """Lists the records; they are read by the reader.
 
         Args:
             folder: searched recursively.
             recipe: what is done to the signals.
-            num_workers: processes that read.
 
         Raises:
             DataError: no record under the folder.
@@ -47,9 +43,7 @@ class Code15WfdbSource:
         paths = find_wfdb_records(folder)
         if not paths:
             raise DataError(f"{folder}: neither {EXAMS_FILE} nor a WFDB header (.hea) below; is --source right?")
-        self._items = [Code15WfdbItem(record_id=path.relative_to(folder).as_posix(), path=path) for path in paths]
-        self._num_workers = num_workers
-        self.num_items = len(paths)
+        self.items = [Code15WfdbItem(record_id=path.relative_to(folder).as_posix(), path=path) for path in paths]
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(scalars=("chagas",))
@@ -66,28 +60,23 @@ class Code15WfdbSource:
             ),
         )
 
-    def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the records in the order of their paths."""
-        return read_items(functools.partial(_read, recipe=self.recipe), self._items, num_workers=self._num_workers)
+    def reader(self) -> ItemReader[Code15WfdbItem]:
+        """Returns what reads records; they stand in the order of their paths."""
+        return ItemReader(functools.partial(_read, recipe=self.recipe))
 
 
-def code15_source(folder: Path, *, layout: str | None = None, recipe: SignalRecipe, num_workers: int) -> Source:
-    """Returns the source of CODE-15 % in the layout it lies in.
+def code15_source(folder: Path, *, recipe: SignalRecipe) -> Source:
+    """Returns the source of CODE-15 % in the layout it lies in: as published where there is an `exams.csv`, else WFDB.
 
     Args:
         folder: with `exams.csv` and its parts, or with WFDB records.
-        layout: one of `LAYOUTS`; by default `"hdf5"` where there is an `exams.csv`, else `"wfdb"`.
         recipe: what is done to the signals.
-        num_workers: processes that read.
 
     Raises:
-        DataError: no such layout, or the folder does not have it.
+        DataError: the folder has neither.
     """
-    layout = layout or ("hdf5" if (folder / EXAMS_FILE).is_file() else "wfdb")
-    if layout not in LAYOUTS:
-        raise DataError(f"--layout={layout}: choose one of {', '.join(LAYOUTS)}")
-    source = Code15Source if layout == "hdf5" else Code15WfdbSource
-    return source(folder, recipe=recipe, num_workers=num_workers)
+    source = Code15Source if (folder / EXAMS_FILE).is_file() else Code15WfdbSource
+    return source(folder, recipe=recipe)
 
 
 def _read(item: Code15WfdbItem, *, recipe: SignalRecipe) -> EcgRecord:
@@ -103,12 +92,10 @@ def _read(item: Code15WfdbItem, *, recipe: SignalRecipe) -> EcgRecord:
     if not patient_id:
         raise RecordError(f"{source}: no 'Patient ID' in the header", reason="missing_patient")
     stored = stored_signal(recording, recipe=recipe)
-    return EcgRecord(
+    return ecg_record(
+        stored,
         record_id=item.record_id,
         patient_id=patient_id,
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
         age_years=age_in_years(recording.field("Age") or "", source=source),
         sex=sex_code(recording.field("Sex") or "", source=source),
         fold=fold_of_patient(patient_id),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
+from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
 from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
 from data_pipelines.errors import DataError, RecordError
@@ -53,13 +53,12 @@ class Cpsc2018Item:
 class Cpsc2018Source:
     """Every `.mat` under a folder, with the labels of the `REFERENCE.csv` that lies there, if one does."""
 
-    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
-        """Lists the files and reads the reference; signals are read by `records()`.
+    def __init__(self, folder: Path, *, recipe: SignalRecipe):
+        """Lists the files and reads the reference; signals are read by the reader.
 
         Args:
             folder: searched recursively.
             recipe: what is done to the signals.
-            num_workers: processes that read.
 
         Raises:
             DataError: no file, or a reference that is not the set's own.
@@ -69,9 +68,7 @@ class Cpsc2018Source:
         paths = sorted(matlab, key=lambda path: path.relative_to(folder).as_posix())
         if not paths:
             raise DataError(f"{folder}: no MATLAB file (.mat) in it or below; is --source right?")
-        self._items = _items(folder, paths, reference or {})
-        self._num_workers = num_workers
-        self.num_items = len(self._items)
+        self.items = _items(folder, paths, reference or {})
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(tasks={"rhythm_morphology": CLASSES})
@@ -96,26 +93,23 @@ class Cpsc2018Source:
             notes=tuple(notes),
         )
 
-    def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the records in the order of their paths; those that only the reference names come last."""
-        return read_items(functools.partial(_read, recipe=self.recipe), self._items, num_workers=self._num_workers)
+    def reader(self) -> ItemReader[Cpsc2018Item]:
+        """Returns what reads files: in the order of their paths, then those that only the reference names."""
+        return ItemReader(functools.partial(_read, recipe=self.recipe))
 
 
 def _items(folder: Path, paths: list[Path], reference: dict[str, tuple[str, ...]]) -> list[Cpsc2018Item]:
-    items = []
-    first_of_name: dict[str, Path] = {}
-    for path in paths:
-        first = first_of_name.setdefault(path.stem, path)
-        repeated = first is not path
-        items.append(
-            Cpsc2018Item(
-                record_id=path.relative_to(folder).as_posix() if repeated else path.stem,
-                path=path,
-                labels=reference.get(path.stem, ()),
-                first_path=first if repeated else None,
-            )
+    items = [
+        Cpsc2018Item(
+            record_id=named.record_id,
+            path=named.path,
+            labels=reference.get(named.path.stem, ()),
+            first_path=named.first_path,
         )
-    absent = [name for name in reference if name not in first_of_name]
+        for named in named_paths(paths, folder, name_of=lambda path: path.stem)
+    ]
+    names = {path.stem for path in paths}
+    absent = [name for name in reference if name not in names]
     return items + [Cpsc2018Item(record_id=name, path=None) for name in absent]
 
 
@@ -127,19 +121,14 @@ def _read(item: Cpsc2018Item, *, recipe: SignalRecipe) -> EcgRecord:
             reason="missing_file",
         )
     source = str(item.path)
-    if item.first_path is not None:
-        raise RecordError(
-            f"{source}: {item.first_path} has the same name; keep one of the two", reason="duplicate_record"
-        )
+    check_first_of_name(item.path, item.first_path)
     # The reader knows rate, unit and leads of this set's structs; nothing is left to declare.
     recording = read_matlab(item.path, Declared())
     stored = stored_signal(recording, recipe=recipe)
-    return EcgRecord(
+    return ecg_record(
+        stored,
         record_id=item.record_id,
         patient_id=item.record_id,
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
         age_years=age_in_years(recording.field("Age") or "", source=source),
         sex=sex_code(recording.field("Sex") or "", source=source),
         fold=fold_of_patient(item.record_id),

@@ -6,10 +6,10 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
 from data_pipelines.builders.label_table import LabelTable
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
@@ -50,11 +50,10 @@ class FolderSource:
         patient_field: str | None,
         name: str,
         recipe: SignalRecipe,
-        num_workers: int,
         formats: Collection[str] = FORMATS,
         declared: Declared | None = None,
     ):
-        """Lists the folder and reads the table; signals are read by `records()`.
+        """Lists the folder and reads the table; signals are read by the reader.
 
         Args:
             folder: searched recursively.
@@ -66,7 +65,6 @@ class FolderSource:
                 `# FIELD: value` or, of DICOM and XML files, `Patient ID`; not with `labels`.
             name: name of the data set.
             recipe: what is done to the signals.
-            num_workers: processes that read.
             formats: which files to take, of `readers.formats.FORMATS`.
             declared: what files of bare samples do not say.
 
@@ -86,9 +84,7 @@ class FolderSource:
         self._counts = Counter(found.format for found in listed.recordings)
         self._patient_field = patient_field
         self._declared = declared or Declared()
-        self._num_workers = num_workers
-        self._items = self._join(listed.recordings)
-        self.num_items = len(self._items)
+        self.items = self._join(listed.recordings)
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(scalars=self._table.scalars if self._table else ())
@@ -130,8 +126,8 @@ class FolderSource:
             notes.append(f"files passed over: {counts}")
         return tuple(notes)
 
-    def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the records in the order of their paths; those that only the table names come last."""
+    def reader(self) -> ItemReader[FolderItem]:
+        """Returns what reads recordings: in the order of their paths, then those that only the table names."""
         read = functools.partial(
             _read,
             patient_field=self._patient_field,
@@ -139,7 +135,7 @@ class FolderSource:
             declared=self._declared,
             recipe=self.recipe,
         )
-        return read_items(read, self._items, num_workers=self._num_workers)
+        return ItemReader(read)
 
 
 def _read(
@@ -164,12 +160,10 @@ def _read(
         where = f"field '{patient_field}' in the file" if patient_field else "patient_id in the table of labels"
         raise RecordError(f"{source}: no {where}, so its patient is not known", reason="missing_patient")
     stored = stored_signal(recording, recipe=recipe)
-    return EcgRecord(
+    return ecg_record(
+        stored,
         record_id=item.record_id,
         patient_id=patient_id,
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
         age_years=age_in_years(item.row.get("age") or recording.field("Age") or "", source=source),
         sex=sex_code(item.row.get("sex") or recording.field("Sex") or "", source=source),
         fold=_fold(item.row["fold"], source) if "fold" in item.row else fold_of_patient(patient_id),

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.base import ItemReader, Refusal, SourceCard, check_not_refused, ecg_record
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.demographics import fold_of_patient
-from data_pipelines.errors import DataError, RecordError
+from data_pipelines.errors import DataError
 from data_pipelines.readers.wfdb_files import read_wfdb
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema
@@ -57,7 +57,7 @@ class MimicItem:
         path: WFDB record without extension.
         report: the cart's lines.
         scalars: values of `SCALARS`.
-        refusal: reason and message for a record that must not be stored.
+        refusal: of a record that must not be stored.
     """
 
     record_id: str
@@ -65,7 +65,7 @@ class MimicItem:
     path: Path
     report: str
     scalars: tuple[float, ...]
-    refusal: tuple[str, str] | None = None
+    refusal: Refusal | None = None
 
 
 class MimicIvEcgSource:
@@ -74,13 +74,12 @@ class MimicIvEcgSource:
     The tables are read in pieces into columns: some 500 bytes a record stay in memory.
     """
 
-    def __init__(self, folder: Path, *, recipe: SignalRecipe, num_workers: int):
-        """Reads both tables; signals are read by `records()`.
+    def __init__(self, folder: Path, *, recipe: SignalRecipe):
+        """Reads both tables; signals are read by the reader.
 
         Args:
             folder: where the two tables lie.
             recipe: what is done to the signals.
-            num_workers: processes that read.
 
         Raises:
             DataError: a table is missing or empty, lacks a column, has a value that is none, or a study twice.
@@ -90,12 +89,11 @@ class MimicIvEcgSource:
             raise DataError(f"{folder / RECORDS_FILE}: lists no record; download it again")
         measured = _read_measurements(folder / MEASUREMENTS_FILE)
         self._folder = folder
-        self._num_workers = num_workers
         self._study, self._subject, self._path = records["study_id"], records["subject_id"], records["path"]
         self._row = pd.Index(measured["study_id"]).get_indexer(self._study)
         self._measured = measured
         self._time_days = _days_since_first(records["seconds"], self._subject)
-        self.num_items = len(self._study)
+        self.items = LazyItems(len(self._study), self._item)
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(scalars=SCALARS, units=UNITS)
@@ -131,10 +129,9 @@ class MimicIvEcgSource:
             notes.append(f"{num_timeless} records have no ecg_time that can be read: time_days is missing")
         return tuple(notes)
 
-    def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the records in the order of `record_list.csv`."""
-        read = functools.partial(_read, recipe=self.recipe)
-        return read_items(read, LazyItems(self.num_items, self._item), num_workers=self._num_workers)
+    def reader(self) -> ItemReader[MimicItem]:
+        """Returns what reads records; they stand in the order of `record_list.csv`."""
+        return ItemReader(functools.partial(_read, recipe=self.recipe))
 
     def _item(self, position: int) -> MimicItem:
         study, subject, row = int(self._study[position]), int(self._subject[position]), int(self._row[position])
@@ -143,13 +140,13 @@ class MimicIvEcgSource:
         values = self._measured["values"][row] if has_row else np.full(len(MEASUREMENTS), math.nan, np.float32)
         refusal = None
         if f"/p{subject}/s{study}/" not in f"/{path}":
-            refusal = (
+            refusal = Refusal(
                 "header_disagrees",
                 f"study {study} of patient {subject}: its path '{path}' is not that of this patient and study; "
                 f"restore {RECORDS_FILE}",
             )
         elif has_row and int(self._measured["subject_id"][row]) != subject:
-            refusal = (
+            refusal = Refusal(
                 "missing_patient",
                 f"study {study}: of patient {subject} in {RECORDS_FILE}, of {int(self._measured['subject_id'][row])} "
                 f"in {MEASUREMENTS_FILE}; use the files of one release",
@@ -165,16 +162,12 @@ class MimicIvEcgSource:
 
 
 def _read(item: MimicItem, *, recipe: SignalRecipe) -> EcgRecord:
-    if item.refusal is not None:
-        reason, message = item.refusal
-        raise RecordError(message, reason=reason)
+    check_not_refused(item.refusal)
     stored = stored_signal(read_wfdb(item.path), recipe=recipe)
-    return EcgRecord(
+    return ecg_record(
+        stored,
         record_id=item.record_id,
         patient_id=item.patient_id,
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
         fold=fold_of_patient(item.patient_id),
         report=item.report,
         scalars=dict(zip(SCALARS, item.scalars, strict=True)),

@@ -12,13 +12,14 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
 from data_pipelines.builders.cinc_headers import DOUBTFUL_GAIN, TRUE_GAIN, CincHeader, dx_codes, read_cinc, scan_header
+from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
 from data_pipelines.builders.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
 from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
 from data_pipelines.errors import DataError, RecordError
@@ -26,6 +27,11 @@ from data_pipelines.readers.wfdb_files import find_wfdb_records
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
+from data_pipelines.workers import map_ordered
+
+# A new process takes as long to start as this many headers take to scan.
+_HEADERS_WORTH_A_PROCESS = 10_000
+_HEADERS_PER_TASK = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,13 +101,13 @@ class Physionet2021Source:
         recipe: SignalRecipe,
         num_workers: int,
     ):
-        """Lists the records and scans their headers; signals are read by `records()`.
+        """Lists the records and scans their headers; signals are read by the reader.
 
         Args:
             folder: searched recursively.
             sets: keys of `SETS`; none takes all that are there.
             recipe: what is done to the signals.
-            num_workers: processes that read.
+            num_workers: processes that scan the headers.
 
         Raises:
             DataError: an unknown set, or one of which there is no record.
@@ -117,17 +123,15 @@ class Physionet2021Source:
                 f"{folder}: no record of {', '.join(absent) or 'the challenge'} in it or below; records are named "
                 f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}"
             )
-        headers = [scan_header(item.path) for item in items]
+        headers = _scan_headers([item.path for item in items], num_workers=num_workers)
         codes = sorted({code for header in headers for code in header.codes if code.isdecimal()}, key=int)
         self._codes = tuple(codes)
-        self._items = items
-        self._num_workers = num_workers
+        self.items = items
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(
             tasks={"scored": SCORED_CLASSES} | ({"all": self._codes} if self._codes else {}),
         )
-        self.num_items = len(items)
         self.card = SourceCard(
             name="physionet2021",
             description="12-lead ECGs of the PhysioNet/Computing in Cardiology Challenge 2021 ("
@@ -141,33 +145,34 @@ class Physionet2021Source:
             notes=_notes(counts, num_others, headers, items, recipe),
         )
 
-    def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the records in the order of their paths."""
-        read = functools.partial(_read, codes=self._codes, recipe=self.recipe)
-        return read_items(read, self._items, num_workers=self._num_workers)
+    def reader(self) -> ItemReader[CincItem]:
+        """Returns what reads records; they stand in the order of their paths."""
+        return ItemReader(functools.partial(_read, codes=self._codes, recipe=self.recipe))
 
 
 def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
     """Returns the records of the sets, and the number of records with a name that none of all sets has."""
-    items: list[CincItem] = []
-    first_of_name: dict[str, Path] = {}
-    num_others = 0
-    for path in find_wfdb_records(folder):
-        set_name = next((name for name, cinc_set in SETS.items() if cinc_set.holds(path.name)), None)
-        num_others += set_name is None
-        if set_name not in sets:
-            continue
-        first = first_of_name.setdefault(path.name, path)
-        repeated = first is not path
-        items.append(
-            CincItem(
-                record_id=path.relative_to(folder).as_posix() if repeated else path.name,
-                path=path,
-                set_name=set_name,
-                first_path=first if repeated else None,
-            )
+    set_of_path = {path: _set_of(path.name) for path in find_wfdb_records(folder)}
+    chosen = [path for path, set_name in set_of_path.items() if set_name in sets]
+    items = [
+        CincItem(
+            record_id=named.record_id,
+            path=named.path,
+            set_name=set_of_path[named.path],
+            first_path=named.first_path,
         )
-    return items, num_others
+        for named in named_paths(chosen, folder, name_of=lambda path: path.name)
+    ]
+    return items, sum(set_name is None for set_name in set_of_path.values())
+
+
+def _set_of(name: str) -> str | None:
+    return next((key for key, cinc_set in SETS.items() if cinc_set.holds(name)), None)
+
+
+def _scan_headers(paths: Sequence[Path], *, num_workers: int) -> list[CincHeader]:
+    num_workers = min(num_workers, len(paths) // _HEADERS_WORTH_A_PROCESS)
+    return list(map_ordered(scan_header, paths, num_workers=num_workers, chunk_size=_HEADERS_PER_TASK))
 
 
 def _notes(
@@ -216,18 +221,13 @@ def _notes(
 
 def _read(item: CincItem, *, codes: tuple[str, ...], recipe: SignalRecipe) -> EcgRecord:
     source = str(item.path)
-    if item.first_path is not None:
-        raise RecordError(
-            f"{source}: {item.first_path} has the same name; keep one of the two", reason="duplicate_record"
-        )
+    check_first_of_name(item.path, item.first_path)
     recording = read_cinc(item.path, correct_gain=item.set_name == "georgia")
     stored = stored_signal(recording, recipe=recipe)
-    return EcgRecord(
+    return ecg_record(
+        stored,
         record_id=item.record_id,
         patient_id=item.record_id,
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
         age_years=_age(recording.field("Age") or "", source),
         sex=sex_code(recording.field("Sex") or "", source=source),
         fold=fold_of_patient(item.record_id),

@@ -10,13 +10,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import Quarantined, SourceCard, read_items
+from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
 from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, sex_code
 from data_pipelines.errors import DataError, RecordError
@@ -109,15 +109,13 @@ class PtbxlSource:
         *,
         source_rate_hz: int,
         recipe: SignalRecipe,
-        num_workers: int,
     ):
-        """Reads the two tables; signals are read by `records()`.
+        """Reads the two tables; signals are read by the reader.
 
         Args:
             folder: where PTB-XL was unpacked.
             source_rate_hz: 100 or 500, the published copies of each record.
             recipe: what is done to the signals.
-            num_workers: processes that read.
 
         Raises:
             DataError: the tables are missing or lack a column.
@@ -139,9 +137,7 @@ class PtbxlSource:
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(tasks=self._tasks.classes)
-        self.num_items = len(database)
-        self._num_workers = num_workers
-        self._items = [
+        self.items = [
             PtbxlItem(
                 record_id=row["ecg_id"],
                 # PTB-XL writes patient ids as floats ('15709.0'); the id is the whole number.
@@ -156,10 +152,9 @@ class PtbxlSource:
             for row in database.to_dict("records")
         ]
 
-    def records(self) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the records in the order of `ptbxl_database.csv`."""
-        read = functools.partial(_read, tasks=self._tasks, recipe=self.recipe)
-        return read_items(read, self._items, num_workers=self._num_workers)
+    def reader(self) -> ItemReader[PtbxlItem]:
+        """Returns what reads rows of `ptbxl_database.csv`."""
+        return ItemReader(functools.partial(_read, tasks=self._tasks, recipe=self.recipe))
 
 
 def _read(item: PtbxlItem, *, tasks: ScpTasks, recipe: SignalRecipe) -> EcgRecord:
@@ -167,12 +162,10 @@ def _read(item: PtbxlItem, *, tasks: ScpTasks, recipe: SignalRecipe) -> EcgRecor
         raise RecordError(f"ecg_id {item.record_id}: no patient_id in ptbxl_database.csv", reason="missing_patient")
     stored = stored_signal(read_wfdb(item.path), recipe=recipe)
     source = f"ecg_id {item.record_id}"
-    return EcgRecord(
+    return ecg_record(
+        stored,
         record_id=item.record_id,
         patient_id=item.patient_id,
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
         age_years=age_in_years(item.age, source=source),
         sex=sex_code(item.sex, source=source),
         fold=_fold(item.strat_fold, source),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 from data_pipelines.builders.base import SourceCard
 from data_pipelines.demographics import fold_of_patient
@@ -10,21 +11,23 @@ from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
 from data_pipelines.simulator import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig, SimulatedRecords
 
+# Drawn together, which a record does not depend on: enough to hide the overhead, few enough to stay in a cache.
+_RECORDS_AT_A_TIME = 128
+
 
 class SimulatedSource:
     """The records of `simulator.Cohort`, patients dealt to folds 1 to 10 by a hash of their id.
 
-    A patient has the same records and fold in a cohort of any size.
+    A patient has the same records and fold in a cohort of any size. An item is a record's number in the cohort.
     """
 
-    def __init__(self, *, num_patients: int, seed: int, signal_format: SignalFormat, num_workers: int):
-        """Counts the records; they are simulated by `records()`.
+    def __init__(self, *, num_patients: int, seed: int, signal_format: SignalFormat):
+        """Counts the records; they are simulated by the reader.
 
         Args:
             num_patients: size of the cohort.
             seed: another seed, other patients.
             signal_format: rate and length to simulate.
-            num_workers: processes that simulate.
 
         Raises:
             DataError: the simulator does not make such a cohort.
@@ -37,7 +40,6 @@ class SimulatedSource:
                 seconds=signal_format.seconds,
             )
         )
-        self._num_workers = num_workers
         # Nothing was recorded, so nothing is filtered: the recipe says no more than rate and length.
         self.recipe = SignalRecipe(
             name="simulated",
@@ -48,7 +50,7 @@ class SimulatedSource:
         )
         self.signal_format = signal_format
         self.label_schema = LabelSchema(scalars=SCALARS, units={name: unit for name, unit in UNITS.items() if unit})
-        self.num_items = self._cohort.num_records
+        self.items = range(self._cohort.num_records)
         self.card = SourceCard(
             name="simulated",
             description=f"{SIMULATED_NOTICE} Seed {seed}, {num_patients} simulated patients.",
@@ -56,22 +58,44 @@ class SimulatedSource:
             notes=(SIMULATED_NOTICE,),
         )
 
-    def records(self) -> Iterator[EcgRecord]:
-        """Yields the records patient by patient; a simulated record is never quarantined."""
-        for chunk in self._cohort.simulate_in_chunks(num_workers=self._num_workers):
-            for position in range(len(chunk.signal)):
-                yield self._record(chunk, position)
+    def reader(self) -> CohortReader:
+        """Returns what simulates records by their numbers."""
+        return CohortReader(self._cohort)
 
-    def _record(self, chunk: SimulatedRecords, position: int) -> EcgRecord:
-        patient_id = self._cohort.patient_id(int(chunk.patient[position]))
+
+@dataclasses.dataclass(frozen=True)
+class CohortReader:
+    """Simulates records of a cohort; none is ever quarantined."""
+
+    cohort: Cohort
+
+    def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord]:
+        """Yields the record of every number, in the order given."""
+        for start, stop in _runs(items):
+            records = self.cohort.simulate(start, stop)
+            for position in range(stop - start):
+                yield self._record(records, position)
+
+    def _record(self, records: SimulatedRecords, position: int) -> EcgRecord:
+        patient_id = self.cohort.patient_id(int(records.patient[position]))
         return EcgRecord(
-            record_id=f"{patient_id}-{chunk.visit[position]}",
+            record_id=f"{patient_id}-{records.visit[position]}",
             patient_id=patient_id,
-            signal=chunk.signal[position],
+            signal=records.signal[position],
             valid_start=0,
-            valid_samples=self.signal_format.num_samples,
-            age_years=float(chunk.age_years[position]),
-            sex=int(chunk.sex[position]),
+            valid_samples=self.cohort.config.num_samples,
+            age_years=float(records.age_years[position]),
+            sex=int(records.sex[position]),
             fold=fold_of_patient(patient_id),
-            scalars={name: float(chunk.scalars[name][position]) for name in SCALARS},
+            scalars={name: float(records.scalars[name][position]) for name in SCALARS},
         )
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cuts numbers into runs of consecutive ones, none too long: first and last plus one of each."""
+    start = 0
+    for stop in range(1, len(numbers) + 1):
+        full = stop - start == _RECORDS_AT_A_TIME
+        if full or stop == len(numbers) or numbers[stop] != numbers[stop - 1] + 1:
+            yield numbers[start], numbers[stop - 1] + 1
+            start = stop

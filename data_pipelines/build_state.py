@@ -1,0 +1,152 @@
+"""What a build leaves in `OUT.building`, so that the same command goes on from there, wherever it was interrupted.
+
+OUT.building/
+build.json     which build this is: what was asked for, and a name that its card has too
+tasks/         items of every shard, where machines other than this one make them
+unfinished/    files being written
+parts/         what is known of every finished shard (`shard_parts.py`)
+dataset/       finished shards, and the rest of the data set while it is being completed
+finished/      the whole data set, ready to be put in place; after that, the one that it changed places with
+retired/       the data set that is being replaced, where the system cannot exchange directories
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.dataset import CARD_FILE, read_card
+from data_pipelines.errors import DataError
+from data_pipelines.staging import clear_staging, publish, recover_retired, sync
+
+_STATE_FILE = "build.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildState:
+    """The staging directory of one data set, locked by this process."""
+
+    staging: Path
+
+    @property
+    def tasks(self) -> Path:
+        """Folder of tasks."""
+        return self.staging / "tasks"
+
+    @property
+    def unfinished(self) -> Path:
+        """Folder of files being written."""
+        return self.staging / "unfinished"
+
+    @property
+    def parts(self) -> Path:
+        """Folder of finished parts."""
+        return self.staging / "parts"
+
+    @property
+    def dataset(self) -> Path:
+        """Folder of finished shards, which becomes the data set."""
+        return self.staging / "dataset"
+
+    @property
+    def finished(self) -> Path:
+        """The whole data set, with its card."""
+        return self.staging / "finished"
+
+    def complete_publishing(self, out: Path, request: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Completes what an interrupted run had all but done.
+
+        Args:
+            out: place of the data set.
+            request: what is asked for now.
+            overwrite: whether a data set that is at `out` may be replaced.
+
+        Returns:
+            Whether the data set at `out` is now that of the interrupted run, which was asked for just this.
+        """
+        if (self._retired / CARD_FILE).is_file():
+            recover_retired(self._retired, out)
+        self._discard_retired()
+        state = self._read()
+        if state.get("request") != _plain(request):
+            return False
+        if _build_id(out) == state["build_id"]:
+            return True
+        if _build_id(self.finished) != state["build_id"] or ((out / CARD_FILE).is_file() and not overwrite):
+            return False
+        self._put_in_place(out)
+        return True
+
+    def begin(self, request: Mapping[str, Any], *, key: str) -> str:
+        """Makes ready to build: keeps the shards of an interrupted build of the same key, or begins anew.
+
+        Args:
+            request: what is asked for, as JSON.
+            key: digest of all that the shards have in common.
+
+        Returns:
+            The name of this build.
+        """
+        state = self._read()
+        if state.get("key") != key or state.get("request") != _plain(request):
+            clear_staging(self.staging)
+            state = {"request": request, "key": key, "build_id": uuid.uuid4().hex}
+            self._write(state)
+        for leftover in (self.tasks, self.unfinished, self.finished):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for folder in (self.tasks, self.unfinished, self.parts, self.dataset):
+            folder.mkdir(exist_ok=True)
+        return state["build_id"]
+
+    def forget(self) -> None:
+        """Makes the next run begin anew; what lies here stays to be looked at."""
+        (self.staging / _STATE_FILE).unlink()
+
+    def publish(self, out: Path) -> None:
+        """Puts the completed data set in its place."""
+        # Under its own name first: 'dataset' never holds anything but shards of this very build.
+        self.dataset.rename(self.finished)
+        sync(self.staging)
+        self._put_in_place(out)
+
+    @property
+    def _retired(self) -> Path:
+        return self.staging / "retired"
+
+    def _put_in_place(self, out: Path) -> None:
+        publish(self.finished, out, retired=self._retired)
+        self._discard_retired()
+
+    def _discard_retired(self) -> None:
+        """Removes what was replaced, its card first: one half removed must not pass for a data set to put back."""
+        (self._retired / CARD_FILE).unlink(missing_ok=True)
+        shutil.rmtree(self._retired, ignore_errors=True)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.staging / _STATE_FILE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        making = self.staging / f"{_STATE_FILE}.unfinished"
+        making.write_text(json.dumps(state), encoding="utf-8")
+        sync(making)
+        making.rename(self.staging / _STATE_FILE)
+        sync(self.staging)
+
+
+def _build_id(directory: Path) -> str | None:
+    with contextlib.suppress(DataError):
+        return read_card(directory).get("build_id")
+    return None
+
+
+def _plain(request: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(request))

@@ -1,0 +1,111 @@
+"""The index of a data set from the parts of its shards, column by column.
+
+What is in memory at a time are, of a column, one shard, and of all records, some numbers of eight bytes and at most two
+of the keys of sixteen: some 10 GB for a hundred million records.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.index import (
+    COLUMNS,
+    NOT_A_DUPLICATE,
+    Index,
+    column_shape,
+    create_column,
+    duplicates,
+    groups,
+    key_codes,
+    open_index,
+    save_column,
+    save_contents,
+    scalar_column,
+    task_column,
+)
+from data_pipelines.readback import KEY_BYTES, PATIENT_KEY, RECORD_KEY
+from data_pipelines.records import LabelSchema
+from data_pipelines.shard_parts import ShardPart
+
+# Columns that follow from all records together.
+_DERIVED = ("patient", "group", "duplicate_of")
+
+
+def merge_parts(parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema) -> Index:
+    """Writes the index of a data set whose shards are all finished.
+
+    Args:
+        parts: of all shards, in stored order, with one record at least.
+        folder: of the index; must not exist.
+        schema: names of the labels.
+
+    Returns:
+        The index, memory-mapped.
+
+    Raises:
+        DataError: two records have one id.
+    """
+    folder.mkdir()
+    _check_unique(parts)
+    for name, kind in COLUMNS.items():
+        if name not in _DERIVED:
+            _merge(parts, folder, name, dtype=_dtype(parts, name, kind), shape=column_shape(name))
+    for position in range(len(schema.scalars)):
+        _merge(parts, folder, scalar_column(position), dtype=np.dtype(np.float32))
+    for position, classes in enumerate(schema.tasks.values()):
+        _merge(parts, folder, task_column(position), dtype=np.dtype(np.int8), shape=(len(classes),))
+    content_hash = _gathered(parts, "content_hash")
+    save_column(folder, "duplicate_of", duplicates(content_hash))
+    patient = key_codes(_gathered(parts, PATIENT_KEY))
+    save_column(folder, "patient", patient)
+    save_column(folder, "group", groups(patient, content_hash))
+    save_contents(
+        folder, num_records=sum(part.num_stored for part in parts), scalars=schema.scalars, tasks=schema.tasks
+    )
+    return open_index(folder)
+
+
+def _dtype(parts: Sequence[ShardPart], name: str, kind: str) -> np.dtype:
+    if kind != "<U":
+        return np.dtype(kind)
+    return np.dtype(f"<U{max(part.text_widths[name] for part in parts)}")
+
+
+def _merge(
+    parts: Sequence[ShardPart], folder: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...] = ()
+) -> None:
+    bounds = _bounds(parts)
+    column = create_column(folder, name, dtype=dtype, shape=(bounds[-1], *shape))
+    for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):
+        column[start:stop] = part.column(name)
+    column.flush()
+
+
+def _gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:
+    """Returns a column of keys of all records in memory: `uint8[n, 16]`."""
+    bounds = _bounds(parts)
+    keys = np.empty((bounds[-1], KEY_BYTES), np.uint8)
+    for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):
+        keys[start:stop] = part.column(name)
+    return keys
+
+
+def _bounds(parts: Sequence[ShardPart]) -> list[int]:
+    return list(itertools.accumulate((part.num_stored for part in parts), initial=0))
+
+
+def _check_unique(parts: Sequence[ShardPart]) -> None:
+    repeated = np.flatnonzero(duplicates(_gathered(parts, RECORD_KEY)) != NOT_A_DUPLICATE)
+    if len(repeated):
+        bounds = _bounds(parts)
+        shard = int(np.searchsorted(bounds, repeated[0], side="right")) - 1
+        first = parts[shard].column("record_id")[repeated[0] - bounds[shard]]
+        raise DataError(
+            f"{len(repeated)} record ids come more than once, first '{first}'; "
+            "the source lists a recording twice: remove the repetition"
+        )

@@ -1,0 +1,203 @@
+"""One shard of a build, from its items to a verified file: the unit of work of every way to build.
+
+Signals stay in the process that read them. What others need to know lies beside the shard in a part (`shard_parts.py`),
+which is written last: a shard without its part was never made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import pickle
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+from threadpoolctl import threadpool_limits
+
+from data_pipelines.builders.base import Quarantined, Reader
+from data_pipelines.errors import DataError
+from data_pipelines.example_format import serialise
+from data_pipelines.readback import columns_of_shard
+from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
+from data_pipelines.shard_parts import ShardPart, load_part, save_part
+from data_pipelines.shard_plan import Shard
+from data_pipelines.staging import sync
+from data_pipelines.workers import map_ordered
+
+# Records need no decompression: random reads would spend 66 of some 80 µs a record in zstd, to save three tenths of
+# the disk.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildJob:
+    """What all shards of a build have in common; picklable.
+
+    Attributes:
+        key: digest of what was asked for, of the plan, of all versions and of the reader.
+        reader: of the source.
+        source_name: of the source, for messages.
+        signal_format: of the records.
+        label_schema: of the records.
+        shards: folder of finished shards.
+        parts: folder of finished parts.
+        unfinished: folder of everything else; all three on one file system that every worker sees.
+    """
+
+    key: str
+    reader: Reader
+    source_name: str
+    signal_format: SignalFormat
+    label_schema: LabelSchema
+    shards: Path
+    parts: Path
+    unfinished: Path
+
+    def part_path(self, shard: Shard) -> Path:
+        """Returns where the part of a shard is kept."""
+        return self.parts / f"{shard.number:05d}.npz"
+
+    def finished_part(self, shard: Shard) -> ShardPart | None:
+        """Returns the part of a shard that is there, whatever it was made from, or None."""
+        part = load_part(self.part_path(shard))
+        path = self.shards / shard.file_name
+        return part if part and path.is_file() and path.stat().st_size == part.num_bytes else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """A shard to make.
+
+    Attributes:
+        shard: its place in the plan.
+        items: pickle of its items.
+    """
+
+    shard: Shard
+    items: bytes
+
+    def key(self, job: BuildJob) -> str:
+        """Returns the digest of everything that the shard is made from, beside the recordings."""
+        return hashlib.blake2b(self.items, key=bytes.fromhex(job.key), digest_size=16).hexdigest()
+
+
+def make_shard(job: BuildJob, task: ShardTask) -> int:
+    """Reads a shard's items, writes and verifies the shard, and keeps its part.
+
+    Args:
+        job: the build.
+        task: the shard. Making it twice, also at the same time, is as good as once.
+
+    Returns:
+        Number of items.
+
+    Raises:
+        DataError: the source's reader is at fault, or the disk.
+    """
+    # The cores are shared out among processes: a pool of threads in each only slows them down.
+    with threadpool_limits(limits=1):
+        making = job.unfinished / f"{task.shard.file_name}-{uuid.uuid4().hex}"
+        try:
+            _make(job, task, making)
+        finally:
+            making.unlink(missing_ok=True)
+    return task.shard.num_items
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalProcesses:
+    """Makes shards on this machine.
+
+    Attributes:
+        num_workers: processes; 1 makes them in this one.
+    """
+
+    num_workers: int = 1
+
+    def __call__(
+        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
+    ) -> None:
+        """Makes every shard; see `building.ShardMaker`.
+
+        Raises:
+            DataError: the source's reader is at fault, or the disk, or a worker died.
+        """
+        del folder  # Tasks go to the workers as they are.
+        work = functools.partial(make_shard, job)
+        num_workers = min(self.num_workers, len(tasks))
+        for num_items in map_ordered(work, tasks, num_workers=num_workers, chunk_size=1):
+            progress(num_items)
+
+
+def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
+    results = _checked_count(job, task)
+    quarantined: list[Quarantined] = []
+    num_stored = _write(making, job, _stored(results, quarantined))
+    columns = columns_of_shard(making, num_records=num_stored, signal_format=job.signal_format, schema=job.label_schema)
+    sync(making)
+    part = ShardPart(
+        path=job.part_path(task.shard),
+        key=task.key(job),
+        num_stored=num_stored,
+        num_bytes=making.stat().st_size,
+        text_widths={name: _text_width(values) for name, values in columns.items() if values.dtype.kind == "U"},
+        quarantined=tuple(quarantined),
+    )
+    making.rename(job.shards / task.shard.file_name)
+    sync(job.shards)
+    save_part(part, columns, unfinished=job.unfinished)
+
+
+def _checked_count(job: BuildJob, task: ShardTask) -> Iterator[EcgRecord | Quarantined]:
+    items = pickle.loads(task.items)
+    num_results = 0
+    for result in job.reader(items):
+        num_results += 1
+        yield result
+    if num_results != len(items):
+        raise DataError(
+            f"the source '{job.source_name}' has {len(items)} recordings in shard {task.shard.number}, of which its "
+            f"reader gave {num_results} (a fault of its reader); nothing was built"
+        )
+
+
+def _stored(results: Iterable[EcgRecord | Quarantined], quarantined: list[Quarantined]) -> Iterator[EcgRecord]:
+    for result in results:
+        if isinstance(result, Quarantined):
+            quarantined.append(result)
+        else:
+            yield result
+
+
+def _write(path: Path, job: BuildJob, records: Iterable[EcgRecord]) -> int:
+    num_stored = 0
+    shard = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    try:
+        for record in records:
+            example = serialise(record, signal_format=job.signal_format, schema=job.label_schema)
+            with _disk_errors_named(path):
+                shard.write(example)
+            num_stored += 1
+    finally:
+        # What is still in memory is written here, so that a full disk may only show now.
+        with _disk_errors_named(path):
+            shard.close()
+    return num_stored
+
+
+@contextlib.contextmanager
+def _disk_errors_named(path: Path) -> Iterator[None]:
+    """Makes ArrayRecord's error about a disk that is full or cannot be written one that a user is told."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DataError(f"{path}: cannot be written ({error}); make room, or choose another --out") from error
+
+
+def _text_width(values: np.ndarray) -> int:
+    return values.dtype.itemsize // np.dtype("U1").itemsize
