@@ -34,6 +34,7 @@ from ecgjax.configuration import ConfigError
 from ecgjax.inference import create_split
 from ecgjax.objectives.contrastive import nt_xent
 from ecgjax.objectives.relations import RELATIONS
+from ecgjax.objectives.tiles import Tiling
 from ecgjax.recordings import open_recordings
 from ecgjax.steps import Batch, Metrics, Objective, TrainState, contrastive_loss, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
@@ -266,8 +267,7 @@ def make_objective(config: ml_collections.ConfigDict, mesh: Mesh) -> Objective:
         nt_xent,
         relation=RELATIONS[config.objective.relation],
         temperature=config.objective.temperature,
-        chunk=config.objective.chunk,
-        mesh=mesh,
+        tiling=Tiling(mesh=mesh, chunk=config.objective.chunk),
     )
 
 

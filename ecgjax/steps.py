@@ -14,7 +14,7 @@ from jax import Array
 from ecgjax import encoders
 from ecgjax.augment import Recorded, Views, prepare
 from ecgjax.keys import row_keys, split_rows
-from ecgjax.objectives.contrastive import LossOutput
+from ecgjax.objectives.outputs import LossOutput
 from ecgjax.objectives.relations import Rows
 from ecgjax.parallel import unanimous
 

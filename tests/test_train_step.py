@@ -12,6 +12,7 @@ from ecgjax import encoders, parallel
 from ecgjax.augment import Views
 from ecgjax.objectives.contrastive import nt_xent
 from ecgjax.objectives.relations import same_patient
+from ecgjax.objectives.tiles import Tiling
 from ecgjax.steps import contrastive_loss, init_state, train_step
 
 BATCH = 16
@@ -36,7 +37,7 @@ ORDERS = {
 
 
 def make_loss(mesh):
-    objective = functools.partial(nt_xent, relation=same_patient, temperature=0.5, mesh=mesh, chunk=5)
+    objective = functools.partial(nt_xent, relation=same_patient, temperature=0.5, tiling=Tiling(mesh=mesh, chunk=5))
     return contrastive_loss(ENCODER.graph, Views(AUGMENT), objective, seed=0)
 
 

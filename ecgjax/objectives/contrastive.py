@@ -1,57 +1,139 @@
-"""Contrastive losses over the global batch."""
+"""Contrastive losses that are sums over positives and negatives of a relation, over the global batch.
+
+Every loss takes `(embeddings, rows)` and settings, and returns a `LossOutput`. The temperature may be a number or an
+array (a learnt one): logits are scaled by scaling the anchors, so that its gradient comes with theirs.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import Mesh
 
-from ecgjax.objectives import tiles
+from ecgjax.objectives import outputs
+from ecgjax.objectives.distances import inner_products, normalise
+from ecgjax.objectives.outputs import LossOutput, Reducer, mean_where
 from ecgjax.objectives.relations import Pairs, Relation, Rows
+from ecgjax.objectives.tiles import Tiling, fold
+
+_LOW = -jnp.inf
 
 
-class LossOutput(NamedTuple):
-    """A loss over rows.
+class LogSum(NamedTuple):
+    """A running log Σ e^x that never overflows.
 
     Attributes:
-        loss: mean over the rows that count, `f32[]`; 0 when none does.
-        per_row: `f32[rows]`, 0 where a row does not count.
-        counts: `bool[rows]`, the rows that count.
-        stats: name → `f32[]`, for telemetry; carry no gradient.
+        maximum: of the x so far, −∞ before the first; carries no gradient, which would cancel.
+        total: Σ e^{x − maximum}.
     """
 
-    loss: Array
-    per_row: Array
-    counts: Array
-    stats: dict[str, Array]
+    maximum: Array
+    total: Array
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> LogSum:
+        """Before the first term."""
+        return cls(jnp.full(shape, _LOW, jnp.float32), jnp.zeros(shape, jnp.float32))
+
+    def add(self, x: Array, where: Array) -> LogSum:
+        """Adds the terms of a tile: `x` and `where` are `[..., terms]`."""
+        tile_max = jnp.max(jnp.where(where, x, _LOW), axis=-1)
+        maximum = jax.lax.stop_gradient(jnp.maximum(self.maximum, tile_max))
+        # Before the first term the maximum is −∞; subtracting it would give NaN, and so would its gradient.
+        shift = jnp.where(jnp.isfinite(maximum), maximum, jnp.float32(0))
+        zero = jnp.float32(0)
+        terms = jnp.where(where, jnp.exp(jnp.where(where, x - shift[..., None], zero)), zero)
+        return LogSum(maximum, self.total * jnp.exp(self.maximum - shift) + terms.sum(-1))
+
+    @property
+    def any(self) -> Array:
+        """Whether there was a term."""
+        return self.maximum > _LOW
+
+    def value(self) -> Array:
+        """Returns log Σ e^x; 0 without a term, with zero gradient: ask `any`."""
+        some = self.any
+        return jnp.log(jnp.where(some, self.total, jnp.float32(1))) + jnp.where(some, self.maximum, jnp.float32(0))
 
 
-class _Running(NamedTuple):
-    """Carry of the fold; every leaf is `f32[anchors]`."""
+class PairStats(NamedTuple):
+    """Running counts and extremes of an anchor's similarities, for telemetry; every leaf is `f32[anchors]`."""
 
-    maximum: Array  # of the logits so far
-    total: Array  # Σ e^{logit − maximum} over positives and negatives
-    positive_sum: Array  # Σ logit over positives
     positives: Array
     negatives: Array
     best_positive: Array
     best_negative: Array
 
+    @classmethod
+    def empty(cls, anchors: int) -> PairStats:
+        """Before the first tile."""
+        zero, low = jnp.zeros((anchors,), jnp.float32), jnp.full((anchors,), _LOW, jnp.float32)
+        return cls(zero, zero, low, low)
 
-def normalise(embeddings: Array) -> Array:
-    """Scales rows to unit length; a zero row stays zero and has zero gradient.
+    def add(self, similarity: Array, pairs: Pairs) -> PairStats:
+        """Takes a tile of cosine similarities into account."""
+        frozen = jax.lax.stop_gradient(similarity)
+        return PairStats(
+            positives=self.positives + pairs.positive.sum(1, dtype=jnp.float32),
+            negatives=self.negatives + pairs.negative.sum(1, dtype=jnp.float32),
+            best_positive=jnp.maximum(self.best_positive, jnp.where(pairs.positive, frozen, _LOW).max(1)),
+            best_negative=jnp.maximum(self.best_negative, jnp.where(pairs.negative, frozen, _LOW).max(1)),
+        )
+
+    def summary(self, rows: Rows) -> outputs.Stats:
+        """Means over rows: positives and negatives a row, hardest similarities, and how often the best pair is one."""
+        has_positive = self.positives > 0
+        contested = has_positive & (self.negatives > 0)
+        return {
+            "positives_per_row": mean_where(self.positives, rows.valid),
+            "negatives_per_row": mean_where(self.negatives, rows.valid),
+            "hardest_negative_similarity": mean_where(self.best_negative, contested),
+            "best_positive_similarity": mean_where(self.best_positive, has_positive),
+            "top1_accuracy": mean_where((self.best_positive > self.best_negative).astype(jnp.float32), contested),
+        }
+
+
+def fold_logits(
+    init: Callable[[int], Any],
+    update: Callable[[Any, Array, Array, Pairs, Any], Any],
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    temperature: float | Array,
+    tiling: Tiling,
+    columns: Any = None,
+) -> Any:
+    """Folds over tiles of cosine similarities and logits.
 
     Args:
-        embeddings: `[rows, dim]`.
-
-    Returns:
-        `f32[rows, dim]`.
+        init: number of anchors → carry.
+        update: `(carry, similarity, logits, pairs, columns of the anchors) → carry`.
+        embeddings: `[rows, dim]`, not yet normalised.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        temperature: τ; logits are cosine / τ.
+        tiling: how the pairs are gone through.
+        columns: tree of `[rows, ...]` that `update` gets of the anchors, such as what an earlier pass found.
     """
-    x = embeddings.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), jnp.float32(1e-24)))
+    z = normalise(embeddings)
+    scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), (z.shape[0],))
+
+    def tile(carry: Any, anchors: Any, keys: Any) -> Any:
+        similarity = inner_products(anchors["z"], keys["z"])
+        pairs = relation(anchors["rows"], keys["rows"])
+        return update(carry, similarity, similarity * anchors["scale"][:, None], pairs, anchors["columns"])
+
+    return fold(
+        init,
+        tile,
+        {"z": z, "rows": rows, "scale": scale, "columns": columns},
+        {"z": z, "rows": rows},
+        tiling=tiling,
+    )
 
 
 def nt_xent(
@@ -59,64 +141,52 @@ def nt_xent(
     rows: Rows,
     *,
     relation: Relation,
-    temperature: float = 0.1,
-    mesh: Mesh | None = None,
-    chunk: int | None = tiles.DEFAULT_CHUNK,
+    temperature: float | Array = 0.1,
+    positives: str = "outside",
+    reducer: Reducer = outputs.mean_of_counted,
+    tiling: Tiling,
 ) -> LossOutput:
-    """NT-Xent (Chen et al. 2020), and its form for several positives with the sum outside the log (Khosla et al. 2020).
+    """NT-Xent, and its two forms for several positives.
 
-    A row with positives P and negatives N, at cosine similarity s, costs
-    log Σ_{a ∈ P ∪ N} e^{s_a/τ} − (1/|P|) Σ_{p ∈ P} s_p/τ. With one positive this is NT-Xent. Rows without a positive,
-    or that are not valid, do not count.
+    A row with positives P and negatives N, at cosine similarity s, costs, with the sum over positives outside the log,
+    log Σ_{a ∈ P ∪ N} e^{s_a/τ} − (1/|P|) Σ_{p ∈ P} s_p/τ, and with it inside,
+    log Σ_{a ∈ P ∪ N} e^{s_a/τ} − log Σ_{p ∈ P} e^{s_p/τ}. With one positive either is NT-Xent. Inside, the positives
+    that are near already get nearly all of the gradient. Rows without a positive, or that are not valid, do not count.
 
     Args:
         embeddings: `[rows, dim]`, not yet normalised.
         rows: their metadata.
         relation: which pairs are positive and which negative.
         temperature: τ.
-        mesh: the mesh whose `data` axis the rows are sharded over, or None.
-        chunk: keys a tile; None for the dense form.
+        positives: `"outside"` or `"inside"` the log.
+        reducer: of the rows.
+        tiling: how the pairs are gone through.
+
+    References:
+        Chen et al., SimCLR, ICML 2020, eq. 1; Khosla et al., SupCon, NeurIPS 2020, eq. 2 (outside) and 3 (inside).
     """
+    if positives not in ("outside", "inside"):
+        raise ValueError(f"positives={positives!r} must be 'outside' or 'inside' the log")
+    inside = positives == "inside"
 
-    def init(anchors: int) -> _Running:
-        zero, low = jnp.zeros((anchors,), jnp.float32), jnp.full((anchors,), -jnp.inf, jnp.float32)
-        return _Running(low, zero, zero, zero, zero, low, low)
+    class Running(NamedTuple):
+        everything: LogSum
+        of_positives: LogSum | Array  # log-sum of the logits, or their sum
+        stats: PairStats
 
-    def update(carry: _Running, similarity: Array, pairs: Pairs) -> _Running:
-        logits = similarity / temperature
-        used = pairs.positive | pairs.negative
-        tile_max = jnp.max(jnp.where(used, logits, -jnp.inf), axis=1)
-        maximum = jax.lax.stop_gradient(jnp.maximum(carry.maximum, tile_max))
-        # Before the first pair the maximum is −inf; subtracting it would give NaN, and so would its gradient.
-        shift = jnp.where(jnp.isfinite(maximum), maximum, jnp.float32(0))
-        exps = jnp.where(used, jnp.exp(jnp.where(used, logits - shift[:, None], jnp.float32(0))), jnp.float32(0))
-        frozen = jax.lax.stop_gradient(similarity)
-        return _Running(
-            maximum=maximum,
-            total=carry.total * jnp.exp(carry.maximum - shift) + exps.sum(1),
-            positive_sum=carry.positive_sum + jnp.where(pairs.positive, logits, jnp.float32(0)).sum(1),
-            positives=carry.positives + pairs.positive.sum(1, dtype=jnp.float32),
-            negatives=carry.negatives + pairs.negative.sum(1, dtype=jnp.float32),
-            best_positive=jnp.maximum(carry.best_positive, jnp.where(pairs.positive, frozen, -jnp.inf).max(1)),
-            best_negative=jnp.maximum(carry.best_negative, jnp.where(pairs.negative, frozen, -jnp.inf).max(1)),
-        )
+    def init(anchors: int) -> Running:
+        empty = LogSum.empty((anchors,))
+        return Running(empty, empty if inside else jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors))
 
-    end = tiles.fold(init, update, normalise(embeddings), rows, relation=relation, mesh=mesh, chunk=chunk)
-    counts = end.positives > 0
-    log_total = jnp.log(jnp.where(counts, end.total, jnp.float32(1))) + jnp.where(counts, end.maximum, jnp.float32(0))
-    per_row = jnp.where(counts, log_total - end.positive_sum / jnp.maximum(end.positives, 1.0), jnp.float32(0))
-    number = jnp.maximum(counts.sum(dtype=jnp.float32), 1.0)
+    def update(carry: Running, similarity: Array, logits: Array, pairs: Pairs, _: Any) -> Running:
+        if inside:
+            of_positives = carry.of_positives.add(logits, pairs.positive)
+        else:
+            of_positives = carry.of_positives + jnp.where(pairs.positive, logits, jnp.float32(0)).sum(1)
+        everything = carry.everything.add(logits, pairs.positive | pairs.negative)
+        return Running(everything, of_positives, carry.stats.add(similarity, pairs))
 
-    def mean(values: Array, where: Array) -> Array:
-        where_f = where.astype(jnp.float32)
-        return jnp.where(where, values, jnp.float32(0)).sum() / jnp.maximum(where_f.sum(), 1.0)
-
-    contested = counts & (end.negatives > 0)
-    stats = {
-        "positives_per_row": mean(end.positives, rows.valid),
-        "negatives_per_row": mean(end.negatives, rows.valid),
-        "hardest_negative_similarity": mean(end.best_negative, contested),
-        "best_positive_similarity": mean(end.best_positive, counts),
-        "top1_accuracy": mean((end.best_positive > end.best_negative).astype(jnp.float32), contested),
-    }
-    return LossOutput(per_row.sum() / number, per_row, counts, jax.lax.stop_gradient(stats))
+    end = fold_logits(init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling)
+    counts = end.stats.positives > 0
+    pulled = end.of_positives.value() if inside else end.of_positives / jnp.maximum(end.stats.positives, 1.0)
+    return outputs.output(end.everything.value() - pulled, counts, end.stats.summary(rows), reducer=reducer)

@@ -6,21 +6,33 @@ positive, negative or neither. Rows of one patient are never negatives of each o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
+
+from ecgjax.errors import ConfigError
 
 
 class Rows(NamedTuple):
-    """Metadata of embedding rows.
+    """Metadata of embedding rows. What a run's relation does not look at is None.
 
     Attributes:
-        row: which embedding row of the global batch this is, `i32[rows]`; unique.
+        row: which embedding row of the global batch this is, `i32[rows]`; unique, and its position there.
         record: record number, `i32[rows]`.
         patient: patient code, `i32[rows]`.
-        view: number of the augmented view, `i32[rows]`.
+        view: number of the view among its record's, `i32[rows]`.
         valid: `bool[rows]`; a row that is not valid takes part in no pair.
+        segment: which part of the recording's time the view shows, `i32[rows]`.
+        lead: which lead or group of leads it shows, `i32[rows]`.
+        label: class or value, `f32[rows]`; NaN where unknown.
+        cluster: of the record's wave attributes, `i32[rows]`; −1 where unknown.
+        sex: as stored, `i32[rows]`; −1 where unknown.
+        age: years, `f32[rows]`; NaN where unknown.
+        physiology: standardised physiology vector, `f32[rows, features]`; all NaN where there is none.
+        nearest: `row` of the nearest other recording in signal space, `i32[rows]`; −1 where there is none.
     """
 
     row: Array
@@ -28,6 +40,14 @@ class Rows(NamedTuple):
     patient: Array
     view: Array
     valid: Array
+    segment: Array | None = None
+    lead: Array | None = None
+    label: Array | None = None
+    cluster: Array | None = None
+    sex: Array | None = None
+    age: Array | None = None
+    physiology: Array | None = None
+    nearest: Array | None = None
 
 
 class Pairs(NamedTuple):
@@ -55,11 +75,131 @@ def same_patient(anchors: Rows, keys: Rows) -> Pairs:
     return _pairs(anchors, keys, positive=_equal(anchors.patient, keys.patient))
 
 
-RELATIONS: Mapping[str, Relation] = {"same_record": same_record, "same_patient": same_patient}
+def other_segment(anchors: Rows, keys: Rows) -> Pairs:
+    """CMSC (Kiyasseh et al. 2021): other parts of the same recording's time, in the same lead, are positives."""
+    same = _equal(anchors.record, keys.record)
+    segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
+    return _pairs(anchors, keys, positive=same & ~segment & lead)
+
+
+def other_lead(anchors: Rows, keys: Rows) -> Pairs:
+    """CMLC (Kiyasseh et al. 2021): other leads of the same part of the same recording are positives."""
+    same = _equal(anchors.record, keys.record)
+    segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
+    return _pairs(anchors, keys, positive=same & segment & ~lead)
+
+
+def other_segment_or_lead(anchors: Rows, keys: Rows) -> Pairs:
+    """CMSMLC (Kiyasseh et al. 2021): whatever else is shown of the same recording is positive."""
+    same = _equal(anchors.record, keys.record)
+    segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
+    return _pairs(anchors, keys, positive=same & ~(segment & lead))
+
+
+def similar_physiology(anchors: Rows, keys: Rows, *, min_cosine: float = 0.25) -> Pairs:
+    """PhysioCLR (Maghsoodi et al. 2025): positive where physiology vectors agree in direction, negative where not.
+
+    Views of the same record are positives, whether or not its vector is known; pairs of which one is unknown are left
+    out.
+
+    Args:
+        anchors: with `physiology`, standardised: without, the features in milliseconds decide alone.
+        keys: likewise.
+        min_cosine: δ.
+    """
+    a, b = _both(anchors, keys, "physiology")
+    known = jnp.isfinite(a).all(1)[:, None] & jnp.isfinite(b).all(1)[None, :]
+    a, b = (jnp.where(jnp.isfinite(x), x, jnp.float32(0)) for x in (a, b))
+    cosine = jnp.matmul(_unit(a), _unit(b).T, precision="highest")
+    same = _equal(anchors.record, keys.record)
+    pairs = _pairs(anchors, keys, positive=same | (known & (cosine >= min_cosine)))
+    return pairs._replace(negative=pairs.negative & known)
+
+
+def same_cluster(anchors: Rows, keys: Rows) -> Pairs:
+    """Wave-attribute matching (Jeong et al. 2024, arXiv 2411.17702): records of one cluster are positives.
+
+    Views of the same record are positives as well; pairs of which one has no cluster are left out.
+    """
+    a, b = _both(anchors, keys, "cluster")
+    return _matched(anchors, keys, same=_equal(a, b), known=(a >= 0)[:, None] & (b >= 0)[None, :])
+
+
+def same_demographics(anchors: Rows, keys: Rows, *, max_years: float = 5.0) -> Pairs:
+    """Demographics matching (Jeong et al. 2024): the same sex and ages at most `max_years` apart are positives."""
+    sex_a, sex_b = _both(anchors, keys, "sex")
+    age_a, age_b = _both(anchors, keys, "age")
+    known = ((sex_a >= 0) & jnp.isfinite(age_a))[:, None] & ((sex_b >= 0) & jnp.isfinite(age_b))[None, :]
+    near = jnp.abs(age_a[:, None] - age_b[None, :]) <= max_years
+    return _matched(anchors, keys, same=_equal(sex_a, sex_b) & near, known=known)
+
+
+def same_label(anchors: Rows, keys: Rows) -> Pairs:
+    """Supervised contrast (Khosla et al. 2020): rows of one label are positives, of another negatives.
+
+    Views of the same record are positives as well; pairs of which one has no label are left out.
+    """
+    a, b = _both(anchors, keys, "label")
+    return _matched(anchors, keys, same=_equal(a, b), known=jnp.isfinite(a)[:, None] & jnp.isfinite(b)[None, :])
+
+
+def nearest_signal(anchors: Rows, keys: Rows) -> Pairs:
+    """Jeong et al. 2023: the recording that is nearest in signal space is the positive, all others are negatives.
+
+    Which that is `neighbours.nearest` finds, for there is no telling from a pair alone.
+    """
+    nearest, _ = _both(anchors, keys, "nearest")
+    return _pairs(anchors, keys, positive=_equal(nearest, keys.row))
+
+
+#: Name in a config → relation. Arguments that a relation has of its own are set as `config.objective.relation_args`.
+RELATIONS: Mapping[str, Relation] = {
+    "same_record": same_record,
+    "same_patient": same_patient,
+    "other_segment": other_segment,
+    "other_lead": other_lead,
+    "other_segment_or_lead": other_segment_or_lead,
+    "similar_physiology": similar_physiology,
+    "same_cluster": same_cluster,
+    "same_demographics": same_demographics,
+    "same_label": same_label,
+    "nearest_signal": nearest_signal,
+}
+
+
+def any_of(*relations: Relation) -> Relation:
+    """Positive where one of the relations says so; negative where one says that and none says positive."""
+
+    def relation(anchors: Rows, keys: Rows) -> Pairs:
+        found = [relation(anchors, keys) for relation in relations]
+        positive = functools.reduce(jnp.logical_or, [pairs.positive for pairs in found])
+        negative = functools.reduce(jnp.logical_or, [pairs.negative for pairs in found])
+        return Pairs(positive=positive, negative=negative & ~positive)
+
+    return relation
+
+
+def _both(anchors: Rows, keys: Rows, name: str) -> tuple[Array, Array]:
+    a, b = getattr(anchors, name), getattr(keys, name)
+    if a is None or b is None:
+        raise ConfigError(f"this relation looks at '{name}', which the rows of this run do not carry")
+    return a, b
 
 
 def _equal(anchors: Array, keys: Array) -> Array:
     return anchors[:, None] == keys[None, :]
+
+
+def _unit(x: Array) -> Array:
+    norm = jnp.sqrt(jnp.sum(x * x, axis=1, keepdims=True))
+    return x / jnp.where(norm > 0, norm, jnp.float32(1))
+
+
+def _matched(anchors: Rows, keys: Rows, *, same: Array, known: Array) -> Pairs:
+    """A rule about records that may be unknown of some; views of one record match in any case."""
+    own = _equal(anchors.record, keys.record)
+    pairs = _pairs(anchors, keys, positive=own | (same & known))
+    return pairs._replace(negative=pairs.negative & known)
 
 
 def _pairs(anchors: Rows, keys: Rows, *, positive: Array) -> Pairs:

@@ -1,12 +1,23 @@
-"""Folds over the tiles of anchors × keys of the global batch, in memory linear in the batch.
+"""Folds over the pairs of the global batch, a tile of keys at a time, in memory linear in the batch.
 
-`fold` is the one way an objective sees pairs. The dense form is a single tile, and the oracle of the tests; the tiled
-form scans chunks of keys and recomputes each in the backward pass; with a mesh every device folds its own anchors over
-all-gathered keys.
+`fold` is the one way an objective sees pairs: anchors are the rows of this device, keys are all rows, and what is known
+of an anchor after some keys is its carry. Three forms of it give the same numbers:
+
+* dense: one tile of everything; the oracle of the tests.
+* gathered: every device gathers the keys and scans them in chunks, each of which the backward pass computes again.
+* ring: every device passes its keys on to its neighbour; nobody ever holds all of them. The backward pass sends them
+  round once more the other way.
+
+Objectives that need several passes over the pairs call `fold` as often, and hand what the first found to the second
+among the anchors' (or keys') arrays.
+
+References:
+    Liu, Zaharia and Abbeel, Ring Attention with Blockwise Transformers, 2023 (arXiv 2310.01889).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,74 +27,253 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from ecgjax.objectives.relations import Pairs, Relation, Rows
+from ecgjax.errors import ConfigError
 
 Carry = TypeVar("Carry")
+Tree = Any
 
-#: Keys a tile. On two CPU cores 256 beat larger and smaller tiles at 4,096 rows.
-DEFAULT_CHUNK = 256
+FORMS = ("dense", "gathered", "ring")
+
+#: Keys a tile on CPUs, where a tile of similarities should stay in the cache: 256 beat larger and smaller ones at 4,096
+#: rows on two cores.
+CPU_CHUNK = 256
+
+#: Elements of a tile of similarities on accelerators: 64 MiB of float32, enough to keep any matrix unit busy.
+_ACCELERATOR_TILE = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How the pairs of the global batch are gone through; the numbers are the same in any way.
+
+    Attributes:
+        form: one of `FORMS`.
+        mesh: the mesh whose `axis` rows are sharded over; None where one device has them all.
+        chunk: keys a tile; None chooses by backend. It need not divide the number of keys.
+        multiple_of: a chunk is rounded down to a multiple of this, for objectives that look at several keys together.
+        axis: of the mesh.
+    """
+
+    form: str = "gathered"
+    mesh: Mesh | None = None
+    chunk: int | None = None
+    multiple_of: int = 1
+    axis: str = "data"
+
+    def __post_init__(self) -> None:
+        """Checks the form.
+
+        Raises:
+            ConfigError: there is no such form.
+        """
+        if self.form not in FORMS:
+            raise ConfigError(f"config.objective.form={self.form!r} is unknown; there are: {', '.join(FORMS)}")
+
+    @property
+    def num_shards(self) -> int:
+        """Parts that the rows are cut into."""
+        return 1 if self.mesh is None else self.mesh.shape[self.axis]
+
+    def chunk_of(self, num_anchors: int, num_keys: int) -> int:
+        """Keys a tile, for so many anchors on a device."""
+        if self.form == "dense":
+            return num_keys
+        chunk = self.chunk
+        if chunk is None:
+            on_cpu = jax.default_backend() == "cpu"
+            chunk = CPU_CHUNK if on_cpu else max(CPU_CHUNK, _ACCELERATOR_TILE // max(num_anchors, 1))
+        return max(min(chunk, num_keys) // self.multiple_of, 1) * self.multiple_of
 
 
 def fold(
     init: Callable[[int], Carry],
-    update: Callable[[Carry, Array, Pairs], Carry],
-    embeddings: Array,
-    rows: Rows,
+    update: Callable[[Carry, Tree, Tree], Carry],
+    anchors: Tree,
+    keys: Tree,
     *,
-    relation: Relation,
-    mesh: Mesh | None = None,
-    chunk: int | None = DEFAULT_CHUNK,
-    axis: str = "data",
+    tiling: Tiling,
 ) -> Carry:
-    """Folds `update` over tiles of similarities, anchors being all rows and keys being all rows.
+    """Folds `update` over tiles of keys, for all anchors.
 
     Args:
         init: number of anchors → the carry before the first tile; every leaf has the anchors as its first axis.
-        update: `(carry, similarity f32[anchors, keys], pairs) → carry`; the tiles come in order of the keys.
-        embeddings: `f32[rows, dim]`; similarity is their inner product.
-        rows: metadata of the same rows.
-        relation: what a pair is.
-        mesh: with one, rows are sharded along `axis`; keys are all-gathered. None folds on one device's view.
-        chunk: keys a tile, or None for the dense form. It need not divide the number of rows.
-        axis: the mesh axis that rows are sharded over.
+        update: `(carry, anchors, keys of a tile) → carry`. It must not depend on the order of the tiles beyond
+            rounding, and close over nothing that is differentiated: such things are columns of the anchors. Where a
+            tile is filled up, the keys added are all zeros, so that a boolean column (`Rows.valid`) tells them apart.
+        anchors: tree of `[rows, ...]`, sharded along the tiling's axis.
+        keys: tree of `[keys, ...]`, likewise.
+        tiling: the form.
 
     Returns:
-        The carry after the last tile, sharded as the rows are.
+        The carry after the last tile, sharded as the anchors are. It is differentiable in the floating-point leaves of
+        anchors and keys.
     """
-    run = functools.partial(_fold_keys, init, update, relation=relation, chunk=chunk)
-    if mesh is None or mesh.shape[axis] == 1:
-        return run(embeddings, rows, embeddings, rows)
+    if tiling.form == "dense":
+        return update(init(_length(anchors)), anchors, keys)
+    scan = functools.partial(_scan_tiles, update, tiling=tiling)
+    if tiling.num_shards == 1:
+        return scan(init(_length(anchors)), anchors, keys)
 
-    def local(embeddings: Array, rows: Rows) -> Carry:
-        keys, key_rows = jax.tree.map(lambda x: jax.lax.all_gather(x, axis, tiled=True), (embeddings, rows))
-        return run(embeddings, rows, keys, key_rows)
+    def local(anchors: Tree, keys: Tree) -> Carry:
+        start = init(_length(anchors))
+        if tiling.form == "ring":
+            return _ring(scan, start, anchors, keys, axis=tiling.axis, size=tiling.num_shards)
+        return scan(start, anchors, _gather(keys, tiling.axis))
 
-    spec = PartitionSpec(axis)
-    return jax.shard_map(local, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)(embeddings, rows)
+    return _per_device(local, tiling)(anchors, keys)
 
 
-def _fold_keys(
-    init: Callable[[int], Carry],
-    update: Callable[[Carry, Array, Pairs], Carry],
-    anchors: Array,
-    anchor_rows: Rows,
-    keys: Array,
-    key_rows: Rows,
-    *,
-    relation: Relation,
-    chunk: int | None,
+def take(values: Tree, index: Array, *, tiling: Tiling) -> Tree:
+    """Rows of the global batch by their position, differentiable in the rows.
+
+    Args:
+        values: tree of `[rows, ...]`, sharded along the tiling's axis.
+        index: `i32[anchors, ...]`, positions in the global batch, sharded likewise.
+        tiling: the form; in a ring nobody holds more than its own rows and a neighbour's.
+
+    Returns:
+        Tree of `[anchors, ..., ...]`.
+    """
+
+    def rows_of(values: Tree, index: Array) -> Tree:
+        return jax.tree.map(lambda x: x[index], values)
+
+    if tiling.form == "dense" or tiling.num_shards == 1:
+        return rows_of(values, index)
+
+    def local(values: Tree, index: Array) -> Tree:
+        if tiling.form == "gathered":
+            return rows_of(_gather(values, tiling.axis), index)
+        count = _length(values)
+        first = jax.lax.axis_index(tiling.axis) * count
+        keys = {"position": first + jnp.arange(count, dtype=jnp.int32), "values": values}
+
+        def pick(taken: Tree, anchors: Tree, keys: Tree) -> Tree:
+            place = anchors - keys["position"][0]
+            here = (place >= 0) & (place < count)
+            rows = rows_of(keys["values"], jnp.clip(place, 0, count - 1))
+            return jax.tree.map(lambda old, new: jnp.where(_spread(here, new.ndim), new, old), taken, rows)
+
+        start = jax.tree.map(lambda x: jnp.zeros((*index.shape, *x.shape[1:]), x.dtype), values)
+        return _ring(pick, start, index, keys, axis=tiling.axis, size=tiling.num_shards)
+
+    return _per_device(local, tiling)(values, index)
+
+
+def _per_device(function: Callable[[Tree, Tree], Tree], tiling: Tiling) -> Callable[[Tree, Tree], Tree]:
+    spec = PartitionSpec(tiling.axis)
+    return jax.shard_map(function, mesh=tiling.mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
+
+
+def _gather(tree: Tree, axis: str) -> Tree:
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis, tiled=True), tree)
+
+
+def _length(tree: Tree) -> int:
+    return jax.tree.leaves(tree)[0].shape[0]
+
+
+def _spread(mask: Array, ndim: int) -> Array:
+    return mask.reshape(*mask.shape, *(1,) * (ndim - mask.ndim))
+
+
+def _scan_tiles(
+    update: Callable[[Carry, Tree, Tree], Carry], carry: Carry, anchors: Tree, keys: Tree, *, tiling: Tiling
 ) -> Carry:
-    def tile(carry: Carry, keys: Array, key_rows: Rows) -> Carry:
-        similarity = jnp.matmul(anchors, keys.T, precision=jax.lax.Precision.HIGHEST)
-        return update(carry, similarity, relation(anchor_rows, key_rows))
-
-    carry = init(anchors.shape[0])
-    num_keys = keys.shape[0]
-    if chunk is None or num_keys <= chunk:
-        return tile(carry, keys, key_rows)
-    # Padding rows are not valid, so that they pair with nothing.
+    """Folds over chunks of the keys that this device has."""
+    num_keys = _length(keys)
+    chunk = tiling.chunk_of(_length(anchors), num_keys)
+    if num_keys <= chunk:
+        return update(carry, anchors, keys)
     padding = -num_keys % chunk
-    padded = jax.tree.map(lambda x: jnp.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)), (keys, key_rows))
-    tiles: Any = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), padded)
-    body = jax.checkpoint(tile)
-    return jax.lax.scan(lambda carry, xs: (body(carry, *xs), None), carry, tiles)[0]
+    tiles = jax.tree.map(
+        lambda x: jnp.pad(x, ((0, padding), *((0, 0),) * (x.ndim - 1))).reshape(-1, chunk, *x.shape[1:]), keys
+    )
+    # Anchors are an argument, not a closure, so that the backward pass adds up their gradient instead of keeping them.
+    body = jax.checkpoint(lambda carry, tile: update(carry, anchors, tile))
+    return jax.lax.scan(lambda carry, tile: (body(carry, tile), None), carry, tiles)[0]
+
+
+def _ring(
+    update: Callable[[Carry, Tree, Tree], Carry], start: Carry, anchors: Tree, keys: Tree, *, axis: str, size: int
+) -> Carry:
+    """Folds over the keys of all devices while they go round.
+
+    Differentiated as it stands, the scan would keep every block that came by, which is all keys. So only the small
+    carries are kept, and the backward pass sends the blocks round again, each with its gradient so far.
+    """
+    forwards = [(device, (device - 1) % size) for device in range(size)]
+    backwards = [(device, (device + 1) % size) for device in range(size)]
+
+    def send(tree: Tree, to: list[tuple[int, int]]) -> Tree:
+        return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to), tree)
+
+    anchor_values, anchor_join = _split_floats(anchors)
+    key_values, _ = _split_floats(keys)
+
+    def forward(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> tuple[Carry, Carry]:
+        def step(state: tuple, _: None) -> tuple[tuple, Carry]:
+            carry, block, block_fixed = state
+            out = update(carry, anchor_join(anchor_values, fixed[0]), _join_floats(keys, block, block_fixed))
+            return (out, send(block, forwards), send(block_fixed, forwards)), carry
+
+        (carry, _, _), carries = jax.lax.scan(step, (start, key_values, fixed[1]), None, length=size)
+        return carry, carries
+
+    @jax.custom_vjp
+    def run(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> Carry:
+        return forward(start, anchor_values, key_values, fixed)[0]
+
+    def run_forward(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> tuple[Carry, tuple]:
+        carry, carries = forward(start, anchor_values, key_values, fixed)
+        return carry, (anchor_values, key_values, fixed, carries)
+
+    def run_backward(saved: tuple, gradient: Carry) -> tuple:
+        anchor_values, key_values, fixed, carries = saved
+
+        def step(state: tuple, carry: Carry) -> tuple[tuple, None]:
+            gradient, of_anchors, block, block_fixed, of_block = state
+            block, block_fixed, of_block = send((block, block_fixed, of_block), backwards)
+            _, pull = jax.vjp(
+                lambda carry, a, k: update(carry, anchor_join(a, fixed[0]), _join_floats(keys, k, block_fixed)),
+                carry,
+                anchor_values,
+                block,
+            )
+            gradient, more_of_anchors, more_of_block = pull(gradient)
+            add = functools.partial(jax.tree.map, jnp.add)
+            return (
+                gradient,
+                add(of_anchors, more_of_anchors),
+                block,
+                block_fixed,
+                add(of_block, more_of_block),
+            ), None
+
+        zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+        state = (gradient, zeros(anchor_values), key_values, fixed[1], zeros(key_values))
+        (gradient, of_anchors, _, _, of_block), _ = jax.lax.scan(step, state, carries, reverse=True)
+        return gradient, of_anchors, of_block, None
+
+    run.defvjp(run_forward, run_backward)
+    return run(start, anchor_values, key_values, (_fixed(anchors), _fixed(keys)))
+
+
+def _is_float(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _split_floats(tree: Tree) -> tuple[list, Callable[[list, list], Tree]]:
+    leaves = jax.tree.leaves(tree)
+    return [leaf for leaf in leaves if _is_float(leaf)], functools.partial(_join_floats, tree)
+
+
+def _fixed(tree: Tree) -> list:
+    return [leaf for leaf in jax.tree.leaves(tree) if not _is_float(leaf)]
+
+
+def _join_floats(like: Tree, values: list, fixed: list) -> Tree:
+    """Puts floating-point leaves and the others back into a tree of the structure of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    values_left, fixed_left = iter(values), iter(fixed)
+    return structure.unflatten([next(values_left if _is_float(leaf) else fixed_left) for leaf in leaves])
