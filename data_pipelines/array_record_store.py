@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import resource
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
+from data_pipelines.array_record_shard import ArrayRecordShard, why_bad
+from data_pipelines.bad_shards import BadRecords, BadShard, refuse
 from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
+from data_pipelines.read_arguments import check_valid, checked_numbers, checked_out
 from data_pipelines.stored_example import SignalDecoder
 
-# One record at a time in the calling thread: 16 µs for 40 kB in the page cache. The reader's call for a list of records
-# takes 20 to 50 on several processors: it hands them to a pool whose threads spin while they wait, and walks through
-# all records of the shard at every call (measured).
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_REMEDY = "restore them from a copy, or build the data set again with --overwrite"
 
-_REMEDY = "restore this shard from a copy, or build the data set again with --overwrite"
+# Opening waits on a mounted bucket, 50 ms and more a file; with so many threads 30,000 shards take a minute or two.
+_OPENING_THREADS = 32
 
 
 class ArrayRecordStore:
@@ -25,75 +30,103 @@ class ArrayRecordStore:
     kind = "array_record"
     num_threads = 1
 
-    def __init__(self, dataset: Dataset):
-        """Opens the shards of a data set, whose lengths `open_dataset` has checked."""
+    def __init__(self, dataset: Dataset, *, allow_bad_shards: bool = False):
+        """Opens and checks the shards of a data set.
+
+        Args:
+            dataset: whose shards.
+            allow_bad_shards: read around shards that are missing, truncated or damaged.
+
+        Raises:
+            DataError: such shards, all of them named, or files that are no shards of this data set.
+        """
         self._paths = dataset.shards
-        self._bounds = np.concatenate([[0], np.cumsum(dataset.card["shard_lengths"])])
+        self._bounds = np.concatenate([[0], np.cumsum(dataset.card["shard_lengths"], dtype=np.int64)])
+        self.num_records = int(self._bounds[-1])
         self.shape = dataset.format.shape
         self._decoder = SignalDecoder(self.shape)
-        self._readers: dict[int, ArrayRecordReader] = {}
-        # A reader has a position, so threads would need readers of their own; and reading holds the interpreter's lock,
+        _check_no_strangers(dataset)
+        bad = _bad_shards(self._paths, self._bounds)
+        if len(bad) == len(self._paths):
+            raise DataError(
+                f"{dataset.directory}: none of its {len(bad)} ArrayRecord shards can be read ({bad[0]}); if it was "
+                f"staged without them read its packed copy (--store=packed or auto), else {_REMEDY}"
+            )
+        if bad and not allow_bad_shards:
+            refuse(bad, num_shards=len(self._paths), remedy=_REMEDY)
+        self._bad = BadRecords(bad)
+        self._open: dict[int, ArrayRecordShard] = {}
+        # Every open shard holds a file, of which a process may have a thousand or so by default.
+        self._max_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        # A shard has a position, so threads would need shards of their own; and reading holds the interpreter's lock,
         # so that two threads are slower than one (21 to 28 thousand ECGs/s, measured).
         self._turn = threading.Lock()
-        self.num_records = int(self._bounds[-1])
 
-    def read(self, record_numbers: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    @property
+    def bad_shards(self) -> Sequence[BadShard]:
+        """What cannot be read, as far as is known."""
+        return self._bad.shards
+
+    def read(
+        self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
+    ) -> np.ndarray:
         """Reads signals; see `data_pipelines.store.Store.read`."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
-        shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
-        positions = numbers - self._bounds[shard_of]
+        check_valid(valid, len(numbers))
+        if valid is None:
+            self._bad.check(numbers)
+        bad = self._bad.among(numbers)
+        signals[bad] = 0
+        rows = np.flatnonzero(~bad)
+        shard_of = np.searchsorted(self._bounds, numbers[rows], side="right") - 1
+        positions = numbers[rows] - self._bounds[shard_of]
         with self._turn:
-            for signal, shard, position in zip(signals, shard_of.tolist(), positions.tolist(), strict=True):
-                self._read_record(shard, position, signal)
+            for row, shard, position in zip(rows.tolist(), shard_of.tolist(), positions.tolist(), strict=True):
+                try:
+                    self._opened(shard).read_into(position, signals[row])
+                except ValueError as error:
+                    self._found_bad(shard, position, error)
+                    if valid is None:
+                        raise DataError(f"{self._paths[shard]}: {error}; {_REMEDY}") from error
+                    signals[row] = 0
+                    bad[row] = True
+        if valid is not None:
+            np.logical_not(bad, out=valid)
         return signals
 
-    def _read_record(self, shard: int, position: int, signal: np.ndarray) -> None:
-        path = self._paths[shard]
-        try:
-            if shard not in self._readers:
-                self._readers[shard] = ArrayRecordReader(str(path), options=_READER_OPTIONS)
-            reader = self._readers[shard]
-            reader.seek(position)
-            example = reader.read()
-        except (ValueError, IndexError, RuntimeError) as error:
-            self._readers.pop(shard, None)  # It fails ever after, though other records may be whole.
-            raise DataError(f"{path}: cannot be read, it is damaged ({_first_line(error)}); {_REMEDY}") from error
-        try:
-            self._decoder.decode_into(example, signal)
-        except ValueError as error:
-            raise DataError(f"{path}: its record {position} {error}; {_REMEDY}") from error
+    def shard_of(self, record_number: int) -> str:
+        """Returns the path of the shard that a record is in, for messages."""
+        return str(self._paths[int(np.searchsorted(self._bounds, record_number, side="right")) - 1])
+
+    def _opened(self, shard: int) -> ArrayRecordShard:
+        opened = self._open.get(shard)
+        if opened is None:
+            if len(self._open) >= self._max_open:
+                self._open.pop(next(iter(self._open))).close()
+            opened = self._open[shard] = ArrayRecordShard(self._paths[shard], self._decoder)
+        return opened
+
+    def _found_bad(self, shard: int, position: int, error: ValueError) -> None:
+        # Of this record alone: whether a row is valid must not depend on what else was read before, so that it is the
+        # same for every process, thread and resumed run.
+        number = int(self._bounds[shard]) + position
+        self._bad.add(BadShard(path=self._paths[shard], start=number, stop=number + 1, reason=str(error)))
 
 
-def checked_numbers(record_numbers: np.ndarray, num_records: int) -> np.ndarray:
-    """Returns record numbers as `int64[n]`.
-
-    Raises:
-        IndexError: a number outside 0 … num_records − 1.
-    """
-    numbers = np.asarray(record_numbers)
-    if numbers.ndim != 1 or not (np.issubdtype(numbers.dtype, np.integer) or numbers.size == 0):
-        raise TypeError(f"record numbers are a vector of integers, got {numbers.dtype}{numbers.shape}")
-    numbers = numbers.astype(np.int64)
-    if numbers.size and not (numbers.min() >= 0 and numbers.max() < num_records):
-        raise IndexError(
-            f"record numbers {numbers.min()} … {numbers.max()} asked for, the store holds 0 … {num_records - 1}"
-        )
-    return numbers
+def _bad_shards(paths: Sequence[Path], bounds: np.ndarray) -> list[BadShard]:
+    spans = list(itertools.pairwise(bounds.tolist()))
+    with ThreadPoolExecutor(min(_OPENING_THREADS, len(paths))) as threads:
+        reasons = list(threads.map(why_bad, paths, [stop - start for start, stop in spans]))
+    return [
+        BadShard(path=path, start=start, stop=stop, reason=reason)
+        for path, (start, stop), reason in zip(paths, spans, reasons, strict=True)
+        if reason is not None
+    ]
 
 
-def checked_out(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the array to read `shape` into.
-
-    Raises:
-        ValueError: `out` is not C-contiguous `int16` of that shape.
-    """
-    if out is None:
-        return np.empty(shape, np.int16)
-    if out.shape != shape or out.dtype != np.int16 or not out.flags.c_contiguous:
-        raise ValueError(f"out must be C-contiguous int16{shape}, got {out.dtype}{out.shape}")
-    return out
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _check_no_strangers(dataset: Dataset) -> None:
+    names = {path.name for path in dataset.shards}
+    strangers = sorted(path.name for path in dataset.directory.glob("*.array_record-*") if path.name not in names)
+    if strangers:
+        raise DataError(f"{dataset.directory / strangers[0]}: not a shard of this data set; remove it")

@@ -1,22 +1,20 @@
-"""A prepared data set on disk: `open_dataset(directory)` checks that it is whole and gives its card and index.
+"""A prepared data set on disk: `open_dataset(directory)` gives its card and index; its signals are read by a store.
 
 DIR/
 ecgjax_dataset.json         the card: layout version, format, shard lengths, fingerprint, summary of the build
 quarantine.csv              recordings that were not stored, and why
 index/                      columns of the index (`index.py`)
 dataset_info.json features.json NAME-ecgs.array_record-00000-of-00001 …     a TFDS dataset directory
+packed/                     a copy for fast local reading (`packed_store.py`), beside the shards or instead of them
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.errors import DataError
 from data_pipelines.index import INDEX_DIR, Index, open_index
@@ -33,7 +31,7 @@ _REBUILD = "build it again with --overwrite"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A whole data set, opened.
+    """A data set, opened.
 
     Attributes:
         directory: where it lies.
@@ -58,7 +56,7 @@ class Dataset:
 
 
 def staging_directory(out: Path) -> Path:
-    """Returns where a build of `out` works until it is whole: beside it, so that one rename finishes it."""
+    """Returns where a data set is made until it is whole: beside it, so that one rename finishes it."""
     out = out.resolve()  # '.' has no name to add to.
     return out.with_name(out.name + ".building")
 
@@ -69,21 +67,25 @@ def shard_paths(directory: Path, card: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def open_dataset(directory: Path | str) -> Dataset:
-    """Opens a prepared data set and checks that every part of it is there.
+    """Opens a prepared data set: card and index, of whatever size, in milliseconds.
 
     Args:
         directory: what `python -m data_pipelines.build --out=` wrote.
 
     Returns:
-        The data set; signals are read through a store (`data_pipelines.store`).
+        The data set; signals are read through a store (`data_pipelines.store`), which checks the shards.
 
     Raises:
-        DataError: no such directory, an unfinished build, another layout version, or a missing or truncated part.
+        DataError: no such directory, an unfinished build, another layout version, or a damaged card or index.
     """
     directory = Path(directory)
     card = read_card(directory)
     index = open_index(directory / INDEX_DIR)
-    _check_shards(directory, card, index)
+    if index.num_records != sum(card["shard_lengths"]):
+        raise DataError(
+            f"{directory / INDEX_DIR}: lists {index.num_records} records, the shards hold "
+            f"{sum(card['shard_lengths'])}; {_REBUILD}"
+        )
     return Dataset(
         directory=directory,
         card=card,
@@ -104,8 +106,8 @@ def read_card(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         if staging_directory(directory).exists():
             raise DataError(
-                f"{directory}: its build is not finished (there is {staging_directory(directory).name} beside it); "
-                "wait for it, or run the same build command again"
+                f"{directory}: is not finished (there is {staging_directory(directory).name} beside it); "
+                "wait for it, or run the same command again"
             )
         if not directory.exists():
             raise DataError(f"{directory}: no such directory; build it with python -m data_pipelines.build --out=…")
@@ -120,35 +122,3 @@ def read_card(directory: Path) -> dict[str, Any]:
             f"{directory}: has layout version {version}, this ecgjax reads version {LAYOUT_VERSION}; {_REBUILD}"
         )
     return card
-
-
-def _check_shards(directory: Path, card: Mapping[str, Any], index: Index) -> None:
-    paths = shard_paths(directory, card)
-    # ArrayRecordReader takes a missing or truncated file for an empty one: ask each for its number of records.
-    for path, expected in zip(paths, card["shard_lengths"], strict=True):
-        if not path.is_file():
-            raise DataError(f"{path}: this shard is missing; restore it, or {_REBUILD}")
-        found = num_stored(path)
-        if found != expected:
-            raise DataError(
-                f"{path}: this shard has {found} records where {expected} were written (truncated or damaged); "
-                f"restore it, or {_REBUILD}"
-            )
-    strangers = sorted({path.name for path in directory.glob("*.array_record-*")} - {path.name for path in paths})
-    if strangers:
-        raise DataError(f"{directory / strangers[0]}: not a shard of this data set; remove it")
-    if index.num_records != sum(card["shard_lengths"]):
-        raise DataError(
-            f"{directory / INDEX_DIR}: lists {index.num_records} records, the shards hold "
-            f"{sum(card['shard_lengths'])}; {_REBUILD}"
-        )
-
-
-def num_stored(shard: Path) -> int:
-    """Returns how many records a shard holds; 0 for a file that is no whole ArrayRecord file."""
-    try:
-        # Nothing is read ahead: only the footer is wanted.
-        with contextlib.closing(ArrayRecordReader(str(shard), options="readahead_buffer_size:0")) as reader:
-            return reader.num_records()
-    except (ValueError, RuntimeError):  # Raised on opening and on closing, both without a message.
-        return 0

@@ -1,167 +1,143 @@
-"""The store on a packed copy: plain `.npy` shards, memory-mapped, read at the speed of memory.
-
-DIR/packed/
-packed.json         layout version, fingerprint of the data set, and of each shard its name, records, size and BLAKE2b
-00000.npy …         int16[records, time, 8]
-"""
+"""The store on a packed copy: plain `.npy` shards, memory-mapped, read at the speed of memory."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
-from data_pipelines.array_record_store import checked_numbers, checked_out
+from data_pipelines.bad_shards import BadRecords, BadShard, refuse
 from data_pipelines.dataset import Dataset
-from data_pipelines.errors import DataError
-from data_pipelines.records import LAYOUT_VERSION, content_hash
-
-#: Folder of the packed copy inside a data set, and its table of contents, written last.
-PACKED_DIR = "packed"
-PACKED_FILE = "packed.json"
+from data_pipelines.joined_map import Piece, can_join, join_pieces
+from data_pipelines.packed_format import (
+    PACKED_DIR,
+    data_offset,
+    find_bad_shards,
+    read_contents,
+    record_bytes,
+    remedy,
+)
+from data_pipelines.page_cache import ReadAhead
+from data_pipelines.read_arguments import check_valid, checked_numbers, checked_out
+from data_pipelines.records import content_hash
 
 #: Up to this many bytes the hash of every shard is checked on opening; above, single records are.
 FULL_CHECK_BYTES = 2 * 2**30
 
 _NUM_SPOT_CHECKS = 64
-_HASH_BLOCK_BYTES = 2**24
 
 
 class PackedStore:
-    """Reads records of a packed copy."""
+    """Reads records of a packed copy.
+
+    Damage is looked for at opening. A mapped file that is cut short later, or whose disk fails, ends the process by
+    SIGBUS when its missing part is read: there is no way to ask a memory map beforehand that would not cost more than
+    the read. Opening again then names the shard, with `verify` also where single sectors are lost.
+    """
 
     kind = "packed"
     num_threads = 2
 
-    def __init__(self, dataset: Dataset, *, verify: bool = False):
+    def __init__(self, dataset: Dataset, *, verify: bool = False, allow_bad_shards: bool = False):
         """Opens and checks the packed copy of a data set.
 
         Args:
             dataset: whose copy.
             verify: check the hash of every shard whatever its size.
+            allow_bad_shards: read around shards that are missing, truncated or damaged.
 
         Raises:
-            DataError: there is no packed copy, or it is of another data set, truncated or damaged.
+            DataError: there is no packed copy, it is of another data set, or shards are bad, all of them named.
         """
         folder = dataset.directory / PACKED_DIR
-        self._shards, num_bytes = _open_shards(folder, dataset)
+        shards = read_contents(folder, fingerprint=dataset.fingerprint, num_records=dataset.index.num_records)
         self.shape = dataset.format.shape
-        self._bounds = np.concatenate([[0], np.cumsum([len(shard) for shard in self._shards])])
-        self.num_records = int(self._bounds[-1])
-        if verify or num_bytes <= FULL_CHECK_BYTES:
-            verify_shards(folder)
-        else:
-            self._spot_check(dataset, folder)
+        self.num_records = dataset.index.num_records
+        self._bounds = np.cumsum([0, *(shard.num_records for shard in shards)])
+        hashes = verify or sum(shard.num_bytes for shard in shards) <= FULL_CHECK_BYTES
+        bad = find_bad_shards(folder, shards, shape=self.shape, hashes=hashes)
+        unreadable = {shard.path for shard in bad}
+        paths = [None if folder / shard.name in unreadable else folder / shard.name for shard in shards]
+        first_byte = [0 if path is None else data_offset(path) for path in paths]
+        size = record_bytes(dataset.format)
+        self._arrays = _map_shards(
+            [
+                Piece(path=path, offset=offset, num_bytes=shard.num_records * size)
+                for path, offset, shard in zip(paths, first_byte, shards, strict=True)
+            ],
+            self.shape,
+        )
+        self._read_ahead = ReadAhead(paths, first_byte=first_byte, record_bytes=size)
+        self._bad = BadRecords(bad)
+        if not hashes:
+            bad += self._spot_check(dataset, [folder / shard.name for shard in shards])
+            self._bad = BadRecords(bad)
+        if bad and (not allow_bad_shards or len(bad) == len(shards)):
+            refuse(bad, num_shards=len(shards), remedy=remedy(folder))
 
-    def read(self, record_numbers: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    @property
+    def bad_shards(self) -> Sequence[BadShard]:
+        """What cannot be read."""
+        return self._bad.shards
+
+    def read(
+        self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
+    ) -> np.ndarray:
         """Reads signals; see `data_pipelines.store.Store.read`."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
-        shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
-        in_shard = numbers - self._bounds[shard_of]
-        if len(self._shards) == 1 or (len(numbers) and (shard_of == shard_of[0]).all()):
-            # All in one call that lets other threads run, twice as fast; clipping is what makes NumPy write straight
-            # into `out`, and the numbers have been checked.
-            np.take(self._shards[shard_of[0] if len(numbers) else 0], in_shard, axis=0, out=signals, mode="clip")
-        else:
-            for row, (shard, position) in enumerate(zip(shard_of.tolist(), in_shard.tolist(), strict=True)):
-                signals[row] = self._shards[shard][position]
+        check_valid(valid, len(numbers))
+        if valid is None:
+            self._bad.check(numbers)
+        if len(numbers):
+            self._gather(numbers, signals)
+        if valid is not None:
+            np.logical_not(self._bad.among(numbers), out=valid)
+            if not valid.all():
+                signals[~valid] = 0
         return signals
 
-    def _spot_check(self, dataset: Dataset, folder: Path) -> None:
+    def _gather(self, numbers: np.ndarray, signals: np.ndarray) -> None:
+        shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
+        positions = numbers - self._bounds[shard_of]
+        self._read_ahead(shard_of, positions)
+        if len(self._arrays) == 1:
+            # All in one call that lets other threads run; clipping is what makes NumPy write straight into `signals`,
+            # and the numbers have been checked.
+            np.take(self._arrays[0], numbers, axis=0, out=signals, mode="clip")
+        else:
+            rows = [self._arrays[shard][row] for shard, row in zip(shard_of.tolist(), positions.tolist(), strict=True)]
+            np.concatenate(rows, out=signals.reshape(-1, self.shape[1]))
+
+    def _spot_check(self, dataset: Dataset, paths: Sequence) -> list[BadShard]:
+        """Returns shards, not known to be bad, with a record that is not what the index says."""
         numbers = np.unique(np.linspace(0, self.num_records - 1, _NUM_SPOT_CHECKS).astype(np.int64))
-        for number, signal in zip(numbers.tolist(), self.read(numbers), strict=True):
+        valid = np.empty(len(numbers), bool)
+        signals = self.read(numbers, valid=valid)
+        found = {}
+        for number, signal in zip(numbers[valid].tolist(), signals[valid], strict=True):
             if content_hash(signal) != dataset.index.content_hash[number].tobytes():
-                raise DataError(f"{folder}: record {number} differs from the data set's; {remedy(folder)}")
+                shard = int(np.searchsorted(self._bounds, number, side="right")) - 1
+                start, stop = self._bounds[shard : shard + 2].tolist()
+                reason = f"its record {number - start} (record {number} of the data set) differs from the data set's"
+                found.setdefault(shard, BadShard(path=paths[shard], start=start, stop=stop, reason=reason))
+        return list(found.values())
 
 
-def remedy(folder: Path) -> str:
-    """Returns what to do about a bad packed copy."""
-    return f"remove {folder} and make it again with python -m data_pipelines.pack --dataset={folder.parent}"
+def _map_shards(pieces: list[Piece], shape: tuple[int, int]) -> list[np.ndarray]:
+    """Returns the samples as one array `int16[record, time, lead]` where memory pages allow it, else one a shard.
 
-
-def read_contents(folder: Path) -> dict[str, Any]:
-    """Reads the table of contents of a packed copy.
-
-    Raises:
-        DataError: there is none, or it is damaged.
+    They do not on systems with larger pages than most, and for copies of earlier versions in several shards.
     """
-    path = folder / PACKED_FILE
-    if not folder.exists():
-        raise DataError(
-            f"{folder}: there is no packed copy; make it with python -m data_pipelines.pack --dataset={folder.parent}, "
-            "or read the ArrayRecord shards"
-        )
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-        for shard in contents["shards"]:
-            shard["name"], shard["num_records"], shard["num_bytes"], shard["blake2b"]
-        contents["layout_version"], contents["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: missing or damaged ({error}); {remedy(folder)}") from error
-    return contents
+    runs = [pieces] if can_join(pieces) else [[piece] for piece in pieces]
+    return [_map_run(run).view("<i2").reshape(-1, *shape) for run in runs]
 
 
-def new_digest() -> hashlib.blake2b:
-    """Returns a fresh digest of the kind that shards are hashed with."""
-    return hashlib.blake2b(digest_size=32)
-
-
-def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> str:
-    """Returns the BLAKE2b hex digest of a file, telling `progress` of every block's size."""
-    digest = new_digest()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-            progress(len(block))
-    return digest.hexdigest()
-
-
-def verify_shards(folder: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> None:
-    """Checks the hash of every shard of a packed copy.
-
-    Raises:
-        DataError: one differs.
-    """
-    for shard in read_contents(folder)["shards"]:
-        path = folder / shard["name"]
-        if file_hash(path, progress) != shard["blake2b"]:
-            raise DataError(f"{path}: its contents have changed since it was made (damaged); {remedy(folder)}")
-
-
-def _open_shards(folder: Path, dataset: Dataset) -> tuple[list[np.ndarray], int]:
-    contents = read_contents(folder)
-    if contents["layout_version"] != LAYOUT_VERSION or contents["fingerprint"] != dataset.fingerprint:
-        raise DataError(
-            f"{folder}: this packed copy was made of another data set (fingerprint {contents['fingerprint']}, the "
-            f"data set here has {dataset.fingerprint}); {remedy(folder)}"
-        )
-    shards = [_open_shard(folder, shard, dataset.format.shape) for shard in contents["shards"]]
-    num_records = sum(map(len, shards))
-    if num_records != dataset.index.num_records:
-        raise DataError(
-            f"{folder}: holds {num_records} records, the data set {dataset.index.num_records}; {remedy(folder)}"
-        )
-    return shards, sum(shard["num_bytes"] for shard in contents["shards"])
-
-
-def _open_shard(folder: Path, shard: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
-    path = folder / shard["name"]
-    try:
-        num_bytes = path.stat().st_size
-        signals = open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: missing or damaged ({error}); {remedy(folder)}") from error
-    expected = (shard["num_records"], *shape)
-    if num_bytes != shard["num_bytes"] or signals.dtype != np.dtype("<i2") or signals.shape != expected:
-        raise DataError(
-            f"{path}: is {signals.dtype}{signals.shape} in {num_bytes} bytes, not int16{expected} in "
-            f"{shard['num_bytes']} as it was made; {remedy(folder)}"
-        )
-    # A plain array on the same map: slicing np.memmap costs microseconds a time.
-    return signals.view(np.ndarray)
+def _map_run(pieces: list[Piece]) -> np.ndarray:
+    if can_join(pieces):
+        return join_pieces(pieces)
+    (piece,) = pieces
+    if piece.path is None:
+        return np.zeros(piece.num_bytes, np.uint8)
+    # A plain array on the map: slicing np.memmap costs microseconds a time.
+    return np.memmap(piece.path, np.uint8, "r", piece.offset, piece.num_bytes).view(np.ndarray)

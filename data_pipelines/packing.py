@@ -1,45 +1,70 @@
-"""Makes the packed copy of a data set (`packed_store.py`) from its ArrayRecord shards, all or nothing."""
+"""Makes the packed copy of a data set (`packed_format.py`), resumable and then all or nothing.
+
+Shards that are finished are kept with their hashes until the whole copy is; a run after an interrupted one checks them
+and goes on behind them.
+"""
 
 from __future__ import annotations
 
-import io
+import dataclasses
 import json
-import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from data_pipelines.array_record_store import ArrayRecordStore
 from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
-from data_pipelines.packed_store import PACKED_DIR, PACKED_FILE, PackedStore, file_hash, new_digest
-from data_pipelines.records import LAYOUT_VERSION, content_hash
+from data_pipelines.packed_format import (
+    PACKED_DIR,
+    SHARD_BYTES,
+    PackedShard,
+    file_hash,
+    new_digest,
+    npy_header,
+    record_bytes,
+    shard_name,
+    shard_spans,
+    write_contents,
+)
+from data_pipelines.packed_store import PackedStore
+from data_pipelines.records import content_hash
 from data_pipelines.staging import exclusive_staging, publish
 
-#: Upper bound of a shard's size: small enough to move, large enough that there are few.
-SHARD_BYTES = 2**30
+#: Told of every number of records that are done, those of an interrupted run included.
+Progress = Callable[[int], None]
 
-#: Left free on the disk beyond what is written.
+# Left free on the disk beyond what is written.
 _SPARE_BYTES = 2**28
 
 _RECORDS_PER_READ = 256
 
 
-def pack(
-    dataset: Dataset,
-    *,
-    shard_bytes: int = SHARD_BYTES,
-    progress: Callable[[int], None] = lambda num_records: None,
-) -> bool:
+class SignalSource(Protocol):
+    """Where the signals of a packed copy come from."""
+
+    def read(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Returns the signals `int16[n, time, 8]` of consecutive record numbers `int64[n]`, asked for in order."""
+        ...
+
+    def shard_of(self, record_number: int) -> str:
+        """Returns the name of the shard that a record is in, for messages."""
+        ...
+
+
+def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress = lambda num_records: None) -> bool:
     """Makes the packed copy of a data set at `DIR/packed`, unless a good one is there.
+
+    What is finished is kept in `DIR/packed.building`: a run after an interrupted one goes on from there.
 
     Args:
         dataset: whose copy.
         shard_bytes: largest size of a shard.
-        progress: told of every number of records written.
+        progress: told of every number of records that are done.
 
     Returns:
         Whether a copy was made.
@@ -53,17 +78,12 @@ def pack(
     if folder.exists():
         PackedStore(dataset, verify=True)
         return False
-    _check_free_space(dataset, staging)
-    with exclusive_staging(staging):
+    store = ArrayRecordStore(dataset)
+    with exclusive_staging(staging, resume=True):
+        if folder.exists():  # Another process finished just now.
+            return False
         making = staging / PACKED_DIR
-        making.mkdir()
-        try:
-            shards = _write_shards(dataset, making, shard_bytes, progress)
-        except BaseException:
-            shutil.rmtree(making)  # Gigabytes that nobody can use.
-            raise
-        contents = {"layout_version": LAYOUT_VERSION, "fingerprint": dataset.fingerprint, "shards": shards}
-        (making / PACKED_FILE).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+        write_packed(dataset, store, making, shard_bytes=shard_bytes, progress=progress)
         publish(making, folder, retired=staging / "replaced")
     return True
 
@@ -73,68 +93,139 @@ def packed_staging(directory: Path) -> Path:
     return directory / f"{PACKED_DIR}.building"
 
 
-def _record_bytes(dataset: Dataset) -> int:
-    return math.prod(dataset.format.shape) * np.dtype(np.int16).itemsize
+def write_packed(
+    dataset: Dataset,
+    source: SignalSource,
+    folder: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    extra_bytes: int = 0,
+    progress: Progress = lambda num_records: None,
+) -> None:
+    """Writes a packed copy into a folder, going on behind the shards that are finished there.
+
+    Args:
+        dataset: card and index; every signal is checked against its content hash.
+        source: asked for the signals that are still missing, in order.
+        folder: created; parents exist.
+        shard_bytes: largest size of a shard.
+        extra_bytes: that `source` needs on the same disk at a time.
+        progress: told of every number of records that are done.
+
+    Raises:
+        DataError: the disk is too full, a signal is not what the index says, or the folder holds what an interrupted
+            run made of another data set.
+    """
+    folder.mkdir(exist_ok=True)
+    size = record_bytes(dataset.format)
+    spans = shard_spans(dataset.index.num_records, bytes_per_record=size, shard_bytes=shard_bytes)
+    work = [_Work(folder=folder, number=number, records=records) for number, records in enumerate(spans)]
+    try:
+        finished = _finished_shards(work, dataset.fingerprint, progress)
+        missing = sum(len(shard.records) for shard in work if shard.number not in finished)
+        _check_free_space(folder, missing * size + extra_bytes)
+        for shard in work:
+            if shard.number not in finished:
+                finished[shard.number] = _write_shard(dataset, source, shard, progress)
+                shard.keep(finished[shard.number], dataset.fingerprint)
+    except BaseException:
+        if not any(shard.note.exists() for shard in work):
+            shutil.rmtree(folder)  # Nothing that could be gone on with.
+        raise
+    write_contents(folder, fingerprint=dataset.fingerprint, shards=[finished[shard.number] for shard in work])
+    for shard in work:
+        shard.note.unlink()
 
 
-def _check_free_space(dataset: Dataset, staging: Path) -> None:
-    needed = dataset.index.num_records * _record_bytes(dataset) + _SPARE_BYTES
-    # An interrupted run's leftover is removed before anything is written.
-    reclaimed = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
-    free = shutil.disk_usage(dataset.directory).free + reclaimed
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A shard to be made, and the note that is written once it is."""
+
+    folder: Path
+    number: int
+    records: range
+
+    @property
+    def path(self) -> Path:
+        return self.folder / shard_name(self.number)
+
+    @property
+    def note(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def keep(self, shard: PackedShard, fingerprint: str) -> None:
+        """Notes that the shard is finished, wholly or not at all."""
+        unfinished = self.path.with_suffix(".tmp")
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.note)
+
+
+def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) -> dict[int, PackedShard]:
+    """Returns the shards that an interrupted run finished, by number; removes everything else that it left."""
+    finished = {}
+    for shard in work:
+        if not shard.note.exists():
+            continue
+        note = json.loads(shard.note.read_text(encoding="utf-8"))
+        if note["fingerprint"] != fingerprint:
+            raise DataError(
+                f"{shard.folder.parent}: an interrupted run left part of a copy of another data set here (fingerprint "
+                f"{note['fingerprint']}, this one has {fingerprint}); remove {shard.folder.parent} and run this again"
+            )
+        kept = PackedShard(**note["shard"])
+        whole = kept.num_records == len(shard.records) and shard.path.is_file()
+        if whole and file_hash(shard.path) == kept.blake2b:
+            finished[shard.number] = kept
+            progress(kept.num_records)
+    wanted = {path for shard in work if shard.number in finished for path in (shard.path, shard.note)}
+    for path in work[0].folder.iterdir():
+        if path not in wanted:
+            path.unlink()
+    return finished
+
+
+def _check_free_space(folder: Path, num_bytes: int) -> None:
+    needed, free = num_bytes + _SPARE_BYTES, shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
-            f"{dataset.directory}: the packed copy needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; make "
-            "room, move the data set to a larger disk, or read the ArrayRecord shards, which needs no copy"
+            f"{folder.parent}: the packed copy needs {needed / 1e9:.2f} GB more and {free / 1e9:.2f} GB are free; make "
+            "room, choose a larger disk, or read the ArrayRecord shards, which needs no copy"
         )
 
 
-def _write_shards(
-    dataset: Dataset, folder: Path, shard_bytes: int, progress: Callable[[int], None]
-) -> list[dict[str, Any]]:
-    store = ArrayRecordStore(dataset)
-    per_shard = max(1, shard_bytes // _record_bytes(dataset))
-    shards = []
-    for number, start in enumerate(range(0, store.num_records, per_shard)):
-        path = folder / f"{number:05d}.npy"
-        stop = min(start + per_shard, store.num_records)
-        written = _write_shard(dataset, store, path, range(start, stop), progress)
-        if file_hash(path) != written:
-            raise DataError(f"{path}: does not read back as it was written; check the disk, then pack again")
-        shards.append(
-            {"name": path.name, "num_records": stop - start, "num_bytes": path.stat().st_size, "blake2b": written}
-        )
-    return shards
-
-
-def _write_shard(
-    dataset: Dataset, store: ArrayRecordStore, path: Path, records: range, progress: Callable[[int], None]
-) -> str:
+def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress: Progress) -> PackedShard:
     digest = new_digest()
-    with path.open("xb") as file:
-        header = _npy_header((len(records), *dataset.format.shape))
+    with shard.path.open("xb") as file:
+        header = npy_header((len(shard.records), *dataset.format.shape))
         digest.update(header)
         file.write(header)
-        for start in range(records.start, records.stop, _RECORDS_PER_READ):
-            numbers = np.arange(start, min(start + _RECORDS_PER_READ, records.stop))
-            signals = store.read(numbers).astype("<i2", copy=False)
-            _check_contents(dataset, numbers, signals)
+        for start in range(shard.records.start, shard.records.stop, _RECORDS_PER_READ):
+            numbers = np.arange(start, min(start + _RECORDS_PER_READ, shard.records.stop))
+            signals = source.read(numbers).astype("<i2", copy=False)
+            _check_contents(dataset, source, numbers, signals)
             digest.update(signals)
             file.write(signals)
             progress(len(numbers))
-    return digest.hexdigest()
+        file.flush()
+        os.fsync(file.fileno())
+    written = digest.hexdigest()
+    if file_hash(shard.path) != written:
+        raise DataError(f"{shard.path}: does not read back as it was written; check the disk, then run this again")
+    return PackedShard(
+        name=shard.path.name,
+        num_records=len(shard.records),
+        num_bytes=shard.path.stat().st_size,
+        blake2b=written,
+    )
 
 
-def _check_contents(dataset: Dataset, numbers: np.ndarray, signals: np.ndarray) -> None:
+def _check_contents(dataset: Dataset, source: SignalSource, numbers: np.ndarray, signals: np.ndarray) -> None:
     for number, signal in zip(numbers.tolist(), signals, strict=True):
         if content_hash(signal) != dataset.index.content_hash[number].tobytes():
             raise DataError(
-                f"{dataset.directory}: record {number} ('{dataset.index.record_id[number]}') is not what the index "
-                "says; build the data set again with --overwrite"
+                f"{source.shard_of(number)}: record {number} ('{dataset.index.record_id[number]}') is not what the "
+                "index says (damaged); restore this shard from a copy, or build the data set again with --overwrite"
             )
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": shape})
-    return header.getvalue()

@@ -43,6 +43,9 @@ _RECORDS_PER_TASK = 16
 
 _REQUEST_FILE = "request.json"
 _VALUES_FILE, _REASONS_FILE = "values.npy", "reasons.npy"
+
+#: All files of the folder.
+PHYSIOLOGY_FILES = (_VALUES_FILE, _REASONS_FILE, PHYSIOLOGY_FILE)
 _MEASURE_AGAIN = "remove it and measure again with python -m data_pipelines.measure --dataset=DIR"
 
 

@@ -100,3 +100,10 @@ def write_wfdb(
         write_dir=str(folder),
     )
     return folder / name
+
+
+def flip_bit(path: Path, position: int) -> None:
+    """Damages one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(data)

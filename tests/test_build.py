@@ -290,7 +290,7 @@ def test_too_much_quarantined_builds_nothing(tmp_path):
     message = r"2 of 3 recordings could not be stored \(nan 2\), more than --max_quarantined=0.5.*The first: bad1"
     with pytest.raises(DataError, match=message):
         build(results, tmp_path / "out")
-    with pytest.raises(DataError, match=r"out: its build is not finished .*run the same build command again"):
+    with pytest.raises(DataError, match=r"out: is not finished .*run the same command again"):
         open_dataset(tmp_path / "out")
     assert build(results, tmp_path / "out", max_quarantined=0.7)["num_records"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
@@ -421,33 +421,6 @@ def test_opening_another_layout_version(copy):
 def test_opening_a_damaged_card(copy):
     (copy / CARD_FILE).write_text('{"layout_version": 1')
     with pytest.raises(DataError, match=r"ecgjax_dataset.json: damaged .*build it again"):
-        open_dataset(copy)
-
-
-def test_opening_a_missing_or_truncated_or_strange_shard(copy):
-    (shard,) = open_dataset(copy).shards
-    whole = shard.read_bytes()
-    stranger = shard.with_name(shard.name.replace("00001", "00002"))
-    stranger.write_bytes(whole)
-    with pytest.raises(DataError, match="of-00002: not a shard of this data set; remove it"):
-        open_dataset(copy)
-    stranger.unlink()
-    shard.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: this shard has 0 records where \d+ were written"):
-        open_dataset(copy)
-    shard.write_bytes(b"")
-    with pytest.raises(DataError, match="this shard has 0 records"):
-        open_dataset(copy)
-    shard.unlink()
-    with pytest.raises(DataError, match=f"{re.escape(shard.name)}: this shard is missing; restore it"):
-        open_dataset(copy)
-
-
-def test_opening_a_shard_of_another_data_set(copy, tmp_path):
-    other = make_simulated_dataset(tmp_path, num_patients=3, seconds=2.0, name="other")
-    (shard,) = open_dataset(copy).shards
-    shutil.copy(other.shards[0], shard)
-    with pytest.raises(DataError, match=rf"this shard has {other.index.num_records} records where \d+ were written"):
         open_dataset(copy)
 
 

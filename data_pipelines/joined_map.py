@@ -1,0 +1,87 @@
+"""Files side by side in one range of addresses, so that one array spans them all.
+
+NumPy gathers rows of one array in one call that holds no lock; rows of several arrays take a call each. So a range of
+addresses is reserved and the files are mapped into it one behind the other, which is possible where all but the last
+fill whole memory pages. Python's `mmap` cannot be told where to map; the C library's can.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_MAP_FIXED = 0x10  # On Linux and macOS alike; Python does not name it.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Bytes of a file to be mapped, or as many zeros.
+
+    Attributes:
+        path: of the file; None for zeros.
+        offset: of the first byte in the file.
+        num_bytes: how many.
+    """
+
+    path: Path | None
+    offset: int
+    num_bytes: int
+
+
+def can_join(pieces: Sequence[Piece]) -> bool:
+    """Returns whether pieces start and end with memory pages, the end of the last excepted."""
+    page = mmap.ALLOCATIONGRANULARITY
+    return all(piece.offset % page == 0 for piece in pieces) and all(
+        piece.num_bytes % page == 0 for piece in pieces[:-1]
+    )
+
+
+def join_pieces(pieces: Sequence[Piece]) -> np.ndarray:
+    """Maps pieces of files one behind the other.
+
+    Args:
+        pieces: that `can_join`, each within its file.
+
+    Returns:
+        `uint8[sum of num_bytes]`, read-only; the range is given back with the last array that refers to it.
+
+    Raises:
+        OSError: a file cannot be opened or mapped.
+    """
+    # Zeros, of which nothing is kept until they are read.
+    reserved = mmap.mmap(
+        -1, sum(piece.num_bytes for piece in pieces), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ
+    )
+    joined = np.frombuffer(reserved, np.uint8)
+    map_at = _map_function()
+    position = joined.ctypes.data
+    for piece in pieces:
+        if piece.path is not None:
+            _map_piece(map_at, piece, position)
+        position += piece.num_bytes
+    return joined
+
+
+def _map_function() -> ctypes._CFuncPtr:
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]  # off_t is ssize_t
+    return function
+
+
+def _map_piece(map_at: ctypes._CFuncPtr, piece: Piece, address: int) -> None:
+    handle = os.open(piece.path, os.O_RDONLY)
+    try:
+        # Within the range reserved, whose release takes this mapping with it.
+        flags = mmap.MAP_SHARED | _MAP_FIXED
+        if map_at(address, piece.num_bytes, mmap.PROT_READ, flags, handle, piece.offset) != address:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), str(piece.path))
+    finally:
+        os.close(handle)

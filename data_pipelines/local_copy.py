@@ -1,0 +1,255 @@
+"""Makes a local data set of one that lies on another disk or in a bucket: card, index and a packed copy, no shards."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.array_record_shard import ArrayRecordShard, why_bad
+from data_pipelines.dataset import (
+    CARD_FILE,
+    QUARANTINE_FILE,
+    Dataset,
+    open_dataset,
+    read_card,
+    staging_directory,
+)
+from data_pipelines.errors import DataError
+from data_pipelines.index import INDEX_DIR, INDEX_FILE
+from data_pipelines.packed_format import PACKED_DIR, SHARD_BYTES
+from data_pipelines.packed_store import PackedStore
+from data_pipelines.packing import Progress, write_packed
+from data_pipelines.physiology_store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILES
+from data_pipelines.remote import TIMEOUT_S, RemoteFolder, Task
+from data_pipelines.staging import exclusive_staging, publish
+from data_pipelines.stored_example import SignalDecoder
+
+_DATASET_DIR, _SCRATCH_DIR = "dataset", "downloading"
+
+
+def stage_dataset(
+    url: str,
+    out: Path,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    shard_bytes: int = SHARD_BYTES,
+    started: Callable[[Dataset], None] = lambda dataset: None,
+    progress: Progress = lambda num_records: None,
+    downloaded: Callable[[int], None] = lambda num_bytes: None,
+) -> bool:
+    """Makes a local data set at `out` of the one at `url`, unless a good one is there.
+
+    ArrayRecord shards are downloaded whole, one behind the other, checked, unpacked and removed. What is finished is
+    kept in `OUT.building`: a run after an interrupted one goes on from there.
+
+    Args:
+        url: a directory, or what fsspec opens: `gs://bucket/folder`, `s3://bucket/folder`.
+        out: absent, empty, or a data set staged before.
+        timeout_s: seconds that one answer of the remote may take.
+        shard_bytes: largest size of a packed shard.
+        started: told of the data set before its signals are read.
+        progress: told of every number of records that are done.
+        downloaded: told of every number of bytes that came.
+
+    Returns:
+        Whether anything was made.
+
+    Raises:
+        DataError: the remote does not answer or lacks a file, a shard is damaged, the disk is too full, `out` is
+            something else or of another data set, or another process is staging to it.
+    """
+    out = Path(out).resolve()
+    remote = RemoteFolder(url, timeout_s=timeout_s)
+    staging = staging_directory(out)
+    if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
+    if out == Path.cwd():
+        raise DataError(f"{out}: is the current directory, which would be replaced; name a new one with --out")
+    if remote.size(CARD_FILE) is None:
+        raise DataError(f"{remote.url}: not a prepared data set, it has no {CARD_FILE} (or is not there at all)")
+    with exclusive_staging(staging, resume=True):
+        making = staging / _DATASET_DIR
+        making.mkdir(exist_ok=True)
+        card = _fetch_card(remote, making)
+        if (out / CARD_FILE).is_file():
+            return _check_finished(remote, card, out, making)
+        _fetch_small_files(remote, making)
+        dataset = open_dataset(making)
+        if dataset.index.fingerprint(dataset.format) != dataset.fingerprint:
+            raise DataError(
+                f"{remote.url}: card and index do not belong together (damaged, or being replaced); remove {staging}, "
+                "check the data set there, and run this again"
+            )
+        started(dataset)
+        scratch = staging / _SCRATCH_DIR
+        with _shards_of(remote, dataset, scratch, downloaded) as shards:
+            write_packed(
+                dataset,
+                shards,
+                making / PACKED_DIR,
+                shard_bytes=shard_bytes,
+                extra_bytes=shards.scratch_bytes(),
+                progress=progress,
+            )
+        publish(making, out, retired=staging / "replaced")
+    return True
+
+
+def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
+    """Downloads the card, and refuses to go on with what an interrupted run left of another data set."""
+    before = read_card(making)["fingerprint"] if (making / CARD_FILE).is_file() else None
+    fresh = making.parent / CARD_FILE
+    remote.download(CARD_FILE, fresh)
+    card = read_card(fresh.parent)
+    if before not in (None, card["fingerprint"]):
+        raise DataError(
+            f"{making.parent}: an interrupted run left part of a copy of another data set here (fingerprint {before}, "
+            f"{remote.url} has {card['fingerprint']}); remove {making.parent} and run this again"
+        )
+    fresh.replace(making / CARD_FILE)
+    return card
+
+
+def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -> bool:
+    shutil.rmtree(making)
+    finished = open_dataset(out)
+    if finished.fingerprint != card["fingerprint"]:
+        raise DataError(
+            f"{out}: holds another data set than {remote.url} (fingerprints {finished.fingerprint} and "
+            f"{card['fingerprint']}); choose another --out, or remove {out} and run this again"
+        )
+    PackedStore(finished, verify=True)
+    return False
+
+
+def _fetch_small_files(remote: RemoteFolder, making: Path) -> None:
+    """Downloads everything but the signals; what is there in full size already is left."""
+    _fetch(remote, f"{INDEX_DIR}/{INDEX_FILE}", making)
+    try:
+        columns = json.loads((making / INDEX_DIR / INDEX_FILE).read_text(encoding="utf-8"))["columns"]
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{remote.url}/{INDEX_DIR}/{INDEX_FILE}: damaged ({error})") from error
+    for column in columns:
+        _fetch(remote, f"{INDEX_DIR}/{column}.npy", making)
+    names = [QUARANTINE_FILE, *(f"{PHYSIOLOGY_DIR}/{name}" for name in PHYSIOLOGY_FILES)]
+    for name in names:
+        if remote.size(name) is not None:
+            _fetch(remote, name, making)
+
+
+def _fetch(remote: RemoteFolder, name: str, making: Path) -> None:
+    path = making / name
+    if path.is_file() and path.stat().st_size == remote.size(name):
+        return
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    remote.download(name, unfinished)
+    unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def _shards_of(
+    remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]
+) -> Iterator[_Shards]:
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    shards = _Shards(remote, dataset, scratch, downloaded)
+    try:
+        yield shards
+    finally:
+        shards.close()
+        shutil.rmtree(scratch, ignore_errors=True)  # A download that was left behind may still be writing.
+
+
+class _Shards:
+    """Signals of a remote data set in stored order, one shard on the local disk at a time and the next on its way."""
+
+    def __init__(self, remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]):
+        self._remote, self._scratch, self._downloaded = remote, scratch, downloaded
+        self._names = dataset.card["shards"]
+        self._bounds = list(itertools.accumulate(dataset.card["shard_lengths"], initial=0))
+        self._shape = dataset.format.shape
+        self._decoder = SignalDecoder(self._shape)
+        self._number = -1  # of the shard that is open
+        self._opened: ArrayRecordShard | None = None
+        self._path: Path | None = None
+        self._coming: dict[int, Task[Path]] = {}
+        self._closing = threading.Event()
+
+    def scratch_bytes(self) -> int:
+        """Returns an upper bound of what lies in the scratch directory at a time: two shards."""
+        if self._remote.local is not None:
+            return 0
+        longest = np.diff(self._bounds).max()
+        # Shards are compressed, and their records hold labels and a report beside the signal.
+        return 2 * int(longest) * (2 * math.prod(self._shape) + 4096)
+
+    def shard_of(self, record_number: int) -> str:
+        """Returns the address of the shard that a record is in."""
+        return f"{self._remote.url}/{self._names[self._shard_number(record_number)]}"
+
+    def read(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Reads the signals of consecutive record numbers, asked for in order.
+
+        Raises:
+            DataError: a shard is missing, truncated or damaged; names it.
+        """
+        signals = np.empty((len(record_numbers), *self._shape), np.int16)
+        for signal, record_number in zip(signals, record_numbers.tolist(), strict=True):
+            shard = self._shard_number(record_number)
+            if shard != self._number:
+                self._open(shard)
+            try:
+                self._opened.read_into(record_number - self._bounds[shard], signal)
+            except ValueError as error:
+                raise self._bad(record_number, str(error)) from error
+        return signals
+
+    def close(self) -> None:
+        """Ends the download that is on its way and removes the open shard."""
+        self._closing.set()
+        self._leave()
+
+    def _shard_number(self, record_number: int) -> int:
+        return int(np.searchsorted(self._bounds, record_number, side="right")) - 1
+
+    def _open(self, shard: int) -> None:
+        self._leave()
+        path = (self._coming.pop(shard, None) or self._bring(shard)).result()
+        if shard + 1 < len(self._names):
+            self._coming[shard + 1] = self._bring(shard + 1)
+        reason = why_bad(path, self._bounds[shard + 1] - self._bounds[shard])
+        if reason is not None:
+            raise self._bad(self._bounds[shard], reason)
+        self._opened, self._path, self._number = ArrayRecordShard(path, self._decoder), path, shard
+
+    def _leave(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            if self._remote.local is None:
+                self._path.unlink(missing_ok=True)
+        self._opened, self._number = None, -1
+
+    def _bring(self, shard: int) -> Task[Path]:
+        if self._remote.local is not None:
+            return Task(lambda: self._remote.local / self._names[shard])
+
+        def download() -> Path:
+            path = self._scratch / self._names[shard]
+            self._remote.download(self._names[shard], path, progress=self._downloaded, cancelled=self._closing.is_set)
+            return path
+
+        return Task(download)
+
+    def _bad(self, record_number: int, reason: str) -> DataError:
+        return DataError(
+            f"{self.shard_of(record_number)}: {reason}; restore this shard from a copy, or build the data set again"
+        )

@@ -1,0 +1,210 @@
+"""The packed copy of a data set on disk: plain `.npy` shards that can be mapped one behind the other.
+
+DIR/packed/
+packed.json         layout version, fingerprint of the data set, and of each shard its name, records, size and BLAKE2b
+00000.npy …         int16[records, time, 8] behind a header of one memory page
+
+All shards but the last hold whole memory pages, so that all can be mapped into one range of addresses
+(`joined_map.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.bad_shards import BadShard
+from data_pipelines.errors import DataError
+from data_pipelines.records import LAYOUT_VERSION, SignalFormat
+
+#: Folder of the packed copy inside a data set, and its table of contents, written last.
+PACKED_DIR = "packed"
+PACKED_FILE = "packed.json"
+
+#: Upper bound of a shard's size: small enough to move, large enough that there are few.
+SHARD_BYTES = 2**30
+
+#: What shards are filled up to whole multiples of: the memory page of most systems.
+PAGE_BYTES = 4096
+
+_HASH_BLOCK_BYTES = 2**24
+_MOST_THREADS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackedShard:
+    """One shard as the table of contents tells of it.
+
+    Attributes:
+        name: of the file.
+        num_records: records in it.
+        num_bytes: size of the file.
+        blake2b: hex digest of the whole file.
+    """
+
+    name: str
+    num_records: int
+    num_bytes: int
+    blake2b: str
+
+
+def record_bytes(signal_format: SignalFormat) -> int:
+    """Returns the bytes of a stored signal."""
+    return math.prod(signal_format.shape) * np.dtype(np.int16).itemsize
+
+
+def shard_name(number: int) -> str:
+    """Returns the file name of a shard."""
+    return f"{number:05d}.npy"
+
+
+def shard_spans(num_records: int, *, bytes_per_record: int, shard_bytes: int = SHARD_BYTES) -> list[range]:
+    """Returns the record numbers of every shard: as many as fit, in whole memory pages.
+
+    Args:
+        num_records: of the data set.
+        bytes_per_record: of its format.
+        shard_bytes: largest size of a shard, as far as whole pages allow.
+    """
+    unit = PAGE_BYTES // math.gcd(PAGE_BYTES, bytes_per_record)
+    per_shard = max(1, shard_bytes // bytes_per_record // unit) * unit
+    return [range(start, min(start + per_shard, num_records)) for start in range(0, num_records, per_shard)]
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """Returns the header of a `.npy` of int16, filled up with spaces to one memory page, as the format allows."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": shape})
+    magic_bytes, length_bytes = 8, 2
+    text = header.getvalue()[magic_bytes + length_bytes :].rstrip()
+    text = text.ljust(PAGE_BYTES - magic_bytes - length_bytes - 1) + b"\n"
+    return header.getvalue()[:magic_bytes] + len(text).to_bytes(length_bytes, "little") + text
+
+
+def remedy(folder: Path) -> str:
+    """Returns what to do about a bad packed copy."""
+    return f"remove {folder} and make it again with python -m data_pipelines.stage --dataset={folder.parent}"
+
+
+def write_contents(folder: Path, *, fingerprint: str, shards: Iterable[PackedShard]) -> None:
+    """Writes the table of contents of a packed copy, which finishes it."""
+    contents = {
+        "layout_version": LAYOUT_VERSION,
+        "fingerprint": fingerprint,
+        "shards": [dataclasses.asdict(shard) for shard in shards],
+    }
+    (folder / PACKED_FILE).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+
+
+def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[PackedShard]:
+    """Reads the table of contents of a packed copy.
+
+    Args:
+        folder: of the copy.
+        fingerprint: of the data set.
+        num_records: of the data set.
+
+    Raises:
+        DataError: there is none, it is damaged, or the copy is of another data set.
+    """
+    path = folder / PACKED_FILE
+    if not folder.exists():
+        raise DataError(
+            f"{folder}: there is no packed copy; make it with python -m data_pipelines.stage "
+            f"--dataset={folder.parent}, or read the ArrayRecord shards"
+        )
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        shards = [PackedShard(**shard) for shard in contents["shards"]]
+        version, found = contents["layout_version"], contents["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: missing or damaged ({error}); {remedy(folder)}") from error
+    if version != LAYOUT_VERSION or found != fingerprint:
+        raise DataError(
+            f"{folder}: this packed copy was made of another data set (fingerprint {found}, the data set here has "
+            f"{fingerprint}); {remedy(folder)}"
+        )
+    held = sum(shard.num_records for shard in shards)
+    if held != num_records:
+        raise DataError(f"{folder}: holds {held} records, the data set {num_records}; {remedy(folder)}")
+    return shards
+
+
+def new_digest() -> hashlib.blake2b:
+    """Returns a fresh digest of the kind that shards are hashed with."""
+    return hashlib.blake2b(digest_size=32)
+
+
+def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> str:
+    """Returns the BLAKE2b hex digest of a file, telling `progress` of every block's size."""
+    digest = new_digest()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+            progress(len(block))
+    return digest.hexdigest()
+
+
+def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int, int], hashes: bool) -> list[BadShard]:
+    """Returns the shards of a packed copy that are missing, of another size or shape, or damaged.
+
+    Args:
+        folder: of the copy.
+        shards: as they were made.
+        shape: `(time, lead)` of a record.
+        hashes: read every shard whole and compare its hash.
+    """
+
+    def why_bad(shard: PackedShard) -> str | None:
+        try:
+            reason = _wrong_shape(folder / shard.name, shard, shape)
+            if reason is None and hashes and file_hash(folder / shard.name) != shard.blake2b:
+                reason = "its contents have changed since it was made (damaged)"
+        except (OSError, ValueError) as error:
+            return f"missing or damaged ({error})"
+        return reason
+
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+        reasons = list(threads.map(why_bad, shards))
+    starts = np.cumsum([0, *(shard.num_records for shard in shards)]).tolist()
+    return [
+        BadShard(path=folder / shard.name, start=start, stop=start + shard.num_records, reason=reason)
+        for shard, start, reason in zip(shards, starts[:-1], reasons, strict=True)
+        if reason is not None
+    ]
+
+
+def data_offset(path: Path) -> int:
+    """Returns where the samples of a shard start."""
+    with path.open("rb") as file:
+        return _read_header(file)[2]
+
+
+def _wrong_shape(path: Path, shard: PackedShard, shape: tuple[int, int]) -> str | None:
+    with path.open("rb") as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        found, dtype, offset = _read_header(file)
+    expected = (shard.num_records, *shape)
+    samples_bytes = math.prod(expected) * np.dtype(np.int16).itemsize
+    if (num_bytes, dtype, found, offset) == (shard.num_bytes, np.dtype("<i2"), expected, num_bytes - samples_bytes):
+        return None
+    return f"is {dtype}{found} in {num_bytes} bytes, not int16{expected} in {shard.num_bytes} as it was made"
+
+
+def _read_header(file: io.BufferedReader) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Returns shape, type and where the data start."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not version 1.0 of the .npy format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran:
+        raise ValueError("in Fortran order")
+    return shape, dtype, file.tell()

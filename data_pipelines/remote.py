@@ -1,0 +1,152 @@
+"""Files of a folder that may lie anywhere fsspec reaches, with a time limit on every answer."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import fsspec
+
+from data_pipelines.errors import DataError
+
+#: Seconds that a remote may take for one answer: metadata, or one block of a file.
+TIMEOUT_S = 60.0
+
+_BLOCK_BYTES = 2**24
+
+Result = TypeVar("Result")
+
+
+class Task(Generic[Result]):
+    """Work in a thread of its own, which may be left behind: it ends with the process."""
+
+    def __init__(self, work: Callable[[], Result]):
+        """Starts the work."""
+        # The executors of the standard library wait for their threads at exit, for ever if one hangs.
+        self._answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def _run(self, work: Callable[[], Result]) -> None:
+        try:
+            self._answers.put((work(), None))
+        except BaseException as error:  # Raised again where the result is taken.
+            self._answers.put((None, error))
+
+    def result(self, timeout_s: float | None = None) -> Result:
+        """Waits for the result, to be taken once.
+
+        Raises:
+            TimeoutError: it did not come in time.
+        """
+        try:
+            result, error = self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        if error is not None:
+            raise error
+        return result
+
+
+class RemoteFolder:
+    """Reads files of one folder.
+
+    Attributes:
+        url: of the folder, or its path.
+        local: its path if it lies in the local file system, whose files need not be downloaded.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S):
+        """Finds the driver.
+
+        Args:
+            url: such as `gs://bucket/folder`, `s3://bucket/folder`, `/mnt/bucket/folder`.
+            timeout_s: seconds that one answer may take.
+
+        Raises:
+            DataError: there is no driver for this kind of URL, its package is not installed, or no answer in time.
+        """
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        try:
+            self._system, self._root = self._within_time(lambda: fsspec.core.url_to_fs(self.url))
+        except ImportError as error:
+            raise DataError(f"{url}: this kind of URL needs another package ({error})") from error
+        except ValueError as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{url}: {error}") from error
+        protocols = self._system.protocol
+        is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+        self.local = Path(self._root) if is_local else None
+
+    def size(self, name: str) -> int | None:
+        """Returns the bytes of a file, or None if there is none."""
+        try:
+            size = self._within_time(lambda: self._system.info(self._path(name))["size"])
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._failed(name, error) from error
+        if size is None:
+            raise DataError(f"{self.url}/{name}: this remote does not tell the sizes of its files")
+        return size
+
+    def download(
+        self,
+        name: str,
+        path: Path,
+        *,
+        progress: Callable[[int], None] = lambda num_bytes: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Copies a file.
+
+        Args:
+            name: below the folder.
+            path: overwritten.
+            progress: told of every block's size.
+            cancelled: asked before every block; if so the copy stays unfinished.
+
+        Raises:
+            DataError: there is no such file, it cannot be read, or no answer in time.
+        """
+        size = self.size(name)
+        if size is None:
+            raise DataError(f"{self.url}/{name}: there is no such file")
+        with path.open("wb") as file:
+            for start in range(0, size, _BLOCK_BYTES):
+                if cancelled():
+                    return
+                block = self._block(name, start, min(start + _BLOCK_BYTES, size))
+                file.write(block)
+                progress(len(block))
+
+    def _block(self, name: str, start: int, stop: int) -> bytes:
+        try:
+            block = self._within_time(lambda: self._system.cat_file(self._path(name), start=start, end=stop))
+        except Exception as error:
+            raise self._failed(name, error) from error
+        if len(block) != stop - start:
+            raise DataError(f"{self.url}/{name}: gave {len(block)} bytes where {stop - start} were asked for")
+        return block
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _within_time(self, work: Callable[[], Result]) -> Result:
+        try:
+            return Task(work).result(self._timeout_s)
+        except TimeoutError as error:
+            raise DataError(
+                f"{self.url}: no answer within {self._timeout_s:g} s; check the address, the network and the "
+                "credentials, or allow more time with --timeout"
+            ) from error
+
+    def _failed(self, name: str, error: Exception) -> DataError:
+        # Every driver has errors of its own kinds.
+        if isinstance(error, DataError):
+            return error
+        return DataError(f"{self.url}/{name}: cannot be read ({type(error).__name__}: {error})")

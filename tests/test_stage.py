@@ -1,0 +1,456 @@
+"""Staging leaves a whole packed copy or something to go on with, from a local data set, another disk or a bucket."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from absl import flags
+
+from data_pipelines import shard_plan, stage
+from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, open_dataset, staging_directory
+from data_pipelines.errors import DataError
+from data_pipelines.local_copy import stage_dataset
+from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, PAGE_BYTES, file_hash, shard_spans
+from data_pipelines.packing import pack, packed_staging
+from data_pipelines.physiology_store import PHYSIOLOGY_DIR, measure_dataset, open_physiology
+from data_pipelines.remote import RemoteFolder
+from data_pipelines.store import open_store
+from tests.fixtures import flip_bit, make_simulated_dataset, stored_examples
+
+REPOSITORY = Path(__file__).parents[1]
+
+#: 32 records, which fill whole memory pages.
+SHARD_BYTES = 32 * 16_000
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A data set in several ArrayRecord shards, measured, with the signals as TFDS reads them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_plan, "MAX_SHARD_BYTES", 2**19)
+        dataset = make_simulated_dataset(tmp_path_factory.mktemp("stage"), num_patients=45)
+    assert len(dataset.shards) >= 3
+    measure_dataset(dataset.directory, num_workers=1)
+    signals = np.stack([stored["signal"] for stored in stored_examples(dataset.directory)])
+    return dataset, signals
+
+
+@pytest.fixture
+def copy(original, tmp_path):
+    """A copy of the data set that a test may change."""
+    dataset, _ = original
+    return Path(shutil.copytree(dataset.directory, tmp_path / "copy"))
+
+
+@pytest.fixture
+def bucket(original):
+    """URL of a bucket in memory that holds the data set, and the file system that it is in."""
+    dataset, _ = original
+    system = fsspec.filesystem("memory")
+    root = f"/bucket-{uuid.uuid4().hex}"
+    system.put(str(dataset.directory), root + "/ecgs", recursive=True)
+    yield f"memory:/{root}/ecgs", system
+    system.rm(root, recursive=True)
+
+
+def assert_read(directory, signals):
+    store = open_store(directory)
+    assert store.kind == "packed"
+    assert np.array_equal(store.read(np.arange(len(signals))), signals)
+
+
+# The packed copy of a local data set
+
+
+def test_a_packed_copy_is_plain_npy_files_checked_against_their_hash(copy, original):
+    dataset, signals = original
+    assert pack(open_dataset(copy), shard_bytes=SHARD_BYTES) is True
+    folder = copy / PACKED_DIR
+    contents = json.loads((folder / PACKED_FILE).read_text())
+    assert contents["fingerprint"] == dataset.fingerprint
+    assert [shard["num_records"] for shard in contents["shards"][:-1]] == [32] * (len(signals) // 32)
+    joined = np.concatenate([np.load(folder / shard["name"], allow_pickle=False) for shard in contents["shards"]])
+    assert joined.dtype == np.int16
+    assert np.array_equal(joined, signals)
+    for shard in contents["shards"]:
+        assert file_hash(folder / shard["name"]) == shard["blake2b"]
+    assert {path.name for path in folder.iterdir()} == {PACKED_FILE, *(shard["name"] for shard in contents["shards"])}
+    assert not packed_staging(copy).exists()
+
+
+@pytest.mark.parametrize("size", [16 * 100, 16 * 1000, 16 * 2500, 16 * 5000, 16 * 4097])
+def test_shards_are_whole_memory_pages_and_hold_every_record_once(size):
+    spans = shard_spans(10_000, bytes_per_record=size, shard_bytes=2**24)
+    assert [number for span in spans for number in span] == list(range(10_000))
+    for span in spans[:-1]:
+        assert len(span) * size % PAGE_BYTES == 0
+        assert len(span) * size <= max(2**24, 256 * size)
+
+
+def test_packing_again_leaves_a_good_copy_and_refuses_a_bad_one(copy):
+    dataset = open_dataset(copy)
+    pack(dataset, shard_bytes=SHARD_BYTES)
+    before = {path.name: path.stat().st_mtime_ns for path in (copy / PACKED_DIR).iterdir()}
+    assert pack(dataset) is False
+    assert {path.name: path.stat().st_mtime_ns for path in (copy / PACKED_DIR).iterdir()} == before
+    flip_bit(copy / PACKED_DIR / "00001.npy", 5000)
+    with pytest.raises(DataError, match=r"00001.npy: its contents have changed.*remove .*packed and make it again"):
+        pack(dataset)
+
+
+def test_progress_counts_every_record(copy):
+    counts = []
+    assert pack(open_dataset(copy), progress=counts.append) is True
+    assert sum(counts) == open_dataset(copy).index.num_records
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(copy, monkeypatch):
+    usage = shutil.disk_usage(copy)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=r"needs 0.27 GB more and 0.00 GB are free; make room"):
+        pack(open_dataset(copy))
+    assert not (copy / PACKED_DIR).exists()
+    assert not packed_staging(copy).exists()
+
+
+def test_a_damaged_shard_ends_packing_and_what_was_finished_is_kept(copy, original):
+    _, signals = original
+    shard = open_dataset(copy).shards[2]
+    whole = shard.read_bytes()
+    flip_bit(shard, len(whole) // 2)
+    with pytest.raises(DataError, match=rf"{shard.name}: cannot be read, it is damaged"):
+        pack(open_dataset(copy), shard_bytes=SHARD_BYTES)
+    assert not (copy / PACKED_DIR).exists()
+    kept = {path.name: path.stat().st_ino for path in (packed_staging(copy) / PACKED_DIR).glob("*.npy")}
+    assert "00000.npy" in kept
+    shard.write_bytes(whole)
+    assert pack(open_dataset(copy), shard_bytes=SHARD_BYTES) is True
+    assert (copy / PACKED_DIR / "00000.npy").stat().st_ino == kept["00000.npy"]
+    assert_read(copy, signals)
+
+
+def test_records_that_are_not_those_of_the_index_are_not_packed(copy):
+    path = copy / "index" / "content_hash.npy"
+    hashes = np.load(path)
+    hashes[4, 0] ^= 1
+    np.save(path, hashes)
+    with pytest.raises(DataError, match=r"array_record-00000-of-\d+: record 4 \('.*'\) is not what the index says"):
+        pack(open_dataset(copy))
+    assert not (copy / PACKED_DIR).exists()
+    assert not packed_staging(copy).exists()
+
+
+# Interruptions
+
+_STALLING = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    from data_pipelines.dataset import open_dataset
+    from data_pipelines.local_copy import stage_dataset
+    from data_pipelines.packing import pack
+
+    done = 0
+
+    def stall(num_records):
+        global done
+        done += num_records
+        if done > 80:  # in the third shard
+            print("there", flush=True)
+            time.sleep(60)
+
+    if len(sys.argv) == 2:
+        pack(open_dataset(sys.argv[1]), shard_bytes=512_000, progress=stall)
+    else:
+        stage_dataset(sys.argv[1], Path(sys.argv[2]), shard_bytes=512_000, progress=stall)
+""")
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Runs packing or staging in a process that is killed in the third shard; meanwhile a second one is refused."""
+
+    def run(*arguments, second):
+        command = [sys.executable, "-c", _STALLING, *map(str, arguments)]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
+        try:
+            assert process.stdout.readline() == b"there\n"
+            with pytest.raises(DataError, match="another"):
+                second()
+            os.kill(process.pid, signal.SIGKILL)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    return run
+
+
+def test_packing_that_is_killed_goes_on_behind_its_finished_shards(copy, original, interrupt):
+    _, signals = original
+    interrupt(copy, second=lambda: pack(open_dataset(copy)))
+    making = packed_staging(copy) / PACKED_DIR
+    assert not (copy / PACKED_DIR).exists()
+    assert open_store(copy).kind == "array_record"
+    kept = {path.name: path.stat().st_ino for path in making.glob("*.npy")}
+    flip_bit(making / "00001.npy", 100_000)  # finished, but damaged since
+    counts = []
+    assert pack(open_dataset(copy), shard_bytes=SHARD_BYTES, progress=counts.append) is True
+    assert sum(counts) == len(signals)
+    inodes = {name: (copy / PACKED_DIR / name).stat().st_ino for name in kept}
+    assert inodes["00000.npy"] == kept["00000.npy"]
+    assert_read(copy, signals)
+    assert not packed_staging(copy).exists()
+
+
+def test_staging_that_is_killed_goes_on_and_brings_only_what_is_missing(bucket, original, tmp_path, interrupt):
+    dataset, signals = original
+    url, out = bucket[0], tmp_path / "local"
+    # Buckets in memory are not shared between processes: the one that is killed stages from the disk.
+    interrupt(dataset.directory, out, second=lambda: stage_dataset(url, out))
+    staging = staging_directory(out)
+    with pytest.raises(DataError, match=r"not finished .* run the same command again"):
+        open_dataset(out)
+    kept = (staging / "dataset" / PACKED_DIR / "00000.npy").stat().st_ino
+    counts, num_bytes = [], []
+    assert stage_dataset(url, out, shard_bytes=SHARD_BYTES, progress=counts.append, downloaded=num_bytes.append)
+    assert sum(counts) == len(signals)
+    lengths = np.cumsum(dataset.card["shard_lengths"])
+    needed = [shard.stat().st_size for shard, stop in zip(dataset.shards, lengths, strict=True) if stop > 64]
+    assert sum(num_bytes) == sum(needed) < sum(shard.stat().st_size for shard in dataset.shards)
+    assert (out / PACKED_DIR / "00000.npy").stat().st_ino == kept
+    assert_read(out, signals)
+    assert not staging.exists()
+
+
+def test_what_was_left_of_another_data_set_is_refused(bucket, original, tmp_path, interrupt):
+    dataset, _ = original
+    url, out = bucket[0], tmp_path / "local"
+    interrupt(dataset.directory, out, second=lambda: stage_dataset(url, out))
+    other = make_simulated_dataset(tmp_path, num_patients=5, seed=1, name="other")
+    with pytest.raises(DataError, match=r"local.building: .*part of a copy of another data set .*remove .*building"):
+        stage_dataset(str(other.directory), out)
+    before = staging_directory(out) / "dataset" / PACKED_DIR
+    into = packed_staging(other.directory) / PACKED_DIR
+    shutil.copytree(before, into)
+    with pytest.raises(DataError, match=r"packed.building: .*part of a copy of another data set .*remove .*building"):
+        pack(other)
+
+
+# From elsewhere
+
+
+@pytest.mark.parametrize("where", ["memory", "file", "path"])
+def test_staging_makes_a_whole_local_data_set_without_array_record_shards(bucket, original, tmp_path, where):
+    dataset, signals = original
+    url = {"memory": bucket[0], "file": f"file://{dataset.directory}", "path": str(dataset.directory)}[where]
+    before = sorted(path.name for path in dataset.directory.rglob("*"))
+    out, started, counts = tmp_path / "a" / "local", [], []
+    assert stage_dataset(url, out, shard_bytes=SHARD_BYTES, started=started.append, progress=counts.append) is True
+    assert [one.fingerprint for one in started] == [dataset.fingerprint]
+    assert sum(counts) == len(signals)
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [CARD_FILE, QUARANTINE_FILE, "index", PHYSIOLOGY_DIR, PACKED_DIR]
+    )
+    staged = open_dataset(out)
+    assert (staged.card, staged.fingerprint) == (dataset.card, dataset.fingerprint)
+    for folder in ("index", PHYSIOLOGY_DIR):
+        for path in (dataset.directory / folder).iterdir():
+            assert (out / folder / path.name).read_bytes() == path.read_bytes()
+    assert np.array_equal(open_physiology(staged).values, open_physiology(dataset).values, equal_nan=True)
+    assert_read(out, signals)
+    assert not staging_directory(out).exists()
+    assert sorted(path.name for path in dataset.directory.rglob("*")) == before
+    # Again: verified and left.
+    assert stage_dataset(url, out) is False
+    assert not staging_directory(out).exists()
+    flip_bit(out / PACKED_DIR / "00001.npy", 5000)
+    with pytest.raises(DataError, match=r"00001.npy: its contents have changed since it was made"):
+        stage_dataset(url, out)
+
+
+def test_a_data_set_without_physiology_is_staged_without(bucket, original, tmp_path):
+    url, system = bucket
+    system.rm(f"{url}/{PHYSIOLOGY_DIR}", recursive=True)
+    stage_dataset(url, tmp_path / "local")
+    assert not (tmp_path / "local" / PHYSIOLOGY_DIR).exists()
+    assert_read(tmp_path / "local", original[1])
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
+def test_a_damaged_remote_shard_is_named(bucket, original, tmp_path, damage):
+    dataset, signals = original
+    url, system = bucket
+    shard = f"{url}/{dataset.shards[1].name}"
+    whole = system.cat_file(shard)
+    if damage == "missing":
+        system.rm(shard)
+    else:
+        at = len(whole) // 2
+        flipped = whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]
+        system.pipe_file(shard, whole[:at] if damage == "truncated" else flipped)
+    out = tmp_path / "local"
+    with pytest.raises(DataError) as caught:
+        stage_dataset(url, out, shard_bytes=SHARD_BYTES)
+    assert str(caught.value).startswith(f"{shard}: ")
+    assert not out.exists()
+    assert not (staging_directory(out) / "downloading").exists()
+    system.pipe_file(shard, whole)
+    assert stage_dataset(url, out, shard_bytes=SHARD_BYTES) is True
+    assert_read(out, signals)
+
+
+def test_an_index_of_another_data_set_is_noticed(bucket, tmp_path):
+    url, system = bucket
+    name = f"{url}/index/content_hash.npy"
+    content = system.cat_file(name)
+    system.pipe_file(name, content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match="card and index do not belong together"):
+        stage_dataset(url, tmp_path / "local")
+
+
+def test_nothing_else_is_overwritten(bucket, original, tmp_path):
+    url = bucket[0]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    with pytest.raises(DataError, match=r"full: exists and is not a prepared data set; choose another --out"):
+        stage_dataset(url, tmp_path / "full")
+    other = make_simulated_dataset(tmp_path, num_patients=3, seed=1, name="other")
+    with pytest.raises(DataError, match=r"other: holds another data set than memory.*choose another --out, or remove"):
+        stage_dataset(url, other.directory)
+    assert open_dataset(other.directory).fingerprint == other.fingerprint
+    assert not staging_directory(other.directory).exists()
+
+
+def test_a_disk_without_room_is_noticed_before_signals_are_brought(bucket, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    num_bytes = []
+    with pytest.raises(DataError, match=r"GB more and 0.00 GB are free; make room"):
+        stage_dataset(bucket[0], tmp_path / "local", downloaded=num_bytes.append)
+    assert not num_bytes
+
+
+# Remotes that fail
+
+
+class Silent(fsspec.AbstractFileSystem):
+    """A remote that never answers."""
+
+    protocol = "silent"
+    cachable = False
+
+    def info(self, path, **_):
+        threading.Event().wait()
+
+
+@pytest.fixture(autouse=True)
+def silent():
+    fsspec.register_implementation("silent", Silent, clobber=True)
+    fsspec.register_implementation("driverless", "no_such_driver.FileSystem", True, "Please install no_such_driver")
+
+
+def test_a_remote_that_does_not_answer_is_given_up(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(DataError, match=r"silent://bucket/ecgs: no answer within 0.2 s; .*credentials.*--timeout"):
+        stage_dataset("silent://bucket/ecgs", tmp_path / "local", timeout_s=0.2)
+    assert time.monotonic() - start < 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_ends_though_the_remote_never_answers(tmp_path):
+    """Threads that hang must not keep the process."""
+    script = "import sys, tests.test_stage as t, fsspec; fsspec.register_implementation('silent', t.Silent)\n"
+    script += "from data_pipelines import stage; stage.define_flags(); stage.run(stage.main, required=['dataset'])"
+    command = [sys.executable, "-c", script, "--dataset=silent://bucket/x", f"--out={tmp_path / 'x'}", "--timeout=0.5"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: silent://bucket/x: no answer within 0.5 s")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("driverless://bucket/ecgs", r"driverless://bucket/ecgs: this kind of URL needs another package \(.*no_such"),
+        ("nonsense://bucket/ecgs", "nonsense://bucket/ecgs: Protocol not known: nonsense"),
+        ("memory://bucket/nothing", "memory://bucket/nothing: not a prepared data set, it has no ecgjax_dataset.json"),
+        ("nowhere", "nowhere: not a prepared data set, it has no ecgjax_dataset.json"),
+    ],
+)
+def test_what_cannot_be_reached_is_told(tmp_path, url, message):
+    with pytest.raises(DataError, match=message):
+        stage_dataset(url, tmp_path / "local")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_a_driver_names_the_file(bucket, monkeypatch):
+    url, system = bucket
+    folder = RemoteFolder(url)
+
+    def refuse(self, path, **_):
+        raise PermissionError("no access")
+
+    monkeypatch.setattr(type(system), "info", refuse)
+    with pytest.raises(DataError, match=r"memory://.*/x: cannot be read \(PermissionError: no access\)"):
+        folder.size("x")
+
+
+# The command
+
+
+def test_the_command_says_what_it_did(copy, tmp_path):
+    command = [sys.executable, "-m", "data_pipelines.stage", f"--dataset={copy}", f"--out={tmp_path / 'local'}"]
+    staged = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert staged.returncode == 0, staged.stderr
+    assert staged.stdout.startswith(f"{tmp_path / 'local'}: ")
+    assert staged.stdout.strip().endswith("GB, staged")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command in this process, with flags of its own."""
+
+    def run(*arguments):
+        own = flags.FlagValues()
+        with monkeypatch.context() as patch:
+            for name in ("DEFINE_string", "DEFINE_float"):
+                patch.setattr(flags, name, functools.partial(getattr(flags, name), flag_values=own))
+            patch.setattr(flags, "FLAGS", own)
+            stage.define_flags()
+            own(["stage", *arguments])
+            stage.main(["stage"])
+
+    return run
+
+
+def test_the_command_makes_the_packed_copy_of_a_local_data_set(copy, capsys, run):
+    for state in ("staged", "staged already and whole, nothing to do"):
+        run(f"--dataset={copy}")
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"{copy / PACKED_DIR}: {open_dataset(copy).index.num_records} ECGs, ")
+        assert printed.strip().endswith(f"GB, {state}")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("nowhere", "error: nowhere: no such directory"),
+        ("gs://bucket/x", "error: --dataset=gs://bucket/x: name a local directory for its copy with --out=DIR"),
+    ],
+)
+def test_errors_of_the_command_are_one_line(dataset, message, run):
+    with pytest.raises(SystemExit, match=message) as caught:
+        run(f"--dataset={dataset}")
+    assert "\n" not in str(caught.value)
