@@ -1,0 +1,87 @@
+"""How embeddings lie on the sphere: alignment, uniformity, effective rank, and whether they have collapsed.
+
+References:
+    Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity, ICML 2020.
+    Roy and Vetterli, The Effective Rank, EUSIPCO 2007. Garrido et al., RankMe, ICML 2023.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.objectives.distances import inner_products, normalise
+from ecgjax.objectives.outputs import Stats, mean_where
+
+#: Rows of which uniformity is taken: enough for two digits, and few enough to cost nothing beside the objective.
+MAX_ROWS = 512
+
+
+def alignment(z: Array, valid: Array) -> Array:
+    """Mean ‖z − z′‖² over pairs of views of one record; 0 is perfect, 2 is what random vectors have.
+
+    Args:
+        z: `f32[records, views, dim]`, unit length.
+        valid: `bool[records]`.
+    """
+    num_views = z.shape[1]
+    if num_views < 2:
+        return jnp.zeros((), jnp.float32)
+    # Σ over ordered pairs of z·z′ is ‖Σ z‖² − Σ ‖z‖².
+    total = jnp.sum(z.sum(1) ** 2, -1) - jnp.sum(z * z, (1, 2))
+    return 2 - 2 * mean_where(total / (num_views * (num_views - 1)), valid)
+
+
+def uniformity(z: Array, valid: Array) -> Array:
+    """Log of the mean of e^{−2‖z − z′‖²} over pairs of rows: 0 if all are equal, about −4 + 8 / dim if spread out.
+
+    Args:
+        z: `f32[rows, dim]`, unit length, of different records.
+        valid: `bool[rows]`.
+    """
+    stride = -(-z.shape[0] // MAX_ROWS)
+    z, valid = z[::stride], valid[::stride]
+    pairs = valid[:, None] & valid[None, :] & ~jnp.eye(z.shape[0], dtype=bool)
+    potential = jnp.where(pairs, jnp.exp(4 * inner_products(z, z) - 4), jnp.float32(0)).sum()
+    number = pairs.sum(dtype=jnp.float32)
+    return jnp.where(number > 0, jnp.log(jnp.where(number > 0, potential / jnp.maximum(number, 1), 1.0)), 0.0)
+
+
+def effective_rank(z: Array, valid: Array) -> Array:
+    """Exponential of the entropy of the singular values: in how many directions the rows really vary.
+
+    Args:
+        z: `f32[rows, dim]`.
+        valid: `bool[rows]`.
+
+    Returns:
+        From 1 (they lie on a line, or are all equal) to `dim`.
+    """
+    weight = valid.astype(jnp.float32)[:, None]
+    number = jnp.maximum(weight.sum(), jnp.float32(1))
+    centred = (z - (weight * z).sum(0, keepdims=True) / number) * weight
+    # Of dim × dim whatever the number of rows; its eigenvalues are the squared singular values.
+    values = jnp.linalg.eigvalsh(inner_products(centred.T, centred.T))
+    singular = jnp.sqrt(jnp.maximum(values, jnp.float32(0)))
+    # Rounding leaves singular values of about √ε of the largest where there are none.
+    singular = jnp.where(singular > 1e-3 * singular.max(), singular, jnp.float32(0))
+    share = singular / jnp.maximum(singular.sum(), jnp.float32(1e-30))
+    return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1.0)), 0.0)))
+
+
+def statistics(embeddings: Array, valid: Array, *, num_views: int) -> Stats:
+    """Alignment, uniformity and effective rank of a batch, for telemetry.
+
+    Args:
+        embeddings: `[records · num_views, dim]`, views of a record next to each other.
+        valid: `bool[records · num_views]`.
+        num_views: of each record.
+    """
+    z = jax.lax.stop_gradient(normalise(embeddings))
+    by_record, first = z.reshape(-1, num_views, z.shape[-1]), valid.reshape(-1, num_views)[:, 0]
+    return {
+        "alignment": alignment(by_record, first),
+        "uniformity": uniformity(by_record[:, 0], first),
+        "effective_rank": effective_rank(by_record[:, 0], first),
+    }
