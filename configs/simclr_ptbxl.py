@@ -19,7 +19,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.dir = ""  # a data set made by python -m data_pipelines.build
+    config.data.dir = ""  # a data set made by python -m data_pipelines.build, or several with commas between
+    config.data.weights = ()  # shares of several data sets in every batch; without, every recording comes equally often
     config.data.store = "auto"  # the packed copy where there is one, else ArrayRecord
     config.data.links = ""  # what python -m data_pipelines.link wrote; without, only equal recordings are kept apart
     config.data.train_folds = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -29,6 +30,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.sampling = ConfigDict()
     config.sampling.name = "records"  # or "patients": records_per_patient of each
     config.sampling.records_per_patient = 2
+    config.sampling.balance = ConfigDict()
+    config.sampling.balance.label = ""  # as much of every class of this label in every batch
+    config.sampling.balance.rule = "present"  # or "below", "above" a threshold; or "classes", whole numbers
+    config.sampling.balance.threshold = config_dict.placeholder(float)
     config.batch_size = 64  # recordings of the global batch; each gives two views
     config.duration = ConfigDict({"value": 100.0, "unit": "epochs"})  # or steps, or examples
 

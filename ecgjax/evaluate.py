@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,9 +26,6 @@ from matplotlib.figure import Figure
 from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
-from data_pipelines.dataset import Dataset
-from data_pipelines.index import Split
-from data_pipelines.store import Store
 from ecgjax import configuration, inference
 from ecgjax.augment import Recorded, Views, prepare
 from ecgjax.evaluation.experiment import run_experiment
@@ -36,7 +34,7 @@ from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
-from ecgjax.recordings import open_recordings
+from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.telemetry import read_metrics
 
 #: Records whose augmented views are drawn.
@@ -74,18 +72,18 @@ def evaluate(
     configuration.check_ranges(config)
     task = ProbeTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
     recordings = open_recordings(config.data)
-    dataset, store, split = recordings.dataset, recordings.store, recordings.split
-    data = probe_data(dataset.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
+    store, split = recordings.store, recordings.split
+    data = probe_data(recordings.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
     say = print if progress else _silent
     pretrained = inference.load_encoder(workdir, step=step, layer=probe.layer)
     step = pretrained.step
-    cautions = _cautions(own, config, same_data=pretrained.pretrained_on == dataset.fingerprint)
-    if not recordings.linked and not dataset.simulated:
+    cautions = _cautions(own, config, recordings, pretrained_on=pretrained.pretrained_on)
+    if not recordings.linked and not recordings.simulated:
         cautions += (
             "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
             "another rate, gain or cut too (config.data.links).",
         )
-    for caution in (*([SIMULATED] if dataset.simulated else []), *cautions):
+    for caution in (*([SIMULATED] if recordings.simulated else []), *cautions):
         say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
     random = inference.random_encoder(config, seed=config.seed)
@@ -102,7 +100,7 @@ def evaluate(
     outcome = run_experiment(
         data,
         read=store.read,
-        sampling_rate_hz=dataset.format.sampling_rate_hz,
+        sampling_rate_hz=recordings.format.sampling_rate_hz,
         pretrained=pretrained,
         random=random,
         train_supervised=supervised,
@@ -117,9 +115,9 @@ def evaluate(
         scores=outcome.scores,
         measurement_failures=outcome.measurement_failures,
         provenance=Provenance(
-            data=dataset.card["name"],
-            fingerprint=dataset.fingerprint,
-            simulated=dataset.simulated,
+            data=recordings.name,
+            fingerprint=", ".join(recordings.fingerprints),
+            simulated=recordings.simulated,
             encoder=config.encoder.name,
             checkpoint_step=step,
             config=config.to_dict(),
@@ -128,7 +126,7 @@ def evaluate(
             cautions=cautions,
         ),
     )
-    figures = _figures(config, dataset, store, split, workdir)
+    figures = _figures(config, recordings, workdir)
     return evaluation, write_report(evaluation, workdir, figures=figures)
 
 
@@ -140,24 +138,37 @@ def _counts(part: LabelledRecords) -> str:
     return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
 
 
-def _cautions(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, *, same_data: bool) -> tuple[str, ...]:
+def _cautions(
+    own: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
+    recordings: Recordings,
+    *,
+    pretrained_on: Sequence[str],
+) -> tuple[str, ...]:
     """Says whether the evaluation's records were seen in pretraining.
 
     Args:
         own: the pretraining's configuration.
         config: the evaluation's.
-        same_data: whether both have the same data set, by its contents, wherever it lies now.
+        recordings: of the evaluation.
+        pretrained_on: fingerprints of the pretraining's data sets: they are known by their contents, wherever they lie.
     """
-    if not same_data:
-        return (
-            "The encoder was pretrained on other data: whether it has seen patients or signals of these is not known.",
+    names = {
+        known: [each.card["name"] for each in recordings.datasets if (each.fingerprint in pretrained_on) == known]
+        for known in (True, False)
+    }
+    cautions = []
+    if names[False]:
+        which = f"other data than {' and '.join(names[False])}" if names[True] else "other data"
+        cautions.append(
+            f"The encoder was pretrained on {which}: whether it has seen patients or signals of these is not known."
         )
     judged = {*config.data.val_folds, *config.data.test_folds}
     seen = sorted(judged & set(own.data.train_folds))
-    if not seen:
-        return ()
-    folds = ", ".join(map(str, seen))
-    return (f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.",)
+    if names[True] and seen:
+        folds = ", ".join(map(str, seen))
+        cautions.append(f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.")
+    return tuple(cautions)
 
 
 def _command(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
@@ -175,26 +186,22 @@ def _leaves(tree: dict, prefix: str = "") -> dict[str, object]:
     return leaves
 
 
-def _figures(
-    config: ml_collections.ConfigDict, dataset: Dataset, store: Store, split: Split, workdir: Path
-) -> dict[str, Figure]:
-    figures = {}
+def _figures(config: ml_collections.ConfigDict, recordings: Recordings, workdir: Path) -> dict[str, Figure]:
+    figures, index, train = {}, recordings.index, recordings.split.train
     metrics = metric_series(read_metrics(workdir))
     if metrics:
         figures["Training curve"] = training_curve(metrics)
-    records = split.train[:: max(1, len(split.train) // _PREVIEWED)][:_PREVIEWED]
-    signals = jnp.asarray(store.read(records))
+    records = train[:: max(1, len(train) // _PREVIEWED)][:_PREVIEWED]
+    signals = jnp.asarray(recordings.store.read(records))
     keys = row_keys(config.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
-    recorded = Recorded(
-        *(jnp.asarray(column[records]) for column in (dataset.index.valid_start, dataset.index.valid_samples))
-    )
+    recorded = Recorded(*(jnp.asarray(column[records]) for column in (index.valid_start, index.valid_samples)))
     views = np.asarray(Views(config.augment, num_views=2, num_leads=12)(keys, signals, recorded=recorded))
     drawn = [(f"view {number + 1}", views[:, number]) for number in range(views.shape[1])]
     figures["Two training records and the pair of augmented views of each"] = augmented_views(
         np.asarray(prepare(signals, num_leads=12)),
         drawn,
-        sampling_rate_hz=dataset.format.sampling_rate_hz,
-        titles=[str(dataset.index.record_id[record]) for record in records],
+        sampling_rate_hz=recordings.format.sampling_rate_hz,
+        titles=[str(index.record_id[record]) for record in records],
     )
     return figures
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Encoder:
         num_leads: what it takes, 12 or 8.
         layer: `"features"` for the pooled activations, `"embedding"` for what follows the last layer.
         step: updates that it was trained for; 0 for a random one.
-        pretrained_on: fingerprint of the data set; None for a random one, or where the checkpoint does not tell.
+        pretrained_on: fingerprints of the data sets; none for a random one, or where the checkpoint does not tell.
         batch_size: rows a call on the device; the last batch is padded to it, so that one program serves all.
     """
 
@@ -41,7 +41,7 @@ class Encoder:
         num_leads: int,
         layer: str = "features",
         step: int = 0,
-        pretrained_on: str | None = None,
+        pretrained_on: Sequence[str] = (),
         batch_size: int = 128,
     ):
         if layer not in ("features", "embedding"):
@@ -111,7 +111,7 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | N
     split = create_split(config, seed=config.seed)
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         step, state = checkpoints.restore({"params": split.params, "stats": split.stats}, step=step)
-        pretrained_on = checkpoints.metadata(step).get("dataset")
+        pretrained_on = tuple(checkpoints.metadata(step).get("datasets", ()))
     return Encoder(
         split._replace(params=state["params"], stats=state["stats"]),
         num_leads=config.encoder.num_leads,

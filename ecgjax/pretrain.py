@@ -22,10 +22,7 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
-from data_pipelines.dataset import Dataset
-from data_pipelines.orders import PatientOrder, RecordOrder
 from data_pipelines.sampling import Sampler
-from data_pipelines.store import Store
 from data_pipelines.stream import batches
 from ecgjax import configuration, encoders, optim, parallel
 from ecgjax.augment import Views
@@ -35,7 +32,8 @@ from ecgjax.inference import create_split
 from ecgjax.objectives.contrastive import nt_xent
 from ecgjax.objectives.relations import RELATIONS
 from ecgjax.objectives.tiles import Tiling
-from ecgjax.recordings import open_recordings
+from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.sampling import describe_sampling, make_sampler
 from ecgjax.steps import Batch, Metrics, Objective, TrainState, contrastive_loss, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
@@ -55,11 +53,9 @@ class Run:
 
     Attributes:
         config: resolved.
-        dataset: prepared data set.
-        store: its signals.
+        recordings: opened and divided.
         mesh: of all devices of the run.
         sampler: of training records.
-        val_records: of the validation folds.
         split: the encoder at initialisation.
         num_steps: of the whole run.
         state: before the first step, on the mesh.
@@ -69,11 +65,9 @@ class Run:
     """
 
     config: ml_collections.ConfigDict
-    dataset: Dataset
-    store: Store
+    recordings: Recordings
     mesh: Mesh
     sampler: Sampler
-    val_records: np.ndarray
     split: encoders.Split
     num_steps: int
     state: TrainState
@@ -90,16 +84,16 @@ class Run:
         """Global batches on the mesh, from `start_step` on, without end."""
         sharding = parallel.batch_sharding(self.mesh)
         rows = parallel.local_rows(sharding, self.batch_size)
-        columns = {name: getattr(self.dataset.index, column) for name, column in COLUMNS.items()}
-        stream = batches(self.store, sampler, rows=rows, start_step=start_step, columns=columns)
+        columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()}
+        stream = batches(self.recordings.store, sampler, rows=rows, start_step=start_step, columns=columns)
         for batch in stream:
             valid = parallel.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
             yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {"valid": valid}
 
     def fingerprint(self) -> str:
         """Digest of all that decides which rows and views a step gets."""
-        groups = hashlib.blake2b(np.ascontiguousarray(self.dataset.index.group), digest_size=16).hexdigest()
-        parts = (PIPELINE_VERSION, self.dataset.fingerprint, groups, self.sampler.fingerprint(), self.config.seed)
+        groups = hashlib.blake2b(np.ascontiguousarray(self.recordings.index.group), digest_size=16).hexdigest()
+        parts = (PIPELINE_VERSION, self.recordings.fingerprints, groups, self.sampler.fingerprint(), self.config.seed)
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -115,12 +109,9 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         DataError: the data set is missing, unfinished or damaged.
     """
     configuration.check_ranges(config)
-    if not config.data.dir:
-        raise ConfigError("config.data.dir is empty: give a data set made by python -m data_pipelines.build --out=DIR")
     recordings = open_recordings(config.data)
-    dataset, split = recordings.dataset, recordings.split
     mesh = parallel.make_mesh(model=config.mesh.model) if mesh is None else mesh
-    sampler = make_sampler(config, dataset, split.train)
+    sampler = make_sampler(config, recordings, recordings.split.train)
     num_steps = configuration.num_steps(
         config.duration, batch_size=config.batch_size, examples_per_epoch=sampler.examples_per_epoch
     )
@@ -135,18 +126,16 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
     compiled = (
         jax.jit(train_step(loss, optimizer), donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh)))
-        .lower(state, _abstract_batch(config, dataset, mesh))
+        .lower(state, _abstract_batch(config, recordings, mesh))
         .compile()
     )
     cost = compiled.cost_analysis() or {}
     flops = cost.get("flops")
     return Run(
         config=config,
-        dataset=dataset,
-        store=recordings.store,
+        recordings=recordings,
         mesh=mesh,
         sampler=sampler,
-        val_records=split.val,
         split=encoder,
         num_steps=num_steps,
         state=state,
@@ -184,7 +173,7 @@ def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progres
     run = prepare_run(config)
     metadata = {
         "fingerprint": run.fingerprint(),
-        "dataset": run.dataset.fingerprint,
+        "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
     }
@@ -239,22 +228,6 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
     return TrainState(**parts)
 
 
-def make_sampler(config: ml_collections.ConfigDict, dataset: Dataset, records: np.ndarray) -> Sampler:
-    """The sampler that `config.sampling` names, over `records`."""
-    name = config.sampling.name
-    if name == "records":
-        return Sampler(RecordOrder(records, seed=config.seed), batch_size=config.batch_size)
-    if name == "patients":
-        order = PatientOrder(
-            records,
-            patients=dataset.index.group[records],
-            records_per_patient=config.sampling.records_per_patient,
-            seed=config.seed,
-        )
-        return Sampler(order, batch_size=config.batch_size)
-    raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients")
-
-
 def make_objective(config: ml_collections.ConfigDict, mesh: Mesh) -> Objective:
     """The loss that `config.objective` names."""
     if config.objective.name != "nt_xent":
@@ -273,10 +246,10 @@ def make_objective(config: ml_collections.ConfigDict, mesh: Mesh) -> Objective:
 
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
     """The contrastive loss over a fixed set of validation batches, or None where the validation folds are empty."""
-    if not run.config.eval_every or not len(run.val_records):
+    if not run.config.eval_every or not len(run.recordings.split.val):
         return None
     step = jax.jit(eval_step(run.loss))
-    sampler = make_sampler(run.config, run.dataset, run.val_records)
+    sampler = make_sampler(run.config, run.recordings, run.recordings.split.val)
 
     def evaluate(state: TrainState) -> Mapping[str, float]:
         stream = run.batches(sampler)
@@ -287,12 +260,12 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
     return evaluate
 
 
-def _abstract_batch(config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> Batch:
+def _abstract_batch(config: ml_collections.ConfigDict, recordings: Recordings, mesh: Mesh) -> Batch:
     sharding = parallel.batch_sharding(mesh)
     parallel.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide
     shape = jax.ShapeDtypeStruct
     ids = shape((config.batch_size,), np.int32, sharding=sharding)
-    signal = shape((config.batch_size, *dataset.format.shape), np.int16, sharding=sharding)
+    signal = shape((config.batch_size, *recordings.format.shape), np.int16, sharding=sharding)
     votes = shape((config.batch_size, mesh.shape["model"]), np.bool_, sharding=parallel.votes_sharding(mesh))
     return {"signal": signal, "valid": votes, "row": ids, "record": ids, **dict.fromkeys(COLUMNS, ids)}
 
@@ -300,8 +273,10 @@ def _abstract_batch(config: ml_collections.ConfigDict, dataset: Dataset, mesh: M
 def _announce(run: Run, start: int) -> None:
     if jax.process_index():
         return
-    if run.dataset.simulated:
+    if run.recordings.simulated:
         print("The recordings are SIMULATED.")
+    for line in describe_sampling(run.config, run.recordings, run.recordings.split.train):
+        print(line)
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     print(
         f"{run.config.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "

@@ -1,50 +1,107 @@
-"""The recordings that `config.data` names, and how they are divided: the same for pretraining and for evaluation."""
+"""The recordings that `config.data` names, and how they are divided: the same for pretraining and for evaluation.
+
+One data set or several: nothing after this module needs to know which.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 
 import ml_collections
+import numpy as np
 
 from data_pipelines.dataset import Dataset, open_dataset
-from data_pipelines.links import open_links
+from data_pipelines.index import Index
+from data_pipelines.joint import JointIndex, join
+from data_pipelines.joint_store import JointStore
+from data_pipelines.links import Links, open_links
+from data_pipelines.records import SignalFormat
 from data_pipelines.splitting import Split
 from data_pipelines.store import Store, open_store
+from ecgjax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recordings:
-    """Opened recordings.
+    """Opened recordings of one data set, or of several whose record numbers run on from one to the next.
 
     Attributes:
-        dataset: with links, the groups of its index are the joint ones.
-        store: its signals.
+        datasets: in the order of `config.data.dir`.
+        index: over all records; with links, its groups are the joint ones.
+        format: rate and length of all records.
+        store: their signals.
         split: by `config.data`'s folds, nothing that belongs together on two sides.
         linked: whether near-duplicates were taken into account, not only equal contents.
     """
 
-    dataset: Dataset
+    datasets: tuple[Dataset, ...]
+    index: Index | JointIndex
+    format: SignalFormat
     store: Store
     split: Split
     linked: bool
 
+    @property
+    def name(self) -> str:
+        """Names of the data sets."""
+        return " + ".join(dataset.card["name"] for dataset in self.datasets)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Fingerprints of the data sets."""
+        return tuple(dataset.fingerprint for dataset in self.datasets)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of them was simulated."""
+        return any(dataset.simulated for dataset in self.datasets)
+
+    def by_dataset(self, records: np.ndarray) -> list[np.ndarray]:
+        """Divides ascending record numbers by the data set that they are of."""
+        ends = np.cumsum([dataset.index.num_records for dataset in self.datasets])
+        return np.split(records, np.searchsorted(records, ends[:-1]))
+
 
 def open_recordings(data: ml_collections.ConfigDict) -> Recordings:
-    """Opens a data set, its store, and the links between its records where `data.links` names some.
+    """Opens data sets, their stores, and the links between their records where `data.links` names some.
 
     Args:
-        data: `config.data`, as in `configs/simclr_ptbxl.py`.
+        data: `config.data`, as in `configs/simclr_ptbxl.py`; `dir` holds one directory, or several with commas between.
 
     Raises:
-        DataError: a part is missing, unfinished, damaged or stale, or the folds do not fit.
+        ConfigError: `dir` names none.
+        DataError: a part is missing, unfinished, damaged or stale, the folds do not fit, or data sets cannot be joined.
     """
-    dataset = open_dataset(data.dir)
-    links = open_links(data.links).of(dataset) if data.links else None
-    split = dataset.index.split(
-        train_folds=data.train_folds, val_folds=data.val_folds, test_folds=data.test_folds, links=links
-    )
-    if links is not None:
-        dataset = dataclasses.replace(dataset, index=dataclasses.replace(dataset.index, group=links.group))
+    directories = [part.strip() for part in data.dir.split(",")]
+    if not all(directories):
+        raise ConfigError(
+            f"config.data.dir={data.dir!r} names no data set: give what python -m data_pipelines.build --out=DIR made, "
+            "or several such folders with commas between"
+        )
+    datasets = [open_dataset(directory) for directory in directories]
+    links = open_links(data.links) if data.links else None
+    folds = {"train_folds": data.train_folds, "val_folds": data.val_folds, "test_folds": data.test_folds}
+    index, split = _one(datasets[0], links, folds) if len(datasets) == 1 else _several(datasets, links, folds)
+    stores = [open_store(directory, kind=data.store) for directory in directories]
     return Recordings(
-        dataset=dataset, store=open_store(data.dir, kind=data.store), split=split, linked=links is not None
+        datasets=tuple(datasets),
+        index=index,
+        format=datasets[0].format,
+        store=stores[0] if len(stores) == 1 else JointStore(stores),
+        split=split,
+        linked=links is not None,
     )
+
+
+def _one(dataset: Dataset, links: Links | None, folds: dict[str, tuple[int, ...]]) -> tuple[Index, Split]:
+    if links is None:
+        return dataset.index, dataset.index.split(**folds)
+    linked = links.of(dataset)
+    return dataclasses.replace(dataset.index, group=linked.group), dataset.index.split(**folds, links=linked)
+
+
+def _several(
+    datasets: list[Dataset], links: Links | None, folds: dict[str, tuple[int, ...]]
+) -> tuple[JointIndex, Split]:
+    joint = join(datasets, links=links)
+    return joint.index, joint.split(**folds)

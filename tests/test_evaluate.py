@@ -24,7 +24,7 @@ class _MeanAmplitudes:
     """Stands for an encoder: amplitudes of the signal, in place of what was learned."""
 
     step = 700
-    pretrained_on = "f00d"
+    pretrained_on = ("f00d",)
 
     def embed(self, signals):
         return np.abs(np.diff(signals.astype(np.float32), axis=1)).mean(axis=1)
@@ -138,7 +138,8 @@ def test_warns_of_folds_seen_in_pretraining(workdir):
     evaluation, report = entry.evaluate(config, workdir, progress=False)
     assert evaluation.provenance.cautions
     assert "pretrained on the signals of fold 2" in report.read_text(encoding="utf-8")
-    assert entry._cautions(_config(), _config(), same_data=True) == ()
+    evaluation, _ = entry.evaluate(_config(), workdir, progress=False)
+    assert evaluation.provenance.cautions == ()
 
 
 def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
@@ -150,10 +151,20 @@ def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
 
 
 def test_other_data_than_those_pretrained_on_are_said(workdir, monkeypatch):
-    monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", "another")
+    monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another",))
     evaluation, report = entry.evaluate(_config(), workdir, progress=False)
     assert "pretrained on other data" in evaluation.provenance.cautions[0]
     assert "pretrained on other data" in report.read_text(encoding="utf-8")
+
+
+def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):
+    monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another", "f00d"))
+    config = _config()
+    config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
+    evaluation, _ = entry.evaluate(config, workdir, progress=False)
+    assert evaluation.provenance.cautions == (
+        "The encoder was pretrained on the signals of fold 2, which is validation or test here.",
+    )
 
 
 def test_both_encoders_are_asked_for_the_same_layer(workdir, monkeypatch):

@@ -76,11 +76,11 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
         load_encoder(str(tmp_path))
     parts = {"params": trained.split.params, "stats": trained.split.stats, "opt_state": {"count": jnp.int32(3)}}
     with Checkpoints(configuration.checkpoint_dir(tmp_path)) as checkpoints:
-        checkpoints.save(12, parts, metadata={"dataset": "f00d"})
+        checkpoints.save(12, parts, metadata={"datasets": ["f00d", "cafe"]})
     loaded = load_encoder(str(tmp_path))
     assert loaded.step == 12
     assert (loaded.layer, load_encoder(tmp_path, layer="embedding").layer) == ("features", "embedding")
-    assert loaded.pretrained_on == "f00d"
+    assert loaded.pretrained_on == ("f00d", "cafe")
     np.testing.assert_array_equal(loaded.embed(x), trained.embed(x))
 
 

@@ -1,6 +1,7 @@
-"""What a config names is what is trained on: links join patients and keep copies apart."""
+"""What a config names is what is trained on: one data set or several, linked or not, mixed and balanced as asked."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from configs import simclr_ptbxl
 from data_pipelines.errors import DataError
 from data_pipelines.links import link, save_links
+from ecgjax.errors import ConfigError
 from ecgjax.recordings import open_recordings
+from ecgjax.sampling import describe_sampling, make_sampler
 from tests.fixtures import make_simulated_dataset
 
 
@@ -27,7 +30,7 @@ def data_config(dataset, **changes):
 def test_without_links_groups_are_those_of_the_index(dataset):
     opened = open_recordings(data_config(dataset))
     assert not opened.linked
-    np.testing.assert_array_equal(opened.dataset.index.group, dataset.index.group)
+    np.testing.assert_array_equal(opened.index.group, dataset.index.group)
     assert opened.store.num_records == dataset.index.num_records
 
 
@@ -41,7 +44,7 @@ def test_linked_patients_are_one_patient_and_on_one_side(dataset, tmp_path):
     save_links(dataclasses.replace(found, datasets=(dataclasses.replace(own, group=group),)), tmp_path / "links.npz")
     opened = open_recordings(data_config(dataset, links=str(tmp_path / "links.npz")))
     assert opened.linked
-    joined = opened.dataset.index.group
+    joined = opened.index.group
     assert joined[in_train] == joined[in_test]
     lost = set(plain.train.tolist()) - set(opened.split.train.tolist())
     assert lost == set(np.flatnonzero(index.patient == index.patient[in_train]).tolist()) & set(plain.train.tolist())
@@ -53,3 +56,164 @@ def test_links_of_other_data_are_refused(dataset, tmp_path):
     save_links(link([other]), tmp_path / "links.npz")
     with pytest.raises(DataError, match=r"run python -m data_pipelines\.link again"):
         open_recordings(data_config(dataset, links=str(tmp_path / "links.npz")))
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    return make_simulated_dataset(
+        tmp_path_factory.mktemp("data"), num_patients=40, rate=50, seconds=4, seed=5, name="b"
+    )
+
+
+def config_of(*datasets, sampling=None, **data):
+    """Returns a config of batches of 16 from some data sets, and what it opens."""
+    config = simclr_ptbxl.get_config()
+    config.batch_size = 16
+    config.data.update({"dir": ",".join(str(dataset.directory) for dataset in datasets), **data})
+    config.data.update({"train_folds": (1, 2, 3, 4, 5, 6), "val_folds": (7, 8), "test_folds": (9, 10)})
+    config.sampling.update(sampling or {})
+    return config, open_recordings(config.data)
+
+
+def drawn(sampler, num_batches):
+    return np.stack([sampler.record_numbers(step) for step in range(num_batches)])
+
+
+def test_several_data_sets_are_opened_as_one(dataset, second):
+    _, opened = config_of(dataset, second)
+    assert opened.fingerprints == (dataset.fingerprint, second.fingerprint)
+    assert (opened.name, opened.simulated, opened.linked) == ("simulated + simulated", True, False)
+    count = dataset.index.num_records
+    assert opened.store.num_records == opened.index.num_records == count + second.index.num_records
+    first_train, second_train = opened.by_dataset(opened.split.train)
+    for own, start, source in ((first_train, 0, dataset), (second_train, count, second)):
+        folds = {"train_folds": (1, 2, 3, 4, 5, 6), "val_folds": (7, 8), "test_folds": (9, 10)}
+        np.testing.assert_array_equal(own - start, source.index.split(**folds).train)
+
+
+def test_links_join_data_sets_too(dataset, second, tmp_path):
+    found = link([dataset, second])
+    first, other = found.datasets
+    # As if a patient of the second data set were one of the first.
+    group = np.where(other.group == other.group[0], first.group[0], other.group)
+    save_links(
+        dataclasses.replace(found, datasets=(first, dataclasses.replace(other, group=group))), tmp_path / "links.npz"
+    )
+    _, opened = config_of(dataset, second, links=str(tmp_path / "links.npz"))
+    assert opened.linked
+    groups = np.split(opened.index.group, [dataset.index.num_records])
+    np.testing.assert_array_equal(np.flatnonzero(np.isin(groups[1], groups[0])), np.flatnonzero(group == group[0]))
+
+
+def test_without_weights_every_recording_of_all_comes_once_an_epoch(dataset, second):
+    config, opened = config_of(dataset, second)
+    sampler = make_sampler(config, opened, opened.split.train)
+    count = len(opened.split.train)
+    assert sampler.examples_per_epoch == count
+    epoch = drawn(sampler, -(-count // 16)).ravel()[:count]
+    np.testing.assert_array_equal(np.sort(epoch), opened.split.train)
+    assert describe_sampling(config, opened, opened.split.train) == []
+
+
+@pytest.mark.parametrize("name", ["records", "patients"])
+def test_weights_are_the_shares_of_every_batch(dataset, second, name):
+    config, opened = config_of(dataset, second, weights=(1, 3), sampling={"name": name})
+    sampler = make_sampler(config, opened, opened.split.train)
+    batches = drawn(sampler, 30)
+    assert ((batches < dataset.index.num_records).sum(axis=1) == 4).all()
+    assert np.isin(batches, opened.split.train).all()
+    if name == "patients":
+        groups = opened.index.group[batches].reshape(30, 8, 2)
+        assert (groups[..., 0] == groups[..., 1]).all()
+    first, other = describe_sampling(config, opened, opened.split.train)
+    assert first.startswith(f"{dataset.directory}: 0.25 of every batch from ")
+    assert other.startswith(f"{second.directory}: 0.75 of every batch from ")
+
+
+def test_a_share_too_small_for_a_batch_is_exact_over_several(dataset, second):
+    config, opened = config_of(dataset, second, weights=(0.99, 0.01))
+    batches = drawn(make_sampler(config, opened, opened.split.train), 13 * 8)
+    # A block is the fewest whole batches that hold 2 of the second: 13.
+    assert ((batches >= dataset.index.num_records).reshape(8, -1).sum(axis=1) >= 2).all()
+    assert abs((batches >= dataset.index.num_records).sum() - 0.01 * batches.size) < 1
+
+
+def test_batches_are_balanced_over_a_threshold_and_records_without_label_left_out(dataset, second):
+    ages = np.array(dataset.index.age_years)
+    ages[::5] = np.nan
+    balance = {"label": "age_years", "rule": "above", "threshold": 60.0}
+    config, opened = config_of(dataset, sampling={"balance": balance})
+    opened = dataclasses.replace(opened, index=dataclasses.replace(opened.index, age_years=ages))
+    batches = drawn(make_sampler(config, opened, opened.split.train), 40)
+    assert ((ages[batches] > 60).sum(axis=1) == 8).all()
+    train = opened.split.train
+    labelled = train[~np.isnan(ages[train])]
+    np.testing.assert_array_equal(np.unique(batches), labelled)
+    lines = describe_sampling(config, opened, train)
+    assert lines[0] == f"age_years = 0: 0.5 of every batch from {(ages[train] <= 60).sum()} recordings"
+    assert lines[1] == f"age_years = 1: 0.5 of every batch from {(ages[train] > 60).sum()} recordings"
+    assert lines[2] == f"{len(train) - len(labelled)} recordings without the label are left out"
+
+
+def test_batches_are_balanced_over_several_classes_of_pairs(dataset):
+    balance = {"label": "hyperkalaemia_grade", "rule": "classes"}
+    grade = (dataset.index.group % 3).astype(np.float32)
+    config, opened = config_of(dataset, sampling={"name": "patients", "balance": balance})
+    scalars = {"hyperkalaemia_grade": grade}
+    opened = dataclasses.replace(opened, index=dataclasses.replace(opened.index, scalars=scalars))
+    units = grade[drawn(make_sampler(config, opened, opened.split.train), 12)].reshape(12, 8, 2)
+    assert (units[..., 0] == units[..., 1]).all()
+    counts = np.stack([np.bincount(batch.astype(int), minlength=3) for batch in units[..., 0]])
+    assert counts.min() == 2
+    assert counts.max() == 3
+    assert np.ptp(counts.sum(axis=0)) == 0
+
+
+def test_what_cannot_be_sampled_is_refused(dataset, second):
+    def refused(error, message, *datasets, **changes):
+        config, opened = config_of(*datasets, **changes)
+        with pytest.raises(error, match=message):
+            make_sampler(config, opened, opened.split.train)
+
+    age = {"label": "age_years", "rule": "above", "threshold": 60.0}
+    refused(ConfigError, r"weights=\(1,\) are 1 for 2 data sets \(.*simulated, .*b\)", dataset, second, weights=(1,))
+    refused(ConfigError, "both say how often", dataset, second, weights=(1, 2), sampling={"balance": age})
+    refused(DataError, "each must be a number above 0", dataset, second, weights=(1, 0))
+    refused(ConfigError, "config.sampling.name='pairs' is unknown", dataset, sampling={"name": "pairs"})
+    for changes, error, message in (
+        ({"label": "ejection"}, DataError, "no label 'ejection'"),
+        ({"threshold": 1000.0}, DataError, "0 have no label 'age_years' and the others are all of one class"),
+        ({"threshold": None}, DataError, "config.sampling.balance.rule='above' needs a finite"),
+        ({"rule": "equal"}, DataError, "config.sampling.balance.rule is 'equal'; choose one of"),
+        ({"rule": "classes"}, ConfigError, "rule='classes' takes no threshold"),
+        ({"rule": "classes", "threshold": None}, DataError, "'age_years' has values that are no whole numbers"),
+    ):
+        refused(error, message, dataset, sampling={"balance": age | changes})
+    config, opened = config_of(dataset, second, weights=(1, 1))
+    with pytest.raises(DataError, match="b: no record of it is on this side of the split"):
+        make_sampler(config, opened, opened.by_dataset(opened.split.train)[0])
+
+
+def test_data_sets_are_named_plainly(dataset):
+    for directories in ("", "a,,b", f"{dataset.directory},"):
+        config = simclr_ptbxl.get_config()
+        config.data.dir = directories
+        with pytest.raises(ConfigError, match=r"config\.data\.dir=.* names no data set"):
+            open_recordings(config.data)
+
+
+def test_fingerprints_of_samplers_tell_settings_apart(dataset, second):
+    age = {"label": "age_years", "rule": "above", "threshold": 60.0}
+    asked = [
+        config_of(dataset),
+        config_of(dataset, second),
+        config_of(dataset, second, weights=(1, 1)),
+        config_of(dataset, second, weights=(1, 2)),
+        config_of(second, dataset, weights=(1, 2)),
+        config_of(dataset, second, sampling={"balance": age}),
+        config_of(dataset, second, sampling={"balance": age | {"threshold": 50.0}}),
+    ]
+    prints = [make_sampler(config, opened, opened.split.train).fingerprint() for config, opened in asked]
+    assert all(one != two for one, two in itertools.combinations(prints, 2))
+    config, opened = config_of(dataset, second, weights=(0.5, 0.5))
+    assert make_sampler(config, opened, opened.split.train).fingerprint() == prints[2]

@@ -24,19 +24,23 @@ class ProbeTask:
             `"superdiagnostic:NORM"`.
         rule: `"below"` or `"above"` the threshold, both strictly; or `"present"` for labels that are 0 or 1.
         threshold: in the label's unit; `None` for `"present"`.
+        section: of the config that asks it, which messages name.
     """
 
     label: str
     rule: str
     threshold: float | None = None
+    section: str = "config.probe"
 
     def __post_init__(self):
         if self.rule not in RULES:
-            raise DataError(f"config.probe.rule is {self.rule!r}; choose one of {', '.join(RULES)}")
+            raise DataError(f"{self.section}.rule is {self.rule!r}; choose one of {', '.join(RULES)}")
         known = self.threshold is not None and math.isfinite(self.threshold)
         if known != (self.rule != "present"):
             need = "takes no" if self.rule == "present" else "needs a finite"
-            raise DataError(f"config.probe.rule={self.rule!r} {need} config.probe.threshold, it is {self.threshold}")
+            raise DataError(
+                f"{self.section}.rule={self.rule!r} {need} {self.section}.threshold, it is {self.threshold}"
+            )
 
     @property
     def title(self) -> str:
@@ -57,7 +61,7 @@ class ProbeTask:
             if not np.isin(values[~missing], (0, 1)).all():
                 raise DataError(
                     f"label {self.label!r} has values other than 0 and 1: "
-                    "set config.probe.rule to 'below' or 'above' and a config.probe.threshold"
+                    f"set {self.section}.rule to 'below' or 'above' and a {self.section}.threshold"
                 )
             answers = values
         else:

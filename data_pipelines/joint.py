@@ -1,0 +1,250 @@
+"""Several data sets of one rate and length as one: record numbers run on from each to the next."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import scipy.sparse
+
+from data_pipelines.dataset import Dataset
+from data_pipelines.errors import DataError
+from data_pipelines.index import NOT_A_DUPLICATE, Index, duplicates
+from data_pipelines.links import Links
+from data_pipelines.records import SignalFormat
+from data_pipelines.splitting import SIDES, Linked, Split, split_linked
+
+
+class JointColumn:
+    """A column over the records of several data sets, without a copy of theirs."""
+
+    def __init__(self, columns: Sequence[np.ndarray]):
+        """Keeps the columns, `[n, ...]` of every data set."""
+        self._columns = tuple(columns)
+        self._starts = list(itertools.accumulate(map(len, columns), initial=0))
+        self.dtype = np.result_type(*columns)
+
+    def __len__(self) -> int:
+        """Number of records of all data sets."""
+        return self._starts[-1]
+
+    def __getitem__(self, numbers: int | np.ndarray) -> np.ndarray:
+        """Returns the values of some records, or of one.
+
+        Args:
+            numbers: `int[n]` from 0, in any order, or one of them.
+
+        Raises:
+            IndexError: a number of no record.
+        """
+        numbers = np.asarray(numbers)
+        if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self)):
+            raise IndexError(f"records {numbers.min()} … {numbers.max()} asked for, there are 0 … {len(self) - 1}")
+        flat = numbers.ravel()
+        values = np.empty((len(flat), *self._columns[0].shape[1:]), self.dtype)
+        column_of = np.searchsorted(self._starts, flat, side="right") - 1
+        for number, (column, start) in enumerate(zip(self._columns, self._starts, strict=False)):
+            rows = np.flatnonzero(column_of == number)
+            values[rows] = column[flat[rows] - start]
+        return values.reshape(numbers.shape + values.shape[1:])[()]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointIndex:
+    """What training and evaluation need of the indices of several data sets.
+
+    Attributes:
+        indices: of the data sets, in order.
+        group: `int32[n]`, as of `Index`, over all of them: records of two data sets share one where they share a
+            content (or with links a recording), directly or through others.
+    """
+
+    indices: tuple[Index, ...]
+    group: np.ndarray
+
+    @property
+    def num_records(self) -> int:
+        """Number of records."""
+        return len(self.group)
+
+    @functools.cached_property
+    def record_id(self) -> JointColumn:
+        """`str[n]`; unique within a data set only."""
+        return self._column("record_id")
+
+    @functools.cached_property
+    def patient_id(self) -> JointColumn:
+        """`str[n]`; a person within a data set only."""
+        return self._column("patient_id")
+
+    @functools.cached_property
+    def valid_start(self) -> JointColumn:
+        """`int32[n]`, first recorded sample."""
+        return self._column("valid_start")
+
+    @functools.cached_property
+    def valid_samples(self) -> JointColumn:
+        """`int32[n]`, recorded samples from there on."""
+        return self._column("valid_samples")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every name that `label` takes: what at least one data set has."""
+        return tuple(dict.fromkeys(name for index in self.indices for name in index.labels))
+
+    def label(self, name: str) -> np.ndarray:
+        """Returns one label of every record: `f32[n]`, NaN where it is missing, in whole data sets too.
+
+        Raises:
+            DataError: no data set has such a label.
+        """
+        if name not in self.labels:
+            raise DataError(f"no label '{name}' in any of these data sets; they have {', '.join(self.labels)}")
+        return np.concatenate(
+            [
+                index.label(name) if name in index.labels else np.full(index.num_records, np.nan, np.float32)
+                for index in self.indices
+            ]
+        )
+
+    def _column(self, name: str) -> JointColumn:
+        return JointColumn([getattr(index, name) for index in self.indices])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointDataset:
+    """Several data sets as one.
+
+    Attributes:
+        datasets: in order.
+        starts: `int64[datasets + 1]`, record number at which each begins, and at last the number of all.
+        format: rate and length of all records.
+        index: over all records.
+        linked: what the records of each have to do with each other and those of the others.
+    """
+
+    datasets: tuple[Dataset, ...]
+    starts: np.ndarray
+    format: SignalFormat
+    index: JointIndex
+    linked: tuple[Linked, ...]
+
+    def split(
+        self, *, train_folds: Iterable[int], val_folds: Iterable[int] = (), test_folds: Iterable[int] = ()
+    ) -> Split:
+        """Splits all data sets by the same folds, so that nothing that belongs together is on two sides of any.
+
+        As `Index.split`, with joint groups: of duplicates on one side one stays, the first by data set and record id;
+        train yields to val and test, val yields to test, in whichever data set they are.
+
+        Raises:
+            DataError: a fold on two sides, or one that some data set does not have.
+        """
+        sides = {"train": tuple(train_folds), "val": tuple(val_folds), "test": tuple(test_folds)}
+        for dataset in self.datasets:
+            try:
+                dataset.index.check_folds(sides)
+            except DataError as error:
+                raise DataError(f"{dataset.directory}: {error}") from error
+        splits = split_linked(
+            [np.asarray(dataset.index.fold) for dataset in self.datasets],
+            record_ids=[dataset.index.record_id for dataset in self.datasets],
+            linked=self.linked,
+            sides=[sides] * len(self.datasets),
+        )
+        excluded = collections.Counter()
+        for split in splits:
+            excluded.update(split.excluded)
+        return Split(
+            **{
+                side: np.concatenate(
+                    [getattr(split, side) + start for split, start in zip(splits, self.starts, strict=False)]
+                )
+                for side in SIDES
+            },
+            excluded=dict(excluded),
+        )
+
+
+def join(datasets: Sequence[Dataset], *, links: Links | None = None) -> JointDataset:
+    """Joins data sets.
+
+    Patients of different data sets are different people, unless a recording of theirs has equal content in both, or
+    links join them.
+
+    Args:
+        datasets: of one rate and length.
+        links: between records of these data sets, perhaps of others too; without, equal contents alone are found.
+
+    Raises:
+        DataError: different rates or lengths, a data set given twice, or links of other data.
+    """
+    _check_joinable(datasets)
+    linked = _equal_contents(datasets) if links is None else [links.of(dataset) for dataset in datasets]
+    return JointDataset(
+        datasets=tuple(datasets),
+        starts=np.cumsum([0, *(dataset.index.num_records for dataset in datasets)], dtype=np.int64),
+        format=datasets[0].format,
+        index=JointIndex(
+            indices=tuple(dataset.index for dataset in datasets),
+            group=np.concatenate([each.group for each in linked]),
+        ),
+        linked=tuple(linked),
+    )
+
+
+def _check_joinable(datasets: Sequence[Dataset]) -> None:
+    first = datasets[0]
+    for position, dataset in enumerate(datasets[1:], start=1):
+        if dataset.format != first.format:
+            raise DataError(
+                f"{first.directory} holds {_described(first)}, {dataset.directory} {_described(dataset)}; data sets "
+                "are joined at one rate and length. Convert one of them: python -m data_pipelines.build "
+                f"--builder=prepared --source={dataset.directory} --target_rate_hz={first.format.sampling_rate_hz} "
+                f"--seconds={first.format.seconds:g} --out=DIR"
+            )
+        for other in datasets[:position]:
+            if dataset.fingerprint == other.fingerprint:
+                raise DataError(f"{dataset.directory}: the same data set as {other.directory}; give one")
+
+
+def _described(dataset: Dataset) -> str:
+    return f"{dataset.format.num_samples} samples at {dataset.format.sampling_rate_hz} Hz"
+
+
+def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
+    """Links records of equal content, and through them and their patients groups, within and across data sets."""
+    first_of = _first_of_content(np.concatenate([dataset.index.content_hash for dataset in datasets]))
+    # Within a data set its own groups hold already: only contents that several have join any of them.
+    own_groups = [np.asarray(dataset.index.group) for dataset in datasets]
+    starts = np.cumsum([0, *(int(own.max()) + 1 for own in own_groups)])
+    group = np.concatenate([own + start for own, start in zip(own_groups, starts, strict=False)])
+    equal = np.flatnonzero(first_of != np.arange(len(first_of)))
+    joined = scipy.sparse.coo_array(
+        (np.ones(len(equal), np.int8), (group[equal], group[first_of[equal]])), shape=(starts[-1], starts[-1])
+    )
+    _, component = scipy.sparse.csgraph.connected_components(joined, directed=False)
+    ends = np.cumsum([len(own) for own in own_groups])[:-1]
+    return [
+        Linked(group=own_group, copy=own_copy)
+        for own_group, own_copy in zip(
+            np.split(component[group].astype(np.int32), ends), np.split(first_of, ends), strict=True
+        )
+    ]
+
+
+def _first_of_content(content: np.ndarray) -> np.ndarray:
+    """Returns the first record of each record's content: `int64[n]` for `uint8[n, 16]`."""
+    # Numbers sort ten times as fast as strings of bytes: only records whose first halves are equal are compared whole.
+    _, code, count = np.unique(content[:, :8].copy().view(np.uint64).ravel(), return_inverse=True, return_counts=True)
+    alike = np.flatnonzero(count[code] > 1)
+    first_of = np.arange(len(content))
+    if len(alike):
+        duplicate_of = duplicates(content[alike])
+        repeated = duplicate_of != NOT_A_DUPLICATE
+        first_of[alike[repeated]] = alike[duplicate_of[repeated]]
+    return first_of
