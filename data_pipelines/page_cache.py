@@ -8,16 +8,18 @@ and only if one of them is missing is the batch announced (measured).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 # One record in so many is probed: 2 % of the time of a read from memory.
 _RECORDS_PER_PROBE = 16
+
+Result = TypeVar("Result")
 
 _SUPPORTED = hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
 
@@ -58,33 +60,33 @@ class ReadAhead:
         if not _SUPPORTED:
             return
         offsets = self._first_byte[files] + positions * self._record_bytes
-        records = [
-            (file, offset)
-            for file, offset in zip(files.tolist(), offsets.tolist(), strict=True)
-            if self._paths[file] is not None
-        ]
-        if all(self._in_memory(*record) for record in records[::_RECORDS_PER_PROBE]):
+        probed = slice(None, None, _RECORDS_PER_PROBE)
+        if all(map(self._in_memory, files[probed].tolist(), offsets[probed].tolist())):
             return
-        for file, offset in records:
-            with self._open(file) as handle:
-                os.posix_fadvise(handle, offset, self._record_bytes, os.POSIX_FADV_WILLNEED)
+        for file, offset in zip(files.tolist(), offsets.tolist(), strict=True):
+            if self._paths[file] is not None:
+                self._with_handle(file, self._announce, offset)
 
     def _in_memory(self, file: int, offset: int) -> bool:
-        """Returns whether a byte of a file can be had without waiting; False where the file system cannot tell."""
-        with self._open(file) as handle:
-            try:
-                os.preadv(handle, [bytearray(1)], offset, os.RWF_NOWAIT)
-            except OSError:
-                return False
-        return True
+        return self._paths[file] is None or self._with_handle(file, _can_be_read_at_once, offset)
 
-    @contextlib.contextmanager
-    def _open(self, file: int) -> Iterator[int]:
+    def _announce(self, handle: int, offset: int) -> None:
+        os.posix_fadvise(handle, offset, self._record_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _with_handle(self, file: int, use: Callable[[int, int], Result], offset: int) -> Result:
         if file < len(self._handles):
-            yield self._handles[file]
-            return
+            return use(self._handles[file], offset)
         handle = os.open(self._paths[file], os.O_RDONLY)
         try:
-            yield handle
+            return use(handle, offset)
         finally:
             os.close(handle)
+
+
+def _can_be_read_at_once(handle: int, offset: int) -> bool:
+    """Returns whether a byte of a file is in memory; False where the file system cannot tell."""
+    try:
+        os.preadv(handle, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except OSError:
+        return False
+    return True
