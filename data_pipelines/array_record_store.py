@@ -50,7 +50,7 @@ class ArrayRecordStore:
         if len(bad) == len(self._paths):
             raise DataError(
                 f"{dataset.directory}: none of its {len(bad)} ArrayRecord shards can be read ({bad[0]}); if it was "
-                f"staged without them read its packed copy (--store=packed or auto), else {_REMEDY}"
+                f"staged without them read its packed copy (store 'packed' or 'auto'), else {_REMEDY}"
             )
         if bad and not allow_bad_shards:
             refuse(bad, num_shards=len(self._paths), remedy=_REMEDY)

@@ -78,6 +78,11 @@ def open_dataset(directory: Path | str) -> Dataset:
     Raises:
         DataError: no such directory, an unfinished build, another layout version, or a damaged card or index.
     """
+    if "://" in str(directory):
+        raise DataError(
+            f"{directory}: data sets are read as files; mount the bucket, or make a local copy with "
+            f"python -m data_pipelines.stage --dataset={directory} --out=DIR"
+        )
     directory = Path(directory)
     card = read_card(directory)
     index = open_index(directory / INDEX_DIR)

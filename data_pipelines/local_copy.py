@@ -166,7 +166,7 @@ def _shards_of(
         yield shards
     finally:
         shards.close()
-        shutil.rmtree(scratch, ignore_errors=True)  # A download that was left behind may still be writing.
+        shutil.rmtree(scratch)
 
 
 class _Shards:
@@ -216,6 +216,9 @@ class _Shards:
     def close(self) -> None:
         """Ends the download that is on its way and removes the open shard."""
         self._closing.set()
+        for task in self._coming.values():
+            with contextlib.suppress(DataError, OSError):  # Nobody wants it any more.
+                task.result()
         self._leave()
 
     def _shard_number(self, record_number: int) -> int:

@@ -265,8 +265,15 @@ def test_a_data_set_without_its_array_record_shards_is_read_from_its_packed_copy
     for shard in open_dataset(copy).shards:
         shard.unlink()
     assert np.array_equal(open_store(copy).read(np.arange(len(signals))), signals)
-    with pytest.raises(DataError, match=r"none of its \d+ ArrayRecord shards can be read .*--store=packed"):
+    with pytest.raises(DataError, match=r"none of its \d+ ArrayRecord shards can be read .*store 'packed'"):
         open_store(copy, kind="array_record")
+
+
+def test_a_url_is_no_place_to_open():
+    with pytest.raises(
+        DataError, match=r"gs://bucket/ecgs: .*mount the bucket, or make a local copy .*stage --dat"
+    ):
+        open_store("gs://bucket/ecgs")
 
 
 def test_more_shards_than_files_may_be_open_are_read(original, monkeypatch):
