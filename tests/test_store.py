@@ -270,9 +270,7 @@ def test_a_data_set_without_its_array_record_shards_is_read_from_its_packed_copy
 
 
 def test_a_url_is_no_place_to_open():
-    with pytest.raises(
-        DataError, match=r"gs://bucket/ecgs: .*mount the bucket, or make a local copy .*stage --dat"
-    ):
+    with pytest.raises(DataError, match=r"gs://bucket/ecgs: .*mount the bucket, or make a local copy .*stage --dat"):
         open_store("gs://bucket/ecgs")
 
 
