@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,26 +41,26 @@ class BadRecords:
         """Starts with what was found at opening."""
         self._growing = threading.Lock()
         self._by_start = {shard.start: shard for shard in shards}
-        self._freeze()
+        self._sorted: _Sorted | None = None
 
     @property
     def shards(self) -> tuple[BadShard, ...]:
         """All of them so far, in stored order."""
-        return self._frozen[0]
+        return self._current().shards
 
     def add(self, shard: BadShard) -> None:
         """Adds one that was found while reading."""
         with self._growing:
             self._by_start.setdefault(shard.start, shard)
-            self._freeze()
+            self._sorted = None
 
     def among(self, numbers: np.ndarray) -> np.ndarray:
         """Returns `bool[n]`: which of the record numbers `int64[n]` cannot be read."""
-        _, starts, stops = self._frozen
-        if not len(starts):
+        current = self._current()
+        if not current.shards:
             return np.zeros(len(numbers), bool)
-        stretch = np.searchsorted(starts, numbers, side="right") - 1
-        return (stretch >= 0) & (numbers < stops[stretch])
+        stretch = np.searchsorted(current.starts, numbers, side="right") - 1
+        return (stretch >= 0) & (numbers < current.stops[stretch])
 
     def check(self, numbers: np.ndarray) -> None:
         """Raises `DataError` naming the shards of the record numbers that cannot be read, if there are any."""
@@ -67,11 +68,26 @@ class BadRecords:
             named = [shard for shard in self.shards if ((numbers >= shard.start) & (numbers < shard.stop)).any()]
             raise DataError("; ".join(map(str, named)))
 
-    def _freeze(self) -> None:
-        # One assignment, so that readers need no lock.
-        shards = tuple(shard for _, shard in sorted(self._by_start.items()))
-        starts, stops = (np.array([getattr(shard, name) for shard in shards], np.int64) for name in ("start", "stop"))
-        self._frozen = (shards, starts, stops)
+    def _current(self) -> _Sorted:
+        current = self._sorted  # One look, so that no lock is taken where nothing was added.
+        if current is None:
+            with self._growing:
+                current = self._sorted = _Sorted.of(self._by_start.values())
+        return current
+
+
+class _Sorted(NamedTuple):
+    """Stretches in stored order, which do not overlap."""
+
+    shards: tuple[BadShard, ...]
+    starts: np.ndarray
+    stops: np.ndarray
+
+    @classmethod
+    def of(cls, shards: Iterable[BadShard]) -> _Sorted:
+        ordered = tuple(sorted(shards, key=lambda shard: shard.start))
+        starts, stops = (np.array([getattr(shard, name) for shard in ordered], np.int64) for name in ("start", "stop"))
+        return cls(ordered, starts, stops)
 
 
 def refuse(bad: Sequence[BadShard], *, num_shards: int, remedy: str) -> None:

@@ -47,16 +47,18 @@ class _Bar:
 
     def update(self, num_records: int) -> None:
         self._bar.update(num_records)
-        self._show()
+        self._show(refresh=False)  # The bar does when it is time.
 
     def downloaded(self, num_bytes: int) -> None:
         self._downloaded += num_bytes
-        self._show()
+        self._show(refresh=True)
 
-    def _show(self) -> None:
+    def _show(self, *, refresh: bool) -> None:
         written = self._bar.n * self._record_bytes / 1e9
         came = f", {self._downloaded / 1e9:.2f} downloaded" if self._downloaded else ""
-        self._bar.set_postfix_str(f"{written:.2f} of {self._bar.total * self._record_bytes / 1e9:.2f} GB{came}")
+        self._bar.set_postfix_str(
+            f"{written:.2f} of {self._bar.total * self._record_bytes / 1e9:.2f} GB{came}", refresh
+        )
 
 
 def define_flags() -> None:

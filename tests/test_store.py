@@ -394,6 +394,19 @@ def test_damage_met_while_reading_is_told_and_stays_with_its_record(copy, origin
     assert np.array_equal(store.read(np.array([bad.stop])), signals[[bad.stop]])
 
 
+def test_a_shard_that_goes_away_while_it_is_in_use_is_told(copy, original):
+    _, signals = original
+    start, stop = bounds_of(copy, "array_record")[1:3]
+    store = open_store(copy, kind="array_record")
+    shards_of(copy, "array_record")[1].unlink()
+    valid = np.empty(len(signals), bool)
+    read = store.read(np.arange(len(signals)), valid=valid)
+    bad = (np.arange(len(signals)) >= start) & (np.arange(len(signals)) < stop)
+    assert np.array_equal(valid, ~bad)
+    assert np.array_equal(read, np.where(bad[:, None, None], 0, signals))
+    assert len(store.bad_shards) == stop - start
+
+
 def test_a_packed_shard_with_a_flipped_bit_is_read_around(copy, original, monkeypatch):
     _, signals = original
     flip_bit(copy / PACKED_DIR / "00001.npy", 5000)
