@@ -4,6 +4,7 @@
   python -m data_pipelines.build --builder=physionet2021 --source=DIR --out=DIR [--sets=georgia,ningbo]
   python -m data_pipelines.build --builder=code15|mimic_iv_ecg|cpsc2018 --source=DIR --out=DIR
   python -m data_pipelines.build --builder=folder --source=DIR --out=DIR [--labels=labels.csv]
+  python -m data_pipelines.build --builder=prepared --source=DATASET --out=DIR --target_rate_hz=250
   python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR
 
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
@@ -33,11 +34,12 @@ from data_pipelines.builders.cpsc2018 import Cpsc2018Source
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.builders.mimic_iv_ecg import MimicIvEcgSource
 from data_pipelines.builders.physionet2021 import SETS, Physionet2021Source
+from data_pipelines.builders.prepared import PreparedSource
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.command import command, run
-from data_pipelines.dataset import CARD_FILE
+from data_pipelines.dataset import CARD_FILE, read_card
 from data_pipelines.errors import DataError
 from data_pipelines.physiology_store import measure_dataset
 from data_pipelines.readers.declared import ORIENTATIONS, Declared
@@ -175,6 +177,7 @@ _BUILDERS = {
             "declared_orientation",
         ),
     ),
+    "prepared": _Builder(make=lambda recipe: PreparedSource(_source_directory(), recipe=recipe), flags=("source",)),
     "simulated": _Builder(make=_simulated, flags=("num_patients", "seed")),
 }
 
@@ -206,6 +209,9 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     request = {"builder": builder, "recipe": recipe.to_json()}
     request |= {name: flags.FLAGS[name].value for name in own}
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
+    if builder == "prepared":
+        # Other contents at the same place are another request.
+        paths["source_fingerprint"] = read_card(_source_directory())["fingerprint"]
     if request.get("labels") and Path(request["labels"]).is_file():
         # A table that was edited since is another request: its old labels must not pass for the new ones.
         with Path(request["labels"]).open("rb") as file:

@@ -1,0 +1,158 @@
+"""A data set that was prepared before, taken through another recipe: another rate, length or filter.
+
+Everything but the signal stays: ids, folds, labels, reports. The recipe works on the stored samples, so what the first
+recipe took away does not come back; the card names both, and the data set that it was made from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from data_pipelines.builders.base import Quarantined, SourceCard, ecg_record
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.example_format import parse
+from data_pipelines.readers.recording import Recording
+from data_pipelines.recipe import SignalRecipe
+from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema, SignalFormat, content_hash
+from data_pipelines.signals import stored_signal
+from data_pipelines.store import open_store
+
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+class PreparedSource:
+    """The records of a prepared data set, in stored order. An item is a record's number."""
+
+    def __init__(self, directory: Path, *, recipe: SignalRecipe):
+        """Opens the data set and checks its shards.
+
+        Args:
+            directory: what `python -m data_pipelines.build --out=` wrote, its ArrayRecord shards included.
+            recipe: what is done to the stored signals.
+
+        Raises:
+            DataError: no data set, or one of which shards are missing, truncated or damaged.
+        """
+        dataset = open_dataset(directory)
+        open_store(directory, kind="array_record")  # The packed copy has the signals alone.
+        card, before, form = dataset.card, dataset.card["recipe"], dataset.format
+        self._dataset = dataset
+        self.recipe = dataclasses.replace(recipe, name=f"{recipe.name} after {before['name']}")
+        self.signal_format = recipe.signal_format
+        self.label_schema = LabelSchema(
+            scalars=tuple(dataset.index.scalars),
+            tasks={name: task.classes for name, task in dataset.index.tasks.items()},
+            units={name: entry["unit"] for name, entry in card["scalars"].items() if entry["unit"]},
+        )
+        self.items = range(dataset.index.num_records)
+        origin = (
+            f"converted from a prepared data set of {form.num_samples} samples at {form.sampling_rate_hz} Hz, recipe "
+            f"{before['name']} version {before['version']}, fingerprint {dataset.fingerprint}"
+        )
+        self.card = SourceCard(
+            name=card["name"],
+            description=f"{card['description']} This copy was {origin}.",
+            simulated=dataset.simulated,
+            citation=card["citation"],
+            license=card["license"],
+            notes=(*card["summary"]["notes"], origin),
+        )
+
+    def reader(self) -> PreparedReader:
+        """Returns what reads and converts records by their numbers."""
+        return PreparedReader.of(self._dataset, recipe=self.recipe, schema=self.label_schema)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreparedReader:
+    """Reads stored records and takes their signals through a recipe; one that does not stand it is quarantined.
+
+    Attributes:
+        shards: ArrayRecord files, in stored order.
+        bounds: number of the first record of each, and at last of all.
+        fingerprint: of the data set: contents that were replaced are no longer the same source.
+        signal_format: of the stored records.
+        label_schema: of the data set.
+        recipe: what is done to the signals.
+    """
+
+    shards: tuple[Path, ...]
+    bounds: tuple[int, ...]
+    fingerprint: str
+    signal_format: SignalFormat
+    label_schema: LabelSchema
+    recipe: SignalRecipe
+
+    @classmethod
+    def of(cls, dataset: Dataset, *, recipe: SignalRecipe, schema: LabelSchema) -> PreparedReader:
+        """Returns the reader of a data set's records."""
+        return cls(
+            shards=dataset.shards,
+            bounds=tuple(itertools.accumulate(dataset.card["shard_lengths"], initial=0)),
+            fingerprint=dataset.fingerprint,
+            signal_format=dataset.format,
+            label_schema=schema,
+            recipe=recipe,
+        )
+
+    def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the result of every record number, in the order given.
+
+        Raises:
+            DataError: a stored record is damaged.
+        """
+        shard_of = np.searchsorted(self.bounds, items, side="right") - 1
+        for shard, members in itertools.groupby(zip(shard_of.tolist(), items, strict=True), key=lambda pair: pair[0]):
+            positions = [number - self.bounds[shard] for _, number in members]
+            for position, example in zip(positions, _examples(self.shards[shard], positions), strict=True):
+                yield self._converted(example, where=f"{self.shards[shard]}: record {position}")
+
+    def _converted(self, example: bytes, *, where: str) -> EcgRecord | Quarantined:
+        feature = parse(example)
+        stored = _fields(feature, self.label_schema)
+        signal = np.frombuffer(feature["signal"].bytes_list.value[0], np.int16).reshape(self.signal_format.shape)
+        if content_hash(signal) != feature["content_hash"].bytes_list.value[0]:
+            raise DataError(f"{where} has another content than its hash says; restore this shard, or build it again")
+        start, count = (feature[name].int64_list.value[0] for name in ("valid_start", "valid_samples"))
+        recording = Recording(
+            source=f"record '{stored['record_id']}'",
+            signal=signal[start : start + count].astype(np.float64),
+            sampling_rate_hz=float(self.signal_format.sampling_rate_hz),
+            channels=STORED_LEADS,
+            units=("uV",) * len(STORED_LEADS),
+        )
+        try:
+            return ecg_record(stored_signal(recording, recipe=self.recipe), **stored)
+        except RecordError as error:
+            return Quarantined(record_id=stored["record_id"], reason=error.reason, message=str(error))
+
+
+def _examples(shard: Path, positions: Sequence[int]) -> Iterator[bytes]:
+    try:
+        with contextlib.closing(ArrayRecordReader(str(shard), options=_READER_OPTIONS)) as reader:
+            for previous, position in zip([None, *positions], positions, strict=False):
+                if previous is None or position != previous + 1:
+                    reader.seek(position)
+                yield reader.read()
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise DataError(f"{shard}: cannot be read, it is damaged ({error}); restore it from a copy") from error
+
+
+def _fields(feature: Mapping[str, Any], schema: LabelSchema) -> dict[str, Any]:
+    """Returns the fields of an `EcgRecord` that do not depend on its signal."""
+    return {
+        **{name: feature[name].bytes_list.value[0].decode() for name in ("record_id", "patient_id", "report")},
+        "age_years": feature["age_years"].float_list.value[0],
+        **{name: feature[name].int64_list.value[0] for name in ("sex", "fold")},
+        "scalars": {name: feature[f"scalars/{name}"].float_list.value[0] for name in schema.scalars},
+        "tasks": {name: np.frombuffer(feature[f"tasks/{name}"].bytes_list.value[0], np.int8) for name in schema.tasks},
+    }
