@@ -22,17 +22,20 @@ INSTALL_REQUIRES = [
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12.0,<0.14",
     "pandas>=2.2",
+    "protobuf>=5",  # tensorflow-datasets' own messages need it
     "pydicom>=3.0,<4",
     "scikit-learn>=1.6",
     "scipy>=1.14",
     "sierraecg>=0.4,<0.5",  # its XLI decoder is used below its documented functions
     "tensorboardX>=2.6.2",
     "tensorflow-datasets>=4.9.9",
+    "threadpoolctl>=3.5",
     "tqdm>=4.66",
     "wfdb>=4.3",
 ]
 
 EXTRAS_REQUIRE = {
+    "beam": ["apache-beam>=2.70"],
     "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.17,<0.18"],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],

@@ -28,6 +28,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
+from data_pipelines.beam_build import BeamWorkers, local_options
 from data_pipelines.builders.base import Source
 from data_pipelines.builders.code15_wfdb import code15_source
 from data_pipelines.builders.cpsc2018 import Cpsc2018Source
@@ -37,7 +38,7 @@ from data_pipelines.builders.physionet2021 import SETS, Physionet2021Source
 from data_pipelines.builders.prepared import PreparedSource
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
-from data_pipelines.building import build_dataset
+from data_pipelines.building import ShardMaker, build_dataset
 from data_pipelines.command import command, run
 from data_pipelines.dataset import CARD_FILE, read_card
 from data_pipelines.errors import DataError
@@ -73,6 +74,15 @@ _MAX_QUARANTINED = flags.DEFINE_float(
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the data set at --out once the new one is whole.")
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that read recordings.", lower_bound=1)
 
+_BEAM = flags.DEFINE_string(
+    "beam",
+    None,
+    "Build with this Apache Beam runner, such as DirectRunner or DataflowRunner; workers must see --source and --out.",
+)
+_BEAM_OPTIONS = flags.DEFINE_list(
+    "beam_options", [], "Beam's own options, as name=value,name=value; see its documentation of the runner."
+)
+
 _PHYSIOLOGY = flags.DEFINE_boolean(
     "physiology", False, "Measure intervals, amplitudes and rhythm of every record too (data_pipelines.measure)."
 )
@@ -107,6 +117,15 @@ _SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower
 
 # Simulated signals are neither filtered nor cut nor padded.
 _CHANGES_OF_SIMULATED = ("sampling_rate_hz", "seconds")
+
+
+def _make_shards() -> ShardMaker:
+    if _BEAM.value is None:
+        if _BEAM_OPTIONS.value:
+            raise DataError("--beam_options means nothing without --beam=RUNNER")
+        return LocalProcesses(_NUM_WORKERS.value)
+    own = [f"--{option.removeprefix('--')}" for option in _BEAM_OPTIONS.value]
+    return BeamWorkers(runner=_BEAM.value, options=(*local_options(_BEAM.value, num_workers=_NUM_WORKERS.value), *own))
 
 
 def _recipe() -> SignalRecipe:
@@ -257,6 +276,8 @@ def _quality_lines(counts: dict[str, Any]) -> list[str]:
 @command
 def main() -> None:
     """Runs the build the flags ask for."""
+    if "://" in _OUT.value:
+        raise DataError(f"--out={_OUT.value}: a build writes to a directory; mount the bucket, and give its path there")
     out = Path(_OUT.value)
     recipe = _recipe()
     make_source: Callable[[], Source] = functools.partial(_BUILDERS[_BUILDER.value].make, recipe)
@@ -265,7 +286,7 @@ def main() -> None:
         make_source,
         out,
         request=_request(_BUILDER.value, recipe),
-        make_shards=LocalProcesses(_NUM_WORKERS.value),
+        make_shards=_make_shards(),
         max_quarantined=_MAX_QUARANTINED.value,
         overwrite=_OVERWRITE.value,
         progress=_progress_bar,

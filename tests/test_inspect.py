@@ -400,7 +400,7 @@ def test_real_records_are_inspected(real_data, inspect, tmp_path):
     database.to_csv(source / "ptbxl_database.csv", index=False)
 
     def make_source():
-        return PtbxlSource(source, source_rate_hz=100, recipe=RECIPES["plain"], num_workers=1)
+        return PtbxlSource(source, source_rate_hz=100, recipe=RECIPES["plain"])
 
     build_dataset(make_source, tmp_path / "ptbxl", request={})
     dataset = open_dataset(tmp_path / "ptbxl")

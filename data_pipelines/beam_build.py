@@ -1,0 +1,126 @@
+"""Makes the shards of a build with Apache Beam: DirectRunner on this machine; Dataflow, Spark or Flink on many.
+
+Workers are given the path of a task and do what every other worker does (`shard_making.make_shard`): the same records
+come into the same shards. They must see the directory of the data set, and the recordings, under the same paths as
+this machine; a bucket has to be mounted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from data_pipelines.errors import DataError
+from data_pipelines.shard_making import BuildJob, ShardTask, make_shard
+from data_pipelines.shard_plan import Shard
+
+# Beam's DirectRunner first looks for Prism, a program that it would download, and then does with this one.
+_RUNNERS = {"DirectRunner": "FnApiRunner"}
+
+_TASK, _FAILURE = ".pickle", ".failure"
+
+# How often finished shards are counted.
+_SECONDS_BETWEEN_COUNTS = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamWorkers:
+    """Makes shards with a Beam runner.
+
+    Attributes:
+        runner: name of the runner, such as `"DirectRunner"`.
+        options: Beam's own command line options.
+    """
+
+    runner: str
+    options: Sequence[str] = ()
+
+    def __call__(
+        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
+    ) -> None:
+        """Makes every shard; see `building.ShardMaker`.
+
+        Raises:
+            DataError: Beam is not installed, or what the pipeline failed with.
+        """
+        beam = _import_beam()
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        # Not as elements of the pipeline: their items can be more than a runner takes as its description.
+        files: list[Path] = []
+        shards: list[Shard] = []
+        for task in tasks:
+            files.append(folder / f"{task.shard.number:05d}{_TASK}")
+            files[-1].write_bytes(pickle.dumps((job, task)))
+            shards.append(task.shard)
+        try:
+            pipeline = beam.Pipeline(
+                runner=_RUNNERS.get(self.runner, self.runner), options=PipelineOptions(self.options)
+            )
+            # The reshuffle keeps shards from being fused with the list of them, on one worker.
+            _ = pipeline | beam.Create(list(map(str, files))) | beam.Reshuffle() | beam.Map(make_shard_of_file)
+            with _counting(job, shards, progress):
+                pipeline.run().wait_until_finish()
+        except (RuntimeError, ValueError) as error:  # Those of Beam and of what runs on the workers alike.
+            raise DataError(f"--beam={self.runner}: the pipeline failed: {error}") from error
+        for file in files:
+            failure = file.with_suffix(_FAILURE)
+            if failure.exists():
+                raise DataError(failure.read_text(encoding="utf-8"))
+
+
+def local_options(runner: str, *, num_workers: int) -> tuple[str, ...]:
+    """Returns the options by which a runner uses processes of this machine; none for one that uses others."""
+    if runner != "DirectRunner" or num_workers == 1:
+        return ()
+    return (f"--direct_num_workers={num_workers}", "--direct_running_mode=multi_processing")
+
+
+def make_shard_of_file(task_file: str) -> None:
+    """Makes the shard of a task that lies in a file; what a Beam worker does.
+
+    Runners try again what raises, and then tell of it in pages. A `DataError` is worth neither and is left in a file.
+    """
+    path = Path(task_file)
+    job, task = pickle.loads(path.read_bytes())
+    try:
+        make_shard(job, task)
+    except DataError as error:
+        path.with_suffix(_FAILURE).write_text(str(error), encoding="utf-8")
+
+
+def _import_beam() -> ModuleType:
+    try:
+        import apache_beam
+    except ImportError as error:
+        raise DataError("--beam needs Apache Beam; install it with pip install 'ecgjax[beam]'") from error
+    return apache_beam
+
+
+@contextlib.contextmanager
+def _counting(job: BuildJob, shards: Sequence[Shard], progress: Callable[[int], None]) -> Iterator[None]:
+    """Tells of shards as their parts appear, whichever machine finishes them."""
+    ended = threading.Event()
+    missing = {job.part_path(shard): shard.num_items for shard in shards}
+
+    def count() -> None:
+        for path in [path for path in missing if path.exists()]:
+            progress(missing.pop(path))
+
+    def watch() -> None:
+        while not ended.wait(_SECONDS_BETWEEN_COUNTS):
+            count()
+
+    watcher = threading.Thread(target=watch, name="count-shards", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        count()
