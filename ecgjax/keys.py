@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -31,3 +32,23 @@ def row_keys(seed: int, step: Array | int, row: Array, *, stream: str) -> Array:
 def split_rows(keys: Array, num: int) -> Array:
     """Splits each row's key: `key[batch]` → `key[batch, num]`."""
     return jax.vmap(lambda key: jax.random.split(key, num))(keys)
+
+
+def hash_bits(high: Array, low: Array, position: Array) -> Array:
+    """Random bits as a function of two words of a key and of a position, by MurmurHash3's finaliser.
+
+    Where threefry for every element would take a good part of a step, the keys come from threefry and the bits of a
+    key from here.
+
+    Args:
+        high: first word of the key, `u32[...]`.
+        low: second word, of the same shape.
+        position: which of the key's bits, `u32[...]`, to be broadcast against the words.
+
+    Returns:
+        `u32[...]` of the broadcast shape.
+    """
+    h = (position * jnp.uint32(0x9E3779B9)) ^ high
+    for multiplier, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13), (0x27D4EB2F, 15)):
+        h = (h ^ (h >> jnp.uint32(shift)) ^ low) * jnp.uint32(multiplier)
+    return h ^ (h >> jnp.uint32(16))

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ecgjax.keys import hash_bits
+
 #: Parameters, statistics and normalisation stay in this type whatever the compute type.
 PARAM_DTYPE = jnp.float32
 
@@ -107,13 +109,10 @@ def row_dropout(x: Array, keys: Array | None, rate: float) -> Array:
 def _row_bits(keys: Array, shape: tuple[int, ...]) -> Array:
     """Random bits, `u32[batch, *shape]`, each row's a function of its key and of the position alone.
 
-    The keys come from threefry; the bits from MurmurHash3's finaliser over key and position. Threefry for every element
-    of every dropout would take a third of the step's time on a CPU, and most of its compilation.
+    Threefry for every element of every dropout would take a third of the step's time on a CPU, and most of its
+    compilation.
     """
     words = jax.random.key_data(keys).astype(jnp.uint32)
     high, low = (words[:, i].reshape(-1, *(1,) * len(shape)) for i in (0, 1))
     position = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(1, *shape)
-    h = (position * jnp.uint32(0x9E3779B9)) ^ high
-    for multiplier, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13), (0x27D4EB2F, 15)):
-        h = (h ^ (h >> jnp.uint32(shift)) ^ low) * jnp.uint32(multiplier)
-    return h ^ (h >> jnp.uint32(16))
+    return hash_bits(high, low, position)

@@ -1,0 +1,319 @@
+"""Miners: which positive and which negatives of an anchor the loss looks at, over the global batch.
+
+A miner is `(embeddings, rows, *, relation, distance, tiling, key) → Mined`, its own settings bound by
+`functools.partial`. It goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best so far of every
+anchor, and returns their positions; the loss takes those embeddings by `tiles.take`. Which rows may be chosen is the
+relation's say: rows of one patient are never negatives of each other, and rows that are not valid are never chosen.
+
+Every miner says in which distance it chooses, which need not be that of the loss: Jeong et al. 2023 mine by distances
+and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower row number, so that the
+choice is the same for any tile size, form, number of devices and order of rows, but for pairs so near to a tie that
+the rounding of an inner product decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.distances import DISTANCES, Distance
+from ecgjax.objectives.reference_mining import label_distance, signal_distance
+from ecgjax.objectives.relations import Relation, Rows
+from ecgjax.objectives.search import Mined, Search, Tile
+from ecgjax.objectives.tiles import Tiling
+
+#: Wu et al. 2017: nearer pairs are drawn as if they were this far apart, farther ones than the second not at all.
+_NEAREST_DRAWN, _FARTHEST_DRAWN = 0.5, 1.4
+
+
+_SEMI_HARD_FALLBACKS = {"farthest": Tile.farthest_negative, "random": Tile.any_negative}
+
+
+def random(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance | None = None,
+    tiling: Tiling,
+    key: Array,
+    triplets: int = 1,
+) -> Mined:
+    """A random positive and a random negative. By labels (relation `same_label`) it is the miner called npair.
+
+    Args:
+        embeddings: `[rows, dim]`, not looked at.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        distance: not looked at.
+        tiling: how the pairs are gone through.
+        key: of the run's seed and step, `key<threefry2x32>[]`.
+        triplets: an anchor; the negatives of an anchor are different, its positives as far as there are enough.
+    """
+    del distance
+    search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
+    first = search({"positive": Tile.any_positive, "negative": Tile.any_negative}, num=triplets)
+    return search.mined(first, first.winners["positive"], first.winners["negative"])
+
+
+def batch_hard(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance,
+    tiling: Tiling,
+    key: Array | None = None,
+) -> Mined:
+    """The farthest positive and the nearest negative.
+
+    Args:
+        embeddings: `[rows, dim]`.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        distance: by which far and near are told.
+        tiling: how the pairs are gone through.
+        key: not needed.
+
+    References:
+        Hermans, Beyer and Leibe, In Defense of the Triplet Loss, 2017 (arXiv 1703.07737).
+    """
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
+    first = search({"positive": Tile.farthest_positive, "negative": Tile.nearest_negative})
+    return search.mined(first, first.winners["positive"], first.winners["negative"])
+
+
+def semi_hard(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance,
+    tiling: Tiling,
+    key: Array,
+    margin: float = 0.2,
+    fallback: str = "farthest",
+) -> Mined:
+    """A random positive, and the nearest negative that is farther than it, but by less than the margin.
+
+    Args:
+        embeddings: `[rows, dim]`.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        distance: of d_ap < d_an < d_ap + margin.
+        tiling: how the pairs are gone through.
+        key: of the run's seed and step, `key<threefry2x32>[]`.
+        margin: in the unit of `distance`.
+        fallback: for anchors without such a negative: the `"farthest"` or a `"random"` one.
+
+    Raises:
+        ConfigError: there is no such fallback.
+
+    References:
+        Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 4; the random fallback is of Jeong et al. 2023.
+    """
+    if fallback not in _SEMI_HARD_FALLBACKS:
+        raise ConfigError(f"semi_hard: fallback={fallback!r} must be one of: {', '.join(_SEMI_HARD_FALLBACKS)}")
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
+    first = search({"positive": Tile.any_positive, "other": _SEMI_HARD_FALLBACKS[fallback]})
+    positive = first.winners["positive"]
+
+    def semi_hard_negative(tile: Tile) -> Array:
+        d_ap = tile.columns[:, None]
+        within = (tile.distance > d_ap) & (tile.distance < d_ap + jnp.float32(margin))
+        return tile.nearest(tile.pairs.negative & within)
+
+    negative = search({"negative": semi_hard_negative}, columns=positive.value[:, 0]).winners["negative"]
+    return search.mined(first, positive, negative, other_negative=first.winners["other"])
+
+
+def soft_hard(
+    embeddings: Array, rows: Rows, *, relation: Relation, distance: Distance, tiling: Tiling, key: Array
+) -> Mined:
+    """A random positive farther than the nearest negative, and a random negative nearer than the farthest positive.
+
+    An anchor all of whose positives are nearer than its negatives has neither, and gets a random one of each.
+
+    Args:
+        embeddings: `[rows, dim]`.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        distance: by which far and near are told.
+        tiling: how the pairs are gone through.
+        key: of the run's seed and step, `key<threefry2x32>[]`.
+
+    References:
+        Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650), after Roth et al., Revisiting Training Strategies, ICML
+        2020, whose fallback this is.
+    """
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
+    first = search(
+        {
+            "farthest": Tile.farthest_positive,
+            "nearest": Tile.nearest_negative,
+            "positive": Tile.any_positive,
+            "negative": Tile.any_negative,
+        }
+    )
+    extremes = {name: first.winners[name].value[:, 0] for name in ("farthest", "nearest")}
+
+    def hard_positive(tile: Tile) -> Array:
+        return tile.draw("positive", tile.pairs.positive & (tile.distance > tile.columns["nearest"][:, None]))
+
+    def hard_negative(tile: Tile) -> Array:
+        return tile.draw("negative", tile.pairs.negative & (tile.distance < tile.columns["farthest"][:, None]))
+
+    hard = search({"positive": hard_positive, "negative": hard_negative}, columns=extremes).winners
+    return search.mined(
+        first,
+        hard["positive"],
+        hard["negative"],
+        other_positive=first.winners["positive"],
+        other_negative=first.winners["negative"],
+    )
+
+
+def distance_weighted(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance,
+    tiling: Tiling,
+    key: Array,
+    triplets: int = 1,
+) -> Mined:
+    """A random positive, and negatives drawn so that their distances are spread evenly.
+
+    On the unit sphere of n dimensions random points are at distance d with density d^{n−2} (1 − d²/4)^{(n−3)/2}; a
+    negative's weight is its inverse, with d taken for at least .5. Negatives at 1.4 or farther are not drawn. Anchors
+    with no other get their nearest.
+
+    Args:
+        embeddings: `[rows, dim]`.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        distance: must be `euclidean_on_sphere`, of which the density is.
+        tiling: how the pairs are gone through.
+        key: of the run's seed and step, `key<threefry2x32>[]`.
+        triplets: an anchor, as in `random`.
+
+    Raises:
+        ConfigError: the distance is another.
+
+    References:
+        Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 3–4.
+    """
+    if distance is not DISTANCES["euclidean_on_sphere"]:
+        raise ConfigError("distance_weighted mining is defined on distance 'euclidean_on_sphere'; set its distance so")
+    dim = embeddings.shape[1]
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
+
+    def evenly_spread(tile: Tile) -> Array:
+        eligible = tile.pairs.negative & (tile.distance < jnp.float32(_FARTHEST_DRAWN))
+        # Pairs that are not eligible may lie opposite, where the density is 0 and its logarithm infinite.
+        d = jnp.clip(tile.distance, _NEAREST_DRAWN, _FARTHEST_DRAWN)
+        log_weight = (2.0 - dim) * jnp.log(d) - (dim - 3.0) / 2 * jnp.log1p(-d * d / 4)
+        return tile.draw("negative", eligible, log_weight=log_weight)
+
+    first = search(
+        {"positive": Tile.any_positive, "drawn": evenly_spread, "nearest": Tile.nearest_negative}, num=triplets
+    )
+    found = first.winners
+    return search.mined(first, found["positive"], found["drawn"], other_negative=found["nearest"])
+
+
+def hardest(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance,
+    tiling: Tiling,
+    key: Array,
+    ceiling: float,
+    triplets: int = 1,
+) -> Mined:
+    """A random positive, and the nearest negatives whose cosine similarity is below a ceiling.
+
+    A negative that is nearer than two different patients should be may be none: the ceiling guards against it.
+
+    Args:
+        embeddings: `[rows, dim]`.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        distance: by which near is told; must be one on the sphere, where the ceiling has a meaning.
+        tiling: how the pairs are gone through.
+        key: of the run's seed and step, `key<threefry2x32>[]`.
+        ceiling: on the cosine similarity of a negative.
+        triplets: an anchor, as in `random`.
+
+    Raises:
+        ConfigError: the distance is not on the sphere.
+    """
+    if not distance.on_sphere:
+        raise ConfigError("hardest mining has a ceiling on cosine similarity; set its distance to one on the sphere")
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
+
+    def hard_negative(tile: Tile) -> Array:
+        return tile.nearest(tile.pairs.negative & (tile.inner_products() < jnp.float32(ceiling)))
+
+    first = search({"positive": Tile.any_positive, "negative": hard_negative}, num=triplets)
+    return search.mined(first, first.winners["positive"], first.winners["negative"])
+
+
+def scheduled(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance,
+    tiling: Tiling,
+    key: Array,
+    step: Array,
+    schedule: optax.Schedule,
+    triplets: int = 1,
+) -> Mined:
+    """A random positive, and negatives drawn with weights e^{−γ d}, of which a schedule says how hard they are.
+
+    With γ = 0 negatives are uniform, with a large γ the hardest. For distance `cosine` the weights are e^{γ s} of the
+    cosine similarity s.
+
+    Args:
+        embeddings: `[rows, dim]`.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        distance: d.
+        tiling: how the pairs are gone through.
+        key: of the run's seed and step, `key<threefry2x32>[]`.
+        step: of training, `i32[]`.
+        schedule: step → γ, at least 0.
+        triplets: an anchor, as in `random`.
+    """
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
+    hardness = jnp.broadcast_to(jnp.asarray(schedule(step), jnp.float32), rows.row.shape)
+
+    def weighted_negative(tile: Tile) -> Array:
+        return tile.draw("negative", tile.pairs.negative, log_weight=-tile.columns[:, None] * tile.distance)
+
+    first = search({"positive": Tile.any_positive, "negative": weighted_negative}, num=triplets, columns=hardness)
+    return search.mined(first, first.winners["positive"], first.winners["negative"])
+
+
+#: Name in a config → miner.
+MINERS: Mapping[str, Callable[..., Mined]] = {
+    "random": random,
+    "npair": random,
+    "batch_hard": batch_hard,
+    "semi_hard": semi_hard,
+    "soft_hard": soft_hard,
+    "distance_weighted": distance_weighted,
+    "signal_distance": signal_distance,
+    "label_distance": label_distance,
+    "hardest": hardest,
+    "scheduled": scheduled,
+}

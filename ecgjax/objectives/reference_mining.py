@@ -1,0 +1,101 @@
+"""Miners that choose in another space than the embeddings': by signals, or by labels."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.distances import Distance
+from ecgjax.objectives.relations import Relation, Rows
+from ecgjax.objectives.search import Mined, Search, Tile, candidates
+from ecgjax.objectives.tiles import Tiling
+
+
+def signal_distance(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance | None = None,
+    tiling: Tiling,
+    key: Array,
+    farthest: Array | None = None,
+) -> Mined:
+    """The nearest other recording in signal space as positive, and a random one of the rest, or of the farthest.
+
+    The published code takes the two largest distances for positives, and may take a recording of the same patient for a
+    negative; this is what the paper describes.
+
+    Args:
+        embeddings: `[rows, dim]`, not looked at.
+        rows: their metadata.
+        relation: `nearest_signal`, whose column `neighbours.nearest` finds.
+        distance: between embeddings, not looked at.
+        tiling: how the pairs are gone through.
+        key: of the run's seed and step, `key<threefry2x32>[]`.
+        farthest: row numbers from `neighbours.nearest_and_farthest`, `i32[rows, num]`: negatives are drawn from these.
+
+    References:
+        Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
+    """
+    del distance
+    search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
+
+    def far_negative(tile: Tile) -> Array:
+        among = (tile.columns[:, :, None] == tile.keys.row[None, None, :]).any(1)
+        return tile.draw("negative", tile.pairs.negative & among)
+
+    choose = {"positive": Tile.any_positive, "negative": Tile.any_negative if farthest is None else far_negative}
+    first = search(choose, columns=farthest)
+    return search.mined(first, first.winners["positive"], first.winners["negative"])
+
+
+def label_distance(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    distance: Distance | None = None,
+    tiling: Tiling,
+    key: Array | None = None,
+) -> Mined:
+    """The row with the most similar label as positive, and the one with the least similar as negative.
+
+    Positives are chosen among all pairs of the relation, negatives among its negatives. Anchors for which the two are
+    equally far have no triplet.
+
+    Args:
+        embeddings: `[rows, dim]`, not looked at.
+        rows: with `label`.
+        relation: such as `same_record`.
+        distance: between embeddings, not looked at.
+        tiling: how the pairs are gone through.
+        key: not needed.
+
+    Raises:
+        ConfigError: rows carry no labels.
+
+    References:
+        Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
+    """
+    del distance
+    if rows.label is None:
+        raise ConfigError("label_distance mining looks at 'label', which the rows of this run do not carry")
+    search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
+
+    def difference(tile: Tile) -> Array:
+        return jnp.abs(tile.anchors.label[:, None] - tile.keys.label[None, :])
+
+    def similar(tile: Tile) -> Array:
+        apart = difference(tile)
+        return candidates((tile.pairs.positive | tile.pairs.negative) & jnp.isfinite(apart), -apart)
+
+    def different(tile: Tile) -> Array:
+        apart = difference(tile)
+        return candidates(tile.pairs.negative & jnp.isfinite(apart), apart)
+
+    first = search({"positive": similar, "negative": different})
+    positive, negative = first.winners["positive"], first.winners["negative"]
+    farther = negative.score > -positive.score
+    return search.mined(first, positive, negative._replace(score=candidates(farther, negative.score)))

@@ -1,0 +1,230 @@
+"""Passes over the pairs of a batch that keep each anchor's best candidates: what miners are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.objectives import hashing
+from ecgjax.objectives.distances import Distance, inner_products
+from ecgjax.objectives.outputs import Stats, mean_where
+from ecgjax.objectives.relations import Pairs, Relation, Rows
+from ecgjax.objectives.tiles import Tiling, fold, take
+from ecgjax.objectives.winners import Winners
+
+
+class Mined(NamedTuple):
+    """Triplets of every anchor.
+
+    Attributes:
+        positive: position of the positive in the global batch, `i32[anchors, triplets]`.
+        negative: likewise of the negative.
+        found: `bool[anchors, triplets]`; where there is no triplet the positions mean nothing.
+        stats: `valid_negatives_per_anchor`; `found_frac`, the share of valid rows with a triplet; `fallback_frac`, the
+            share of triplets that are a miner's second choice (of miners that have one); `false_negative_frac`, the
+            share of mined negatives with the anchor's label (where rows carry labels, of the pairs with both known).
+    """
+
+    positive: Array
+    negative: Array
+    found: Array
+    stats: Stats
+
+
+class Miner(Protocol):
+    """A miner whose own settings are bound."""
+
+    def __call__(self, embeddings: Array, rows: Rows, *, relation: Relation, tiling: Tiling, key: Array) -> Mined:
+        """Chooses triplets."""
+
+
+def candidates(where: Array, score: Array) -> Array:
+    """Scores, and −∞ for keys that are no candidates."""
+    return jnp.where(where, score, -jnp.inf)
+
+
+class Tile(NamedTuple):
+    """What a choice sees of a tile of pairs.
+
+    Attributes:
+        anchors: metadata of the anchors.
+        keys: of the keys.
+        pairs: what the relation says of them.
+        columns: of the anchors, such as what an earlier pass found.
+        distance: `f32[anchors, keys]`; None for miners that look at none.
+        vectors: of anchors and of keys, as the distance prepares them.
+        words: what the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
+    """
+
+    anchors: Rows
+    keys: Rows
+    pairs: Pairs
+    columns: Any
+    distance: Array | None
+    vectors: tuple[Array, Array] | None
+    words: Array | None
+
+    def nearest(self, where: Array) -> Array:
+        """Scores by which the nearest wins."""
+        return candidates(where, -self.distance)
+
+    def farthest(self, where: Array) -> Array:
+        """Scores by which the farthest wins."""
+        return candidates(where, self.distance)
+
+    def draw(self, stream: str, where: Array, log_weight: Array | None = None) -> Array:
+        """Scores by which one wins at random, uniformly or by its weight."""
+        if log_weight is None:
+            return candidates(where, -hashing.uniforms(self.words, self.keys.row, stream=stream))
+        return candidates(where, log_weight + hashing.gumbels(self.words, self.keys.row, stream=stream))
+
+    def inner_products(self) -> Array:
+        """Cosine similarities where the distance is on the sphere; the compiler sees that the distance has them."""
+        return inner_products(*self.vectors)
+
+    def any_positive(self) -> Array:
+        """Scores by which one of the positives wins, at random."""
+        return self.draw("positive", self.pairs.positive)
+
+    def any_negative(self) -> Array:
+        """Scores by which one of the negatives wins, at random."""
+        return self.draw("negative", self.pairs.negative)
+
+    def farthest_positive(self) -> Array:
+        """Scores by which the farthest positive wins."""
+        return self.farthest(self.pairs.positive)
+
+    def farthest_negative(self) -> Array:
+        """Scores by which the farthest negative wins."""
+        return self.farthest(self.pairs.negative)
+
+    def nearest_negative(self) -> Array:
+        """Scores by which the nearest negative wins."""
+        return self.nearest(self.pairs.negative)
+
+
+class Found(NamedTuple):
+    """What a pass over the pairs found: winners by name, and the number of negatives, `f32[anchors]`."""
+
+    winners: dict[str, Winners]
+    negatives: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Passes over the pairs of one batch.
+
+    Attributes:
+        z: `f32[rows, dim]`, as the distance prepares embeddings, without gradient; None where there is no distance.
+        rows: metadata.
+        relation: which pairs are positive and which negative.
+        distance: None for miners that look at none.
+        tiling: how the pairs are gone through.
+        words: what draws are hashed from, `u32[rows, 2]`; None for miners that draw nothing.
+    """
+
+    z: Array | None
+    rows: Rows
+    relation: Relation
+    distance: Distance | None
+    tiling: Tiling
+    words: Array | None
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: Array,
+        rows: Rows,
+        *,
+        relation: Relation,
+        distance: Distance | None,
+        tiling: Tiling,
+        key: Array | None,
+    ) -> Search:
+        """Prepares embeddings and draws."""
+        z = None if distance is None else distance.prepare(jax.lax.stop_gradient(embeddings))
+        words = None if key is None else hashing.anchor_words(key, rows.row)
+        return cls(z, rows, relation, distance, tiling, words)
+
+    def __call__(self, choose: Mapping[str, Callable[[Tile], Array]], *, num: int = 1, columns: Any = None) -> Found:
+        """Goes once through all pairs.
+
+        Args:
+            choose: name → scores of a tile, `f32[anchors, keys]`, −∞ where a key is no candidate.
+            num: winners of each name.
+            columns: tree of `[rows, ...]` that the choices get of the anchors.
+        """
+
+        def init(anchors: int) -> Found:
+            return Found({name: Winners.empty(anchors, num) for name in choose}, jnp.zeros((anchors,), jnp.float32))
+
+        def update(carry: Found, anchors: Any, keys: Any) -> Found:
+            tile = Tile(
+                anchors=anchors["rows"],
+                keys=keys["rows"],
+                pairs=self.relation(anchors["rows"], keys["rows"]),
+                columns=anchors["columns"],
+                distance=None if self.distance is None else self.distance.matrix(anchors["z"], keys["z"]),
+                vectors=(anchors["z"], keys["z"]),
+                words=anchors["words"],
+            )
+            winners = {
+                name: carry.winners[name].add(scores(tile), keys["rows"].row, keys["position"], tile.distance)
+                for name, scores in choose.items()
+            }
+            return Found(winners, carry.negatives + tile.pairs.negative.sum(1, dtype=jnp.float32))
+
+        position = jnp.arange(self.rows.row.shape[0], dtype=jnp.int32)
+        return fold(
+            init,
+            update,
+            {"z": self.z, "rows": self.rows, "columns": columns, "words": self.words},
+            {"z": self.z, "rows": self.rows, "position": position},
+            tiling=self.tiling,
+        )
+
+    def mined(
+        self,
+        first: Found,
+        positive: Winners,
+        negative: Winners,
+        *,
+        other_positive: Winners | None = None,
+        other_negative: Winners | None = None,
+    ) -> Mined:
+        """Triplets and their statistics from the winners, or from the others where an anchor has no winner."""
+        fallback = jnp.zeros((positive.found.shape[0], 1), bool)
+        if other_positive is not None:
+            positive, missing = _or_else(positive, other_positive)
+            fallback |= missing
+        if other_negative is not None:
+            negative, missing = _or_else(negative, other_negative)
+            fallback |= missing
+        count = positive.found.sum(1, keepdims=True, dtype=jnp.int32)
+        # Anchors with fewer positives than triplets use them again.
+        again = jnp.arange(positive.row.shape[1], dtype=jnp.int32)[None, :] % jnp.maximum(count, 1)
+        found = (count > 0) & negative.found
+        valid = self.rows.valid
+        stats = {
+            "valid_negatives_per_anchor": mean_where(first.negatives, valid),
+            "found_frac": mean_where(found.any(1).astype(jnp.float32), valid),
+        }
+        if other_negative is not None:
+            stats["fallback_frac"] = mean_where(jnp.broadcast_to(fallback, found.shape).astype(jnp.float32), found)
+        if self.rows.label is not None:
+            label = self.rows.label[:, None]
+            theirs = take(self.rows.label, negative.position, tiling=self.tiling)
+            known = found & jnp.isfinite(label) & jnp.isfinite(theirs)
+            stats["false_negative_frac"] = mean_where((label == theirs).astype(jnp.float32), known)
+        return Mined(jnp.take_along_axis(positive.position, again, axis=1), negative.position, found, stats)
+
+
+def _or_else(winners: Winners, others: Winners) -> tuple[Winners, Array]:
+    """The others for anchors without any winner, and which those are, `bool[anchors, 1]`."""
+    missing = ~winners.found.any(1, keepdims=True)
+    return jax.tree.map(lambda a, b: jnp.where(missing, b, a), winners, others), missing
