@@ -1,0 +1,168 @@
+"""A run on two data sets with weights, end to end: shares, resumption, and evaluation on one of them."""
+
+import itertools
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from data_pipelines.orders import smallest_block
+from ecgjax import configuration, evaluate, pretrain
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.errors import ConfigError
+from ecgjax.inference import create_split, load_encoder
+from ecgjax.optim import create
+from ecgjax.recordings import open_recordings
+from ecgjax.steps import init_state
+from tests import tiny_config
+from tests.fixtures import make_simulated_dataset
+
+STEPS = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_users_run_it(tmp_path_factory):
+    """Optimisers mix types, which the other tests forbid; and the same program is compiled once for all runs here."""
+    cache = str(tmp_path_factory.mktemp("compiled"))
+    settings = {"jax_compilation_cache_dir": cache, "jax_persistent_cache_min_compile_time_secs": 0.5}
+    before = {name: getattr(jax.config, name) for name in settings}
+    with jax.numpy_dtype_promotion("standard"):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return [
+        make_simulated_dataset(folder, num_patients=60, rate=50, seconds=4, seed=seed, name=f"cohort{seed}")
+        for seed in (0, 1)
+    ]
+
+
+def joint_config(datasets):
+    config = tiny_config.get_config()
+    config.data.dir = ", ".join(str(dataset.directory) for dataset in datasets)
+    config.data.weights = (0.75, 0.25)
+    config.data.train_folds, config.data.val_folds, config.data.test_folds = (1, 2, 3, 4, 5, 6), (7, 8), (9, 10)
+    config.duration.value = float(STEPS)
+    config.eval_every = 0
+    config.checkpoint.every, config.checkpoint.keep = 4, 10
+    probe = {"label": "age_years", "rule": "above", "threshold": 55.0, "bootstrap": 100, "shuffles": 2}
+    config.probe.update(probe)
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(datasets, tmp_path_factory):
+    """Workdirs of an uninterrupted run, and of one that went on from the same run's first half."""
+    folder = tmp_path_factory.mktemp("runs")
+    whole, resumed = folder / "whole", folder / "resumed"
+    config = joint_config(datasets)
+    assert pretrain.pretrain(config, whole, progress=False)
+    shutil.copytree(whole, resumed)
+    for checkpoint in configuration.checkpoint_dir(resumed).iterdir():
+        if checkpoint.name.isdigit() and int(checkpoint.name) > STEPS // 2:
+            shutil.rmtree(checkpoint)
+    assert last_step(resumed) == STEPS // 2
+    assert pretrain.pretrain(config, resumed, progress=False)
+    return whole, resumed
+
+
+def last_step(workdir):
+    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        return checkpoints.latest_step()
+
+
+def final_state(workdir):
+    config = configuration.load_resolved(workdir)
+    split = create_split(config, seed=0)
+    template = init_state(split.params, split.stats, create(config.optimizer, STEPS))._asdict()
+    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        return checkpoints.restore(template)
+
+
+def test_gone_on_with_equals_uninterrupted(runs):
+    (step, whole), (_, resumed) = map(final_state, runs)
+    assert step == STEPS
+    leaves, others = jax.tree.leaves(whole), jax.tree.leaves(resumed)
+    assert len(leaves) == len(others) > 10
+    for leaf, other in zip(leaves, others, strict=True):
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other))
+
+
+def test_batches_hold_each_data_sets_share_of_its_training_records(datasets):
+    run = pretrain.prepare_run(joint_config(datasets))
+    ends = np.cumsum([dataset.index.num_records for dataset in datasets])
+    fold = np.concatenate([dataset.index.fold for dataset in datasets])
+    assert smallest_block((0.75, 0.25), multiple_of=8) == 8, "every batch is a block"
+    stream = run.batches(run.sampler)
+    drawn = []
+    for batch in itertools.islice(stream, 12):
+        records = np.asarray(batch["record"])
+        assert (records < ends[0]).sum() == 6
+        np.testing.assert_array_equal(np.asarray(batch["signal"]), run.recordings.store.read(records))
+        np.testing.assert_array_equal(np.asarray(batch["patient"]), run.recordings.index.group[records])
+        assert (fold[records] <= 6).all()
+        drawn += records.tolist()
+    stream.close()
+    second = run.recordings.by_dataset(run.recordings.split.train)[1]
+    # 24 draws of the second cohort: less than an epoch of it, so that none comes twice.
+    assert len(second) > 24
+    assert len({record for record in drawn if record >= ends[0]}) == 24
+
+
+class RandomClassifier:
+    """Stands for a network trained with labels, which is not what is tested here."""
+
+    def scores(self, signals):
+        return np.random.default_rng(0).normal(size=len(signals)).astype(np.float32)
+
+
+def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest(datasets, runs, monkeypatch):
+    monkeypatch.setattr(evaluate, "train_supervised", lambda config, **arguments: RandomClassifier())
+    monkeypatch.setattr(evaluate.inference, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
+    encoder = load_encoder(runs[0])
+    assert encoder.pretrained_on == tuple(dataset.fingerprint for dataset in datasets)
+    config = configuration.load_resolved(runs[0])
+    config.data.dir = str(datasets[1].directory)
+    evaluation, report = evaluate.evaluate(config, runs[0], progress=False)
+    assert evaluation.provenance.fingerprint == datasets[1].fingerprint
+    assert evaluation.provenance.cautions == ()
+    assert report.is_file()
+    assert set(datasets[1].index.fold[evaluation.data.test.records].tolist()) <= {9, 10}
+
+
+def test_folds_that_were_pretrained_on_are_said_for_one_of_the_data_sets_too(datasets, runs, tmp_path):
+    own = configuration.load_resolved(runs[0])
+    config = configuration.load_resolved(runs[0])
+    pretrained_on = load_encoder(runs[0]).pretrained_on
+    config.data.train_folds, config.data.test_folds = (1, 2, 3, 4), (5, 9, 10)
+
+    def cautions(*datasets):
+        config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
+        return evaluate._cautions(own, config, open_recordings(config.data), pretrained_on=pretrained_on)
+
+    seen = "The encoder was pretrained on the signals of fold 5, which is validation or test here."
+    assert cautions(datasets[1]) == (seen,)
+    strange = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4, seed=2)
+    unknown = "whether it has seen patients or signals of these is not known."
+    assert cautions(strange) == (f"The encoder was pretrained on other data: {unknown}",)
+    assert cautions(datasets[0], strange) == (
+        f"The encoder was pretrained on other data than simulated: {unknown}",
+        seen,
+    )
+
+
+def test_a_run_does_not_go_on_with_other_data_sets(datasets, runs):
+    for directories in ([datasets[0]], datasets[::-1]):
+        config = joint_config(directories)
+        config.data.weights = (0.75, 0.25) if len(directories) == 2 else ()
+        with pytest.raises(ConfigError, match=r"data\.weights was|trained on another data set, split or sampling"):
+            pretrain.pretrain(config, runs[0], progress=False)
