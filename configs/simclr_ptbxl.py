@@ -22,6 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.dir = ""  # a data set made by python -m data_pipelines.build, or several with commas between
     config.data.weights = ()  # shares of several data sets in every batch; without, every recording comes equally often
     config.data.store = "auto"  # the packed copy where there is one, else ArrayRecord
+    config.data.allow_bad_shards = False  # True: rows of shards that cannot be read are left out instead of an error
     config.data.links = ""  # what python -m data_pipelines.link wrote; without, only equal recordings are kept apart
     config.data.train_folds = (1, 2, 3, 4, 5, 6, 7, 8)
     config.data.val_folds = (9,)

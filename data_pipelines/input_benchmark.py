@@ -1,9 +1,15 @@
 """Speed of the input stream beside a bare memory map of the same rows, in the same run.
 
-What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. The memory map is
-what no loader can beat by much: one `np.take` a batch from one plain `.npy`, by the same number of threads, into memory
-used again in the same way, as far ahead. All read the same records in the same random order from a warm page cache, one
-after the other within each repetition, so that a slow moment of the machine meets them alike.
+What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. Records are drawn
+singly, as pairs of one patient, and where there are several data sets as a weighted mixture of them.
+
+Warm, from the page cache: the ceiling is a memory map, which no loader can beat by much: one `np.take` a batch from one
+plain `.npy`, by the same number of threads, into memory used again in the same way, as far ahead. All read the same
+records in the same order, one after the other within each repetition, so that a slow moment of the machine meets them
+alike.
+
+Cold, from the disk: the files are dropped from the page cache before every repetition, and every record is read once.
+The ceiling is the disk read from start to end.
 """
 
 from __future__ import annotations
@@ -13,14 +19,13 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
-import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +33,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.lib.format import open_memmap
 
+from data_pipelines.benchmark_machine import describe_machine
 from data_pipelines.buffers import BatchBuffers
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.orders import RecordOrder
-from data_pipelines.packed_store import PACKED_DIR
+from data_pipelines.joint import join
+from data_pipelines.joint_store import JointStore
+from data_pipelines.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
+from data_pipelines.packed_format import PACKED_DIR
 from data_pipelines.packing import pack
 from data_pipelines.records import SignalFormat
 from data_pipelines.sampling import Sampler
@@ -46,37 +54,37 @@ from data_pipelines.stream import BATCHES_AHEAD, batches
 #: Timed repetitions; the median is reported, after one that is thrown away.
 REPEATS = 5
 
-#: Format of the cohort that is simulated where no data set is given.
+#: Format of the cohorts that are simulated where no data set is given.
 SIMULATED_FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
+
+#: Share of the first data set in the mixture; the others have equal parts of the rest.
+MIXTURE_WEIGHT = 0.7
 
 # More epochs of the fast readers, whose repetitions would else be too short to time.
 _EPOCHS_A_REPETITION = {"packed": 12, "array_record": 2}
 _EPOCHS_A_REPETITION_OF_MAP = 12
 
 _SAMPLES_A_PAGE = 4096 // 2
-
 _VISITS_PER_PATIENT = 2
+_DISK_BLOCK_BYTES = 2**22
 
 #: Number of batches to batches of signals.
 Reader = Callable[[int], Iterator[np.ndarray]]
 
-_PACKAGES = ("array_record", "grain", "numpy")
 
-
-def simulated_dataset(directory: Path, *, num_records: int, num_workers: int) -> Dataset:
+def simulated_dataset(directory: Path, *, num_records: int, seed: int, num_workers: int) -> Dataset:
     """Builds and packs a simulated data set of at least about `num_records` records at `directory`.
 
     Args:
         directory: must not exist.
         num_records: wanted; patients have two visits or more on average.
+        seed: of the cohort.
         num_workers: processes that simulate.
     """
 
     def make_source() -> SimulatedSource:
         return SimulatedSource(
-            num_patients=-(-num_records // _VISITS_PER_PATIENT),
-            seed=0,
-            signal_format=SIMULATED_FORMAT,
+            num_patients=-(-num_records // _VISITS_PER_PATIENT), seed=seed, signal_format=SIMULATED_FORMAT
         )
 
     build_dataset(make_source, directory, request={"builder": "simulated"}, make_shards=LocalProcesses(num_workers))
@@ -86,7 +94,7 @@ def simulated_dataset(directory: Path, *, num_records: int, num_workers: int) ->
 
 
 def measure(
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     *,
     scratch: Path,
     num_records: int,
@@ -94,44 +102,135 @@ def measure(
     num_threads: int | None = None,
     repeats: int = REPEATS,
 ) -> dict[str, Any]:
-    """Times the stream from every store of a data set.
+    """Times the stream from every store of one or several data sets.
 
     Args:
-        dataset: whose stores; the packed one is left out where there is no packed copy.
+        datasets: of one rate and length; the packed stores are left out where one of them has no packed copy.
         scratch: directory for the bare memory map, 40 kB a record.
-        num_records: how many records to read over and over; few enough to stay in memory.
+        num_records: how many records to read over and over, the first of every data set; few enough to stay in memory.
         batch_size: rows of a batch.
         num_threads: threads that read; without, as many as training uses for the store.
         repeats: timed repetitions.
 
     Returns:
-        JSON. For `packed` (None where there is no copy) and `array_record`: ECGs/s (median, and every repetition), the
-        same of the memory map read by as many threads, their ratio, and the checksum of a whole epoch, equal to the
-        independent read's. Beside them what machine this is and the peak resident memory, mapped files included.
+        JSON. `warm` holds for every way of drawing and every store ECGs/s (median, and every repetition), the same of
+        the memory map read by as many threads, their ratio, and the checksum of a whole epoch, equal to that of an
+        independent read. `cold` holds for every store ECGs/s and those of the disk read from start to end, with the
+        bytes that the disk really gave a record. Beside them what machine this is and the peak resident memory, mapped
+        files included.
 
     Raises:
         DataError: fewer records than a batch, or a store gave other samples than TFDS did.
     """
-    num_records = min(num_records, dataset.index.num_records)
-    if num_records < batch_size:
-        raise DataError(f"{num_records} records are less than a batch of {batch_size}; give a smaller --batch_size")
-    records = np.linspace(0, dataset.index.num_records - 1, num_records).astype(np.int64)
-    rows_of_map = _RowsOfMap(records, Sampler(RecordOrder(records, seed=0), batch_size=batch_size))
-    bare_map = _independent_map(dataset, records, scratch / "memory_map.npy")
-    page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
-    steps_an_epoch = num_records // batch_size
-    stores = {kind: open_store(dataset.directory, kind=kind) for kind in _stores_of(dataset)}
-    threads = {kind: num_threads or store.num_threads for kind, store in stores.items()}
-    readers: dict[str, Reader] = {
-        _map_name(count): _map_reader(bare_map, rows_of_map, num_threads=count) for count in set(threads.values())
+    drawn = _Drawn.from_datasets(datasets, num_records)
+    if len(drawn.records) < batch_size:
+        raise DataError(
+            f"{len(drawn.records)} records are less than a batch of {batch_size}; give a smaller --batch_size"
+        )
+    bare_map = _independent_map(datasets, drawn, scratch / "memory_map.npy")
+    kinds = _stores_of(datasets)
+    warm = {
+        name: _measure_warm(
+            datasets, drawn, bare_map, Sampler(order, batch_size=batch_size), kinds, num_threads, repeats
+        )
+        for name, order in drawn.orders().items()
     }
+    cold = {kind: _measure_cold(datasets, drawn, kind, batch_size, num_threads, repeats) for kind in kinds}
+    return {
+        "what": "input",
+        "datasets": [
+            {
+                "name": dataset.card["name"],
+                "simulated": dataset.simulated,
+                "fingerprint": dataset.fingerprint,
+                "num_records": dataset.index.num_records,
+            }
+            for dataset in datasets
+        ],
+        "record_shape": list(datasets[0].format.shape),
+        "records_read": len(drawn.records),
+        "batch_size": batch_size,
+        "batches_ahead": BATCHES_AHEAD,
+        "warm": warm,
+        "cold": cold,
+        "machine": describe_machine(),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """The records that are read, by their numbers over all data sets.
+
+    Attributes:
+        records: `int64[m]`, ascending.
+        parts: the same by data set.
+        starts: record number at which each data set begins.
+        groups: whose each of the records is, `int32[m]`.
+    """
+
+    records: np.ndarray
+    parts: tuple[np.ndarray, ...]
+    starts: tuple[int, ...]
+    groups: np.ndarray
+
+    @classmethod
+    def from_datasets(cls, datasets: Sequence[Dataset], num_records: int) -> _Drawn:
+        joint = join(datasets)
+        starts = tuple(joint.starts[:-1].tolist())
+        # The first of each: patients stay together.
+        counts = [min(-(-num_records // len(datasets)), dataset.index.num_records) for dataset in datasets]
+        parts = tuple(start + np.arange(count) for start, count in zip(starts, counts, strict=True))
+        records = np.concatenate(parts)
+        return cls(records, parts, starts, joint.index.group[records])
+
+    def orders(self) -> dict[str, Order]:
+        """Ways of drawing them."""
+        orders: dict[str, Order] = {
+            "records": RecordOrder(self.records, seed=0),
+            "pairs_of_a_patient": PatientOrder(self.records, patients=self.groups, records_per_patient=2, seed=0),
+        }
+        if len(self.parts) > 1:
+            others = len(self.parts) - 1
+            orders["mixture"] = MixtureOrder(
+                [RecordOrder(part, seed=component_seed(0, number)) for number, part in enumerate(self.parts)],
+                weights=[MIXTURE_WEIGHT, *[(1 - MIXTURE_WEIGHT) / others] * others],
+                block=4096,
+                seed=0,
+            )
+        return orders
+
+
+def _measure_warm(
+    datasets: Sequence[Dataset],
+    drawn: _Drawn,
+    bare_map: np.ndarray,
+    sampler: Sampler,
+    kinds: Sequence[str],
+    num_threads: int | None,
+    repeats: int,
+) -> dict[str, Any]:
+    """Times every store and the map for one way of drawing, from memory."""
+    stores = {kind: _open(datasets, kind) for kind in kinds}
+    threads = {kind: num_threads or store.num_threads for kind, store in stores.items()}
+    steps_an_epoch = sampler.examples_per_epoch // sampler.batch_size
+
+    def rows_of_map(step: int) -> np.ndarray:
+        return np.searchsorted(drawn.records, sampler.record_numbers(step))
+
+    readers: dict[str, Reader] = {
+        _map_name(count): _map_reader(bare_map, rows_of_map, sampler.batch_size, num_threads=count)
+        for count in sorted(set(threads.values()))
+    }
+    columns = {"patient": np.zeros(stores[kinds[0]].num_records, np.int32)}
     for kind, store in stores.items():
-        readers[kind] = _stream_reader(store, rows_of_map.sampler, dataset=dataset, num_threads=threads[kind])
+        readers[kind] = _stream_reader(store, sampler, columns=columns, num_threads=threads[kind])
     checksums = {name: _checksum(read(steps_an_epoch)) for name, read in readers.items()}
     of_map = checksums[next(iter(readers))]
     wrong = [name for name, checksum in checksums.items() if checksum != of_map]
     if wrong:
         raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
+    page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
     speeds: dict[str, list[float]] = {name: [] for name in readers}
     for repetition in range(1 + repeats):
         for name, read in readers.items():
@@ -140,27 +239,45 @@ def measure(
             if touched != sum(int(page_sums[rows_of_map(step)].sum()) for step in range(num_steps)):
                 raise DataError(f"{name} gave other samples while it was timed than before")
             if repetition:
-                speeds[name].append(num_steps * batch_size / seconds)
-    return {
-        "what": "input",
-        "dataset": {
-            "name": dataset.card["name"],
-            "simulated": dataset.simulated,
-            "fingerprint": dataset.fingerprint,
-            "num_records": dataset.index.num_records,
-        },
-        "record_shape": list(dataset.format.shape),
-        "records_read": num_records,
-        "batch_size": batch_size,
-        "batches_ahead": BATCHES_AHEAD,
-        "packed": None,
-        **{
-            kind: _comparison(speeds[kind], speeds[_map_name(threads[kind])])
-            | {"threads": threads[kind], "checksum": checksums[kind]}
-            for kind in stores
-        },
-        "machine": _machine(),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                speeds[name].append(num_steps * sampler.batch_size / seconds)
+    return {"packed": None} | {
+        kind: _beside(speeds[kind], "memory_map", speeds[_map_name(threads[kind])])
+        | {"threads": threads[kind], "checksum": checksums[kind]}
+        for kind in kinds
+    }
+
+
+def _measure_cold(
+    datasets: Sequence[Dataset],
+    drawn: _Drawn,
+    kind: str,
+    batch_size: int,
+    num_threads: int | None,
+    repeats: int,
+) -> dict[str, Any]:
+    """Times one epoch of one store from the disk."""
+    files = [path for dataset in datasets for path in _files_of(dataset, kind)]
+    sampler = Sampler(RecordOrder(drawn.records, seed=0), batch_size=batch_size)
+    num_steps = len(drawn.records) // batch_size
+    record_bytes = 2 * math.prod(datasets[0].format.shape)
+    speeds, of_disk, from_disk = [], [], []
+    for _ in range(repeats):
+        # A store of its own each time: what is mapped and has been read cannot be dropped.
+        store = _open(datasets, kind)
+        threads = num_threads or store.num_threads
+        columns = {"patient": np.zeros(store.num_records, np.int32)}
+        _drop_from_page_cache(files)
+        before = _bytes_from_disk()
+        seconds, _ = _time(_stream_reader(store, sampler, columns=columns, num_threads=threads), num_steps)
+        from_disk.append((_bytes_from_disk() - before) / (num_steps * batch_size))
+        speeds.append(num_steps * batch_size / seconds)
+        del store
+        _drop_from_page_cache(files)
+        of_disk.append(_disk_bytes_per_second(files) / record_bytes)
+    return _beside(speeds, "disk", of_disk) | {
+        "threads": threads,
+        "bytes_from_disk_a_record": round(statistics.median(from_disk)),
+        "bytes_of_a_record": record_bytes,
     }
 
 
@@ -168,39 +285,36 @@ def _map_name(num_threads: int) -> str:
     return f"memory_map_{num_threads}"
 
 
-def _comparison(speeds: list[float], speeds_of_map: list[float]) -> dict[str, Any]:
-    median, median_of_map = statistics.median(speeds), statistics.median(speeds_of_map)
+def _beside(speeds: list[float], ceiling: str, of_ceiling: list[float]) -> dict[str, Any]:
+    median, median_of_ceiling = statistics.median(speeds), statistics.median(of_ceiling)
     return {
         "ecgs_per_sec": round(median),
         "repetitions": [round(speed) for speed in speeds],
-        "memory_map_ecgs_per_sec": round(median_of_map),
-        "memory_map_repetitions": [round(speed) for speed in speeds_of_map],
-        "ratio_to_memory_map": round(median / median_of_map, 3),
+        f"{ceiling}_ecgs_per_sec": round(median_of_ceiling),
+        f"{ceiling}_repetitions": [round(speed) for speed in of_ceiling],
+        f"ratio_to_{ceiling}": round(median / median_of_ceiling, 3),
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _RowsOfMap:
-    """Rows of the bare map, which holds `records` in order, that a step reads."""
-
-    records: np.ndarray
-    sampler: Sampler
-
-    def __call__(self, step: int) -> np.ndarray:
-        return np.searchsorted(self.records, self.sampler.record_numbers(step))
+def _stores_of(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    have_copies = all((dataset.directory / PACKED_DIR).exists() for dataset in datasets)
+    return ("packed", "array_record") if have_copies else ("array_record",)
 
 
-def _stores_of(dataset: Dataset) -> tuple[str, ...]:
-    has_copy = (dataset.directory / PACKED_DIR).exists()
-    return ("packed", "array_record") if has_copy else ("array_record",)
+def _open(datasets: Sequence[Dataset], kind: str) -> Store:
+    stores = [open_store(dataset.directory, kind=kind) for dataset in datasets]
+    return stores[0] if len(stores) == 1 else JointStore(stores)
 
 
-def _stream_reader(store: Store, sampler: Sampler, *, dataset: Dataset, num_threads: int) -> Reader:
+def _files_of(dataset: Dataset, kind: str) -> list[Path]:
+    return sorted((dataset.directory / PACKED_DIR).glob("*.npy")) if kind == "packed" else list(dataset.shards)
+
+
+def _stream_reader(store: Store, sampler: Sampler, *, columns: dict[str, np.ndarray], num_threads: int) -> Reader:
     """Reads the signals of the first batches of the stream that training reads."""
 
     def read(num_steps: int) -> Iterator[np.ndarray]:
         rows = np.arange(sampler.batch_size)
-        columns = {"patient": dataset.index.patient}
         stream = batches(store, sampler, rows=rows, columns=columns, num_threads=num_threads)
         with contextlib.closing(stream):
             for batch in itertools.islice(stream, num_steps):
@@ -209,11 +323,13 @@ def _stream_reader(store: Store, sampler: Sampler, *, dataset: Dataset, num_thre
     return read
 
 
-def _map_reader(bare_map: np.ndarray, rows_of_map: _RowsOfMap, *, num_threads: int) -> Reader:
+def _map_reader(
+    bare_map: np.ndarray, rows_of_map: Callable[[int], np.ndarray], batch_size: int, *, num_threads: int
+) -> Reader:
     """Reads the same from the bare map, by as many threads, as far ahead."""
 
     def read(num_steps: int) -> Iterator[np.ndarray]:
-        buffers = BatchBuffers((rows_of_map.sampler.batch_size, *bare_map.shape[1:]), bare_map.dtype)
+        buffers = BatchBuffers((batch_size, *bare_map.shape[1:]), bare_map.dtype)
 
         def take(step: int) -> np.ndarray:
             return np.take(bare_map, rows_of_map(step), axis=0, out=buffers.take(), mode="clip")
@@ -230,13 +346,17 @@ def _map_reader(bare_map: np.ndarray, rows_of_map: _RowsOfMap, *, num_threads: i
     return read
 
 
-def _independent_map(dataset: Dataset, records: np.ndarray, path: Path) -> np.ndarray:
+def _independent_map(datasets: Sequence[Dataset], drawn: _Drawn, path: Path) -> np.ndarray:
     """Writes the records as TFDS reads them to one plain `.npy`; returns it mapped."""
-    source = tfds.builder_from_directory(dataset.directory).as_data_source(SPLIT)
-    written = open_memmap(path, mode="w+", dtype=np.int16, shape=(len(records), *dataset.format.shape))
-    for start in range(0, len(records), 256):
-        numbers = records[start : start + 256].tolist()
-        written[start : start + len(numbers)] = [stored["signal"] for stored in source.__getitems__(numbers)]
+    shape = (len(drawn.records), *datasets[0].format.shape)
+    written = open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
+    row = 0
+    for dataset, part, start in zip(datasets, drawn.parts, drawn.starts, strict=True):
+        source = tfds.builder_from_directory(dataset.directory).as_data_source(SPLIT)
+        for first in range(0, len(part), 256):
+            numbers = (part[first : first + 256] - start).tolist()
+            written[row : row + len(numbers)] = [stored["signal"] for stored in source.__getitems__(numbers)]
+            row += len(numbers)
     written.flush()
     return np.load(path, mmap_mode="r").view(np.ndarray)
 
@@ -264,19 +384,30 @@ def _page_samples(signals: np.ndarray) -> np.ndarray:
     return signals.reshape(len(signals), -1)[:, ::_SAMPLES_A_PAGE]
 
 
-def _machine() -> dict[str, Any]:
-    return {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
-    }
+def _drop_from_page_cache(files: Sequence[Path]) -> None:
+    for path in files:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)  # What is not yet on the disk cannot be dropped.
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+def _disk_bytes_per_second(files: Sequence[Path]) -> float:
+    """Reads files from start to end."""
+    buffer = bytearray(_DISK_BLOCK_BYTES)
+    start, total = time.perf_counter(), 0
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total += count
+    return total / (time.perf_counter() - start)
+
+
+def _bytes_from_disk() -> int:
+    """Returns the bytes that this process has had the disk read; of Linux."""
+    for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines():
+        if line.startswith("read_bytes:"):
+            return int(line.split()[1])
+    raise OSError("/proc/self/io has no read_bytes: this benchmark needs Linux")

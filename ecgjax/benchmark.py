@@ -1,11 +1,14 @@
 """Measures the speed of reading, or of the training step, and prints one JSON object.
 
-  python -m ecgjax.benchmark --what=input                                     on a simulated cohort made for it
-  python -m ecgjax.benchmark --what=input --dataset=DIR                       on a prepared data set
+  python -m ecgjax.benchmark --what=input                                     on two simulated cohorts made for it
+  python -m ecgjax.benchmark --what=input --dataset=DIR,DIR2                  on prepared data sets
+  python -m ecgjax.benchmark --what=scale --records=1000000 --minutes=10      on an index of a million records
   python -m ecgjax.benchmark --what=step --config=configs/simclr_ptbxl.py --config.data.dir=DIR
 
-`input` needs no accelerator: it times the stream of training batches on the host from both stores, beside a bare
-memory map of the same rows. `step` times the compiled training step alone and fed by the stream.
+`input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
+beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
+opening, the first batch, a step's record numbers; and watches the memory while it streams. `step` times the compiled
+training step alone and fed by the stream.
 """
 
 from __future__ import annotations
@@ -19,35 +22,53 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from data_pipelines import input_benchmark, scale_benchmark
 from data_pipelines.dataset import open_dataset
-from data_pipelines.input_benchmark import measure, simulated_dataset
 from ecgjax import configuration
 
-_WHAT = flags.DEFINE_enum("what", None, ["input", "step"], "What to measure.")
+_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "step"], "What to measure.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "[step] Config file of a pretraining run.", lock_config=True)
-_DATASET = flags.DEFINE_string("dataset", None, "[input] A prepared data set; without, a cohort is simulated.")
-_RECORDS = flags.DEFINE_integer("records", 8192, "[input] How many records to read over and over.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "[input] Records of a batch.", lower_bound=1)
+_DATASET = flags.DEFINE_list(
+    "dataset", [], "[input] Prepared data sets of one rate and length; without, two cohorts are simulated."
+)
+_RECORDS = flags.DEFINE_integer(
+    "records", 8192, "[input] How many records to read over and over. [scale] Size of the index.", lower_bound=1
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "[input, scale] Records of a batch.", lower_bound=1)
 _THREADS = flags.DEFINE_integer(
     "threads", None, "[input] Threads that read batches; without, as many as training uses.", lower_bound=1
 )
+_MINUTES = flags.DEFINE_float("minutes", 1.0, "[scale] How long to stream.", lower_bound=0.0)
+
+_NUM_SIMULATED = 2
 
 
 def _input() -> dict[str, Any]:
-    # Beside nothing that a user keeps: the cohort and the bare map go when they have been read.
+    # Beside nothing that a user keeps: the cohorts and the bare map go when they have been read.
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         folder = Path(scratch)
-        if _DATASET.value is None:
-            num_workers = len(os.sched_getaffinity(0))
-            dataset = simulated_dataset(folder / "simulated", num_records=_RECORDS.value, num_workers=num_workers)
-        else:
-            dataset = open_dataset(_DATASET.value)
-        return measure(
-            dataset,
+        datasets = [open_dataset(directory) for directory in _DATASET.value] or [
+            input_benchmark.simulated_dataset(
+                folder / f"simulated_{seed}",
+                num_records=-(-_RECORDS.value // _NUM_SIMULATED),
+                seed=seed,
+                num_workers=len(os.sched_getaffinity(0)),
+            )
+            for seed in range(_NUM_SIMULATED)
+        ]
+        return input_benchmark.measure(
+            datasets,
             scratch=folder,
             num_records=_RECORDS.value,
             batch_size=_BATCH_SIZE.value,
             num_threads=_THREADS.value,
+        )
+
+
+def _scale() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
+        return scale_benchmark.measure(
+            Path(scratch), num_records=_RECORDS.value, batch_size=_BATCH_SIZE.value, minutes=_MINUTES.value
         )
 
 
@@ -62,7 +83,8 @@ def _step() -> dict[str, Any]:
 
 def main(_: list[str]) -> None:
     """Prints what the flags ask for."""
-    print(json.dumps(_input() if _WHAT.value == "input" else _step(), indent=1))
+    measured = {"input": _input, "scale": _scale, "step": _step}[_WHAT.value]()
+    print(json.dumps(measured, indent=1))
 
 
 if __name__ == "__main__":

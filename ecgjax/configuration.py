@@ -30,7 +30,16 @@ EXIT_USER_ERROR = 2
 
 #: Leaves that may differ between a run and its resumption: where the data lie, how often things happen, and how the
 #: result is judged. Everything else decides the numbers.
-MAY_CHANGE = ("data.dir", "data.links", "data.store", "log_every", "checkpoint.", "probe.", "mesh.")
+MAY_CHANGE = (
+    "data.allow_bad_shards",
+    "data.dir",
+    "data.links",
+    "data.store",
+    "log_every",
+    "checkpoint.",
+    "probe.",
+    "mesh.",
+)
 
 #: Held while a run writes to its workdir.
 _LOCK_FILE = ".lock"

@@ -85,7 +85,14 @@ class Run:
         sharding = parallel.batch_sharding(self.mesh)
         rows = parallel.local_rows(sharding, self.batch_size)
         columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()}
-        stream = batches(self.recordings.store, sampler, rows=rows, start_step=start_step, columns=columns)
+        stream = batches(
+            self.recordings.store,
+            sampler,
+            rows=rows,
+            start_step=start_step,
+            columns=columns,
+            allow_bad_shards=self.config.data.allow_bad_shards,
+        )
         for batch in stream:
             valid = parallel.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
             yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {"valid": valid}
@@ -275,6 +282,8 @@ def _announce(run: Run, start: int) -> None:
         return
     if run.recordings.simulated:
         print("The recordings are SIMULATED.")
+    for shard in run.recordings.store.bad_shards:
+        print(f"left out: {shard}")
     for line in describe_sampling(run.config, run.recordings, run.recordings.split.train):
         print(line)
     params = sum(x.size for x in jax.tree.leaves(run.split.params))

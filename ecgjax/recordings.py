@@ -82,7 +82,9 @@ def open_recordings(data: ml_collections.ConfigDict) -> Recordings:
     links = open_links(data.links) if data.links else None
     folds = {"train_folds": data.train_folds, "val_folds": data.val_folds, "test_folds": data.test_folds}
     index, split = _one(datasets[0], links, folds) if len(datasets) == 1 else _several(datasets, links, folds)
-    stores = [open_store(directory, kind=data.store) for directory in directories]
+    stores = [
+        open_store(directory, kind=data.store, allow_bad_shards=data.allow_bad_shards) for directory in directories
+    ]
     return Recordings(
         datasets=tuple(datasets),
         index=index,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.dataset import open_dataset
+from data_pipelines.packing import pack
 from data_pipelines.store import open_store
 from ecgjax import configuration
 from ecgjax.checkpoint import Checkpoints
@@ -129,10 +130,10 @@ def test_any_number_of_processes_on_any_mesh_reads_the_same_global_batch(environ
     )
 
 
-def pretrain(dataset, workdir):
+def pretrain(dataset, workdir, *, steps=STEPS):
     return [
         sys.executable, "-m", "ecgjax.pretrain", "--config=tests/tiny_config.py", f"--config.data.dir={dataset}",
-        f"--workdir={workdir}", f"--config.duration.value={STEPS}", "--config.eval_every=20",
+        f"--workdir={workdir}", f"--config.duration.value={steps}", "--config.eval_every=20",
         "--config.checkpoint.every=20",
         # Adam divides by √v + ε: with the usual ε, rounding noise of gradients near zero becomes steps of ± the rate.
         "--config.optimizer.eps=.1",
@@ -154,22 +155,22 @@ def lines_of(workdir, *prefixes):
     }
 
 
-def final_state(workdir):
+def final_state(workdir, *, steps=STEPS):
     config = configuration.load_resolved(workdir)
     split = create_split(config, seed=0)
-    template = init_state(split.params, split.stats, create(config.optimizer, STEPS))._asdict()
+    template = init_state(split.params, split.stats, create(config.optimizer, steps))._asdict()
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.restore(template)
 
 
-def assert_same_run(workdir, expected_workdir):
+def assert_same_run(workdir, expected_workdir, *, steps=STEPS):
     found, expected = (lines_of(w, "train/", "eval/") for w in (workdir, expected_workdir))
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-6), key
-    step, state = final_state(workdir)
-    expected_step, expected_state = final_state(expected_workdir)
-    assert step == expected_step == STEPS
+    step, state = final_state(workdir, steps=steps)
+    expected_step, expected_state = final_state(expected_workdir, steps=steps)
+    assert step == expected_step == steps
     for part in ("params", "stats"):
         a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(s[part])]) for s in (state, expected_state))
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max(), err_msg=part)
@@ -200,3 +201,28 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
 
     first, expected = (lines_of(w, "train/")[1, "train/loss"] for w in (two, one))
     assert first == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_shard_that_one_process_cannot_read_is_left_out_by_all(dataset, environment, tmp_path):
+    # Both processes hold all rows: a mesh of one by two. Only the second's copy of the data is damaged.
+    whole, damaged, one, two = (tmp_path / name for name in ("data-0", "data-1", "one", "two"))
+    for copy in (whole, damaged):
+        shutil.copytree(dataset, copy)
+        pack(open_dataset(copy), shard_bytes=2**16)
+    shard = sorted((damaged / "packed").glob("*.npy"))[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+    refused = subprocess.run(
+        pretrain(damaged, one, steps=6), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == configuration.EXIT_USER_ERROR
+    assert str(shard) in refused.stderr
+
+    options = ["--config.data.allow_bad_shards", "--config.log_every=1"]
+    assert f"left out: {shard}" in run([*pretrain(damaged, one, steps=6), *options], environment)
+    own = [*pretrain(f"{tmp_path}/data-$ECGJAX_PROCESS_ID", two, steps=6), *options, "--config.mesh.model=2"]
+    run(launcher("sh", "-c", " ".join(own)), environment)
+    unread = lines_of(one, "train/unread_rows")
+    assert len(unread) == 6
+    assert sum(unread.values()) > 0
+    assert_same_run(two, one, steps=6)
