@@ -1,5 +1,6 @@
 """A run on two data sets with weights, end to end: shares, resumption, and evaluation on one of them."""
 
+import functools
 import itertools
 import shutil
 
@@ -9,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipelines.orders import smallest_block
-from ecgjax import configuration, evaluate, pretrain
+from ecgjax import configuration, evaluate, parallel, pretrain
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import ConfigError
 from ecgjax.inference import create_split, load_encoder
@@ -24,11 +25,13 @@ STEPS = 16
 
 @pytest.fixture(scope="module", autouse=True)
 def as_users_run_it(tmp_path_factory):
-    """Optimisers mix types, which the other tests forbid; and the same program is compiled once for all runs here."""
+    """Optimisers mix types, which the other tests forbid; one device and one compilation for all runs save time."""
     cache = str(tmp_path_factory.mktemp("compiled"))
     settings = {"jax_compilation_cache_dir": cache, "jax_persistent_cache_min_compile_time_secs": 0.5}
     before = {name: getattr(jax.config, name) for name in settings}
-    with jax.numpy_dtype_promotion("standard"):
+    one_device = functools.partial(parallel.make_mesh, devices=jax.devices()[:1])
+    with jax.numpy_dtype_promotion("standard"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "make_mesh", one_device)
         for name, value in settings.items():
             jax.config.update(name, value)
         yield
