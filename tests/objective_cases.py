@@ -75,34 +75,93 @@ def columns(rows):
     return np.asarray(rows.record), np.asarray(rows.patient), np.asarray(rows.valid)
 
 
-def assert_gradient(gradient, brute_force, z, *, rtol=2e-4, atol=2e-5):
+def positives_and_negatives(rows, by):
+    """Of each row its positives and negatives as lists, by loops that share no code with the relations.
+
+    `by` is "record" or "patient": whose other rows are positives. Rows of other patients are negatives.
+    """
+    record, patient, valid = columns(rows)
+    group = record if by == "record" else patient
+    found = []
+    for i in range(len(record)):
+        others = [j for j in range(len(record)) if j != i and valid[i] and valid[j]]
+        positive = [j for j in others if group[j] == group[i]]
+        found.append((positive, [j for j in others if patient[j] != patient[i] and j not in positive]))
+    return found
+
+
+def log_sum_exp(values):
+    """log Σ e^x in float64; −∞ without a term."""
+    values = np.asarray(values, np.float64)
+    if not values.size:
+        return -np.inf
+    top = values.max()
+    return top + np.log(np.exp(values - top).sum())
+
+
+def mean_over(costs):
+    """Mean of the costs that are not None, 0 without any; and all costs, with 0 for None."""
+    counted = [cost for cost in costs if cost is not None]
+    return (float(np.mean(counted)) if counted else 0.0), np.array([0.0 if cost is None else cost for cost in costs])
+
+
+def assert_equals_brute_force(objective, brute_force, *, cases=CASES, kinds=EMBEDDINGS, chunks=(None, 7), prepare=None):
+    """Checks loss, rows' losses and gradient in every case, in one tile and in several.
+
+    Args:
+        objective: `(z, rows, tiling=…) → LossOutput`.
+        brute_force: `(z, rows, what prepare returned) → (loss, per row)` in float64.
+        cases: name → rows.
+        kinds: name → embeddings; gradients are compared for those in `SMOOTH`.
+        chunks: keys a tile; 7 does not divide 24.
+        prepare: `rows →` what the brute force needs of them, once a case.
+    """
+    for chunk in chunks:
+        run = jax.jit(functools.partial(loss_and_gradients(objective), tiling=Tiling(chunk=chunk)))
+        for case, rows in cases.items():
+            known = prepare(rows) if prepare else None
+            for kind, z in kinds.items():
+                out, (gradient,) = run(jnp.asarray(z, jnp.float32), rows)
+                loss, per_row = brute_force(z, rows, known)
+                where = f"{case}, {kind}, chunk {chunk}"
+                np.testing.assert_allclose(out.loss, loss, rtol=2e-5, atol=2e-5, err_msg=where)
+                np.testing.assert_allclose(out.per_row, per_row, rtol=2e-5, atol=2e-5, err_msg=where)
+                assert all(np.isfinite(x) for x in out.stats.values()), where
+                assert np.isfinite(gradient).all(), where
+                if kind in SMOOTH:
+                    assert_gradient(gradient, lambda z, r=rows, k=known: brute_force(z, r, k)[0], z, err_msg=where)
+
+
+def assert_gradient(gradient, brute_force, z, *, rtol=2e-4, atol=2e-5, err_msg=""):
     """Compares a gradient with central differences of `brute_force(z) → float` along eight random directions."""
     z = np.asarray(z, np.float64)
     directions = np.random.default_rng(1).normal(size=(8, *z.shape))
     eps = 1e-6
     expected = [(brute_force(z + eps * d) - brute_force(z - eps * d)) / (2 * eps) for d in directions]
     found = np.tensordot(directions, np.asarray(gradient, np.float64), axes=z.ndim)
-    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol, err_msg=err_msg)
 
 
-def tilings(chunk):
-    """Name → tiling: gathered and ring over 1, 2, 4 and 8 devices, eight in a random order, and a data × model mesh."""
+def tilings(chunk, *, every=False):
+    """Name → tiling over 1, 2, 4 and 8 devices (these in a random order) and over a data × model mesh.
+
+    Gathered and ring forms take turns, or on `every` mesh come both.
+    """
     devices = np.array(jax.devices(), dtype=object)
-    shuffled = np.random.default_rng(7).permutation(devices)
-    meshes = {f"{n} devices": parallel.make_mesh(devices=list(devices[:n])) for n in (1, 2, 4)}
-    meshes |= {
-        "8 devices in random order": parallel.make_mesh(devices=list(shuffled)),
-        "data x model": parallel.make_mesh(model=2),
+    meshes = {
+        ("gathered", "1 device"): parallel.make_mesh(devices=list(devices[:1])),
+        ("ring", "2 devices"): parallel.make_mesh(devices=list(devices[:2])),
+        ("gathered", "4 devices"): parallel.make_mesh(devices=list(devices[:4])),
+        ("ring", "8 devices"): parallel.make_mesh(devices=list(np.random.default_rng(7).permutation(devices))),
+        ("gathered", "data x model"): parallel.make_mesh(model=2),
+        ("ring", "data x model"): parallel.make_mesh(model=2),
     }
-    return {
-        f"{form} on {name}": Tiling(form, mesh=mesh, chunk=chunk)
-        for name, mesh in meshes.items()
-        for form in ("gathered", "ring")
-        if not (form == "ring" and mesh.devices.size == 1)  # which is the gathered form
-    }
+    if every:
+        meshes = {(form, name): mesh for (_, name), mesh in meshes.items() for form in ("gathered", "ring")}
+    return {f"{form} on {name}": Tiling(form, mesh=mesh, chunk=chunk) for (form, name), mesh in meshes.items()}
 
 
-def assert_forms_agree(function, args, *, shared=(), chunk=24, rtol=1e-5, atol=1e-6):
+def assert_forms_agree(function, args, *, shared=(), chunk=24, every=False, rtol=1e-5, atol=1e-6):
     """Checks that every sharded and tiled form gives what the dense form gives.
 
     Integers and booleans must be the same, floating-point numbers equal within the tolerances.
@@ -112,11 +171,12 @@ def assert_forms_agree(function, args, *, shared=(), chunk=24, rtol=1e-5, atol=1
         args: trees of `[rows, ...]`, which are sharded over the data axis.
         shared: trees that every device has, such as a temperature.
         chunk: keys a tile.
+        every: whether both forms are tried on every mesh; see `tilings`.
         rtol: relative tolerance.
         atol: absolute tolerance, in units of the largest magnitude in the leaf where that is above 1.
     """
     expected = jax.jit(functools.partial(function, tiling=Tiling("dense")))(*args, *shared)
-    for name, tiling in tilings(chunk).items():
+    for name, tiling in tilings(chunk, every=every).items():
         placed = jax.device_put(args, NamedSharding(tiling.mesh, PartitionSpec("data")))
         everywhere = jax.device_put(shared, parallel.replicated(tiling.mesh))
         found = jax.jit(functools.partial(function, tiling=tiling))(*placed, *everywhere)

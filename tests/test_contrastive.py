@@ -1,4 +1,4 @@
-"""NT-Xent against a brute-force float64 form written from the formula, and its sharded and tiled forms against it."""
+"""NT-Xent, 3KG and the sigmoid loss against brute force in float64, their forms against the dense one."""
 
 import functools
 import math
@@ -7,105 +7,120 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
-from ecgjax import parallel
-from ecgjax.objectives.contrastive import nt_xent
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.contrastive import nt_xent, sigmoid, three_kg
 from ecgjax.objectives.distances import normalise
-from ecgjax.objectives.relations import RELATIONS, Rows, same_patient, same_record
+from ecgjax.objectives.losses import LOSSES
+from ecgjax.objectives.relations import RELATIONS, same_patient, same_record, similar_physiology
 from ecgjax.objectives.tiles import Tiling
+from tests.objective_cases import (
+    CASES,
+    EMBEDDINGS,
+    assert_equals_brute_force,
+    assert_forms_agree,
+    assert_gradient,
+    batch_of,
+    log_sum_exp,
+    loss_and_gradients,
+    make_rows,
+    mean_over,
+    positives_and_negatives,
+    unit,
+)
 
 
-def make_rows(record, patient, view=None, valid=None):
-    n = len(record)
-    view = np.zeros(n) if view is None else view
-    valid = np.ones(n, bool) if valid is None else valid
-    return Rows(*(jnp.asarray(x, jnp.int32) for x in (np.arange(n), record, patient, view)), jnp.asarray(valid))
+def brute_nt_xent(z, pairs, *, positives, tau):
+    """Khosla et al. 2020 eq. 2 and 3, Chen et al. 2020 eq. 1."""
+    u = unit(z)
+    costs = []
+    for i, (positive, negative) in enumerate(pairs):
+        near = [u[i] @ u[j] / tau for j in positive]
+        everything = log_sum_exp(near + [u[i] @ u[j] / tau for j in negative])
+        if not positive:
+            costs.append(None)
+        elif positives == "outside":
+            costs.append(np.mean([everything - s for s in near]))
+        else:
+            costs.append(everything - log_sum_exp(near))
+    return mean_over(costs)
 
 
-def brute_force(z, rows, *, by, tau):
-    """Mean loss over rows in float64 by loops, from Khosla et al. 2020 eq. 2 and Chen et al. 2020 eq. 1.
-
-    `by` is "record" or "patient". It shares no code with the relations.
-    """
-    z = np.asarray(z, np.float64)
-    norm = np.sqrt((z**2).sum(1, keepdims=True))
-    u = z / np.where(norm > 0, norm, 1)
-    record, patient, valid = (np.asarray(x) for x in (rows.record, rows.patient, rows.valid))
-    losses = []
-    for i in range(len(z)):
-        positives, negatives = [], []
-        for j in range(len(z)):
-            if i == j or not valid[i] or not valid[j]:
-                continue
-            same = record[i] == record[j] if by == "record" else patient[i] == patient[j]
-            if same:
-                positives.append(u[i] @ u[j] / tau)
-            elif patient[i] != patient[j]:
-                negatives.append(u[i] @ u[j] / tau)
-        if positives:
-            everything = np.array(positives + negatives)
-            top = everything.max()
-            log_sum = top + math.log(np.exp(everything - top).sum())
-            losses.append(np.mean([log_sum - s for s in positives]))
-    return float(np.mean(losses)) if losses else 0.0
+def brute_three_kg(z, pairs, *, tau):
+    """Gopal et al. 2021, the mean over all ordered pairs."""
+    u = unit(z)
+    terms, costs = [], []
+    for i, (positive, negative) in enumerate(pairs):
+        others = sum(math.exp(u[i] @ u[j] / tau) for j in negative)
+        near = [math.exp(u[i] @ u[j] / tau) for j in positive]
+        of_row = [-math.log(p / (p + others)) for p in near]
+        terms += of_row
+        costs.append(np.mean(of_row) if of_row else 0.0)
+    return (float(np.mean(terms)) if terms else 0.0), np.array(costs)
 
 
-def numeric_gradient(function, z, directions, eps=1e-6):
-    return np.array([(function(z + eps * d) - function(z - eps * d)) / (2 * eps) for d in directions])
+def brute_sigmoid(z, pairs, *, log_scale, bias):
+    """Zhai et al. 2023: −Σ log σ(y (t s + b)) over all pairs, a row."""
+    u, t = unit(z), math.exp(log_scale)
+    costs = []
+    for i, (positive, negative) in enumerate(pairs):
+        signed = [t * (u[i] @ u[j]) + bias for j in positive] + [-(t * (u[i] @ u[j]) + bias) for j in negative]
+        costs.append(sum(np.logaddexp(0, -x) for x in signed) if signed else None)
+    return mean_over(costs)
 
 
-@functools.partial(jax.jit, static_argnames=("relation", "temperature", "chunk"))
-def loss_of(z, rows, *, relation, temperature, chunk):
-    return nt_xent(z, rows, relation=relation, temperature=temperature, tiling=Tiling(chunk=chunk))
-
-
-RNG = np.random.default_rng(0)
-RECORDS = np.repeat(np.arange(12), 2)
-CASES = {
-    "two views each": make_rows(RECORDS, RECORDS),
-    "two records a patient": make_rows(RECORDS, RECORDS // 2),
-    "one patient only": make_rows(RECORDS, np.zeros(24)),
-    "a record drawn twice": make_rows(np.repeat([0, 1, 2, 3, 4, 0], 4), np.repeat([0, 1, 2, 3, 3, 0], 4)),
-    "no positive for some": make_rows(
-        np.arange(24) // 2 * (np.arange(24) > 5) + 100 * np.arange(24) * (np.arange(24) <= 5),
-        np.arange(24) // 2 * (np.arange(24) > 5) + 100 * np.arange(24) * (np.arange(24) <= 5),
-    ),
-    "masked rows": make_rows(RECORDS, RECORDS // 2, valid=np.arange(24) % 5 != 0),
-    "nothing valid": make_rows(RECORDS, RECORDS, valid=np.zeros(24, bool)),
-}
-EMBEDDINGS = {
-    "random": RNG.normal(size=(24, 6)),
-    "ties": np.repeat(RNG.normal(size=(6, 6)), 4, axis=0),
-    "all equal": np.ones((24, 6)),
-    "adversarial": np.where(np.arange(24)[:, None] % 2, 1.0, -1.0) * RNG.normal(size=(1, 6))
-    + 1e-3 * RNG.normal(size=(24, 6)),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", EMBEDDINGS)
 @pytest.mark.parametrize("by", ["record", "patient"])
-def test_equals_brute_force(case, kind, by):
-    rows, z = CASES[case], EMBEDDINGS[kind]
-    for chunk in (None, 7):  # 7 does not divide 24
-        out = loss_of(jnp.asarray(z, jnp.float32), rows, relation=RELATIONS[f"same_{by}"], temperature=0.1, chunk=chunk)
-        assert float(out.loss) == pytest.approx(brute_force(z, rows, by=by, tau=0.1), rel=2e-5, abs=2e-5)
-        assert all(math.isfinite(float(v)) for v in out.stats.values())
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", ["random", "adversarial"])
-@pytest.mark.parametrize("chunk", [None, 7])
-def test_gradient_equals_brute_force(case, kind, chunk):
-    rows, z = CASES[case], EMBEDDINGS[kind]
-    gradient = jax.grad(lambda z: loss_of(z, rows, relation=same_patient, temperature=0.5, chunk=chunk).loss)(
-        jnp.asarray(z, jnp.float32)
+@pytest.mark.parametrize("positives", ["outside", "inside"])
+def test_nt_xent_equals_brute_force(by, positives):
+    assert_equals_brute_force(
+        functools.partial(nt_xent, relation=RELATIONS[f"same_{by}"], temperature=0.1, positives=positives),
+        lambda z, _, pairs: brute_nt_xent(z, pairs, positives=positives, tau=0.1),
+        prepare=functools.partial(positives_and_negatives, by=by),
     )
-    directions = np.random.default_rng(1).normal(size=(8, *z.shape))
-    expected = numeric_gradient(lambda z: brute_force(z, rows, by="patient", tau=0.5), z, directions)
-    found = np.tensordot(directions, np.asarray(gradient, np.float64), axes=2)
-    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_three_kg_equals_brute_force():
+    assert_equals_brute_force(
+        functools.partial(three_kg, relation=same_patient, temperature=0.2),
+        lambda z, _, pairs: brute_three_kg(z, pairs, tau=0.2),
+        prepare=functools.partial(positives_and_negatives, by="patient"),
+    )
+
+
+def test_sigmoid_equals_brute_force():
+    assert_equals_brute_force(
+        functools.partial(sigmoid, relation=same_patient, log_scale=1.2, bias=-2.0),
+        lambda z, _, pairs: brute_sigmoid(z, pairs, log_scale=1.2, bias=-2.0),
+        prepare=functools.partial(positives_and_negatives, by="patient"),
+    )
+
+
+def test_gradients_of_what_is_learnt_besides():
+    rows, z = CASES["masked rows"], EMBEDDINGS["random"]
+    pairs = positives_and_negatives(rows, "patient")
+    settings = {"rows": rows, "relation": same_patient, "tiling": Tiling(chunk=7)}
+    z32, learnt = jnp.asarray(z, jnp.float32), np.array([0.3, 1.2, -2.0])
+    cases = {
+        "outside": (
+            lambda x: nt_xent(z32, temperature=x[0], **settings),
+            lambda x: brute_nt_xent(z, pairs, positives="outside", tau=x[0]),
+        ),
+        "inside": (
+            lambda x: nt_xent(z32, temperature=x[0], positives="inside", **settings),
+            lambda x: brute_nt_xent(z, pairs, positives="inside", tau=x[0]),
+        ),
+        "3KG": (
+            lambda x: three_kg(z32, temperature=x[0], **settings),
+            lambda x: brute_three_kg(z, pairs, tau=x[0]),
+        ),
+        "sigmoid": (
+            lambda x: sigmoid(z32, log_scale=x[1], bias=x[2], **settings),
+            lambda x: brute_sigmoid(z, pairs, log_scale=x[1], bias=x[2]),
+        ),
+    }
+    gradients = jax.jit(jax.jacrev(lambda x: {name: loss(x).loss for name, (loss, _) in cases.items()}))
+    for name, found in gradients(jnp.asarray(learnt, jnp.float32)).items():
+        assert_gradient(found, lambda x, brute=cases[name][1]: brute(x)[0], learnt, err_msg=name)
 
 
 def test_four_rows_by_hand():
@@ -115,7 +130,8 @@ def test_four_rows_by_hand():
     #   l(a') = −log e^0 / (e^0 + e^0 + e^0) = log 3
     #   l(b)  = −log e^1 / (e^1 + e^1 + e^0) = log(2e + 1) − 1, and l(b') the same.
     z = jnp.asarray([[1, 0], [0, 1], [1, 0], [1, 0]], jnp.float32)
-    out = nt_xent(z, make_rows([0, 0, 1, 1], [0, 0, 1, 1]), relation=same_record, temperature=1.0, tiling=Tiling())
+    rows = make_rows([0, 0, 1, 1], [0, 0, 1, 1])
+    out = nt_xent(z, rows, relation=same_record, temperature=1.0, tiling=Tiling())
     e = math.e
     expected = [math.log(1 + 2 * e), math.log(3), math.log(2 * e + 1) - 1, math.log(2 * e + 1) - 1]
     np.testing.assert_allclose(out.per_row, expected, rtol=1e-6)
@@ -123,60 +139,146 @@ def test_four_rows_by_hand():
     assert float(out.stats["positives_per_row"]) == 1
     assert float(out.stats["negatives_per_row"]) == 2
 
+    # Zhai et al. 2023 with t = 1, b = 0: a positive costs log(1 + e^−s), a negative log(1 + e^s).
+    #   a: log 2 + 2 log(1 + e),  a': 3 log 2,  b and b': log(1 + 1/e) + log(1 + e) + log 2.
+    out = sigmoid(z, rows, relation=same_record, log_scale=0.0, bias=0.0, tiling=Tiling())
+    two, more = math.log(2), math.log(1 + e)
+    np.testing.assert_allclose(
+        out.per_row, [two + 2 * more, 3 * two, *[math.log(1 + 1 / e) + more + two] * 2], rtol=1e-6
+    )
+
+
+def test_several_positives_by_hand():
+    # One patient has the rows (1,0), (1,0), (0,1), another (1,0); τ = 1. Row 0 has positives at s = 1 and 0 and a
+    # negative at 1, and so has row 1; row 2 has positives at 0 and 0 and a negative at 0; row 3 has no positive.
+    z = jnp.asarray([[1, 0], [1, 0], [0, 1], [1, 0]], jnp.float32)
+    rows = make_rows([0, 1, 2, 3], [0, 0, 0, 1])
+    loss_of = functools.partial(nt_xent, z, rows, relation=same_patient, temperature=1.0, tiling=Tiling())
+    e, everything = math.e, math.log(2 * math.e + 1)
+    # Khosla et al. 2020 eq. 2: log(2e + 1) − (1 + 0)/2; eq. 3: log(2e + 1) − log(e + 1). Row 2: log 3, log 3 − log 2.
+    np.testing.assert_allclose(
+        loss_of(positives="outside").per_row, [*[everything - 0.5] * 2, math.log(3), 0], rtol=1e-6
+    )
+    inside = everything - math.log(e + 1)
+    np.testing.assert_allclose(loss_of(positives="inside").per_row, [inside, inside, math.log(1.5), 0], rtol=1e-6)
+    # Gopal et al. 2021: rows 0 and 1 have −log e/(e + e) and −log 1/(1 + e), row 2 twice −log 1/2: six pairs.
+    out = three_kg(z, rows, relation=same_patient, temperature=1.0, tiling=Tiling())
+    of_row = [math.log(2), math.log(1 + e)]
+    np.testing.assert_allclose(out.per_row, [np.mean(of_row), np.mean(of_row), math.log(2), 0], rtol=1e-6)
+    assert float(out.loss) == pytest.approx((2 * sum(of_row) + 2 * math.log(2)) / 6, rel=1e-6)
+
+
+def test_mean_over_pairs_is_not_the_mean_over_rows():
+    rows = make_rows([0, 1, 2, 3, 4], [0, 0, 0, 1, 1])
+    z = jnp.asarray(EMBEDDINGS["random"][:5], jnp.float32)
+    out = three_kg(z, rows, relation=same_patient, tiling=Tiling())
+    weights = np.array([2, 2, 2, 1, 1])
+    assert float(out.loss) == pytest.approx(float(np.average(out.per_row, weights=weights)), rel=1e-6)
+    assert float(out.loss) != pytest.approx(float(np.mean(out.per_row)), rel=1e-3)
+    assert float(three_kg(z, rows, relation=same_patient, reducer=lambda x, _: x.max(), tiling=Tiling()).loss) == float(
+        out.per_row.max()
+    )
+
+
+def test_with_one_positive_and_no_patients_all_are_nt_xent():
+    z, rows = jnp.asarray(EMBEDDINGS["random"], jnp.float32), CASES["two views each"]
+    settings = {"temperature": 0.3, "tiling": Tiling(chunk=7)}
+    expected = nt_xent(z, rows, relation=same_record, **settings).per_row
+    others = {
+        "inside": nt_xent(z, rows, relation=same_record, positives="inside", **settings),
+        "by patient": nt_xent(z, rows, relation=same_patient, **settings),
+        "3KG": three_kg(z, rows, relation=same_patient, **settings),
+        "HCL": LOSSES["hcl"](z, rows, relation=same_record, concentration=0.0, positive_prior=0.0, **settings),
+    }
+    for name, out in others.items():
+        np.testing.assert_allclose(out.per_row, expected, rtol=2e-6, err_msg=name)
+
+
+@functools.partial(jax.jit, static_argnames=("relation", "chunk"))
+def losses_by_row(z, rows, *, relation, chunk):
+    """Name → rows' losses, of all losses that are sums over negatives."""
+    names = ("nt_xent", "three_kg", "sigmoid", "hcl", "debiased", "multi_similarity")
+    return {name: LOSSES[name](z, rows, relation=relation, tiling=Tiling(chunk=chunk)).per_row for name in names}
+
 
 def test_same_patient_is_never_a_negative():
     # Pushing a same-patient row around must not change the loss of a record's own views.
     rows = make_rows([0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1])
-    z = jnp.asarray(RNG.normal(size=(6, 4)), jnp.float32)
-    moved = z.at[2:4].set(jnp.asarray(RNG.normal(size=(2, 4)), jnp.float32))
-    a, b = (nt_xent(x, rows, relation=same_record, tiling=Tiling()).per_row[:2] for x in (z, moved))
-    np.testing.assert_array_equal(a, b)
+    z = jnp.asarray(EMBEDDINGS["random"][:6], jnp.float32)
+    moved = z.at[2:4].set(jnp.asarray(EMBEDDINGS["random"][6:8], jnp.float32))
+    before, after = (losses_by_row(x, rows, relation=same_record, chunk=None) for x in (z, moved))
+    for name in before:
+        np.testing.assert_array_equal(before[name][:2], after[name][:2], err_msg=name)
+        assert (before[name][4:] != after[name][4:]).all(), name
 
 
 def test_permuting_rows_permutes_losses():
-    rows, z = CASES["two records a patient"], jnp.asarray(EMBEDDINGS["random"], jnp.float32)
+    rows, z = CASES["masked rows"], jnp.asarray(EMBEDDINGS["random"], jnp.float32)
     order = np.random.default_rng(3).permutation(24)
     shuffled = jax.tree.map(lambda x: x[order], rows)
-    a = nt_xent(z, rows, relation=same_record, tiling=Tiling(chunk=5)).per_row
-    b = nt_xent(z[order], shuffled, relation=same_record, tiling=Tiling(chunk=5)).per_row
-    np.testing.assert_allclose(a[order], b, rtol=1e-6)
+    before = losses_by_row(z, rows, relation=same_patient, chunk=5)
+    after = losses_by_row(z[order], shuffled, relation=same_patient, chunk=5)
+    for name in before:
+        np.testing.assert_allclose(before[name][order], after[name], rtol=2e-6, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-@pytest.mark.parametrize("permuted", [False, True])
-@pytest.mark.parametrize("relation", ["same_record", "same_patient"])
-@pytest.mark.parametrize("form", ["gathered", "ring"])
-def test_sharded_equals_dense(devices, permuted, relation, form):
-    n = 64
-    rows = make_rows(np.arange(n) // 2, np.arange(n) // 4, valid=np.arange(n) % 11 != 0)
-    z = jnp.asarray(np.random.default_rng(5).normal(size=(n, 16)), jnp.float32)
-    chosen = list(jax.devices())[:devices]
-    if permuted:
-        chosen = list(np.random.default_rng(7).permutation(np.array(chosen, dtype=object)))
-    mesh = parallel.make_mesh(devices=chosen)
+def test_physioclr_is_nt_xent_over_similar_physiology():
+    # Maghsoodi et al. 2025 with the sum over positives outside the log, by loops: twelve records of two views, two
+    # records a patient, of four the vector unknown, one of them only in part.
+    generator = np.random.default_rng(2)
+    features = np.repeat(generator.normal(size=(12, 5)), 2, axis=0)
+    features[2:4] = np.nan
+    features[10:12, 3] = np.nan
+    features[14:16] = np.nan
+    features[20:22] = np.nan
+    records, patients = np.repeat(np.arange(12), 2), np.repeat(np.arange(6), 4)
+    rows = make_rows(records, patients, physiology=features, valid=np.arange(24) != 9)
+    for min_cosine in (0.25, -0.2):
+        pairs = []
+        for i in range(24):
+            positive, negative = [], []
+            for j in range(24):
+                if i == j or 9 in (i, j):
+                    continue
+                known = np.isfinite(features[i]).all() and np.isfinite(features[j]).all()
+                cosine = unit(features[i]) @ unit(features[j]) if known else None
+                if records[i] == records[j] or (known and cosine >= min_cosine):
+                    positive.append(j)
+                elif known and patients[i] != patients[j]:
+                    negative.append(j)
+            pairs.append((positive, negative))
+        assert any(n == [] for _, n in pairs)
+        assert max(len(p) for p, _ in pairs) > 2
+        assert_equals_brute_force(
+            functools.partial(
+                nt_xent, relation=functools.partial(similar_physiology, min_cosine=min_cosine), temperature=0.1
+            ),
+            lambda z, _, pairs: brute_nt_xent(z, pairs, positives="outside", tau=0.1),
+            cases={"physiology": rows},
+            chunks=(7,),
+            prepare=lambda _, pairs=pairs: pairs,
+        )
 
-    def value(z, rows, tiling):
-        return nt_xent(z, rows, relation=RELATIONS[relation], tiling=tiling).loss
 
-    dense_loss, dense_grad = jax.value_and_grad(value)(z, rows, Tiling("dense"))
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    placed = jax.device_put((z, rows), sharding)
-    tiling = Tiling(form, mesh=mesh, chunk=24)
-    loss, grad = jax.jit(jax.value_and_grad(lambda z, rows: value(z, rows, tiling)))(*placed)
-    np.testing.assert_allclose(loss, dense_loss, rtol=1e-6)
-    np.testing.assert_allclose(grad, dense_grad, rtol=1e-5, atol=1e-7)
+def test_nt_xent_is_the_same_in_every_form():
+    def objective(z, rows, temperature, tiling):
+        return nt_xent(z, rows, relation=same_patient, temperature=temperature, tiling=tiling)
+
+    assert_forms_agree(loss_and_gradients(objective, 1), batch_of(64), shared=(jnp.float32(0.1),), every=True)
 
 
-@pytest.mark.parametrize("form", ["gathered", "ring"])
-def test_data_by_model_mesh_equals_dense(form):
-    rows = make_rows(np.arange(32) // 2, np.arange(32) // 2)
-    z = jnp.asarray(np.random.default_rng(5).normal(size=(32, 16)), jnp.float32)
-    mesh = parallel.make_mesh(model=2)
-    placed = jax.device_put((z, rows), NamedSharding(mesh, PartitionSpec("data")))
-    tiling = Tiling(form, mesh=mesh, chunk=5)
-    loss = jax.jit(lambda z, rows: nt_xent(z, rows, relation=same_record, tiling=tiling).loss)(*placed)
-    dense = nt_xent(z, rows, relation=same_record, tiling=Tiling("dense")).loss
-    np.testing.assert_allclose(loss, dense, rtol=1e-6)
+def test_other_losses_are_the_same_in_all_forms():
+    settings = {"relation": same_patient}
+    objectives = [
+        lambda z, rows, t, tiling: nt_xent(z, rows, temperature=t[0], positives="inside", tiling=tiling, **settings),
+        lambda z, rows, t, tiling: three_kg(z, rows, temperature=t[0], tiling=tiling, **settings),
+        lambda z, rows, t, tiling: sigmoid(z, rows, log_scale=t[1], bias=t[2], tiling=tiling, **settings),
+    ]
+
+    def function(z, rows, learnt, tiling):
+        return [loss_and_gradients(objective, 1)(z, rows, learnt, tiling=tiling) for objective in objectives]
+
+    assert_forms_agree(function, batch_of(64), shared=(jnp.array([0.2, 1.5, -3.0], jnp.float32),))
 
 
 def test_memory_of_the_tiled_form_is_linear_in_the_batch():
@@ -193,3 +295,18 @@ def test_memory_of_the_tiled_form_is_linear_in_the_batch():
 def test_zero_embedding_has_finite_gradient():
     gradient = jax.grad(lambda z: normalise(z).sum())(jnp.zeros((2, 3), jnp.float32))
     assert np.isfinite(gradient).all()
+
+
+def test_low_temperatures_do_not_overflow():
+    rows, z = CASES["two records a patient"], jnp.asarray(EMBEDDINGS["adversarial"], jnp.float32)
+    for name in ("nt_xent", "three_kg", "hcl", "debiased"):
+        value, gradient = jax.value_and_grad(
+            lambda z, name=name: LOSSES[name](z, rows, relation=same_record, temperature=0.005, tiling=Tiling()).loss
+        )(z)
+        assert np.isfinite(value), name
+        assert np.isfinite(gradient).all(), name
+
+
+def test_unknown_form_of_several_positives():
+    with pytest.raises(ConfigError, match="'outside' or 'inside'"):
+        nt_xent(jnp.ones((2, 2)), make_rows([0, 0], [0, 0]), relation=same_record, positives="both", tiling=Tiling())

@@ -6,134 +6,22 @@ array (a learnt one): logits are scaled by scaling the anchors, so that its grad
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ecgjax.errors import ConfigError
 from ecgjax.objectives import outputs
-from ecgjax.objectives.distances import inner_products, normalise
-from ecgjax.objectives.outputs import LossOutput, Reducer, mean_where
+from ecgjax.objectives.outputs import LossOutput, Reducer
 from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.tiles import Tiling, fold
+from ecgjax.objectives.running import LogSum, PairStats, fold_logits
+from ecgjax.objectives.tiles import Tiling
 
-_LOW = -jnp.inf
-
-
-class LogSum(NamedTuple):
-    """A running log Σ e^x that never overflows.
-
-    Attributes:
-        maximum: of the x so far, −∞ before the first; carries no gradient, which would cancel.
-        total: Σ e^{x − maximum}.
-    """
-
-    maximum: Array
-    total: Array
-
-    @classmethod
-    def empty(cls, shape: tuple[int, ...]) -> LogSum:
-        """Before the first term."""
-        return cls(jnp.full(shape, _LOW, jnp.float32), jnp.zeros(shape, jnp.float32))
-
-    def add(self, x: Array, where: Array) -> LogSum:
-        """Adds the terms of a tile: `x` and `where` are `[..., terms]`."""
-        tile_max = jnp.max(jnp.where(where, x, _LOW), axis=-1)
-        maximum = jax.lax.stop_gradient(jnp.maximum(self.maximum, tile_max))
-        # Before the first term the maximum is −∞; subtracting it would give NaN, and so would its gradient.
-        shift = jnp.where(jnp.isfinite(maximum), maximum, jnp.float32(0))
-        zero = jnp.float32(0)
-        terms = jnp.where(where, jnp.exp(jnp.where(where, x - shift[..., None], zero)), zero)
-        return LogSum(maximum, self.total * jnp.exp(self.maximum - shift) + terms.sum(-1))
-
-    @property
-    def any(self) -> Array:
-        """Whether there was a term."""
-        return self.maximum > _LOW
-
-    def value(self) -> Array:
-        """Returns log Σ e^x; 0 without a term, with zero gradient: ask `any`."""
-        some = self.any
-        return jnp.log(jnp.where(some, self.total, jnp.float32(1))) + jnp.where(some, self.maximum, jnp.float32(0))
-
-
-class PairStats(NamedTuple):
-    """Running counts and extremes of an anchor's similarities, for telemetry; every leaf is `f32[anchors]`."""
-
-    positives: Array
-    negatives: Array
-    best_positive: Array
-    best_negative: Array
-
-    @classmethod
-    def empty(cls, anchors: int) -> PairStats:
-        """Before the first tile."""
-        zero, low = jnp.zeros((anchors,), jnp.float32), jnp.full((anchors,), _LOW, jnp.float32)
-        return cls(zero, zero, low, low)
-
-    def add(self, similarity: Array, pairs: Pairs) -> PairStats:
-        """Takes a tile of cosine similarities into account."""
-        frozen = jax.lax.stop_gradient(similarity)
-        return PairStats(
-            positives=self.positives + pairs.positive.sum(1, dtype=jnp.float32),
-            negatives=self.negatives + pairs.negative.sum(1, dtype=jnp.float32),
-            best_positive=jnp.maximum(self.best_positive, jnp.where(pairs.positive, frozen, _LOW).max(1)),
-            best_negative=jnp.maximum(self.best_negative, jnp.where(pairs.negative, frozen, _LOW).max(1)),
-        )
-
-    def summary(self, rows: Rows) -> outputs.Stats:
-        """Means over rows: positives and negatives a row, hardest similarities, and how often the best pair is one."""
-        has_positive = self.positives > 0
-        contested = has_positive & (self.negatives > 0)
-        return {
-            "positives_per_row": mean_where(self.positives, rows.valid),
-            "negatives_per_row": mean_where(self.negatives, rows.valid),
-            "hardest_negative_similarity": mean_where(self.best_negative, contested),
-            "best_positive_similarity": mean_where(self.best_positive, has_positive),
-            "top1_accuracy": mean_where((self.best_positive > self.best_negative).astype(jnp.float32), contested),
-        }
-
-
-def fold_logits(
-    init: Callable[[int], Any],
-    update: Callable[[Any, Array, Array, Pairs, Any], Any],
-    embeddings: Array,
-    rows: Rows,
-    *,
-    relation: Relation,
-    temperature: float | Array,
-    tiling: Tiling,
-    columns: Any = None,
-) -> Any:
-    """Folds over tiles of cosine similarities and logits.
-
-    Args:
-        init: number of anchors → carry.
-        update: `(carry, similarity, logits, pairs, columns of the anchors) → carry`.
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        temperature: τ; logits are cosine / τ.
-        tiling: how the pairs are gone through.
-        columns: tree of `[rows, ...]` that `update` gets of the anchors, such as what an earlier pass found.
-    """
-    z = normalise(embeddings)
-    scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), (z.shape[0],))
-
-    def tile(carry: Any, anchors: Any, keys: Any) -> Any:
-        similarity = inner_products(anchors["z"], keys["z"])
-        pairs = relation(anchors["rows"], keys["rows"])
-        return update(carry, similarity, similarity * anchors["scale"][:, None], pairs, anchors["columns"])
-
-    return fold(
-        init,
-        tile,
-        {"z": z, "rows": rows, "scale": scale, "columns": columns},
-        {"z": z, "rows": rows},
-        tiling=tiling,
-    )
+#: Where SigLIP's log t starts: t = 10.
+LOG_SCALE = math.log(10)
 
 
 def nt_xent(
@@ -153,6 +41,9 @@ def nt_xent(
     log Σ_{a ∈ P ∪ N} e^{s_a/τ} − log Σ_{p ∈ P} e^{s_p/τ}. With one positive either is NT-Xent. Inside, the positives
     that are near already get nearly all of the gradient. Rows without a positive, or that are not valid, do not count.
 
+    With `relations.similar_physiology` this is the contrastive term of PhysioCLR (Maghsoodi et al. 2025) in the form
+    that is bounded below.
+
     Args:
         embeddings: `[rows, dim]`, not yet normalised.
         rows: their metadata.
@@ -162,11 +53,44 @@ def nt_xent(
         reducer: of the rows.
         tiling: how the pairs are gone through.
 
+    Raises:
+        ConfigError: `positives` is neither.
+
     References:
         Chen et al., SimCLR, ICML 2020, eq. 1; Khosla et al., SupCon, NeurIPS 2020, eq. 2 (outside) and 3 (inside).
     """
+    per_row, stats = cross_entropies(
+        embeddings, rows, relation=relation, temperature=temperature, positives=positives, tiling=tiling
+    )
+    return outputs.output(per_row, stats.positives > 0, stats.summary(rows), reducer=reducer)
+
+
+def cross_entropies(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    temperature: float | Array,
+    positives: str,
+    tiling: Tiling,
+    keys: Array | None = None,
+) -> tuple[Array, PairStats]:
+    """What `nt_xent` costs every row, `f32[rows]`, without meaning where there is no positive; and what was counted.
+
+    Args:
+        embeddings: `[rows, dim]` of the anchors.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        temperature: τ.
+        positives: `"outside"` or `"inside"` the log.
+        tiling: how the pairs are gone through.
+        keys: `[rows, dim]`, other embeddings of the same rows to compare with; the same ones where it is None.
+
+    Raises:
+        ConfigError: `positives` is neither.
+    """
     if positives not in ("outside", "inside"):
-        raise ValueError(f"positives={positives!r} must be 'outside' or 'inside' the log")
+        raise ConfigError(f"config.objective.positives={positives!r} must be 'outside' or 'inside' (the log)")
     inside = positives == "inside"
 
     class Running(NamedTuple):
@@ -182,11 +106,129 @@ def nt_xent(
         if inside:
             of_positives = carry.of_positives.add(logits, pairs.positive)
         else:
-            of_positives = carry.of_positives + jnp.where(pairs.positive, logits, jnp.float32(0)).sum(1)
+            of_positives = carry.of_positives + jnp.where(pairs.positive, logits, 0.0).sum(1)
         everything = carry.everything.add(logits, pairs.positive | pairs.negative)
         return Running(everything, of_positives, carry.stats.add(similarity, pairs))
 
-    end = fold_logits(init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling)
-    counts = end.stats.positives > 0
+    end = fold_logits(
+        init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling, keys=keys
+    )
     pulled = end.of_positives.value() if inside else end.of_positives / jnp.maximum(end.stats.positives, 1.0)
-    return outputs.output(end.everything.value() - pulled, counts, end.stats.summary(rows), reducer=reducer)
+    return end.everything.value() - pulled, end.stats
+
+
+def three_kg(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    temperature: float | Array = 0.1,
+    reducer: Reducer | None = None,
+    tiling: Tiling,
+) -> LossOutput:
+    """3KG: every ordered positive pair against the anchor's negatives, but not against its other positives.
+
+    A pair costs −log e^{s_ap/τ} / (e^{s_ap/τ} + Σ_n e^{s_an/τ}). A first pass finds the negatives' log-sum, which each
+    of the second's terms needs whole.
+
+    Args:
+        embeddings: `[rows, dim]`, not yet normalised.
+        rows: their metadata.
+        relation: which pairs are positive and which negative; published with `relations.same_patient`.
+        temperature: τ.
+        reducer: of the rows, each the mean over its positives. None, as published, is the mean over all ordered pairs,
+            in which a row counts as often as it has positives.
+        tiling: how the pairs are gone through.
+
+    References:
+        Gopal et al., 3KG, ML4H 2021 (arXiv 2106.04452).
+    """
+
+    def add_negatives(carry: LogSum, similarity: Array, logits: Array, pairs: Pairs, _: Any) -> LogSum:
+        return carry.add(logits, pairs.negative)
+
+    negatives = fold_logits(
+        lambda anchors: LogSum.empty((anchors,)),
+        add_negatives,
+        embeddings,
+        rows,
+        relation=relation,
+        temperature=temperature,
+        tiling=tiling,
+    )
+
+    def add_terms(
+        carry: tuple[Array, PairStats], similarity: Array, logits: Array, pairs: Pairs, columns: Any
+    ) -> tuple[Array, PairStats]:
+        terms = jax.nn.softplus(columns["log_sum"][:, None] - logits)  # −log p/(p + Σn) = log(1 + Σn/p)
+        counted = pairs.positive & columns["any"][:, None]
+        return carry[0] + jnp.where(counted, terms, 0.0).sum(1), carry[1].add(similarity, pairs)
+
+    total, stats = fold_logits(
+        lambda anchors: (jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)),
+        add_terms,
+        embeddings,
+        rows,
+        relation=relation,
+        temperature=temperature,
+        tiling=tiling,
+        columns={"log_sum": negatives.value(), "any": negatives.any},
+    )
+
+    def over_pairs(per_row: Array, counts: Array) -> Array:
+        pairs = jnp.where(counts, stats.positives, 0.0)
+        return (per_row * pairs).sum() / jnp.maximum(pairs.sum(), 1.0)
+
+    per_row = total / jnp.maximum(stats.positives, 1.0)
+    return outputs.output(per_row, stats.positives > 0, stats.summary(rows), reducer=reducer or over_pairs)
+
+
+def sigmoid(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    log_scale: float | Array = LOG_SCALE,
+    bias: float | Array = -10.0,
+    reducer: Reducer = outputs.mean_of_counted,
+    tiling: Tiling,
+) -> LossOutput:
+    """Sigmoid loss of SigLIP: every pair is a binary classification of its own.
+
+    A row costs Σ_j log(1 + e^{−y_j (t s_j + b)}) over its positives (y = 1) and negatives (y = −1); the loss is the
+    mean over the rows that have such pairs. Scale and bias start at the published values, and are meant to be
+    learnt: the bias makes up for how many more negatives there are.
+
+    Args:
+        embeddings: `[rows, dim]`, not yet normalised.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        log_scale: log t.
+        bias: b.
+        reducer: of the rows.
+        tiling: how the pairs are gone through.
+
+    References:
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023 (arXiv 2303.15343), eq. in § 3.2.
+    """
+
+    def update(
+        carry: tuple[Array, PairStats], similarity: Array, logits: Array, pairs: Pairs, bias: Array
+    ) -> tuple[Array, PairStats]:
+        logits = logits + bias[:, None]
+        terms = jax.nn.softplus(jnp.where(pairs.positive, -logits, logits))
+        terms = jnp.where(pairs.positive | pairs.negative, terms, 0.0)
+        return carry[0] + terms.sum(1), carry[1].add(similarity, pairs)
+
+    per_row, stats = fold_logits(
+        lambda anchors: (jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)),
+        update,
+        embeddings,
+        rows,
+        relation=relation,
+        temperature=jnp.exp(-jnp.asarray(log_scale, jnp.float32)),
+        tiling=tiling,
+        columns=jnp.broadcast_to(jnp.asarray(bias, jnp.float32), rows.row.shape),
+    )
+    counts = stats.positives + stats.negatives > 0
+    return outputs.output(per_row, counts, stats.summary(rows), reducer=reducer)

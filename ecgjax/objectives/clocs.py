@@ -1,0 +1,144 @@
+"""CLOCS: every view of a recording against every other, over all view pairs in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.errors import ConfigError
+from ecgjax.objectives import outputs
+from ecgjax.objectives.distances import inner_products, normalise
+from ecgjax.objectives.outputs import LossOutput, Reducer
+from ecgjax.objectives.relations import Relation, Rows
+from ecgjax.objectives.running import LogSum, PairStats
+from ecgjax.objectives.tiles import Tiling, fold
+
+
+class _Running(NamedTuple):
+    """Of each anchor and key view; every leaf but `stats` is `f32[anchors, views]`."""
+
+    denominator: LogSum  # over the keys of that view
+    own_logit: Array  # with the anchor's own recording in that view
+    own: Array  # whether there is one that counts, 1 or 0
+    patient_logits: Array  # sum over later recordings of the anchor's patient
+    patients: Array  # their number
+    stats: PairStats
+
+
+def clocs(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    views: int,
+    temperature: float | Array = 0.1,
+    reducer: Reducer = outputs.mean_of_counted,
+    tiling: Tiling,
+) -> LossOutput:
+    """CLOCS, and the contrastive loss of Dade et al., averaged over all view pairs.
+
+    Of two views v and w, S_ij = e^{cos(z_i^v, z_j^w)/τ} over all recordings i and j of the batch. The pair's loss is
+
+        mean_i −log S_ii / Σ_k S_ik                 + mean_{i < j of one patient} −log S_ij / Σ_k S_ik
+      + mean_i −log S_ii / Σ_k S_ki                 + mean_{i > j of one patient} −log S_ij / Σ_k S_kj
+
+    divided by the number of terms: two where no patient has two recordings in the batch, otherwise four. Entries of one
+    patient stay in the denominators, by the method. Seen from an anchor (i, v), the left terms are −log of its own
+    recording in view w over the sum of all recordings in w, and the right ones the same for later recordings of its
+    patient; the lower line is the upper one with v and w exchanged. So one pass with a log-sum per anchor and key view
+    has everything, for any number of views.
+
+    Which view pairs count is what `relation` calls positive within a recording: all with `same_record`, those of CMSC
+    with `other_segment`, of CMLC with `other_lead`, of CMSMLC with `other_segment_or_lead`. Views stand in the same
+    order in every recording. Rows that are not valid are in no sum.
+
+    Args:
+        embeddings: `[recordings · views, dim]`, the views of a recording next to each other; not yet normalised.
+        rows: their metadata; `row` is the position in the global batch, and tells a recording drawn twice apart.
+        relation: which view pairs of a recording count.
+        views: of each recording.
+        temperature: τ.
+        reducer: of the rows' shares of the loss, which are scaled so that their mean is the published average.
+        tiling: how the pairs are gone through; tiles hold whole recordings.
+
+    Raises:
+        ConfigError: rows do not come in whole recordings on every device.
+
+    References:
+        Kiyasseh, Zhu and Clifton, CLOCS, ICML 2021 (arXiv 2005.13249), § 3; Dade et al., Heart Rhythm O2, 2026. The
+        authors' code keeps the last view pair only; this is the average that the text describes.
+    """
+    count = embeddings.shape[0]
+    if views < 2 or count % (views * tiling.num_shards):
+        raise ConfigError(
+            f"CLOCS takes whole recordings of {views} views (at least 2) on each of {tiling.num_shards} devices; "
+            f"{count} rows are not: change config.batch_size"
+        )
+    z = normalise(embeddings)
+    scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), (count,))
+
+    def init(anchors: int) -> _Running:
+        zeros = jnp.zeros((anchors, views), jnp.float32)
+        return _Running(LogSum.empty((anchors, views)), zeros, zeros, zeros, zeros, PairStats.empty(anchors))
+
+    def by_view(x: Array) -> Array:
+        """`[anchors, keys]` → `[anchors, views, recordings]`."""
+        return jnp.swapaxes(x.reshape(x.shape[0], -1, views), 1, 2)
+
+    def update(carry: _Running, anchors: Any, keys: Any) -> _Running:
+        a, k = anchors["rows"], keys["rows"]
+        pairs = relation(a, k)
+        similarity = inner_products(anchors["z"], keys["z"])
+        valid = a.valid[:, None] & k.valid[None, :]
+        same_recording = a.row[:, None] // views == k.row[None, :] // views
+        same_patient = a.patient[:, None] == k.patient[None, :]
+        logits = by_view(similarity * anchors["scale"][:, None])
+        own = by_view(pairs.positive & same_recording)
+        later = by_view(valid & same_patient & ~same_recording & (k.row[None, :] > a.row[:, None]))
+        return _Running(
+            carry.denominator.add(logits, by_view(valid)),
+            carry.own_logit + jnp.where(own, logits, 0.0).sum(-1),
+            carry.own + own.sum(-1, dtype=jnp.float32),
+            carry.patient_logits + jnp.where(later, logits, 0.0).sum(-1),
+            carry.patients + later.sum(-1, dtype=jnp.float32),
+            carry.stats.add(similarity, pairs),
+        )
+
+    end = fold(
+        init,
+        update,
+        {"z": z, "rows": rows, "scale": scale},
+        {"z": z, "rows": rows},
+        tiling=dataclasses.replace(tiling, multiple_of=views),
+    )
+    log_sum = end.denominator.value()
+    own_terms = end.own * log_sum - end.own_logit
+    patient_terms = end.patients * log_sum - end.patient_logits
+    shares = _over_view_pairs(own_terms, end.own, patient_terms, end.patients, views=views)
+    counts = end.own.sum(1) > 0
+    per_row = shares * counts.sum(dtype=jnp.float32)
+    return outputs.output(per_row, counts, end.stats.summary(rows), reducer=reducer)
+
+
+def _over_view_pairs(own_terms: Array, own: Array, patient_terms: Array, patients: Array, *, views: int) -> Array:
+    """Each row's share of the average over view pairs, `f32[rows]`; the arguments are `f32[rows, views]`."""
+
+    def by_pair(x: Array) -> Array:
+        """`[rows, key views]` → `[recordings, anchor view, key view]`."""
+        return x.reshape(-1, views, views)
+
+    num_own, num_patients = by_pair(own).sum(0), by_pair(patients).sum(0)
+    # In one direction there are one or two terms, in both up to four. A view pair that has no diagonal does not count.
+    used = num_own > 0
+    terms = used.astype(jnp.float32) + (used & (num_patients > 0)).astype(jnp.float32)
+    terms = jnp.where(used, terms + terms.T, 0.0)
+    view_pairs = used.sum(dtype=jnp.float32) / 2
+    weight = jnp.where(used, 1 / jnp.maximum(terms * view_pairs, 1.0), 0.0)
+    shares = (
+        by_pair(own_terms) * (weight / jnp.maximum(num_own, 1.0))[None]
+        + by_pair(patient_terms) * (weight / jnp.maximum(num_patients, 1.0))[None]
+    )
+    return shares.sum(2).reshape(-1)

@@ -1,0 +1,167 @@
+"""Contrastive losses that weight negatives by how near they are, or correct for the positives hidden among them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.errors import ConfigError
+from ecgjax.objectives import outputs
+from ecgjax.objectives.outputs import LossOutput, Reducer
+from ecgjax.objectives.relations import Pairs, Relation, Rows
+from ecgjax.objectives.running import LogSum, PairStats, fold_logits
+from ecgjax.objectives.tiles import Tiling
+
+
+def hcl(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    temperature: float | Array = 0.5,
+    concentration: float | Array = 1.0,
+    positive_prior: float = 0.1,
+    reducer: Reducer = outputs.mean_of_counted,
+    tiling: Tiling,
+) -> LossOutput:
+    """Hard-negative contrastive loss: near negatives weigh more, and hidden positives are subtracted.
+
+    With p = e^{s_p/τ} of a positive and n_j = e^{s_j/τ} of the row's N negatives, R = Σ n_j^β n_j / mean_j(n_j^β), and
+
+        N_g = max((R − τ⁺ N p) / (1 − τ⁺), N e^{−1/τ}),    the positive's term −log p/(p + N_g).
+
+    A row costs the mean over its positives. Rows of the same patient are no negatives, so that N is each row's own; a
+    row without negatives costs 0. The importance weights carry gradient. At β = 0 and τ⁺ = 0 and one positive this is
+    NT-Xent. A first pass finds R, the second has the terms.
+
+    Args:
+        embeddings: `[rows, dim]`, not yet normalised.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        temperature: τ.
+        concentration: β ≥ 0; may follow a schedule.
+        positive_prior: τ⁺, the share of negatives that are positives in truth, in [0, 1).
+        reducer: of the rows.
+        tiling: how the pairs are gone through.
+
+    Raises:
+        ConfigError: `positive_prior` is out of its range.
+
+    References:
+        Robinson et al., Contrastive Learning with Hard Negative Samples, ICLR 2021 (arXiv 2010.04592).
+    """
+    if not 0 <= positive_prior < 1:
+        raise ConfigError(f"config.objective.positive_prior={positive_prior} must be at least 0 and less than 1")
+
+    class Negatives(NamedTuple):
+        weighted: LogSum  # log Σ n^β n
+        weights: LogSum  # log Σ n^β
+        count: Array
+
+    def init(anchors: int) -> Negatives:
+        empty = LogSum.empty((anchors,))
+        return Negatives(empty, empty, jnp.zeros((anchors,), jnp.float32))
+
+    def add_negatives(carry: Negatives, similarity: Array, logits: Array, pairs: Pairs, beta: Array) -> Negatives:
+        tempered = beta[:, None] * logits
+        return Negatives(
+            carry.weighted.add(tempered + logits, pairs.negative),
+            carry.weights.add(tempered, pairs.negative),
+            carry.count + pairs.negative.sum(1, dtype=jnp.float32),
+        )
+
+    found = fold_logits(
+        init,
+        add_negatives,
+        embeddings,
+        rows,
+        relation=relation,
+        temperature=temperature,
+        tiling=tiling,
+        columns=jnp.broadcast_to(jnp.asarray(concentration, jnp.float32), rows.row.shape),
+    )
+    some = found.count > 0
+    log_count = jnp.log(jnp.where(some, found.count, 1.0))
+    columns = {
+        "some": some,
+        "log_count": log_count,
+        "log_r": log_count + found.weighted.value() - found.weights.value(),
+        "highest_logit": jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), rows.row.shape),
+    }
+
+    def add_terms(
+        carry: tuple[Array, PairStats], similarity: Array, logits: Array, pairs: Pairs, columns: Any
+    ) -> tuple[Array, PairStats]:
+        log_count, log_r, highest = (columns[name][:, None] for name in ("log_count", "log_r", "highest_logit"))
+        terms = jax.nn.softplus(_log_ratio(logits, log_r, log_count, highest, positive_prior))
+        counted = pairs.positive & columns["some"][:, None]
+        return carry[0] + jnp.where(counted, terms, 0.0).sum(1), carry[1].add(similarity, pairs)
+
+    total, stats = fold_logits(
+        lambda anchors: (jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)),
+        add_terms,
+        embeddings,
+        rows,
+        relation=relation,
+        temperature=temperature,
+        tiling=tiling,
+        columns=columns,
+    )
+    per_row = total / jnp.maximum(stats.positives, 1.0)
+    return outputs.output(per_row, stats.positives > 0, stats.summary(rows), reducer=reducer)
+
+
+def debiased(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    temperature: float | Array = 0.5,
+    positive_prior: float = 0.1,
+    reducer: Reducer = outputs.mean_of_counted,
+    tiling: Tiling,
+) -> LossOutput:
+    """Debiased contrastive loss: `hcl` at β = 0, where every negative weighs the same.
+
+    Args:
+        embeddings: `[rows, dim]`, not yet normalised.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        temperature: τ.
+        positive_prior: τ⁺, the share of negatives that are positives in truth, in [0, 1).
+        reducer: of the rows.
+        tiling: how the pairs are gone through.
+
+    Raises:
+        ConfigError: `positive_prior` is out of its range.
+
+    References:
+        Chuang et al., Debiased Contrastive Learning, NeurIPS 2020 (arXiv 2007.00224), eq. 7 and 8 with M = 1.
+    """
+    return hcl(
+        embeddings,
+        rows,
+        relation=relation,
+        temperature=temperature,
+        concentration=0.0,
+        positive_prior=positive_prior,
+        reducer=reducer,
+        tiling=tiling,
+    )
+
+
+def _log_ratio(positive: Array, log_r: Array, log_count: Array, highest: Array, prior: float) -> Array:
+    """log(N_g / p), in logarithms throughout: e^{1/τ} overflows float32 from τ = .011 down."""
+    lowest = log_count - highest - positive
+    ratio = log_r - positive
+    if not prior:
+        return jnp.maximum(ratio, lowest)
+    # log((e^ratio − τ⁺ N) / (1 − τ⁺)), where the difference is above 0.
+    share = math.log(prior) + log_count - ratio
+    above = share < 0
+    corrected = ratio + jnp.log(-jnp.expm1(jnp.where(above, share, -1.0))) - math.log1p(-prior)
+    return jnp.where(above & (corrected > lowest), corrected, lowest)

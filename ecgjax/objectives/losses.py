@@ -1,0 +1,27 @@
+"""Losses by the name that a config gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ecgjax.objectives.clocs import clocs
+from ecgjax.objectives.contrastive import nt_xent, sigmoid, three_kg
+from ecgjax.objectives.hard_negatives import debiased, hcl
+from ecgjax.objectives.multi_similarity import multi_similarity
+from ecgjax.objectives.outputs import LossOutput
+from ecgjax.objectives.paired import clip_loss
+from ecgjax.objectives.variance import vicreg
+
+#: `config.objective.name` → `(embeddings, rows, *, settings) → LossOutput`. Settings are keyword arguments: most take
+#: `relation` and `tiling`; `clocs` also and `vicreg` only the number of `views`; `clip` the `paired` embeddings.
+LOSSES: Mapping[str, Callable[..., LossOutput]] = {
+    "nt_xent": nt_xent,
+    "three_kg": three_kg,
+    "clocs": clocs,
+    "sigmoid": sigmoid,
+    "hcl": hcl,
+    "debiased": debiased,
+    "multi_similarity": multi_similarity,
+    "vicreg": vicreg,
+    "clip": clip_loss,
+}

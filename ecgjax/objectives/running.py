@@ -1,0 +1,135 @@
+"""What contrastive losses carry from tile to tile: log-sums that never overflow, and what is counted for telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.objectives import outputs
+from ecgjax.objectives.distances import inner_products, normalise
+from ecgjax.objectives.outputs import mean_where
+from ecgjax.objectives.relations import Pairs, Relation, Rows
+from ecgjax.objectives.tiles import Tiling, fold
+
+_LOW = -jnp.inf
+
+
+class LogSum(NamedTuple):
+    """A running log Σ e^x that never overflows.
+
+    Attributes:
+        maximum: of the x so far, −∞ before the first; carries no gradient, which would cancel.
+        total: Σ e^{x − maximum}.
+    """
+
+    maximum: Array
+    total: Array
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> LogSum:
+        """Before the first term."""
+        return cls(jnp.full(shape, _LOW, jnp.float32), jnp.zeros(shape, jnp.float32))
+
+    def add(self, x: Array, where: Array) -> LogSum:
+        """Adds the terms of a tile: `x` and `where` are `[..., terms]`."""
+        tile_max = jnp.max(jnp.where(where, x, _LOW), axis=-1)
+        maximum = jax.lax.stop_gradient(jnp.maximum(self.maximum, tile_max))
+        # Before the first term the maximum is −∞; subtracting it would give NaN, and so would its gradient.
+        shift = jnp.where(jnp.isfinite(maximum), maximum, jnp.float32(0))
+        zero = jnp.float32(0)
+        terms = jnp.where(where, jnp.exp(jnp.where(where, x - shift[..., None], zero)), zero)
+        return LogSum(maximum, self.total * jnp.exp(self.maximum - shift) + terms.sum(-1))
+
+    @property
+    def any(self) -> Array:
+        """Whether there was a term."""
+        return self.maximum > _LOW
+
+    def value(self) -> Array:
+        """Returns log Σ e^x; 0 without a term, with zero gradient: ask `any`."""
+        some = self.any
+        return jnp.log(jnp.where(some, self.total, jnp.float32(1))) + jnp.where(some, self.maximum, jnp.float32(0))
+
+
+class PairStats(NamedTuple):
+    """Running counts and extremes of an anchor's similarities, for telemetry; every leaf is `f32[anchors]`."""
+
+    positives: Array
+    negatives: Array
+    best_positive: Array
+    best_negative: Array
+
+    @classmethod
+    def empty(cls, anchors: int) -> PairStats:
+        """Before the first tile."""
+        zero, low = jnp.zeros((anchors,), jnp.float32), jnp.full((anchors,), _LOW, jnp.float32)
+        return cls(zero, zero, low, low)
+
+    def add(self, similarity: Array, pairs: Pairs) -> PairStats:
+        """Takes a tile of cosine similarities into account."""
+        frozen = jax.lax.stop_gradient(similarity)
+        return PairStats(
+            positives=self.positives + pairs.positive.sum(1, dtype=jnp.float32),
+            negatives=self.negatives + pairs.negative.sum(1, dtype=jnp.float32),
+            best_positive=jnp.maximum(self.best_positive, jnp.where(pairs.positive, frozen, _LOW).max(1)),
+            best_negative=jnp.maximum(self.best_negative, jnp.where(pairs.negative, frozen, _LOW).max(1)),
+        )
+
+    def summary(self, rows: Rows) -> outputs.Stats:
+        """Means over rows: positives and negatives a row, hardest similarities, and how often the best pair is one."""
+        has_positive = self.positives > 0
+        contested = has_positive & (self.negatives > 0)
+        return {
+            "positives_per_row": mean_where(self.positives, rows.valid),
+            "negatives_per_row": mean_where(self.negatives, rows.valid),
+            "hardest_negative_similarity": mean_where(self.best_negative, contested),
+            "best_positive_similarity": mean_where(self.best_positive, has_positive),
+            "top1_accuracy": mean_where((self.best_positive > self.best_negative).astype(jnp.float32), contested),
+        }
+
+
+def fold_logits(
+    init: Callable[[int], Any],
+    update: Callable[[Any, Array, Array, Pairs, Any], Any],
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    temperature: float | Array,
+    tiling: Tiling,
+    columns: Any = None,
+    keys: Array | None = None,
+) -> Any:
+    """Folds over tiles of cosine similarities and logits.
+
+    Args:
+        init: number of anchors → carry.
+        update: `(carry, similarity, logits, pairs, columns of the anchors) → carry`.
+        embeddings: `[rows, dim]`, not yet normalised.
+        rows: their metadata.
+        relation: which pairs are positive and which negative.
+        temperature: τ; logits are cosine / τ.
+        tiling: how the pairs are gone through.
+        columns: tree of `[rows, ...]` that `update` gets of the anchors, such as what an earlier pass found.
+        keys: `[rows, dim]`, other embeddings of the same rows to compare with; the same ones where it is None.
+    """
+    z = normalise(embeddings)
+    others = z if keys is None else normalise(keys)
+    scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), (z.shape[0],))
+
+    def tile(carry: Any, anchors: Any, keys: Any) -> Any:
+        similarity = inner_products(anchors["z"], keys["z"])
+        pairs = relation(anchors["rows"], keys["rows"])
+        return update(carry, similarity, similarity * anchors["scale"][:, None], pairs, anchors["columns"])
+
+    return fold(
+        init,
+        tile,
+        {"z": z, "rows": rows, "scale": scale, "columns": columns},
+        {"z": others, "rows": rows},
+        tiling=tiling,
+    )

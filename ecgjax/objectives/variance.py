@@ -1,0 +1,90 @@
+"""Objectives without negatives: views of a recording agree, and the batch keeps its variance."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.errors import ConfigError
+from ecgjax.objectives import outputs
+from ecgjax.objectives.outputs import LossOutput, Reducer, mean_where
+from ecgjax.objectives.relations import Rows
+
+#: Added to a variance before its square root is taken.
+_EPSILON = 1e-4
+
+
+def vicreg(
+    embeddings: Array,
+    rows: Rows,
+    *,
+    views: int = 2,
+    invariance_weight: float = 25.0,
+    variance_weight: float = 25.0,
+    covariance_weight: float = 1.0,
+    target_std: float = 1.0,
+    reducer: Reducer = outputs.mean_of_counted,
+) -> LossOutput:
+    """VICReg: invariance, variance and covariance over the valid recordings of the global batch.
+
+    Of two views Z, Z' of n recordings in d dimensions, with C(Z) the covariance matrix over n − 1,
+
+        λ/(n d) Σ_i ‖z_i − z'_i‖² + μ [v(Z) + v(Z')] + ν [c(Z) + c(Z')],
+        v(Z) = 1/d Σ_j max(0, γ − √(C_jj + 10⁻⁴)),    c(Z) = 1/d Σ_{j ≠ k} C_jk².
+
+    The invariance is a mean over dimensions too, as in the paper's algorithm 1 (its eq. 5 sums over them): the
+    published weights belong to that. With more views it is the mean over view pairs. Statistics are sums over rows,
+    which compile to reductions over the mesh: no pair of rows is ever formed, so there are no tiles and no relation.
+
+    Args:
+        embeddings: `[recordings · views, dim]`, the views of a recording next to each other; taken as they are.
+        rows: their metadata. A recording counts if all its views are valid.
+        views: of each recording.
+        invariance_weight: λ.
+        variance_weight: μ.
+        covariance_weight: ν.
+        target_std: γ.
+        reducer: of the rows, each its recording's invariance plus the batch's variance and covariance terms, which are
+            0 as long as there are fewer than two recordings.
+
+    Raises:
+        ConfigError: rows do not come in whole recordings.
+
+    References:
+        Bardes, Ponce and LeCun, VICReg, ICLR 2022 (arXiv 2105.04906), eq. 1-6 and algorithm 1.
+    """
+    if views < 2 or embeddings.shape[0] % views:
+        raise ConfigError(
+            f"VICReg takes whole recordings of {views} views (at least 2); {embeddings.shape[0]} rows are not"
+        )
+    z = embeddings.astype(jnp.float32).reshape(-1, views, embeddings.shape[-1])
+    dim = z.shape[-1]
+    valid = rows.valid.reshape(-1, views).all(1)
+    z = jnp.where(valid[:, None, None], z, 0.0)
+    count = valid.sum(dtype=jnp.float32)
+
+    # The mean over pairs of ‖z_v − z_w‖² is 2/(V − 1) Σ_v ‖z_v − mean‖²: linear in the number of views.
+    spread = z - z.mean(1, keepdims=True)
+    invariance = 2 / (views - 1) / dim * (spread**2).sum((1, 2))
+
+    mean = z.sum(0, keepdims=True) / jnp.maximum(count, 1.0)
+    centred = jnp.where(valid[:, None, None], z - mean, 0.0)
+    covariance = jnp.einsum("nvj,nvk->vjk", centred, centred, precision=jax.lax.Precision.HIGHEST)
+    covariance = covariance / jnp.maximum(count - 1, 1.0)
+    diagonal = jnp.diagonal(covariance, axis1=1, axis2=2)
+    std = jnp.sqrt(diagonal + _EPSILON)
+    # A view pair has the terms of both its views; the mean over pairs is twice the mean over views.
+    hinge = 2 * jax.nn.relu(target_std - std).mean()
+    off_diagonal = 2 * ((covariance**2).sum() - (diagonal**2).sum()) / (views * dim)
+    enough = count > 1
+    hinge, off_diagonal = jnp.where(enough, hinge, 0.0), jnp.where(enough, off_diagonal, 0.0)
+
+    cost = invariance_weight * invariance + variance_weight * hinge + covariance_weight * off_diagonal
+    stats = {
+        "invariance": mean_where(invariance, valid),
+        "variance": hinge,
+        "covariance": off_diagonal,
+        "mean_std": std.mean(),
+    }
+    return outputs.output(jnp.repeat(cost, views), jnp.repeat(valid, views), stats, reducer=reducer)
