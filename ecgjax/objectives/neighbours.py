@@ -1,0 +1,232 @@
+"""Which recordings of a batch are nearest and farthest in signal space, over the global batch.
+
+Signals are compared as they are given: downsample them first, and take the view that is to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.distances import safe_sqrt, squared_euclidean_matrix
+from ecgjax.objectives.relations import Rows
+from ecgjax.objectives.search import candidates
+from ecgjax.objectives.tiles import Tiling, fold
+from ecgjax.objectives.winners import Winners
+
+#: Elements that a block of anchors may hold at a time: of running sums on CPUs, where they should stay in the cache,
+#: and on accelerators, where there should be enough to do.
+_CPU_BLOCK, _ACCELERATOR_BLOCK = 2**15, 2**24
+
+#: `(f32[anchors, time, lead], f32[keys, time, lead]) → f32[anchors, keys]`.
+SignalDistance = Callable[[Array, Array], Array]
+
+
+class Neighbours(NamedTuple):
+    """Row numbers of what is near and far in signal space; −1 where there is none.
+
+    Attributes:
+        nearest: the nearest row of another recording, `i32[rows]`.
+        farthest: the farthest rows of other patients, farthest first, `i32[rows, num]`.
+    """
+
+    nearest: Array
+    farthest: Array
+
+
+def downsample(signals: Array, factor: int) -> Array:
+    """Means of blocks of samples.
+
+    Args:
+        signals: `f32[rows, time, lead]`.
+        factor: samples a block; what is left over at the end is left out.
+
+    Returns:
+        `f32[rows, time // factor, lead]`.
+
+    Raises:
+        ConfigError: a block would be longer than the signal.
+    """
+    rows, time, leads = signals.shape
+    if not 1 <= factor <= time:
+        raise ConfigError(f"signals of {time} samples cannot be downsampled by {factor}")
+    whole = time // factor * factor
+    return signals[:, :whole].reshape(rows, time // factor, factor, leads).mean(2)
+
+
+def l1(anchors: Array, keys: Array) -> Array:
+    """Mean absolute difference over time and leads, in the unit of the signals.
+
+    Args:
+        anchors: `f32[anchors, time, lead]`.
+        keys: `f32[keys, time, lead]`.
+
+    Returns:
+        `f32[anchors, keys]`.
+    """
+    num_keys, samples = keys.shape[0], keys.shape[1] * keys.shape[2]
+    # Keys last: sums over an axis that is not the last are vectors of sums.
+    others = keys.reshape(num_keys, samples).T
+
+    def row(anchor: Array) -> Array:
+        return jnp.abs(anchor.reshape(samples)[:, None] - others).sum(0)
+
+    return _by_anchors(row, anchors, state=num_keys) / samples
+
+
+def l2(anchors: Array, keys: Array) -> Array:
+    """Root of the mean squared difference over time and leads, in the unit of the signals.
+
+    By inner products: between signals that are almost equal it loses digits.
+
+    Args:
+        anchors: `f32[anchors, time, lead]`.
+        keys: `f32[keys, time, lead]`.
+
+    Returns:
+        `f32[anchors, keys]`.
+    """
+    samples = keys.shape[1] * keys.shape[2]
+    squared = squared_euclidean_matrix(anchors.reshape(-1, samples), keys.reshape(-1, samples))
+    return safe_sqrt(squared / samples)
+
+
+def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
+    """Dynamic time warping within a Sakoe-Chiba band; all leads are warped together.
+
+    The cost of matching sample i of one to sample j of the other is the mean over leads of their absolute difference;
+    the distance is the least sum along a path of steps (1, 0), (0, 1) and (1, 1) from the first samples to the last
+    with |i − j| ≤ radius, divided by the number of samples. With radius 0 it is `l1`.
+
+    Args:
+        anchors: `f32[anchors, time, lead]`.
+        keys: `f32[keys, time, lead]`.
+        radius: of the band, in samples.
+
+    Returns:
+        `f32[anchors, keys]`, in the unit of the signals.
+
+    Raises:
+        ConfigError: the radius is negative.
+
+    References:
+        Sakoe and Chiba, Dynamic programming algorithm optimization for spoken word recognition, IEEE TASSP 1978.
+    """
+    if radius < 0:
+        raise ConfigError(f"radius={radius} of a Sakoe-Chiba band must not be negative")
+    num_keys, time, leads = keys.shape
+    radius = min(radius, time - 1)
+    # Cells (i, j) lie on anti-diagonals i + j and on offsets i − j. On an even anti-diagonal 2t only even offsets 2m
+    # occur, m from −even to even, at i = t + m and j = t − m; on the odd one after it offsets 2m + 1, m from −odd to
+    # odd − 1, at i = t + m + 1 and j = t − m. Each offset keeps the last cell that was computed on it: its neighbours
+    # are the cells to the left of and above the next, and itself the one before it.
+    even, odd = radius // 2, (radius + 1) // 2
+    pad = radius + 1
+    transposed = jnp.pad(jnp.transpose(keys, (1, 2, 0)), ((pad, pad), (0, 0), (0, 0)))[::-1]
+
+    def costs(anchor: Array, first_i: Array, first_j: Array, width: int) -> Array:
+        """Of cells with i rising from `first_i` and j falling from `first_j`: `f32[width, keys]`; ∞ outside."""
+        i, j = first_i + jnp.arange(width, dtype=jnp.int32), first_j - jnp.arange(width, dtype=jnp.int32)
+        of_anchor = jax.lax.dynamic_slice_in_dim(anchor, first_i + pad, width)
+        of_keys = jax.lax.dynamic_slice_in_dim(transposed, time - 1 + pad - first_j, width)
+        total = jnp.zeros((width, num_keys), jnp.float32)
+        for lead in range(leads):  # one by one, so that the sum is the same in any program
+            total += jnp.abs(of_anchor[:, lead, None] - of_keys[:, lead, :])
+        inside = (i >= 0) & (i < time) & (j >= 0) & (j < time)
+        return jnp.where(inside[:, None], total, jnp.inf)
+
+    def advance(cells: Array, beside: Array, cost: Array) -> Array:
+        """The next cell of each offset; a cell outside leaves the offset as it was."""
+        if beside.shape[0] < cells.shape[0]:  # the band ends here on both sides
+            beside = jnp.pad(beside, ((1, 1), (0, 0)), constant_values=jnp.inf)
+        best = jnp.minimum(jnp.minimum(beside[:-1], beside[1:]), cells)
+        return jnp.where(jnp.isfinite(cost), cost + best, cells)
+
+    def row(anchor: Array) -> Array:
+        anchor = jnp.pad(anchor, ((pad, pad), (0, 0)))
+
+        def step(state: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], None]:
+            on_even, on_odd = state
+            on_even = advance(on_even, on_odd, costs(anchor, t - even, t + even, 2 * even + 1))
+            if odd:
+                on_odd = advance(on_odd, on_even, costs(anchor, t - odd + 1, t + odd, 2 * odd))
+            return (on_even, on_odd), None
+
+        start = jnp.full((2 * even + 1, num_keys), jnp.inf, jnp.float32).at[even].set(0)
+        nothing = jnp.full((2 * odd, num_keys), jnp.inf, jnp.float32)
+        (on_even, _), _ = jax.lax.scan(step, (start, nothing), jnp.arange(time, dtype=jnp.int32))
+        return on_even[even]
+
+    return _by_anchors(row, anchors, state=num_keys * (2 * radius + 1)) * jnp.float32(1 / (time * leads))
+
+
+#: Name in a config → distance; `dtw` has its radius bound by `functools.partial`.
+SIGNAL_DISTANCES: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "dtw": dtw}
+
+
+def nearest(signals: Array, rows: Rows, *, distance: SignalDistance, tiling: Tiling) -> Array:
+    """Row number of the nearest row of another recording, for the column `nearest` of `Rows`.
+
+    It may be a recording of the same patient. Ties go to the lower row number.
+
+    Args:
+        signals: `f32[rows, time, lead]`, one of each row.
+        rows: their metadata.
+        distance: such as `l1`.
+        tiling: how the pairs are gone through.
+
+    Returns:
+        `i32[rows]`; −1 where there is none.
+    """
+    return nearest_and_farthest(signals, rows, distance=distance, tiling=tiling, num_farthest=1).nearest
+
+
+def nearest_and_farthest(
+    signals: Array, rows: Rows, *, distance: SignalDistance, tiling: Tiling, num_farthest: int = 2
+) -> Neighbours:
+    """The nearest row of another recording, and the farthest rows of other patients, in one pass.
+
+    Args:
+        signals: `f32[rows, time, lead]`, one of each row.
+        rows: their metadata.
+        distance: such as `l1`.
+        tiling: how the pairs are gone through.
+        num_farthest: how many of the farthest.
+
+    References:
+        Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
+    """
+
+    def init(anchors: int) -> tuple[Winners, Winners]:
+        return Winners.empty(anchors, 1), Winners.empty(anchors, num_farthest)
+
+    def update(carry: tuple[Winners, Winners], anchors: Any, keys: Any) -> tuple[Winners, Winners]:
+        near, far = carry
+        apart = distance(anchors["signals"], keys["signals"])
+        a, b = anchors["rows"], keys["rows"]
+        both = a.valid[:, None] & b.valid[None, :]
+        other_record = both & (a.record[:, None] != b.record[None, :])
+        other_patient = both & (a.patient[:, None] != b.patient[None, :])
+        return (
+            near.add(candidates(other_record, -apart), b.row, b.row),
+            far.add(candidates(other_patient, apart), b.row, b.row),
+        )
+
+    batch = {"signals": jax.lax.stop_gradient(signals.astype(jnp.float32)), "rows": rows}
+    near, far = fold(init, update, batch, batch, tiling=tiling)
+    return Neighbours(_row_or_none(near)[:, 0], _row_or_none(far))
+
+
+def _row_or_none(winners: Winners) -> Array:
+    return jnp.where(winners.found, winners.row, -1)
+
+
+def _by_anchors(row: Callable[[Array], Array], anchors: Array, *, state: int) -> Array:
+    """Maps over as many anchors at a time as keep their running sums, of `state` elements each, within bounds."""
+    limit = _CPU_BLOCK if jax.default_backend() == "cpu" else _ACCELERATOR_BLOCK
+    return jax.lax.map(row, anchors, batch_size=min(max(limit // state, 1), anchors.shape[0]))
