@@ -117,14 +117,18 @@ def clocs(
     log_sum = end.denominator.value()
     own_terms = end.own * log_sum - end.own_logit
     patient_terms = end.patients * log_sum - end.patient_logits
-    shares = _over_view_pairs(own_terms, end.own, patient_terms, end.patients, views=views)
-    counts = end.own.sum(1) > 0
+    shares, counts = _over_view_pairs(own_terms, end.own, patient_terms, end.patients, views=views)
     per_row = shares * counts.sum(dtype=jnp.float32)
     return outputs.output(per_row, counts, end.stats.summary(rows), reducer=reducer)
 
 
-def _over_view_pairs(own_terms: Array, own: Array, patient_terms: Array, patients: Array, *, views: int) -> Array:
-    """Each row's share of the average over view pairs, `f32[rows]`; the arguments are `f32[rows, views]`."""
+def _over_view_pairs(
+    own_terms: Array, own: Array, patient_terms: Array, patients: Array, *, views: int
+) -> tuple[Array, Array]:
+    """Each row's share of the average over view pairs, `f32[rows]`, and whether it has one, `bool[rows]`.
+
+    The arguments are `f32[rows, views]`: sums of terms, and the numbers of them.
+    """
 
     def by_pair(x: Array) -> Array:
         """`[rows, key views]` → `[recordings, anchor view, key view]`."""
@@ -134,11 +138,11 @@ def _over_view_pairs(own_terms: Array, own: Array, patient_terms: Array, patient
     # In one direction there are one or two terms, in both up to four. A view pair that has no diagonal does not count.
     used = num_own > 0
     terms = used.astype(jnp.float32) + (used & (num_patients > 0)).astype(jnp.float32)
-    terms = jnp.where(used, terms + terms.T, 0.0)
     view_pairs = used.sum(dtype=jnp.float32) / 2
-    weight = jnp.where(used, 1 / jnp.maximum(terms * view_pairs, 1.0), 0.0)
+    weight = jnp.where(used, 1 / jnp.maximum((terms + terms.T) * view_pairs, 1.0), 0.0)
     shares = (
         by_pair(own_terms) * (weight / jnp.maximum(num_own, 1.0))[None]
         + by_pair(patient_terms) * (weight / jnp.maximum(num_patients, 1.0))[None]
     )
-    return shares.sum(2).reshape(-1)
+    has_share = used[None] & (by_pair(own) + by_pair(patients) > 0)
+    return shares.sum(2).reshape(-1), has_share.any(2).reshape(-1)
