@@ -10,7 +10,7 @@
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
 and stored as int16 microvolts.
 Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. An interrupted build
-leaves nothing at DIR; the same command again completes it.
+leaves what was at DIR as it was; the same command again goes on from the shards that it had finished.
 """
 
 from __future__ import annotations

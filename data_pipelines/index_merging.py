@@ -1,7 +1,7 @@
 """The index of a data set from the parts of its shards, column by column.
 
 What is in memory at a time are, of a column, one shard, and of all records, some numbers of eight bytes and at most two
-of the keys of sixteen: some 10 GB for a hundred million records.
+of the keys of sixteen: under 200 bytes a record (docs/speed.md).
 """
 
 from __future__ import annotations

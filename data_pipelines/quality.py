@@ -91,12 +91,11 @@ def flag_names(flags: int) -> tuple[str, ...]:
 
 def _longest_stretch(leads: np.ndarray) -> int:
     """Returns the number of samples of the longest stretch in which some row does not change."""
-    longest = 0
-    for lead in leads:
-        changes = np.flatnonzero(lead[1:] != lead[:-1])
-        edges = np.concatenate([[-1], changes, [len(lead) - 1]])
-        longest = max(longest, int(np.diff(edges).max()))
-    return longest
+    num_leads, num_samples = leads.shape
+    # Where a stretch ends and the next begins, the ends of every row among them: one search for all rows.
+    edges = np.ones((num_leads, num_samples + 1), bool)
+    edges[:, 1:-1] = leads[:, 1:] != leads[:, :-1]
+    return int(np.diff(np.flatnonzero(edges)).max())
 
 
 def _second_by_second(leads: np.ndarray, sampling_rate_hz: int) -> np.ndarray:

@@ -73,8 +73,7 @@ def band_of(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int, vali
         return np.zeros((len(STORED_LEADS), 0), np.float32)
     # Resampling takes what lies outside for zero: without its level a lead has no step there.
     recorded -= np.median(recorded, axis=1, keepdims=True)
-    common = scipy.signal.resample_poly(recorded, ratio.numerator, ratio.denominator, axis=1)
-    band = scipy.signal.sosfiltfilt(_band_pass(), common, axis=1)[:, edge:-edge].astype(np.float32)
+    band = _band_passed(_resampled(recorded, ratio))[:, edge:-edge].astype(np.float32)
     band[_rms(band) <= _SILENT_UV] = 0
     return band
 
@@ -130,9 +129,39 @@ def _projection(num_features: int) -> np.ndarray:
     return bits.astype(np.float32) * 2 - 1
 
 
+def _resampled(leads: np.ndarray, ratio: Fraction) -> np.ndarray:
+    if ratio == 1:
+        return leads
+    up, down = ratio.numerator, ratio.denominator
+    return scipy.signal.resample_poly(leads, up, down, axis=1, window=_resampling_filter(ratio))
+
+
 @functools.cache
-def _band_pass() -> np.ndarray:
-    return scipy.signal.butter(2, _BAND_HZ, "bandpass", fs=BAND_RATE_HZ, output="sos")
+def _resampling_filter(ratio: Fraction) -> np.ndarray:
+    """Returns the filter that `scipy.signal.resample_poly` designs anew at every call, by itself."""
+    slower = max(ratio.numerator, ratio.denominator)
+    return scipy.signal.firwin(20 * slower + 1, 1 / slower, window=("kaiser", 5.0)).astype(np.float32)
+
+
+def _band_passed(leads: np.ndarray) -> np.ndarray:
+    """Returns `f64[lead, samples]`, filtered forwards and backwards: bit for bit `scipy.signal.sosfiltfilt`.
+
+    That works out anew at every call how the filter starts, which takes longer than filtering ten seconds.
+    """
+    sections, steady, pad = _band_pass()
+    before = 2 * leads[:, :1] - leads[:, pad:0:-1]
+    after = 2 * leads[:, -1:] - leads[:, -2 : -pad - 2 : -1]
+    extended = np.concatenate([before, leads, after], axis=1)
+    forwards, _ = scipy.signal.sosfilt(sections, extended, axis=1, zi=steady * extended[:, :1])
+    backwards, _ = scipy.signal.sosfilt(sections, forwards[:, ::-1], axis=1, zi=steady * forwards[:, -1:])
+    return backwards[:, ::-1][:, pad:-pad]
+
+
+@functools.cache
+def _band_pass() -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the filter's sections, the state in which a constant of one leaves each, and the samples to pad."""
+    sections = scipy.signal.butter(2, _BAND_HZ, "bandpass", fs=BAND_RATE_HZ, output="sos")
+    return sections, scipy.signal.sosfilt_zi(sections)[:, None, :], 3 * (2 * len(sections) + 1)
 
 
 def _rms(band: np.ndarray) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Signatures: what they must survive, what they must not depend on, and that they tell people apart."""
 
 import hashlib
+from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.signal
 
 from data_pipelines import signature as signature_module
 from data_pipelines.near_duplicates import CANDIDATE_COSINE
@@ -98,3 +100,16 @@ def test_index_has_the_signatures_of_what_is_stored(tmp_path):
     dataset = make_simulated_dataset(tmp_path, num_patients=5)
     signals = open_store(dataset.directory).read(np.arange(dataset.index.num_records))
     np.testing.assert_array_equal(dataset.index.signature, np.stack([signature_of(s, 100) for s in signals]))
+
+
+@pytest.mark.parametrize("rate", [100, 128, 250, 500])
+def test_the_band_is_that_of_scipys_own_functions_bit_for_bit(cohort, rate):
+    signal, start = stored(cohort[0].astype(float)), 37
+    recorded = signal[start:].T.astype(np.float32)
+    recorded -= np.median(recorded, axis=1, keepdims=True)
+    ratio = Fraction(100, rate)
+    common = scipy.signal.resample_poly(recorded, ratio.numerator, ratio.denominator, axis=1)
+    sections = scipy.signal.butter(2, (3.0, 20.0), "bandpass", fs=100, output="sos")
+    expected = scipy.signal.sosfiltfilt(sections, common, axis=1)[:, 30:-30].astype(np.float32)
+    found = band_of(signal, sampling_rate_hz=rate, valid_start=start, valid_samples=len(signal) - start)
+    np.testing.assert_array_equal(found, expected)

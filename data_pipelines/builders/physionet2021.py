@@ -29,7 +29,7 @@ from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
 from data_pipelines.workers import map_ordered
 
-# A new process takes as long to start as this many headers take to scan.
+# A header takes 80 µs from memory, milliseconds from a cold disk; a process takes 3 s to start.
 _HEADERS_WORTH_A_PROCESS = 10_000
 _HEADERS_PER_TASK = 1000
 
