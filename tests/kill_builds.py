@@ -1,11 +1,12 @@
 """Kills builds at random points and checks what is left: run by `test_build_killed.py`, or alone for longer.
 
-  python -m tests.kill_builds --folder=DIR [--kills=1000] [--seed=0]
+  python -m tests.kill_builds --folder=DIR [--kills=1000] [--seed=0] [--kills_of_command=5]
 
 A build is a child that was forked after everything had been imported, and that kills itself just before or after one of
 its file-system operations, drawn over the whole build: reading, writing shards, the index, the card, renaming. Every
 build is killed up to three times before it may finish. After each kill the data set that was there before must still be
-whole, or the new one be there; at the end the new one must be, equal to one that was never interrupted.
+whole, or the new one be there; at the end the new one must be, equal to one that was never interrupted. With
+--kills_of_command, the real command with two workers is killed as well, at random times.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -261,12 +263,43 @@ def _what_is_left(out, *, there, wanted, expected):
     return "the old one" if place == out else "the old one, moved away"
 
 
+def kill_command(folder, *, kills, seed):
+    """Kills the real command at random times of its run, so often; then lets it finish, and checks what it built.
+
+    Raises:
+        AssertionError: the data set is not what it should be.
+    """
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=500"]
+    command += ["--num_workers=2"]
+    subprocess.run([*command, f"--out={folder / 'whole'}"], check=True, capture_output=True)
+    left = 0
+    for _ in range(kills):
+        running = subprocess.Popen(
+            [*command, f"--out={folder / 'out'}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            running.communicate(timeout=generator.uniform(1, 10))
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.communicate()
+        staged = BuildState(staging_directory(folder / "out"))
+        now = len(list(staged.parts.iterdir())) if staged.parts.is_dir() else 0
+        assert (folder / "out").exists() or now >= left, "finished shards were lost"
+        left = now
+    subprocess.run([*command, f"--out={folder / 'out'}"], check=True, capture_output=True)
+    assert content(folder / "out") == content(folder / "whole")
+    assert sorted(os.listdir(folder)) == ["out", "whole"]
+
+
 def main():
     """Runs both ways of publishing and prints what was left after the kills."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills_of_command", type=int, default=0)
     arguments = parser.parse_args()
     counts = {}
     for can_exchange in (True, False):
@@ -274,6 +307,8 @@ def main():
         folder.mkdir(parents=True)
         run = lambda: kill_builds(folder, kills=arguments.kills, seed=arguments.seed, can_exchange=can_exchange)  # noqa: B023, E731
         counts[folder.name] = in_child(run)
+    if arguments.kills_of_command:
+        kill_command(arguments.folder / "command", kills=arguments.kills_of_command, seed=arguments.seed)
     json.dump(counts, sys.stdout)
 
 
