@@ -1,0 +1,188 @@
+"""Every relation against its rule, pair by pair in plain Python."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.relations import RELATIONS, any_of, other_lead, same_patient, same_record
+from tests.objective_cases import make_rows
+
+NUM = 48
+NAN = np.nan
+
+
+def random_rows(seed, *, known=0.7, valid=0.8):
+    """Metadata in which ids meet often, of one record in all its rows; some of it is not known."""
+    generator = np.random.default_rng(seed)
+    of_row = generator.integers(0, 14, NUM)  # which record a row shows
+    patient = generator.integers(0, 6, 14)
+    label = np.where(generator.random(14) < known, generator.integers(0, 3, 14), NAN)
+    cluster = np.where(generator.random(14) < known, generator.integers(0, 3, 14), -1)
+    sex = np.where(generator.random(14) < known, generator.integers(0, 2, 14), -1)
+    age = np.where(generator.random(14) < known, generator.integers(40, 55, 14), NAN)
+    physiology = generator.normal(size=(14, 4))
+    physiology[generator.random(14) >= known] = NAN
+    physiology[3, 1:] = NAN  # known in part is not known
+    physiology[5] = 0  # no direction
+    return make_rows(
+        of_row,
+        patient[of_row],
+        generator.integers(0, 4, NUM),
+        generator.random(NUM) < valid,
+        segment=generator.integers(0, 3, NUM),
+        lead=generator.integers(0, 3, NUM),
+        label=label[of_row],
+        cluster=cluster[of_row],
+        sex=sex[of_row],
+        age=age[of_row],
+        physiology=physiology[of_row],
+        nearest=np.where(generator.random(NUM) < known, generator.integers(0, NUM, NUM), -1),
+    )
+
+
+#: What a rule says of two valid, different rows a and b.
+POSITIVE, NEGATIVE, LEFT_OUT = "positive", "negative unless of one patient", "left out"
+
+
+def if_(condition):
+    return POSITIVE if condition else NEGATIVE
+
+
+def matched(a, b, *, known, same):
+    """Rules about records that may not be known of some: views of one record match in any case."""
+    if a["record"] == b["record"]:
+        return POSITIVE
+    return if_(same()) if known else LEFT_OUT
+
+
+def physiology_rule(a, b, min_cosine=0.25):
+    def cosine():
+        x, y = (r["physiology"].astype(np.float64) for r in (a, b))
+        norms = np.sqrt((x @ x) * (y @ y))
+        return x @ y / norms if norms > 0 else 0.0
+
+    known = not (np.isnan(a["physiology"]).any() or np.isnan(b["physiology"]).any())
+    return matched(a, b, known=known, same=lambda: cosine() >= min_cosine)
+
+
+def demographics_rule(a, b, max_years=5.0):
+    known = a["sex"] != -1 and b["sex"] != -1 and not np.isnan(a["age"]) and not np.isnan(b["age"])
+    return matched(a, b, known=known, same=lambda: a["sex"] == b["sex"] and abs(a["age"] - b["age"]) <= max_years)
+
+
+RULES = {
+    "same_record": lambda a, b: if_(a["record"] == b["record"]),
+    "same_patient": lambda a, b: if_(a["patient"] == b["patient"]),
+    "other_segment": lambda a, b: if_(
+        a["record"] == b["record"] and a["segment"] != b["segment"] and a["lead"] == b["lead"]
+    ),
+    "other_lead": lambda a, b: if_(
+        a["record"] == b["record"] and a["segment"] == b["segment"] and a["lead"] != b["lead"]
+    ),
+    "other_segment_or_lead": lambda a, b: if_(
+        a["record"] == b["record"] and (a["segment"], a["lead"]) != (b["segment"], b["lead"])
+    ),
+    "similar_physiology": physiology_rule,
+    "same_cluster": lambda a, b: matched(
+        a, b, known=-1 not in (a["cluster"], b["cluster"]), same=lambda: a["cluster"] == b["cluster"]
+    ),
+    "same_demographics": demographics_rule,
+    "same_label": lambda a, b: matched(
+        a,
+        b,
+        known=not np.isnan(a["label"]) and not np.isnan(b["label"]),
+        same=lambda: a["label"] == b["label"],
+    ),
+    "nearest_signal": lambda a, b: if_(a["nearest"] == b["row"]),
+}
+
+
+def by_rule(rule, rows):
+    """`bool[rows, rows]` positives and negatives."""
+    arrays = {name: np.asarray(x) for name, x in rows._asdict().items() if x is not None}
+    one = [{name: x[i] for name, x in arrays.items()} for i in range(len(arrays["row"]))]
+    positive, negative = (np.zeros((len(one), len(one)), bool) for _ in range(2))
+    for i, a in enumerate(one):
+        for j, b in enumerate(one):
+            if i == j or not a["valid"] or not b["valid"]:
+                continue
+            verdict = rule(a, b)
+            positive[i, j] = verdict == POSITIVE
+            negative[i, j] = verdict == NEGATIVE and a["patient"] != b["patient"]
+    return positive, negative
+
+
+ROWS = {
+    "random": random_rows(0),
+    "nothing known": random_rows(1, known=0.0),
+    "all known": random_rows(2, known=1.0),
+    "nothing valid": random_rows(3, valid=0.0),
+}
+
+
+def test_every_relation_has_a_rule():
+    assert set(RULES) == set(RELATIONS)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_equals_its_rule(name):
+    relation = jax.jit(RELATIONS[name])
+    for case, rows in ROWS.items():
+        found = relation(rows, rows)
+        positive, negative = by_rule(RULES[name], rows)
+        np.testing.assert_array_equal(found.positive, positive, err_msg=case)
+        np.testing.assert_array_equal(found.negative, negative, err_msg=case)
+        same_patient = np.asarray(rows.patient)[:, None] == np.asarray(rows.patient)[None, :]
+        assert not (np.asarray(found.negative) & same_patient).any()
+        if case in ("random", "all known"):
+            assert positive.any(), "a rule that never says positive shows nothing"
+            assert negative.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "settings"),
+    [
+        ("similar_physiology", physiology_rule, {"min_cosine": -0.3}),
+        ("similar_physiology", physiology_rule, {"min_cosine": 0.9}),
+        ("same_demographics", demographics_rule, {"max_years": 0.0}),
+        ("same_demographics", demographics_rule, {"max_years": 30.0}),
+    ],
+)
+def test_settings_of_a_relation(name, rule, settings):
+    found = RELATIONS[name](ROWS["all known"], ROWS["all known"], **settings)
+    positive, negative = by_rule(functools.partial(rule, **settings), ROWS["all known"])
+    np.testing.assert_array_equal(found.positive, positive)
+    np.testing.assert_array_equal(found.negative, negative)
+    assert (positive != by_rule(rule, ROWS["all known"])[0]).any()
+
+
+def test_any_of_is_positive_where_one_is():
+    rows = ROWS["random"]
+    found = any_of(same_patient, other_lead)(rows, rows)
+    positive = by_rule(RULES["same_patient"], rows)[0] | by_rule(RULES["other_lead"], rows)[0]
+    np.testing.assert_array_equal(found.positive, positive)
+    np.testing.assert_array_equal(found.negative, by_rule(RULES["same_record"], rows)[1])
+    # A pair that one relation leaves out and the other calls negative is negative.
+    found = any_of(RELATIONS["same_label"], same_record)(rows, rows)
+    positive = by_rule(RULES["same_label"], rows)[0]
+    np.testing.assert_array_equal(found.positive, positive)
+    np.testing.assert_array_equal(found.negative, by_rule(RULES["same_record"], rows)[1] & ~positive)
+
+
+def test_anchors_and_keys_may_be_different_rows():
+    rows = ROWS["random"]
+    some = jax.tree.map(lambda x: x[5:19], rows)
+    for name, relation in RELATIONS.items():
+        everything, part = relation(rows, rows), relation(some, rows)
+        np.testing.assert_array_equal(part.positive, everything.positive[5:19], err_msg=name)
+        np.testing.assert_array_equal(part.negative, everything.negative[5:19], err_msg=name)
+
+
+@pytest.mark.parametrize("name", sorted(set(RELATIONS) - {"same_record", "same_patient"}))
+def test_what_the_rows_do_not_carry_is_said(name):
+    bare = make_rows([0, 0, 1], [0, 0, 1])
+    with pytest.raises(ConfigError, match="which the rows of this run do not carry"):
+        RELATIONS[name](bare, bare)
