@@ -65,7 +65,7 @@ def test_a_killed_command_goes_on_from_its_finished_shards(tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not out.exists()
-    with pytest.raises(DataError, match=r"build is not finished \(there is out.building beside it\)"):
+    with pytest.raises(DataError, match=r"out: is not finished \(there is out.building beside it\)"):
         open_dataset(out)
     first = min(state.dataset.iterdir())
     made = first.stat().st_mtime_ns
