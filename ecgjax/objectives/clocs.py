@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -84,11 +85,17 @@ def clocs(
         zeros = jnp.zeros((anchors, views), jnp.float32)
         return _Running(LogSum.empty((anchors, views)), zeros, zeros, zeros, zeros, PairStats.empty(anchors))
 
+    def view_by_view(x: Array) -> Array:
+        """Keys of a tile, reordered to all of the first view, all of the second, and so on."""
+        return jnp.swapaxes(x.reshape(-1, views, *x.shape[1:]), 0, 1).reshape(x.shape)
+
     def by_view(x: Array) -> Array:
         """`[anchors, keys]` → `[anchors, views, recordings]`."""
-        return jnp.swapaxes(x.reshape(x.shape[0], -1, views), 1, 2)
+        return x.reshape(x.shape[0], views, -1)
 
     def update(carry: _Running, anchors: Any, keys: Any) -> _Running:
+        # Keys are reordered, and not the tile's similarities, which are far more.
+        keys = jax.tree.map(view_by_view, keys)
         a, k = anchors["rows"], keys["rows"]
         pairs = relation(a, k)
         similarity = inner_products(anchors["z"], keys["z"])
