@@ -10,6 +10,8 @@ linear probe well above the random encoder's; a few hundred records are too few 
 
 from ml_collections import ConfigDict, config_dict
 
+from ecgjax.objectives.objective import default_config
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `""` (published encoder) or `"small"`."""
@@ -51,11 +53,28 @@ def get_config(arg: str = "") -> ConfigDict:
     config.augment.gaussian_noise = ConfigDict({"enabled": False, "max_sigma_mv": 0.05})
     config.augment.time_mask = ConfigDict({"enabled": True, "ratio": 0.5})
 
-    config.objective = ConfigDict()
+    # Every setting of every loss, relation and miner is a leaf; None is the method's own default.
+    config.objective, config.relation, config.miner = default_config()
     config.objective.name = "nt_xent"
-    config.objective.relation = "same_record"
     config.objective.temperature = 0.1
-    config.objective.chunk = 256
+    config.objective.learn = ()  # settings to learn, such as ("temperature",)
+    config.relation.name = "same_record"
+
+    config.tiling = ConfigDict()  # how pairs of the global batch are gone through
+    config.tiling.form = "gathered"  # or dense, ring
+    config.tiling.chunk = config_dict.placeholder(int)  # keys a tile; None chooses by backend
+
+    config.columns = ConfigDict()  # of what some relations and miners look at
+    config.columns.label = ""  # a scalar, or a class of a task
+    config.columns.rule = "values"  # as they are; or "present", or "below", "above" a threshold
+    config.columns.threshold = config_dict.placeholder(float)
+    config.columns.components = 50  # principal components of physiology; 0 for all measurements
+    config.columns.clusters = 40  # of wave attributes
+
+    config.micro_batch = ConfigDict()
+    config.micro_batch.parts = 1  # encoded one after the other and again for the gradient: exact, in less memory
+    config.micro_batch.batch_norm = "refuse"  # or "per_part": statistics of a part instead of the batch's
+    config.gradient_accumulation = 1  # no other is possible with negatives of the batch: see micro_batch
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-3

@@ -65,7 +65,13 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "augment.vcg.max_scale": _ONE_OR_MORE,
     "augment.gaussian_noise.max_sigma_mv": _ZERO_OR_MORE,
     "objective.temperature": _POSITIVE,
-    "objective.chunk": _ONE_OR_MORE,
+    "tiling.chunk": _ONE_OR_MORE,
+    "micro_batch.parts": _ONE_OR_MORE,
+    "gradient_accumulation": (
+        lambda value: value == 1,
+        "1: negatives come from the batch, and parts whose gradients are added know no negatives but their own, which "
+        "is another loss. For large batches in little memory set config.micro_batch.parts, whose gradient is exact",
+    ),
     "optimizer.warmup_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
     "optimizer.clip_norm": _POSITIVE,
     "probe.supervised.steps": _ONE_OR_MORE,

@@ -25,8 +25,13 @@ def row_keys(seed: int, step: Array | int, row: Array, *, stream: str) -> Array:
     Returns:
         `key<threefry2x32>[batch]`.
     """
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key(seed, step, stream=stream), row)
+
+
+def step_key(seed: int, step: Array | int, *, stream: str) -> Array:
+    """Returns the one key of a step, `key<threefry2x32>[]`; arguments as for `row_keys`."""
     base = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(stream.encode()))
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(base, step), row)
+    return jax.random.fold_in(base, step)
 
 
 def split_rows(keys: Array, num: int) -> Array:

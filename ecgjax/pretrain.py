@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,18 +28,22 @@ from ecgjax.augment import Views
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
 from ecgjax.inference import create_split
-from ecgjax.objectives.contrastive import nt_xent
-from ecgjax.objectives.relations import RELATIONS
+from ecgjax.micro_batches import check_parts
+from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.row_columns import row_columns
 from ecgjax.sampling import describe_sampling, make_sampler
-from ecgjax.steps import Batch, Metrics, Objective, TrainState, contrastive_loss, eval_step, init_state, train_step
+from ecgjax.steps import Batch, Metrics, TrainState, contrastive_loss, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
 
 #: Raise it when the same config, data and seed would no longer give the same batches and views.
 #: 2: crops keep to what was recorded.
 PIPELINE_VERSION = 2
+
+#: Views of each recording.
+NUM_VIEWS = 2
 
 #: Columns that a batch carries beside its signals, all `int32`, and where in the index they come from. Whose recordings
 #: they are is the group's number: patients with a recording in common are taken for one.
@@ -54,6 +57,7 @@ class Run:
     Attributes:
         config: resolved.
         recordings: opened and divided.
+        columns: what relation and miner look at beside patient and signal, name → `[n, …]` over all recordings.
         mesh: of all devices of the run.
         sampler: of training records.
         split: the encoder at initialisation.
@@ -66,6 +70,7 @@ class Run:
 
     config: ml_collections.ConfigDict
     recordings: Recordings
+    columns: Mapping[str, np.ndarray]
     mesh: Mesh
     sampler: Sampler
     split: encoders.Split
@@ -84,7 +89,7 @@ class Run:
         """Global batches on the mesh, from `start_step` on, without end."""
         sharding = parallel.batch_sharding(self.mesh)
         rows = parallel.local_rows(sharding, self.batch_size)
-        columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()}
+        columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()} | self.columns
         stream = batches(
             self.recordings.store,
             sampler,
@@ -99,8 +104,12 @@ class Run:
 
     def fingerprint(self) -> str:
         """Digest of all that decides which rows and views a step gets."""
-        groups = hashlib.blake2b(np.ascontiguousarray(self.recordings.index.group), digest_size=16).hexdigest()
-        parts = (PIPELINE_VERSION, self.recordings.fingerprints, groups, self.sampler.fingerprint(), self.config.seed)
+        columns = {"group": self.recordings.index.group, **self.columns}
+        digests = [
+            (name, hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest())
+            for name, values in sorted(columns.items())
+        ]
+        parts = (PIPELINE_VERSION, self.recordings.fingerprints, digests, self.sampler.fingerprint(), self.config.seed)
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -122,18 +131,36 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     num_steps = configuration.num_steps(
         config.duration, batch_size=config.batch_size, examples_per_epoch=sampler.examples_per_epoch
     )
+    columns = row_columns(config, recordings)
     encoder = create_split(config, seed=config.seed)
-    views = Views(config.augment, num_views=2, num_leads=config.encoder.num_leads)
-    loss = contrastive_loss(encoder.graph, views, make_objective(config, mesh), seed=config.seed)
+    views = Views(config.augment, num_views=NUM_VIEWS, num_leads=config.encoder.num_leads)
+    tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
+    objective = Objective(config, tiling=tiling, num_views=NUM_VIEWS)
+    check_parts(
+        config.micro_batch.parts,
+        batch_size=config.batch_size,
+        mesh=mesh,
+        has_batch_norm=bool(jax.tree.leaves(encoder.stats)),
+        batch_norm=config.micro_batch.batch_norm,
+    )
+    loss = contrastive_loss(
+        encoder.graph,
+        views,
+        objective,
+        seed=config.seed,
+        mesh=mesh,
+        parts=config.micro_batch.parts,
+        statistics_every=config.log_every,
+    )
     optimizer = optim.create(config.optimizer, num_steps)
     rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
-    state = init_state(encoder.params, encoder.stats, optimizer)
+    state = init_state({"encoder": encoder.params, "objective": objective.init()}, encoder.stats, optimizer)
     shardings = parallel.shardings_of(state, mesh, rules)
     # A copy, because the step donates its state and `encoder` stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
     compiled = (
         jax.jit(train_step(loss, optimizer), donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh)))
-        .lower(state, _abstract_batch(config, recordings, mesh))
+        .lower(state, _abstract_batch(config, recordings, columns, mesh))
         .compile()
     )
     cost = compiled.cost_analysis() or {}
@@ -141,6 +168,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     return Run(
         config=config,
         recordings=recordings,
+        columns=columns,
         mesh=mesh,
         sampler=sampler,
         split=encoder,
@@ -235,22 +263,6 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
     return TrainState(**parts)
 
 
-def make_objective(config: ml_collections.ConfigDict, mesh: Mesh) -> Objective:
-    """The loss that `config.objective` names."""
-    if config.objective.name != "nt_xent":
-        raise ConfigError(f"config.objective.name={config.objective.name!r} is unknown; there are: nt_xent")
-    if config.objective.relation not in RELATIONS:
-        raise ConfigError(
-            f"config.objective.relation={config.objective.relation!r} is unknown; there are: {', '.join(RELATIONS)}"
-        )
-    return functools.partial(
-        nt_xent,
-        relation=RELATIONS[config.objective.relation],
-        temperature=config.objective.temperature,
-        tiling=Tiling(mesh=mesh, chunk=config.objective.chunk),
-    )
-
-
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
     """The contrastive loss over a fixed set of validation batches, or None where the validation folds are empty."""
     if not run.config.eval_every or not len(run.recordings.split.val):
@@ -267,14 +279,20 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
     return evaluate
 
 
-def _abstract_batch(config: ml_collections.ConfigDict, recordings: Recordings, mesh: Mesh) -> Batch:
+def _abstract_batch(
+    config: ml_collections.ConfigDict, recordings: Recordings, columns: Mapping[str, np.ndarray], mesh: Mesh
+) -> Batch:
     sharding = parallel.batch_sharding(mesh)
     parallel.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide
     shape = jax.ShapeDtypeStruct
     ids = shape((config.batch_size,), np.int32, sharding=sharding)
     signal = shape((config.batch_size, *recordings.format.shape), np.int16, sharding=sharding)
     votes = shape((config.batch_size, mesh.shape["model"]), np.bool_, sharding=parallel.votes_sharding(mesh))
-    return {"signal": signal, "valid": votes, "row": ids, "record": ids, **dict.fromkeys(COLUMNS, ids)}
+    others = {
+        name: shape((config.batch_size, *values.shape[1:]), values.dtype, sharding=sharding)
+        for name, values in columns.items()
+    }
+    return {"signal": signal, "valid": votes, "row": ids, "record": ids, **dict.fromkeys(COLUMNS, ids), **others}
 
 
 def _announce(run: Run, start: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ecgjax import devices
+
+#: Embeddings that vary in fewer directions than this have collapsed, or are about to.
+COLLAPSED_RANK = 2.0
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
@@ -67,6 +71,7 @@ class Telemetry:
             total=total_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None if progress else True
         )
         self._total = total_steps
+        self._collapsed = False
 
     def __enter__(self) -> Telemetry:
         return self
@@ -117,6 +122,21 @@ class Telemetry:
             if value is not None:
                 self._board.add_scalar(name, value, step)
         self._say(step, values)
+        self._warn_of_collapse(step, values.get("train/effective_rank", math.nan))
+
+    def _warn_of_collapse(self, step: int, effective_rank: float) -> None:
+        """Tells once when embeddings collapse, and again if they do so after they had recovered."""
+        if math.isnan(effective_rank):
+            return
+        collapsed = effective_rank < COLLAPSED_RANK
+        if collapsed and not self._collapsed:
+            tqdm.write(
+                f"warning: at step {step} the embeddings vary in {effective_rank:.2f} directions only "
+                f"(train/effective_rank below {COLLAPSED_RANK:g}): they are collapsing. Lower the learning rate, look "
+                "for views that are too easy to tell apart, or use a loss with more negatives",
+                file=sys.stderr,
+            )
+        self._collapsed = collapsed
 
     def _speed(self, step: int) -> dict[str, float]:
         steps = step - self._since_step

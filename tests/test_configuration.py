@@ -111,7 +111,7 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
         ("augment.time_mask.ratio", 1.0),
         ("augment.vcg.max_scale", 0.5),
         ("objective.temperature", 0.0),
-        ("objective.chunk", 0),
+        ("tiling.chunk", 0),
         ("optimizer.warmup_fraction", 1.1),
         ("probe.supervised.eval_every", 0),
     ],

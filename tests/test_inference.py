@@ -74,7 +74,8 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     configuration.write_resolved(config, tmp_path)
     with pytest.raises(CheckpointError, match="no such directory"):
         load_encoder(str(tmp_path))
-    parts = {"params": trained.split.params, "stats": trained.split.stats, "opt_state": {"count": jnp.int32(3)}}
+    params = {"encoder": trained.split.params, "objective": {}}
+    parts = {"params": params, "stats": trained.split.stats, "opt_state": {"count": jnp.int32(3)}}
     with Checkpoints(configuration.checkpoint_dir(tmp_path)) as checkpoints:
         checkpoints.save(12, parts, metadata={"datasets": ["f00d", "cafe"]})
     loaded = load_encoder(str(tmp_path))

@@ -158,7 +158,9 @@ def lines_of(workdir, *prefixes):
 def final_state(workdir, *, steps=STEPS):
     config = configuration.load_resolved(workdir)
     split = create_split(config, seed=0)
-    template = init_state(split.params, split.stats, create(config.optimizer, steps))._asdict()
+    template = init_state(
+        {"encoder": split.params, "objective": {}}, split.stats, create(config.optimizer, steps)
+    )._asdict()
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.restore(template)
 

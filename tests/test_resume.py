@@ -75,7 +75,9 @@ def saving(workdir):
 def final_state(workdir):
     config = configuration.load_resolved(workdir)
     split = create_split(config, seed=0)
-    template = init_state(split.params, split.stats, create(config.optimizer, STEPS))._asdict()
+    template = init_state(
+        {"encoder": split.params, "objective": {}}, split.stats, create(config.optimizer, STEPS)
+    )._asdict()
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.restore(template)
 

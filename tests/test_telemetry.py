@@ -55,6 +55,16 @@ def test_speed_counts_done_steps_and_leaves_pauses_out(tmp_path, clock):
     assert second["perf/step_ms"] == pytest.approx(1000)
 
 
+def test_a_collapse_is_told_once_until_it_is_over(tmp_path, clock, capsys):
+    ranks = [30.0, 1.5, 1.2, float("nan"), 1.3, 8.0, 1.9]
+    with make(tmp_path) as telemetry:
+        for step, rank in enumerate(ranks, start=1):
+            telemetry.log(step, {"train/loss": 1.0, "train/effective_rank": rank})
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert [line.split(" the embeddings")[0] for line in told] == ["warning: at step 2", "warning: at step 7"]
+    assert read_metrics(tmp_path)[3]["train/effective_rank"] is None
+
+
 def test_mfu_where_the_device_is_known(tmp_path, clock, monkeypatch):
     monkeypatch.setattr("ecgjax.telemetry.devices.peak_flops", lambda: 1e12)
     with make(tmp_path, flops_per_step=1e11) as telemetry:

@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
+from ml_collections import ConfigDict
 
 from ecgjax import encoders, parallel
 from ecgjax.augment import Views
-from ecgjax.objectives.contrastive import nt_xent
-from ecgjax.objectives.relations import same_patient
+from ecgjax.encoders.layers import row_dropout
+from ecgjax.errors import ConfigError
+from ecgjax.micro_batches import check_parts
+from ecgjax.objectives.objective import Objective, default_config
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.steps import contrastive_loss, init_state, train_step
 
@@ -28,6 +32,7 @@ HOST_BATCH = {
 UNREAD = (3, 4, 12)
 AUGMENT = {"random_crop": {"ratio": 0.5}, "vcg": {}, "time_mask": {}}
 ENCODER = encoders.create("resnet18", seed=0, widths=(8, 8, 8, 8), kernel=3, dropout=0.2, embedding_dim=8, num_leads=12)
+PARAMS = {"encoder": ENCODER.params, "objective": {"temperature": jnp.log(jnp.float32(0.5))}}
 ORDERS = {
     "one device": ([0], 1),
     "eight": (range(8), 1),
@@ -36,9 +41,14 @@ ORDERS = {
 }
 
 
-def make_loss(mesh):
-    objective = functools.partial(nt_xent, relation=same_patient, temperature=0.5, tiling=Tiling(mesh=mesh, chunk=5))
-    return contrastive_loss(ENCODER.graph, Views(AUGMENT), objective, seed=0)
+def make_loss(mesh, *, graph=ENCODER.graph, **options):
+    config = ConfigDict()
+    config.objective, config.relation, config.miner = default_config()
+    config.objective.name, config.objective.temperature = "nt_xent", 0.5
+    config.objective.learn = ("temperature",)
+    config.relation.name = "same_patient"
+    objective = Objective(config, tiling=Tiling(mesh=mesh, chunk=5), num_views=2)
+    return contrastive_loss(graph, Views(AUGMENT), objective, seed=0, mesh=mesh, **options)
 
 
 def place(mesh, *, host_batch=HOST_BATCH, unread=()):
@@ -65,7 +75,7 @@ def loss_and_gradient(name, unread=()):
         )
     )
     replicated = parallel.replicated(mesh)
-    params, stats = jax.device_put((ENCODER.params, ENCODER.stats), replicated)
+    params, stats = jax.device_put((PARAMS, ENCODER.stats), replicated)
     (value, (stats, _)), gradient = jax.device_get(run(params, stats, place(mesh, unread=unread)))
     return value, stats, gradient
 
@@ -90,7 +100,7 @@ def evaluate(host_batch, unread=()):
     mesh = make_mesh("one device")
     batch = place(mesh, host_batch=host_batch, unread=unread)
     value, (stats, metrics) = jax.jit(functools.partial(make_loss(mesh), train=True))(
-        ENCODER.params, ENCODER.stats, batch, jnp.int32(3)
+        PARAMS, ENCODER.stats, batch, jnp.int32(3)
     )
     return value, stats, metrics
 
@@ -113,7 +123,7 @@ def test_unread_rows_are_left_out_as_if_the_batch_were_smaller():
     smaller = {name: jnp.asarray(values[kept]) for name, values in HOST_BATCH.items()}
     smaller["valid"] = jnp.ones((len(kept), 1), bool)
     smaller_value, (smaller_stats, _) = jax.jit(functools.partial(make_loss(mesh), train=True))(
-        ENCODER.params, ENCODER.stats, smaller, jnp.int32(3)
+        PARAMS, ENCODER.stats, smaller, jnp.int32(3)
     )
     np.testing.assert_allclose(value, smaller_value, rtol=1e-6)
     np.testing.assert_allclose(flat(stats), flat(smaller_stats), rtol=1e-5, atol=1e-6)
@@ -126,13 +136,77 @@ def test_a_batch_of_which_nothing_was_read_changes_no_statistics_and_has_no_loss
     np.testing.assert_allclose(flat(stats), flat(ENCODER.stats), rtol=1e-6)
 
 
+def in_parts(name, parts, encoder):
+    mesh = make_mesh(name)
+    loss = make_loss(mesh, parts=parts, graph=encoder.graph)
+    run = jax.jit(
+        lambda params, stats, batch: jax.value_and_grad(loss, has_aux=True)(
+            params, stats, batch, jnp.int32(3), train=True
+        )
+    )
+    params, stats = jax.device_put(({**PARAMS, "encoder": encoder.params}, encoder.stats), parallel.replicated(mesh))
+    lowered = run.lower(params, stats, place(mesh, unread=UNREAD)).compile()
+    (value, (stats, _)), gradient = jax.device_get(lowered(params, stats, place(mesh, unread=UNREAD)))
+    return value, stats, gradient, lowered.memory_analysis().temp_size_in_bytes
+
+
+class Plain(nnx.Module):
+    """An encoder without batch norm: two convolutions and a mean."""
+
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(12, 64, kernel_size=(9,), rngs=rngs)
+        self.conv2 = nnx.Conv(64, 8, kernel_size=(9,), rngs=rngs)
+
+    def __call__(self, ecg, *, train, keys=None, valid=None):
+        del train, valid
+        x = jax.nn.relu(self.conv1(ecg))
+        if keys is not None:
+            x = row_dropout(x, keys, 0.2)
+        return self.conv2(x).mean(1)
+
+
+def plain_encoder():
+    with jax.numpy_rank_promotion("allow"):
+        graph, params = nnx.split(Plain(nnx.Rngs(0)))
+    return encoders.Split(graph, nnx.to_pure_dict(params), {})
+
+
+PLAIN = plain_encoder()
+
+
+@pytest.mark.parametrize(("name", "parts"), [("one device", 4), ("four by two", 2)])
+def test_a_batch_encoded_in_parts_gives_the_same_gradient(name, parts):
+    with jax.numpy_rank_promotion("allow"):  # of flax's convolution bias
+        value, _, gradient, memory = in_parts(name, parts, PLAIN)
+        expected_value, _, expected_gradient, whole_memory = in_parts(name, 1, PLAIN)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    scale = np.abs(flat(expected_gradient)).max()
+    assert scale > 1e-3
+    np.testing.assert_allclose(flat(gradient), flat(expected_gradient), rtol=0, atol=1e-5 * scale)
+    assert memory < 0.75 * whole_memory
+
+
+def test_what_parts_cannot_be_is_refused():
+    mesh = make_mesh("eight")
+    options = {"batch_size": 64, "mesh": mesh, "has_batch_norm": False, "batch_norm": "refuse"}
+    check_parts(8, **options)
+    check_parts(1, **options | {"has_batch_norm": True})
+    check_parts(8, **options | {"has_batch_norm": True, "batch_norm": "per_part"})
+    with pytest.raises(ConfigError, match=r"batch_size=64 does not divide into config\.micro_batch\.parts=16 on"):
+        check_parts(16, **options)
+    with pytest.raises(ConfigError, match="batch norm, whose statistics would be those of a part"):
+        check_parts(8, **options | {"has_batch_norm": True})
+    with pytest.raises(ConfigError, match=r"batch_norm='sync' is unknown; there are: refuse, per_part"):
+        check_parts(8, **options | {"batch_norm": "sync"})
+
+
 def test_three_steps_of_sgd_agree():
     found = {}
     for name in ("one device", "eight, permuted"):
         mesh = make_mesh(name)
         optimizer = optax.sgd(0.1)
         step = jax.jit(train_step(make_loss(mesh), optimizer), donate_argnums=0)
-        copies = jax.tree.map(jnp.copy, (ENCODER.params, ENCODER.stats))
+        copies = jax.tree.map(jnp.copy, (PARAMS, ENCODER.stats))
         state = jax.device_put(init_state(*copies, optimizer), parallel.replicated(mesh))
         for _ in range(3):
             state, metrics = step(state, place(mesh))
@@ -140,7 +214,7 @@ def test_three_steps_of_sgd_agree():
     (one, loss_one), (eight, loss_eight) = found.values()
     assert int(one.step) == int(eight.step) == 3
     np.testing.assert_allclose(loss_one, loss_eight, rtol=1e-4)
-    moved = np.abs(flat(one.params) - flat(ENCODER.params)).max()
+    moved = np.abs(flat(one.params) - flat(PARAMS)).max()
     assert moved > 1e-3
     np.testing.assert_allclose(flat(eight.params), flat(one.params), rtol=0, atol=2e-3 * moved)
 
@@ -149,7 +223,7 @@ def test_the_state_is_donated():
     mesh = make_mesh("one device")
     optimizer = optax.sgd(0.1)
     step = jax.jit(train_step(make_loss(mesh), optimizer), donate_argnums=0)
-    state = init_state(*jax.tree.map(jnp.copy, (ENCODER.params, ENCODER.stats)), optimizer)
+    state = init_state(*jax.tree.map(jnp.copy, (PARAMS, ENCODER.stats)), optimizer)
     step(state, place(mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
@@ -157,9 +231,9 @@ def test_the_state_is_donated():
 def test_fsdp_rules_shard_parameters_and_change_nothing():
     mesh = make_mesh("eight")
     rules = ((r"conv\d?/kernel$", jax.sharding.PartitionSpec(None, None, "data")),)
-    shardings = parallel.shardings_of(ENCODER.params, mesh, rules)
-    params = jax.device_put(ENCODER.params, shardings)
-    kernel = params["blocks"][0]["conv1"]["kernel"]
+    shardings = parallel.shardings_of(PARAMS, mesh, rules)
+    params = jax.device_put(PARAMS, shardings)
+    kernel = params["encoder"]["blocks"][0]["conv1"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 8, 1)
     loss = make_loss(mesh)
     stats = jax.device_put(ENCODER.stats, parallel.replicated(mesh))

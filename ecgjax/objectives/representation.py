@@ -14,6 +14,9 @@ from jax import Array
 from ecgjax.objectives.distances import inner_products, normalise
 from ecgjax.objectives.outputs import Stats, mean_where
 
+#: Names of what `statistics` returns.
+STATISTICS = ("alignment", "uniformity", "effective_rank")
+
 #: Rows of which uniformity is taken: enough for two digits, and few enough to cost nothing beside the objective.
 MAX_ROWS = 512
 

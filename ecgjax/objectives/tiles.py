@@ -67,7 +67,7 @@ class Tiling:
             ConfigError: there is no such form.
         """
         if self.form not in FORMS:
-            raise ConfigError(f"config.objective.form={self.form!r} is unknown; there are: {', '.join(FORMS)}")
+            raise ConfigError(f"config.tiling.form={self.form!r} is unknown; there are: {', '.join(FORMS)}")
 
     @property
     def num_shards(self) -> int:

@@ -1,0 +1,87 @@
+"""A batch encoded part by part, each part again in the backward pass: large batches of negatives in little memory.
+
+The loss sees the embeddings of the whole batch and its gradient is exact, unlike that of gradient accumulation, whose
+parts know no negatives but their own. Only one part's activations exist at a time.
+
+References:
+    Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (GradCache), RepL4NLP 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ecgjax.errors import ConfigError
+
+Carry = TypeVar("Carry")
+Tree = Any
+
+
+def check_parts(parts: int, *, batch_size: int, mesh: Mesh, has_batch_norm: bool, batch_norm: str) -> None:
+    """Refuses what cannot be encoded in parts, or would quietly mean something else.
+
+    Args:
+        parts: `config.micro_batch.parts`.
+        batch_size: recordings of the global batch.
+        mesh: of the run.
+        has_batch_norm: whether the encoder has statistics of the batch.
+        batch_norm: `config.micro_batch.batch_norm`, `"refuse"` or `"per_part"`.
+
+    Raises:
+        ConfigError: parts that are not whole on every device, or batch norm that nobody asked to be taken by part.
+    """
+    if batch_norm not in ("refuse", "per_part"):
+        raise ConfigError(f"config.micro_batch.batch_norm={batch_norm!r} is unknown; there are: refuse, per_part")
+    if parts == 1:
+        return
+    devices = mesh.shape["data"]
+    if batch_size % (devices * parts):
+        raise ConfigError(
+            f"config.batch_size={batch_size} does not divide into config.micro_batch.parts={parts} on each of "
+            f"{devices} devices"
+        )
+    if has_batch_norm and batch_norm == "refuse":
+        raise ConfigError(
+            f"config.micro_batch.parts={parts}: this encoder has batch norm, whose statistics would be those of a part "
+            "and not of the batch. Set config.micro_batch.batch_norm to 'per_part' if that is what you want, or take "
+            "an encoder without batch norm"
+        )
+
+
+def map_parts(
+    function: Callable[[Carry, Tree], tuple[Carry, Array]], carry: Carry, rows: Tree, *, parts: int, mesh: Mesh
+) -> tuple[Carry, Array]:
+    """Maps rows part by part, and computes each part again when its gradient is wanted.
+
+    A part has as many rows of every device, so that none has to move.
+
+    Args:
+        function: `(carry, rows of a part) → (carry, [rows of a part · k, …])`, k of each row next to each other.
+        carry: handed on from part to part, such as running statistics.
+        rows: tree of `[batch, …]`, sharded along `data`.
+        parts: that the rows of every device divide into.
+        mesh: of the run.
+
+    Returns:
+        The last carry, and `[batch · k, …]` in the order of the rows.
+    """
+    if parts == 1:
+        return function(carry, rows)
+    devices = mesh.shape["data"]
+    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+
+    def cut(x: Array) -> Array:
+        by_device = x.reshape(devices, parts, -1, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(by_device.reshape(parts, -1, *x.shape[1:]), sharding)
+
+    # Anything kept of a part would be kept of all parts.
+    body = jax.checkpoint(function, policy=jax.checkpoint_policies.nothing_saveable)
+    carry, out = jax.lax.scan(body, carry, jax.tree.map(cut, rows))
+    by_device = out.reshape(parts, devices, -1, *out.shape[2:]).swapaxes(0, 1)
+    joined = by_device.reshape(-1, *out.shape[2:])
+    return carry, jax.lax.with_sharding_constraint(joined, NamedSharding(mesh, PartitionSpec("data")))

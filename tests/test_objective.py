@@ -1,0 +1,130 @@
+"""Losses, relations and miners as a config puts them together, and what they learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ecgjax.errors import ConfigError
+from ecgjax.keys import step_key
+from ecgjax.objectives.contrastive import nt_xent
+from ecgjax.objectives.mining import MINERS
+from ecgjax.objectives.objective import MIN_TEMPERATURE, OBJECTIVES, Objective, default_config
+from ecgjax.objectives.relations import RELATIONS, Rows, similar_physiology
+from ecgjax.objectives.tiles import Tiling
+
+# Recordings of four views: two parts of the time in two leads. Patients have two recordings.
+N, VIEWS = 32, 4
+RNG = np.random.default_rng(0)
+EMBEDDINGS = jnp.asarray(RNG.normal(size=(N, 8)), jnp.float32)
+NUMBER = np.arange(N, dtype=np.int32)
+RECORD = NUMBER // VIEWS
+ROWS = Rows(
+    row=jnp.asarray(NUMBER),
+    record=jnp.asarray(RECORD),
+    patient=jnp.asarray(RECORD // 2),
+    view=jnp.asarray(NUMBER % VIEWS),
+    valid=jnp.asarray(NUMBER != 5),
+    segment=jnp.asarray(NUMBER % 2),
+    lead=jnp.asarray(NUMBER // 2 % 2),
+    label=jnp.asarray(RECORD % 3, jnp.float32),
+    cluster=jnp.asarray(RECORD % 3),
+    sex=jnp.asarray(RECORD // 2 % 2),
+    age=jnp.asarray(50 + RECORD, jnp.float32),
+    physiology=jnp.asarray(np.repeat(RNG.normal(size=(N // VIEWS, 4)), VIEWS, axis=0), jnp.float32),
+    nearest=jnp.asarray((NUMBER + VIEWS) % N),
+)
+
+
+def make_config(**leaves):
+    config = ConfigDict()
+    config.objective, config.relation, config.miner = default_config()
+    config.objective.name, config.relation.name = "nt_xent", "same_record"
+    for path, value in leaves.items():
+        section, _, leaf = path.partition("__")
+        config[section][leaf] = value
+    return config
+
+
+def evaluate(config, params=None):
+    objective = Objective(config, tiling=Tiling(), num_views=VIEWS)
+    params = objective.init() if params is None else params
+    key = step_key(0, jnp.int32(3), stream="mining")
+    return objective(params, EMBEDDINGS, ROWS, key=key, step=jnp.int32(3))
+
+
+MINED = ("triplet", "margin", "angular")
+COMBINATIONS = [
+    *((name, "same_record", None) for name in OBJECTIVES if name not in (*MINED, "clip")),
+    *(("nt_xent", name, None) for name in RELATIONS),
+    *(("triplet", "same_label", name) for name in MINERS if name != "scheduled"),
+    *((name, "same_patient", "semi_hard") for name in ("margin",)),
+    ("angular", "same_patient", None),
+]
+
+
+@pytest.mark.parametrize(("loss", "relation", "miner"), COMBINATIONS)
+def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
+    config = make_config(objective__name=loss, miner__name=miner)
+    config.relation.name = None if loss == "vicreg" else relation
+    config.miner.distance = "euclidean_on_sphere" if miner else None
+    config.miner.ceiling = 0.9 if miner == "hardest" else None
+    out = evaluate(config)
+    assert np.isfinite(out.loss)
+    assert out.loss != 0
+    assert all(np.isfinite(value) for value in out.stats.values())
+
+
+def test_settings_reach_the_loss_and_the_relation():
+    config = make_config(objective__temperature=0.3, objective__positives="inside", relation__name="similar_physiology")
+    config.relation.min_cosine = 0.6
+    expected = nt_xent(
+        EMBEDDINGS,
+        ROWS,
+        relation=lambda a, k: similar_physiology(a, k, min_cosine=0.6),
+        temperature=0.3,
+        positives="inside",
+        tiling=Tiling(),
+    )
+    assert evaluate(config).loss == expected.loss
+
+
+def test_a_learnt_temperature_starts_where_it_is_set_and_stays_above_its_least():
+    config = make_config(objective__temperature=0.2, objective__learn=("temperature",))
+    assert evaluate(config).loss == evaluate(make_config(objective__temperature=0.2)).loss
+    objective = Objective(config, tiling=Tiling(), num_views=VIEWS)
+    assert list(objective.init()) == ["temperature"]
+    low = {"temperature": jnp.log(jnp.float32(MIN_TEMPERATURE / 50))}
+    assert evaluate(config, low).stats["temperature"] == jnp.float32(MIN_TEMPERATURE)
+    gradient = jax.grad(lambda params: evaluate(config, params).loss)(objective.init())["temperature"]
+    step = 1e-2
+    at = float(objective.init()["temperature"])
+    around = [evaluate(config, {"temperature": jnp.float32(at + d)}).loss for d in (-step, step)]
+    np.testing.assert_allclose(gradient, (around[1] - around[0]) / (2 * step), rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        ({"objective__name": "nt_xnet"}, "config.objective.name='nt_xnet' is unknown; there are: nt_xent"),
+        ({"relation__name": None}, "config.relation.name=None is unknown; there are: same_record"),
+        ({"miner__name": "semi_hard"}, "takes no miner; set config.miner to None"),
+        (
+            {"objective__margin": 0.2},
+            "config.objective.margin=0.2 is no setting of 'nt_xent', which takes: temp",
+        ),
+        ({"relation__min_cosine": 0.2}, "config.relation.min_cosine=0.2 is no setting of 'same_record'"),
+        ({"objective__reducer": "median"}, "config.objective.reducer='median' is unknown; there are: mean"),
+        ({"objective__learn": ("beta",)}, "names beta; 'nt_xent' can learn: temperature"),
+        (
+            {"objective__name": "triplet", "miner__name": "semi_hard"},
+            "config.miner.name='semi_hard' needs config.miner.distance",
+        ),
+        ({"objective__name": "triplet"}, "config.miner.name=None is unknown; there are: random"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(leaves, message):
+    with pytest.raises(ConfigError) as refused:
+        evaluate(make_config(**leaves))
+    assert message in str(refused.value)
