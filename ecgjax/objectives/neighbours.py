@@ -103,6 +103,16 @@ def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
     the distance is the least sum along a path of steps (1, 0), (0, 1) and (1, 1) from the first samples to the last
     with |i − j| ≤ radius, divided by the number of samples. With radius 0 it is `l1`.
 
+    Its cost grows with samples × (2 radius + 1) × leads. Measured on two shared CPU cores with 8 leads, all pairs of a
+    batch (at 250 samples and 1,024 rows `l1` took .6 and `l2` .06 µs a pair):
+
+    | samples | radius | µs a pair | 64 rows | 256 rows | 1,024 rows |
+    |---|---|---|---|---|---|
+    | 100 | 5 | 8–10 | .03 s | .7 s | 9 s |
+    | 100 | 10 | 14–20 | .08 s | 1.2 s | 15 s |
+    | 250 | 12 | 54–69 | .2 s | 4.5 s | not run |
+    | 250 | 25 | 95–142 | .6 s | 6.2 s | not run |
+
     Args:
         anchors: `f32[anchors, time, lead]`.
         keys: `f32[keys, time, lead]`.

@@ -115,8 +115,8 @@ def margin(
     References:
         Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 5–6.
     """
-    mined = _distances(embeddings, rows, relation=relation, miner=miner, distance=distance, tiling=tiling, key=key)
     boundary, known = _boundary(jnp.asarray(beta, jnp.float32), rows)
+    mined = _distances(embeddings, rows, relation=relation, miner=miner, distance=distance, tiling=tiling, key=key)
     found = mined.found & known[:, None]
     terms = jnp.stack(
         [
