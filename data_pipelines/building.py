@@ -189,6 +189,8 @@ def _make_missing(
     with progress("building", len(source.items), num_done) as tell:
         if missing:
             tasks = LazyItems(len(missing), lambda position: task(missing[position]))
+            for shard in missing:
+                job.part_path(shard).unlink(missing_ok=True)  # What it says of other items must not pass for the new.
             make_shards(job, tasks, folder=folder, progress=tell)
     parts = [job.finished_part(shard) for shard in plan]
     absent = [shard.file_name for shard, part in zip(plan, parts, strict=True) if part is None]
