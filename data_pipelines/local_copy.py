@@ -24,7 +24,7 @@ from data_pipelines.dataset import (
 )
 from data_pipelines.errors import DataError
 from data_pipelines.index import INDEX_DIR, INDEX_FILE
-from data_pipelines.packed_format import PACKED_DIR, SHARD_BYTES
+from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, SHARD_BYTES
 from data_pipelines.packed_store import PackedStore
 from data_pipelines.packing import Progress, write_packed
 from data_pipelines.physiology_store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILES
@@ -73,6 +73,11 @@ def stage_dataset(
         raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
     if out == Path.cwd():
         raise DataError(f"{out}: is the current directory, which would be replaced; name a new one with --out")
+    if remote.local is not None and remote.local.resolve() in out.parents:
+        raise DataError(
+            f"{out}: lies in the data set that is to be copied; name a directory elsewhere with --out, or leave it out "
+            f"for a packed copy beside the shards, in {remote.local / PACKED_DIR}"
+        )
     if remote.size(CARD_FILE) is None:
         raise DataError(f"{remote.url}: not a prepared data set, it has no {CARD_FILE} (or is not there at all)")
     with exclusive_staging(staging, resume=True):
@@ -87,6 +92,11 @@ def stage_dataset(
             raise DataError(
                 f"{remote.url}: card and index do not belong together (damaged, or being replaced); remove {staging}, "
                 "check the data set there, and run this again"
+            )
+        if remote.size(f"{PACKED_DIR}/{PACKED_FILE}") is not None and remote.size(card["shards"][0]) is None:
+            raise DataError(
+                f"{remote.url}: is itself a copy without ArrayRecord shards, which staging starts from; copy the whole "
+                "directory, or stage the data set that it was made of"
             )
         started(dataset)
         scratch = staging / _SCRATCH_DIR
@@ -104,16 +114,26 @@ def stage_dataset(
 
 
 def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
-    """Downloads the card, and refuses to go on with what an interrupted run left of another data set."""
-    before = read_card(making)["fingerprint"] if (making / CARD_FILE).is_file() else None
+    """Downloads the card, and keeps of what an interrupted run left only what belongs to it.
+
+    Raises:
+        DataError: it left part of a copy of another data set.
+    """
+    before = read_card(making) if (making / CARD_FILE).is_file() else None
     fresh = making.parent / CARD_FILE
     remote.download(CARD_FILE, fresh)
     card = read_card(fresh.parent)
-    if before not in (None, card["fingerprint"]):
+    if before is not None and before["fingerprint"] != card["fingerprint"]:
         raise DataError(
-            f"{making.parent}: an interrupted run left part of a copy of another data set here (fingerprint {before}, "
-            f"{remote.url} has {card['fingerprint']}); remove {making.parent} and run this again"
+            f"{making.parent}: an interrupted run left part of a copy of another data set here (fingerprint "
+            f"{before['fingerprint']}, {remote.url} has {card['fingerprint']}); remove {making.parent} and run this "
+            "again"
         )
+    if before != card:
+        # Built again since: the signals are the same, labels and folds need not be, in files of the same size.
+        for path in making.iterdir():
+            if path.name != PACKED_DIR:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     fresh.replace(making / CARD_FILE)
     return card
 
@@ -125,6 +145,11 @@ def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -
         raise DataError(
             f"{out}: holds another data set than {remote.url} (fingerprints {finished.fingerprint} and "
             f"{card['fingerprint']}); choose another --out, or remove {out} and run this again"
+        )
+    if finished.card != card:
+        raise DataError(
+            f"{out}: {remote.url} was built again since this was copied; its signals are the same, its labels or folds "
+            f"may not be. Remove {out} and run this again, or choose another --out"
         )
     PackedStore(finished, verify=True)
     return False

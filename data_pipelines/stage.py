@@ -74,6 +74,8 @@ def main() -> None:
     source, out = flags.FLAGS.dataset, flags.FLAGS.out
     if out is None and "://" in source:
         raise DataError(f"--dataset={source}: name a local directory for its copy with --out=DIR")
+    if out is not None and "://" in out:
+        raise DataError(f"--out={out}: a copy is made in a directory; give one on a local disk")
     with _Bar() as bar:
         if out is None:
             dataset = open_dataset(source)

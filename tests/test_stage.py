@@ -248,6 +248,35 @@ def test_what_was_left_of_another_data_set_is_refused(bucket, original, tmp_path
         pack(other)
 
 
+def rebuild_with_other_folds(directory):
+    """Leaves signals and patients, and so the fingerprint, as they were."""
+    card = json.loads((directory / CARD_FILE).read_text())
+    (directory / CARD_FILE).write_text(json.dumps(card | {"build_id": "another"}))
+    fold = np.load(directory / "index" / "fold.npy")
+    np.save(directory / "index" / "fold.npy", fold[::-1].copy())
+    return fold[::-1]
+
+
+def test_a_data_set_built_again_with_other_labels_is_not_mixed_with_what_was_left(copy, original, tmp_path, interrupt):
+    out = tmp_path / "local"
+    interrupt(original[0].directory, out, second=lambda: stage_dataset(str(copy), out))
+    kept = (staging_directory(out) / "dataset" / PACKED_DIR / "00000.npy").stat().st_ino
+    fold = rebuild_with_other_folds(copy)
+    assert stage_dataset(str(copy), out, shard_bytes=SHARD_BYTES) is True
+    assert np.array_equal(open_dataset(out).index.fold, fold)
+    assert (out / PACKED_DIR / "00000.npy").stat().st_ino == kept
+    assert_read(out, original[1])
+
+
+def test_a_copy_of_an_earlier_build_does_not_pass_for_one_of_this(copy, tmp_path):
+    out = tmp_path / "local"
+    assert stage_dataset(str(copy), out) is True
+    rebuild_with_other_folds(copy)
+    with pytest.raises(DataError, match=r"local: .*copy was built again since this was copied; .* Remove .*local and"):
+        stage_dataset(str(copy), out)
+    assert not staging_directory(out).exists()
+
+
 # From elsewhere
 
 
@@ -331,6 +360,19 @@ def test_nothing_else_is_overwritten(bucket, original, tmp_path):
         stage_dataset(url, other.directory)
     assert open_dataset(other.directory).fingerprint == other.fingerprint
     assert not staging_directory(other.directory).exists()
+
+
+def test_no_copy_is_made_inside_the_data_set(copy):
+    with pytest.raises(DataError, match=r"copy/packed: lies in the data set .*elsewhere with --out, or leave it out"):
+        stage_dataset(str(copy), copy / PACKED_DIR)
+    assert not (copy / PACKED_DIR).exists()
+    assert not packed_staging(copy).exists()
+
+
+def test_a_staged_data_set_is_not_staged_on(copy, tmp_path):
+    stage_dataset(str(copy), tmp_path / "local")
+    with pytest.raises(DataError, match=r"local: is itself a copy without ArrayRecord shards.*; copy the whole dir"):
+        stage_dataset(str(tmp_path / "local"), tmp_path / "further")
 
 
 def test_a_disk_without_room_is_noticed_before_signals_are_brought(bucket, tmp_path, monkeypatch):
@@ -444,13 +486,17 @@ def test_the_command_makes_the_packed_copy_of_a_local_data_set(copy, capsys, run
 
 
 @pytest.mark.parametrize(
-    ("dataset", "message"),
+    ("arguments", "message"),
     [
-        ("nowhere", "error: nowhere: no such directory"),
-        ("gs://bucket/x", "error: --dataset=gs://bucket/x: name a local directory for its copy with --out=DIR"),
+        (["--dataset=nowhere"], "error: nowhere: no such directory"),
+        (
+            ["--dataset=gs://bucket/x"],
+            "error: --dataset=gs://bucket/x: name a local directory for its copy with --out=DIR",
+        ),
+        (["--dataset=nowhere", "--out=gs://bucket/x"], "error: --out=gs://bucket/x: a copy is made in a directory"),
     ],
 )
-def test_errors_of_the_command_are_one_line(dataset, message, run):
+def test_errors_of_the_command_are_one_line(arguments, message, run):
     with pytest.raises(SystemExit, match=message) as caught:
-        run(f"--dataset={dataset}")
+        run(*arguments)
     assert "\n" not in str(caught.value)
