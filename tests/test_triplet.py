@@ -174,8 +174,8 @@ def brute_angular(z, rows, chosen, *, degrees):
     return np.mean(losses) if losses else 0.0
 
 
-@pytest.mark.parametrize("degrees", [45.0, 36.0])
-def test_angular_equals_brute_force(degrees):
+def test_angular_equals_brute_force():
+    degrees = 36.0  # the case by hand has 45, whose tangent is 1
     loss = functools.partial(angular, relation=same_patient, degrees=degrees, tiling=TILED, key=KEY)
     run = jax.jit(jax.value_and_grad(lambda z, rows: loss(z, rows).loss))
     for rows in CASES.values():
