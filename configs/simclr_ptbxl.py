@@ -70,6 +70,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.columns.threshold = config_dict.placeholder(float)
     config.columns.components = 50  # principal components of physiology; 0 for all measurements
     config.columns.clusters = 40  # of wave attributes
+    config.columns.signal_distance = "l1"  # or "l2", "dtw": in signal space
+    config.columns.signal_downsample = 10  # samples averaged into one before signals are compared
+    config.columns.signal_radius = config_dict.placeholder(int)  # of the band of "dtw", in such samples
+    config.columns.signal_farthest = 2
 
     config.micro_batch = ConfigDict()
     config.micro_batch.parts = 1  # encoded one after the other and again for the gradient: exact, in less memory

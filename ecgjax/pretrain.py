@@ -34,6 +34,7 @@ from ecgjax.objectives.tiles import Tiling
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.row_columns import row_columns
 from ecgjax.sampling import describe_sampling, make_sampler
+from ecgjax.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
 from ecgjax.steps import Batch, Metrics, TrainState, contrastive_loss, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
@@ -148,6 +149,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         views,
         objective,
         seed=config.seed,
+        neighbours=SignalNeighbours(config.columns, tiling=tiling) if _looks_at_signals(config) else None,
         mesh=mesh,
         parts=config.micro_batch.parts,
         statistics_every=config.log_every,
@@ -277,6 +279,10 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
     return evaluate
+
+
+def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:
+    return config.relation.name in LOOK_AT_SIGNALS or config.miner.name in LOOK_AT_SIGNALS
 
 
 def _abstract_batch(

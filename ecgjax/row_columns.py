@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
-from sklearn.cluster import MiniBatchKMeans
 
 from data_pipelines.physiology_standard import Pca, Standardizer
 from data_pipelines.physiology_store import open_physiology
@@ -107,6 +106,8 @@ def _physiology(columns: ml_collections.ConfigDict, recordings: Recordings) -> n
 
 def _cluster(columns: ml_collections.ConfigDict, recordings: Recordings, *, seed: int) -> np.ndarray:
     """Returns the k-means cluster of every recording's wave attributes, −1 where one of them is missing."""
+    from sklearn.cluster import MiniBatchKMeans  # A second to import, which no other run should wait.
+
     values, names = _measured(recordings)
     chosen = values[:, [names.index(name) for name in CLUSTERED]]
     train, complete = recordings.split.train, np.isfinite(chosen).all(axis=1)

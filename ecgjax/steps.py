@@ -21,6 +21,7 @@ from ecgjax.objectives import representation
 from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.relations import Rows
 from ecgjax.parallel import unanimous
+from ecgjax.signal_columns import SignalNeighbours
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
@@ -77,6 +78,7 @@ def contrastive_loss(
     objective: Objective,
     *,
     seed: int,
+    neighbours: SignalNeighbours | None = None,
     mesh: Mesh | None = None,
     parts: int = 1,
     statistics_every: int | None = None,
@@ -91,6 +93,7 @@ def contrastive_loss(
         views: how they are drawn.
         objective: the loss.
         seed: of the run.
+        neighbours: finds what relation or miner look at in signal space, where they do.
         mesh: of the run; needed for more than one part.
         parts: that the batch is encoded in, see `micro_batches`.
         statistics_every: updates between metrics that are looked at: only these have alignment, uniformity and
@@ -121,6 +124,9 @@ def contrastive_loss(
 
         stats, z = map_parts(encode, stats, drawn, parts=parts, mesh=mesh)
         rows = embedding_rows(batch, views.num_views)
+        if neighbours is not None:
+            near = neighbours(drawn["signal"], embedding_rows(batch, 1), num_views=views.num_views)
+            rows = rows._replace(**near)
         out = objective(params["objective"], z, rows, key=step_key(seed, step, stream="mining"), step=step)
         metrics = {
             "loss": out.loss,

@@ -58,7 +58,7 @@ MINED = ("triplet", "margin", "angular")
 COMBINATIONS = [
     *((name, "same_record", None) for name in OBJECTIVES if name not in (*MINED, "clip")),
     *(("nt_xent", name, None) for name in RELATIONS),
-    *(("triplet", "same_label", name) for name in MINERS if name != "scheduled"),
+    *(("triplet", "same_label", name) for name in MINERS),
     *((name, "same_patient", "semi_hard") for name in ("margin",)),
     ("angular", "same_patient", None),
 ]
@@ -70,6 +70,8 @@ def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
     config.relation.name = None if loss == "vicreg" else relation
     config.miner.distance = "euclidean_on_sphere" if miner else None
     config.miner.ceiling = 0.9 if miner == "hardest" else None
+    if miner == "scheduled":
+        config.miner.first_hardness, config.miner.last_hardness, config.miner.over_steps = 0.0, 10.0, 100
     out = evaluate(config)
     assert np.isfinite(out.loss)
     assert out.loss != 0
@@ -120,6 +122,14 @@ def test_a_learnt_temperature_starts_where_it_is_set_and_stays_above_its_least()
         (
             {"objective__name": "triplet", "miner__name": "semi_hard"},
             "config.miner.name='semi_hard' needs config.miner.distance",
+        ),
+        (
+            {"objective__name": "triplet", "miner__name": "scheduled", "miner__first_hardness": 1.0},
+            "needs config.miner.first_hardness and last_hardness, 0 or more, and over_steps",
+        ),
+        (
+            {"miner__first_hardness": 1.0},
+            "takes no miner; set config.miner to None (first_hardness=1.0)",
         ),
         ({"objective__name": "triplet"}, "config.miner.name=None is unknown; there are: random"),
     ],

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 from ml_collections import ConfigDict, config_dict
 
@@ -37,6 +38,9 @@ MIN_TEMPERATURE = 0.01
 #: Settings that may be learnt; a temperature by its logarithm, so that it stays positive.
 LEARNABLE = ("temperature", "log_scale", "bias", "beta")
 
+#: Leaves of a miner with a schedule: its hardness changes evenly from the first to the last over so many steps.
+SCHEDULE = {"first_hardness": float, "last_hardness": float, "over_steps": int}
+
 # Arguments that come from elsewhere than a leaf of the same name.
 _NOT_LEAVES = (
     "embeddings",
@@ -51,7 +55,6 @@ _NOT_LEAVES = (
     "views",
     "paired",
     "schedule",
-    "farthest",
 )
 _BY_NAME = {"distance": DISTANCES, "reducer": REDUCERS}
 
@@ -67,6 +70,8 @@ def default_config() -> tuple[ConfigDict, ConfigDict, ConfigDict]:
     )
     for section in (objective, relation, miner):
         section.name = config_dict.placeholder(str)
+    for name, kind in SCHEDULE.items():
+        miner[name] = config_dict.placeholder(kind)
     objective.learn = ()
     return objective, relation, miner
 
@@ -89,6 +94,7 @@ class Objective:
         own = {name: value for name, value in config.objective.items() if name not in ("name", "learn")}
         self._settings = _settings(self._function, own, "config.objective", config.objective.name)
         self._learnt = _learnt(tuple(config.objective.learn), takes, config.objective.name)
+        self._scheduled = False
         self._from_config(config, takes)
         if "tiling" in takes:
             self._settings["tiling"] = tiling
@@ -109,9 +115,12 @@ class Objective:
                 continue
             name = chosen.pop("name", None)
             function = _chosen(registry, name, f"config.{section}")
-            settings = _settings(function, chosen, f"config.{section}", name)
-            self._settings[section] = functools.partial(function, **settings) if settings else function
-        self._scheduled = "miner" in takes and "step" in inspect.signature(MINERS[config.miner.name]).parameters
+            bound = {}
+            if "schedule" in inspect.signature(function).parameters:
+                self._scheduled = True
+                bound["schedule"] = _schedule(chosen, name)
+            bound |= _settings(function, chosen, f"config.{section}", name)
+            self._settings[section] = functools.partial(function, **bound) if bound else function
 
     def init(self) -> dict[str, Array]:
         """Returns what the loss learns, at its first values: name → `f32[]`."""
@@ -156,6 +165,17 @@ def _start(name: str, value: float) -> Any:
 
 def _value(name: str, param: Array) -> Array:
     return jnp.maximum(jnp.exp(param), jnp.float32(MIN_TEMPERATURE)) if name == "temperature" else param
+
+
+def _schedule(values: dict[str, Any], miner: str) -> optax.Schedule:
+    """Takes the leaves of a schedule out of a miner's settings."""
+    first, last, steps = (values.pop(name, None) for name in SCHEDULE)
+    if first is None or last is None or steps is None or min(first, last) < 0 or steps < 1:
+        raise ConfigError(
+            f"config.miner.name={miner!r} needs config.miner.first_hardness and last_hardness, 0 or more, and "
+            "over_steps, 1 or more"
+        )
+    return optax.linear_schedule(first, last, steps)
 
 
 def _learnt(names: tuple[str, ...], takes: Mapping[str, Any], loss: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def signal_distance(
     distance: Distance | None = None,
     tiling: Tiling,
     key: Array,
-    farthest: Array | None = None,
+    among_farthest: bool = False,
 ) -> Mined:
     """The nearest other recording in signal space as positive, and a random one of the rest, or of the farthest.
 
@@ -34,7 +34,10 @@ def signal_distance(
         distance: between embeddings, not looked at.
         tiling: how the pairs are gone through.
         key: of the run's seed and step, `key<threefry2x32>[]`.
-        farthest: row numbers from `neighbours.nearest_and_farthest`, `i32[rows, num]`: negatives are drawn from these.
+        among_farthest: draw negatives from the column `farthest` alone.
+
+    Raises:
+        ConfigError: rows carry no such column.
 
     References:
         Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
@@ -42,12 +45,15 @@ def signal_distance(
     del distance
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
 
+    if among_farthest and rows.farthest is None:
+        raise ConfigError("this miner looks at 'farthest', which the rows of this run do not carry")
+
     def far_negative(tile: Tile) -> Array:
         among = (tile.columns[:, :, None] == tile.keys.row[None, None, :]).any(1)
         return tile.draw("negative", tile.pairs.negative & among)
 
-    choose = {"positive": Tile.any_positive, "negative": Tile.any_negative if farthest is None else far_negative}
-    first = search(choose, columns=farthest)
+    choose = {"positive": Tile.any_positive, "negative": far_negative if among_farthest else Tile.any_negative}
+    first = search(choose, columns=rows.farthest)
     return search.mined(first, first.winners["positive"], first.winners["negative"])
 
 

@@ -33,6 +33,7 @@ class Rows(NamedTuple):
         age: years, `f32[rows]`; NaN where unknown.
         physiology: standardised physiology vector, `f32[rows, features]`; all NaN where there is none.
         nearest: `row` of the nearest other recording in signal space, `i32[rows]`; −1 where there is none.
+        farthest: `row` of the farthest recordings of other patients there, `i32[rows, num]`; −1 where there is none.
         pair_group: which partner of another modality the recording has, `i32[rows]`; the same number for partners that
             are the same, −1 where there is none.
     """
@@ -50,6 +51,7 @@ class Rows(NamedTuple):
     age: Array | None = None
     physiology: Array | None = None
     nearest: Array | None = None
+    farthest: Array | None = None
     pair_group: Array | None = None
 
 

@@ -1,0 +1,75 @@
+"""Which recordings of a batch are near and far in signal space, as columns of its embedding rows."""
+
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from ecgjax import leads
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.neighbours import SIGNAL_DISTANCES, downsample, nearest_and_farthest
+from ecgjax.objectives.relations import Rows
+from ecgjax.objectives.tiles import Tiling
+
+#: Relations and miners that look at them.
+LOOK_AT_SIGNALS = ("nearest_signal", "signal_distance")
+
+
+class SignalNeighbours:
+    """Finds the nearest recording and the farthest ones of every recording of a batch (Jeong et al. 2023).
+
+    Signals are compared as they are stored, before any augmentation, in mV and all eight leads.
+
+    Args:
+        columns: `config.columns` with `signal_distance` (a name of `SIGNAL_DISTANCES`), `signal_downsample` (samples
+            averaged into one), `signal_radius` (of the band of `"dtw"`, in samples after that) and `signal_farthest`
+            (how many).
+        tiling: how pairs are gone through.
+
+    Raises:
+        ConfigError: an unknown distance, or a radius where there is no band.
+    """
+
+    def __init__(self, columns: ConfigDict, *, tiling: Tiling):
+        if columns.signal_distance not in SIGNAL_DISTANCES:
+            raise ConfigError(
+                f"config.columns.signal_distance={columns.signal_distance!r} is unknown; there are: "
+                f"{', '.join(SIGNAL_DISTANCES)}"
+            )
+        distance = SIGNAL_DISTANCES[columns.signal_distance]
+        if (columns.signal_distance == "dtw") != (columns.signal_radius is not None):
+            raise ConfigError(
+                f"config.columns.signal_radius={columns.signal_radius} with signal_distance="
+                f"{columns.signal_distance!r}: 'dtw' needs the radius of its band in samples, the others have none"
+            )
+        if columns.signal_radius is not None:
+            distance = functools.partial(distance, radius=columns.signal_radius)
+        self._find = functools.partial(
+            nearest_and_farthest, distance=distance, num_farthest=columns.signal_farthest, tiling=tiling
+        )
+        self._factor = columns.signal_downsample
+
+    def __call__(self, signal: Array, recordings: Rows, *, num_views: int) -> dict[str, Array]:
+        """Finds the neighbours.
+
+        Args:
+            signal: `int16[batch, time, 8]`, µV.
+            recordings: metadata of the batch, one row a recording.
+            num_views: of each recording: its view v has the view v of its neighbour for neighbour.
+
+        Returns:
+            `nearest`, `i32[batch · views]`, and `farthest`, `i32[batch · views, num]`, as `Rows` describes them.
+        """
+        found = self._find(downsample(leads.millivolts(signal), self._factor), recordings)
+        view = jnp.arange(num_views, dtype=jnp.int32)
+
+        def of_views(row: Array) -> Array:
+            """`[batch, ...]` → `[batch · views, ...]`."""
+            places = view.reshape(1, num_views, *(1,) * (row.ndim - 1))
+            spread = jnp.where(row[:, None] >= 0, row[:, None] * num_views + places, -1)
+            return spread.reshape(-1, *row.shape[1:])
+
+        return {"nearest": of_views(found.nearest), "farthest": of_views(found.farthest)}

@@ -1,0 +1,144 @@
+"""What relations and miners look at of a recording, end to end: each trains a few steps from the config alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_pipelines.errors import DataError
+from data_pipelines.physiology_store import measure_dataset
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.relations import Rows
+from ecgjax.objectives.tiles import Tiling
+from ecgjax.pretrain import prepare_run
+from ecgjax.recordings import open_recordings
+from ecgjax.row_columns import CLUSTERED, row_columns
+from ecgjax.signal_columns import SignalNeighbours
+from tests import tiny_config
+from tests.fixtures import make_simulated_dataset
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    dataset = make_simulated_dataset(tmp_path_factory.mktemp("data"), num_patients=40, rate=100, seconds=6)
+    measure_dataset(dataset.directory, num_workers=1)
+    return dataset.directory
+
+
+def make_config(directory, **leaves):
+    config = tiny_config.get_config()
+    config.data.dir = str(directory)
+    config.columns.components, config.columns.clusters = 5, 3
+    for path, value in leaves.items():
+        section, _, leaf = path.partition("__")
+        config[section][leaf] = value
+    return config
+
+
+def columns_of(config):
+    recordings = open_recordings(config.data)
+    return recordings, row_columns(config, recordings)
+
+
+def test_only_what_is_looked_at_is_made(directory):
+    assert columns_of(make_config(directory))[1] == {}
+    _, columns = columns_of(make_config(directory, relation__name="same_demographics"))
+    assert {name: values.dtype.name for name, values in columns.items()} == {"age": "float32", "sex": "int32"}
+
+
+def test_physiology_is_standardised_on_training_records_alone(directory):
+    recordings, columns = columns_of(make_config(directory, relation__name="similar_physiology"))
+    vectors, train = columns["physiology"], recordings.split.train
+    assert vectors.shape == (recordings.index.num_records, 5)
+    np.testing.assert_allclose(np.nanmean(vectors[train], axis=0), 0, atol=1e-4)
+    covariance = np.cov(vectors[train][np.isfinite(vectors[train]).all(1)].T)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-3 * covariance.max())
+
+
+def test_clusters_are_numbered_and_incomplete_records_have_none(directory):
+    recordings, columns = columns_of(make_config(directory, relation__name="same_cluster"))
+    assert set(np.unique(columns["cluster"])) <= {-1, 0, 1, 2}
+    assert len(np.unique(columns["cluster"][recordings.split.train])) >= 3
+    assert len(CLUSTERED) == 11
+
+
+def test_labels_are_values_or_answers(directory):
+    _, values = columns_of(make_config(directory, relation__name="same_label", columns__label="lvef"))
+    answers = {"columns__label": "lvef", "columns__rule": "below", "columns__threshold": 40.0}
+    recordings, classes = columns_of(make_config(directory, relation__name="same_label", **answers))
+    np.testing.assert_array_equal(values["label"], recordings.index.label("lvef"))
+    np.testing.assert_array_equal(classes["label"], values["label"] < 40)
+
+
+def test_what_is_missing_is_said(directory, tmp_path):
+    with pytest.raises(ConfigError, match=r"name one in config\.columns\.label"):
+        columns_of(make_config(directory, relation__name="same_label"))
+    with pytest.raises(ConfigError, match=r"config\.columns\.clusters=4000 are more than the \d+ training records"):
+        columns_of(make_config(directory, relation__name="same_cluster", columns__clusters=4000))
+    bare = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4).directory
+    with pytest.raises(DataError, match=r"data_pipelines\.measure"):
+        columns_of(make_config(bare, relation__name="similar_physiology"))
+    with pytest.raises(ConfigError, match=r"signal_radius=None with signal_distance='dtw'"):
+        SignalNeighbours(make_config(directory, columns__signal_distance="dtw").columns, tiling=Tiling())
+    with pytest.raises(ConfigError, match=r"signal_distance='cosine' is unknown; there are: l1, l2, dtw"):
+        SignalNeighbours(make_config(directory, columns__signal_distance="cosine").columns, tiling=Tiling())
+
+
+def test_neighbours_of_views_are_the_same_views_of_the_nearest_recordings(directory):
+    rng = np.random.default_rng(0)
+    signal = (1000 * rng.normal(size=(6, 50, 8))).astype(np.int16)
+    number = jnp.arange(6, dtype=jnp.int32)
+    recordings = Rows(row=number, record=number, patient=number // 2, view=0 * number, valid=number != 4)
+    found = SignalNeighbours(make_config(directory).columns, tiling=Tiling())(
+        jnp.asarray(signal), recordings, num_views=2
+    )
+    means = signal.astype(np.float64).reshape(6, 5, 10, 8).mean(2) / 1000
+    apart = np.abs(means[:, None] - means[None]).mean((2, 3))
+    for i in range(6):
+        others = [j for j in range(6) if j not in (i, 4) and i != 4]
+        nearest = min(others, key=lambda j, i=i: apart[i, j], default=None)
+        for view in range(2):
+            assert found["nearest"][2 * i + view] == (-1 if nearest is None else 2 * nearest + view)
+        strangers = sorted((j for j in others if j // 2 != i // 2), key=lambda j, i=i: -apart[i, j])[:2]
+        expected = [2 * j + 1 for j in strangers] + [-1] * (2 - len(strangers))
+        assert found["farthest"][2 * i + 1].tolist() == expected
+
+
+METHODS = {
+    "PhysioCLR's positives": {"relation__name": "similar_physiology"},
+    "signal neighbours": {
+        "objective__name": "triplet",
+        "objective__temperature": None,
+        "relation__name": "nearest_signal",
+        "miner__name": "signal_distance",
+        "miner__among_farthest": True,
+    },
+    "labels, mined": {
+        "objective__name": "margin",
+        "objective__temperature": None,
+        "objective__learn": ("beta",),
+        "relation__name": "same_label",
+        "miner__name": "npair",
+        "columns__label": "lvef",
+        "columns__rule": "below",
+        "columns__threshold": 40.0,
+    },
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_train_from_the_config_alone(directory, method):
+    with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
+        run = prepare_run(make_config(directory, **METHODS[method]))
+    stream = run.batches(run.sampler)
+    before = jax.device_get(run.state.params)
+    state = run.state
+    for _ in range(2):
+        state, metrics = run.step(state, next(stream))
+    stream.close()
+    assert all(np.isfinite(metrics[name]) for name in ("loss", "grad_norm", "effective_rank"))
+    assert float(metrics["grad_norm"]) > 0
+    after = jax.device_get(state.params)
+    assert (after["encoder"]["head"]["kernel"] != before["encoder"]["head"]["kernel"]).any()
+    if "objective__learn" in METHODS[method]:
+        assert after["objective"]["beta"] != before["objective"]["beta"]
