@@ -1,6 +1,7 @@
-"""Shared by all tests: eight CPU devices, strict promotion, and where the real recordings lie."""
+"""Shared by all tests: eight CPU devices, strict promotion, where the real recordings lie, a data set in shards."""
 
 import os
+import shutil
 from pathlib import Path
 
 # The tests' models are tiny and compile often: without LLVM's optimisation they compile in half the time. Set before
@@ -8,7 +9,14 @@ from pathlib import Path
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import numpy as np
 import pytest
+
+from data_pipelines import shard_plan
+from data_pipelines.dataset import Dataset
+from data_pipelines.packed_format import PACKED_DIR
+from data_pipelines.packing import pack
+from tests.fixtures import RECORDS_A_PACKED_SHARD, make_simulated_dataset, stored_examples
 
 NUM_DEVICES = 8
 
@@ -31,3 +39,22 @@ def real_data() -> Path:
     if not (folder / "ptbxl" / "ptbxl_database.csv").exists():
         pytest.skip(f"real recordings not found in {folder} (set ECGJAX_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stored_dataset(tmp_path_factory) -> tuple[Dataset, np.ndarray]:
+    """A data set in three ArrayRecord shards and a packed copy in four, with the signals as TFDS reads them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_plan, "MAX_SHARD_BYTES", 2**19)
+        dataset = make_simulated_dataset(tmp_path_factory.mktemp("store"), num_patients=45)
+    assert len(dataset.shards) >= 3
+    pack(dataset, shard_bytes=RECORDS_A_PACKED_SHARD * 16_000)
+    assert len(list((dataset.directory / PACKED_DIR).glob("*.npy"))) == 4
+    return dataset, np.stack([stored["signal"] for stored in stored_examples(dataset.directory)])
+
+
+@pytest.fixture
+def stored_copy(stored_dataset, tmp_path) -> Path:
+    """A copy of the data set that a test may damage."""
+    dataset, _ = stored_dataset
+    return Path(shutil.copytree(dataset.directory, tmp_path / "copy"))

@@ -18,6 +18,9 @@ from data_pipelines.records import STANDARD_LEADS, EcgRecord, SignalFormat
 from data_pipelines.shard_plan import SPLIT
 from data_pipelines.workers import map_ordered
 
+#: Records in a packed shard of the fixture `stored_dataset`: what 16 kB each take to fill whole memory pages.
+RECORDS_A_PACKED_SHARD = 32
+
 
 def make_simulated_dataset(
     folder: Path,
