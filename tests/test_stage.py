@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -18,33 +16,29 @@ import numpy as np
 import pytest
 from absl import flags
 
-from data_pipelines import shard_plan, stage
+from data_pipelines import stage
 from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, open_dataset, staging_directory
 from data_pipelines.errors import DataError
 from data_pipelines.local_copy import stage_dataset
-from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, PAGE_BYTES, file_hash, shard_spans
+from data_pipelines.packed_format import PACKED_DIR
 from data_pipelines.packing import pack, packed_staging
 from data_pipelines.physiology_store import PHYSIOLOGY_DIR, measure_dataset, open_physiology
-from data_pipelines.remote import RemoteFolder
 from data_pipelines.store import open_store
-from tests.fixtures import flip_bit, make_simulated_dataset, stored_examples
+from tests.fixtures import RECORDS_A_PACKED_SHARD, flip_bit, make_simulated_dataset
 
 REPOSITORY = Path(__file__).parents[1]
 
-#: 32 records, which fill whole memory pages.
-SHARD_BYTES = 32 * 16_000
+SHARD_BYTES = RECORDS_A_PACKED_SHARD * 16_000
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
+def original(stored_dataset, tmp_path_factory):
     """A data set in several ArrayRecord shards, measured, with the signals as TFDS reads them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_plan, "MAX_SHARD_BYTES", 2**19)
-        dataset = make_simulated_dataset(tmp_path_factory.mktemp("stage"), num_patients=45)
-    assert len(dataset.shards) >= 3
-    measure_dataset(dataset.directory, num_workers=1)
-    signals = np.stack([stored["signal"] for stored in stored_examples(dataset.directory)])
-    return dataset, signals
+    dataset, signals = stored_dataset
+    out = tmp_path_factory.mktemp("stage") / "simulated"
+    shutil.copytree(dataset.directory, out, ignore=shutil.ignore_patterns(PACKED_DIR))
+    measure_dataset(out, num_workers=1)
+    return open_dataset(out), signals
 
 
 @pytest.fixture
@@ -69,87 +63,6 @@ def assert_read(directory, signals):
     store = open_store(directory)
     assert store.kind == "packed"
     assert np.array_equal(store.read(np.arange(len(signals))), signals)
-
-
-# The packed copy of a local data set
-
-
-def test_a_packed_copy_is_plain_npy_files_checked_against_their_hash(copy, original):
-    dataset, signals = original
-    assert pack(open_dataset(copy), shard_bytes=SHARD_BYTES) is True
-    folder = copy / PACKED_DIR
-    contents = json.loads((folder / PACKED_FILE).read_text())
-    assert contents["fingerprint"] == dataset.fingerprint
-    assert [shard["num_records"] for shard in contents["shards"][:-1]] == [32] * (len(signals) // 32)
-    joined = np.concatenate([np.load(folder / shard["name"], allow_pickle=False) for shard in contents["shards"]])
-    assert joined.dtype == np.int16
-    assert np.array_equal(joined, signals)
-    for shard in contents["shards"]:
-        assert file_hash(folder / shard["name"]) == shard["blake2b"]
-    assert {path.name for path in folder.iterdir()} == {PACKED_FILE, *(shard["name"] for shard in contents["shards"])}
-    assert not packed_staging(copy).exists()
-
-
-@pytest.mark.parametrize("size", [16 * 100, 16 * 1000, 16 * 2500, 16 * 5000, 16 * 4097])
-def test_shards_are_whole_memory_pages_and_hold_every_record_once(size):
-    spans = shard_spans(10_000, bytes_per_record=size, shard_bytes=2**24)
-    assert [number for span in spans for number in span] == list(range(10_000))
-    for span in spans[:-1]:
-        assert len(span) * size % PAGE_BYTES == 0
-        assert len(span) * size <= max(2**24, 256 * size)
-
-
-def test_packing_again_leaves_a_good_copy_and_refuses_a_bad_one(copy):
-    dataset = open_dataset(copy)
-    pack(dataset, shard_bytes=SHARD_BYTES)
-    before = {path.name: path.stat().st_mtime_ns for path in (copy / PACKED_DIR).iterdir()}
-    assert pack(dataset) is False
-    assert {path.name: path.stat().st_mtime_ns for path in (copy / PACKED_DIR).iterdir()} == before
-    flip_bit(copy / PACKED_DIR / "00001.npy", 5000)
-    with pytest.raises(DataError, match=r"00001.npy: its contents have changed.*remove .*packed and make it again"):
-        pack(dataset)
-
-
-def test_progress_counts_every_record(copy):
-    counts = []
-    assert pack(open_dataset(copy), progress=counts.append) is True
-    assert sum(counts) == open_dataset(copy).index.num_records
-
-
-def test_a_full_disk_is_noticed_before_anything_is_written(copy, monkeypatch):
-    usage = shutil.disk_usage(copy)._replace(free=10**6)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match=r"needs 0.27 GB more and 0.00 GB are free; make room"):
-        pack(open_dataset(copy))
-    assert not (copy / PACKED_DIR).exists()
-    assert not packed_staging(copy).exists()
-
-
-def test_a_damaged_shard_ends_packing_and_what_was_finished_is_kept(copy, original):
-    _, signals = original
-    shard = open_dataset(copy).shards[2]
-    whole = shard.read_bytes()
-    flip_bit(shard, len(whole) // 2)
-    with pytest.raises(DataError, match=rf"{shard.name}: cannot be read, it is damaged"):
-        pack(open_dataset(copy), shard_bytes=SHARD_BYTES)
-    assert not (copy / PACKED_DIR).exists()
-    kept = {path.name: path.stat().st_ino for path in (packed_staging(copy) / PACKED_DIR).glob("*.npy")}
-    assert "00000.npy" in kept
-    shard.write_bytes(whole)
-    assert pack(open_dataset(copy), shard_bytes=SHARD_BYTES) is True
-    assert (copy / PACKED_DIR / "00000.npy").stat().st_ino == kept["00000.npy"]
-    assert_read(copy, signals)
-
-
-def test_records_that_are_not_those_of_the_index_are_not_packed(copy):
-    path = copy / "index" / "content_hash.npy"
-    hashes = np.load(path)
-    hashes[4, 0] ^= 1
-    np.save(path, hashes)
-    with pytest.raises(DataError, match=r"array_record-00000-of-\d+: record 4 \('.*'\) is not what the index says"):
-        pack(open_dataset(copy))
-    assert not (copy / PACKED_DIR).exists()
-    assert not packed_staging(copy).exists()
 
 
 # Interruptions
@@ -382,71 +295,6 @@ def test_a_disk_without_room_is_noticed_before_signals_are_brought(bucket, tmp_p
     with pytest.raises(DataError, match=r"GB more and 0.00 GB are free; make room"):
         stage_dataset(bucket[0], tmp_path / "local", downloaded=num_bytes.append)
     assert not num_bytes
-
-
-# Remotes that fail
-
-
-class Silent(fsspec.AbstractFileSystem):
-    """A remote that never answers."""
-
-    protocol = "silent"
-    cachable = False
-
-    def info(self, path, **_):
-        threading.Event().wait()
-
-
-@pytest.fixture(autouse=True)
-def silent():
-    fsspec.register_implementation("silent", Silent, clobber=True)
-    fsspec.register_implementation("driverless", "no_such_driver.FileSystem", True, "Please install no_such_driver")
-
-
-def test_a_remote_that_does_not_answer_is_given_up(tmp_path):
-    start = time.monotonic()
-    with pytest.raises(DataError, match=r"silent://bucket/ecgs: no answer within 0.2 s; .*credentials.*--timeout"):
-        stage_dataset("silent://bucket/ecgs", tmp_path / "local", timeout_s=0.2)
-    assert time.monotonic() - start < 5
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_command_ends_though_the_remote_never_answers(tmp_path):
-    """Threads that hang must not keep the process."""
-    script = "import sys, tests.test_stage as t, fsspec; fsspec.register_implementation('silent', t.Silent)\n"
-    script += "from data_pipelines import stage; stage.define_flags(); stage.run(stage.main, required=['dataset'])"
-    command = [sys.executable, "-c", script, "--dataset=silent://bucket/x", f"--out={tmp_path / 'x'}", "--timeout=0.5"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: silent://bucket/x: no answer within 0.5 s")
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("driverless://bucket/ecgs", r"driverless://bucket/ecgs: this kind of URL needs another package \(.*no_such"),
-        ("nonsense://bucket/ecgs", "nonsense://bucket/ecgs: Protocol not known: nonsense"),
-        ("memory://bucket/nothing", "memory://bucket/nothing: not a prepared data set, it has no ecgjax_dataset.json"),
-        ("nowhere", "nowhere: not a prepared data set, it has no ecgjax_dataset.json"),
-    ],
-)
-def test_what_cannot_be_reached_is_told(tmp_path, url, message):
-    with pytest.raises(DataError, match=message):
-        stage_dataset(url, tmp_path / "local")
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_error_of_a_driver_names_the_file(bucket, monkeypatch):
-    url, system = bucket
-    folder = RemoteFolder(url)
-
-    def refuse(self, path, **_):
-        raise PermissionError("no access")
-
-    monkeypatch.setattr(type(system), "info", refuse)
-    with pytest.raises(DataError, match=r"memory://.*/x: cannot be read \(PermissionError: no access\)"):
-        folder.size("x")
 
 
 # The command
