@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,9 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from data_pipelines.errors import DataError
+
+# What the system says of a full disk, mostly without naming a file.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _VERBOSITY = flags.FLAGS["verbosity"]
 
@@ -35,7 +39,8 @@ def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
         try:
             main()
         except (DataError, OSError) as error:
-            sys.exit(f"error: {error}")
+            full = isinstance(error, OSError) and error.errno in _FULL
+            sys.exit(f"error: {error}" + ("; make room, then run the same command again" if full else ""))
 
     return wrapped
 

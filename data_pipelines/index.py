@@ -17,6 +17,7 @@ import scipy.sparse
 from numpy.lib.format import open_memmap
 
 from data_pipelines.errors import DataError
+from data_pipelines.npy_files import write_npy
 from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SEX_UNKNOWN, SignalFormat
 from data_pipelines.signature import SIGNATURE_BYTES
 from data_pipelines.splitting import Linked, Split, split_linked, split_of
@@ -270,14 +271,9 @@ def column_shape(name: str) -> tuple[int, ...]:
     return (COLUMN_WIDTHS[name],) if name in COLUMN_WIDTHS else ()
 
 
-def create_column(folder: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """Makes the file of a column, to be filled through the memory map that is returned."""
-    return open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-
-
 def save_column(folder: Path, name: str, values: np.ndarray) -> None:
     """Writes a whole column."""
-    np.save(folder / f"{name}.npy", np.ascontiguousarray(values), allow_pickle=False)
+    write_npy(folder / f"{name}.npy", [values], dtype=values.dtype, shape=values.shape)
 
 
 def save_contents(

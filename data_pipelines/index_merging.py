@@ -18,7 +18,6 @@ from data_pipelines.index import (
     NOT_A_DUPLICATE,
     Index,
     column_shape,
-    create_column,
     duplicates,
     groups,
     key_codes,
@@ -28,6 +27,7 @@ from data_pipelines.index import (
     scalar_column,
     task_column,
 )
+from data_pipelines.npy_files import write_npy
 from data_pipelines.readback import KEY_BYTES, PATIENT_KEY, RECORD_KEY
 from data_pipelines.records import LabelSchema
 from data_pipelines.shard_parts import ShardPart
@@ -79,11 +79,8 @@ def _dtype(parts: Sequence[ShardPart], name: str, kind: str) -> np.dtype:
 def _merge(
     parts: Sequence[ShardPart], folder: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...] = ()
 ) -> None:
-    bounds = _bounds(parts)
-    column = create_column(folder, name, dtype=dtype, shape=(bounds[-1], *shape))
-    for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):
-        column[start:stop] = part.column(name)
-    column.flush()
+    pieces = (part.column(name) for part in parts)
+    write_npy(folder / f"{name}.npy", pieces, dtype=dtype, shape=(_bounds(parts)[-1], *shape))
 
 
 def _gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:

@@ -16,16 +16,16 @@ import math
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
+from data_pipelines.npy_files import write_npy
 from data_pipelines.physiology import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
 from data_pipelines.staging import clear_staging, exclusive_staging, publish
 from data_pipelines.store import Store, open_store
@@ -250,18 +250,20 @@ def _opened(directory: Path, fingerprint: str) -> tuple[Dataset, Store]:
 def _assemble(dataset: Dataset, chunks: list[_Chunk], folder: Path) -> None:
     num_records = dataset.index.num_records
     folder.mkdir()
-    values = open_memmap(folder / _VALUES_FILE, mode="w+", dtype=np.float32, shape=(num_records, len(NAMES)))
-    reasons = open_memmap(folder / _REASONS_FILE, mode="w+", dtype=np.int32, shape=(num_records,))
+    reasons = np.empty(num_records, np.int32)
     missing = np.zeros(len(NAMES), np.int64)
-    for chunk in chunks:
-        kept = chunk.load()
-        if kept is None:
-            raise DataError(f"{chunk.path}: does not read back as it was written; check the disk, then run again")
-        span = slice(chunk.records.start, chunk.records.stop)
-        values[span], reasons[span] = kept
-        missing += np.isnan(kept[0]).sum(axis=0)
-    values.flush()
-    reasons.flush()
+
+    def values() -> Iterator[np.ndarray]:
+        for chunk in chunks:
+            kept = chunk.load()
+            if kept is None:
+                raise DataError(f"{chunk.path}: does not read back as it was written; check the disk, then run again")
+            of_chunk, reasons[chunk.records.start : chunk.records.stop] = kept
+            missing[:] += np.isnan(of_chunk).sum(axis=0)
+            yield of_chunk
+
+    write_npy(folder / _VALUES_FILE, values(), dtype=np.dtype(np.float32), shape=(num_records, len(NAMES)))
+    write_npy(folder / _REASONS_FILE, [reasons], dtype=reasons.dtype, shape=reasons.shape)
     card = _versions(dataset) | {
         "names": list(NAMES),
         "units": [UNITS[name] for name in NAMES],

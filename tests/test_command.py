@@ -1,5 +1,6 @@
 """What all commands share: arguments without a flag, errors in one line, required flags, quiet libraries."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,12 @@ def test_errors_of_the_user_and_the_system_are_one_line(error):
     with pytest.raises(SystemExit) as caught:
         raising(error)(["measure"])
     assert caught.value.code == "error: a.npy: gone"
+
+
+def test_a_full_disk_is_told_with_what_to_do():
+    with pytest.raises(SystemExit) as caught:
+        raising(OSError(errno.ENOSPC, "No space left on device"))(["measure"])
+    assert caught.value.code.endswith("No space left on device; make room, then run the same command again")
 
 
 def test_other_errors_keep_their_trace():

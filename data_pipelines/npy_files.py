@@ -1,0 +1,36 @@
+"""Writing an `.npy` file piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+
+def write_npy(path: Path, pieces: Iterable[np.ndarray], *, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Writes an array of which one piece is in memory at a time.
+
+    Not through a memory map: on a disk that gets full, storing to one ends the process by SIGBUS, without a word.
+
+    Args:
+        path: overwritten.
+        pieces: consecutive parts along the first axis, cast to `dtype`.
+        dtype: of the array.
+        shape: of the whole array.
+
+    Raises:
+        ValueError: the pieces do not add up to the shape.
+        OSError: the disk is full, or cannot be written.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    rows = 0
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            if piece.shape[1:] != shape[1:]:
+                raise ValueError(f"{path}: a piece of shape {piece.shape} for an array of shape {shape}")
+            file.write(np.ascontiguousarray(piece, dtype))
+            rows += len(piece)
+    if rows != shape[0]:
+        raise ValueError(f"{path}: pieces of {rows} rows for an array of shape {shape}")
