@@ -3,12 +3,14 @@
   python -m ecgjax.benchmark --what=input                                     on two simulated cohorts made for it
   python -m ecgjax.benchmark --what=input --dataset=DIR,DIR2                  on prepared data sets
   python -m ecgjax.benchmark --what=scale --records=1000000 --minutes=10      on an index of a million records
+  python -m ecgjax.benchmark --what=objective --most_rows=131072 --most_timed=32768
   python -m ecgjax.benchmark --what=step --config=configs/simclr_ptbxl.py --config.data.dir=DIR
 
 `input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
 beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
 opening, the first batch, a step's record numbers; and watches the memory while it streams. `step` times the compiled
-training step alone and fed by the stream.
+training step alone and fed by the stream. `objective` compiles losses for ever larger batches over all devices and
+tells their memory, and the time of those that are run.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from data_pipelines import input_benchmark, scale_benchmark
 from data_pipelines.dataset import open_dataset
 from ecgjax import configuration
 
-_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "step"], "What to measure.")
+_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step"], "What to measure.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "[step] Config file of a pretraining run.", lock_config=True)
 _DATASET = flags.DEFINE_list(
     "dataset", [], "[input] Prepared data sets of one rate and length; without, two cohorts are simulated."
@@ -39,6 +41,9 @@ _THREADS = flags.DEFINE_integer(
     "threads", None, "[input] Threads that read batches; without, as many as training uses.", lower_bound=1
 )
 _MINUTES = flags.DEFINE_float("minutes", 1.0, "[scale] How long to stream.", lower_bound=0.0)
+
+_MOST_ROWS = flags.DEFINE_integer("most_rows", 32768, "[objective] Largest batch to compile.", lower_bound=1024)
+_MOST_TIMED = flags.DEFINE_integer("most_timed", 4096, "[objective] Largest batch to run.", lower_bound=0)
 
 _NUM_SIMULATED = 2
 
@@ -72,6 +77,12 @@ def _scale() -> dict[str, Any]:
         )
 
 
+def _objective() -> dict[str, Any]:
+    from ecgjax import objective_benchmark
+
+    return objective_benchmark.measure(most_rows=_MOST_ROWS.value, most_timed=_MOST_TIMED.value)
+
+
 def _step() -> dict[str, Any]:
     # Loads JAX and the models, of which reading knows nothing.
     from ecgjax import step_benchmark
@@ -83,7 +94,7 @@ def _step() -> dict[str, Any]:
 
 def main(_: list[str]) -> None:
     """Prints what the flags ask for."""
-    measured = {"input": _input, "scale": _scale, "step": _step}[_WHAT.value]()
+    measured = {"input": _input, "scale": _scale, "objective": _objective, "step": _step}[_WHAT.value]()
     print(json.dumps(measured, indent=1))
 
 

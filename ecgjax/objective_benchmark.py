@@ -1,0 +1,152 @@
+"""Time and memory of objectives over the global batch, in every form, from the real compiler.
+
+Rows are spread over all devices of the run. `JAX_NUM_CPU_DEVICES=8` shows on any machine what eight devices would need.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ecgjax import parallel
+from ecgjax.keys import step_key
+from ecgjax.objectives.contrastive import nt_xent
+from ecgjax.objectives.distances import DISTANCES
+from ecgjax.objectives.mining import semi_hard
+from ecgjax.objectives.outputs import LossOutput
+from ecgjax.objectives.relations import Rows, same_patient
+from ecgjax.objectives.tiles import FORMS, Tiling
+from ecgjax.objectives.triplet import triplet
+
+#: Rows of the global batch.
+ROWS = (1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+DIM = 256
+
+#: Timed runs of a form; fewer where they take long.
+REPEATS = 5
+_SECONDS_A_SIZE = 20.0
+
+_MIB = 2**20
+_GIB = 2**30
+
+#: Buffers of rows × rows that the dense form needs about, which is not run where they would not fit.
+_DENSE_BUFFERS = 4
+
+
+def measure(*, most_rows: int, most_timed: int) -> dict[str, Any]:
+    """Compiles value and gradient of NT-Xent and of the semi-hard triplet loss for ever larger batches.
+
+    Args:
+        most_rows: largest batch that is compiled.
+        most_timed: largest batch that is also run.
+
+    Returns:
+        JSON: for every loss, form and number of rows the MiB a device with arguments and outputs, the milliseconds
+        (median; None where it was not run), and of the tiled forms the time as a share of the dense form's.
+    """
+    mesh = parallel.make_mesh()
+    found: dict[str, Any] = {}
+    for name, loss in {"nt_xent": _nt_xent, "semi_hard_triplet": _semi_hard_triplet}.items():
+        found[name] = [
+            _measure(loss, rows, mesh, timed=rows <= most_timed) for rows in _sizes(most_rows, mesh.shape["data"])
+        ]
+    return {
+        "what": "objective",
+        "device": jax.devices()[0].device_kind,
+        "num_devices": mesh.size,
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "dim": DIM,
+        **found,
+    }
+
+
+def _sizes(most_rows: int, devices: int) -> Sequence[int]:
+    return [rows for rows in ROWS if rows <= most_rows and rows % devices == 0]
+
+
+def _measure(loss: Callable[..., LossOutput], rows: int, mesh: Mesh, *, timed: bool) -> dict[str, Any]:
+    by_form = {form: _compile(loss, rows, Tiling(form, mesh=mesh), mesh) for form in FORMS if _fits(form, rows)}
+    seconds = _times(by_form, rows, mesh) if timed else {}
+    dense = seconds.get("dense")
+    return {
+        "rows": rows,
+        **{
+            form: {
+                "mib_a_device": round(_bytes(compiled) / _MIB, 1),
+                "ms": None if form not in seconds else round(1e3 * seconds[form], 1),
+                "share_of_dense_time": None if dense is None else round(seconds[form] / dense, 3),
+            }
+            for form, compiled in by_form.items()
+        },
+    }
+
+
+def _fits(form: str, rows: int) -> bool:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return form != "dense" or _DENSE_BUFFERS * 4 * rows**2 < memory / 2
+
+
+def _compile(loss: Callable[..., LossOutput], rows: int, tiling: Tiling, mesh: Mesh) -> Any:
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+
+    def value(z: Array, row: Array) -> Array:
+        # Two views of a recording, two recordings of a patient.
+        metadata = Rows(row=row, record=row // 2, patient=row // 4, view=row % 2, valid=row >= 0)
+        return loss(z, metadata, tiling=tiling).loss
+
+    shapes = (
+        jax.ShapeDtypeStruct((rows, DIM), jnp.float32, sharding=sharding),
+        jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding),
+    )
+    return (
+        jax.jit(jax.value_and_grad(value), out_shardings=(parallel.replicated(mesh), sharding)).lower(*shapes).compile()
+    )
+
+
+def _bytes(compiled: Any) -> int:
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+
+
+def _times(by_form: dict[str, Any], rows: int, mesh: Mesh) -> dict[str, float]:
+    """Median seconds of every form, which take turns, so that a slow moment of the machine meets all of them."""
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    z = jax.device_put(np.random.default_rng(0).normal(size=(rows, DIM)).astype(np.float32), sharding)
+    row = jax.device_put(np.arange(rows, dtype=np.int32), sharding)
+    seconds: dict[str, list[float]] = {form: [] for form in by_form}
+    begun = time.perf_counter()
+    for repetition in range(REPEATS + 1):
+        for form, compiled in by_form.items():
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(z, row))
+            seconds[form].append(time.perf_counter() - start)
+        if repetition and time.perf_counter() - begun > _SECONDS_A_SIZE:
+            break
+    return {form: statistics.median(values[1:]) for form, values in seconds.items()}
+
+
+def _nt_xent(z: Array, rows: Rows, *, tiling: Tiling) -> LossOutput:
+    return nt_xent(z, rows, relation=same_patient, tiling=tiling)
+
+
+def _semi_hard_triplet(z: Array, rows: Rows, *, tiling: Tiling) -> LossOutput:
+    return triplet(
+        z,
+        rows,
+        relation=same_patient,
+        miner=functools.partial(semi_hard, distance=DISTANCES["euclidean"]),
+        tiling=tiling,
+        key=step_key(0, 0, stream="mining"),
+    )
