@@ -40,13 +40,17 @@ class BeamWorkers:
     runner: str
     options: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        """Raises `DataError` if Beam is not installed: before the source is read, which can take minutes."""
+        _import_beam()
+
     def __call__(
         self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
     ) -> None:
         """Makes every shard; see `building.ShardMaker`.
 
         Raises:
-            DataError: Beam is not installed, or what the pipeline failed with.
+            DataError: what the pipeline failed with.
         """
         beam = _import_beam()
         from apache_beam.options.pipeline_options import PipelineOptions

@@ -1,10 +1,7 @@
 """Data sets built for real: what is stored, what is refused, and that a killed build leaves nothing half done."""
 
 import csv
-import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,10 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from data_pipelines import build as build_command
 from data_pipelines import shard_plan
 from data_pipelines.builders.base import Quarantined, SourceCard
 from data_pipelines.builders.folder import FolderSource
@@ -24,13 +18,11 @@ from data_pipelines.building import build_dataset
 from data_pipelines.dataset import CARD_FILE, open_dataset, staging_directory
 from data_pipelines.errors import DataError
 from data_pipelines.index import INDEX_DIR
-from data_pipelines.readback import columns_of_shard
 from data_pipelines.recipe import RECIPES, SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, content_hash
 from data_pipelines.shard_making import LocalProcesses
-from data_pipelines.simulator import SCALARS, Cohort, CohortConfig
+from data_pipelines.simulator import Cohort, CohortConfig
 from data_pipelines.staging import exclusive_staging
-from data_pipelines.store import open_store
 from tests.fixtures import as_given, make_simulated_dataset, results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 REPOSITORY = Path(__file__).parents[1]
@@ -390,40 +382,6 @@ def is_running(pid):
         return False
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return make_simulated_dataset(tmp_path_factory.mktemp("whole"), num_patients=8, seconds=2.0).directory
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    return Path(shutil.copytree(whole, tmp_path / "copy"))
-
-
-def change_card(directory, **changes):
-    path = directory / CARD_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def test_opening_what_is_not_there(tmp_path):
-    with pytest.raises(DataError, match=r"nothing: no such directory; build it with python -m data_pipelines.build"):
-        open_dataset(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"not a prepared data set, it has no ecgjax_dataset.json"):
-        open_dataset(tmp_path)
-
-
-def test_opening_another_layout_version(copy):
-    change_card(copy, layout_version=99)
-    with pytest.raises(DataError, match="has layout version 99, this ecgjax reads version 2; build it again"):
-        open_dataset(copy)
-
-
-def test_opening_a_damaged_card(copy):
-    (copy / CARD_FILE).write_text('{"layout_version": 1')
-    with pytest.raises(DataError, match=r"ecgjax_dataset.json: damaged .*build it again"):
-        open_dataset(copy)
-
-
 def test_any_number_of_processes_builds_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 40_000)
     results = [made_up(number) for number in range(60)]
@@ -435,102 +393,3 @@ def test_any_number_of_processes_builds_the_same(tmp_path, monkeypatch):
     assert [path.read_bytes() for path in one.shards] == [path.read_bytes() for path in two.shards]
     for path in (one.directory / INDEX_DIR).iterdir():
         assert path.read_bytes() == (two.directory / INDEX_DIR / path.name).read_bytes(), path.name
-
-
-def test_reading_back_a_corrupted_shard(copy):
-    dataset = open_dataset(copy)
-    shard = dataset.shards[0]
-    expected = {
-        "num_records": dataset.index.num_records,
-        "signal_format": dataset.format,
-        "schema": LabelSchema(scalars=SCALARS),
-    }
-    columns = columns_of_shard(shard, **expected)
-    np.testing.assert_array_equal(columns["signature"], dataset.index.signature)
-    with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: \d+ records read back where \d+ were written"):
-        columns_of_shard(shard, **(expected | {"num_records": dataset.index.num_records + 1}))
-    damaged = bytearray(shard.read_bytes())
-    # Shards hold padding too, where a flipped bit does no harm: flip one of a signal.
-    at = damaged.find(open_store(copy).read(np.arange(1))[0].tobytes()[:64])
-    assert at > 0
-    damaged[at + 20] ^= 0x10
-    shard.write_bytes(damaged)
-    with pytest.raises(DataError, match=rf"{re.escape(shard.name)}: damaged .*check the disk"):
-        columns_of_shard(shard, **expected)
-
-
-def test_command_line(tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=5", "--seconds=2"]
-    command += ["--target_rate_hz=100", "--num_workers=1", f"--out={out}"]
-    built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    assert built.stderr == ""
-    assert "simulated (SIMULATED), 200 samples at 100 Hz" in built.stdout
-    count = open_dataset(out).index.num_records
-    counts = rf"recordings in +{count}\n +stored +{count} of 5 patients in 1 shards\n +quarantined +0\n"
-    assert re.search(counts, built.stdout)
-    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert again.returncode == 0
-    assert again.stdout.startswith("finished already, nothing to do")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--builder=ptbxl", "--source=nowhere"], "error: --source=nowhere: no such directory"),
-        (["--builder=ptbxl", "--source=."], r"ptbxl_database.csv: no such file|scp_statements.csv: no such file"),
-        (["--builder=ptbxl"], "error: --builder=ptbxl needs --source=DIR"),
-        (["--builder=simulated", "--labels=a.csv"], "error: --labels means nothing to --builder=simulated"),
-        (["--builder=folder", "--source=.", "--name=Our Data"], "--name=Our Data: lower case letters, digits and _"),
-        (["--builder=simulated", "--seconds=1.001"], "is 250.25 samples, a whole number is needed"),
-    ],
-)
-def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    with flagsaver.flagsaver():
-        flags.FLAGS(["build", *arguments, "--out=x"])
-        with pytest.raises(SystemExit, match=message) as caught:
-            build_command.main(["build"])
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
-    """The limit on the size of a file stands for a full disk: the system refuses to write beyond it."""
-    command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=20"]
-    run = subprocess.run(
-        ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash", *command, "--num_workers=1", f"--out={tmp_path / 'out'}"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 1
-    assert "Traceback" not in run.stderr
-    assert "cannot be written (" in run.stderr.splitlines()[-1]
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_output_that_cannot_be_made_is_told_in_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with flagsaver.flagsaver():
-        flags.FLAGS(["build", "--builder=simulated", "--num_patients=2", f"--out={tmp_path / 'file' / 'out'}"])
-        with pytest.raises(SystemExit, match=r"error: .*Not a directory"):
-            build_command.main(["build"])
-
-
-def test_an_edited_table_of_labels_is_another_request(tmp_path, capsys):
-    write_wfdb(tmp_path / "in", "x", twelve_lead_mv())
-    table, out = tmp_path / "labels.csv", tmp_path / "out"
-    with flagsaver.flagsaver():
-        flags.FLAGS(["build", "--builder=folder", f"--source={tmp_path / 'in'}", f"--labels={table}", f"--out={out}"])
-        table.write_text("record,patient_id,lvef\nx,p,50\n")
-        build_command.main(["build"])
-        assert "finished already" not in capsys.readouterr().out
-        build_command.main(["build"])
-        assert "finished already, nothing to do" in capsys.readouterr().out
-        table.write_text("record,patient_id,lvef\nx,p,30\n")
-        with pytest.raises(SystemExit, match="holds a finished data set built otherwise, with labels_digest="):
-            build_command.main(["build"])

@@ -84,20 +84,16 @@ def test_a_runner_that_beam_does_not_know(tmp_path):
         build(tmp_path / "out", BeamWorkers(runner="NoRunner"))
 
 
-def test_without_beam_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(DataError, match=r"--beam needs Apache Beam; install it with pip install 'ecgjax\[beam\]'"):
-        build(tmp_path / "out", BeamWorkers(runner="DirectRunner"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--out=x", "--beam=DirectRunner"], r"--beam needs Apache Beam; install it with pip install 'ecgjax\[beam\]'"),
         (["--out=x", "--beam_options=a=1"], "error: --beam_options means nothing without --beam=RUNNER"),
         (["--out=gs://bucket/x", "--beam=DirectRunner"], "error: --out=gs://bucket/x: a build writes to a directory"),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)  # As where it is not installed.
     monkeypatch.chdir(tmp_path)
     with flagsaver.flagsaver():
         flags.FLAGS(["build", "--builder=simulated", *arguments])

@@ -1,0 +1,93 @@
+"""The command that builds: what it says at its end, and every error in one line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from data_pipelines import build as build_command
+from data_pipelines.dataset import open_dataset
+from tests.fixtures import twelve_lead_mv, write_wfdb
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_command_line(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=5", "--seconds=2"]
+    command += ["--target_rate_hz=100", "--num_workers=1", f"--out={out}"]
+    built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert built.stderr == ""
+    assert "simulated (SIMULATED), 200 samples at 100 Hz" in built.stdout
+    count = open_dataset(out).index.num_records
+    counts = rf"recordings in +{count}\n +stored +{count} of 5 patients in 1 shards\n +quarantined +0\n"
+    assert re.search(counts, built.stdout)
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert again.stdout.startswith("finished already, nothing to do")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--builder=ptbxl", "--source=nowhere"], "error: --source=nowhere: no such directory"),
+        (["--builder=ptbxl", "--source=."], r"ptbxl_database.csv: no such file|scp_statements.csv: no such file"),
+        (["--builder=ptbxl"], "error: --builder=ptbxl needs --source=DIR"),
+        (["--builder=simulated", "--labels=a.csv"], "error: --labels means nothing to --builder=simulated"),
+        (["--builder=folder", "--source=.", "--name=Our Data"], "--name=Our Data: lower case letters, digits and _"),
+        (["--builder=simulated", "--seconds=1.001"], "is 250.25 samples, a whole number is needed"),
+    ],
+)
+def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["build", *arguments, "--out=x"])
+        with pytest.raises(SystemExit, match=message) as caught:
+            build_command.main(["build"])
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
+    """The limit on the size of a file stands for a full disk: the system refuses to write beyond it."""
+    command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=20"]
+    run = subprocess.run(
+        ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash", *command, "--num_workers=1", f"--out={tmp_path / 'out'}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "cannot be written (" in run.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_made_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with flagsaver.flagsaver():
+        flags.FLAGS(["build", "--builder=simulated", "--num_patients=2", f"--out={tmp_path / 'file' / 'out'}"])
+        with pytest.raises(SystemExit, match=r"error: .*Not a directory"):
+            build_command.main(["build"])
+
+
+def test_an_edited_table_of_labels_is_another_request(tmp_path, capsys):
+    write_wfdb(tmp_path / "in", "x", twelve_lead_mv())
+    table, out = tmp_path / "labels.csv", tmp_path / "out"
+    with flagsaver.flagsaver():
+        flags.FLAGS(["build", "--builder=folder", f"--source={tmp_path / 'in'}", f"--labels={table}", f"--out={out}"])
+        table.write_text("record,patient_id,lvef\nx,p,50\n")
+        build_command.main(["build"])
+        assert "finished already" not in capsys.readouterr().out
+        build_command.main(["build"])
+        assert "finished already, nothing to do" in capsys.readouterr().out
+        table.write_text("record,patient_id,lvef\nx,p,30\n")
+        with pytest.raises(SystemExit, match="holds a finished data set built otherwise, with labels_digest="):
+            build_command.main(["build"])
