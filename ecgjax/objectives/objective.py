@@ -220,9 +220,9 @@ def _leaves(functions: Any) -> dict[str, type]:
     found: dict[str, type] = {}
     for function in functions:
         hints = typing.get_type_hints(function)
-        for name in inspect.signature(function).parameters:
+        for name, parameter in inspect.signature(function).parameters.items():
             if name not in _NOT_LEAVES:
-                found[name] = str if name in _BY_NAME else _leaf_type(hints[name])
+                found[name] = str if name in _BY_NAME else _leaf_type(hints.get(name, type(parameter.default)))
     return found
 
 
