@@ -20,7 +20,6 @@ import dataclasses
 import hashlib
 import itertools
 import math
-import os
 import resource
 import statistics
 import time
@@ -33,6 +32,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.lib.format import open_memmap
 
+from data_pipelines.benchmark_disk import bytes_from_disk, disk_bytes_per_second, drop_from_page_cache
 from data_pipelines.benchmark_machine import describe_machine
 from data_pipelines.buffers import BatchBuffers
 from data_pipelines.builders.simulated import SimulatedSource
@@ -66,7 +66,6 @@ _EPOCHS_A_REPETITION_OF_MAP = 12
 
 _SAMPLES_A_PAGE = 4096 // 2
 _VISITS_PER_PATIENT = 2
-_DISK_BLOCK_BYTES = 2**22
 
 #: Number of batches to batches of signals.
 Reader = Callable[[int], Iterator[np.ndarray]]
@@ -266,14 +265,14 @@ def _measure_cold(
         store = _open(datasets, kind)
         threads = num_threads or store.num_threads
         columns = {"patient": np.zeros(store.num_records, np.int32)}
-        _drop_from_page_cache(files)
-        before = _bytes_from_disk()
+        drop_from_page_cache(files)
+        before = bytes_from_disk()
         seconds, _ = _time(_stream_reader(store, sampler, columns=columns, num_threads=threads), num_steps)
-        from_disk.append((_bytes_from_disk() - before) / (num_steps * batch_size))
+        from_disk.append((bytes_from_disk() - before) / (num_steps * batch_size))
         speeds.append(num_steps * batch_size / seconds)
         del store
-        _drop_from_page_cache(files)
-        of_disk.append(_disk_bytes_per_second(files) / record_bytes)
+        drop_from_page_cache(files)
+        of_disk.append(disk_bytes_per_second(files) / record_bytes)
     return _beside(speeds, "disk", of_disk) | {
         "threads": threads,
         "bytes_from_disk_a_record": round(statistics.median(from_disk)),
@@ -382,32 +381,3 @@ def _touch(signals: np.ndarray) -> int:
 def _page_samples(signals: np.ndarray) -> np.ndarray:
     """Returns a sample of every memory page: enough for each page to have arrived at whoever consumes it."""
     return signals.reshape(len(signals), -1)[:, ::_SAMPLES_A_PAGE]
-
-
-def _drop_from_page_cache(files: Sequence[Path]) -> None:
-    for path in files:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)  # What is not yet on the disk cannot be dropped.
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(handle)
-
-
-def _disk_bytes_per_second(files: Sequence[Path]) -> float:
-    """Reads files from start to end."""
-    buffer = bytearray(_DISK_BLOCK_BYTES)
-    start, total = time.perf_counter(), 0
-    for path in files:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                total += count
-    return total / (time.perf_counter() - start)
-
-
-def _bytes_from_disk() -> int:
-    """Returns the bytes that this process has had the disk read; of Linux."""
-    for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines():
-        if line.startswith("read_bytes:"):
-            return int(line.split()[1])
-    raise OSError("/proc/self/io has no read_bytes: this benchmark needs Linux")

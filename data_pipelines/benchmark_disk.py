@@ -1,0 +1,40 @@
+"""The disk, as a benchmark of reading from it needs it; of Linux."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_DISK_BLOCK_BYTES = 2**22
+
+
+def drop_from_page_cache(files: Sequence[Path]) -> None:
+    """Makes the next read of these files one from the disk."""
+    for path in files:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)  # What is not yet on the disk cannot be dropped.
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
+
+
+def disk_bytes_per_second(files: Sequence[Path]) -> float:
+    """Reads files from start to end, and returns how fast that went."""
+    buffer = bytearray(_DISK_BLOCK_BYTES)
+    start, total = time.perf_counter(), 0
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total += count
+    return total / (time.perf_counter() - start)
+
+
+def bytes_from_disk() -> int:
+    """Returns the bytes that this process has had the disk read; of Linux."""
+    for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines():
+        if line.startswith("read_bytes:"):
+            return int(line.split()[1])
+    raise OSError("/proc/self/io has no read_bytes: this benchmark needs Linux")
