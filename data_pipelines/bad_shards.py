@@ -40,7 +40,8 @@ class BadRecords:
     def __init__(self, shards: Iterable[BadShard] = ()):
         """Starts with what was found at opening."""
         self._growing = threading.Lock()
-        self._by_start = {shard.start: shard for shard in shards}
+        # By both ends: a shard that the quarantine left empty starts where the next one does.
+        self._by_span = {(shard.start, shard.stop): shard for shard in shards}
         self._sorted: _Sorted | None = None
 
     @property
@@ -51,7 +52,7 @@ class BadRecords:
     def add(self, shard: BadShard) -> None:
         """Adds one that was found while reading."""
         with self._growing:
-            self._by_start.setdefault(shard.start, shard)
+            self._by_span.setdefault((shard.start, shard.stop), shard)
             self._sorted = None
 
     def among(self, numbers: np.ndarray) -> np.ndarray:
@@ -72,7 +73,7 @@ class BadRecords:
         current = self._sorted  # One look, so that no lock is taken where nothing was added.
         if current is None:
             with self._growing:
-                current = self._sorted = _Sorted.of(self._by_start.values())
+                current = self._sorted = _Sorted.of(self._by_span.values())
         return current
 
 
@@ -85,7 +86,7 @@ class _Sorted(NamedTuple):
 
     @classmethod
     def of(cls, shards: Iterable[BadShard]) -> _Sorted:
-        ordered = tuple(sorted(shards, key=lambda shard: shard.start))
+        ordered = tuple(sorted(shards, key=lambda shard: (shard.start, shard.stop)))
         starts, stops = (np.array([getattr(shard, name) for shard in ordered], np.int64) for name in ("start", "stop"))
         return cls(ordered, starts, stops)
 

@@ -7,10 +7,12 @@ import re
 import resource
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipelines.bad_shards import BadRecords, BadShard
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE
@@ -183,6 +185,18 @@ def test_records_of_bad_shards_are_marked_and_zero_and_all_others_right(stored_c
     assert np.array_equal(store.read(good), signals[good])
     with pytest.raises(DataError, match=rf"^{re.escape(str(shards[2]))}: [^;]*$"):
         store.read(np.array([good[0], bounds[2]]))
+
+
+def test_damage_behind_an_empty_shard_is_listed():
+    empty = BadShard(path=Path("a"), start=5, stop=5, reason="this shard is missing")
+    bad = BadRecords([empty])
+    assert not bad.among(np.arange(10)).any()
+    for _ in range(2):
+        bad.add(BadShard(path=Path("b"), start=5, stop=6, reason="damaged"))
+    assert np.flatnonzero(bad.among(np.arange(10))).tolist() == [5]
+    assert list(map(str, bad.shards)) == ["a: this shard is missing", "b: damaged"]
+    with pytest.raises(DataError, match="^b: damaged$"):
+        bad.check(np.arange(10))
 
 
 @pytest.mark.parametrize("kind", KINDS)
