@@ -195,7 +195,7 @@ def test_damage_behind_an_empty_shard_is_listed():
         bad.add(BadShard(path=Path("b"), start=5, stop=6, reason="damaged"))
     assert np.flatnonzero(bad.among(np.arange(10))).tolist() == [5]
     assert list(map(str, bad.shards)) == ["a: this shard is missing", "b: damaged"]
-    with pytest.raises(DataError, match="^b: damaged$"):
+    with pytest.raises(DataError, match=r"^b: damaged$"):
         bad.check(np.arange(10))
 
 
