@@ -107,6 +107,7 @@ def measure(
         datasets: of one rate and length; the packed stores are left out where one of them has no packed copy.
         scratch: directory for the bare memory map, 40 kB a record.
         num_records: how many records to read over and over, the first of every data set; few enough to stay in memory.
+            Single records and pairs are of the first data set, the mixture is of all.
         batch_size: rows of a batch.
         num_threads: threads that read; without, as many as training uses for the store.
         repeats: timed repetitions.
@@ -121,20 +122,19 @@ def measure(
     Raises:
         DataError: fewer records than a batch, or a store gave other samples than TFDS did.
     """
-    drawn = _Drawn.from_datasets(datasets, num_records)
-    if len(drawn.records) < batch_size:
-        raise DataError(
-            f"{len(drawn.records)} records are less than a batch of {batch_size}; give a smaller --batch_size"
-        )
-    bare_map = _independent_map(datasets, drawn, scratch / "memory_map.npy")
     kinds = _stores_of(datasets)
-    warm = {
-        name: _measure_warm(
-            datasets, drawn, bare_map, Sampler(order, batch_size=batch_size), kinds, num_threads, repeats
-        )
-        for name, order in drawn.orders().items()
-    }
-    cold = {kind: _measure_cold(datasets, drawn, kind, batch_size, num_threads, repeats) for kind in kinds}
+    # Single records and pairs of the first data set, a mixture of all.
+    first, warm = _Drawn.from_datasets(datasets[:1], num_records), {}
+    for drawn in (first, *([_Drawn.from_datasets(datasets, num_records)] if len(datasets) > 1 else [])):
+        if len(drawn.records) < batch_size:
+            raise DataError(
+                f"{len(drawn.records)} records are less than a batch of {batch_size}; give a smaller --batch_size"
+            )
+        bare_map = _independent_map(drawn, scratch / f"memory_map_{len(drawn.datasets)}.npy")
+        for name, order in drawn.orders().items():
+            sampler = Sampler(order, batch_size=batch_size)
+            warm[name] = _measure_warm(drawn, bare_map, sampler, kinds, num_threads, repeats)
+    cold = {kind: _measure_cold(first, kind, batch_size, num_threads, repeats) for kind in kinds}
     return {
         "what": "input",
         "datasets": [
@@ -147,7 +147,7 @@ def measure(
             for dataset in datasets
         ],
         "record_shape": list(datasets[0].format.shape),
-        "records_read": len(drawn.records),
+        "records_read": {len(drawn.datasets): len(drawn.records) for drawn in (first, drawn)},
         "batch_size": batch_size,
         "batches_ahead": BATCHES_AHEAD,
         "warm": warm,
@@ -162,12 +162,14 @@ class _Drawn:
     """The records that are read, by their numbers over all data sets.
 
     Attributes:
+        datasets: that they are of.
         records: `int64[m]`, ascending.
         parts: the same by data set.
         starts: record number at which each data set begins.
         groups: whose each of the records is, `int32[m]`.
     """
 
+    datasets: Sequence[Dataset]
     records: np.ndarray
     parts: tuple[np.ndarray, ...]
     starts: tuple[int, ...]
@@ -181,27 +183,22 @@ class _Drawn:
         counts = [min(-(-num_records // len(datasets)), dataset.index.num_records) for dataset in datasets]
         parts = tuple(start + np.arange(count) for start, count in zip(starts, counts, strict=True))
         records = np.concatenate(parts)
-        return cls(records, parts, starts, joint.index.group[records])
+        return cls(datasets, records, parts, starts, joint.index.group[records])
 
     def orders(self) -> dict[str, Order]:
         """Ways of drawing them."""
-        orders: dict[str, Order] = {
-            "records": RecordOrder(self.records, seed=0),
-            "pairs_of_a_patient": PatientOrder(self.records, patients=self.groups, records_per_patient=2, seed=0),
-        }
-        if len(self.parts) > 1:
-            others = len(self.parts) - 1
-            orders["mixture"] = MixtureOrder(
-                [RecordOrder(part, seed=component_seed(0, number)) for number, part in enumerate(self.parts)],
-                weights=[MIXTURE_WEIGHT, *[(1 - MIXTURE_WEIGHT) / others] * others],
-                block=4096,
-                seed=0,
-            )
-        return orders
+        if len(self.parts) == 1:
+            return {
+                "records": RecordOrder(self.records, seed=0),
+                "pairs_of_a_patient": PatientOrder(self.records, patients=self.groups, records_per_patient=2, seed=0),
+            }
+        others = len(self.parts) - 1
+        parts = [RecordOrder(part, seed=component_seed(0, number)) for number, part in enumerate(self.parts)]
+        weights = [MIXTURE_WEIGHT, *[(1 - MIXTURE_WEIGHT) / others] * others]
+        return {"mixture": MixtureOrder(parts, weights=weights, block=4096, seed=0)}
 
 
 def _measure_warm(
-    datasets: Sequence[Dataset],
     drawn: _Drawn,
     bare_map: np.ndarray,
     sampler: Sampler,
@@ -210,7 +207,7 @@ def _measure_warm(
     repeats: int,
 ) -> dict[str, Any]:
     """Times every store and the map for one way of drawing, from memory."""
-    stores = {kind: _open(datasets, kind) for kind in kinds}
+    stores = {kind: _open(drawn.datasets, kind) for kind in kinds}
     threads = {kind: num_threads or store.num_threads for kind, store in stores.items()}
     steps_an_epoch = sampler.examples_per_epoch // sampler.batch_size
 
@@ -247,7 +244,6 @@ def _measure_warm(
 
 
 def _measure_cold(
-    datasets: Sequence[Dataset],
     drawn: _Drawn,
     kind: str,
     batch_size: int,
@@ -255,14 +251,14 @@ def _measure_cold(
     repeats: int,
 ) -> dict[str, Any]:
     """Times one epoch of one store from the disk."""
-    files = [path for dataset in datasets for path in _files_of(dataset, kind)]
+    files = [path for dataset in drawn.datasets for path in _files_of(dataset, kind)]
     sampler = Sampler(RecordOrder(drawn.records, seed=0), batch_size=batch_size)
     num_steps = len(drawn.records) // batch_size
-    record_bytes = 2 * math.prod(datasets[0].format.shape)
+    record_bytes = 2 * math.prod(drawn.datasets[0].format.shape)
     speeds, of_disk, from_disk = [], [], []
     for _ in range(repeats):
         # A store of its own each time: what is mapped and has been read cannot be dropped.
-        store = _open(datasets, kind)
+        store = _open(drawn.datasets, kind)
         threads = num_threads or store.num_threads
         columns = {"patient": np.zeros(store.num_records, np.int32)}
         drop_from_page_cache(files)
@@ -345,12 +341,12 @@ def _map_reader(
     return read
 
 
-def _independent_map(datasets: Sequence[Dataset], drawn: _Drawn, path: Path) -> np.ndarray:
+def _independent_map(drawn: _Drawn, path: Path) -> np.ndarray:
     """Writes the records as TFDS reads them to one plain `.npy`; returns it mapped."""
-    shape = (len(drawn.records), *datasets[0].format.shape)
+    shape = (len(drawn.records), *drawn.datasets[0].format.shape)
     written = open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
     row = 0
-    for dataset, part, start in zip(datasets, drawn.parts, drawn.starts, strict=True):
+    for dataset, part, start in zip(drawn.datasets, drawn.parts, drawn.starts, strict=True):
         source = tfds.builder_from_directory(dataset.directory).as_data_source(SPLIT)
         for first in range(0, len(part), 256):
             numbers = (part[first : first + 256] - start).tolist()

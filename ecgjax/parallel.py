@@ -129,6 +129,29 @@ def put_batch(
     return {name: put(values) for name, values in batch.items()}
 
 
+def check_alike(digest: str, *, what: str) -> None:
+    """Refuses to go on where processes differ in something that all must have alike.
+
+    A machine with an old copy of the data would give its rows of other recordings, and nobody would know.
+
+    Args:
+        digest: hexadecimal, of an even length that is the same everywhere.
+        what: in words.
+
+    Raises:
+        ConfigError: on every process, naming those that differ from the first.
+    """
+    if jax.process_count() == 1:
+        return
+    digests = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
+    differing = np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
+    if differing:
+        raise ConfigError(
+            f"process {', '.join(map(str, differing))} has other {what} than process 0: put the same data sets on "
+            "every machine, and start all processes with the same config"
+        )
+
+
 def put_votes(valid: np.ndarray, *, mesh: Mesh, rows: np.ndarray, batch_size: int) -> Array:
     """Puts on every device which of its rows its process could read; `unanimous` makes one verdict of them.
 

@@ -208,8 +208,10 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
 def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool) -> bool:
     configuration.check_resume(config, workdir)
     run = prepare_run(config)
+    fingerprint = run.fingerprint()
+    parallel.check_alike(fingerprint, what="data sets, split or sampling")
     metadata = {
-        "fingerprint": run.fingerprint(),
+        "fingerprint": fingerprint,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,

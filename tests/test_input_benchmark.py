@@ -40,7 +40,8 @@ def test_every_reader_is_timed_and_gives_the_same_samples(datasets, tmp_path, nu
         pack(dataset)
     report = json.loads(json.dumps(measure(datasets, tmp_path, num_threads=num_threads)))
     assert [dataset["simulated"] for dataset in report["datasets"]] == [True, True]
-    assert (report["records_read"], report["batch_size"]) == (40, 8)
+    assert report["batch_size"] == 8
+    assert report["records_read"]["2"] == 40
     assert set(report["warm"]) == {"records", "pairs_of_a_patient", "mixture"}
     threads = {"packed": num_threads or 2, "array_record": num_threads or 1}
     for drawn in report["warm"].values():

@@ -228,3 +228,13 @@ def test_a_shard_that_one_process_cannot_read_is_left_out_by_all(dataset, enviro
     assert len(unread) == 6
     assert sum(unread.values()) > 0
     assert_same_run(two, one, steps=6)
+
+
+def test_processes_with_different_data_are_refused(dataset, environment, tmp_path):
+    other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1, name="data-1").directory
+    shutil.copytree(dataset, other.with_name("data-0"))
+    own = pretrain(f"{tmp_path}/data-$ECGJAX_PROCESS_ID", tmp_path / "run", steps=6)
+    command = launcher("sh", "-c", " ".join(own))
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == configuration.EXIT_USER_ERROR
+    assert "process 1 has other data sets, split or sampling than process 0" in done.stdout + done.stderr
