@@ -69,7 +69,7 @@ def workdir(cohort, monkeypatch, tmp_path):
 
     monkeypatch.setattr(recordings, "open_dataset", lambda directory: dataset)
     monkeypatch.setattr(
-        recordings, "open_store", lambda directory, kind: types.SimpleNamespace(read=cohort.signal.__getitem__)
+        recordings, "open_store", lambda directory, **options: types.SimpleNamespace(read=cohort.signal.__getitem__)
     )
     monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
