@@ -207,6 +207,9 @@ def _figures(config: ml_collections.ConfigDict, recordings: Recordings, workdir:
 
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
+# Sections of which an evaluation may set what the run left empty; the others decided the pretraining.
+_SETTABLE = ("encoder.", "optimizer.", "probe.")
+
 _STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
 
 
@@ -221,8 +224,8 @@ def _parse(argv: list[str]) -> list[str]:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
     for name, value in _leaves(config.to_dict()).items():
-        if value is None:
-            # The stored configuration does not know the type of what was left empty; all that may be are numbers.
+        if value is None and name.startswith(_SETTABLE):
+            # The stored configuration does not know the type of what was left empty; here all are numbers.
             config.update_from_flattened_dict({name: config_dict.placeholder(float)})
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
