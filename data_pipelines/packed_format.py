@@ -164,17 +164,26 @@ def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int
         hashes: read every shard whole and compare its hash.
     """
 
-    def why_bad(shard: PackedShard) -> str | None:
+    def why_misshapen(shard: PackedShard) -> str | None:
         try:
-            reason = _wrong_shape(folder / shard.name, shard, shape)
-            if reason is None and hashes and file_hash(folder / shard.name) != shard.blake2b:
-                reason = "its contents have changed since it was made (damaged)"
+            return _wrong_shape(folder / shard.name, shard, shape)
         except (OSError, ValueError) as error:
             return f"missing or damaged ({error})"
-        return reason
 
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
-        reasons = list(threads.map(why_bad, shards))
+    def why_changed(shard: PackedShard, misshapen: str | None) -> str | None:
+        if misshapen is not None:
+            return misshapen
+        try:
+            same = file_hash(folder / shard.name) == shard.blake2b
+        except OSError as error:
+            return f"cannot be read ({error})"
+        return None if same else "its contents have changed since it was made (damaged)"
+
+    # One by one: NumPy parses headers as Python, and Python 3.11's parser fails now and then in several threads.
+    reasons = [why_misshapen(shard) for shard in shards]
+    if hashes:
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+            reasons = list(threads.map(why_changed, shards, reasons))
     starts = np.cumsum([0, *(shard.num_records for shard in shards)]).tolist()
     return [
         BadShard(path=folder / shard.name, start=start, stop=start + shard.num_records, reason=reason)

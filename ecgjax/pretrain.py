@@ -59,6 +59,7 @@ class Run:
         config: resolved.
         recordings: opened and divided.
         columns: what relation and miner look at beside patient and signal, name → `[n, …]` over all recordings.
+        fingerprint: digest of all that decides which rows and views a step gets.
         mesh: of all devices of the run.
         sampler: of training records.
         split: the encoder at initialisation.
@@ -72,6 +73,7 @@ class Run:
     config: ml_collections.ConfigDict
     recordings: Recordings
     columns: Mapping[str, np.ndarray]
+    fingerprint: str
     mesh: Mesh
     sampler: Sampler
     split: encoders.Split
@@ -103,16 +105,6 @@ class Run:
             valid = parallel.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
             yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {"valid": valid}
 
-    def fingerprint(self) -> str:
-        """Digest of all that decides which rows and views a step gets."""
-        columns = {"group": self.recordings.index.group, **self.columns}
-        digests = [
-            (name, hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest())
-            for name, values in sorted(columns.items())
-        ]
-        parts = (PIPELINE_VERSION, self.recordings.fingerprints, digests, self.sampler.fingerprint(), self.config.seed)
-        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-
 
 def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) -> Run:
     """Opens the data, initialises the encoder on the mesh and compiles the step.
@@ -133,6 +125,8 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         config.duration, batch_size=config.batch_size, examples_per_epoch=sampler.examples_per_epoch
     )
     columns = row_columns(config, recordings)
+    fingerprint = _fingerprint(config, recordings, columns, sampler)
+    parallel.check_alike(fingerprint, what="data sets, split or sampling")
     encoder = create_split(config, seed=config.seed)
     views = Views(config.augment, num_views=NUM_VIEWS, num_leads=config.encoder.num_leads)
     tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
@@ -171,6 +165,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         config=config,
         recordings=recordings,
         columns=columns,
+        fingerprint=fingerprint,
         mesh=mesh,
         sampler=sampler,
         split=encoder,
@@ -208,10 +203,8 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
 def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool) -> bool:
     configuration.check_resume(config, workdir)
     run = prepare_run(config)
-    fingerprint = run.fingerprint()
-    parallel.check_alike(fingerprint, what="data sets, split or sampling")
     metadata = {
-        "fingerprint": fingerprint,
+        "fingerprint": run.fingerprint,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
@@ -281,6 +274,18 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
     return evaluate
+
+
+def _fingerprint(
+    config: ml_collections.ConfigDict, recordings: Recordings, columns: Mapping[str, np.ndarray], sampler: Sampler
+) -> str:
+    """Digest of all that decides which rows and views a step gets."""
+    digests = [
+        (name, hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest())
+        for name, values in sorted({"group": recordings.index.group, **columns}.items())
+    ]
+    parts = (PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), config.seed)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:

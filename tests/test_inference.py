@@ -14,7 +14,7 @@ from ecgjax.leads import twelve_leads
 from ecgjax.steps import embedding_rows
 
 RNG = np.random.default_rng(0)
-TINY = {"widths": (4, 4, 4, 8), "kernel": 3, "dropout": 0.0, "embedding_dim": 6}
+TINY = {"widths": (4, 8), "kernel": 3, "dropout": 0.0, "embedding_dim": 6}
 
 
 def tiny(layer="features", batch_size=8):

@@ -31,7 +31,7 @@ HOST_BATCH = {
 }
 UNREAD = (3, 4, 12)
 AUGMENT = {"random_crop": {"ratio": 0.5}, "vcg": {}, "time_mask": {}}
-ENCODER = encoders.create("resnet18", seed=0, widths=(8, 8, 8, 8), kernel=3, dropout=0.2, embedding_dim=8, num_leads=12)
+ENCODER = encoders.create("resnet18", seed=0, widths=(8, 8), kernel=3, dropout=0.2, embedding_dim=8, num_leads=12)
 PARAMS = {"encoder": ENCODER.params, "objective": {"temperature": jnp.log(jnp.float32(0.5))}}
 ORDERS = {
     "one device": ([0], 1),
