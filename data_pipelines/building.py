@@ -27,11 +27,10 @@ from data_pipelines.example_format import features
 from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index
 from data_pipelines.index_merging import merge_parts
 from data_pipelines.quality import QualityFlag, flag_names
-from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS
+from data_pipelines.records import LAYOUT_VERSION, SIGNATURE_VERSION, STORED_LEADS
 from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
 from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
-from data_pipelines.signature import SIGNATURE_VERSION
 from data_pipelines.staging import exclusive_staging
 
 _ONE_PROCESS = LocalProcesses(1)

@@ -18,8 +18,7 @@ from numpy.lib.format import open_memmap
 
 from data_pipelines.errors import DataError
 from data_pipelines.npy_files import write_npy
-from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SEX_UNKNOWN, SignalFormat
-from data_pipelines.signature import SIGNATURE_BYTES
+from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SEX_UNKNOWN, SIGNATURE_BYTES, SignalFormat
 from data_pipelines.splitting import Linked, Split, split_linked, split_of
 
 #: Folder of the index inside a data set, and its table of contents.

@@ -20,8 +20,7 @@ import scipy.sparse
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
-from data_pipelines.near_duplicates import candidates, verify
-from data_pipelines.signature import SIGNATURE_VERSION, band_of
+from data_pipelines.records import SIGNATURE_VERSION
 from data_pipelines.splitting import SIDES, Linked, Split, split_linked
 from data_pipelines.store import Store, open_store
 
@@ -164,6 +163,9 @@ def link(
         done += rows
         progress("searching", done, len(unique))
 
+    # Here, because it loads signal processing, which those that only open links should not wait for.
+    from data_pipelines.near_duplicates import candidates, verify
+
     found = candidates(signatures, progress=searched)
     read_bands = _Bands(datasets, stores, starts)
     rows = [
@@ -296,6 +298,8 @@ class _Bands:
         self._datasets, self._stores, self._starts = datasets, stores, starts
 
     def __call__(self, numbers: np.ndarray) -> list[np.ndarray]:
+        from data_pipelines.signature import band_of  # Likewise.
+
         bands: list[np.ndarray] = [None] * len(numbers)
         position = np.searchsorted(self._starts, numbers, side="right") - 1
         for which in np.unique(position):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from data_pipelines.errors import DataError
 
@@ -171,6 +170,8 @@ class Pca:
                 f"num_components={num_components} must be 1 … {most}: there are {standard.shape[0]} training records "
                 f"with {standard.shape[1]} features"
             )
+        from sklearn.decomposition import PCA  # A second to import, which training without it should not wait.
+
         # Exact and without a random start; in float64, or the covariance of a large set loses digits.
         fitted = PCA(num_components, svd_solver="covariance_eigh").fit(standard.astype(np.float64))
         return cls(mean=fitted.mean_, components=fitted.components_, explained=fitted.explained_variance_ratio_)

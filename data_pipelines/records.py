@@ -25,6 +25,13 @@ MICROVOLTS_PER_MILLIVOLT = 1000
 #: Version of the stored layout; a reader refuses data sets of another one.
 LAYOUT_VERSION = 2
 
+#: Bytes of the signature by which near-duplicates are found (`signature.py`); here, so that training need not load the
+#: signal processing that makes it.
+SIGNATURE_BYTES = 192
+
+#: Another version, other signatures: those of two versions must not be compared.
+SIGNATURE_VERSION = 1
+
 MALE, FEMALE, SEX_UNKNOWN = 0, 1, -1
 
 #: Fold number of a record whose data set assigns none.

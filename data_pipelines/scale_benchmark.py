@@ -33,9 +33,8 @@ from data_pipelines.packed_format import (
     shard_spans,
     write_contents,
 )
-from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS, SignalFormat, content_hash
+from data_pipelines.records import LAYOUT_VERSION, SIGNATURE_BYTES, STORED_LEADS, SignalFormat, content_hash
 from data_pipelines.sampling import Sampler
-from data_pipelines.signature import SIGNATURE_BYTES
 from data_pipelines.store import open_store
 from data_pipelines.stream import batches
 

@@ -19,13 +19,7 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
-from data_pipelines.records import STORED_LEADS
-
-#: Another version, other signatures: those of two versions must not be compared.
-SIGNATURE_VERSION = 1
-
-#: Bytes of a signature, one `int8` each.
-SIGNATURE_BYTES = 192
+from data_pipelines.records import SIGNATURE_BYTES, STORED_LEADS
 
 #: Rate of the band in which records are compared, Hz.
 BAND_RATE_HZ = 100

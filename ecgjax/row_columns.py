@@ -11,7 +11,6 @@ import ml_collections
 import numpy as np
 
 from data_pipelines.physiology_standard import Pca, Standardizer
-from data_pipelines.physiology_store import open_physiology
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.labels import ProbeTask
 from ecgjax.recordings import Recordings
@@ -88,6 +87,9 @@ def _label(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.nda
 
 def _measured(recordings: Recordings) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the physiology vectors of all recordings, `f32[n, measurements]`, and the measurements' names."""
+    # Here, because it loads signal processing, a second that runs without it should not wait.
+    from data_pipelines.physiology_store import open_physiology
+
     opened = [open_physiology(dataset) for dataset in recordings.datasets]
     return np.concatenate([physiology.values for physiology in opened]), opened[0].names
 

@@ -20,8 +20,7 @@ from data_pipelines.index import (
     scalar_column,
     task_column,
 )
-from data_pipelines.records import SignalFormat
-from data_pipelines.signature import SIGNATURE_BYTES
+from data_pipelines.records import SIGNATURE_BYTES, SignalFormat
 
 
 def hashes(contents):

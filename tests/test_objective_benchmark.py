@@ -8,19 +8,18 @@ from ecgjax import objective_benchmark
 
 
 def test_every_form_is_compiled_and_timed(monkeypatch):
-    monkeypatch.setattr(objective_benchmark, "ROWS", (64, 128))
+    monkeypatch.setattr(objective_benchmark, "ROWS", (64, 256))
     monkeypatch.setattr(objective_benchmark, "REPEATS", 1)
     report = json.loads(json.dumps(objective_benchmark.measure(most_rows=128, most_timed=64)))
     assert report["num_devices"] == 8
     for loss in ("nt_xent", "semi_hard_triplet"):
-        small, large = report[loss]
-        assert (small["rows"], large["rows"]) == (64, 128)
+        (found,) = report[loss]
+        assert found["rows"] == 64
         for form in ("dense", "gathered", "ring"):
-            assert small[form]["mib_a_device"] > 0
-            assert small[form]["ms"] > 0
-            assert large[form]["ms"] is None
-            share = small[form]["ms"] / small["dense"]["ms"]
-            assert small[form]["share_of_dense_time"] == pytest.approx(share, rel=0.2)
+            assert found[form]["mib_a_device"] > 0
+            assert found[form]["ms"] > 0
+            share = found[form]["ms"] / found["dense"]["ms"]
+            assert found[form]["share_of_dense_time"] == pytest.approx(share, rel=0.2)
 
 
 def test_dense_is_left_out_where_it_would_not_fit():

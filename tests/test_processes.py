@@ -214,12 +214,6 @@ def test_a_shard_that_one_process_cannot_read_is_left_out_by_all(dataset, enviro
     shard = sorted((damaged / "packed").glob("*.npy"))[1]
     shard.write_bytes(shard.read_bytes()[:-100])
 
-    refused = subprocess.run(
-        pretrain(damaged, one, steps=6), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == configuration.EXIT_USER_ERROR
-    assert str(shard) in refused.stderr
-
     options = ["--config.data.allow_bad_shards", "--config.log_every=1"]
     assert f"left out: {shard}" in run([*pretrain(damaged, one, steps=6), *options], environment)
     own = [*pretrain(f"{tmp_path}/data-$ECGJAX_PROCESS_ID", two, steps=6), *options, "--config.mesh.model=2"]

@@ -2,13 +2,17 @@
 
 import dataclasses
 import itertools
+import re
+import shutil
 
 import numpy as np
 import pytest
 
 from configs import simclr_ptbxl
+from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.links import link, save_links
+from data_pipelines.packing import pack
 from ecgjax.errors import ConfigError
 from ecgjax.recordings import open_recordings
 from ecgjax.sampling import describe_sampling, make_sampler
@@ -32,6 +36,20 @@ def test_without_links_groups_are_those_of_the_index(dataset):
     assert not opened.linked
     np.testing.assert_array_equal(opened.index.group, dataset.index.group)
     assert opened.store.num_records == dataset.index.num_records
+
+
+def test_a_shard_that_cannot_be_read_is_named_unless_that_is_allowed(dataset, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset.directory, copy)
+    pack(open_dataset(copy), shard_bytes=2**16)
+    shard = sorted((copy / "packed").glob("*.npy"))[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    config = data_config(dataset, dir=str(copy))
+    with pytest.raises(DataError, match=re.escape(str(shard))):
+        open_recordings(config)
+    config.allow_bad_shards = True
+    (bad,) = open_recordings(config).store.bad_shards
+    assert bad.path == shard
 
 
 def test_linked_patients_are_one_patient_and_on_one_side(dataset, tmp_path):
