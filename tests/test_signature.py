@@ -9,6 +9,7 @@ import scipy.signal
 
 from data_pipelines import signature as signature_module
 from data_pipelines.near_duplicates import CANDIDATE_COSINE
+from data_pipelines.records import SIGNATURE_VERSION
 from data_pipelines.signature import SIGNATURE_BYTES, band_of, signature
 from data_pipelines.simulator import Cohort, CohortConfig
 from data_pipelines.store import open_store
