@@ -19,7 +19,8 @@ from tqdm import tqdm
 from data_pipelines.command import command, run
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.links import Links, link, save_links
+from data_pipelines.linking import link
+from data_pipelines.links import Links, save_links
 
 _DATASETS = flags.DEFINE_multi_string("dataset", [], "Directory of a prepared data set; may be given several times.")
 _OUT = flags.DEFINE_string("out", None, "File to write, such as links.npz; replaced where it exists.")

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,29 @@ def as_given(items: Sequence[EcgRecord | Quarantined]) -> Iterator[EcgRecord | Q
 def stored_examples(directory: Path) -> Iterator[dict[str, Any]]:
     """Yields every stored record in order, decoded by TFDS itself: `signal` is `int16[time, lead]`, texts are bytes."""
     yield from tfds.builder_from_directory(directory).as_data_source(SPLIT)
+
+
+def in_threads(work: Callable[[int], None], seeds: Iterable[int]) -> None:
+    """Runs `work(seed)` for all seeds at once."""
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class MadeUpStore:
+    """A store whose records say their number."""
+
+    kind = "made_up"
+
+    def __init__(self, *, num_records: int, shape: tuple[int, int], num_threads: int):
+        self.num_records, self.shape, self.num_threads = num_records, shape, num_threads
+
+    def read(self, record_numbers: np.ndarray, out: np.ndarray, *, valid: np.ndarray | None = None) -> np.ndarray:
+        """Fills every record with its number."""
+        out[...] = record_numbers[:, None, None]
+        return out
 
 
 def twelve_lead_mv(*, seconds: float = 10.0, rate: int = 500, seed: int = 0) -> np.ndarray:

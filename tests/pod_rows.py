@@ -12,19 +12,11 @@ from data_pipelines.orders import MixtureOrder, PatientOrder, RecordOrder
 from data_pipelines.sampling import Sampler
 from data_pipelines.stream import batches
 from ecgjax import parallel
+from tests.fixtures import MadeUpStore
 
 BATCH, STEPS, START, NUM_RECORDS, NUM_DEVICES = 128, 2, 7, 1000, 64
 PATIENT = np.arange(NUM_RECORDS, dtype=np.int32) // 3
-
-
-class MadeUpStore:
-    """A store whose records say their number."""
-
-    kind, num_records, shape, num_threads = "made_up", NUM_RECORDS, (2, 8), 1
-
-    def read(self, record_numbers, out):
-        out[...] = record_numbers[:, None, None]
-        return out
+STORE = MadeUpStore(num_records=NUM_RECORDS, shape=(2, 8), num_threads=1)
 
 
 class ShareOfSharding:
@@ -38,7 +30,7 @@ class ShareOfSharding:
 
 
 def read(sampler, rows):
-    stream = batches(MadeUpStore(), sampler, rows=rows, start_step=START, columns={"patient": PATIENT})
+    stream = batches(STORE, sampler, rows=rows, start_step=START, columns={"patient": PATIENT})
     taken = list(itertools.islice(stream, STEPS))
     stream.close()
     return taken

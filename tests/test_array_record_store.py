@@ -2,7 +2,6 @@
 
 import collections
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.store import open_store
 from data_pipelines.stored_example import SignalDecoder
-from tests.fixtures import flip_bit, make_simulated_dataset
+from tests.fixtures import flip_bit, in_threads, make_simulated_dataset
 
 # Serialised examples
 
@@ -162,11 +161,7 @@ def test_damage_met_while_reading_is_told_and_stays_with_its_record(stored_copy,
         if (~valid).sum() != 1 or not np.array_equal(read[valid], signals[numbers[valid]]) or read[~valid].any():
             wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, range(4))
     assert not wrong
     (bad,) = store.bad_shards
     assert bad.path == shard

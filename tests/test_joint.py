@@ -10,7 +10,7 @@ from data_pipelines.bad_shards import BadShard
 from data_pipelines.errors import DataError
 from data_pipelines.joint import JointColumn, join
 from data_pipelines.joint_store import JointStore
-from data_pipelines.links import link
+from data_pipelines.linking import link
 from data_pipelines.store import open_store
 from tests.fixtures import make_simulated_dataset
 

@@ -13,11 +13,10 @@ from data_pipelines.orders import smallest_block
 from ecgjax import configuration, evaluate, parallel, pretrain
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import ConfigError
-from ecgjax.inference import create_split, load_encoder
-from ecgjax.optim import create
+from ecgjax.inference import load_encoder
 from ecgjax.recordings import open_recordings
-from ecgjax.steps import init_state
 from tests import tiny_config
+from tests.finished_runs import final_state
 from tests.fixtures import make_simulated_dataset
 
 STEPS = 16
@@ -81,16 +80,6 @@ def runs(datasets, tmp_path_factory):
 def last_step(workdir):
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.latest_step()
-
-
-def final_state(workdir):
-    config = configuration.load_resolved(workdir)
-    split = create_split(config, seed=0)
-    template = init_state(
-        {"encoder": split.params, "objective": {}}, split.stats, create(config.optimizer, STEPS)
-    )._asdict()
-    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
-        return checkpoints.restore(template)
 
 
 def test_gone_on_with_equals_uninterrupted(runs):

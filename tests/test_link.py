@@ -13,7 +13,8 @@ from data_pipelines.builders.base import SourceCard
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.links import Folds, joint_split, link, open_links, save_links
+from data_pipelines.linking import link
+from data_pipelines.links import Folds, joint_split, open_links, save_links
 from data_pipelines.recipe import RECIPES
 from data_pipelines.records import EcgRecord, LabelSchema
 from data_pipelines.simulator import Cohort, CohortConfig

@@ -16,13 +16,10 @@ from data_pipelines.dataset import open_dataset
 from data_pipelines.packing import pack
 from data_pipelines.store import open_store
 from ecgjax import configuration
-from ecgjax.checkpoint import Checkpoints
-from ecgjax.inference import create_split
-from ecgjax.optim import create
-from ecgjax.steps import init_state
 from ecgjax.telemetry import read_metrics
 from launch import local
 from tests import process_rows
+from tests.finished_runs import final_state
 from tests.fixtures import make_simulated_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -155,23 +152,13 @@ def lines_of(workdir, *prefixes):
     }
 
 
-def final_state(workdir, *, steps=STEPS):
-    config = configuration.load_resolved(workdir)
-    split = create_split(config, seed=0)
-    template = init_state(
-        {"encoder": split.params, "objective": {}}, split.stats, create(config.optimizer, steps)
-    )._asdict()
-    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
-        return checkpoints.restore(template)
-
-
 def assert_same_run(workdir, expected_workdir, *, steps=STEPS):
     found, expected = (lines_of(w, "train/", "eval/") for w in (workdir, expected_workdir))
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-6), key
-    step, state = final_state(workdir, steps=steps)
-    expected_step, expected_state = final_state(expected_workdir, steps=steps)
+    step, state = final_state(workdir)
+    expected_step, expected_state = final_state(expected_workdir)
     assert step == expected_step == steps
     for part in ("params", "stats"):
         a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(s[part])]) for s in (state, expected_state))

@@ -11,7 +11,8 @@ import pytest
 from configs import simclr_ptbxl
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.links import link, save_links
+from data_pipelines.linking import link
+from data_pipelines.links import save_links
 from data_pipelines.packing import pack
 from ecgjax.errors import ConfigError
 from ecgjax.recordings import open_recordings

@@ -14,12 +14,10 @@ import pytest
 
 from data_pipelines.dataset import open_dataset
 from ecgjax import configuration
-from ecgjax.checkpoint import Checkpoints
 from ecgjax.inference import create_split
-from ecgjax.optim import create
-from ecgjax.steps import init_state
 from ecgjax.telemetry import read_metrics
 from tests import tiny_config
+from tests.finished_runs import final_state
 from tests.fixtures import make_simulated_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -70,16 +68,6 @@ def last_step(workdir):
 def saving(workdir):
     folder = workdir / "checkpoints"
     return folder.is_dir() and any(path.name.endswith("orbax-checkpoint-tmp") for path in folder.iterdir())
-
-
-def final_state(workdir):
-    config = configuration.load_resolved(workdir)
-    split = create_split(config, seed=0)
-    template = init_state(
-        {"encoder": split.params, "objective": {}}, split.stats, create(config.optimizer, STEPS)
-    )._asdict()
-    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
-        return checkpoints.restore(template)
 
 
 def train_lines(workdir):

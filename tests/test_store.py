@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE
 from data_pipelines.store import open_store
+from tests.fixtures import in_threads
 
 KINDS = ("array_record", "packed")
 
@@ -89,11 +89,7 @@ def test_threads_read_at_once(stored_dataset, kind):
             if not np.array_equal(store.read(numbers), signals[numbers]):
                 wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, range(4))
     assert not wrong
 
 

@@ -10,27 +10,17 @@ from data_pipelines.errors import DataError
 from data_pipelines.orders import PatientOrder, RecordOrder
 from data_pipelines.sampling import Sampler
 from data_pipelines.stream import batches
+from tests.fixtures import MadeUpStore
 
 NUM_RECORDS, BATCH_SIZE = 300, 64
-
-
-class MadeUpStore:
-    """A store whose records say their number."""
-
-    kind = "made_up"
-    num_records = NUM_RECORDS
-    shape = (5, 8)
-    num_threads = 2
-
-    def read(self, record_numbers, out, *, valid=None):
-        out[...] = record_numbers[:, None, None]
-        return out
+STORE = {"num_records": NUM_RECORDS, "shape": (5, 8), "num_threads": 2}
 
 
 class DamagedStore(MadeUpStore):
     """A store of which one record cannot be read."""
 
     def __init__(self, damaged):
+        super().__init__(**STORE)
         self._damaged = damaged
 
     def read(self, record_numbers, out, *, valid=None):
@@ -58,7 +48,7 @@ def sampler(request):
 
 def take(num_batches, sampler, *, store=None, rows=None, **options):
     rows = np.arange(BATCH_SIZE) if rows is None else rows
-    stream = batches(store or MadeUpStore(), sampler, rows=rows, columns={"patient": PATIENT}, **options)
+    stream = batches(store or MadeUpStore(**STORE), sampler, rows=rows, columns={"patient": PATIENT}, **options)
     taken = [next(stream) for _ in range(num_batches)]
     stream.close()
     return taken
@@ -149,7 +139,7 @@ def test_rows_of_a_damaged_shard_are_marked_where_that_is_allowed_and_all_others
 
 def test_closing_or_dropping_a_stream_ends_its_threads(sampler):
     for end in ("close", "drop", "unstarted"):
-        stream = batches(MadeUpStore(), sampler, rows=np.arange(BATCH_SIZE))
+        stream = batches(MadeUpStore(**STORE), sampler, rows=np.arange(BATCH_SIZE))
         if end != "unstarted":
             next(stream)
             assert stream_threads()
@@ -170,15 +160,15 @@ def ended(seconds=5.0):
 @pytest.mark.parametrize("rows", [[], [-1], [BATCH_SIZE], [[0]]])
 def test_rows_outside_the_global_batch_are_refused(sampler, rows):
     with pytest.raises(ValueError, match="rows of a global batch of 64"):
-        batches(MadeUpStore(), sampler, rows=np.array(rows, int))
+        batches(MadeUpStore(**STORE), sampler, rows=np.array(rows, int))
 
 
 def test_what_cannot_be_streamed_is_refused(sampler):
     with pytest.raises(TypeError, match="rows are integers, got float64"):
-        batches(MadeUpStore(), sampler, rows=np.array([0.5]))
+        batches(MadeUpStore(**STORE), sampler, rows=np.array([0.5]))
     with pytest.raises(ValueError, match="column 'short' must be over all 300 records"):
-        batches(MadeUpStore(), sampler, rows=np.array([0]), columns={"short": np.zeros(3)})
+        batches(MadeUpStore(**STORE), sampler, rows=np.array([0]), columns={"short": np.zeros(3)})
     with pytest.raises(ValueError, match="column 'signal'"):
-        batches(MadeUpStore(), sampler, rows=np.array([0]), columns={"signal": np.zeros(NUM_RECORDS)})
+        batches(MadeUpStore(**STORE), sampler, rows=np.array([0]), columns={"signal": np.zeros(NUM_RECORDS)})
     with pytest.raises(ValueError, match="steps count from 0"):
-        batches(MadeUpStore(), sampler, rows=np.array([0]), start_step=-1)
+        batches(MadeUpStore(**STORE), sampler, rows=np.array([0]), start_step=-1)

@@ -17,7 +17,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives import outputs
 from ecgjax.objectives.outputs import LossOutput, Reducer
 from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.running import LogSum, PairStats, fold_logits
+from ecgjax.objectives.running import LogSum, PairStats, fold_logits, sum_terms
 from ecgjax.objectives.tiles import Tiling
 
 #: Where SigLIP's log t starts: t = 10.
@@ -157,16 +157,12 @@ def three_kg(
         tiling=tiling,
     )
 
-    def add_terms(
-        carry: tuple[Array, PairStats], similarity: Array, logits: Array, pairs: Pairs, columns: Any
-    ) -> tuple[Array, PairStats]:
+    def terms(logits: Array, pairs: Pairs, columns: Any) -> Array:
         terms = jax.nn.softplus(columns["log_sum"][:, None] - logits)  # −log p/(p + Σn) = log(1 + Σn/p)
-        counted = pairs.positive & columns["any"][:, None]
-        return carry[0] + jnp.where(counted, terms, 0.0).sum(1), carry[1].add(similarity, pairs)
+        return jnp.where(pairs.positive & columns["any"][:, None], terms, 0.0)
 
-    total, stats = fold_logits(
-        lambda anchors: (jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)),
-        add_terms,
+    total, stats = sum_terms(
+        terms,
         embeddings,
         rows,
         relation=relation,
@@ -212,17 +208,13 @@ def sigmoid(
         Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023 (arXiv 2303.15343), eq. in § 3.2.
     """
 
-    def update(
-        carry: tuple[Array, PairStats], similarity: Array, logits: Array, pairs: Pairs, bias: Array
-    ) -> tuple[Array, PairStats]:
+    def terms(logits: Array, pairs: Pairs, bias: Array) -> Array:
         logits = logits + bias[:, None]
         terms = jax.nn.softplus(jnp.where(pairs.positive, -logits, logits))
-        terms = jnp.where(pairs.positive | pairs.negative, terms, 0.0)
-        return carry[0] + terms.sum(1), carry[1].add(similarity, pairs)
+        return jnp.where(pairs.positive | pairs.negative, terms, 0.0)
 
-    per_row, stats = fold_logits(
-        lambda anchors: (jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)),
-        update,
+    per_row, stats = sum_terms(
+        terms,
         embeddings,
         rows,
         relation=relation,

@@ -13,7 +13,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives import outputs
 from ecgjax.objectives.outputs import LossOutput, Reducer
 from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.running import LogSum, PairStats, fold_logits
+from ecgjax.objectives.running import LogSum, fold_logits, sum_terms
 from ecgjax.objectives.tiles import Tiling
 
 
@@ -93,17 +93,13 @@ def hcl(
         "highest_logit": jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), rows.row.shape),
     }
 
-    def add_terms(
-        carry: tuple[Array, PairStats], similarity: Array, logits: Array, pairs: Pairs, columns: Any
-    ) -> tuple[Array, PairStats]:
+    def terms(logits: Array, pairs: Pairs, columns: Any) -> Array:
         log_count, log_r, highest = (columns[name][:, None] for name in ("log_count", "log_r", "highest_logit"))
         terms = jax.nn.softplus(_log_ratio(logits, log_r, log_count, highest, positive_prior))
-        counted = pairs.positive & columns["some"][:, None]
-        return carry[0] + jnp.where(counted, terms, 0.0).sum(1), carry[1].add(similarity, pairs)
+        return jnp.where(pairs.positive & columns["some"][:, None], terms, 0.0)
 
-    total, stats = fold_logits(
-        lambda anchors: (jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)),
-        add_terms,
+    total, stats = sum_terms(
+        terms,
         embeddings,
         rows,
         relation=relation,

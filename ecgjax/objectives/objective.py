@@ -126,7 +126,9 @@ class Objective:
         """Returns what the loss learns, at its first values: name → `f32[]`."""
         return {name: jnp.asarray(_start(name, self._start_of(name)), jnp.float32) for name in self._learnt}
 
-    def __call__(self, params: Mapping[str, Array], embeddings: Array, rows: Rows, *, key: Array, step: Array) -> Any:
+    def __call__(
+        self, params: Mapping[str, Array], embeddings: Array, rows: Rows, *, key: Array, step: Array
+    ) -> LossOutput:
         """Evaluates the loss.
 
         Args:
@@ -137,7 +139,7 @@ class Objective:
             step: of training, for miners with a schedule.
 
         Returns:
-            `LossOutput`; its statistics include what is learnt.
+            The loss; its statistics include what is learnt.
         """
         settings = dict(self._settings)
         learnt = {name: _value(name, params[name]) for name in self._learnt}

@@ -133,3 +133,29 @@ def fold_logits(
         {"z": others, "rows": rows},
         tiling=tiling,
     )
+
+
+def sum_terms(
+    terms: Callable[[Array, Pairs, Any], Array], embeddings: Array, rows: Rows, **settings: Any
+) -> tuple[Array, PairStats]:
+    """Adds up what every pair costs its anchor, and counts pairs on the way.
+
+    Args:
+        terms: `(logits, pairs, columns of the anchors) → f32[anchors, keys]`, 0 where a pair costs nothing.
+        embeddings: `[rows, dim]`, not yet normalised.
+        rows: their metadata.
+        **settings: of `fold_logits`.
+
+    Returns:
+        The sums, `f32[rows]`, and what was counted.
+    """
+
+    def update(
+        carry: tuple[Array, PairStats], similarity: Array, logits: Array, pairs: Pairs, columns: Any
+    ) -> tuple[Array, PairStats]:
+        return carry[0] + terms(logits, pairs, columns).sum(1), carry[1].add(similarity, pairs)
+
+    def init(anchors: int) -> tuple[Array, PairStats]:
+        return jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)
+
+    return fold_logits(init, update, embeddings, rows, **settings)

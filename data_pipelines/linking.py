@@ -1,0 +1,192 @@
+"""Finds which records of one or several data sets belong together: `links.py` says what that means, and keeps it.
+
+Apart from it, because the search loads signal processing, which those that only open links need not wait for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.sparse
+
+from data_pipelines.dataset import Dataset
+from data_pipelines.errors import DataError
+from data_pipelines.links import PAIR_FIELDS, LinkedDataset, Links
+from data_pipelines.near_duplicates import candidates, verify
+from data_pipelines.signature import band_of
+from data_pipelines.store import Store, open_store
+
+
+def link(
+    datasets: Sequence[Dataset],
+    *,
+    patient_namespaces: Sequence[str] | None = None,
+    stores: Sequence[Store] | None = None,
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+) -> Links:
+    """Finds exact and near-duplicates within and across data sets, and what belongs together through them.
+
+    The result depends on what the records are, not on the order in which they are stored.
+
+    Args:
+        datasets: to link; rates and lengths may differ.
+        patient_namespaces: one for each data set; equal ones number the same patients. Without, every data set has
+            its own.
+        stores: of the data sets; without, they are opened.
+        progress: told of the phase, what of it is done, and its total.
+
+    Raises:
+        DataError: a data set given twice, or a wrong number of namespaces.
+    """
+    namespaces = _namespaces(datasets, patient_namespaces)
+    stores = [open_store(dataset.directory) for dataset in datasets] if stores is None else stores
+    starts = np.concatenate([[0], np.cumsum([dataset.index.num_records for dataset in datasets])])
+    first_of = _first_of_content(datasets)
+    exact = np.flatnonzero(first_of != np.arange(starts[-1]))
+    unique = np.setdiff1d(np.arange(starts[-1]), exact)
+    # One fixed order, so that rounding cannot depend on where a record is stored; equal contents are one record here.
+    unique = unique[np.lexsort(_contents(datasets)[unique].T)]
+    signatures = np.concatenate([np.asarray(dataset.index.signature) for dataset in datasets])[unique]
+    done = 0
+
+    def searched(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress("searching", done, len(unique))
+
+    found = candidates(signatures, progress=searched)
+    read_bands = _Bands(datasets, stores, starts)
+    rows = [
+        (first_of[number], number, True, 1.0, 1.0, 0.0, 1.0, _seconds(datasets, starts, number)) for number in exact
+    ]
+    compared = verify(found, lambda numbers: read_bands(unique[numbers]))
+    for number, (one, two, match) in enumerate(compared, start=1):
+        progress("comparing", number, len(found.first))
+        if match.is_near_duplicate:
+            ends, match = (unique[one], unique[two]), match if unique[one] < unique[two] else match.turned()
+            rows.append((*sorted(ends), False, *dataclasses.astuple(match)))
+    pairs = _pairs(rows, starts)
+    edges = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
+    copy = _components(edges, num_nodes=int(starts[-1]))
+    patient = _patients(datasets, namespaces)
+    group = _components(_by_common(copy, patient), num_nodes=int(starts[-1]))
+    return Links(
+        datasets=tuple(
+            LinkedDataset(
+                name=dataset.card["name"],
+                directory=str(dataset.directory),
+                fingerprint=dataset.fingerprint,
+                patient_namespace=namespace,
+                num_records=int(stop - start),
+                group=group[start:stop],
+                copy=copy[start:stop],
+            )
+            for dataset, namespace, start, stop in zip(datasets, namespaces, starts[:-1], starts[1:], strict=True)
+        ),
+        pairs=pairs,
+        num_candidates=len(found.first),
+        num_crowded=found.crowded,
+    )
+
+
+class _Bands:
+    """Reads records of several data sets by joint number."""
+
+    def __init__(self, datasets: Sequence[Dataset], stores: Sequence[Store], starts: np.ndarray):
+        self._datasets, self._stores, self._starts = datasets, stores, starts
+
+    def __call__(self, numbers: np.ndarray) -> list[np.ndarray]:
+        bands: list[np.ndarray] = [None] * len(numbers)
+        position = np.searchsorted(self._starts, numbers, side="right") - 1
+        for which in np.unique(position):
+            dataset, at = self._datasets[which], np.flatnonzero(position == which)
+            records = numbers[at] - self._starts[which]
+            for place, record, signal in zip(at, records, self._stores[which].read(records), strict=True):
+                bands[place] = band_of(
+                    signal,
+                    sampling_rate_hz=dataset.format.sampling_rate_hz,
+                    valid_start=int(dataset.index.valid_start[record]),
+                    valid_samples=int(dataset.index.valid_samples[record]),
+                )
+        return bands
+
+
+def _namespaces(datasets: Sequence[Dataset], given: Sequence[str] | None) -> list[str]:
+    seen: dict[str, Dataset] = {}
+    for dataset in datasets:
+        if dataset.fingerprint in seen:
+            raise DataError(
+                f"{dataset.directory}: the same data set as {seen[dataset.fingerprint].directory}; give one"
+            )
+        seen[dataset.fingerprint] = dataset
+    if given is None:
+        return [f"{dataset.card['name']} {dataset.fingerprint}" for dataset in datasets]
+    if len(given) != len(datasets):
+        raise DataError(f"{len(given)} patient namespaces for {len(datasets)} data sets; give one for each, or none")
+    return list(given)
+
+
+def _contents(datasets: Sequence[Dataset]) -> np.ndarray:
+    return np.concatenate([np.asarray(dataset.index.content_hash) for dataset in datasets])
+
+
+def _first_of_content(datasets: Sequence[Dataset]) -> np.ndarray:
+    """Returns for every record the first with its content, by data set and record id."""
+    contents = _contents(datasets)
+    rank = np.concatenate([[0], np.cumsum([dataset.index.num_records for dataset in datasets])])
+    order = np.concatenate(
+        [start + np.argsort(dataset.index.record_id) for dataset, start in zip(datasets, rank[:-1], strict=True)]
+    )
+    words = np.ascontiguousarray(contents[order]).view(f"V{contents.shape[1]}").ravel()
+    _, first, code = np.unique(words, return_index=True, return_inverse=True)
+    first_of = np.empty(len(order), np.int64)
+    first_of[order] = order[first[code]]
+    return first_of
+
+
+def _seconds(datasets: Sequence[Dataset], starts: np.ndarray, number: int) -> float:
+    which = int(np.searchsorted(starts, number, side="right")) - 1
+    dataset = datasets[which]
+    return float(dataset.index.valid_samples[number - starts[which]] / dataset.format.sampling_rate_hz)
+
+
+def _pairs(rows: list[tuple], starts: np.ndarray) -> np.ndarray:
+    pairs = np.empty(len(rows), list(PAIR_FIELDS))
+    numbers = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
+    for column, side in enumerate(("first", "second")):
+        which = np.searchsorted(starts, numbers[:, column], side="right") - 1
+        pairs[f"{side}_dataset"], pairs[f"{side}_record"] = which, numbers[:, column] - starts[which]
+    for column, (name, _) in enumerate(PAIR_FIELDS[4:], start=2):
+        pairs[name] = [row[column] for row in rows]
+    return np.sort(pairs, order=[name for name, _ in PAIR_FIELDS[:4]])
+
+
+def _patients(datasets: Sequence[Dataset], namespaces: Sequence[str]) -> np.ndarray:
+    codes: dict[tuple[str, str], int] = {}
+    return np.array(
+        [
+            codes.setdefault((namespace, patient), len(codes))
+            for dataset, namespace in zip(datasets, namespaces, strict=True)
+            for patient in dataset.index.patient_id.tolist()
+        ],
+        np.int64,
+    )
+
+
+def _by_common(*labels: np.ndarray) -> np.ndarray:
+    """Returns edges from every record to the first with the same label, for each kind of label: `int64[edges, 2]`."""
+    edges = []
+    for label in labels:
+        _, first, code = np.unique(label, return_index=True, return_inverse=True)
+        edges.append(np.stack([first[code], np.arange(len(label))], axis=1))
+    return np.concatenate(edges)
+
+
+def _components(edges: np.ndarray, *, num_nodes: int) -> np.ndarray:
+    """Returns the connected component of every node, numbered by first appearance: `int32[nodes]`."""
+    graph = scipy.sparse.coo_array((np.ones(len(edges), np.int8), edges.T), shape=(num_nodes, num_nodes))
+    _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.int32)[inverse]

@@ -1,0 +1,18 @@
+"""What a finished run has left."""
+
+from ecgjax import configuration
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.inference import create_split
+from ecgjax.optim import create
+from ecgjax.steps import init_state
+
+
+def final_state(workdir):
+    """Returns the last checkpoint's step and parts, of a run whose loss learns nothing itself."""
+    config = configuration.load_resolved(workdir)
+    split = create_split(config, seed=0)
+    params = {"encoder": split.params, "objective": {}}
+    # The length of the run shapes the schedule, but no leaf of the state.
+    template = init_state(params, split.stats, create(config.optimizer, 1))._asdict()
+    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        return checkpoints.restore(template)
