@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -16,24 +17,61 @@ PARAM_DTYPE = jnp.float32
 
 
 def conv(
-    features_in: int, features_out: int, *, kernel: int, stride: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs
+    features_in: int,
+    features_out: int,
+    *,
+    kernel: int,
+    stride: int = 1,
+    padding: str | None = None,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A 1-D convolution over time, `[batch, time, channel]`, padded by (kernel − 1) / 2 on both sides.
+    """A 1-D convolution over time, `[batch, time, channel]`, by default padded by (kernel − 1) / 2 on both sides.
 
-    It has no bias: every convolution here stands before a normalisation, where a bias has no gradient.
+    It has no bias: every convolution here stands before a normalisation, where a bias has no gradient. `padding` is
+    `"VALID"` for none, or `"SAME"` as in Keras, where an even kernel's odd sample goes to the end.
     """
     return nnx.Conv(
         features_in,
         features_out,
         kernel_size=(kernel,),
         strides=(stride,),
-        padding=((kernel // 2, kernel // 2),),
+        padding=((kernel // 2, kernel // 2),) if padding is None else padding,
         use_bias=False,
         dtype=dtype,
         param_dtype=PARAM_DTYPE,
         kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
         rngs=rngs,
     )
+
+
+def cast_ecg(ecg: Array, dtype: jnp.dtype) -> Array:
+    """Casts `f32[batch, time, lead]`, mV, to the compute type; for bf16 each lead's median is taken off before.
+
+    At an electrode offset of 16 mV one step of bf16 is 125 µV.
+    """
+    if dtype == jnp.bfloat16:
+        ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
+    return ecg.astype(dtype)
+
+
+def resample_linear(ecg: Array, num_samples: int) -> Array:
+    """Interpolates linearly between the first and the last sample, which stay what they are.
+
+    Args:
+        ecg: `f32[batch, time, lead]`.
+        num_samples: wanted; that of `ecg` leaves it untouched.
+
+    Returns:
+        `f32[batch, num_samples, lead]`.
+    """
+    length = ecg.shape[1]
+    if num_samples == length:
+        return ecg
+    position = np.linspace(0, length - 1, num_samples)
+    left = np.clip(position.astype(int), 0, max(length - 2, 0))
+    weight = jnp.asarray((position - left)[None, :, None], ecg.dtype)
+    return ecg[:, left] * (1 - weight) + ecg[:, np.minimum(left + 1, length - 1)] * weight
 
 
 class BatchNorm(nnx.Module):

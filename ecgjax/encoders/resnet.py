@@ -48,7 +48,11 @@ class ResNet18(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the pooled activations before the last layer.
+        lead_groups: 1, an embedding is that of a whole record.
+        lead_groups: 1, all leads being one group.
     """
+
+    lead_groups = 1
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class ResNet18(nnx.Module):
         self.dtype = dtype
         self.feature_dim = width_in
         self.embedding_dim = embedding_dim
+        self.lead_groups = 1
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Pooled activations.
@@ -89,10 +94,8 @@ class ResNet18(nnx.Module):
         Returns:
             `f32[batch, feature_dim]`.
         """
-        if self.dtype == jnp.bfloat16:
-            # At an electrode offset of 16 mV one step of bf16 is 125 µV, so the offset goes first.
-            ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
-        x = jax.nn.relu(self.stem_norm(self.stem_conv(ecg.astype(self.dtype)), train=train, valid=valid))
+        x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
+        x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         x = nnx.max_pool(x, window_shape=(3,), strides=(2,), padding=((1, 1),))
         block_keys = None if keys is None else split_rows(keys, len(self.blocks))
         for i, block in enumerate(self.blocks):

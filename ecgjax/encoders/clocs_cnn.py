@@ -1,0 +1,100 @@
+"""The convolutional network of CLOCS (Kiyasseh, Zhu & Clifton 2021, ICML, arXiv 2005.13249)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ecgjax.encoders import layers
+from ecgjax.errors import ConfigError
+from ecgjax.keys import split_rows
+
+KERNEL, STRIDE, POOL = 7, 3, 2
+
+
+class ClocsCNN(nnx.Module):
+    """Three times conv k7 s3 (unpadded), BN, ReLU, max-pool 2, dropout; one linear layer over all that is left.
+
+    The published form has one channel, widths 4 / 16 / 32, dropout .1 and 2,500 samples, five seconds at 500 Hz. These
+    come out as ten places of 32 channels, which the linear layer takes side by side: it tells places apart. That
+    fixes the length, so that recordings of another one are interpolated. The published network sees every lead by
+    itself, see `LeadWise`; with several channels it sees all at once.
+
+    Args:
+        num_leads: channels of the input.
+        widths: of the convolutions.
+        input_samples: that recordings are interpolated to.
+        dropout: after every max-pool.
+        embedding_dim: of the linear layer; the authors tried 32 to 320.
+        dtype: compute type.
+        rngs: of the initialisation.
+
+    Attributes:
+        embedding_dim: size of what `__call__` returns.
+        feature_dim: size of what `features` returns, the activations that the linear layer takes.
+        lead_groups: 1, all channels have one embedding.
+
+    Raises:
+        ConfigError: nothing is left of so few samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_leads: int = 1,
+        widths: Sequence[int] = (4, 16, 32),
+        input_samples: int = 2500,
+        dropout: float = 0.1,
+        embedding_dim: int = 128,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        places = input_samples
+        for _ in widths:
+            places = ((places - KERNEL) // STRIDE + 1) // POOL
+        if places < 1:
+            raise ConfigError(
+                f"config.encoder.input_samples={input_samples}: too few for {len(widths)} convolutions of kernel "
+                f"{KERNEL} and stride {STRIDE}, each with a pooling by {POOL}"
+            )
+        self.convs = nnx.List(
+            layers.conv(a, b, kernel=KERNEL, stride=STRIDE, padding="VALID", dtype=dtype, rngs=rngs)
+            for a, b in itertools.pairwise((num_leads, *widths))
+        )
+        self.norms = nnx.List(layers.BatchNorm(width, dtype=dtype) for width in widths)
+        self.feature_dim = places * widths[-1]
+        self.head = nnx.Linear(
+            self.feature_dim, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs
+        )
+        self.input_samples, self.dropout, self.dtype = input_samples, dropout, dtype
+        self.embedding_dim = embedding_dim
+        self.lead_groups = 1
+
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Activations of the last convolution at all places.
+
+        Args:
+            ecg: `f32[batch, time, num_leads]`, mV.
+            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
+            keys: `key[batch]` for dropout; None switches dropout off.
+            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
+
+        Returns:
+            `f32[batch, feature_dim]`.
+        """
+        x = layers.cast_ecg(layers.resample_linear(ecg, self.input_samples), self.dtype)
+        layer_keys = None if keys is None else split_rows(keys, len(self.convs))
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = jax.nn.relu(norm(conv(x), train=train, valid=valid))
+            x = nnx.max_pool(x, window_shape=(POOL,), strides=(POOL,))
+            x = layers.row_dropout(x, None if layer_keys is None else layer_keys[:, i], self.dropout)
+        return x.astype(jnp.float32).reshape(len(x), self.feature_dim)
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
+        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))

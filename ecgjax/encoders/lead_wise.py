@@ -1,0 +1,61 @@
+"""One network for every lead: the weights know no lead, and the leads of a record become rows of the batch."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ecgjax.errors import ConfigError
+from ecgjax.keys import split_rows
+
+
+class LeadWise(nnx.Module):
+    """Applies an encoder of one channel to every lead of a record by itself.
+
+    All leads go through it as one batch, `[batch · lead, time, 1]`, so that a layer is one convolution, and the
+    statistics of batch norm are those of all leads together. Dropout draws anew for every lead.
+
+    Attributes:
+        encoder: of one channel.
+        embedding_dim: of one lead's embedding.
+        feature_dim: of the pooled activations.
+        lead_groups: number of leads, each with an embedding of its own.
+    """
+
+    def __init__(self, encoder: nnx.Module, *, num_leads: int):
+        if encoder.lead_groups != 1:
+            raise ConfigError(f"config.encoder.lead_wise: {type(encoder).__name__} already tells groups of leads apart")
+        self.encoder = encoder
+        self.embedding_dim, self.feature_dim = encoder.embedding_dim, encoder.feature_dim
+        self.lead_groups = num_leads
+
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Pooled activations, the mean over the leads.
+
+        Args:
+            ecg: `f32[batch, time, lead]`, mV.
+            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
+            keys: `key[batch]` for dropout; None switches dropout off.
+            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
+
+        Returns:
+            `f32[batch, feature_dim]`.
+        """
+        out = self.encoder.features(**_leads_as_rows(ecg, keys, valid), train=train)
+        return jnp.mean(out.reshape(len(ecg), self.lead_groups, self.feature_dim), axis=1)
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Embeddings of every lead, `f32[batch, lead, embedding_dim]`; arguments as for `features`."""
+        out = self.encoder(**_leads_as_rows(ecg, keys, valid), train=train)
+        return out.reshape(len(ecg), self.lead_groups, self.embedding_dim)
+
+
+def _leads_as_rows(ecg: Array, keys: Array | None, valid: Array | None) -> dict[str, Array | None]:
+    """The leads of a record next to each other: `[batch · lead, time, 1]`, with a key and a validity for each."""
+    num_leads = ecg.shape[2]
+    return {
+        "ecg": ecg.swapaxes(1, 2).reshape(-1, ecg.shape[1], 1),
+        "keys": None if keys is None else split_rows(keys, num_leads).reshape(-1),
+        "valid": None if valid is None else jnp.repeat(valid, num_leads),
+    }

@@ -1,0 +1,215 @@
+"""TemporalNet of Dade et al. 2026 (Heart Rhythm O2): one network for every lead, or one for each of two streams."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ecgjax.encoders import layers
+from ecgjax.encoders.lead_wise import LeadWise
+from ecgjax.errors import ConfigError
+from ecgjax.keys import split_rows
+
+#: {I, II, V5, V6} and {V1–V4}, by number of leads: their places among the stored leads and among all twelve.
+STREAMS = {8: ((0, 1, 6, 7), (2, 3, 4, 5)), 12: ((0, 1, 10, 11), (6, 7, 8, 9))}
+
+
+class ResidualBlock(nnx.Module):
+    """conv-BN-ReLU-conv-BN-dropout plus skip, ReLU; the first convolution keeps its input's width, the second widens.
+
+    The skip is a 1×1 convolution and BN where widths differ. Nothing is strided.
+    """
+
+    def __init__(self, width_in: int, width: int, *, kernel: int, dropout: float, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv1 = layers.conv(width_in, width_in, kernel=kernel, dtype=dtype, rngs=rngs)
+        self.norm1 = layers.BatchNorm(width_in, dtype=dtype)
+        self.conv2 = layers.conv(width_in, width, kernel=kernel, dtype=dtype, rngs=rngs)
+        self.norm2 = layers.BatchNorm(width, dtype=dtype)
+        self.projects = width_in != width
+        if self.projects:
+            self.skip_conv = layers.conv(width_in, width, kernel=1, dtype=dtype, rngs=rngs)
+            self.skip_norm = layers.BatchNorm(width, dtype=dtype)
+        self.dropout = dropout
+
+    def __call__(self, x: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
+        """Maps `[batch, time, width_in]` to `[batch, time, width]`."""
+        y = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
+        y = layers.row_dropout(self.norm2(self.conv2(y), train=train, valid=valid), keys, self.dropout)
+        if self.projects:
+            x = self.skip_norm(self.skip_conv(x), train=train, valid=valid)
+        return jax.nn.relu(x + y)
+
+
+class TemporalNet(nnx.Module):
+    """Stem, two parallel branches of residual blocks at a quarter of the rate, one convolution over both.
+
+    Stem: conv k7, BN, ReLU, max-pool 4. Branches: kernels 3 and 7, four blocks each. Merge: both side by side, conv k3,
+    BN, dropout, ReLU, global average pool. Head for pretraining: two linear layers without a nonlinearity.
+
+    The published form has one channel, widths 32 / 64 / 128 / 256 / 256, dropout .5, features of 512 and an embedding
+    of 128 through 256: 2.84 M parameters before the head and 14 GMAC for eight leads of 2,500 samples. It sees every
+    lead by itself, see `LeadWise`.
+
+    Args:
+        num_leads: channels of the input.
+        widths: of the stem, and of what each block of a branch gives.
+        kernels: one branch each.
+        dropout: of every block and of the merge.
+        embedding_dim: of the head.
+        dtype: compute type.
+        rngs: of the initialisation.
+
+    Attributes:
+        embedding_dim: size of what `__call__` returns.
+        feature_dim: size of what `features` returns, the pooled activations before the head.
+        lead_groups: 1, all channels have one embedding.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_leads: int = 1,
+        widths: Sequence[int] = (32, 64, 128, 256, 256),
+        kernels: Sequence[int] = (3, 7),
+        dropout: float = 0.5,
+        embedding_dim: int = 128,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem_conv = layers.conv(num_leads, widths[0], kernel=7, dtype=dtype, rngs=rngs)
+        self.stem_norm = layers.BatchNorm(widths[0], dtype=dtype)
+        self.branches = nnx.List(
+            nnx.List(
+                ResidualBlock(a, b, kernel=kernel, dropout=dropout, dtype=dtype, rngs=rngs)
+                for a, b in itertools.pairwise(widths)
+            )
+            for kernel in kernels
+        )
+        self.feature_dim = len(kernels) * widths[-1]
+        self.merge_conv = layers.conv(self.feature_dim, self.feature_dim, kernel=3, dtype=dtype, rngs=rngs)
+        self.merge_norm = layers.BatchNorm(self.feature_dim, dtype=dtype)
+        hidden = self.feature_dim // 2
+        self.head = nnx.List(
+            nnx.Linear(a, b, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+            for a, b in ((self.feature_dim, hidden), (hidden, embedding_dim))
+        )
+        self.dropout, self.dtype = dropout, dtype
+        self.embedding_dim = embedding_dim
+        self.lead_groups = 1
+
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Pooled activations.
+
+        Args:
+            ecg: `f32[batch, time, num_leads]`, mV.
+            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
+            keys: `key[batch]` for dropout; None switches dropout off.
+            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
+
+        Returns:
+            `f32[batch, feature_dim]`.
+        """
+        x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
+        x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
+        x = nnx.max_pool(x, window_shape=(4,), strides=(4,))
+        num_blocks = sum(len(branch) for branch in self.branches)
+        split = None if keys is None else split_rows(keys, num_blocks + 1)
+        layer_keys = iter([None] * (num_blocks + 1) if split is None else jnp.unstack(split, axis=1))
+        out = []
+        for branch in self.branches:
+            y = x
+            for block in branch:
+                y = block(y, train=train, keys=next(layer_keys), valid=valid)
+            out.append(y)
+        x = self.merge_norm(self.merge_conv(jnp.concatenate(out, axis=-1)), train=train, valid=valid)
+        x = jax.nn.relu(layers.row_dropout(x, next(layer_keys), self.dropout))
+        return jnp.mean(x.astype(jnp.float32), axis=1)
+
+    def project(self, features: Array) -> Array:
+        """The head: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
+        for layer in self.head:
+            features = layer(features)
+        return features
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
+        return self.project(self.features(ecg, train=train, keys=keys, valid=valid))
+
+
+class DualTemporalNet(nnx.Module):
+    """Two TemporalNets, one for the leads I, II, V5, V6 and one for V1–V4; a stream is the mean of its leads.
+
+    Of twelve leads the four that follow from I and II are left out.
+
+    Args:
+        num_leads: 8 for the stored leads, or 12.
+        widths: see `TemporalNet`.
+        kernels: see `TemporalNet`.
+        dropout: see `TemporalNet`.
+        embedding_dim: of each stream.
+        dtype: compute type.
+        rngs: of the initialisation.
+
+    Attributes:
+        embedding_dim: of one stream's embedding.
+        feature_dim: of the pooled activations.
+        lead_groups: 2, each stream has an embedding of its own.
+
+    Raises:
+        ConfigError: another number of leads.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_leads: int = 8,
+        widths: Sequence[int] = (32, 64, 128, 256, 256),
+        kernels: Sequence[int] = (3, 7),
+        dropout: float = 0.5,
+        embedding_dim: int = 128,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if num_leads not in STREAMS:
+            raise ConfigError(f"the two streams of TemporalNet are made of 8 or 12 leads, not of {num_leads}")
+        self.stream_leads = STREAMS[num_leads]
+        self.streams = nnx.List(
+            LeadWise(
+                TemporalNet(
+                    widths=widths,
+                    kernels=kernels,
+                    dropout=dropout,
+                    embedding_dim=embedding_dim,
+                    dtype=dtype,
+                    rngs=rngs,
+                ),
+                num_leads=len(leads),
+            )
+            for leads in self.stream_leads
+        )
+        self.embedding_dim, self.feature_dim = embedding_dim, self.streams[0].feature_dim
+        self.lead_groups = len(self.streams)
+
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Pooled activations, the mean of both streams, `f32[batch, feature_dim]`; arguments as for `TemporalNet`."""
+        return jnp.mean(self._streams(ecg, train=train, keys=keys, valid=valid), axis=1)
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Embeddings of both streams, `f32[batch, 2, embedding_dim]`; arguments as for `TemporalNet`."""
+        features = self._streams(ecg, train=train, keys=keys, valid=valid)
+        return jnp.stack([stream.encoder.project(features[:, i]) for i, stream in enumerate(self.streams)], axis=1)
+
+    def _streams(self, ecg: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
+        """Each stream's activations, the mean of its leads, `f32[batch, 2, feature_dim]`."""
+        stream_keys = [None] * 2 if keys is None else jnp.unstack(split_rows(keys, 2), axis=1)
+        out = [
+            stream.features(ecg[:, :, np.array(leads)], train=train, keys=key, valid=valid)
+            for stream, leads, key in zip(self.streams, self.stream_leads, stream_keys, strict=True)
+        ]
+        return jnp.stack(out, axis=1)
