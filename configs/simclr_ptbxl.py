@@ -10,6 +10,7 @@ linear probe well above the random encoder's; a few hundred records are too few 
 
 from ml_collections import ConfigDict, config_dict
 
+from ecgjax import task_head
 from ecgjax.objectives.objective import default_config
 
 
@@ -46,6 +47,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.encoder.num_leads = 12
     config.encoder.embedding_dim = 128
     config.encoder.dropout = config_dict.placeholder(float)  # None: the encoder's own
+    config.encoder.lead_wise = config_dict.placeholder(bool)  # one network for every lead; None: the encoder's own
+
+    config.views = ConfigDict()
+    config.views.num = 2  # of each segment
+    config.views.segments = 1  # adjacent parts that a recording is cut into
 
     config.augment = ConfigDict()
     config.augment.random_crop = ConfigDict({"enabled": True, "ratio": 0.5})
@@ -58,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.objective.name = "nt_xent"
     config.objective.temperature = 0.1
     config.objective.learn = ()  # settings to learn, such as ("temperature",)
+    config.objective.weight = 1.0
     config.relation.name = "same_record"
 
     config.tiling = ConfigDict()  # how pairs of the global batch are gone through
@@ -74,6 +81,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.columns.signal_downsample = 10  # samples averaged into one before signals are compared
     config.columns.signal_radius = config_dict.placeholder(int)  # of the band of "dtw", in such samples
     config.columns.signal_farthest = 2
+    config.columns.paired = ""  # folder of another modality's embeddings, see data_pipelines.paired_embeddings
+
+    config.task = task_head.default_config()  # a label predicted beside the objective: "binary" or "regression"
 
     config.micro_batch = ConfigDict()
     config.micro_batch.parts = 1  # encoded one after the other and again for the gradient: exact, in less memory

@@ -31,7 +31,7 @@ class Classifier:
     Args:
         graph: of the encoder.
         params: `{"encoder": …, "head": …}`.
-        stats: running statistics of batch norm.
+        stats: `{"encoder": …}`, running statistics of batch norm.
         num_leads: what the encoder takes.
         batch_size: rows a call on the device.
     """
@@ -52,7 +52,7 @@ class Classifier:
 
 
 def _logits(graph: Any, num_leads: int, params: Any, stats: Any, signal: Array) -> Array:
-    encoder = encoders.Split(graph, params["encoder"], stats)
+    encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
     features, _ = encoders.apply(encoder, prepare(signal, num_leads=num_leads), train=False, features=True)
     return classifier_logits(params["head"], features)
 
@@ -99,7 +99,7 @@ def train_supervised(
     optimizer = optim.create(optimizer_config, settings.steps)
     loss = classifier_loss(split.graph, seed=seed, num_leads=num_leads)
     step = jax.jit(train_step(loss, optimizer), donate_argnums=0)
-    state = init_state({"encoder": split.params, "head": head}, split.stats, optimizer)
+    state = init_state({"encoder": split.params, "head": head}, {"encoder": split.stats}, optimizer)
 
     # The labelled records are few: they are read once and stay in memory.
     train_signals, val_signals = read(np.sort(train_records)), read(np.sort(val_records))

@@ -17,7 +17,6 @@ from ecgjax import configuration, encoders
 from ecgjax.augment import prepare
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.objective import learnt_at_start
 
 #: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
 RECALIBRATION_BATCHES = 64
@@ -110,12 +109,11 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | N
     """
     config = configuration.load_resolved(workdir)
     split = create_split(config, seed=config.seed)
-    params = {"encoder": split.params, "objective": learnt_at_start(config)}
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
-        step, state = checkpoints.restore({"params": params, "stats": split.stats}, step=step)
+        step, parts = checkpoints.restore({"params_encoder": split.params, "stats_encoder": split.stats}, step=step)
         pretrained_on = tuple(checkpoints.metadata(step).get("datasets", ()))
     return Encoder(
-        split._replace(params=state["params"]["encoder"], stats=state["stats"]),
+        split._replace(params=parts["params_encoder"], stats=parts["stats_encoder"]),
         num_leads=config.encoder.num_leads,
         layer=config.probe.layer if layer is None else layer,
         step=step,

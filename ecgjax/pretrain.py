@@ -21,30 +21,30 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
+from data_pipelines.paired_embeddings import PairedEmbeddings
 from data_pipelines.sampling import Sampler
 from data_pipelines.stream import batches
 from ecgjax import configuration, encoders, optim, parallel
 from ecgjax.augment import Views
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
+from ecgjax.embedding_rows import Layout
 from ecgjax.inference import create_split
 from ecgjax.micro_batches import check_parts
 from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.recordings import Recordings, open_recordings
-from ecgjax.row_columns import row_columns
+from ecgjax.row_columns import Columns, row_columns
 from ecgjax.sampling import describe_sampling, make_sampler
 from ecgjax.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
-from ecgjax.steps import Batch, Metrics, TrainState, contrastive_loss, eval_step, init_state, train_step
+from ecgjax.steps import Batch, Metrics, TrainState, eval_step, init_state, pretraining_loss, train_step
+from ecgjax.task_head import SupervisedTask
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
 
 #: Raise it when the same config, data and seed would no longer give the same batches and views.
 #: 2: crops keep to what was recorded.
 PIPELINE_VERSION = 2
-
-#: Views of each recording.
-NUM_VIEWS = 2
 
 #: Columns that a batch carries beside its signals, all `int32`, and where in the index they come from. Whose recordings
 #: they are is the group's number: patients with a recording in common are taken for one.
@@ -66,13 +66,13 @@ class Run:
         num_steps: of the whole run.
         state: before the first step, on the mesh.
         step: compiled, `(state, batch) → (state, metrics)`; donates its state.
-        loss: see `steps.contrastive_loss`.
+        loss: see `steps.pretraining_loss`.
         flops_per_step: of all devices together, as the compiler counts them; None where it does not.
     """
 
     config: ml_collections.ConfigDict
     recordings: Recordings
-    columns: Mapping[str, np.ndarray]
+    columns: Columns
     fingerprint: str
     mesh: Mesh
     sampler: Sampler
@@ -128,9 +128,16 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     fingerprint = _fingerprint(config, recordings, columns, sampler)
     parallel.check_alike(fingerprint, what="data sets, split or sampling")
     encoder = create_split(config, seed=config.seed)
-    views = Views(config.augment, num_views=NUM_VIEWS, num_leads=config.encoder.num_leads)
+    views = Views(config.augment, num_views=config.views.num, num_leads=config.encoder.num_leads)
+    shape = encoders.merge(encoder)
+    layout = Layout(config.views.segments, config.views.num, shape.lead_groups)
     tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
-    objective = Objective(config, tiling=tiling, num_views=NUM_VIEWS)
+    projected = (columns["paired"].shape[1], shape.embedding_dim) if "paired" in columns else None
+    objective = Objective(config, tiling=tiling, num_views=layout.rows, projected=projected)
+    task = None
+    if config.task.name:
+        labels = columns["label"][recordings.split.train]
+        task = SupervisedTask(config.task, embedding_dim=shape.embedding_dim, labels=labels, seed=config.seed)
     check_parts(
         config.micro_batch.parts,
         batch_size=config.batch_size,
@@ -138,11 +145,13 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         has_batch_norm=bool(jax.tree.leaves(encoder.stats)),
         batch_norm=config.micro_batch.batch_norm,
     )
-    loss = contrastive_loss(
+    loss = pretraining_loss(
         encoder.graph,
         views,
         objective,
+        layout=layout,
         seed=config.seed,
+        task=task,
         neighbours=SignalNeighbours(config.columns, tiling=tiling) if _looks_at_signals(config) else None,
         mesh=mesh,
         parts=config.micro_batch.parts,
@@ -150,7 +159,16 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     )
     optimizer = optim.create(config.optimizer, num_steps)
     rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
-    state = init_state({"encoder": encoder.params, "objective": objective.init()}, encoder.stats, optimizer)
+    heads = {} if task is None else {"task": task.head}
+    state = init_state(
+        {
+            "encoder": encoder.params,
+            "objective": objective.init(seed=config.seed),
+            **{name: head.params for name, head in heads.items()},
+        },
+        {"encoder": encoder.stats, **{name: head.stats for name, head in heads.items()}},
+        optimizer,
+    )
     shardings = parallel.shardings_of(state, mesh, rules)
     # A copy, because the step donates its state and `encoder` stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
@@ -256,8 +274,8 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
             f"{checkpoints.directory} was trained on another data set, split or sampling than "
             f"{run.config.data.dir} with this config gives; resume on the same data, or use another --workdir"
         )
-    _, parts = checkpoints.restore(run.state._asdict(), step=latest)
-    return TrainState(**parts)
+    _, parts = checkpoints.restore(run.state.parts(), step=latest)
+    return run.state.with_parts(parts)
 
 
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
@@ -277,15 +295,22 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
 
 
 def _fingerprint(
-    config: ml_collections.ConfigDict, recordings: Recordings, columns: Mapping[str, np.ndarray], sampler: Sampler
+    config: ml_collections.ConfigDict,
+    recordings: Recordings,
+    columns: Columns,
+    sampler: Sampler,
 ) -> str:
     """Digest of all that decides which rows and views a step gets."""
     digests = [
-        (name, hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest())
+        (name, values.digest if isinstance(values, PairedEmbeddings) else _digest(values))
         for name, values in sorted({"group": recordings.index.group, **columns}.items())
     ]
     parts = (PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), config.seed)
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest()
 
 
 def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:
@@ -293,7 +318,10 @@ def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:
 
 
 def _abstract_batch(
-    config: ml_collections.ConfigDict, recordings: Recordings, columns: Mapping[str, np.ndarray], mesh: Mesh
+    config: ml_collections.ConfigDict,
+    recordings: Recordings,
+    columns: Columns,
+    mesh: Mesh,
 ) -> Batch:
     sharding = parallel.batch_sharding(mesh)
     parallel.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide

@@ -10,19 +10,25 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
+from data_pipelines.paired_embeddings import PairedEmbeddings, open_paired
 from data_pipelines.physiology_standard import Pca, Standardizer
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.labels import ProbeTask
 from ecgjax.recordings import Recordings
 
-#: Relation or miner → columns of `objectives.relations.Rows` that it looks at and that are not streamed in any case.
+#: Relation, miner or loss → columns that it looks at and that are not streamed in any case: of
+#: `objectives.relations.Rows`, and `paired`.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "similar_physiology": ("physiology",),
     "same_cluster": ("cluster",),
     "same_demographics": ("sex", "age"),
     "same_label": ("label",),
     "label_distance": ("label",),
+    "clip": ("paired", "pair_group"),
 }
+
+#: Column → values over all recordings; partners of another modality are read row by row.
+Columns = dict[str, np.ndarray | PairedEmbeddings]
 
 #: Rule of `config.columns` that takes a label's values as they are: classes, or for regression.
 VALUES = "values"
@@ -43,21 +49,22 @@ CLUSTERED = (
 )
 
 
-def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> dict[str, np.ndarray]:
-    """Returns the columns that the config's relation and miner look at.
+def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Columns:
+    """Returns the columns that the config's relation, miner, loss and task look at.
 
     Args:
-        config: with `relation.name`, `miner.name` and the section `columns`.
+        config: with `objective.name`, `relation.name`, `miner.name`, `task.name` and the section `columns`.
         recordings: opened by it.
 
     Returns:
-        Name → `[n, …]` over all recordings, of the types of `Rows`.
+        Name → `[n, …]` over all recordings, of the types of `Rows`; `paired`, `f32[n, dim]`, is read row by row.
 
     Raises:
         ConfigError: the section says nothing of what is needed.
         DataError: a data set has no such label, or its physiology was never measured.
     """
-    needed = {column for name in (config.relation.name, config.miner.name) for column in NEEDS.get(name, ())}
+    chosen = (config.relation.name, config.miner.name, config.objective.name)
+    needed = {column for name in chosen for column in NEEDS.get(name, ())} | ({"label"} if config.task.name else set())
     makers = {
         "physiology": lambda: _physiology(config.columns, recordings),
         "cluster": lambda: _cluster(config.columns, recordings, seed=config.seed),
@@ -65,7 +72,20 @@ def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> di
         "age": lambda: recordings.index.label("age_years"),
         "label": lambda: _label(config.columns, recordings),
     }
-    return {name: makers[name]() for name in sorted(needed)}
+    columns: Columns = {name: make() for name, make in makers.items() if name in needed}
+    if "paired" in needed:
+        columns["paired"], columns["pair_group"] = _paired(config.columns.paired, recordings)
+    return columns
+
+
+def _paired(directories: str, recordings: Recordings) -> tuple[PairedEmbeddings, np.ndarray]:
+    parts = [part.strip() for part in directories.split(",")]
+    if not all(parts) or len(parts) != len(recordings.datasets):
+        raise ConfigError(
+            f"config.columns.paired={directories!r} must name a folder of embedding.npy and record_id.npy for each of "
+            f"the {len(recordings.datasets)} data sets, with commas between"
+        )
+    return open_paired(parts, [dataset.index.record_id for dataset in recordings.datasets])
 
 
 def _sex(recordings: Recordings) -> np.ndarray:
@@ -75,7 +95,9 @@ def _sex(recordings: Recordings) -> np.ndarray:
 
 def _label(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.ndarray:
     if not columns.label:
-        raise ConfigError("this relation or miner looks at labels: name one in config.columns.label, such as 'lvef'")
+        raise ConfigError(
+            "this relation, miner or task looks at labels: name one in config.columns.label, such as 'lvef'"
+        )
     values = recordings.index.label(columns.label)
     if columns.rule == VALUES:
         if columns.threshold is not None:

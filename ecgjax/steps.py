@@ -15,19 +15,17 @@ from jax.sharding import Mesh
 
 from ecgjax import encoders
 from ecgjax.augment import Recorded, Views, prepare
+from ecgjax.embedding_rows import Layout, embedding_rows
 from ecgjax.keys import row_keys, split_rows, step_key
 from ecgjax.micro_batches import map_parts
 from ecgjax.objectives import representation
 from ecgjax.objectives.objective import Objective
-from ecgjax.objectives.relations import Rows
 from ecgjax.parallel import unanimous
 from ecgjax.signal_columns import SignalNeighbours
+from ecgjax.task_head import SupervisedTask
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
-
-# Columns of a batch that are no metadata of its rows.
-_NOT_METADATA = ("signal", "valid_start", "valid_samples")
 
 
 class TrainState(NamedTuple):
@@ -35,15 +33,30 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: number of finished updates, `i32[]`.
-        params: what the optimiser updates, nested dictionary of float32: of the encoder, and of what stands on it.
-        stats: running statistics of batch norm, nested dictionary of float32.
+        params: what the optimiser updates, float32: `"encoder"` → nested dictionary, and what stands on it by name.
+        stats: running statistics, likewise.
         opt_state: of optax.
     """
 
     step: Array
-    params: Any
-    stats: Any
+    params: dict[str, Any]
+    stats: dict[str, Any]
     opt_state: optax.OptState
+
+    def parts(self) -> dict[str, Any]:
+        """The parts of a checkpoint, so that an encoder can be read without knowing what stood on it."""
+        params = {f"params_{name}": tree for name, tree in self.params.items()}
+        stats = {f"stats_{name}": tree for name, tree in self.stats.items()}
+        return {"step": self.step, "opt_state": self.opt_state, **params, **stats}
+
+    def with_parts(self, parts: Mapping[str, Any]) -> TrainState:
+        """The state that `parts` of this one's structure make up."""
+        return TrainState(
+            step=parts["step"],
+            params={name: parts[f"params_{name}"] for name in self.params},
+            stats={name: parts[f"stats_{name}"] for name in self.stats},
+            opt_state=parts["opt_state"],
+        )
 
 
 def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -51,48 +64,31 @@ def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation)
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params))
 
 
-def embedding_rows(batch: Batch, num_views: int) -> Rows:
-    """Metadata of the rows of `f32[batch · views, dim]`, the views of a record standing next to each other.
-
-    Args:
-        batch: with `row`, `record` and `patient`, each `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`.
-        num_views: of each record.
-
-    Returns:
-        Metadata of `batch · num_views` rows.
-    """
-    size = batch["row"].shape[0]
-
-    def spread(values: Array) -> Array:
-        shape = (size, num_views, *values.shape[1:])
-        return jnp.broadcast_to(values[:, None], shape).reshape(-1, *values.shape[1:])
-
-    columns = {name: spread(values) for name, values in batch.items() if name not in _NOT_METADATA}
-    view = jnp.broadcast_to(jnp.arange(num_views, dtype=jnp.int32)[None, :], (size, num_views)).reshape(-1)
-    return Rows(**columns | {"row": columns["row"] * num_views + view, "view": view})
-
-
-def contrastive_loss(
+def pretraining_loss(
     graph: nnx.GraphDef,
     views: Views,
     objective: Objective,
     *,
+    layout: Layout,
     seed: int,
+    task: SupervisedTask | None = None,
     neighbours: SignalNeighbours | None = None,
     mesh: Mesh | None = None,
     parts: int = 1,
     statistics_every: int | None = None,
 ) -> Callable[..., tuple[Array, tuple[Any, Metrics]]]:
-    """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))` of two or more views a record.
+    """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))`.
 
-    The parameters are `{"encoder": …, "objective": …}`. A row whose recording could not be read is silence, and takes
-    part in no pair and no batch statistics.
+    Parameters and statistics are `{"encoder": …, "objective": …}` and, with a task, `"task"`. A row whose recording
+    could not be read is silence, and takes part in no pair and no batch statistics.
 
     Args:
         graph: of the encoder.
         views: how they are drawn.
-        objective: the loss.
+        objective: the loss of the embeddings.
+        layout: which rows of embeddings a recording becomes.
         seed: of the run.
+        task: predicted from the embeddings, its loss added to the objective's.
         neighbours: finds what relation or miner look at in signal space, where they do.
         mesh: of the run; needed for more than one part.
         parts: that the batch is encoded in, see `micro_batches`.
@@ -116,27 +112,41 @@ def contrastive_loss(
             ecg = views(drawn["views"], drawn["signal"], recorded=drawn["recorded"])
             # Views next to each other keep the rows of a record on the device that already holds them.
             ecg = ecg.reshape(-1, *ecg.shape[2:])
-            keys = split_rows(drawn["dropout"], views.num_views).reshape(-1) if train else None
-            seen = jnp.repeat(drawn["valid"], views.num_views)
+            keys = _spread_keys(drawn["dropout"], layout.signals) if train else None
+            seen = jnp.repeat(drawn["valid"], layout.signals)
             encoder = encoders.Split(graph, params["encoder"], stats)
             z, stats = encoders.apply(encoder, ecg, train=train, keys=keys, valid=seen)
-            return stats, z
+            return stats, z.reshape(-1, z.shape[-1])
 
-        stats, z = map_parts(encode, stats, drawn, parts=parts, mesh=mesh)
-        rows = embedding_rows(batch, views.num_views)
+        after = dict(stats)
+        after["encoder"], z = map_parts(encode, stats["encoder"], drawn, parts=parts, mesh=mesh)
+        rows = embedding_rows(batch, layout)
         if neighbours is not None:
-            near = neighbours(drawn["signal"], embedding_rows(batch, 1), num_views=views.num_views)
+            near = neighbours(drawn["signal"], embedding_rows(batch, Layout(views=1)), num_views=layout.rows)
             rows = rows._replace(**near)
-        out = objective(params["objective"], z, rows, key=step_key(seed, step, stream="mining"), step=step)
-        metrics = {
-            "loss": out.loss,
+        paired = {"paired": jnp.repeat(batch["paired"], layout.rows, axis=0)} if "paired" in batch else {}
+        mining = step_key(seed, step, stream="mining")
+        out = objective(params["objective"], z, rows, key=mining, step=step, **paired)
+        total, metrics = objective.weight * out.loss, dict(out.stats)
+        if task is not None:
+            keys = _spread_keys(row_keys(seed, step, batch["row"], stream="task"), layout.rows) if train else None
+            answer, after["task"] = task(params["task"], stats["task"], z, rows, train=train, keys=keys)
+            total += task.weight * answer.loss
+            metrics |= {"objective": out.loss, "task": answer.loss}
+            metrics |= {f"task_{name}": value for name, value in answer.stats.items()}
+        metrics |= {
+            "loss": total,
             "unread_rows": jnp.sum(~valid, dtype=jnp.float32),
-            **out.stats,
-            **_representation(z, rows.valid, views.num_views, step, statistics_every if train else None),
+            **_representation(z, rows.valid, layout.rows, step, statistics_every if train else None),
         }
-        return out.loss, (stats, metrics)
+        return total, (after, metrics)
 
     return loss
+
+
+def _spread_keys(keys: Array, num: int) -> Array:
+    """`key[batch]` → `key[batch · num]`."""
+    return split_rows(keys, num).reshape(-1)
 
 
 def _representation(z: Array, valid: Array, num_views: int, step: Array, every: int | None) -> Metrics:
@@ -185,17 +195,18 @@ def classifier_loss(
 ) -> Callable[..., tuple[Array, tuple[Any, Metrics]]]:
     """Builds the loss of a binary classifier: encoder, linear head, cross-entropy from logits.
 
-    The parameters are `{"encoder": …, "head": {"kernel", "bias"}}` and the batch carries `label`, `f32[batch]` of 0, 1.
+    The parameters are `{"encoder": …, "head": {"kernel", "bias"}}`, the statistics `{"encoder": …}`, and the batch
+    carries `label`, `f32[batch]` of 0, 1.
     """
 
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
         keys = row_keys(seed, step, batch["row"], stream="dropout") if train else None
         ecg = prepare(batch["signal"], num_leads=num_leads)
-        encoder = encoders.Split(graph, params["encoder"], stats)
-        features, stats = encoders.apply(encoder, ecg, train=train, keys=keys, features=True)
+        encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
+        features, of_encoder = encoders.apply(encoder, ecg, train=train, keys=keys, features=True)
         logits = classifier_logits(params["head"], features)
         value = optax.sigmoid_binary_cross_entropy(logits, batch["label"]).mean()
-        return value, (stats, {"loss": value})
+        return value, ({"encoder": of_encoder}, {"loss": value})
 
     return loss
 

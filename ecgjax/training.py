@@ -114,7 +114,7 @@ def train(
                 flush()
                 _check_finite(now, latest)
                 with telemetry.pause():
-                    checkpoints.save(now, state._asdict(), metadata=metadata)
+                    checkpoints.save(now, state.parts(), metadata=metadata)
             if last or stopping:
                 checkpoints.wait()
                 return state, last

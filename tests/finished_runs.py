@@ -11,8 +11,8 @@ def final_state(workdir):
     """Returns the last checkpoint's step and parts, of a run whose loss learns nothing itself."""
     config = configuration.load_resolved(workdir)
     split = create_split(config, seed=0)
-    params = {"encoder": split.params, "objective": {}}
+    params, stats = {"encoder": split.params, "objective": {}}, {"encoder": split.stats}
     # The length of the run shapes the schedule, but no leaf of the state.
-    template = init_state(params, split.stats, create(config.optimizer, 1))._asdict()
+    template = init_state(params, stats, create(config.optimizer, 1)).parts()
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.restore(template)

@@ -5,6 +5,7 @@ tiled forms with the dense one.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -211,6 +212,35 @@ def loss_and_gradients(objective, num_shared=0):
         return out, gradients
 
     return function
+
+
+def assert_fits(objective, *, mib, num_rows=32768, dim=256):
+    """Compiles value and gradient for eight devices, and asks the compiler what each of them will hold.
+
+    Args:
+        objective: `(z, rows, tiling=…) → LossOutput`.
+        mib: most that a device may need, with arguments and outputs.
+        num_rows: of the global batch, two views of a record, two records of a patient.
+        dim: of the embeddings.
+    """
+    mesh = parallel.make_mesh()
+    by_row = NamedSharding(mesh, PartitionSpec("data"))
+
+    def loss(z, row):
+        rows = Rows(row, row // 2, row // 4, row % 2, row >= 0)
+        return objective(z, rows, tiling=Tiling("gathered", mesh=mesh)).loss
+
+    shapes = [
+        jax.ShapeDtypeStruct(shape, dtype, sharding=by_row)
+        for shape, dtype in (((num_rows, dim), jnp.float32), ((num_rows,), jnp.int32))
+    ]
+    outputs = (NamedSharding(mesh, PartitionSpec()), by_row)
+    compiled = jax.jit(jax.value_and_grad(loss), out_shardings=outputs).lower(*shapes).compile()
+    memory = compiled.memory_analysis()
+    used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    assert used < mib * 2**20
+    all_pairs = rf"\[({num_rows}|{num_rows // 8}),{num_rows}\]"
+    assert not re.search(all_pairs, compiled.as_text()), "a similarity of all pairs at once"
 
 
 def batch_of(n, *, dim=16, seed=5):

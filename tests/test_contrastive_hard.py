@@ -172,6 +172,7 @@ def test_all_forms_agree():
         lambda z, rows, x, tiling: hcl(
             z, rows, relation=same_patient, temperature=x[0], concentration=x[1], tiling=tiling
         ),
+        lambda z, rows, x, tiling: debiased(z, rows, relation=same_patient, temperature=x[0], tiling=tiling),
         lambda z, rows, x, tiling: multi_similarity(z, rows, relation=same_patient, tiling=tiling),
     ]
 

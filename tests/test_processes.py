@@ -160,7 +160,7 @@ def assert_same_run(workdir, expected_workdir, *, steps=STEPS):
     step, state = final_state(workdir)
     expected_step, expected_state = final_state(expected_workdir)
     assert step == expected_step == steps
-    for part in ("params", "stats"):
+    for part in ("params_encoder", "stats_encoder"):
         a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(s[part])]) for s in (state, expected_state))
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max(), err_msg=part)
 

@@ -122,7 +122,7 @@ def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp
         np.testing.assert_array_equal(np.asarray(other), np.asarray(leaf), err_msg=jax.tree_util.keystr(path))
     assert train_lines(workdir) == train_lines(uninterrupted[0])
     moved = [jnp.abs(a - b).max() for a, b in zip(
-        jax.tree.leaves(whole["params"]),
+        jax.tree.leaves(whole["params_encoder"]),
         jax.tree.leaves(create_split(tiny_config.get_config(), seed=0).params), strict=True,
     )]  # fmt: skip
     assert min(moved) > 0, "training changed every parameter"

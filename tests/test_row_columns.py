@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.physiology_store import measure_dataset
 from ecgjax.errors import ConfigError
@@ -23,6 +24,17 @@ def directory(tmp_path_factory):
     dataset = make_simulated_dataset(tmp_path_factory.mktemp("data"), num_patients=40, rate=100, seconds=6)
     measure_dataset(dataset.directory, num_workers=1)
     return dataset.directory
+
+
+@pytest.fixture(scope="module")
+def partners(directory, tmp_path_factory):
+    """Made-up reports of every recording but the first, of which several share one."""
+    folder = tmp_path_factory.mktemp("reports")
+    record_id = open_dataset(directory).index.record_id[1:]
+    reports = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    np.save(folder / "record_id.npy", record_id)
+    np.save(folder / "embedding.npy", reports[np.arange(len(record_id)) % 5])
+    return folder
 
 
 def make_config(directory, **leaves):
@@ -68,6 +80,15 @@ def test_labels_are_values_or_answers(directory):
     recordings, classes = columns_of(make_config(directory, relation__name="same_label", **answers))
     np.testing.assert_array_equal(values["label"], recordings.index.label("lvef"))
     np.testing.assert_array_equal(classes["label"], values["label"] < 40)
+
+
+def test_partners_need_a_folder_for_every_data_set(directory, partners):
+    recordings, columns = columns_of(make_config(directory, objective__name="clip", columns__paired=str(partners)))
+    assert columns["paired"].shape == (recordings.index.num_records, 6)
+    assert len(np.unique(columns["pair_group"])) == 6
+    for folders in ("", f"{partners},{partners}"):
+        with pytest.raises(ConfigError, match=r"must name a folder of embedding\.npy and record_id\.npy for each of"):
+            columns_of(make_config(directory, objective__name="clip", columns__paired=folders))
 
 
 def test_what_is_missing_is_said(directory, tmp_path):
@@ -122,14 +143,23 @@ METHODS = {
         "columns__label": "lvef",
         "columns__rule": "below",
         "columns__threshold": 40.0,
+        "task__name": "binary",
+    },
+    "partners of another modality": {
+        "objective__name": "clip",
+        "objective__learn": ("temperature",),
+        "relation__name": None,
     },
 }
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_train_from_the_config_alone(directory, method):
+def test_methods_train_from_the_config_alone(directory, partners, method):
+    config = make_config(directory, **METHODS[method])
+    if config.objective.name == "clip":
+        config.columns.paired = str(partners)
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
-        run = prepare_run(make_config(directory, **METHODS[method]))
+        run = prepare_run(config)
     stream = run.batches(run.sampler)
     before = jax.device_get(run.state.params)
     state = run.state
@@ -140,5 +170,10 @@ def test_methods_train_from_the_config_alone(directory, method):
     assert float(metrics["grad_norm"]) > 0
     after = jax.device_get(state.params)
     assert (after["encoder"]["head"]["kernel"] != before["encoder"]["head"]["kernel"]).any()
-    if "objective__learn" in METHODS[method]:
-        assert after["objective"]["beta"] != before["objective"]["beta"]
+    for name in METHODS[method].get("objective__learn", ()):
+        assert after["objective"][name] != before["objective"][name]
+    if config.task.name:
+        assert (after["task"]["inner"]["kernel"] != before["task"]["inner"]["kernel"]).any()
+        np.testing.assert_allclose(metrics["loss"], metrics["objective"] + metrics["task"], rtol=1e-6)
+    if config.objective.name == "clip":
+        assert (after["objective"]["projection"] != before["objective"]["projection"]).any()

@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 
 from ecgjax import encoders, parallel
 from ecgjax.augment import Views
+from ecgjax.embedding_rows import Layout
 from ecgjax.encoders.layers import row_dropout
 from ecgjax.errors import ConfigError
 from ecgjax.micro_batches import check_parts
 from ecgjax.objectives.objective import Objective, default_config
 from ecgjax.objectives.tiles import Tiling
-from ecgjax.steps import contrastive_loss, init_state, train_step
+from ecgjax.steps import init_state, pretraining_loss, train_step
 
 BATCH = 16
 RNG = np.random.default_rng(0)
@@ -48,7 +49,7 @@ def make_loss(mesh, *, graph=ENCODER.graph, **options):
     config.objective.learn = ("temperature",)
     config.relation.name = "same_patient"
     objective = Objective(config, tiling=Tiling(mesh=mesh, chunk=5), num_views=2)
-    return contrastive_loss(graph, Views(AUGMENT), objective, seed=0, mesh=mesh, **options)
+    return pretraining_loss(graph, Views(AUGMENT), objective, layout=Layout(), seed=0, mesh=mesh, **options)
 
 
 def place(mesh, *, host_batch=HOST_BATCH, unread=()):

@@ -1,12 +1,14 @@
 """Encoders, a file an architecture, by name.
 
-An encoder maps `f32[batch, time, lead]` in mV to `f32[batch, embedding_dim]`. Training code never holds the module: it
-holds its graph definition and two pure dictionaries of arrays (see `Split`), which `jax.jit` handles far faster than
-a module.
+An encoder maps `f32[batch, time, lead]` in mV to embeddings, `f32[batch, embedding_dim]`, or to one of every lead or
+group of leads, `f32[batch, lead_groups, embedding_dim]`; and to pooled activations for probes, `f32[batch,
+feature_dim]`. Training code never holds the module: it holds its graph definition and two pure dictionaries of arrays
+(see `Split`), which `jax.jit` handles far faster than a module.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,14 +17,55 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ecgjax.encoders.clocs_cnn import ClocsCNN
+from ecgjax.encoders.lead_wise import LeadWise
+from ecgjax.encoders.pclr_resnet import PCLRResNet
+from ecgjax.encoders.physio_transformer import PhysioTransformer
 from ecgjax.encoders.resnet import ResNet18
+from ecgjax.encoders.temporal_net import DualTemporalNet, TemporalNet
+from ecgjax.encoders.vit import ViT1D
+from ecgjax.encoders.xresnet import XResNet1d
 from ecgjax.errors import ConfigError
 
-#: Name → (class, settings that differ from the class's published defaults).
+#: Name → (class, settings that differ from the class's defaults; these may include `lead_wise`, see `create`).
 ENCODERS: Mapping[str, tuple[type[nnx.Module], Mapping[str, Any]]] = {
     "resnet18": (ResNet18, {}),
     # An eighth to a quarter of the widths: 27 MMAC for 12 leads of 1,000 samples.
     "resnet18:small": (ResNet18, {"widths": (16, 32, 64, 128), "dropout": 0.1}),
+    "temporal_net": (TemporalNet, {"num_leads": 8, "lead_wise": True}),
+    "temporal_net:small": (
+        TemporalNet,
+        {"num_leads": 8, "lead_wise": True, "widths": (4, 8, 16, 24, 24), "dropout": 0.1},
+    ),
+    "temporal_net_dual": (DualTemporalNet, {}),
+    "temporal_net_dual:small": (DualTemporalNet, {"widths": (4, 8, 16, 24, 24), "dropout": 0.1}),
+    "clocs_cnn": (ClocsCNN, {"num_leads": 12, "lead_wise": True}),
+    # As published: .2 MMAC a lead.
+    "clocs_cnn:small": (ClocsCNN, {"num_leads": 12, "lead_wise": True}),
+    "pclr_resnet": (PCLRResNet, {}),
+    "pclr_resnet:small": (PCLRResNet, {"widths": (16, 32, 48, 64, 80), "input_samples": 2048}),
+    "physio_transformer": (PhysioTransformer, {}),
+    "physio_transformer:small": (
+        PhysioTransformer,
+        {
+            "stem_width": 64,
+            "dim": 128,
+            "depth": 4,
+            "num_heads": 4,
+            "hidden_dim": 512,
+            "position_kernel": 32,
+            "position_groups": 4,
+            "decoder_widths": (64, 32, 32, 32),
+        },
+    ),
+    "vit_s": (ViT1D, {"dim": 384, "depth": 8, "num_heads": 6}),
+    "vit_s:small": (ViT1D, {"dim": 128, "depth": 4, "num_heads": 2}),
+    "vit_b": (ViT1D, {"dim": 768, "depth": 12, "num_heads": 12}),
+    "vit_b:small": (ViT1D, {"dim": 192, "depth": 4, "num_heads": 3}),
+    "xresnet1d50": (XResNet1d, {"num_blocks": (3, 4, 6, 3)}),
+    "xresnet1d50:small": (XResNet1d, {"num_blocks": (1, 1, 2, 1), "width": 32, "stem_widths": (16, 16, 32)}),
+    "xresnet1d101": (XResNet1d, {"num_blocks": (3, 4, 23, 3)}),
+    "xresnet1d101:small": (XResNet1d, {"num_blocks": (1, 1, 8, 1), "width": 32, "stem_widths": (16, 16, 32)}),
 }
 
 PRECISIONS: Mapping[str, jnp.dtype] = {"float32": jnp.dtype("float32"), "bfloat16": jnp.dtype("bfloat16")}
@@ -51,23 +94,50 @@ def create(name: str, *, seed: int, precision: str = "float32", **settings: Any)
         name: a key of `ENCODERS`; `:small` forms keep the architecture at a fraction of the cost.
         seed: of the initialisation.
         precision: compute type, a key of `PRECISIONS`; parameters and statistics are float32 either way.
-        **settings: overrides of the class's arguments, such as `embedding_dim`.
+        **settings: overrides of the class's arguments, such as `embedding_dim`; and `lead_wise`, True for one network
+            of one channel that sees every lead by itself, see `LeadWise`.
 
     Raises:
         ConfigError: unknown name, precision or setting, naming those that exist.
     """
+    return split(_module(name, seed=seed, precision=precision, **settings))
+
+
+def abstract(name: str, *, precision: str = "float32", **settings: Any) -> Split:
+    """What `create` returns with shapes in place of arrays, `jax.ShapeDtypeStruct`, for counting and planning.
+
+    Nothing is computed and no memory taken, however large the encoder. Arguments and errors are those of `create`.
+    """
+    return split(nnx.eval_shape(lambda: _module(name, seed=0, precision=precision, **settings)))
+
+
+def _module(name: str, *, seed: int, precision: str, **settings: Any) -> nnx.Module:
     if name not in ENCODERS:
         raise ConfigError(f"config.encoder.name={name!r} is unknown; there are: {', '.join(sorted(ENCODERS))}")
     if precision not in PRECISIONS:
         raise ConfigError(f"config.encoder.precision={precision!r} is unknown; there are: {', '.join(PRECISIONS)}")
     cls, defaults = ENCODERS[name]
-    known = set(inspect.signature(cls.__init__).parameters) - {"self", "rngs", "dtype"}
+    arguments = inspect.signature(cls.__init__).parameters
+    known = {*arguments, "lead_wise"} - {"self", "rngs", "dtype"}
     if unknown := set(settings) - known:
         raise ConfigError(f"config.encoder has unknown settings {sorted(unknown)}; {name} takes: {sorted(known)}")
-    rngs = nnx.Rngs(seed)
-    module = cls(**{**defaults, **settings}, dtype=PRECISIONS[precision], rngs=rngs)
+    settings = {"num_leads": arguments["num_leads"].default, "lead_wise": False, **defaults, **settings}
+    build = functools.partial(cls, dtype=PRECISIONS[precision], rngs=nnx.Rngs(seed))
+    if not settings.pop("lead_wise"):
+        return build(**settings)
+    num_leads = settings.pop("num_leads")
+    return LeadWise(build(num_leads=1, **settings), num_leads=num_leads)
+
+
+def split(module: nnx.Module) -> Split:
+    """Splits a module, of an encoder or of what stands on one, into graph definition and arrays."""
     graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
     return Split(graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+
+def stats_of(module: nnx.Module) -> Arrays:
+    """The module's running statistics, as in `Split.stats`."""
+    return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
 def merge(encoder: Split) -> nnx.Module:
@@ -95,8 +165,9 @@ def apply(
         features: return the pooled activations before the last layer instead of the embedding.
 
     Returns:
-        `f32[batch, dim]` and the statistics after the call (unchanged unless `train`).
+        `f32[batch, dim]`, or embeddings `f32[batch, lead_groups, dim]` of an encoder with several groups of leads, and
+        the statistics after the call (unchanged unless `train`).
     """
     module = merge(encoder)
     out = (module.features if features else module)(ecg, train=train, keys=keys, valid=valid)
-    return out, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+    return out, stats_of(module)

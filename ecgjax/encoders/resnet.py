@@ -48,7 +48,6 @@ class ResNet18(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the pooled activations before the last layer.
-        lead_groups: 1, an embedding is that of a whole record.
         lead_groups: 1, all leads being one group.
     """
 
@@ -80,7 +79,6 @@ class ResNet18(nnx.Module):
         self.dtype = dtype
         self.feature_dim = width_in
         self.embedding_dim = embedding_dim
-        self.lead_groups = 1
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Pooled activations.

@@ -21,6 +21,7 @@ from jax import Array
 from ml_collections import ConfigDict, config_dict
 
 from ecgjax.errors import ConfigError
+from ecgjax.keys import step_key
 from ecgjax.objectives.distances import DISTANCES
 from ecgjax.objectives.losses import LOSSES
 from ecgjax.objectives.mining import MINERS
@@ -73,6 +74,7 @@ def default_config() -> tuple[ConfigDict, ConfigDict, ConfigDict]:
     for name, kind in SCHEDULE.items():
         miner[name] = config_dict.placeholder(kind)
     objective.learn = ()
+    objective.weight = 1.0
     return objective, relation, miner
 
 
@@ -82,16 +84,21 @@ class Objective:
     Args:
         config: with the sections `objective`, `relation` and `miner` of `default_config`.
         tiling: how pairs are gone through.
-        num_views: of each record.
+        num_views: rows of each record.
+        projected: `(dimension of partners, of embeddings)`, where the loss compares with another modality's partners.
+
+    Attributes:
+        weight: of the loss beside others, `config.objective.weight`.
 
     Raises:
         ConfigError: an unknown name, or a setting that what is chosen does not take.
     """
 
-    def __init__(self, config: ConfigDict, *, tiling: Tiling, num_views: int):
+    def __init__(self, config: ConfigDict, *, tiling: Tiling, num_views: int, projected: tuple[int, int] | None = None):
         self._function = _chosen(OBJECTIVES, config.objective.name, "config.objective")
+        self.weight = config.objective.weight
         takes = inspect.signature(self._function).parameters
-        own = {name: value for name, value in config.objective.items() if name not in ("name", "learn")}
+        own = {name: value for name, value in config.objective.items() if name not in ("name", "learn", "weight")}
         self._settings = _settings(self._function, own, "config.objective", config.objective.name)
         self._learnt = _learnt(tuple(config.objective.learn), takes, config.objective.name)
         self._scheduled = False
@@ -100,7 +107,8 @@ class Objective:
             self._settings["tiling"] = tiling
         if "views" in takes:
             self._settings["views"] = num_views
-        self._takes_key = "key" in takes
+        self._takes_key, self._takes_paired = "key" in takes, "paired" in takes
+        self._projected = projected if self._takes_paired else None
 
     def _from_config(self, config: ConfigDict, takes: Mapping[str, Any]) -> None:
         """Binds relation and miner, and refuses them where the loss takes none."""
@@ -122,12 +130,30 @@ class Objective:
             bound |= _settings(function, chosen, f"config.{section}", name)
             self._settings[section] = functools.partial(function, **bound) if bound else function
 
-    def init(self) -> dict[str, Array]:
-        """Returns what the loss learns, at its first values: name → `f32[]`."""
-        return {name: jnp.asarray(_start(name, self._start_of(name)), jnp.float32) for name in self._learnt}
+    def init(self, *, seed: int = 0) -> dict[str, Array]:
+        """Returns what the loss learns, at its first values.
+
+        Args:
+            seed: of the projection of partners.
+
+        Returns:
+            Name → `f32[]`; and `projection`, `f32[partners' dim, dim]`, of losses of paired modalities.
+        """
+        learnt = {name: jnp.asarray(_start(name, self._start_of(name)), jnp.float32) for name in self._learnt}
+        if self._projected is not None:
+            draw = jax.nn.initializers.lecun_normal()
+            learnt["projection"] = draw(step_key(seed, 0, stream="projection"), self._projected, jnp.float32)
+        return learnt
 
     def __call__(
-        self, params: Mapping[str, Array], embeddings: Array, rows: Rows, *, key: Array, step: Array
+        self,
+        params: Mapping[str, Array],
+        embeddings: Array,
+        rows: Rows,
+        *,
+        key: Array,
+        step: Array,
+        paired: Array | None = None,
     ) -> LossOutput:
         """Evaluates the loss.
 
@@ -137,6 +163,7 @@ class Objective:
             rows: their metadata.
             key: of the run's seed and this step, for miners that draw.
             step: of training, for miners with a schedule.
+            paired: `f32[rows, partners' dim]`, for losses of paired modalities.
 
         Returns:
             The loss; its statistics include what is learnt.
@@ -147,6 +174,8 @@ class Objective:
             settings["miner"] = functools.partial(settings["miner"], step=step)
         if self._takes_key:
             settings["key"] = key
+        if self._takes_paired:
+            settings["paired"] = jnp.matmul(paired, params["projection"])
         out = self._function(embeddings, rows, **(settings | learnt))
         return out._replace(stats=out.stats | {name: jax.lax.stop_gradient(value) for name, value in learnt.items()})
 
@@ -154,11 +183,6 @@ class Objective:
         if name in self._settings:
             return self._settings[name]
         return inspect.signature(self._function).parameters[name].default
-
-
-def learnt_at_start(config: ConfigDict) -> dict[str, Array]:
-    """Returns what the loss of a config learns, at its first values; see `Objective.init`."""
-    return Objective(config, tiling=Tiling(), num_views=2).init()
 
 
 def _start(name: str, value: float) -> Any:

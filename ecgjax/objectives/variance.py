@@ -34,8 +34,9 @@ def vicreg(
         v(Z) = 1/d Σ_j max(0, γ − √(C_jj + 10⁻⁴)),    c(Z) = 1/d Σ_{j ≠ k} C_jk².
 
     The invariance is a mean over dimensions too, as in the paper's algorithm 1 (its eq. 5 sums over them): the
-    published weights belong to that. With more views it is the mean over view pairs. Statistics are sums over rows,
-    which compile to reductions over the mesh: no pair of rows is ever formed, so there are no tiles and no relation.
+    published weights belong to that. (The authors' code halves v, the paper does not.) With more views it is the mean
+    over view pairs. Statistics are sums over rows, which compile to reductions over the mesh: no pair of rows is ever
+    formed, so there are no tiles and no relation.
 
     Args:
         embeddings: `[recordings · views, dim]`, the views of a recording next to each other; taken as they are.

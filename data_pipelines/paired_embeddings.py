@@ -1,0 +1,134 @@
+"""Embeddings of another modality (reports, echocardiograms, cardiac MR) of the recordings of a data set.
+
+They are made elsewhere, by a language model for instance, and handed over as a folder of two files that any program can
+write: `embedding.npy`, `f16` or `f32[m, dim]`, and `record_id.npy`, `str[m]`, whose recording each row is of. Rows that
+are equal (one report that many recordings share) are one partner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+
+# Rows of a memory map that are looked at together.
+_ROWS = 1 << 14
+
+
+class PairedEmbeddings:
+    """Partners of recordings, one a record number, as a column that a stream reads batch by batch.
+
+    Args:
+        values: of every file, `[m, dim]`; memory-mapped, so that a million partners do not fill every process's memory.
+        place: row of `values` joined for every record, `int64[n]`; −1 for recordings without a partner.
+        content: digest of `values`.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, values: Sequence[np.ndarray], place: np.ndarray, *, content: str):
+        self._values, self._place, self._content = values, place, content
+        self._starts = np.cumsum([0, *(len(part) for part in values)])
+        self.shape = (len(place), values[0].shape[1])
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all partners and of whose they are."""
+        return hashlib.blake2b(self._content.encode() + self._place.tobytes(), digest_size=16).hexdigest()
+
+    def __getitem__(self, records: np.ndarray) -> np.ndarray:
+        """Returns partners of record numbers, `f32[..., dim]`; zeros where there is none."""
+        place = self._place[records]
+        out = np.zeros((*place.shape, self.shape[1]), np.float32)
+        for start, part in zip(self._starts, self._values, strict=False):
+            here = (place >= start) & (place < start + len(part))
+            out[here] = part[place[here] - start]
+        return out
+
+
+def open_paired(
+    directories: Sequence[str | Path], record_ids: Sequence[np.ndarray]
+) -> tuple[PairedEmbeddings, np.ndarray]:
+    """Opens the partners of one data set, or of several whose record numbers run on.
+
+    Args:
+        directories: one for every data set.
+        record_ids: of the data sets, `str[n]` each.
+
+    Returns:
+        The partners, and for every record the number of its group of equal partners, `i32[n]`; −1 without a partner.
+
+    Raises:
+        DataError: a file is missing or malformed, names a recording twice or none that there is, holds values that
+            are not finite, or the data sets' partners differ in dimension.
+    """
+    opened = [_open(Path(directory), ids) for directory, ids in zip(directories, record_ids, strict=True)]
+    values = [values for values, _ in opened]
+    if len({part.shape[1] for part in values}) > 1:
+        shapes = ", ".join(f"{directory}: {part.shape[1]}" for directory, part in zip(directories, values, strict=True))
+        raise DataError(f"partners must have one dimension in all data sets, they have {shapes}")
+    starts = np.cumsum([0, *(len(part) for part in values)])
+    place = np.concatenate(
+        [np.where(rows >= 0, rows + start, -1) for start, (_, rows) in zip(starts, opened, strict=False)]
+    )
+    groups, content = _groups(values)
+    return PairedEmbeddings(values, place, content=content), np.where(place >= 0, groups[place], -1).astype(np.int32)
+
+
+def _open(directory: Path, record_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the embeddings, memory-mapped, and the row of every record, −1 without one."""
+    values, of = (_load(directory / name) for name in ("embedding.npy", "record_id.npy"))
+    if values.ndim != 2 or values.dtype not in (np.float16, np.float32):
+        raise DataError(
+            f"{directory}/embedding.npy must be f16 or f32[m, dim], it is {values.dtype}{list(values.shape)}"
+        )
+    if of.shape != values.shape[:1] or of.dtype.kind != "U":
+        raise DataError(
+            f"{directory}/record_id.npy must be str[{len(values)}], one for every row of embedding.npy, it is "
+            f"{of.dtype}{list(of.shape)}"
+        )
+    names, counts = np.unique(of, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"{directory}/record_id.npy names recording {str(names[counts > 1][0])!r} more than once")
+    row = np.full(len(record_id), -1, np.int64)
+    if len(of):
+        order = np.argsort(of)
+        found = order[np.minimum(np.searchsorted(of, record_id, sorter=order), len(order) - 1)]
+        row = np.where(of[found] == record_id, found, -1)
+    if (row < 0).all():
+        raise DataError(
+            f"{directory}/record_id.npy names none of the data set's recordings, which are called such as "
+            f"{str(record_id[0])!r}"
+        )
+    return values, row
+
+
+def _load(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an array: {error}") from error
+
+
+def _groups(values: Sequence[np.ndarray]) -> tuple[np.ndarray, str]:
+    """Numbers equal rows alike, `int64[rows of all]`, and digests all of them, going through the memory maps once."""
+    numbers: dict[bytes, int] = {}
+    out, content = [], hashlib.blake2b(digest_size=16)
+    for part in values:
+        for start in range(0, len(part), _ROWS):
+            rows = np.ascontiguousarray(part[start : start + _ROWS], np.float32)
+            if not np.isfinite(rows).all():
+                bad = start + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+                raise DataError(f"{part.filename}: row {bad} is not finite; leave recordings without a partner out")
+            for row in rows:
+                digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+                content.update(digest)
+                out.append(numbers.setdefault(digest, len(numbers)))
+    return np.asarray(out, np.int64), content.hexdigest()

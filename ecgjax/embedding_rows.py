@@ -1,0 +1,73 @@
+"""Which rows of embeddings a batch of recordings becomes, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.objectives.relations import Rows
+
+# Columns of a batch that are no metadata of its rows.
+_NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired")
+
+
+class Layout(NamedTuple):
+    """What each recording becomes: parts of its time, views of each, and groups of leads of each that are embedded.
+
+    The rows of a recording stand next to each other, leads fastest, then views, then segments.
+
+    Attributes:
+        segments: adjacent parts of the time.
+        views: of each segment.
+        lead_groups: embeddings of each view, see `ecgjax.encoders`.
+    """
+
+    segments: int = 1
+    views: int = 2
+    lead_groups: int = 1
+
+    @property
+    def signals(self) -> int:
+        """Signals that a recording becomes."""
+        return self.segments * self.views
+
+    @property
+    def rows(self) -> int:
+        """Rows of embeddings that a recording becomes."""
+        return self.signals * self.lead_groups
+
+
+def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
+    """Metadata of the rows of `f32[batch · layout.rows, dim]`.
+
+    Args:
+        batch: with `row`, `record` and `patient`, each `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`.
+        layout: of each recording; `view` of a row counts through all rows of its recording.
+
+    Returns:
+        Metadata of `batch · layout.rows` rows.
+    """
+    size = batch["row"].shape[0]
+
+    def spread(values: Array) -> Array:
+        """One value of every recording."""
+        shape = (size, layout.rows, *values.shape[1:])
+        return jnp.broadcast_to(values[:, None], shape).reshape(-1, *values.shape[1:])
+
+    def repeat(values: Array) -> Array:
+        """The same values in every recording."""
+        return jnp.broadcast_to(values[None, :], (size, layout.rows)).reshape(-1)
+
+    columns = {name: spread(values) for name, values in batch.items() if name not in _NOT_METADATA}
+    within = jnp.arange(layout.rows, dtype=jnp.int32)
+    view = repeat(within)
+    places = {
+        "row": columns["row"] * layout.rows + view,
+        "view": view,
+        "segment": repeat(within // (layout.views * layout.lead_groups)),
+        "lead": repeat(within % layout.lead_groups),
+    }
+    return Rows(**columns | places)

@@ -1,0 +1,41 @@
+"""Rows of embeddings: their order, and what is known of each."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ecgjax.embedding_rows import Layout, embedding_rows
+
+
+def test_rows_of_a_recording_stand_together_leads_fastest():
+    layout = Layout(segments=2, views=3, lead_groups=4)
+    batch = {
+        "signal": jnp.zeros((2, 5, 8), jnp.int16),
+        "paired": jnp.zeros((2, 7)),
+        "row": jnp.array([4, 5], jnp.int32),
+        "record": jnp.array([70, 90], jnp.int32),
+        "patient": jnp.array([7, 9], jnp.int32),
+        "valid": jnp.array([True, False]),
+        "physiology": jnp.array([[1.0, 2.0], [3.0, 4.0]]),
+    }
+    rows = embedding_rows(batch, layout)
+    assert layout.signals == 6
+    assert layout.rows == 24
+    expected = [
+        (number * 24 + i, record, patient, i, segment, lead, valid)
+        for number, record, patient, valid in ((4, 70, 7, True), (5, 90, 9, False))
+        for i, (segment, lead) in enumerate((s, g) for s in range(2) for _ in range(3) for g in range(4))
+    ]
+    names = ("row", "record", "patient", "view", "segment", "lead", "valid")
+    for name, column in zip(names, zip(*expected, strict=True), strict=True):
+        np.testing.assert_array_equal(getattr(rows, name), column, err_msg=name)
+    np.testing.assert_array_equal(rows.physiology, np.repeat([[1, 2], [3, 4]], 24, axis=0))
+    assert rows.label is None
+
+
+def test_a_plain_pair_of_views_has_one_segment_and_one_group():
+    ids = jnp.arange(3, dtype=jnp.int32)
+    rows = embedding_rows({"row": ids, "record": ids, "patient": ids, "valid": ids >= 0}, Layout())
+    np.testing.assert_array_equal(rows.row, np.arange(6))
+    np.testing.assert_array_equal(rows.view, [0, 1] * 3)
+    np.testing.assert_array_equal(rows.segment, np.zeros(6))
+    np.testing.assert_array_equal(rows.lead, np.zeros(6))
