@@ -1,0 +1,262 @@
+"""Convolutional stem and transformer with a decoder, the encoder of Maghsoodi et al. 2025 (PhysioCLR)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ecgjax.encoders import layers
+from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple
+from ecgjax.errors import ConfigError
+from ecgjax.keys import split_rows
+
+_NUM_HALVINGS = 4
+_STRIDE = 2**_NUM_HALVINGS
+
+
+class ConvStem(nnx.Module):
+    """Four convolutions of kernel 2 and stride 2, each with GELU; the first has a group norm with one channel a group.
+
+    Such a convolution is a matrix product on pairs of samples, and is written so.
+    """
+
+    def __init__(self, num_leads: int, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.convs = nnx.List(
+            nnx.Linear(
+                2 * (width if i else num_leads),
+                width,
+                use_bias=False,
+                kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "normal"),
+                dtype=dtype,
+                param_dtype=layers.PARAM_DTYPE,
+                rngs=rngs,
+            )
+            for i in range(_NUM_HALVINGS)
+        )
+        self.norm = ChannelNorm(width, dtype=dtype)
+
+    def __call__(self, x: Array) -> Array:
+        """Maps `[batch, time, num_leads]`, a time divisible by 16, to `[batch, time / 16, width]`."""
+        for i, conv in enumerate(self.convs):
+            x = conv(x.reshape(len(x), -1, 2 * x.shape[2]))
+            x = jax.nn.gelu(x if i else self.norm(x), approximate=False)
+        return x
+
+
+class ChannelNorm(nnx.Module):
+    """Normalises each channel of each row by its own mean and variance over time, in float32.
+
+    References:
+        Wu and He, Group Normalization, ECCV 2018, with as many groups as channels.
+    """
+
+    def __init__(self, width: int, *, dtype: jnp.dtype, epsilon: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones((width,), layers.PARAM_DTYPE))
+        self.bias = nnx.Param(jnp.zeros((width,), layers.PARAM_DTYPE))
+        self.dtype, self.epsilon = dtype, epsilon
+
+    def __call__(self, x: Array) -> Array:
+        """Maps `[batch, time, width]` to the same shape."""
+        x = x.astype(layers.PARAM_DTYPE)
+        x = x - x.mean(1, keepdims=True)
+        x = x * jax.lax.rsqrt((x * x).mean(1, keepdims=True) + jnp.float32(self.epsilon))
+        return (x * self.scale[...][None, None, :] + self.bias[...][None, None, :]).astype(self.dtype)
+
+
+class ConvPositions(nnx.Module):
+    """Positions relative to neighbouring tokens: a wide grouped convolution, normalised in weight, and GELU.
+
+    References:
+        Baevski et al., wav2vec 2.0, NeurIPS 2020. Salimans and Kingma, Weight Normalization, NeurIPS 2016.
+    """
+
+    def __init__(self, dim: int, *, kernel: int, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        init = nnx.initializers.normal((4 / (kernel * dim)) ** 0.5)
+        self.direction = nnx.Param(init(rngs.params(), (kernel, dim // groups, dim), layers.PARAM_DTYPE))
+        self.length = nnx.Param(_length(self.direction[...]))
+        self.bias = nnx.Param(jnp.zeros((dim,), layers.PARAM_DTYPE))
+        self.kernel, self.groups, self.dtype = kernel, groups, dtype
+
+    def __call__(self, x: Array) -> Array:
+        """Maps `[batch, token, dim]` to the same shape, to be added to it."""
+        direction = self.direction[...]
+        weight = direction * (self.length[...] / _length(direction))[:, None, None]
+        y = jax.lax.conv_general_dilated(
+            x,
+            weight.astype(self.dtype),
+            window_strides=(1,),
+            padding=[(self.kernel // 2, (self.kernel - 1) // 2)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=self.groups,
+        )
+        return jax.nn.gelu(y + self.bias[...].astype(self.dtype)[None, None, :], approximate=False)
+
+
+def _length(weight: Array) -> Array:
+    """Euclidean length of the weights at each place of a kernel, `f32[kernel]`."""
+    return jnp.sqrt((weight * weight).sum((1, 2)))
+
+
+class Decoder(nnx.Module):
+    """Transposed convolutions of kernel 4 and stride 2 with GELU, one for each of the stem's, and a last one to leads.
+
+    The published code has two of them, of widths 256 and 128, which bring back a quarter of the stem's stride: the two
+    that are missing are of the second's width.
+    """
+
+    def __init__(self, dim: int, num_leads: int, *, widths: Sequence[int], dtype: jnp.dtype, rngs: nnx.Rngs):
+        if len(widths) != _NUM_HALVINGS:
+            raise ConfigError(f"config.encoder.decoder_widths={tuple(widths)} must be {_NUM_HALVINGS}, one a doubling")
+        self.convs = nnx.List(
+            nnx.ConvTranspose(
+                width_in,
+                width,
+                kernel_size=(4,),
+                strides=(2,),
+                padding="SAME",
+                use_bias=False,
+                kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "normal"),
+                dtype=dtype,
+                param_dtype=layers.PARAM_DTYPE,
+                rngs=rngs,
+            )
+            for width_in, width in zip((dim, *widths), widths, strict=False)
+        )
+        self.last = layers.conv(widths[-1], num_leads, kernel=3, dtype=dtype, rngs=rngs)
+        # By themselves, as a bias inside of flax's convolutions broadcasts over an axis that it does not name.
+        self.biases = nnx.List(nnx.Param(jnp.zeros((width,), layers.PARAM_DTYPE)) for width in (*widths, num_leads))
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        """Maps `[batch, token, dim]` to `f32[batch, 16 · token, num_leads]`."""
+        biases = [bias[...].astype(self.dtype)[None, None, :] for bias in self.biases]
+        for conv, bias in zip(self.convs, biases, strict=False):
+            x = jax.nn.gelu(conv(x) + bias, approximate=False)
+        return (self.last(x) + biases[-1]).astype(jnp.float32)
+
+
+class PhysioTransformer(nnx.Module):
+    """Stem of stride 16, projection, convolutional positions, post-norm transformer, mean over tokens.
+
+    The published form is wav2vec 2.0 as fairseq-signals has it for ECGs: 256 channels, 12 layers of 768 channels and
+    3,072 hidden ones, dropout .1. Its authors' configuration has 8 heads, fairseq-signals 12; the parameters are the
+    same.
+
+    Where this differs: attention weights are not dropped, which fused attention cannot do with a mask that depends on
+    the row's key alone; keys have no bias (see `SelfAttention`); lengths that 16 does not divide have their last sample
+    repeated instead of cut off; the embedding is that of all tokens and not of the first one.
+
+    The group norm of the first convolution takes away each channel's mean and its deviation over the recording, so
+    nothing after it knows at how many millivolts a recording was: neither a probe for voltage criteria nor a
+    reconstruction in mV.
+
+    Attributes:
+        embedding_dim: size of what `__call__` returns.
+        feature_dim: size of what `features` returns, the mean over the tokens before the last layer.
+        lead_groups: 1, all leads being one group.
+
+    References:
+        Maghsoodi et al., PhysioCLR, arXiv 2509.08116. Oh et al., Lead-agnostic Self-supervised Learning for Local and
+        Global Representations of Electrocardiogram (fairseq-signals), CHIL 2022.
+    """
+
+    lead_groups = 1
+
+    def __init__(
+        self,
+        *,
+        num_leads: int = 12,
+        stem_width: int = 256,
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        hidden_dim: int = 3072,
+        position_kernel: int = 128,
+        position_groups: int = 16,
+        dropout: float = 0.1,
+        embedding_dim: int = 128,
+        decoder: bool = False,
+        decoder_widths: Sequence[int] = (256, 128, 128, 128),
+        remat: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem = ConvStem(num_leads, stem_width, dtype=dtype, rngs=rngs)
+        self.stem_norm = LayerNorm(stem_width, use_bias=True, dtype=dtype)
+        self.token_projection = nnx.Linear(
+            stem_width, dim, kernel_init=KERNEL_INIT, dtype=dtype, param_dtype=layers.PARAM_DTYPE, rngs=rngs
+        )
+        self.positions = ConvPositions(dim, kernel=position_kernel, groups=position_groups, dtype=dtype, rngs=rngs)
+        self.token_norm = LayerNorm(dim, use_bias=True, dtype=dtype)
+        self.blocks = Blocks(
+            depth,
+            dim=dim,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            norm_first=False,
+            use_bias=True,
+            residual_std=INIT_STD,
+            dropout=dropout,
+            remat=remat,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.head = nnx.Linear(dim, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+        self.has_decoder = decoder
+        if decoder:
+            self.decoder = Decoder(dim, num_leads, widths=decoder_widths, dtype=dtype, rngs=rngs)
+        self.dropout, self.dtype = dropout, dtype
+        self.feature_dim, self.embedding_dim = dim, embedding_dim
+
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Mean of the last layer's tokens.
+
+        Args:
+            ecg: `f32[batch, time, num_leads]`, mV.
+            train: makes no difference; nothing is normalised by the batch.
+            keys: `key[batch]` for dropout; None switches dropout off.
+            valid: makes no difference; no row sees another.
+
+        Returns:
+            `f32[batch, feature_dim]`.
+        """
+        del train, valid
+        return _mean(self._tokens(ecg, keys))
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
+        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))
+
+    def reconstruct(
+        self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Embeddings and the signal again, of the same tokens; arguments as for `features`.
+
+        Returns:
+            `f32[batch, embedding_dim]`, and `f32[batch, time, num_leads]` of the length that went in.
+
+        Raises:
+            ConfigError: the encoder was made without a decoder.
+        """
+        del train, valid
+        if not self.has_decoder:
+            raise ConfigError("config.encoder.decoder is False: set it to True to reconstruct signals")
+        tokens = self._tokens(ecg, keys)
+        return self.head(_mean(tokens)), self.decoder(tokens)[:, : ecg.shape[1]]
+
+    def _tokens(self, ecg: Array, keys: Array | None) -> Array:
+        """Returns `[batch, ceil(time / 16), dim]`."""
+        input_keys, sum_keys, block_keys = (None,) * 3 if keys is None else split_rows(keys, 3).T
+        x = layers.cast_ecg(pad_to_multiple(ecg, _STRIDE), self.dtype)
+        x = self.token_projection(self.stem_norm(self.stem(x)))
+        x = layers.row_dropout(x, input_keys, self.dropout)
+        x = layers.row_dropout(self.token_norm(x + self.positions(x)), sum_keys, self.dropout)
+        return self.blocks(x, block_keys)
+
+
+def _mean(tokens: Array) -> Array:
+    return jnp.mean(tokens.astype(jnp.float32), axis=1)

@@ -1,0 +1,172 @@
+"""Transformer layers over the tokens of a record, and what stands before them."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ecgjax.encoders.attention import SelfAttention
+from ecgjax.encoders.layers import PARAM_DTYPE, row_dropout
+from ecgjax.keys import split_rows
+
+#: Initial deviation of weights, as in BERT and the vision transformers.
+INIT_STD = 0.02
+KERNEL_INIT = nnx.initializers.normal(INIT_STD)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the channels of each token, computed in float32.
+
+    References:
+        Ba, Kiros and Hinton, Layer Normalization, arXiv 1607.06450.
+    """
+
+    def __init__(self, dim: int, *, use_bias: bool, dtype: jnp.dtype, epsilon: float = 1e-6):
+        self.scale = nnx.Param(jnp.ones((dim,), PARAM_DTYPE))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros((dim,), PARAM_DTYPE))
+        self.use_bias, self.dtype, self.epsilon = use_bias, dtype, epsilon
+
+    def __call__(self, x: Array) -> Array:
+        """Maps `[batch, token, dim]` of any type to the same shape in the compute type."""
+        x = x.astype(PARAM_DTYPE)
+        x = x - x.mean(-1, keepdims=True)
+        y = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + jnp.float32(self.epsilon))
+        y = y * self.scale[...][None, None, :]
+        if self.use_bias:
+            y = y + self.bias[...][None, None, :]
+        return y.astype(self.dtype)
+
+
+class Block(nnx.Module):
+    """Self-attention and a two-layer perceptron with GELU, each with a skip, a normalisation and dropout.
+
+    Normalised before (`norm_first`) or after the sum with the skip.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        hidden_dim: int,
+        norm_first: bool,
+        use_bias: bool,
+        out_init: nnx.Initializer,
+        dropout: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        common = {"use_bias": use_bias, "dtype": dtype}
+        linear = {**common, "param_dtype": PARAM_DTYPE, "rngs": rngs}
+        self.attention_norm = LayerNorm(dim, **common)
+        self.attention = SelfAttention(
+            dim, num_heads=num_heads, kernel_init=KERNEL_INIT, out_init=out_init, rngs=rngs, **common
+        )
+        self.mlp_norm = LayerNorm(dim, **common)
+        self.mlp_in = nnx.Linear(dim, hidden_dim, kernel_init=KERNEL_INIT, **linear)
+        self.mlp_out = nnx.Linear(hidden_dim, dim, kernel_init=out_init, **linear)
+        self.norm_first, self.dropout = norm_first, dropout
+
+    def __call__(self, x: Array, keys: Array | None) -> Array:
+        """Maps `[batch, token, dim]` to the same shape; `keys` are `key[batch]` for dropout, None without."""
+        attention_keys, mlp_keys = (None, None) if keys is None else split_rows(keys, 2).T
+        if self.norm_first:
+            x = x + row_dropout(self.attention(self.attention_norm(x)), attention_keys, self.dropout)
+            return x + row_dropout(self._mlp(self.mlp_norm(x)), mlp_keys, self.dropout)
+        x = self.attention_norm(x + row_dropout(self.attention(x), attention_keys, self.dropout))
+        return self.mlp_norm(x + row_dropout(self._mlp(x), mlp_keys, self.dropout))
+
+    def _mlp(self, x: Array) -> Array:
+        return self.mlp_out(jax.nn.gelu(self.mlp_in(x), approximate=False))
+
+
+class Blocks(nnx.Module):
+    """Blocks one after the other, each of their parameters one array with the layer as first axis.
+
+    A scan over that axis is compiled once for all layers.
+
+    Args:
+        depth: number of layers.
+        dim: channels of a token.
+        num_heads: of attention.
+        hidden_dim: of the perceptron.
+        norm_first: see `Block`.
+        use_bias: whether products and normalisations have one.
+        residual_std: initial deviation of the last product before each sum with a skip.
+        dropout: share dropped of what is added to a skip.
+        remat: compute each layer again in the backward pass, and keep its input alone.
+        dtype: compute type.
+        rngs: of the initialisation.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        norm_first: bool,
+        use_bias: bool,
+        residual_std: float,
+        dropout: float,
+        remat: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        out_init = nnx.initializers.normal(residual_std)
+
+        @nnx.split_rngs(splits=depth)
+        @nnx.vmap
+        def create(rngs: nnx.Rngs) -> Block:
+            return Block(
+                dim,
+                num_heads=num_heads,
+                hidden_dim=hidden_dim,
+                norm_first=norm_first,
+                use_bias=use_bias,
+                out_init=out_init,
+                dropout=dropout,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.layers = create(rngs)
+        self.depth, self.remat = depth, remat
+
+    def __call__(self, x: Array, keys: Array | None) -> Array:
+        """Maps `[batch, token, dim]` to the same shape; `keys` are `key[batch]` for dropout, None without."""
+        graph, params = nnx.split(self.layers)
+
+        def layer(x: Array, of_layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
+            params, keys = of_layer
+            return nnx.merge(graph, params)(x, keys), None
+
+        if self.remat:
+            # Inside a scan nothing can be merged with the backward pass anyway.
+            layer = jax.checkpoint(layer, prevent_cse=False)
+        return jax.lax.scan(layer, x, (params, None if keys is None else split_rows(keys, self.depth).T))[0]
+
+
+def pad_to_multiple(ecg: Array, multiple: int) -> Array:
+    """Repeats the last sample of `[batch, time, lead]` until `multiple` divides the time, so that none is cut off."""
+    return jnp.pad(ecg, ((0, 0), (0, -ecg.shape[1] % multiple), (0, 0)), mode="edge")
+
+
+def sincos_positions(num_tokens: int, dim: int) -> Array:
+    """Sines (even channels) and cosines (odd) of a token's place, wavelengths from 2π to 20,000π tokens.
+
+    Returns:
+        `f32[num_tokens, dim]`; `dim` must be even.
+
+    References:
+        Vaswani et al., Attention Is All You Need, NeurIPS 2017, section 3.5.
+    """
+    rate = jnp.exp(jnp.arange(0, dim, 2, dtype=jnp.float32) * jnp.float32(-math.log(10_000) / dim))
+    angle = jnp.arange(num_tokens, dtype=jnp.float32)[:, None] * rate[None, :]
+    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(num_tokens, dim)

@@ -1,0 +1,97 @@
+"""Vision transformer over time, the encoder of Weimann & Conrad 2024 (ECG-JEPA, arXiv 2410.13867)."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ecgjax.encoders import layers
+from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple, sincos_positions
+
+
+class ViT1D(nnx.Module):
+    """Patches of all leads, sines for their places, one register token, pre-norm layers, mean over the patches.
+
+    A patch is 25 samples, 50 ms at the published 500 Hz; at another rate set `patch` to as long a time. The published
+    forms have no biases: ViT-S (384 × 8 layers, 6 heads) 14,277,888 parameters before the last layer, ViT-B
+    (768 × 12, 12 heads) 85,185,024. They drop nothing. The register takes part in attention and is left out of the
+    mean (the authors fine-tune on that mean or on an attention pool, which is a head and no encoder). Lengths that the
+    patch does not divide have their last sample repeated.
+
+    Attributes:
+        embedding_dim: size of what `__call__` returns.
+        feature_dim: size of what `features` returns, the mean over the patches before the last layer.
+        lead_groups: 1, all leads being one group.
+    """
+
+    lead_groups = 1
+
+    def __init__(
+        self,
+        *,
+        num_leads: int = 12,
+        patch: int = 25,
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        dropout: float = 0.0,
+        embedding_dim: int = 128,
+        remat: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.patches = nnx.Linear(
+            patch * num_leads,
+            dim,
+            use_bias=False,
+            kernel_init=KERNEL_INIT,
+            dtype=dtype,
+            param_dtype=layers.PARAM_DTYPE,
+            rngs=rngs,
+        )
+        self.token_register = nnx.Param(KERNEL_INIT(rngs.params(), (dim,), layers.PARAM_DTYPE))
+        self.blocks = Blocks(
+            depth,
+            dim=dim,
+            num_heads=num_heads,
+            hidden_dim=4 * dim,
+            norm_first=True,
+            use_bias=False,
+            residual_std=INIT_STD / math.sqrt(2 * depth),
+            dropout=dropout,
+            remat=remat,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = LayerNorm(dim, use_bias=False, dtype=dtype)
+        self.head = nnx.Linear(dim, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+        self.patch, self.dtype = patch, dtype
+        self.feature_dim, self.embedding_dim = dim, embedding_dim
+
+    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Mean of the patches' tokens after the last normalisation.
+
+        Args:
+            ecg: `f32[batch, time, num_leads]`, mV.
+            train: makes no difference; nothing is normalised by the batch.
+            keys: `key[batch]` for dropout; None switches dropout off.
+            valid: makes no difference; no row sees another.
+
+        Returns:
+            `f32[batch, feature_dim]`.
+        """
+        del train, valid
+        x = layers.cast_ecg(pad_to_multiple(ecg, self.patch), self.dtype)
+        x = self.patches(x.reshape(len(x), -1, self.patch * x.shape[2]))
+        x = x + sincos_positions(*x.shape[1:]).astype(self.dtype)[None]
+        register = self.token_register[...].astype(self.dtype)[None, None, :]
+        register = jnp.broadcast_to(register, (len(x), 1, x.shape[2]))
+        x = self.blocks(jnp.concatenate([register, x], axis=1), keys)
+        return jnp.mean(self.norm(x[:, 1:]).astype(jnp.float32), axis=1)
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
+        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))
