@@ -10,7 +10,7 @@ linear probe well above the random encoder's; a few hundred records are too few 
 
 from ml_collections import ConfigDict, config_dict
 
-from ecgjax import task_head
+from ecgjax import optim, task_head
 from ecgjax.objectives.objective import default_config
 
 
@@ -90,15 +90,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.micro_batch.batch_norm = "refuse"  # or "per_part": statistics of a part instead of the batch's
     config.gradient_accumulation = 1  # no other is possible with negatives of the batch: see micro_batch
 
-    config.optimizer = ConfigDict()
+    config.optimizer = optim.default_config()
+    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_fraction = 0.1
-    config.optimizer.final_fraction = 0.0
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-8
     config.optimizer.weight_decay = 1e-2
-    config.optimizer.clip_norm = config_dict.placeholder(float)
 
     config.mesh = ConfigDict()
     config.mesh.model = 1

@@ -24,6 +24,9 @@ from ecgjax.steps import TrainState, classifier_logits, classifier_loss, init_st
 
 Read = Callable[[np.ndarray], np.ndarray]
 
+# Leaves of `config.optimizer` that training with labels takes over.
+_SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
+
 
 class Classifier:
     """A network trained for one binary label.
@@ -94,12 +97,15 @@ def train_supervised(
     head = {"kernel": jnp.zeros((feature_dim,), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
     num_leads = config.encoder.num_leads
 
-    optimizer_config = config.optimizer.copy_and_resolve_references()
+    # Of the pretraining's optimiser only what suits a network trained from nothing: not what it froze, nor its rates.
+    optimizer_config = optim.default_config()
+    optimizer_config.update({name: config.optimizer[name] for name in _SHARED})
     optimizer_config.learning_rate = settings.learning_rate
-    optimizer = optim.create(optimizer_config, settings.steps)
+    params = {"encoder": split.params, "head": head}
+    optimizer = optim.create(optimizer_config, num_steps=settings.steps, batch_size=settings.batch_size, params=params)
     loss = classifier_loss(split.graph, seed=seed, num_leads=num_leads)
     step = jax.jit(train_step(loss, optimizer), donate_argnums=0)
-    state = init_state({"encoder": split.params, "head": head}, {"encoder": split.stats}, optimizer)
+    state = init_state(params, {"encoder": split.stats}, optimizer)
 
     # The labelled records are few: they are read once and stay in memory.
     train_signals, val_signals = read(np.sort(train_records)), read(np.sort(val_records))

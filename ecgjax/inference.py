@@ -17,6 +17,7 @@ from ecgjax import configuration, encoders
 from ecgjax.augment import prepare
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import ConfigError
+from ecgjax.steps import EMA
 
 #: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
 RECALIBRATION_BATCHES = 64
@@ -96,7 +97,7 @@ def random_encoder(config: ml_collections.ConfigDict, *, seed: int) -> Encoder:
 
 
 def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | None = None) -> Encoder:
-    """The encoder of a pretraining run.
+    """The encoder of a pretraining run: the moving average of its weights where the run kept one.
 
     Args:
         workdir: of the run.
@@ -109,11 +110,13 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | N
     """
     config = configuration.load_resolved(workdir)
     split = create_split(config, seed=config.seed)
+    prefix = "" if config.optimizer.ema_decay is None else EMA
+    names = (f"{prefix}params_encoder", f"{prefix}stats_encoder")
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
-        step, parts = checkpoints.restore({"params_encoder": split.params, "stats_encoder": split.stats}, step=step)
+        step, parts = checkpoints.restore(dict(zip(names, (split.params, split.stats), strict=True)), step=step)
         pretrained_on = tuple(checkpoints.metadata(step).get("datasets", ()))
     return Encoder(
-        split._replace(params=parts["params_encoder"], stats=parts["stats_encoder"]),
+        split._replace(params=parts[names[0]], stats=parts[names[1]]),
         num_leads=config.encoder.num_leads,
         layer=config.probe.layer if layer is None else layer,
         step=step,

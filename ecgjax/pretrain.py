@@ -29,6 +29,7 @@ from ecgjax.augment import Views
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
 from ecgjax.embedding_rows import Layout
+from ecgjax.encoders.freezing import freeze
 from ecgjax.inference import create_split
 from ecgjax.micro_batches import check_parts
 from ecgjax.objectives.objective import Objective
@@ -138,6 +139,14 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     if config.task.name:
         labels = columns["label"][recordings.split.train]
         task = SupervisedTask(config.task, embedding_dim=shape.embedding_dim, labels=labels, seed=config.seed)
+    heads = {} if task is None else {"task": task.head}
+    params = {
+        "encoder": encoder.params,
+        "objective": objective.init(seed=config.seed),
+        **{name: head.params for name, head in heads.items()},
+    }
+    frozen = optim.frozen_parameters(config.optimizer, params)
+    encoder = freeze(encoder, frozen)
     check_parts(
         config.micro_batch.parts,
         batch_size=config.batch_size,
@@ -157,23 +166,17 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         parts=config.micro_batch.parts,
         statistics_every=config.log_every,
     )
-    optimizer = optim.create(config.optimizer, num_steps)
+    optimizer = optim.create(config.optimizer, num_steps=num_steps, batch_size=config.batch_size, params=params)
     rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
-    heads = {} if task is None else {"task": task.head}
-    state = init_state(
-        {
-            "encoder": encoder.params,
-            "objective": objective.init(seed=config.seed),
-            **{name: head.params for name, head in heads.items()},
-        },
-        {"encoder": encoder.stats, **{name: head.stats for name, head in heads.items()}},
-        optimizer,
-    )
+    stats = {"encoder": encoder.stats, **{name: head.stats for name, head in heads.items()}}
+    ema_decay = config.optimizer.ema_decay
+    state = init_state(params, stats, optimizer, ema=ema_decay is not None)
     shardings = parallel.shardings_of(state, mesh, rules)
     # A copy, because the step donates its state and `encoder` stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
+    step = train_step(loss, optimizer, frozen=frozen, ema_decay=ema_decay)
     compiled = (
-        jax.jit(train_step(loss, optimizer), donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh)))
+        jax.jit(step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh)))
         .lower(state, _abstract_batch(config, recordings, columns, mesh))
         .compile()
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +20,21 @@ from ecgjax.keys import row_keys, split_rows, step_key
 from ecgjax.micro_batches import map_parts
 from ecgjax.objectives import representation
 from ecgjax.objectives.objective import Objective
+from ecgjax.optim.averaging import average
+from ecgjax.optim.parameters import hold
 from ecgjax.parallel import unanimous
 from ecgjax.signal_columns import SignalNeighbours
 from ecgjax.task_head import SupervisedTask
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
+
+
+class Weights(NamedTuple):
+    """A network's arrays; see `TrainState`."""
+
+    params: dict[str, Any]
+    stats: dict[str, Any]
 
 
 class TrainState(NamedTuple):
@@ -36,32 +45,55 @@ class TrainState(NamedTuple):
         params: what the optimiser updates, float32: `"encoder"` → nested dictionary, and what stands on it by name.
         stats: running statistics, likewise.
         opt_state: of optax.
+        ema: moving average of parameters and statistics, or None where none is kept.
     """
 
     step: Array
     params: dict[str, Any]
     stats: dict[str, Any]
     opt_state: optax.OptState
+    ema: Weights | None = None
+
+    @property
+    def evaluated(self) -> Weights:
+        """What is evaluated and exported: the moving average where one is kept."""
+        return Weights(self.params, self.stats) if self.ema is None else self.ema
 
     def parts(self) -> dict[str, Any]:
         """The parts of a checkpoint, so that an encoder can be read without knowing what stood on it."""
-        params = {f"params_{name}": tree for name, tree in self.params.items()}
-        stats = {f"stats_{name}": tree for name, tree in self.stats.items()}
-        return {"step": self.step, "opt_state": self.opt_state, **params, **stats}
+        parts = {"step": self.step, "opt_state": self.opt_state, **_parts(Weights(self.params, self.stats))}
+        return parts if self.ema is None else parts | _parts(self.ema, prefix=EMA)
 
     def with_parts(self, parts: Mapping[str, Any]) -> TrainState:
         """The state that `parts` of this one's structure make up."""
+        own = Weights(self.params, self.stats)
         return TrainState(
-            step=parts["step"],
-            params={name: parts[f"params_{name}"] for name in self.params},
-            stats={name: parts[f"stats_{name}"] for name in self.stats},
+            parts["step"],
+            *_from_parts(own, parts),
             opt_state=parts["opt_state"],
+            ema=None if self.ema is None else _from_parts(own, parts, prefix=EMA),
         )
 
 
-def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params))
+#: Begins the names of the moving average's parts.
+EMA = "ema_"
+
+
+def _parts(weights: Weights, prefix: str = "") -> dict[str, Any]:
+    return {f"{prefix}{kind}_{name}": tree for kind, trees in weights._asdict().items() for name, tree in trees.items()}
+
+
+def _from_parts(like: Weights, parts: Mapping[str, Any], prefix: str = "") -> Weights:
+    return Weights(
+        *({name: parts[f"{prefix}{kind}_{name}"] for name in trees} for kind, trees in like._asdict().items())
+    )
+
+
+def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
+    """The state before the first step; `ema` says whether a moving average of the weights is kept."""
+    # Copies: the step donates its state, and cannot be given one array twice.
+    average = Weights(*jax.tree.map(jnp.copy, (params, stats))) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), average)
 
 
 def pretraining_loss(
@@ -159,22 +191,34 @@ def _representation(z: Array, valid: Array, num_views: int, step: Array, every: 
 
 
 def train_step(
-    loss: Callable[..., tuple[Array, tuple[Any, Metrics]]], optimizer: optax.GradientTransformation
+    loss: Callable[..., tuple[Array, tuple[Any, Metrics]]],
+    optimizer: optax.GradientTransformation,
+    *,
+    frozen: Collection[str] = (),
+    ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One update, to be jitted with the state donated.
 
     Args:
         loss: `(params, stats, batch, step, train=True) → (loss, (stats, metrics))`.
         optimizer: of optax.
+        frozen: names of parameters that the optimiser leaves as they are: they need no gradient.
+        ema_decay: of the moving average, None where the state keeps none.
     """
 
+    def of_trained(params: Any, *args: Any, **kwargs: Any) -> tuple[Array, tuple[Any, Metrics]]:
+        return loss(hold(params, frozen), *args, **kwargs)
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        gradient = jax.grad(loss, has_aux=True)
+        gradient = jax.grad(of_trained, has_aux=True)
         grads, (stats, metrics) = gradient(state.params, state.stats, batch, state.step, train=True)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
-        return TrainState(state.step + 1, params, stats, opt_state), metrics
+        ema = state.ema
+        if ema_decay is not None:
+            ema = Weights(*average(tuple(ema), (params, stats), decay=ema_decay, step=state.step))
+        return TrainState(state.step + 1, params, stats, opt_state, ema), metrics
 
     return step
 
@@ -185,7 +229,7 @@ def eval_step(
     """The loss of a batch under running statistics; its views are those of step 0, so that evaluations compare."""
 
     def step(state: TrainState, batch: Batch) -> Metrics:
-        return loss(state.params, state.stats, batch, jnp.zeros((), jnp.int32), train=False)[1][1]
+        return loss(*state.evaluated, batch, jnp.zeros((), jnp.int32), train=False)[1][1]
 
     return step
 

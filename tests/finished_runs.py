@@ -13,6 +13,7 @@ def final_state(workdir):
     split = create_split(config, seed=0)
     params, stats = {"encoder": split.params, "objective": {}}, {"encoder": split.stats}
     # The length of the run shapes the schedule, but no leaf of the state.
-    template = init_state(params, stats, create(config.optimizer, 1)).parts()
+    optimizer = create(config.optimizer, num_steps=1, batch_size=config.batch_size, params=params)
+    template = init_state(params, stats, optimizer, ema=config.optimizer.ema_decay is not None).parts()
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.restore(template)

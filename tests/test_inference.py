@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from configs import simclr_ptbxl
 from data_pipelines.errors import DataError
-from ecgjax import configuration, encoders, optim
+from ecgjax import configuration, encoders
 from ecgjax.checkpoint import CheckpointError, Checkpoints
 from ecgjax.finetune import train_supervised
 from ecgjax.inference import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
@@ -74,8 +74,14 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     configuration.write_resolved(config, tmp_path)
     with pytest.raises(CheckpointError, match="no such directory"):
         load_encoder(str(tmp_path))
-    params = {"encoder": trained.split.params, "objective": {}}
-    parts = {"params": params, "stats": trained.split.stats, "opt_state": {"count": jnp.int32(3)}}
+    other = random_encoder(config, seed=8).split
+    parts = {
+        "params_encoder": trained.split.params,
+        "stats_encoder": trained.split.stats,
+        "ema_params_encoder": other.params,
+        "ema_stats_encoder": other.stats,
+        "opt_state": {"count": jnp.int32(3)},
+    }
     with Checkpoints(configuration.checkpoint_dir(tmp_path)) as checkpoints:
         checkpoints.save(12, parts, metadata={"datasets": ["f00d", "cafe"]})
     loaded = load_encoder(str(tmp_path))
@@ -83,6 +89,10 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     assert (loaded.layer, load_encoder(tmp_path, layer="embedding").layer) == ("features", "embedding")
     assert loaded.pretrained_on == ("f00d", "cafe")
     np.testing.assert_array_equal(loaded.embed(x), trained.embed(x))
+    config.optimizer.ema_decay = 0.999
+    configuration.write_resolved(config, tmp_path)
+    averaged = load_encoder(tmp_path).split
+    jax.tree.map(np.testing.assert_array_equal, (averaged.params, averaged.stats), (other.params, other.stats))
 
 
 def test_rows_of_the_embedding_carry_their_recording():
@@ -137,14 +147,3 @@ def test_nothing_is_selected_on_validation_of_one_class():
             seed=0,
             progress=False,
         )
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 5, 100])
-@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.95, 1.0])
-def test_any_warm_up_gives_a_schedule(num_steps, fraction):
-    config = make_config().optimizer
-    config.warmup_fraction = fraction
-    rates = [float(optim.learning_rate(config, num_steps)(step)) for step in range(num_steps)]
-    assert np.isfinite(rates).all()
-    assert max(rates) <= config.learning_rate * (1 + 1e-6)
-    assert rates[0] == 0

@@ -91,6 +91,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros((features,), PARAM_DTYPE))
         self.var = nnx.BatchStat(jnp.ones((features,), PARAM_DTYPE))
         self.dtype, self.momentum, self.epsilon = dtype, momentum, epsilon
+        self.frozen = False  # see encoders.freezing
 
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         """Normalises every channel.
@@ -105,7 +106,7 @@ class BatchNorm(nnx.Module):
             `[batch, time, channel]` in the compute type.
         """
         mean, var = self.mean[...], self.var[...]
-        if train:
+        if train and not self.frozen:
             mean, var = self._of_batch(x.astype(PARAM_DTYPE), valid)
         scale = self.scale[...] * jax.lax.rsqrt(var + jnp.float32(self.epsilon))
         mean, scale, bias = (channel[None, None, :] for channel in (mean, scale, self.bias[...]))

@@ -1,0 +1,39 @@
+"""Frozen parts of an encoder compute as at inference: an optimiser that leaves parameters alone is not enough.
+
+Batch norm in training mode would go on normalising by the batch and moving its running statistics, and dropout would go
+on dropping, in layers that are said to be frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import jax
+from flax import nnx
+
+from ecgjax import encoders
+from ecgjax.encoders.layers import BatchNorm
+
+
+def freeze(encoder: encoders.Split, frozen: Collection[str]) -> encoders.Split:
+    """Returns the encoder whose frozen modules have no dropout, and normalise by running statistics that stay.
+
+    Args:
+        encoder: arrays and structure; the arrays stay the same.
+        frozen: names of parameters, the encoder's beginning with `encoder/`. A module is frozen when all its own are.
+    """
+    if not frozen:
+        return encoder
+    module = encoders.merge(encoder)
+    for path, part in nnx.iter_modules(module):
+        own = nnx.to_pure_dict(nnx.state(part, nnx.Param))
+        names = {
+            "/".join(["encoder", *map(str, path), jax.tree_util.keystr(inner, simple=True, separator="/")])
+            for inner, _ in jax.tree_util.tree_leaves_with_path(own)
+        }
+        if names and names <= set(frozen):
+            if isinstance(part, BatchNorm):
+                part.frozen = True
+            if hasattr(part, "dropout"):
+                part.dropout = 0.0
+    return encoder._replace(graph=nnx.split(module, nnx.Param, nnx.BatchStat)[0])

@@ -1,0 +1,253 @@
+"""Optimisers and schedules, from a config.
+
+The chosen optimiser runs at the schedule's shape, from 0 to 1, and every parameter's update is multiplied by its own
+peak learning rate: that of the config, scaled with the batch and lowered by depth, or its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from ml_collections import ConfigDict, config_dict
+
+from ecgjax.errors import ConfigError
+from ecgjax.optim.parameters import Parameter, layer_factors, matching, name_of, parameters
+
+Known = Mapping[str, Parameter]
+
+#: Batch size for which `config.optimizer.learning_rate` is meant where it is scaled.
+BASE_BATCH = 256
+
+#: Name → factor of the learning rate, from batch size / `BASE_BATCH`.
+SCALINGS: Mapping[str, Callable[[float], float]] = {
+    "none": lambda ratio: 1.0,
+    "linear": lambda ratio: ratio,
+    "sqrt": lambda ratio: ratio**0.5,
+}
+
+
+def adamw(
+    shape: optax.Schedule, known: Known, *, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter, ICLR 2019)."""
+    return optax.chain(
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps), _decay(known, weight_decay), optax.scale_by_learning_rate(shape)
+    )
+
+
+def adam(
+    shape: optax.Schedule, known: Known, *, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam with an L2 term in the gradient, as `torch.optim.Adam` takes `weight_decay` (Kingma and Ba, ICLR 2015)."""
+    return optax.chain(
+        _decay(known, weight_decay), optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.scale_by_learning_rate(shape)
+    )
+
+
+def lars(
+    shape: optax.Schedule,
+    known: Known,
+    *,
+    weight_decay: float,
+    momentum: float = 0.9,
+    trust_coefficient: float = 1e-3,
+) -> optax.GradientTransformation:
+    """SGD whose step in a layer is a share of the layer's norm (You, Gitman and Ginsburg 2017, arXiv 1708.03888)."""
+    return optax.chain(
+        _decay(known, weight_decay),
+        _trust_ratio(known, trust_coefficient),
+        optax.scale_by_learning_rate(shape),
+        optax.trace(momentum),
+    )
+
+
+def lamb(
+    shape: optax.Schedule, known: Known, *, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6
+) -> optax.GradientTransformation:
+    """AdamW whose step in a layer has the layer's norm (You et al., ICLR 2020)."""
+    return optax.chain(
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        _decay(known, weight_decay),
+        _trust_ratio(known, 1.0),
+        optax.scale_by_learning_rate(shape),
+    )
+
+
+OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
+    "adamw": adamw,
+    "adam": adam,
+    "lars": lars,
+    "lamb": lamb,
+}
+
+# Arguments of an optimiser that are no leaves of its own.
+_NOT_SETTINGS = ("shape", "known", "weight_decay")
+
+
+def default_config() -> ConfigDict:
+    """Returns `config.optimizer` with every leaf; settings of the optimisers are None, their own defaults."""
+    config = ConfigDict()
+    config.name = "adamw"  # or adam (L2 in the gradient), lars, lamb
+    config.learning_rate = 1e-3  # at its peak
+    config.scaling = "none"  # or "linear", "sqrt": learning_rate is for 256 recordings
+    config.schedule = "warmup_cosine"  # or warmup_constant, constant
+    config.warmup_fraction = 0.1  # of the run
+    config.final_fraction = 0.0  # of the peak, at the end of the cosine
+    config.weight_decay = 1e-2  # of kernels
+    config.clip_norm = config_dict.placeholder(float)  # of the gradient, over all parameters
+    for function in OPTIMIZERS.values():
+        for name in _settings(function):
+            config[name] = config_dict.placeholder(float)
+    config.layer_decay = 1.0  # factor of the learning rate from each block to the one below
+    config.rates = ()  # learning rates of their own, such as (("objective/beta", 5e-4),)
+    config.frozen = ()  # parts that stay as they are, such as ("encoder/stem_",)
+    config.ema_decay = config_dict.placeholder(float)  # averaged weights, for evaluation and whoever loads the encoder
+    return config
+
+
+def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
+    """Returns the share of the peak learning rate at each step, 0 to 1.
+
+    `warmup_cosine` rises evenly from 0 over `warmup_fraction` of the run and falls in a cosine to `final_fraction`;
+    `warmup_constant` rises likewise and stays; `constant` is 1.
+
+    Args:
+        config: `config.optimizer`.
+        num_steps: of the whole run.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    # At least one step of each, whatever the fraction: optax refuses a cosine of none.
+    warmup = min(max(1, round(config.warmup_fraction * num_steps)), max(1, num_steps - 1))
+    schedules: dict[str, Callable[[], optax.Schedule]] = {
+        "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=1.0,
+            warmup_steps=warmup,
+            decay_steps=max(2, num_steps),
+            end_value=config.final_fraction,
+        ),
+        "warmup_constant": lambda: optax.linear_schedule(0.0, 1.0, warmup),
+        "constant": lambda: optax.constant_schedule(1.0),
+    }
+    return _chosen(schedules, config.schedule, "schedule")()
+
+
+def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) -> optax.GradientTransformation:
+    """Builds the optimiser that a config names.
+
+    Gradients are clipped by their global norm first, where asked for. Weight decay and the trust ratios of LARS and
+    LAMB concern kernels only. Frozen parameters take part in nothing and have no state.
+
+    Args:
+        config: `config.optimizer` with the leaves of `default_config`.
+        num_steps: of the whole run.
+        batch_size: recordings of the global batch.
+        params: what is to be optimised, arrays or shapes, with the encoder's under `encoder`.
+
+    Raises:
+        ConfigError: an unknown name, a setting that the optimiser does not take, a pattern that is found nowhere, or
+            nothing left to train.
+    """
+    known = parameters(params)
+    function = _chosen(OPTIMIZERS, config.name, "name")
+    settings = {name: config[name] for other in OPTIMIZERS.values() for name in _settings(other)}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if unknown := sorted(set(settings) - set(_settings(function))):
+        raise ConfigError(
+            f"config.optimizer.{unknown[0]}={settings[unknown[0]]!r} is no setting of {config.name!r}, which takes: "
+            f"{', '.join(_settings(function))}; set it to None"
+        )
+    rates = peak_rates(config, known, batch_size=batch_size)
+    clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    optimizer = optax.chain(
+        *clip,
+        function(schedule(config, num_steps), known, weight_decay=config.weight_decay, **settings),
+        _by_parameter(lambda name, update, _: update * jnp.asarray(rates[name], update.dtype)),
+    )
+    frozen = frozen_parameters(config, params)
+    if not frozen:
+        return optimizer
+    if len(frozen) == len(known):
+        raise ConfigError(f"config.optimizer.frozen={tuple(config.frozen)} freezes every parameter: nothing is trained")
+    labels = jax.tree_util.tree_map_with_path(lambda p, _: "frozen" if name_of(p) in frozen else "trained", params)
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def frozen_parameters(config: ConfigDict, params: Any) -> frozenset[str]:
+    """Returns the names of the parameters that `config.optimizer.frozen` means; arguments as for `create`."""
+    return frozenset(matching(tuple(config.frozen), parameters(params), setting="config.optimizer.frozen"))
+
+
+def peak_rates(config: ConfigDict, known: Known, *, batch_size: int) -> dict[str, float | np.ndarray]:
+    """Returns the learning rate of every parameter at the schedule's peak.
+
+    Rates of `config.optimizer.rates` are taken as they stand there, neither scaled nor decayed.
+
+    Args:
+        config: `config.optimizer`.
+        known: parameters by name.
+        batch_size: recordings of the global batch.
+
+    Returns:
+        Name → rate, or one a layer, shaped to be multiplied with the parameter, where layers are stacked.
+
+    Raises:
+        ConfigError: an unknown scaling, a pattern that is found nowhere, or no blocks to tell depths by.
+    """
+    peak = config.learning_rate * _chosen(SCALINGS, config.scaling, "scaling")(batch_size / BASE_BATCH)
+    factors = dict.fromkeys(known, 1.0) if config.layer_decay == 1 else layer_factors(known, config.layer_decay)
+    own = dict(config.rates)
+    hits = matching(tuple(own), known, setting="config.optimizer.rates")
+    return {name: float(own[hits[name]]) if name in hits else peak * factors[name] for name in known}
+
+
+def _settings(function: Callable[..., Any]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in _NOT_SETTINGS]
+
+
+def _chosen(registry: Mapping[str, Any], name: str, leaf: str) -> Any:
+    if name not in registry:
+        raise ConfigError(f"config.optimizer.{leaf}={name!r} is unknown; there are: {', '.join(registry)}")
+    return registry[name]
+
+
+def _by_parameter(function: Callable[[str, Array, Array], Array]) -> optax.GradientTransformation:
+    """A transformation without state: (name, update, parameter) → update."""
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(
+            lambda path, update, param: function(name_of(path), update, param), updates, params
+        )
+    )
+
+
+def _decay(known: Known, rate: float) -> optax.GradientTransformation:
+    return _by_parameter(
+        lambda name, update, param: update + jnp.asarray(rate, param.dtype) * param if known[name].decayed else update
+    )
+
+
+def _trust_ratio(known: Known, coefficient: float) -> optax.GradientTransformation:
+    """Scales a layer's update to its parameters' norm times a coefficient; by 1 where either norm is 0.
+
+    Unlike `optax.scale_by_trust_ratio` it takes stacked layers one by one.
+    """
+
+    def scale(name: str, update: Array, param: Array) -> Array:
+        if not known[name].decayed:
+            return update
+        axes = tuple(range(known[name].stacked > 0, param.ndim))
+        norm, update_norm = (jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True)) for x in (param, update))
+        some = (norm > 0) & (update_norm > 0)
+        ratio = jnp.asarray(coefficient, param.dtype) * norm / jnp.where(some, update_norm, jnp.ones_like(norm))
+        return update * jnp.where(some, ratio, jnp.ones_like(ratio))
+
+    return _by_parameter(scale)

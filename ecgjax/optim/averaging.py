@@ -1,0 +1,29 @@
+"""An exponential moving average of the network's weights, for evaluation and for whoever loads the encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def average(before: Any, now: Any, *, decay: float, step: Array) -> Any:
+    """Moves the average towards the weights after an update.
+
+    The decay rises as 1 − 1 / (step + 1) to its value, so that early on the average is the mean of all weights since
+    the first update, and the initialisation is forgotten at once (Tarvainen and Valpola, Mean teachers, NeurIPS 2017).
+    Running statistics of batch norm are averaged with the weights that they belong to.
+
+    Args:
+        before: tree of float32 arrays, the average so far.
+        now: the same of the weights after the update.
+        decay: in [0, 1).
+        step: updates finished before this one, `i32[]`.
+
+    Returns:
+        The average after it. What does not change stays bit for bit.
+    """
+    share = jnp.maximum(jnp.float32(1 - decay), 1 / (step.astype(jnp.float32) + 1))
+    return jax.tree.map(lambda mean, value: mean + share * (value - mean), before, now)

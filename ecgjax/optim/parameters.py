@@ -1,0 +1,153 @@
+"""Parameters by name: which are decayed, how deep they lie, and which of them patterns mean.
+
+A parameter's name is its path in the tree, such as `encoder/blocks/3/conv1/kernel`. Layers whose parameters are stacked
+along the first axis, as a scan over them needs, carry no number there: `encoder/blocks/attention/kernel`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ecgjax.errors import ConfigError
+
+#: Names of an encoder's lists of blocks: the number that follows one is how deep the block lies.
+BLOCKS = ("blocks", "layers", "units", "convs", "norms", "branches")
+
+# Parts of an encoder by how their names begin: before the first block, and after the last one, whatever they contain.
+_STEM = ("stem", "patch", "position", "token")
+_LAST = ("head", "decoder")
+
+# A normalisation's scale and any bias: decay would only change the learning rate of what they belong to.
+_NOT_DECAYED = ("bias", "scale")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """What an optimiser must know of a parameter.
+
+    Attributes:
+        shape: of the array.
+        depth: number of its block from 1 on, 0 for the stem; None after the last block and outside encoders.
+        stacked: number of layers along its first axis, the first of which has depth 1; 0 for a single layer.
+        decayed: whether weight decay and trust ratios concern it: kernels, and no biases, scales or scalars.
+    """
+
+    shape: tuple[int, ...]
+    depth: int | None
+    stacked: int
+    decayed: bool
+
+    def spread(self, by_layer: Sequence[float]) -> np.ndarray:
+        """Returns one number a stacked layer, `f32[layers, 1, …]`, to be multiplied with the parameter."""
+        return np.asarray(by_layer, np.float32).reshape(-1, *(1,) * (len(self.shape) - 1))
+
+
+def name_of(path: Any) -> str:
+    """Returns the name of a leaf from its path in the tree."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def parameters(params: Any) -> dict[str, Parameter]:
+    """Returns every parameter of a tree by name.
+
+    Args:
+        params: arrays or their shapes, the encoder's under `encoder`.
+    """
+    return {name_of(path): _parameter(name_of(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)}
+
+
+def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
+    owner, *parts = name.split("/")
+    depth, stacked = _place(parts, shape) if owner == "encoder" else (None, 0)
+    dimensions = len(shape) - (stacked > 0)
+    decayed = dimensions > 1 and [owner, *parts][-1] not in _NOT_DECAYED
+    return Parameter(shape=tuple(shape), depth=depth, stacked=stacked, decayed=decayed)
+
+
+def _place(parts: Sequence[str], shape: tuple[int, ...]) -> tuple[int | None, int]:
+    """Returns depth and number of stacked layers, by the first part of the name that says something of it."""
+    for i, part in enumerate(parts):
+        if part.startswith(_LAST):
+            return None, 0
+        if part.startswith(_STEM):
+            return 0, 0
+        if part in BLOCKS:
+            # The last number counts: in branches/1/3 it is the block of the branch.
+            numbers = list(itertools.takewhile(str.isdecimal, parts[i + 1 :]))
+            return (int(numbers[-1]) + 1, 0) if numbers else (1, shape[0])
+    return None, 0
+
+
+def hold(params: Any, names: Collection[str]) -> Any:
+    """Returns the parameters, no gradient flowing into those that are named."""
+    if not names:
+        return params
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.lax.stop_gradient(leaf) if name_of(path) in names else leaf, params
+    )
+
+
+def matching(patterns: Sequence[str], known: Mapping[str, Any], *, setting: str) -> dict[str, str]:
+    """Finds the parameters that patterns mean.
+
+    Args:
+        patterns: regular expressions, found anywhere in a name; `^` and `$` tie them to its ends.
+        known: parameters by name.
+        setting: leaf of the config that the patterns come from.
+
+    Returns:
+        Name → the first pattern found in it, of those in which one is.
+
+    Raises:
+        ConfigError: a pattern is no regular expression, or is found nowhere.
+    """
+    for pattern in patterns:
+        try:
+            found = any(re.search(pattern, name) for name in known)
+        except re.error as error:
+            raise ConfigError(f"{setting}: {pattern!r} is no regular expression ({error})") from error
+        if not found:
+            raise ConfigError(f"{setting}: {pattern!r} is found in no parameter; there are: {', '.join(sorted(known))}")
+    hits = {name: next((p for p in patterns if re.search(p, name)), None) for name in known}
+    return {name: pattern for name, pattern in hits.items() if pattern is not None}
+
+
+def layer_factors(known: Mapping[str, Parameter], decay: float) -> dict[str, float | np.ndarray]:
+    """Returns factors of the learning rate that fall from the last layer to the first.
+
+    `decay ** (blocks + 1 − depth)`, with depth 0 for the stem and blocks + 1 for what follows the last block (Bao et
+    al., BEiT, ICLR 2022).
+
+    Args:
+        known: parameters by name.
+        decay: from one layer to the one below.
+
+    Returns:
+        Name → factor, or one a layer where layers are stacked.
+
+    Raises:
+        ConfigError: there are no blocks.
+    """
+    depths = [p.depth + max(p.stacked, 1) - 1 for p in known.values() if p.depth is not None]
+    blocks = max(depths, default=0)
+    if blocks == 0:
+        raise ConfigError(
+            f"config.optimizer.layer_decay={decay} needs an encoder that names its blocks: none of "
+            f"{', '.join(sorted(known))} is in a list called {' or '.join(BLOCKS)}"
+        )
+
+    def factor(parameter: Parameter) -> float | np.ndarray:
+        if parameter.depth is None:
+            return 1.0
+        if parameter.stacked:
+            return parameter.spread([decay ** (blocks - layer) for layer in range(parameter.stacked)])
+        return decay ** (blocks + 1 - parameter.depth)
+
+    return {name: factor(parameter) for name, parameter in known.items()}
