@@ -145,7 +145,10 @@ class XResNet1d(nnx.Module):
         for block in self.blocks:
             x = block(x, train=train, valid=valid)
         x = x.astype(jnp.float32)
-        return jnp.concatenate([x.max(1), x.mean(1)], axis=-1)
+        # Not `x.max(1)`: its gradient looks for the maximum among values that XLA may compute once more, and where a
+        # last bit differs finds none and divides by their number, 0 (seen on a CPU).
+        largest = jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]
+        return jnp.concatenate([largest, x.mean(1)], axis=-1)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`, but `keys`, `key[batch]`, drop."""
