@@ -8,8 +8,10 @@ import pytest
 from scipy import stats
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.bootstrap import Interval, patient_bootstrap, resample_patients
-from ecgjax.evaluation.metrics import auroc
+from ecgjax.evaluation import calibration, multilabel, regression
+from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics, patient_bootstrap, resample_patients
+from ecgjax.evaluation.metrics import RankedScores, auroc
+from ecgjax.evaluation.operating_points import Decisions
 
 
 def _cohort(rng, *, patients, visits, shared):
@@ -130,6 +132,57 @@ def test_one_positive_patient_gives_an_estimate_without_an_interval():
 def test_refuses_too_few_resamples():
     with pytest.raises(DataError, match="at least 100"):
         patient_bootstrap(np.array([0, 1]), {"a": np.zeros(2)}, patients=np.arange(2), resamples=10)
+
+
+def test_any_metric_is_bootstrapped_on_the_same_resamples():
+    patient, labels, scores = _cohort(np.random.default_rng(0), patients=40, visits=2, shared=0.5)
+    metrics = {
+        "auroc": RankedScores(labels, scores).auroc,
+        "f1": Decisions(labels, scores, threshold=0.5).f1,
+        "again": Decisions(labels, scores, threshold=0.5).f1,
+        "rmse": regression.rmse(labels, scores),
+    }
+    found = bootstrap_metrics(metrics, patients=patient, resamples=100, seed=3)
+    weights = np.concatenate(list(resample_patients(patient, resamples=100, seed=3)))
+    for name, metric in metrics.items():
+        np.testing.assert_array_equal(found.resampled[name], metric(weights))
+    alone = patient_bootstrap(labels, {"a": scores}, patients=patient, resamples=100, seed=3)
+    np.testing.assert_array_equal(found.resampled["auroc"], alone.resampled["a"])
+    same = found.difference("f1", "again")
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_metric_that_the_records_do_not_allow_says_so():
+    patient = np.arange(30)
+    nobody = Decisions(np.zeros(30, int), np.zeros(30), threshold=1.0)
+    rare = Decisions(np.r_[1, np.zeros(29, int)], np.zeros(30), threshold=1.0)
+    metrics = {"never": nobody.sensitivity, "seldom": rare.sensitivity}
+    found = bootstrap_metrics(metrics, patients=patient, resamples=200, needs="a positive record")
+    assert str(found.interval("never")) == "n/a (the records lack a positive record)"
+    seldom = found.interval("seldom")
+    assert (seldom.estimate, math.isnan(seldom.low)) == (0, True)
+    assert seldom.reason == f"only {seldom.resamples} of 200 resamples have a positive record"
+
+
+def test_many_metrics_of_3000_records_take_seconds():
+    rng = np.random.default_rng(0)
+    patient, labels, scores = _cohort(rng, patients=1500, visits=2, shared=0.5)
+    p = 1 / (1 + np.exp(-scores))
+    many = np.stack([labels, 1 - labels], axis=1)
+    made, ranked = Decisions(labels, p, threshold=0.5), RankedScores(labels, p)
+    metrics = {
+        "auroc": ranked.auroc,
+        "macro": multilabel.by_class(many, np.stack([p, 1 - p], axis=1), classes=["a", "b"]).macro,
+        "sensitivity at .9": lambda weights: ranked.sensitivity_at_specificity(weights, specificity=0.9),
+        "f1": made.f1,
+        "brier": calibration.brier(labels, p),
+        "ece": calibration.expected_calibration_error(labels, p),
+        "slope": calibration.LogisticCalibration(labels, p).slope,
+        "r": regression.pearson(labels, p),
+    }
+    start = time.process_time()
+    bootstrap_metrics(metrics, patients=patient, resamples=2000)
+    assert time.process_time() - start < 20
 
 
 def test_four_models_on_1500_records_take_seconds():

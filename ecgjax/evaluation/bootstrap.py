@@ -1,4 +1,4 @@
-"""Patient-level percentile bootstrap of several models scored on the same records, and of their paired differences.
+"""Patient-level percentile bootstrap of any metrics of the same records, and of their paired differences.
 
 Records of one patient are not independent, so patients are drawn, with all their records (a cluster bootstrap:
 Davison and Hinkley 1997, §3.8). Every model meets the same resamples: its difference from another is then paired,
@@ -16,6 +16,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics import RankedScores, undefined_reason
+from ecgjax.evaluation.weighting import Metric, estimate
 
 #: Weights held at once: 32 MB of float64, small enough for any host and large enough to keep NumPy busy.
 _WEIGHTS_AT_ONCE = 4_000_000
@@ -60,27 +61,42 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bootstrap:
-    """The metric of each model on the test records and on every resample of the patients.
+    """Metrics on the test records and on every resample of the patients.
 
     Attributes:
-        estimates: model name → metric on the records as they are.
-        resampled: model name → `f64[resamples]`, NaN where a resample lacks a class; the same resamples for all.
-        reason: why the metric is undefined; empty where it is not.
+        estimates: name, such as a model's → metric on the records as they are.
+        resampled: name → `f64[resamples]`, NaN where undefined; the same resamples for all.
+        reason: why the metrics are undefined; empty where they are not.
+        needs: what a resample must have for the metrics to be defined, in words.
     """
 
     estimates: Mapping[str, float]
     resampled: Mapping[str, np.ndarray]
     reason: str
+    needs: str = "what it needs"
 
-    def interval(self, model: str, *, confidence: float = 0.95) -> Interval:
-        """Returns the estimate and percentile interval of one model."""
-        return _interval(self.estimates[model], self.resampled[model], confidence=confidence, reason=self.reason)
+    def interval(self, name: str, *, confidence: float = 0.95) -> Interval:
+        """Returns the estimate and percentile interval of one metric."""
+        return self._interval(self.estimates[name], self.resampled[name], confidence)
 
-    def difference(self, model: str, other: str, *, confidence: float = 0.95) -> Interval:
-        """Returns the paired difference `model − other` and its percentile interval."""
-        estimate = self.estimates[model] - self.estimates[other]
-        values = self.resampled[model] - self.resampled[other]
-        return _interval(estimate, values, confidence=confidence, reason=self.reason)
+    def difference(self, name: str, other: str, *, confidence: float = 0.95) -> Interval:
+        """Returns the paired difference `name − other` and its percentile interval."""
+        return self._interval(
+            self.estimates[name] - self.estimates[other], self.resampled[name] - self.resampled[other], confidence
+        )
+
+    def _interval(self, value: float, values: np.ndarray, confidence: float) -> Interval:
+        defined = values[np.isfinite(values)]
+        reason = self.reason or ("" if math.isfinite(value) else f"the records lack {self.needs}")
+        if not reason and len(defined) < _MIN_DEFINED * len(values):
+            reason = f"only {len(defined)} of {len(values)} resamples have {self.needs}"
+        low, high = math.nan, math.nan
+        if not reason:
+            tail = (1 - confidence) / 2
+            low, high = (float(bound) for bound in np.quantile(defined, (tail, 1 - tail)))
+        return Interval(
+            estimate=value, low=low, high=high, confidence=confidence, resamples=len(defined), reason=reason
+        )
 
 
 def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -106,6 +122,44 @@ def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Ite
         yield counts[:, record_code]
 
 
+def bootstrap_metrics(
+    metrics: Mapping[str, Metric],
+    *,
+    patients: np.ndarray,
+    resamples: int = 2000,
+    seed: int = 0,
+    needs: str = "what it needs",
+) -> Bootstrap:
+    """Bootstraps metrics over patients, all on the same resamples.
+
+    Args:
+        metrics: name → metric of weights on the records; of several models, or several metrics, or both.
+        patients: `int[n]`, patient (or group) code of each record. Codes of records instead would pretend that the
+            records of a patient are independent, and give intervals that are too short.
+        resamples: number of resamples, at least 100.
+        seed: of the resampling.
+        needs: what a resample must have for the metrics to be defined, for messages.
+
+    Raises:
+        DataError: there are too few resamples.
+    """
+    if resamples < 100:
+        raise DataError(f"a percentile interval needs at least 100 bootstrap resamples, not {resamples}")
+    estimates = {name: estimate(metric, len(patients)) for name, metric in metrics.items()}
+    if len(np.unique(patients)) < 2:
+        # Every resample would be the same records, and the interval of no width.
+        reason = "all records are of one patient" if len(patients) else "no records"
+        return _undefined(estimates, resamples, reason)
+    blocks: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    for counts in resample_patients(patients, resamples=resamples, seed=seed):
+        # Converted once: metrics are matrix products of float64.
+        weights = counts.astype(np.float64)
+        for name, metric in metrics.items():
+            blocks[name].append(metric(weights))
+    resampled = {name: np.concatenate(values) for name, values in blocks.items()}
+    return Bootstrap(estimates=estimates, resampled=resampled, reason="", needs=needs)
+
+
 def patient_bootstrap(
     labels: np.ndarray,
     scores: Mapping[str, np.ndarray],
@@ -115,13 +169,12 @@ def patient_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Bootstrap:
-    """Bootstraps a metric of several models over patients.
+    """Bootstraps AUROC or AUPRC of several models over patients.
 
     Args:
         labels: `[n]` of 0 and 1.
         scores: model name → `[n]`, all for the same records.
-        patients: `int[n]`, patient (or group) code of each record. Codes of records instead would pretend that the
-            records of a patient are independent, and give intervals that are too short.
+        patients: as for `bootstrap_metrics`.
         metric: `"auroc"` or `"auprc"`.
         resamples: number of resamples, at least 100.
         seed: of the resampling.
@@ -129,33 +182,15 @@ def patient_bootstrap(
     Raises:
         DataError: if lengths differ, scores are not finite or there are too few resamples.
     """
-    if resamples < 100:
-        raise DataError(f"a percentile interval needs at least 100 bootstrap resamples, not {resamples}")
     if len(patients) != len(labels):
         raise DataError(f"{len(patients)} patient codes for {len(labels)} labels")
     metrics = {name: getattr(RankedScores(labels, values), metric) for name, values in scores.items()}
-    estimates = {name: float(function(np.ones((1, len(labels))))[0]) for name, function in metrics.items()}
-    reason = undefined_reason(labels)
-    if not reason and len(np.unique(patients)) < 2:
-        # Every resample would be the same records, and the interval of no width.
-        reason = "all records are of one patient"
-    if reason:
-        undefined = np.full(resamples, math.nan)
-        return Bootstrap(estimates=estimates, resampled=dict.fromkeys(scores, undefined), reason=reason)
-    blocks: dict[str, list[np.ndarray]] = {name: [] for name in scores}
-    for weights in resample_patients(patients, resamples=resamples, seed=seed):
-        for name, function in metrics.items():
-            blocks[name].append(function(weights))
-    resampled = {name: np.concatenate(values) for name, values in blocks.items()}
-    return Bootstrap(estimates=estimates, resampled=resampled, reason="")
+    needs = "both classes: too few patients of one class"
+    if reason := undefined_reason(labels):
+        return _undefined(dict.fromkeys(scores, math.nan), resamples, reason)
+    return bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
 
 
-def _interval(estimate: float, values: np.ndarray, *, confidence: float, reason: str) -> Interval:
-    defined = values[np.isfinite(values)]
-    if not reason and len(defined) < _MIN_DEFINED * len(values):
-        reason = f"only {len(defined)} of {len(values)} resamples have both classes: too few patients of one class"
-    low, high = math.nan, math.nan
-    if not reason:
-        tail = (1 - confidence) / 2
-        low, high = (float(bound) for bound in np.quantile(defined, (tail, 1 - tail)))
-    return Interval(estimate=estimate, low=low, high=high, confidence=confidence, resamples=len(defined), reason=reason)
+def _undefined(estimates: Mapping[str, float], resamples: int, reason: str) -> Bootstrap:
+    nothing = np.full(resamples, math.nan)
+    return Bootstrap(estimates=estimates, resampled=dict.fromkeys(estimates, nothing), reason=reason)

@@ -1,4 +1,4 @@
-"""AUROC and AUPRC of binary labels, for one weighting of the records or many at once.
+"""AUROC, AUPRC and points of the ROC curve of binary labels, for one weighting of the records or many at once.
 
 One form serves the point estimate and the bootstrap: a resample is nothing but integer weights on the records, and a
 weighted metric needs one sort of the scores whatever the number of weightings.
@@ -6,11 +6,10 @@ weighted metric needs one sort of the scores whatever the number of weightings.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from data_pipelines.errors import DataError
+from ecgjax.evaluation.weighting import check_binary, divide, estimate
 
 
 class RankedScores:
@@ -30,15 +29,9 @@ class RankedScores:
         Raises:
             DataError: if shapes differ, a label is not 0 or 1, or a score is not finite.
         """
-        labels, scores = np.asarray(labels), np.asarray(scores)
-        if labels.ndim != 1 or labels.shape != scores.shape:
-            raise DataError(f"labels {labels.shape} and scores {scores.shape} must be two vectors of equal length")
-        if not np.isin(labels, (0, 1)).all():
-            raise DataError("labels must be 0 or 1; leave records without a label out before scoring")
-        if not np.isfinite(scores).all():
-            raise DataError(f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are not finite")
+        labels, scores = check_binary(labels, scores)
         self._order = np.argsort(scores, kind="stable")
-        self.labels = labels[self._order].astype(np.int64)
+        self.labels = labels[self._order]
         ranked = scores[self._order]
         # Records of equal score form one threshold: neither ranks above the other.
         self._threshold_starts = (
@@ -69,7 +62,7 @@ class RankedScores:
         positives, negatives = self._weight_by_threshold(weights)
         below = np.cumsum(negatives, axis=1) - negatives / 2
         pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        return _divide((positives * below).sum(axis=1), pairs)
+        return divide((positives * below).sum(axis=1), pairs)
 
     def auprc(self, weights: np.ndarray) -> np.ndarray:
         """Returns the average precision under each weighting: `f64[weightings]`, NaN where a class has no weight.
@@ -85,11 +78,26 @@ class RankedScores:
         predicted = true_positives + false_positives
         precision = np.divide(true_positives, predicted, out=np.zeros_like(predicted), where=predicted > 0)
         total = np.where(negatives.sum(axis=1) > 0, positives.sum(axis=1), 0.0)
-        return _divide((positives * precision).sum(axis=1), total)
+        return divide((positives * precision).sum(axis=1), total)
 
+    def sensitivity_at_specificity(self, weights: np.ndarray, *, specificity: float) -> np.ndarray:
+        """Returns the highest sensitivity of all thresholds with at least that specificity: `f64[weightings]`.
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, math.nan), where=denominator > 0)
+        The threshold is chosen on these records, for each weighting anew: a property of the ROC curve, as the AUROC is.
+        For a threshold fixed on validation see `operating_points`.
+
+        Args:
+            weights: `[weightings, n]`, non-negative, in the order the records were given in.
+            specificity: in [0, 1].
+        """
+        positives, negatives = self._weight_by_threshold(weights)
+        above = np.cumsum(positives[:, ::-1], axis=1)
+        false_positives = np.cumsum(negatives[:, ::-1], axis=1)
+        total = negatives.sum(axis=1)
+        # Counts are compared, not their quotients: .9 of 10 negatives must mean 9 whatever floating point makes of it.
+        allowed = false_positives <= ((1 - specificity) * total + 1e-9 * np.maximum(total, 1))[:, None]
+        best = np.where(allowed, above, 0.0).max(axis=1, initial=0.0)
+        return divide(best, np.where(total > 0, positives.sum(axis=1), 0.0))
 
 
 def undefined_reason(labels: np.ndarray) -> str:
@@ -115,7 +123,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
         labels: `[n]` of 0 and 1.
         scores: `[n]`, larger means more likely positive; ties count one half.
     """
-    return float(RankedScores(labels, scores).auroc(np.ones((1, len(labels))))[0])
+    return estimate(RankedScores(labels, scores).auroc, len(labels))
 
 
 def auprc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -125,4 +133,4 @@ def auprc(labels: np.ndarray, scores: np.ndarray) -> float:
         labels: `[n]` of 0 and 1.
         scores: `[n]`, larger means more likely positive.
     """
-    return float(RankedScores(labels, scores).auprc(np.ones((1, len(labels))))[0])
+    return estimate(RankedScores(labels, scores).auprc, len(labels))

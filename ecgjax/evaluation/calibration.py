@@ -1,0 +1,215 @@
+"""Whether predicted probabilities are frequencies: Brier score, calibration slope and intercept, ECE, reliability."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.weighting import Metric, check_probabilities, mean
+
+# Newton steps for two coefficients: five or six suffice but where the classes separate, which has no solution.
+_NEWTON_STEPS = 30
+_CONVERGED = 1e-9
+# Farther than this the classes separate in all but name.
+_LARGEST = 1e3
+
+
+def brier(labels: np.ndarray, probabilities: np.ndarray) -> Metric:
+    """Returns the mean squared difference of probability and outcome as a metric (Brier 1950).
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        probabilities: `[n]`, of the positive class.
+    """
+    labels, probabilities = check_probabilities(labels, probabilities)
+    return mean((probabilities - labels) ** 2)
+
+
+class LogisticCalibration:
+    """Logistic regression of the outcome on the predicted log odds (Cox 1958); both methods are `weighting.Metric`.
+
+    References:
+        Van Calster et al., Calibration: the Achilles heel of predictive analytics, BMC Medicine 17 (2019) 230.
+    """
+
+    def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
+        """Takes the predictions.
+
+        Args:
+            labels: `[n]` of 0 and 1.
+            probabilities: `[n]`, of the positive class, above 0 and below 1.
+
+        Raises:
+            DataError: as `check_probabilities`, or a probability of 0 or 1, whose log odds are infinite.
+        """
+        labels, probabilities = check_probabilities(labels, probabilities)
+        if certain := np.count_nonzero((probabilities == 0) | (probabilities == 1)):
+            raise DataError(f"{certain} of {len(labels)} probabilities are 0 or 1, whose log odds are infinite")
+        self._labels, self._log_odds = labels.astype(np.float64), special.logit(probabilities)
+
+    def slope(self, weights: np.ndarray) -> np.ndarray:
+        """Returns `f64[weightings]`: 1 is right, below 1 the predictions are too extreme.
+
+        NaN where a class has no weight, the log odds do not vary or separate the classes.
+        """
+        return self._fit(weights, slope=True)[:, 1]
+
+    def intercept(self, weights: np.ndarray) -> np.ndarray:
+        """Returns the calibration in the large, the slope held at 1: 0 is right, above 0 predictions are too low.
+
+        `f64[weightings]`, NaN where a class has no weight.
+        """
+        return self._fit(weights, slope=False)[:, 0]
+
+    def _fit(self, weights: np.ndarray, *, slope: bool) -> np.ndarray:
+        """Returns intercept and slope by Newton's method for all weightings at once, `f64[weightings, 2]`."""
+        weights = np.atleast_2d(np.asarray(weights, np.float64))
+        x, y = self._log_odds, self._labels
+        found = np.tile([0.0, 1.0], (len(weights), 1))
+        positives, total = weights @ y, weights.sum(axis=1)
+        open_ = (positives > 0) & (positives < total)
+        done = np.zeros(len(weights), bool)
+        for _ in range(_NEWTON_STEPS):
+            rows = np.flatnonzero(open_ & ~done)
+            if not len(rows):
+                break
+            w, now = weights[rows], found[rows]
+            p = special.expit(now[:, :1] + now[:, 1:] * x)
+            residual, curvature = w * (y - p), w * p * (1 - p)
+            gradient = np.stack([residual.sum(axis=1), residual @ x], axis=1)
+            h00, h01, h11 = curvature.sum(axis=1), curvature @ x, curvature @ (x * x)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                if slope:
+                    determinant = h00 * h11 - h01 * h01
+                    # Log odds that do not vary leave nothing but rounding.
+                    determinant[determinant <= 1e-12 * h00 * h11] = math.nan
+                    steps = [
+                        (h11 * gradient[:, 0] - h01 * gradient[:, 1]) / determinant,
+                        (h00 * gradient[:, 1] - h01 * gradient[:, 0]) / determinant,
+                    ]
+                else:
+                    steps = [gradient[:, 0] / h00, np.zeros(len(rows))]
+            step = np.clip(np.stack(steps, axis=1), -2.0, 2.0)  # far from the solution a whole step may overshoot
+            found[rows] = now + step
+            with np.errstate(invalid="ignore"):
+                open_[rows] = np.abs(found[rows]).max(axis=1) < _LARGEST
+                done[rows] = np.abs(step).max(axis=1) < _CONVERGED
+        return np.where((done & open_)[:, None], found, math.nan)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReliabilityCurve:
+    """Observed frequency over predicted probability, bin by bin; bins without records are left out.
+
+    Attributes:
+        predicted: `f64[bins]`, mean probability.
+        observed: `f64[bins]`, share of positives.
+        low: `f64[bins]`, lower end of Wilson's 95 % interval of the share, which takes records as independent.
+        high: `f64[bins]`, its upper end.
+        counts: `int64[bins]`, records.
+    """
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    counts: np.ndarray
+
+
+def reliability_curve(
+    labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10, by: Literal["width", "mass"] = "mass"
+) -> ReliabilityCurve:
+    """Returns the reliability curve.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        probabilities: `[n]`, of the positive class.
+        bins: at most so many.
+        by: `"width"`, equal widths; `"mass"`, about as many records in each, equal probabilities staying together.
+    """
+    labels, probabilities = check_probabilities(labels, probabilities)
+    index = _bins(probabilities, bins, by)
+    counts = np.bincount(index, minlength=bins)
+    some = counts > 0
+    n = counts[some]
+    observed = np.bincount(index, weights=labels, minlength=bins)[some] / n
+    z = special.ndtri(0.975)
+    centre = (observed + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(observed * (1 - observed) / n + z * z / (4 * n * n))
+    return ReliabilityCurve(
+        predicted=np.bincount(index, weights=probabilities, minlength=bins)[some] / n,
+        observed=observed,
+        # Where all or none are positive the interval ends at 1 or 0, but for rounding.
+        low=np.maximum(centre - half, 0.0),
+        high=np.minimum(centre + half, 1.0),
+        counts=n,
+    )
+
+
+def expected_calibration_error(
+    labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10, by: Literal["width", "mass"] = "width"
+) -> Metric:
+    """Returns the ECE as a metric: |mean probability − frequency| of each bin, weighted by its records.
+
+    It is above 0 for perfect predictions too, the more so the fewer records a bin has.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        probabilities: `[n]`, of the positive class.
+        bins: number of them.
+        by: as in `reliability_curve`; bins are those of the records as they are, for every weighting.
+
+    References:
+        Guo et al., On calibration of modern neural networks, ICML 2017.
+    """
+    labels, probabilities = check_probabilities(labels, probabilities)
+    gaps = np.zeros((len(labels), bins))
+    gaps[np.arange(len(labels)), _bins(probabilities, bins, by)] = probabilities - labels
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        weights = np.asarray(weights, np.float64)
+        total = weights.sum(axis=1)
+        out = np.full(len(weights), math.nan)
+        return np.divide(np.abs(weights @ gaps).sum(axis=1), total, out=out, where=total > 0)
+
+    return metric
+
+
+def correct_prior(probabilities: np.ndarray, *, trained: float, prevalence: float) -> np.ndarray:
+    """Returns probabilities for another prevalence than a model was trained at, such as that of balanced batches.
+
+    The odds are multiplied by the ratio of the prior odds (Elkan, The foundations of cost-sensitive learning, IJCAI
+    2001); it holds where the ECGs of a class are alike in both places.
+
+    Args:
+        probabilities: `[n]` in [0, 1].
+        trained: share of positives in training as the model met them.
+        prevalence: where it is to be used.
+
+    Raises:
+        DataError: a share is not above 0 and below 1, or a probability not in [0, 1].
+    """
+    for name, share in (("trained", trained), ("prevalence", prevalence)):
+        if not 0 < share < 1:
+            raise DataError(f"{name}={share} must be above 0 and below 1")
+    probabilities = np.asarray(probabilities, np.float64)
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise DataError("probabilities to be corrected must lie between 0 and 1")
+    positive = probabilities * (prevalence / trained)
+    return positive / (positive + (1 - probabilities) * ((1 - prevalence) / (1 - trained)))
+
+
+def _bins(probabilities: np.ndarray, bins: int, by: str) -> np.ndarray:
+    """Returns the bin of each probability, `int64[n]` from 0 to bins − 1."""
+    if by == "width":
+        return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    if by != "mass":
+        raise DataError(f"bins are taken by 'width' or 'mass', not {by!r}")
+    # A probability's rank decides, that of its first record where several are equal.
+    ranks = np.searchsorted(np.sort(probabilities), probabilities, side="left")
+    return ranks * bins // max(1, len(probabilities))

@@ -1,0 +1,86 @@
+"""Several labels a record: a metric for every class, and their plain mean over the classes where it exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.metrics import RankedScores, undefined_reason
+from ecgjax.evaluation.weighting import Metric, estimate
+
+#: (labels `[n]`, scores `[n]`) → the metric of a class.
+MetricOf = Callable[[np.ndarray, np.ndarray], Metric]
+
+
+def auroc_of(labels: np.ndarray, scores: np.ndarray) -> Metric:
+    """The AUROC as a metric; see `metrics.RankedScores`."""
+    return RankedScores(labels, scores).auroc
+
+
+def auprc_of(labels: np.ndarray, scores: np.ndarray) -> Metric:
+    """The average precision as a metric; see `metrics.RankedScores`."""
+    return RankedScores(labels, scores).auprc
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ByClass:
+    """A metric of every class that has both labels.
+
+    Attributes:
+        metrics: class → metric; `macro` takes the mean of these.
+        left_out: class → why it has none, such as `"none of 60 records is positive"`.
+        number: of records.
+    """
+
+    metrics: Mapping[str, Metric]
+    left_out: Mapping[str, str]
+    number: int
+
+    def macro(self, weights: np.ndarray) -> np.ndarray:
+        """Returns the mean over the classes in `metrics`: `f64[weightings]`, itself a `weighting.Metric`.
+
+        NaN where one of them is undefined: a mean over whichever classes a resample happens to have would be another
+        metric in each.
+        """
+        weights = np.atleast_2d(weights)
+        if not self.metrics:
+            return np.full(len(weights), math.nan)
+        return np.mean([metric(weights) for metric in self.metrics.values()], axis=0)
+
+    def estimates(self) -> dict[str, float]:
+        """Returns the metric of each class on the records as they are."""
+        return {name: estimate(metric, self.number) for name, metric in self.metrics.items()}
+
+
+def by_class(labels: np.ndarray, scores: np.ndarray, *, classes: Sequence[str], metric: MetricOf = auroc_of) -> ByClass:
+    """Returns a metric for every class.
+
+    Args:
+        labels: `[n, classes]` of 0 and 1.
+        scores: `[n, classes]`, larger means more likely positive.
+        classes: names of the columns.
+        metric: of a class.
+
+    Raises:
+        DataError: shapes differ, a name comes twice, a label is not 0 or 1, or a score is not finite.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.ndim != 2 or labels.shape != scores.shape or labels.shape[1] != len(classes):
+        raise DataError(
+            f"labels {labels.shape} and scores {scores.shape} must both be records × classes, of {len(classes)} classes"
+        )
+    if len(set(classes)) != len(classes):
+        raise DataError(f"a class is named twice: {', '.join(classes)}")
+    if not np.isin(labels, (0, 1)).all():
+        raise DataError("labels must be 0 or 1; leave records without a label out before scoring")
+    metrics, left_out = {}, {}
+    for column, name in enumerate(classes):
+        if reason := undefined_reason(labels[:, column]):
+            left_out[name] = reason
+        else:
+            metrics[name] = metric(labels[:, column], scores[:, column])
+    return ByClass(metrics=metrics, left_out=left_out, number=len(labels))

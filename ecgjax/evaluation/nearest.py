@@ -1,0 +1,168 @@
+"""What lies near in the space of embeddings, by cosine: retrieval, and k-nearest-neighbour classes and values.
+
+Embeddings of equal similarity have no order: whatever depends on one is averaged over all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import special
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.weighting import check_finite
+
+# Queries at a time: 1,024 × 100,000 similarities are 800 MB of float64; blocks shrink for larger galleries.
+_SIMILARITIES_AT_ONCE = 2**24
+
+#: Similarities closer than this count as equal: rounding differs with the position in a matrix product.
+_TIE = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """How well records of one code find each other; only records that have somebody to find are asked.
+
+    Attributes:
+        recall: k → `f64[queries]`, whether one of the k nearest is right (its expectation where similarities tie).
+        reciprocal_rank: `f64[queries]`, of the first right one, likewise; their mean is the MRR.
+        queries: `int64[queries]`, which records were asked; the others have no other record of their code.
+    """
+
+    recall: dict[int, np.ndarray]
+    reciprocal_rank: np.ndarray
+    queries: np.ndarray
+
+    @property
+    def mrr(self) -> float:
+        """Mean reciprocal rank, NaN without queries."""
+        return float(self.reciprocal_rank.mean()) if len(self.queries) else float("nan")
+
+
+def retrieval(
+    embeddings: np.ndarray, codes: np.ndarray, *, ks: Sequence[int] = (1, 5, 10), apart: np.ndarray | None = None
+) -> Retrieval:
+    """Asks every record for others of its code, among all records.
+
+    Args:
+        embeddings: `[n, dim]`.
+        codes: `[n]`, patients (same patient) or labels (same label).
+        ks: ranks of the recall.
+        apart: `[n]`, records of equal value here are no candidates for each other: patients, when labels are looked
+            for, so that a patient's other record does not count as finding the diagnosis.
+
+    Raises:
+        DataError: lengths differ, a k is below 1, or an embedding is not finite or zero.
+    """
+    if min(ks) < 1:
+        raise DataError(f"recall is of the nearest 1 or more records, not of {min(ks)}")
+    unit = _unit(embeddings)
+    codes = np.asarray(codes)
+    apart = np.arange(len(codes)) if apart is None else np.asarray(apart)
+    if not len(unit) == len(codes) == len(apart):
+        raise DataError(f"{len(unit)} embeddings, {len(codes)} codes and {len(apart)} values to keep apart")
+    queries, ranks, hits = [], [], {k: [] for k in ks}
+    for rows, similarity in _similarities(unit, unit):
+        candidate = apart[rows][:, None] != apart
+        right = candidate & (codes[rows][:, None] == codes)
+        asked = right.any(axis=1)
+        similarity, candidate, right = similarity[asked], candidate[asked], right[asked]
+        best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
+        above = np.sum(candidate & (similarity > best + _TIE), axis=1)
+        tied = candidate & (np.abs(similarity - best) <= _TIE)
+        number, right_ones = tied.sum(axis=1), (tied & right).sum(axis=1)
+        queries.append(rows[asked])
+        ranks.append(_expected_reciprocal_rank(above, number, right_ones))
+        for k in ks:
+            hits[k].append(1 - _all_miss(np.clip(k - above, 0, number), number, right_ones))
+    return Retrieval(
+        recall={k: np.concatenate(parts) if parts else np.zeros(0) for k, parts in hits.items()},
+        reciprocal_rank=np.concatenate(ranks) if ranks else np.zeros(0),
+        queries=np.concatenate(queries) if queries else np.zeros(0, np.int64),
+    )
+
+
+def nearest_neighbours(
+    gallery: np.ndarray, values: np.ndarray, *, queries: np.ndarray, ks: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Predicts values as the mean over the k nearest embeddings of a gallery.
+
+    Of 0 and 1 that is a class's score, of several such columns all classes' scores, of quantities a regression.
+
+    Args:
+        gallery: `[n, dim]`, embeddings of training records.
+        values: `[n]` or `[n, columns]`, what they are labelled with.
+        queries: `[m, dim]`, embeddings to predict for.
+        ks: numbers of neighbours, to be chosen from on validation; at most n.
+
+    Returns:
+        k → `f64[m]` or `f64[m, columns]`. Several at the distance of the k-th share the places that are left.
+
+    Raises:
+        DataError: lengths differ, a k is not possible, a value or an embedding is not finite, or an embedding zero.
+    """
+    unit, asked = _unit(gallery), _unit(queries)
+    values = np.asarray(values, np.float64)
+    check_finite(values, "values of neighbours")
+    if len(values) != len(unit):
+        raise DataError(f"{len(values)} values for {len(unit)} embeddings")
+    if min(ks) < 1 or max(ks) > len(unit):
+        raise DataError(f"of {len(unit)} records 1 to {len(unit)} can be nearest, not {min(ks)} to {max(ks)}")
+    columns = values.reshape(len(values), -1)
+    found = {k: np.empty((len(asked), columns.shape[1])) for k in ks}
+    for rows, similarity in _similarities(asked, unit):
+        for k in ks:
+            kth = np.partition(similarity, len(unit) - k, axis=1)[:, len(unit) - k, None]
+            inside = similarity > kth + _TIE
+            tied = np.abs(similarity - kth) <= _TIE
+            share = (k - inside.sum(axis=1)) / tied.sum(axis=1)
+            found[k][rows] = (inside @ columns + share[:, None] * (tied @ columns)) / k
+    return {k: predicted.reshape(len(asked), *values.shape[1:]) for k, predicted in found.items()}
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    embeddings = np.asarray(embeddings, np.float64)
+    if embeddings.ndim != 2:
+        raise DataError(f"embeddings must be records × dimensions, not {embeddings.shape}")
+    check_finite(embeddings, "numbers of embeddings")
+    norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if zero := np.count_nonzero(norm == 0):
+        raise DataError(f"{zero} of {len(embeddings)} embeddings are zero, which have no direction")
+    return embeddings / norm
+
+
+def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields numbers of queries and their cosines with the gallery, block by block."""
+    block = max(1, _SIMILARITIES_AT_ONCE // max(1, len(gallery)))
+    for start in range(0, len(queries), block):
+        rows = np.arange(start, min(start + block, len(queries)))
+        yield rows, queries[rows] @ gallery.T
+
+
+def _all_miss(places: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns the chance that none of so many places, drawn from a tied group, goes to one of its right members."""
+    wrong = number - right
+    possible = places <= wrong
+    drawn = np.where(possible, places, 0)
+
+    def log_choose(n: np.ndarray) -> np.ndarray:
+        return special.gammaln(n + 1) - special.gammaln(drawn + 1) - special.gammaln(n - drawn + 1)
+
+    chance = np.exp(log_choose(wrong) - log_choose(number))
+    # Logarithms round: nothing drawn misses for certain.
+    return np.where(possible, np.where(drawn == 0, 1.0, chance), 0.0)
+
+
+def _expected_reciprocal_rank(above: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns the mean of 1 / rank of the first right one over all orders of the tied group, `f64[queries]`."""
+    # An encoder that has collapsed ties everything, the same for every query: each case is computed once.
+    cases, which = np.unique(np.stack([above, number, right], axis=1), axis=0, return_inverse=True)
+    out = np.empty(len(cases))
+    for case, (before, group, hits) in enumerate(cases):
+        places = np.arange(group - hits + 1)
+        # First right one after `places` wrong ones: all of those miss, and the next does not.
+        missed = _all_miss(places, np.full(len(places), group), np.full(len(places), hits))
+        out[case] = np.sum((missed - np.append(missed[1:], 0.0)) / (before + 1 + places))
+    return out[which.reshape(-1)]

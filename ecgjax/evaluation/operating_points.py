@@ -1,0 +1,134 @@
+"""Decisions at one threshold, chosen on validation records and judged on others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.metrics import undefined_reason
+from ecgjax.evaluation.weighting import Metric, check_binary, check_probabilities, ratio
+
+
+class Decisions:
+    """Metrics of deciding for positive where the score is at least the threshold; each is a `weighting.Metric`.
+
+    Attributes:
+        sensitivity: true positives among the positives.
+        specificity: true negatives among the negatives.
+        ppv: true positives among those called positive, at the records' own prevalence.
+        npv: true negatives among those called negative.
+        f1: harmonic mean of PPV and sensitivity; 0 where there are positives and none is found.
+        accuracy: correct decisions.
+    """
+
+    sensitivity: Metric
+    specificity: Metric
+    ppv: Metric
+    npv: Metric
+    f1: Metric
+    accuracy: Metric
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray, *, threshold: float):
+        """Decides.
+
+        Args:
+            labels: `[n]` of 0 and 1.
+            scores: `[n]`, larger means more likely positive.
+            threshold: chosen elsewhere; the same for every weighting.
+
+        Raises:
+            DataError: as `weighting.check_binary`.
+        """
+        labels, scores = check_binary(labels, scores)
+        called, positive = scores >= threshold, labels == 1
+        hit = called & positive
+        self.sensitivity = ratio(hit, positive)
+        self.specificity = ratio(~called & ~positive, ~positive)
+        self.ppv = ratio(hit, called)
+        self.npv = ratio(~called & ~positive, ~called)
+        self.f1 = ratio(2.0 * hit, called.astype(float) + positive)
+        self.accuracy = ratio(called == positive, np.ones(len(labels)))
+
+
+def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Returns the threshold with the highest F1, to be chosen on validation records.
+
+    Of equal F1s the highest threshold, which calls the fewest positive.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        scores: `[n]`.
+
+    Raises:
+        DataError: no record is positive, or as `weighting.check_binary`.
+    """
+    thresholds, hits, called, positives, _ = _counts(labels, scores)
+    return float(thresholds[np.argmax(2 * hits / (called + positives))])
+
+
+def threshold_at_specificity(labels: np.ndarray, scores: np.ndarray, *, specificity: float) -> float:
+    """Returns the lowest threshold with at least that specificity, to be chosen on validation records.
+
+    Infinity, which calls nobody positive, where no score reaches it.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        scores: `[n]`.
+        specificity: in [0, 1].
+
+    Raises:
+        DataError: a class is missing, or as `weighting.check_binary`.
+    """
+    thresholds, hits, called, _, negatives = _counts(labels, scores)
+    allowed = called - hits <= (1 - specificity) * negatives + 1e-9 * negatives
+    return float(thresholds[np.flatnonzero(allowed)[-1]]) if allowed.any() else np.inf
+
+
+def ppv_at_prevalence(sensitivity: float, specificity: float, *, prevalence: float) -> float:
+    """Returns the PPV where the disease is as frequent as stated, by Bayes's rule; NaN where nobody is called positive.
+
+    Records gathered for a study are seldom as ill as those who will be tested.
+
+    Args:
+        sensitivity: in [0, 1].
+        specificity: in [0, 1].
+        prevalence: where the test is to be used, in [0, 1].
+    """
+    if not 0 <= prevalence <= 1:
+        raise DataError(f"a prevalence lies between 0 and 1, not at {prevalence}")
+    true = sensitivity * prevalence
+    called = true + (1 - specificity) * (1 - prevalence)
+    return true / called if called > 0 else float("nan")
+
+
+def net_benefit(labels: np.ndarray, probabilities: np.ndarray, *, threshold: float) -> Metric:
+    """Returns the net benefit of a record as a metric: true positives less false ones times the threshold's odds.
+
+    A threshold of .1 says that one would treat nine healthy to treat one ill. Treating nobody is worth 0; treating all
+    is `net_benefit(labels, np.ones(n), threshold=…)`.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        probabilities: `[n]`, calibrated.
+        threshold: probability from which one would treat, in [0, 1).
+
+    References:
+        Vickers and Elkin, Decision curve analysis, Medical Decision Making 26 (2006) 565.
+    """
+    if not 0 <= threshold < 1:
+        raise DataError(f"the threshold of a net benefit is a probability of 0 or more and below 1, not {threshold}")
+    labels, probabilities = check_probabilities(labels, probabilities)
+    called = probabilities >= threshold
+    worth = called * np.where(labels == 1, 1.0, -threshold / (1 - threshold))
+    return ratio(worth, np.ones(len(labels)))
+
+
+def _counts(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """Returns the distinct scores, descending; hits and calls at each as threshold; positives and negatives in all."""
+    labels, scores = check_binary(labels, scores)
+    if reason := undefined_reason(labels):
+        raise DataError(f"no threshold can be chosen: {reason}")
+    thresholds, index, number = np.unique(scores, return_inverse=True, return_counts=True)
+    hits = np.bincount(index, weights=labels, minlength=len(thresholds))
+    positives = int(labels.sum())
+    return thresholds[::-1], np.cumsum(hits[::-1]), np.cumsum(number[::-1]), positives, len(labels) - positives

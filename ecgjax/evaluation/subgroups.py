@@ -1,0 +1,188 @@
+"""A model in each group of patients at one threshold: who is missed more often than others, and who called in vain.
+
+The threshold and the probabilities are those chosen and calibrated on validation for everybody: a group has none of its
+own in the clinic either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics
+from ecgjax.evaluation.metrics import RankedScores
+from ecgjax.evaluation.weighting import Metric, check_probabilities, ratio
+
+#: The group of records whose column says nothing.
+MISSING = "missing"
+
+#: Fewer records of a class than these tell nothing about a group.
+MIN_EVENTS = 10
+
+#: What is compared between a group and all other records: metric → what a difference means.
+GAPS: Mapping[str, str] = {
+    "sensitivity": "share of positives that are found",
+    "false_positive_rate": "share of negatives that are called positive",
+    "calibration": "mean probability less frequency of positives",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subgroup:
+    """A model in one group.
+
+    Attributes:
+        column: what the groups are made by, such as `"sex"`.
+        group: such as `"female"`, or `MISSING`.
+        records, patients, events: how many there are; events are positive records.
+        metrics: `"auroc"` and the names of `GAPS` → estimate and interval.
+        gaps: names of `GAPS` → this group less all other records, paired.
+        reason: why there are no metrics; empty where there are.
+    """
+
+    column: str
+    group: str
+    records: int
+    patients: int
+    events: int
+    metrics: Mapping[str, Interval]
+    gaps: Mapping[str, Interval]
+    reason: str = ""
+
+
+def categories(values: np.ndarray) -> np.ndarray:
+    """Returns a column's values as names of groups, `MISSING` where there is none.
+
+    Args:
+        values: `[n]`, text (empty where missing) or numbers (NaN where missing); whole numbers lose their ".0".
+    """
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        return np.array([MISSING if np.isnan(value) else f"{value:g}" for value in values], dtype=object)
+    if values.dtype.kind in "biu":
+        return values.astype(str).astype(object)
+    return np.array([str(value) if value not in (None, "") else MISSING for value in values], dtype=object)
+
+
+def bands(values: np.ndarray, edges: Sequence[float], *, unit: str = "") -> np.ndarray:
+    """Returns the band of each value as a name such as `"40 to 60"`; a value on an edge belongs to the band above.
+
+    Args:
+        values: `[n]`, such as ages; NaN where missing.
+        edges: ascending.
+        unit: put behind the numbers.
+
+    Raises:
+        DataError: the edges do not ascend.
+    """
+    edges = list(edges)
+    if not edges or any(low >= high for low, high in itertools.pairwise(edges)):
+        raise DataError(f"edges of bands must ascend, unlike {edges}")
+    unit = f" {unit}" if unit else ""
+    names = [
+        f"below {edges[0]:g}{unit}",
+        *(f"{low:g} to {high:g}{unit}" for low, high in itertools.pairwise(edges)),
+        f"{edges[-1]:g}{unit} and more",
+    ]
+    values = np.asarray(values, np.float64)
+    index = np.searchsorted(edges, values, side="right")
+    return np.array([MISSING if np.isnan(value) else names[i] for value, i in zip(values, index, strict=True)], object)
+
+
+def subgroups(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    *,
+    patients: np.ndarray,
+    threshold: float,
+    min_events: int = MIN_EVENTS,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Subgroup, ...]:
+    """Measures a model in every group of every column.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        probabilities: `[n]`, of the positive class.
+        columns: name → `[n]` names of groups, see `categories` and `bands`.
+        patients: `int[n]`, patient (group) code of each record.
+        threshold: from which a record is called positive.
+        min_events: positives, and negatives, that a group and the rest must have to be measured.
+        resamples: of the bootstrap over patients, the same for all groups.
+        seed: of the resampling.
+
+    Returns:
+        Groups in the order of the columns and of their names, `MISSING` last.
+
+    Raises:
+        DataError: lengths differ, or as `weighting.check_probabilities`.
+    """
+    labels, probabilities = check_probabilities(labels, probabilities)
+    patients = np.asarray(patients)
+    for name, values in {"patients": patients, **columns}.items():
+        if len(values) != len(labels):
+            raise DataError(f"{len(values)} values of {name} for {len(labels)} labels")
+    members = {
+        (column, group): np.asarray(values == group)
+        for column, values in ((name, np.asarray(values, object)) for name, values in columns.items())
+        for group in sorted(set(values), key=lambda group: (group == MISSING, group))
+    }
+    enough = {key: _too_few(labels[mask], min_events) for key, mask in members.items()}
+    metrics: dict[str, Metric] = {}
+    for key, mask in members.items():
+        if not enough[key]:
+            metrics |= {_name(key, name): metric for name, metric in _metrics(labels, probabilities, mask, threshold)}
+            if not _too_few(labels[~mask], min_events):
+                rest = _metrics(labels, probabilities, ~mask, threshold)
+                metrics |= {_name(key, name, rest=True): metric for name, metric in rest if name in GAPS}
+    found = bootstrap_metrics(
+        metrics, patients=patients, resamples=resamples, seed=seed, needs="both classes in the group"
+    )
+    out = []
+    for key, mask in members.items():
+        names = [] if enough[key] else ["auroc", *GAPS]
+        gaps = [name for name in names if _name(key, name, rest=True) in metrics]
+        out.append(
+            Subgroup(
+                column=key[0],
+                group=key[1],
+                records=int(mask.sum()),
+                patients=len(np.unique(patients[mask])),
+                events=int(labels[mask].sum()),
+                metrics={name: found.interval(_name(key, name)) for name in names},
+                gaps={name: found.difference(_name(key, name), _name(key, name, rest=True)) for name in gaps},
+                reason=enough[key],
+            )
+        )
+    return tuple(out)
+
+
+def _name(key: tuple[str, str], metric: str, *, rest: bool = False) -> str:
+    return "\t".join((*key, metric, "rest" if rest else "group"))
+
+
+def _too_few(labels: np.ndarray, least: int) -> str:
+    events = int(labels.sum())
+    if events < least:
+        return f"{events} events, fewer than {least}"
+    if len(labels) - events < least:
+        return f"{len(labels) - events} records without an event, fewer than {least}"
+    return ""
+
+
+def _metrics(
+    labels: np.ndarray, probabilities: np.ndarray, mask: np.ndarray, threshold: float
+) -> list[tuple[str, Metric]]:
+    called, positive = probabilities >= threshold, labels == 1
+    ranked, records = RankedScores(labels[mask], probabilities[mask]), np.flatnonzero(mask)
+    return [
+        ("auroc", lambda weights: ranked.auroc(weights[:, records])),
+        ("sensitivity", ratio(mask & called & positive, mask & positive)),
+        ("false_positive_rate", ratio(mask & called & ~positive, mask & ~positive)),
+        ("calibration", ratio(mask * (probabilities - labels), mask)),
+    ]
