@@ -57,9 +57,9 @@ class SelfAttention(nnx.Module):
         query, key, value = (qkv[:, :, i] for i in range(3))
         if self.use_bias:
             query, value = query + self._by_head(self.query_bias), value + self._by_head(self.value_bias)
-        mixed = jax.nn.dot_product_attention(
-            query, key, value, implementation=_implementation(jax.local_devices()[0], self.dtype, self.head_dim)
-        )
+        implementation = _implementation(jax.local_devices()[0], self.dtype, self.head_dim)
+        with jax.numpy_dtype_promotion("standard"):  # its float32 scores of bf16 queries are JAX's own mixture
+            mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
         return self.out(mixed.reshape(x.shape))
 
     def _by_head(self, bias: nnx.Param) -> Array:
