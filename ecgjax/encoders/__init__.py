@@ -65,7 +65,7 @@ ENCODERS: Mapping[str, tuple[type[nnx.Module], Mapping[str, Any]]] = {
     "xresnet1d50": (XResNet1d, {"num_blocks": (3, 4, 6, 3)}),
     "xresnet1d50:small": (XResNet1d, {"num_blocks": (1, 1, 2, 1), "width": 32, "stem_widths": (16, 16, 32)}),
     "xresnet1d101": (XResNet1d, {"num_blocks": (3, 4, 23, 3)}),
-    "xresnet1d101:small": (XResNet1d, {"num_blocks": (1, 1, 8, 1), "width": 32, "stem_widths": (16, 16, 32)}),
+    "xresnet1d101:small": (XResNet1d, {"num_blocks": (1, 1, 4, 1), "width": 32, "stem_widths": (16, 16, 32)}),
 }
 
 PRECISIONS: Mapping[str, jnp.dtype] = {"float32": jnp.dtype("float32"), "bfloat16": jnp.dtype("bfloat16")}
