@@ -1,7 +1,9 @@
 """The patient bootstrap: what it resamples, that it is paired, and that its intervals cover."""
 
 import math
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,3 +207,9 @@ def test_one_patient_gives_no_interval_instead_of_one_without_width():
     interval = patient_bootstrap(labels, scores, patients=np.zeros(4, int), resamples=100).interval("model")
     assert interval.estimate == 0.75
     assert str(interval) == "0.750 [n/a: all records are of one patient]"
+
+
+def test_the_example_of_the_docs_runs_as_it_stands(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
+    assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\n", capsys.readouterr().out)

@@ -132,10 +132,10 @@ def subgroups(
         for column, values in ((name, np.asarray(values, object)) for name, values in columns.items())
         for group in sorted(set(values), key=lambda group: (group == MISSING, group))
     }
-    enough = {key: _too_few(labels[mask], min_events) for key, mask in members.items()}
+    lacking = {key: _too_few(labels[mask], min_events) for key, mask in members.items()}
     metrics: dict[str, Metric] = {}
     for key, mask in members.items():
-        if not enough[key]:
+        if not lacking[key]:
             metrics |= {_name(key, name): metric for name, metric in _metrics(labels, probabilities, mask, threshold)}
             if not _too_few(labels[~mask], min_events):
                 rest = _metrics(labels, probabilities, ~mask, threshold)
@@ -145,7 +145,7 @@ def subgroups(
     )
     out = []
     for key, mask in members.items():
-        names = [] if enough[key] else ["auroc", *GAPS]
+        names = [] if lacking[key] else ["auroc", *GAPS]
         gaps = [name for name in names if _name(key, name, rest=True) in metrics]
         out.append(
             Subgroup(
@@ -156,7 +156,7 @@ def subgroups(
                 events=int(labels[mask].sum()),
                 metrics={name: found.interval(_name(key, name)) for name in names},
                 gaps={name: found.difference(_name(key, name), _name(key, name, rest=True)) for name in gaps},
-                reason=enough[key],
+                reason=lacking[key],
             )
         )
     return tuple(out)

@@ -205,9 +205,19 @@ def peak_rates(config: ConfigDict, known: Known, *, batch_size: int) -> dict[str
     """
     peak = config.learning_rate * _chosen(SCALINGS, config.scaling, "scaling")(batch_size / BASE_BATCH)
     factors = dict.fromkeys(known, 1.0) if config.layer_decay == 1 else layer_factors(known, config.layer_decay)
-    own = dict(config.rates)
+    own = _own_rates(tuple(config.rates))
     hits = matching(tuple(own), known, setting="config.optimizer.rates")
-    return {name: float(own[hits[name]]) if name in hits else peak * factors[name] for name in known}
+    return {name: own[hits[name]] if name in hits else peak * factors[name] for name in known}
+
+
+def _own_rates(rates: tuple[Any, ...]) -> dict[str, float]:
+    for pair in rates:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and pair[1] >= 0):
+            raise ConfigError(
+                f"config.optimizer.rates={rates!r} must be pairs of a pattern and a learning rate of 0 or more, "
+                "such as (('objective/beta', 5e-4),)"
+            )
+    return {pattern: float(rate) for pattern, rate in rates}
 
 
 def _settings(function: Callable[..., Any]) -> list[str]:
