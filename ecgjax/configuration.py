@@ -72,7 +72,12 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
         "1: negatives come from the batch, and parts whose gradients are added know no negatives but their own, which "
         "is another loss. For large batches in little memory set config.micro_batch.parts, whose gradient is exact",
     ),
+    "optimizer.learning_rate": _POSITIVE,
     "optimizer.warmup_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "optimizer.final_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "optimizer.weight_decay": _ZERO_OR_MORE,
+    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "optimizer.ema_decay": (lambda value: 0 <= value < 1, "0 or more and below 1"),
     "optimizer.clip_norm": _POSITIVE,
     "probe.supervised.steps": _ONE_OR_MORE,
     "probe.supervised.batch_size": _ONE_OR_MORE,

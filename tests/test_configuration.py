@@ -113,6 +113,8 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
         ("objective.temperature", 0.0),
         ("tiling.chunk", 0),
         ("optimizer.warmup_fraction", 1.1),
+        ("optimizer.layer_decay", 0.0),
+        ("optimizer.ema_decay", 1.0),
         ("probe.supervised.eval_every", 0),
     ],
 )
