@@ -251,7 +251,7 @@ class PhysioTransformer(nnx.Module):
     def _tokens(self, ecg: Array, keys: Array | None) -> Array:
         """Returns `[batch, ceil(time / 16), dim]`."""
         input_keys, sum_keys, block_keys = (None,) * 3 if keys is None else split_rows(keys, 3).T
-        x = layers.cast_ecg(pad_to_multiple(ecg, _STRIDE), self.dtype)
+        x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), _STRIDE)
         x = self.token_projection(self.stem_norm(self.stem(x)))
         x = layers.row_dropout(x, input_keys, self.dropout)
         x = layers.row_dropout(self.token_norm(x + self.positions(x)), sum_keys, self.dropout)

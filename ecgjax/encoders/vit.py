@@ -84,7 +84,7 @@ class ViT1D(nnx.Module):
             `f32[batch, feature_dim]`.
         """
         del train, valid
-        x = layers.cast_ecg(pad_to_multiple(ecg, self.patch), self.dtype)
+        x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), self.patch)
         x = self.patches(x.reshape(len(x), -1, self.patch * x.shape[2]))
         x = x + sincos_positions(*x.shape[1:]).astype(self.dtype)[None]
         register = self.token_register[...].astype(self.dtype)[None, None, :]
