@@ -50,6 +50,8 @@ _MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.
 _ONE_OR_MORE = (lambda value: value >= 1, "at least 1")
 _ZERO_OR_MORE = (lambda value: value >= 0, "0 or more")
 _POSITIVE = (lambda value: 0 < value < math.inf, "above 0")
+_PROBABILITY = (lambda value: 0 <= value <= 1, "0 to 1")
+_SHARE_OF_TIME = (lambda value: 0 < value <= 1, "above 0 and at most 1")
 
 #: Leaf → whether a value makes sense, and in words which do. Here are those that nothing else would refuse plainly.
 RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
@@ -60,10 +62,33 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "checkpoint.every": _ONE_OR_MORE,
     "checkpoint.keep": _ONE_OR_MORE,
     "encoder.dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
-    "augment.random_crop.ratio": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    "augment.time_mask.ratio": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "augment.random_crop.ratio": _SHARE_OF_TIME,
+    "augment.resized_crop.min_ratio": _SHARE_OF_TIME,
+    "augment.resized_crop.max_ratio": _SHARE_OF_TIME,
+    "augment.heartbeat_shuffle.p": _PROBABILITY,
+    "augment.time_warp.sigma": (lambda value: 0 <= value <= 0.25, "0 to .25: above, time could run back"),
+    "augment.time_warp.num_knots": (lambda value: 1 <= value <= 16, "1 to 16"),
+    "augment.time_reversal.p": _PROBABILITY,
+    "augment.vcg.max_angle_deg": (lambda value: 0 <= value <= 180, "0 to 180"),
     "augment.vcg.max_scale": _ONE_OR_MORE,
+    "augment.amplitude_scale.sigma": _ZERO_OR_MORE,
+    "augment.polarity.p": _PROBABILITY,
     "augment.gaussian_noise.max_sigma_mv": _ZERO_OR_MORE,
+    "augment.emg.max_amplitude_mv": _ZERO_OR_MORE,
+    "augment.emg.p": _PROBABILITY,
+    "augment.powerline.max_amplitude_mv": _ZERO_OR_MORE,
+    "augment.powerline.p": _PROBABILITY,
+    "augment.baseline_wander.max_amplitude_mv": _ZERO_OR_MORE,
+    "augment.baseline_wander.min_hz": _ZERO_OR_MORE,
+    "augment.baseline_wander.max_hz": _POSITIVE,
+    "augment.baseline_wander.num_waves": _ONE_OR_MORE,
+    "augment.baseline_wander.lead_spread": _ZERO_OR_MORE,
+    "augment.baseline_wander.p": _PROBABILITY,
+    "augment.baseline_shift.max_shift_mv": _ZERO_OR_MORE,
+    "augment.baseline_shift.ratio": _SHARE_OF_TIME,
+    "augment.baseline_shift.p": _PROBABILITY,
+    "augment.time_mask.ratio": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "augment.lead_mask.drop_rate": (lambda value: 0 <= value < 1, "0 or more and below 1"),
     "objective.temperature": _POSITIVE,
     "tiling.chunk": _ONE_OR_MORE,
     "micro_batch.parts": _ONE_OR_MORE,

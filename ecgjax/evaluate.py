@@ -27,13 +27,14 @@ from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
 from ecgjax import configuration, inference
-from ecgjax.augment import Recorded, Views, prepare
+from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
+from ecgjax.leads import prepare
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.telemetry import read_metrics
 
@@ -195,7 +196,9 @@ def _figures(config: ml_collections.ConfigDict, recordings: Recordings, workdir:
     signals = jnp.asarray(recordings.store.read(records))
     keys = row_keys(config.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
     recorded = Recorded(*(jnp.asarray(column[records]) for column in (index.valid_start, index.valid_samples)))
-    views = np.asarray(Views(config.augment, num_views=2, num_leads=12)(keys, signals, recorded=recorded))
+    rate_hz = recordings.format.sampling_rate_hz
+    views = Views(config.augment, num_views=config.views.num, rate_hz=rate_hz)
+    views = np.asarray(views(keys, signals, recorded=recorded))
     drawn = [(f"view {number + 1}", views[:, number]) for number in range(views.shape[1])]
     figures["Two training records and the pair of augmented views of each"] = augmented_views(
         np.asarray(prepare(signals, num_leads=12)),

@@ -17,9 +17,9 @@ from data_pipelines.errors import DataError
 from data_pipelines.orders import RecordOrder
 from data_pipelines.sampling import Sampler
 from ecgjax import encoders, optim
-from ecgjax.augment import prepare
 from ecgjax.evaluation.metrics import auroc, undefined_reason
 from ecgjax.inference import create_split
+from ecgjax.leads import prepare
 from ecgjax.steps import TrainState, classifier_logits, classifier_loss, init_state, train_step
 
 Read = Callable[[np.ndarray], np.ndarray]

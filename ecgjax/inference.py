@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array
 
 from ecgjax import configuration, encoders
-from ecgjax.augment import prepare
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import ConfigError
+from ecgjax.leads import prepare
 from ecgjax.steps import EMA
 
 #: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.

@@ -25,7 +25,7 @@ from data_pipelines.paired_embeddings import PairedEmbeddings
 from data_pipelines.sampling import Sampler
 from data_pipelines.stream import batches
 from ecgjax import configuration, encoders, optim, parallel
-from ecgjax.augment import Views
+from ecgjax.augmentations.views import Views
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
 from ecgjax.embedding_rows import Layout
@@ -44,8 +44,8 @@ from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
 
 #: Raise it when the same config, data and seed would no longer give the same batches and views.
-#: 2: crops keep to what was recorded.
-PIPELINE_VERSION = 2
+#: 2: crops keep to what was recorded. 3: augmentations are keyed by name; Gaussian noise from hashed bits.
+PIPELINE_VERSION = 3
 
 #: Columns that a batch carries beside its signals, all `int32`, and where in the index they come from. Whose recordings
 #: they are is the group's number: patients with a recording in common are taken for one.
@@ -129,7 +129,13 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     fingerprint = _fingerprint(config, recordings, columns, sampler)
     parallel.check_alike(fingerprint, what="data sets, split or sampling")
     encoder = create_split(config, seed=config.seed)
-    views = Views(config.augment, num_views=config.views.num, num_leads=config.encoder.num_leads)
+    views = Views(
+        config.augment,
+        num_views=config.views.num,
+        segments=config.views.segments,
+        num_leads=config.encoder.num_leads,
+        rate_hz=recordings.format.sampling_rate_hz,
+    )
     shape = encoders.merge(encoder)
     layout = Layout(config.views.segments, config.views.num, shape.lead_groups)
     tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)

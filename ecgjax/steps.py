@@ -14,9 +14,10 @@ from jax import Array
 from jax.sharding import Mesh
 
 from ecgjax import encoders
-from ecgjax.augment import Recorded, Views, prepare
+from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.embedding_rows import Layout, embedding_rows
 from ecgjax.keys import row_keys, split_rows, step_key
+from ecgjax.leads import prepare
 from ecgjax.micro_batches import map_parts
 from ecgjax.objectives import representation
 from ecgjax.objectives.objective import Objective

@@ -11,7 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from ecgjax import encoders, parallel
-from ecgjax.augment import Views
+from ecgjax.augmentations.views import Views
 from ecgjax.embedding_rows import Layout
 from ecgjax.encoders.layers import row_dropout
 from ecgjax.errors import ConfigError
@@ -49,7 +49,9 @@ def make_loss(mesh, *, graph=ENCODER.graph, **options):
     config.objective.learn = ("temperature",)
     config.relation.name = "same_patient"
     objective = Objective(config, tiling=Tiling(mesh=mesh, chunk=5), num_views=2)
-    return pretraining_loss(graph, Views(AUGMENT), objective, layout=Layout(), seed=0, mesh=mesh, **options)
+    return pretraining_loss(
+        graph, Views(AUGMENT, rate_hz=100), objective, layout=Layout(), seed=0, mesh=mesh, **options
+    )
 
 
 def place(mesh, *, host_batch=HOST_BATCH, unread=()):

@@ -1,0 +1,1 @@
+"""Augmentations on the accelerator, keyed by (seed, step, global row): see `views` for their order and their config."""

@@ -1,0 +1,165 @@
+"""Beats of a recording: R peaks found on the device, and whole beats in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.augmentations.draws import sometimes
+
+#: A turn is the second difference over so many seconds: a QRS turns sharply at this scale, a T wave does not.
+_TURN_S = 0.020
+#: Turns are averaged over the length of a QRS.
+_QRS_S = 0.120
+#: Within so many seconds about a QRS there is no other.
+_REFRACTORY_S = 0.240
+#: A QRS is at least so sharp, as a share of the sharpest about it, and of what that is on average over the recording.
+_LEVEL_REACH_S = 1.2
+_OF_LEVEL, _OF_MEAN_LEVEL = 0.35, 0.2
+#: The R peak is the sharpest single turn within so many seconds of where they are sharpest on average.
+_R_REACH_S = 0.080
+
+
+def r_peaks(ecg: Array, *, rate_hz: float) -> Array:
+    """Finds R peaks by how sharply all leads turn together.
+
+    Each lead's turns count in units of their mean, so that a lead full of noise, turning everywhere, says little. Their
+    squares are averaged over the length of a QRS; maxima above an adaptive threshold are QRS complexes, and the R peak
+    of each is its sharpest turn. Slopes in their place take tall T waves of hyperkalaemia for QRS complexes. All is
+    a fixed number of sums, maxima and comparisons: it can be jitted.
+
+    Args:
+        ecg: `f32[time, lead]`, any unit.
+        rate_hz: samples per second.
+
+    Returns:
+        `bool[time]`, true at R peaks; none in a recording of zeros.
+    """
+    reach = _samples(_TURN_S, rate_hz)
+    padded = jnp.pad(ecg, ((reach, reach), (0, 0)), mode="edge")
+    turns = jnp.abs(padded[: len(ecg)] + padded[2 * reach :] - 2 * ecg)
+    mean = turns.mean(0, keepdims=True)
+    turns = turns * jnp.where(mean > 0, 1 / jnp.where(mean > 0, mean, 1), 0)
+
+    half = _samples(_QRS_S / 2, rate_hz)
+    energy = _centred(jnp.add, jnp.sum(jnp.square(turns), 1), half, fill=0.0)
+    sharpness = jnp.sqrt(energy / (2 * half + 1))
+    level = _centred(jnp.maximum, sharpness, _samples(_LEVEL_REACH_S, rate_hz), fill=0.0)
+    threshold = jnp.maximum(_OF_LEVEL * level, _OF_MEAN_LEVEL * level.mean())
+    sharpest = _is_largest(sharpness, _refractory(rate_hz)) & (sharpness > threshold)
+
+    reach = _samples(_R_REACH_S, rate_hz)
+    near = _centred(jnp.logical_or, sharpest, reach, fill=False)
+    turn = jnp.where(near, jnp.sum(turns, 1), 0)
+    return _is_largest(turn, 2 * reach) & (turn > 0)
+
+
+def heartbeat_shuffle(key: Array, ecg: Array, *, rate_hz: float, p: float = 1.0) -> Array:
+    """Puts whole beats, from R peak to R peak, in a random order, all leads together.
+
+    What precedes the first R peak and what follows the last stay where they are. Samples only change places. The order
+    of RR intervals is lost, their distribution is not.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`, any unit.
+        rate_hz: samples per second.
+        p: chance that it acts.
+
+    Returns:
+        `f32[time, lead]`; as it was where fewer than three R peaks are found.
+
+    References:
+        Maghsoodi et al., PhysioCLR, 2025 (arXiv 2509.08116), whose code loses what precedes the first R peak.
+    """
+    key_order, key_p = jax.random.split(key)
+    peaks = peak_positions(r_peaks(ecg, rate_hz=rate_hz), rate_hz=rate_hz)
+    return sometimes(key_p, permute_beats(key_order, ecg, peaks), ecg, p=p)
+
+
+def peak_positions(peaks: Array, *, rate_hz: float) -> Array:
+    """Where R peaks stand, in a fixed number of entries that holds as many as `r_peaks` can find.
+
+    Args:
+        peaks: `bool[time]`, of `r_peaks`.
+        rate_hz: samples per second.
+
+    Returns:
+        `i32[peaks]`, samples, ascending; after the last peak the number of samples.
+    """
+    num_samples = len(peaks)
+    most = (num_samples - 1) // (_refractory(rate_hz) + 1) + 1
+    return -jax.lax.top_k(jnp.where(peaks, -jnp.arange(num_samples), -num_samples), most)[0]
+
+
+def permute_beats(key: Array, ecg: Array, peaks: Array) -> Array:
+    """Permutes the parts of a recording between its R peaks.
+
+    Args:
+        key: of the order.
+        ecg: `f32[time, lead]`.
+        peaks: `i32[peaks]`, samples, ascending; the number of samples where there is none.
+
+    Returns:
+        `f32[time, lead]`.
+    """
+    num_samples = len(ecg)
+    time = jnp.arange(num_samples)
+    start, end = peaks[:-1], peaks[1:]
+    length = jnp.where(end < num_samples, end - start, 0)
+    # Beats come in a random order, and what is no beat, of length 0, after them.
+    draw = jnp.where(length > 0, jax.random.uniform(key, length.shape, jnp.float32), 2)
+    order = jnp.argsort(draw)
+    start, length, first = start[order], length[order], peaks[0]
+    end = first + jnp.cumsum(length)
+    inside = (time[:, None] >= (end - length)[None, :]) & (time[:, None] < end[None, :])
+    return ecg[time + jnp.sum(jnp.where(inside, (start - end + length)[None, :], 0), 1)]
+
+
+def _samples(seconds: float, rate_hz: float) -> int:
+    return max(1, round(seconds * rate_hz))
+
+
+def _refractory(rate_hz: float) -> int:
+    return _samples(_REFRACTORY_S, rate_hz)
+
+
+def _is_largest(x: Array, reach: int) -> Array:
+    """Where `[time]` exceeds everything within a reach; of equal ones the first."""
+    windows = _windows(jnp.maximum, x, reach, fill=-jnp.inf)
+    return (x > windows[: len(x)]) & (x >= windows[reach + 1 :])
+
+
+def _centred(combine: Callable[[Array, Array], Array], x: Array, reach: int, *, fill: float | bool) -> Array:
+    """Combines `[time]` over `reach` samples on each side and the one between, with `fill` beyond the ends."""
+    return _windows(combine, x, 2 * reach + 1, fill=fill)[reach + 1 : reach + 1 + len(x)]
+
+
+def _windows(combine: Callable[[Array, Array], Array], x: Array, width: int, *, fill: float | bool) -> Array:
+    """Combines every window of a width, from the one that ends before the first sample to the one after the last.
+
+    Windows of 1, 2, 4 … samples are made of those before them, and one of any width of these: a number of passes that
+    grows with the logarithm of the width.
+
+    Args:
+        combine: an associative operation.
+        x: `[time]`.
+        width: samples.
+        fill: stands beyond the ends.
+
+    Returns:
+        `[time + width + 1]`; the window at i is that of samples i − width … i − 1.
+    """
+    level = jnp.pad(x, (width, width), constant_values=fill)
+    length, offset, total = len(x) + width + 1, 0, None
+    for bit in range(width.bit_length()):
+        span = 1 << bit
+        if width & span:
+            part = level[offset : offset + length]
+            total = part if total is None else combine(total, part)
+            offset += span
+        level = combine(level[:-span], level[span:])
+    return total

@@ -1,0 +1,126 @@
+"""Parts of a recording: where they may lie beside padding, and cutting them out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.augmentations.resampling import resample
+from ecgjax.errors import ConfigError
+
+
+class Recorded(NamedTuple):
+    """Which samples of a stored recording were recorded; the others are padding.
+
+    Attributes:
+        start: first recorded sample, `i32[]` (or `i32[batch]`).
+        samples: number of recorded samples from there on, of the same shape.
+    """
+
+    start: Array
+    samples: Array
+
+
+def random_crop(key: Array, ecg: Array, *, recorded: Recorded | None = None, ratio: float = 0.5) -> Array:
+    """Cuts out a contiguous part of a fixed length at a random place, all leads together.
+
+    Without it the two views of a recording share every beat's place in time, and an encoder can tell recordings apart
+    by that alone. The part lies inside what was recorded where that is long enough, and covers it where it is not: a
+    place drawn over the padding as well would give views of little but zeros.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`.
+        recorded: of this row; None where all of it was recorded.
+        ratio: the part's share of the time, rounded to whole samples, at least one.
+
+    Returns:
+        `f32[round(ratio · time), lead]`.
+    """
+    length = min(len(ecg), max(1, round(ratio * len(ecg))))
+    low, high = _places(len(ecg), length, recorded)
+    return jax.lax.dynamic_slice_in_dim(ecg, jax.random.randint(key, (), low, high + 1), length)
+
+
+def resized_crop(
+    key: Array,
+    ecg: Array,
+    *,
+    recorded: Recorded | None = None,
+    min_ratio: float = 0.5,
+    max_ratio: float = 1.0,
+    method: str = "linear",
+) -> Array:
+    """Cuts out a part of a random length at a random place, and resamples it to the length of the whole.
+
+    It changes heart rate and intervals by up to a factor of 1 / min_ratio. The part lies as that of `random_crop` does.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`, at least two samples.
+        recorded: of this row; None where all of it was recorded.
+        min_ratio: the part's share of the time is U(min, max).
+        max_ratio: at most 1.
+        method: of interpolation, `"linear"` or `"cubic"`.
+
+    Returns:
+        `f32[time, lead]`; the same bits for ratios of 1.
+
+    Raises:
+        ConfigError: `min_ratio` exceeds `max_ratio`, or the method is unknown.
+
+    References:
+        Mehari and Strodthoff, Self-supervised representation learning from 12-lead ECG data, 2022 (arXiv 2103.12676).
+    """
+    if min_ratio > max_ratio:
+        raise ConfigError(
+            f"config.augment.resized_crop.min_ratio={min_ratio!r} exceeds max_ratio={max_ratio!r}; swap them"
+        )
+    key_ratio, key_start = jax.random.split(key)
+    time = len(ecg)
+    length = time * jax.random.uniform(key_ratio, (), jnp.float32, min_ratio, max_ratio)
+    low, high = _places(time, length, recorded)
+    start = low + (high - low) * jax.random.uniform(key_start, (), jnp.float32)
+    # From the middle of its first sample to the middle of its last: a part of the whole length is the whole.
+    step = (length - 1) / (time - 1)
+    return resample(ecg, start + step * jnp.arange(time, dtype=jnp.float32), method=method)
+
+
+def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tuple[Array, Recorded | None]:
+    """Cuts a recording into adjacent parts of equal length.
+
+    Parts of a recording with padding lie where crops do: inside what was recorded, spread evenly from its beginning to
+    its end (overlapping, where it is shorter than all parts together), or covering it, where it is shorter than one.
+
+    Args:
+        ecg: `f32[time, lead]`.
+        recorded: of this row; None where all of it was recorded.
+        segments: their number, at least 2.
+
+    Returns:
+        `f32[segments, time // segments, lead]`, and which samples of each were recorded, `i32[segments]`.
+    """
+    length = len(ecg) // segments
+    low, high = _places(len(ecg), length, recorded)
+    starts = [low + (high - low) * number // (segments - 1) for number in range(segments)]
+    parts = jnp.stack([jax.lax.dynamic_slice_in_dim(ecg, start, length) for start in starts])
+    if recorded is None:
+        return parts, None
+    ends = (recorded.start, recorded.start + recorded.samples)
+    begin, end = (jnp.stack([jnp.clip(edge - start, 0, length) for start in starts]) for edge in ends)
+    return parts, Recorded(begin, end - begin)
+
+
+def _places(time: int, length: int | Array, recorded: Recorded | None) -> tuple[Array, Array]:
+    """The first and the last sample at which a part of a length may begin, `[]`, of the type of the length."""
+    last = time - length
+    if recorded is None:
+        return jnp.zeros_like(last), jnp.asarray(last)
+    start, samples = (edge.astype(jnp.result_type(last)) for edge in recorded)
+    # The part's start where it begins with the recorded samples, and where it ends with them; which of the two comes
+    # first depends on which is longer.
+    begins, ends = start, start + samples - length
+    return jnp.clip(jnp.minimum(begins, ends), 0, last), jnp.clip(jnp.maximum(begins, ends), 0, last)

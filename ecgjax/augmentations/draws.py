@@ -1,0 +1,58 @@
+"""What several augmentations draw: bulk noise, and whether they act at all."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ecgjax.keys import hash_bits
+
+
+def normals(key: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normal numbers by Box and Muller (1958) from hashed bits.
+
+    Threefry and the inverse error function for every sample of every lead would take longer than all other
+    augmentations together on a CPU: measured, twenty times as long as this.
+
+    Args:
+        key: `key<threefry2x32>[]`.
+        shape: of any number of axes.
+
+    Returns:
+        `f32[shape]`, at most 5.9 in magnitude.
+    """
+    high, low = jax.random.key_data(key).astype(jnp.uint32)
+    position = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    first, second = (_uniform(hash_bits(high, low, position * jnp.uint32(2) + jnp.uint32(part))) for part in (0, 1))
+    # One of each pair's two normals: to lay cosines and sines side by side costs more than to draw twice as many.
+    return jnp.sqrt(-2 * jnp.log(first)) * _cosine(second - jnp.float32(0.5))
+
+
+def _cosine(turn: Array) -> Array:
+    """Cosine of 2π · `turn`, −½ … ½, to 1e-6: the Taylor series of the sine of half the angle, then the double angle.
+
+    The compiler's own, which holds for any angle, takes several times as long on a CPU.
+    """
+    half = jnp.float32(math.pi) * turn
+    square = half * half
+    series = jnp.float32(0)
+    for k in range(6, -1, -1):
+        series = (-1) ** k / math.factorial(2 * k + 1) + square * series
+    sine = half * series
+    return 1 - 2 * sine * sine
+
+
+def _uniform(bits: Array) -> Array:
+    """Numbers between 0 and 1, neither of them included, from the upper 24 bits."""
+    # Through signed integers, for which every CPU has a conversion to floating point.
+    return ((bits >> jnp.uint32(8)).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2**-24)
+
+
+def sometimes(key: Array, changed: Array, ecg: Array, *, p: float) -> Array:
+    """Returns `changed` with probability `p`, else `ecg`, all leads and samples alike."""
+    if p >= 1:
+        return changed
+    return jnp.where(jax.random.bernoulli(key, p), changed, ecg)

@@ -1,0 +1,47 @@
+"""Parts of a recording that an encoder does not get to see."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def time_mask(key: Array, ecg: Array, *, ratio: float = 0.5) -> Array:
+    """Zeroes, in each lead, its own contiguous window, which wraps around the end.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`.
+        ratio: the window's share of the time, rounded to whole samples.
+
+    Returns:
+        `f32[time, lead]`.
+
+    References:
+        Dade et al., Contrastive pretraining on one million ECGs, Heart Rhythm O2, 2026.
+    """
+    num_samples, num_leads = ecg.shape
+    start = jax.random.randint(key, (1, num_leads), 0, num_samples)
+    since = jnp.mod(jnp.arange(num_samples)[:, None] - start, num_samples)
+    return jnp.where(since < round(ratio * num_samples), jnp.float32(0), ecg)
+
+
+def lead_mask(key: Array, ecg: Array, *, drop_rate: float = 0.5) -> Array:
+    """Zeroes whole leads, each by a draw of its own, but never all.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`.
+        drop_rate: chance of each lead; where all would go, one of them, any with equal chance, stays.
+
+    Returns:
+        `f32[time, lead]`.
+
+    References:
+        Oh et al., Lead-agnostic self-supervised learning for local and global representations of electrocardiogram,
+        CHIL 2022 (arXiv 2203.06889): random lead masking.
+    """
+    draw = jax.random.uniform(key, (ecg.shape[1],), jnp.float32)
+    keep = (draw >= drop_rate) | (draw == draw.max())
+    return jnp.where(keep[None, :], ecg, jnp.float32(0))

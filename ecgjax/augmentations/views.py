@@ -1,0 +1,216 @@
+"""Views of stored recordings: every augmentation in the one order that keeps its meaning, each keyed by its name.
+
+Parts of the time first, then what moves beats, time and the dipole on the stored leads, from which the others follow;
+then noise on all leads; and only then masks. Each augmentation draws from a key of its own, made from the row's key and
+its name, so that one more or one less leaves the others' draws as they were.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from ecgjax import leads
+from ecgjax.augmentations.beats import heartbeat_shuffle
+from ecgjax.augmentations.crops import Recorded, random_crop, resized_crop, segments_of
+from ecgjax.augmentations.dipole import vcg
+from ecgjax.augmentations.masks import lead_mask, time_mask
+from ecgjax.augmentations.noise import baseline_shift, baseline_wander, emg, gaussian_noise, powerline
+from ecgjax.augmentations.warps import amplitude_scale, polarity, time_reversal, time_warp
+from ecgjax.errors import ConfigError
+from ecgjax.keys import split_rows
+
+Augmentation = Callable[..., Array]
+
+#: The augmentations by name, stage by stage and in the order in which they act: on the stored leads,
+CROPS: Mapping[str, Augmentation] = {"random_crop": random_crop, "resized_crop": resized_crop}
+ON_STORED_LEADS: Mapping[str, Augmentation] = {
+    "heartbeat_shuffle": heartbeat_shuffle,
+    "time_warp": time_warp,
+    "time_reversal": time_reversal,
+    "vcg": vcg,
+    "amplitude_scale": amplitude_scale,
+    "polarity": polarity,
+}
+#: and on all leads.
+NOISE: Mapping[str, Augmentation] = {
+    "gaussian_noise": gaussian_noise,
+    "emg": emg,
+    "powerline": powerline,
+    "baseline_wander": baseline_wander,
+    "baseline_shift": baseline_shift,
+}
+MASKS: Mapping[str, Augmentation] = {"time_mask": time_mask, "lead_mask": lead_mask}
+AUGMENTATIONS: Mapping[str, Augmentation] = {**CROPS, **ON_STORED_LEADS, **NOISE, **MASKS}
+
+#: Between noise and masks, the limb leads are made to follow from I and II again.
+RESTORE = "restore_limb_algebra"
+
+# Arguments that no config sets.
+_NOT_SETTINGS = ("key", "ecg", "recorded", "rate_hz")
+# Settings of every augmentation beside its own.
+_COMMON = ("enabled", "views")
+
+
+def default_config() -> ConfigDict:
+    """Returns `config.augment`: every augmentation with its published settings, all disabled.
+
+    `views` of each are the numbers of those that it acts on, from 0; empty for all.
+    """
+    augment = ConfigDict()
+    for name, function in AUGMENTATIONS.items():
+        augment[name] = ConfigDict({"enabled": False, "views": (), **_defaults(function)})
+    augment[RESTORE] = ConfigDict({"enabled": False})
+    return augment
+
+
+class Views:
+    """Augmented views of stored recordings, as configured.
+
+    Args:
+        augment: name → settings, the names being those of `AUGMENTATIONS` and the settings their arguments;
+            `enabled: False` among them switches one off, `views` says on which views it acts. The order is this
+            module's, not the mapping's.
+        num_views: views of each segment; without any augmentation they are identical.
+        segments: adjacent parts of equal length that each recording is cut into before anything else.
+        num_leads: 12 or 8.
+        rate_hz: samples per second of the recordings.
+
+    Raises:
+        ConfigError: an unknown augmentation or setting, a view that there is not, augmentations that do not go
+            together, or another number of leads.
+    """
+
+    def __init__(
+        self,
+        augment: Mapping[str, Mapping[str, Any]],
+        *,
+        num_views: int = 2,
+        segments: int = 1,
+        num_leads: int = 12,
+        rate_hz: float,
+    ):
+        _check_names(augment)
+        enabled = {name: settings for name, settings in augment.items() if settings.get("enabled", True)}
+        self.restores = RESTORE in enabled
+        if self.restores and num_leads != 12:
+            raise ConfigError(f"config.augment.{RESTORE} is for 12 leads; config.encoder.num_leads={num_leads}")
+        if CROPS.keys() <= enabled.keys():
+            raise ConfigError(f"config.augment enables {' and '.join(CROPS)}, which are two ways to crop; disable one")
+        self._functions = {
+            name: _bound(name, enabled[name], rate_hz=rate_hz) for name in AUGMENTATIONS if name in enabled
+        }
+        acting = [
+            tuple(name for name in self._functions if not enabled[name].get("views") or view in enabled[name]["views"])
+            for view in range(num_views)
+        ]
+        _check_views(enabled, acting)
+        # Views that are drawn alike are drawn together.
+        self._groups = {names: [v for v in range(num_views) if acting[v] == names] for names in dict.fromkeys(acting)}
+        self.num_views, self.segments, self.num_leads, self.rate_hz = num_views, segments, num_leads, rate_hz
+
+    def __call__(self, keys: Array, signal: Array, *, recorded: Recorded | None = None) -> Array:
+        """Draws the views.
+
+        Args:
+            keys: `key[batch]`, see `ecgjax.keys.row_keys`.
+            signal: `int16[batch, time, 8]`, µV.
+            recorded: which samples of each row are no padding, `i32[batch]`; None where none is.
+
+        Returns:
+            `f32[batch, segments · num_views, time, num_leads]`, mV, the views of the first segment first; the time is
+            that of the segment, or of the crop, where there is one.
+        """
+        return self.masked_and_whole(keys, signal, recorded=recorded)[0]
+
+    def masked_and_whole(self, keys: Array, signal: Array, *, recorded: Recorded | None = None) -> tuple[Array, Array]:
+        """Draws the views, and the same before they were masked; arguments and shapes are those of a call."""
+        keys = split_rows(keys, self.segments * self.num_views).reshape(len(signal), self.segments, self.num_views)
+        return jax.vmap(self._row)(keys, leads.millivolts(signal), recorded)
+
+    def _row(self, keys: Array, ecg: Array, recorded: Recorded | None) -> tuple[Array, Array]:
+        """The views of one recording: `key[segments, views]`, `f32[time, 8]` → `f32[segments · views, time, lead]`."""
+        if self.segments == 1:
+            return self._segment(keys[0], ecg, recorded)
+        parts, recorded = segments_of(ecg, recorded, segments=self.segments)
+        views = jax.vmap(self._segment)(keys, parts, recorded)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), views)
+
+    def _segment(self, keys: Array, ecg: Array, recorded: Recorded | None) -> tuple[Array, Array]:
+        drawn: list[tuple[Array, Array] | None] = [None] * self.num_views
+        for names, numbers in self._groups.items():
+            together = jax.vmap(lambda key, names=names: self._view(names, key, ecg, recorded))(
+                keys[jnp.array(numbers)]
+            )
+            if len(numbers) == self.num_views:
+                return together
+            for position, number in enumerate(numbers):
+                drawn[number] = jax.tree.map(lambda x, position=position: x[position], together)
+        return jax.tree.map(lambda *views: jnp.stack(views), *drawn)
+
+    def _view(self, names: Sequence[str], key: Array, ecg: Array, recorded: Recorded | None) -> tuple[Array, Array]:
+        ecg = self._apply(CROPS, names, key, ecg, recorded=recorded)
+        ecg = self._apply(ON_STORED_LEADS, names, key, ecg)
+        ecg = leads.derive(ecg, self.num_leads)
+        ecg = self._apply(NOISE, names, key, ecg)
+        if self.restores:
+            ecg = leads.restore_limb_algebra(ecg)
+        return self._apply(MASKS, names, key, ecg), ecg
+
+    def _apply(
+        self, stage: Mapping[str, Augmentation], names: Sequence[str], key: Array, ecg: Array, **where: Any
+    ) -> Array:
+        for name in stage:
+            if name in names:
+                ecg = self._functions[name](key_of(key, name), ecg, **where)
+        return ecg
+
+
+def key_of(key: Array, name: str) -> Array:
+    """The key of a row and view for the augmentation of a name."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def _defaults(function: Augmentation) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    return {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTINGS}
+
+
+def _check_names(augment: Mapping[str, Mapping[str, Any]]) -> None:
+    known = [*AUGMENTATIONS, RESTORE]
+    if unknown := sorted(set(augment) - set(known)):
+        raise ConfigError(f"config.augment has unknown entries {unknown}; there are: {known}")
+    for name, settings in augment.items():
+        settable = [*_COMMON, *_defaults(AUGMENTATIONS[name])] if name in AUGMENTATIONS else ["enabled"]
+        if unknown := sorted(set(settings) - set(settable)):
+            raise ConfigError(f"config.augment.{name} has no settings {unknown}; there are: {settable}")
+
+
+def _check_views(enabled: Mapping[str, Mapping[str, Any]], acting: Sequence[tuple[str, ...]]) -> None:
+    for name, settings in enabled.items():
+        views = settings.get("views") or ()
+        if any(view not in range(len(acting)) for view in views):
+            raise ConfigError(
+                f"config.augment.{name}.views={tuple(views)} names views that there are not; each recording has "
+                f"{len(acting)}, from 0"
+            )
+    if len({"random_crop" in names for names in acting}) > 1:
+        raise ConfigError(
+            "config.augment.random_crop.views must be empty: all views of a recording have the same length"
+        )
+
+
+def _bound(name: str, settings: Mapping[str, Any], *, rate_hz: float) -> Augmentation:
+    function = AUGMENTATIONS[name]
+    own = {key: value for key, value in settings.items() if key not in _COMMON}
+    if "rate_hz" in inspect.signature(function).parameters:
+        own["rate_hz"] = rate_hz
+    return functools.partial(function, **own)

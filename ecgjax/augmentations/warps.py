@@ -1,0 +1,94 @@
+"""Time run at another speed or backwards, and amplitudes at another gain or sign."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.interpolate import CubicSpline
+
+from ecgjax.augmentations.draws import sometimes
+from ecgjax.augmentations.resampling import resample
+
+#: Speeds at the knots are cut off at so many standard deviations.
+_MOST_DEVIATIONS = 2.5
+
+
+def time_warp(key: Array, ecg: Array, *, sigma: float = 0.2, num_knots: int = 4) -> Array:
+    """Runs time at a smoothly changing speed: N(1, σ²) at evenly spaced knots, a natural cubic spline between them.
+
+    The first and the last sample stay where they are. Draws are cut off at 2.5 σ, so that time never runs back for σ up
+    to .25: it would play beats backwards. All leads are warped alike.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`, at least two samples.
+        sigma: of the speed at a knot.
+        num_knots: inside the recording; one more stands at each end.
+
+    Returns:
+        `f32[time, lead]`; the same bits at zero σ.
+
+    References:
+        Um et al., Data augmentation of wearable sensor data for Parkinson's disease monitoring using convolutional
+        neural networks, ICMI 2017 (arXiv 1706.00527).
+    """
+    last = len(ecg) - 1
+    travelled = jnp.asarray(_travelled(len(ecg), num_knots), jnp.float32)
+    draw = jax.random.truncated_normal(key, -_MOST_DEVIATIONS, _MOST_DEVIATIONS, (num_knots + 2,), jnp.float32)
+    # A sum of outer products in a fixed order, see `dipole`.
+    drift = functools.reduce(jnp.add, [draw[k] * travelled[:, k] for k in range(num_knots + 2)])
+    position = jnp.arange(len(ecg), dtype=jnp.float32) + sigma * drift
+    return resample(ecg, position * (last / position[-1]))
+
+
+@functools.cache
+def _travelled(num_samples: int, num_knots: int) -> np.ndarray:
+    """How far time gets until each sample for a unit of speed at each knot, `f64[time, knot]`, samples."""
+    knots = np.linspace(0, num_samples - 1, num_knots + 2)
+    return CubicSpline(knots, np.eye(num_knots + 2), bc_type="natural").antiderivative()(np.arange(num_samples))
+
+
+def time_reversal(key: Array, ecg: Array, *, p: float = 0.5) -> Array:
+    """Runs time backwards with probability `p`: T before QRS before P, which no heart does.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`.
+        p: chance that it acts.
+
+    Returns:
+        `f32[time, lead]`.
+    """
+    return sometimes(key, ecg[::-1], ecg, p=p)
+
+
+def amplitude_scale(key: Array, ecg: Array, *, sigma: float = 0.1) -> Array:
+    """Multiplies each stored lead by a gain N(1, σ²) of its own (Um et al. 2017).
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`; before the other limb leads are derived, so that they still follow from I and II.
+        sigma: of the gain.
+
+    Returns:
+        `f32[time, lead]`.
+    """
+    return ecg * (1 + sigma * jax.random.normal(key, (1, ecg.shape[1]), jnp.float32))
+
+
+def polarity(key: Array, ecg: Array, *, p: float = 0.5) -> Array:
+    """Turns all leads upside down with probability `p`: ST elevation becomes depression, every axis its opposite.
+
+    Args:
+        key: of this row and view.
+        ecg: `f32[time, lead]`.
+        p: chance that it acts.
+
+    Returns:
+        `f32[time, lead]`.
+    """
+    return sometimes(key, -ecg, ecg, p=p)
