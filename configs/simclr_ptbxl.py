@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.sampling.balance.label = ""  # as much of every class of this label in every batch
     config.sampling.balance.rule = "present"  # or "below", "above" a threshold; or "classes", whole numbers
     config.sampling.balance.threshold = config_dict.placeholder(float)
-    config.batch_size = 64  # recordings of the global batch; each gives two views
+    config.batch_size = 64  # recordings of the global batch
     config.duration = ConfigDict({"value": 100.0, "unit": "epochs"})  # or steps, or examples
 
     config.encoder = ConfigDict()
@@ -49,6 +49,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.encoder.embedding_dim = 128
     config.encoder.dropout = config_dict.placeholder(float)  # None: the encoder's own
     config.encoder.lead_wise = config_dict.placeholder(bool)  # one network for every lead; None: the encoder's own
+
+    config.encoder.decoder = config_dict.placeholder(bool)  # of encoders that have one, for config.reconstruction
 
     config.views = ConfigDict()
     config.views.num = 2  # of each segment
@@ -85,6 +87,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.columns.paired = ""  # folder of another modality's embeddings, see data_pipelines.paired_embeddings
 
     config.task = task_head.default_config()  # a label predicted beside the objective: "binary" or "regression"
+
+    config.reconstruction = ConfigDict()  # of the views before they were masked, beside the objective
+    config.reconstruction.weight = 0.0
+    config.reconstruction.peak_weight = 0.0  # about R peaks
 
     config.micro_batch = ConfigDict()
     config.micro_batch.parts = 1  # encoded one after the other and again for the gradient: exact, in less memory

@@ -54,21 +54,22 @@ def check_parts(parts: int, *, batch_size: int, mesh: Mesh, has_batch_norm: bool
 
 
 def map_parts(
-    function: Callable[[Carry, Tree], tuple[Carry, Array]], carry: Carry, rows: Tree, *, parts: int, mesh: Mesh
-) -> tuple[Carry, Array]:
+    function: Callable[[Carry, Tree], tuple[Carry, Tree]], carry: Carry, rows: Tree, *, parts: int, mesh: Mesh
+) -> tuple[Carry, Tree]:
     """Maps rows part by part, and computes each part again when its gradient is wanted.
 
     A part has as many rows of every device, so that none has to move.
 
     Args:
-        function: `(carry, rows of a part) → (carry, [rows of a part · k, …])`, k of each row next to each other.
+        function: `(carry, rows of a part) → (carry, tree of [rows of a part · k, …])`, k of each row next to each
+            other.
         carry: handed on from part to part, such as running statistics.
         rows: tree of `[batch, …]`, sharded along `data`.
         parts: that the rows of every device divide into.
         mesh: of the run.
 
     Returns:
-        The last carry, and `[batch · k, …]` in the order of the rows.
+        The last carry, and the tree of `[batch · k, …]` in the order of the rows.
     """
     if parts == 1:
         return function(carry, rows)
@@ -82,6 +83,10 @@ def map_parts(
     # Anything kept of a part would be kept of all parts.
     body = jax.checkpoint(function, policy=jax.checkpoint_policies.nothing_saveable)
     carry, out = jax.lax.scan(body, carry, jax.tree.map(cut, rows))
-    by_device = out.reshape(parts, devices, -1, *out.shape[2:]).swapaxes(0, 1)
-    joined = by_device.reshape(-1, *out.shape[2:])
-    return carry, jax.lax.with_sharding_constraint(joined, NamedSharding(mesh, PartitionSpec("data")))
+
+    def join(x: Array) -> Array:
+        by_device = x.reshape(parts, devices, -1, *x.shape[2:]).swapaxes(0, 1)
+        joined = by_device.reshape(-1, *x.shape[2:])
+        return jax.lax.with_sharding_constraint(joined, NamedSharding(mesh, PartitionSpec("data")))
+
+    return carry, jax.tree.map(join, out)

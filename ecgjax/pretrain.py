@@ -25,21 +25,14 @@ from data_pipelines.paired_embeddings import PairedEmbeddings
 from data_pipelines.sampling import Sampler
 from data_pipelines.stream import batches
 from ecgjax import configuration, encoders, optim, parallel
-from ecgjax.augmentations.views import Views
+from ecgjax.assembly import assemble
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
 from ecgjax.embedding_rows import Layout
-from ecgjax.encoders.freezing import freeze
-from ecgjax.inference import create_split
-from ecgjax.micro_batches import check_parts
-from ecgjax.objectives.objective import Objective
-from ecgjax.objectives.tiles import Tiling
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.row_columns import Columns, row_columns
 from ecgjax.sampling import describe_sampling, make_sampler
-from ecgjax.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
-from ecgjax.steps import Batch, Metrics, TrainState, eval_step, init_state, pretraining_loss, train_step
-from ecgjax.task_head import SupervisedTask
+from ecgjax.steps import Batch, Metrics, TrainState, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
 
@@ -64,6 +57,7 @@ class Run:
         mesh: of all devices of the run.
         sampler: of training records.
         split: the encoder at initialisation.
+        layout: which rows of embeddings a recording becomes.
         num_steps: of the whole run.
         state: before the first step, on the mesh.
         step: compiled, `(state, batch) → (state, metrics)`; donates its state.
@@ -78,6 +72,7 @@ class Run:
     mesh: Mesh
     sampler: Sampler
     split: encoders.Split
+    layout: Layout
     num_steps: int
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -128,59 +123,15 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     columns = row_columns(config, recordings)
     fingerprint = _fingerprint(config, recordings, columns, sampler)
     parallel.check_alike(fingerprint, what="data sets, split or sampling")
-    encoder = create_split(config, seed=config.seed)
-    views = Views(
-        config.augment,
-        num_views=config.views.num,
-        segments=config.views.segments,
-        num_leads=config.encoder.num_leads,
-        rate_hz=recordings.format.sampling_rate_hz,
-    )
-    shape = encoders.merge(encoder)
-    layout = Layout(config.views.segments, config.views.num, shape.lead_groups)
-    tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
-    projected = (columns["paired"].shape[1], shape.embedding_dim) if "paired" in columns else None
-    objective = Objective(config, tiling=tiling, num_views=layout.rows, projected=projected)
-    task = None
-    if config.task.name:
-        labels = columns["label"][recordings.split.train]
-        task = SupervisedTask(config.task, embedding_dim=shape.embedding_dim, labels=labels, seed=config.seed)
-    heads = {} if task is None else {"task": task.head}
-    params = {
-        "encoder": encoder.params,
-        "objective": objective.init(seed=config.seed),
-        **{name: head.params for name, head in heads.items()},
-    }
-    frozen = optim.frozen_parameters(config.optimizer, params)
-    encoder = freeze(encoder, frozen)
-    check_parts(
-        config.micro_batch.parts,
-        batch_size=config.batch_size,
-        mesh=mesh,
-        has_batch_norm=bool(jax.tree.leaves(encoder.stats)),
-        batch_norm=config.micro_batch.batch_norm,
-    )
-    loss = pretraining_loss(
-        encoder.graph,
-        views,
-        objective,
-        layout=layout,
-        seed=config.seed,
-        task=task,
-        neighbours=SignalNeighbours(config.columns, tiling=tiling) if _looks_at_signals(config) else None,
-        mesh=mesh,
-        parts=config.micro_batch.parts,
-        statistics_every=config.log_every,
-    )
-    optimizer = optim.create(config.optimizer, num_steps=num_steps, batch_size=config.batch_size, params=params)
+    model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
+    optimizer = optim.create(config.optimizer, num_steps=num_steps, batch_size=config.batch_size, params=model.params)
     rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
-    stats = {"encoder": encoder.stats, **{name: head.stats for name, head in heads.items()}}
     ema_decay = config.optimizer.ema_decay
-    state = init_state(params, stats, optimizer, ema=ema_decay is not None)
+    state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None)
     shardings = parallel.shardings_of(state, mesh, rules)
-    # A copy, because the step donates its state and `encoder` stays in use.
+    # A copy, because the step donates its state and the encoder stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
-    step = train_step(loss, optimizer, frozen=frozen, ema_decay=ema_decay)
+    step = train_step(model.loss, optimizer, frozen=model.frozen, ema_decay=ema_decay)
     compiled = (
         jax.jit(step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh)))
         .lower(state, _abstract_batch(config, recordings, columns, mesh))
@@ -195,11 +146,12 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         fingerprint=fingerprint,
         mesh=mesh,
         sampler=sampler,
-        split=encoder,
+        split=model.encoder,
+        layout=model.layout,
         num_steps=num_steps,
         state=state,
         step=compiled,
-        loss=loss,
+        loss=model.loss,
         # The compiler counts one device's share of the program.
         flops_per_step=flops * mesh.size if flops else None,
     )
@@ -322,10 +274,6 @@ def _digest(values: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest()
 
 
-def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:
-    return config.relation.name in LOOK_AT_SIGNALS or config.miner.name in LOOK_AT_SIGNALS
-
-
 def _abstract_batch(
     config: ml_collections.ConfigDict,
     recordings: Recordings,
@@ -357,7 +305,7 @@ def _announce(run: Run, start: int) -> None:
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     print(
         f"{run.config.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
-        f"batch {run.batch_size}; {run.num_steps:,} steps on {run.mesh.size} × {jax.devices()[0].device_kind}"
+        f"batch {run.batch_size}, of {run.layout.rows} embeddings each; {run.num_steps:,} steps on {run.mesh.size} × {jax.devices()[0].device_kind}"
         + (f"; resuming from step {start:,}" if start else "")
     )
 

@@ -14,6 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from ecgjax import encoders
+from ecgjax.augmentations.beats import r_peaks
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.embedding_rows import Layout, embedding_rows
 from ecgjax.keys import row_keys, split_rows, step_key
@@ -21,6 +22,7 @@ from ecgjax.leads import prepare
 from ecgjax.micro_batches import map_parts
 from ecgjax.objectives import representation
 from ecgjax.objectives.objective import Objective
+from ecgjax.objectives.reconstruction import Reconstruction, SquaredErrors, mean_errors, squared_errors
 from ecgjax.optim.averaging import average
 from ecgjax.optim.parameters import hold
 from ecgjax.parallel import unanimous
@@ -105,6 +107,7 @@ def pretraining_loss(
     layout: Layout,
     seed: int,
     task: SupervisedTask | None = None,
+    reconstruction: Reconstruction | None = None,
     neighbours: SignalNeighbours | None = None,
     mesh: Mesh | None = None,
     parts: int = 1,
@@ -122,6 +125,7 @@ def pretraining_loss(
         layout: which rows of embeddings a recording becomes.
         seed: of the run.
         task: predicted from the embeddings, its loss added to the objective's.
+        reconstruction: of the views before they were masked, likewise; of an encoder with a decoder.
         neighbours: finds what relation or miner look at in signal space, where they do.
         mesh: of the run; needed for more than one part.
         parts: that the batch is encoded in, see `micro_batches`.
@@ -141,18 +145,27 @@ def pretraining_loss(
             "valid": valid,
         }
 
-        def encode(stats: Any, drawn: Any) -> tuple[Any, Array]:
-            ecg = views(drawn["views"], drawn["signal"], recorded=drawn["recorded"])
+        def encode(stats: Any, drawn: Any) -> tuple[Any, tuple[Array, SquaredErrors | None]]:
+            drawn_views = views.masked_and_whole(drawn["views"], drawn["signal"], recorded=drawn["recorded"])
             # Views next to each other keep the rows of a record on the device that already holds them.
-            ecg = ecg.reshape(-1, *ecg.shape[2:])
-            keys = _spread_keys(drawn["dropout"], layout.signals) if train else None
-            seen = jnp.repeat(drawn["valid"], layout.signals)
+            ecg, whole = (x.reshape(-1, *x.shape[2:]) for x in drawn_views)
+            settings = {
+                "train": train,
+                "keys": _spread_keys(drawn["dropout"], layout.signals) if train else None,
+                "valid": jnp.repeat(drawn["valid"], layout.signals),
+            }
             encoder = encoders.Split(graph, params["encoder"], stats)
-            z, stats = encoders.apply(encoder, ecg, train=train, keys=keys, valid=seen)
-            return stats, z.reshape(-1, z.shape[-1])
+            if reconstruction is None:
+                z, stats = encoders.apply(encoder, ecg, **settings)
+                errors = None
+            else:
+                (z, again), stats = encoders.reconstruct(encoder, ecg, **settings)
+                peaks = jax.vmap(functools.partial(r_peaks, rate_hz=views.rate_hz))(whole)
+                errors = squared_errors(again, whole, peaks, rate_hz=views.rate_hz)
+            return stats, (z.reshape(-1, z.shape[-1]), errors)
 
         after = dict(stats)
-        after["encoder"], z = map_parts(encode, stats["encoder"], drawn, parts=parts, mesh=mesh)
+        after["encoder"], (z, errors) = map_parts(encode, stats["encoder"], drawn, parts=parts, mesh=mesh)
         rows = embedding_rows(batch, layout)
         if neighbours is not None:
             near = neighbours(drawn["signal"], embedding_rows(batch, Layout(views=1)), num_views=layout.rows)
@@ -167,6 +180,10 @@ def pretraining_loss(
             total += task.weight * answer.loss
             metrics |= {"objective": out.loss, "task": answer.loss}
             metrics |= {f"task_{name}": value for name, value in answer.stats.items()}
+        if reconstruction is not None:
+            whole, at_peaks = mean_errors(errors, valid=jnp.repeat(valid, layout.signals))
+            total += reconstruction.weight * whole + reconstruction.peak_weight * at_peaks
+            metrics |= {"objective": out.loss, "reconstruction": whole, "peak_reconstruction": at_peaks}
         metrics |= {
             "loss": total,
             "unread_rows": jnp.sum(~valid, dtype=jnp.float32),

@@ -171,3 +171,16 @@ def apply(
     module = merge(encoder)
     out = (module.features if features else module)(ecg, train=train, keys=keys, valid=valid)
     return out, stats_of(module)
+
+
+def reconstruct(
+    encoder: Split, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+) -> tuple[tuple[Array, Array], Arrays]:
+    """As `apply`, of an encoder with a decoder: the embeddings, the signals again, and the statistics.
+
+    Returns:
+        `(f32[batch, dim], f32[batch, time, lead])`, and the statistics after the call.
+    """
+    module = merge(encoder)
+    out = module.reconstruct(ecg, train=train, keys=keys, valid=valid)
+    return out, stats_of(module)

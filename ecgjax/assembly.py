@@ -1,0 +1,123 @@
+"""An encoder, what stands on it and their loss, put together as a config names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from ecgjax import encoders, optim
+from ecgjax.augmentations.views import Views
+from ecgjax.embedding_rows import Layout
+from ecgjax.encoders.freezing import freeze
+from ecgjax.errors import ConfigError
+from ecgjax.inference import create_split
+from ecgjax.micro_batches import check_parts
+from ecgjax.objectives.objective import Objective
+from ecgjax.objectives.reconstruction import Reconstruction
+from ecgjax.objectives.tiles import Tiling
+from ecgjax.recordings import Recordings
+from ecgjax.row_columns import Columns
+from ecgjax.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
+from ecgjax.steps import pretraining_loss
+from ecgjax.task_head import SupervisedTask
+
+
+class Assembly(NamedTuple):
+    """What is trained, and on what.
+
+    Attributes:
+        encoder: at initialisation, its frozen parts normalising by running statistics.
+        params: of the encoder and of what stands on it, see `steps.TrainState`.
+        stats: likewise.
+        frozen: names of parameters that stay as they are.
+        layout: which rows of embeddings a recording becomes.
+        loss: see `steps.pretraining_loss`.
+    """
+
+    encoder: encoders.Split
+    params: dict[str, Any]
+    stats: dict[str, Any]
+    frozen: frozenset[str]
+    layout: Layout
+    loss: Callable[..., Any]
+
+
+def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, columns: Columns, mesh: Mesh) -> Assembly:
+    """Initialises what a config names.
+
+    Args:
+        config: as in `configs/simclr_ptbxl.py`.
+        recordings: opened by it.
+        columns: of `row_columns`.
+        mesh: of the run.
+
+    Raises:
+        ConfigError: the config asks for what does not exist or does not fit.
+    """
+    encoder = create_split(config, seed=config.seed)
+    module = encoders.merge(encoder)
+    layout = Layout(config.views.segments, config.views.num, module.lead_groups)
+    views = Views(
+        config.augment,
+        num_views=layout.views,
+        segments=layout.segments,
+        num_leads=config.encoder.num_leads,
+        rate_hz=recordings.format.sampling_rate_hz,
+    )
+    tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
+    projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
+    objective = Objective(config, tiling=tiling, num_views=layout.rows, projected=projected)
+    task = None
+    if config.task.name:
+        labels = columns["label"][recordings.split.train]
+        task = SupervisedTask(config.task, embedding_dim=module.embedding_dim, labels=labels, seed=config.seed)
+    heads = {} if task is None else {"task": task.head}
+    params = {
+        "encoder": encoder.params,
+        "objective": objective.init(seed=config.seed),
+        **{name: head.params for name, head in heads.items()},
+    }
+    frozen = optim.frozen_parameters(config.optimizer, params)
+    encoder = freeze(encoder, frozen)
+    check_parts(
+        config.micro_batch.parts,
+        batch_size=config.batch_size,
+        mesh=mesh,
+        has_batch_norm=bool(jax.tree.leaves(encoder.stats)),
+        batch_norm=config.micro_batch.batch_norm,
+    )
+    loss = pretraining_loss(
+        encoder.graph,
+        views,
+        objective,
+        layout=layout,
+        seed=config.seed,
+        task=task,
+        reconstruction=_reconstruction(config),
+        neighbours=SignalNeighbours(config.columns, tiling=tiling) if _looks_at_signals(config) else None,
+        mesh=mesh,
+        parts=config.micro_batch.parts,
+        statistics_every=config.log_every,
+    )
+    stats = {"encoder": encoder.stats, **{name: head.stats for name, head in heads.items()}}
+    return Assembly(encoder, params, stats, frozen, layout, loss)
+
+
+def _reconstruction(config: ml_collections.ConfigDict) -> Reconstruction | None:
+    terms = Reconstruction(config.reconstruction.weight, config.reconstruction.peak_weight)
+    if not any(terms):
+        return None
+    if not config.encoder.get("decoder"):
+        raise ConfigError(
+            f"config.reconstruction.weight={terms.weight} and peak_weight={terms.peak_weight} need "
+            "config.encoder.decoder=True, and an encoder that can have one, such as physio_transformer"
+        )
+    return terms
+
+
+def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:
+    return config.relation.name in LOOK_AT_SIGNALS or config.miner.name in LOOK_AT_SIGNALS
