@@ -43,6 +43,8 @@ class ClocsCNN(nnx.Module):
         ConfigError: nothing is left of so few samples.
     """
 
+    lead_groups = 1
+
     def __init__(
         self,
         *,
@@ -73,7 +75,6 @@ class ClocsCNN(nnx.Module):
         )
         self.input_samples, self.dropout, self.dtype = input_samples, dropout, dtype
         self.embedding_dim = embedding_dim
-        self.lead_groups = 1
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Activations of the last convolution at all places.
@@ -87,7 +88,7 @@ class ClocsCNN(nnx.Module):
         Returns:
             `f32[batch, feature_dim]`.
         """
-        x = layers.cast_ecg(layers.resample_linear(ecg, self.input_samples), self.dtype)
+        x = layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples)
         layer_keys = None if keys is None else split_rows(keys, len(self.convs))
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = jax.nn.relu(norm(conv(x), train=train, valid=valid))

@@ -45,13 +45,16 @@ def conv(
     )
 
 
-def cast_ecg(ecg: Array, dtype: jnp.dtype) -> Array:
+def cast_ecg(ecg: Array, dtype: jnp.dtype, *, num_samples: int | None = None) -> Array:
     """Casts `f32[batch, time, lead]`, mV, to the compute type; for bf16 each lead's median is taken off before.
 
-    At an electrode offset of 16 mV one step of bf16 is 125 µV.
+    At an electrode offset of 16 mV one step of bf16 is 125 µV. `num_samples` interpolates to another length between the
+    two, see `resample_linear`.
     """
     if dtype == jnp.bfloat16:
         ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
+    if num_samples is not None:
+        ecg = resample_linear(ecg, num_samples)
     return ecg.astype(dtype)
 
 

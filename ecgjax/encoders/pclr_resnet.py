@@ -82,6 +82,8 @@ class PCLRResNet(nnx.Module):
         lead_groups: 1, an embedding is that of a whole record.
     """
 
+    lead_groups = 1
+
     def __init__(
         self,
         *,
@@ -107,7 +109,6 @@ class PCLRResNet(nnx.Module):
         )
         self.input_samples, self.dtype = input_samples, dtype
         self.embedding_dim = embedding_dim
-        self.lead_groups = 1
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Pooled activations.
@@ -121,8 +122,7 @@ class PCLRResNet(nnx.Module):
         Returns:
             `f32[batch, feature_dim]`.
         """
-        ecg = layers.resample_linear(ecg, self.input_samples or ecg.shape[1])
-        x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
+        x = self.stem_conv(layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples or None))
         x = skip = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         unit_keys = None if keys is None else split_rows(keys, 2 * len(self.units))
         for i, unit in enumerate(self.units):

@@ -71,6 +71,8 @@ class TemporalNet(nnx.Module):
         lead_groups: 1, all channels have one embedding.
     """
 
+    lead_groups = 1
+
     def __init__(
         self,
         *,
@@ -101,7 +103,6 @@ class TemporalNet(nnx.Module):
         )
         self.dropout, self.dtype = dropout, dtype
         self.embedding_dim = embedding_dim
-        self.lead_groups = 1
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Pooled activations.
