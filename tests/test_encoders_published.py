@@ -1,5 +1,6 @@
 """Encoders against what was published of them: TemporalNet, the CNN of CLOCS, the ResNet of PCLR."""
 
+import functools
 import itertools
 
 import jax
@@ -11,15 +12,20 @@ from ecgjax import encoders
 from ecgjax.encoders import layers
 from ecgjax.encoders.cost import macs, macs_of
 
-TINY = {"widths": (2, 3, 4), "embedding_dim": 5, "dropout": 0.0}
+TINY = {"widths": (2, 3), "embedding_dim": 5, "dropout": 0.0}
 
 
 def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
+@functools.partial(jax.jit, static_argnames=("graph", "features"))
+def _embed(graph, params, stats, ecg, features):
+    return encoders.apply(encoders.Split(graph, params, stats), ecg, train=False, features=features)[0]
+
+
 def embed(encoder, ecg, *, features=False):
-    return encoders.apply(encoder, ecg, train=False, features=features)[0]
+    return _embed(*encoder, ecg, features)
 
 
 def noise(*shape):
@@ -120,23 +126,22 @@ def test_recordings_are_resampled_where_the_encoder_has_a_length():
     ecg = noise(2, 100, 8)
     at_length = layers.resample_linear(ecg, 160)
     for name in ("pclr_resnet", "clocs_cnn"):
-        settings = TINY | ({"widths": (2, 3)} if name == "clocs_cnn" else {})
-        encoder = encoders.create(name, seed=0, num_leads=8, input_samples=160, **settings)
-        np.testing.assert_array_equal(embed(encoder, ecg), embed(encoder, at_length))
+        encoder = encoders.create(name, seed=0, num_leads=8, input_samples=160, **TINY)
+        np.testing.assert_allclose(embed(encoder, ecg), embed(encoder, at_length), rtol=1e-4, atol=1e-5)
     free = encoders.create("pclr_resnet", seed=0, num_leads=8, input_samples=0, **TINY)
-    assert np.abs(embed(free, ecg) - embed(free, at_length)).max() > 1e-4
+    assert np.abs(embed(free, ecg) - embed(free, at_length)).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", ["temporal_net", "clocs_cnn", "resnet18"])
 def test_lead_wise_is_the_network_on_one_lead_after_the_other(name):
-    settings = {"input_samples": 400} if name == "clocs_cnn" else {}
+    settings = {"input_samples": 160} if name == "clocs_cnn" else {}
     encoder = encoders.create(name, seed=0, num_leads=8, lead_wise=True, **TINY, **settings)
-    module = encoders.merge(encoder)
+    one = encoders.split(encoders.merge(encoder).encoder)
     ecg = noise(2, 160, 8)
-    alone = [ecg[:, :, lead : lead + 1] for lead in range(8)]
-    expected = np.stack([module.encoder(lead, train=False) for lead in alone], axis=1)
+    leads = [ecg[:, :, lead : lead + 1] for lead in range(8)]
+    expected = np.stack([embed(one, lead) for lead in leads], axis=1)
     np.testing.assert_allclose(embed(encoder, ecg), expected, rtol=1e-4, atol=1e-5)
-    features = np.mean([module.encoder.features(lead, train=False) for lead in alone], axis=0)
+    features = np.mean([embed(one, lead, features=True) for lead in leads], axis=0)
     np.testing.assert_allclose(embed(encoder, ecg, features=True), features, rtol=1e-4, atol=1e-5)
 
 
@@ -145,7 +150,8 @@ def test_lead_wise_repeats_validity_and_splits_keys_lead_by_lead():
     lead = noise(2, 160, 1)
     same = jnp.broadcast_to(lead, (2, 160, 8))
     keys = jax.random.split(jax.random.key(0), 2)
-    z, stats = encoders.apply(encoder, same, train=True, keys=keys, valid=jnp.asarray([True, False]))
+    train = jax.jit(functools.partial(encoders.apply, encoder, train=True))
+    z, stats = train(same, keys=keys, valid=jnp.asarray([True, False]))
     assert len(np.unique(np.asarray(z[0]).round(6), axis=0)) == 8, "each lead has a dropout of its own"
     stem = layers.BatchNorm(2, dtype=jnp.float32)
     stem(encoders.merge(encoder).encoder.stem_conv(lead[:1]), train=True)
@@ -160,17 +166,17 @@ def test_dual_stream_looks_at_its_leads_alone_and_averages_them():
     stored = ecg[:, :, np.array([0, 1, 6, 7, 8, 9, 10, 11])]
     z = np.asarray(embed(twelve, ecg))
     assert z.shape == (2, 2, 5)
-    np.testing.assert_array_equal(embed(eight, stored), z)
+    np.testing.assert_allclose(embed(eight, stored), z, rtol=1e-5, atol=1e-6)
     for lead, name in enumerate(["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]):
         moved = np.abs(np.asarray(embed(twelve, ecg.at[:, :, lead].multiply(3.0))) - z).max(axis=(0, 2)) > 1e-6
         assert moved.tolist() == [name in ("I", "II", "V5", "V6"), name in ("V1", "V2", "V3", "V4")], name
-    streams = encoders.merge(eight).streams
+    streams = [encoders.split(stream) for stream in encoders.merge(eight).streams]
     parts = (stored[:, :, np.array([0, 1, 6, 7])], stored[:, :, 2:6])
-    features = [stream.features(part, train=False) for stream, part in zip(streams, parts, strict=True)]
+    features = [embed(stream, part, features=True) for stream, part in zip(streams, parts, strict=True)]
     np.testing.assert_allclose(embed(eight, stored, features=True), np.mean(features, axis=0), rtol=1e-4, atol=1e-6)
     # The head has no nonlinearity, so that the embedding of the mean is the mean of the leads' embeddings.
     for i, (stream, part) in enumerate(zip(streams, parts, strict=True)):
-        np.testing.assert_allclose(np.mean(stream(part, train=False), axis=1), z[:, i], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.mean(embed(stream, part), axis=1), z[:, i], rtol=1e-4, atol=1e-5)
 
 
 def test_settings_that_do_not_fit_are_told():
