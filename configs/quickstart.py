@@ -2,18 +2,18 @@
 
     make quickstart
 
-It is `configs/simclr_ptbxl.py:small` with what fits a few minutes on two cores: 100 Hz, no dropout, fewer steps. Expect
+It is `configs/simclr.py:small` with what fits a few minutes on two cores: 100 Hz, no dropout, fewer steps. Expect
 the probe on the pretrained encoder some .05 AUROC above the same encoder at random initialisation.
 """
 
 from ml_collections import ConfigDict
 
-from configs import simclr_ptbxl
+from configs import simclr
 
 
 def get_config() -> ConfigDict:
     """Returns the config."""
-    config = simclr_ptbxl.get_config("small")
+    config = simclr.get_config("small")
     config.data.train_folds = (1, 2, 3, 4, 5, 6)
     config.data.val_folds = (7, 8)
     config.data.test_folds = (9, 10)

@@ -50,7 +50,7 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     """Initialises what a config names.
 
     Args:
-        config: as in `configs/simclr_ptbxl.py`.
+        config: as in `configs/base.py`.
         recordings: opened by it.
         columns: of `row_columns`.
         mesh: of the run.

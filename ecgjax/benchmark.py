@@ -4,7 +4,7 @@
   python -m ecgjax.benchmark --what=input --dataset=DIR,DIR2                  on prepared data sets
   python -m ecgjax.benchmark --what=scale --records=1000000 --minutes=10      on an index of a million records
   python -m ecgjax.benchmark --what=objective --most_rows=131072 --most_timed=32768
-  python -m ecgjax.benchmark --what=step --config=configs/simclr_ptbxl.py --config.data.dir=DIR
+  python -m ecgjax.benchmark --what=step --config=configs/simclr.py --config.data.dir=DIR
 
 `input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
 beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:

@@ -118,9 +118,7 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
 
 def define_flags(default: str | None = None) -> None:
     """Defines `--config` and `--workdir`; unknown keys of the config are errors."""
-    config_flags.DEFINE_config_file(
-        "config", default, "Config file, e.g. configs/simclr_ptbxl.py:small.", lock_config=True
-    )
+    config_flags.DEFINE_config_file("config", default, "Config file, e.g. configs/simclr.py:small.", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, the resolved config.")
     flags.mark_flags_as_required(["config", "workdir"])
 

@@ -1,6 +1,6 @@
 """Pretrains an encoder on unlabelled recordings.
 
-  python -m ecgjax.pretrain --config=configs/simclr_ptbxl.py --config.data.dir=data/ptbxl --workdir=runs/ptbxl
+  python -m ecgjax.pretrain --config=configs/simclr.py --config.data.dir=data/ptbxl --workdir=runs/ptbxl
 
 Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`). The same command again
 resumes from the last checkpoint; after SIGTERM the run saves and leaves with status 75.
@@ -106,7 +106,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     """Opens the data, initialises the encoder on the mesh and compiles the step.
 
     Args:
-        config: as in `configs/simclr_ptbxl.py`.
+        config: as in `configs/base.py`.
         mesh: instead of one over all devices.
 
     Raises:
@@ -161,7 +161,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     """Trains to the end, from the last checkpoint where there is one.
 
     Args:
-        config: as in `configs/simclr_ptbxl.py`.
+        config: as in `configs/base.py`.
         workdir: checkpoints, metrics and the resolved config go there.
         progress: whether to draw a progress bar.
 
@@ -305,8 +305,8 @@ def _announce(run: Run, start: int) -> None:
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     print(
         f"{run.config.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
-        f"batch {run.batch_size}, of {run.layout.rows} embeddings each; {run.num_steps:,} steps on {run.mesh.size} × {jax.devices()[0].device_kind}"
-        + (f"; resuming from step {start:,}" if start else "")
+        f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps on {run.mesh.size} × "
+        f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )
 
 

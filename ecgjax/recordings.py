@@ -66,7 +66,7 @@ def open_recordings(data: ml_collections.ConfigDict) -> Recordings:
     """Opens data sets, their stores, and the links between their records where `data.links` names some.
 
     Args:
-        data: `config.data`, as in `configs/simclr_ptbxl.py`; `dir` holds one directory, or several with commas between.
+        data: `config.data`, as in `configs/base.py`; `dir` holds one directory, or several with commas between.
 
     Raises:
         ConfigError: `dir` names none.

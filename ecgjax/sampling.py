@@ -39,7 +39,7 @@ def make_sampler(config: ml_collections.ConfigDict, recordings: Recordings, reco
     """Makes the sampler that `config.sampling` and `config.data.weights` name.
 
     Args:
-        config: as in `configs/simclr_ptbxl.py`.
+        config: as in `configs/base.py`.
         recordings: opened by it.
         records: `int64[m]`, ascending: one side of their split.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import simclr_ptbxl
+from configs import simclr
 from ecgjax import configuration, leads, parallel
 from ecgjax.augmentations import views as views_module
 from ecgjax.augmentations.views import AUGMENTATIONS, Recorded, Views, default_config, key_of
@@ -78,7 +78,9 @@ def test_noise_then_limb_algebra_then_masks():
     for ecg in (broken, whole):
         assert ((ecg == 0).sum(0) == 100).all(), "masks come last"
     np.testing.assert_array_equal(broken == 0, whole == 0)
-    np.testing.assert_array_equal(whole[:, [0, 1, 6, 7, 8, 9, 10, 11]], broken[:, [0, 1, 6, 7, 8, 9, 10, 11]])
+    # Two programs, which round differently.
+    stored = [0, 1, *range(6, 12)]
+    np.testing.assert_allclose(whole[:, stored], broken[:, stored], atol=1e-5)
     one, two, three = whole[:, 0], whole[:, 1], whole[:, 2]
     seen = (one != 0) & (two != 0) & (three != 0)
     assert seen.any()
@@ -173,7 +175,7 @@ def test_default_config_has_every_setting():
 
 
 def test_every_numeric_setting_has_a_range():
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     leaves = configuration._leaves(config.augment.to_dict(), "augment.")
     numbers = {name for name, value in leaves.items() if isinstance(value, float | int) and not isinstance(value, bool)}
     assert numbers == {name for name in configuration.RANGES if name.startswith("augment.")}

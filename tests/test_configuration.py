@@ -5,15 +5,13 @@ import sys
 import pytest
 from absl import flags
 
-from configs import quickstart, simclr_ptbxl
+from configs import quickstart, simclr
 from data_pipelines.errors import DataError
 from ecgjax import configuration
 from ecgjax.errors import ConfigError, DivergedError
 
 
-@pytest.mark.parametrize(
-    "config", [simclr_ptbxl.get_config(), simclr_ptbxl.get_config("small"), quickstart.get_config()]
-)
+@pytest.mark.parametrize("config", [simclr.get_config(), simclr.get_config("small"), quickstart.get_config()])
 def test_resolved_config_comes_back_as_it_was(tmp_path, config):
     configuration.write_resolved(config, tmp_path)
     assert configuration.load_resolved(tmp_path).to_dict() == config.to_dict()
@@ -26,7 +24,7 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 
 
 def test_resume_names_every_leaf_that_differs(tmp_path):
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     configuration.check_resume(config, tmp_path)
     configuration.write_resolved(config, tmp_path)
     configuration.check_resume(config, tmp_path)
@@ -44,7 +42,7 @@ def test_resume_names_every_leaf_that_differs(tmp_path):
 
 
 def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     configuration.write_resolved(config, tmp_path)
     config.data.dir = "elsewhere"
     config.data.store = "packed"
@@ -59,7 +57,7 @@ def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):
     [(10.0, "steps", 10), (2.0, "epochs", 50), (0.5, "epochs", 13), (65.0, "examples", 17), (1.0, "examples", 1)],
 )
 def test_durations(value, unit, steps):
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     config.duration.update({"value": value, "unit": unit})
     assert configuration.num_steps(config.duration, batch_size=4, examples_per_epoch=100) == steps
 
@@ -68,7 +66,7 @@ def test_durations(value, unit, steps):
     ("value", "unit", "message"), [(1.0, "hours", "unknown; there are: steps"), (0.0, "epochs", "not a single")]
 )
 def test_bad_durations(value, unit, message):
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     config.duration.update({"value": value, "unit": unit})
     with pytest.raises(ConfigError, match=message):
         configuration.num_steps(config.duration, batch_size=4, examples_per_epoch=100)
@@ -119,7 +117,7 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
     ],
 )
 def test_values_that_make_no_sense_are_refused_by_name(name, value):
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     configuration.check_ranges(config)
     config.update_from_flattened_dict({name: value})
     with pytest.raises(ConfigError, match=f"config.{name}={value!r} is not possible; it must be"):
@@ -127,22 +125,22 @@ def test_values_that_make_no_sense_are_refused_by_name(name, value):
 
 
 def test_every_range_is_of_a_leaf_that_exists():
-    assert set(configuration.RANGES) <= set(configuration._leaves(simclr_ptbxl.get_config().to_dict()))
+    assert set(configuration.RANGES) <= set(configuration._leaves(simclr.get_config().to_dict()))
 
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / configuration.CONFIG_FILE).write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json is damaged"):
-        configuration.check_resume(simclr_ptbxl.get_config(), tmp_path)
+        configuration.check_resume(simclr.get_config(), tmp_path)
 
 
 def test_checkpoints_without_their_config_are_refused(tmp_path):
     folder = configuration.checkpoint_dir(tmp_path)
     folder.mkdir()
-    configuration.check_resume(simclr_ptbxl.get_config(), tmp_path)
+    configuration.check_resume(simclr.get_config(), tmp_path)
     (folder / "10").mkdir()
     with pytest.raises(ConfigError, match=r"holds checkpoints, but .* is gone"):
-        configuration.check_resume(simclr_ptbxl.get_config(), tmp_path)
+        configuration.check_resume(simclr.get_config(), tmp_path)
 
 
 def test_a_workdir_is_of_one_run_at_a_time(tmp_path):

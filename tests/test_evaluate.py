@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from configs import simclr_ptbxl
+from configs import simclr
 from data_pipelines.errors import DataError
 from data_pipelines.index import Index, duplicates, groups
 from data_pipelines.records import SignalFormat
@@ -81,7 +81,7 @@ def workdir(cohort, monkeypatch, tmp_path):
 
 
 def _config(**probe):
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     config.data.dir = "data/simulated"
     config.data.train_folds, config.data.val_folds, config.data.test_folds = (0, 1, 2), (3,), (4, 5)
     settings = {"label": "age_years", "rule": "above", "threshold": 60.0, "label_fraction": 0.7, "bootstrap": 200,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from configs import simclr_ptbxl
+from configs import simclr
 from data_pipelines.errors import DataError
 from ecgjax import configuration, encoders
 from ecgjax.checkpoint import CheckpointError, Checkpoints
@@ -60,7 +60,7 @@ def test_recalibration_gives_the_statistics_of_the_recordings():
 
 
 def make_config():
-    config = simclr_ptbxl.get_config("small")
+    config = simclr.get_config("small")
     config.encoder.embedding_dim = 16
     return config
 

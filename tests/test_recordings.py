@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from configs import simclr_ptbxl
+from configs import simclr
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.linking import link
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory):
 
 
 def data_config(dataset, **changes):
-    data = simclr_ptbxl.get_config().data
+    data = simclr.get_config().data
     data.dir = str(dataset.directory)
     data.update(changes)
     return data
@@ -86,7 +86,7 @@ def second(tmp_path_factory):
 
 def config_of(*datasets, sampling=None, **data):
     """Returns a config of batches of 16 from some data sets, and what it opens."""
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     config.batch_size = 16
     config.data.update({"dir": ",".join(str(dataset.directory) for dataset in datasets), **data})
     config.data.update({"train_folds": (1, 2, 3, 4, 5, 6), "val_folds": (7, 8), "test_folds": (9, 10)})
@@ -215,7 +215,7 @@ def test_what_cannot_be_sampled_is_refused(dataset, second):
 
 def test_data_sets_are_named_plainly(dataset):
     for directories in ("", "a,,b", f"{dataset.directory},"):
-        config = simclr_ptbxl.get_config()
+        config = simclr.get_config()
         config.data.dir = directories
         with pytest.raises(ConfigError, match=r"config\.data\.dir=.* names no data set"):
             open_recordings(config.data)

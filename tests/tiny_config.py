@@ -2,11 +2,11 @@
 
 from ml_collections import ConfigDict
 
-from configs import simclr_ptbxl
+from configs import simclr
 
 
 def get_config() -> ConfigDict:
-    config = simclr_ptbxl.get_config()
+    config = simclr.get_config()
     config.encoder.widths = (4, 8)  # two stages compile in half the time of four
     config.encoder.kernel = 3
     config.encoder.embedding_dim = 8

@@ -1,7 +1,7 @@
 """Draws a recording before and after each augmentation, one picture an augmentation.
 
     python -m ecgjax.augmentations --out=DIR
-    python -m ecgjax.augmentations --out=DIR --dataset=data/ptbxl --record=ID --config=configs/simclr_ptbxl.py
+    python -m ecgjax.augmentations --out=DIR --dataset=data/ptbxl --record=ID --config=configs/simclr.py
 
 Without --dataset the recording is SIMULATED. Settings are those of --config (all of them, enabled or not), else the
 published ones; `views.png` has the views that the config gives. Each picture has two draws beside the original.
@@ -81,11 +81,13 @@ class Recording:
 
 
 def one_enabled(augment: ConfigDict, name: str) -> ConfigDict:
-    """The settings with one augmentation enabled, on all views, and no other."""
+    """The settings with one augmentation enabled, on all views and with certainty, and no other."""
     alone = augment.copy_and_resolve_references()
     for other in alone:
         alone[other].enabled = other == name
     alone[name].views = ()
+    if "p" in alone[name]:
+        alone[name].p = 1.0
     return alone
 
 
@@ -94,7 +96,9 @@ def main(_: list[str]) -> None:
     values = flags.FLAGS
     if values.record is not None and values.dataset is None:
         raise ConfigError("--record names a recording of a data set; give --dataset=DIR as well")
-    augment = default_config() if values.config is None else values.config.augment
+    augment = default_config()
+    if values.config is not None:
+        augment.update(values.config.augment)
     out = Path(values.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out={out} exists and is no directory; name another")

@@ -1,24 +1,40 @@
-"""SimCLR with VCG views on PTB-XL, and the settings every pretraining config starts from.
+"""Every leaf of a pretraining config, at values that no method asks to be otherwise.
 
-    python -m data_pipelines.build --builder=ptbxl --source=DIR --out=data/ptbxl --target_rate_hz=250
-    python -m ecgjax.pretrain --config=configs/simclr_ptbxl.py --config.data.dir=data/ptbxl --workdir=runs/ptbxl
-    python -m ecgjax.evaluate --workdir=runs/ptbxl
-
-`--config=configs/simclr_ptbxl.py:small` takes the encoder at a quarter of the widths. Expect, from all of PTB-XL, a
-linear probe well above the random encoder's; a few hundred records are too few to tell.
+The configs of methods begin with it and set what is theirs. It is none itself: no objective is named here.
 """
+
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict, config_dict
 
-from ecgjax import optim, task_head
+from ecgjax import encoders, optim, task_head
 from ecgjax.augmentations import views
 from ecgjax.objectives.objective import default_config
 
 
-def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config; `arg` is `""` (published encoder) or `"small"`."""
-    if arg not in ("", "small"):
-        raise ValueError(f"this config takes no argument, or 'small', not {arg!r}")
+def variant_of(arg: str, variants: Sequence[str] = ()) -> tuple[str, bool]:
+    """Reads what stands behind the colon of `--config=FILE:…`.
+
+    Args:
+        arg: nothing, `"small"`, one of the variants, or both with a comma between.
+        variants: that the file has, the first being what it is without one.
+
+    Returns:
+        The variant (`""` of a file that has none), and whether the small form is asked for.
+
+    Raises:
+        ValueError: something else.
+    """
+    parts = [part.strip() for part in arg.split(",") if part.strip()]
+    chosen = [part for part in parts if part != "small"]
+    if len(chosen) > 1 or not set(chosen) <= set(variants) or len(parts) - len(chosen) > 1:
+        known = ", ".join(("small", *variants))
+        raise ValueError(f"after the colon of --config may stand, with a comma between: {known}; not {arg!r}")
+    return (chosen[0] if chosen else variants[0] if variants else ""), "small" in parts
+
+
+def get_config() -> ConfigDict:
+    """Returns the leaves."""
     config = ConfigDict()
     config.seed = 0
 
@@ -42,15 +58,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch_size = 64  # recordings of the global batch
     config.duration = ConfigDict({"value": 100.0, "unit": "epochs"})  # or steps, or examples
 
-    config.encoder = ConfigDict()
-    config.encoder.name = "resnet18:small" if arg == "small" else "resnet18"
-    config.encoder.precision = "float32"  # or "bfloat16"
-    config.encoder.num_leads = 12
+    # Every setting of every encoder is a leaf; None is the encoder's own, published default.
+    config.encoder = encoders.default_config()
     config.encoder.embedding_dim = 128
-    config.encoder.dropout = config_dict.placeholder(float)  # None: the encoder's own
-    config.encoder.lead_wise = config_dict.placeholder(bool)  # one network for every lead; None: the encoder's own
-
-    config.encoder.decoder = config_dict.placeholder(bool)  # of encoders that have one, for config.reconstruction
 
     config.views = ConfigDict()
     config.views.num = 2  # of each segment
@@ -58,17 +68,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Every augmentation with its published settings; docs/augmentations.md tells what each changes.
     config.augment = views.default_config()
-    config.augment.random_crop.enabled = True
-    config.augment.vcg.enabled = True
-    config.augment.time_mask.enabled = True
 
     # Every setting of every loss, relation and miner is a leaf; None is the method's own default.
     config.objective, config.relation, config.miner = default_config()
-    config.objective.name = "nt_xent"
-    config.objective.temperature = 0.1
     config.objective.learn = ()  # settings to learn, such as ("temperature",)
     config.objective.weight = 1.0
-    config.relation.name = "same_record"
 
     config.tiling = ConfigDict()  # how pairs of the global batch are gone through
     config.tiling.form = "gathered"  # or dense, ring

@@ -1,0 +1,37 @@
+"""CLOCS: other parts of the time and other leads of a recording are positives (Kiyasseh et al. 2021).
+
+    python -m ecgjax.pretrain --config=configs/clocs.py:cmsc --config.data.dir=DIR --workdir=runs/cmsc
+    python -m ecgjax.pretrain --config=configs/clocs.py:cmlc --config.data.dir=DIR --workdir=runs/cmlc
+    python -m ecgjax.pretrain --config=configs/clocs.py:cmsmlc --config.data.dir=DIR --workdir=runs/cmsmlc
+
+Both halves of every recording, every lead by itself through one network, nothing augmented: a recording becomes 24
+rows. `cmsc` holds the halves of one lead against each other, `cmlc` the leads of one half, `cmsmlc` all of them.
+Patients' other recordings are positives too, by the method, and stay in the denominators.
+
+Deviations: the average over all view pairs, where the authors' code keeps the last pair only; all 12 leads where the
+paper takes four of them, and every one of them in every batch. `--config.encoder.input_samples` must be half of the
+data set's samples: 2,500 at 500 Hz and 10 s; 1,250 at 250 Hz. `small`: batches of 32; the network is small as
+published.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+RELATIONS = {"cmsc": "other_segment", "cmlc": "other_lead", "cmsmlc": "other_segment_or_lead"}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` is one of `cmsc`, `cmlc` and `cmsmlc`, with or without `,small`."""
+    variant, small = base.variant_of(arg, tuple(RELATIONS))
+    config = base.get_config()
+    config.encoder.name = "clocs_cnn:small" if small else "clocs_cnn"
+    config.encoder.input_samples = 2500
+    config.batch_size = 32 if small else 256
+    config.views.segments, config.views.num = 2, 1
+    config.objective.name = "clocs"
+    config.objective.temperature = 0.1
+    config.relation.name = RELATIONS[variant]
+    config.optimizer.name, config.optimizer.weight_decay = "adam", 0.0
+    config.optimizer.learning_rate, config.optimizer.schedule = 1e-4, "constant"
+    return config

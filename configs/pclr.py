@@ -1,0 +1,36 @@
+"""PCLR: recordings of one patient are positives, whatever happened between them (Diamant et al. 2022).
+
+    python -m ecgjax.pretrain --config=configs/pclr.py --config.data.dir=DIR --workdir=runs/pclr
+
+Two recordings of each patient make up a batch and nothing is augmented: what a recording has beside its patient is what
+changes between visits. Expect good probes for what stays (age, sex, ejection fraction) and poor ones for acute states,
+such as potassium at the visit: these positives teach the encoder to overlook them. Patients with one recording take no
+part, so that data sets with few repeats (PTB-XL) give it almost nothing.
+
+Deviations: 12 leads follow from the 8 stored ones; recordings are interpolated to 4,096 samples on the device instead
+of beforehand; Adam at 1e-3 with batches of 512, the publication's rates having been searched for its own data. `small`:
+the encoder at a quarter of its widths and half the samples, batches of 64.
+
+References:
+    Diamant et al., Patient contrastive learning, PLOS Computational Biology 18, 2022.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` is `""` or `"small"`."""
+    _, small = base.variant_of(arg)
+    config = base.get_config()
+    config.encoder.name = "pclr_resnet:small" if small else "pclr_resnet"
+    config.encoder.embedding_dim = 80 if small else 320
+    config.sampling.name, config.sampling.records_per_patient = "patients", 2
+    config.batch_size = 64 if small else 512
+    config.views.num = 1
+    config.objective.name = "nt_xent"
+    config.objective.temperature = 0.1
+    config.relation.name = "same_patient"
+    config.optimizer.name, config.optimizer.weight_decay = "adam", 0.0
+    return config

@@ -1,0 +1,46 @@
+"""PhysioCLR: recordings of similar physiology are positives; signals are reconstructed (Maghsoodi et al. 2025).
+
+    python -m data_pipelines.build … --target_rate_hz=500 --physiology
+    python -m ecgjax.pretrain --config=configs/physioclr.py --config.data.dir=DIR --workdir=runs/physioclr
+
+Two adjacent segments of 5 s, each as it is and with its heartbeats shuffled, leads dropped at random: four rows a
+recording. Positives are a recording's own rows and all whose standardised physiology has a cosine of at least .25,
+negatives the others. Beside it .2 of the reconstruction error and .1 of that about R peaks. Expect it to learn what the
+measured physiology holds first.
+
+Deviations, with reasons: the contrastive term is the multi-positive one with the sum outside the log and without the
+anchor among its positives, the published one being unbounded and saturated; adjacent segments are those of the
+recording and not the next row of the batch; each of the two segments is shuffled; reconstruction is in units of each
+signal's deviation, since the encoder's first normalisation takes the voltage away; the peak term is within 50 ms of
+each R peak; the principal components are of the measurements that this project stores. One batch of 1,024 with all its
+negatives, encoded in 16 parts, where four devices of 64 and four accumulated gradients saw 64 negatives each. `small`:
+4 layers of 128, batches of 32.
+
+References:
+    Maghsoodi et al., PhysioCLR, 2025 (arXiv 2509.08116).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` is `""` or `"small"`."""
+    _, small = base.variant_of(arg)
+    config = base.get_config()
+    config.encoder.name = "physio_transformer:small" if small else "physio_transformer"
+    config.encoder.decoder = True
+    config.batch_size = 32 if small else 1024
+    config.micro_batch.parts = 1 if small else 16
+    config.views.segments, config.views.num = 2, 2
+    config.augment.heartbeat_shuffle.enabled, config.augment.heartbeat_shuffle.views = True, (1,)
+    config.augment.lead_mask.enabled = True
+    config.objective.name = "nt_xent"
+    config.objective.temperature, config.objective.positives = 0.1, "outside"
+    config.relation.name, config.relation.min_cosine = "similar_physiology", 0.25
+    config.reconstruction.weight, config.reconstruction.peak_weight = 0.2, 0.1
+    config.optimizer.name, config.optimizer.weight_decay = "adam", 0.01
+    config.optimizer.learning_rate, config.optimizer.b2 = 5e-5, 0.98
+    config.duration.value = 200.0
+    return config

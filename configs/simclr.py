@@ -1,0 +1,31 @@
+"""SimCLR: the views of one recording against all others (Chen et al. 2020), on VCG views (Gopal et al. 2021).
+
+    python -m data_pipelines.build --builder=ptbxl --source=DIR --out=data/ptbxl --target_rate_hz=250
+    python -m ecgjax.pretrain --config=configs/simclr.py --config.data.dir=data/ptbxl --workdir=runs/simclr
+    python -m ecgjax.evaluate --workdir=runs/simclr
+
+Expect, from all of PTB-XL, a linear probe well above the random encoder's; a few hundred records are too few to tell.
+Views turn and scale the heart's dipole, so that what voltages tell (hypertrophy) is learnt less than with masks alone
+(`--config.augment.vcg.enabled=False`).
+
+Against the publication, which is of photographs: the encoder is the ResNet-18 of `dml_hemodynamics`, whose last layer
+is the projection; AdamW instead of LARS, for batches of 64. `small`: the encoder at a quarter of its widths.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` is `""` or `"small"`."""
+    _, small = base.variant_of(arg)
+    config = base.get_config()
+    config.encoder.name = "resnet18:small" if small else "resnet18"
+    config.augment.random_crop.enabled = True
+    config.augment.vcg.enabled = True
+    config.augment.time_mask.enabled = True
+    config.objective.name = "nt_xent"
+    config.objective.temperature = 0.1
+    config.relation.name = "same_record"
+    return config

@@ -1,0 +1,40 @@
+"""Metric learning with labels beside the task (Jeong, Stultz and Ghassemi 2023, arXiv 2308.04650).
+
+    python -m ecgjax.pretrain --config=configs/supervised_dml.py --config.data.dir=DIR --workdir=runs/dml_18
+    python -m ecgjax.pretrain --config=configs/supervised_dml.py:regression --config.data.dir=DIR --workdir=runs/mmhg
+    python -m ecgjax.pretrain … --config.objective.weight=0     (the plain task, to compare with)
+    python -m ecgjax.pretrain … --config.miner.name=semi_hard --config.miner.distance=euclidean
+
+α times the triplet loss plus the task's: wedge pressure above 18 mmHg by cross-entropy, α = 1, positives of the same
+answer; or in mmHg by RMSE, α = 3, positives of the most similar pressure and negatives of the least. Expect it to beat
+the plain task where labels are few. Only labelled recordings are of use; the others are encoded and count nowhere.
+
+Deviations: regression starts from mean and spread of the training labels; rows of one patient are no negatives.
+`small`: the encoder at a quarter of its widths.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the config; `arg` is `binary` or `regression`, with or without `,small`."""
+    task, small = base.variant_of(arg, ("binary", "regression"))
+    config = base.get_config()
+    config.encoder.name = "resnet18:small" if small else "resnet18"
+    config.batch_size = 64
+    config.views.num = 1
+    config.objective.name = "triplet"
+    config.objective.margin, config.objective.distance = 0.2, "squared_euclidean"
+    config.task.name, config.columns.label = task, "wedge_pressure"
+    if task == "binary":
+        config.columns.rule, config.columns.threshold = "above", 18.0
+        config.relation.name, config.miner.name = "same_label", "npair"
+    else:
+        config.objective.weight = 3.0
+        config.relation.name, config.miner.name = "same_record", "label_distance"
+    config.optimizer.name, config.optimizer.weight_decay = "adam", 0.1
+    config.optimizer.learning_rate, config.optimizer.schedule = 1e-4, "constant"
+    config.probe.label, config.probe.rule, config.probe.threshold = "wedge_pressure", "above", 18.0
+    return config
