@@ -11,7 +11,6 @@ from ecgjax.checkpoint import CheckpointError, Checkpoints
 from ecgjax.finetune import train_supervised
 from ecgjax.inference import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
 from ecgjax.leads import twelve_leads
-from ecgjax.steps import embedding_rows
 
 RNG = np.random.default_rng(0)
 TINY = {"widths": (4, 8), "kernel": 3, "dropout": 0.0, "embedding_dim": 6}
@@ -93,17 +92,6 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     configuration.write_resolved(config, tmp_path)
     averaged = load_encoder(tmp_path).split
     jax.tree.map(np.testing.assert_array_equal, (averaged.params, averaged.stats), (other.params, other.stats))
-
-
-def test_rows_of_the_embedding_carry_their_recording():
-    batch = {"row": jnp.asarray([4, 5]), "record": jnp.asarray([70, 80]), "patient": jnp.asarray([7, 8])}
-    batch = jax.tree.map(lambda x: x.astype(jnp.int32), batch) | {"valid": jnp.asarray([True, False])}
-    rows = embedding_rows(batch, 2)
-    assert rows.row.tolist() == [8, 9, 10, 11]
-    assert rows.record.tolist() == [70, 70, 80, 80]
-    assert rows.patient.tolist() == [7, 7, 8, 8]
-    assert rows.view.tolist() == [0, 1, 0, 1]
-    assert rows.valid.tolist() == [True, True, False, False]
 
 
 def test_training_with_labels_learns_and_selects_on_validation():
