@@ -1,0 +1,86 @@
+"""Every config of a published system can be traced at published size, and its small form differs in size alone.
+
+`python -m tests.run_configs` trains two steps of each.
+"""
+
+import functools
+import importlib
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from data_pipelines.records import SignalFormat
+from ecgjax import assembly, configuration, encoders, parallel
+
+#: Name → (variants, rows of embeddings that a recording becomes in each).
+CONFIGS = {
+    "simclr": {"": 2},
+    "pclr": {"": 1},
+    "three_kg": {"": 2},
+    "clocs": {"cmsc": 24, "cmlc": 24, "cmsmlc": 24},
+    "dml_hemodynamics": {"l1": 1, "dtw": 1},
+    "supervised_dml": {"binary": 1, "regression": 1},
+    "physioclr": {"": 4},
+    "dade_1m": {"single": 16, "dual": 4, "intersegment": 32},
+}
+CASES = [(name, variant) for name, variants in CONFIGS.items() for variant in variants]
+BATCH = 4
+
+
+def load(name, *parts):
+    return importlib.import_module(f"configs.{name}").get_config(",".join(filter(None, parts)))
+
+
+def shapes_alone(config, *, seed):
+    del seed
+    settings = {key: value for key, value in config.encoder.to_dict().items() if value is not None}
+    return encoders.abstract(settings.pop("name"), **settings)
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
+    monkeypatch.setattr(assembly, "create_split", shapes_alone)
+    config = load(name, variant)
+    configuration.check_ranges(config)
+    config.batch_size, config.micro_batch.parts = BATCH, 1
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    recordings = types.SimpleNamespace(
+        format=SignalFormat(sampling_rate_hz=500, num_samples=5000), split=types.SimpleNamespace(train=np.arange(BATCH))
+    )
+    columns = {"label": np.arange(BATCH, dtype=np.float32) % 2, "physiology": np.zeros((BATCH, 50), np.float32)}
+    model = assembly.assemble(config, recordings=recordings, columns=columns, mesh=mesh)
+    ids = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+    batch = dict.fromkeys(("row", "record", "patient", "valid_start", "valid_samples"), ids) | {
+        "signal": jax.ShapeDtypeStruct((BATCH, 5000, 8), jnp.int16),
+        "valid": jax.ShapeDtypeStruct((BATCH, 1), jnp.bool_),
+        **{name: jax.ShapeDtypeStruct(values.shape, values.dtype) for name, values in columns.items()},
+    }
+    step = functools.partial(model.loss, train=True)
+    loss, (stats, metrics) = jax.eval_shape(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))
+    assert model.layout.rows == CONFIGS[name][variant]
+    assert loss.shape == ()
+    assert jax.tree.structure(stats) == jax.tree.structure(model.stats)
+    assert ("reconstruction" in metrics) == (name == "physioclr")
+    assert ("task" in metrics) == (name == "supervised_dml")
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_the_small_form_differs_in_size_alone(name, variant):
+    published, small = (configuration._leaves(load(name, variant, size).to_dict()) for size in ("", "small"))
+    differing = {leaf for leaf in published if published[leaf] != small[leaf]}
+    assert differing <= {"encoder.name", "encoder.embedding_dim", "batch_size", "micro_batch.parts"}
+    assert small["encoder.name"] == f"{published['encoder.name']}:small"
+
+
+def test_what_stands_behind_the_colon():
+    assert base.variant_of("") == ("", False)
+    assert base.variant_of("small") == ("", True)
+    assert base.variant_of("", ("a", "b")) == ("a", False)
+    assert base.variant_of("b, small", ("a", "b")) == ("b", True)
+    for wrong in ("c", "a,b", "small,small", "a,a"):
+        with pytest.raises(ValueError, match="may stand, with a comma between: small, a, b; not"):
+            base.variant_of(wrong, ("a", "b"))
