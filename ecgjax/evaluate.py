@@ -30,8 +30,9 @@ from ecgjax import configuration, inference
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
-from ecgjax.evaluation.labels import LabelledRecords, ProbeTask, probe_data
+from ecgjax.evaluation.labels import LabelledRecords, probe_data
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
+from ecgjax.evaluation.tasks import BinaryTask
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
@@ -71,7 +72,7 @@ def evaluate(
             "pretrained one; leave config.encoder as it is, or pretrain with it in another --workdir"
         )
     configuration.check_ranges(config)
-    task = ProbeTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
+    task = BinaryTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
     recordings = open_recordings(config.data)
     store, split = recordings.store, recordings.split
     data = probe_data(recordings.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)

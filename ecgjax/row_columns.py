@@ -13,7 +13,7 @@ import numpy as np
 from data_pipelines.paired_embeddings import PairedEmbeddings, open_paired
 from data_pipelines.physiology_standard import Pca, Standardizer
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.labels import ProbeTask
+from ecgjax.evaluation.tasks import BinaryTask
 from ecgjax.recordings import Recordings
 
 #: Relation, miner or loss → columns that it looks at and that are not streamed in any case: of
@@ -103,7 +103,7 @@ def _label(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.nda
         if columns.threshold is not None:
             raise ConfigError(f"config.columns.rule={VALUES!r} takes no threshold")
         return values
-    task = ProbeTask(label=columns.label, rule=columns.rule, threshold=columns.threshold, section="config.columns")
+    task = BinaryTask(label=columns.label, rule=columns.rule, threshold=columns.threshold, section="config.columns")
     return task.answer(values).astype(np.float32)
 
 

@@ -11,7 +11,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed, smallest_block
 from data_pipelines.sampling import Sampler
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.labels import ProbeTask
+from ecgjax.evaluation.tasks import BinaryTask
 from ecgjax.recordings import Recordings
 
 #: Rule of `config.sampling.balance` that takes every value of a label, a whole number, for a class of its own.
@@ -136,7 +136,7 @@ def _by_class(balance: ml_collections.ConfigDict, recordings: Recordings, record
                 "config.sampling.balance.rule to 'below' or 'above' and a threshold"
             )
     else:
-        task = ProbeTask(
+        task = BinaryTask(
             label=balance.label, rule=balance.rule, threshold=balance.threshold, section="config.sampling.balance"
         )
         values = task.answer(values)

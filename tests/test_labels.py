@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.labels import ProbeTask, draw_patients, probe_data
+from ecgjax.evaluation.labels import draw_patients, probe_data
+from ecgjax.evaluation.tasks import BinaryTask
 
 
 @pytest.mark.parametrize(
@@ -14,13 +15,13 @@ from ecgjax.evaluation.labels import ProbeTask, draw_patients, probe_data
     [("below", 40.0, [1, 0, 0, np.nan]), ("above", 40.0, [0, 0, 1, np.nan])],
 )
 def test_rules_are_strict_and_keep_missing(rule, threshold, expected):
-    task = ProbeTask(label="lvef", rule=rule, threshold=threshold)
+    task = BinaryTask(label="lvef", rule=rule, threshold=threshold)
     np.testing.assert_array_equal(task.answer(np.array([39.9, 40.0, 40.1, np.nan], np.float32)), expected)
     assert task.title == f"lvef {rule} 40"
 
 
 def test_present_takes_zeros_and_ones_only():
-    task = ProbeTask(label="superdiagnostic:NORM", rule="present")
+    task = BinaryTask(label="superdiagnostic:NORM", rule="present")
     np.testing.assert_array_equal(task.answer(np.array([0, 1, np.nan], np.float32)), [0, 1, np.nan])
     with pytest.raises(DataError, match="'below' or 'above'"):
         task.answer(np.array([0, 55], np.float32))
@@ -37,7 +38,7 @@ def test_present_takes_zeros_and_ones_only():
 )
 def test_refuses_another_rule(rule, threshold, message):
     with pytest.raises(DataError, match=message):
-        ProbeTask(label="lvef", rule=rule, threshold=threshold)
+        BinaryTask(label="lvef", rule=rule, threshold=threshold)
 
 
 def _patients(count=200, visits=3):
@@ -114,7 +115,7 @@ def _split(**changes):
 
 def test_labels_of_a_split():
     data = probe_data(
-        _index(), _split(), task=ProbeTask(label="lvef", rule="below", threshold=40.0), label_fraction=1.0, seed=0
+        _index(), _split(), task=BinaryTask(label="lvef", rule="below", threshold=40.0), label_fraction=1.0, seed=0
     )
     np.testing.assert_array_equal(data.train.records, [0, 1, 3, 4])
     np.testing.assert_array_equal(data.train.labels, [1, 0, 1, 0])
@@ -127,12 +128,12 @@ def test_labels_of_a_split():
 
 def test_unknown_label_lists_the_known_ones():
     with pytest.raises(DataError, match="it has lvef"):
-        probe_data(_index(), _split(), task=ProbeTask(label="ef", rule="present"), label_fraction=1.0, seed=0)
+        probe_data(_index(), _split(), task=BinaryTask(label="ef", rule="present"), label_fraction=1.0, seed=0)
 
 
 def test_a_split_without_labels_is_an_error():
     with pytest.raises(DataError, match=r"none of the 1 records of the test split .* config.data.test_folds"):
         probe_data(
-            _index(), _split(test=np.array([7])), task=ProbeTask(label="lvef", rule="below", threshold=40.0),
+            _index(), _split(test=np.array([7])), task=BinaryTask(label="lvef", rule="below", threshold=40.0),
             label_fraction=1.0, seed=0,
         )  # fmt: skip

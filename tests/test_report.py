@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.features import interval_preprocessor, map_records
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData, ProbeTask
+from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.report import Evaluation, Provenance, format_table, write_report
+from ecgjax.evaluation.tasks import BinaryTask
 
 RATE_HZ, SECONDS = 100, 4
 
@@ -39,7 +40,7 @@ def data():
     labels = np.repeat(np.random.default_rng(1).random(160) < 0.4, 2).astype(np.int64)
     train, val, test = np.arange(100), np.arange(100, 180), np.arange(180, 320)
     return labels, ProbeData(
-        task=ProbeTask(label="lvef", rule="below", threshold=40.0),
+        task=BinaryTask(label="lvef", rule="below", threshold=40.0),
         train=_records(train[:60], labels),
         val=_records(val, labels),
         test=_records(test, labels),

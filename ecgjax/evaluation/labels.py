@@ -1,4 +1,4 @@
-"""Probe tasks: from a label of the data set to labelled train, validation and test records of disjoint patients."""
+"""From a task to labelled train, validation and test records of disjoint patients."""
 
 from __future__ import annotations
 
@@ -11,72 +11,14 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.errors import DataError
-
-RULES = ("below", "above", "present")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProbeTask:
-    """A binary question about a record.
-
-    Attributes:
-        label: name of a scalar of the data set, such as `"lvef"`, or of a class of a task, such as
-            `"superdiagnostic:NORM"`.
-        rule: `"below"` or `"above"` the threshold, both strictly; or `"present"` for labels that are 0 or 1.
-        threshold: in the label's unit; `None` for `"present"`.
-        section: of the config that asks it, which messages name.
-    """
-
-    label: str
-    rule: str
-    threshold: float | None = None
-    section: str = "config.probe"
-
-    def __post_init__(self):
-        if self.rule not in RULES:
-            raise DataError(f"{self.section}.rule is {self.rule!r}; choose one of {', '.join(RULES)}")
-        known = self.threshold is not None and math.isfinite(self.threshold)
-        if known != (self.rule != "present"):
-            need = "takes no" if self.rule == "present" else "needs a finite"
-            raise DataError(
-                f"{self.section}.rule={self.rule!r} {need} {self.section}.threshold, it is {self.threshold}"
-            )
-
-    @property
-    def title(self) -> str:
-        """The question in words, such as `"lvef below 40"`."""
-        return self.label if self.rule == "present" else f"{self.label} {self.rule} {self.threshold:g}"
-
-    def answer(self, values: np.ndarray) -> np.ndarray:
-        """Returns `f64[n]` of 0 and 1, NaN where the value is missing.
-
-        Args:
-            values: `f32[n]`, the label of each record, NaN where missing.
-
-        Raises:
-            DataError: if the rule is `"present"` and a value is neither 0 nor 1.
-        """
-        missing = np.isnan(values)
-        if self.rule == "present":
-            if not np.isin(values[~missing], (0, 1)).all():
-                raise DataError(
-                    f"label {self.label!r} has values other than 0 and 1: "
-                    f"set {self.section}.rule to 'below' or 'above' and a {self.section}.threshold"
-                )
-            answers = values
-        else:
-            answers = values < self.threshold if self.rule == "below" else values > self.threshold
-        return np.where(missing, math.nan, answers.astype(np.float64))
+from ecgjax.evaluation.tasks import LabelColumns, Task
 
 
-class LabelledIndex(Protocol):
+class LabelledIndex(LabelColumns, Protocol):
     """What the probe needs of a data set's index."""
 
     patient_id: np.ndarray
     group: np.ndarray
-
-    def label(self, name: str) -> np.ndarray:
-        """Returns `f32[records]`, NaN where missing; an unknown name is a `DataError` that lists the known ones."""
 
 
 class RecordSplit(Protocol):
@@ -94,7 +36,7 @@ class LabelledRecords:
 
     Attributes:
         records: `int64[n]`, record numbers.
-        labels: `int64[n]` of 0 and 1.
+        labels: `int64[n]` of 0 and 1, `int64[n, classes]` of a multi-label task, or `f64[n]` of a quantity.
         patients: `int[n]`, patient (group) code.
         unlabelled: records of the split left out because the label is missing.
     """
@@ -111,7 +53,7 @@ class LabelledRecords:
 
     @property
     def positives(self) -> int:
-        """Number of positive records."""
+        """Number of positive records of a binary task."""
         return int(self.labels.sum())
 
 
@@ -128,9 +70,10 @@ class ProbeData:
         seed: of the draw.
         train_available: the labelled training records before the draw.
         excluded: records left out of the splits, by reason.
+        classes: columns of a multi-label task's labels; none of others.
     """
 
-    task: ProbeTask
+    task: Task
     train: LabelledRecords
     val: LabelledRecords
     test: LabelledRecords
@@ -138,11 +81,10 @@ class ProbeData:
     seed: int
     train_available: LabelledRecords
     excluded: Mapping[str, int]
+    classes: tuple[str, ...] = ()
 
 
-def probe_data(
-    index: LabelledIndex, split: RecordSplit, *, task: ProbeTask, label_fraction: float, seed: int
-) -> ProbeData:
+def probe_data(index: LabelledIndex, split: RecordSplit, *, task: Task, label_fraction: float, seed: int) -> ProbeData:
     """Labels the records of a split and draws a fraction of the training patients.
 
     Args:
@@ -155,22 +97,24 @@ def probe_data(
     Raises:
         DataError: if the label is unknown, or a split has no labelled record.
     """
-    answers = task.answer(index.label(task.label))
+    answers = task.targets(index)
+    dtype = np.float64 if task.kind == "quantity" else np.int64
+    known_answer = ~np.isnan(answers).reshape(len(answers), -1).any(axis=1)
     parts = {}
     for name in ("train", "val", "test"):
         records = np.asarray(getattr(split, name), np.int64)
-        known = records[~np.isnan(answers[records])]
+        known = records[known_answer[records]]
         if not len(known):
             raise DataError(
-                f"none of the {len(records)} records of the {name} split has the label {task.label!r}: "
+                f"none of the {len(records)} records of the {name} split has the label of {task.title!r}: "
                 f"choose another label or other config.data.{name}_folds"
             )
-        parts[name] = _labelled(index, answers, known, unlabelled=len(records) - len(known))
+        parts[name] = _labelled(index, answers, known, dtype=dtype, unlabelled=len(records) - len(known))
     available = parts["train"]
     drawn = draw_patients(
         available.patients, patient_ids=index.patient_id[available.records], fraction=label_fraction, seed=seed
     )
-    train = _labelled(index, answers, available.records[drawn], unlabelled=available.unlabelled)
+    train = _labelled(index, answers, available.records[drawn], dtype=dtype, unlabelled=available.unlabelled)
     return ProbeData(
         task=task,
         train=train,
@@ -180,6 +124,7 @@ def probe_data(
         seed=seed,
         train_available=available,
         excluded=dict(split.excluded),
+        classes=task.classes(index),
     )
 
 
@@ -213,10 +158,12 @@ def draw_patients(patients: np.ndarray, *, patient_ids: np.ndarray, fraction: fl
     return np.isin(patients, codes[order[:count]])
 
 
-def _labelled(index: LabelledIndex, answers: np.ndarray, records: np.ndarray, *, unlabelled: int) -> LabelledRecords:
+def _labelled(
+    index: LabelledIndex, answers: np.ndarray, records: np.ndarray, *, dtype: type, unlabelled: int
+) -> LabelledRecords:
     return LabelledRecords(
         records=records,
-        labels=answers[records].astype(np.int64),
+        labels=answers[records].astype(dtype),
         patients=np.asarray(index.group[records]),
         unlabelled=unlabelled,
     )
