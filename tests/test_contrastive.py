@@ -290,9 +290,13 @@ def test_nt_xent_of_32768_rows_fits():
     assert_fits(functools.partial(nt_xent, relation=same_record), mib=220)
 
 
-def test_zero_embedding_has_finite_gradient():
-    gradient = jax.grad(lambda z: normalise(z).sum())(jnp.zeros((2, 3), jnp.float32))
-    assert np.isfinite(gradient).all()
+def test_a_zero_embedding_has_no_gradient_and_leaves_the_others_theirs():
+    rows, z = CASES["two records a patient"], jnp.asarray(EMBEDDINGS["random"], jnp.float32).at[3].set(0)
+    settings = {"relation": same_record, "tiling": Tiling()}
+    gradient = jax.jit(jax.grad(lambda z: nt_xent(z, rows, **settings).loss))(z)
+    np.testing.assert_array_equal(gradient[3], np.zeros(z.shape[1]))
+    np.testing.assert_array_equal(normalise(z)[3], np.zeros(z.shape[1]))
+    assert 0 < np.abs(gradient).max() < 10
 
 
 def test_low_temperatures_do_not_overflow():

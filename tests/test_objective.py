@@ -106,6 +106,22 @@ def test_a_learnt_temperature_starts_where_it_is_set_and_stays_above_its_least()
     np.testing.assert_allclose(gradient, (around[1] - around[0]) / (2 * step), rtol=2e-3)
 
 
+def test_a_temperature_below_its_least_gets_the_gradient_that_leads_back_up():
+    objective = Objective(make_config(objective__learn=("temperature",)), tiling=Tiling(), num_views=VIEWS)
+    low = {"temperature": jnp.log(jnp.float32(MIN_TEMPERATURE / 2))}
+
+    def gradient(sign):
+        key = step_key(0, jnp.int32(3), stream="mining")
+
+        def loss(params):
+            return sign * objective(params, EMBEDDINGS, ROWS, key=key, step=jnp.int32(3)).loss
+
+        return jax.grad(loss)(low)["temperature"]
+
+    assert gradient(1.0) < 0, "random embeddings cost less at a higher temperature"
+    assert gradient(-1.0) == 0
+
+
 @pytest.mark.parametrize(
     ("leaves", "message"),
     [

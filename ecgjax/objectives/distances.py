@@ -13,7 +13,7 @@ _TINY = 1e-24
 
 
 def normalise(embeddings: Array) -> Array:
-    """Scales rows to unit length; a zero row stays zero and has zero gradient.
+    """Scales rows to unit length; a row of zeros, or shorter than 1e-12, is zero and has zero gradient.
 
     Args:
         embeddings: `[rows, dim]`.
@@ -22,7 +22,10 @@ def normalise(embeddings: Array) -> Array:
         `f32[rows, dim]`.
     """
     x = embeddings.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), jnp.float32(_TINY)))
+    squares = jnp.sum(x * x, axis=-1, keepdims=True)
+    some = squares > jnp.float32(_TINY)
+    # A bound on the length alone would leave a zero row the gradient times 1e12.
+    return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, squares, jnp.float32(1))), jnp.float32(0))
 
 
 def inner_products(anchors: Array, keys: Array) -> Array:

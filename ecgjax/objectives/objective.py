@@ -190,7 +190,22 @@ def _start(name: str, value: float) -> Any:
 
 
 def _value(name: str, param: Array) -> Array:
-    return jnp.maximum(jnp.exp(param), jnp.float32(MIN_TEMPERATURE)) if name == "temperature" else param
+    return _at_least_minimum(jnp.exp(param)) if name == "temperature" else param
+
+
+@jax.custom_vjp
+def _at_least_minimum(temperature: Array) -> Array:
+    """The temperature, or the lowest one; from below that a gradient passes only if it leads back up.
+
+    The gradient of a plain maximum is 0 there: a temperature that a step took too low would never come back.
+    """
+    return jnp.maximum(temperature, jnp.float32(MIN_TEMPERATURE))
+
+
+_at_least_minimum.defvjp(
+    lambda temperature: (_at_least_minimum(temperature), temperature > jnp.float32(MIN_TEMPERATURE)),
+    lambda above, gradient: (jnp.where(above | (gradient < 0), gradient, jnp.float32(0)),),
+)
 
 
 def _schedule(values: dict[str, Any], miner: str) -> optax.Schedule:

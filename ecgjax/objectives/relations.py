@@ -157,7 +157,7 @@ def nearest_signal(anchors: Rows, keys: Rows) -> Pairs:
     return _pairs(anchors, keys, positive=_equal(nearest, keys.row))
 
 
-#: Name in a config → relation. Arguments that a relation has of its own are set as `config.objective.relation_args`.
+#: Name in a config → relation. Arguments that a relation has of its own are leaves of `config.relation`.
 RELATIONS: Mapping[str, Relation] = {
     "same_record": same_record,
     "same_patient": same_patient,
