@@ -72,7 +72,7 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "augment.resized_crop.min_ratio": _SHARE_OF_TIME,
     "augment.resized_crop.max_ratio": _SHARE_OF_TIME,
     "augment.heartbeat_shuffle.p": _PROBABILITY,
-    "augment.time_warp.sigma": (lambda value: 0 <= value <= 0.25, "0 to .25: above, time could run back"),
+    "augment.time_warp.sigma": (lambda value: 0 <= value <= 0.2, "0 to .2: above, time could run back"),
     "augment.time_warp.num_knots": (lambda value: 1 <= value <= 16, "1 to 16"),
     "augment.time_reversal.p": _PROBABILITY,
     "augment.vcg.max_angle_deg": (lambda value: 0 <= value <= 180, "0 to 180"),

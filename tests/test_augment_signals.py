@@ -279,22 +279,22 @@ def test_time_warp_follows_a_spline_of_speeds_and_keeps_the_ends():
     np.testing.assert_allclose(position[:, 0], 0, atol=1e-3)
     np.testing.assert_allclose(position[:, -1], 999, rtol=1e-6)
     assert (np.diff(position) > 0).all(), "time never runs back"
-    # Its speed is the natural cubic spline through its own values at the knots.
+    # Its speed is the natural cubic spline through its own values at the knots, to a digit of the drift.
     knots = np.linspace(0, 999, 6)
     speed = np.gradient(position, axis=1)
     at_knots = np.stack([np.interp(knots, time, one) for one in speed])
     spline = CubicSpline(knots, at_knots, axis=1, bc_type="natural")(time)
     np.testing.assert_allclose(speed[:, 2:-2], spline[:, 2:-2], atol=0.02)
-    # Draws cut off at 2.5 σ spread by .955 σ; fixing the ends takes out what the knots have in common.
+    # Draws cut off at 2.25 σ spread by .924 σ; fixing the ends takes out what the knots have in common.
     relative = at_knots - at_knots.mean(1, keepdims=True)
-    assert relative.std() == pytest.approx(0.2 * 0.955 * np.sqrt(5 / 6), rel=0.08)
+    assert relative.std() == pytest.approx(0.2 * 0.924 * np.sqrt(5 / 6), rel=0.08)
 
 
 @pytest.mark.parametrize("num_knots", [1, 4, 16])
 def test_time_cannot_run_back_at_the_largest_spread(num_knots):
     knots = np.linspace(0, 999, num_knots + 2)
     basis = CubicSpline(knots, np.eye(num_knots + 2), bc_type="natural")(np.arange(1000))
-    assert 0.25 * warps._MOST_DEVIATIONS * np.abs(basis).sum(1).max() < 1
+    assert 0.2 * warps._MOST_DEVIATIONS * np.abs(basis - basis.mean(0)).sum(1).max() < 1
 
 
 def test_time_mask_zeroes_one_circular_window_a_lead():

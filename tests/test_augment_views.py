@@ -9,11 +9,12 @@ from ecgjax import configuration, leads, parallel
 from ecgjax.augmentations import views as views_module
 from ecgjax.augmentations.views import AUGMENTATIONS, Recorded, Views, default_config, key_of
 from ecgjax.errors import ConfigError
-from ecgjax.keys import row_keys, split_rows
+from ecgjax.keys import row_keys, split_rows, step_key
 
 RNG = np.random.default_rng(0)
 RATE_HZ = 125
 SIGNAL = jnp.asarray(RNG.normal(0, 400, (16, 200, 8)).round(), jnp.int16)
+ROWS = jnp.arange(16, dtype=jnp.int32)
 ALL = {name: {} for name in AUGMENTATIONS if name != "random_crop"}
 
 
@@ -34,34 +35,58 @@ def recorded_of(*parts):
     return Recorded(*(jnp.asarray(column, jnp.int32) for column in zip(*parts, strict=True)))
 
 
-def test_views_depend_on_seed_step_and_row_alone():
-    views = views_of(ALL)
-    rows = np.arange(16)
-    whole = np.asarray(views(keys_of(rows), SIGNAL))
-    assert whole.shape == (16, 2, 200, 12)
-    for part in ([3], [7, 1, 9]):
-        np.testing.assert_array_equal(views(keys_of(part), SIGNAL[np.array(part)]), whole[part])
-    assert not np.array_equal(whole[:, 0], whole[:, 1])
-    for other in (keys_of(rows, step=1), keys_of(rows, seed=1), keys_of(rows + 16)):
-        assert not np.array_equal(views(other, SIGNAL), whole)
-
-
-def test_views_are_the_same_on_one_and_on_eight_devices():
-    devices = [jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)]
-    sharding = NamedSharding(parallel.make_mesh(devices=devices), PartitionSpec("data"))
+@pytest.fixture(scope="module")
+def everything():
+    """The function that draws all augmentations, jitted, and what it gives for rows 0 … 15."""
     views = Views(ALL, rate_hz=RATE_HZ)
-    run = jax.jit(lambda rows, signal: views(row_keys(0, jnp.int32(0), rows, stream="views"), signal))
-    rows = jnp.arange(16, dtype=jnp.int32)
-    sharded = run(*jax.device_put((rows, SIGNAL), sharding))
-    np.testing.assert_array_equal(sharded, run(rows, SIGNAL))
+    run = jax.jit(lambda keys, rows, signal: views(jax.vmap(jax.random.fold_in, (None, 0))(keys, rows), signal))
+    return run, np.asarray(run(step_key(0, 0, stream="views"), ROWS, SIGNAL))
 
 
-@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "random_crop"])
+def test_views_depend_on_seed_step_and_row_alone(everything):
+    run, whole = everything
+    key = step_key(0, 0, stream="views")
+    assert whole.shape == (16, 2, 200, 12)
+    part = np.array([7, 1, 9])
+    np.testing.assert_array_equal(run(key, ROWS[part], SIGNAL[part]), whole[part])
+    assert not np.array_equal(whole[:, 0], whole[:, 1])
+    for seed, step, first in ((0, 1, 0), (1, 0, 0), (0, 0, 16)):
+        assert not np.array_equal(run(step_key(seed, step, stream="views"), ROWS + first, SIGNAL), whole)
+
+
+def test_views_are_the_same_on_one_and_on_eight_devices(everything):
+    run, whole = everything
+    devices = [jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)]
+    mesh = parallel.make_mesh(devices=devices)
+    rows, signal = jax.device_put((ROWS, SIGNAL), NamedSharding(mesh, PartitionSpec("data")))
+    key = jax.device_put(step_key(0, 0, stream="views"), parallel.replicated(mesh))
+    np.testing.assert_array_equal(run(key, rows, signal), whole)
+
+
+def test_real_recordings_stay_finite_and_of_their_size(real_data):
+    import wfdb
+
+    names = sorted((real_data / "ptbxl" / "records500" / "00000").glob("*.hea"))[:4]
+    signals = np.stack([wfdb.rdsamp(str(name.with_suffix("")))[0] for name in names])[:, :, [0, 1, *range(6, 12)]]
+    stored = jnp.asarray(np.rint(signals * 1000), jnp.int16)
+    names = [name for name in AUGMENTATIONS if name not in ("random_crop", "time_mask", "lead_mask", "emg")]
+    quiet = {name: {"max_amplitude_mv": 0.05} if name in ("powerline", "baseline_wander") else {} for name in names}
+    views = jax.jit(Views(quiet, rate_hz=500))
+    ecg = np.asarray(views(keys_of(np.arange(len(stored))), stored))
+    assert ecg.shape == (4, 2, 5000, 12)
+    assert np.isfinite(ecg).all()
+    # Per recording: a dipole is scaled by at most 1.5 or its inverse, gains and noise are small.
+    before, after = np.asarray(leads.prepare(stored)).std((1, 2)), ecg.std((2, 3))
+    assert (after > before[:, None] / 2.5).all()
+    assert (after < before[:, None] * 2.5).all()
+
+
+@pytest.mark.parametrize("name", ["vcg", "powerline", "time_mask"])
 def test_each_draws_from_the_key_of_its_name(name):
     # One more or one less then leaves the others' draws as they were.
     alone = views_of({name: {}, "time_mask": {"enabled": name == "time_mask"}}, num_views=1, num_leads=8)
     ecg, key = leads.millivolts(SIGNAL[0]), key_of(split_rows(keys_of([0]), 1)[0, 0], name)
-    settings = {"rate_hz": RATE_HZ} if name in ("powerline", "baseline_wander", "heartbeat_shuffle") else {}
+    settings = {"rate_hz": RATE_HZ} if name == "powerline" else {}
     expected = jax.jit(lambda key, ecg: AUGMENTATIONS[name](key, ecg, **settings))(key, ecg)
     np.testing.assert_allclose(alone(keys_of([0]), SIGNAL[:1])[0, 0], expected, atol=1e-6)
 

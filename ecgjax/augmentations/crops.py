@@ -11,6 +11,9 @@ from jax import Array
 from ecgjax.augmentations.resampling import resample
 from ecgjax.errors import ConfigError
 
+#: Places between two samples at which a resized part may begin.
+_STEPS = 2**14
+
 
 class Recorded(NamedTuple):
     """Which samples of a stored recording were recorded; the others are padding.
@@ -81,12 +84,16 @@ def resized_crop(
         )
     key_ratio, key_start = jax.random.split(key)
     time = len(ecg)
-    length = time * jax.random.uniform(key_ratio, (), jnp.float32, min_ratio, max_ratio)
-    low, high = _places(time, length, recorded)
-    start = low + (high - low) * jax.random.uniform(key_start, (), jnp.float32)
-    # From the middle of its first sample to the middle of its last: a part of the whole length is the whole.
-    step = (length - 1) / (time - 1)
-    return resample(ecg, start + step * jnp.arange(time, dtype=jnp.float32), method=method)
+    if time * _STEPS >= 2**31:
+        raise ConfigError(f"config.augment.resized_crop takes fewer than {2**31 // _STEPS} samples, not {time}")
+    # In integers: a compiler may round products of floating point in one batch size and not in another.
+    shortest, longest = (round(ratio * time * _STEPS) for ratio in (min_ratio, max_ratio))
+    length = jax.random.randint(key_ratio, (), shortest, longest + 1)
+    low, high = _places(time * _STEPS, length, None if recorded is None else Recorded(*(x * _STEPS for x in recorded)))
+    start = jax.random.randint(key_start, (), low, high + 1)
+    # From its first sample to its last: a part of the whole length is the whole.
+    position = start + jnp.arange(time) * ((length - _STEPS) // (time - 1))
+    return resample(ecg, position.astype(jnp.float32) / _STEPS, method=method)
 
 
 def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tuple[Array, Recorded | None]:
@@ -115,12 +122,11 @@ def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tupl
 
 
 def _places(time: int, length: int | Array, recorded: Recorded | None) -> tuple[Array, Array]:
-    """The first and the last sample at which a part of a length may begin, `[]`, of the type of the length."""
+    """The first and the last sample at which a part of a length may begin, `i32[]` each."""
     last = time - length
     if recorded is None:
-        return jnp.zeros_like(last), jnp.asarray(last)
-    start, samples = (edge.astype(jnp.result_type(last)) for edge in recorded)
+        return jnp.zeros((), jnp.int32), jnp.asarray(last, jnp.int32)
     # The part's start where it begins with the recorded samples, and where it ends with them; which of the two comes
     # first depends on which is longer.
-    begins, ends = start, start + samples - length
+    begins, ends = recorded.start, recorded.start + recorded.samples - length
     return jnp.clip(jnp.minimum(begins, ends), 0, last), jnp.clip(jnp.maximum(begins, ends), 0, last)
