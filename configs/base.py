@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict, config_dict
 
-from ecgjax import encoders, optim, task_head
+from ecgjax import encoders, finetune, optim, task_head
 from ecgjax.augmentations import views
 from ecgjax.objectives.objective import default_config
 
@@ -125,9 +125,8 @@ def get_config() -> ConfigDict:
     config.probe.layer = "features"  # pooled activations; or "embedding", after the last layer
     config.probe.bootstrap = 2000
     config.probe.shuffles = 10
-    config.probe.supervised = ConfigDict()
-    config.probe.supervised.steps = 300
-    config.probe.supervised.batch_size = 64
-    config.probe.supervised.learning_rate = 1e-3
-    config.probe.supervised.eval_every = 25
+    config.probe.supervised = finetune.default_config()  # training with labels from random initialisation
+    config.probe.finetune = finetune.default_config()  # and from a checkpoint
+    config.probe.finetune.learning_rate = 3e-4
+    config.probe.finetune.head_learning_rate = 3e-3
     return config

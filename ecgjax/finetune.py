@@ -1,67 +1,255 @@
-"""Training an encoder with labels: the network that pretraining has to beat, and (from a checkpoint) fine-tuning."""
+"""Training with labels: an encoder from random initialisation, or one that was pretrained, whole or behind a head."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
+import optax
+from flax import nnx
 from jax import Array
+from ml_collections import ConfigDict, config_dict
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.orders import RecordOrder
+from data_pipelines.orders import MixtureOrder, Order, RecordOrder, component_seed
 from data_pipelines.sampling import Sampler
 from ecgjax import encoders, optim
-from ecgjax.evaluation.metrics import auroc, undefined_reason
+from ecgjax.encoders.freezing import freeze
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.tasks import Kind
 from ecgjax.inference import create_split
+from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
-from ecgjax.steps import TrainState, classifier_logits, classifier_loss, init_state, train_step
+from ecgjax.steps import TrainState, init_state, train_step
+from ecgjax.task_head import LinearHead, TaskHead
 
 Read = Callable[[np.ndarray], np.ndarray]
+
+HEADS = ("linear", "mlp")
+POSITIVE_WEIGHTS = ("none", "balanced")
+SELECTIONS = ("metric", "loss")
 
 # Leaves of `config.optimizer` that training with labels takes over.
 _SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
 
+#: Rows a call on the device when predicting.
+_PREDICTED_AT_ONCE = 128
 
-class Classifier:
-    """A network trained for one binary label.
+
+def default_config() -> ConfigDict:
+    """Returns the leaves of a training with labels, as it is done from random initialisation."""
+    config = ConfigDict()
+    config.steps = 300
+    config.batch_size = 64
+    config.learning_rate = 1e-3
+    config.head_learning_rate = config_dict.placeholder(float)  # of the head alone; None: as of the encoder
+    config.layer_decay = 1.0  # factor of the learning rate from each block to the one below
+    config.frozen = ()  # parts that stay as they are, such as ("^encoder/",); their batch norm and dropout too
+    config.head = "linear"  # or "mlp": linear-BN-ReLU-dropout-linear
+    config.hidden = 128  # of "mlp"
+    config.head_dropout = 0.3  # of "mlp"
+    config.positive_weight = "none"  # or "balanced": positives weigh as much as negatives, class by class
+    config.balance = False  # True: as many positives as negatives in every batch of a binary task
+    config.eval_every = 25  # steps between looks at validation
+    config.patience = 0  # looks without a better one after which training ends; 0 for never
+    config.select = "metric"  # what the best step is chosen by on validation: the task's primary metric, or "loss"
+    return config
+
+
+class Network:
+    """An encoder with a head, trained.
 
     Args:
-        graph: of the encoder.
-        params: `{"encoder": …, "head": …}`.
-        stats: `{"encoder": …}`, running statistics of batch norm.
-        num_leads: what the encoder takes.
-        batch_size: rows a call on the device.
+        outputs: jitted `(params, stats, int16[batch, time, 8]) → f32[batch, outputs]`.
+        state: its parameters and statistics.
+        offset: `f64[outputs]` taken from the log odds, which training saw at another prevalence.
+        vector: whether the answers are one number a record.
+        val_metric: primary metric on validation at the step that was chosen.
+        step: that step, from 1.
     """
 
-    def __init__(self, graph: Any, params: Any, stats: Any, *, num_leads: int, batch_size: int = 128):
-        self.params, self.stats, self.batch_size = params, stats, batch_size
-        self._logits = jax.jit(functools.partial(_logits, graph, num_leads))
+    def __init__(
+        self,
+        outputs: Callable[..., Array],
+        state: TrainState,
+        *,
+        offset: np.ndarray,
+        vector: bool,
+        val_metric: float,
+        step: int,
+    ):
+        self._outputs, self._state, self._offset, self._vector = outputs, state, offset, vector
+        self.val_metric, self.step = val_metric, step
 
     def scores(self, signals: np.ndarray) -> np.ndarray:
-        """Logits `f32[n]` of recordings `int16[n, time, 8]`, µV."""
-        out = []
-        for start in range(0, len(signals), self.batch_size):
-            part = signals[start : start + self.batch_size]
-            padded = np.zeros((self.batch_size, *signals.shape[1:]), np.int16)
-            padded[: len(part)] = part
-            out.append(np.asarray(self._logits(self.params, self.stats, padded))[: len(part)])
-        return np.concatenate(out)
+        """Predicts for recordings `int16[n, time, 8]`, µV.
+
+        Returns:
+            `f64[n]`, or `f64[n, classes]`: log odds at the training records' own prevalence, or values of a quantity.
+        """
+        return _shaped(_predict(self._outputs, self._state, signals), self._vector, self._offset)
 
 
-def _logits(graph: Any, num_leads: int, params: Any, stats: Any, signal: Array) -> Array:
-    encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
-    features, _ = encoders.apply(encoder, prepare(signal, num_leads=num_leads), train=False, features=True)
-    return classifier_logits(params["head"], features)
+class FineTuning:
+    """Trains encoders of one structure with labels, again and again with one compilation.
+
+    AdamW with warm-up cosine. Log odds are trained by cross-entropy, quantities by the squared error in units of the
+    training labels' variance. Every `eval_every` steps validation is looked at, and the step with the best look is
+    returned: nothing else is ever judged.
+
+    Args:
+        settings: leaves of `default_config`.
+        optimizer: `config.optimizer`, of which warm-up, decay and clipping are taken over.
+        encoder: of the structure.
+        num_leads: that it takes.
+        kind: of the task.
+        num_outputs: classes of a multi-label task; 1 for others.
+
+    Raises:
+        ConfigError: a setting is unknown, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        settings: ConfigDict,
+        *,
+        optimizer: ConfigDict,
+        encoder: encoders.Split,
+        num_leads: int,
+        kind: Kind,
+        num_outputs: int = 1,
+    ):
+        _check_settings(settings, kind)
+        self._settings, self._kind, self._num_outputs = settings, kind, num_outputs
+        self._classes = tuple(map(str, range(num_outputs))) if kind == "multilabel" else ()
+        self._feature_dim = encoders.merge(encoder).feature_dim
+        head = self._head(seed=0)
+        params = {"encoder": encoder.params, "head": head.params}
+        config = _optimizer_config(settings, optimizer)
+        frozen = optim.frozen_parameters(config, params)
+        graph = freeze(encoder, frozen).graph
+        self._optimizer = optim.create(config, num_steps=settings.steps, batch_size=settings.batch_size, params=params)
+        network = functools.partial(_network, graph, head.graph, num_leads)
+        self._step = jax.jit(
+            train_step(functools.partial(_loss, network, kind), self._optimizer, frozen=frozen), donate_argnums=0
+        )
+        self._outputs = jax.jit(lambda params, stats, signal: network(params, stats, signal, train=False)[0])
+
+    def train(
+        self,
+        encoder: encoders.Split,
+        *,
+        read: Read,
+        train_records: np.ndarray,
+        train_labels: np.ndarray,
+        val_records: np.ndarray,
+        val_labels: np.ndarray,
+        seed: int,
+        progress: bool = True,
+        title: str = "training with labels",
+    ) -> Network:
+        """Trains from an encoder's weights, which stay as they are.
+
+        Args:
+            encoder: where training begins.
+            read: record numbers, in any order → `int16[n, time, 8]`.
+            train_records: `int64[n]`.
+            train_labels: `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
+            val_records: `int64[m]`.
+            val_labels: `[m]` or `[m, classes]`.
+            seed: of the head, the order and dropout.
+            progress: whether to draw a progress bar.
+            title: of the progress bar.
+
+        Raises:
+            DataError: validation has nothing to select by, or balanced batches lack a class.
+        """
+        if reason := scoring.undefined(self._kind, val_labels):
+            raise DataError(f"no step can be selected on validation: {reason} there; give it more folds")
+        settings = self._settings
+        targets = np.asarray(train_labels, np.float32).reshape(len(train_records), -1)
+        head = self._head(seed=seed, targets=targets)
+        weight, offset = self._prior(targets)
+        state = init_state(
+            # Copies: a step destroys what it is given.
+            jax.tree.map(jnp.array, {"encoder": encoder.params, "head": head.params}),
+            jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
+            self._optimizer,
+        )
+        constant = {
+            "row": np.arange(settings.batch_size, dtype=np.int32),
+            "seed": np.uint32(seed % 2**32),
+            "positive_weight": weight,
+        }
+        val_signals = read(val_records)
+        vector = np.ndim(val_labels) == 1
+        sampler = self._sampler(targets, seed=seed)
+        best, best_value, since = None, -np.inf, 0
+        bar = tqdm(range(settings.steps), desc=title, unit="step", leave=False, disable=None if progress else True)
+        for now in bar:
+            chosen = sampler.record_numbers(now)
+            batch = {"signal": read(train_records[chosen]), "label": targets[chosen], **constant}
+            state, _ = self._step(state, batch)
+            if (now + 1) % settings.eval_every and now + 1 != settings.steps:
+                continue
+            outputs = _shaped(_predict(self._outputs, state, val_signals), vector, offset)
+            metric = scoring.primary(self._kind, val_labels, outputs, classes=self._classes)
+            value = metric if settings.select == "metric" else -scoring.loss(self._kind, val_labels, outputs)
+            if value > best_value:
+                best, best_value, since = (jax.tree.map(jnp.copy, state), metric, now + 1), value, 0
+                continue
+            since += 1
+            if settings.patience and since >= settings.patience:
+                break
+        bar.close()
+        if best is None:
+            raise DataError("training with labels diverged: no look at validation gave a number; lower learning_rate")
+        state, metric, step = best
+        return Network(self._outputs, state, offset=offset, vector=vector, val_metric=metric, step=step)
+
+    def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split:
+        location, scale = 0.0, 1.0
+        if self._kind == "quantity" and targets is not None:
+            location, scale = float(targets.mean()), float(targets.std()) or 1.0
+        settings: dict[str, Any] = {"outputs": self._num_outputs, "location": location, "scale": scale}
+        if self._settings.head == "linear":
+            return encoders.split(LinearHead(self._feature_dim, **settings))
+        mlp = {"hidden": self._settings.hidden, "dropout": self._settings.head_dropout}
+        return encoders.split(TaskHead(self._feature_dim, **mlp, **settings, rngs=nnx.Rngs(seed)))
+
+    def _prior(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the weight of positives, `f32[outputs]`, and what it or balance adds to the log odds, `f64[outputs]`.
+
+        Classes that training records lack one label of are neither weighted nor balanced.
+        """
+        settings, weight = self._settings, np.ones(self._num_outputs)
+        if self._kind == "quantity" or (settings.positive_weight == "none" and not settings.balance):
+            return weight.astype(np.float32), np.zeros(self._num_outputs)
+        positives = targets.sum(axis=0, dtype=np.float64)
+        negatives = len(targets) - positives
+        both = (positives > 0) & (negatives > 0)
+        ratio = np.divide(negatives, positives, out=weight, where=both)
+        return (np.ones_like(ratio) if settings.balance else ratio).astype(np.float32), np.log(ratio)
+
+    def _sampler(self, targets: np.ndarray, *, seed: int) -> Sampler:
+        order: Order = RecordOrder(np.arange(len(targets)), seed=seed)
+        if self._settings.balance:
+            parts = [np.flatnonzero(targets[:, 0] == label) for label in (0, 1)]
+            if not all(map(len, parts)):
+                raise DataError("balanced batches need training records of both labels; raise the label fraction")
+            orders = [RecordOrder(part, seed=component_seed(seed, number)) for number, part in enumerate(parts)]
+            order = MixtureOrder(orders, block=self._settings.batch_size, seed=seed)
+        return Sampler(order, batch_size=self._settings.batch_size)
 
 
 def train_supervised(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     *,
     read: Read,
     train_records: np.ndarray,
@@ -70,14 +258,11 @@ def train_supervised(
     val_labels: np.ndarray,
     seed: int,
     progress: bool = True,
-) -> Classifier:
-    """Trains `config.encoder` from random initialisation with labels alone, selecting the step on validation.
-
-    Cross-entropy, AdamW with warm-up cosine; every `eval_every` steps the validation AUROC is taken, and the step with
-    the highest one is returned, never judged on anything but validation.
+) -> Network:
+    """Trains `config.encoder` from random initialisation with the labels of a binary task alone.
 
     Args:
-        config: with `encoder`, `optimizer` and `probe.supervised` (`steps, batch_size, learning_rate, eval_every`).
+        config: with `encoder`, `optimizer` and `probe.supervised`.
         read: record numbers → `int16[n, time, 8]`.
         train_records: `int64[n]`.
         train_labels: `[n]` of 0 and 1.
@@ -87,45 +272,111 @@ def train_supervised(
         progress: whether to draw a progress bar.
 
     Raises:
-        DataError: validation lacks a class, so that nothing can be selected.
+        DataError: as `FineTuning.train`.
+        ConfigError: as `FineTuning`.
     """
-    if reason := undefined_reason(val_labels):
-        raise DataError(f"no step can be selected on validation: {reason} there; give it more folds")
-    settings = config.probe.supervised
-    split = create_split(config, seed=seed)
-    feature_dim = split.params["head"]["kernel"].shape[0]
-    head = {"kernel": jnp.zeros((feature_dim,), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
-    num_leads = config.encoder.num_leads
-
-    # Of the pretraining's optimiser only what suits a network trained from nothing: not what it froze, nor its rates.
-    optimizer_config = optim.default_config()
-    optimizer_config.update({name: config.optimizer[name] for name in _SHARED})
-    optimizer_config.learning_rate = settings.learning_rate
-    params = {"encoder": split.params, "head": head}
-    optimizer = optim.create(optimizer_config, num_steps=settings.steps, batch_size=settings.batch_size, params=params)
-    loss = classifier_loss(split.graph, seed=seed, num_leads=num_leads)
-    step = jax.jit(train_step(loss, optimizer), donate_argnums=0)
-    state = init_state(params, {"encoder": split.stats}, optimizer)
-
-    # The labelled records are few: they are read once and stay in memory.
-    train_signals, val_signals = read(np.sort(train_records)), read(np.sort(val_records))
-    train_labels = np.asarray(train_labels, np.float32)[np.argsort(train_records, kind="stable")]
-    val_labels = np.asarray(val_labels)[np.argsort(val_records, kind="stable")]
-    batch_size = min(settings.batch_size, len(train_records))
-    sampler = Sampler(RecordOrder(np.arange(len(train_records)), seed=seed), batch_size=batch_size)
-    rows = np.arange(batch_size, dtype=np.int32)
-
-    best_auroc, best = -np.inf, state
-    for now in tqdm(range(settings.steps), desc="labels only", unit="step", disable=None if progress else True):
-        chosen = sampler.record_numbers(now)
-        state, _ = step(state, {"signal": train_signals[chosen], "label": train_labels[chosen], "row": rows})
-        if (now + 1) % settings.eval_every == 0 or now + 1 == settings.steps:
-            classifier = Classifier(split.graph, state.params, state.stats, num_leads=num_leads)
-            if (value := auroc(val_labels, classifier.scores(val_signals))) > best_auroc:
-                best_auroc, best = value, _copy(state)
-    return Classifier(split.graph, best.params, best.stats, num_leads=num_leads)
+    encoder = create_split(config, seed=seed)
+    training = FineTuning(
+        config.probe.supervised,
+        optimizer=config.optimizer,
+        encoder=encoder,
+        num_leads=config.encoder.num_leads,
+        kind="binary",
+    )
+    return training.train(
+        encoder,
+        read=read,
+        train_records=train_records,
+        train_labels=train_labels,
+        val_records=val_records,
+        val_labels=val_labels,
+        seed=seed,
+        progress=progress,
+        title="labels only",
+    )
 
 
-def _copy(state: TrainState) -> TrainState:
-    # The next step donates, that is destroys, what it is given.
-    return jax.tree.map(jnp.copy, state)
+def _check_settings(settings: ConfigDict, kind: Kind) -> None:
+    for leaf, known in (("head", HEADS), ("positive_weight", POSITIVE_WEIGHTS), ("select", SELECTIONS)):
+        if settings[leaf] not in known:
+            raise ConfigError(
+                f"training with labels: {leaf}={settings[leaf]!r} is unknown; there are: {', '.join(known)}"
+            )
+    if settings.balance and kind != "binary":
+        raise ConfigError(f"training with labels: balance=True is for binary tasks, not for one of kind {kind!r}")
+    if settings.balance and settings.positive_weight != "none":
+        raise ConfigError("training with labels: balance and positive_weight both make up for rare positives; give one")
+    if kind == "quantity" and settings.positive_weight != "none":
+        raise ConfigError("training with labels: a quantity has no positives for positive_weight")
+
+
+def _optimizer_config(settings: ConfigDict, optimizer: ConfigDict) -> ConfigDict:
+    # Of the pretraining's optimiser only what suits any training: not what it froze, nor its rates.
+    config = optim.default_config()
+    config.update({name: optimizer[name] for name in _SHARED})
+    config.learning_rate, config.layer_decay = settings.learning_rate, settings.layer_decay
+    config.frozen = tuple(settings.frozen)
+    if settings.head_learning_rate is not None:
+        config.rates = (("^head/", settings.head_learning_rate),)
+    return config
+
+
+def _network(
+    graph: nnx.GraphDef,
+    head_graph: nnx.GraphDef,
+    num_leads: int,
+    params: Any,
+    stats: Any,
+    signal: Array,
+    *,
+    train: bool,
+    keys: Mapping[str, Array | None] | None = None,
+) -> tuple[Array, dict[str, Any]]:
+    """Returns `f32[batch, outputs]` and the statistics after it."""
+    keys = keys or {"encoder": None, "head": None}
+    encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
+    ecg = prepare(signal, num_leads=num_leads)
+    features, of_encoder = encoders.apply(encoder, ecg, train=train, keys=keys["encoder"], features=True)
+    head = encoders.merge(encoders.Split(head_graph, params["head"], stats["head"]))
+    outputs = head(features, train=train, keys=keys["head"])
+    return outputs, {"encoder": of_encoder, "head": encoders.stats_of(head)}
+
+
+def _loss(
+    network: Callable[..., tuple[Array, Any]],
+    kind: Kind,
+    params: Any,
+    stats: Any,
+    batch: Mapping[str, Array],
+    step: Array,
+    *,
+    train: bool,
+) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+    keys = {
+        name: row_keys(batch["seed"], step, batch["row"], stream=stream)
+        for name, stream in (("encoder", "dropout"), ("head", "task"))
+    }
+    outputs, after = network(params, stats, batch["signal"], train=train, keys=keys)
+    label = batch["label"]
+    if kind == "quantity":
+        value = jnp.mean(((outputs - label) / stats["head"]["scale"]) ** 2)
+    else:
+        weight = jnp.where(label > 0.5, batch["positive_weight"][None, :], jnp.float32(1))
+        value = jnp.mean(weight * optax.sigmoid_binary_cross_entropy(outputs, label))
+    return value, (after, {"loss": value})
+
+
+def _predict(outputs: Callable[..., Array], state: TrainState, signals: np.ndarray) -> np.ndarray:
+    """Returns `f64[n, outputs]`, the last batch filled up so that one program serves all."""
+    out = []
+    for start in range(0, len(signals), _PREDICTED_AT_ONCE):
+        part = signals[start : start + _PREDICTED_AT_ONCE]
+        padded = np.zeros((_PREDICTED_AT_ONCE, *signals.shape[1:]), np.int16)
+        padded[: len(part)] = part
+        out.append(np.asarray(outputs(state.params, state.stats, padded), np.float64)[: len(part)])
+    return np.concatenate(out)
+
+
+def _shaped(outputs: np.ndarray, vector: bool, offset: np.ndarray) -> np.ndarray:
+    values = outputs - offset
+    return values[:, 0] if vector else values

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def row_keys(seed: int, step: Array | int, row: Array, *, stream: str) -> Array:
+def row_keys(seed: Array | int, step: Array | int, row: Array, *, stream: str) -> Array:
     """Returns one key a row.
 
     Args:
-        seed: the run's seed.
+        seed: the run's seed, `u32[]` where traced.
         step: training step, `i32[]`.
         row: global row numbers of the batch, `i32[batch]`.
         stream: what the keys are for, such as `"views"`; streams of different names are independent.
@@ -28,7 +28,7 @@ def row_keys(seed: int, step: Array | int, row: Array, *, stream: str) -> Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key(seed, step, stream=stream), row)
 
 
-def step_key(seed: int, step: Array | int, *, stream: str) -> Array:
+def step_key(seed: Array | int, step: Array | int, *, stream: str) -> Array:
     """Returns the one key of a step, `key<threefry2x32>[]`; arguments as for `row_keys`."""
     base = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(stream.encode()))
     return jax.random.fold_in(base, step)

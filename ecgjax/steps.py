@@ -18,7 +18,6 @@ from ecgjax.augmentations.beats import r_peaks
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.embedding_rows import Layout, embedding_rows
 from ecgjax.keys import row_keys, split_rows, step_key
-from ecgjax.leads import prepare
 from ecgjax.micro_batches import map_parts
 from ecgjax.objectives import representation
 from ecgjax.objectives.objective import Objective
@@ -250,29 +249,3 @@ def eval_step(
         return loss(*state.evaluated, batch, jnp.zeros((), jnp.int32), train=False)[1][1]
 
     return step
-
-
-def classifier_loss(
-    graph: nnx.GraphDef, *, seed: int, num_leads: int
-) -> Callable[..., tuple[Array, tuple[Any, Metrics]]]:
-    """Builds the loss of a binary classifier: encoder, linear head, cross-entropy from logits.
-
-    The parameters are `{"encoder": …, "head": {"kernel", "bias"}}`, the statistics `{"encoder": …}`, and the batch
-    carries `label`, `f32[batch]` of 0, 1.
-    """
-
-    def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
-        keys = row_keys(seed, step, batch["row"], stream="dropout") if train else None
-        ecg = prepare(batch["signal"], num_leads=num_leads)
-        encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
-        features, of_encoder = encoders.apply(encoder, ecg, train=train, keys=keys, features=True)
-        logits = classifier_logits(params["head"], features)
-        value = optax.sigmoid_binary_cross_entropy(logits, batch["label"]).mean()
-        return value, ({"encoder": of_encoder}, {"loss": value})
-
-    return loss
-
-
-def classifier_logits(head: Mapping[str, Array], features: Array) -> Array:
-    """`f32[batch]` logits of a linear head on pooled activations `f32[batch, feature_dim]`."""
-    return jnp.matmul(features, head["kernel"]) + head["bias"]

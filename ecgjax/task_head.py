@@ -23,22 +23,33 @@ def default_config() -> ConfigDict:
 
 
 class TaskHead(nnx.Module):
-    """Linear-BN-ReLU-dropout-linear, one number a row.
+    """Linear-BN-ReLU-dropout-linear.
 
     Args:
         dim: of the embedding.
         hidden: width between.
         dropout: share dropped.
+        outputs: numbers a row.
         location: added to what comes out, times `scale`: mean and standard deviation of a regression's labels, so that
             training need not first find the unit. They are kept with the running statistics.
         scale: see `location`.
         rngs: of the initialisation.
     """
 
-    def __init__(self, dim: int, *, hidden: int, dropout: float, location: float, scale: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: int,
+        dropout: float,
+        outputs: int = 1,
+        location: float = 0.0,
+        scale: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
         self.inner = nnx.Linear(dim, hidden, use_bias=False, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
         self.norm = layers.BatchNorm(hidden, dtype=jnp.float32)
-        self.outer = nnx.Linear(hidden, 1, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+        self.outer = nnx.Linear(hidden, outputs, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
         self.location = nnx.BatchStat(jnp.float32(location))
         self.scale = nnx.BatchStat(jnp.float32(scale))
         self.dropout = dropout
@@ -55,11 +66,34 @@ class TaskHead(nnx.Module):
             valid: `bool[rows]`, rows that make up the batch's statistics; None for all.
 
         Returns:
-            `f32[rows]`: logits, or values in the label's unit.
+            `f32[rows, outputs]`: logits, or values in the label's unit.
         """
         x = self.norm(self.inner(embeddings)[:, None, :], train=train, valid=valid)[:, 0]
         x = layers.row_dropout(jax.nn.relu(x), keys, self.dropout)
-        return self.outer(x)[:, 0] * self.scale[...] + self.location[...]
+        return self.outer(x) * self.scale[...] + self.location[...]
+
+
+class LinearHead(nnx.Module):
+    """A linear layer that begins at 0, so that training begins at the encoder's features and nowhere else.
+
+    Args:
+        dim: of the features.
+        outputs: numbers a row.
+        location: as of `TaskHead`.
+        scale: likewise.
+    """
+
+    def __init__(self, dim: int, *, outputs: int, location: float = 0.0, scale: float = 1.0):
+        self.kernel = nnx.Param(jnp.zeros((dim, outputs), layers.PARAM_DTYPE))
+        self.bias = nnx.Param(jnp.zeros((outputs,), layers.PARAM_DTYPE))
+        self.location = nnx.BatchStat(jnp.float32(location))
+        self.scale = nnx.BatchStat(jnp.float32(scale))
+
+    def __call__(self, features: Array, *, train: bool, keys: Array | None = None) -> Array:
+        """Predicts; arguments and result as of `TaskHead`, with nothing that differs in training."""
+        del train, keys
+        out = jnp.matmul(features, self.kernel[...]) + self.bias[...][None, :]
+        return out * self.scale[...] + self.location[...]
 
 
 class SupervisedTask:
@@ -127,5 +161,5 @@ class SupervisedTask:
             The loss, and the statistics after it.
         """
         head = encoders.merge(self.head._replace(params=params, stats=stats))
-        predictions = head(embeddings, train=train, keys=keys, valid=rows.valid)
+        predictions = head(embeddings, train=train, keys=keys, valid=rows.valid)[:, 0]
         return self._loss(predictions, rows.label, valid=rows.valid), encoders.stats_of(head)

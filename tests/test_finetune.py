@@ -1,0 +1,149 @@
+"""Training with labels: what stays frozen, what is undone at prediction, and which step is returned."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score, roc_auc_score
+
+from data_pipelines.errors import DataError
+from ecgjax import encoders, finetune, optim
+from ecgjax.errors import ConfigError
+from ecgjax.finetune import FineTuning, default_config
+
+RNG = np.random.default_rng(0)
+TINY = {"widths": (6,), "kernel": 3, "dropout": 0.3, "embedding_dim": 6}
+ENCODER = encoders.create("resnet18", seed=0, num_leads=8, **TINY)
+NUM = 96
+
+
+def _task(kind):
+    """Slow waves in two leads, as high as the quantity, in positives alone."""
+    hidden = RNG.uniform(0, 1, (NUM, 2))
+    labels = (hidden > 0.6).astype(np.int64)
+    height = hidden[:, 0] if kind == "quantity" else labels.astype(float)
+    wave = 900 * np.sin(np.linspace(0, 12 * np.pi, 100))
+    x = RNG.normal(0, 60, (NUM, 100, 8))
+    if kind == "quantity":
+        x[:, :, 6] += height[:, None] * wave
+        return x.astype(np.int16), 50 + 20 * height
+    x[:, :, 6:] += labels[:, None] * wave[None, :, None]
+    return x.astype(np.int16), labels[:, 0] if kind == "binary" else labels
+
+
+def _settings(**changes):
+    settings = default_config()
+    settings.update({"steps": 20, "batch_size": 16, "eval_every": 10, "learning_rate": 5e-3, **changes})
+    return settings
+
+
+def _training(kind, *, encoder=ENCODER, **changes):
+    return FineTuning(
+        _settings(**changes), optimizer=optim.default_config(), encoder=encoder, num_leads=8, kind=kind,
+        num_outputs=2 if kind == "multilabel" else 1,
+    )  # fmt: skip
+
+
+def _train(kind, data=None, **changes):
+    x, y = data or _task(kind)
+    training = _training(kind, **changes)
+    return training, _run(training, x, y)
+
+
+def _run(training, x, y, *, seed=0):
+    with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
+        return training.train(
+            ENCODER, read=x.__getitem__, train_records=np.arange(48), train_labels=y[:48],
+            val_records=np.arange(48, 72), val_labels=y[48:72], seed=seed, progress=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "quantity"])
+def test_learns_every_kind_and_selects_on_validation(kind):
+    x, y = _task(kind)
+    _, network = _train(kind, (x, y), head="mlp" if kind == "quantity" else "linear", steps=60, head_dropout=0.0)
+    predicted = network.scores(x[72:])
+    assert predicted.shape == y[72:].shape
+    metric = r2_score if kind == "quantity" else roc_auc_score
+    assert metric(y[72:], predicted) > (0.4 if kind == "quantity" else 0.9)
+    assert network.val_metric == pytest.approx(metric(y[48:72], network.scores(x[48:72])), abs=1e-9)
+
+
+def test_one_compilation_serves_many_runs_and_leaves_the_encoder():
+    x, y = _task("binary")
+    before = jax.tree.map(np.array, ENCODER.params)
+    training, first = _train("binary", (x, y))
+    again, other = _run(training, x, y), _run(training, x, y, seed=1)
+    np.testing.assert_array_equal(again.scores(x), first.scores(x))
+    assert (other.scores(x) != first.scores(x)).any()
+    assert training._step._cache_size() == 1
+    jax.tree.map(np.testing.assert_array_equal, before, ENCODER.params)
+
+
+def test_a_frozen_encoder_is_that_of_inference_to_the_bit():
+    x, y = _task("binary")
+    _, network = _train("binary", (x, y), frozen=("^encoder/",), head_learning_rate=0.05)
+    jax.tree.map(np.testing.assert_array_equal, network._state.params["encoder"], ENCODER.params)
+    jax.tree.map(np.testing.assert_array_equal, network._state.stats["encoder"], ENCODER.stats)
+    assert np.abs(network._state.params["head"]["kernel"]).max() > 0.05
+
+
+def test_learning_rates_of_backbone_and_head_are_their_own():
+    _, network = _train("binary", learning_rate=1e-5, head_learning_rate=1e-2, steps=5, eval_every=5)
+    params = network._state.params
+    stem = params["encoder"]["stem_conv"]["kernel"] - ENCODER.params["stem_conv"]["kernel"]
+    assert 0 < np.abs(stem).max() < 1e-4
+    assert np.abs(params["head"]["kernel"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("changes", [{"positive_weight": "balanced"}, {"balance": True}])
+def test_what_balance_adds_to_the_log_odds_is_taken_off_again(changes):
+    # Nothing to learn but the prevalence: probabilities must be that of the training records, not one half.
+    x = np.zeros((NUM, 100, 8), np.int16)
+    y = np.tile([1, 0, 0, 0, 0, 0, 0, 0], NUM // 8)
+    settings = {"frozen": ("^encoder/",), "learning_rate": 0.02, "steps": 150, "select": "loss", **changes}
+    _, network = _train("binary", (x, y), **settings)
+    np.testing.assert_allclose(1 / (1 + np.exp(-network.scores(x))), 1 / 8, atol=0.03)
+
+
+def test_training_ends_when_validation_no_longer_improves(monkeypatch):
+    looks = iter([0.6, 0.7, 0.65, 0.7, 0.9, 0.9])
+    monkeypatch.setattr(finetune.scoring, "primary", lambda *args, **kwargs: next(looks))
+    training = _training("binary", steps=60, eval_every=10, patience=2)
+    training._step = lambda state, batch: (state, {})  # which step is chosen does not depend on what is learned
+    network = _run(training, *_task("binary"))
+    assert (network.step, network.val_metric) == (20, 0.7)
+    assert next(looks) == 0.9
+
+
+def test_features_count_whatever_the_encoders_head_is():
+    encoder = encoders.create("clocs_cnn:small", seed=0, num_leads=8, embedding_dim=4)
+    training = _training("binary", encoder=encoder)
+    head = training._head(seed=0)
+    params = {"encoder": encoder.params, "head": head.params}
+    stats = {"encoder": encoder.stats, "head": head.stats}
+    out = jax.eval_shape(training._outputs, params, stats, jax.ShapeDtypeStruct((3, 200, 8), np.int16))
+    assert out.shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("binary", {"head": "deep"}, "head='deep' is unknown; there are: linear, mlp"),
+        ("binary", {"select": "test"}, "select='test' is unknown; there are: metric, loss"),
+        ("multilabel", {"balance": True}, "balance=True is for binary tasks"),
+        ("binary", {"balance": True, "positive_weight": "balanced"}, "both make up for rare positives"),
+        ("quantity", {"positive_weight": "balanced"}, "a quantity has no positives"),
+        ("binary", {"frozen": ("backbone",)}, "'backbone' is found in no parameter"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(kind, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        _train(kind, **changes)
+
+
+def test_labels_that_nothing_can_be_learned_from_are_refused():
+    x, y = _task("binary")
+    with pytest.raises(DataError, match="no step can be selected on validation: none of 24 records is positive"):
+        _train("binary", (x, np.r_[y[:48], np.zeros(48, int)]))
+    with pytest.raises(DataError, match="balanced batches need training records of both labels"):
+        _train("binary", (x, np.r_[np.zeros(48, int), y[48:]]), balance=True)
