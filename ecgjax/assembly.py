@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ecgjax import encoders, optim
 from ecgjax.augmentations.views import Views
-from ecgjax.embedding_rows import Layout
+from ecgjax.embedding_rows import Layout, check_positives
 from ecgjax.encoders.freezing import freeze
 from ecgjax.errors import ConfigError
 from ecgjax.inference import create_split
@@ -61,6 +61,7 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     encoder = create_split(config, seed=config.seed)
     module = encoders.merge(encoder)
     layout = Layout(config.views.segments, config.views.num, module.lead_groups)
+    check_positives(config, layout)
     views = Views(
         config.augment,
         num_views=layout.views,

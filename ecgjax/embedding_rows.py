@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from ml_collections import ConfigDict
 
-from ecgjax.objectives.relations import Rows
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.relations import RELATIONS, WITHIN_RECORDING, Rows
 
 # Columns of a batch that are no metadata of its rows.
 _NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired")
@@ -71,3 +73,28 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
         "lead": repeat(within % layout.lead_groups),
     }
     return Rows(**columns | places)
+
+
+def check_positives(config: ConfigDict, layout: Layout) -> None:
+    """Refuses a relation that finds no positive among the rows that a recording becomes: its loss would stay 0.
+
+    Args:
+        config: with `objective.weight`, `relation.name` and `miner.name`.
+        layout: of each recording.
+
+    Raises:
+        ConfigError: naming what a recording becomes.
+    """
+    name = config.relation.name
+    # The positives of label_distance are other recordings, whatever the relation.
+    others = name not in WITHIN_RECORDING or config.miner.name == "label_distance"
+    if others or config.objective.weight == 0:
+        return
+    one = jnp.zeros(1, jnp.int32)
+    rows = embedding_rows({"row": one, "record": one, "patient": one, "valid": jnp.ones(1, bool)}, layout)
+    if not RELATIONS[name](rows, rows).positive.any():
+        raise ConfigError(
+            f"config.relation.name={name!r} finds no positive: a recording becomes {layout.segments} segment(s) "
+            f"(config.views.segments) of {layout.views} view(s) (config.views.num), each embedded as "
+            f"{layout.lead_groups} group(s) of leads (config.encoder.lead_wise)"
+        )

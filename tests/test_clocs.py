@@ -189,3 +189,5 @@ def test_all_forms_agree():
 def test_recordings_must_be_whole():
     with pytest.raises(ConfigError, match="whole recordings of 5 views"):
         clocs(jnp.ones((24, 3)), CASES["two views each"], relation=same_record, views=5, tiling=Tiling())
+    with pytest.raises(ConfigError, match="CLOCS compares rows of a recording"):
+        clocs(jnp.ones((24, 3)), CASES["two views each"], relation=same_record, views=1, tiling=Tiling())

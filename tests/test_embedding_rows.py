@@ -2,8 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from ml_collections import ConfigDict
 
-from ecgjax.embedding_rows import Layout, embedding_rows
+from ecgjax.embedding_rows import Layout, check_positives, embedding_rows
+from ecgjax.errors import ConfigError
 
 
 def test_rows_of_a_recording_stand_together_leads_fastest():
@@ -39,3 +42,29 @@ def test_a_plain_pair_of_views_has_one_segment_and_one_group():
     np.testing.assert_array_equal(rows.view, [0, 1] * 3)
     np.testing.assert_array_equal(rows.segment, np.zeros(6))
     np.testing.assert_array_equal(rows.lead, np.zeros(6))
+
+
+def config_of(relation, *, miner=None, weight=1.0):
+    return ConfigDict({"relation": {"name": relation}, "miner": {"name": miner}, "objective": {"weight": weight}})
+
+
+@pytest.mark.parametrize(
+    ("relation", "none", "some"),
+    [
+        ("same_record", Layout(views=1), Layout(views=2)),
+        ("other_segment", Layout(views=2, lead_groups=8), Layout(segments=2, views=1)),
+        ("other_lead", Layout(segments=2, views=2), Layout(views=1, lead_groups=2)),
+        ("other_segment_or_lead", Layout(views=2), Layout(segments=2, views=1)),
+    ],
+)
+def test_a_relation_without_any_positive_is_refused(relation, none, some):
+    with pytest.raises(ConfigError, match=f"config.relation.name='{relation}' finds no positive: a recording becomes"):
+        check_positives(config_of(relation), none)
+    check_positives(config_of(relation), some)
+    check_positives(config_of(relation, miner="label_distance"), none)
+    check_positives(config_of(relation, weight=0.0), none)
+
+
+def test_relations_between_recordings_need_no_second_row():
+    for relation in ("same_patient", "same_label", None):
+        check_positives(config_of(relation), Layout(views=1))

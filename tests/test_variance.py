@@ -108,3 +108,5 @@ def test_on_meshes_it_is_sums_and_nothing_is_gathered():
 def test_recordings_must_be_whole():
     with pytest.raises(ConfigError, match="whole recordings of 5 views"):
         vicreg(jnp.ones((24, 3)), CASES["two views each"], views=5)
+    with pytest.raises(ConfigError, match="VICReg compares rows of a recording"):
+        vicreg(jnp.ones((24, 3)), CASES["two views each"], views=1)

@@ -73,10 +73,12 @@ def clocs(
         authors' code keeps the last view pair only; this is the average that the text describes.
     """
     count = embeddings.shape[0]
-    if views < 2 or count % (views * tiling.num_shards):
+    if views < 2:
+        raise ConfigError("CLOCS compares rows of a recording: config.views or config.encoder.lead_wise must give two")
+    if count % (views * tiling.num_shards):
         raise ConfigError(
-            f"CLOCS takes whole recordings of {views} views (at least 2) on each of {tiling.num_shards} devices; "
-            f"{count} rows are not: change config.batch_size"
+            f"CLOCS takes whole recordings of {views} views on each of {tiling.num_shards} devices; {count} rows are "
+            "not: change config.batch_size"
         )
     z = normalise(embeddings)
     scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), (count,))

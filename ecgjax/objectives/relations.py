@@ -171,6 +171,9 @@ RELATIONS: Mapping[str, Relation] = {
     "nearest_signal": nearest_signal,
 }
 
+#: Relations whose positives are rows of one recording.
+WITHIN_RECORDING = ("same_record", "other_segment", "other_lead", "other_segment_or_lead")
+
 
 def any_of(*relations: Relation) -> Relation:
     """Positive where one of the relations says so; negative where one says that and none says positive."""

@@ -55,10 +55,10 @@ def vicreg(
     References:
         Bardes, Ponce and LeCun, VICReg, ICLR 2022 (arXiv 2105.04906), eq. 1-6 and algorithm 1.
     """
-    if views < 2 or embeddings.shape[0] % views:
-        raise ConfigError(
-            f"VICReg takes whole recordings of {views} views (at least 2); {embeddings.shape[0]} rows are not"
-        )
+    if views < 2:
+        raise ConfigError("VICReg compares rows of a recording: config.views or config.encoder.lead_wise must give two")
+    if embeddings.shape[0] % views:
+        raise ConfigError(f"VICReg takes whole recordings of {views} views; {embeddings.shape[0]} rows are not")
     z = embeddings.astype(jnp.float32).reshape(-1, views, embeddings.shape[-1])
     dim = z.shape[-1]
     valid = rows.valid.reshape(-1, views).all(1)
