@@ -110,9 +110,21 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "optimizer.ema_decay": (lambda value: 0 <= value < 1, "0 or more and below 1"),
     "optimizer.clip_norm": _POSITIVE,
-    "probe.supervised.steps": _ONE_OR_MORE,
-    "probe.supervised.batch_size": _ONE_OR_MORE,
-    "probe.supervised.eval_every": _ONE_OR_MORE,
+    **{
+        f"probe.{section}.{name}": holds
+        for section in ("supervised", "finetune")
+        for name, holds in {
+            "steps": _ONE_OR_MORE,
+            "batch_size": _ONE_OR_MORE,
+            "eval_every": _ONE_OR_MORE,
+            "patience": _ZERO_OR_MORE,
+            "learning_rate": _POSITIVE,
+            "head_learning_rate": _POSITIVE,
+            "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+            "hidden": _ONE_OR_MORE,
+            "head_dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+        }.items()
+    },
 }
 
 
