@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.pooling import max_pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 
@@ -92,7 +93,7 @@ class ClocsCNN(nnx.Module):
         layer_keys = None if keys is None else split_rows(keys, len(self.convs))
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = jax.nn.relu(norm(conv(x), train=train, valid=valid))
-            x = nnx.max_pool(x, window_shape=(POOL,), strides=(POOL,))
+            x = max_pool(x, window=POOL, stride=POOL)
             x = layers.row_dropout(x, None if layer_keys is None else layer_keys[:, i], self.dropout)
         return x.astype(jnp.float32).reshape(len(x), self.feature_dim)
 

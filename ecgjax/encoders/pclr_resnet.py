@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
 
 
@@ -51,7 +52,7 @@ class ResidualUnit(nnx.Module):
         """Maps both paths, `[batch, time, width_in]`, to `[batch, ceil(time / stride), width]`."""
         x = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
         x = self.conv2(layers.row_dropout(x, keys[0], self.dropout))
-        skip = nnx.max_pool(skip, window_shape=(self.stride,), strides=(self.stride,), padding="SAME")
+        skip = max_pool(skip, window=self.stride, stride=self.stride, padding="SAME")
         if self.projects:
             skip = self.skip_conv(skip)
         total = x + skip

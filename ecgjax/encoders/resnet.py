@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
 
 
@@ -94,7 +95,7 @@ class ResNet18(nnx.Module):
         """
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
-        x = nnx.max_pool(x, window_shape=(3,), strides=(2,), padding=((1, 1),))
+        x = max_pool(x, window=3, stride=2, padding=(1, 1))
         block_keys = None if keys is None else split_rows(keys, len(self.blocks))
         for i, block in enumerate(self.blocks):
             x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i], valid=valid)

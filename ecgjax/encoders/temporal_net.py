@@ -13,6 +13,7 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.lead_wise import LeadWise
+from ecgjax.encoders.pooling import max_pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 
@@ -118,7 +119,7 @@ class TemporalNet(nnx.Module):
         """
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
-        x = nnx.max_pool(x, window_shape=(4,), strides=(4,))
+        x = max_pool(x, window=4, stride=4)
         num_blocks = sum(len(branch) for branch in self.branches)
         split = None if keys is None else split_rows(keys, num_blocks + 1)
         layer_keys = iter([None] * (num_blocks + 1) if split is None else jnp.unstack(split, axis=1))

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.pooling import max_pool
 
 _EXPANSION = 4
 
@@ -141,7 +142,7 @@ class XResNet1d(nnx.Module):
         x = layers.cast_ecg(ecg, self.dtype)
         for conv in self.stem:
             x = conv(x, train=train, valid=valid)
-        x = nnx.max_pool(x, window_shape=(3,), strides=(2,), padding=((1, 1),))
+        x = max_pool(x, window=3, stride=2, padding=(1, 1))
         for block in self.blocks:
             x = block(x, train=train, valid=valid)
         x = x.astype(jnp.float32)
