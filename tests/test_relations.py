@@ -96,7 +96,11 @@ RULES = {
         known=not np.isnan(a["label"]) and not np.isnan(b["label"]),
         same=lambda: a["label"] == b["label"],
     ),
-    "nearest_signal": lambda a, b: if_(a["nearest"] == b["row"]),
+    "nearest_signal": lambda a, b: (
+        LEFT_OUT
+        if a["nearest"] >= 0 and b["row"] != a["nearest"] and b["row"] - b["view"] == a["nearest"] - a["view"]
+        else if_(a["nearest"] == b["row"])
+    ),
 }
 
 
@@ -157,6 +161,14 @@ def test_settings_of_a_relation(name, rule, settings):
     np.testing.assert_array_equal(found.positive, positive)
     np.testing.assert_array_equal(found.negative, negative)
     assert (positive != by_rule(rule, ROWS["all known"])[0]).any()
+
+
+def test_other_views_of_the_nearest_recording_are_no_negatives():
+    rows = make_rows([0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [0, 1] * 3, nearest=[2, 3, 0, 1, -1, -1])
+    pairs = RELATIONS["nearest_signal"](rows, rows)
+    np.testing.assert_array_equal(pairs.positive[0], [0, 0, 1, 0, 0, 0])
+    np.testing.assert_array_equal(pairs.negative[0], [0, 0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(pairs.negative[5], [1, 1, 1, 1, 0, 0], err_msg="no nearest")
 
 
 def test_any_of_is_positive_where_one_is():

@@ -151,10 +151,14 @@ def same_label(anchors: Rows, keys: Rows) -> Pairs:
 def nearest_signal(anchors: Rows, keys: Rows) -> Pairs:
     """Jeong et al. 2023: the recording that is nearest in signal space is the positive, all others are negatives.
 
-    Which that is `neighbours.nearest` finds, for there is no telling from a pair alone.
+    Which that is `neighbours.nearest` finds, for there is no telling from a pair alone. Of several views of a recording
+    each has the same view of its neighbour for positive; the neighbour's others are left out.
     """
     nearest, _ = _both(anchors, keys, "nearest")
-    return _pairs(anchors, keys, positive=_equal(nearest, keys.row))
+    pairs = _pairs(anchors, keys, positive=_equal(nearest, keys.row))
+    # The views of a recording stand next to each other: without the view, a row number is that of the recording.
+    neighbour = _equal(nearest - anchors.view, keys.row - keys.view) & (nearest >= 0)[:, None]
+    return pairs._replace(negative=pairs.negative & ~neighbour)
 
 
 #: Name in a config → relation. Arguments that a relation has of its own are leaves of `config.relation`.
