@@ -51,6 +51,7 @@ _ONE_OR_MORE = (lambda value: value >= 1, "at least 1")
 _ZERO_OR_MORE = (lambda value: value >= 0, "0 or more")
 _POSITIVE = (lambda value: 0 < value < math.inf, "above 0")
 _PROBABILITY = (lambda value: 0 <= value <= 1, "0 to 1")
+_BELOW_ONE = (lambda value: 0 <= value < 1, "0 or more and below 1")
 _SHARE_OF_TIME = (lambda value: 0 < value <= 1, "above 0 and at most 1")
 
 #: Leaf → whether a value makes sense, and in words which do. Here are those that nothing else would refuse plainly.
@@ -64,10 +65,12 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "reconstruction.weight": _ZERO_OR_MORE,
     "reconstruction.peak_weight": _ZERO_OR_MORE,
     "task.weight": _ZERO_OR_MORE,
+    "task.dropout": _BELOW_ONE,
+    "task.hidden": _ONE_OR_MORE,
     "objective.weight": _ZERO_OR_MORE,
     "checkpoint.every": _ONE_OR_MORE,
     "checkpoint.keep": _ONE_OR_MORE,
-    "encoder.dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "encoder.dropout": _BELOW_ONE,
     "augment.random_crop.ratio": _SHARE_OF_TIME,
     "augment.resized_crop.min_ratio": _SHARE_OF_TIME,
     "augment.resized_crop.max_ratio": _SHARE_OF_TIME,
@@ -93,9 +96,23 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "augment.baseline_shift.max_shift_mv": _ZERO_OR_MORE,
     "augment.baseline_shift.ratio": _SHARE_OF_TIME,
     "augment.baseline_shift.p": _PROBABILITY,
-    "augment.time_mask.ratio": (lambda value: 0 <= value < 1, "0 or more and below 1"),
-    "augment.lead_mask.drop_rate": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "augment.time_mask.ratio": _BELOW_ONE,
+    "augment.lead_mask.drop_rate": _BELOW_ONE,
     "objective.temperature": _POSITIVE,
+    "objective.concentration": _ZERO_OR_MORE,
+    "objective.degrees": (lambda value: 0 < value < 90, "above 0 and below 90"),
+    "miner.triplets": _ONE_OR_MORE,
+    "columns.signal_downsample": _ONE_OR_MORE,
+    "columns.signal_farthest": _ONE_OR_MORE,
+    "columns.signal_radius": _ZERO_OR_MORE,
+    "columns.components": _ZERO_OR_MORE,
+    "columns.clusters": _ONE_OR_MORE,
+    "encoder.embedding_dim": _ONE_OR_MORE,
+    "encoder.patch": _ONE_OR_MORE,
+    "optimizer.b1": _BELOW_ONE,
+    "optimizer.b2": _BELOW_ONE,
+    "optimizer.momentum": _BELOW_ONE,
+    "optimizer.eps": _POSITIVE,
     "tiling.chunk": _ONE_OR_MORE,
     "micro_batch.parts": _ONE_OR_MORE,
     "gradient_accumulation": (
@@ -108,7 +125,7 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "optimizer.final_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
     "optimizer.weight_decay": _ZERO_OR_MORE,
     "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    "optimizer.ema_decay": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "optimizer.ema_decay": _BELOW_ONE,
     "optimizer.clip_norm": _POSITIVE,
     **{
         f"probe.{section}.{name}": holds
@@ -122,7 +139,7 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
             "head_learning_rate": _POSITIVE,
             "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
             "hidden": _ONE_OR_MORE,
-            "head_dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+            "head_dropout": _BELOW_ONE,
         }.items()
     },
 }

@@ -6,6 +6,7 @@ from flax import nnx
 
 from ecgjax import encoders
 from ecgjax.encoders.layers import BatchNorm, row_dropout
+from ecgjax.errors import ConfigError
 
 
 def count(tree):
@@ -136,3 +137,9 @@ def test_unknown_names_say_what_exists():
         encoders.create("resnet18", seed=0, width=3)
     with pytest.raises(ValueError, match="precision='float16' is unknown"):
         encoders.create("resnet18", seed=0, precision="float16")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "xresnet1d50"])
+def test_even_kernels_are_refused_where_skips_would_not_fit(name):
+    with pytest.raises(ConfigError, match="a kernel of 4 samples cannot be padded alike on both sides"):
+        encoders.abstract(name, kernel=4)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ecgjax.errors import ConfigError
 from ecgjax.keys import hash_bits
 
 #: Parameters, statistics and normalisation stay in this type whatever the compute type.
@@ -30,7 +31,14 @@ def conv(
 
     It has no bias: every convolution here stands before a normalisation, where a bias has no gradient. `padding` is
     `"VALID"` for none, or `"SAME"` as in Keras, where an even kernel's odd sample goes to the end.
+
+    Raises:
+        ConfigError: a kernel that cannot be padded alike on both sides.
     """
+    if padding is None and kernel % 2 == 0:
+        raise ConfigError(
+            f"config.encoder: a kernel of {kernel} samples cannot be padded alike on both sides; it must be odd"
+        )
     return nnx.Conv(
         features_in,
         features_out,
