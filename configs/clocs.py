@@ -9,9 +9,9 @@ rows. `cmsc` holds the halves of one lead against each other, `cmlc` the leads o
 Patients' other recordings are positives too, by the method, and stay in the denominators.
 
 Deviations: the average over all view pairs, where the authors' code keeps the last pair only; all 12 leads where the
-paper takes four of them, and every one of them in every batch. `--config.encoder.input_samples` must be half of the
-data set's samples: 2,500 at 500 Hz and 10 s; 1,250 at 250 Hz. `small`: batches of 32; the network is small as
-published.
+paper takes four of them, and every one of them in every batch. Halves are interpolated to the published 2,500 samples
+(5 s at 500 Hz); at 250 Hz `--config.encoder.input_samples=1250` takes them as they are, at half the cost and with half
+the places. `small`: batches of 32; the network is small as published.
 """
 
 from ml_collections import ConfigDict
