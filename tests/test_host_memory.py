@@ -1,0 +1,38 @@
+"""Freed memory is used again: told by the page faults of a process that asks for a large block over and over."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ecgjax import host_memory
+
+_FAULTS = """
+import resource, sys
+from ecgjax.host_memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = b"x" * 2**26
+    del block
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults[-1])
+"""
+
+
+def _faults(mode):
+    done = subprocess.run([sys.executable, "-c", _FAULTS, mode], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(host_memory.platform.libc_ver()[0] != "glibc", reason="only glibc gives large blocks back at once")
+def test_a_large_block_is_touched_for_the_first_time_once():
+    assert _faults("keep") < 100
+    assert _faults("default") > 1000
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(host_memory.platform, "libc_ver", lambda: ("musl", "1.2"))
+    assert not host_memory.keep_freed_memory()
