@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import shlex
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
-from ml_collections import config_dict
-from ml_collections.config_flags import config_flags
 
-from ecgjax import configuration, inference
+from ecgjax import configuration, evaluated_run, inference
 from ecgjax.augmentations.views import Recorded, Views
+from ecgjax.evaluated_run import STEP, WORKDIR, cautions, check_encoder, leaves, parse_flags
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
@@ -66,11 +62,7 @@ def evaluate(
     """
     workdir, probe = Path(workdir), config.probe
     own = configuration.load_resolved(workdir)
-    if own.encoder.to_dict() != config.encoder.to_dict():
-        raise configuration.ConfigError(
-            f"config.encoder is not that of the run in {workdir}: the baselines would be other networks than the "
-            "pretrained one; leave config.encoder as it is, or pretrain with it in another --workdir"
-        )
+    check_encoder(own, config, workdir=str(workdir))
     configuration.check_ranges(config)
     task = BinaryTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
     recordings = open_recordings(config.data)
@@ -79,13 +71,8 @@ def evaluate(
     say = print if progress else _silent
     pretrained = inference.load_encoder(workdir, step=step, layer=probe.layer)
     step = pretrained.step
-    cautions = _cautions(own, config, recordings, pretrained_on=pretrained.pretrained_on)
-    if not recordings.linked and not recordings.simulated:
-        cautions += (
-            "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
-            "another rate, gain or cut too (config.data.links).",
-        )
-    for caution in (*([SIMULATED] if recordings.simulated else []), *cautions):
+    found = cautions(own, config, recordings, pretrained_on=pretrained.pretrained_on)
+    for caution in (*([SIMULATED] if recordings.simulated else []), *found):
         say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
     random = inference.random_encoder(config, seed=config.seed)
@@ -125,7 +112,7 @@ def evaluate(
             config=config.to_dict(),
             versions={name: importlib.metadata.version(name) for name in _PACKAGES},
             command=_command(own, config, workdir, step=step),
-            cautions=cautions,
+            cautions=found,
         ),
     )
     figures = _figures(config, recordings, workdir)
@@ -140,52 +127,12 @@ def _counts(part: LabelledRecords) -> str:
     return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
 
 
-def _cautions(
-    own: ml_collections.ConfigDict,
-    config: ml_collections.ConfigDict,
-    recordings: Recordings,
-    *,
-    pretrained_on: Sequence[str],
-) -> tuple[str, ...]:
-    """Says whether the evaluation's records were seen in pretraining.
-
-    Args:
-        own: the pretraining's configuration.
-        config: the evaluation's.
-        recordings: of the evaluation.
-        pretrained_on: fingerprints of the pretraining's data sets: they are known by their contents, wherever they lie.
-    """
-    names = {
-        known: [each.card["name"] for each in recordings.datasets if (each.fingerprint in pretrained_on) == known]
-        for known in (True, False)
-    }
-    cautions = []
-    if names[False]:
-        which = f"other data than {' and '.join(names[False])}" if names[True] else "other data"
-        cautions.append(
-            f"The encoder was pretrained on {which}: whether it has seen patients or signals of these is not known."
-        )
-    judged = {*config.data.val_folds, *config.data.test_folds}
-    seen = sorted(judged & set(own.data.train_folds))
-    if names[True] and seen:
-        folds = ", ".join(map(str, seen))
-        cautions.append(f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.")
-    return tuple(cautions)
-
-
 def _command(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
     """Returns the command that repeats this evaluation, with what differs from the run's own configuration."""
-    before = _leaves(own.to_dict())
-    changed = {name: value for name, value in _leaves(config.to_dict()).items() if value != before.get(name)}
+    before = leaves(own.to_dict())
+    changed = {name: value for name, value in leaves(config.to_dict()).items() if value != before.get(name)}
     overrides = [f"--config.{name}={value}" for name, value in changed.items()]
     return shlex.join(["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *overrides])
-
-
-def _leaves(tree: dict, prefix: str = "") -> dict[str, object]:
-    leaves = {}
-    for name, value in tree.items():
-        leaves.update(_leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-    return leaves
 
 
 def _figures(config: ml_collections.ConfigDict, recordings: Recordings, workdir: Path) -> dict[str, Figure]:
@@ -210,47 +157,16 @@ def _figures(config: ml_collections.ConfigDict, recordings: Recordings, workdir:
     return figures
 
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
-# Sections of which an evaluation may set what the run left empty; the others decided the pretraining.
-_SETTABLE = ("encoder.", "optimizer.", "probe.")
-
-_STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; those of the configuration are known once the workdir is."""
-    flags.FLAGS(argv, known_only=True)
-    if _WORKDIR.value is None:
-        _leave("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
-    try:
-        config = configuration.load_resolved(_WORKDIR.value)
-    except configuration.ConfigError as error:
-        _leave(str(error))
-    flags.FLAGS.unparse_flags()
-    for name, value in _leaves(config.to_dict()).items():
-        if value is None and name.startswith(_SETTABLE):
-            # The stored configuration does not know the type of what was left empty; here all are numbers.
-            config.update_from_flattened_dict({name: config_dict.placeholder(float)})
-    try:
-        config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
-    except AttributeError as error:
-        _leave(f"no setting {error} in this run's configuration, which has {', '.join(_leaves(config.to_dict()))}")
-    return app.parse_flags_with_usage(argv)
-
-
-def _leave(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(configuration.EXIT_USER_ERROR)
-
-
 def main(argv: list[str]) -> None:
     """Runs the evaluation the flags ask for and prints its table."""
     del argv  # checked by `configuration.run`
-    evaluation, report = evaluate(flags.FLAGS.config, _WORKDIR.value, step=_STEP.value)
+    evaluation, report = evaluate(flags.FLAGS.config, WORKDIR.value, step=STEP.value)
     print(f"\n{evaluation.data.task.title}, {evaluation.data.label_fraction:.3g} of the training labels")
     print(results_table(evaluation.comparison))
     print(f"\nreport: {report}")
 
 
+flags.adopt_module_key_flags(evaluated_run)
+
 if __name__ == "__main__":
-    configuration.run(main, flags_parser=_parse)
+    configuration.run(main, flags_parser=parse_flags)

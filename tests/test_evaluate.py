@@ -14,7 +14,7 @@ from data_pipelines.index import Index, duplicates, groups
 from data_pipelines.records import SignalFormat
 from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import evaluate as entry
-from ecgjax import recordings
+from ecgjax import evaluated_run, recordings
 from ecgjax.errors import ConfigError
 
 RATE_HZ = 100
@@ -192,19 +192,27 @@ def test_baselines_of_another_architecture_are_refused(workdir):
 
 
 def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
-    monkeypatch.setattr(entry, "_WORKDIR", types.SimpleNamespace(value=str(workdir)))
+    # As it is read back, with nothing known of the types of what is empty.
+    stored = ml_collections.ConfigDict(_config().to_dict())
+    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: stored)
+    monkeypatch.setattr(evaluated_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
     values = flags.FlagValues()
-    monkeypatch.setattr(entry.flags, "FLAGS", values)
-    monkeypatch.setattr(entry.app, "parse_flags_with_usage", lambda argv: values(argv))
-    define = entry.config_flags.DEFINE_config_dict
+    monkeypatch.setattr(evaluated_run.flags, "FLAGS", values)
+    monkeypatch.setattr(evaluated_run.app, "parse_flags_with_usage", lambda argv: values(argv))
+    define = evaluated_run.config_flags.DEFINE_config_dict
     monkeypatch.setattr(
-        entry.config_flags, "DEFINE_config_dict", lambda *args, **kwargs: define(*args, flag_values=values, **kwargs)
+        evaluated_run.config_flags,
+        "DEFINE_config_dict",
+        lambda *args, **kwargs: define(*args, flag_values=values, **kwargs),
     )
     values(["program"])
-    entry._parse(["program", "--config.optimizer.clip_norm=1.5", "--config.encoder.dropout=0.25"])
-    assert (values.config.optimizer.clip_norm, values.config.encoder.dropout) == (1.5, 0.25)
+    given = ("optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.threshold=40")
+    evaluated_run.parse_flags(["program", *(f"--config.{each}" for each in given)])
+    config = values.config
+    assert (config.optimizer.clip_norm, config.encoder.dropout, config.probe.threshold) == (1.5, 0.25, 40.0)
+    assert config.encoder.decoder is True
 
 
 def test_leaves_name_every_setting():
     tree = ml_collections.ConfigDict({"a": {"b": 1, "c": {"d": (1, 2)}}, "e": None}).to_dict()
-    assert entry._leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}
+    assert evaluated_run.leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}

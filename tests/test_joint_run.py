@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipelines.orders import smallest_block
-from ecgjax import configuration, evaluate, parallel, pretrain
+from ecgjax import configuration, evaluate, evaluated_run, parallel, pretrain
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import ConfigError
 from ecgjax.inference import load_encoder
@@ -141,7 +141,7 @@ def test_folds_that_were_pretrained_on_are_said_for_one_of_the_data_sets_too(dat
 
     def cautions(*datasets):
         config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
-        return evaluate._cautions(own, config, open_recordings(config.data), pretrained_on=pretrained_on)
+        return evaluated_run.cautions(own, config, open_recordings(config.data), pretrained_on=pretrained_on)
 
     seen = "The encoder was pretrained on the signals of fold 5, which is validation or test here."
     assert cautions(datasets[1]) == (seen,)

@@ -12,7 +12,8 @@ from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.features import interval_preprocessor, map_records
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.report import Evaluation, Provenance, format_table, write_report
+from ecgjax.evaluation.report import Evaluation, Provenance, write_report
+from ecgjax.evaluation.tables import format_table
 from ecgjax.evaluation.tasks import BinaryTask
 
 RATE_HZ, SECONDS = 100, 4

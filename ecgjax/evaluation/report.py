@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from ecgjax.evaluation.comparison import Comparison
 from ecgjax.evaluation.figures import comparison_figure
 from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.tables import format_table, plain
 
 #: Folder of the report inside a workdir, and the report itself.
 REPORT_DIR = "evaluation"
@@ -70,20 +70,6 @@ class Evaluation:
     scores: Mapping[str, np.ndarray]
     measurement_failures: Mapping[str, int]
     provenance: Provenance
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns an aligned table that is also Markdown.
-
-    Args:
-        header: column names.
-        rows: cells, as many as columns.
-    """
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    filled = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([filled[0], rule, *filled[1:]])
 
 
 def results_table(comparison: Comparison) -> str:
@@ -160,7 +146,7 @@ def _write_files(evaluation: Evaluation, folder: Path, *, figures: Mapping[str, 
     for number, (caption, figure) in enumerate(drawn.items(), start=1):
         files[caption] = f"figure_{number}.png"
         figure.savefig(folder / files[caption], dpi=110)
-    results = json.dumps(_plain(results_dict(evaluation)), indent=1, ensure_ascii=False, allow_nan=False)
+    results = json.dumps(plain(results_dict(evaluation)), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "results.json").write_text(results + "\n", encoding="utf-8")
     np.savez(folder / "scores.npz", records=data.test.records, patients=data.test.patients, labels=data.test.labels,
              **{f"scores_{name}": values for name, values in evaluation.scores.items()})  # fmt: skip
@@ -234,25 +220,10 @@ def _markdown(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
         "<details><summary>Configuration</summary>",
         "",
         "```json",
-        json.dumps(_plain(provenance.config), indent=1, ensure_ascii=False),
+        json.dumps(plain(provenance.config), indent=1, ensure_ascii=False),
         "```",
         "",
         "</details>",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value that strict JSON can hold: NaN and infinity become null, tuples lists, NumPy scalars numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

@@ -1,0 +1,197 @@
+"""Cells of a study: one model, scored once on the test records, in a file of its own.
+
+A study that is interrupted goes on with the cells that are missing; one that was begun with anything else is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines.errors import DataError
+from ecgjax.errors import ConfigError
+
+Initialisation = Literal["random", "pretrained"]
+Mode = Literal["frozen", "finetuned"]
+
+INITIALISATIONS: tuple[Initialisation, ...] = ("random", "pretrained")
+MODES: tuple[Mode, ...] = ("frozen", "finetuned")
+
+#: What a study was begun with, and the folder of its cells.
+STUDY_FILE, CELLS_DIR = "study.json", "cells"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model to train.
+
+    Attributes:
+        fraction: share of the labelled training patients.
+        seed: which of them, of the random initialisation, and of training.
+        initialisation: of the encoder.
+        mode: `"frozen"`, a linear probe on its embeddings, or `"finetuned"`, all of it trained.
+    """
+
+    fraction: float
+    seed: int
+    initialisation: Initialisation
+    mode: Mode
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return f"{self.mode}-{self.initialisation}-{self.fraction:g}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What a cell gave.
+
+    Attributes:
+        cell: which one.
+        records, patients: of training.
+        positives: training records, of a class with most of a multi-label task; None of a quantity.
+        val_metric: primary metric on validation of what was selected there; NaN where nothing was trained.
+        selected: what was selected there, in words.
+        scores: `f32[test records]` or `f32[test records, classes]`; None where nothing was trained.
+        seconds: that it took.
+        reason: why nothing was trained; empty where something was.
+    """
+
+    cell: Cell
+    records: int
+    patients: int
+    positives: int | None
+    val_metric: float
+    selected: str
+    scores: np.ndarray | None
+    seconds: float
+    reason: str = ""
+
+    def to_json(self) -> str:
+        """Returns the text of the cell's file."""
+        values = dataclasses.asdict(self)
+        if self.scores is not None:
+            scores = np.ascontiguousarray(self.scores, "<f4")
+            packed = base64.b64encode(scores.tobytes()).decode()
+            values["scores"] = {"shape": scores.shape, "float32_little_endian_base64": packed}
+        else:
+            values["val_metric"] = None
+        return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> CellResult:
+        """Reads `to_json`'s text.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no such text.
+        """
+        values: dict[str, Any] = json.loads(text)
+        values["cell"] = Cell(**values["cell"])
+        if values["scores"] is None:
+            values["val_metric"] = float("nan")
+        else:
+            packed = base64.b64decode(values["scores"]["float32_little_endian_base64"], validate=True)
+            values["scores"] = np.frombuffer(packed, "<f4").reshape(values["scores"]["shape"]).astype(np.float32)
+        return cls(**values)
+
+
+def begin_study(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Writes what a study is begun with, or checks that it is the same that it goes on with.
+
+    Args:
+        folder: of the study, made where it is missing.
+        identity: everything that its cells depend on, as plain values.
+
+    Raises:
+        ConfigError: the folder holds another study, and the message names what differs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / STUDY_FILE
+    now = json.loads(json.dumps(identity))
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged ({error}); give another --out") from error
+        differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if differing:
+            raise ConfigError(
+                f"--out={folder} holds another study: {', '.join(differing)} differ; give the same to go on, or "
+                "another --out"
+            )
+        return
+    write_atomically(path, json.dumps(now, indent=1, ensure_ascii=False) + "\n")
+
+
+def run_cells(
+    cells: Iterable[Cell], folder: Path, train: Callable[[Cell], CellResult], *, progress: bool = True
+) -> list[CellResult]:
+    """Trains the cells that have no file yet, and returns all of them in order.
+
+    Args:
+        cells: of the study.
+        folder: of the study.
+        train: trains one; its `DataError` about labels that do not allow it is what `CellResult.reason` is for.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        DataError: the file of a cell is damaged.
+    """
+    cells = list(cells)
+    (folder / CELLS_DIR).mkdir(exist_ok=True)
+    found = {cell: _read(folder, cell) for cell in cells}
+    missing = [cell for cell in cells if found[cell] is None]
+    done = len(cells) - len(missing)
+    with tqdm(total=len(cells), initial=done, desc="cells", unit="cell", disable=None if progress else True) as bar:
+        for cell in missing:
+            bar.set_postfix_str(cell.name)
+            found[cell] = train(cell)
+            write_atomically(_path(folder, cell), found[cell].to_json())
+            bar.update()
+    return [found[cell] for cell in cells]
+
+
+def read_cells(folder: Path) -> list[CellResult]:
+    """Returns every finished cell of a study.
+
+    Raises:
+        DataError: the file of one is damaged.
+    """
+    return [_load(path) for path in sorted((folder / CELLS_DIR).glob("*.json"))]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _path(folder: Path, cell: Cell) -> Path:
+    return folder / CELLS_DIR / f"{cell.name}.json"
+
+
+def _read(folder: Path, cell: Cell) -> CellResult | None:
+    path = _path(folder, cell)
+    if not path.is_file():
+        return None
+    result = _load(path)
+    if result.cell != cell:
+        raise DataError(f"{path}: holds the cell {result.cell.name}; remove it to train it again")
+    return result
+
+
+def _load(path: Path) -> CellResult:
+    try:
+        return CellResult.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: this cell is damaged ({error}); remove it to train it again") from error

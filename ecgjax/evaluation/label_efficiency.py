@@ -1,0 +1,277 @@
+"""How much a metric gains by labels, and by pretraining: cells summed up over seeds, with two kinds of spread apart.
+
+Patients: the same test patients are drawn with replacement for all cells, and the mean over seeds is taken on every
+resample: what another test set would have given. Seeds: how far draws of labels, initialisation and training scatter on
+this one. Neither contains the other, nor what another pretraining run would have given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.bootstrap import Bootstrap, Interval, bootstrap_metrics
+from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
+from ecgjax.evaluation.tables import format_table
+from ecgjax.evaluation.tasks import Kind
+
+#: Positive training records; a cell with fewer says little of anything.
+MIN_POSITIVES = 10
+
+#: `Summary.initialisation` of pretrained less random.
+DIFFERENCE = "difference"
+
+_TITLES: Mapping[tuple[Initialisation, Mode], str] = {
+    ("pretrained", "finetuned"): "pretrained, fine-tuned",
+    ("pretrained", "frozen"): "pretrained, frozen",
+    ("random", "finetuned"): "random, trained whole",
+    ("random", "frozen"): "random, frozen",
+}
+
+_COLORS = {"pretrained": "#b3202c", "random": "#5f5f5f"}
+_LINES = {"finetuned": "-", "frozen": "--"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The cells of one fraction, mode and initialisation, or the difference of two such.
+
+    Attributes:
+        fraction: share of the labelled training patients.
+        mode: of training.
+        initialisation: of the encoder, or `DIFFERENCE`.
+        by_seed: seed → metric on the test records, or its paired difference.
+        patients: mean over seeds with its interval over test patients.
+        seed_sd: standard deviation over seeds; NaN of a single one.
+        records: mean number of training records.
+        positives: fewest positive training records of a seed; None of a quantity.
+        without: seed → why it has no cell.
+    """
+
+    fraction: float
+    mode: Mode
+    initialisation: str
+    by_seed: Mapping[int, float]
+    patients: Interval
+    seed_sd: float
+    records: float
+    positives: int | None
+    without: Mapping[int, str]
+
+    @property
+    def over_seeds(self) -> tuple[float, float]:
+        """95 % t-interval of the mean over seeds; NaN of a single one."""
+        # Imported here: SciPy's statistics take a second to load and nothing else here needs them.
+        from scipy import stats
+
+        number = len(self.by_seed)
+        if number < 2:
+            return math.nan, math.nan
+        half = float(stats.t.ppf(0.975, number - 1)) * self.seed_sd / math.sqrt(number)
+        return self.patients.estimate - half, self.patients.estimate + half
+
+
+def summarise(
+    results: Sequence[CellResult],
+    *,
+    kind: Kind,
+    targets: np.ndarray,
+    patients: np.ndarray,
+    classes: Sequence[str] = (),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Summary]:
+    """Sums up the cells of every fraction, mode and initialisation, and the differences by initialisation.
+
+    Args:
+        results: of the cells, in any order.
+        kind: of the task.
+        targets: of the test records, `[n]` or `[n, classes]`.
+        patients: `int[n]`, patient (group) code of each test record.
+        classes: names of the columns of a multi-label task.
+        resamples: of the bootstrap over patients.
+        seed: of the resampling.
+
+    Returns:
+        By fraction, then mode; of each the initialisations and, where both have cells of the same seeds, their paired
+        difference over these.
+
+    Raises:
+        DataError: the test records do not define the metric.
+    """
+    if reason := scoring.undefined(kind, targets):
+        raise DataError(f"nothing can be compared on the test records: {reason}; give them more folds")
+    name = scoring.PRIMARY[kind]
+    metrics = {
+        result.cell.name: scoring.metrics(kind, targets, result.scores, classes=classes)[name]
+        for result in results
+        if result.scores is not None
+    }
+    found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=f"a {name}")
+    groups: dict[tuple[float, Mode], dict[Initialisation, dict[int, CellResult]]] = {}
+    for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.initialisation, r.cell.seed)):
+        cell = result.cell
+        groups.setdefault((cell.fraction, cell.mode), {}).setdefault(cell.initialisation, {})[cell.seed] = result
+    out = []
+    for group in groups.values():
+        for initialisation, cells in group.items():
+            out.append(_summary(initialisation, {seed: [(1, r)] for seed, r in cells.items()}, found))
+        pairs = {
+            s: [(1, result), (-1, group["random"][s])]
+            for s, result in group.get("pretrained", {}).items()
+            if s in group.get("random", {})
+        }
+        if pairs:
+            out.append(_summary(DIFFERENCE, pairs, found))
+    return out
+
+
+def _summary(
+    initialisation: str,
+    terms: Mapping[int, Sequence[tuple[int, CellResult]]],
+    found: Bootstrap,
+) -> Summary:
+    """Sums up signed sums of cells, one a seed."""
+    without = {s: r.reason for s, parts in terms.items() for _, r in parts if r.scores is None}
+    trained = {s: parts for s, parts in terms.items() if s not in without}
+    by_seed = {s: sum(sign * found.estimates[r.cell.name] for sign, r in parts) for s, parts in trained.items()}
+    every = [r for parts in terms.values() for _, r in parts]
+    cell = every[0].cell
+    if trained:
+        resampled = np.mean(
+            [sum(sign * found.resampled[r.cell.name] for sign, r in parts) for parts in trained.values()], axis=0
+        )
+        mean = Bootstrap(
+            estimates={"mean": float(np.mean(list(by_seed.values())))},
+            resampled={"mean": resampled},
+            reason=found.reason,
+            needs=found.needs,
+        ).interval("mean")
+    else:
+        nan, reason = math.nan, next(iter(without.values()))
+        mean = Interval(estimate=nan, low=nan, high=nan, confidence=0.95, resamples=0, reason=reason)
+    positives = [r.positives for r in every if r.positives is not None]
+    return Summary(
+        fraction=cell.fraction,
+        mode=cell.mode,
+        initialisation=initialisation,
+        by_seed=by_seed,
+        patients=mean,
+        seed_sd=float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else math.nan,
+        records=float(np.mean([r.records for r in every])),
+        positives=min(positives) if positives else None,
+        without=without,
+    )
+
+
+def models_table(summaries: Sequence[Summary], *, metric: str) -> str:
+    """Returns the table of models as aligned Markdown.
+
+    Args:
+        summaries: from `summarise`.
+        metric: name of the primary metric.
+    """
+    header = ("labels", "records", "positives", "model", f"{metric} [95 %, patients]", "SD over seeds", "seeds")
+    rows = [
+        (
+            f"{summary.fraction:.3g}",
+            f"{summary.records:,.0f}",
+            _positives(summary),
+            _TITLES[summary.initialisation, summary.mode],
+            str(summary.patients),
+            _number(summary.seed_sd),
+            _seeds(summary),
+        )
+        for summary in summaries
+        if summary.initialisation != DIFFERENCE
+    ]
+    return format_table(header, rows)
+
+
+def differences_table(summaries: Sequence[Summary], *, metric: str) -> str:
+    """Returns the table of paired differences as aligned Markdown; arguments as of `models_table`."""
+    header = (
+        "labels", "positives", "mode", f"{metric}: pretrained − random [95 %, patients]", "95 %, seeds", "seeds",
+    )  # fmt: skip
+    rows = []
+    for summary in summaries:
+        if summary.initialisation == DIFFERENCE:
+            low, high = summary.over_seeds
+            over_seeds = "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
+            rows.append(
+                (
+                    f"{summary.fraction:.3g}",
+                    _positives(summary),
+                    "fine-tuned" if summary.mode == "finetuned" else "frozen",
+                    summary.patients.signed(),
+                    over_seeds,
+                    _seeds(summary),
+                )
+            )
+    return format_table(header, rows)
+
+
+def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
+    """Draws metrics (left) and paired differences (right) over the fraction of labels.
+
+    Bars are intervals over patients, dots single seeds.
+
+    Args:
+        summaries: from `summarise`.
+        metric: name of the primary metric.
+        title: above both.
+    """
+    drawn = Figure(figsize=(11, 4.6), layout="constrained")
+    drawn.suptitle(title, fontsize=11)
+    left, right = drawn.subplots(1, 2)
+    lines: dict[tuple[str, Mode], list[Summary]] = {}
+    for summary in summaries:
+        lines.setdefault((summary.initialisation, summary.mode), []).append(summary)
+    for number, ((initialisation, mode), points) in enumerate(lines.items()):
+        axes = right if initialisation == DIFFERENCE else left
+        color = _COLORS.get(initialisation, "#1f6fb4")
+        label = ("fine-tuned" if mode == "finetuned" else mode) if axes is right else _TITLES[initialisation, mode]
+        # Lines stand a little apart, so that their intervals do not hide each other.
+        x = np.array([point.fraction for point in points]) * 1.04 ** (number - len(lines) / 2)
+        mean, low, high = (
+            np.array([getattr(point.patients, name) for point in points]) for name in ("estimate", "low", "high")
+        )
+        axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=_LINES[mode], marker="o",
+                      markersize=5, capsize=3, linewidth=1.5, label=label)  # fmt: skip
+        for at, point in zip(x, points, strict=True):
+            axes.plot([at] * len(point.by_seed), list(point.by_seed.values()), ".", color=color, alpha=0.45, ms=4)
+    right.axhline(0, color="#888888", linewidth=0.8)
+    left.set_ylabel(metric)
+    right.set_ylabel(f"{metric}: pretrained − random, paired")
+    fractions = sorted({summary.fraction for summary in summaries})
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
+        axes.minorticks_off()
+        axes.set_xlabel("labelled training patients")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def _positives(summary: Summary) -> str:
+    if summary.positives is None:
+        return ""
+    return f"{summary.positives:,}" + (" (too few)" if summary.positives < MIN_POSITIVES else "")
+
+
+def _seeds(summary: Summary) -> str:
+    lost = f", {len(summary.without)} without" if summary.without else ""
+    return f"{len(summary.by_seed)}{lost}"
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"

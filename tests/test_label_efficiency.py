@@ -1,0 +1,211 @@
+"""Label efficiency: cells that are resumed, two kinds of spread apart, and a whole small study."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from data_pipelines.errors import DataError
+from ecgjax import inference
+from ecgjax import label_efficiency as entry
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.cells import CELLS_DIR, Cell, CellResult, begin_study, read_cells, run_cells
+from ecgjax.evaluation.label_efficiency import (
+    DIFFERENCE,
+    differences_table,
+    figure,
+    models_table,
+    summarise,
+)
+from ecgjax.evaluation.tasks import parse_task
+from tests import tiny_config
+
+RNG = np.random.default_rng(0)
+PATIENTS = np.repeat(np.arange(150), 2)
+LABELS = (RNG.random(150) < 0.3).astype(np.int64)[PATIENTS]
+
+
+def _cell(initialisation="pretrained", *, seed=0, fraction=0.1, mode="frozen"):
+    return Cell(fraction=fraction, seed=seed, initialisation=initialisation, mode=mode)
+
+
+def _result(cell, *, signal=1.0, scores=None, reason=""):
+    if scores is None and not reason:
+        rng = np.random.default_rng([cell.seed, cell.initialisation == "random"])
+        scores = (signal * LABELS + rng.normal(size=len(LABELS))).astype(np.float32)
+    return CellResult(
+        cell=cell, records=30, patients=15, positives=9, val_metric=0.7 if not reason else np.nan, selected="C = 1",
+        scores=scores, seconds=0.5, reason=reason,
+    )  # fmt: skip
+
+
+def _results(**settings):
+    cells = [_cell(which, seed=seed) for which in ("random", "pretrained") for seed in range(4)]
+    return [_result(cell, signal=1.5 if cell.initialisation == "pretrained" else 0.5, **settings) for cell in cells]
+
+
+def _summaries(results, **settings):
+    return summarise(results, kind="binary", targets=LABELS, patients=PATIENTS, resamples=300, **settings)
+
+
+@pytest.mark.parametrize("scores", [np.float32([0.1, -2.5e-8, 3e7]), np.zeros((2, 3), np.float32)])
+def test_a_cell_is_read_as_it_was_written(scores):
+    result = _result(_cell(), scores=scores)
+    again = CellResult.from_json(result.to_json())
+    np.testing.assert_array_equal(again.scores, scores)
+    assert again.scores.dtype == np.float32
+    assert again.cell == result.cell
+    assert again.val_metric == result.val_metric
+
+
+def test_an_interrupted_study_trains_what_is_missing_and_nothing_again(tmp_path):
+    cells = [_cell(seed=seed) for seed in range(5)]
+    trained = []
+
+    def train(cell):
+        if cell.seed == 3 and not trained[3:]:
+            trained.append(None)
+            raise KeyboardInterrupt
+        trained.append(cell.seed)
+        return _result(cell)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, tmp_path, train, progress=False)
+    results = run_cells(cells, tmp_path, train, progress=False)
+    assert trained == [0, 1, 2, None, 3, 4]
+    assert [result.cell for result in results] == cells
+    assert {result.cell for result in read_cells(tmp_path)} == set(cells)
+
+
+def test_a_damaged_cell_is_no_result(tmp_path):
+    run_cells([_cell()], tmp_path, _result, progress=False)
+    path = tmp_path / CELLS_DIR / f"{_cell().name}.json"
+    path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    with pytest.raises(DataError, match=r"this cell is damaged .* remove it to train it again"):
+        run_cells([_cell()], tmp_path, _result, progress=False)
+    path.write_text(_result(_cell(seed=1)).to_json(), encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds the cell frozen-pretrained-0\.1-seed1"):
+        run_cells([_cell()], tmp_path, _result, progress=False)
+
+
+def test_a_folder_holds_one_study(tmp_path):
+    begin_study(tmp_path, {"task": "a", "folds": (1, 2)})
+    begin_study(tmp_path, {"task": "a", "folds": (1, 2)})
+    with pytest.raises(ConfigError, match="holds another study: folds differ"):
+        begin_study(tmp_path, {"task": "a", "folds": (1, 3)})
+
+
+def test_means_and_differences_are_those_of_the_seeds():
+    results = _results()
+    by_name = {summary.initialisation: summary for summary in _summaries(results)}
+    aurocs = {
+        which: [roc_auc_score(LABELS, r.scores) for r in results if r.cell.initialisation == which]
+        for which in ("random", "pretrained")
+    }
+    for which, values in aurocs.items():
+        assert by_name[which].patients.estimate == pytest.approx(np.mean(values), abs=1e-12)
+        assert by_name[which].seed_sd == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+    differences = np.subtract(aurocs["pretrained"], aurocs["random"])
+    difference = by_name[DIFFERENCE]
+    assert difference.patients.estimate == pytest.approx(differences.mean(), abs=1e-12)
+    half = 3.182446305 * differences.std(ddof=1) / 2  # Student's t for three degrees of freedom
+    np.testing.assert_allclose(difference.over_seeds, [differences.mean() - half, differences.mean() + half], rtol=1e-8)
+    assert 0 < difference.patients.low < difference.patients.estimate < difference.patients.high
+
+
+def test_patients_and_seeds_are_spreads_of_their_own():
+    """Seeds that agree to the bit leave the patients' spread; a difference of equal scores has neither."""
+    scores = _result(_cell()).scores
+    results = [
+        _result(_cell(which, seed=seed), scores=scores) for which in ("random", "pretrained") for seed in range(3)
+    ]
+    for summary in _summaries(results):
+        assert summary.seed_sd == pytest.approx(0, abs=1e-12)
+        width = summary.patients.high - summary.patients.low
+        assert width == 0 if summary.initialisation == DIFFERENCE else width > 0.05
+
+
+def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
+    results = _results()
+    results[-1] = _result(results[-1].cell, reason="none of 30 records is positive")
+    by_name = {summary.initialisation: summary for summary in _summaries(results)}
+    assert list(by_name["pretrained"].by_seed) == list(by_name[DIFFERENCE].by_seed) == [0, 1, 2]
+    assert len(by_name["random"].by_seed) == 4
+    table = models_table(_summaries(results), metric="AUROC")
+    assert "3, 1 without" in table
+    assert "9 (too few)" in table
+    nothing = [_result(_cell(), reason="none of 30 records is positive")]
+    assert "n/a (none of 30 records is positive)" in models_table(_summaries(nothing), metric="AUROC")
+
+
+def test_figure_shows_every_seed():
+    drawn = figure(_summaries(_results()), metric="AUROC", title="SIMULATED")
+    left, right = drawn.axes
+    seeds = [line for line in left.lines if len(line.get_xdata()) == 4]
+    assert len(seeds) == 2
+    assert right.get_ylabel() == "AUROC: pretrained − random, paired"
+    assert "+" in differences_table(_summaries(_results()), metric="AUROC")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0.1, 1.5], ["frozen"]), "must be above 0 and at most 1"),
+        (([0.1], ["frozen", "probe"]), "'probe' is unknown; there are: frozen, finetuned"),
+    ],
+)
+def test_cells_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        entry.cells_of(arguments[0], seeds=1, modes=arguments[1])
+
+
+@pytest.fixture(scope="module")
+def study_config(stored_dataset):
+    config = tiny_config.get_config()
+    config.data.dir = str(stored_dataset[0].directory)
+    config.data.train_folds, config.data.val_folds, config.data.test_folds = (1, 2, 3, 4, 5, 6), (7, 8), (9, 10)
+    config.encoder.widths = (4,)
+    config.probe.bootstrap = 100
+    for settings in (config.probe.supervised, config.probe.finetune):
+        settings.update({"steps": 2, "batch_size": 4, "eval_every": 1})
+    return config
+
+
+def test_a_whole_study(study_config, monkeypatch, tmp_path):
+    split = inference.create_split(study_config, seed=7)
+    pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
+    monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: study_config)
+    begin = lambda: entry.Study(  # noqa: E731
+        study_config, tmp_path, task=parse_task("age_years>55"), folder=tmp_path / "study", progress=False
+    )
+    study = begin()
+    cells = entry.cells_of([0.5, 1.0], seeds=1, modes=["frozen", "finetuned"])
+    with jax.numpy_dtype_promotion("standard"):
+        results = run_cells(cells, study.folder, study.train, progress=False)
+    assert [result.reason for result in results] == [""] * 8
+    tables = entry.write_report(study, results, command="python -m ecgjax.label_efficiency --task=…")
+    text = (study.folder / "report.md").read_text(encoding="utf-8")
+    assert "SIMULATED DATA" in text
+    assert tables in text
+    stored = json.loads((study.folder / "results.json").read_text(encoding="utf-8"))
+    assert stored["simulated"] is True
+    for cell, result in zip(stored["cells"], results, strict=True):
+        expected = roc_auc_score(study.data.test.labels, result.scores)
+        assert cell["test"]["AUROC"] == pytest.approx(expected, abs=1e-9)
+    patients = {result.cell.fraction: result.patients for result in results}
+    assert patients[0.5] == -(-patients[1.0] // 2)
+    assert {path.name for path in (study.folder / "embeddings").iterdir()} == {"pretrained.npy", "random-seed0.npy"}
+
+    # The frozen cells again from nothing but the kept embeddings, and to the bit.
+    shutil.rmtree(study.folder / CELLS_DIR)
+    again = begin()
+    monkeypatch.setattr(inference, "recalibrate_batch_norm", None)
+    for cell, result in zip(cells[:2], results[:2], strict=True):
+        np.testing.assert_array_equal(again.train(cell).scores, result.scores)
+    with pytest.raises(ConfigError, match="holds another study: task, test_records differ"):
+        entry.Study(study_config, tmp_path, task=parse_task("age"), folder=tmp_path / "study", progress=False)
