@@ -71,7 +71,14 @@ _VISITS_PER_PATIENT = 2
 Reader = Callable[[int], Iterator[np.ndarray]]
 
 
-def simulated_dataset(directory: Path, *, num_records: int, seed: int, num_workers: int) -> Dataset:
+def simulated_dataset(
+    directory: Path,
+    *,
+    num_records: int,
+    seed: int,
+    num_workers: int,
+    signal_format: SignalFormat = SIMULATED_FORMAT,
+) -> Dataset:
     """Builds and packs a simulated data set of at least about `num_records` records at `directory`.
 
     Args:
@@ -79,11 +86,12 @@ def simulated_dataset(directory: Path, *, num_records: int, seed: int, num_worke
         num_records: wanted; patients have two visits or more on average.
         seed: of the cohort.
         num_workers: processes that simulate.
+        signal_format: rate and length to simulate.
     """
 
     def make_source() -> SimulatedSource:
         return SimulatedSource(
-            num_patients=-(-num_records // _VISITS_PER_PATIENT), seed=seed, signal_format=SIMULATED_FORMAT
+            num_patients=-(-num_records // _VISITS_PER_PATIENT), seed=seed, signal_format=signal_format
         )
 
     build_dataset(make_source, directory, request={"builder": "simulated"}, make_shards=LocalProcesses(num_workers))

@@ -4,13 +4,15 @@
   python -m ecgjax.benchmark --what=input --dataset=DIR,DIR2                  on prepared data sets
   python -m ecgjax.benchmark --what=scale --records=1000000 --minutes=10      on an index of a million records
   python -m ecgjax.benchmark --what=objective --most_rows=131072 --most_timed=32768
+  python -m ecgjax.benchmark --what=step --config=configs/simclr.py:small --config.batch_size=64 --breakdown
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py --config.data.dir=DIR
 
 `input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
 beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
 opening, the first batch, a step's record numbers; and watches the memory while it streams. `step` times the compiled
-training step alone and fed by the stream. `objective` compiles losses for ever larger batches over all devices and
-tells their memory, and the time of those that are run.
+training step of any config alone and fed by the stream, and simulates a data set where none is named; `--breakdown`
+takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
+time of those that are run.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from ml_collections import config_flags
 
 from data_pipelines import input_benchmark, scale_benchmark
 from data_pipelines.dataset import open_dataset
+from data_pipelines.records import SignalFormat
 from ecgjax import configuration
 
 _WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step"], "What to measure.")
@@ -44,6 +47,11 @@ _MINUTES = flags.DEFINE_float("minutes", 1.0, "[scale] How long to stream.", low
 
 _MOST_ROWS = flags.DEFINE_integer("most_rows", 32768, "[objective] Largest batch to compile.", lower_bound=1024)
 _MOST_TIMED = flags.DEFINE_integer("most_timed", 4096, "[objective] Largest batch to run.", lower_bound=0)
+
+_STEPS = flags.DEFINE_integer("steps", 3, "[step] Steps in each repetition.", lower_bound=1)
+_BREAKDOWN = flags.DEFINE_bool("breakdown", False, "[step] Time every distinct product of the step by itself.")
+_RATE_HZ = flags.DEFINE_integer("rate_hz", 250, "[step] Rate of what is simulated where no data set is given.")
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "[step] Its length.")
 
 _NUM_SIMULATED = 2
 
@@ -89,13 +97,16 @@ def _step() -> dict[str, Any]:
 
     if _CONFIG.value is None:
         raise configuration.ConfigError("--what=step needs --config=FILE, as pretraining takes it")
-    return step_benchmark.measure(_CONFIG.value)
+    signal_format = SignalFormat(sampling_rate_hz=_RATE_HZ.value, num_samples=round(_RATE_HZ.value * _SECONDS.value))
+    return step_benchmark.measure(
+        _CONFIG.value, steps=_STEPS.value, by_layer=_BREAKDOWN.value, simulated_format=signal_format
+    )
 
 
 def main(_: list[str]) -> None:
     """Prints what the flags ask for."""
     measured = {"input": _input, "scale": _scale, "objective": _objective, "step": _step}[_WHAT.value]()
-    print(json.dumps(measured, indent=1))
+    print(json.dumps(measured, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,110 +1,199 @@
-"""Speed of the whole training step beside a ceiling measured in the same run."""
+"""Speed of the whole training step beside ceilings measured in the same run."""
 
 from __future__ import annotations
 
-import platform
-import statistics
+import contextlib
+import copy
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
-from ecgjax import devices
+from data_pipelines.benchmark_machine import describe_machine
+from data_pipelines.input_benchmark import simulated_dataset
+from data_pipelines.physiology_store import measure_dataset
+from data_pipelines.records import SignalFormat
+from ecgjax import devices, step_ceilings
+from ecgjax.augmentations.views import Recorded, Views
+from ecgjax.encoders import PRECISIONS, cost
+from ecgjax.keys import row_keys
 from ecgjax.pretrain import Run, prepare_run
+from ecgjax.row_columns import NEEDS
+from ecgjax.step_breakdown import breakdown
 from ecgjax.steps import Batch, TrainState
 
-#: Side of the square float32 matrix product that stands for what the machine can do.
-MATRIX = 2048
-
-#: Timed repetitions; the median is reported, after one that is thrown away.
-REPEATS = 5
+#: Simulated records where no data set is given. They are read over and over, from memory.
+NUM_SIMULATED = 256
 
 
-def measure(config: ml_collections.ConfigDict, *, steps: int = 10) -> dict[str, Any]:
-    """Times the training step on one batch that stays on the device, and fed by the real stream.
+def measure(
+    config: ml_collections.ConfigDict,
+    *,
+    steps: int = 3,
+    by_layer: bool = False,
+    simulated_format: SignalFormat = SignalFormat(sampling_rate_hz=250, num_samples=2500),  # noqa: B008
+) -> dict[str, Any]:
+    """Times the training step on one batch that stays on the device, its parts, and the step fed by the real stream.
+
+    All take turns with a matrix product and a copy, and the median counts.
 
     Args:
-        config: of a pretraining run, with its data set.
+        config: of a pretraining run; without a data set one is simulated for it, with the measurements it needs.
         steps: in each repetition.
+        by_layer: take the step apart, see `step_breakdown`.
+        simulated_format: rate and length of what is simulated.
 
     Returns:
         JSON: `step_ms` and `ecgs_per_sec` of the step alone, `stream_step_ms` and `input_wait_frac` of the step fed by
-        the stream, `flops_per_step` as the compiler counts them, `flops_per_sec` beside `matrix_product_flops_per_sec`
-        of the same run, `mfu` (None where the device is not in the table of known ones), and memory.
+        the stream, `augmentation_ms` of making the views alone and its share of the step; `flops_per_step` of the
+        products in the step's trace, a loop's every round counted, and as the compiler counts them;
+        `flops_per_sec` beside `matrix_product_flops_per_sec` (of the encoder's precision) and `copy_bytes_per_sec` of
+        the same run; `mfu` (None where the device is not in the table of known ones); memory.
     """
+    with _with_data(config, simulated_format) as config:
+        return _measure(config, steps=steps, by_layer=by_layer)
+
+
+@contextlib.contextmanager
+def _with_data(
+    config: ml_collections.ConfigDict, simulated_format: SignalFormat
+) -> Iterator[ml_collections.ConfigDict]:
+    """The config, with a simulated data set that goes afterwards where it names none."""
+    if config.data.dir:
+        yield config
+        return
+    chosen = (config.relation.name, config.miner.name, config.objective.name)
+    needed = {column for name in chosen for column in NEEDS.get(name, ())}
+    workers = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
+        directory = Path(scratch) / "simulated"
+        simulated_dataset(
+            directory, num_records=NUM_SIMULATED, seed=0, num_workers=workers, signal_format=simulated_format
+        )
+        if needed & {"physiology", "cluster"}:
+            measure_dataset(directory, num_workers=workers)
+        config = copy.deepcopy(config)
+        config.data.dir = str(directory)
+        yield config
+
+
+def _measure(config: ml_collections.ConfigDict, *, steps: int, by_layer: bool) -> dict[str, Any]:
     start = time.perf_counter()
     run = prepare_run(config)
     compile_s = time.perf_counter() - start
     stream = run.batches(run.sampler)
     batch = next(stream)
-    state, alone = _repeat(run, run.state, lambda: batch, steps)
-    waited = [0.0]
-    _, streamed = _repeat(run, state, lambda: _timed_next(stream, waited), steps)
+    abstract = jax.eval_shape(lambda *args: args, run.state, batch)
+    views = _views(run)
+    product, moved = step_ceilings.matrix_product(PRECISIONS[config.encoder.precision]), step_ceilings.copy()
+    repetition = _Repetition(run, steps)
+    seconds = step_ceilings.take_turns(
+        {
+            "step": lambda: repetition(lambda: batch),
+            "streamed": lambda: repetition(lambda: next(stream), waits=True),
+            "views": lambda: jax.block_until_ready(views(batch)),
+            "product": product.run,
+            "copy": moved.run,
+        }
+    )
     stream.close()
-    flops = run.flops_per_step
+    alone, streamed = seconds["step"] / steps, seconds["streamed"] / steps
+    flops = 2.0 * cost.macs_of(_gradient(run), *abstract)
     peak = devices.peak_flops()
-    rate = None if flops is None else flops / alone
+    product_rate = product.amount / seconds["product"]
+    taken_apart = {}
+    if by_layer:
+        one = step_ceilings.Timed(product.run, product.amount / jax.device_count())
+        taken_apart = {"breakdown": breakdown(_gradient(run), abstract, product=one, step_s=alone)}
     return {
         "what": "step",
         "encoder": config.encoder.name,
+        "objective": config.objective.name,
+        "relation": config.relation.name,
+        "miner": config.miner.name,
         "precision": config.encoder.precision,
         "batch_size": run.batch_size,
+        "embeddings_a_record": run.layout.rows,
         "samples": run.recordings.format.num_samples,
+        "rate_hz": run.recordings.format.sampling_rate_hz,
         "leads": config.encoder.num_leads,
         "simulated": run.recordings.simulated,
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
-        "machine": platform.machine(),
+        "machine": describe_machine(),
         "prepare_and_compile_s": compile_s,
         "step_ms": 1e3 * alone,
         "ecgs_per_sec": run.batch_size / alone,
         "stream_step_ms": 1e3 * streamed,
         "stream_ecgs_per_sec": run.batch_size / streamed,
-        "input_wait_frac": waited[0] / (streamed * steps * (REPEATS + 1)),
+        "input_wait_frac": repetition.waited / repetition.streamed,
+        "augmentation_ms": 1e3 * seconds["views"],
+        "augmentation_frac": seconds["views"] / alone,
         "flops_per_step": flops,
-        "flops_per_sec": rate,
-        "matrix_product_flops_per_sec": _matrix_product(),
-        "mfu": None if rate is None or peak is None else rate / peak,
+        "compiler_flops_per_step": run.flops_per_step,
+        "flops_per_sec": flops / alone,
+        "matrix_product_flops_per_sec": product_rate,
+        "of_matrix_product": flops / alone / product_rate,
+        "copy_bytes_per_sec": moved.amount / seconds["copy"],
+        "mfu": None if peak is None else flops / alone / peak,
         **devices.memory_metrics(),
+        **taken_apart,
     }
 
 
-def _repeat(run: Run, state: TrainState, batch: Callable[[], Batch], steps: int) -> tuple[TrainState, float]:
-    """Median seconds a step, over repetitions of `steps` steps."""
-    seconds = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        for _ in range(steps):
-            state, metrics = run.step(state, batch())
-        jax.block_until_ready((state, metrics))
-        seconds.append((time.perf_counter() - start) / steps)
-    return state, statistics.median(seconds[1:])
+class _Repetition:
+    """Runs some steps, each from the state that the last one left.
+
+    Attributes:
+        waited: seconds waited for the stream's batches.
+        streamed: seconds of all repetitions that were fed by the stream.
+    """
+
+    def __init__(self, run: Run, steps: int):
+        self._run, self._state, self._steps = run, run.state, steps
+        self.waited = self.streamed = 0.0
+
+    def __call__(self, batch: Callable[[], Batch], *, waits: bool = False) -> None:
+        begun = time.perf_counter()
+        for _ in range(self._steps):
+            asked = time.perf_counter()
+            rows = batch()
+            if waits:
+                self.waited += time.perf_counter() - asked
+            self._state, metrics = self._run.step(self._state, rows)
+        jax.block_until_ready((self._state, metrics))
+        if waits:
+            self.streamed += time.perf_counter() - begun
 
 
-def _timed_next(stream: Iterator[Batch], waited: list[float]) -> Batch:
-    start = time.perf_counter()
-    batch = next(stream)
-    waited[0] += time.perf_counter() - start
-    return batch
+def _gradient(run: Run) -> Callable[[TrainState, Batch], Any]:
+    """What costs products in a step: the loss and its gradient."""
+
+    def gradient(state: TrainState, batch: Batch) -> Any:
+        return jax.grad(run.loss, has_aux=True)(state.params, state.stats, batch, state.step, train=True)
+
+    return gradient
 
 
-def _matrix_product() -> float:
-    """FLOP/s of all devices together in a float32 matrix product, each device doing its own."""
-    count = jax.device_count()
-    mesh = jax.make_mesh((count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    shape = (count, MATRIX, MATRIX)
-    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    a = jax.device_put(values, sharding)
-    product = jax.jit(lambda a: jnp.matmul(a, a), out_shardings=sharding)
-    jax.block_until_ready(product(a))
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        jax.block_until_ready(product(a))
-        seconds.append(time.perf_counter() - start)
-    return count * 2 * MATRIX**3 / statistics.median(seconds)
+def _views(run: Run) -> Callable[[Batch], jax.Array]:
+    """Making the views of a batch, by itself."""
+    views = Views(
+        run.config.augment,
+        num_views=run.layout.views,
+        segments=run.layout.segments,
+        num_leads=run.config.encoder.num_leads,
+        rate_hz=run.recordings.format.sampling_rate_hz,
+    )
+
+    def make(batch: Batch) -> jax.Array:
+        keys = row_keys(run.config.seed, jnp.int32(0), batch["row"], stream="views")
+        recorded = Recorded(batch["valid_start"], batch["valid_samples"])
+        return views(keys, batch["signal"], recorded=recorded)
+
+    return jax.jit(make)

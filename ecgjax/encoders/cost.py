@@ -49,10 +49,11 @@ def macs_of(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+    return sum(macs_of_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: core.JaxprEqn) -> int:
+def macs_of_equation(equation: core.JaxprEqn) -> int:
+    """Multiply-accumulates of one equation of a trace; see `macs_of`."""
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape

@@ -1,0 +1,182 @@
+"""Where a training step's time goes: its products one by one, and what stands between them.
+
+The products are read off the step's trace, so that each convolution comes with its two gradients as the step has them,
+and each is timed alone beside a plain matrix product. What the step takes beyond their sum is normalisation,
+activation, dropout, pooling, augmentation and moving memory; those that act on whole layers are timed at the shapes
+that the step has.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.extend import core
+
+from ecgjax import encoders
+from ecgjax.encoders import cost, layers
+from ecgjax.encoders.pooling import max_pool
+from ecgjax.keys import row_keys
+from ecgjax.step_ceilings import Timed, take_turns
+
+#: Products below this share of all FLOP are summed up as one line.
+LEAST_SHARE = 0.002
+
+_PRODUCTS = ("conv_general_dilated", "dot_general")
+
+
+def breakdown(function: Callable[..., Any], args: tuple[Any, ...], *, product: Timed, step_s: float) -> dict[str, Any]:
+    """Times every distinct product of a step alone, and normalisation, dropout and pooling at the step's shapes.
+
+    Args:
+        function: of the step, before it is compiled: what `jax.make_jaxpr` can trace.
+        args: that it is traced with, arrays or shapes.
+        product: the matrix product of the same run; one device's, since programs here run on one.
+        step_s: seconds of the whole step.
+
+    Returns:
+        JSON: `products`, the costliest first, with number of times in the step, milliseconds of all these, FLOP/s and
+        share of the matrix product's rate; their sum beside the step; `layers`, milliseconds of a normalisation with
+        ReLU, a dropout and a pooling with their gradients, beside a copy of the same array.
+    """
+    equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)
+    counts: collections.Counter[str] = collections.Counter()
+    by_name: dict[str, core.JaxprEqn] = {}
+    for times, equation in equations:
+        if equation.primitive.name in (*_PRODUCTS, "reduce_window_max"):
+            name = _describe(equation)
+            counts[name] += times
+            by_name[name] = equation
+    flops = {name: 2 * cost.macs_of_equation(by_name[name]) for name in counts}
+    total = sum(flops[name] * counts[name] for name in counts)
+    timed = [name for name in counts if flops[name] and flops[name] * counts[name] >= LEAST_SHARE * total]
+    programs = {name: _alone(by_name[name]) for name in timed}
+    of_layers = _layers(by_name.values())
+    seconds = take_turns({"matrix product": product.run, **programs, **of_layers})
+    rate = product.amount / seconds["matrix product"]
+    lines = [
+        {
+            "product": name,
+            "times": counts[name],
+            "ms": 1e3 * seconds[name] * counts[name],
+            "flops_per_sec": flops[name] / seconds[name],
+            "of_matrix_product": flops[name] / seconds[name] / rate,
+        }
+        for name in timed
+    ]
+    products_ms = sum(line["ms"] for line in lines)
+    return {
+        "matrix_product_flops_per_sec": rate,
+        "products": sorted(lines, key=lambda line: -line["ms"]),
+        "products_ms": products_ms,
+        "products_of_matrix_product": sum(flops[name] * counts[name] for name in timed) / (products_ms / 1e3) / rate,
+        "products_left_out_of_flops": 1 - sum(flops[name] * counts[name] for name in timed) / total,
+        "beside_products_ms": 1e3 * step_s - products_ms,
+        "layers_ms": {name: 1e3 * seconds[name] for name in of_layers},
+    }
+
+
+def _equations(jaxpr: core.Jaxpr, times: int = 1) -> Iterable[tuple[int, core.JaxprEqn]]:
+    """Yields every equation and how often it is computed."""
+    for equation in jaxpr.eqns:
+        rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
+        yield times, equation
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from _equations(inner, times * rounds)
+
+
+def _describe(equation: core.JaxprEqn) -> str:
+    shapes = " · ".join(_shape(variable) for variable in equation.invars)
+    params = equation.params
+    if equation.primitive.name == "conv_general_dilated":
+        where = f"stride {params['window_strides'][0]}"
+        if params["lhs_dilation"][0] > 1:
+            where += f", input dilated {params['lhs_dilation'][0]}"
+        if params["rhs_dilation"][0] > 1:
+            where += f", kernel dilated {params['rhs_dilation'][0]}"
+        return f"{_role(equation)}: {shapes} → {_shape(equation.outvars[0])}, {where}"
+    return f"{equation.primitive.name}: {shapes} → {_shape(equation.outvars[0])}"
+
+
+def _role(equation: core.JaxprEqn) -> str:
+    """Which part of a convolution's forward and backward pass it is, by how JAX writes its gradients.
+
+    A forward convolution takes `[batch, time, channel]` and a kernel `[time, in, out]`; the input's gradient takes the
+    kernel with `in` and `out` exchanged; the kernel's sums over the batch as if it were channels.
+    """
+    left, right, _ = equation.params["dimension_numbers"]
+    if left[0] != 0:
+        return "kernel gradient"
+    return "input gradient" if right[0] < right[1] else "convolution"
+
+
+def _shape(variable: Any) -> str:
+    return "×".join(str(size) for size in variable.aval.shape)
+
+
+def _alone(equation: core.JaxprEqn) -> Callable[[], Any]:
+    """The equation as a program of its own, on random values."""
+    rng = np.random.default_rng(0)
+    inputs = [
+        jnp.asarray(rng.normal(size=variable.aval.shape), dtype=variable.aval.dtype) for variable in equation.invars
+    ]
+    program = jax.jit(lambda *inputs: equation.primitive.bind(*inputs, **equation.params))
+    return lambda: jax.block_until_ready(program(*inputs))
+
+
+def _layers(equations: Iterable[core.JaxprEqn]) -> dict[str, Callable[[], Any]]:
+    """Programs of a normalisation, a dropout, a pooling, each with its gradient, and of a copy."""
+    programs: dict[str, Callable[[], Any]] = {}
+    for equation in equations:
+        name, out = equation.primitive.name, equation.outvars[0].aval
+        if name == "conv_general_dilated" and _role(equation) == "convolution" and out.ndim == 3:
+            x = jnp.asarray(np.random.default_rng(0).normal(size=out.shape), out.dtype)
+            programs[f"copy {_shape(equation.outvars[0])}"] = _gradient(lambda x: x, x)
+            programs[f"batch norm, ReLU {_shape(equation.outvars[0])}"] = _gradient(_batch_norm(x), x)
+            keys = row_keys(0, 0, jnp.arange(len(x)), stream="dropout")
+            programs[f"dropout {_shape(equation.outvars[0])}"] = _gradient(
+                lambda x, keys=keys: layers.row_dropout(x, keys, 0.1), x
+            )
+        if name == "reduce_window_max":
+            params = equation.params
+            x = jnp.asarray(np.random.default_rng(0).normal(size=equation.invars[0].aval.shape), out.dtype)
+            settings = {
+                "window": params["window_dimensions"][1],
+                "stride": params["window_strides"][1],
+                "padding": params["padding"][1],
+            }
+            programs[f"max-pool {_shape(equation.invars[0])} → {_shape(equation.outvars[0])}"] = _gradient(
+                lambda x, settings=settings: max_pool(x, **settings), x
+            )
+    return programs
+
+
+def _batch_norm(x: Array) -> Callable[[Array], Array]:
+    norm = encoders.split(layers.BatchNorm(x.shape[2], dtype=x.dtype))
+    valid = jnp.ones(len(x), bool)
+
+    def normalise(x: Array) -> Array:
+        # Made inside, because the statistics that it moves must be of the trace that moves them.
+        stats = jax.tree.map(lambda value: value + 0 * x[0, 0, 0].astype(value.dtype), norm.stats)
+        module = encoders.merge(norm._replace(stats=stats))
+        return jax.nn.relu(module(x, train=True, valid=valid))
+
+    return normalise
+
+
+def _gradient(function: Callable[[Array], Array], x: Array) -> Callable[[], Any]:
+    """Runs a function of `x` and its gradient for an output's gradient that is not constant."""
+    out = jax.eval_shape(function, x)
+    given = jnp.asarray(np.random.default_rng(1).normal(size=out.shape), out.dtype)
+
+    def both(x: Array, given: Array) -> tuple[Array, Array]:
+        y, gradient = jax.vjp(function, x)
+        return y, gradient(given)[0]
+
+    program = jax.jit(both)
+    return lambda: jax.block_until_ready(program(x, given))

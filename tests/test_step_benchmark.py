@@ -1,0 +1,76 @@
+"""The benchmark of the step runs and reports; nothing here depends on how fast this machine is."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from data_pipelines.dataset import open_dataset
+from data_pipelines.physiology_store import open_physiology
+from data_pipelines.records import SignalFormat
+from ecgjax import step_benchmark, step_ceilings
+from ecgjax.step_breakdown import breakdown
+from tests import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(step_benchmark, "NUM_SIMULATED", 80)
+    monkeypatch.setattr(step_ceilings, "REPEATS", 1)
+    monkeypatch.setattr(step_ceilings, "_SIDE", {"cpu": 64})
+    monkeypatch.setattr(step_ceilings, "_COPIED", {"cpu": 4096})
+
+
+def test_every_figure_is_there(stored_dataset):
+    config = tiny_config.get_config()
+    config.data.dir = str(stored_dataset[0].directory)
+    with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
+        report = json.loads(json.dumps(step_benchmark.measure(config, steps=1)))
+    assert (report["batch_size"], report["embeddings_a_record"], report["samples"]) == (8, 2, 1000)
+    assert report["simulated"] is True
+    assert report["mfu"] is None
+    assert 0 < report["input_wait_frac"] < 1
+    # The compiler counts additions too, and leaves out products with padding.
+    assert report["flops_per_step"] == pytest.approx(report["compiler_flops_per_step"], rel=0.5)
+    assert report["of_matrix_product"] == pytest.approx(
+        report["flops_per_sec"] / report["matrix_product_flops_per_sec"]
+    )
+    assert report["augmentation_frac"] == pytest.approx(report["augmentation_ms"] / report["step_ms"])
+    assert report["copy_bytes_per_sec"] > 0
+
+
+def test_without_a_data_set_one_is_simulated_with_what_the_relation_needs(monkeypatch):
+    monkeypatch.setattr(step_benchmark, "NUM_SIMULATED", 2)
+    config = tiny_config.get_config()
+    config.relation.name = "similar_physiology"
+    with step_benchmark._with_data(config, SignalFormat(sampling_rate_hz=100, num_samples=1000)) as with_data:
+        dataset = open_dataset(with_data.data.dir)
+        assert dataset.format == SignalFormat(sampling_rate_hz=100, num_samples=1000)
+        assert len(open_physiology(dataset).values) == dataset.index.num_records
+    assert not dataset.directory.exists()
+    assert config.data.dir == ""
+
+
+def _conv(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1,), [(2, 2)], dimension_numbers=("NWC", "WIO", "NWC"))
+
+
+def test_a_convolution_and_its_gradients_are_told_apart():
+    x, kernel = jnp.ones((2, 32, 3)), jnp.ones((5, 3, 4))
+
+    def loss(x, kernel):
+        layer = lambda x, _: (jnp.tanh(x), jnp.tanh(_conv(x, kernel)).sum())  # noqa: E731
+        return jax.lax.scan(layer, x, None, length=3)[1].sum()
+
+    product = step_ceilings.matrix_product(jnp.dtype(jnp.float32))
+    found = breakdown(jax.grad(loss, (0, 1)), (x, kernel), product=product, step_s=1.0)
+    lines = {line["product"].partition(":")[0]: line for line in found["products"]}
+    assert set(lines) == {"convolution", "input gradient", "kernel gradient"}
+    for line in lines.values():
+        assert line["times"] == 3
+        # 2 · batch · time · kernel · in · out, the same for all three but for what padding they count.
+        assert line["flops_per_sec"] * line["ms"] / 3e3 == pytest.approx(2 * 2 * 32 * 5 * 3 * 4)
+    assert found["products_left_out_of_flops"] == 0
+    assert found["beside_products_ms"] == pytest.approx(1e3 - found["products_ms"])
+    assert set(found["layers_ms"]) == {f"{layer} 2×32×4" for layer in ("copy", "batch norm, ReLU", "dropout")}
