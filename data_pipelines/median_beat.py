@@ -37,6 +37,11 @@ _RECORDS_WORTH_A_PROCESS = 300
 
 _INTERVALS = {"pr": "ms", "qrs": "ms", "qt": "ms", "qtc_bazett": "ms", "p_duration": "ms", "t_peak": "ms"}
 _RATES = {"rr": "ms", "sdnn": "ms", "rmssd": "ms", "pnn50": "1", "rr_range": "1"}
+#: Rate of the median beats that are returned: what they are compared by has no more detail.
+MEDIAN_BEAT_RATE_HZ = 100
+_MEAN_OF = ANALYSIS_RATE_HZ // MEDIAN_BEAT_RATE_HZ
+_BEAT_SAMPLES = round((BEAT_WINDOW_S[1] - BEAT_WINDOW_S[0]) * MEDIAN_BEAT_RATE_HZ)
+
 _WAVES = ("P", "R", "S", "ST", "T")
 
 #: Unit of every measurement, in column order.
@@ -58,6 +63,8 @@ class Measurements:
         names: column names, such as `"pr"` or `"T_V5"`.
         units: unit of each column.
         values: `f32[n, columns]`, NaN where it could not be measured.
+        median_beats: `f32[n, 95, lead]`, mV, the median beat over `beats.BEAT_WINDOW_S` about R at 100 Hz; NaN where
+            there is none.
         failures: number of records by reason: those of `beats.NoBeatsError`, which leave every column NaN; and
             `no_<interval>` (its boundaries were not found). A record is counted under every reason that holds for it.
     """
@@ -65,6 +72,7 @@ class Measurements:
     names: tuple[str, ...]
     units: tuple[str, ...]
     values: np.ndarray
+    median_beats: np.ndarray
     failures: Mapping[str, int]
 
 
@@ -95,20 +103,29 @@ def measure(
     if processes is None:
         processes = max(1, min(os.cpu_count() or 1, len(signals) // _RECORDS_WORTH_A_PROCESS))
     values = np.full((len(signals), len(NAMES)), math.nan, np.float32)
+    beats = np.full((len(signals), _BEAT_SAMPLES, len(STORED_LEADS)), math.nan, np.float32)
     failures: Counter = Counter()
     results = map_ordered(work, signals, num_workers=processes, chunk_size=_BLOCK)
     bar = tqdm(
         results, total=len(signals), desc="intervals and amplitudes", unit="ECG", disable=None if progress else True
     )
-    for row, (measured, reasons) in zip(values, bar, strict=True):
+    for row, beat, (measured, median_beat, reasons) in zip(values, beats, bar, strict=True):
         row[:] = [measured.get(name, math.nan) for name in NAMES]
+        if median_beat is not None:
+            beat[:] = median_beat
         failures.update(reasons)
     return Measurements(
-        names=NAMES, units=tuple(UNITS.values()), values=values, failures=dict(sorted(failures.items()))
+        names=NAMES,
+        units=tuple(UNITS.values()),
+        values=values,
+        median_beats=beats,
+        failures=dict(sorted(failures.items())),
     )
 
 
-def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[str, float], tuple[str, ...]]:
+def measure_record(
+    signal: np.ndarray, *, sampling_rate_hz: int
+) -> tuple[dict[str, float], np.ndarray | None, tuple[str, ...]]:
     """Measures one record.
 
     Args:
@@ -116,16 +133,22 @@ def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[dict[s
         sampling_rate_hz: of the signal.
 
     Returns:
-        The measurements that could be made, by name, in the units of `UNITS`; and the reasons for those that could not.
+        The measurements that could be made, by name, in the units of `UNITS`; the median beat, `f32[95, lead]`, mV, or
+        None; and the reasons for what could not be measured.
     """
     try:
         strip = prepare(signal, sampling_rate_hz=sampling_rate_hz)
     except NoBeatsError as error:
-        return {}, (error.reason,)
+        return {}, None, (error.reason,)
     intervals = _intervals(strip)
     beat = strip.median_beat - np.median(strip.ecg, axis=0)
     measured = {**_rates(strip.r_peaks), **intervals, **_amplitudes(beat, rr_s=strip.median_rr_s)}
-    return measured, tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value))
+    shown = strip.median_beat[: _BEAT_SAMPLES * _MEAN_OF].reshape(_BEAT_SAMPLES, _MEAN_OF, -1).mean(axis=1)
+    return (
+        measured,
+        shown.astype(np.float32),
+        tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value)),
+    )
 
 
 def _intervals(strip: Strip) -> dict[str, float]:

@@ -27,7 +27,8 @@ from ecgjax.evaluated_run import STEP, WORKDIR, cautions, check_encoder, leaves,
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
-from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, results_table, write_report
+from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, write_report
+from ecgjax.evaluation.report_tables import results_table
 from ecgjax.evaluation.tasks import BinaryTask
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
@@ -90,6 +91,7 @@ def evaluate(
         data,
         read=store.read,
         sampling_rate_hz=recordings.format.sampling_rate_hz,
+        demographics=np.stack([recordings.index.label(name) for name in ("age_years", "sex")], axis=1),
         pretrained=pretrained,
         random=random,
         train_supervised=supervised,
@@ -103,6 +105,9 @@ def evaluate(
         data=data,
         scores=outcome.scores,
         measurement_failures=outcome.measurement_failures,
+        operating=outcome.operating,
+        groups=outcome.groups,
+        near=outcome.near,
         provenance=Provenance(
             data=recordings.name,
             fingerprint=", ".join(recordings.fingerprints),

@@ -111,12 +111,14 @@ def test_writes_the_whole_report(workdir, cohort):
     ):
         assert part in text
     results = json.loads((report.parent / "results.json").read_text(encoding="utf-8"))
-    assert list(results["models"]) == ["pretrained", "random", "supervised", "intervals"]
+    assert list(results["models"]) == [
+        "pretrained", "nearest", "random", "supervised", "intervals", "boosted", "median_beat", "demographics",
+    ]  # fmt: skip
     assert results["provenance"]["config"]["probe"]["label"] == "age_years"
     # The stand-ins for both encoders are the same function, so that their paired difference is exactly nothing.
     difference = results["models"]["random"]["difference"]
     assert difference["estimate"] == difference["low"] == difference["high"] == 0
-    assert len(list(report.parent.glob("*.png"))) == 3
+    assert len(list(report.parent.glob("*.png"))) == 4
 
 
 def test_command_repeats_what_was_changed(workdir):

@@ -20,7 +20,9 @@ _NUM_RECORDS = 240
 def _measurements(signal: np.ndarray) -> Measurements:
     """Stand-in for the slow measurements: the SD of leads, whatever the columns are called."""
     values = np.resize(signal.std(axis=1), (len(signal), len(NAMES))).astype(np.float32)
-    return Measurements(names=NAMES, units=tuple(UNITS.values()), values=values, failures={})
+    return Measurements(
+        names=NAMES, units=tuple(UNITS.values()), values=values, median_beats=np.zeros((len(values), 0, 8)), failures={}
+    )
 
 
 def _recordings(seed: int, **changes) -> realism.Recordings:
@@ -59,7 +61,9 @@ def test_description_of_known_signals():
 def test_intervals_not_found_are_counted_and_left_out():
     values = np.full((4, len(NAMES)), 80.0, np.float32)
     values[0, NAMES.index("qrs")] = np.nan
-    measurements = Measurements(names=NAMES, units=tuple(UNITS.values()), values=values, failures={})
+    measurements = Measurements(
+        names=NAMES, units=tuple(UNITS.values()), values=values, median_beats=np.zeros((len(values), 0, 8)), failures={}
+    )
     found = realism.delineation_error(measurements, {"pr_ms": np.full(4, 70.0), "qrs_ms": 90.0, "qt_ms": 80.0})
     assert found["pr"]["median"] == 10
     assert found["qrs"] == {"median": -10.0, "lower_quartile": -10.0, "upper_quartile": -10.0, "not_found": 0.25}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from ecgjax.evaluation import baselines
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.features import interval_preprocessor, map_records
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
@@ -17,6 +18,10 @@ from ecgjax.evaluation.tables import format_table
 from ecgjax.evaluation.tasks import BinaryTask
 
 RATE_HZ, SECONDS = 100, 4
+
+MODELS = [
+    "pretrained", "nearest", "random", "supervised", "intervals", "boosted", "median_beat", "demographics",
+]  # fmt: skip
 
 
 def _signals(labels):
@@ -50,6 +55,14 @@ def data():
         train_available=_records(train, labels),
         excluded={"duplicate": 4, "other_fold": 0},
     )
+
+
+def _demographics(number):
+    """Ages and sexes of patients with two records each, some unknown."""
+    rng = np.random.default_rng(2)
+    age, sex = rng.integers(20, 90, number // 2).astype(np.float32), rng.integers(0, 2, number // 2).astype(np.float32)
+    age[::11], sex[::7] = np.nan, np.nan
+    return np.stack([age, sex], axis=1).repeat(2, axis=0)
 
 
 class _Heights:
@@ -86,10 +99,13 @@ def outcome(data):
         seen.update(arguments)
         return _Trained()
 
-    result = run_experiment(
-        records, read=signals.__getitem__, sampling_rate_hz=RATE_HZ, pretrained=_Heights(), random=_Noise(),
-        train_supervised=train_supervised, bootstrap=300, shuffles=4, seed=0, progress=False,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "_TREES", 20)
+        result = run_experiment(
+            records, read=signals.__getitem__, sampling_rate_hz=RATE_HZ, demographics=_demographics(len(labels)),
+            pretrained=_Heights(), random=_Noise(), train_supervised=train_supervised, bootstrap=300, shuffles=4,
+            seed=0, progress=False,
+        )  # fmt: skip
     return result, seen
 
 
@@ -103,13 +119,14 @@ def evaluation(outcome, data):
     )  # fmt: skip
     return Evaluation(
         comparison=result.comparison, data=data[1], scores=result.scores,
-        measurement_failures=result.measurement_failures, provenance=provenance,
+        measurement_failures=result.measurement_failures, operating=result.operating, groups=result.groups,
+        near=result.near, provenance=provenance,
     )  # fmt: skip
 
 
 def test_all_models_meet_the_same_records(outcome, data):
     (result, seen), (labels, records) = outcome, data
-    assert [row.name for row in result.comparison.rows] == ["pretrained", "random", "supervised", "intervals"]
+    assert [row.name for row in result.comparison.rows] == MODELS
     for row in result.comparison.rows:
         scores = result.scores[row.name]
         assert row.auroc.estimate == pytest.approx(roc_auc_score(records.test.labels, scores), abs=1e-9)

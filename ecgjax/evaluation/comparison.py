@@ -11,6 +11,7 @@ from sklearn.base import TransformerMixin
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.bootstrap import Interval, patient_bootstrap
 from ecgjax.evaluation.features import SplitFeatures
+from ecgjax.evaluation.frozen import fit_nearest
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.metrics import auroc
 from ecgjax.evaluation.probe import LinearProbe, ShuffleControl, fit_linear_probe, shuffle_control
@@ -26,6 +27,7 @@ class Contender:
     Attributes:
         title: as in the table, such as `"random encoder, linear probe"`.
         scores: `f64[test records]`.
+        val_scores: `f64[validation records]`.
         val_auroc: AUROC on validation of what was selected there.
         selected: what was selected, in words, such as `"C = 0.001 of 15"`.
         num_features: number of features of a linear probe; `None` for a network trained end to end.
@@ -33,6 +35,7 @@ class Contender:
 
     title: str
     scores: np.ndarray
+    val_scores: np.ndarray
     val_auroc: float
     selected: str
     num_features: int | None = None
@@ -98,9 +101,29 @@ def probe_contender(
     return Contender(
         title=title,
         scores=probe.scores(features.test),
+        val_scores=probe.scores(features.val),
         val_auroc=probe.val_auroc,
         selected=_selected(probe),
         num_features=probe.num_features,
+    )
+
+
+def nearest_contender(features: SplitFeatures, data: ProbeData, *, title: str) -> Contender:
+    """Scores records by the share of positives among their nearest neighbours in train, as many as validation says."""
+    probe = fit_nearest(
+        "binary",
+        features.train,
+        data.train.labels,
+        val_features=features.val,
+        val_targets=data.val.labels,
+    )
+    return Contender(
+        title=title,
+        scores=probe.predict(features.test),
+        val_scores=probe.predict(features.val),
+        val_auroc=probe.val_metric,
+        selected=probe.selected,
+        num_features=features.train.shape[1],
     )
 
 
@@ -109,6 +132,7 @@ def network_contender(*, val_scores: np.ndarray, test_scores: np.ndarray, data: 
     return Contender(
         title=title,
         scores=test_scores,
+        val_scores=val_scores,
         val_auroc=auroc(data.val.labels, val_scores),
         selected="step with the best validation AUROC",
     )

@@ -79,8 +79,8 @@ def split_features(
 
 def interval_features(
     data: ProbeData, *, read: Read, sampling_rate_hz: int, progress: bool = True
-) -> tuple[SplitFeatures, Mapping[str, int]]:
-    """Measures intervals and amplitudes of the labelled records.
+) -> tuple[SplitFeatures, SplitFeatures, Mapping[str, int]]:
+    """Measures intervals and amplitudes of the labelled records, and takes their median beats.
 
     Args:
         data: the labelled records.
@@ -89,11 +89,12 @@ def interval_features(
         progress: whether to draw a progress bar on a terminal.
 
     Returns:
-        The measurements, NaN where one could not be made, and the number of records by the reason why not.
+        The measurements (columns `median_beat.NAMES`) and the median beats `f32[records, samples, lead]`, NaN where one
+        could not be made; and the number of records by the reason why not.
     """
     records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
     found = measure(read(records), sampling_rate_hz=sampling_rate_hz, progress=progress)
-    return _divide(found.values, data), found.failures
+    return _divide(found.values, data), _divide(found.median_beats, data), found.failures
 
 
 def interval_preprocessor() -> Pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,12 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from data_pipelines.records import STANDARD_LEADS
+from ecgjax.evaluation.calibration import ReliabilityCurve
 from ecgjax.evaluation.comparison import REFERENCE, Comparison
 
 #: Distance between the zero lines of stacked leads, mV.
 _LEAD_SPACING_MV = 2.0
 
-_COLORS = ("#b3202c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93")
+_COLORS = ("#b3202c", "#e08a3c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93", "#2aa198")
 
 #: Training metrics drawn under the loss; all lie in −1 … 1.
 _PAIR_METRICS = ("best_positive_similarity", "hardest_negative_similarity", "top1_accuracy")
@@ -144,6 +146,30 @@ def comparison_figure(comparison: Comparison, *, labels: np.ndarray, scores: Map
     for panel in (roc, forest):
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)
+    return figure
+
+
+def reliability_figure(curves: Mapping[str, ReliabilityCurve]) -> Figure:
+    """Draws the reliability curve of every model in a panel of its own.
+
+    Args:
+        curves: title of the model → its curve on the test records.
+    """
+    columns = min(4, max(1, len(curves)))
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(2.9 * columns, 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, color, (title, curve) in zip(panels, itertools.cycle(_COLORS), curves.items(), strict=False):
+        panel.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle="--")
+        bars = [curve.observed - curve.low, curve.high - curve.observed]
+        panel.errorbar(curve.predicted, curve.observed, bars, color=color, marker="o", markersize=4, capsize=2)
+        panel.set_title(title.replace(", ", ",\n"), fontsize=8)
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        panel.grid(alpha=0.25)
+    for panel in panels[len(curves) :]:
+        panel.set_visible(False)
+    figure.supxlabel("predicted probability", fontsize=9)
+    figure.supylabel("frequency", fontsize=9)
     return figure
 
 

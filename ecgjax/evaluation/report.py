@@ -14,9 +14,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ecgjax.evaluation.calibration import reliability_curve
 from ecgjax.evaluation.comparison import Comparison
-from ecgjax.evaluation.figures import comparison_figure
+from ecgjax.evaluation.figures import comparison_figure, reliability_figure
 from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.neighbourhood import Neighbourhood
+from ecgjax.evaluation.operating import SPECIFICITY, Operating
+from ecgjax.evaluation.report_tables import groups_table, near_table, operating_table, results_table, splits_table
+from ecgjax.evaluation.subgroups import MIN_EVENTS, Subgroup
 from ecgjax.evaluation.tables import format_table, plain
 
 #: Folder of the report inside a workdir, and the report itself.
@@ -62,6 +67,9 @@ class Evaluation:
         data: the records it rests on.
         scores: model name → `f64[test records]`.
         measurement_failures: records of all splits by reason why intervals or amplitudes are missing.
+        operating: every model calibrated and with a threshold.
+        groups: the pretrained encoder's probe by sex and age band.
+        near: what lies near in both encoders' embeddings.
         provenance: what was evaluated.
     """
 
@@ -69,47 +77,10 @@ class Evaluation:
     data: ProbeData
     scores: Mapping[str, np.ndarray]
     measurement_failures: Mapping[str, int]
+    operating: tuple[Operating, ...]
+    groups: tuple[Subgroup, ...]
+    near: tuple[Neighbourhood, ...]
     provenance: Provenance
-
-
-def results_table(comparison: Comparison) -> str:
-    """Returns the table of models as aligned Markdown, the form that is also printed on the terminal."""
-    header = ("model", "AUROC [95 % interval]", "pretrained − this", "AUPRC", "selected on validation")
-    rows = [
-        (
-            row.title,
-            str(row.auroc),
-            "" if row.difference is None else row.difference.signed(),
-            str(row.auprc),
-            f"{row.val_auroc:.3f} ({row.selected})",
-        )
-        for row in comparison.rows
-    ]
-    control = comparison.control
-    title = f"control: {len(control.aurocs)} probes on shuffled labels"
-    rows.append((title, f"{control.mean:.3f} [{control.low:.3f}, {control.high:.3f}]", "", "", ""))
-    return format_table(header, rows)
-
-
-def splits_table(data: ProbeData) -> str:
-    """Returns the sizes of the splits as aligned Markdown."""
-    parts = (
-        (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
-        ("train, all labelled", data.train_available),
-        ("validation", data.val),
-        ("test", data.test),
-    )
-    rows = [
-        (
-            title,
-            f"{len(part.records):,}",
-            f"{part.num_patients:,}",
-            f"{part.positives:,} ({part.positives / len(part.records):.1%})",
-            f"{part.unlabelled:,}",
-        )
-        for title, part in parts
-    ]
-    return format_table(("split", "records", "patients", "positive", "left out: no label"), rows)
 
 
 def write_report(evaluation: Evaluation, workdir: Path, *, figures: Mapping[str, Figure]) -> Path:
@@ -141,7 +112,14 @@ def write_report(evaluation: Evaluation, workdir: Path, *, figures: Mapping[str,
 def _write_files(evaluation: Evaluation, folder: Path, *, figures: Mapping[str, Figure]) -> None:
     data = evaluation.data
     own = comparison_figure(evaluation.comparison, labels=data.test.labels, scores=evaluation.scores)
-    drawn = {"ROC curves on the test records, and paired differences": own, **figures}
+    drawn = {
+        "ROC curves on the test records, and paired differences": own,
+        "Frequency of positives over predicted probability, calibrated on validation; bars are Wilson's intervals":
+            reliability_figure(
+                {m.title: reliability_curve(data.test.labels, m.probabilities) for m in evaluation.operating}
+            ),
+        **figures,
+    }  # fmt: skip
     files = {}
     for number, (caption, figure) in enumerate(drawn.items(), start=1):
         files[caption] = f"figure_{number}.png"
@@ -167,6 +145,12 @@ def results_dict(evaluation: Evaluation) -> dict[str, Any]:
         "task": {**dataclasses.asdict(data.task), "title": data.task.title},
         "models": {row.name: dataclasses.asdict(row) for row in evaluation.comparison.rows},
         "shuffled_labels": dataclasses.asdict(evaluation.comparison.control),
+        "operating": {
+            model.name: {"threshold": model.threshold, **{k: dataclasses.asdict(v) for k, v in model.metrics.items()}}
+            for model in evaluation.operating
+        },
+        "groups": [dataclasses.asdict(group) for group in evaluation.groups],
+        "near": [dataclasses.asdict(each) for each in evaluation.near],
         "splits": splits,
         "excluded": dict(data.excluded),
         "label_fraction": data.label_fraction,
@@ -198,6 +182,28 @@ def _markdown(evaluation: Evaluation, figures: Mapping[str, str]) -> str:
         "paired (same resamples). They hold for this training run: they do not contain the scatter between training "
         "seeds or draws of labels. In the control, labels are dealt out anew among the "
         "patients of all splits; its interval is that of the mean over shuffles.",
+        "",
+        "## At a threshold, and calibration",
+        "",
+        operating_table(evaluation.operating),
+        "",
+        "Log odds are scaled and shifted on validation (Platt), and thresholds chosen there: of the best F1, and of a "
+        f"specificity of {SPECIFICITY:g}; the one reached on the test records stands beside it. Right are a slope of 1 "
+        "(below, predictions are too extreme) and an intercept of 0 (above, they are too low). Intervals are of 500 "
+        "resamples at most.",
+        "",
+        "## Groups of patients",
+        "",
+        groups_table(evaluation.groups),
+        "",
+        "The pretrained encoder's probe at one threshold for all, that of the best F1 on validation; differences are "
+        f"from all other patients. Groups with fewer than {MIN_EVENTS} positives or negatives are counted only.",
+        "",
+        "## What lies near",
+        "",
+        near_table(evaluation.near),
+        "",
+        "Of the test records by cosine. Positives look for positives of other patients.",
         "",
         "## Records",
         "",

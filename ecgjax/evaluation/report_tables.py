@@ -1,0 +1,87 @@
+"""The tables of an evaluation's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ecgjax.evaluation.comparison import Comparison
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.neighbourhood import Neighbourhood
+from ecgjax.evaluation.operating import SPECIFICITY, Operating
+from ecgjax.evaluation.subgroups import GAPS, Subgroup
+from ecgjax.evaluation.tables import format_table
+
+
+def results_table(comparison: Comparison) -> str:
+    """Returns the table of models as aligned Markdown, the form that is also printed on the terminal."""
+    header = ("model", "AUROC [95 % interval]", "pretrained − this", "AUPRC", "selected on validation")
+    rows = [
+        (
+            row.title,
+            str(row.auroc),
+            "" if row.difference is None else row.difference.signed(),
+            str(row.auprc),
+            f"{row.val_auroc:.3f} ({row.selected})",
+        )
+        for row in comparison.rows
+    ]
+    control = comparison.control
+    title = f"control: {len(control.aurocs)} probes on shuffled labels"
+    rows.append((title, f"{control.mean:.3f} [{control.low:.3f}, {control.high:.3f}]", "", "", ""))
+    return format_table(header, rows)
+
+
+def splits_table(data: ProbeData) -> str:
+    """Returns the sizes of the splits as aligned Markdown."""
+    parts = (
+        (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
+        ("train, all labelled", data.train_available),
+        ("validation", data.val),
+        ("test", data.test),
+    )
+    rows = [
+        (
+            title,
+            f"{len(part.records):,}",
+            f"{part.num_patients:,}",
+            f"{part.positives:,} ({part.positives / len(part.records):.1%})",
+            f"{part.unlabelled:,}",
+        )
+        for title, part in parts
+    ]
+    return format_table(("split", "records", "patients", "positive", "left out: no label"), rows)
+
+
+def operating_table(models: Sequence[Operating]) -> str:
+    """Returns the table of models with thresholds and calibration as aligned Markdown."""
+    header = (
+        "model", "F1", f"sensitivity at {SPECIFICITY:g}", "specificity there", "Brier", "slope", "intercept", "ECE",
+    )  # fmt: skip
+    return format_table(header, [(model.title, *map(str, model.metrics.values())) for model in models])
+
+
+def groups_table(groups: Sequence[Subgroup]) -> str:
+    """Returns the table of groups of patients as aligned Markdown."""
+    header = (
+        "", "group", "records", "patients", "positive", "AUROC", "sensitivity", "less others", "false positives",
+        "less others", "calibration", "less others",
+    )  # fmt: skip
+    rows = []
+    for group in groups:
+        cells = [str(group.metrics["auroc"])] if group.metrics else [f"n/a ({group.reason})"]
+        for name in GAPS:
+            cells.append(str(group.metrics[name]) if name in group.metrics else "")
+            cells.append(group.gaps[name].signed() if name in group.gaps else "")
+        counts = (f"{number:,}" for number in (group.records, group.patients, group.events))
+        rows.append((group.column, group.group, *counts, *cells))
+    return format_table(header, rows)
+
+
+def near_table(neighbourhoods: Sequence[Neighbourhood]) -> str:
+    """Returns the table of retrieval as aligned Markdown."""
+    names = list(dict.fromkeys(name for each in neighbourhoods for name in each.metrics))
+    rows = [
+        (each.encoder, each.sought, f"{each.queries:,}", *(str(each.metrics.get(name, "n/a")) for name in names))
+        for each in neighbourhoods
+    ]
+    return format_table(("encoder", "looking for", "queries", *names), rows)

@@ -1,0 +1,124 @@
+"""Baselines, thresholds, groups and neighbours of the report, each on data whose answer is known."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation import baselines
+from ecgjax.evaluation.baselines import boosted_contender, median_beat_features, median_beat_preprocessor
+from ecgjax.evaluation.comparison import Contender
+from ecgjax.evaluation.features import SplitFeatures
+from ecgjax.evaluation.labels import LabelledRecords, ProbeData
+from ecgjax.evaluation.neighbourhood import neighbourhoods
+from ecgjax.evaluation.operating import by_group, operate, platt
+from ecgjax.evaluation.tasks import BinaryTask
+
+RNG = np.random.default_rng(0)
+PARTS = {"train": 200, "val": 200, "test": 400}
+
+
+def _data(labels):
+    ends = np.cumsum([0, *PARTS.values()])
+    parts = {
+        name: LabelledRecords(
+            records=np.arange(start, stop),
+            labels=labels[start:stop],
+            patients=np.arange(start, stop) // 2,
+            unlabelled=0,
+        )
+        for name, start, stop in zip(PARTS, ends[:-1], ends[1:], strict=True)
+    }
+    task = BinaryTask(label="lvef", rule="below", threshold=40.0)
+    return ProbeData(task=task, **parts, label_fraction=1.0, seed=0, train_available=parts["train"], excluded={})
+
+
+def _divide(values, data):
+    return SplitFeatures(**{name: values[getattr(data, name).records] for name in PARTS})
+
+
+def test_trees_find_what_a_line_cannot_and_are_chosen_on_validation(monkeypatch):
+    monkeypatch.setattr(baselines, "_TREES", 40)
+    features = RNG.uniform(-1, 1, (800, 3))
+    labels = (features[:, 0] * features[:, 1] > 0).astype(np.int64)  # exclusive or
+    features[::9, 2] = np.nan
+    data = _data(labels)
+    trees = boosted_contender(_divide(features, data), data, title="trees", seed=0)
+    assert roc_auc_score(data.test.labels, trees.scores) > 0.85
+    assert trees.val_auroc == pytest.approx(roc_auc_score(data.val.labels, trees.val_scores), abs=1e-12)
+    reversed_ = _data(np.where(np.isin(np.arange(800), data.val.records), 1 - labels, labels))
+    other = boosted_contender(_divide(features, data), reversed_, title="trees", seed=0)
+    assert other.selected != trees.selected, "validation labels decide"
+    with pytest.raises(DataError, match="no trees can be fitted: all 200 records are positive in the train split"):
+        boosted_contender(_divide(features, data), _data(np.r_[np.ones(200, int), labels[200:]]), title="", seed=0)
+
+
+def test_median_beat_is_reduced_and_the_rate_kept():
+    data = _data(np.arange(800) % 2)
+    beats, intervals = RNG.normal(size=(800, 12, 8)), RNG.normal(size=(800, 3))
+    beats[5] = np.nan
+    features = median_beat_features(_divide(beats, data), _divide(intervals, data), rr_column=1)
+    np.testing.assert_array_equal(features.test[:, -1], intervals[data.test.records, 1])
+    fitted = median_beat_preprocessor(train_records=200).fit(features.train)
+    assert fitted.transform(features.test).shape == (400, 41)
+    assert np.isfinite(fitted.transform(features.train)).all()
+    few = median_beat_preprocessor(train_records=10)
+    assert few.fit_transform(features.train[10:20]).shape == (10, 10)
+
+
+def test_platt_gives_frequencies_and_never_turns_a_ranking_round():
+    log_odds = RNG.normal(-1, 1.5, 4000)
+    labels = (RNG.random(4000) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    found = platt(labels, 0.01 * log_odds + 7)(0.01 * log_odds + 7)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-log_odds)), atol=0.06)
+    np.testing.assert_allclose(platt(labels, -log_odds)(log_odds), labels.mean(), atol=1e-12)
+    assert 0 < platt(labels, np.zeros(4000))(np.zeros(2))[0] < 1
+
+
+@pytest.fixture(scope="module")
+def judged():
+    hidden = RNG.normal(-1, 1.5, 800)
+    data = _data((RNG.random(800) < 1 / (1 + np.exp(-hidden))).astype(np.int64))
+    contenders = {
+        name: Contender(title=name, scores=scores[400:], val_scores=scores[200:400], val_auroc=0.5, selected="")
+        for name, scores in {"good": hidden, "blind": RNG.normal(size=800)}.items()
+    }
+    return data, hidden, operate(contenders, data, resamples=200, seed=0)
+
+
+def test_thresholds_come_from_validation(judged):
+    data, hidden, (good, blind) = judged
+    val, labels = hidden[200:400], data.val.labels
+    # F1 on validation is best at the threshold chosen, and the test's F1 is at that one and no other.
+    best = max(np.unique(val), key=lambda t: (f1_score(labels, val >= t), t))
+    assert good.metrics["F1"].estimate == pytest.approx(f1_score(data.test.labels, hidden[400:] >= best), abs=1e-12)
+    assert good.metrics["sensitivity"].estimate > blind.metrics["sensitivity"].estimate
+    assert good.metrics["specificity"].estimate == pytest.approx(0.9, abs=0.08)
+    assert good.metrics["Brier"].estimate < blind.metrics["Brier"].estimate
+    low, high = good.metrics["slope"].low, good.metrics["slope"].high
+    assert low < 1 < high, "calibrated on validation, so on the test records too"
+
+
+def test_groups_are_those_of_sex_and_age(judged):
+    data, _, (good, _) = judged
+    sex = np.repeat([0.0, 1.0, np.nan], [190, 190, 20])
+    age = RNG.uniform(20, 90, 400)
+    groups = by_group(good, data, demographics=np.stack([age, sex], axis=1), resamples=200, seed=0)
+    counts = {(group.column, group.group): group.records for group in groups}
+    assert counts["sex", "male"] == counts["sex", "female"] == 190
+    assert counts["sex", "missing"] == 20
+    assert counts["age", "below 40 years"] == np.sum(age < 40)
+
+
+def test_neighbours_of_one_patient_and_of_one_label():
+    patients, labels = np.repeat(np.arange(40), 2), np.repeat(np.arange(40) % 4 == 0, 2).astype(int)
+    of_patient = np.repeat(RNG.normal(size=(40, 8)), 2, axis=0) + 0.01 * RNG.normal(size=(80, 8))
+    of_label = RNG.normal(size=(80, 8)) * 0.1 + labels[:, None] * np.eye(8)[0] * 5
+    patient, mixed, _, label = neighbourhoods(
+        {"identity": of_patient, "diagnosis": of_label}, labels=labels, patients=patients, resamples=200, seed=0
+    )
+    assert (patient.sought, label.sought) == ("same patient", "positive finds positive")
+    assert patient.metrics["recall@1"].estimate == 1
+    assert label.metrics["recall@1"].estimate == 1
+    assert label.queries == labels.sum()
+    assert mixed.metrics["recall@1"].estimate < 0.8
