@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.convolutions import DoublingConv, grouped_conv
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
@@ -85,14 +86,8 @@ class ConvPositions(nnx.Module):
         """Maps `[batch, token, dim]` to the same shape, to be added to it."""
         direction = self.direction[...]
         weight = direction * (self.length[...] / _length(direction))[:, None, None]
-        y = jax.lax.conv_general_dilated(
-            x,
-            weight.astype(self.dtype),
-            window_strides=(1,),
-            padding=[(self.kernel // 2, (self.kernel - 1) // 2)],
-            dimension_numbers=("NWC", "WIO", "NWC"),
-            feature_group_count=self.groups,
-        )
+        padding = (self.kernel // 2, (self.kernel - 1) // 2)
+        y = grouped_conv(x, weight.astype(self.dtype), groups=self.groups, padding=padding)
         return jax.nn.gelu(y + self.bias[...].astype(self.dtype)[None, None, :], approximate=False)
 
 
@@ -112,16 +107,11 @@ class Decoder(nnx.Module):
         if len(widths) != _NUM_HALVINGS:
             raise ConfigError(f"config.encoder.decoder_widths={tuple(widths)} must be {_NUM_HALVINGS}, one a doubling")
         self.convs = nnx.List(
-            nnx.ConvTranspose(
+            DoublingConv(
                 width_in,
                 width,
-                kernel_size=(4,),
-                strides=(2,),
-                padding="SAME",
-                use_bias=False,
                 kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "normal"),
                 dtype=dtype,
-                param_dtype=layers.PARAM_DTYPE,
                 rngs=rngs,
             )
             for width_in, width in zip((dim, *widths), widths, strict=False)

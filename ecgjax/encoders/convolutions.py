@@ -1,0 +1,60 @@
+"""Convolutions over time that XLA has fast programs for only if they are written as ordinary ones."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ecgjax.encoders.layers import PARAM_DTYPE
+
+_DIMENSIONS = ("NWC", "WIO", "NWC")
+_KERNEL = 4
+
+
+class DoublingConv(nnx.Module):
+    """Transposed convolution over time of kernel 4 and stride 2, without bias; as `nnx.ConvTranspose`, `"SAME"`.
+
+    Half of the kernel makes the even samples and half the odd ones, so that these are two convolutions of kernel 2,
+    which are put between each other. The products are the same; but the kernel's gradient of a dilated convolution is
+    no fast program of XLA's on a CPU, where it took 20 to 30 times as long (docs/speed.md).
+    """
+
+    def __init__(self, width_in: int, width: int, *, kernel_init: nnx.Initializer, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (_KERNEL, width_in, width), PARAM_DTYPE))
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        """Maps `[batch, time, width_in]` to `[batch, 2 · time, width]`."""
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        phases = [
+            jax.lax.conv_general_dilated(x, kernel[phase::2], (1,), [padding], dimension_numbers=_DIMENSIONS)
+            for phase, padding in enumerate(((1, 0), (0, 1)))
+        ]
+        return jnp.stack(phases, axis=2).reshape(x.shape[0], 2 * x.shape[1], kernel.shape[2])
+
+
+def grouped_conv(x: Array, kernel: Array, *, groups: int, padding: tuple[int, int], apart: bool | None = None) -> Array:
+    """Convolution over time in which a group of channels sees its own group alone.
+
+    Args:
+        x: `[batch, time, width_in]`.
+        kernel: `[time, width_in / groups, width]`, of the same type.
+        groups: number of them.
+        padding: samples before and after.
+        apart: a convolution for each group; None for that on CPUs alone, where the kernel's gradient of one grouped
+            convolution took four times as long (docs/speed.md).
+
+    Returns:
+        `[batch, time, width]`.
+    """
+    if apart is None:
+        apart = jax.default_backend() == "cpu"
+    if not apart:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1,), [padding], dimension_numbers=_DIMENSIONS, feature_group_count=groups
+        )
+    pairs = zip(jnp.split(x, groups, axis=2), jnp.split(kernel, groups, axis=2), strict=True)
+    parts = [jax.lax.conv_general_dilated(*pair, (1,), [padding], dimension_numbers=_DIMENSIONS) for pair in pairs]
+    return jnp.concatenate(parts, axis=2)
