@@ -3,11 +3,13 @@
     python -m ecgjax.pretrain --config=configs/supervised_dml.py --config.data.dir=DIR --workdir=runs/dml_18
     python -m ecgjax.pretrain --config=configs/supervised_dml.py:regression --config.data.dir=DIR --workdir=runs/mmhg
     python -m ecgjax.pretrain … --config.objective.weight=0     (the plain task, to compare with)
-    python -m ecgjax.pretrain … --config.miner.name=semi_hard --config.miner.distance=euclidean
+    python -m ecgjax.pretrain … --config.miner.name=semi_hard --config.miner.distance=euclidean \
+        --config.miner.fallback=random
 
 α times the triplet loss plus the task's: wedge pressure above 18 mmHg by cross-entropy, α = 1, positives of the same
 answer; or in mmHg by RMSE, α = 3, positives of the most similar pressure and negatives of the least. Expect it to beat
-the plain task where labels are few. Only labelled recordings are of use; the others are encoded and count nowhere.
+the plain task where labels are few. Only labelled recordings are of use; the others are encoded and take part in batch
+statistics alone.
 
 Deviations: regression starts from mean and spread of the training labels; rows of one patient are no negatives.
 `small`: the encoder at a quarter of its widths.

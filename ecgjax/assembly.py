@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 from jax.sharding import Mesh
 
+from data_pipelines.records import SignalFormat
 from ecgjax import encoders, optim
 from ecgjax.augmentations.views import Views
 from ecgjax.embedding_rows import Layout, check_positives
-from ecgjax.encoders.freezing import freeze
+from ecgjax.encoders.freezing import freeze, has_batch_statistics
 from ecgjax.errors import ConfigError
 from ecgjax.inference import create_split
 from ecgjax.micro_batches import check_parts
@@ -58,6 +58,11 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     Raises:
         ConfigError: the config asks for what does not exist or does not fit.
     """
+    if not (config.objective.weight or config.task.name or config.reconstruction.weight):
+        raise ConfigError(
+            "config.objective.weight=0, and neither config.task nor config.reconstruction trains anything"
+        )
+    _check_segments(config.views.segments, recordings.format)
     encoder = create_split(config, seed=config.seed)
     module = encoders.merge(encoder)
     layout = Layout(config.views.segments, config.views.num, module.lead_groups)
@@ -88,7 +93,7 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
         config.micro_batch.parts,
         batch_size=config.batch_size,
         mesh=mesh,
-        has_batch_norm=bool(jax.tree.leaves(encoder.stats)),
+        has_batch_norm=has_batch_statistics(encoder),
         batch_norm=config.micro_batch.batch_norm,
     )
     loss = pretraining_loss(
@@ -109,15 +114,32 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
 
 
 def _reconstruction(config: ml_collections.ConfigDict) -> Reconstruction | None:
-    terms = Reconstruction(config.reconstruction.weight, config.reconstruction.peak_weight)
+    terms, decoder = (
+        Reconstruction(config.reconstruction.weight, config.reconstruction.peak_weight),
+        config.encoder.decoder,
+    )
     if not any(terms):
+        if decoder:
+            raise ConfigError(
+                "config.encoder.decoder=True: nothing trains a decoder while config.reconstruction.weight and "
+                "peak_weight are 0"
+            )
         return None
-    if not config.encoder.get("decoder"):
+    if not decoder:
         raise ConfigError(
             f"config.reconstruction.weight={terms.weight} and peak_weight={terms.peak_weight} need "
             "config.encoder.decoder=True, and an encoder that can have one, such as physio_transformer"
         )
     return terms
+
+
+def _check_segments(segments: int, signal_format: SignalFormat) -> None:
+    most = signal_format.num_samples // signal_format.sampling_rate_hz
+    if segments > max(1, most):
+        raise ConfigError(
+            f"config.views.segments={segments} cuts recordings of {most} seconds into parts of less than one; at most "
+            f"{most} are possible"
+        )
 
 
 def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:

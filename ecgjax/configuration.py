@@ -83,6 +83,7 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "augment.vcg.max_scale": _ONE_OR_MORE,
     "augment.amplitude_scale.sigma": _ZERO_OR_MORE,
     "augment.polarity.p": _PROBABILITY,
+    "augment.gaussian_noise.min_sigma_mv": _ZERO_OR_MORE,
     "augment.gaussian_noise.max_sigma_mv": _ZERO_OR_MORE,
     "augment.emg.max_amplitude_mv": _ZERO_OR_MORE,
     "augment.emg.p": _PROBABILITY,

@@ -52,7 +52,7 @@ def main():
     chosen = [case for case in CASES if not arguments.only or case[0] in arguments.only.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_simulated_dataset(Path(folder), num_patients=NUM_PATIENTS, rate=arguments.rate_hz)
-        measure_dataset(dataset.directory)
+        measure_dataset(dataset.directory, num_workers=1)
         for name, variant in chosen:
             config = load(name, variant, "small" if arguments.size == "small" else "")
             config.data.dir, config.batch_size = str(dataset.directory), arguments.batch_size

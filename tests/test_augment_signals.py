@@ -49,7 +49,7 @@ def assert_uniform(values, low, high):
         (vcg, {"max_angle_deg": 0.0, "max_scale": 1.0, "matrix": "kors"}),
         (amplitude_scale, {"sigma": 0.0}),
         (polarity, {"p": 0.0}),
-        (gaussian_noise, {"max_sigma_mv": 0.0}),
+        (gaussian_noise, {"min_sigma_mv": 0.0, "max_sigma_mv": 0.0}),
         (emg, {"max_amplitude_mv": 0.0}),
         (emg, {"p": 0.0}),
         (powerline, {"max_amplitude_mv": 0.0, "rate_hz": RATE_HZ}),
@@ -199,7 +199,7 @@ def test_normals_are_standard_normal_and_uncorrelated():
 
 
 def test_gaussian_noise_has_one_spread_a_row():
-    spread = drawn(gaussian_noise, NOTHING, max_sigma_mv=0.1).std(1)
+    spread = drawn(gaussian_noise, NOTHING, min_sigma_mv=0.0, max_sigma_mv=0.1).std(1)
     np.testing.assert_allclose(spread, np.broadcast_to(spread.mean(1, keepdims=True), spread.shape), rtol=0.2)
     assert_uniform(spread.mean(1), 0, 0.1)
 

@@ -1,6 +1,7 @@
 """Miners against plain loops, their draws against the distributions they are named for, and in every form."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +44,9 @@ IN_FLOAT64 = {
 
 
 def mine(name, z, rows, *, relation=same_record, distance="euclidean", tiling=None, key=KEY, **own):
-    return MINERS[name](
-        z, rows, relation=relation, distance=DISTANCES[distance], tiling=tiling or Tiling(chunk=7), key=key, **own
-    )
+    if "distance" in inspect.signature(MINERS[name]).parameters:
+        own["distance"] = DISTANCES[distance]
+    return MINERS[name](z, rows, relation=relation, tiling=tiling or Tiling(chunk=7), key=key, **own)
 
 
 def jitted(name, **settings):
@@ -167,12 +168,12 @@ def test_label_distance_equals_brute_force():
                 if j != i and valid[i] and valid[j] and np.isfinite(LABELS[i]) and np.isfinite(LABELS[j])
             ]
             apart = np.abs(LABELS - LABELS[i])
-            positives = [j for j in others if record[j] == record[i] or patient[j] != patient[i]]
-            negatives = [j for j in others if record[j] != record[i] and patient[j] != patient[i]]
-            if positives and negatives and max(apart[negatives]) > min(apart[positives]):
+            # Of `same_record` the pairs of other recordings are those of other patients.
+            strangers = [j for j in others if record[j] != record[i] and patient[j] != patient[i]]
+            if strangers and max(apart[strangers]) > min(apart[strangers]):
                 assert found.found[i, 0]
-                assert found.positive[i, 0] == extreme(positives, -apart)
-                assert found.negative[i, 0] == extreme(negatives, apart)
+                assert found.positive[i, 0] == extreme(strangers, -apart)
+                assert found.negative[i, 0] == extreme(strangers, apart)
             else:
                 assert not found.found[i, 0]
 

@@ -1,5 +1,7 @@
 """Losses, relations and miners as a config puts them together, and what they learn."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ MINED = ("triplet", "margin", "angular")
 COMBINATIONS = [
     *((name, "same_record", None) for name in OBJECTIVES if name not in (*MINED, "clip")),
     *(("nt_xent", name, None) for name in RELATIONS),
-    *(("triplet", "same_label", name) for name in MINERS),
+    *(("triplet", "nearest_signal" if name == "signal_distance" else "same_label", name) for name in MINERS),
     *((name, "same_patient", "semi_hard") for name in ("margin",)),
     ("angular", "same_patient", None),
 ]
@@ -68,7 +70,8 @@ COMBINATIONS = [
 def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
     config = make_config(objective__name=loss, miner__name=miner)
     config.relation.name = None if loss == "vicreg" else relation
-    config.miner.distance = "euclidean_on_sphere" if miner else None
+    if miner and "distance" in inspect.signature(MINERS[miner]).parameters:
+        config.miner.distance = "euclidean_on_sphere"
     config.miner.ceiling = 0.9 if miner == "hardest" else None
     if miner == "scheduled":
         config.miner.first_hardness, config.miner.last_hardness, config.miner.over_steps = 0.0, 10.0, 100
@@ -122,6 +125,20 @@ def test_a_temperature_below_its_least_gets_the_gradient_that_leads_back_up():
     assert gradient(-1.0) == 0
 
 
+def test_each_class_may_learn_a_boundary_of_its_own():
+    config = make_config(
+        objective__name="margin", objective__learn=("beta",), objective__beta_classes=3, miner__name="npair"
+    )
+    config.relation.name = "same_label"
+    objective = Objective(config, tiling=Tiling(), num_views=VIEWS)
+    start = objective.init()["beta"]
+    np.testing.assert_array_equal(start, np.full(3, 1.2, np.float32))
+    gradient = jax.grad(lambda params: evaluate(config, params).loss)({"beta": start})["beta"]
+    assert (gradient != 0).all()
+    assert len(set(gradient.tolist())) > 1
+    assert evaluate(config, {"beta": start}).stats["beta"] == pytest.approx(1.2)
+
+
 @pytest.mark.parametrize(
     ("leaves", "message"),
     [
@@ -148,6 +165,24 @@ def test_a_temperature_below_its_least_gets_the_gradient_that_leads_back_up():
             "takes no miner; set config.miner to None (first_hardness=1.0)",
         ),
         ({"objective__name": "triplet"}, "config.miner.name=None is unknown; there are: random"),
+        (
+            {"objective__name": "triplet", "miner__name": "signal_distance"},
+            "config.miner.name='signal_distance' needs config.relation.name='nearest_signal', not 'same_record'",
+        ),
+        (
+            {"objective__temperature": 0.001, "objective__learn": ("temperature",)},
+            "config.objective.temperature=0.001 is below 0.01, the lowest that is learnt",
+        ),
+        ({"objective__beta_classes": 3}, "config.objective.learn must name 'beta'"),
+        (
+            {
+                "objective__name": "triplet",
+                "objective__form": "soft",
+                "objective__margin": 0.2,
+                "miner__name": "random",
+            },
+            "margin=0.2 is of the hinge; with form='soft' set it to None",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(leaves, message):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.relations import RELATIONS, any_of, other_lead, same_patient, same_record
+from ecgjax.objectives.relations import RELATIONS
 from tests.objective_cases import make_rows
 
 NUM = 48
@@ -169,19 +169,6 @@ def test_other_views_of_the_nearest_recording_are_no_negatives():
     np.testing.assert_array_equal(pairs.positive[0], [0, 0, 1, 0, 0, 0])
     np.testing.assert_array_equal(pairs.negative[0], [0, 0, 0, 0, 1, 1])
     np.testing.assert_array_equal(pairs.negative[5], [1, 1, 1, 1, 0, 0], err_msg="no nearest")
-
-
-def test_any_of_is_positive_where_one_is():
-    rows = ROWS["random"]
-    found = any_of(same_patient, other_lead)(rows, rows)
-    positive = by_rule(RULES["same_patient"], rows)[0] | by_rule(RULES["other_lead"], rows)[0]
-    np.testing.assert_array_equal(found.positive, positive)
-    np.testing.assert_array_equal(found.negative, by_rule(RULES["same_record"], rows)[1])
-    # A pair that one relation leaves out and the other calls negative is negative.
-    found = any_of(RELATIONS["same_label"], same_record)(rows, rows)
-    positive = by_rule(RULES["same_label"], rows)[0]
-    np.testing.assert_array_equal(found.positive, positive)
-    np.testing.assert_array_equal(found.negative, by_rule(RULES["same_record"], rows)[1] & ~positive)
 
 
 def test_anchors_and_keys_may_be_different_rows():

@@ -14,19 +14,20 @@ from ecgjax.augmentations.draws import normals, sometimes
 from ecgjax.errors import ConfigError
 
 
-def gaussian_noise(key: Array, ecg: Array, *, max_sigma_mv: float = 0.05) -> Array:
-    """Adds white noise of a standard deviation U(0, max) that the row's leads share.
+def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: float = 0.01, max_sigma_mv: float = 0.1) -> Array:
+    """Adds white noise of a standard deviation U(min, max) that the row's leads share.
 
     Args:
         key: of this row and view.
         ecg: `f32[time, lead]`, mV.
+        min_sigma_mv: mV.
         max_sigma_mv: mV.
 
     Returns:
         `f32[time, lead]`.
     """
     key_sigma, key_noise = jax.random.split(key)
-    sigma = jax.random.uniform(key_sigma, (), jnp.float32, 0.0, max_sigma_mv)
+    sigma = jax.random.uniform(key_sigma, (), jnp.float32, min_sigma_mv, max_sigma_mv)
     return ecg + sigma * normals(key_noise, ecg.shape)
 
 

@@ -37,3 +37,8 @@ def freeze(encoder: encoders.Split, frozen: Collection[str]) -> encoders.Split:
             if hasattr(part, "dropout"):
                 part.dropout = 0.0
     return encoder._replace(graph=nnx.split(module, nnx.Param, nnx.BatchStat)[0])
+
+
+def has_batch_statistics(encoder: encoders.Split) -> bool:
+    """Whether it normalises by the batch anywhere: batch norm that is frozen does not."""
+    return any(isinstance(part, BatchNorm) and not part.frozen for _, part in nnx.iter_modules(encoders.merge(encoder)))

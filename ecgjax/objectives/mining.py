@@ -1,14 +1,14 @@
 """Miners: which positive and which negatives of an anchor the loss looks at, over the global batch.
 
-A miner is `(embeddings, rows, *, relation, distance, tiling, key) → Mined`, its own settings bound by
-`functools.partial`. It goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best so far of every
-anchor, and returns their positions; the loss takes those embeddings by `tiles.take`. Which rows may be chosen is the
-relation's say: rows of one patient are never negatives of each other, and rows that are not valid are never chosen.
+A miner is `(embeddings, rows, *, relation, tiling, key) → Mined`, its own settings bound by `functools.partial`. It
+goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best so far of every anchor, and returns their
+positions; the loss takes those embeddings by `tiles.take`. Which rows may be chosen is the relation's say: rows of one
+patient are never negatives of each other, and rows that are not valid are never chosen.
 
-Every miner says in which distance it chooses, which need not be that of the loss: Jeong et al. 2023 mine by distances
-and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower row number, so that the
-choice is the same for any tile size, form, number of devices and order of rows, but for pairs so near to a tie that
-the rounding of an inner product decides.
+Every miner that looks at embeddings says in which distance it chooses, which need not be that of the loss: Jeong et al.
+2023 mine by distances and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower
+row number, so that the choice is the same for any tile size, form, number of devices and order of rows, but for pairs
+so near to a tie that the rounding of an inner product decides.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ def random(
     rows: Rows,
     *,
     relation: Relation,
-    distance: Distance | None = None,
     tiling: Tiling,
     key: Array,
     triplets: int = 1,
@@ -49,12 +48,10 @@ def random(
         embeddings: `[rows, dim]`, not looked at.
         rows: their metadata.
         relation: which pairs are positive and which negative.
-        distance: not looked at.
         tiling: how the pairs are gone through.
         key: of the run's seed and step, `key<threefry2x32>[]`.
         triplets: an anchor; the negatives of an anchor are different, its positives as far as there are enough.
     """
-    del distance
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
     first = search({"positive": Tile.any_positive, "negative": Tile.any_negative}, num=triplets)
     return search.mined(first, first.winners["positive"], first.winners["negative"])

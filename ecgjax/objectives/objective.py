@@ -42,6 +42,9 @@ LEARNABLE = ("temperature", "log_scale", "bias", "beta")
 #: Leaves of a miner with a schedule: its hardness changes evenly from the first to the last over so many steps.
 SCHEDULE = {"first_hardness": float, "last_hardness": float, "over_steps": int}
 
+# Leaves of `config.objective` that concern every loss.
+_OF_ALL = ("name", "learn", "weight", "beta_classes")
+
 # Arguments that come from elsewhere than a leaf of the same name.
 _NOT_LEAVES = (
     "embeddings",
@@ -75,6 +78,7 @@ def default_config() -> tuple[ConfigDict, ConfigDict, ConfigDict]:
         miner[name] = config_dict.placeholder(kind)
     objective.learn = ()
     objective.weight = 1.0
+    objective.beta_classes = config_dict.placeholder(int)
     return objective, relation, miner
 
 
@@ -98,15 +102,31 @@ class Objective:
         self._function = _chosen(OBJECTIVES, config.objective.name, "config.objective")
         self.weight = config.objective.weight
         takes = inspect.signature(self._function).parameters
-        own = {name: value for name, value in config.objective.items() if name not in ("name", "learn", "weight")}
+        own = {name: value for name, value in config.objective.items() if name not in _OF_ALL}
         self._settings = _settings(self._function, own, "config.objective", config.objective.name)
         self._learnt = _learnt(tuple(config.objective.learn), takes, config.objective.name)
+        self._beta_classes = config.objective.beta_classes
+        if self._beta_classes is not None and ("beta" not in self._learnt or self._beta_classes < 1):
+            raise ConfigError(
+                f"config.objective.beta_classes={self._beta_classes} is the number of classes, at least 1, of which "
+                "each learns a β of its own: config.objective.learn must name 'beta'"
+            )
+        if "temperature" in self._learnt and self._start_of("temperature") < MIN_TEMPERATURE:
+            raise ConfigError(
+                f"config.objective.temperature={self._start_of('temperature')} is below {MIN_TEMPERATURE}, the lowest "
+                "that is learnt"
+            )
         self._scheduled = False
         self._from_config(config, takes)
         if "tiling" in takes:
             self._settings["tiling"] = tiling
         if "views" in takes:
             self._settings["views"] = num_views
+        if config.miner.name == "signal_distance" and config.relation.name != "nearest_signal":
+            raise ConfigError(
+                f"config.miner.name='signal_distance' needs config.relation.name='nearest_signal', not "
+                f"{config.relation.name!r}, whose positives are others"
+            )
         self._takes_key, self._takes_paired = "key" in takes, "paired" in takes
         self._projected = projected if self._takes_paired else None
 
@@ -137,9 +157,12 @@ class Objective:
             seed: of the projection of partners.
 
         Returns:
-            Name → `f32[]`; and `projection`, `f32[partners' dim, dim]`, of losses of paired modalities.
+            Name → `f32[]`, β `f32[classes]` where each class has one; and `projection`, `f32[partners' dim, dim]`, of
+            losses of paired modalities.
         """
         learnt = {name: jnp.asarray(_start(name, self._start_of(name)), jnp.float32) for name in self._learnt}
+        if self._beta_classes is not None:
+            learnt["beta"] = jnp.full((self._beta_classes,), learnt["beta"])
         if self._projected is not None:
             draw = jax.nn.initializers.lecun_normal()
             learnt["projection"] = draw(step_key(seed, 0, stream="projection"), self._projected, jnp.float32)
@@ -177,7 +200,8 @@ class Objective:
         if self._takes_paired:
             settings["paired"] = jnp.matmul(paired, params["projection"])
         out = self._function(embeddings, rows, **(settings | learnt))
-        return out._replace(stats=out.stats | {name: jax.lax.stop_gradient(value) for name, value in learnt.items()})
+        scalars = {name: jax.lax.stop_gradient(value) for name, value in learnt.items() if not value.ndim}
+        return out._replace(stats=out.stats | scalars)
 
     def _start_of(self, name: str) -> float:
         if name in self._settings:

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.distances import Distance
 from ecgjax.objectives.relations import Relation, Rows
 from ecgjax.objectives.search import Mined, Search, Tile, candidates
 from ecgjax.objectives.tiles import Tiling
@@ -17,7 +16,6 @@ def signal_distance(
     rows: Rows,
     *,
     relation: Relation,
-    distance: Distance | None = None,
     tiling: Tiling,
     key: Array,
     among_farthest: bool = False,
@@ -31,7 +29,6 @@ def signal_distance(
         embeddings: `[rows, dim]`, not looked at.
         rows: their metadata.
         relation: `nearest_signal`, whose column `neighbours.nearest` finds.
-        distance: between embeddings, not looked at.
         tiling: how the pairs are gone through.
         key: of the run's seed and step, `key<threefry2x32>[]`.
         among_farthest: draw negatives from the column `farthest` alone.
@@ -42,7 +39,6 @@ def signal_distance(
     References:
         Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
     """
-    del distance
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
 
     if among_farthest and rows.farthest is None:
@@ -62,20 +58,19 @@ def label_distance(
     rows: Rows,
     *,
     relation: Relation,
-    distance: Distance | None = None,
     tiling: Tiling,
     key: Array | None = None,
 ) -> Mined:
-    """The row with the most similar label as positive, and the one with the least similar as negative.
+    """The recording with the most similar label as positive, and the one with the least similar as negative.
 
-    Positives are chosen among all pairs of the relation, negatives among its negatives. Anchors for which the two are
+    Positives are chosen among all pairs of the relation but a recording's own views, whose labels are always equal;
+    negatives among its negatives. Anchors for which the two are
     equally far have no triplet.
 
     Args:
         embeddings: `[rows, dim]`, not looked at.
         rows: with `label`.
         relation: such as `same_record`.
-        distance: between embeddings, not looked at.
         tiling: how the pairs are gone through.
         key: not needed.
 
@@ -85,7 +80,6 @@ def label_distance(
     References:
         Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
     """
-    del distance
     if rows.label is None:
         raise ConfigError("label_distance mining looks at 'label', which the rows of this run do not carry")
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
@@ -95,7 +89,8 @@ def label_distance(
 
     def similar(tile: Tile) -> Array:
         apart = difference(tile)
-        return candidates((tile.pairs.positive | tile.pairs.negative) & jnp.isfinite(apart), -apart)
+        other = tile.anchors.record[:, None] != tile.keys.record[None, :]
+        return candidates(other & (tile.pairs.positive | tile.pairs.negative) & jnp.isfinite(apart), -apart)
 
     def different(tile: Tile) -> Array:
         apart = difference(tile)

@@ -6,7 +6,6 @@ positive, negative or neither. Rows of one patient are never negatives of each o
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -177,18 +176,6 @@ RELATIONS: Mapping[str, Relation] = {
 
 #: Relations whose positives are rows of one recording.
 WITHIN_RECORDING = ("same_record", "other_segment", "other_lead", "other_segment_or_lead")
-
-
-def any_of(*relations: Relation) -> Relation:
-    """Positive where one of the relations says so; negative where one says that and none says positive."""
-
-    def relation(anchors: Rows, keys: Rows) -> Pairs:
-        found = [relation(anchors, keys) for relation in relations]
-        positive = functools.reduce(jnp.logical_or, [pairs.positive for pairs in found])
-        negative = functools.reduce(jnp.logical_or, [pairs.negative for pairs in found])
-        return Pairs(positive=positive, negative=negative & ~positive)
-
-    return relation
 
 
 def _both(anchors: Rows, keys: Rows, name: str) -> tuple[Array, Array]:

@@ -25,6 +25,10 @@ from ecgjax.objectives.tiles import Tiling, fold, take
 TRIPLET_FORMS = ("hinge", "soft")
 
 
+#: Width of the hinge in Jeong et al. 2023, and in FaceNet.
+_MARGIN = 0.2
+
+
 def triplet(
     embeddings: Array,
     rows: Rows,
@@ -33,7 +37,7 @@ def triplet(
     miner: Miner,
     distance: Distance = DISTANCES["squared_euclidean"],
     form: str = "hinge",
-    margin: float = 0.2,
+    margin: float | None = None,
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
     key: Array,
@@ -49,7 +53,7 @@ def triplet(
         miner: chooses the triplets.
         distance: d; by default squared and of unscaled embeddings, as in Jeong et al. 2023.
         form: `"hinge"` or `"soft"`.
-        margin: of the hinge, in the unit of `distance`.
+        margin: of the hinge, in the unit of `distance`; None for .2.
         reducer: of the rows.
         tiling: how the pairs are gone through.
         key: of the run's seed and step, for the miner.
@@ -59,7 +63,7 @@ def triplet(
         and `active_frac`: the share of triplets within the margin, or, if that is soft, in the wrong order.
 
     Raises:
-        ConfigError: there is no such form.
+        ConfigError: there is no such form, or a soft margin is given a width.
 
     References:
         Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 1; the soft margin is of Hermans, Beyer and Leibe,
@@ -67,10 +71,12 @@ def triplet(
     """
     if form not in TRIPLET_FORMS:
         raise ConfigError(f"triplet: form={form!r} must be one of: {', '.join(TRIPLET_FORMS)}")
+    if form == "soft" and margin is not None:
+        raise ConfigError(f"triplet: margin={margin} is of the hinge; with form='soft' set it to None")
     mined = _distances(embeddings, rows, relation=relation, miner=miner, distance=distance, tiling=tiling, key=key)
     apart = mined.of_positive - mined.of_negative
     if form == "hinge":
-        apart += jnp.float32(margin)
+        apart += jnp.float32(_MARGIN if margin is None else margin)
         losses = jax.nn.relu(apart)
     else:
         losses = jax.nn.softplus(apart)
