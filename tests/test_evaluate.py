@@ -16,6 +16,7 @@ from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import evaluate as entry
 from ecgjax import evaluated_run, recordings
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation import baselines
 
 RATE_HZ = 100
 
@@ -74,6 +75,7 @@ def workdir(cohort, monkeypatch, tmp_path):
     monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
+    monkeypatch.setattr(baselines, "_TREES", 5)
     monkeypatch.setattr(entry, "train_supervised", lambda config, **arguments: _Classifier())
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: _config())
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')

@@ -144,9 +144,9 @@ def reliability_curve(
     return ReliabilityCurve(
         predicted=np.bincount(index, weights=probabilities, minlength=bins)[some] / n,
         observed=observed,
-        # Where all or none are positive the interval ends at 1 or 0, but for rounding.
-        low=np.maximum(centre - half, 0.0),
-        high=np.minimum(centre + half, 1.0),
+        # The interval holds the share, and where all or none are positive ends at 1 or 0; but for rounding.
+        low=np.clip(centre - half, 0.0, observed),
+        high=np.clip(centre + half, observed, 1.0),
         counts=n,
     )
 

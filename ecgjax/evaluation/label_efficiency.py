@@ -220,7 +220,7 @@ def differences_table(summaries: Sequence[Summary], *, metric: str) -> str:
 def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
     """Draws metrics (left) and paired differences (right) over the fraction of labels.
 
-    Bars are intervals over patients, dots single seeds.
+    Bars are intervals over patients, dots beside them single seeds.
 
     Args:
         summaries: from `summarise`.
@@ -245,7 +245,7 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
         axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=_LINES[mode], marker="o",
                       markersize=5, capsize=3, linewidth=1.5, label=label)  # fmt: skip
         for at, point in zip(x, points, strict=True):
-            axes.plot([at] * len(point.by_seed), list(point.by_seed.values()), ".", color=color, alpha=0.45, ms=4)
+            axes.plot([1.03 * at] * len(point.by_seed), list(point.by_seed.values()), ".", color=color, alpha=0.7, ms=5)
     right.axhline(0, color="#888888", linewidth=0.8)
     left.set_ylabel(metric)
     right.set_ylabel(f"{metric}: pretrained − random, paired")
