@@ -17,6 +17,7 @@ from ecgjax import evaluate as entry
 from ecgjax import evaluated_run, recordings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import baselines
+from ecgjax.evaluation.experiment import run_experiment
 
 RATE_HZ = 100
 
@@ -37,6 +38,20 @@ class _Classifier:
 
 
 @pytest.fixture(scope="module")
+def run_once():
+    """The experiment, run once for every split and question: its models are stand-ins that do not differ by test."""
+    outcomes = {}
+
+    def run(data, **arguments):
+        key = (data.task.title, data.train.records.tobytes(), data.test.records.tobytes())
+        if key not in outcomes:
+            outcomes[key] = run_experiment(data, **arguments)
+        return outcomes[key]
+
+    return run
+
+
+@pytest.fixture(scope="module")
 def cohort():
     cohort = Cohort(
         CohortConfig(num_patients=90, visits_per_patient=(1, 2), sampling_rate_hz=RATE_HZ, seconds=5.0, seed=1)
@@ -45,7 +60,7 @@ def cohort():
 
 
 @pytest.fixture
-def workdir(cohort, monkeypatch, tmp_path):
+def workdir(cohort, run_once, monkeypatch, tmp_path):
     """A finished run, its data set, store and networks replaced by small ones."""
     count = len(cohort.signal)
     content = np.arange(count, dtype=np.int64).view(np.uint8).reshape(count, 8).repeat(2, axis=1)
@@ -76,6 +91,7 @@ def workdir(cohort, monkeypatch, tmp_path):
     monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(baselines, "_TREES", 5)
+    monkeypatch.setattr(entry, "run_experiment", run_once)
     monkeypatch.setattr(entry, "train_supervised", lambda config, **arguments: _Classifier())
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: _config())
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')
@@ -86,7 +102,7 @@ def _config(**probe):
     config = simclr.get_config()
     config.data.dir = "data/simulated"
     config.data.train_folds, config.data.val_folds, config.data.test_folds = (0, 1, 2), (3,), (4, 5)
-    settings = {"label": "age_years", "rule": "above", "threshold": 60.0, "label_fraction": 0.7, "bootstrap": 200,
+    settings = {"label": "age_years", "rule": "above", "threshold": 60.0, "label_fraction": 0.7, "bootstrap": 100,
                 "shuffles": 2, **probe}  # fmt: skip
     config.probe.update(settings)
     return config
