@@ -11,7 +11,7 @@ positives: 16 rows and 120 pairs, 4 rows and 6 pairs; with both halves of every 
 
 Deviations: the loss is averaged over all view pairs, where the authors' code keeps the last one; views turn the dipole
 by the residual form. The published batch of 512 makes 1,024 views of 14 GMAC each: many devices, or
-`--config.micro_batch.parts` with `--config.micro_batch.batch_norm=per_part`. `small`: widths 4 to 24, batches of 16.
+`--config.micro_batch.parts` with `--config.micro_batch.batch_norm=per_part`. `small`: widths 4 to 16, batches of 16.
 """
 
 from ml_collections import ConfigDict

@@ -14,7 +14,7 @@ recording and not the next row of the batch; each of the two segments is shuffle
 in a cosine; reconstruction is in units of each signal's deviation, since the encoder's first normalisation takes the
 voltage away; the peak term is within 50 ms of each R peak; the principal components are of the measurements that this
 project stores. One batch of 1,024 with all its negatives, encoded in 16 parts, where four devices of 64 and four
-accumulated gradients saw 64 negatives each. `small`: 4 layers of 128, batches of 32.
+accumulated gradients saw 64 negatives each. `small`: 3 layers of 96, batches of 32.
 
 References:
     Maghsoodi et al., PhysioCLR, 2025 (arXiv 2509.08116).
