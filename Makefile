@@ -23,7 +23,7 @@ quickstart: install  ## simulated cohort -> pretraining -> probe -> report, in a
 	$(PY) -m launch.quickstart --seed=$(SEED) --out=$(RUNS)/quickstart
 
 test: install lint  ## lint, then the whole test suite
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: install  ## ruff check and format check
 	$(PY) -m ruff check .

@@ -53,12 +53,6 @@ from ecgjax.evaluation.tasks import Task, parse_task
 from ecgjax.finetune import FineTuning
 from ecgjax.recordings import open_recordings
 
-_TASK = flags.DEFINE_string("task", None, "Such as 'lvef<40', NORM, superdiagnostic, age; see docs/evaluation.md.")
-_OUT = flags.DEFINE_string("out", None, "Folder of the study.")
-_FRACTIONS = flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
-_MODES = flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, or both.")
-
 #: Records embedded or scored at a time.
 _BATCH = 256
 
@@ -335,19 +329,18 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> st
 def main(argv: list[str]) -> None:
     """Runs the study the flags ask for and prints its tables."""
     del argv  # checked by `configuration.run`
-    for name, value in (("task", _TASK.value), ("out", _OUT.value)):
-        if value is None:
+    chosen = flags.FLAGS
+    for name in ("task", "out"):
+        if chosen[name].value is None:
             raise ConfigError(f"--{name} is needed (--help tells more)")
     try:
-        fractions = [float(each) for each in _FRACTIONS.value]
+        fractions = [float(each) for each in chosen.fractions]
     except ValueError as error:
-        raise ConfigError(f"--fractions={','.join(_FRACTIONS.value)} are no numbers") from error
-    cells = cells_of(fractions, seeds=_SEEDS.value, modes=_MODES.value)
-    folder = Path(_OUT.value)
+        raise ConfigError(f"--fractions={','.join(chosen.fractions)} are no numbers") from error
+    cells = cells_of(fractions, seeds=chosen.seeds, modes=chosen.modes)
+    folder = Path(chosen.out)
     with configuration.exclusive(folder):
-        study = Study(
-            flags.FLAGS.config, Path(WORKDIR.value), task=parse_task(_TASK.value), folder=folder, step=STEP.value
-        )
+        study = Study(chosen.config, Path(WORKDIR.value), task=parse_task(chosen.task), folder=folder, step=STEP.value)
         for caution in (*([SIMULATED] if study.recordings.simulated else []), *study.cautions):
             print(caution)
         run_cells(cells, folder, study.train)
@@ -356,7 +349,16 @@ def main(argv: list[str]) -> None:
     print(f"\n{study.task.title}\n{tables}\n\nreport: {folder / 'report.md'}")
 
 
-flags.adopt_module_key_flags(evaluated_run)
+def define_flags() -> None:
+    """Defines the command's own flags: here, because other commands have some of the same names."""
+    flags.DEFINE_string("task", None, "Such as 'lvef<40', NORM, superdiagnostic, age; see docs/evaluation.md.")
+    flags.DEFINE_string("out", None, "Folder of the study.")
+    flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
+    flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
+    flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, or both.")
+    flags.adopt_module_key_flags(evaluated_run)
+
 
 if __name__ == "__main__":
+    define_flags()
     configuration.run(main, flags_parser=parse_flags)

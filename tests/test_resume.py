@@ -39,7 +39,8 @@ def start(dataset, workdir, *flags):
         **os.environ,
         "PYTHONPATH": str(ROOT),  # tests is no installed package
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(dataset.parent / "compiled"),  # the same program for every start
+        "JAX_COMPILATION_CACHE_DIR": str(dataset.parent / "compiled"),  # the same programs for every start
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     with (workdir.parent / f"{workdir.name}.log").open("a") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)

@@ -16,6 +16,9 @@ from ecgjax.training import train
 class State(NamedTuple):
     step: jnp.ndarray
 
+    def parts(self):
+        return self._asdict()
+
 
 class RecordingCheckpoints:
     """Stands for the checkpoints: notes what `metrics.jsonl` held when each save began."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.augmentations.draws import normals, sometimes
+from ecgjax.augmentations.draws import between, normals, sometimes
 from ecgjax.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: float = 0.01, max_si
         `f32[time, lead]`.
     """
     key_sigma, key_noise = jax.random.split(key)
-    sigma = jax.random.uniform(key_sigma, (), jnp.float32, min_sigma_mv, max_sigma_mv)
+    sigma = between(key_sigma, min_sigma_mv, max_sigma_mv)
     return ecg + sigma * normals(key_noise, ecg.shape)
 
 
