@@ -95,7 +95,7 @@ def _measure(loss: Callable[..., LossOutput], rows: int, mesh: Mesh, *, timed: b
 
 def _fits(form: str, rows: int) -> bool:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return form != "dense" or _DENSE_BUFFERS * 4 * rows**2 < memory / 2
+    return form != "dense" or _DENSE_BUFFERS * 4 * rows**2 < 3 * memory / 4
 
 
 def _compile(loss: Callable[..., LossOutput], rows: int, tiling: Tiling, mesh: Mesh) -> Any:
