@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 # The tests' models are tiny and compile often: without LLVM's optimisation they compile in half the time. Set before
@@ -19,6 +20,11 @@ from data_pipelines.packing import pack
 from tests.fixtures import RECORDS_A_PACKED_SHARD, make_simulated_dataset, stored_examples
 
 NUM_DEVICES = 8
+
+# Many tests compile the same small programs. A folder of this process's own: JAX's cache is not safe to be shared.
+_COMPILED = tempfile.TemporaryDirectory(prefix="ecgjax-tests-compiled-")
+jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
 jax.config.update("jax_platforms", "cpu")

@@ -10,15 +10,17 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from ecgjax import encoders, parallel
+from ecgjax import encoders, parallel, task_head
 from ecgjax.augmentations.views import Views
 from ecgjax.embedding_rows import Layout
 from ecgjax.encoders.layers import row_dropout
 from ecgjax.errors import ConfigError
 from ecgjax.micro_batches import check_parts
 from ecgjax.objectives.objective import Objective, default_config
+from ecgjax.objectives.reconstruction import Reconstruction
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.steps import init_state, pretraining_loss, train_step
+from ecgjax.task_head import SupervisedTask
 
 BATCH = 16
 RNG = np.random.default_rng(0)
@@ -142,36 +144,20 @@ def test_a_batch_of_which_nothing_was_read_changes_no_statistics_and_has_no_loss
     np.testing.assert_allclose(flat(stats), flat(STATS), rtol=1e-6)
 
 
-@functools.cache
-def in_parts(name, parts):
-    mesh = make_mesh(name)
-    loss = make_loss(mesh, parts=parts, graph=PLAIN.graph)
-    run = jax.jit(
-        lambda params, stats, batch: jax.value_and_grad(loss, has_aux=True)(
-            params, stats, batch, jnp.int32(3), train=True
-        )
-    )
-    params, stats = jax.device_put(
-        ({**PARAMS, "encoder": PLAIN.params}, {"encoder": PLAIN.stats}), parallel.replicated(mesh)
-    )
-    lowered = run.lower(params, stats, place(mesh, unread=UNREAD)).compile()
-    (value, (stats, _)), gradient = jax.device_get(lowered(params, stats, place(mesh, unread=UNREAD)))
-    return value, stats, gradient, lowered.memory_analysis().temp_size_in_bytes
-
-
 class Plain(nnx.Module):
-    """An encoder without batch norm: two convolutions and a mean."""
+    """An encoder without batch norm and its decoder: two convolutions and a mean, and a third back to the leads."""
 
     def __init__(self, rngs):
         self.conv1 = nnx.Conv(12, 64, kernel_size=(9,), rngs=rngs)
         self.conv2 = nnx.Conv(64, 8, kernel_size=(9,), rngs=rngs)
+        self.conv3 = nnx.Conv(64, 12, kernel_size=(3,), rngs=rngs)
 
-    def __call__(self, ecg, *, train, keys=None, valid=None):
+    def reconstruct(self, ecg, *, train, keys=None, valid=None):
         del train, valid
         x = jax.nn.relu(self.conv1(ecg))
         if keys is not None:
             x = row_dropout(x, keys, 0.2)
-        return self.conv2(x).mean(1)
+        return self.conv2(x).mean(1), self.conv3(x)
 
 
 def plain_encoder():
@@ -181,14 +167,40 @@ def plain_encoder():
 
 
 PLAIN = plain_encoder()
+LABELS = RNG.normal(15, 4, BATCH).astype(np.float32)
+
+
+@functools.cache
+def in_parts(name, parts):
+    """With a task and a reconstruction beside the objective."""
+    mesh = make_mesh(name)
+    settings = task_head.default_config()
+    settings.name = "regression"
+    task = SupervisedTask(settings, embedding_dim=8, labels=LABELS, seed=0)
+    loss = make_loss(mesh, parts=parts, graph=PLAIN.graph, task=task, reconstruction=Reconstruction())
+    run = jax.jit(
+        lambda params, stats, batch: jax.value_and_grad(loss, has_aux=True)(
+            params, stats, batch, jnp.int32(3), train=True
+        )
+    )
+    params = {**PARAMS, "encoder": PLAIN.params, "task": task.head.params}
+    params, stats = jax.device_put((params, {"encoder": {}, "task": task.head.stats}), parallel.replicated(mesh))
+    batch = place(mesh, host_batch={**HOST_BATCH, "label": LABELS}, unread=UNREAD)
+    lowered = run.lower(params, stats, batch).compile()
+    (value, (stats, metrics)), gradient = jax.device_get(lowered(params, stats, batch))
+    return value, (stats, metrics), gradient, lowered.memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.parametrize(("name", "parts"), [("one device", 4), ("four by two", 2)])
 def test_a_batch_encoded_in_parts_gives_the_same_gradient(name, parts):
     with jax.numpy_rank_promotion("allow"):  # of flax's convolution bias
-        value, _, gradient, memory = in_parts(name, parts)
-        expected_value, _, expected_gradient, whole_memory = in_parts("one device", 1)
+        value, (stats, metrics), gradient, memory = in_parts(name, parts)
+        expected_value, (expected_stats, expected), expected_gradient, whole_memory = in_parts("one device", 1)
     np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    np.testing.assert_allclose(flat(stats), flat(expected_stats), rtol=1e-5)
+    for term in ("objective", "task", "reconstruction", "peak_reconstruction"):
+        assert expected[term] > 0
+        np.testing.assert_allclose(metrics[term], expected[term], rtol=1e-5, err_msg=term)
     scale = np.abs(flat(expected_gradient)).max()
     assert scale > 1e-3
     np.testing.assert_allclose(flat(gradient), flat(expected_gradient), rtol=0, atol=1e-5 * scale)
