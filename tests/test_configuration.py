@@ -176,7 +176,9 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_stray_argument_is_an_error(capsys):
     with pytest.raises(SystemExit) as status:
-        configuration.run(lambda _: 0, argv=["program", "x"], flags_parser=lambda argv: argv)
+        configuration.run(
+            lambda _: 0, argv=["program", "x"], flags_parser=lambda argv: [*flags.FLAGS(argv[:1]), *argv[1:]]
+        )
     assert status.value.code == configuration.EXIT_USER_ERROR
     assert "unexpected argument 'x'" in capsys.readouterr().err
 
