@@ -20,6 +20,7 @@ from ml_collections.config_flags import config_flags
 from data_pipelines.errors import DataError
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.errors import ConfigError, DivergedError
+from ecgjax.files import write_atomically
 from ecgjax.host_memory import keep_freed_memory
 
 CONFIG_FILE = "config.json"
@@ -215,9 +216,9 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
     Raises:
         ConfigError: naming the leaf, its value and what is possible.
     """
-    leaves = _leaves(config.to_dict())
+    found = leaves(config.to_dict())
     for name, (holds, words) in RANGES.items():
-        value = leaves.get(name)
+        value = found.get(name)
         if value is not None and not holds(value):
             raise ConfigError(f"config.{name}={value!r} is not possible; it must be {words}")
 
@@ -226,9 +227,7 @@ def write_resolved(config: ml_collections.ConfigDict, workdir: str | Path) -> No
     """Writes every leaf of the config to `config.json` of the workdir, atomically."""
     path = Path(workdir) / CONFIG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
 
 
 def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
@@ -262,8 +261,8 @@ def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None
                 "from a copy, or use another --workdir"
             )
         return
-    before = _leaves(load_resolved(workdir).to_dict())
-    now = _leaves(_tuples(json.loads(json.dumps(config.to_dict()))))
+    before = leaves(load_resolved(workdir).to_dict())
+    now = leaves(_tuples(json.loads(json.dumps(config.to_dict()))))
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
@@ -303,9 +302,9 @@ def _tuples(tree: Any) -> Any:
     return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of a nested mapping by their paths, such as `probe.label`."""
+    found: dict[str, Any] = {}
     for name, value in tree.items():
-        path = f"{prefix}{name}"
-        leaves |= _leaves(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return leaves
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

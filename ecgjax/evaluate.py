@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from ecgjax import configuration, evaluated_run, inference
 from ecgjax.augmentations.views import Recorded, Views
-from ecgjax.evaluated_run import STEP, WORKDIR, cautions, check_encoder, leaves, parse_flags
+from ecgjax.evaluated_run import STEP, WORKDIR, cautions, check_encoder, parse_flags
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
@@ -134,8 +134,10 @@ def _counts(part: LabelledRecords) -> str:
 
 def _command(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
     """Returns the command that repeats this evaluation, with what differs from the run's own configuration."""
-    before = leaves(own.to_dict())
-    changed = {name: value for name, value in leaves(config.to_dict()).items() if value != before.get(name)}
+    before = configuration.leaves(own.to_dict())
+    changed = {
+        name: value for name, value in configuration.leaves(config.to_dict()).items() if value != before.get(name)
+    }
     overrides = [f"--config.{name}={value}" for name, value in changed.items()]
     return shlex.join(["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *overrides])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import ml_collections
 from absl import app, flags
@@ -31,7 +31,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
-    for name, value in leaves(config.to_dict()).items():
+    for name, value in configuration.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):
             section, _, leaf = name.partition(".")
             known = typed.get(section, {})
@@ -41,21 +41,14 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
     except AttributeError as error:
-        _leave(f"no setting {error} in this run's configuration, which has {', '.join(leaves(config.to_dict()))}")
+        known = ", ".join(configuration.leaves(config.to_dict()))
+        _leave(f"no setting {error} in this run's configuration, which has {known}")
     return app.parse_flags_with_usage(argv)
 
 
 def _leave(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(configuration.EXIT_USER_ERROR)
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the values of a nested mapping by their paths, such as `probe.label`."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found.update(leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-    return found
 
 
 def check_encoder(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, *, workdir: str) -> None:

@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import shlex
 import sys
 import time
@@ -41,7 +40,6 @@ from ecgjax.evaluation.cells import (
     begin_study,
     read_cells,
     run_cells,
-    write_atomically,
 )
 from ecgjax.evaluation.features import map_records
 from ecgjax.evaluation.frozen import fit_linear
@@ -50,6 +48,7 @@ from ecgjax.evaluation.labels import ProbeData, probe_data
 from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tables import plain
 from ecgjax.evaluation.tasks import Task, parse_task
+from ecgjax.files import replacing, write_atomically
 from ecgjax.finetune import FineTuning
 from ecgjax.recordings import open_recordings
 
@@ -102,7 +101,7 @@ class Study:
         test = self.data.test
         answers = hashlib.blake2b(np.ascontiguousarray(test.records).tobytes(), digest_size=16)
         answers.update(np.ascontiguousarray(test.labels).tobytes())
-        leaves = evaluated_run.leaves(config.to_dict())
+        leaves = configuration.leaves(config.to_dict())
         begin_study(
             folder,
             {
@@ -236,10 +235,8 @@ class Study:
                 encoder.embed, self._embedded, read=read, batch_size=_BATCH, title=f"embeddings, {name}",
                 progress=self._progress,
             )  # fmt: skip
-            temporary = path.with_name(f".{path.name}.tmp")
-            with temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, embeddings)
-            os.replace(temporary, path)
         return np.load(path, mmap_mode="r")
 
 

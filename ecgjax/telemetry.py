@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ecgjax import devices
+from ecgjax.files import write_atomically
 
 #: Embeddings that vary in fewer directions than this have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
@@ -184,6 +184,4 @@ def _drop_after(path: Path, step: int) -> None:
     # What is logged at a step comes before its checkpoint, but for step 0, which has none and is evaluated again.
     kept = [line for line in lines if step > 0 and json.loads(line)["step"] <= step]
     if path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, "".join(f"{line}\n" for line in kept))

@@ -201,7 +201,7 @@ def test_default_config_has_every_setting():
 
 def test_every_numeric_setting_has_a_range():
     config = simclr.get_config()
-    leaves = configuration._leaves(config.augment.to_dict(), "augment.")
+    leaves = configuration.leaves(config.augment.to_dict(), "augment.")
     numbers = {name for name, value in leaves.items() if isinstance(value, float | int) and not isinstance(value, bool)}
     assert numbers == {name for name in configuration.RANGES if name.startswith("augment.")}
 

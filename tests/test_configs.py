@@ -70,7 +70,7 @@ def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
 
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_the_small_form_differs_in_size_alone(name, variant):
-    published, small = (configuration._leaves(load(name, variant, size).to_dict()) for size in ("", "small"))
+    published, small = (configuration.leaves(load(name, variant, size).to_dict()) for size in ("", "small"))
     differing = {leaf for leaf in published if published[leaf] != small[leaf]}
     assert differing <= {"encoder.name", "encoder.embedding_dim", "batch_size", "micro_batch.parts"}
     assert small["encoder.name"] == f"{published['encoder.name']}:small"

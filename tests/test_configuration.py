@@ -132,7 +132,7 @@ def test_values_that_make_no_sense_are_refused_by_name(name, value):
 
 
 def test_every_range_is_of_a_leaf_that_exists():
-    assert set(configuration.RANGES) <= set(configuration._leaves(simclr.get_config().to_dict()))
+    assert set(configuration.RANGES) <= set(configuration.leaves(simclr.get_config().to_dict()))
 
 
 def test_a_damaged_config_is_named(tmp_path):

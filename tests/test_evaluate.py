@@ -13,8 +13,8 @@ from data_pipelines.errors import DataError
 from data_pipelines.index import Index, duplicates, groups
 from data_pipelines.records import SignalFormat
 from data_pipelines.simulator import Cohort, CohortConfig
+from ecgjax import configuration, evaluated_run, recordings
 from ecgjax import evaluate as entry
-from ecgjax import evaluated_run, recordings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import baselines
 from ecgjax.evaluation.experiment import run_experiment
@@ -235,4 +235,4 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
 
 def test_leaves_name_every_setting():
     tree = ml_collections.ConfigDict({"a": {"b": 1, "c": {"d": (1, 2)}}, "e": None}).to_dict()
-    assert evaluated_run.leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}
+    assert configuration.leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}

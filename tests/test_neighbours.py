@@ -135,7 +135,7 @@ def test_forms_agree():
 
 def test_nearest_is_what_the_relation_looks_at():
     rows = CASES["two records a patient"]
-    nearest = jax.jit(functools.partial(neighbours.nearest, distance=neighbours.l1, tiling=Tiling()))
-    near = nearest(jnp.asarray(SIGNALS), rows)
+    nearest = jax.jit(functools.partial(neighbours.nearest_and_farthest, distance=neighbours.l1, tiling=Tiling()))
+    near = nearest(jnp.asarray(SIGNALS), rows).nearest
     rows = rows._replace(nearest=near)
     np.testing.assert_array_equal(nearest_signal(rows, rows).positive.argmax(1), near)

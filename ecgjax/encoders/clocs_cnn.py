@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
@@ -18,7 +19,7 @@ from ecgjax.keys import split_rows
 KERNEL, STRIDE, POOL = 7, 3, 2
 
 
-class ClocsCNN(nnx.Module):
+class ClocsCNN(Encoder):
     """Three times conv k7 s3 (unpadded), BN, ReLU, max-pool 2, dropout; one linear layer over all that is left.
 
     The published form has one channel, widths 4 / 16 / 32, dropout .1 and 2,500 samples, five seconds at 500 Hz. These
@@ -38,13 +39,10 @@ class ClocsCNN(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the activations that the linear layer takes.
-        lead_groups: 1, all channels have one embedding.
 
     Raises:
         ConfigError: nothing is left of so few samples.
     """
-
-    lead_groups = 1
 
     def __init__(
         self,
@@ -71,24 +69,12 @@ class ClocsCNN(nnx.Module):
         )
         self.norms = nnx.List(layers.BatchNorm(width, dtype=dtype) for width in widths)
         self.feature_dim = places * widths[-1]
-        self.head = nnx.Linear(
-            self.feature_dim, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs
-        )
+        self.head = linear_head(self.feature_dim, embedding_dim, rngs=rngs)
         self.input_samples, self.dropout, self.dtype = input_samples, dropout, dtype
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Activations of the last convolution at all places.
-
-        Args:
-            ecg: `f32[batch, time, num_leads]`, mV.
-            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
-            keys: `key[batch]` for dropout; None switches dropout off.
-            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
-
-        Returns:
-            `f32[batch, feature_dim]`.
-        """
+        """Activations of the last convolution at all places; arguments as for `Encoder.features`."""
         x = layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples)
         layer_keys = None if keys is None else split_rows(keys, len(self.convs))
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
@@ -96,7 +82,3 @@ class ClocsCNN(nnx.Module):
             x = max_pool(x, window=POOL, stride=POOL)
             x = layers.row_dropout(x, None if layer_keys is None else layer_keys[:, i], self.dropout)
         return x.astype(jnp.float32).reshape(len(x), self.feature_dim)
-
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
-        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))

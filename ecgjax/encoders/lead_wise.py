@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
+from ecgjax.encoders.encoder import Encoder
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 
 
-class LeadWise(nnx.Module):
+class LeadWise(Encoder):
     """Applies an encoder of one channel to every lead of a record by itself.
 
     All leads go through it as one batch, `[batch · lead, time, 1]`, so that a layer is one convolution, and the
@@ -23,7 +23,7 @@ class LeadWise(nnx.Module):
         lead_groups: number of leads, each with an embedding of its own.
     """
 
-    def __init__(self, encoder: nnx.Module, *, num_leads: int):
+    def __init__(self, encoder: Encoder, *, num_leads: int):
         if encoder.lead_groups != 1:
             raise ConfigError(f"config.encoder.lead_wise: {type(encoder).__name__} already tells groups of leads apart")
         self.encoder = encoder

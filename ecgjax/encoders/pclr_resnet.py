@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
 
@@ -60,7 +61,7 @@ class ResidualUnit(nnx.Module):
         return layers.row_dropout(x, keys[1], self.dropout), total
 
 
-class PCLRResNet(nnx.Module):
+class PCLRResNet(Encoder):
     """Conv k16, BN, ReLU; four residual units, each at a quarter of the rate before; global average pool; head.
 
     The published form takes ten seconds of 12 leads, interpolated to 4,096 samples, to 1,024 / 256 / 64 / 16 samples of
@@ -80,10 +81,7 @@ class PCLRResNet(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the pooled activations before the head.
-        lead_groups: 1, an embedding is that of a whole record.
     """
-
-    lead_groups = 1
 
     def __init__(
         self,
@@ -105,24 +103,13 @@ class PCLRResNet(nnx.Module):
         )
         self.feature_dim = widths[-1]
         self.hidden, self.head = (
-            nnx.Linear(self.feature_dim, size, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
-            for size in (self.feature_dim, embedding_dim)
+            linear_head(self.feature_dim, size, rngs=rngs) for size in (self.feature_dim, embedding_dim)
         )
         self.input_samples, self.dtype = input_samples, dtype
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations.
-
-        Args:
-            ecg: `f32[batch, time, num_leads]`, mV.
-            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
-            keys: `key[batch]` for dropout; None switches dropout off.
-            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
-
-        Returns:
-            `f32[batch, feature_dim]`.
-        """
+        """Pooled activations; arguments as for `Encoder.features`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples or None))
         x = skip = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         unit_keys = None if keys is None else split_rows(keys, 2 * len(self.units))
@@ -131,6 +118,6 @@ class PCLRResNet(nnx.Module):
             x, skip = unit(x, skip, train=train, keys=pair, valid=valid)
         return jnp.mean(x.astype(jnp.float32), axis=1)
 
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
-        return self.head(jax.nn.relu(self.hidden(self.features(ecg, train=train, keys=keys, valid=valid))))
+    def project(self, features: Array) -> Array:
+        """Linear, ReLU, linear: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
+        return self.head(jax.nn.relu(self.hidden(features)))

@@ -11,6 +11,7 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.convolutions import DoublingConv, grouped_conv
+from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
@@ -129,7 +130,7 @@ class Decoder(nnx.Module):
         return (self.last(x) + biases[-1]).astype(jnp.float32)
 
 
-class PhysioTransformer(nnx.Module):
+class PhysioTransformer(Encoder):
     """Stem of stride 16, projection, convolutional positions, post-norm transformer, mean over tokens.
 
     The published form is wav2vec 2.0 as fairseq-signals has it for ECGs: 256 channels, 12 layers of 768 channels and
@@ -147,14 +148,11 @@ class PhysioTransformer(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the mean over the tokens before the last layer.
-        lead_groups: 1, all leads being one group.
 
     References:
         Maghsoodi et al., PhysioCLR, arXiv 2509.08116. Oh et al., Lead-agnostic Self-supervised Learning for Local and
         Global Representations of Electrocardiogram (fairseq-signals), CHIL 2022.
     """
-
-    lead_groups = 1
 
     def __init__(
         self,
@@ -195,7 +193,7 @@ class PhysioTransformer(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.head = nnx.Linear(dim, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+        self.head = linear_head(dim, embedding_dim, rngs=rngs)
         self.has_decoder = decoder
         if decoder:
             self.decoder = Decoder(dim, num_leads, widths=decoder_widths, dtype=dtype, rngs=rngs)
@@ -203,23 +201,12 @@ class PhysioTransformer(nnx.Module):
         self.feature_dim, self.embedding_dim = dim, embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Mean of the last layer's tokens.
+        """Mean of the last layer's tokens; arguments as for `Encoder.features`.
 
-        Args:
-            ecg: `f32[batch, time, num_leads]`, mV.
-            train: makes no difference; nothing is normalised by the batch.
-            keys: `key[batch]` for dropout; None switches dropout off.
-            valid: makes no difference; no row sees another.
-
-        Returns:
-            `f32[batch, feature_dim]`.
+        Neither `train` nor `valid` makes a difference: nothing is normalised by the batch.
         """
         del train, valid
         return _mean(self._tokens(ecg, keys))
-
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
-        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))
 
     def reconstruct(
         self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None

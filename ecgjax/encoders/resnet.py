@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
 
@@ -40,7 +41,7 @@ class BasicBlock(nnx.Module):
         return jax.nn.relu(x + y)
 
 
-class ResNet18(nnx.Module):
+class ResNet18(Encoder):
     """Conv k15 s2, BN, ReLU, max-pool; four stages of two basic blocks; global average pool; linear embedding.
 
     The published form has widths 64/128/256/512, kernel 7, dropout .2, 12 leads and an embedding of 128: 8.74 M
@@ -49,10 +50,7 @@ class ResNet18(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the pooled activations before the last layer.
-        lead_groups: 1, all leads being one group.
     """
-
-    lead_groups = 1
 
     def __init__(
         self,
@@ -76,23 +74,13 @@ class ResNet18(nnx.Module):
                 )
                 width_in = width
         self.blocks = nnx.List(blocks)
-        self.head = nnx.Linear(width_in, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+        self.head = linear_head(width_in, embedding_dim, rngs=rngs)
         self.dtype = dtype
         self.feature_dim = width_in
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations.
-
-        Args:
-            ecg: `f32[batch, time, num_leads]`, mV.
-            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
-            keys: `key[batch]` for dropout; None switches dropout off.
-            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
-
-        Returns:
-            `f32[batch, feature_dim]`.
-        """
+        """Pooled activations; arguments as for `Encoder.features`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         x = max_pool(x, window=3, stride=2, padding=(1, 1))
@@ -100,7 +88,3 @@ class ResNet18(nnx.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i], valid=valid)
         return jnp.mean(x.astype(jnp.float32), axis=1)
-
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
-        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))

@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.errors import ConfigError
@@ -47,7 +48,7 @@ class ResidualBlock(nnx.Module):
         return jax.nn.relu(x + y)
 
 
-class TemporalNet(nnx.Module):
+class TemporalNet(Encoder):
     """Stem, two parallel branches of residual blocks at a quarter of the rate, one convolution over both.
 
     Stem: conv k7, BN, ReLU, max-pool 4. Branches: kernels 3 and 7, four blocks each. Merge: both side by side, conv k3,
@@ -69,10 +70,7 @@ class TemporalNet(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the pooled activations before the head.
-        lead_groups: 1, all channels have one embedding.
     """
-
-    lead_groups = 1
 
     def __init__(
         self,
@@ -99,24 +97,13 @@ class TemporalNet(nnx.Module):
         self.merge_norm = layers.BatchNorm(self.feature_dim, dtype=dtype)
         hidden = self.feature_dim // 2
         self.head = nnx.List(
-            nnx.Linear(a, b, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
-            for a, b in ((self.feature_dim, hidden), (hidden, embedding_dim))
+            linear_head(a, b, rngs=rngs) for a, b in ((self.feature_dim, hidden), (hidden, embedding_dim))
         )
         self.dropout, self.dtype = dropout, dtype
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations.
-
-        Args:
-            ecg: `f32[batch, time, num_leads]`, mV.
-            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
-            keys: `key[batch]` for dropout; None switches dropout off.
-            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
-
-        Returns:
-            `f32[batch, feature_dim]`.
-        """
+        """Pooled activations; arguments as for `Encoder.features`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         x = max_pool(x, window=4, stride=4)
@@ -134,17 +121,13 @@ class TemporalNet(nnx.Module):
         return jnp.mean(x.astype(jnp.float32), axis=1)
 
     def project(self, features: Array) -> Array:
-        """The head: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
+        """Two linear layers: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
         for layer in self.head:
             features = layer(features)
         return features
 
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
-        return self.project(self.features(ecg, train=train, keys=keys, valid=valid))
 
-
-class DualTemporalNet(nnx.Module):
+class DualTemporalNet(Encoder):
     """Two TemporalNets, one for the leads I, II, V5, V6 and one for V1–V4; a stream is the mean of its leads.
 
     Of twelve leads the four that follow from I and II are left out.

@@ -9,10 +9,11 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple, sincos_positions
 
 
-class ViT1D(nnx.Module):
+class ViT1D(Encoder):
     """Patches of all leads, sines for their places, one register token, pre-norm layers, mean over the patches.
 
     A patch is 25 samples, 50 ms at the published 500 Hz; at another rate set `patch` to as long a time. The published
@@ -24,10 +25,7 @@ class ViT1D(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the mean over the patches before the last layer.
-        lead_groups: 1, all leads being one group.
     """
-
-    lead_groups = 1
 
     def __init__(
         self,
@@ -67,21 +65,14 @@ class ViT1D(nnx.Module):
             rngs=rngs,
         )
         self.norm = LayerNorm(dim, use_bias=False, dtype=dtype)
-        self.head = nnx.Linear(dim, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
+        self.head = linear_head(dim, embedding_dim, rngs=rngs)
         self.patch, self.dtype = patch, dtype
         self.feature_dim, self.embedding_dim = dim, embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Mean of the patches' tokens after the last normalisation.
+        """Mean of the patches' tokens after the last normalisation; arguments as for `Encoder.features`.
 
-        Args:
-            ecg: `f32[batch, time, num_leads]`, mV.
-            train: makes no difference; nothing is normalised by the batch.
-            keys: `key[batch]` for dropout; None switches dropout off.
-            valid: makes no difference; no row sees another.
-
-        Returns:
-            `f32[batch, feature_dim]`.
+        Neither `train` nor `valid` makes a difference: nothing is normalised by the batch.
         """
         del train, valid
         x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), self.patch)
@@ -91,7 +82,3 @@ class ViT1D(nnx.Module):
         register = jnp.broadcast_to(register, (len(x), 1, x.shape[2]))
         x = self.blocks(jnp.concatenate([register, x], axis=1), keys)
         return jnp.mean(self.norm(x[:, 1:]).astype(jnp.float32), axis=1)
-
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`."""
-        return self.head(self.features(ecg, train=train, keys=keys, valid=valid))

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
 
 _EXPANSION = 4
@@ -78,7 +79,7 @@ def _average_pairs(x: Array) -> Array:
     return x.reshape(x.shape[0], -1, 2, x.shape[2]).mean(2)
 
 
-class XResNet1d(nnx.Module):
+class XResNet1d(Encoder):
     """Three convolutions, max-pool, four stages of bottlenecks, maximum and mean over time; BN, dropout, linear.
 
     The benchmark's one-dimensional form has the same width, 64, in all stages, 256 channels between blocks, kernel 5
@@ -89,10 +90,7 @@ class XResNet1d(nnx.Module):
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the two poolings side by side.
-        lead_groups: 1, all leads being one group.
     """
-
-    lead_groups = 1
 
     def __init__(
         self,
@@ -120,23 +118,14 @@ class XResNet1d(nnx.Module):
                 width_in = _EXPANSION * width
         self.blocks = nnx.List(blocks)
         self.head_norm = layers.BatchNorm(2 * width_in, dtype=jnp.float32)
-        self.head = nnx.Linear(
-            2 * width_in, embedding_dim, dtype=jnp.float32, param_dtype=layers.PARAM_DTYPE, rngs=rngs
-        )
+        self.head = linear_head(2 * width_in, embedding_dim, rngs=rngs)
         self.dropout, self.dtype = dropout, dtype
         self.feature_dim, self.embedding_dim = 2 * width_in, embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Maximum and mean of the last block over time.
+        """Maximum and mean of the last block over time; arguments as for `Encoder.features`.
 
-        Args:
-            ecg: `f32[batch, time, num_leads]`, mV.
-            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
-            keys: makes no difference; dropout stands after these.
-            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
-
-        Returns:
-            `f32[batch, feature_dim]`.
+        `keys` make no difference here: dropout stands in the head.
         """
         del keys
         x = layers.cast_ecg(ecg, self.dtype)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from ecgjax.errors import ConfigError
+from ecgjax.files import write_atomically
 
 Initialisation = Literal["random", "pretrained"]
 Mode = Literal["frozen", "finetuned"]
@@ -167,13 +167,6 @@ def read_cells(folder: Path) -> list[CellResult]:
         DataError: the file of one is damaged.
     """
     return [_load(path) for path in sorted((folder / CELLS_DIR).glob("*.json"))]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file that is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _path(folder: Path, cell: Cell) -> Path:

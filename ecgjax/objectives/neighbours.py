@@ -179,23 +179,6 @@ def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
 SIGNAL_DISTANCES: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "dtw": dtw}
 
 
-def nearest(signals: Array, rows: Rows, *, distance: SignalDistance, tiling: Tiling) -> Array:
-    """Row number of the nearest row of another recording, for the column `nearest` of `Rows`.
-
-    It may be a recording of the same patient. Ties go to the lower row number.
-
-    Args:
-        signals: `f32[rows, time, lead]`, one of each row.
-        rows: their metadata.
-        distance: such as `l1`.
-        tiling: how the pairs are gone through.
-
-    Returns:
-        `i32[rows]`; −1 where there is none.
-    """
-    return nearest_and_farthest(signals, rows, distance=distance, tiling=tiling, num_farthest=1).nearest
-
-
 def nearest_and_farthest(
     signals: Array, rows: Rows, *, distance: SignalDistance, tiling: Tiling, num_farthest: int = 2
 ) -> Neighbours:
