@@ -1,0 +1,147 @@
+"""A page as one HTML file that needs nothing else: styles and pictures are inside, and there is no script."""
+
+from __future__ import annotations
+
+import base64
+import html
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+
+from ecgjax.pages.images import Image
+from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Preformatted, Section, Table
+from ecgjax.pages.style import STYLE
+from ecgjax.pages.texts import storable
+
+#: A browser that obeys it loads nothing from anywhere, whatever a text may have brought in.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+#: A picture is not shown narrower than this share of its width: it scrolls sideways instead.
+_NARROWEST = 0.62
+
+_NUMBER = re.compile(r"\s*[+\-−<≤>≥±]?\s*[.\d]")
+
+
+def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
+    """Writes a page as HTML.
+
+    Args:
+        page: what to write.
+        images: picture → as it is shown.
+    """
+    sections = [(f"section-{number}", section) for number, section in enumerate(page.sections, start=1)]
+    lines = [
+        "<!DOCTYPE html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<link rel="icon" href="data:,">',  # Otherwise a browser asks the server for one.
+        f"<title>{escaped(page.title)}</title>",
+        f"<style>{STYLE}</style>",
+        "</head>",
+        "<body>",
+        "<main>",
+        f"<h1>{escaped(page.title)}</h1>",
+        *(f'<p class="caution" role="note">{escaped(caution)}</p>' for caution in page.cautions),
+        *_blocks(page.summary, images),
+        *_contents(sections),
+        *(line for name, section in sections for line in _section(name, section, images)),
+        "</main>",
+        "</body>",
+        "</html>",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Returns a text for use between tags or in a quoted attribute."""
+    return html.escape(storable(text), quote=True)
+
+
+def _contents(sections: Sequence[tuple[str, Section]]) -> list[str]:
+    if len(sections) < 2:
+        return []
+    entries = [f'<li><a href="#{name}">{escaped(section.title)}</a></li>' for name, section in sections]
+    return ['<nav aria-label="Contents">', "<h2>Contents</h2>", "<ol>", *entries, "</ol>", "</nav>"]
+
+
+def _section(name: str, section: Section, images: Mapping[Picture, Image]) -> list[str]:
+    heading = f"<h2>{escaped(section.title)}</h2>"
+    return [f'<section id="{name}">', heading, *_blocks(section.blocks, images), "</section>"]
+
+
+def _blocks(blocks: Sequence[Block], images: Mapping[Picture, Image]) -> list[str]:
+    lines = []
+    for is_picture, group in itertools.groupby(blocks, key=lambda block: isinstance(block, Picture)):
+        if is_picture:
+            pictures = [line for picture in group for line in _picture(picture, images[picture])]
+            lines += ['<div class="pictures">', *pictures, "</div>"]
+        else:
+            lines += [line for block in group for line in _block(block, images)]
+    return lines
+
+
+def _block(block: Paragraph | Preformatted | Table | Folded, images: Mapping[Picture, Image]) -> list[str]:
+    match block:
+        case Paragraph(text):
+            return [f"<p>{escaped(text)}</p>"]
+        case Preformatted(text):
+            return [f'<pre tabindex="0">{escaped(text)}</pre>']
+        case Table():
+            return _table(block)
+        case Folded(title, blocks):
+            return ["<details>", f"<summary>{escaped(title)}</summary>", *_blocks(blocks, images), "</details>"]
+    raise TypeError(f"{type(block).__name__} is no block of a page")
+
+
+def _table(table: Table) -> list[str]:
+    columns = list(zip(*table.rows, strict=True)) or [()] * len(table.header)
+    classes = [' class="number"' if _numeric(cells) else "" for cells in columns]
+    header = "".join(
+        f'<th scope="col"{kind}>{escaped(name)}</th>' for name, kind in zip(table.header, classes, strict=True)
+    )
+    label = escaped(table.caption or ", ".join(filter(None, table.header)))
+    return [
+        # It can be scrolled, so it must be reachable by keyboard.
+        f'<div class="wide" role="region" tabindex="0" aria-label="{label}">',
+        "<table>",
+        *([f"<caption>{escaped(table.caption)}</caption>"] if table.caption else []),
+        f"<thead><tr>{header}</tr></thead>",
+        "<tbody>",
+        *(f"<tr>{_cells(row, classes)}</tr>" for row in table.rows),
+        "</tbody>",
+        "</table>",
+        "</div>",
+    ]
+
+
+def _cells(row: Sequence[str], classes: Sequence[str]) -> str:
+    first, *others = (f"{kind}>{_breakable(escaped(cell))}" for cell, kind in zip(row, classes, strict=True))
+    return "".join([f'<th scope="row"{first}</th>', *(f"<td{other}</td>" for other in others)])
+
+
+def _breakable(text: str) -> str:
+    """Lets long paths and names break after what parts them, where a line ends there."""
+    return re.sub(r"(?<=[/._,])(?=[A-Za-z])", "<wbr>", text) if " " not in text else text
+
+
+def _numeric(cells: Sequence[str]) -> bool:
+    filled = [cell for cell in cells if cell.strip() and not cell.startswith("n/a")]
+    return bool(filled) and all(_NUMBER.match(cell) for cell in filled)
+
+
+def _picture(picture: Picture, image: Image) -> list[str]:
+    source = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
+    caption = [f"<figcaption>{escaped(picture.caption)}</figcaption>"] if picture.caption else []
+    return [
+        f'<figure style="width: {image.width}px">',
+        '<div class="wide" tabindex="0">',
+        f'<img src="{source}" alt="{escaped(picture.alt)}" width="{image.width}" height="{image.height}" '
+        f'style="min-width: {round(_NARROWEST * image.width)}px">',
+        "</div>",
+        *caption,
+        "</figure>",
+    ]

@@ -1,0 +1,67 @@
+"""Pictures as bytes: SVG where that is small, else PNG."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Literal
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from ecgjax.pages.page import Picture
+
+#: A larger SVG (clouds of points, long signals) is replaced by a PNG. Bytes.
+MAX_SVG_BYTES = 120_000
+
+#: CSS pixels an inch.
+_CSS_DPI = 96
+
+# Ids in an SVG are random otherwise, and two reports of one result would differ.
+_SAME_EVERY_TIME = {"svg.hashsalt": "ecgjax"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Image:
+    """A picture as it is shown.
+
+    Attributes:
+        data: bytes of the file.
+        kind: of file.
+        width: on the page, CSS pixels.
+        height: likewise.
+    """
+
+    data: bytes
+    kind: Literal["svg", "png"]
+    width: int
+    height: int
+
+    @property
+    def media_type(self) -> str:
+        """MIME type of `data`."""
+        return "image/svg+xml" if self.kind == "svg" else "image/png"
+
+
+def image_of(picture: Picture) -> Image:
+    """Draws a picture for a page."""
+    width, height = picture.figure.get_size_inches() * _CSS_DPI * picture.scale
+    size = {"width": round(width), "height": round(height)}
+    svg = _svg(picture.figure)
+    if len(svg) <= MAX_SVG_BYTES:
+        return Image(data=svg, kind="svg", **size)
+    return Image(data=png(picture), kind="png", **size)
+
+
+def png(picture: Picture) -> bytes:
+    """Draws a picture as PNG."""
+    file = io.BytesIO()
+    picture.figure.savefig(file, format="png", dpi=picture.dpi, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    with matplotlib.rc_context(_SAME_EVERY_TIME):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()

@@ -1,0 +1,60 @@
+"""The files of a page: `report.html`, which needs nothing else, and `report.md` with its pictures beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ecgjax.files import write_atomically
+from ecgjax.pages.html import to_html
+from ecgjax.pages.images import image_of, png
+from ecgjax.pages.markdown import to_markdown
+from ecgjax.pages.page import Block, Folded, Page, Picture
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """Where a page is.
+
+    Attributes:
+        html: the self-contained file.
+        markdown: the same for editors and version control.
+    """
+
+    html: Path
+    markdown: Path
+
+
+def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
+    """Writes a page into a folder, which must exist, as HTML and as Markdown.
+
+    Args:
+        page: what to write.
+        folder: where to; pictures become `figure_1.png`, `figure_2.png` …
+        stem: of the file names.
+    """
+    images, files = {}, {}
+    for number, picture in enumerate(dict.fromkeys(pictures(page)), start=1):
+        image = image_of(picture)
+        images[picture], files[picture] = image, f"figure_{number}.png"
+        (folder / files[picture]).write_bytes(image.data if image.kind == "png" else png(picture))
+    written = Written(html=folder / f"{stem}.html", markdown=folder / f"{stem}.md")
+    write_atomically(written.html, to_html(page, images=images))
+    write_atomically(written.markdown, to_markdown(page, files=files))
+    return written
+
+
+def pictures(page: Page) -> Iterator[Picture]:
+    """Yields the pictures of a page in order."""
+    yield from _pictures(page.summary)
+    for section in page.sections:
+        yield from _pictures(section.blocks)
+
+
+def _pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
+    for block in blocks:
+        if isinstance(block, Picture):
+            yield block
+        elif isinstance(block, Folded):
+            yield from _pictures(block.blocks)
