@@ -6,13 +6,14 @@
   python -m ecgjax.benchmark --what=objective --most_rows=131072 --most_timed=32768
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py:small --config.batch_size=64 --breakdown
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py --config.data.dir=DIR
+  python -m ecgjax.benchmark --what=embed --config=configs/simclr.py:small
 
 `input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
 beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
 opening, the first batch, a step's record numbers; and watches the memory while it streams. `step` times the compiled
 training step of any config alone and fed by the stream, and simulates a data set where none is named; `--breakdown`
 takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
-time of those that are run.
+time of those that are run. `embed` times the encoder of a config from stored signals to embeddings, and a linear probe.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from data_pipelines import input_benchmark, scale_benchmark
 from data_pipelines.dataset import open_dataset
 from data_pipelines.records import SignalFormat
 from ecgjax import configuration
 
-_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step"], "What to measure.")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "[step] Config file of a pretraining run.", lock_config=True)
+_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step", "embed"], "What to measure.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "[step, embed] Config file of a pretraining run.", lock_config=True
+)
 _DATASET = flags.DEFINE_list(
     "dataset", [], "[input] Prepared data sets of one rate and length; without, two cohorts are simulated."
 )
@@ -50,8 +53,8 @@ _MOST_TIMED = flags.DEFINE_integer("most_timed", 4096, "[objective] Largest batc
 
 _STEPS = flags.DEFINE_integer("steps", 3, "[step] Steps in each repetition.", lower_bound=1)
 _BREAKDOWN = flags.DEFINE_bool("breakdown", False, "[step] Time every distinct product of the step by itself.")
-_RATE_HZ = flags.DEFINE_integer("rate_hz", 250, "[step] Rate of what is simulated where no data set is given.")
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "[step] Its length.")
+_RATE_HZ = flags.DEFINE_integer("rate_hz", 250, "[step, embed] Rate of what is simulated where no data set is given.")
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "[step, embed] Its length.")
 
 _NUM_SIMULATED = 2
 
@@ -95,18 +98,31 @@ def _step() -> dict[str, Any]:
     # Loads JAX and the models, of which reading knows nothing.
     from ecgjax import step_benchmark
 
-    if _CONFIG.value is None:
-        raise configuration.ConfigError("--what=step needs --config=FILE, as pretraining takes it")
-    signal_format = SignalFormat(sampling_rate_hz=_RATE_HZ.value, num_samples=round(_RATE_HZ.value * _SECONDS.value))
     return step_benchmark.measure(
-        _CONFIG.value, steps=_STEPS.value, by_layer=_BREAKDOWN.value, simulated_format=signal_format
+        _config(), steps=_STEPS.value, by_layer=_BREAKDOWN.value, simulated_format=_simulated_format()
     )
+
+
+def _embed() -> dict[str, Any]:
+    from ecgjax import embed_benchmark
+
+    return embed_benchmark.measure(_config(), simulated_format=_simulated_format())
+
+
+def _config() -> ConfigDict:
+    if _CONFIG.value is None:
+        raise configuration.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
+    return _CONFIG.value
+
+
+def _simulated_format() -> SignalFormat:
+    return SignalFormat(sampling_rate_hz=_RATE_HZ.value, num_samples=round(_RATE_HZ.value * _SECONDS.value))
 
 
 def main(_: list[str]) -> None:
     """Prints what the flags ask for."""
-    measured = {"input": _input, "scale": _scale, "objective": _objective, "step": _step}[_WHAT.value]()
-    print(json.dumps(measured, indent=1, ensure_ascii=False))
+    measure = {"input": _input, "scale": _scale, "objective": _objective, "step": _step, "embed": _embed}
+    print(json.dumps(measure[_WHAT.value](), indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,23 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
     return Rows(**columns | places)
 
 
+def patient_pairs(patient: Array, valid: Array) -> Array:
+    """Counts pairs of recordings of one patient.
+
+    What patient-aware relations have to go by: where patients rarely repeat there are almost none in a random batch.
+
+    Args:
+        patient: `i32[batch]`, not negative.
+        valid: `bool[batch]`; other recordings are in no pair.
+
+    Returns:
+        `f32[]`.
+    """
+    index = jnp.arange(len(patient), dtype=patient.dtype)
+    ordered = jnp.sort(jnp.where(valid, patient, -1 - index))
+    return jnp.sum(index - jnp.searchsorted(ordered, ordered, side="left"), dtype=jnp.float32)
+
+
 def check_positives(config: ConfigDict, layout: Layout) -> None:
     """Refuses a relation that finds no positive among the rows that a recording becomes: its loss would stay 0.
 

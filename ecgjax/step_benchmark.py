@@ -56,12 +56,12 @@ def measure(
         `flops_per_sec` beside `matrix_product_flops_per_sec` (of the encoder's precision) and `copy_bytes_per_sec` of
         the same run; `mfu` (None where the device is not in the table of known ones); memory.
     """
-    with _with_data(config, simulated_format) as config:
+    with with_data(config, simulated_format) as config:
         return _measure(config, steps=steps, by_layer=by_layer)
 
 
 @contextlib.contextmanager
-def _with_data(
+def with_data(
     config: ml_collections.ConfigDict, simulated_format: SignalFormat
 ) -> Iterator[ml_collections.ConfigDict]:
     """The config, with a simulated data set that goes afterwards where it names none."""

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ecgjax import encoders
 from ecgjax.augmentations.beats import r_peaks
 from ecgjax.augmentations.views import Recorded, Views
-from ecgjax.embedding_rows import Layout, embedding_rows
+from ecgjax.embedding_rows import Layout, embedding_rows, patient_pairs
 from ecgjax.keys import row_keys, split_rows, step_key
 from ecgjax.micro_batches import map_parts
 from ecgjax.objectives import representation
@@ -186,6 +186,7 @@ def pretraining_loss(
         metrics |= {
             "loss": total,
             "unread_rows": jnp.sum(~valid, dtype=jnp.float32),
+            "patient_pairs": patient_pairs(batch["patient"], valid),
             **_representation(z, rows.valid, layout.rows, step, statistics_every if train else None),
         }
         return total, (after, metrics)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ecgjax.embedding_rows import Layout, check_positives, embedding_rows
+from ecgjax.embedding_rows import Layout, check_positives, embedding_rows, patient_pairs
 from ecgjax.errors import ConfigError
 
 
@@ -68,3 +68,15 @@ def test_a_relation_without_any_positive_is_refused(relation, none, some):
 def test_relations_between_recordings_need_no_second_row():
     for relation in ("same_patient", "same_label", None):
         check_positives(config_of(relation), Layout(views=1))
+
+
+def test_pairs_of_a_patient_are_counted_among_readable_recordings():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        patient, valid = rng.integers(0, 6, 17).astype(np.int32), rng.random(17) < 0.7
+        expected = sum(
+            patient[i] == patient[j] and valid[i] and valid[j] for i in range(17) for j in range(i)
+        )  # fmt: skip
+        assert float(patient_pairs(jnp.asarray(patient), jnp.asarray(valid))) == expected
+    assert float(patient_pairs(jnp.arange(4, dtype=jnp.int32), jnp.ones(4, bool))) == 0
+    assert float(patient_pairs(jnp.zeros(4, jnp.int32), jnp.zeros(4, bool))) == 0

@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.dataset import open_dataset
 from data_pipelines.physiology_store import open_physiology
 from data_pipelines.records import SignalFormat
-from ecgjax import step_benchmark, step_ceilings
+from ecgjax import embed_benchmark, step_benchmark, step_ceilings
 from ecgjax.step_breakdown import breakdown
 from tests import tiny_config
 
@@ -44,7 +44,7 @@ def test_without_a_data_set_one_is_simulated_with_what_the_relation_needs(monkey
     monkeypatch.setattr(step_benchmark, "NUM_SIMULATED", 2)
     config = tiny_config.get_config()
     config.relation.name = "similar_physiology"
-    with step_benchmark._with_data(config, SignalFormat(sampling_rate_hz=100, num_samples=1000)) as with_data:
+    with step_benchmark.with_data(config, SignalFormat(sampling_rate_hz=100, num_samples=1000)) as with_data:
         dataset = open_dataset(with_data.data.dir)
         assert dataset.format == SignalFormat(sampling_rate_hz=100, num_samples=1000)
         assert len(open_physiology(dataset).values) == dataset.index.num_records
@@ -74,3 +74,19 @@ def test_a_convolution_and_its_gradients_are_told_apart():
     assert found["products_left_out_of_flops"] == 0
     assert found["beside_products_ms"] == pytest.approx(1e3 - found["products_ms"])
     assert set(found["layers_ms"]) == {f"{layer} 2×32×4" for layer in ("copy", "batch norm, ReLU", "dropout")}
+
+
+def test_embedding_and_the_probe_are_timed(stored_dataset, monkeypatch):
+    monkeypatch.setattr(embed_benchmark, "NUM_EMBEDDED", 12)
+    monkeypatch.setattr(embed_benchmark, "BATCH_SIZE", 8)
+    monkeypatch.setattr(embed_benchmark, "NUM_LABELS", 30)
+    monkeypatch.setattr(embed_benchmark, "NUM_VALIDATION", 30)
+    config = tiny_config.get_config()
+    config.data.dir = str(stored_dataset[0].directory)
+    report = json.loads(json.dumps(embed_benchmark.measure(config)))
+    assert (report["layer"], report["features"], report["samples"]) == ("features", 8, 1000)
+    assert 0 < report["read_frac"] < 1
+    assert report["probe_s"] > 0
+    assert report["of_matrix_product"] == pytest.approx(
+        2 * report["macs_a_record"] * report["ecgs_per_sec"] / report["matrix_product_flops_per_sec"]
+    )

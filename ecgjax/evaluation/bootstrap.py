@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -84,6 +84,12 @@ class Bootstrap:
         return self._interval(
             self.estimates[name] - self.estimates[other], self.resampled[name] - self.resampled[other], confidence
         )
+
+    def mean_of(self, sums: Sequence[Sequence[tuple[int, str]]], *, confidence: float = 0.95) -> Interval:
+        """Returns the mean of signed sums of metrics, such as one difference `((1, name), (-1, other))` a seed."""
+        values = [sum(sign * self.estimates[name] for sign, name in parts) for parts in sums]
+        resampled = [sum(sign * self.resampled[name] for sign, name in parts) for parts in sums]
+        return self._interval(float(np.mean(values)), np.mean(resampled, axis=0), confidence)
 
     def _interval(self, value: float, values: np.ndarray, confidence: float) -> Interval:
         defined = values[np.isfinite(values)]

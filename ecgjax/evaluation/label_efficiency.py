@@ -140,19 +140,12 @@ def _summary(
     """Sums up signed sums of cells, one a seed."""
     without = {s: r.reason for s, parts in terms.items() for _, r in parts if r.scores is None}
     trained = {s: parts for s, parts in terms.items() if s not in without}
-    by_seed = {s: sum(sign * found.estimates[r.cell.name] for sign, r in parts) for s, parts in trained.items()}
+    named = {s: [(sign, r.cell.name) for sign, r in parts] for s, parts in trained.items()}
+    by_seed = {s: sum(sign * found.estimates[name] for sign, name in parts) for s, parts in named.items()}
     every = [r for parts in terms.values() for _, r in parts]
     cell = every[0].cell
     if trained:
-        resampled = np.mean(
-            [sum(sign * found.resampled[r.cell.name] for sign, r in parts) for parts in trained.values()], axis=0
-        )
-        mean = Bootstrap(
-            estimates={"mean": float(np.mean(list(by_seed.values())))},
-            resampled={"mean": resampled},
-            reason=found.reason,
-            needs=found.needs,
-        ).interval("mean")
+        mean = found.mean_of(list(named.values()))
     else:
         nan, reason = math.nan, next(iter(without.values()))
         mean = Interval(estimate=nan, low=nan, high=nan, confidence=0.95, resamples=0, reason=reason)

@@ -1,0 +1,97 @@
+"""Speed of what labels ask of a finished encoder: embedding recordings, and fitting a probe on the embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from data_pipelines.benchmark_machine import describe_machine
+from data_pipelines.records import SignalFormat
+from ecgjax import devices, inference, step_ceilings
+from ecgjax.encoders import PRECISIONS, cost
+from ecgjax.evaluation.features import map_records
+from ecgjax.evaluation.frozen import fit_linear
+from ecgjax.recordings import open_recordings
+from ecgjax.step_benchmark import with_data
+
+#: Recordings embedded in each repetition, and at a time; labels that the timed probe is fitted on and selected by.
+NUM_EMBEDDED = 2048
+BATCH_SIZE = 256
+NUM_LABELS, NUM_VALIDATION = 1000, 2000
+
+
+def measure(
+    config: ml_collections.ConfigDict,
+    *,
+    simulated_format: SignalFormat = SignalFormat(sampling_rate_hz=250, num_samples=2500),  # noqa: B008
+) -> dict[str, Any]:
+    """Times a random encoder, from stored signals to embeddings, and the probe with its whole sweep.
+
+    Args:
+        config: of a pretraining run; without a data set one is simulated for it.
+        simulated_format: rate and length of what is simulated.
+
+    Returns:
+        JSON: `ecgs_per_sec` with reading, `read_frac`, the share of the time that reading alone takes, the rate of the
+        products beside `matrix_product_flops_per_sec` of the same run, and `probe_s` of a logistic regression on
+        `NUM_LABELS` embeddings.
+    """
+    with with_data(config, simulated_format) as config:
+        recordings = open_recordings(config.data)
+        encoder = inference.random_encoder(config, seed=0)
+        # A small data set is read over and over; its signals then come from memory.
+        records = np.resize(np.arange(recordings.index.num_records), NUM_EMBEDDED)
+        arguments = {"read": recordings.store.read, "batch_size": BATCH_SIZE, "title": "", "progress": False}
+        product = step_ceilings.matrix_product(PRECISIONS[config.encoder.precision])
+        embeddings = map_records(encoder.embed, records, **arguments)
+        rng = np.random.default_rng(0)
+        features = rng.standard_normal((NUM_LABELS + NUM_VALIDATION, embeddings.shape[1])).astype(np.float32)
+        labels = (features[:, 0] + rng.standard_normal(len(features)) > 1).astype(np.int64)
+
+        def fit() -> None:
+            fit_linear(
+                "binary",
+                features[:NUM_LABELS],
+                labels[:NUM_LABELS],
+                val_features=features[NUM_LABELS:],
+                val_targets=labels[NUM_LABELS:],
+            )
+
+        seconds = step_ceilings.take_turns(
+            {
+                "embed": lambda: map_records(encoder.embed, records, **arguments),
+                "read": lambda: map_records(lambda signals: signals[:, 0, 0], records, **arguments),
+                "product": product.run,
+                "probe": fit,
+            }
+        )
+        shape = (recordings.format.num_samples, config.encoder.num_leads)
+        macs = cost.macs(encoder.split, shape)
+        rate = 2.0 * macs * NUM_EMBEDDED / seconds["embed"]
+        product_rate = product.amount / seconds["product"]
+        return {
+            "what": "embed",
+            "encoder": config.encoder.name,
+            "layer": encoder.layer,
+            "precision": config.encoder.precision,
+            "features": embeddings.shape[1],
+            "macs_a_record": macs,
+            "samples": recordings.format.num_samples,
+            "leads": config.encoder.num_leads,
+            "simulated": recordings.simulated,
+            "device": jax.devices()[0].device_kind,
+            "num_devices": jax.device_count(),
+            "machine": describe_machine(),
+            "ecgs_per_sec": NUM_EMBEDDED / seconds["embed"],
+            "read_frac": seconds["read"] / seconds["embed"],
+            "flops_per_sec": rate,
+            "matrix_product_flops_per_sec": product_rate,
+            "of_matrix_product": rate / product_rate,
+            "probe_s": seconds["probe"],
+            "probe_labels": NUM_LABELS,
+            "probe_validation": NUM_VALIDATION,
+            **devices.memory_metrics(),
+        }

@@ -1,0 +1,69 @@
+"""Several tasks from one frozen encoder: every record is embedded once, and a linear probe fitted for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ecgjax import inference
+from ecgjax.evaluation.ablation import TaskScores
+from ecgjax.evaluation.features import map_records
+from ecgjax.evaluation.frozen import fit_linear
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.recordings import Recordings
+
+#: Records embedded at a time.
+_BATCH = 256
+
+
+def probe_tasks(
+    encoder: inference.Encoder,
+    recordings: Recordings,
+    tasks: Mapping[str, ProbeData],
+    *,
+    seed: int,
+    title: str,
+    progress: bool = True,
+) -> dict[str, TaskScores]:
+    """Fits a linear probe for each task, selected on validation, and scores the test records.
+
+    Args:
+        encoder: pretrained or random; its batch norm is recalibrated on unaugmented training records.
+        recordings: that the tasks are about.
+        tasks: name → its labelled records.
+        seed: of the records that batch norm is recalibrated on.
+        title: of the progress bar.
+        progress: whether to draw one.
+
+    Raises:
+        DataError: a task's labels allow no probe.
+    """
+    read = recordings.store.read
+    encoder = inference.recalibrate_batch_norm(encoder, read, records=recordings.split.train, seed=seed)
+    parts = [part.records for data in tasks.values() for part in (data.train, data.val, data.test)]
+    records = np.unique(np.concatenate(parts))
+    embeddings = map_records(encoder.embed, records, read=read, batch_size=_BATCH, title=title, progress=progress)
+
+    def of(numbers: np.ndarray) -> np.ndarray:
+        return embeddings[np.searchsorted(records, numbers)]
+
+    found = {}
+    for name, data in tasks.items():
+        kind = data.task.kind
+        probe = fit_linear(
+            kind,
+            of(data.train.records),
+            data.train.labels,
+            val_features=of(data.val.records),
+            val_targets=data.val.labels,
+            classes=data.classes,
+        )
+        found[name] = TaskScores(
+            records=len(data.train.records),
+            positives=None if kind == "quantity" else int(np.max(data.train.labels.sum(axis=0))),
+            val_metric=probe.val_metric,
+            selected=probe.selected,
+            scores=np.asarray(probe.predict(of(data.test.records)), np.float32),
+        )
+    return found

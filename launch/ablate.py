@@ -1,0 +1,274 @@
+r"""Pretrains every arm of an ablation, probes the frozen encoders, and puts the arms side by side.
+
+  python -m launch.ablate --config=configs/simclr.py:small --config=configs/pclr.py:small \
+      --task='lvef<40' --task='potassium>5' --seeds=3 --out=runs/systems --config.data.dir=DIR
+  python -m launch.ablate --config=configs/simclr.py:small --sweep='augment.vcg.enabled=True|False' \
+      --sweep='objective.temperature=.05|.1|.2' --task='lvef<40' --out=runs/vcg --config.data.dir=DIR
+  python -m launch.ablate … --jobs=jobs.txt         (a command for every run, for xargs, Slurm or any other queue)
+
+Arms are all combinations of the configs and of one alternative of each --sweep: LEAF=VALUE|VALUE, or several leaves at
+once as in 'relation.name=same_record|relation.name=same_patient sampling.name=patients'; `base` changes nothing.
+--config.LEAF=VALUE holds for all arms, --config='configs/clocs.py:small batch_size=64' for those of one file. Runs
+follow one another, seed by seed; the same command goes on after an interruption, and what is finished is kept. Beside
+every arm stands the same encoder at random initialisation. Results are in report.md, report.html and results.json in
+--out, with intervals over test patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from ecgjax import configuration, inference
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.ablation import ArmRun
+from ecgjax.evaluation.cells import begin_study
+from ecgjax.evaluation.labels import ProbeData, probe_data
+from ecgjax.evaluation.report import SIMULATED
+from ecgjax.evaluation.tasks import parse_task
+from ecgjax.files import write_atomically
+from ecgjax.probing import probe_tasks
+from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.telemetry import read_metrics
+from launch.ablation_report import training_facts, write_report
+from launch.arms import Arm, arms_of
+
+_CONFIG = flags.DEFINE_multi_string("config", [], "Config file, e.g. configs/simclr.py:small. Repeat for several.")
+_SWEEP = flags.DEFINE_multi_string("sweep", [], "LEAF=VALUE|VALUE: alternatives, see above. Repeat for a grid.")
+_TASK = flags.DEFINE_multi_string("task", [], "What the probes are asked, e.g. 'lvef<40'. Repeat for several.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1)
+_FRACTION = flags.DEFINE_float("label_fraction", 0.1, "Share of the labelled training patients for the probes.")
+_RESAMPLES = flags.DEFINE_integer("resamples", 2000, "Of the test patients, for the intervals.", lower_bound=100)
+_OUT = flags.DEFINE_string("out", None, "Folder of the ablation.")
+_ONLY = flags.DEFINE_multi_string("only", [], "ARM/seedN as --jobs writes it: makes this run alone.")
+_JOBS = flags.DEFINE_string("jobs", None, "Writes the commands of what is missing into this file, and runs nothing.")
+
+#: Leaves in which all arms must agree, so that their answers are about the same records.
+_SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer")
+
+
+class Planned(NamedTuple):
+    """A run to make.
+
+    Attributes:
+        arm: title.
+        folder: name for its files.
+        seed: of the run and of which labels are drawn.
+        twin: title of the random encoder it is compared with; "" of such an encoder itself.
+        config: resolved.
+        flags: of `ecgjax.pretrain`.
+    """
+
+    arm: str
+    folder: str
+    seed: int
+    twin: str
+    config: ml_collections.ConfigDict
+    flags: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """As `--only` takes it."""
+        return f"{self.folder}/seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides its result."""
+        leaves = configuration.leaves(self.config.to_dict())
+        told = repr(sorted((name, repr(value)) for name, value in leaves.items() if name != "data.dir"))
+        return hashlib.blake2b(f"{self.arm} {told}".encode(), digest_size=16).hexdigest()
+
+
+def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
+    """Returns all runs, seed by seed, each arm after the random encoder that it is compared with.
+
+    Raises:
+        ConfigError: an arm's config is not possible, or arms are about different records.
+    """
+    twins: dict[str, str] = {}
+    runs = []
+    for seed in range(seeds):
+        made = set()
+        for arm in arms:
+            config = arm.resolve(seed=seed)
+            settings = repr(config.encoder.to_dict())
+            names = list(twins.values())
+            if settings not in twins:
+                same = sum(name.split(" #")[0] == f"random {config.encoder.name}" for name in names)
+                twins[settings] = f"random {config.encoder.name}" + (f" #{same + 1}" if same else "")
+            twin = twins[settings]
+            if twin not in made:
+                made.add(twin)
+                folder = twin.replace(" ", "-").replace(":", "_").replace("#", "")
+                runs.append(Planned(twin, folder, seed, "", _encoder_alone(config), ()))
+            runs.append(Planned(arm.title, arm.folder, seed, twin, config, arm.flags(seed=seed)))
+    shared = [{name: _leaf(run.config, name) for name in _SHARED} for run in runs]
+    for run, values in zip(runs, shared, strict=True):
+        for name, value in values.items():
+            if value != shared[0][name]:
+                raise ConfigError(
+                    f"config.{name} is {value!r} in {run.arm} and {shared[0][name]!r} in {runs[0].arm}: all arms are "
+                    "judged on the same records; give it once for all"
+                )
+    return runs
+
+
+def _leaf(config: ml_collections.ConfigDict, name: str):
+    section, _, leaf = name.partition(".")
+    return config[section][leaf]
+
+
+def _encoder_alone(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """What the result of a random encoder depends on."""
+    kept = {name: config[name].to_dict() for name in ("encoder", "data", "probe")}
+    return ml_collections.ConfigDict({**kept, "seed": config.seed})
+
+
+def tasks_of(recordings: Recordings, texts: Sequence[str], *, fraction: float, seed: int) -> dict[str, ProbeData]:
+    """Returns the labelled records of every task, with the labels that a seed draws.
+
+    Raises:
+        DataError: a task cannot be read, or these records do not have its label.
+    """
+    return {
+        text: probe_data(
+            recordings.index, recordings.split, task=parse_task(text), label_fraction=fraction, seed=seed
+        )
+        for text in texts
+    }  # fmt: skip
+
+
+def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> int:
+    """Pretrains and probes, unless it is done; returns the status of pretraining.
+
+    Raises:
+        ConfigError: the result there is one of another config.
+        DataError: the result there is damaged, or the labels allow no probe.
+    """
+    path = _result_path(out, run)
+    if path.is_file():
+        if ArmRun.load(path).config != run.digest:
+            raise ConfigError(
+                f"{path} is the result of another config of {run.arm}; remove {path.parent}, or give another --out"
+            )
+        return 0
+    workdir, facts = out / "runs" / run.folder / f"seed{run.seed}", {}
+    if run.twin:
+        command = [sys.executable, "-m", "ecgjax.pretrain", *run.flags, f"--workdir={workdir}"]
+        if status := subprocess.run(command, check=False).returncode:
+            return status
+        encoder = inference.load_encoder(workdir, layer=run.config.probe.layer)
+        facts = training_facts(read_metrics(workdir))
+    else:
+        encoder = inference.random_encoder(run.config, seed=run.seed)
+    scores = probe_tasks(encoder, recordings, tasks, seed=run.seed, title=f"embeddings, {run.arm}")
+    ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=scores, facts=facts).save(path)
+    return 0
+
+
+def _result_path(out: Path, run: Planned) -> Path:
+    return out / "results" / run.folder / f"seed{run.seed}.npz"
+
+
+def main(argv: list[str]) -> int | None:
+    """Makes the runs that the flags ask for and prints the tables."""
+    del argv  # checked by `configuration.run`
+    for flag in (_CONFIG, _TASK, _OUT):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name}=… is needed (--help tells more)")
+    out = Path(_OUT.value)
+    runs = plan(arms_of(_CONFIG.value, _SWEEP.value, common=_COMMON), seeds=_SEEDS.value)
+    command = shlex.join(["python", "-m", "launch.ablate", *_given(sys.argv[1:])])
+    if _JOBS.value:
+        jobs = [
+            f"{command} {shlex.quote(f'--only={run.name}')}" for run in runs if not _result_path(out, run).is_file()
+        ]
+        write_atomically(Path(_JOBS.value), "".join(f"{job}\n" for job in jobs))
+        print(f"{len(jobs)} of {len(runs)} runs are to be made: {_JOBS.value}")
+        return None
+    recordings = open_recordings(runs[0].config.data)
+    drawn = {
+        seed: tasks_of(recordings, _TASK.value, fraction=_FRACTION.value, seed=seed) for seed in range(_SEEDS.value)
+    }  # fmt: skip
+    _begin(out, recordings, drawn[0])
+    if recordings.simulated:
+        print(SIMULATED)
+    chosen = [run for run in runs if not _ONLY.value or run.name in _ONLY.value]
+    if unknown := {*_ONLY.value} - {run.name for run in runs}:
+        raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
+    failed = {}
+    with tqdm(chosen, desc="runs", unit="run", disable=None) as bar:
+        for run in bar:
+            bar.set_postfix_str(run.name)
+            status = make(run, recordings, drawn[run.seed], out=out)
+            if status == configuration.EXIT_STOPPED or status < 0:
+                print(f"{run.name} was stopped; the same command goes on", file=sys.stderr)
+                return configuration.EXIT_STOPPED
+            if status:
+                failed[run.name] = status
+    found = [(run, _result_path(out, run)) for run in runs]
+    done = [ArmRun.load(path) for _, path in found if path.is_file()]
+    missing = [run.name for run, path in found if not path.is_file() and run.name not in failed]
+    if done:
+        tables, page = write_report(
+            done, recordings, drawn[0], out=out, failed=list(failed), missing=missing, resamples=_RESAMPLES.value,
+            fraction=_FRACTION.value, command=command,
+        )  # fmt: skip
+        print(f"\n{tables}\n\nreport: {page}")
+    for name, status in failed.items():
+        print(f"error: {name} failed with status {status}", file=sys.stderr)
+    return 1 if failed else None
+
+
+def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData]) -> None:
+    """Checks that the folder is of these tasks and records."""
+    answers = hashlib.blake2b(digest_size=16)
+    for data in tasks.values():
+        answers.update(np.ascontiguousarray(data.test.records).tobytes())
+        answers.update(np.ascontiguousarray(data.test.labels).tobytes())
+    identity = {
+        "tasks": list(tasks),
+        "label_fraction": _FRACTION.value,
+        "data": list(recordings.fingerprints),
+        "test_records": answers.hexdigest(),
+    }
+    begin_study(out, identity)
+
+
+def _given(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that say which part of the work to do."""
+    return [argument for argument in arguments if not argument.startswith(("--only", "--jobs"))]
+
+
+#: What `--config.LEAF=VALUE` changes in all arms; set by `parse_flags`.
+_COMMON: list[tuple[str, str]] = []
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Takes `--config.LEAF=VALUE` out, which no flag of this command is, and parses the others."""
+    _COMMON.clear()
+    rest = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if not name.lstrip("-").startswith("config."):
+            rest.append(argument)
+        elif not equals:
+            print(f"error: {argument} needs a value: {argument}=VALUE", file=sys.stderr)
+            sys.exit(configuration.EXIT_USER_ERROR)
+        else:
+            _COMMON.append((name.lstrip("-").removeprefix("config."), value))
+    return app.parse_flags_with_usage(rest)
+
+
+if __name__ == "__main__":
+    configuration.run(main, flags_parser=parse_flags)

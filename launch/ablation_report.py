@@ -1,0 +1,150 @@
+"""What an ablation found: a page of tables and a figure, and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ecgjax.evaluation import ablation
+from ecgjax.evaluation.ablation import ArmRun
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.report import SIMULATED
+from ecgjax.evaluation.tables import plain
+from ecgjax.files import write_atomically
+from ecgjax.pages.markdown import format_table
+from ecgjax.pages.page import Page, Paragraph, Picture, Preformatted, Section
+from ecgjax.pages.write import write_page
+from ecgjax.recordings import Recordings
+
+
+def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """Returns the objective at the beginning and the end, and how many pairs batches had, of a run's metrics."""
+    facts = {}
+    for name, title in (("eval/loss", "validation loss"), ("train/loss", "training loss")):
+        values = [line[name] for line in metrics if line.get(name) is not None]
+        if values:
+            facts[f"{title}, first"], facts[f"{title}, last"] = values[0], values[-1]
+    for name, title in (
+        ("train/positives_per_row", "positives a row"),
+        ("train/patient_pairs", "same-patient pairs a batch"),
+    ):
+        values = [line[name] for line in metrics if line.get(name) is not None]
+        if values:
+            facts[title] = float(np.mean(values))
+    speed = [line["perf/ecgs_per_sec"] for line in metrics if line.get("perf/ecgs_per_sec") is not None]
+    if speed:
+        facts["ECGs/s"] = float(np.median(speed))
+    facts["steps"] = float(max((line["step"] for line in metrics), default=0))
+    return facts
+
+
+def write_report(
+    runs: Sequence[ArmRun],
+    recordings: Recordings,
+    tasks: Mapping[str, ProbeData],
+    *,
+    out: Path,
+    failed: Sequence[str],
+    missing: Sequence[str],
+    resamples: int,
+    fraction: float,
+    command: str,
+) -> tuple[str, Path]:
+    """Writes the page and results.json; returns the tables for the terminal and the page's path.
+
+    Args:
+        runs: that are finished.
+        recordings: that they were probed on.
+        tasks: name → labelled records, whose test records are the same for all seeds.
+        out: folder.
+        failed: names of runs that failed.
+        missing: names of runs that were not made yet.
+        resamples: of the test patients.
+        fraction: of the labelled training patients, for the probes.
+        command: that makes all of it again.
+    """
+    answers = [
+        ablation.sum_up(
+            runs,
+            name,
+            kind=data.task.kind,
+            targets=data.test.labels,
+            patients=data.test.patients,
+            classes=data.classes,
+            resamples=resamples,
+        )
+        for name, data in tasks.items()
+    ]
+    tables = {
+        "Linear probes on the frozen encoders": ablation.arms_table(answers),
+        "Difference from the same encoder at random initialisation": ablation.differences_table(
+            answers, "above_random"
+        ),
+        "Difference from the first arm": ablation.differences_table(answers, "above_first"),
+        "Training, means over seeds": ablation.facts_table(runs),
+    }
+    tables = {title: table for title, table in tables.items() if table.rows}
+    sections = [Section(title, [table]) for title, table in tables.items()]
+    if any(answer.above_random for answer in answers):
+        alt = "Of every arm and task the difference from the random encoder with its interval, as in the table of them."
+        picture = Picture(figure=ablation.figure(answers), alt=alt, caption="Dots: single seeds.")
+        sections.insert(0, Section("What pretraining adds to random initialisation", [picture]))
+    unfinished = [
+        Paragraph(f"{what}: {', '.join(names)}.")
+        for what, names in (("Failed", failed), ("Not made yet", missing))
+        if names
+    ]
+    sections.append(Section("How to make it again", [Preformatted(command)]))
+    page = Page(
+        title="Arms side by side" + (" (SIMULATED DATA)" if recordings.simulated else ""),
+        cautions=[SIMULATED] if recordings.simulated else [],
+        summary=[Paragraph(_words(recordings, tasks, resamples=resamples, fraction=fraction)), *unfinished],
+        sections=sections,
+    )
+    written = write_page(page, out)
+    _write_results(answers, runs, recordings, out=out)
+    text = "\n\n".join(f"{title}\n{format_table(table.header, table.rows)}" for title, table in tables.items())
+    return text, written.html
+
+
+def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples: int, fraction: float) -> str:
+    counts = "; ".join(
+        f"{name}: {len(data.test.records):,} test records of {data.test.num_patients:,} patients"
+        + (f", {data.test.positives:,} positive" if data.task.kind == "binary" else "")
+        for name, data in tasks.items()
+    )
+    return (
+        f"Data set {recordings.name}. Linear probes, {fraction:.3g} of the labelled training patients, selected on "
+        f"validation. {counts}. Mean over seeds, [95 % interval over {resamples:,} resamples of the test patients], ± "
+        "standard deviation over seeds, which change labels, initialisation and training. Differences are paired: the "
+        "same labels, test records and resamples."
+    )
+
+
+def _write_results(
+    answers: Sequence[ablation.Answers], runs: Sequence[ArmRun], recordings: Recordings, *, out: Path
+) -> None:
+    kinds = ("of_arm", "above_random", "above_first")
+    values = {
+        "simulated": recordings.simulated,
+        "answers": [
+            {
+                "task": each.task,
+                "metric": each.metric,
+                **{
+                    which: {
+                        arm: {"mean": vars(answer.mean), "by_seed": answer.by_seed, "seed_sd": answer.seed_sd}
+                        for arm, answer in getattr(each, which).items()
+                    }
+                    for which in kinds
+                },
+            }
+            for each in answers
+        ],
+        "runs": [{"arm": run.arm, "seed": run.seed, "facts": run.facts} for run in runs],
+    }
+    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(out / "results.json", text + "\n")

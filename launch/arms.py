@@ -1,0 +1,115 @@
+"""The arms of an ablation: config files, each with every combination of the sweeps' alternatives."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections.config_flags import config_flags
+
+from ecgjax import configuration
+from ecgjax.errors import ConfigError
+
+#: Alternative of a sweep that changes nothing.
+AS_IT_IS = "base"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One config of an ablation.
+
+    Attributes:
+        config: file, with what stands behind its colon.
+        changes: leaf, such as `"augment.vcg.enabled"`, and text of its value, of what the sweeps change.
+        common: likewise, of what is changed in all arms.
+    """
+
+    config: str
+    changes: tuple[tuple[str, str], ...] = ()
+    common: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """For tables: the config's name and the changes."""
+        name = self.config.rpartition("/")[2].replace(".py", "")
+        return " ".join((name, *(f"{leaf}={value}" for leaf, value in self.changes)))
+
+    @property
+    def folder(self) -> str:
+        """For files: the title in safe characters, told apart from any other by a digest."""
+        safe = re.sub(r"[^A-Za-z0-9.=]+", "_", self.title)[:80].strip("_.")
+        told = repr((self.config, self.changes)).encode()
+        return f"{safe}-{hashlib.blake2b(told, digest_size=4).hexdigest()}"
+
+    def flags(self, *, seed: int) -> list[str]:
+        """Arguments of `ecgjax.pretrain`; the seed is the run's and that of the labels that are drawn."""
+        leaves = (*self.common, *self.changes, ("seed", str(seed)), ("probe.seed", str(seed)))
+        return [f"--config={self.config}", *(f"--config.{leaf}={value}" for leaf, value in leaves)]
+
+    def resolve(self, *, seed: int) -> ml_collections.ConfigDict:
+        """Returns the config with all its changes.
+
+        Raises:
+            ConfigError: there is no such file or leaf, or a value is not possible.
+        """
+        values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)]
+        try:
+            config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
+            values(arguments)
+            config = values.config
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            raise ConfigError(f"{self.title}: {error}") from error
+        configuration.check_ranges(config)
+        return config
+
+
+def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
+    """Returns the alternatives of one sweep, each the leaves that it changes with their values.
+
+    Args:
+        text: alternatives with `|` between, each `LEAF=VALUE`, several of these with blanks between, or `base`, which
+            changes nothing. A value alone is one of the leaf that the first alternative changes:
+            `augment.vcg.enabled=True|False`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    alternatives = [part.split() for part in text.split("|")]
+    leaf = alternatives[0][0].partition("=")[0] if alternatives[0] else ""
+    found = []
+    for words in alternatives:
+        if words == [AS_IT_IS]:
+            found.append(())
+            continue
+        if len(words) == 1 and "=" not in words[0] and leaf != AS_IT_IS:
+            words = [f"{leaf}={words[0]}"]
+        pairs = [word.removeprefix("config.").partition("=") for word in words]
+        if not pairs or not all(name and equals for name, equals, _ in pairs):
+            raise ConfigError(
+                f"--sweep={text!r}: {' '.join(words)!r} is no alternative; write LEAF=VALUE|VALUE, "
+                "LEAF=VALUE LEAF=VALUE|…, or base for the config as it is"
+            )
+        found.append(tuple((name, value) for name, _, value in pairs))
+    return found
+
+
+def arms_of(configs: Sequence[str], sweeps: Sequence[str], *, common: Sequence[tuple[str, str]] = ()) -> list[Arm]:
+    """Returns every config with every combination of one alternative of each sweep, in this order.
+
+    Raises:
+        ConfigError: a sweep cannot be read, or two arms are the same.
+    """
+    grid = list(itertools.product(*(parse_sweep(text) for text in sweeps)))
+    arms = [
+        Arm(config, tuple(itertools.chain(*chosen)), tuple(common)) for config in configs for chosen in grid
+    ]  # fmt: skip
+    titles = [arm.folder for arm in arms]
+    for arm in arms:
+        if titles.count(arm.folder) > 1:
+            raise ConfigError(f"two arms are the same: {arm.title}")
+    return arms

@@ -1,0 +1,135 @@
+"""The command that runs an ablation, from configs to tables."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from ecgjax import configuration, inference, pretrain
+from ecgjax.errors import ConfigError
+from launch import ablate
+from launch.arms import arms_of
+
+TINY = "tests/tiny_config.py"
+
+
+def _plan(sweeps, *, seeds=1, configs=(TINY,), common=()):
+    return ablate.plan(arms_of(configs, sweeps, common=common), seeds=seeds)
+
+
+def test_every_encoder_has_one_random_twin_a_seed():
+    runs = _plan(["objective.temperature=.1|.2", "base|encoder.dropout=.5"], seeds=2)
+    twins = [(run.arm, run.seed) for run in runs if not run.twin]
+    name = runs[0].config.encoder.name
+    assert twins == [(f"random {name}{more}", seed) for seed in (0, 1) for more in ("", " #2")]
+    trained = [run for run in runs if run.twin]
+    assert len(trained) == 8
+    assert {run.twin for run in trained if "dropout" in run.arm} == {f"random {name} #2"}
+    assert len({run.digest for run in runs}) == len({run.name for run in runs}) == len(runs)
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+
+
+def test_where_the_data_lie_decides_nothing():
+    here, there = (_plan([], common=[("data.dir", place)]) for place in ("a", "b"))
+    assert [run.digest for run in here] == [run.digest for run in there]
+
+
+def test_arms_about_other_records_are_refused():
+    with pytest.raises(ConfigError, match=r"config\.data\.test_folds is \(9,\).*all arms are judged on the same"):
+        _plan(["base|data.test_folds=(9,)"])
+
+
+@pytest.fixture
+def given(stored_dataset, monkeypatch, tmp_path):
+    """The command's flags, pretraining in this process."""
+
+    def pretrain_here(command, check):
+        arguments = dict(word.removeprefix("--").split("=", 1) for word in command if word.startswith("--"))
+        config = next(run.config for run in planned() if f"--workdir={workdir_of(run)}" in command)
+        return subprocess.CompletedProcess(command, 0 if pretrain.pretrain(config, arguments["workdir"]) else 75)
+
+    def planned():
+        return ablate.plan(
+            arms_of(flags.FLAGS.config, flags.FLAGS.sweep, common=ablate._COMMON), seeds=flags.FLAGS.seeds
+        )
+
+    def workdir_of(run):
+        return tmp_path / "out" / "runs" / run.folder / f"seed{run.seed}"
+
+    def give(*more):
+        common = {
+            "data.dir": stored_dataset[0].directory, "data.train_folds": "(1,2,3,4,5,6)", "data.val_folds": "(7,8)",
+            "data.test_folds": "(9,10)", "encoder.widths": "(4,)", "duration.value": "2", "duration.unit": "steps",
+            "log_every": "1",
+        }  # fmt: skip
+        arguments = [f"--config.{leaf}={value}" for leaf, value in common.items()]
+        argv = ["ablate", f"--config={TINY}", *arguments, "--task=age_years>55", "--task=age", "--label_fraction=.5",
+                "--resamples=100", "--seeds=1", f"--out={tmp_path / 'out'}", *more]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", argv)
+        flags.FLAGS.unparse_flags()
+        for flag in ("config", "sweep", "task", "only"):
+            flags.FLAGS[flag].value, flags.FLAGS[flag].present = [], 0
+        flags.FLAGS["jobs"].value = None
+        return ablate.main(ablate.parse_flags(argv))
+
+    monkeypatch.setattr(ablate.subprocess, "run", pretrain_here)
+    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    yield give
+    flags.FLAGS.unparse_flags()
+
+
+def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch):
+    out, sweep = tmp_path / "out", "--sweep=objective.temperature=.1|.5"
+    given(sweep, f"--jobs={tmp_path / 'jobs'}")
+    jobs = (tmp_path / "jobs").read_text().splitlines()
+    assert len(jobs) == 3
+    only = jobs[-1].split("--only=")[1].strip("'")
+    assert not (out / "results").exists()
+
+    assert given(sweep, f"--only={only}") is None
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "temperature=.5" in report
+    assert "Not made yet: random-" in report
+
+    assert given(sweep) is None
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "SIMULATED" in report
+    assert "Not made yet" not in report
+    for words in ("age_years>55 (AUROC)", "age (R²)", "validation loss, last", "same-patient pairs a batch"):
+        assert words in report
+    stored = json.loads((out / "results.json").read_text())
+    assert [run["facts"].get("steps") for run in stored["runs"]] == [None, 2, 2]
+    assert set(stored["answers"][0]["above_random"]) == {run["arm"] for run in stored["runs"][1:]}
+    capsys.readouterr()
+
+    # Done: nothing is trained again, and the same tables come from the files.
+    monkeypatch.setattr(ablate, "probe_tasks", None)
+    assert given(sweep) is None
+    assert (out / "report.md").read_text(encoding="utf-8") == report
+    given(sweep, f"--jobs={tmp_path / 'jobs'}")
+    assert (tmp_path / "jobs").read_text() == ""
+
+    with pytest.raises(ConfigError, match="is the result of another config"):
+        given(sweep, "--config.views.num=3")
+    with pytest.raises(ConfigError, match="holds another study: label_fraction differ"):
+        given(sweep, "--label_fraction=1")
+    with pytest.raises(ConfigError, match="--only=nothing: there is no such run"):
+        given(sweep, "--only=nothing")
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ablate.subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 2))
+    assert given() == 1
+    assert "failed with status 2" in capsys.readouterr().err
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "Failed: tiny_config" in report
+    assert len(list((tmp_path / "out" / "results").rglob("*.npz"))) == 1, "the random encoder"
+
+
+def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):
+    status = configuration.EXIT_STOPPED
+    monkeypatch.setattr(ablate.subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, status))
+    assert given("--sweep=objective.temperature=.1|.5") == status
+    assert not (tmp_path / "out" / "report.md").exists()

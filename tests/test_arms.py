@@ -1,0 +1,85 @@
+"""Sweeps and arms of an ablation."""
+
+import pytest
+
+from ecgjax.errors import ConfigError
+from launch.arms import Arm, arms_of, parse_sweep
+
+
+def test_sweeps_are_alternatives_of_one_or_several_leaves():
+    assert parse_sweep("augment.vcg.enabled=True|False") == [
+        (("augment.vcg.enabled", "True"),),
+        (("augment.vcg.enabled", "False"),),
+    ]
+    assert parse_sweep("base|relation.name=same_patient sampling.name=patients | config.seed=3") == [
+        (),
+        (("relation.name", "same_patient"), ("sampling.name", "patients")),
+        (("seed", "3"),),
+    ]
+    assert parse_sweep("data.train_folds=(1,2)|(3,)")[1] == (("data.train_folds", "(3,)"),)
+
+
+@pytest.mark.parametrize("text", ["", "True|False", "a=1|", "base|False", "=3", "a=1|b c=2"])
+def test_what_is_no_sweep_is_refused(text):
+    with pytest.raises(ConfigError, match="no alternative"):
+        parse_sweep(text)
+
+
+def test_arms_are_the_grid_of_all_sweeps():
+    arms = arms_of(["configs/simclr.py:small", "configs/pclr.py:small"], ["a=1|2", "base|b=3"], common=[("c", "4")])
+    assert [arm.title for arm in arms] == [
+        "simclr:small a=1", "simclr:small a=1 b=3", "simclr:small a=2", "simclr:small a=2 b=3",
+        "pclr:small a=1", "pclr:small a=1 b=3", "pclr:small a=2", "pclr:small a=2 b=3",
+    ]  # fmt: skip
+    assert len({arm.folder for arm in arms}) == 8
+    assert arms[1].flags(seed=7) == [
+        "--config=configs/simclr.py:small", "--config.c=4", "--config.a=1", "--config.b=3", "--config.seed=7",
+        "--config.probe.seed=7",
+    ]  # fmt: skip
+
+
+def test_a_config_may_bring_changes_of_its_own():
+    arms = arms_of(["configs/clocs.py:cmsc,small  encoder.input_samples=500 batch_size=64", "configs/pclr.py"], ["a=1"])
+    assert arms[0].config == "configs/clocs.py:cmsc,small"
+    assert arms[0].changes == (("encoder.input_samples", "500"), ("batch_size", "64"), ("a", "1"))
+    assert arms[1].changes == (("a", "1"),)
+
+
+def test_the_same_arm_twice_is_refused():
+    with pytest.raises(ConfigError, match="the same"):
+        arms_of(["configs/simclr.py:small"], ["a=1|1"])
+
+
+def test_folders_tell_titles_apart_that_look_alike_in_safe_characters():
+    one, other = Arm("configs/simclr.py", (("a", "1,2"),)), Arm("configs/simclr.py", (("a", "1_2"),))
+    assert one.folder != other.folder
+    assert all(character.isalnum() or character in "._=-" for character in one.folder + other.folder)
+
+
+def test_changes_are_resolved_with_the_leaf_s_type():
+    arm = Arm(
+        "configs/simclr.py:small",
+        (("augment.vcg.enabled", "False"), ("objective.temperature", ".05")),
+        (("data.train_folds", "(1,2)"), ("batch_size", "32")),
+    )
+    config = arm.resolve(seed=5)
+    assert config.augment.vcg.enabled is False
+    assert config.objective.temperature == 0.05
+    assert config.data.train_folds == (1, 2)
+    assert (config.batch_size, config.seed, config.probe.seed) == (32, 5, 5)
+    assert config.encoder.name == "resnet18:small"
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        Arm("configs/absent.py"),
+        Arm("configs/simclr.py:large"),
+        Arm("configs/simclr.py", (("augment.vgc.enabled", "True"),)),
+        Arm("configs/simclr.py", (("batch_size", "many"),)),
+        Arm("configs/simclr.py", (("objective.temperature", "-1"),)),
+    ],
+)
+def test_what_cannot_be_resolved_is_refused_with_the_arm_s_name(arm):
+    with pytest.raises(ConfigError, match=r"absent|simclr|temperature"):
+        arm.resolve(seed=0)
