@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
+import os
 import re
 from collections.abc import Sequence
 
@@ -57,15 +59,26 @@ class Arm:
         Raises:
             ConfigError: there is no such file or leaf, or a value is not possible.
         """
-        values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)]
+        values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]
         try:
-            config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=arguments)
+            config_flags.DEFINE_config_dict("config", self._load(), flag_values=values, sys_argv=arguments)
             values(arguments)
-            config = values.config
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        except (AttributeError, KeyError) as error:
+            raise ConfigError(f"{self.title}: the config has no leaf {error}") from error
+        except (flags.Error, TypeError, ValueError) as error:
             raise ConfigError(f"{self.title}: {error}") from error
+        config = values.config
         configuration.check_ranges(config)
         return config
+
+    def _load(self) -> ml_collections.ConfigDict:
+        path, _, argument = self.config.partition(":")
+        spec = importlib.util.spec_from_file_location("ablated_config", path)
+        if spec is None or not os.path.isfile(path):
+            raise ConfigError(f"{self.title}: there is no config file {path}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config(*([argument] if argument else []))
 
 
 def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
@@ -80,13 +93,13 @@ def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
         ConfigError: it is none.
     """
     alternatives = [part.split() for part in text.split("|")]
-    leaf = alternatives[0][0].partition("=")[0] if alternatives[0] else ""
+    leaf, equals, _ = alternatives[0][0].partition("=") if alternatives[0] else ("", "", "")
     found = []
     for words in alternatives:
         if words == [AS_IT_IS]:
             found.append(())
             continue
-        if len(words) == 1 and "=" not in words[0] and leaf != AS_IT_IS:
+        if equals and len(words) == 1 and "=" not in words[0]:
             words = [f"{leaf}={words[0]}"]
         pairs = [word.removeprefix("config.").partition("=") for word in words]
         if not pairs or not all(name and equals for name, equals, _ in pairs):
@@ -101,15 +114,22 @@ def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
 def arms_of(configs: Sequence[str], sweeps: Sequence[str], *, common: Sequence[tuple[str, str]] = ()) -> list[Arm]:
     """Returns every config with every combination of one alternative of each sweep, in this order.
 
+    Args:
+        configs: each a file and, with blanks between, what its arms alone change: `configs/clocs.py batch_size=64`.
+        sweeps: see `parse_sweep`.
+        common: leaf and value of what is changed in all arms, unless an arm changes it otherwise.
+
     Raises:
-        ConfigError: a sweep cannot be read, or two arms are the same.
+        ConfigError: a sweep or config cannot be read, or two arms are the same.
     """
     grid = list(itertools.product(*(parse_sweep(text) for text in sweeps)))
-    arms = [
-        Arm(config, tuple(itertools.chain(*chosen)), tuple(common)) for config in configs for chosen in grid
-    ]  # fmt: skip
-    titles = [arm.folder for arm in arms]
+    arms = []
+    for text in configs:
+        config, _, changed = text.strip().partition(" ")
+        (own,) = parse_sweep(changed) if changed.strip() else [()]
+        arms += [Arm(config, (*own, *itertools.chain(*chosen)), tuple(common)) for chosen in grid]
+    folders = [arm.folder for arm in arms]
     for arm in arms:
-        if titles.count(arm.folder) > 1:
+        if folders.count(arm.folder) > 1:
             raise ConfigError(f"two arms are the same: {arm.title}")
     return arms
