@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import zipfile
@@ -80,7 +81,8 @@ class ArmRun:
             DataError: the file is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Read whole: of a damaged archive NumPy would leave the file open.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 told: dict[str, Any] = json.loads(file["told"].tobytes())
                 tasks = {
                     name: TaskScores(**{**values, "scores": file[f"scores{number}"]})
