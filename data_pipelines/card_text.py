@@ -6,16 +6,24 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.records import NO_FOLD
+from data_pipelines.card_rows import (
+    FLAG_HEADER,
+    FOLD_HEADER,
+    SCALAR_HEADER,
+    count_facts,
+    flag_rows,
+    fold_rows,
+    origin_facts,
+    people_sentences,
+    percent,
+    scalar_rows,
+)
 
 _INDENT = "  "
 _NAME_WIDTH = 22
 _BAR_WIDTH = 30
 _BETWEEN = "   "
 _MAX_PAIRS = 20
-
-#: Numbers of records of a patient that have a line of their own.
-_PATIENT_SIZES = (1, 2, 3, 4)
 
 
 def card_text(card: Mapping[str, Any], *, width: int) -> str:
@@ -29,25 +37,13 @@ def card_text(card: Mapping[str, Any], *, width: int) -> str:
         _heading(card, width),
         _counts(card, width),
         _people(card, width),
-        _fold_table(card["folds"]),
+        ["Folds", *_table(FOLD_HEADER, fold_rows(card["folds"]))],
         *(_task_section(name, task, card["num_records"], width) for name, task in card["tasks"].items()),
         _scalar_table(card["scalars"]),
         _amplitude_table(card["amplitudes"], card["num_records"]),
         _quality_section(card, width),
     )
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
-
-
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """Says what a recipe does to a signal, filters first, such as `high-pass 0.5 Hz, low-pass 40 Hz (monitor, v1)`."""
-    steps = [
-        f"{name} {recipe[field]:g} Hz"
-        for field, name in (("notch_hz", "notch"), ("highpass_hz", "high-pass"), ("lowpass_hz", "low-pass"))
-        if recipe[field] is not None
-    ]
-    if recipe["baseline"] != "keep":
-        steps.append(f"baseline by {recipe['baseline']} removed")
-    return f"{', '.join(steps) or 'no filter'} (recipe {recipe['name']}, version {recipe['version']})"
 
 
 def _heading(card: Mapping[str, Any], width: int) -> list[str]:
@@ -57,48 +53,17 @@ def _heading(card: Mapping[str, Any], width: int) -> list[str]:
     for note in card["notes"]:
         if note not in card["description"]:
             lines += _wrapped(f"Note: {note}", width)
-    form, recipe = card["signal_format"], card["recipe"]
-    seconds = form["num_samples"] / form["sampling_rate_hz"]
-    lines += _fact("licence", card["license"] or "not stated", width)
-    lines += _fact("citation", card["citation"] or "none", width)
-    lines += _fact(
-        "signals",
-        f"{form['sampling_rate_hz']} Hz, {seconds:g} s ({form['num_samples']} samples), leads "
-        f"{' '.join(card['leads'])}, int16 in µV",
-        width,
-    )
-    lines += _fact("processing", recipe_text(recipe), width)
-    lines += _fact("fingerprint", card["fingerprint"], width)
-    return lines
+    return lines + [line for name, value in origin_facts(card) for line in _fact(name, value, width)]
 
 
 def _counts(card: Mapping[str, Any], width: int) -> list[str]:
-    per_patient, duplicates = card["records_per_patient"], card["duplicates"]
-    by_size = {int(size): patients for size, patients in per_patient["patients_by_records"].items()}
-    sizes = [f"{size}: {by_size[size]:,}" for size in _PATIENT_SIZES if size in by_size]
-    more = sum(patients for size, patients in by_size.items() if size > _PATIENT_SIZES[-1])
-    sizes += [f"more: {more:,}"] if more else []
-    quarantined = sum(card["quarantined"].values())
-    lines = [
-        "Records",
-        *_fact("records", f"{card['num_records']:,} stored of {card['records_in']:,} read", width),
-        *_fact("patients", f"{card['num_patients']:,}", width),
-        *_fact(
-            "records per patient",
-            f"mean {per_patient['mean']:.2f}, median {per_patient['median']:g}, at most {per_patient['max']}",
-            width,
-        ),
-        *_fact("patients by records", "   ".join(sizes), width),
-        *_fact("quarantined", f"{quarantined:,} ({_percent(quarantined / card['records_in'])})", width),
-        *(f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in card["quarantined"].items()),
-        *_fact(
-            "equal content",
-            f"{duplicates['records']:,} records repeat an earlier one, "
-            f"{duplicates['under_another_patient']:,} of them under another patient id; "
-            f"{duplicates['groups']:,} groups to split by",
-            width,
-        ),
-    ]
+    duplicates = card["duplicates"]
+    lines = ["Records"]
+    for name, value in count_facts(card):
+        lines += _fact(name, value, width)
+        if name == "quarantined":
+            reasons = card["quarantined"].items()
+            lines += [f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in reasons]
     pairs = [f"{record} = {first}" for record, first in duplicates["pairs"][:_MAX_PAIRS]]
     if len(duplicates["pairs"]) > _MAX_PAIRS:
         pairs.append(f"… and {len(duplicates['pairs']) - _MAX_PAIRS:,} more (--json lists all)")
@@ -107,16 +72,11 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
 
 def _people(card: Mapping[str, Any], width: int) -> list[str]:
     sex, age = card["sex"], card["age_years"]
-    total = card["num_records"]
-    counts = ", ".join(f"{name} {count:,} ({_percent(count / total)})" for name, count in sex.items())
-    lines = ["Age and sex, by record", *_wrapped(counts, width)]
+    lines = ["Age and sex, by record"]
+    for sentence in people_sentences(card):
+        lines += _wrapped(sentence, width)
     if not age["known"]:
-        return [*lines, f"{_INDENT}age unknown throughout"]
-    lines += _wrapped(
-        f"age {_number(age['min'])} to {_number(age['max'])} years, median {_number(age['median'])}, "
-        f"mean {age['mean']:.1f}; unknown {_percent(age['missing_share'])}",
-        width,
-    )
+        return lines
     rows = [
         (f"{row['from_years']}–{row['from_years'] + 9}", *(f"{row[name]:,}" for name in sex))
         for row in age["by_decade"]
@@ -127,20 +87,6 @@ def _people(card: Mapping[str, Any], width: int) -> list[str]:
     return lines + table[:1] + [f"{line}{_BETWEEN}{bar}".rstrip() for line, bar in zip(table[1:], bars, strict=True)]
 
 
-def _fold_table(folds: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [
-        (
-            "none" if row["fold"] == NO_FOLD else str(row["fold"]),
-            f"{row['records']:,}",
-            f"{row['patients']:,}",
-            _number(row["median_age_years"]),
-            _percent(row["female_share"]),
-        )
-        for row in folds
-    ]
-    return ["Folds", *_table(("fold", "records", "patients", "median age", "female"), rows)]
-
-
 def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: int) -> list[str]:
     heading = (
         f"Task {name}, {len(task['classes'])} classes, {task['labelled']:,} of {num_records:,} records labelled "
@@ -149,7 +95,7 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
     present = {label: counts for label, counts in task["classes"].items() if counts["records"]}
     label_width = max((len(label) for label in present), default=0)
     cells = [
-        f"{label:<{label_width}} {counts['records']:>8,} {_percent(counts['prevalence']):>7}"
+        f"{label:<{label_width}} {counts['records']:>8,} {percent(counts['prevalence']):>7}"
         for label, counts in sorted(present.items(), key=lambda item: -item[1]["records"])
     ]
     lines = _wrapped(heading, width, indent="") + _columns(cells, width)
@@ -162,17 +108,7 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
 def _scalar_table(scalars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not scalars:
         return []
-    rows = [
-        (
-            name,
-            spread["unit"] or ("0 or 1" if spread["binary"] else ""),
-            _percent(spread["missing_share"]),
-            *(_number(spread[key]) for key in ("min", "p1", "median", "p99", "max", "mean")),
-        )
-        for name, spread in scalars.items()
-    ]
-    header = ("name", "unit", "missing", "min", "1 %", "median", "99 %", "max", "mean")
-    return ["Scalars, by record", *_table(header, rows, num_left=2)]
+    return ["Scalars, by record", *_table(SCALAR_HEADER, scalar_rows(scalars), num_left=2)]
 
 
 def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int) -> list[str]:
@@ -186,9 +122,8 @@ def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int) -> list[st
 
 
 def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
-    padding, quality, total = card["padding"], card["quality"], card["num_records"]
-    flags = [(name, f"{count:,}", _percent(count / total)) for name, count in quality["flags"].items()]
-    lines = ["Quality", *_table(("flag", "records", "share"), flags)]
+    padding, quality = card["padding"], card["quality"]
+    lines = ["Quality", *_table(FLAG_HEADER, flag_rows(card))]
     if quality["clipped_samples"]:
         lines += _wrapped(
             f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records", width
@@ -247,16 +182,6 @@ def _columns(cells: Sequence[str], width: int) -> list[str]:
         (_INDENT + _BETWEEN.join(f"{cell:<{cell_width}}" for cell in cells[row::num_rows])).rstrip()
         for row in range(num_rows)
     ]
-
-
-def _percent(share: float | None) -> str:
-    if share is None:
-        return "–"
-    return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
 
 
 def _bar(share: float) -> str:

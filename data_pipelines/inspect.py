@@ -25,7 +25,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.card_text import card_text, recipe_text
+from data_pipelines.card_rows import recipe_text
+from data_pipelines.card_text import card_text
 from data_pipelines.command import command, run
 from data_pipelines.dataset import QUARANTINE_FILE, Dataset, open_dataset
 from data_pipelines.dataset_card import amplitudes_of, dataset_card

@@ -5,13 +5,12 @@ r"""Probes a pretrained encoder beside its baselines, and writes the report.
       --config.probe.threshold=5
 
 The configuration is the one the run in DIR was trained with; every leaf can be overridden, `config.probe` holds what
-concerns the probe. The table is printed and written to DIR/evaluation/report.md with figures, results.json and the
-scores of every test record. No choice is made on test records.
+concerns the probe. The table is printed. DIR/evaluation has the report as one self-contained page, report.html, and as
+report.md with figures; results.json and the scores of every test record. No choice is made on test records.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import shlex
 from pathlib import Path
 
@@ -19,32 +18,36 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
+from configs import base
 from ecgjax import configuration, evaluated_run, inference
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.evaluated_run import STEP, WORKDIR, cautions, check_encoder, parse_flags
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
-from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance, write_report
+from ecgjax.evaluation.neighbour_section import neighbour_section
+from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
+from ecgjax.evaluation.report_files import write_report
 from ecgjax.evaluation.report_tables import results_table
 from ecgjax.evaluation.tasks import BinaryTask
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
+from ecgjax.pages.data_card import data_section
+from ecgjax.pages.markdown import format_table
+from ecgjax.pages.page import Picture, Section
+from ecgjax.pages.write import Written
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.telemetry import read_metrics
 
 #: Records whose augmented views are drawn.
 _PREVIEWED = 2
 
-_PACKAGES = ("jax", "flax", "numpy", "scikit-learn", "neurokit2")
-
 
 def evaluate(
     config: ml_collections.ConfigDict, workdir: Path | str, *, step: int | None = None, progress: bool = True
-) -> tuple[Evaluation, Path]:
+) -> tuple[Evaluation, Written]:
     """Evaluates a checkpoint and writes its report.
 
     Args:
@@ -54,7 +57,7 @@ def evaluate(
         progress: whether to say what is going on.
 
     Returns:
-        The evaluation and the path of `report.md`.
+        The evaluation, and where its report is.
 
     Raises:
         DataError: data set, folds, label or labels do not allow it.
@@ -104,6 +107,7 @@ def evaluate(
         comparison=outcome.comparison,
         data=data,
         scores=outcome.scores,
+        embeddings=outcome.embeddings,
         measurement_failures=outcome.measurement_failures,
         operating=outcome.operating,
         groups=outcome.groups,
@@ -115,13 +119,18 @@ def evaluate(
             encoder=config.encoder.name,
             checkpoint_step=step,
             config=config.to_dict(),
-            versions={name: importlib.metadata.version(name) for name in _PACKAGES},
             command=_command(own, config, workdir, step=step),
             cautions=found,
         ),
     )
-    figures = _figures(config, recordings, workdir)
-    return evaluation, write_report(evaluation, workdir, figures=figures)
+    sections = [
+        neighbour_section(recordings, data, outcome.embeddings["pretrained"], seed=probe.seed),
+        *_training(workdir),
+        _augmentations(config, recordings),
+        data_section(recordings.datasets),
+    ]
+    report = write_report(evaluation, workdir, default_config=base.get_config().to_dict(), sections=sections)
+    return evaluation, report
 
 
 def _silent(message: str) -> None:
@@ -142,11 +151,16 @@ def _command(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, 
     return shlex.join(["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *overrides])
 
 
-def _figures(config: ml_collections.ConfigDict, recordings: Recordings, workdir: Path) -> dict[str, Figure]:
-    figures, index, train = {}, recordings.index, recordings.split.train
+def _training(workdir: Path) -> list[Section]:
     metrics = metric_series(read_metrics(workdir))
-    if metrics:
-        figures["Training curve"] = training_curve(metrics)
+    if not metrics:
+        return []
+    alt = "Loss of training and validation, and similarities of the pairs of a batch, over the steps of the training."
+    return [Section("Training curve", [Picture(figure=training_curve(metrics), alt=alt)])]
+
+
+def _augmentations(config: ml_collections.ConfigDict, recordings: Recordings) -> Section:
+    index, train = recordings.index, recordings.split.train
     records = train[:: max(1, len(train) // _PREVIEWED)][:_PREVIEWED]
     signals = jnp.asarray(recordings.store.read(records))
     keys = row_keys(config.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
@@ -155,13 +169,19 @@ def _figures(config: ml_collections.ConfigDict, recordings: Recordings, workdir:
     views = Views(config.augment, num_views=config.views.num, rate_hz=rate_hz)
     views = np.asarray(views(keys, signals, recorded=recorded))
     drawn = [(f"view {number + 1}", views[:, number]) for number in range(views.shape[1])]
-    figures["Two training records and the pair of augmented views of each"] = augmented_views(
-        np.asarray(prepare(signals, num_leads=12)),
-        drawn,
-        sampling_rate_hz=recordings.format.sampling_rate_hz,
-        titles=[str(index.record_id[record]) for record in records],
-    )
-    return figures
+    original, pictures = np.asarray(prepare(signals, num_leads=12)), []
+    for row, record in enumerate(records):
+        title = str(index.record_id[record])
+        figure = augmented_views(
+            original[row : row + 1],
+            [(name, each[row : row + 1]) for name, each in drawn],
+            sampling_rate_hz=recordings.format.sampling_rate_hz,
+            titles=[title],
+        )
+        alt = f"Twelve leads of training record {title} as recorded, and of each of its augmented views beside it."
+        caption = f"Training record {title} and its augmented views."
+        pictures.append(Picture(figure=figure, alt=alt, caption=caption, vector=False, dpi=96))
+    return Section("Augmented views", pictures)
 
 
 def main(argv: list[str]) -> None:
@@ -169,8 +189,9 @@ def main(argv: list[str]) -> None:
     del argv  # checked by `configuration.run`
     evaluation, report = evaluate(flags.FLAGS.config, WORKDIR.value, step=STEP.value)
     print(f"\n{evaluation.data.task.title}, {evaluation.data.label_fraction:.3g} of the training labels")
-    print(results_table(evaluation.comparison))
-    print(f"\nreport: {report}")
+    table = results_table(evaluation.comparison)
+    print(format_table(table.header, table.rows))
+    print(f"\nreport: {report.html}")
 
 
 flags.adopt_module_key_flags(evaluated_run)

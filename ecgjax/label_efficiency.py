@@ -4,9 +4,9 @@ r"""How few labels suffice: fractions x seeds x {random, pretrained} x {frozen, 
   python -m ecgjax.label_efficiency --workdir=runs/simclr --task=superdiagnostic --modes=frozen --out=runs/simclr/super
 
 Fractions are drawn by patient, each part of every larger one of the same seed. The command can be interrupted, and
-given again with other fractions, seeds or modes: what is there already stays, and report.md, results.json and the
-figure in --out show all of it. `--config.probe.supervised.…` (random) and `--config.probe.finetune.…` (pretrained) say
-how networks are trained.
+given again with other fractions, seeds or modes: what is there already stays, and report.html, report.md and
+results.json in --out show all of it. `--config.probe.supervised.…` (random) and `--config.probe.finetune.…`
+(pretrained) say how networks are trained.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
+from configs import base
 from data_pipelines.errors import DataError
 from ecgjax import configuration, encoders, evaluated_run, inference
 from ecgjax.errors import ConfigError
@@ -50,6 +51,11 @@ from ecgjax.evaluation.tables import plain
 from ecgjax.evaluation.tasks import Task, parse_task
 from ecgjax.files import replacing, write_atomically
 from ecgjax.finetune import FineTuning
+from ecgjax.pages.data_card import data_section
+from ecgjax.pages.markdown import format_table
+from ecgjax.pages.page import Page, Paragraph, Picture, Section
+from ecgjax.pages.provenance import command_section, configuration_section, environment_section
+from ecgjax.pages.write import write_page
 from ecgjax.recordings import open_recordings
 
 #: Records embedded or scored at a time.
@@ -260,40 +266,53 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
     ]
 
 
-def write_report(study: Study, results: list[CellResult], *, command: str) -> str:
-    """Writes `report.md`, `results.json` and the figure of all cells into the study's folder; returns the tables."""
+def write_report(study: Study, results: list[CellResult], *, command: str) -> tuple[str, Path]:
+    """Writes the page and `results.json` of all cells into the study's folder; returns tables as text, and the page."""
     resamples = study.config.probe.bootstrap
     summaries = study.summaries(results, resamples=resamples)
     metric, data = scoring.PRIMARY[study.task.kind], study.data
     said = (*([SIMULATED] if study.recordings.simulated else []), *study.cautions)
     title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
-    figure(summaries, metric=metric, title=title).savefig(study.folder / "label_efficiency.png", dpi=110)
-    tables = f"{models_table(summaries, metric=metric)}\n\n{differences_table(summaries, metric=metric)}"
+    tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
     lacking = [f"{result.cell.name}: {result.reason}" for result in results if result.reason]
-    lines = [
-        f"# {study.task.title}: how few labels suffice",
-        "",
-        *(line for caution in said for line in (f"> **{caution}**", "")),
-        f"Data set `{study.recordings.name}`, encoder `{study.config.encoder.name}`, checkpoint of step "
-        f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
-        f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
-        f"validation records, which at small fractions are more labels than it is trained with, and scored once on "
-        f"the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients.",
-        "",
-        tables,
-        "",
-        f"Intervals over patients: {resamples:,} resamples of the test patients, the same for all cells, of the mean "
-        "over seeds. Over seeds: Student's t for the mean over draws of labels, initialisations and trainings, on "
-        "these test patients. Neither holds what another pretraining would give. Positives: the fewest of a seed.",
-        "",
-        *([f"Not trained: {'; '.join(lacking)}.", ""] if lacking else []),
-        "![Metric and paired difference over the fraction of labels](label_efficiency.png)",
-        "",
-        "## How to make it again",
-        "",
-        f"    {command}",
-        "",
-    ]
+    picture = Picture(
+        figure=figure(summaries, metric=metric, title=title),
+        alt=f"{metric} and its paired difference over the fraction of labels, as in the tables.",
+        caption="Bars: intervals over patients. Dots beside them: single seeds.",
+    )
+    page = Page(
+        title=f"{study.task.title}: how few labels suffice",
+        cautions=said,
+        summary=[
+            Paragraph(
+                f"Data set {study.recordings.name}, encoder {study.config.encoder.name}, checkpoint of step "
+                f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
+                f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
+                "validation records, which at small fractions are more labels than it is trained with, and scored once "
+                f"on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients."
+            )
+        ],
+        sections=[
+            Section(
+                "Results",
+                [
+                    picture,
+                    *(table for table in tables if table.rows),
+                    Paragraph(
+                        f"Intervals over patients: {resamples:,} resamples of the test patients, the same for all "
+                        "cells, of the mean over seeds. Over seeds: Student's t for the mean over draws of labels, "
+                        "initialisations and trainings, on these test patients. Neither holds what another "
+                        "pretraining would give. Positives: the fewest of a seed."
+                    ),
+                    *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
+                ],
+            ),
+            data_section(study.recordings.datasets),
+            command_section(command),
+            configuration_section(study.config.to_dict(), default=base.get_config().to_dict()),
+            environment_section(),
+        ],
+    )
     values = {
         "simulated": study.recordings.simulated,
         "cautions": said,
@@ -319,8 +338,8 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> st
     }
     text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(study.folder / "results.json", text + "\n")
-    write_atomically(study.folder / "report.md", "\n".join(lines))
-    return tables
+    written = write_page(page, study.folder)
+    return "\n\n".join(format_table(table.header, table.rows) for table in tables), written.html
 
 
 def main(argv: list[str]) -> None:
@@ -342,8 +361,8 @@ def main(argv: list[str]) -> None:
             print(caution)
         run_cells(cells, folder, study.train)
         command = shlex.join(["python", "-m", "ecgjax.label_efficiency", *sys.argv[1:]])
-        tables = write_report(study, read_cells(folder), command=command)
-    print(f"\n{study.task.title}\n{tables}\n\nreport: {folder / 'report.md'}")
+        tables, report = write_report(study, read_cells(folder), command=command)
+    print(f"\n{study.task.title}\n{tables}\n\nreport: {report}")
 
 
 def define_flags() -> None:

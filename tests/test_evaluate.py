@@ -7,17 +7,20 @@ import ml_collections
 import numpy as np
 import pytest
 from absl import flags
+from matplotlib.figure import Figure
 
 from configs import simclr
 from data_pipelines.errors import DataError
 from data_pipelines.index import Index, duplicates, groups
-from data_pipelines.records import SignalFormat
+from data_pipelines.records import STORED_LEADS, SignalFormat
 from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import configuration, evaluated_run, recordings
 from ecgjax import evaluate as entry
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation import baselines
+from ecgjax.evaluation import baselines, neighbour_section
 from ecgjax.evaluation.experiment import run_experiment
+from ecgjax.pages import write
+from ecgjax.pages.images import Image
 
 RATE_HZ = 100
 
@@ -60,7 +63,16 @@ def cohort():
 
 
 @pytest.fixture
-def workdir(cohort, run_once, monkeypatch, tmp_path):
+def workdir(drawn_workdir, monkeypatch):
+    """A finished run, and nothing drawn in its report, which takes far longer than all else."""
+    blank = Image(data=b"", kind="png", width=1, height=1)
+    monkeypatch.setattr(write, "image_of", lambda picture: blank)
+    monkeypatch.setattr(neighbour_section, "draw_ecg", lambda signal, **settings: Figure())
+    return drawn_workdir
+
+
+@pytest.fixture
+def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
     """A finished run, its data set, store and networks replaced by small ones."""
     count = len(cohort.signal)
     content = np.arange(count, dtype=np.int64).view(np.uint8).reshape(count, 8).repeat(2, axis=1)
@@ -75,7 +87,7 @@ def workdir(cohort, run_once, monkeypatch, tmp_path):
         signature=np.zeros((count, 192), np.int8), scalars=cohort.scalars, tasks={},
     )  # fmt: skip
     dataset = types.SimpleNamespace(
-        directory=tmp_path, card={"name": "simulated"}, index=index, fingerprint="f00d", simulated=True,
+        directory=tmp_path, card=_card(index), index=index, fingerprint="f00d", simulated=True,
         format=SignalFormat(sampling_rate_hz=RATE_HZ, num_samples=500),
     )  # fmt: skip
 
@@ -98,6 +110,19 @@ def workdir(cohort, run_once, monkeypatch, tmp_path):
     return tmp_path
 
 
+def _card(index):
+    return {
+        "name": "simulated", "simulated": True, "description": "A <made-up> cohort.", "license": "none needed",
+        "citation": "nobody, 2026", "layout_version": 1, "leads": list(STORED_LEADS),
+        "signal_format": {"sampling_rate_hz": RATE_HZ, "num_samples": 500},
+        "recipe": {"name": "plain", "version": 1, "notch_hz": None, "highpass_hz": None, "lowpass_hz": None,
+                   "baseline": "keep"},
+        "num_records": index.num_records, "num_patients": len(np.unique(index.patient)), "fingerprint": "f00d",
+        "summary": {"notes": [], "records_in": index.num_records, "quarantined": {}},
+        "scalars": {name: {"unit": ""} for name in index.scalars},
+    }  # fmt: skip
+
+
 def _config(**probe):
     config = simclr.get_config()
     config.data.dir = "data/simulated"
@@ -108,16 +133,16 @@ def _config(**probe):
     return config
 
 
-def test_writes_the_whole_report(workdir, cohort):
-    evaluation, report = entry.evaluate(_config(), workdir, progress=False)
-    assert report == workdir / "evaluation" / "report.md"
+def test_writes_the_whole_report(drawn_workdir, cohort):
+    evaluation, report = entry.evaluate(_config(), drawn_workdir, progress=False)
+    assert report.html == drawn_workdir / "evaluation" / "report.html"
     data = evaluation.data
     sides = [set(cohort.patient[part.records].tolist()) for part in (data.train, data.val, data.test)]
     assert not sides[0] & sides[1]
     assert not sides[0] & sides[2]
     assert not sides[1] & sides[2]
     np.testing.assert_array_equal(data.test.labels, cohort.age_years[data.test.records] > 60)
-    text = report.read_text(encoding="utf-8")
+    html, markdown = report.html.read_text(encoding="utf-8"), report.markdown.read_text(encoding="utf-8")
     for part in (
         "SIMULATED",
         "age_years above 60",
@@ -126,9 +151,14 @@ def test_writes_the_whole_report(workdir, cohort):
         "Training curve",
         "augmented views",
         "--step=700",
+        "nobody, 2026",
+        "no filter (recipe plain, version 1)",
     ):
-        assert part in text
-    results = json.loads((report.parent / "results.json").read_text(encoding="utf-8"))
+        assert part in html
+        assert part in markdown
+    assert "A &lt;made-up&gt; cohort." in html
+    assert len(html) < 5_000_000
+    results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
     assert list(results["models"]) == [
         "pretrained", "nearest", "random", "supervised", "intervals", "boosted", "median_beat", "demographics",
     ]  # fmt: skip
@@ -136,7 +166,12 @@ def test_writes_the_whole_report(workdir, cohort):
     # The stand-ins for both encoders are the same function, so that their paired difference is exactly nothing.
     difference = results["models"]["random"]["difference"]
     assert difference["estimate"] == difference["low"] == difference["high"] == 0
-    assert len(list(report.parent.glob("*.png"))) == 4
+    # Two curves, differences, reliability, two maps, two records with three neighbours each, training, two of views.
+    assert (
+        len(list(report.html.parent.glob("figure_*")))
+        == html.count("<img ")
+        == 4 + 2 + 2 * (1 + neighbour_section.NEIGHBOURS) + 1 + 2
+    )
 
 
 def test_command_repeats_what_was_changed(workdir):
@@ -157,7 +192,7 @@ def test_warns_of_folds_seen_in_pretraining(workdir):
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
     evaluation, report = entry.evaluate(config, workdir, progress=False)
     assert evaluation.provenance.cautions
-    assert "pretrained on the signals of fold 2" in report.read_text(encoding="utf-8")
+    assert "pretrained on the signals of fold 2" in report.markdown.read_text(encoding="utf-8")
     evaluation, _ = entry.evaluate(_config(), workdir, progress=False)
     assert evaluation.provenance.cautions == ()
 
@@ -174,7 +209,7 @@ def test_other_data_than_those_pretrained_on_are_said(workdir, monkeypatch):
     monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another",))
     evaluation, report = entry.evaluate(_config(), workdir, progress=False)
     assert "pretrained on other data" in evaluation.provenance.cautions[0]
-    assert "pretrained on other data" in report.read_text(encoding="utf-8")
+    assert "pretrained on other data" in report.markdown.read_text(encoding="utf-8")
 
 
 def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):

@@ -18,7 +18,8 @@ from data_pipelines import inspect as inspect_command
 from data_pipelines.builders.base import Quarantined, SourceCard
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.building import build_dataset
-from data_pipelines.card_text import card_text, recipe_text
+from data_pipelines.card_rows import recipe_text
+from data_pipelines.card_text import card_text
 from data_pipelines.dataset import open_dataset
 from data_pipelines.dataset_card import amplitudes_of, dataset_card
 from data_pipelines.errors import DataError

@@ -129,7 +129,7 @@ def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest
     evaluation, report = evaluate.evaluate(config, runs[0], progress=False)
     assert evaluation.provenance.fingerprint == datasets[1].fingerprint
     assert evaluation.provenance.cautions == ()
-    assert report.is_file()
+    assert report.html.is_file()
     assert set(datasets[1].index.fold[evaluation.data.test.records].tolist()) <= {9, 10}
 
 

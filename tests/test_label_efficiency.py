@@ -134,11 +134,11 @@ def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
     by_name = {summary.initialisation: summary for summary in _summaries(results)}
     assert list(by_name["pretrained"].by_seed) == list(by_name[DIFFERENCE].by_seed) == [0, 1, 2]
     assert len(by_name["random"].by_seed) == 4
-    table = models_table(_summaries(results), metric="AUROC")
-    assert "3, 1 without" in table
-    assert "9 (too few)" in table
+    cells = [cell for row in models_table(_summaries(results), metric="AUROC").rows for cell in row]
+    assert "3, 1 without" in cells
+    assert "9 (too few)" in cells
     nothing = [_result(_cell(), reason="none of 30 records is positive")]
-    assert "n/a (none of 30 records is positive)" in models_table(_summaries(nothing), metric="AUROC")
+    assert "n/a (none of 30 records is positive)" in models_table(_summaries(nothing), metric="AUROC").rows[0]
 
 
 def test_figure_shows_every_seed():
@@ -147,7 +147,7 @@ def test_figure_shows_every_seed():
     seeds = [line for line in left.lines if len(line.get_xdata()) == 4]
     assert len(seeds) == 2
     assert right.get_ylabel() == "AUROC: pretrained − random, paired"
-    assert "+" in differences_table(_summaries(_results()), metric="AUROC")
+    assert differences_table(_summaries(_results()), metric="AUROC").rows[0][3].startswith("+")
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,21 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         results = run_cells(cells, study.folder, study.train, progress=False)
     assert [result.reason for result in results] == [""] * 8
-    tables = entry.write_report(study, results, command="python -m ecgjax.label_efficiency --task=…")
+    tables, page = entry.write_report(study, results, command="python -m ecgjax.label_efficiency --task=…")
     text = (study.folder / "report.md").read_text(encoding="utf-8")
     assert "SIMULATED DATA" in text
-    assert tables in text
+    assert all(table in text for table in tables.split("\n\n"))
+    html = page.read_text(encoding="utf-8")
+    for part in (
+        "SIMULATED DATA",
+        "age_years above 55: how few labels suffice",
+        "pretrained, fine-tuned",
+        "data:image/svg+xml;base64,",
+        "ecgjax.label_efficiency --task=…",
+        "<td>(4,)</td>",  # encoder.widths, which is not as in configs/base.py
+        study.recordings.fingerprints[0],
+    ):
+        assert part in html
     stored = json.loads((study.folder / "results.json").read_text(encoding="utf-8"))
     assert stored["simulated"] is True
     for cell, result in zip(stored["cells"], results, strict=True):

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from ecgjax.evaluation import baselines
@@ -13,9 +15,10 @@ from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.features import interval_preprocessor, map_records
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.report import Evaluation, Provenance, write_report
-from ecgjax.evaluation.tables import format_table
+from ecgjax.evaluation.report import Evaluation, Provenance
+from ecgjax.evaluation.report_files import write_report
 from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.pages.page import Picture, Section
 
 RATE_HZ, SECONDS = 100, 4
 
@@ -114,13 +117,13 @@ def evaluation(outcome, data):
     result, _ = outcome
     provenance = Provenance(
         data="cohort", fingerprint="abc123", simulated=True, encoder="resnet18:small", checkpoint_step=1200,
-        config={"seed": 0, "probe": {"label": "lvef", "threshold": math.nan}}, versions={"numpy": np.__version__},
+        config={"seed": 0, "probe": {"label": "lvef", "threshold": math.nan}},
         command="python -m ecgjax.evaluate --workdir=run",
     )  # fmt: skip
     return Evaluation(
         comparison=result.comparison, data=data[1], scores=result.scores,
         measurement_failures=result.measurement_failures, operating=result.operating, groups=result.groups,
-        near=result.near, provenance=provenance,
+        near=result.near, embeddings=result.embeddings, provenance=provenance,
     )  # fmt: skip
 
 
@@ -148,24 +151,32 @@ def test_the_comparison_finds_what_was_put_in(outcome):
 
 
 def test_report_holds_every_number_it_should(evaluation, tmp_path):
-    path = write_report(evaluation, tmp_path, figures={})
-    text = path.read_text(encoding="utf-8")
-    assert path == tmp_path / "evaluation" / "report.md"
-    assert "SIMULATED DATA" in text
-    for row in evaluation.comparison.rows:
-        assert row.title in text
-        assert str(row.auroc) in text
-    for part in (
-        "lvef below 40",
-        "duplicate",
-        "1,200",
-        "abc123",
-        "python -m ecgjax.evaluate",
-        "shuffled labels",
-        "![ROC",
-    ):
-        assert part in text
-    assert "other_fold" not in text
+    report = write_report(evaluation, tmp_path, default_config={"seed": 0, "probe": {"label": "potassium"}})
+    path = report.markdown
+    assert (report.html, path) == (tmp_path / "evaluation" / "report.html", tmp_path / "evaluation" / "report.md")
+    for text in (path.read_text(encoding="utf-8"), report.html.read_text(encoding="utf-8")):
+        assert "SIMULATED DATA" in text
+        for row in evaluation.comparison.rows:
+            assert row.title in text
+            assert str(row.auroc) in text
+        for part in (
+            "lvef below 40",
+            "duplicate",
+            "1,200",
+            "abc123",
+            "python -m ecgjax.evaluate",
+            "shuffled labels",
+            "ROC curve of every model",
+            "Precision–recall curve of every model",
+            "The random encoder&#x27;s embeddings"
+            if text.startswith("<!DOCTYPE")
+            else "The random encoder's embeddings",
+            "2 of 3 settings are not as in configs/base.py",
+            f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+            jax.__version__,
+        ):
+            assert part in text
+        assert "other_fold" not in text
     results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
     assert results["simulated"] is True
     assert (
@@ -177,6 +188,7 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
         "records": 140, "patients": 70, "positives": evaluation.data.test.positives, "unlabelled": 3,
     }  # fmt: skip
     assert results["provenance"]["config"]["probe"]["threshold"] is None
+    assert results["environment"]["numpy"] == np.__version__
     stored = np.load(path.parent / "scores.npz")
     np.testing.assert_array_equal(stored["scores_random"], evaluation.scores["random"])
     np.testing.assert_array_equal(stored["labels"], evaluation.data.test.labels)
@@ -184,25 +196,31 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
 
 def test_real_data_are_not_called_simulated(evaluation, tmp_path):
     real = dataclasses.replace(evaluation, provenance=dataclasses.replace(evaluation.provenance, simulated=False))
-    text = write_report(real, tmp_path, figures={}).read_text(encoding="utf-8")
-    assert "SIMULATED" not in text
+    report = write_report(real, tmp_path, default_config={})
+    assert "SIMULATED" not in report.markdown.read_text(encoding="utf-8")
+    assert "SIMULATED" not in report.html.read_text(encoding="utf-8")
 
 
 def test_a_report_replaces_the_earlier_one_only_when_whole(evaluation, tmp_path):
-    first = write_report(evaluation, tmp_path, figures={})
-    before = {path.name: path.read_bytes() for path in first.parent.iterdir()}
-    (first.parent / "note.txt").write_text("of the earlier report")
+    folder = write_report(evaluation, tmp_path, default_config={}).html.parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "note.txt").write_text("of the earlier report")
 
-    class Broken:
+    class Broken(Figure):
         def savefig(self, *args, **kwargs):
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_report(evaluation, tmp_path, figures={"broken": Broken()})
-    assert {path.name: path.read_bytes() for path in first.parent.iterdir() if path.name != "note.txt"} == before
+        write_report(
+            evaluation, tmp_path, default_config={}, sections=[Section("x", [Picture(figure=Broken(), alt="x")])]
+        )
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "note.txt"} == before
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-    write_report(evaluation, tmp_path, figures={})
-    assert not (first.parent / "note.txt").exists()
+    write_report(evaluation, tmp_path, default_config={})
+    assert not (folder / "note.txt").exists()
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".npz"} == {
+        name: content for name, content in before.items() if not name.endswith(".npz")
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
 
 
@@ -214,11 +232,15 @@ def test_figures_are_written_and_shown(evaluation, tmp_path):
     lines = [{"step": step, "train/loss": 5 - step / 100} for step in range(0, 400, 5)]
     lines += [{"step": 200, "eval/loss": 4.0}, {"step": 300, "eval/loss": 3.5, "train/top1_accuracy": 0.8}]
     curve = training_curve(metric_series(lines))
-    report = write_report(evaluation, tmp_path, figures={"training": curve, "views": views})
-    for number in (1, 2, 3):
-        file = report.parent / f"figure_{number}.png"
-        assert file.read_bytes().startswith(b"\x89PNG")
-        assert file.name in report.read_text(encoding="utf-8")
+    sections = [Section("Training", [Picture(figure=curve, alt="loss"), Picture(figure=views, alt="views of a")])]
+    report = write_report(evaluation, tmp_path, default_config={}, sections=sections)
+    text = report.markdown.read_text(encoding="utf-8")
+    files = sorted(report.html.parent.glob("figure_*"))
+    assert len(files) == 8  # two curves, differences, reliability, two maps, and those of the sections
+    for file in files:
+        assert file.read_bytes().startswith(b"\x89PNG" if file.suffix == ".png" else b"<?xml")
+        assert file.name in text
+    assert text.count("![loss](") == 1
     assert len(views.axes) == 6
     np.testing.assert_allclose(views.axes[1].lines[0].get_ydata(), original[0, :, 0] * 2, atol=1e-6)
     assert [axes.get_ylabel() for axes in curve.axes] == ["loss", "pairs of a training batch"]
@@ -256,9 +278,3 @@ def test_missing_measurements_are_imputed_by_train_and_marked():
     np.testing.assert_allclose(out[0, :3], out[1, :3] * [1, 1, 0], atol=1e-12)
     assert out[0, 3] > out[1, 3]
     assert np.isfinite(out).all()
-
-
-def test_table_is_aligned():
-    lines = format_table(("a", "bb"), [("long cell", "1"), ("x", "22")]).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert lines[1] == "|-----------|----|"

@@ -68,6 +68,7 @@ class Outcome:
     Attributes:
         comparison: the table.
         scores: model name → `f64[test records]`.
+        embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
         measurement_failures: records by reason why intervals or amplitudes are missing.
         operating: every model calibrated and with a threshold.
         groups: the pretrained encoder's probe by sex and age band.
@@ -76,6 +77,7 @@ class Outcome:
 
     comparison: Comparison
     scores: Mapping[str, np.ndarray]
+    embeddings: Mapping[str, np.ndarray]
     operating: tuple[Operating, ...]
     groups: tuple[Subgroup, ...]
     near: tuple[Neighbourhood, ...]
@@ -170,17 +172,19 @@ def run_experiment(
     )
     draws = {"resamples": bootstrap, "seed": seed}
     operating = operate(contenders, data, **draws)
+    of_test = {"pretrained": embeddings.test, "random": of_random.test}
     reference = next(model for model in operating if model.name == REFERENCE)
     return Outcome(
         comparison=comparison,
         operating=operating,
         groups=by_group(reference, data, demographics=of_patients.test, **draws),
         near=neighbourhoods(
-            {"pretrained": embeddings.test, "random": of_random.test},
+            of_test,
             labels=data.test.labels,
             patients=data.test.patients,
             **draws,
         ),
         scores={name: contender.scores for name, contender in contenders.items()},
+        embeddings=of_test,
         measurement_failures=failures,
     )

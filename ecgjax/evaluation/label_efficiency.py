@@ -18,8 +18,8 @@ from data_pipelines.errors import DataError
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.bootstrap import Bootstrap, Interval, bootstrap_metrics
 from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
-from ecgjax.evaluation.tables import format_table
 from ecgjax.evaluation.tasks import Kind
+from ecgjax.pages.page import Table
 
 #: Positive training records; a cell with fewer says little of anything.
 MIN_POSITIVES = 10
@@ -163,8 +163,8 @@ def _summary(
     )
 
 
-def models_table(summaries: Sequence[Summary], *, metric: str) -> str:
-    """Returns the table of models as aligned Markdown.
+def models_table(summaries: Sequence[Summary], *, metric: str) -> Table:
+    """Returns the table of models.
 
     Args:
         summaries: from `summarise`.
@@ -184,11 +184,11 @@ def models_table(summaries: Sequence[Summary], *, metric: str) -> str:
         for summary in summaries
         if summary.initialisation != DIFFERENCE
     ]
-    return format_table(header, rows)
+    return Table(header=header, rows=rows)
 
 
-def differences_table(summaries: Sequence[Summary], *, metric: str) -> str:
-    """Returns the table of paired differences as aligned Markdown; arguments as of `models_table`."""
+def differences_table(summaries: Sequence[Summary], *, metric: str) -> Table:
+    """Returns the table of paired differences; arguments as of `models_table`."""
     header = (
         "labels", "positives", "mode", f"{metric}: pretrained − random [95 %, patients]", "95 %, seeds", "seeds",
     )  # fmt: skip
@@ -207,7 +207,7 @@ def differences_table(summaries: Sequence[Summary], *, metric: str) -> str:
                     _seeds(summary),
                 )
             )
-    return format_table(header, rows)
+    return Table(header=header, rows=rows)
 
 
 def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
@@ -221,7 +221,7 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
         title: above both.
     """
     drawn = Figure(figsize=(11, 4.6), layout="constrained")
-    drawn.suptitle(title, fontsize=11)
+    drawn.suptitle(title, fontsize=11, parse_math=False)
     left, right = drawn.subplots(1, 2)
     lines: dict[tuple[str, Mode], list[Summary]] = {}
     for summary in summaries:

@@ -58,7 +58,7 @@ def retrieval(
     """
     if min(ks) < 1:
         raise DataError(f"recall is of the nearest 1 or more records, not of {min(ks)}")
-    unit = _unit(embeddings)
+    unit = unit_length(embeddings)
     codes = np.asarray(codes)
     apart = np.arange(len(codes)) if apart is None else np.asarray(apart)
     if not len(unit) == len(codes) == len(apart):
@@ -103,7 +103,7 @@ def nearest_neighbours(
     Raises:
         DataError: lengths differ, a k is not possible, a value or an embedding is not finite, or an embedding zero.
     """
-    unit, asked = _unit(gallery), _unit(queries)
+    unit, asked = unit_length(gallery), unit_length(queries)
     values = np.asarray(values, np.float64)
     check_finite(values, "values of neighbours")
     if len(values) != len(unit):
@@ -122,7 +122,46 @@ def nearest_neighbours(
     return {k: predicted.reshape(len(asked), *values.shape[1:]) for k, predicted in found.items()}
 
 
-def _unit(embeddings: np.ndarray) -> np.ndarray:
+def nearest_records(
+    embeddings: np.ndarray, *, queries: np.ndarray, apart: np.ndarray, k: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Finds the records nearest to a few of them, by cosine.
+
+    Args:
+        embeddings: `[n, dim]`.
+        queries: `int[m]`, rows to find neighbours of.
+        apart: `[n]`, records of equal value are no neighbours of each other: patients.
+        k: neighbours of each; fewer where there are no more others. Of equal similarities the lower row comes first.
+
+    Returns:
+        Of each query the rows of its neighbours, the nearest first, `int64[≤ k]`, and their cosines, `f64[≤ k]`.
+
+    Raises:
+        DataError: an embedding is not finite, or zero.
+    """
+    unit, apart = unit_length(embeddings), np.asarray(apart)
+    found = []
+    for query in queries:
+        others = np.flatnonzero(apart != apart[query])
+        cosine = unit[others] @ unit[query]
+        # Rounded: rows that are equal to the bit can differ in the last place of a matrix product.
+        order = np.lexsort((others, -np.round(cosine / _TIE)))[:k]
+        found.append((others[order], cosine[order]))
+    return found
+
+
+def unit_length(embeddings: np.ndarray) -> np.ndarray:
+    """Scales embeddings to length 1.
+
+    Args:
+        embeddings: `[n, dim]`.
+
+    Returns:
+        `f64[n, dim]`.
+
+    Raises:
+        DataError: an embedding is not finite, or zero.
+    """
     embeddings = np.asarray(embeddings, np.float64)
     if embeddings.ndim != 2:
         raise DataError(f"embeddings must be records × dimensions, not {embeddings.shape}")

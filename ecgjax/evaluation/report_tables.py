@@ -9,11 +9,11 @@ from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.neighbourhood import Neighbourhood
 from ecgjax.evaluation.operating import SPECIFICITY, Operating
 from ecgjax.evaluation.subgroups import GAPS, Subgroup
-from ecgjax.evaluation.tables import format_table
+from ecgjax.pages.page import Table
 
 
-def results_table(comparison: Comparison) -> str:
-    """Returns the table of models as aligned Markdown, the form that is also printed on the terminal."""
+def results_table(comparison: Comparison) -> Table:
+    """Returns the table of models."""
     header = ("model", "AUROC [95 % interval]", "pretrained − this", "AUPRC", "selected on validation")
     rows = [
         (
@@ -28,11 +28,11 @@ def results_table(comparison: Comparison) -> str:
     control = comparison.control
     title = f"control: {len(control.aurocs)} probes on shuffled labels"
     rows.append((title, f"{control.mean:.3f} [{control.low:.3f}, {control.high:.3f}]", "", "", ""))
-    return format_table(header, rows)
+    return Table(header=header, rows=rows)
 
 
-def splits_table(data: ProbeData) -> str:
-    """Returns the sizes of the splits as aligned Markdown."""
+def splits_table(data: ProbeData) -> Table:
+    """Returns the sizes of the splits."""
     parts = (
         (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
         ("train, all labelled", data.train_available),
@@ -49,19 +49,19 @@ def splits_table(data: ProbeData) -> str:
         )
         for title, part in parts
     ]
-    return format_table(("split", "records", "patients", "positive", "left out: no label"), rows)
+    return Table(header=("split", "records", "patients", "positive", "left out: no label"), rows=rows)
 
 
-def operating_table(models: Sequence[Operating]) -> str:
-    """Returns the table of models with thresholds and calibration as aligned Markdown."""
+def operating_table(models: Sequence[Operating]) -> Table:
+    """Returns the table of models with thresholds and calibration."""
     header = (
         "model", "F1", f"sensitivity at {SPECIFICITY:g}", "specificity there", "Brier", "slope", "intercept", "ECE",
     )  # fmt: skip
-    return format_table(header, [(model.title, *map(str, model.metrics.values())) for model in models])
+    return Table(header=header, rows=[(model.title, *map(str, model.metrics.values())) for model in models])
 
 
-def groups_table(groups: Sequence[Subgroup]) -> str:
-    """Returns the table of groups of patients as aligned Markdown."""
+def groups_table(groups: Sequence[Subgroup]) -> Table:
+    """Returns the table of groups of patients."""
     header = (
         "", "group", "records", "patients", "positive", "AUROC", "sensitivity", "less others", "false positives",
         "less others", "calibration", "less others",
@@ -74,14 +74,14 @@ def groups_table(groups: Sequence[Subgroup]) -> str:
             cells.append(group.gaps[name].signed() if name in group.gaps else "")
         counts = (f"{number:,}" for number in (group.records, group.patients, group.events))
         rows.append((group.column, group.group, *counts, *cells))
-    return format_table(header, rows)
+    return Table(header=header, rows=rows)
 
 
-def near_table(neighbourhoods: Sequence[Neighbourhood]) -> str:
-    """Returns the table of retrieval as aligned Markdown."""
+def near_table(neighbourhoods: Sequence[Neighbourhood]) -> Table:
+    """Returns the table of retrieval."""
     names = list(dict.fromkeys(name for each in neighbourhoods for name in each.metrics))
     rows = [
         (each.encoder, each.sought, f"{each.queries:,}", *(str(each.metrics.get(name, "n/a")) for name in names))
         for each in neighbourhoods
     ]
-    return format_table(("encoder", "looking for", "queries", *names), rows)
+    return Table(header=("encoder", "looking for", "queries", *names), rows=rows)

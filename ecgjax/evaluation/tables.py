@@ -1,26 +1,12 @@
-"""Results as text: Markdown tables that are readable as they are, values that strict JSON can hold."""
+"""Results as values that strict JSON can hold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns an aligned table that is also Markdown.
-
-    Args:
-        header: column names.
-        rows: cells, as many as columns.
-    """
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    filled = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([filled[0], rule, *filled[1:]])
 
 
 def plain(value: Any) -> Any:

@@ -47,14 +47,14 @@ def image_of(picture: Picture) -> Image:
     """Draws a picture for a page."""
     width, height = picture.figure.get_size_inches() * _CSS_DPI * picture.scale
     size = {"width": round(width), "height": round(height)}
-    svg = _svg(picture.figure)
-    if len(svg) <= MAX_SVG_BYTES:
-        return Image(data=svg, kind="svg", **size)
-    return Image(data=png(picture), kind="png", **size)
+    if picture.vector:
+        svg = _svg(picture.figure)
+        if len(svg) <= MAX_SVG_BYTES:
+            return Image(data=svg, kind="svg", **size)
+    return Image(data=_png(picture), kind="png", **size)
 
 
-def png(picture: Picture) -> bytes:
-    """Draws a picture as PNG."""
+def _png(picture: Picture) -> bytes:
     file = io.BytesIO()
     picture.figure.savefig(file, format="png", dpi=picture.dpi, metadata={"Software": None})
     return file.getvalue()

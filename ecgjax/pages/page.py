@@ -56,13 +56,15 @@ class Picture:
         figure: a Matplotlib figure, made without pyplot.
         alt: what is to be seen, for those who cannot see it.
         caption: under the picture; may be empty.
-        dpi: pixels an inch where the picture is written as PNG.
+        vector: draw it as SVG if that is small; False where it cannot be (long signals, clouds of points).
+        dpi: pixels an inch where the picture is drawn as PNG.
         scale: of the size on the page, 1 for the figure's own.
     """
 
     figure: Figure
     alt: str
     caption: str = ""
+    vector: bool = True
     dpi: float = 144.0
     scale: float = 1.0
 

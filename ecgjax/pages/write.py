@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ecgjax.files import write_atomically
 from ecgjax.pages.html import to_html
-from ecgjax.pages.images import image_of, png
+from ecgjax.pages.images import image_of
 from ecgjax.pages.markdown import to_markdown
 from ecgjax.pages.page import Block, Folded, Page, Picture
 
@@ -31,14 +31,14 @@ def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
 
     Args:
         page: what to write.
-        folder: where to; pictures become `figure_1.png`, `figure_2.png` …
+        folder: where to; pictures become `figure_1.svg`, `figure_2.png` …
         stem: of the file names.
     """
     images, files = {}, {}
     for number, picture in enumerate(dict.fromkeys(pictures(page)), start=1):
         image = image_of(picture)
-        images[picture], files[picture] = image, f"figure_{number}.png"
-        (folder / files[picture]).write_bytes(image.data if image.kind == "png" else png(picture))
+        images[picture], files[picture] = image, f"figure_{number}.{image.kind}"
+        (folder / files[picture]).write_bytes(image.data)
     written = Written(html=folder / f"{stem}.html", markdown=folder / f"{stem}.md")
     write_atomically(written.html, to_html(page, images=images))
     write_atomically(written.markdown, to_markdown(page, files=files))

@@ -1,0 +1,39 @@
+"""On what a result was computed: versions of software, devices."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections import Counter
+
+import jax
+
+#: Packages that numbers depend on.
+_PACKAGES = (
+    "ecgjax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "neurokit2",
+    "matplotlib",
+)
+
+
+def describe_environment() -> dict[str, str]:
+    """Returns name → what it is, in words; nothing that names the machine or its user."""
+    kinds = Counter(device.device_kind for device in jax.devices())
+    return {
+        "devices": ", ".join(f"{count} × {kind}" for kind, count in kinds.items()) + f" ({jax.default_backend()})",
+        "processes": str(jax.process_count()),
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,144 @@
+"""Figures of models compared on the same test records, drawn without a display."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve
+
+from ecgjax.evaluation.calibration import ReliabilityCurve
+from ecgjax.evaluation.comparison import REFERENCE, Comparison, Row
+
+_COLORS = ("#b3202c", "#e08a3c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93", "#2aa198")
+
+#: Inches; two such figures stand side by side on a page, and one is readable on a phone.
+_SIZE = (5.6, 5.9)
+
+
+def roc_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
+    """Draws the ROC curve of every model.
+
+    Args:
+        comparison: result, rows in the order to draw.
+        labels: `[n]` of 0 and 1 of the test records.
+        scores: model name → `f64[n]`.
+    """
+    figure, axes = _square(title="AUROC")
+    for row, style in _drawn(comparison, "auroc"):
+        axes.plot(*_roc(labels, scores[row.name]), **style)
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity")
+    _legend(figure, axes)
+    return figure
+
+
+def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
+    """Draws the precision–recall curve of every model over the share of positives; arguments as of `roc_figure`.
+
+    The area under these steps is the average precision of the table: nothing is interpolated between thresholds
+    (Davis and Goadrich, The relationship between precision-recall and ROC curves, ICML 2006).
+    """
+    figure, axes = _square(title="AUPRC")
+    for row, style in _drawn(comparison, "auprc"):
+        precision, recall, _ = precision_recall_curve(labels, scores[row.name])
+        axes.plot(recall, precision, drawstyle="steps-post", **style)
+    axes.axhline(float(np.mean(labels)), color="#bbbbbb", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="sensitivity (recall)", ylabel="positive predictive value (precision)")
+    _legend(figure, axes)
+    return figure
+
+
+def differences_figure(comparison: Comparison) -> Figure:
+    """Draws the paired differences of the pretrained encoder from the other models, with their intervals."""
+    others = [row for row in comparison.rows if row.difference is not None]
+    figure = Figure(figsize=(_SIZE[0], 0.9 + 0.55 * len(others)), layout="constrained")
+    axes = figure.subplots()
+    colors = _colors(comparison)
+    for position, row in enumerate(others):
+        estimate, low, high = row.difference.estimate, row.difference.low, row.difference.high
+        if math.isfinite(low):
+            axes.plot([low, high], [position] * 2, color=colors[row.name], linewidth=2)
+        if math.isfinite(estimate):
+            axes.plot(estimate, position, "o", color=colors[row.name])
+        at = (estimate if math.isfinite(estimate) else 0, position)
+        axes.annotate(row.difference.signed(), at, (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row in others], fontsize=8)
+    axes.set_ylim(len(others) - 0.5, -0.8)
+    axes.margins(x=0.25)
+    axes.set_xlabel("AUROC: pretrained − this model")
+    _plain(axes)
+    return figure
+
+
+def reliability_figure(curves: Mapping[str, ReliabilityCurve]) -> Figure:
+    """Draws the reliability curve of every model in a panel of its own.
+
+    Args:
+        curves: title of the model → its curve on the test records.
+    """
+    columns = min(4, max(1, len(curves)))
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(2.9 * columns, 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, color, (title, curve) in zip(panels, itertools.cycle(_COLORS), curves.items(), strict=False):
+        panel.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle="--")
+        bars = [curve.observed - curve.low, curve.high - curve.observed]
+        panel.errorbar(curve.predicted, curve.observed, bars, color=color, marker="o", markersize=4, capsize=2)
+        panel.set_title(title.replace(", ", ",\n"), fontsize=8)
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        panel.grid(alpha=0.25)
+    for panel in panels[len(curves) :]:
+        panel.set_visible(False)
+    figure.supxlabel("predicted probability", fontsize=9)
+    figure.supylabel("frequency", fontsize=9)
+    return figure
+
+
+def _square(*, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal", title=title)
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, texts = axes.get_legend_handles_labels()
+    if handles:  # Below the curves: with eight models it would hide some of them.
+        figure.legend(handles, texts, loc="outside lower center", frameon=False, fontsize=9)
+
+
+def _colors(comparison: Comparison) -> dict[str, str]:
+    return dict(zip((row.name for row in comparison.rows), itertools.cycle(_COLORS), strict=False))
+
+
+def _drawn(comparison: Comparison, metric: str) -> list[tuple[Row, dict[str, object]]]:
+    """Returns the models that have a curve, with how it is drawn."""
+    colors, out = _colors(comparison), []
+    for row in comparison.rows:
+        estimate = getattr(row, metric).estimate
+        if math.isfinite(estimate):
+            width = 2.2 if row.name == REFERENCE else 1.3
+            label = f"{row.title} ({estimate:.3f})"
+            out.append((row, {"color": colors[row.name], "linewidth": width, "label": label}))
+    return out
+
+
+def _roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns 1 − specificity and sensitivity at every threshold, from none positive to all."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last_of_tie = np.r_[ranked[1:] != ranked[:-1], True]
+    alarms, hits = (np.r_[0, np.cumsum(labels[order] == which)[last_of_tie]] for which in (0, 1))
+    return alarms / alarms[-1], hits / hits[-1]

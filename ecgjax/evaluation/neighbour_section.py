@@ -1,0 +1,98 @@
+"""Test records and the records nearest to them, drawn as twelve-lead ECGs: what an encoder takes for alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.ecg_paper import MM_PER_MILLIVOLT, MM_PER_SECOND, draw_ecg
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.nearest import nearest_records
+from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.pages.page import Block, Paragraph, Picture, Section
+from ecgjax.recordings import Recordings
+
+#: Neighbours that are drawn of each record.
+NEIGHBOURS = 3
+
+#: Of true size: two twelve-lead ECGs then stand side by side on a screen.
+_SCALE = 0.5
+_PIXELS_PER_MM = 4
+
+
+def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.ndarray, *, seed: int) -> Section:
+    """Draws a positive and a negative test record, chosen at random, and the test records nearest to each.
+
+    Args:
+        recordings: that the records are of.
+        data: a binary task's records.
+        embeddings: `[test records, dim]`, of the pretrained encoder.
+        seed: of the choice.
+
+    Raises:
+        DataError: an embedding is not finite, or zero.
+    """
+    test, generator = data.test, np.random.default_rng(seed)
+    asked = [(name, np.flatnonzero(test.labels == label)) for name, label in (("positive", 1), ("negative", 0))]
+    queries = {name: int(generator.choice(rows)) for name, rows in asked if len(rows)}
+    found = nearest_records(embeddings, queries=list(queries.values()), apart=test.patients, k=NEIGHBOURS)
+    describe = _Describer(recordings, data)
+    blocks: list[Block] = [
+        Paragraph(
+            f"A positive and a negative test record, drawn with seed {seed}, and the test records of other patients "
+            "that are nearest to them by the cosine of the pretrained encoder's embeddings. Paper at "
+            f"{MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV, shown at {_SCALE:g} of its size: a large box is "
+            ".2 s and .5 mV."
+        )
+    ]
+    for (name, query), (rows, cosines) in zip(queries.items(), found, strict=True):
+        blocks.append(Paragraph(f"A {name} record and the {len(rows)} nearest to it:"))
+        blocks.append(_picture(recordings, int(test.records[query]), "Asked", describe(query)))
+        for rank, (row, cosine) in enumerate(zip(rows, cosines, strict=True), start=1):
+            says = f"Nearest {rank}, cosine {cosine:.3f}"
+            blocks.append(_picture(recordings, int(test.records[row]), says, describe(int(row))))
+    return Section("Neighbours as ECGs", blocks)
+
+
+class _Describer:
+    """Says of a test record what the task asks of it, and of whom it is; patients go unnamed: reports are passed on."""
+
+    def __init__(self, recordings: Recordings, data: ProbeData):
+        self._index, self._test, self._task = recordings.index, data.test, data.task
+        names = {"age_years", "sex"}
+        if isinstance(data.task, BinaryTask) and data.task.rule != "present":
+            names.add(data.task.label)
+        self._values = {name: self._index.label(name) for name in names}
+
+    def __call__(self, row: int) -> str:
+        record = int(self._test.records[row])
+        values: dict[str, Any] = {name: float(column[record]) for name, column in self._values.items()}
+        age, sex = values.pop("age_years"), values.pop("sex")
+        parts = [f"{self._task.title}: {'yes' if self._test.labels[row] else 'no'}"]
+        parts += [f"{name} {value:.4g}" for name, value in values.items()]
+        parts.append("age unknown" if math.isnan(age) else f"{age:.0f} years")
+        parts.append({0.0: "male", 1.0: "female"}.get(sex, "sex unknown"))
+        return f"record {self._index.record_id[record]} ({', '.join(parts)})"
+
+
+def _picture(recordings: Recordings, record: int, rank: str, description: str) -> Picture:
+    index = recordings.index
+    figure = draw_ecg(
+        recordings.store.read(np.array([record]))[0],
+        sampling_rate_hz=recordings.format.sampling_rate_hz,
+        title=[f"{rank}: record {index.record_id[record]}"],
+        valid_start=int(index.valid_start[record]),
+        valid_samples=int(index.valid_samples[record]),
+        simulated=recordings.simulated,
+        pixels_per_mm=_PIXELS_PER_MM,
+    )
+    return Picture(
+        figure=figure,
+        alt=f"Twelve-lead ECG of {description}.",
+        caption=f"{rank}: {description}.",
+        vector=False,
+        dpi=figure.dpi,
+        scale=_SCALE,
+    )

@@ -1,0 +1,162 @@
+"""An evaluation laid out as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ecgjax.evaluation.calibration import reliability_curve
+from ecgjax.evaluation.comparison import REFERENCE
+from ecgjax.evaluation.embedding_map import MAX_POINTS, map_figure, project
+from ecgjax.evaluation.model_figures import (
+    differences_figure,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
+from ecgjax.evaluation.operating import SPECIFICITY
+from ecgjax.evaluation.report import SIMULATED, Evaluation
+from ecgjax.evaluation.report_tables import groups_table, near_table, operating_table, results_table, splits_table
+from ecgjax.evaluation.subgroups import MIN_EVENTS
+from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
+from ecgjax.pages.provenance import command_section, configuration_section, environment_section
+
+
+def evaluation_page(
+    evaluation: Evaluation, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
+) -> Page:
+    """Lays an evaluation out.
+
+    Args:
+        evaluation: what to report.
+        default_config: that the configuration is compared with, nested.
+        sections: about the recordings and the training, which stand between the results and their provenance.
+    """
+    data, provenance = evaluation.data, evaluation.provenance
+    note = (
+        f"Labels drawn with seed {data.seed}, resamples and shuffles with seed {evaluation.comparison.seed}. Data "
+        f"fingerprint {provenance.fingerprint}."
+    )
+    return Page(
+        title=f"{data.task.title}, {data.label_fraction:.3g} of the training labels",
+        cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
+        summary=[Paragraph(_summary(evaluation))],
+        sections=[
+            Section("Results", _results(evaluation)),
+            Section("At a threshold, and calibration", _operating(evaluation)),
+            Section("Groups of patients", _groups(evaluation)),
+            Section("What lies near", _near(evaluation)),
+            *sections,
+            Section("Records", _records(evaluation)),
+            command_section(provenance.command, note=note),
+            configuration_section(provenance.config, default=default_config),
+            environment_section(),
+        ],
+    )
+
+
+def _summary(evaluation: Evaluation) -> str:
+    comparison, provenance, test = evaluation.comparison, evaluation.provenance, evaluation.data.test
+    return (
+        f"Data set {provenance.data}, encoder {provenance.encoder}, checkpoint of step "
+        f"{provenance.checkpoint_step:,}. A linear probe on the frozen pretrained encoder has an AUROC of "
+        f"{comparison.row(REFERENCE).auroc} on {len(test.records):,} test records ({test.positives:,} positive) of "
+        f"{test.num_patients:,} patients; its difference from the same probe on the encoder at random initialisation "
+        f"is {comparison.row('random').difference.signed()}."
+    )
+
+
+def _results(evaluation: Evaluation) -> list[Block]:
+    comparison, data = evaluation.comparison, evaluation.data
+    curves = {"labels": data.test.labels, "scores": evaluation.scores}
+    counts = f"{data.test.positives:,} positive of {len(data.test.records):,} test records"
+    return [
+        results_table(comparison),
+        Paragraph(
+            f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
+            f"{len(data.val.records):,} validation records and scored once on the same {len(data.test.records):,} test "
+            f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
+            f"95 % percentile intervals over {comparison.bootstrap:,} resamples of the test patients; differences are "
+            "paired (same resamples). They hold for this training run: they do not contain the scatter between "
+            "training seeds or draws of labels. In the control, labels are dealt out anew among the patients of all "
+            "splits; its interval is that of the mean over shuffles."
+        ),
+        Picture(
+            figure=roc_figure(comparison, **curves),
+            alt="ROC curve of every model, with its AUROC as in the table of results.",
+            caption=f"ROC curves, {counts}.",
+        ),
+        Picture(
+            figure=precision_recall_figure(comparison, **curves),
+            alt="Precision–recall curve of every model, with its AUPRC as in the table of results.",
+            caption=f"Precision over recall, {counts}; dashed, their share.",
+        ),
+        Picture(
+            figure=differences_figure(comparison),
+            alt="AUROC of the pretrained encoder's probe less that of every other model, as in the table of results.",
+            caption="Paired differences of the pretrained encoder's probe from every other model.",
+        ),
+    ]
+
+
+def _operating(evaluation: Evaluation) -> list[Block]:
+    labels = evaluation.data.test.labels
+    curves = {model.title: reliability_curve(labels, model.probabilities) for model in evaluation.operating}
+    return [
+        operating_table(evaluation.operating),
+        Paragraph(
+            "Log odds are scaled and shifted on validation (Platt), and thresholds chosen there: of the best F1, and "
+            f"of a specificity of {SPECIFICITY:g}; the one reached on the test records stands beside it. Right are a "
+            "slope of 1 (below, predictions are too extreme) and an intercept of 0 (above, they are too low). "
+            "Intervals are of 500 resamples at most."
+        ),
+        Picture(
+            figure=reliability_figure(curves),
+            alt="For every model, how often predictions of a probability come true; right is the diagonal.",
+            caption="Frequency of positives over predicted probability, calibrated on validation; bars are Wilson's "
+            "intervals.",
+        ),
+    ]
+
+
+def _groups(evaluation: Evaluation) -> list[Block]:
+    return [
+        groups_table(evaluation.groups),
+        Paragraph(
+            "The pretrained encoder's probe at one threshold for all, that of the best F1 on validation; differences "
+            f"are from all other patients. Groups with fewer than {MIN_EVENTS} positives or negatives are counted only."
+        ),
+    ]
+
+
+def _near(evaluation: Evaluation) -> list[Block]:
+    labels, seed = evaluation.data.test.labels, evaluation.comparison.seed
+    drawn = f"{MAX_POINTS:,} of the {len(labels):,}" if len(labels) > MAX_POINTS else f"all {len(labels):,}"
+    maps = [
+        Picture(
+            figure=map_figure(project(embeddings), labels=labels, title=f"{encoder} encoder", seed=seed),
+            alt=f"The {encoder} encoder's embeddings of the test records in the plane, coloured by label.",
+            vector=False,
+            caption=f"Embeddings of the {encoder} encoder at unit length on their first two principal components (PCA, "
+            f"fitted on the test records); {drawn} are drawn, in an order drawn with seed {seed}.",
+        )
+        for encoder, embeddings in evaluation.embeddings.items()
+    ]
+    return [
+        near_table(evaluation.near),
+        Paragraph("Of the test records by cosine. Positives look for positives of other patients."),
+        *maps,
+    ]
+
+
+def _records(evaluation: Evaluation) -> list[Block]:
+    reasons = [(reason, f"{count:,}") for reason, count in evaluation.data.excluded.items() if count]
+    failures = [(reason, f"{count:,}") for reason, count in evaluation.measurement_failures.items()]
+    blocks: list[Block] = [splits_table(evaluation.data)]
+    for rows, caption in (
+        (reasons, "Left out of the splits"),
+        (failures, "Records without some interval or amplitude (imputed by the training median and marked)"),
+    ):
+        if rows:
+            blocks.append(Table(header=("reason", "records"), rows=rows, caption=caption))
+    return blocks

@@ -1,0 +1,68 @@
+"""The card of a data set on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipelines.card_rows import (
+    FLAG_HEADER,
+    FOLD_HEADER,
+    SCALAR_HEADER,
+    count_facts,
+    flag_rows,
+    fold_rows,
+    origin_facts,
+    people_sentences,
+    percent,
+    scalar_rows,
+)
+from data_pipelines.dataset import Dataset
+from data_pipelines.dataset_card import dataset_card
+from ecgjax.pages.page import Block, Folded, Paragraph, Section, Table
+
+
+def data_section(datasets: tuple[Dataset, ...]) -> Section:
+    """Shows whose the recordings of data sets are, how many there are, with what labels, and how they were processed.
+
+    Args:
+        datasets: opened; their signals are not read.
+    """
+    blocks = []
+    for dataset in datasets:
+        blocks += card_blocks(dataset_card(dataset, amplitudes={}))
+    return Section("Data", blocks)
+
+
+def card_blocks(card: Mapping[str, Any]) -> list[Block]:
+    """Lays a card out.
+
+    Args:
+        card: from `data_pipelines.dataset_card.dataset_card`; its amplitudes are not shown.
+    """
+    name = f"{card['name']} (SIMULATED: no patient was recorded)" if card["simulated"] else card["name"]
+    facts = [
+        ("data set", name),
+        *origin_facts(card),
+        *count_facts(card),
+        *((f"quarantined: {reason}", f"{count:,}") for reason, count in card["quarantined"].items()),
+        ("sex and age, by record", "; ".join(people_sentences(card))),
+    ]
+    notes = [note for note in card["notes"] if note not in card["description"]]
+    folded: list[Block] = [Table(header=FOLD_HEADER, rows=fold_rows(card["folds"]), caption="Folds")]
+    for task, counts in card["tasks"].items():
+        rows = [
+            (label, f"{each['records']:,}", f"{each['patients']:,}", percent(each["prevalence"]))
+            for label, each in counts["classes"].items()
+        ]
+        caption = f"Task {task}, {counts['labelled']:,} of {card['num_records']:,} records labelled"
+        folded.append(Table(header=("class", "records", "patients", "prevalence"), rows=rows, caption=caption))
+    if card["scalars"]:
+        folded.append(Table(header=SCALAR_HEADER, rows=scalar_rows(card["scalars"]), caption="Scalars, by record"))
+    folded.append(Table(header=FLAG_HEADER, rows=flag_rows(card), caption="Quality"))
+    return [
+        Paragraph(card["description"]),
+        *(Paragraph(f"Note: {note}") for note in notes),
+        Table(header=("", card["name"]), rows=facts),
+        Folded(f"Folds, labels and quality of {card['name']}", folded),
+    ]

@@ -1,0 +1,59 @@
+"""What stands at the end of every page: how to make it again, with which settings, on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ecgjax.configuration import leaves
+from ecgjax.environment import describe_environment
+from ecgjax.pages.page import Folded, Paragraph, Preformatted, Section, Table
+
+#: Of a setting that one side does not have.
+_ABSENT = "(none)"
+
+
+def command_section(command: str, *, note: str = "") -> Section:
+    """Shows how to make the page again.
+
+    Args:
+        command: for a shell.
+        note: below it; may be empty.
+    """
+    blocks = [Preformatted(command), *([Paragraph(note)] if note else [])]
+    return Section("How to make it again", blocks)
+
+
+def configuration_section(config: Mapping[str, Any], *, default: Mapping[str, Any]) -> Section:
+    """Shows every leaf of a configuration, those that differ from the default first.
+
+    Args:
+        config: resolved, nested.
+        default: that `config` is compared with, nested; of a command, `configs.base.get_config().to_dict()`.
+    """
+    now, before = leaves(config), leaves(default)
+    changed = [name for name in now if name not in before or not _same(now[name], before[name])]
+    rows = [(name, repr(now[name]), repr(before[name]) if name in before else _ABSENT) for name in changed]
+    said = f"{len(changed)} of {len(now)} settings are not as in configs/base.py:"
+    return Section(
+        "Configuration",
+        [
+            Paragraph(said if changed else "All settings are as in configs/base.py."),
+            *([Table(header=("setting", "value", "base"), rows=rows)] if rows else []),
+            Folded(
+                f"All {len(now)} settings",
+                [Table(header=("setting", "value"), rows=[(name, repr(value)) for name, value in now.items()])],
+            ),
+        ],
+    )
+
+
+def environment_section() -> Section:
+    """Shows software and devices of this process."""
+    return Section("Environment", [Table(header=("", "version"), rows=list(describe_environment().items()))])
+
+
+def _same(value: Any, other: Any) -> bool:
+    # JSON has lists for tuples; NaN is equal to nothing, and as text to itself.
+    as_list = [list(each) if isinstance(each, tuple) else each for each in (value, other)]
+    return as_list[0] == as_list[1] or repr(as_list[0]) == repr(as_list[1])
