@@ -17,6 +17,7 @@ every arm stands the same encoder at random initialisation. Results are in repor
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 from absl import app, flags
@@ -165,7 +167,7 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
     workdir, facts = out / "runs" / run.folder / f"seed{run.seed}", {}
     if run.twin:
         command = [sys.executable, "-m", "ecgjax.pretrain", *run.flags, f"--workdir={workdir}"]
-        if status := subprocess.run(command, check=False).returncode:
+        if status := subprocess.run(command, check=False, env=_environment()).returncode:
             return status
         encoder = inference.load_encoder(workdir, layer=run.config.probe.layer)
         facts = training_facts(read_metrics(workdir))
@@ -174,6 +176,19 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
     scores = probe_tasks(encoder, recordings, tasks, seed=run.seed, title=f"embeddings, {run.arm}")
     ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=scores, facts=facts).save(path)
     return 0
+
+
+def keep_compiled(out: Path) -> None:
+    """Keeps compiled programs beside the results, unless the user keeps them elsewhere: seeds of an arm share them."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _environment() -> dict[str, str]:
+    folder, seconds = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(seconds)}
+    return {**os.environ, **(kept if folder else {})}
 
 
 def _result_path(out: Path, run: Planned) -> Path:
@@ -201,6 +216,8 @@ def main(argv: list[str]) -> int | None:
         seed: tasks_of(recordings, _TASK.value, fraction=_FRACTION.value, seed=seed) for seed in range(_SEEDS.value)
     }  # fmt: skip
     _begin(out, recordings, drawn[0])
+    if not _ONLY.value:  # jobs beside each other would write the same files
+        keep_compiled(out)
     if recordings.simulated:
         print(SIMULATED)
     chosen = [run for run in runs if not _ONLY.value or run.name in _ONLY.value]

@@ -46,7 +46,7 @@ def test_arms_about_other_records_are_refused():
 def given(stored_dataset, monkeypatch, tmp_path):
     """The command's flags, pretraining in this process."""
 
-    def pretrain_here(command, check):
+    def pretrain_here(command, check, env):
         arguments = dict(word.removeprefix("--").split("=", 1) for word in command if word.startswith("--"))
         config = next(run.config for run in planned() if f"--workdir={workdir_of(run)}" in command)
         with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
@@ -122,8 +122,22 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
         given(sweep, "--only=nothing")
 
 
+def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, monkeypatch):
+    kept = jax.config.jax_compilation_cache_dir
+    ablate.keep_compiled(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == kept
+    assert ablate._environment()["JAX_COMPILATION_CACHE_DIR"] == kept
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        assert "JAX_COMPILATION_CACHE_DIR" not in ablate._environment()
+        ablate.keep_compiled(tmp_path)
+        assert ablate._environment()["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
+
+
 def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(ablate.subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(ablate.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2))
     assert given() == 1
     assert "failed with status 2" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
@@ -133,6 +147,6 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_
 
 def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):
     status = configuration.EXIT_STOPPED
-    monkeypatch.setattr(ablate.subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, status))
+    monkeypatch.setattr(ablate.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, status))
     assert given("--sweep=objective.temperature=.1|.5") == status
     assert not (tmp_path / "out" / "report.md").exists()
