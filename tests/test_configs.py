@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
+from configs import base, real_recordings
 from data_pipelines.records import SignalFormat
 from ecgjax import assembly, configuration, encoders, parallel
 
@@ -84,3 +84,19 @@ def test_what_stands_behind_the_colon():
     for wrong in ("c", "a,b", "small,small", "a,a"):
         with pytest.raises(ValueError, match="may stand, with a comma between: small, a, b; not"):
             base.variant_of(wrong, ("a", "b"))
+
+
+def test_the_systems_of_the_study_on_real_recordings_are_those_published_with_one_budget():
+    studied = {name: real_recordings.get_config(name) for name in real_recordings.SYSTEMS}
+    shared = ("data.", "duration.", "batch_size", "eval_", "log_every", "checkpoint.", "columns.signal_downsample",
+              "optimizer.learning_rate", "optimizer.schedule")  # fmt: skip
+    leaves = {name: configuration.leaves(config.to_dict()) for name, config in studied.items()}
+    for name, config in studied.items():
+        configuration.check_ranges(config)
+        published = configuration.leaves(real_recordings.SYSTEMS[name]().to_dict())
+        assert {leaf for leaf in published if leaves[name][leaf] != published[leaf]} <= {
+            leaf for leaf in published if leaf.startswith(shared)
+        }
+        for leaf in published:
+            if leaf.startswith(shared):
+                assert leaves[name][leaf] == leaves["simclr"][leaf]

@@ -1,0 +1,88 @@
+"""Scores of a cross-validation: each record's by the model of the fold that it was left out of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.metrics import RankedScores
+from ecgjax.evaluation.weighting import Metric
+from ecgjax.files import replacing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutOfFold:
+    """Scores of all records of a question.
+
+    Attributes:
+        scores: `f32[n]`, log odds; None where a fold could not be trained. Those of different folds are of different
+            models and comparable within a fold alone.
+        folds: `int64[n]`, 0 to the number of folds - 1.
+        chosen: strength C of each fold.
+        unchosen: folds whose labels are too few to choose by, which have the strongest regularisation.
+        records: mean number of training records of a fold.
+        positives: fewest positive training records of a fold.
+        reason: why there are no scores; empty where there are.
+    """
+
+    scores: np.ndarray | None
+    folds: np.ndarray
+    chosen: tuple[float, ...]
+    unchosen: int
+    records: float
+    positives: int
+    reason: str = ""
+
+    def save(self, path: Path) -> None:
+        """Writes one NumPy archive, whole or not at all."""
+        told = {name: getattr(self, name) for name in ("chosen", "unchosen", "records", "positives", "reason")}
+        arrays = {"folds": self.folds} if self.scores is None else {"folds": self.folds, "scores": self.scores}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> OutOfFold:
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                told: dict[str, Any] = json.loads(arrays["told"].tobytes())
+                told["chosen"] = tuple(told["chosen"])
+                scores = arrays.get("scores")
+                return cls(scores=scores, folds=arrays["folds"], **told)
+        except (EOFError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{path}: damaged scores ({error}); remove the file to make them again"
+            ) from error
+
+
+def fold_mean_auroc(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray) -> Metric:
+    """Returns the mean over folds of the AUROC within each, as a metric.
+
+    Scores of different folds come from different models, and a pooled AUROC would compare them with each other (Forman
+    and Scholz 2010). Undefined where a fold has not both labels: a mean over whichever folds have them would be another
+    metric in every resample.
+
+    Args:
+        labels: `[n]` of 0 and 1.
+        scores: `[n]`, larger means more likely positive.
+        folds: `int[n]`, the fold of each record.
+    """
+    rows = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    ranked = [RankedScores(labels[own], scores[own]) for own in rows]
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        weights = np.atleast_2d(weights)
+        return np.mean([each.auroc(weights[:, own]) for each, own in zip(ranked, rows, strict=True)], axis=0)
+
+    return metric

@@ -1,0 +1,105 @@
+"""What a cross-validation asks of a data set: yes-or-no problems, and questions that are means over some of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.labels import LabelledIndex
+from ecgjax.evaluation.tasks import MultiLabelTask, Task, parse_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A yes or no, with the records whose answer is known.
+
+    Attributes:
+        name: the question in words.
+        rows: `int64[m]`, places of these records among all records that are asked about.
+        labels: `int64[m]` of 0 and 1.
+    """
+
+    name: str
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """A task: one problem, or the mean over several.
+
+    Attributes:
+        title: as it was asked for.
+        problems: names of the problems.
+        left_out: class → why it is none of them, such as `"7 positive records"`.
+    """
+
+    title: str
+    problems: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def metric(self) -> str:
+        """What is answered by."""
+        return "AUROC" if len(self.problems) == 1 and not self.left_out else "macro AUROC"
+
+
+def ask(
+    index: LabelledIndex, records: np.ndarray, tasks: Sequence[str], *, min_positives: int, folds: int
+) -> tuple[dict[str, Problem], list[Question]]:
+    """Reads tasks and labels records; a class of a multi-label task is a problem, and none where it is too rare.
+
+    Args:
+        index: columns of the data set.
+        records: `int64[n]`, those that are asked about.
+        tasks: lines as `tasks.parse_task` takes them.
+        min_positives: positive, and negative, records that a problem needs.
+        folds: patients with a positive, and with a negative, record that a problem needs.
+
+    Returns:
+        Name → problem, and the questions in order; a problem of two questions is one.
+
+    Raises:
+        DataError: a line means no task, a quantity is asked for, or all classes of a task are too rare.
+    """
+    problems: dict[str, Problem] = {}
+    questions = []
+    for text in tasks:
+        task, names, left_out = parse_task(text), [], {}
+        for name, answers in _columns(task, index).items():
+            known = np.flatnonzero(~np.isnan(answers[records]))
+            labels = answers[records[known]].astype(np.int64)
+            patients = np.asarray(index.group[records[known]])
+            if reason := _too_few(labels, patients, min_positives=min_positives, folds=folds):
+                left_out[name] = reason
+                continue
+            problems.setdefault(name, Problem(name=name, rows=known, labels=labels))
+            names.append(name)
+        if not names:
+            why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+            raise DataError(f"--task={text!r} cannot be cross-validated on these {len(records)} records: {why}")
+        questions.append(Question(title=text, problems=tuple(names), left_out=left_out))
+    return problems, questions
+
+
+def _columns(task: Task, index: LabelledIndex) -> dict[str, np.ndarray]:
+    """Returns `f64[records]` of 0, 1 and NaN for every problem of a task."""
+    if task.kind == "quantity":
+        raise DataError(f"--task={task.title!r} is a quantity; ask above or below a value, as in '{task.title}>60'")
+    if isinstance(task, MultiLabelTask):
+        names = [f"{task.task}:{name}" for name in task.classes(index)]
+        return {name: index.label(name).astype(np.float64) for name in names}
+    return {task.title: task.targets(index)}
+
+
+def _too_few(labels: np.ndarray, patients: np.ndarray, *, min_positives: int, folds: int) -> str:
+    for value, name in ((1, "positive"), (0, "negative")):
+        number, people = np.count_nonzero(labels == value), len(np.unique(patients[labels == value]))
+        if number < min_positives:
+            return f"{number} {name} records"
+        if people < folds:
+            return f"{name} records of {people} patients alone"
+    return ""
