@@ -123,6 +123,7 @@ def get_config() -> ConfigDict:
     config.probe.label_fraction = 1.0
     config.probe.seed = 0
     config.probe.layer = "features"  # pooled activations; or "embedding", after the last layer
+    config.probe.overlaps = "refuse"  # if tested records were pretrained on; or "drop" them, or "mark" the report
     config.probe.bootstrap = 2000
     config.probe.shuffles = 10
     config.probe.supervised = finetune.default_config()  # training with labels from random initialisation

@@ -27,7 +27,7 @@ from data_pipelines.example_format import features
 from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index
 from data_pipelines.index_merging import merge_parts
 from data_pipelines.quality import QualityFlag, flag_names
-from data_pipelines.records import LAYOUT_VERSION, SIGNATURE_VERSION, STORED_LEADS
+from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
 from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
 from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
@@ -143,7 +143,7 @@ def _finished_card(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 def _job(source: Source, plan: Sequence[Shard], state: BuildState, request: Mapping[str, Any]) -> BuildJob:
     reader = source.reader()
     depends_on = {
-        "versions": [LAYOUT_VERSION, SIGNATURE_VERSION, PART_VERSION],
+        "versions": [LAYOUT_VERSION, SIGNATURE_VERSION, ORDER_FREE_VERSION, PART_VERSION],
         "request": request,
         "name": source.card.name,
         "signal_format": dataclasses.asdict(source.signal_format),

@@ -18,7 +18,14 @@ from numpy.lib.format import open_memmap
 
 from data_pipelines.errors import DataError
 from data_pipelines.npy_files import write_npy
-from data_pipelines.records import LABEL_MISSING, LAYOUT_VERSION, SEX_UNKNOWN, SIGNATURE_BYTES, SignalFormat
+from data_pipelines.records import (
+    ENVELOPE_SAMPLES,
+    LABEL_MISSING,
+    LAYOUT_VERSION,
+    SEX_UNKNOWN,
+    SIGNATURE_BYTES,
+    SignalFormat,
+)
 from data_pipelines.splitting import Linked, Split, split_linked, split_of
 
 #: Folder of the index inside a data set, and its table of contents.
@@ -46,6 +53,9 @@ COLUMNS: Mapping[str, str] = {
     "signature": "|i1",
 }
 
+#: Columns that data sets built before they were thought of do not have; an index says which it has.
+LATER_COLUMNS: Mapping[str, str] = {"order_free_signature": "|i1", "envelope": "|i1"}
+
 #: Labels that every data set has beside its own scalars and tasks.
 DEMOGRAPHIC_LABELS = ("age_years", "sex")
 
@@ -54,7 +64,12 @@ _HASH_BYTES = 16
 _RECORDS_PER_DIGEST = 1 << 16
 
 #: Columns with several numbers a record, and how many.
-COLUMN_WIDTHS: Mapping[str, int] = {"content_hash": _HASH_BYTES, "signature": SIGNATURE_BYTES}
+COLUMN_WIDTHS: Mapping[str, int] = {
+    "content_hash": _HASH_BYTES,
+    "signature": SIGNATURE_BYTES,
+    "order_free_signature": SIGNATURE_BYTES,
+    "envelope": ENVELOPE_SAMPLES,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +106,9 @@ class Index:
         signature: `int8[n, 192]`, by which near-duplicates are found (`signature.py`).
         scalars: `f32[n]` by name, NaN where missing.
         tasks: multi-label tasks by name.
+        order_free_signature: `int8[n, 192]`, by which copies are found whatever the order of their leads
+            (`order_free.py`); None in a data set built before there was one.
+        envelope: `int8[n, 256]`, by which such copies are told from other records; None likewise.
     """
 
     record_id: np.ndarray
@@ -109,6 +127,8 @@ class Index:
     signature: np.ndarray
     scalars: Mapping[str, np.ndarray]
     tasks: Mapping[str, Task]
+    order_free_signature: np.ndarray | None = None
+    envelope: np.ndarray | None = None
 
     @property
     def num_records(self) -> int:
@@ -266,7 +286,7 @@ def _by_first_appearance(codes: np.ndarray) -> np.ndarray:
 
 
 def column_shape(name: str) -> tuple[int, ...]:
-    """Returns the shape of one record's value in a column of `COLUMNS`."""
+    """Returns the shape of one record's value in a column of `COLUMNS` or `LATER_COLUMNS`."""
     return (COLUMN_WIDTHS[name],) if name in COLUMN_WIDTHS else ()
 
 
@@ -276,7 +296,12 @@ def save_column(folder: Path, name: str, values: np.ndarray) -> None:
 
 
 def save_contents(
-    folder: Path, *, num_records: int, scalars: Sequence[str], tasks: Mapping[str, Sequence[str]]
+    folder: Path,
+    *,
+    num_records: int,
+    scalars: Sequence[str],
+    tasks: Mapping[str, Sequence[str]],
+    later: Iterable[str] = LATER_COLUMNS,
 ) -> None:
     """Writes the table of contents of an index whose columns are all there: last, since it makes it one.
 
@@ -285,10 +310,13 @@ def save_contents(
         num_records: length of every column.
         scalars: names of the scalars, in the order of their columns.
         tasks: classes of every task, in the order of their columns.
+        later: which of `LATER_COLUMNS` it has.
     """
     contents = {
         "num_records": num_records,
-        "columns": sorted([*COLUMNS, *map(scalar_column, range(len(scalars))), *map(task_column, range(len(tasks)))]),
+        "columns": sorted(
+            [*COLUMNS, *later, *map(scalar_column, range(len(scalars))), *map(task_column, range(len(tasks)))]
+        ),
         "scalars": list(scalars),
         "tasks": {name: list(classes) for name, classes in tasks.items()},
     }
@@ -304,11 +332,13 @@ def open_index(folder: Path) -> Index:
     try:
         contents = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
         num_records, tasks, scalars = contents["num_records"], contents["tasks"], contents["scalars"]
+        later = {name: kind for name, kind in LATER_COLUMNS.items() if name in contents["columns"]}
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder / INDEX_FILE}: missing or damaged ({error}); {_REBUILD}") from error
     return Index(
         **{
-            name: _open_column(folder, name, kind, (num_records, *column_shape(name))) for name, kind in COLUMNS.items()
+            name: _open_column(folder, name, kind, (num_records, *column_shape(name)))
+            for name, kind in {**COLUMNS, **later}.items()
         },
         scalars={
             name: _open_column(folder, scalar_column(position), "<f4", (num_records,))

@@ -15,6 +15,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.index import (
     COLUMNS,
+    LATER_COLUMNS,
     NOT_A_DUPLICATE,
     Index,
     column_shape,
@@ -52,7 +53,7 @@ def merge_parts(parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema
     """
     folder.mkdir()
     _check_unique(parts)
-    for name, kind in COLUMNS.items():
+    for name, kind in {**COLUMNS, **LATER_COLUMNS}.items():
         if name not in _DERIVED:
             _merge(parts, folder, name, dtype=_dtype(parts, name, kind), shape=column_shape(name))
     for position in range(len(schema.scalars)):

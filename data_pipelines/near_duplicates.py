@@ -114,12 +114,13 @@ def candidates(
         The pairs, each once, in order of `first`, then `second`.
     """
     count = len(signatures)
-    length = np.sqrt(np.square(signatures, dtype=np.int64).sum(axis=1))
-    length[length == 0] = np.inf
+    length = _lengths(signatures)
     pairs, crowded = [], 0
     for start in range(0, count, _BLOCK):
         rows = slice(start, min(start + _BLOCK, count))
-        row, other, cosine = _alike(signatures, length, rows, min_cosine)
+        row, other, cosine = _alike(signatures, length, rows, signatures, length, min_cosine)
+        others = row != other
+        row, other, cosine = row[others], other[others], cosine[others]
         kept, too_many = _closest(row, cosine, max_candidates)
         crowded += too_many
         found = np.stack([row[kept], other[kept]], axis=1)
@@ -129,24 +130,61 @@ def candidates(
     return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
 
 
+def candidates_among(
+    queries: np.ndarray, signatures: np.ndarray, *, min_cosine: float, max_candidates: int
+) -> Candidates:
+    """Finds for every query the signatures that are most alike, exactly.
+
+    Args:
+        queries: `int8[m, 192]`; all-zero ones have no candidates.
+        signatures: `int8[n, 192]`, likewise.
+        min_cosine: smallest cosine of a pair.
+        max_candidates: most that one query keeps.
+
+    Returns:
+        The pairs: `first` is the number of the query, `second` that of the signature; in order of both.
+    """
+    query_length, length = _lengths(queries), _lengths(signatures)
+    pairs, crowded = [np.empty((0, 2), np.int64)], 0
+    for start in range(0, len(queries), _BLOCK):
+        rows = slice(start, min(start + _BLOCK, len(queries)))
+        row, other, cosine = _alike(queries, query_length, rows, signatures, length, min_cosine)
+        kept, too_many = _closest(row, cosine, max_candidates)
+        crowded += too_many
+        pairs.append(np.stack([row[kept], other[kept]], axis=1))
+    unique = np.unique(np.concatenate(pairs), axis=0)
+    return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
+
+
+def _lengths(signatures: np.ndarray) -> np.ndarray:
+    length = np.sqrt(np.square(signatures, dtype=np.int64).sum(axis=1))
+    length[length == 0] = np.inf
+    return length
+
+
 def _alike(
-    signatures: np.ndarray, length: np.ndarray, rows: slice, min_cosine: float
+    queries: np.ndarray,
+    query_length: np.ndarray,
+    rows: slice,
+    signatures: np.ndarray,
+    length: np.ndarray,
+    min_cosine: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns records of the block, the others they are alike to, and the cosines; ordered by record."""
-    block = signatures[rows].astype(np.float32)
-    found = []
+    """Returns queries of the block, the signatures they are alike to, and the cosines; ordered by query."""
+    block = queries[rows].astype(np.float32)
+    nothing = np.empty(0, np.int64)
+    found = [(nothing, nothing, np.empty(0))]
     for start in range(0, len(signatures), _BLOCK):
         columns = slice(start, min(start + _BLOCK, len(signatures)))
         product = block @ signatures[columns].astype(np.float32).T
         # All signatures are nearly equally long: one number first sorts out nearly all pairs in a single pass.
-        least = min_cosine * length[rows].min() * length[columns].min()
+        least = min_cosine * query_length[rows].min() * length[columns].min()
         row, column = np.divmod(np.flatnonzero(product >= np.float32(0.999 * least)), product.shape[1])
-        cosine = product[row, column] / (length[rows][row] * length[columns][column])
+        cosine = product[row, column] / (query_length[rows][row] * length[columns][column])
         near = cosine >= min_cosine
         found.append((row[near] + rows.start, column[near] + start, cosine[near]))
     row, other, cosine = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.flatnonzero(row != other)
-    order = order[np.argsort(row[order], kind="stable")]
+    order = np.argsort(row, kind="stable")
     return row[order], other[order], cosine[order]
 
 

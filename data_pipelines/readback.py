@@ -14,9 +14,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 from data_pipelines.errors import DataError
 from data_pipelines.example_format import parse
 from data_pipelines.index import COLUMN_WIDTHS, scalar_column, task_column
+from data_pipelines.order_free import envelope, order_free_signature
 from data_pipelines.quality import clipped_samples, quality_flags
 from data_pipelines.records import LabelSchema, SignalFormat, content_hash
-from data_pipelines.signature import signature
+from data_pipelines.signature import band_of, correlations, signature_of
 
 #: Digests of ids, by which equal ones are found without the ids themselves.
 RECORD_KEY, PATIENT_KEY = "record_key", "patient_key"
@@ -75,7 +76,7 @@ def _column_types(schema: LabelSchema) -> dict[str, tuple[type, tuple[int, ...]]
     types |= {"record_id": (np.str_, ()), "patient_id": (np.str_, ())}
     types |= {RECORD_KEY: (np.uint8, (KEY_BYTES,)), PATIENT_KEY: (np.uint8, (KEY_BYTES,))}
     types |= {"content_hash": (np.uint8, (COLUMN_WIDTHS["content_hash"],))}
-    types |= {"signature": (np.int8, (COLUMN_WIDTHS["signature"],))}
+    types |= {name: (np.int8, (COLUMN_WIDTHS[name],)) for name in ("signature", "order_free_signature", "envelope")}
     types |= {"clipped_samples": (np.int32, ()), "quality": (np.int32, ())}
     types |= {scalar_column(position): (np.float32, ()) for position in range(len(schema.scalars))}
     types |= {
@@ -110,13 +111,17 @@ def _row_maker(signal_format: SignalFormat, schema: LabelSchema) -> Callable[[Ma
             "valid_start": row["valid_start"],
             "valid_samples": row["valid_samples"],
         }
+        band = band_of(signal, **recorded)
+        correlated = correlations(band)
         return row | {
             "record_id": bytes_of("record_id").decode(),
             "patient_id": bytes_of("patient_id").decode(),
             RECORD_KEY: _key(bytes_of("record_id")),
             PATIENT_KEY: _key(bytes_of("patient_id")),
             "content_hash": np.frombuffer(bytes_of("content_hash"), np.uint8),
-            "signature": signature(signal, **recorded),
+            "signature": signature_of(correlated),
+            "order_free_signature": order_free_signature(correlated),
+            "envelope": envelope(band),
             "clipped_samples": clipped_samples(signal),
             "quality": int(quality_flags(signal, **recorded)),
             **{column: feature[name].float_list.value[0] for column, name in scalars.items()},

@@ -32,6 +32,15 @@ SIGNATURE_BYTES = 192
 #: Another version, other signatures: those of two versions must not be compared.
 SIGNATURE_VERSION = 1
 
+#: Samples of the envelope by which copies with another order of leads are told from other records (`order_free.py`).
+ENVELOPE_SAMPLES = 256
+
+#: Entry of an envelope where the recording has ended.
+NO_SAMPLE = -128
+
+#: As `SIGNATURE_VERSION`, of envelopes and order-free signatures.
+ORDER_FREE_VERSION = 1
+
 MALE, FEMALE, SEX_UNKNOWN = 0, 1, -1
 
 #: Fold number of a record whose data set assigns none.

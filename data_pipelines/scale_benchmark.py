@@ -33,7 +33,14 @@ from data_pipelines.packed_format import (
     shard_spans,
     write_contents,
 )
-from data_pipelines.records import LAYOUT_VERSION, SIGNATURE_BYTES, STORED_LEADS, SignalFormat, content_hash
+from data_pipelines.records import (
+    ENVELOPE_SAMPLES,
+    LAYOUT_VERSION,
+    SIGNATURE_BYTES,
+    STORED_LEADS,
+    SignalFormat,
+    content_hash,
+)
 from data_pipelines.sampling import Sampler
 from data_pipelines.store import open_store
 from data_pipelines.stream import batches
@@ -214,6 +221,8 @@ def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
         "quality": np.zeros(num_records, np.int32),
         "clipped_samples": np.zeros(num_records, np.int32),
         "signature": np.zeros((num_records, SIGNATURE_BYTES), np.int8),
+        "order_free_signature": np.zeros((num_records, SIGNATURE_BYTES), np.int8),
+        "envelope": np.zeros((num_records, ENVELOPE_SAMPLES), np.int8),
         scalar_column(0): rng.normal(55, 12, num_records).astype(np.float32),
     }
 

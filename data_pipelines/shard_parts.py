@@ -16,7 +16,7 @@ from data_pipelines.builders.base import Quarantined
 from data_pipelines.staging import sync
 
 #: Version of what is kept of a shard, and of how quality is judged: with another, shards are made again.
-PART_VERSION = 1
+PART_VERSION = 2
 
 _HEADER = "header"
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -34,9 +36,9 @@ _SILENT_UV = 0.1
 
 #: Lags in samples of 10 ms: of one lead with itself (lag 0, where noise gathers, left out), of two leads, and of
 #: all leads together, which is where the timing of the beats shows.
-_OWN_LAGS = slice(2, 40, 2)
+OWN_LAGS = slice(2, 40, 2)
 _CROSS_LAGS = np.arange(-30, 31, 2)
-_RHYTHM_LAGS = slice(40, 301, 2)
+RHYTHM_LAGS = slice(40, 301, 2)
 
 #: Timing weighs less than shape, since in a piece of a record it differs more.
 _RHYTHM_WEIGHT = 0.5
@@ -91,34 +93,73 @@ def signature(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int, va
         `int8[192]`; all zero where nothing was recorded that could be compared.
     """
     band = band_of(signal, sampling_rate_hz=sampling_rate_hz, valid_start=valid_start, valid_samples=valid_samples)
+    return signature_of(correlations(band))
+
+
+class Correlations(NamedTuple):
+    """What signatures are made of; zeros of a record that has nothing to compare.
+
+    Attributes:
+        own: `f32[8, 301]` of each lead with itself, at lags of 10 ms from 0 on.
+        cross: `f32[28, 31]` of each pair of leads, at lags of 20 ms from -0.3 to 0.3 s.
+    """
+
+    own: np.ndarray
+    cross: np.ndarray
+
+
+def correlations(band: np.ndarray) -> Correlations:
+    """Correlates leads, each at its own scale, with themselves and with each other.
+
+    Args:
+        band: `f32[8, samples]` of `band_of`.
+    """
+    longest = RHYTHM_LAGS.stop
     if not band.any():
-        return np.zeros(SIGNATURE_BYTES, np.int8)
-    features = _features(level_leads(band))
-    projected = features @ _projection(len(features))
-    entries = np.rint(_SCALE * projected / np.linalg.norm(projected))
-    return np.clip(entries, -127, 127).astype(np.int8)
-
-
-def _features(leads: np.ndarray) -> np.ndarray:
-    """Correlations over lags, the three kinds each of unit length but for their weight: `f32[features]`."""
-    longest = _RHYTHM_LAGS.stop
+        zeros = functools.partial(np.zeros, dtype=np.float32)
+        return Correlations(own=zeros((len(STORED_LEADS), longest)), cross=zeros((len(_FIRST), len(_CROSS_LAGS))))
+    leads = level_leads(band)
     spectrum = scipy.fft.rfft(leads, scipy.fft.next_fast_len(leads.shape[1] + longest, real=True))
     own = scipy.fft.irfft(spectrum * spectrum.conj())[:, :longest]
     cross = scipy.fft.irfft(spectrum[_FIRST] * spectrum[_SECOND].conj())[:, _CROSS_LAGS]
-    parts = (own[:, _OWN_LAGS].ravel(), cross.ravel(), own.sum(axis=0)[_RHYTHM_LAGS])
-    return np.concatenate(
+    return Correlations(own, cross)
+
+
+def signature_of(found: Correlations) -> np.ndarray:
+    """Returns the `signature` of a record of which the correlations are known."""
+    parts = (found.own[:, OWN_LAGS].ravel(), found.cross.ravel(), found.own.sum(axis=0)[RHYTHM_LAGS])
+    return projected(parts, weights=(1, 1, _RHYTHM_WEIGHT), salt=b"ecgjax signature")
+
+
+def projected(parts: Sequence[np.ndarray], *, weights: Sequence[float], salt: bytes) -> np.ndarray:
+    """Makes a signature of features by a fixed projection on random signs.
+
+    Args:
+        parts: kinds of features, `f32[n]` each; each is brought to unit length.
+        weights: length of each kind after that.
+        salt: chooses the signs.
+
+    Returns:
+        `int8[192]`; all zero where all features are.
+    """
+    if not any(part.any() for part in parts):
+        return np.zeros(SIGNATURE_BYTES, np.int8)
+    features = np.concatenate(
         [
             weight * part / max(float(np.linalg.norm(part)), np.finfo(np.float32).tiny)
-            for weight, part in zip((1, 1, _RHYTHM_WEIGHT), parts, strict=True)
+            for weight, part in zip(weights, parts, strict=True)
         ]
     )
+    onto_signs = features @ _projection(len(features), salt)
+    entries = np.rint(_SCALE * onto_signs / np.linalg.norm(onto_signs))
+    return np.clip(entries, -127, 127).astype(np.int8)
 
 
 @functools.cache
-def _projection(num_features: int) -> np.ndarray:
+def _projection(num_features: int, salt: bytes = b"ecgjax signature") -> np.ndarray:
     # Signs from a hash: a random generator's stream may change with the version of its library.
     count = num_features * SIGNATURE_BYTES
-    digest = hashlib.shake_256(b"ecgjax signature").digest(-(-count // 8))
+    digest = hashlib.shake_256(salt).digest(-(-count // 8))
     bits = np.unpackbits(np.frombuffer(digest, np.uint8), count=count).reshape(num_features, SIGNATURE_BYTES)
     return bits.astype(np.float32) * 2 - 1
 

@@ -22,7 +22,7 @@ from absl import flags
 from configs import base
 from ecgjax import configuration, evaluated_run, inference
 from ecgjax.augmentations.views import Recorded, Views
-from ecgjax.evaluated_run import STEP, WORKDIR, cautions, check_encoder, parse_flags
+from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
@@ -70,12 +70,15 @@ def evaluate(
     configuration.check_ranges(config)
     task = BinaryTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
     recordings = open_recordings(config.data)
-    store, split = recordings.store, recordings.split
-    data = probe_data(recordings.index, split, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
+    drawn = {"task": task, "label_fraction": probe.label_fraction, "seed": probe.seed}
+    data = probe_data(recordings.index, recordings.split, **drawn)
     say = print if progress else _silent
     pretrained = inference.load_encoder(workdir, step=step, layer=probe.layer)
     step = pretrained.step
-    found = cautions(own, config, recordings, pretrained_on=pretrained.pretrained_on)
+    judged = np.concatenate([data.val.records, data.test.records])
+    recordings, found = guarded(own, config, recordings, encoder=pretrained, records=judged)
+    store, split = recordings.store, recordings.split
+    data = probe_data(recordings.index, split, **drawn)  # Without what was dropped.
     for caution in (*([SIMULATED] if recordings.simulated else []), *found):
         say(caution)
     say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")

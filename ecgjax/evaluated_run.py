@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
 import ml_collections
+import numpy as np
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
-from ecgjax import configuration, encoders, optim
+from ecgjax import configuration, encoders, firewall, optim
+from ecgjax.checkpoint import CheckpointError
+from ecgjax.inference import Encoder
 from ecgjax.recordings import Recordings
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
@@ -18,6 +20,12 @@ STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by
 
 # Sections of which an evaluation may set what the run left empty; the others decided the pretraining.
 _SETTABLE = ("encoder.", "optimizer.", "probe.")
+
+NOT_LISTED = (
+    "Which records the encoder was pretrained on is not listed beside its checkpoints, which are older than such "
+    "lists: copies and patients of theirs may be among the validation and test records. The command that pretrained "
+    "it, given once more, adds the list."
+)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -30,6 +38,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except configuration.ConfigError as error:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
+    config.probe.overlaps = config.probe.get("overlaps", firewall.OVERLAPS[0])  # Older runs do not know of it.
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
     for name, value in configuration.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):
@@ -64,23 +73,62 @@ def check_encoder(own: ml_collections.ConfigDict, config: ml_collections.ConfigD
         )
 
 
-def cautions(
+def guarded(
     own: ml_collections.ConfigDict,
     config: ml_collections.ConfigDict,
     recordings: Recordings,
     *,
-    pretrained_on: Sequence[str],
-) -> tuple[str, ...]:
-    """Says what a reader must know: whether records were seen in pretraining, and how copies were looked for.
+    encoder: Encoder,
+    records: np.ndarray,
+) -> tuple[Recordings, tuple[str, ...]]:
+    """Keeps records that were seen in pretraining out of an evaluation, as `config.probe.overlaps` says.
 
     Args:
         own: the pretraining's configuration.
         config: the evaluation's.
         recordings: of the evaluation.
-        pretrained_on: fingerprints of the pretraining's data sets: they are known by their contents, wherever they lie.
+        encoder: pretrained.
+        records: `int64[n]`, what is validated and tested on.
+
+    Returns:
+        The recordings, without such records in their split if these are to be dropped; and what a reader must know:
+        whether records were seen in pretraining, and how copies were looked for, a sentence each.
+
+    Raises:
+        ConfigError: there are such records and they are to be refused, or the setting is unknown.
+        CheckpointError: the list of what was pretrained on is missing or damaged, unless that too is to be marked.
     """
+    overlaps = firewall.overlaps_setting(config)
+    if encoder.trained_on is None:
+        found = (*_seen_folds(own, config, recordings, encoder), NOT_LISTED)
+    else:
+        try:
+            trained_on = encoder.trained_on()
+        except CheckpointError as error:
+            if overlaps != "mark":
+                raise
+            found = (f"Whether validation and test records were pretrained on is not known: {error}.",)
+        else:
+            directories = [directory.strip() for directory in own.data.dir.split(",")]
+            recordings, found = firewall.guard(
+                recordings, trained_on, records, overlaps=overlaps, directories=directories
+            )
+    if not recordings.linked and not recordings.simulated:
+        found += (
+            "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
+            "another rate, gain or cut too (config.data.links).",
+        )
+    return recordings, found
+
+
+def _seen_folds(
+    own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, recordings: Recordings, encoder: Encoder
+) -> list[str]:
+    """Says what data sets and folds alone tell: the former are known by their contents, wherever they lie."""
     names = {
-        known: [each.card["name"] for each in recordings.datasets if (each.fingerprint in pretrained_on) == known]
+        known: [
+            each.card["name"] for each in recordings.datasets if (each.fingerprint in encoder.pretrained_on) == known
+        ]
         for known in (True, False)
     }
     found = []
@@ -94,9 +142,4 @@ def cautions(
     if names[True] and seen:
         folds = ", ".join(map(str, seen))
         found.append(f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.")
-    if not recordings.linked and not recordings.simulated:
-        found.append(
-            "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
-            "another rate, gain or cut too (config.data.links)."
-        )
-    return tuple(found)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ecgjax import configuration, encoders
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import ConfigError
 from ecgjax.leads import prepare
+from ecgjax.pretraining_records import RECORDS_FILE, PretrainingRecords, open_pretraining_records
 from ecgjax.steps import EMA
 
 #: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
@@ -32,6 +33,7 @@ class Encoder:
         layer: `"features"` for the pooled activations, `"embedding"` for what follows the last layer.
         step: updates that it was trained for; 0 for a random one.
         pretrained_on: fingerprints of the data sets; none for a random one, or where the checkpoint does not tell.
+        trained_on: opens the list of the records; None for a random one, or where the checkpoint has none.
         batch_size: rows a call on the device; the last batch is padded to it, so that one program serves all.
     """
 
@@ -43,12 +45,14 @@ class Encoder:
         layer: str = "features",
         step: int = 0,
         pretrained_on: Sequence[str] = (),
+        trained_on: Callable[[], PretrainingRecords] | None = None,
         batch_size: int = 128,
     ):
         if layer not in ("features", "embedding"):
             raise ConfigError(f"config.probe.layer={layer!r} is unknown; there are: features, embedding")
         self.split, self.num_leads, self.layer = split, num_leads, layer
         self.step, self.pretrained_on, self.batch_size = step, pretrained_on, batch_size
+        self.trained_on = trained_on
         self._apply = jax.jit(functools.partial(_apply, split.graph, num_leads, layer))
 
     def embed(self, signals: np.ndarray) -> np.ndarray:
@@ -76,6 +80,7 @@ class Encoder:
             layer=self.layer,
             step=self.step,
             pretrained_on=self.pretrained_on,
+            trained_on=self.trained_on,
             batch_size=self.batch_size,
         )
 
@@ -114,14 +119,22 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | N
     names = (f"{prefix}params_encoder", f"{prefix}stats_encoder")
     with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
         step, parts = checkpoints.restore(dict(zip(names, (split.params, split.stats), strict=True)), step=step)
-        pretrained_on = tuple(checkpoints.metadata(step).get("datasets", ()))
+        metadata = checkpoints.metadata(step)
     return Encoder(
         split._replace(params=parts[names[0]], stats=parts[names[1]]),
         num_leads=config.encoder.num_leads,
         layer=config.probe.layer if layer is None else layer,
         step=step,
-        pretrained_on=pretrained_on,
+        pretrained_on=tuple(metadata.get("datasets", ())),
+        trained_on=_trained_on(Path(workdir), metadata),
     )
+
+
+def _trained_on(workdir: Path, metadata: Mapping[str, Any]) -> Callable[[], PretrainingRecords] | None:
+    digest = metadata.get("records")
+    if digest is None and not (workdir / RECORDS_FILE).is_file():
+        return None
+    return functools.partial(open_pretraining_records, workdir, run=metadata.get("fingerprint", ""), digest=digest)
 
 
 def recalibrate_batch_norm(

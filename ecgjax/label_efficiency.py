@@ -30,7 +30,7 @@ from configs import base
 from data_pipelines.errors import DataError
 from ecgjax import configuration, encoders, evaluated_run, inference
 from ecgjax.errors import ConfigError
-from ecgjax.evaluated_run import STEP, WORKDIR, cautions, check_encoder, parse_flags
+from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.cells import (
     INITIALISATIONS,
@@ -100,8 +100,15 @@ class Study:
         self._trainings: dict[Initialisation, FineTuning] = {}
         self.recordings = open_recordings(config.data)
         self.pretrained = inference.load_encoder(workdir, step=step, layer=config.probe.layer)
-        self.cautions = cautions(own, config, self.recordings, pretrained_on=self.pretrained.pretrained_on)
-        self.data = self._data(1.0, 0)
+        judged = self._data(1.0, 0)
+        self.recordings, self.cautions = guarded(
+            own,
+            config,
+            self.recordings,
+            encoder=self.pretrained,
+            records=np.concatenate([judged.val.records, judged.test.records]),
+        )
+        self.data = self._data(1.0, 0)  # Without what was dropped.
         if reason := scoring.undefined(task.kind, self.data.test.labels):
             raise DataError(f"{task.title}: nothing can be compared on the test records: {reason}")
         test = self.data.test

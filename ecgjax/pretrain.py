@@ -29,9 +29,10 @@ from ecgjax.assembly import assemble
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
 from ecgjax.embedding_rows import Layout
+from ecgjax.pretraining_records import PretrainingRecords, pretraining_records
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.row_columns import Columns, row_columns
-from ecgjax.sampling import describe_sampling, make_sampler
+from ecgjax.sampling import describe_sampling, make_sampler, sampled_records
 from ecgjax.steps import Batch, Metrics, TrainState, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
@@ -182,8 +183,10 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
 def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool) -> bool:
     configuration.check_resume(config, workdir)
     run = prepare_run(config)
+    trained_on = records_of(run)
     metadata = {
         "fingerprint": run.fingerprint,
+        "records": trained_on.digest,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
@@ -194,6 +197,7 @@ def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progres
         # Only now: a run that is refused must leave the config of the one that was here.
         if jax.process_index() == 0:
             configuration.write_resolved(config, workdir)
+            trained_on.write(workdir)
         start = int(state.step)
         _announce(run, start)
         with Telemetry(
@@ -220,6 +224,12 @@ def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progres
     return finished
 
 
+def records_of(run: Run) -> PretrainingRecords:
+    """Lists the records that a run may draw."""
+    records = sampled_records(run.config, run.recordings, run.recordings.split.train)
+    return pretraining_records(run.recordings, records, run=run.fingerprint)
+
+
 def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
     """The latest checkpoint's state, or the run's first one where there is no checkpoint.
 
@@ -230,7 +240,11 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
     if latest is None:
         return run.state
     before = checkpoints.metadata(latest)
-    if before["fingerprint"] != metadata["fingerprint"]:
+    # Checkpoints that were saved before records were listed are known by the fingerprint alone.
+    if (
+        before["fingerprint"] != metadata["fingerprint"]
+        or before.get("records", metadata["records"]) != metadata["records"]
+    ):
         raise ConfigError(
             f"{checkpoints.directory} was trained on another data set, split or sampling than "
             f"{run.config.data.dir} with this config gives; resume on the same data, or use another --workdir"

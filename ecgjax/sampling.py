@@ -61,6 +61,18 @@ def make_sampler(config: ml_collections.ConfigDict, recordings: Recordings, reco
     return Sampler(MixtureOrder(orders, weights=weights, block=block, seed=config.seed), batch_size=config.batch_size)
 
 
+def sampled_records(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> np.ndarray:
+    """Returns the records that `make_sampler` draws from: `int64[n]`, ascending.
+
+    Args:
+        config: as for `make_sampler`.
+        recordings: likewise.
+        records: likewise.
+    """
+    mixture = _mixture(config, recordings, records)
+    return records if mixture is None else np.unique(np.concatenate(mixture.records))
+
+
 def describe_sampling(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> list[str]:
     """Returns a line for people on every component that is mixed, and on what is left out; none where nothing is mixed.
 

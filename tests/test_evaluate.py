@@ -30,6 +30,7 @@ class _MeanAmplitudes:
 
     step = 700
     pretrained_on = ("f00d",)
+    trained_on = None
 
     def embed(self, signals):
         return np.abs(np.diff(signals.astype(np.float32), axis=1)).mean(axis=1)
@@ -194,7 +195,7 @@ def test_warns_of_folds_seen_in_pretraining(workdir):
     assert evaluation.provenance.cautions
     assert "pretrained on the signals of fold 2" in report.markdown.read_text(encoding="utf-8")
     evaluation, _ = entry.evaluate(_config(), workdir, progress=False)
-    assert evaluation.provenance.cautions == ()
+    assert evaluation.provenance.cautions == (evaluated_run.NOT_LISTED,)
 
 
 def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
@@ -219,6 +220,7 @@ def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):
     evaluation, _ = entry.evaluate(config, workdir, progress=False)
     assert evaluation.provenance.cautions == (
         "The encoder was pretrained on the signals of fold 2, which is validation or test here.",
+        evaluated_run.NOT_LISTED,
     )
 
 

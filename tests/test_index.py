@@ -64,6 +64,7 @@ def save_index(index, folder):
     save_contents(
         folder,
         num_records=index.num_records,
+        later=(),
         scalars=list(index.scalars),
         tasks={name: task.classes for name, task in index.tasks.items()},
     )

@@ -11,9 +11,10 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipelines.orders import smallest_block
 from ecgjax import configuration, evaluate, evaluated_run, parallel, pretrain
-from ecgjax.checkpoint import Checkpoints
+from ecgjax.checkpoint import CheckpointError, Checkpoints
 from ecgjax.errors import ConfigError
 from ecgjax.inference import load_encoder
+from ecgjax.pretraining_records import RECORDS_FILE
 from ecgjax.recordings import open_recordings
 from tests import tiny_config
 from tests.finished_runs import final_state
@@ -133,25 +134,66 @@ def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest
     assert set(datasets[1].index.fold[evaluation.data.test.records].tolist()) <= {9, 10}
 
 
-def test_folds_that_were_pretrained_on_are_said_for_one_of_the_data_sets_too(datasets, runs, tmp_path):
+def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(datasets, runs, tmp_path):
     own = configuration.load_resolved(runs[0])
     config = configuration.load_resolved(runs[0])
-    pretrained_on = load_encoder(runs[0]).pretrained_on
+    encoder = load_encoder(runs[0])
     config.data.train_folds, config.data.test_folds = (1, 2, 3, 4), (5, 9, 10)
+
+    def guarded(*datasets, overlaps="mark"):
+        config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
+        config.probe.overlaps = overlaps
+        opened = open_recordings(config.data)
+        records = np.concatenate([opened.split.val, opened.split.test])
+        return opened, *evaluated_run.guarded(own, config, opened, encoder=encoder, records=records)
+
+    opened, _, (seen,) = guarded(datasets[1])
+    of_fold_5 = int(np.sum(opened.index.fold[opened.split.test] == 5))
+    assert of_fold_5 > 0
+    assert f"{of_fold_5:,} equal recordings" in seen
+    with pytest.raises(ConfigError, match=f"^{of_fold_5} of the .* validation and test records overlap"):
+        guarded(datasets[1], overlaps="refuse")
+    _, dropped, _ = guarded(datasets[1], overlaps="drop")
+    assert set(datasets[1].index.fold[dropped.split.test].tolist()) == {9, 10}
+    strange = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4, seed=2)
+    assert guarded(strange, overlaps="refuse")[2] == ()
+    assert guarded(datasets[1], strange)[2][0].startswith(f"{of_fold_5:,} of the ")
+
+
+def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_path):
+    own, config = configuration.load_resolved(runs[0]), configuration.load_resolved(runs[0])
+    config.data.train_folds, config.data.test_folds = (1, 2, 3, 4), (5, 9, 10)
+    encoder = load_encoder(runs[0])
+    encoder.trained_on = None
 
     def cautions(*datasets):
         config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
-        return evaluated_run.cautions(own, config, open_recordings(config.data), pretrained_on=pretrained_on)
+        opened = open_recordings(config.data)
+        return evaluated_run.guarded(own, config, opened, encoder=encoder, records=opened.split.test)[1]
 
     seen = "The encoder was pretrained on the signals of fold 5, which is validation or test here."
-    assert cautions(datasets[1]) == (seen,)
+    assert cautions(datasets[1]) == (seen, evaluated_run.NOT_LISTED)
     strange = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4, seed=2)
     unknown = "whether it has seen patients or signals of these is not known."
-    assert cautions(strange) == (f"The encoder was pretrained on other data: {unknown}",)
+    assert cautions(strange) == (f"The encoder was pretrained on other data: {unknown}", evaluated_run.NOT_LISTED)
     assert cautions(datasets[0], strange) == (
         f"The encoder was pretrained on other data than simulated: {unknown}",
         seen,
+        evaluated_run.NOT_LISTED,
     )
+
+
+def test_a_missing_list_is_an_error_unless_it_is_to_be_marked(datasets, runs, tmp_path):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    (copy / RECORDS_FILE).unlink()
+    own = configuration.load_resolved(copy)
+    opened = open_recordings(own.data)
+    arguments = {"encoder": load_encoder(copy), "records": opened.split.test}
+    with pytest.raises(CheckpointError, match="lists what the encoder was pretrained on, is missing"):
+        evaluated_run.guarded(own, own, opened, **arguments)
+    own.probe.overlaps = "mark"
+    _, (said,) = evaluated_run.guarded(own, own, opened, **arguments)
+    assert said.startswith("Whether validation and test records were pretrained on is not known: ")
 
 
 def test_a_run_does_not_go_on_with_other_data_sets(datasets, runs):

@@ -1,0 +1,232 @@
+"""The records that a run is pretrained on: they stay with its checkpoints, so that an evaluation can tell leaks.
+
+`WORKDIR/pretraining_records.npz` holds 488 bytes of every record that may be drawn:
+
+- the hash of its content, by which an equal recording is known in whatever data set it lies;
+- a hash of its patient. No plain ids: a checkpoint is passed on further than recordings are, and a list of ids would
+  say who is in a hospital's data. The hash keeps an id from being read, not from being tried: who has an id and the
+  data set's name can still find out whether it is in the list;
+- the order-free signature and the envelope that the data set's index keeps (`data_pipelines/order_free.py`), by which
+  copies are found. They are copied and not referred to: an encoder must know what it has seen where the data are not;
+- its number in its data set, by which its signal is read where the data are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.dataset import Dataset
+from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE, ORDER_FREE_VERSION, SIGNATURE_BYTES
+from ecgjax.checkpoint import CheckpointError
+from ecgjax.files import replacing
+from ecgjax.recordings import Recordings
+
+#: In the folder of a run.
+RECORDS_FILE = "pretraining_records.npz"
+
+_VERSION = 1
+_KEY_BYTES = 16
+_HEADER = "header"
+_COLUMNS = ("content", "patient", "number", "order_free_signature", "envelope")
+
+#: Name that a data set has if it was given none: it says nothing about whose patients these are.
+_NO_NAME = "folder"
+
+# What zip archives and NumPy raise where a file is not what it was.
+_DAMAGE = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set that records were trained on of.
+
+    Attributes:
+        name: of the data set.
+        fingerprint: of the data set.
+        num_records: how many were trained on.
+        traced: whether its index has what copies are found by.
+    """
+
+    name: str
+    fingerprint: str
+    num_records: int
+    traced: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingRecords:
+    """Records that were trained on, those of each data set one after the other.
+
+    A record of a shard that could not be read is among them: whether it was drawn before the shard was damaged nobody
+    knows.
+
+    Attributes:
+        run: fingerprint of the run (`pretrain.Run.fingerprint`).
+        sources: data sets, in the order of the records.
+        content: `uint8[n, 16]`, content hashes.
+        patient: `uint8[n, 16]`, of `patient_keys`.
+        number: `int64[n]`, number in the data set.
+        order_free_signature: `int8[n, 192]`, zero in data sets that are not traced.
+        envelope: `int8[n, 256]`, empty likewise.
+    """
+
+    run: str
+    sources: tuple[Source, ...]
+    content: np.ndarray
+    patient: np.ndarray
+    number: np.ndarray
+    order_free_signature: np.ndarray
+    envelope: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.content)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hex digest of which records and patients these are; what copies are found by does not count."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr([(each.name, each.fingerprint, each.num_records) for each in self.sources]).encode())
+        for column in (self.content, self.patient, self.number):
+            digest.update(np.ascontiguousarray(column))
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """`int64[sources + 1]`, at which record each data set begins, and at last the number of all."""
+        return np.cumsum([0, *(each.num_records for each in self.sources)])
+
+    def write(self, workdir: str | Path) -> None:
+        """Writes the file of a run, unless the same is there."""
+        path = Path(workdir) / RECORDS_FILE
+        try:
+            kept = _read(path)
+        except _DAMAGE:  # Also where there is none.
+            kept = None
+        if kept is not None and (kept.digest, kept.run, kept.sources) == (self.digest, self.run, self.sources):
+            return
+        header = {
+            "version": _VERSION,
+            "order_free_version": ORDER_FREE_VERSION,
+            "run": self.run,
+            "sources": [dataclasses.asdict(each) for each in self.sources],
+        }
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            # Not compressed: hashes cannot be, signatures hardly.
+            np.savez(file, **{_HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)}, **columns)
+
+
+def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str) -> PretrainingRecords:
+    """Lists records that are trained on.
+
+    Args:
+        recordings: of the run.
+        records: `int64[n]`, ascending, the numbers of those that may be drawn.
+        run: fingerprint of the run.
+    """
+    starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
+    numbers = [
+        own - start for own, start in zip(recordings.by_dataset(np.asarray(records)), starts, strict=False)
+    ]  # fmt: skip
+    parts = list(zip(recordings.datasets, numbers, strict=True))
+    return PretrainingRecords(
+        run=run,
+        sources=tuple(
+            Source(
+                name=dataset.card["name"],
+                fingerprint=dataset.fingerprint,
+                num_records=len(own),
+                traced=is_traced(dataset),
+            )
+            for dataset, own in parts
+        ),
+        content=np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in parts]),
+        patient=np.concatenate([patient_keys(dataset, own) for dataset, own in parts]),
+        number=np.concatenate(numbers),
+        order_free_signature=np.concatenate([traces_of(dataset, own)[0] for dataset, own in parts]),
+        envelope=np.concatenate([traces_of(dataset, own)[1] for dataset, own in parts]),
+    )
+
+
+def is_traced(dataset: Dataset) -> bool:
+    """Returns whether the index of a data set has what copies are found by; older ones have not."""
+    return dataset.index.order_free_signature is not None and dataset.index.envelope is not None
+
+
+def traces_of(dataset: Dataset, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns order-free signatures and envelopes of records of a data set, empty ones where it has none.
+
+    Args:
+        dataset: the data set.
+        numbers: `int64[n]` of records in it.
+    """
+    if is_traced(dataset):
+        return np.asarray(dataset.index.order_free_signature[numbers]), np.asarray(dataset.index.envelope[numbers])
+    return (
+        np.zeros((len(numbers), SIGNATURE_BYTES), np.int8),
+        np.full((len(numbers), ENVELOPE_SAMPLES), NO_SAMPLE, np.int8),
+    )
+
+
+def patient_keys(dataset: Dataset, numbers: np.ndarray) -> np.ndarray:
+    """Returns hashes by which patients are known again: `uint8[n, 16]`.
+
+    A patient is an id within a data set. Data sets of one name are one, at whatever rate and however filtered they were
+    prepared; a folder of recordings that was given no name is one with itself alone.
+
+    Args:
+        dataset: the data set.
+        numbers: `int64[n]` of records in it.
+    """
+    name = dataset.card["name"]
+    identity = f"{name} {dataset.fingerprint}" if name == _NO_NAME else name
+    key = hashlib.blake2b(identity.encode(), digest_size=_KEY_BYTES).digest()
+    ids, place = np.unique(np.asarray(dataset.index.patient_id[numbers]), return_inverse=True)
+    hashes = b"".join(hashlib.blake2b(each.encode(), key=key, digest_size=_KEY_BYTES).digest() for each in ids.tolist())
+    return np.frombuffer(hashes, np.uint8).reshape(-1, _KEY_BYTES)[place]
+
+
+def open_pretraining_records(workdir: str | Path, *, run: str, digest: str | None) -> PretrainingRecords:
+    """Opens the list of a checkpoint's records.
+
+    Args:
+        workdir: of the run.
+        run: fingerprint of the run that the checkpoint is of.
+        digest: of the list, as the checkpoint knows it; None of one that was saved before there were lists.
+
+    Raises:
+        CheckpointError: the list is missing, damaged, or of another run.
+    """
+    path = Path(workdir) / RECORDS_FILE
+    remedy = (
+        "it belongs to the checkpoints: restore it from where they come from, or give the command that pretrained them "
+        "again, which makes it anew where the data sets are"
+    )
+    if not path.is_file():
+        raise CheckpointError(f"{path}, which lists what the encoder was pretrained on, is missing; {remedy}")
+    try:
+        found = _read(path)
+    except _DAMAGE as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
+    if found.run != run or digest not in (None, found.digest):
+        raise CheckpointError(f"{path} lists the records of another run than the checkpoints beside it; {remedy}")
+    return found
+
+
+def _read(path: Path) -> PretrainingRecords:
+    # Opened here, since NumPy leaves a file open that is no whole archive. The zip format's checksums cover every byte.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        header = json.loads(arrays[_HEADER].tobytes())
+        if (header["version"], header["order_free_version"]) != (_VERSION, ORDER_FREE_VERSION):
+            raise ValueError("written by another version of ecgjax")
+        sources = tuple(Source(**each) for each in header["sources"])
+        return PretrainingRecords(run=header["run"], sources=sources, **{name: arrays[name] for name in _COLUMNS})
