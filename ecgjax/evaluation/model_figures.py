@@ -28,7 +28,7 @@ def roc_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[st
         labels: `[n]` of 0 and 1 of the test records.
         scores: model name → `f64[n]`.
     """
-    figure, axes = _square(title="AUROC")
+    figure, axes = _square(title="ROC curves (AUROC)")
     for row, style in _drawn(comparison, "auroc"):
         axes.plot(*_roc(labels, scores[row.name]), **style)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle="--")
@@ -43,7 +43,7 @@ def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, score
     The area under these steps is the average precision of the table: nothing is interpolated between thresholds
     (Davis and Goadrich, The relationship between precision-recall and ROC curves, ICML 2006).
     """
-    figure, axes = _square(title="AUPRC")
+    figure, axes = _square(title="Precision over recall (AUPRC)")
     for row, style in _drawn(comparison, "auprc"):
         precision, recall, _ = precision_recall_curve(labels, scores[row.name])
         axes.plot(recall, precision, drawstyle="steps-post", **style)

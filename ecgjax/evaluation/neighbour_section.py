@@ -43,7 +43,7 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
         Paragraph(
             f"A positive and a negative test record, drawn with seed {seed}, and the test records of other patients "
             "that are nearest to them by the cosine of the pretrained encoder's embeddings. Paper at "
-            f"{MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV, shown at {_SCALE:g} of its size: a large box is "
+            f"{MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV, shown at {_SCALE:.0%} of its size: a large box is "
             ".2 s and .5 mV."
         )
     ]

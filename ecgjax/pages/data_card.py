@@ -63,6 +63,6 @@ def card_blocks(card: Mapping[str, Any]) -> list[Block]:
     return [
         Paragraph(card["description"]),
         *(Paragraph(f"Note: {note}") for note in notes),
-        Table(header=("", card["name"]), rows=facts),
+        Table(header=("what", card["name"]), rows=facts[1:] if card["name"] == name else facts),
         Folded(f"Folds, labels and quality of {card['name']}", folded),
     ]

@@ -17,9 +17,20 @@ from ecgjax.pages.texts import storable
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 #: A picture is not shown narrower than this share of its width: it scrolls sideways instead.
-_NARROWEST = 0.62
+_NARROWEST = 0.56
 
-_NUMBER = re.compile(r"\s*[+\-−<≤>≥±]?\s*[.\d]")
+#: Two pictures of at most so many CSS pixels stand side by side on paper.
+_HALF = 620
+
+#: Cells of at most so many characters stay on one line.
+_SHORT = 24
+
+#: A table of two columns with more rows stands in several columns where there is room.
+_MANY_ROWS = 40
+
+_BEGINS = re.compile(r"[+\-−<≤>≥±]?\s*[.\d]")
+_NUMBERS = re.compile(r"[\d\s.,;:/+\-−–±×%<>≤≥()\[\]]+(e[+-]?\d+)?")
+_PIECE = re.compile(r"[^/._,=-]{1,16}[/._,=-]*|[/._,=-]+")
 
 
 def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
@@ -99,45 +110,66 @@ def _block(block: Paragraph | Preformatted | Table | Folded, images: Mapping[Pic
 
 def _table(table: Table) -> list[str]:
     columns = list(zip(*table.rows, strict=True)) or [()] * len(table.header)
-    classes = [' class="number"' if _numeric(cells) else "" for cells in columns]
+    numeric = [_numeric(cells) for cells in columns]
     header = "".join(
-        f'<th scope="col"{kind}>{escaped(name)}</th>' for name, kind in zip(table.header, classes, strict=True)
+        f'<th scope="col"{_classes(number=number)}>{escaped(name)}</th>'
+        for name, number in zip(table.header, numeric, strict=True)
     )
     label = escaped(table.caption or ", ".join(filter(None, table.header)))
+    long = len(table.header) == 2 and len(table.rows) > _MANY_ROWS
     return [
+        # Not a <caption>, which would be as narrow as its table.
+        *([f'<p class="caption">{escaped(table.caption)}</p>'] if table.caption else []),
         # It can be scrolled, so it must be reachable by keyboard.
-        f'<div class="wide" role="region" tabindex="0" aria-label="{label}">',
+        f'<div class="wide{" columns" if long else ""}" role="region" tabindex="0" aria-label="{label}">',
         "<table>",
-        *([f"<caption>{escaped(table.caption)}</caption>"] if table.caption else []),
         f"<thead><tr>{header}</tr></thead>",
         "<tbody>",
-        *(f"<tr>{_cells(row, classes)}</tr>" for row in table.rows),
+        *(f"<tr>{_cells(row, numeric)}</tr>" for row in table.rows),
         "</tbody>",
         "</table>",
         "</div>",
     ]
 
 
-def _cells(row: Sequence[str], classes: Sequence[str]) -> str:
-    first, *others = (f"{kind}>{_breakable(escaped(cell))}" for cell, kind in zip(row, classes, strict=True))
-    return "".join([f'<th scope="row"{first}</th>', *(f"<td{other}</td>" for other in others)])
+def _cells(row: Sequence[str], numeric: Sequence[bool]) -> str:
+    cells = []
+    for column, (cell, number) in enumerate(zip(row, numeric, strict=True)):
+        short = column > 0 and len(cell) <= _SHORT
+        start, end = ('<th scope="row"', "th") if column == 0 else ("<td", "td")
+        cells.append(f"{start}{_classes(number=number, short=short)}>{_breakable(cell)}</{end}>")
+    return "".join(cells)
 
 
-def _breakable(text: str) -> str:
-    """Lets long paths and names break after what parts them, where a line ends there."""
-    return re.sub(r"(?<=[/._,])(?=[A-Za-z])", "<wbr>", text) if " " not in text else text
+def _classes(**applies: bool) -> str:
+    names = " ".join(name for name, does in applies.items() if does)
+    return f' class="{names}"' if names else ""
+
+
+def _breakable(cell: str) -> str:
+    """Lets long paths, names and digests break where a line ends: after what parts them, else anywhere."""
+    parts = re.split(r"(\S+)", cell)
+    return "".join(
+        "<wbr>".join(escaped(piece) for piece in _PIECE.findall(part)) if len(part) > _SHORT else escaped(part)
+        for part in parts
+    )
 
 
 def _numeric(cells: Sequence[str]) -> bool:
+    """Whether a column is one of numbers: intervals, counts and shares, some of which may be missing or explained."""
     filled = [cell for cell in cells if cell.strip() and not cell.startswith("n/a")]
-    return bool(filled) and all(_NUMBER.match(cell) for cell in filled)
+    return (
+        bool(filled)
+        and all(_BEGINS.match(cell) for cell in filled)
+        and 2 * sum(bool(_NUMBERS.fullmatch(cell)) for cell in filled) > len(filled)
+    )
 
 
 def _picture(picture: Picture, image: Image) -> list[str]:
     source = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
     caption = [f"<figcaption>{escaped(picture.caption)}</figcaption>"] if picture.caption else []
     return [
-        f'<figure style="width: {image.width}px">',
+        f'<figure{_classes(half=image.width <= _HALF)} style="width: {image.width}px">',
         '<div class="wide" tabindex="0">',
         f'<img src="{source}" alt="{escaped(picture.alt)}" width="{image.width}" height="{image.height}" '
         f'style="min-width: {round(_NARROWEST * image.width)}px">',

@@ -50,7 +50,7 @@ def configuration_section(config: Mapping[str, Any], *, default: Mapping[str, An
 
 def environment_section() -> Section:
     """Shows software and devices of this process."""
-    return Section("Environment", [Table(header=("", "version"), rows=list(describe_environment().items()))])
+    return Section("Environment", [Table(header=("what", "version"), rows=list(describe_environment().items()))])
 
 
 def _same(value: Any, other: Any) -> bool:
