@@ -7,7 +7,7 @@ the same rows stand in the same places for any number of processes, and a resume
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -21,6 +21,10 @@ from data_pipelines.store import Store
 BATCHES_AHEAD = 3
 
 
+#: Step and rows of the global batch, `int[n]` → something for each of the rows, `[n, …]`.
+Choice = Callable[[int, np.ndarray], np.ndarray]
+
+
 class _StepSource:
     """Grain source whose element i is the local batch of step `start_step + i`."""
 
@@ -32,13 +36,14 @@ class _StepSource:
         rows: np.ndarray,
         start_step: int,
         columns: Mapping[str, np.ndarray],
+        chosen: Mapping[str, Choice],
         allow_bad_shards: bool,
     ):
         self._store = store
         self._sampler = sampler
         self._rows = rows
         self._start_step = start_step
-        self._columns = columns
+        self._columns, self._chosen = columns, chosen
         self._allow_bad_shards = allow_bad_shards
         self._buffers = BatchBuffers((len(rows), *store.shape), np.int16)
 
@@ -56,6 +61,7 @@ class _StepSource:
             "row": self._rows.astype(np.int32),
             "record": records.astype(np.int32),
             **{name: np.asarray(values[records]) for name, values in self._columns.items()},
+            **{name: choose(step, self._rows) for name, choose in self._chosen.items()},
         }
 
 
@@ -66,6 +72,7 @@ def batches(
     rows: np.ndarray,
     start_step: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
+    chosen: Mapping[str, Choice] | None = None,
     num_threads: int | None = None,
     allow_bad_shards: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -77,24 +84,31 @@ def batches(
         rows: `int[local]`, global rows of this process, in the order wanted.
         start_step: step of the first batch.
         columns: arrays over all records of the data set (such as `patient`), of which a batch gets its records' values.
+        chosen: what a batch gets besides that is no property of a record: pure functions of step and row.
         num_threads: threads that read batches; without, as many as suit the store.
         allow_bad_shards: mark rows whose shard is damaged, instead of ending with an error.
 
     Yields:
         `signal` `int16[local, time, 8]` in µV, `valid` `bool[local]` (False, and the signal zero, where the shard is
         damaged), `row` `int32[local]` (in the global batch), `record` `int32[local]`
-        (record number), and `[local, ...]` of every column. The memory of `signal` is used again when nothing refers to
-        it any more.
+        (record number), and `[local, ...]` of every column and of all that is chosen. The memory of `signal` is used
+        again when nothing refers to it any more.
 
     Raises:
         ValueError: rows outside the global batch, or a column not over all records.
         DataError: while iterating: a shard is damaged, unless that is allowed.
     """
-    rows, columns = np.asarray(rows), dict(columns or {})
+    rows, columns, chosen = np.asarray(rows), dict(columns or {}), dict(chosen or {})
     _check(store, sampler, rows, start_step, columns)
     num_threads = num_threads or store.num_threads
     source = _StepSource(
-        store, sampler, rows=rows, start_step=start_step, columns=columns, allow_bad_shards=allow_bad_shards
+        store,
+        sampler,
+        rows=rows,
+        start_step=start_step,
+        columns=columns,
+        chosen=chosen,
+        allow_bad_shards=allow_bad_shards,
     )
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(BATCHES_AHEAD, num_threads))
     return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.records import SignalFormat
 from ecgjax import encoders, optim
+from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Views
 from ecgjax.embedding_rows import Layout, check_positives
 from ecgjax.encoders.freezing import freeze, has_batch_statistics
@@ -18,7 +20,7 @@ from ecgjax.inference import create_split
 from ecgjax.micro_batches import check_parts
 from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.reconstruction import Reconstruction
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.tiles import Tiling, take
 from ecgjax.recordings import Recordings
 from ecgjax.row_columns import Columns
 from ecgjax.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
@@ -67,13 +69,7 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     module = encoders.merge(encoder)
     layout = Layout(config.views.segments, config.views.num, module.lead_groups)
     check_positives(config, layout)
-    views = Views(
-        config.augment,
-        num_views=layout.views,
-        segments=layout.segments,
-        num_leads=config.encoder.num_leads,
-        rate_hz=recordings.format.sampling_rate_hz,
-    )
+    views = make_views(config, recordings)
     tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
     projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
     objective = Objective(config, tiling=tiling, num_views=layout.rows, projected=projected)
@@ -104,6 +100,7 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
         seed=config.seed,
         task=task,
         reconstruction=_reconstruction(config),
+        overlay=make_overlay(views, tiling=tiling),
         neighbours=SignalNeighbours(config.columns, tiling=tiling) if _looks_at_signals(config) else None,
         mesh=mesh,
         parts=config.micro_batch.parts,
@@ -111,6 +108,28 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     )
     stats = {"encoder": encoder.stats, **{name: head.stats for name, head in heads.items()}}
     return Assembly(encoder, params, stats, frozen, layout, loss)
+
+
+def make_views(config: ml_collections.ConfigDict, recordings: Recordings) -> Views:
+    """The views that a config names, of its recordings.
+
+    Raises:
+        ConfigError: they cannot be.
+    """
+    return Views(
+        config.augment,
+        num_views=config.views.num,
+        segments=config.views.segments,
+        num_leads=config.encoder.num_leads,
+        rate_hz=recordings.format.sampling_rate_hz,
+    )
+
+
+def make_overlay(views: Views, *, tiling: Tiling) -> Overlay | None:
+    """What finds the recordings that others are moved towards, where the views need them."""
+    if not views.moves_between_recordings:
+        return None
+    return Overlay(rate_hz=views.rate_hz, take=functools.partial(take, tiling=tiling))
 
 
 def _reconstruction(config: ml_collections.ConfigDict) -> Reconstruction | None:

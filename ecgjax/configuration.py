@@ -73,6 +73,9 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "checkpoint.every": _ONE_OR_MORE,
     "checkpoint.keep": _ONE_OR_MORE,
     "encoder.dropout": _BELOW_ONE,
+    "augment.geodesic.max_step": (lambda value: 0 <= value <= 0.5, "0 to .5: farther on the label is the partner's"),
+    "augment.geodesic.p": _PROBABILITY,
+    "augment.geodesic.regularisation": _POSITIVE,
     "augment.random_crop.ratio": _SHARE_OF_TIME,
     "augment.resized_crop.min_ratio": _SHARE_OF_TIME,
     "augment.resized_crop.max_ratio": _SHARE_OF_TIME,
@@ -111,7 +114,19 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "columns.components": _ZERO_OR_MORE,
     "columns.clusters": _ONE_OR_MORE,
     "encoder.embedding_dim": _ONE_OR_MORE,
-    "encoder.patch": _ONE_OR_MORE,
+    **{
+        f"encoder.{name}": _ONE_OR_MORE
+        for name in (
+            "patch",
+            "dim",
+            "depth",
+            "num_heads",
+            "hidden_dim",
+            "stem_width",
+            "position_kernel",
+            "position_groups",
+        )
+    },
     "optimizer.b1": _BELOW_ONE,
     "optimizer.b2": _BELOW_ONE,
     "optimizer.momentum": _BELOW_ONE,

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from ecgjax.augmentations import partners
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.relations import RELATIONS, WITHIN_RECORDING, Rows
 
 # Columns of a batch that are no metadata of its rows.
-_NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired")
+_NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", partners.COLUMN)
 
 
 class Layout(NamedTuple):

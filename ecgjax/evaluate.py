@@ -14,6 +14,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -21,6 +22,8 @@ from absl import flags
 
 from configs import base
 from ecgjax import configuration, evaluated_run, inference
+from ecgjax.augmentations.geodesic import towards_others
+from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
 from ecgjax.evaluation.experiment import run_experiment
@@ -39,6 +42,7 @@ from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Picture, Section
 from ecgjax.pages.write import Written
 from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.row_columns import label_column
 from ecgjax.telemetry import read_metrics
 
 #: Records whose augmented views are drawn.
@@ -163,18 +167,18 @@ def _training(workdir: Path) -> list[Section]:
 
 
 def _augmentations(config: ml_collections.ConfigDict, recordings: Recordings) -> Section:
-    index, train = recordings.index, recordings.split.train
+    train = recordings.split.train
     records = train[:: max(1, len(train) // _PREVIEWED)][:_PREVIEWED]
-    signals = jnp.asarray(recordings.store.read(records))
+    signals, recorded = _stored(recordings, records)
     keys = row_keys(config.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
-    recorded = Recorded(*(jnp.asarray(column[records]) for column in (index.valid_start, index.valid_samples)))
     rate_hz = recordings.format.sampling_rate_hz
     views = Views(config.augment, num_views=config.views.num, rate_hz=rate_hz)
-    views = np.asarray(views(keys, signals, recorded=recorded))
+    towards = _towards(config, recordings, records) if views.moves_between_recordings else None
+    views = np.asarray(views(keys, signals, recorded=recorded, towards=towards))
     drawn = [(f"view {number + 1}", views[:, number]) for number in range(views.shape[1])]
     original, pictures = np.asarray(prepare(signals, num_leads=12)), []
     for row, record in enumerate(records):
-        title = str(index.record_id[record])
+        title = str(recordings.index.record_id[record])
         figure = augmented_views(
             original[row : row + 1],
             [(name, each[row : row + 1]) for name, each in drawn],
@@ -185,6 +189,20 @@ def _augmentations(config: ml_collections.ConfigDict, recordings: Recordings) ->
         caption = f"Training record {title} and its augmented views."
         pictures.append(Picture(figure=figure, alt=alt, caption=caption, vector=False, dpi=96))
     return Section("Augmented views", pictures)
+
+
+def _towards(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> jax.Array:
+    """What some recordings are moved towards in a figure: a training recording of the other label, for each."""
+    others = preview_partners(label_column(config.columns, recordings), records, among=recordings.split.train)
+    (signal, recorded), (signals, others_recorded) = (_stored(recordings, numbers) for numbers in (records, others))
+    rate_hz = recordings.format.sampling_rate_hz
+    return towards_others(signal, signals, recorded=recorded, others_recorded=others_recorded, rate_hz=rate_hz)
+
+
+def _stored(recordings: Recordings, records: np.ndarray) -> tuple[jax.Array, Recorded]:
+    columns = (recordings.index.valid_start, recordings.index.valid_samples)
+    recorded = Recorded(*(jnp.asarray(column[records]) for column in columns))
+    return jnp.asarray(recordings.store.read(records)), recorded
 
 
 def main(argv: list[str]) -> None:

@@ -68,9 +68,13 @@ TWELVE_FROM_EIGHT[5, :2] = (-0.5, 1.0)
 TWELVE_FROM_EIGHT[np.arange(6, 12), np.arange(2, 8)] = 1.0
 
 
+#: One stored step, 1 µV, in mV.
+MILLIVOLTS = 1e-3
+
+
 def millivolts(stored: Array) -> Array:
     """Casts stored samples, `int16[..., lead]` in µV, to `f32[..., lead]` in mV."""
-    return stored.astype(jnp.float32) * jnp.float32(1e-3)
+    return stored.astype(jnp.float32) * jnp.float32(MILLIVOLTS)
 
 
 def twelve_leads(ecg: Array) -> Array:

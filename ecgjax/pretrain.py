@@ -23,9 +23,10 @@ from jax.sharding import Mesh
 
 from data_pipelines.paired_embeddings import PairedEmbeddings
 from data_pipelines.sampling import Sampler
-from data_pipelines.stream import batches
+from data_pipelines.stream import Choice, batches
 from ecgjax import configuration, encoders, optim, parallel
 from ecgjax.assembly import assemble
+from ecgjax.augmentations import partners
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
 from ecgjax.embedding_rows import Layout
@@ -96,11 +97,19 @@ class Run:
             rows=rows,
             start_step=start_step,
             columns=columns,
+            chosen=self._chosen(sampler),
             allow_bad_shards=self.config.data.allow_bad_shards,
         )
         for batch in stream:
             valid = parallel.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
             yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {"valid": valid}
+
+    def _chosen(self, sampler: Sampler) -> dict[str, Choice]:
+        """What of a batch follows from its step and rows and is no column over all recordings."""
+        if not partners.needs(self.config.augment):
+            return {}
+        settings = {name: self.config.augment.geodesic[name] for name in partners.SETTINGS}
+        return {partners.COLUMN: partners.Partners(sampler, self.columns, seed=self.config.seed, **settings)}
 
 
 def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) -> Run:
@@ -304,7 +313,16 @@ def _abstract_batch(
         name: shape((config.batch_size, *values.shape[1:]), values.dtype, sharding=sharding)
         for name, values in columns.items()
     }
-    return {"signal": signal, "valid": votes, "row": ids, "record": ids, **dict.fromkeys(COLUMNS, ids), **others}
+    chosen = {partners.COLUMN: ids} if partners.needs(config.augment) else {}
+    return {
+        "signal": signal,
+        "valid": votes,
+        "row": ids,
+        "record": ids,
+        **dict.fromkeys(COLUMNS, ids),
+        **others,
+        **chosen,
+    }
 
 
 def _announce(run: Run, start: int) -> None:

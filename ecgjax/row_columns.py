@@ -1,6 +1,6 @@
-"""What relations and miners look at of a recording: columns over all recordings, beside patient and signal.
+"""What relations, miners and augmentations look at of a recording beside patient and signal: columns over all of them.
 
-Only what the chosen relation or miner needs is read, fitted or streamed, and fitted on training records alone.
+Only what is chosen and needs it is read, fitted or streamed, and fitted on training records alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.paired_embeddings import PairedEmbeddings, open_paired
 from data_pipelines.physiology_standard import Pca, Standardizer
+from ecgjax.augmentations import partners
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.tasks import BinaryTask
 from ecgjax.recordings import Recordings
@@ -50,10 +51,11 @@ CLUSTERED = (
 
 
 def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Columns:
-    """Returns the columns that the config's relation, miner, loss and task look at.
+    """Returns the columns that the config's relation, miner, loss, task and augmentations look at.
 
     Args:
-        config: with `objective.name`, `relation.name`, `miner.name`, `task.name` and the section `columns`.
+        config: with `objective.name`, `relation.name`, `miner.name`, `task.name` and the sections `columns` and
+            `augment`.
         recordings: opened by it.
 
     Returns:
@@ -64,15 +66,19 @@ def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Co
         DataError: a data set has no such label, or its physiology was never measured.
     """
     chosen = (config.relation.name, config.miner.name, config.objective.name)
-    needed = {column for name in chosen for column in NEEDS.get(name, ())} | ({"label"} if config.task.name else set())
+    of_partners = partners.needs(config.augment)
+    needed = {column for name in chosen for column in NEEDS.get(name, ())} | set(of_partners)
+    needed |= {"label"} if config.task.name else set()
     makers = {
         "physiology": lambda: _physiology(config.columns, recordings),
         "cluster": lambda: _cluster(config.columns, recordings, seed=config.seed),
         "sex": lambda: _sex(recordings),
         "age": lambda: recordings.index.label("age_years"),
-        "label": lambda: _label(config.columns, recordings),
+        "label": lambda: label_column(config.columns, recordings),
     }
     columns: Columns = {name: make() for name, make in makers.items() if name in needed}
+    if of_partners:
+        _check_two_labels(config.columns, columns["label"][recordings.split.train])
     if "paired" in needed:
         columns["paired"], columns["pair_group"] = _paired(config.columns.paired, recordings)
     return columns
@@ -93,10 +99,17 @@ def _sex(recordings: Recordings) -> np.ndarray:
     return np.where(np.isnan(sex), -1, sex).astype(np.int32)
 
 
-def _label(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.ndarray:
+def label_column(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.ndarray:
+    """Returns the labels that `config.columns` names, `f32[n]` over all recordings, NaN where unknown.
+
+    Raises:
+        ConfigError: no label is named, or a threshold stands beside a rule that takes none.
+        DataError: a data set has no such label, or the rule does not suit it.
+    """
     if not columns.label:
         raise ConfigError(
-            "this relation, miner or task looks at labels: name one in config.columns.label, such as 'lvef'"
+            "this relation, miner, task or augmentation looks at labels: name one in config.columns.label, such as "
+            "'lvef'"
         )
     values = recordings.index.label(columns.label)
     if columns.rule == VALUES:
@@ -105,6 +118,21 @@ def _label(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.nda
         return values
     task = BinaryTask(label=columns.label, rule=columns.rule, threshold=columns.threshold, section="config.columns")
     return task.answer(values).astype(np.float32)
+
+
+def _check_two_labels(columns: ml_collections.ConfigDict, labels: np.ndarray) -> None:
+    """Refuses labels between which no recording can be moved."""
+    if columns.rule == VALUES:
+        raise ConfigError(
+            f"config.augment.geodesic moves recordings between two labels; config.columns.rule={VALUES!r} gives "
+            "values: set it to 'present', or to 'below' or 'above' and a config.columns.threshold"
+        )
+    if missing := [value for value in (0, 1) if not (labels == value).any()]:
+        raise ConfigError(
+            f"config.augment.geodesic moves recordings between two labels, and no training record has the label "
+            f"{missing[0]} of config.columns.label={columns.label!r}, rule={columns.rule!r}, "
+            f"threshold={columns.threshold}; choose others"
+        )
 
 
 def _measured(recordings: Recordings) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -20,9 +20,13 @@ from data_pipelines.input_benchmark import simulated_dataset
 from data_pipelines.physiology_store import measure_dataset
 from data_pipelines.records import SignalFormat
 from ecgjax import devices, step_ceilings
-from ecgjax.augmentations.views import Recorded, Views
+from ecgjax.assembly import make_overlay, make_views
+from ecgjax.augmentations import partners
+from ecgjax.augmentations.crops import Recorded
 from ecgjax.encoders import PRECISIONS, cost
 from ecgjax.keys import row_keys
+from ecgjax.objectives.tiles import Tiling
+from ecgjax.parallel import unanimous
 from ecgjax.pretrain import Run, prepare_run
 from ecgjax.row_columns import NEEDS
 from ecgjax.step_breakdown import breakdown
@@ -61,15 +65,13 @@ def measure(
 
 
 @contextlib.contextmanager
-def with_data(
-    config: ml_collections.ConfigDict, simulated_format: SignalFormat
-) -> Iterator[ml_collections.ConfigDict]:
+def with_data(config: ml_collections.ConfigDict, simulated_format: SignalFormat) -> Iterator[ml_collections.ConfigDict]:
     """The config, with a simulated data set that goes afterwards where it names none."""
     if config.data.dir:
         yield config
         return
     chosen = (config.relation.name, config.miner.name, config.objective.name)
-    needed = {column for name in chosen for column in NEEDS.get(name, ())}
+    needed = {column for name in chosen for column in NEEDS.get(name, ())} | set(partners.needs(config.augment))
     workers = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         directory = Path(scratch) / "simulated"
@@ -183,17 +185,15 @@ def _gradient(run: Run) -> Callable[[TrainState, Batch], Any]:
 
 def _views(run: Run) -> Callable[[Batch], jax.Array]:
     """Making the views of a batch, by itself."""
-    views = Views(
-        run.config.augment,
-        num_views=run.layout.views,
-        segments=run.layout.segments,
-        num_leads=run.config.encoder.num_leads,
-        rate_hz=run.recordings.format.sampling_rate_hz,
-    )
+    views = make_views(run.config, run.recordings)
+    overlay = make_overlay(views, tiling=Tiling(run.config.tiling.form, mesh=run.mesh))
 
     def make(batch: Batch) -> jax.Array:
         keys = row_keys(run.config.seed, jnp.int32(0), batch["row"], stream="views")
-        recorded = Recorded(batch["valid_start"], batch["valid_samples"])
-        return views(keys, batch["signal"], recorded=recorded)
+        recorded, towards = Recorded(batch["valid_start"], batch["valid_samples"]), None
+        if overlay is not None:
+            valid = unanimous(batch["valid"])
+            towards, _ = overlay(batch["signal"], batch[partners.COLUMN], recorded=recorded, valid=valid)
+        return views(keys, batch["signal"], recorded=recorded, towards=towards)
 
     return jax.jit(make)

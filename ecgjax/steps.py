@@ -14,7 +14,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from ecgjax import encoders
+from ecgjax.augmentations import partners
 from ecgjax.augmentations.beats import r_peaks
+from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.embedding_rows import Layout, embedding_rows, patient_pairs
 from ecgjax.keys import row_keys, split_rows, step_key
@@ -107,6 +109,7 @@ def pretraining_loss(
     seed: int,
     task: SupervisedTask | None = None,
     reconstruction: Reconstruction | None = None,
+    overlay: Overlay | None = None,
     neighbours: SignalNeighbours | None = None,
     mesh: Mesh | None = None,
     parts: int = 1,
@@ -125,6 +128,7 @@ def pretraining_loss(
         seed: of the run.
         task: predicted from the embeddings, its loss added to the objective's.
         reconstruction: of the views before they were masked, likewise; of an encoder with a decoder.
+        overlay: lays the partners of recordings over them, where views are moved between recordings.
         neighbours: finds what relation or miner look at in signal space, where they do.
         mesh: of the run; needed for more than one part.
         parts: that the batch is encoded in, see `micro_batches`.
@@ -143,9 +147,18 @@ def pretraining_loss(
             "recorded": Recorded(batch["valid_start"], batch["valid_samples"]),
             "valid": valid,
         }
+        metrics = {}
+        if overlay is not None:
+            # Of the whole batch, since partners need not be of one part.
+            drawn["towards"], moved = overlay(
+                drawn["signal"], batch[partners.COLUMN], recorded=drawn["recorded"], valid=valid
+            )
+            metrics["rows_without_partner"] = jnp.sum(valid & ~moved, dtype=jnp.float32)
 
         def encode(stats: Any, drawn: Any) -> tuple[Any, tuple[Array, SquaredErrors | None]]:
-            drawn_views = views.masked_and_whole(drawn["views"], drawn["signal"], recorded=drawn["recorded"])
+            drawn_views = views.masked_and_whole(
+                drawn["views"], drawn["signal"], recorded=drawn["recorded"], towards=drawn.get("towards")
+            )
             # Views next to each other keep the rows of a record on the device that already holds them.
             ecg, whole = (x.reshape(-1, *x.shape[2:]) for x in drawn_views)
             settings = {
@@ -172,7 +185,7 @@ def pretraining_loss(
         paired = {"paired": jnp.repeat(batch["paired"], layout.rows, axis=0)} if "paired" in batch else {}
         mining = step_key(seed, step, stream="mining")
         out = objective(params["objective"], z, rows, key=mining, step=step, **paired)
-        total, metrics = objective.weight * out.loss, dict(out.stats)
+        total, metrics = objective.weight * out.loss, metrics | out.stats
         if task is not None:
             keys = _spread_keys(row_keys(seed, step, batch["row"], stream="task"), layout.rows) if train else None
             answer, after["task"] = task(params["task"], stats["task"], z, rows, train=train, keys=keys)

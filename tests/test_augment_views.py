@@ -14,6 +14,7 @@ from ecgjax.keys import row_keys, split_rows, step_key
 RNG = np.random.default_rng(0)
 RATE_HZ = 125
 SIGNAL = jnp.asarray(RNG.normal(0, 400, (16, 200, 8)).round(), jnp.int16)
+TOWARDS = SIGNAL[::-1]
 ROWS = jnp.arange(16, dtype=jnp.int32)
 ALL = {name: {} for name in AUGMENTATIONS if name != "random_crop"}
 
@@ -39,8 +40,12 @@ def recorded_of(*parts):
 def everything():
     """The function that draws all augmentations, jitted, and what it gives for rows 0 … 15."""
     views = Views(ALL, rate_hz=RATE_HZ)
-    run = jax.jit(lambda keys, rows, signal: views(jax.vmap(jax.random.fold_in, (None, 0))(keys, rows), signal))
-    return run, np.asarray(run(step_key(0, 0, stream="views"), ROWS, SIGNAL))
+
+    @jax.jit
+    def run(key, rows, signal, towards):
+        return views(jax.vmap(jax.random.fold_in, (None, 0))(key, rows), signal, towards=towards)
+
+    return run, np.asarray(run(step_key(0, 0, stream="views"), ROWS, SIGNAL, TOWARDS))
 
 
 def test_views_depend_on_seed_step_and_row_alone(everything):
@@ -48,19 +53,19 @@ def test_views_depend_on_seed_step_and_row_alone(everything):
     key = step_key(0, 0, stream="views")
     assert whole.shape == (16, 2, 200, 12)
     part = np.array([7, 1, 9])
-    np.testing.assert_array_equal(run(key, ROWS[part], SIGNAL[part]), whole[part])
+    np.testing.assert_array_equal(run(key, ROWS[part], SIGNAL[part], TOWARDS[part]), whole[part])
     assert not np.array_equal(whole[:, 0], whole[:, 1])
     for seed, step, first in ((0, 1, 0), (1, 0, 0), (0, 0, 16)):
-        assert not np.array_equal(run(step_key(seed, step, stream="views"), ROWS + first, SIGNAL), whole)
+        assert not np.array_equal(run(step_key(seed, step, stream="views"), ROWS + first, SIGNAL, TOWARDS), whole)
 
 
 def test_views_are_the_same_on_one_and_on_eight_devices(everything):
     run, whole = everything
     devices = [jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)]
     mesh = parallel.make_mesh(devices=devices)
-    rows, signal = jax.device_put((ROWS, SIGNAL), NamedSharding(mesh, PartitionSpec("data")))
+    arrays = jax.device_put((ROWS, SIGNAL, TOWARDS), NamedSharding(mesh, PartitionSpec("data")))
     key = jax.device_put(step_key(0, 0, stream="views"), parallel.replicated(mesh))
-    np.testing.assert_array_equal(run(key, rows, signal), whole)
+    np.testing.assert_array_equal(run(key, *arrays), whole)
 
 
 def test_real_recordings_stay_finite_and_of_their_size(real_data):
@@ -72,7 +77,7 @@ def test_real_recordings_stay_finite_and_of_their_size(real_data):
     names = [name for name in AUGMENTATIONS if name not in ("random_crop", "time_mask", "lead_mask", "emg")]
     quiet = {name: {"max_amplitude_mv": 0.05} if name in ("powerline", "baseline_wander") else {} for name in names}
     views = jax.jit(Views(quiet, rate_hz=500))
-    ecg = np.asarray(views(keys_of(np.arange(len(stored))), stored))
+    ecg = np.asarray(views(keys_of(np.arange(len(stored))), stored, towards=stored))
     assert ecg.shape == (4, 2, 5000, 12)
     assert np.isfinite(ecg).all()
     # Per recording: a dipole is scaled by at most 1.5 or its inverse, gains and noise are small.
@@ -214,6 +219,8 @@ def test_every_numeric_setting_has_a_range():
         ({"emg": {"rate_hz": 100}}, {}, r"emg has no settings \['rate_hz'\]"),
         ({"restore_limb_algebra": {"p": 1}}, {}, r"restore_limb_algebra has no settings \['p'\]"),
         ({"restore_limb_algebra": {}}, {"num_leads": 8}, "is for 12 leads; config.encoder.num_leads=8"),
+        ({"geodesic": {"key": 1}}, {}, r"geodesic has no settings \['key'\]; there are: .*'max_step', 'p', 'coupling'"),
+        ({"geodesic": {}}, {}, "config.augment.geodesic moves recordings towards others, and there are none here"),
         ({"random_crop": {}, "resized_crop": {}}, {}, "random_crop and resized_crop, which are two ways"),
         ({"vcg": {"views": (2,)}}, {}, r"vcg.views=\(2,\) names views that there are not; each recording has 2"),
         ({"random_crop": {"views": (1,)}}, {}, "random_crop.views must be empty"),

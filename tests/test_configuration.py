@@ -115,6 +115,8 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
         ("task.dropout", 1.0),
         ("task.hidden", 0),
         ("encoder.embedding_dim", 0),
+        ("encoder.num_heads", 0),
+        ("encoder.position_groups", 0),
         ("optimizer.b2", 1.0),
         ("tiling.chunk", 0),
         ("optimizer.warmup_fraction", 1.1),

@@ -156,6 +156,8 @@ def test_attention_is_fused_where_the_device_has_it(kind, capability, dtype, hea
 def test_heads_that_do_not_divide_the_channels_are_refused():
     with pytest.raises(ConfigError, match=r"config.encoder.dim=16 does not divide into config.encoder.num_heads=3"):
         encoders.abstract("physio_transformer", **TINY | {"num_heads": 3})
+    with pytest.raises(ConfigError, match=r"config.encoder.dim=16 does not divide into config.encoder.position_groups"):
+        encoders.abstract("physio_transformer", **TINY | {"position_groups": 3})
 
 
 def test_stem_is_convolutions_of_kernel_and_stride_two():

@@ -8,6 +8,7 @@ import pytest
 from ecgjax import encoders
 from ecgjax.encoders.cost import macs
 from ecgjax.encoders.transformer import sincos_positions
+from ecgjax.errors import ConfigError
 from tests.random_arrays import count, random_encoder
 
 TINY = {"patch": 8, "dim": 16, "depth": 2, "num_heads": 2, "embedding_dim": 4, "num_leads": 3}
@@ -34,6 +35,18 @@ def test_places_are_sines_and_cosines_of_the_token():
         for pair in range(3):
             angle = token / 10_000 ** (2 * pair / 6)
             np.testing.assert_allclose(found[token, 2 * pair : 2 * pair + 2], [np.sin(angle), np.cos(angle)], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 15, "num_heads": 3}, r"config\.encoder\.dim=15 must be even"),
+        ({"num_heads": 3}, r"config\.encoder\.dim=16 does not divide into config\.encoder\.num_heads=3"),
+    ],
+)
+def test_widths_that_do_not_divide_are_refused_by_name(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        encoders.create("vit_s", seed=0, **TINY | settings)
 
 
 def test_features_are_the_mean_over_patches_with_places_beside_a_register():

@@ -164,7 +164,18 @@ def test_schedules_values():
     cosine = 0.1 + 0.9 * 0.5  # half way down
     np.testing.assert_allclose(values("warmup_cosine", final_fraction=0.1), [0, 0.5, 1, cosine, 0.1], atol=1e-6)
     np.testing.assert_allclose(values("warmup_constant"), [0, 0.5, 1, 1, 1], atol=1e-6)
-    assert values("constant") == [1] * 5
+    np.testing.assert_allclose(values("constant"), [0, 0.5, 1, 1, 1], atol=1e-6)
+
+
+def test_without_a_fraction_constant_is_constant_and_the_others_warm_up():
+    def values(name, fraction):
+        shape = optim.schedule(config(schedule=name, warmup_fraction=fraction), 100)
+        return [float(shape(step)) for step in (0, 5, 10)]
+
+    assert optim.default_config().warmup_fraction is None
+    assert values("constant", None) == values("constant", 0.0) == [1, 1, 1]
+    for name in ("warmup_cosine", "warmup_constant"):
+        np.testing.assert_allclose(values(name, None), [0, 0.5, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])

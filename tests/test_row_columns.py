@@ -153,6 +153,49 @@ METHODS = {
 }
 
 
+def moving(directory, **leaves):
+    answers = {"columns__label": "lvef", "columns__rule": "below", "columns__threshold": 40.0}
+    config = make_config(directory, **answers | leaves)
+    config.augment.geodesic.enabled = True
+    return config
+
+
+def test_moving_between_labels_needs_two_of_them(directory):
+    config = moving(directory)
+    assert set(columns_of(config)[1]) == {"label", "physiology"}
+    config.augment.geodesic.coupling = "independent"
+    assert set(columns_of(config)[1]) == {"label"}
+    for leaf, value, message in (
+        ("threshold", -1.0, r"no training record has the label 1 of config\.columns\.label='lvef', rule='below'"),
+        ("label", "", r"augmentation looks at labels: name one in config\.columns\.label"),
+    ):
+        refused = moving(directory)
+        refused.columns[leaf] = value
+        with pytest.raises(ConfigError, match=message):
+            columns_of(refused)
+    with pytest.raises(ConfigError, match=r"between two labels; config\.columns\.rule='values' gives values"):
+        columns_of(moving(directory, columns__rule="values", columns__threshold=None))
+    config.augment.geodesic.coupling = "nearest"
+    with pytest.raises(ConfigError, match=r"coupling='nearest' is unknown; there are: transport, independent"):
+        columns_of(config)
+
+
+def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
+    config = moving(directory)
+    with jax.numpy_dtype_promotion("standard"):
+        run = prepare_run(config)
+    stream = run.batches(run.sampler)
+    state, batch = run.state, next(stream)
+    stream.close()
+    state, metrics = run.step(state, batch)
+    label, partner = run.columns["label"][np.asarray(batch["record"])], np.asarray(batch["geodesic_partner"])
+    has = partner >= 0
+    assert has.any()
+    np.testing.assert_array_equal(label[partner[has]], 1 - label[has])
+    assert float(metrics["rows_without_partner"]) == (~has).sum()
+    assert np.isfinite(metrics["loss"])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_train_from_the_config_alone(directory, partners, method):
     config = make_config(directory, **METHODS[method])

@@ -80,6 +80,13 @@ def test_a_batch_holds_signals_rows_records_and_columns(sampler):
         assert (batch["signal"] == batch["record"][:, None, None]).all()
 
 
+def test_what_is_chosen_follows_from_step_and_rows(sampler):
+    rows = np.array([7, 3, 40])
+    chosen = {"choice": lambda step, rows: 1000 * step + rows}
+    for step, batch in enumerate(take(4, sampler, rows=rows, start_step=6, chosen=chosen), start=6):
+        np.testing.assert_array_equal(batch["choice"], 1000 * step + rows)
+
+
 @pytest.mark.parametrize("num_processes", [1, 2, 8, 64])
 @pytest.mark.parametrize("permuted", [False, True])
 def test_global_batches_are_the_same_for_any_number_of_processes(sampler, num_processes, permuted):

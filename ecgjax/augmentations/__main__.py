@@ -3,8 +3,9 @@
     python -m ecgjax.augmentations --out=DIR
     python -m ecgjax.augmentations --out=DIR --dataset=data/ptbxl --record=ID --config=configs/simclr.py
 
-Without --dataset the recording is SIMULATED. Settings are those of --config (all of them, enabled or not), else the
-published ones; `views.png` has the views that the config gives. Each picture has two draws beside the original.
+Without --dataset the recordings are SIMULATED. Settings are those of --config (all of them, enabled or not), else the
+published ones; `views.png` has the views that the config gives. Each picture has two draws beside the original; what is
+moved towards another recording goes towards --partner, whatever its label.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from data_pipelines.paper_page import save_png
 from data_pipelines.simulator import Cohort, CohortConfig
 from data_pipelines.store import open_store
 from ecgjax import configuration, leads
+from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.views import AUGMENTATIONS, RESTORE, Recorded, Views, default_config
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.figures import augmented_views
@@ -31,51 +33,74 @@ from ecgjax.keys import row_keys
 
 _DRAWS = 2
 _RATE_HZ = 250
+# Of the signals that are read: the recording and its partner.
+_PARTS = (slice(0, 1), slice(1, 2))
 
 
 class Recording:
-    """What is drawn: a recording of a data set, or a simulated one.
+    """What is drawn: a recording of a data set, or a simulated one, and another that it is moved towards.
 
     Attributes:
         title: its name.
-        signal: `int16[1, time, 8]`, µV.
-        recorded: which samples are no padding, `i32[1]`.
+        partner_title: the other's.
+        signal: `int16[2, time, 8]`, µV, the recording and its partner.
+        recorded: which samples of each are no padding, `i32[2]`.
         rate_hz: samples per second.
     """
 
-    def __init__(self, dataset: str | None, record: str | None, *, seed: int):
-        """Reads it.
+    def __init__(self, dataset: str | None, record: str | None, partner: str | None, *, seed: int):
+        """Reads them.
+
+        Args:
+            dataset: directory of a prepared data set, or None.
+            record: id of a record of it; None for its first.
+            partner: likewise; None for the one after `record`.
+            seed: of simulated recordings.
 
         Raises:
             DataError: the data set cannot be opened, or has no such record.
         """
         if dataset is None:
-            cohort = Cohort(CohortConfig(seed=seed, num_patients=1, sampling_rate_hz=_RATE_HZ))
-            self.signal, self.rate_hz, self.title = cohort.simulate(0, 1).signal, _RATE_HZ, "SIMULATED"
-            start, samples = 0, self.signal.shape[1]
+            cohort = Cohort(CohortConfig(seed=seed, num_patients=2, sampling_rate_hz=_RATE_HZ))
+            records = cohort.simulate(0, cohort.num_records)
+            other = int(np.argmax(records.patient != records.patient[0]))
+            self.signal, self.rate_hz = jnp.asarray(records.signal[[0, other]]), _RATE_HZ
+            self.title, self.partner_title = "SIMULATED", "another, SIMULATED"
+            columns = (np.zeros(2), np.full(2, self.signal.shape[1]))
         else:
             opened = open_dataset(dataset)
             number = 0 if record is None else int(chosen_records(opened, [record])[0])
-            self.signal = open_store(dataset).read(np.array([number]))
+            following = (number + 1) % opened.index.num_records
+            numbers = np.array([number, following if partner is None else int(chosen_records(opened, [partner])[0])])
+            self.signal = jnp.asarray(open_store(dataset).read(numbers))
             self.rate_hz = opened.format.sampling_rate_hz
-            self.title = f"{opened.card['name']} {opened.index.record_id[number]}"
-            start, samples = opened.index.valid_start[number], opened.index.valid_samples[number]
-        self.recorded = Recorded(*(jnp.asarray([value], jnp.int32) for value in (start, samples)))
+            self.title, self.partner_title = (
+                f"{opened.card['name']} {opened.index.record_id[number]}" for number in numbers
+            )
+            columns = (opened.index.valid_start[numbers], opened.index.valid_samples[numbers])
+        self.recorded = Recorded(*(jnp.asarray(values, jnp.int32) for values in columns))
 
     def draw(self, augment: ConfigDict, path: Path, *, seed: int) -> None:
-        """Writes a picture of the recording and of its views.
+        """Writes a picture of the recording, of its views, and of its partner where they are moved towards that.
 
         Raises:
             ConfigError: the settings do not fit each other or the recording.
         """
         views = Views(augment, num_views=_DRAWS, rate_hz=self.rate_hz)
         keys = row_keys(seed, 0, jnp.zeros(1, jnp.int32), stream="views")
-        drawn = np.asarray(jax.jit(views)(keys, jnp.asarray(self.signal), recorded=self.recorded))
+        recorded, others_recorded = (Recorded(*(column[part] for column in self.recorded)) for part in _PARTS)
+        signal, others = (self.signal[part] for part in _PARTS)
+        towards = None
+        if views.moves_between_recordings:
+            towards = towards_others(
+                signal, others, recorded=recorded, others_recorded=others_recorded, rate_hz=self.rate_hz
+            )
+        drawn = np.asarray(jax.jit(views)(keys, signal, recorded=recorded, towards=towards))
+        columns = [(f"{path.stem}, draw {number + 1}", drawn[:, number]) for number in range(_DRAWS)]
+        if towards is not None:
+            columns.append((f"towards {self.partner_title}", np.asarray(leads.prepare(others))))
         figure = augmented_views(
-            np.asarray(leads.prepare(jnp.asarray(self.signal))),
-            [(f"{path.stem}, draw {number + 1}", drawn[:, number]) for number in range(_DRAWS)],
-            sampling_rate_hz=self.rate_hz,
-            titles=[self.title],
+            np.asarray(leads.prepare(signal)), columns, sampling_rate_hz=self.rate_hz, titles=[self.title]
         )
         save_png(figure, path)
 
@@ -94,8 +119,9 @@ def one_enabled(augment: ConfigDict, name: str) -> ConfigDict:
 def main(_: list[str]) -> None:
     """Draws what the flags ask for."""
     values = flags.FLAGS
-    if values.record is not None and values.dataset is None:
-        raise ConfigError("--record names a recording of a data set; give --dataset=DIR as well")
+    for name in ("record", "partner"):
+        if values[name].value is not None and values.dataset is None:
+            raise ConfigError(f"--{name} names a recording of a data set; give --dataset=DIR as well")
     augment = default_config()
     if values.config is not None:
         augment.update(values.config.augment)
@@ -103,7 +129,7 @@ def main(_: list[str]) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out={out} exists and is no directory; name another")
     out.mkdir(parents=True, exist_ok=True)
-    recording = Recording(values.dataset, values.record, seed=values.seed)
+    recording = Recording(values.dataset, values.record, values.partner, seed=values.seed)
     for name in AUGMENTATIONS:
         try:
             recording.draw(one_enabled(augment, name), out / f"{name}.png", seed=values.seed)
@@ -122,6 +148,7 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "Directory for the pictures; made where needed.")
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
     flags.DEFINE_string("record", None, "Id of a record of --dataset; without, its first.")
+    flags.DEFINE_string("partner", None, "Id of another record, to be moved towards; without, the one after --record.")
     flags.DEFINE_integer("seed", 0, "Of the draws and of the simulated recording.", lower_bound=0)
     flags.mark_flags_as_required(["out"])
 

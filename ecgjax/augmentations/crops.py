@@ -103,12 +103,12 @@ def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tupl
     its end (overlapping, where it is shorter than all parts together), or covering it, where it is shorter than one.
 
     Args:
-        ecg: `f32[time, lead]`.
+        ecg: `[time, lead]`, of any type.
         recorded: of this row; None where all of it was recorded.
         segments: their number, at least 2.
 
     Returns:
-        `f32[segments, time // segments, lead]`, and which samples of each were recorded, `i32[segments]`.
+        `[segments, time // segments, lead]`, and which samples of each were recorded, `i32[segments]`.
     """
     length = len(ecg) // segments
     low, high = _places(len(ecg), length, recorded)

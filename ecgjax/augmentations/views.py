@@ -1,8 +1,8 @@
 """Views of stored recordings: every augmentation in the one order that keeps its meaning, each keyed by its name.
 
-Parts of the time first, then what moves beats, time and the dipole on the stored leads, from which the others follow;
-then noise on all leads; and only then masks. Each augmentation draws from a key of its own, made from the row's key and
-its name, so that one more or one less leaves the others' draws as they were.
+What needs a second recording first, then parts of the time, then what moves beats, time and the dipole on the stored
+leads, from which the others follow; then noise on all leads; and only then masks. Each augmentation draws from a key of
+its own, made from the row's key and its name, so that one more or one less leaves the others' draws as they were.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from ecgjax import leads
+from ecgjax.augmentations import partners
 from ecgjax.augmentations.beats import heartbeat_shuffle
 from ecgjax.augmentations.crops import Recorded, random_crop, resized_crop, segments_of
 from ecgjax.augmentations.dipole import vcg
+from ecgjax.augmentations.geodesic import geodesic
 from ecgjax.augmentations.masks import lead_mask, time_mask
 from ecgjax.augmentations.noise import baseline_shift, baseline_wander, emg, gaussian_noise, powerline
 from ecgjax.augmentations.warps import amplitude_scale, polarity, time_reversal, time_warp
@@ -30,7 +32,9 @@ from ecgjax.keys import split_rows
 
 Augmentation = Callable[..., Array]
 
-#: The augmentations by name, stage by stage and in the order in which they act: on the stored leads,
+#: The augmentations by name, stage by stage and in the order in which they act: between two recordings,
+BETWEEN: Mapping[str, Augmentation] = {"geodesic": geodesic}
+#: on the stored leads,
 CROPS: Mapping[str, Augmentation] = {"random_crop": random_crop, "resized_crop": resized_crop}
 ON_STORED_LEADS: Mapping[str, Augmentation] = {
     "heartbeat_shuffle": heartbeat_shuffle,
@@ -49,13 +53,15 @@ NOISE: Mapping[str, Augmentation] = {
     "baseline_shift": baseline_shift,
 }
 MASKS: Mapping[str, Augmentation] = {"time_mask": time_mask, "lead_mask": lead_mask}
-AUGMENTATIONS: Mapping[str, Augmentation] = {**CROPS, **ON_STORED_LEADS, **NOISE, **MASKS}
+AUGMENTATIONS: Mapping[str, Augmentation] = {**BETWEEN, **CROPS, **ON_STORED_LEADS, **NOISE, **MASKS}
 
 #: Between noise and masks, the limb leads are made to follow from I and II again.
 RESTORE = "restore_limb_algebra"
 
 # Arguments that no config sets.
-_NOT_SETTINGS = ("key", "ecg", "recorded", "rate_hz")
+_NOT_SETTINGS = ("key", "ecg", "stored", "towards", "recorded", "rate_hz")
+# Settings that are not those of the function, but of what makes its arguments.
+_OF_ARGUMENTS = {"geodesic": partners.SETTINGS}
 # Settings of every augmentation beside its own.
 _COMMON = ("enabled", "views")
 
@@ -66,8 +72,8 @@ def default_config() -> ConfigDict:
     `views` of each are the numbers of those that it acts on, from 0; empty for all.
     """
     augment = ConfigDict()
-    for name, function in AUGMENTATIONS.items():
-        augment[name] = ConfigDict({"enabled": False, "views": (), **_defaults(function)})
+    for name in AUGMENTATIONS:
+        augment[name] = ConfigDict({"enabled": False, "views": (), **_defaults(name)})
     augment[RESTORE] = ConfigDict({"enabled": False})
     return augment
 
@@ -117,37 +123,57 @@ class Views:
         self._groups = {names: [v for v in range(num_views) if acting[v] == names] for names in dict.fromkeys(acting)}
         self.num_views, self.segments, self.num_leads, self.rate_hz = num_views, segments, num_leads, rate_hz
 
-    def __call__(self, keys: Array, signal: Array, *, recorded: Recorded | None = None) -> Array:
+    @property
+    def moves_between_recordings(self) -> bool:
+        """Whether views need what recordings are moved towards."""
+        return not BETWEEN.keys().isdisjoint(self._functions)
+
+    def __call__(
+        self, keys: Array, signal: Array, *, recorded: Recorded | None = None, towards: Array | None = None
+    ) -> Array:
         """Draws the views.
 
         Args:
             keys: `key[batch]`, see `ecgjax.keys.row_keys`.
             signal: `int16[batch, time, 8]`, µV.
             recorded: which samples of each row are no padding, `i32[batch]`; None where none is.
+            towards: `int16[batch, time, 8]`, µV, what recordings are moved towards, see `geodesic.Overlay`; needed
+                where `moves_between_recordings`.
 
         Returns:
             `f32[batch, segments · num_views, time, num_leads]`, mV, the views of the first segment first; the time is
             that of the segment, or of the crop, where there is one.
+
+        Raises:
+            ConfigError: nothing to be moved towards.
         """
-        return self.masked_and_whole(keys, signal, recorded=recorded)[0]
+        return self.masked_and_whole(keys, signal, recorded=recorded, towards=towards)[0]
 
-    def masked_and_whole(self, keys: Array, signal: Array, *, recorded: Recorded | None = None) -> tuple[Array, Array]:
+    def masked_and_whole(
+        self, keys: Array, signal: Array, *, recorded: Recorded | None = None, towards: Array | None = None
+    ) -> tuple[Array, Array]:
         """Draws the views, and the same before they were masked; arguments and shapes are those of a call."""
+        if self.moves_between_recordings and towards is None:
+            raise ConfigError("config.augment.geodesic moves recordings towards others, and there are none here")
         keys = split_rows(keys, self.segments * self.num_views).reshape(len(signal), self.segments, self.num_views)
-        return jax.vmap(self._row)(keys, leads.millivolts(signal), recorded)
+        return jax.vmap(self._row)(keys, signal, recorded, towards)
 
-    def _row(self, keys: Array, ecg: Array, recorded: Recorded | None) -> tuple[Array, Array]:
-        """The views of one recording: `key[segments, views]`, `f32[time, 8]` → `f32[segments · views, time, lead]`."""
+    def _row(self, keys: Array, stored: Array, recorded: Recorded | None, towards: Array | None) -> tuple[Array, Array]:
+        """Views of one recording: `key[segments, views]`, `int16[time, 8]` → `f32[segments · views, time, lead]`."""
         if self.segments == 1:
-            return self._segment(keys[0], ecg, recorded)
-        parts, recorded = segments_of(ecg, recorded, segments=self.segments)
-        views = jax.vmap(self._segment)(keys, parts, recorded)
+            return self._segment(keys[0], stored, recorded, towards)
+        if towards is not None:
+            towards, _ = segments_of(towards, recorded, segments=self.segments)
+        parts, recorded = segments_of(stored, recorded, segments=self.segments)
+        views = jax.vmap(self._segment)(keys, parts, recorded, towards)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), views)
 
-    def _segment(self, keys: Array, ecg: Array, recorded: Recorded | None) -> tuple[Array, Array]:
+    def _segment(
+        self, keys: Array, stored: Array, recorded: Recorded | None, towards: Array | None
+    ) -> tuple[Array, Array]:
         drawn: list[tuple[Array, Array] | None] = [None] * self.num_views
         for names, numbers in self._groups.items():
-            together = jax.vmap(lambda key, names=names: self._view(names, key, ecg, recorded))(
+            together = jax.vmap(lambda key, names=names: self._view(names, key, stored, recorded, towards))(
                 keys[jnp.array(numbers)]
             )
             if len(numbers) == self.num_views:
@@ -156,7 +182,12 @@ class Views:
                 drawn[number] = jax.tree.map(lambda x, position=position: x[position], together)
         return jax.tree.map(lambda *views: jnp.stack(views), *drawn)
 
-    def _view(self, names: Sequence[str], key: Array, ecg: Array, recorded: Recorded | None) -> tuple[Array, Array]:
+    def _view(
+        self, names: Sequence[str], key: Array, stored: Array, recorded: Recorded | None, towards: Array | None
+    ) -> tuple[Array, Array]:
+        ecg = leads.millivolts(stored)
+        if "geodesic" in names:
+            ecg = self._functions["geodesic"](key_of(key, "geodesic"), stored, towards)
         ecg = self._apply(CROPS, names, key, ecg, recorded=recorded)
         ecg = self._apply(ON_STORED_LEADS, names, key, ecg)
         ecg = leads.derive(ecg, self.num_leads)
@@ -179,9 +210,10 @@ def key_of(key: Array, name: str) -> Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def _defaults(function: Augmentation) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters
-    return {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTINGS}
+def _defaults(name: str) -> dict[str, Any]:
+    parameters = inspect.signature(AUGMENTATIONS[name]).parameters
+    own = {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTINGS}
+    return {**own, **_OF_ARGUMENTS.get(name, {})}
 
 
 def _check_names(augment: Mapping[str, Mapping[str, Any]]) -> None:
@@ -189,7 +221,7 @@ def _check_names(augment: Mapping[str, Mapping[str, Any]]) -> None:
     if unknown := sorted(set(augment) - set(known)):
         raise ConfigError(f"config.augment has unknown entries {unknown}; there are: {known}")
     for name, settings in augment.items():
-        settable = [*_COMMON, *_defaults(AUGMENTATIONS[name])] if name in AUGMENTATIONS else ["enabled"]
+        settable = [*_COMMON, *_defaults(name)] if name in AUGMENTATIONS else ["enabled"]
         if unknown := sorted(set(settings) - set(settable)):
             raise ConfigError(f"config.augment.{name} has no settings {unknown}; there are: {settable}")
 
@@ -210,7 +242,7 @@ def _check_views(enabled: Mapping[str, Mapping[str, Any]], acting: Sequence[tupl
 
 def _bound(name: str, settings: Mapping[str, Any], *, rate_hz: float) -> Augmentation:
     function = AUGMENTATIONS[name]
-    own = {key: value for key, value in settings.items() if key not in _COMMON}
+    own = {key: value for key, value in settings.items() if key not in (*_COMMON, *_OF_ARGUMENTS.get(name, ()))}
     if "rate_hz" in inspect.signature(function).parameters:
         own["rate_hz"] = rate_hz
     return functools.partial(function, **own)

@@ -77,6 +77,8 @@ class ConvPositions(nnx.Module):
     """
 
     def __init__(self, dim: int, *, kernel: int, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        if dim % groups:
+            raise ConfigError(f"config.encoder.dim={dim} does not divide into config.encoder.position_groups={groups}")
         init = nnx.initializers.normal((4 / (kernel * dim)) ** 0.5)
         self.direction = nnx.Param(init(rngs.params(), (kernel, dim // groups, dim), layers.PARAM_DTYPE))
         self.length = nnx.Param(_length(self.direction[...]))

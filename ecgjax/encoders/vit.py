@@ -11,6 +11,7 @@ from jax import Array
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple, sincos_positions
+from ecgjax.errors import ConfigError
 
 
 class ViT1D(Encoder):
@@ -41,6 +42,8 @@ class ViT1D(Encoder):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        if dim % 2:
+            raise ConfigError(f"config.encoder.dim={dim} must be even: sines and cosines of a patch's place take turns")
         self.patches = nnx.Linear(
             patch * num_leads,
             dim,

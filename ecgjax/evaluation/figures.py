@@ -18,6 +18,9 @@ _LEAD_SPACING_MV = 2.0
 _TRAINING, _VALIDATION = "#7f7f7f", "#b3202c"
 _PAIR_COLORS = ("#b3202c", "#e08a3c", "#1f6fb4")
 
+#: Panels reach at most so far beyond the zero lines of the first and the last lead, mV: artefacts may go on.
+_MOST_BEYOND_MV = 6.0
+
 #: Training metrics drawn under the loss; all lie in −1 … 1.
 _PAIR_METRICS = ("best_positive_similarity", "hardest_negative_similarity", "top1_accuracy")
 
@@ -72,6 +75,8 @@ def augmented_views(
 ) -> Figure:
     """Draws records (rows) as they are and under each view (columns), twelve leads stacked on ECG paper.
 
+    A second and a millivolt are as long in every panel of a row: a view of half the time is half as wide.
+
     Args:
         original: `f32[records, time, 12]`, mV, leads I II III aVR aVL aVF V1…V6.
         views: name and `f32[records, time, 12]` each; a view may be shorter than the original.
@@ -80,14 +85,25 @@ def augmented_views(
     """
     columns = [("original", original), *views]
     figure = Figure(figsize=(4.6 * len(columns), 7.0 * len(original)), layout="constrained")
-    panels = figure.subplots(len(original), len(columns), squeeze=False)
+    widths = [signals.shape[1] for _, signals in columns]
+    panels = figure.subplots(len(original), len(columns), squeeze=False, width_ratios=widths)
     for row, title in enumerate(titles):
+        limits = _limits([signals[row] for _, signals in columns])
         for panel, (name, signals) in zip(panels[row], columns, strict=True):
             _draw_ecg(panel, signals[row], sampling_rate_hz=sampling_rate_hz)
+            panel.set_ylim(*limits)
             panel.set_title(f"{title}: {name}" if name == "original" else name, fontsize=10, parse_math=False)
     for panel in panels[-1]:
-        panel.set_xlabel("s")
+        panel.set_xlabel("s (grid: .2 s, .5 mV)")
     return figure
+
+
+def _limits(signals: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Returns the lowest and the highest mV, beside the first lead's zero line, that hold the outer leads of all."""
+    zeros = -_LEAD_SPACING_MV * np.arange(signals[0].shape[1])
+    low, high = (np.array([extreme(ecg, axis=0) + zeros for ecg in signals]) for extreme in (np.min, np.max))
+    most = np.array([zeros[-1], 0]) + np.array([-1, 1]) * _MOST_BEYOND_MV
+    return max(most[0], min(zeros[-1] - 1.5, low.min() - 0.2)), min(most[1], max(2.0, high.max() + 0.2))
 
 
 def _draw_ecg(panel: Axes, ecg: np.ndarray, *, sampling_rate_hz: float) -> None:
@@ -97,7 +113,6 @@ def _draw_ecg(panel: Axes, ecg: np.ndarray, *, sampling_rate_hz: float) -> None:
     panel.plot(seconds, ecg + zeros, color="black", linewidth=0.55)
     panel.set_yticks(zeros, STANDARD_LEADS)
     panel.set_xlim(0, len(ecg) / sampling_rate_hz)
-    panel.set_ylim(zeros[-1] - 1.5, 2.0)
     panel.xaxis.set_minor_locator(MultipleLocator(0.2))
     panel.yaxis.set_minor_locator(MultipleLocator(0.5))
     panel.xaxis.set_major_locator(MultipleLocator(1.0))

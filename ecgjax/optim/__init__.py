@@ -25,6 +25,9 @@ Known = Mapping[str, Parameter]
 #: Batch size for which `config.optimizer.learning_rate` is meant where it is scaled.
 BASE_BATCH = 256
 
+#: Share of the run over which the learning rate rises where a schedule has a warm-up and the config says no other.
+DEFAULT_WARMUP_FRACTION = 0.1
+
 #: Name → factor of the learning rate, from batch size / `BASE_BATCH`.
 SCALINGS: Mapping[str, Callable[[float], float]] = {
     "none": lambda ratio: 1.0,
@@ -98,7 +101,7 @@ def default_config() -> ConfigDict:
     config.learning_rate = 1e-3  # at its peak
     config.scaling = "none"  # or "linear", "sqrt": learning_rate is for 256 recordings
     config.schedule = "warmup_cosine"  # or warmup_constant, constant
-    config.warmup_fraction = 0.1  # of the run
+    config.warmup_fraction = config_dict.placeholder(float)  # of the run; None: .1 of warmup_*, none of constant
     config.final_fraction = 0.0  # of the peak, at the end of the cosine
     config.weight_decay = 1e-2  # of kernels
     config.clip_norm = config_dict.placeholder(float)  # of the gradient, over all parameters
@@ -116,7 +119,7 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     """Returns the share of the peak learning rate at each step, 0 to 1.
 
     `warmup_cosine` rises evenly from 0 over `warmup_fraction` of the run and falls in a cosine to `final_fraction`;
-    `warmup_constant` rises likewise and stays; `constant` is 1.
+    `warmup_constant` rises likewise and stays; `constant` is 1, after a warm-up where a fraction is given.
 
     Args:
         config: `config.optimizer`.
@@ -125,8 +128,11 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     Raises:
         ConfigError: unknown name.
     """
+    fraction = config.warmup_fraction
+    if fraction is None:
+        fraction = 0.0 if config.schedule == "constant" else DEFAULT_WARMUP_FRACTION
     # At least one step of each, whatever the fraction: optax refuses a cosine of none.
-    warmup = min(max(1, round(config.warmup_fraction * num_steps)), max(1, num_steps - 1))
+    warmup = min(max(1, round(fraction * num_steps)), max(1, num_steps - 1))
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(
             init_value=0.0,
@@ -136,7 +142,7 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
             end_value=config.final_fraction,
         ),
         "warmup_constant": lambda: optax.linear_schedule(0.0, 1.0, warmup),
-        "constant": lambda: optax.constant_schedule(1.0),
+        "constant": lambda: optax.linear_schedule(0.0, 1.0, warmup) if fraction else optax.constant_schedule(1.0),
     }
     return _chosen(schedules, config.schedule, "schedule")()
 

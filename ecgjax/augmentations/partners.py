@@ -1,0 +1,171 @@
+"""Which recording of the batch each is moved towards: one of the other label, drawn from a plan of optimal transport.
+
+Chosen on the host, from columns of the index and the step alone: float64 and one thread give the same partners for any
+number of devices and processes, where float32 sums on a mesh would not.
+
+References:
+    Cuturi, Sinkhorn Distances: Lightspeed Computation of Optimal Transport, NeurIPS 2013. Fatras et al., Learning with
+    minibatch Wasserstein: asymptotic and gradient properties, AISTATS 2020 (transport between the rows of a batch).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.permutation import derive_key
+from data_pipelines.sampling import Sampler
+from ecgjax.errors import ConfigError
+
+#: Column of a batch, `i32[batch]`: global row of the partner, −1 where there is none.
+COLUMN = "geodesic_partner"
+
+#: Partners are chosen within so many neighbouring rows of the global batch: the plan's cost grows with their square,
+#: and a process need not know the labels of all rows.
+BLOCK = 1024
+
+#: Of Sinkhorn's, at most; it ends where the sums of all rows are right to this share.
+_MOST_ITERATIONS, _TOLERANCE = 200, 1e-6
+
+_STREAM = zlib.crc32(b"geodesic partners")
+
+#: `config.augment.geodesic.coupling` → columns over all recordings that it looks at.
+COUPLINGS: Mapping[str, tuple[str, ...]] = {"transport": ("label", "physiology"), "independent": ("label",)}
+
+#: Settings of `config.augment.geodesic` that concern the choice.
+SETTINGS: Mapping[str, Any] = {"coupling": "transport", "regularisation": 0.05}
+
+
+def needs(augment: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the columns that `config.augment` looks at when partners are chosen; none where nobody has one.
+
+    Raises:
+        ConfigError: an unknown coupling.
+    """
+    geodesic = augment["geodesic"]
+    if not geodesic["enabled"]:
+        return ()
+    if geodesic["coupling"] not in COUPLINGS:
+        raise ConfigError(
+            f"config.augment.geodesic.coupling={geodesic['coupling']!r} is unknown; there are: {', '.join(COUPLINGS)}"
+        )
+    return COUPLINGS[geodesic["coupling"]]
+
+
+def transport_plan(source: np.ndarray, target: np.ndarray, *, regularisation: float = 0.05) -> np.ndarray:
+    """Couples two sets of points so that near ones come together: entropic optimal transport, of Sinkhorn's iteration.
+
+    Args:
+        source: `f64[n, features]`, all of the same weight.
+        target: `f64[m, features]`, likewise.
+        regularisation: entropic, as a share of the mean cost, which is the squared distance.
+
+    Returns:
+        `f64[n, m]`, whose sum is 1; every column's is 1 / m, every row's 1 / n up to the iteration's error.
+    """
+    squares = [np.square(points).sum(1) for points in (source, target)]
+    product = np.einsum("if,jf->ij", source, target)
+    cost = np.maximum(squares[0][:, None] + squares[1][None, :] - 2 * product, 0)
+    scale = regularisation * max(cost.mean(), 1e-12)
+    # The plan is the same whatever is taken off a row or a column of the costs; so no row and no column of the kernel
+    # vanishes, however far away a point is.
+    cost -= cost.min(1, keepdims=True)
+    cost -= cost.min(0, keepdims=True)
+    kernel = np.exp(-cost / scale)
+    rows, columns = np.ones(len(source)), np.ones(len(target))
+    for _ in range(_MOST_ITERATIONS):
+        # Not by BLAS, whose order of summation depends on the number of threads.
+        sums = len(source) * np.einsum("ij,j->i", kernel, columns)
+        if np.abs(rows * sums - 1).max() < _TOLERANCE:
+            break
+        rows = 1 / sums
+        columns = 1 / (len(target) * np.einsum("ij,i->j", kernel, rows))
+    return rows[:, None] * kernel * columns[None, :]
+
+
+class Partners:
+    """Chooses partners as a pure function of seed, step and global row.
+
+    Args:
+        sampler: which recordings stand in a step's rows.
+        columns: over all recordings: `label`, `f32[n]` of 0 and 1, NaN where unknown, and for `"transport"`
+            `physiology`, `f32[n, features]`, standardised, NaN where unknown.
+        seed: of the run.
+        coupling: `"transport"`: near in physiology; `"independent"`: any of the other label, with equal chance.
+        regularisation: see `transport_plan`.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        columns: Mapping[str, np.ndarray],
+        *,
+        seed: int,
+        coupling: str = "transport",
+        regularisation: float = 0.05,
+    ):
+        self._sampler, self._columns = sampler, {name: columns[name] for name in COUPLINGS[coupling]}
+        self._key, self._regularisation = derive_key(seed, _STREAM), regularisation
+
+    def __call__(self, step: int, rows: np.ndarray) -> np.ndarray:
+        """Chooses the partners of some rows of a step's global batch.
+
+        Args:
+            step: from 0.
+            rows: `int[n]`, rows of the global batch.
+
+        Returns:
+            `i32[n]`, rows of the global batch; −1 for rows whose label (or physiology) is unknown, and where their
+            block has no row of the other label.
+        """
+        block_of = np.asarray(rows) // BLOCK
+        partner = np.empty(len(block_of), np.int32)
+        for block in np.unique(block_of):
+            members = np.arange(block * BLOCK, min((block + 1) * BLOCK, self._sampler.batch_size))
+            here = block_of == block
+            partner[here] = self._of_block(step, members)[np.asarray(rows)[here] - members[0]]
+        return partner
+
+    def _of_block(self, step: int, members: np.ndarray) -> np.ndarray:
+        records = self._sampler.record_numbers(step, members)
+        columns = {name: np.asarray(values[records], np.float64) for name, values in self._columns.items()}
+        known = np.all([np.isfinite(values.reshape(len(records), -1)).all(1) for values in columns.values()], axis=0)
+        zeros, ones = (np.flatnonzero(known & (columns["label"] == label)) for label in (0, 1))
+        partner = np.full(len(members), -1, np.int32)
+        if not (len(zeros) and len(ones)):
+            return partner
+        if "physiology" in columns:
+            physiology = columns["physiology"]
+            plan = transport_plan(physiology[zeros], physiology[ones], regularisation=self._regularisation)
+        else:
+            plan = np.ones((len(zeros), len(ones)))
+        bits = derive_key(derive_key(self._key, step), members)
+        draw = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
+        partner[zeros] = members[ones[_drawn(plan, draw[zeros])]]
+        partner[ones] = members[zeros[_drawn(plan.T, draw[ones])]]
+        return partner
+
+
+def preview_partners(label: np.ndarray, records: np.ndarray, *, among: np.ndarray) -> np.ndarray:
+    """Returns a recording of the other label for each of some, or itself where its own is unknown.
+
+    Args:
+        label: `f32[n]`, over all recordings.
+        records: `int[m]`.
+        among: `int[k]`, where the others are looked for.
+
+    Returns:
+        `int64[m]`.
+    """
+    found = {value: among[label[among] == value] for value in (0.0, 1.0)}
+    others = [found.get(1 - value, ()) for value in label[records].tolist()]
+    return np.array([other[0] if len(other) else record for other, record in zip(others, records, strict=True)])
+
+
+def _drawn(weights: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    """Draws a column of each row of `f64[n, m]` by its weights from `f64[n]`, U(0, 1)."""
+    below = np.cumsum(weights, axis=1)
+    return np.minimum((below < draw[:, None] * below[:, -1:]).sum(1), weights.shape[1] - 1)
