@@ -97,7 +97,6 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
         views,
         objective,
         layout=layout,
-        seed=config.seed,
         task=task,
         reconstruction=_reconstruction(config),
         overlay=make_overlay(views, tiling=tiling),

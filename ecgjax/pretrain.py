@@ -100,9 +100,13 @@ class Run:
             chosen=self._chosen(sampler),
             allow_bad_shards=self.config.data.allow_bad_shards,
         )
+        seed = _seed(self.config, self.mesh)
         for batch in stream:
             valid = parallel.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
-            yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {"valid": valid}
+            yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {
+                "valid": valid,
+                "seed": seed,
+            }
 
     def _chosen(self, sampler: Sampler) -> dict[str, Choice]:
         """What of a batch follows from its step and rows and is no column over all recordings."""
@@ -297,6 +301,12 @@ def _digest(values: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest()
 
 
+def _seed(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.Array:
+    """The run's seed as steps take it, `u32[]` on every device."""
+    seed = np.uint32(config.seed % 2**32)
+    return jax.make_array_from_callback((), parallel.replicated(mesh), lambda _: seed)
+
+
 def _abstract_batch(
     config: ml_collections.ConfigDict,
     recordings: Recordings,
@@ -319,6 +329,7 @@ def _abstract_batch(
         "valid": votes,
         "row": ids,
         "record": ids,
+        "seed": shape((), np.uint32, sharding=parallel.replicated(mesh)),
         **dict.fromkeys(COLUMNS, ids),
         **others,
         **chosen,

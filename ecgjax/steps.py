@@ -106,7 +106,6 @@ def pretraining_loss(
     objective: Objective,
     *,
     layout: Layout,
-    seed: int,
     task: SupervisedTask | None = None,
     reconstruction: Reconstruction | None = None,
     overlay: Overlay | None = None,
@@ -118,14 +117,14 @@ def pretraining_loss(
     """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))`.
 
     Parameters and statistics are `{"encoder": …, "objective": …}` and, with a task, `"task"`. A row whose recording
-    could not be read is silence, and takes part in no pair and no batch statistics.
+    could not be read is silence, and takes part in no pair and no batch statistics. The run's seed, `u32[]`, is part of
+    the batch: as a constant it would make every seed another program to compile.
 
     Args:
         graph: of the encoder.
         views: how they are drawn.
         objective: the loss of the embeddings.
         layout: which rows of embeddings a recording becomes.
-        seed: of the run.
         task: predicted from the embeddings, its loss added to the objective's.
         reconstruction: of the views before they were masked, likewise; of an encoder with a decoder.
         overlay: lays the partners of recordings over them, where views are moved between recordings.
@@ -137,8 +136,8 @@ def pretraining_loss(
     """
 
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
-        valid = unanimous(batch["valid"])
-        batch = {**batch, "valid": valid}
+        seed, valid = batch["seed"], unanimous(batch["valid"])
+        batch = {name: values for name, values in batch.items() if name != "seed"} | {"valid": valid}
         drawn = {
             "views": row_keys(seed, step, batch["row"], stream="views"),
             "dropout": row_keys(seed, step, batch["row"], stream="dropout"),

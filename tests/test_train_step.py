@@ -52,9 +52,7 @@ def make_loss(mesh, *, graph=ENCODER.graph, **options):
     config.objective.learn = ("temperature",)
     config.relation.name = "same_patient"
     objective = Objective(config, tiling=Tiling(mesh=mesh, chunk=5), num_views=2)
-    return pretraining_loss(
-        graph, Views(AUGMENT, rate_hz=100), objective, layout=Layout(), seed=0, mesh=mesh, **options
-    )
+    return pretraining_loss(graph, Views(AUGMENT, rate_hz=100), objective, layout=Layout(), mesh=mesh, **options)
 
 
 def place(mesh, *, host_batch=HOST_BATCH, unread=()):
@@ -63,7 +61,10 @@ def place(mesh, *, host_batch=HOST_BATCH, unread=()):
     local = {name: values[rows] for name, values in host_batch.items()}
     valid = ~np.isin(rows, unread)
     votes = parallel.put_votes(valid, mesh=mesh, rows=rows, batch_size=BATCH)
-    return parallel.put_batch(local, sharding=sharding, rows=rows, batch_size=BATCH) | {"valid": votes}
+    return parallel.put_batch(local, sharding=sharding, rows=rows, batch_size=BATCH) | {
+        "valid": votes,
+        "seed": jnp.uint32(0),
+    }
 
 
 def make_mesh(name):
