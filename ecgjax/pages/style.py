@@ -50,9 +50,10 @@ summary { cursor: pointer; padding: .4rem 0; font-weight: 600; }
   .wide, pre { overflow: visible; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   table { font-size: 7.5pt; }
+  p.caption, figcaption { font-size: 8pt; }
   th, td { padding: .15rem .3rem; }
   .short { white-space: normal; }
-  .columns { columns: 3; }
+  .columns { columns: 2; }
   tbody th { min-width: 0; }
   .pictures { gap: 5mm; }
   figure { max-width: 100%; }
