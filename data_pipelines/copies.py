@@ -36,7 +36,7 @@ MIN_COSINE_OF_WHOLE = 0.94
 #: Smallest cosine and correlation of two whole records that are copies by these alone. Rescaled, resampled and filtered
 #: copies reach it, moderately noisy ones too. Of 440,000 pairs of real records only copies do, and of 2.9 million pairs
 #: of simulated ones none.
-SURE = 0.98
+SURE = 0.985
 
 #: Smallest agreement of copies with another order of leads: among so many orders some fit other people's recordings.
 MIN_AGREEMENT_REORDERED = 0.98

@@ -288,6 +288,7 @@ def _copies(
             for query, known in zip(suspects.query[sure], suspects.known[sure], strict=True)
         ),
     ]
+    unsure &= ~np.isin(suspects.query, suspects.query[sure])
     return found, _undecided(suspects, unsure, signals.names(suspects.known[unsure]))
 
 

@@ -9,6 +9,7 @@ import pytest
 from data_pipelines.errors import DataError
 from data_pipelines.index import (
     COLUMNS,
+    LATER_COLUMNS,
     Index,
     Task,
     duplicates,
@@ -20,7 +21,7 @@ from data_pipelines.index import (
     scalar_column,
     task_column,
 )
-from data_pipelines.records import SIGNATURE_BYTES, SignalFormat
+from data_pipelines.records import ENVELOPE_SAMPLES, SIGNATURE_BYTES, SignalFormat
 
 
 def hashes(contents):
@@ -50,13 +51,15 @@ def make_index(patients, contents, folds):
         clipped_samples=np.zeros(n, np.int32),
         signature=np.arange(n * SIGNATURE_BYTES, dtype=np.int64).astype(np.int8).reshape(n, SIGNATURE_BYTES),
         scalars={"lvef": np.linspace(20, 70, n, dtype=np.float32), "odd/name": np.zeros(n, np.float32)},
+        order_free_signature=np.full((n, SIGNATURE_BYTES), 3, np.int8),
+        envelope=np.full((n, ENVELOPE_SAMPLES), -5, np.int8),
         tasks={"rhythm": Task(classes=("AF", "SR"), values=np.resize(np.array([[0, 1], [-1, -1]], np.int8), (n, 2)))},
     )
 
 
 def save_index(index, folder):
     folder.mkdir()
-    columns = {name: getattr(index, name) for name in COLUMNS}
+    columns = {name: getattr(index, name) for name in (*COLUMNS, *LATER_COLUMNS)}
     columns |= {scalar_column(position): values for position, values in enumerate(index.scalars.values())}
     columns |= {task_column(position): task.values for position, task in enumerate(index.tasks.values())}
     for name, values in columns.items():
@@ -64,7 +67,6 @@ def save_index(index, folder):
     save_contents(
         folder,
         num_records=index.num_records,
-        later=(),
         scalars=list(index.scalars),
         tasks={name: task.classes for name, task in index.tasks.items()},
     )
@@ -190,7 +192,7 @@ def test_fingerprint_sees_content_patient_order_and_format():
     assert len({base, *others}) == 5
 
 
-@pytest.mark.parametrize("column", ["fold", "record_id", "scalar_0", "task_0"])
+@pytest.mark.parametrize("column", ["fold", "record_id", "scalar_0", "task_0", "envelope"])
 def test_damaged_columns_are_named(tmp_path, column):
     save_index(random_index(0), tmp_path / "index")
     path = tmp_path / "index" / f"{column}.npy"
@@ -204,6 +206,16 @@ def test_damaged_columns_are_named(tmp_path, column):
     path.unlink()
     with pytest.raises(DataError, match=f"{column}.npy: this column of the index is missing; build the data set again"):
         open_index(tmp_path / "index")
+
+
+def test_an_index_from_before_later_columns_has_none(tmp_path):
+    index = random_index(0)
+    save_index(index, tmp_path / "index")
+    tasks = {name: task.classes for name, task in index.tasks.items()}
+    save_contents(tmp_path / "index", num_records=index.num_records, scalars=list(index.scalars), tasks=tasks, later=())
+    opened = open_index(tmp_path / "index")
+    assert (opened.order_free_signature, opened.envelope) == (None, None)
+    np.testing.assert_array_equal(opened.signature, index.signature)
 
 
 def test_missing_table_of_contents(tmp_path):
