@@ -1,0 +1,316 @@
+r"""Cross-validates frozen encoders on a small data set that none of them was pretrained on.
+
+  python -m ecgjax.cross_validate --workdir=runs/simclr --workdir=runs/physioclr --dataset=data/ptbxl \
+      --task=NORM --task=female --task=superdiagnostic --fractions=.1,.5,1 --seeds=3 --out=runs/cv
+
+Every record is tested once a seed, by a linear probe that its patient had no part in: patients are divided into outer
+folds, and in each the probe's strength is chosen by inner folds of the others. Beside every encoder stand the same
+encoder at random initialisation and, without a network, the median beat; differences are paired. How it is done is said
+by --config (configs/cross_validation.py). The command can be interrupted, and given again with more runs, tasks,
+fractions or seeds: what is there stays. report.html, report.md and results.json in --out show what was asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections.config_flags import config_flags
+from tqdm import tqdm
+
+from configs import cross_validation as default_method
+from data_pipelines.dataset import open_dataset
+from ecgjax import configuration, firewall
+from ecgjax.cross_validation_page import write_report
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.cells import begin_study
+from ecgjax.evaluation.cross_validation import Fitted
+from ecgjax.evaluation.nested import cross_validate, patient_folds
+from ecgjax.evaluation.out_of_fold import OutOfFold
+from ecgjax.evaluation.questions import Problem, ask
+from ecgjax.evaluation.report import SIMULATED
+from ecgjax.files import replacing
+from ecgjax.frozen_models import FrozenModel, PretrainedRun, frozen_models, open_runs
+from ecgjax.recordings import Recordings, open_recordings
+
+_NOT_LISTED = (
+    "Which records {run} was pretrained on is not listed beside its checkpoints, which are older than such lists: "
+    "copies and patients of theirs may be among the records here. The command that pretrained it, given once more, "
+    "adds the list."
+)
+_NOT_LINKED = (
+    "Only equal recordings were kept in one fold; python -m data_pipelines.link finds copies at another rate, gain or "
+    "cut too (--links)."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """How it is done; see `configs/cross_validation.py`."""
+
+    outer_folds: int
+    inner_folds: int
+    strengths: tuple[float, ...]
+    min_positives: int
+    layer: str
+    resamples: int
+
+    @classmethod
+    def of(cls, config: ml_collections.ConfigDict) -> Method:
+        """Reads a config.
+
+        Raises:
+            ConfigError: a setting is missing, unknown or makes no sense.
+        """
+        values = config.to_dict()
+        known = [field.name for field in dataclasses.fields(cls)]
+        if differing := sorted(set(known) ^ set(values)):
+            raise ConfigError(
+                f"--config: {', '.join(differing)} missing or unknown; the settings are {', '.join(known)}"
+            )
+        method = cls(**{**values, "strengths": tuple(values["strengths"])})
+        for name in ("outer_folds", "inner_folds"):
+            if getattr(method, name) < 2:
+                raise ConfigError(f"config.{name}={getattr(method, name)} is not possible; it must be at least 2")
+        if not method.strengths or min(method.strengths) <= 0:
+            raise ConfigError(f"config.strengths={method.strengths} is not possible; they must be numbers above 0")
+        return method
+
+
+class Study:
+    """A data set, what is asked of it, and the models that answer.
+
+    Args:
+        runs: pretrained.
+        recordings: of the data set, all that are no copies in `split.train`.
+        tasks: lines as `tasks.parse_task` takes them.
+        method: how it is done.
+        folder: of the study.
+        progress: whether to draw progress bars.
+
+    Raises:
+        DataError: a task cannot be asked.
+        ConfigError: the folder holds another study.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[PretrainedRun],
+        recordings: Recordings,
+        *,
+        tasks: Sequence[str],
+        method: Method,
+        folder: Path,
+        progress: bool = True,
+    ):
+        self.runs, self.recordings, self.method, self.folder = runs, recordings, method, folder
+        self._progress = progress
+        self.records = recordings.split.train
+        self.patients = np.asarray(recordings.index.group[self.records])
+        self._patient_ids = recordings.index.patient_id[self.records]
+        self.problems, self.questions = ask(
+            recordings.index,
+            self.records,
+            tasks,
+            min_positives=method.min_positives,
+            folds=method.outer_folds,
+        )
+        self.models = frozen_models(runs, recordings, self.records, layer=method.layer, progress=progress)
+        begin_study(
+            folder,
+            {
+                "data": list(recordings.fingerprints),
+                "records": _digest(self.records, self.patients),
+                "method": {**dataclasses.asdict(method), "resamples": None},
+            },
+        )
+        for model in self.models:
+            begin_study(self._of(model), {"title": model.title, **model.identity})
+
+    def run(self, *, fractions: Sequence[float], seeds: int) -> dict[Fitted, OutOfFold]:
+        """Makes what is missing and returns the scores of every model, problem, fraction and seed."""
+        wanted = {
+            Fitted(model.title, problem.name, fraction, seed): (model, problem)
+            for seed in range(seeds)
+            for model in self.models
+            for problem in self.problems.values()
+            for fraction in fractions
+        }
+        found = {}
+        with tqdm(wanted.items(), desc="probes", unit="probe", disable=None if self._progress else True) as bar:
+            for fitted, (model, problem) in bar:
+                bar.set_postfix_str(f"{fitted.model}, seed {fitted.seed}")
+                found[fitted] = self._scores(fitted, model, problem)
+        return found
+
+    def _scores(self, fitted: Fitted, model: FrozenModel, problem: Problem) -> OutOfFold:
+        name = f"{problem.name}-{fitted.fraction:g}-seed{fitted.seed}".replace(":", "_").replace(" ", "_")
+        path = self._of(model) / "scores" / f"{name}-{_digest(problem.rows, problem.labels)[:8]}.npz"
+        if path.is_file():
+            return OutOfFold.load(path)
+        rows = problem.rows
+        method = self.method
+        result = cross_validate(
+            self._features(model, fitted.seed)[rows],
+            problem.labels,
+            patients=self.patients[rows],
+            patient_ids=self._patient_ids[rows],
+            folds=patient_folds(problem.labels, self.patients[rows], folds=method.outer_folds, seed=fitted.seed),
+            strengths=method.strengths,
+            inner_folds=method.inner_folds,
+            make_preprocessor=model.make_preprocessor,
+            fraction=fitted.fraction,
+            seed=fitted.seed,
+        )
+        result.save(path)
+        return result
+
+    def _features(self, model: FrozenModel, seed: int) -> np.ndarray:
+        """Returns the features of all records, `f32[n, dim]`, kept in a file."""
+        path = self._of(model) / (f"features-seed{seed}.npy" if model.by_seed else "features.npy")
+        if not path.is_file():
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, model.features(seed))
+        return np.load(path, mmap_mode="r")
+
+    def _of(self, model: FrozenModel) -> Path:
+        return self.folder / "models" / model.folder
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def open_whole(directory: str, *, links: str) -> Recordings:
+    """Opens a data set with all its records on one side; of copies one stays.
+
+    Args:
+        directory: of the data set.
+        links: what `data_pipelines.link` wrote, or nothing.
+    """
+    folds = tuple(np.unique(open_dataset(directory).index.fold).tolist())
+    settings = {"dir": directory, "links": links, "store": "auto", "allow_bad_shards": False}
+    sides = {"train_folds": folds, "val_folds": (), "test_folds": ()}
+    return open_recordings(ml_collections.ConfigDict({**settings, **sides}))
+
+
+def keep_apart(
+    runs: Sequence[PretrainedRun], recordings: Recordings, *, overlaps: str
+) -> tuple[Recordings, tuple[str, ...]]:
+    """Compares all records with what the encoders were pretrained on.
+
+    Args:
+        runs: pretrained.
+        recordings: of the data set.
+        overlaps: `"refuse"`, `"drop"` or `"mark"`, as `config.probe.overlaps` (`firewall.py`).
+
+    Returns:
+        The recordings, without those that some run has seen if these are to be dropped, so that all models are judged
+        on the same; and what a reader must know, one sentence each.
+
+    Raises:
+        ConfigError: there are overlaps, and they are to be refused.
+        CheckpointError: the list of what a run was pretrained on is missing or damaged.
+    """
+    found, seen, compared = [], [np.zeros(0, np.int64)], {}
+    for run in runs:
+        if run.encoder.trained_on is None:
+            found.append(_NOT_LISTED.format(run=run.title))
+            continue
+        trained_on = run.encoder.trained_on()
+        if trained_on.digest not in compared:
+            compared[trained_on.digest] = firewall.find_overlaps(
+                recordings, trained_on, recordings.split.train, directories=run.directories
+            )
+        result = compared[trained_on.digest]
+        found += result.cautions
+        if not result.found:
+            continue
+        described = f"{run.title}: {firewall.describe(result, recordings, trained_on)}"
+        if overlaps == "refuse":
+            raise ConfigError(
+                f"{described}. Pretrain without these records; or leave them out of the test of all models with "
+                "--overlaps=drop, or keep them and say so in the report with --overlaps=mark"
+            )
+        seen.append(result.records)
+        found.append(f"{described}{': they are left out for all models' if overlaps == 'drop' else ''}.")
+    if not recordings.linked and not recordings.simulated:
+        found.append(_NOT_LINKED)
+    if overlaps == "drop":
+        kept = np.setdiff1d(recordings.split.train, np.concatenate(seen))
+        recordings = dataclasses.replace(recordings, split=dataclasses.replace(recordings.split, train=kept))
+    return recordings, tuple(dict.fromkeys(found))
+
+
+def parse_fractions(texts: Sequence[str]) -> list[float]:
+    """Returns fractions in order.
+
+    Raises:
+        ConfigError: one is no number, or outside (0, 1].
+    """
+    try:
+        fractions = sorted({float(text) for text in texts})
+    except ValueError as error:
+        raise ConfigError(f"--fractions={','.join(texts)} are no numbers") from error
+    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+        raise ConfigError(f"--fractions={','.join(texts)} must be above 0 and at most 1")
+    return fractions
+
+
+def main(argv: list[str]) -> None:
+    """Runs the study that the flags ask for and prints its tables."""
+    del argv  # checked by `configuration.run`
+    chosen = flags.FLAGS
+    for name in ("workdir", "dataset", "task", "out"):
+        if not chosen[name].value:
+            raise ConfigError(f"--{name}=… is needed (--help tells more)")
+    fractions, method, folder = parse_fractions(chosen.fractions), Method.of(chosen.config), Path(chosen.out)
+    with configuration.exclusive(folder):
+        recordings = open_whole(chosen.dataset, links=chosen.links)
+        runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)
+        recordings, cautions = keep_apart(runs, recordings, overlaps=chosen.overlaps)
+        cautions = (*([SIMULATED] if recordings.simulated else []), *cautions)
+        print(*cautions, sep="\n")
+        study = Study(runs, recordings, tasks=chosen.task, method=method, folder=folder)
+        results = study.run(fractions=fractions, seeds=chosen.seeds)
+        tables, page = write_report(
+            results,
+            runs=runs,
+            models=study.models,
+            recordings=recordings,
+            questions=study.questions,
+            problems=study.problems,
+            method=dataclasses.asdict(method),
+            cautions=cautions,
+            folder=folder,
+            command=shlex.join(["python", "-m", "ecgjax.cross_validate", *sys.argv[1:]]),
+        )
+    print(f"\n{tables}\n\nreport: {page}")
+
+
+def define_flags() -> None:
+    """Defines the command's flags: here, because other commands have some of the same names."""
+    flags.DEFINE_multi_string("workdir", [], "Folder of a pretraining run. Repeat for several.")
+    flags.DEFINE_string("dataset", None, "The data set to test on, made by python -m data_pipelines.build.")
+    flags.DEFINE_string("links", "", "What python -m data_pipelines.link wrote about the data set.")
+    flags.DEFINE_multi_string("task", [], "Such as NORM, female, superdiagnostic, 'lvef<40'. Repeat for several.")
+    flags.DEFINE_list("fractions", [".1", ".5", "1"], "Shares of the labelled training patients.")
+    flags.DEFINE_integer("seeds", 3, "Divisions into folds, draws of labels, random initialisations.", lower_bound=1)
+    flags.DEFINE_string("out", None, "Folder of the study.")
+    flags.DEFINE_enum("overlaps", "refuse", firewall.OVERLAPS, "What to do about records that a run has seen.")
+    config_flags.DEFINE_config_file("config", default_method.__file__, "How it is done.", lock_config=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    configuration.run(main)

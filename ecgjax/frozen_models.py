@@ -1,0 +1,249 @@
+"""Frozen representations of the recordings of one data set: of pretrained encoders, their random twins, median beats.
+
+Nothing of the data set goes into an encoder. Batch norm of a pretrained encoder and of its twin, the same encoder at
+random initialisation, is set by the same unaugmented recordings of the pretraining, of its real data sets alone where
+it had any: so no record that is tested on has a say in how it is embedded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import ml_collections
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from data_pipelines import median_beat
+from data_pipelines.records import SignalFormat
+from ecgjax import configuration, inference
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.baselines import median_beat_preprocessor
+from ecgjax.evaluation.features import map_records
+from ecgjax.evaluation.nested import MakePreprocessor
+from ecgjax.evaluation.weighting import check_finite
+from ecgjax.recordings import Recordings, open_recordings
+
+#: Title of the baseline without a network.
+BASELINE = "median beat"
+
+#: Records embedded at a time.
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrozenModel:
+    """A representation to be judged.
+
+    Attributes:
+        title: in tables.
+        kind: where it comes from.
+        twin: title of the same encoder at random initialisation, of a pretrained one.
+        identity: all that its features follow from, as plain values.
+        features: seed → `f32[records, dim]`.
+        by_seed: whether the features are others for every seed.
+        make_preprocessor: what is fitted on training records before the probe.
+    """
+
+    title: str
+    kind: Literal["pretrained", "random", "baseline"]
+    twin: str
+    identity: Mapping[str, Any]
+    features: Callable[[int], np.ndarray]
+    by_seed: bool
+    make_preprocessor: MakePreprocessor
+
+    @property
+    def folder(self) -> str:
+        """Name for its files."""
+        return self.title.replace(" ", "-").replace("/", "-").replace(":", "_").replace("#", "")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainedRun:
+    """A finished pretraining.
+
+    Attributes:
+        title: its folder's name.
+        config: resolved.
+        encoder: of its last checkpoint.
+        recordings: that it was pretrained on.
+    """
+
+    title: str
+    config: ml_collections.ConfigDict
+    encoder: inference.Encoder
+    recordings: Recordings
+
+    @property
+    def directories(self) -> list[str]:
+        """Where its data sets lie."""
+        return [directory.strip() for directory in self.config.data.dir.split(",")]
+
+    @property
+    def pretrained_on(self) -> list[tuple[str, int, bool]]:
+        """Name, number of training records and whether it was simulated, of every data set."""
+        parts = self.recordings.by_dataset(self.recordings.split.train)
+        return [
+            (dataset.card["name"], len(own), dataset.simulated)
+            for dataset, own in zip(self.recordings.datasets, parts, strict=True)
+        ]
+
+    @property
+    def norm_records(self) -> np.ndarray:
+        """`int64[n]`, training records that batch norm is set by: of real data sets where there are any."""
+        parts = self.recordings.by_dataset(self.recordings.split.train)
+        real = [own for dataset, own in zip(self.recordings.datasets, parts, strict=True) if not dataset.simulated]
+        return np.concatenate(real) if any(map(len, real)) else self.recordings.split.train
+
+
+def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> list[PretrainedRun]:
+    """Opens pretraining runs.
+
+    Args:
+        workdirs: their folders.
+        layer: of the encoders, see `inference.Encoder`.
+        format: of the recordings to embed.
+
+    Raises:
+        ConfigError: a folder holds no run, is given twice, or its recordings have another rate or length.
+        CheckpointError: there is no finished checkpoint, or a damaged one.
+        DataError: what a run was pretrained on is no longer where its config says.
+    """
+    if len({Path(workdir).resolve() for workdir in workdirs}) < len(workdirs):
+        raise ConfigError("--workdir names a run twice")
+    runs = []
+    for title, workdir in zip(_titles(workdirs), workdirs, strict=True):
+        config = configuration.load_resolved(workdir)
+        recordings = open_recordings(config.data)
+        if recordings.format != format:
+            raise ConfigError(
+                f"--workdir={workdir} was pretrained on {recordings.format.num_samples} samples at "
+                f"{recordings.format.sampling_rate_hz} Hz, --dataset has {format.num_samples} at "
+                f"{format.sampling_rate_hz} Hz: convert it with python -m data_pipelines.build --builder=prepared"
+            )
+        encoder = inference.load_encoder(workdir, layer=layer)
+        runs.append(PretrainedRun(title=title, config=config, encoder=encoder, recordings=recordings))
+    return runs
+
+
+def _titles(workdirs: Sequence[str]) -> list[str]:
+    """Returns as many of the last parts of each path as tell them apart."""
+    paths = [Path(workdir).resolve().parts[1:] for workdir in workdirs]
+    for count in range(1, max(map(len, paths), default=0) + 1):
+        titles = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(titles)) == len(titles):
+            return titles
+    return []
+
+
+def frozen_models(
+    runs: Sequence[PretrainedRun], recordings: Recordings, records: np.ndarray, *, layer: str, progress: bool = True
+) -> list[FrozenModel]:
+    """Returns all models: the baseline, and the encoders, each of a kind after its random twin.
+
+    Args:
+        runs: pretrained.
+        recordings: of the data set.
+        records: `int64[n]`, which to represent.
+        layer: of the encoders.
+        progress: whether to draw progress bars.
+    """
+    read = recordings.store.read
+
+    def embed(encoder: inference.Encoder, run: PretrainedRun, title: str) -> np.ndarray:
+        if jax.tree.leaves(encoder.split.stats):
+            encoder = inference.recalibrate_batch_norm(encoder, run.recordings.store.read, records=run.norm_records)
+        found = map_records(encoder.embed, records, read=read, batch_size=_BATCH, title=title, progress=progress)
+        check_finite(found, f"numbers of the embeddings by {title}")
+        return found
+
+    def random(run: PretrainedRun, seed: int) -> inference.Encoder:
+        return inference.random_encoder(_with_layer(run.config, layer), seed=seed)
+
+    models = [_median_beats(recordings, records, progress=progress)]
+    twins: dict[str, str] = {}
+    for run in runs:
+        norm = _digest(_contents(run))
+        settings = json.dumps([run.config.encoder.to_dict(), norm, layer], sort_keys=True, default=str)
+        name = f"random {run.config.encoder.name}"
+        if settings not in twins:
+            same = sum(title.split(" #")[0] == name for title in twins.values())
+            twins[settings] = name + (f" #{same + 1}" if same else "")
+            models.append(
+                FrozenModel(
+                    title=twins[settings],
+                    kind="random",
+                    twin="",
+                    identity={"encoder": run.config.encoder.to_dict(), "batch_norm_records": norm, "layer": layer},
+                    features=lambda seed, run=run, title=twins[settings]: embed(random(run, seed), run, title),
+                    by_seed=True,
+                    make_preprocessor=_standardised,
+                )
+            )
+        models.append(
+            FrozenModel(
+                title=run.title,
+                kind="pretrained",
+                twin=twins[settings],
+                identity={
+                    "weights": _digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(run.encoder.split.params))),
+                    "batch_norm_records": norm,
+                    "layer": layer,
+                },
+                features=lambda seed, run=run: embed(run.encoder, run, run.title),
+                by_seed=False,
+                make_preprocessor=_standardised,
+            )
+        )
+    return models
+
+
+def _contents(run: PretrainedRun) -> np.ndarray:
+    """Returns the content hashes of the records that batch norm is set by."""
+    starts = np.cumsum([0, *(dataset.index.num_records for dataset in run.recordings.datasets)])
+    parts = zip(run.recordings.datasets, run.recordings.by_dataset(run.norm_records), starts, strict=False)
+    return np.concatenate([np.asarray(dataset.index.content_hash[own - start]) for dataset, own, start in parts])
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _with_layer(config: ml_collections.ConfigDict, layer: str) -> ml_collections.ConfigDict:
+    changed = config.copy_and_resolve_references()
+    changed.probe.layer = layer
+    return changed
+
+
+def _standardised(train_records: int) -> StandardScaler:
+    del train_records
+    return StandardScaler()
+
+
+def _median_beats(recordings: Recordings, records: np.ndarray, *, progress: bool) -> FrozenModel:
+    rate_hz = recordings.format.sampling_rate_hz
+
+    def features(seed: int) -> np.ndarray:
+        del seed
+        found = median_beat.measure(recordings.store.read(records), sampling_rate_hz=rate_hz, progress=progress)
+        rr = found.values[:, median_beat.NAMES.index("rr")]
+        return np.c_[found.median_beats.reshape(len(records), -1), rr]
+
+    return FrozenModel(
+        title=BASELINE,
+        kind="baseline",
+        twin="",
+        identity={"median_beat": [median_beat.MEDIAN_BEAT_RATE_HZ, rate_hz]},
+        features=features,
+        by_seed=False,
+        make_preprocessor=lambda number: median_beat_preprocessor(train_records=number),
+    )
