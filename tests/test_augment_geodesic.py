@@ -1,6 +1,7 @@
 """Partners of the other label from the plan of optimal transport, and a step along its geodesic towards them."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -118,8 +119,12 @@ def test_partners_follow_from_seed_step_and_row_alone(monkeypatch):
     np.testing.assert_array_equal(choose(label, physiology, rows=rows, **same)[0], whole[rows])
     assert (label[records[whole]] == 1 - label[records]).all()
     np.testing.assert_array_equal(whole // 16, np.arange(40) // 16, err_msg="partners are of the same block")
-    for other in ({"seed": 1}, {"step": 4}):
-        assert not np.array_equal(choose(label, physiology, **same | other)[0], whole)
+    same_records = types.SimpleNamespace(batch_size=90, record_numbers=lambda step, rows: rows)
+    draws = [Partners(same_records, {"label": label}, seed=seed, coupling="independent") for seed in (0, 0, 1)]
+    first, again, other_seed = (one(3, np.arange(90)) for one in draws)
+    np.testing.assert_array_equal(again, first)
+    for other in (other_seed, draws[0](4, np.arange(90))):
+        assert (other != first).mean() > 0.5
 
 
 def test_without_label_physiology_or_another_label_there_is_no_partner():
