@@ -107,7 +107,7 @@ def config_of(*datasets, **data):
     config = tiny_config.get_config()
     config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
     config.data.update(data)
-    config.probe.update({"label": "age_years", "rule": "above", "threshold": 55.0, "bootstrap": 50, "shuffles": 1})
+    config.probe.update({"label": "age_years", "rule": "above", "threshold": 55.0, "bootstrap": 100, "shuffles": 1})
     return config
 
 
@@ -305,26 +305,27 @@ def test_going_on_lists_the_same_records_again_or_is_refused(run, tmp_path, monk
         pretrain.pretrain(config, copy, progress=False)
 
 
-def evaluate_command(workdir, *flags):
+def command(module, workdir, *flags):
     return subprocess.run(
-        [sys.executable, "-m", "ecgjax.evaluate", f"--workdir={workdir}", *flags],
+        [sys.executable, "-m", f"ecgjax.{module}", f"--workdir={workdir}", *flags],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
 
 
-def test_the_command_refuses_leaks_and_marks_them_when_asked(run, leaking_set):
+def test_commands_refuse_leaks_and_drop_them_when_asked(run, leaking_set, tmp_path):
     _, workdir = run
-    flags = [f"--config.data.dir={leaking_set.directory}", "--config.probe.supervised.steps=2"]
-    refused = evaluate_command(workdir, *flags)
+    data = f"--config.data.dir={leaking_set.directory}"
+    refused = command("evaluate", workdir, data)
     assert refused.returncode == configuration.EXIT_USER_ERROR
     assert refused.stderr.startswith("error: 7 of the ")
     assert not (workdir / "evaluation").exists()
-    dropped = evaluate_command(workdir, *flags, "--config.probe.overlaps=drop")
+    study = ("--task=age_years>55", f"--out={tmp_path / 'study'}", "--fractions=1", "--seeds=1", "--modes=frozen")
+    dropped = command("label_efficiency", workdir, data, *study, "--config.probe.overlaps=drop")
     assert dropped.returncode == 0, dropped.stderr[-2000:]
-    results = json.loads((workdir / "evaluation" / "results.json").read_text(encoding="utf-8"))
-    assert results["excluded"][DROPPED] == 7
-    assert "left out of validation and test" in (workdir / "evaluation" / "report.md").read_text(encoding="utf-8")
+    results = json.loads((tmp_path / "study" / "results.json").read_text(encoding="utf-8"))
+    assert results["cautions"][1].startswith("7 of the ")
+    assert results["cautions"][1].endswith("they are left out of validation and test.")
