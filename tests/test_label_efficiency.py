@@ -199,7 +199,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         "pretrained, fine-tuned",
         "data:image/svg+xml;base64,",
         "ecgjax.label_efficiency --task=…",
-        "<td>(4,)</td>",  # encoder.widths, which is not as in configs/base.py
+        ">(4,)</td>",  # encoder.widths, which is not as in configs/base.py
         study.recordings.fingerprints[0],
     ):
         assert part in html
