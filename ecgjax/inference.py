@@ -53,7 +53,6 @@ class Encoder:
         self.split, self.num_leads, self.layer = split, num_leads, layer
         self.step, self.pretrained_on, self.batch_size = step, pretrained_on, batch_size
         self.trained_on = trained_on
-        self._apply = jax.jit(functools.partial(_apply, split.graph, num_leads, layer))
 
     def embed(self, signals: np.ndarray) -> np.ndarray:
         """Embeds recordings.
@@ -69,7 +68,8 @@ class Encoder:
             part = signals[start : start + self.batch_size]
             padded = np.zeros((self.batch_size, *signals.shape[1:]), np.int16)
             padded[: len(part)] = part
-            out.append(np.asarray(self._apply(self.split.params, self.split.stats, padded))[: len(part)])
+            embedded = _apply(self.split.graph, self.num_leads, self.layer, self.split.params, self.split.stats, padded)
+            out.append(np.asarray(embedded)[: len(part)])
         return np.concatenate(out)
 
     def with_stats(self, stats: encoders.Arrays) -> Encoder:
@@ -85,6 +85,8 @@ class Encoder:
         )
 
 
+# Compiled once for all encoders of one structure, such as a pretrained one and its random twins.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, signal: Array) -> Array:
     ecg = prepare(signal, num_leads=num_leads)
     return encoders.apply(encoders.Split(graph, params, stats), ecg, train=False, features=layer == "features")[0]
@@ -151,15 +153,15 @@ def recalibrate_batch_norm(
         seed: of the order in which they are drawn.
     """
     rng = np.random.default_rng(seed)
-    graph, params, num_leads = encoder.split.graph, encoder.split.params, encoder.num_leads
-
-    @jax.jit
-    def update(stats: encoders.Arrays, signal: Array) -> encoders.Arrays:
-        ecg = prepare(signal, num_leads=num_leads)
-        return encoders.apply(encoders.Split(graph, params, stats), ecg, train=True)[1]
-
     stats = encoder.split.stats
     size = min(encoder.batch_size, len(records))
     for _ in range(RECALIBRATION_BATCHES):
-        stats = update(stats, jnp.asarray(read(np.sort(rng.choice(records, size, replace=False)))))
+        signal = jnp.asarray(read(np.sort(rng.choice(records, size, replace=False))))
+        stats = _updated_stats(encoder.split.graph, encoder.num_leads, encoder.split.params, stats, signal)
     return encoder.with_stats(stats)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _updated_stats(graph: Any, num_leads: int, params: Any, stats: encoders.Arrays, signal: Array) -> encoders.Arrays:
+    ecg = prepare(signal, num_leads=num_leads)
+    return encoders.apply(encoders.Split(graph, params, stats), ecg, train=True)[1]
