@@ -76,7 +76,7 @@ class Suspects:
         known: `int64[pairs]`.
         lag_s: `f64[pairs]`, by which the known record begins later.
         sure: `bool[pairs]`, whether they are copies whatever their signals would say.
-        crowded: queries with so many candidates that only the closest were looked at.
+        crowded: queries with more candidates as close as whole copies than were looked at.
     """
 
     query: np.ndarray
@@ -122,19 +122,27 @@ def find_suspects(queries: Traces, known: Traces) -> Suspects:
         _likely(queries, known, found.first[start : start + _PAIRS], found.second[start : start + _PAIRS])
         for start in range(0, max(1, len(found.first)), _PAIRS)
     ]
-    query, other, lag_s, sure = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Suspects(query=query, known=other, lag_s=lag_s, sure=sure, crowded=found.crowded)
+    kept, lag_s, sure, cosine = (np.concatenate(column) for column in zip(*parts, strict=True))
+    # Where candidates were left out that are further than those looked at, only pieces can be among them.
+    as_close = np.bincount(found.first[cosine >= MIN_COSINE_OF_WHOLE], minlength=1)
+    return Suspects(
+        query=found.first[kept],
+        known=found.second[kept],
+        lag_s=lag_s[kept],
+        sure=sure[kept],
+        crowded=int(np.count_nonzero(as_close >= MAX_CANDIDATES)),
+    )
 
 
 def _likely(queries: Traces, known: Traces, query: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns which of some pairs look like copies by their envelopes too, their lags, and which surely are copies."""
+    """Returns which of some pairs look like copies by their envelopes too, lags, which surely are, and cosines."""
     aligned = match_envelopes(queries.envelope[query], known.envelope[other])
     one, two = queries.signature[query].astype(np.float32), known.signature[other].astype(np.float32)
     cosine = (one * two).sum(axis=1) / np.sqrt(np.square(one).sum(axis=1) * np.square(two).sum(axis=1))
     whole = (aligned.overlap >= WHOLE) & (cosine >= MIN_COSINE_OF_WHOLE) & (aligned.correlation >= MIN_ENVELOPE)
     kept = whole | ((aligned.overlap < WHOLE) & (aligned.correlation >= MIN_ENVELOPE_OF_PIECE))
     sure = whole & (np.minimum(cosine, aligned.correlation) >= SURE)
-    return query[kept], other[kept], aligned.lag_s[kept], sure[kept]
+    return kept, aligned.lag_s, sure, cosine
 
 
 def verify_suspects(

@@ -77,6 +77,14 @@ def test_records_of_one_person_are_no_copies(known):
     assert [(copy.query, copy.known) for copy in found] == [(number, 2 * number) for number in range(20)]
 
 
+def test_queries_are_crowded_by_what_is_as_close_as_copies(known, monkeypatch):
+    signals, bands = known
+    monkeypatch.setattr("data_pipelines.copies.MAX_CANDIDATES", 3)
+    near = [band(stored(noisy(signals[0].astype(float), 5, seed=seed))) for seed in range(4)]
+    assert find_suspects(traces([bands[0], bands[6]]), traces([*near, *bands[2:]])).crowded == 1
+    assert find_suspects(traces([bands[0], bands[6]]), traces([*near[:2], *bands[10:]])).crowded == 0
+
+
 def test_lead_order_finds_any_permutation(known):
     signals, bands = known
     generator = np.random.default_rng(2)
