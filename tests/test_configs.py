@@ -58,6 +58,7 @@ def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
         "signal": jax.ShapeDtypeStruct((BATCH, 5000, 8), jnp.int16),
         "valid": jax.ShapeDtypeStruct((BATCH, 1), jnp.bool_),
         **{name: jax.ShapeDtypeStruct(values.shape, values.dtype) for name, values in columns.items()},
+        "seed": jax.ShapeDtypeStruct((), jnp.uint32),
     }
     step = functools.partial(model.loss, train=True)
     loss, (stats, metrics) = jax.eval_shape(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))
