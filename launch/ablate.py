@@ -16,6 +16,7 @@ every arm stands the same encoder at random initialisation. Results are in repor
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shlex
@@ -45,18 +46,24 @@ from ecgjax.telemetry import read_metrics
 from launch.ablation_report import training_facts, write_report
 from launch.arms import Arm, arms_of
 
-_CONFIG = flags.DEFINE_multi_string("config", [], "Config file, e.g. configs/simclr.py:small. Repeat for several.")
-_SWEEP = flags.DEFINE_multi_string("sweep", [], "LEAF=VALUE|VALUE: alternatives, see above. Repeat for a grid.")
-_TASK = flags.DEFINE_multi_string("task", [], "What the probes are asked, e.g. 'lvef<40'. Repeat for several.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1)
-_FRACTION = flags.DEFINE_float("label_fraction", 0.1, "Share of the labelled training patients for the probes.")
-_RESAMPLES = flags.DEFINE_integer("resamples", 2000, "Of the test patients, for the intervals.", lower_bound=100)
-_OUT = flags.DEFINE_string("out", None, "Folder of the ablation.")
-_ONLY = flags.DEFINE_multi_string("only", [], "ARM/seedN as --jobs writes it: makes this run alone.")
-_JOBS = flags.DEFINE_string("jobs", None, "Writes the commands of what is missing into this file, and runs nothing.")
-
 #: Leaves in which all arms must agree, so that their answers are about the same records.
 _SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer")
+
+
+class Asked(NamedTuple):
+    """What the command line asks for; see `define_flags`."""
+
+    config: Sequence[str]
+    sweep: Sequence[str]
+    task: Sequence[str]
+    seeds: int
+    label_fraction: float
+    resamples: int
+    out: str
+    only: Sequence[str]
+    jobs: str | None
+    common: Sequence[tuple[str, str]]
+    command: str
 
 
 class Planned(NamedTuple):
@@ -195,36 +202,39 @@ def _result_path(out: Path, run: Planned) -> Path:
     return out / "results" / run.folder / f"seed{run.seed}.npz"
 
 
-def main(argv: list[str]) -> int | None:
-    """Makes the runs that the flags ask for and prints the tables."""
-    del argv  # checked by `configuration.run`
-    for flag in (_CONFIG, _TASK, _OUT):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name}=… is needed (--help tells more)")
-    out = Path(_OUT.value)
-    runs = plan(arms_of(_CONFIG.value, _SWEEP.value, common=_COMMON), seeds=_SEEDS.value)
-    command = shlex.join(["python", "-m", "launch.ablate", *_given(sys.argv[1:])])
-    if _JOBS.value:
-        jobs = [
-            f"{command} {shlex.quote(f'--only={run.name}')}" for run in runs if not _result_path(out, run).is_file()
-        ]
-        write_atomically(Path(_JOBS.value), "".join(f"{job}\n" for job in jobs))
-        print(f"{len(jobs)} of {len(runs)} runs are to be made: {_JOBS.value}")
+def ablate(asked: Asked) -> int | None:
+    """Makes the runs that are asked for and prints the tables; returns the command's status.
+
+    Raises:
+        ConfigError: something needed is not given, or not possible.
+        DataError: the data set, its labels or a result are not as they must be.
+    """
+    for name in ("config", "task", "out"):
+        if not getattr(asked, name):
+            raise ConfigError(f"--{name}=… is needed (--help tells more)")
+    out = Path(asked.out)
+    runs = plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds)
+    if asked.jobs:
+        lacking = [run for run in runs if not _result_path(out, run).is_file()]
+        jobs = [f"{asked.command} {shlex.quote(f'--only={run.name}')}" for run in lacking]
+        write_atomically(Path(asked.jobs), "".join(f"{job}\n" for job in jobs))
+        print(f"{len(jobs)} of {len(runs)} runs are to be made: {asked.jobs}")
         return None
     recordings = open_recordings(runs[0].config.data)
     drawn = {
-        seed: tasks_of(recordings, _TASK.value, fraction=_FRACTION.value, seed=seed) for seed in range(_SEEDS.value)
-    }  # fmt: skip
-    _begin(out, recordings, drawn[0])
-    if not _ONLY.value:  # jobs beside each other would write the same files
+        seed: tasks_of(recordings, asked.task, fraction=asked.label_fraction, seed=seed) for seed in range(asked.seeds)
+    }
+    _begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
+    if not asked.only:  # jobs beside each other would write the same files
         keep_compiled(out)
     if recordings.simulated:
         print(SIMULATED)
-    chosen = [run for run in runs if not _ONLY.value or run.name in _ONLY.value]
-    if unknown := {*_ONLY.value} - {run.name for run in runs}:
+    if unknown := {*asked.only} - {run.name for run in runs}:
         raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
     failed = {}
-    with tqdm(chosen, desc="runs", unit="run", disable=None) as bar:
+    with tqdm(
+        [run for run in runs if not asked.only or run.name in asked.only], desc="runs", unit="run", disable=None
+    ) as bar:
         for run in bar:
             bar.set_postfix_str(run.name)
             status = make(run, recordings, drawn[run.seed], out=out)
@@ -235,19 +245,25 @@ def main(argv: list[str]) -> int | None:
                 failed[run.name] = status
     found = [(run, _result_path(out, run)) for run in runs]
     done = [ArmRun.load(path) for _, path in found if path.is_file()]
-    missing = [run.name for run, path in found if not path.is_file() and run.name not in failed]
     if done:
         tables, page = write_report(
-            done, recordings, drawn[0], out=out, failed=list(failed), missing=missing, resamples=_RESAMPLES.value,
-            fraction=_FRACTION.value, command=command,
-        )  # fmt: skip
+            done,
+            recordings,
+            drawn[0],
+            out=out,
+            failed=list(failed),
+            missing=[run.name for run, path in found if not path.is_file() and run.name not in failed],
+            resamples=asked.resamples,
+            fraction=asked.label_fraction,
+            command=asked.command,
+        )
         print(f"\n{tables}\n\nreport: {page}")
     for name, status in failed.items():
         print(f"error: {name} failed with status {status}", file=sys.stderr)
     return 1 if failed else None
 
 
-def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData]) -> None:
+def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
     """Checks that the folder is of these tasks and records."""
     answers = hashlib.blake2b(digest_size=16)
     for data in tasks.values():
@@ -255,37 +271,65 @@ def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData]) ->
         answers.update(np.ascontiguousarray(data.test.labels).tobytes())
     identity = {
         "tasks": list(tasks),
-        "label_fraction": _FRACTION.value,
+        "label_fraction": label_fraction,
         "data": list(recordings.fingerprints),
         "test_records": answers.hexdigest(),
     }
     begin_study(out, identity)
 
 
-def _given(arguments: Sequence[str]) -> list[str]:
-    """The arguments without those that say which part of the work to do."""
-    return [argument for argument in arguments if not argument.startswith(("--only", "--jobs"))]
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the command's flags."""
+    many = functools.partial(flags.DEFINE_multi_string, flag_values=values)
+    many("config", [], "Config file, e.g. configs/simclr.py:small. Repeat for several.")
+    many("sweep", [], "LEAF=VALUE|VALUE: alternatives, see above. Repeat for a grid.")
+    many("task", [], "What the probes are asked, e.g. 'lvef<40'. Repeat for several.")
+    many("only", [], "ARM/seedN as --jobs writes it: makes this run alone.")
+    flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1, flag_values=values)
+    words = "Share of the labelled training patients for the probes."
+    flags.DEFINE_float("label_fraction", 0.1, words, flag_values=values)
+    words = "Of the test patients, for the intervals."
+    flags.DEFINE_integer("resamples", 2000, words, lower_bound=100, flag_values=values)
+    flags.DEFINE_string("out", None, "Folder of the ablation.", flag_values=values)
+    words = "Writes the commands of what is missing into this file, and runs nothing."
+    flags.DEFINE_string("jobs", None, words, flag_values=values)
 
 
-#: What `--config.LEAF=VALUE` changes in all arms; set by `parse_flags`.
-_COMMON: list[tuple[str, str]] = []
+def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Divides arguments into those of this command and what `--config.LEAF=VALUE` changes in all arms.
 
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Takes `--config.LEAF=VALUE` out, which no flag of this command is, and parses the others."""
-    _COMMON.clear()
-    rest = []
+    Raises:
+        ConfigError: such a one has no value.
+    """
+    rest, common = [], []
     for argument in argv:
         name, equals, value = argument.partition("=")
         if not name.lstrip("-").startswith("config."):
             rest.append(argument)
-        elif not equals:
-            print(f"error: {argument} needs a value: {argument}=VALUE", file=sys.stderr)
-            sys.exit(configuration.EXIT_USER_ERROR)
+        elif equals:
+            common.append((name.lstrip("-").removeprefix("config."), value))
         else:
-            _COMMON.append((name.lstrip("-").removeprefix("config."), value))
-    return app.parse_flags_with_usage(rest)
+            raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
+    return rest, common
+
+
+def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
+    """Returns what parsed flags and the whole command line ask for."""
+    own = {name: getattr(values, name) for name in Asked._fields if name not in ("common", "command")}
+    # Without what says which part of the work to do.
+    repeated = [argument for argument in arguments if not argument.startswith(("--only", "--jobs"))]
+    command = shlex.join(["python", "-m", "launch.ablate", *repeated])
+    return Asked(**own, common=common_changes(arguments)[1], command=command)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(common_changes(argv)[0])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(configuration.EXIT_USER_ERROR)
 
 
 if __name__ == "__main__":
-    configuration.run(main, flags_parser=parse_flags)
+    define_flags()
+    configuration.run(lambda _: ablate(asked_by(flags.FLAGS, arguments=sys.argv[1:])), flags_parser=_parse_flags)

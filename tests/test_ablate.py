@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import jax
 import pytest
@@ -44,22 +43,14 @@ def test_arms_about_other_records_are_refused():
 
 @pytest.fixture
 def given(stored_dataset, monkeypatch, tmp_path):
-    """The command's flags, pretraining in this process."""
+    """Gives the command some arguments; pretraining happens in this process."""
+    planned = {}
 
     def pretrain_here(command, check, env):
-        arguments = dict(word.removeprefix("--").split("=", 1) for word in command if word.startswith("--"))
-        config = next(run.config for run in planned() if f"--workdir={workdir_of(run)}" in command)
+        workdir = next(word for word in command if word.startswith("--workdir=")).removeprefix("--workdir=")
         with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-            finished = pretrain.pretrain(config, arguments["workdir"])
+            finished = pretrain.pretrain(planned[workdir].config, workdir)
         return subprocess.CompletedProcess(command, 0 if finished else 75)
-
-    def planned():
-        return ablate.plan(
-            arms_of(flags.FLAGS.config, flags.FLAGS.sweep, common=ablate._COMMON), seeds=flags.FLAGS.seeds
-        )
-
-    def workdir_of(run):
-        return tmp_path / "out" / "runs" / run.folder / f"seed{run.seed}"
 
     def give(*more):
         common = {
@@ -67,20 +58,20 @@ def given(stored_dataset, monkeypatch, tmp_path):
             "data.test_folds": "(9,10)", "encoder.widths": "(4,)", "duration.value": "2", "duration.unit": "steps",
             "log_every": "1",
         }  # fmt: skip
-        arguments = [f"--config.{leaf}={value}" for leaf, value in common.items()]
-        argv = ["ablate", f"--config={TINY}", *arguments, "--task=age_years>55", "--task=age", "--label_fraction=.5",
-                "--resamples=100", "--seeds=1", f"--out={tmp_path / 'out'}", *more]  # fmt: skip
-        monkeypatch.setattr(sys, "argv", argv)
-        flags.FLAGS.unparse_flags()
-        for flag in ("config", "sweep", "task", "only"):
-            flags.FLAGS[flag].value, flags.FLAGS[flag].present = [], 0
-        flags.FLAGS["jobs"].value = None
-        return ablate.main(ablate.parse_flags(argv))
+        arguments = [f"--config={TINY}", *(f"--config.{leaf}={value}" for leaf, value in common.items()),
+                     "--task=age_years>55", "--task=age", "--label_fraction=.5", "--resamples=100", "--seeds=1",
+                     f"--out={tmp_path / 'out'}", *more]  # fmt: skip
+        values = flags.FlagValues()
+        ablate.define_flags(values)
+        values(["ablate", *ablate.common_changes(arguments)[0]])
+        asked = ablate.asked_by(values, arguments=arguments)
+        for run in ablate.plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds):
+            planned[str(tmp_path / "out" / "runs" / run.folder / f"seed{run.seed}")] = run
+        return ablate.ablate(asked)
 
     monkeypatch.setattr(ablate.subprocess, "run", pretrain_here)
     monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
-    yield give
-    flags.FLAGS.unparse_flags()
+    return give
 
 
 def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch):

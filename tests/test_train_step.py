@@ -130,7 +130,7 @@ def test_unread_rows_are_left_out_as_if_the_batch_were_smaller():
     mesh = make_mesh("one device")
     kept = np.setdiff1d(np.arange(BATCH), UNREAD)
     smaller = {name: jnp.asarray(values[kept]) for name, values in HOST_BATCH.items()}
-    smaller["valid"] = jnp.ones((len(kept), 1), bool)
+    smaller |= {"valid": jnp.ones((len(kept), 1), bool), "seed": jnp.uint32(0)}
     smaller_value, (smaller_stats, _) = jax.jit(functools.partial(make_loss(mesh), train=True))(
         PARAMS, STATS, smaller, jnp.int32(3)
     )
