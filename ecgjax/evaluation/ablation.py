@@ -248,6 +248,8 @@ def figure(answers: Sequence[Answers]) -> Figure:
         axes.set_title(each.task, fontsize=10)
         axes.set_xlabel(f"{each.metric}: arm − random", fontsize=8)
         axes.tick_params(labelsize=8)
+        axes.tick_params(axis="y", length=0)
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right", "left"]].set_visible(False)
     panels[0].set_yticks(range(len(arms)), arms, fontsize=8)
