@@ -61,9 +61,7 @@ class OutOfFold:
                 scores = arrays.get("scores")
                 return cls(scores=scores, folds=arrays["folds"], **told)
         except (EOFError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{path}: damaged scores ({error}); remove the file to make them again"
-            ) from error
+            raise DataError(f"{path}: damaged scores ({error}); remove the file to make them again") from error
 
 
 def fold_mean_auroc(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray) -> Metric:
