@@ -21,6 +21,10 @@ _COPIED = {"cpu": 2**25}
 _COPIED_ELSEWHERE = 2**29
 
 
+#: A process rests when it uses less than this share of one processor for so long; it is waited for at most this long.
+_REST_SHARE, _REST_S, _REST_AT_MOST_S = 0.1, 0.02, 5.0
+
+
 class Timed(NamedTuple):
     """A program that is ready to run and what it does.
 
@@ -34,14 +38,28 @@ class Timed(NamedTuple):
 
 
 def take_turns(programs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of programs that take turns, so that a slow moment of the machine meets all of them."""
+    """Median seconds of programs that take turns, so that a slow moment of the machine meets all of them.
+
+    Each begins when the process rests: a stream that reads ahead after its turn would count as the next one's time.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(REPEATS + 1):
         for name, program in programs.items():
+            wait_for_rest()
             start = time.perf_counter()
             program()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def wait_for_rest() -> None:
+    """Waits until this process's threads use next to no processor time, and no longer than a few seconds."""
+    deadline = time.perf_counter() + _REST_AT_MOST_S
+    while time.perf_counter() < deadline:
+        used = time.process_time()
+        time.sleep(_REST_S)
+        if time.process_time() - used < _REST_SHARE * _REST_S:
+            return
 
 
 def matrix_product(dtype: jnp.dtype) -> Timed:

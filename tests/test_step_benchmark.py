@@ -1,6 +1,8 @@
 """The benchmark of the step runs and reports; nothing here depends on how fast this machine is."""
 
 import json
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -90,3 +92,23 @@ def test_embedding_and_the_probe_are_timed(stored_dataset, monkeypatch):
     assert report["of_matrix_product"] == pytest.approx(
         2 * report["macs_a_record"] * report["ecgs_per_sec"] / report["matrix_product_flops_per_sec"]
     )
+
+
+def test_what_one_leaves_behind_is_not_counted_to_the_next(monkeypatch):
+    monkeypatch.setattr(step_ceilings, "_REST_S", 0.2)
+    threads = []
+
+    def leave_work_behind():
+        def work():
+            end = time.process_time() + 0.5
+            while time.process_time() < end:
+                pass
+
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    still_at_work = []
+    step_ceilings.take_turns(
+        {"first": leave_work_behind, "second": lambda: still_at_work.append(threads[-1].is_alive())}
+    )
+    assert still_at_work == [False] * (step_ceilings.REPEATS + 1)
