@@ -5,9 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# The tests' models are tiny and compile often: without LLVM's optimisation, and with XLA's older way of making fused loops
-# that is not through MLIR, they compile in a quarter of the time. Set before JAX is imported, and inherited by the
-# processes that tests start.
+# The tests' models are tiny and compile often: without LLVM's optimisation, and with XLA's older way of making loops,
+# not through MLIR, they compile in a quarter of the time. Set before JAX is imported, and inherited by the processes
+# that tests start.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.dataset import open_dataset
+from data_pipelines.errors import DataError
 from ecgjax import configuration
+from ecgjax.errors import ConfigError
 from ecgjax.inference import create_split
+from ecgjax.pretrain import pretrain
 from ecgjax.telemetry import read_metrics
 from tests import tiny_config
 from tests.finished_runs import final_state
@@ -58,7 +61,7 @@ def wait_for(condition, process, *, seconds=120):
     while not condition():
         assert process.poll() is None, "the run ended before it could be interrupted"
         assert time.monotonic() < deadline
-        time.sleep(0.001)
+        time.sleep(0.005)
 
 
 def last_step(workdir):
@@ -143,28 +146,37 @@ def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--config.objective.temperature=.2"], "objective.temperature was 0.1 and is 0.2"),
-        (["--config.objective.temprature=.2"], "temprature"),
-        (["--config.data.dir=nowhere"], "nowhere"),
-        (["--config.mesh.model=3"], "config.mesh.model=3 does not divide"),
-    ],
-)
-def test_errors_are_one_plain_line(dataset, uninterrupted, tmp_path, flags, message):
+def test_another_config_is_refused_in_one_plain_line(dataset, uninterrupted, tmp_path):
     workdir, _ = uninterrupted
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / configuration.CONFIG_FILE).write_bytes((workdir / configuration.CONFIG_FILE).read_bytes())
-    process = start(dataset, mine, *flags)
+    log = finish(start(dataset, mine, "--config.objective.temperature=.2"), mine, status=configuration.EXIT_USER_ERROR)
+    assert "objective.temperature was 0.1 and is 0.2" in log
+    assert "Traceback" not in log
+    assert [line for line in log.splitlines() if line.startswith("error: ")]
+
+
+def test_a_misspelt_leaf_is_named(dataset, tmp_path):
+    process = start(dataset, tmp_path / "run", "--config.objective.temprature=.2")
     assert process.wait(timeout=120) != 0
-    log = (tmp_path / "mine.log").read_text()
-    assert message in log
-    if "temprature" not in message:
-        assert process.returncode == configuration.EXIT_USER_ERROR
-        assert "Traceback" not in log
-        assert [line for line in log.splitlines() if line.startswith("error: ")]
+    assert "temprature" in (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "error", "message"),
+    [
+        ("data.dir", "nowhere", DataError, "nowhere"),
+        ("mesh.model", 3, ConfigError, "config.mesh.model=3 does not divide"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_written(dataset, tmp_path, leaf, value, error, message):
+    config = tiny_config.get_config()
+    config.data.dir = str(dataset)
+    config.update_from_flattened_dict({leaf: value})
+    with pytest.raises(error, match=message):
+        pretrain(config, tmp_path / "run", progress=False)
+    assert not list((tmp_path / "run").glob("*.json*"))
 
 
 def test_other_data_under_the_same_path_are_refused(uninterrupted, tmp_path):
