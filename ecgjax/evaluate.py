@@ -5,8 +5,9 @@ r"""Probes a pretrained encoder beside its baselines, and writes the report.
       --config.probe.threshold=5
 
 The configuration is the one the run in DIR was trained with; every leaf can be overridden, `config.probe` holds what
-concerns the probe. The table is printed. DIR/evaluation has the report as one self-contained page, report.html, and as
-report.md with figures; results.json and the scores of every test record. No choice is made on test records.
+concerns the probe, `config.probe.supervised` the network trained with labels alone (its `metric.weight` adds metric
+learning). The table is printed. DIR/evaluation has the report as one self-contained page, report.html, and as report.md
+with figures; results.json and the scores of every test record. No choice is made on test records.
 """
 
 from __future__ import annotations

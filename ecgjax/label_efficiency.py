@@ -6,7 +6,7 @@ r"""How few labels suffice: fractions x seeds x {random, pretrained} x {frozen, 
 Fractions are drawn by patient, each part of every larger one of the same seed. The command can be interrupted, and
 given again with other fractions, seeds or modes: what is there already stays, and report.html, report.md and
 results.json in --out show all of it. `--config.probe.supervised.…` (random) and `--config.probe.finetune.…`
-(pretrained) say how networks are trained.
+(pretrained) say how networks are trained; `….metric.weight=1` of either adds metric learning to the task.
 """
 
 from __future__ import annotations
@@ -114,7 +114,6 @@ class Study:
         test = self.data.test
         answers = hashlib.blake2b(np.ascontiguousarray(test.records).tobytes(), digest_size=16)
         answers.update(np.ascontiguousarray(test.labels).tobytes())
-        leaves = configuration.leaves(config.to_dict())
         begin_study(
             folder,
             {
@@ -124,7 +123,7 @@ class Study:
                 "pretrained_on": list(self.pretrained.pretrained_on),
                 "data": list(self.recordings.fingerprints),
                 "test_records": answers.hexdigest(),
-                "config": {name: value for name, value in leaves.items() if name.startswith(_LEAVES)},
+                "config": _deciding(configuration.leaves(config.to_dict())),
             },
         )  # fmt: skip
 
@@ -183,6 +182,7 @@ class Study:
             read=read,
             train_records=data.train.records,
             train_labels=data.train.labels,
+            train_patients=data.train.patients,
             val_records=data.val.records,
             val_labels=data.val.labels,
             seed=cell.seed,
@@ -251,6 +251,17 @@ class Study:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, embeddings)
         return np.load(path, mmap_mode="r")
+
+
+def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves that cells depend on."""
+
+    def idle(name: str) -> bool:
+        # Without a weight nothing of metric learning matters, and studies from before there was any go on.
+        training, found, _ = name.partition(".metric.")
+        return bool(found) and not leaves[f"{training}.metric.weight"]
+
+    return {name: value for name, value in leaves.items() if name.startswith(_LEAVES) and not idle(name)}
 
 
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:

@@ -251,6 +251,7 @@ def test_baselines_of_another_architecture_are_refused(workdir):
 def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
     # As it is read back, with nothing known of the types of what is empty.
     stored = ml_collections.ConfigDict(_config().to_dict())
+    del stored.probe.supervised["metric"]  # as of a run from before metric learning with labels
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: stored)
     monkeypatch.setattr(evaluated_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
     values = flags.FlagValues()
@@ -263,11 +264,16 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
         lambda *args, **kwargs: define(*args, flag_values=values, **kwargs),
     )
     values(["program"])
-    given = ("optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.threshold=40")
+    given = (
+        "optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.threshold=40",
+        "probe.supervised.metric.weight=1", "probe.finetune.metric.miner=soft_hard",
+    )  # fmt: skip
     evaluated_run.parse_flags(["program", *(f"--config.{each}" for each in given)])
     config = values.config
     assert (config.optimizer.clip_norm, config.encoder.dropout, config.probe.threshold) == (1.5, 0.25, 40.0)
     assert config.encoder.decoder is True
+    assert (config.probe.supervised.metric.weight, config.probe.supervised.metric.miner) == (1.0, "auto")
+    assert config.probe.finetune.metric.miner == "soft_hard"
 
 
 def test_leaves_name_every_setting():

@@ -171,6 +171,7 @@ def study_config(stored_dataset):
     config.probe.bootstrap = 100
     for settings in (config.probe.supervised, config.probe.finetune):
         settings.update({"steps": 2, "batch_size": 4, "eval_every": 1})
+    config.probe.finetune.metric.weight = 0.5
     return config
 
 
@@ -188,6 +189,8 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         results = run_cells(cells, study.folder, study.train, progress=False)
     assert [result.reason for result in results] == [""] * 8
+    assert study._training("pretrained")._metric.weight == 0.5
+    assert study._training("random")._metric is None
     tables, page = entry.write_report(study, results, command="python -m ecgjax.label_efficiency --task=…")
     text = (study.folder / "report.md").read_text(encoding="utf-8")
     assert "SIMULATED DATA" in text
@@ -218,5 +221,12 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     monkeypatch.setattr(inference, "recalibrate_batch_norm", None)
     for cell, result in zip(cells[:2], results[:2], strict=True):
         np.testing.assert_array_equal(again.train(cell).scores, result.scores)
+    # Metric learning without a weight decides nothing: what it would be may change, and studies from before it go on.
+    study_config.probe.supervised.metric.margin = 3.0
+    begin()
+    study_config.probe.finetune.metric.margin = 3.0
+    with pytest.raises(ConfigError, match="holds another study: config differ"):
+        begin()
+    study_config.probe.finetune.metric.margin = 0.2
     with pytest.raises(ConfigError, match="holds another study: task, test_records differ"):
         entry.Study(study_config, tmp_path, task=parse_task("age"), folder=tmp_path / "study", progress=False)
