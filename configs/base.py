@@ -117,8 +117,8 @@ def get_config() -> ConfigDict:
     config.checkpoint.keep = 2
 
     config.probe = ConfigDict()
-    config.probe.label = "superdiagnostic:NORM"
-    config.probe.rule = "present"  # or "below", "above" a threshold
+    config.probe.label = "superdiagnostic:NORM"  # or "superdiagnostic:*", all classes
+    config.probe.rule = "present"  # or "below", "above" a threshold; or "values", a quantity
     config.probe.threshold = config_dict.placeholder(float)
     config.probe.label_fraction = 1.0
     config.probe.seed = 0

@@ -239,19 +239,21 @@ def train_supervised(
     val_records: np.ndarray,
     val_labels: np.ndarray,
     seed: int,
+    kind: Kind = "binary",
     progress: bool = True,
 ) -> Network:
-    """Trains `config.encoder` from random initialisation with the labels of a binary task alone.
+    """Trains `config.encoder` from random initialisation with the labels of a task alone.
 
     Args:
         config: with `encoder`, `optimizer` and `probe.supervised`.
         read: record numbers → `int16[n, time, 8]`.
         train_records: `int64[n]`.
-        train_labels: `[n]` of 0 and 1.
+        train_labels: `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
         train_patients: `int[n]`, patient (group) code of each.
         val_records: `int64[m]`.
-        val_labels: `[m]` of 0 and 1.
+        val_labels: `[m]`, or `[m, classes]`.
         seed: of initialisation, order and dropout.
+        kind: of the task.
         progress: whether to draw a progress bar.
 
     Raises:
@@ -264,7 +266,8 @@ def train_supervised(
         optimizer=config.optimizer,
         encoder=encoder,
         num_leads=config.encoder.num_leads,
-        kind="binary",
+        kind=kind,
+        num_outputs=train_labels.shape[1] if kind == "multilabel" else 1,
     )
     return training.train(
         encoder,

@@ -183,6 +183,20 @@ def test_command_repeats_what_was_changed(workdir):
     assert "label_fraction" not in command
 
 
+def test_a_quantity_has_the_whole_report(workdir):
+    evaluation, report = entry.evaluate(
+        _config(label="age_years", rule="values", threshold=None), workdir, progress=False
+    )
+    assert evaluation.unit == "years"
+    html = report.html.read_text(encoding="utf-8")
+    for part in (
+        "age_years, 0.7 of the training labels", "Limits of agreement", "RMSE, years", "highest tenth", "Training curve",
+        "--config.probe.rule=values", "mean ± SD [range]",
+    ):  # fmt: skip
+        assert part in html
+    assert entry.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
+
+
 def test_unknown_label_lists_what_there_is(workdir):
     with pytest.raises(DataError, match=r"no label 'ejection'.*lvef.*potassium"):
         entry.evaluate(_config(label="ejection"), workdir, progress=False)
