@@ -190,8 +190,8 @@ def test_a_quantity_has_the_whole_report(workdir):
     assert evaluation.unit == "years"
     html = report.html.read_text(encoding="utf-8")
     for part in (
-        "age_years, 0.7 of the training labels", "Limits of agreement", "RMSE, years", "highest tenth", "Training curve",
-        "--config.probe.rule=values", "mean ± SD [range]",
+        "age_years, 0.7 of the training labels", "Limits of agreement", "RMSE, years", "highest tenth",
+        "Training curve", "--config.probe.rule=values", "mean ± SD [range]",
     ):  # fmt: skip
         assert part in html
     assert entry.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
