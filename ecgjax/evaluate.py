@@ -46,7 +46,7 @@ from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Picture, Section
 from ecgjax.pages.write import Written
-from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.recordings import Recordings, open_recordings, unit_of
 from ecgjax.row_columns import label_column
 from ecgjax.telemetry import read_metrics
 
@@ -150,14 +150,6 @@ def evaluate(
     ]
     write = write_report if task.kind == "binary" else write_answers_report
     return evaluation, write(evaluation, workdir, default_config=base.get_config().to_dict(), sections=sections)
-
-
-def unit_of(label: str, recordings: Recordings) -> str:
-    """Returns the unit of a quantity as its data sets' cards give it; empty where they have none, or different ones."""
-    if label == "age_years":
-        return "years"
-    units = {dataset.card["scalars"].get(label, {}).get("unit", "") for dataset in recordings.datasets}
-    return units.pop() if len(units) == 1 else ""
 
 
 def _silent(message: str) -> None:

@@ -19,6 +19,7 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ecgjax import configuration, encoders, evaluated_run, inference
 from ecgjax.errors import ConfigError
 from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
 from ecgjax.evaluation import scoring
+from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
 from ecgjax.evaluation.cells import (
     INITIALISATIONS,
     MODES,
@@ -48,7 +50,7 @@ from ecgjax.evaluation.label_efficiency import Summary, differences_table, figur
 from ecgjax.evaluation.labels import ProbeData, probe_data
 from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tables import plain
-from ecgjax.evaluation.tasks import Task, parse_task
+from ecgjax.evaluation.tasks import Kind, Task, parse_task
 from ecgjax.files import replacing, write_atomically
 from ecgjax.finetune import FineTuning
 from ecgjax.pages.data_card import data_section
@@ -56,7 +58,7 @@ from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.recordings import open_recordings
+from ecgjax.recordings import open_recordings, unit_of
 
 #: Records embedded or scored at a time.
 _BATCH = 256
@@ -284,6 +286,13 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
     ]
 
 
+_POSITIVES: Mapping[Kind, str] = {
+    "binary": " Positives: the fewest of a seed.",
+    "multilabel": " Positives: of the class that has the most, the fewest of a seed.",
+    "quantity": "",
+}
+
+
 def write_report(study: Study, results: list[CellResult], *, command: str) -> tuple[str, Path]:
     """Writes the page and `results.json` of all cells into the study's folder; returns tables as text, and the page."""
     resamples = study.config.probe.bootstrap
@@ -292,6 +301,11 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     said = (*([SIMULATED] if study.recordings.simulated else []), *study.cautions)
     title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
     tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
+    asked = {"targets": data.test.labels, "classes": data.classes}
+    unit = unit_of(study.task.title, study.recordings) if study.task.kind == "quantity" else ""
+    more = [other_metrics_table(results, kind=study.task.kind, unit=unit, **asked)]
+    if study.task.kind == "multilabel":
+        more.append(classes_table(results, **asked))
     lacking = [f"{result.cell.name}: {result.reason}" for result in results if result.reason]
     picture = Picture(
         figure=figure(summaries, metric=metric, title=title),
@@ -320,8 +334,9 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                         f"Intervals over patients: {resamples:,} resamples of the test patients, the same for all "
                         "cells, of the mean over seeds. Over seeds: Student's t for the mean over draws of labels, "
                         "initialisations and trainings, on these test patients. Neither holds what another "
-                        "pretraining would give. Positives: the fewest of a seed."
+                        f"pretraining would give.{_POSITIVES[study.task.kind]}"
                     ),
+                    *(table for table in more if table.rows),
                     *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
                 ],
             ),

@@ -194,7 +194,7 @@ def test_a_quantity_has_the_whole_report(workdir):
         "Training curve", "--config.probe.rule=values", "mean ± SD [range]",
     ):  # fmt: skip
         assert part in html
-    assert entry.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
+    assert recordings.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
 
 
 def test_unknown_label_lists_what_there_is(workdir):

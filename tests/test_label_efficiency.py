@@ -1,17 +1,19 @@
 """Label efficiency: cells that are resumed, two kinds of spread apart, and a whole small study."""
 
+import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_pipelines.errors import DataError
 from ecgjax import inference
 from ecgjax import label_efficiency as entry
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
 from ecgjax.evaluation.cells import CELLS_DIR, Cell, CellResult, begin_study, read_cells, run_cells
 from ecgjax.evaluation.label_efficiency import (
     DIFFERENCE,
@@ -139,6 +141,33 @@ def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
     assert "9 (too few)" in cells
     nothing = [_result(_cell(), reason="none of 30 records is positive")]
     assert "n/a (none of 30 records is positive)" in models_table(_summaries(nothing), metric="AUROC").rows[0]
+
+
+def test_other_metrics_are_means_over_seeds():
+    results = _results()
+    table = other_metrics_table(results, kind="binary", targets=LABELS)
+    assert table.header == ("labels", "model", "AUPRC")
+    values = [average_precision_score(LABELS, r.scores) for r in results if r.cell.initialisation == "pretrained"]
+    expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert table.rows[0] == ("0.1", "pretrained, frozen", expected)
+
+
+def test_classes_are_named_also_those_left_out():
+    targets = np.stack([LABELS, np.zeros_like(LABELS)], axis=1)
+    results = [dataclasses.replace(r, scores=np.stack([r.scores, r.scores], 1)) for r in _results()]
+    results += [dataclasses.replace(r, cell=dataclasses.replace(r.cell, fraction=0.01)) for r in results]
+    table = classes_table(results, targets=targets, classes=("af", "gone"))
+    assert "at 0.1 of the labels" in table.caption
+    values = [roc_auc_score(LABELS, r.scores) for r in _results() if r.cell.initialisation == "random"]
+    expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert table.rows[0] == ("af", f"{LABELS.sum()}", table.rows[0][2], expected)
+    assert table.rows[1] == ("gone", "0", "n/a (none of 300 records is positive)", "")
+
+
+def test_a_quantity_has_no_column_of_positives():
+    summaries = [dataclasses.replace(summary, positives=None) for summary in _summaries(_results())]
+    for table in (models_table, differences_table):
+        assert "positives" not in table(summaries, metric="R²").header
 
 
 def test_figure_shows_every_seed():

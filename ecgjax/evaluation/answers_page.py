@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def answers_table(evaluation: AnswersEvaluation) -> Table:
             row.title,
             str(row.metrics[primary]),
             "" if row.difference is None else row.difference.signed(),
-            *(str(row.metrics[name]) for name in others),
+            *("n/a" if math.isnan(row.metrics[name].estimate) else str(row.metrics[name]) for name in others),
             f"{row.val_metric:.3f} ({row.selected})" if row.selected else "",
         )
         for row in rows
@@ -147,6 +148,8 @@ def _results(evaluation: AnswersEvaluation) -> list[Block]:
     ]
     if data.task.kind == "multilabel":
         words.append(_left_out(evaluation))
+    else:
+        words.append("A constant has no correlation (n/a). R² is below 0 where the test records' own mean is nearer.")
     return [
         answers_table(evaluation),
         *map(Paragraph, words),
