@@ -236,8 +236,10 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
         mean, low, high = (
             np.array([getattr(point.patients, name) for point in points]) for name in ("estimate", "low", "high")
         )
+        # Frozen ones are hollow: in the legend a dash is too short to tell.
+        fill = "white" if mode == "frozen" else color
         axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=_LINES[mode], marker="o",
-                      markersize=5, capsize=3, linewidth=1.5, label=label)  # fmt: skip
+                      markersize=5, markerfacecolor=fill, capsize=3, linewidth=1.5, label=label)  # fmt: skip
         for at, point in zip(x, points, strict=True):
             axes.plot([1.03 * at] * len(point.by_seed), list(point.by_seed.values()), ".", color=color, alpha=0.7, ms=5)
     right.axhline(0, color="#888888", linewidth=0.8)
