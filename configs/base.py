@@ -117,8 +117,8 @@ def get_config() -> ConfigDict:
     config.checkpoint.keep = 2
 
     config.probe = ConfigDict()
-    config.probe.label = "superdiagnostic:NORM"
-    config.probe.rule = "present"  # or "below", "above" a threshold
+    config.probe.label = "superdiagnostic:NORM"  # or "superdiagnostic:*", all classes
+    config.probe.rule = "present"  # or "below", "above" a threshold; or "values", a quantity
     config.probe.threshold = config_dict.placeholder(float)
     config.probe.label_fraction = 1.0
     config.probe.seed = 0
@@ -126,7 +126,8 @@ def get_config() -> ConfigDict:
     config.probe.overlaps = "refuse"  # if tested records were pretrained on; or "drop" them, or "mark" the report
     config.probe.bootstrap = 2000
     config.probe.shuffles = 10
-    config.probe.supervised = finetune.default_config()  # training with labels from random initialisation
+    # Training with labels; of each, `metric` is metric learning beside the task.
+    config.probe.supervised = finetune.default_config()  # from random initialisation
     config.probe.finetune = finetune.default_config()  # and from a checkpoint
     config.probe.finetune.learning_rate = 3e-4
     config.probe.finetune.head_learning_rate = 3e-3

@@ -3,10 +3,13 @@ r"""Probes a pretrained encoder beside its baselines, and writes the report.
   python -m ecgjax.evaluate --workdir=DIR
   python -m ecgjax.evaluate --workdir=DIR --config.probe.label=potassium --config.probe.rule=above \
       --config.probe.threshold=5
+  python -m ecgjax.evaluate --workdir=DIR --config.probe.label=wedge_pressure --config.probe.rule=values  (a quantity)
+  python -m ecgjax.evaluate --workdir=DIR --config.probe.label='superdiagnostic:*'                     (all classes)
 
 The configuration is the one the run in DIR was trained with; every leaf can be overridden, `config.probe` holds what
-concerns the probe. The table is printed. DIR/evaluation has the report as one self-contained page, report.html, and as
-report.md with figures; results.json and the scores of every test record. No choice is made on test records.
+concerns the probe, `config.probe.supervised` the network trained with labels alone (its `metric.weight` adds metric
+learning). The table is printed. DIR/evaluation has the report as one self-contained page, report.html, and as report.md
+with figures; results.json and the scores of every test record. No choice is made on test records.
 """
 
 from __future__ import annotations
@@ -26,14 +29,16 @@ from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
+from ecgjax.evaluation.answers import answer
+from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
 from ecgjax.evaluation.neighbour_section import neighbour_section
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
 from ecgjax.evaluation.report_files import write_report
-from ecgjax.evaluation.report_tables import results_table
-from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.evaluation.report_tables import question, results_table
+from ecgjax.evaluation.tasks import Kind, configured_task
 from ecgjax.finetune import train_supervised
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
@@ -41,7 +46,7 @@ from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Picture, Section
 from ecgjax.pages.write import Written
-from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.recordings import Recordings, open_recordings, unit_of
 from ecgjax.row_columns import label_column
 from ecgjax.telemetry import read_metrics
 
@@ -51,7 +56,7 @@ _PREVIEWED = 2
 
 def evaluate(
     config: ml_collections.ConfigDict, workdir: Path | str, *, step: int | None = None, progress: bool = True
-) -> tuple[Evaluation, Written]:
+) -> tuple[Evaluation | AnswersEvaluation, Written]:
     """Evaluates a checkpoint and writes its report.
 
     Args:
@@ -72,7 +77,7 @@ def evaluate(
     own = configuration.load_resolved(workdir)
     check_encoder(own, config, workdir=str(workdir))
     configuration.check_ranges(config)
-    task = BinaryTask(label=probe.label, rule=probe.rule, threshold=probe.threshold)
+    task = configured_task(label=probe.label, rule=probe.rule, threshold=probe.threshold)
     recordings = open_recordings(config.data)
     drawn = {"task": task, "label_fraction": probe.label_fraction, "seed": probe.seed}
     data = probe_data(recordings.index, recordings.split, **drawn)
@@ -85,7 +90,8 @@ def evaluate(
     data = probe_data(recordings.index, split, **drawn)  # Without what was dropped.
     for caution in (*([SIMULATED] if recordings.simulated else []), *found):
         say(caution)
-    say(f"{task.title}: {_counts(data.train)} train, {_counts(data.val)} validation, {_counts(data.test)} test")
+    train, val, test = (_counts(part, task.kind) for part in (data.train, data.val, data.test))
+    say(f"{task.title}: {train} train, {val} validation, {test} test")
     random = inference.random_encoder(config, seed=config.seed)
     # Batch norm of both on the same unaugmented training records: otherwise the table would compare statistics.
     pretrained, random = (
@@ -97,55 +103,62 @@ def evaluate(
         say("training the same encoder with the labels alone …")
         return train_supervised(config, **arguments, progress=progress)
 
-    outcome = run_experiment(
-        data,
-        read=store.read,
-        sampling_rate_hz=recordings.format.sampling_rate_hz,
-        demographics=np.stack([recordings.index.label(name) for name in ("age_years", "sex")], axis=1),
-        pretrained=pretrained,
-        random=random,
-        train_supervised=supervised,
-        bootstrap=probe.bootstrap,
-        shuffles=probe.shuffles,
-        seed=probe.seed,
-        progress=progress,
+    asked = {
+        "read": store.read,
+        "sampling_rate_hz": recordings.format.sampling_rate_hz,
+        "demographics": np.stack([recordings.index.label(name) for name in ("age_years", "sex")], axis=1),
+        "pretrained": pretrained,
+        "random": random,
+        "train_supervised": supervised,
+        "bootstrap": probe.bootstrap,
+        "seed": probe.seed,
+        "progress": progress,
+    }
+    provenance = Provenance(
+        data=recordings.name,
+        fingerprint=", ".join(recordings.fingerprints),
+        simulated=recordings.simulated,
+        encoder=config.encoder.name,
+        checkpoint_step=step,
+        config=config.to_dict(),
+        command=_command(own, config, workdir, step=step),
+        cautions=found,
     )
-    evaluation = Evaluation(
-        comparison=outcome.comparison,
-        data=data,
-        scores=outcome.scores,
-        embeddings=outcome.embeddings,
-        measurement_failures=outcome.measurement_failures,
-        operating=outcome.operating,
-        groups=outcome.groups,
-        near=outcome.near,
-        provenance=Provenance(
-            data=recordings.name,
-            fingerprint=", ".join(recordings.fingerprints),
-            simulated=recordings.simulated,
-            encoder=config.encoder.name,
-            checkpoint_step=step,
-            config=config.to_dict(),
-            command=_command(own, config, workdir, step=step),
-            cautions=found,
-        ),
-    )
+    if task.kind == "binary":
+        outcome = run_experiment(data, shuffles=probe.shuffles, **asked)
+        evaluation = Evaluation(
+            comparison=outcome.comparison,
+            data=data,
+            scores=outcome.scores,
+            embeddings=outcome.embeddings,
+            measurement_failures=outcome.measurement_failures,
+            operating=outcome.operating,
+            groups=outcome.groups,
+            near=outcome.near,
+            provenance=provenance,
+        )
+    else:
+        answers = answer(data, **asked)
+        unit = unit_of(task.title, recordings) if task.kind == "quantity" else ""
+        evaluation = AnswersEvaluation(answers=answers, data=data, unit=unit, provenance=provenance)
+    embeddings = outcome.embeddings if task.kind == "binary" else answers.embeddings
     sections = [
-        neighbour_section(recordings, data, outcome.embeddings["pretrained"], seed=probe.seed),
+        neighbour_section(recordings, data, embeddings["pretrained"], seed=probe.seed),
         *_training(workdir),
         _augmentations(config, recordings),
         data_section(recordings.datasets),
     ]
-    report = write_report(evaluation, workdir, default_config=base.get_config().to_dict(), sections=sections)
-    return evaluation, report
+    write = write_report if task.kind == "binary" else write_answers_report
+    return evaluation, write(evaluation, workdir, default_config=base.get_config().to_dict(), sections=sections)
 
 
 def _silent(message: str) -> None:
     del message
 
 
-def _counts(part: LabelledRecords) -> str:
-    return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
+def _counts(part: LabelledRecords, kind: Kind) -> str:
+    positive = f" ({part.positives:,} positive)" if kind == "binary" else ""
+    return f"{len(part.records):,} records{positive} of {part.num_patients:,} patients"
 
 
 def _command(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
@@ -209,8 +222,9 @@ def main(argv: list[str]) -> None:
     """Runs the evaluation the flags ask for and prints its table."""
     del argv  # checked by `configuration.run`
     evaluation, report = evaluate(flags.FLAGS.config, WORKDIR.value, step=STEP.value)
-    print(f"\n{evaluation.data.task.title}, {evaluation.data.label_fraction:.3g} of the training labels")
-    table = results_table(evaluation.comparison)
+    print(f"\n{question(evaluation.data)}")
+    binary = isinstance(evaluation, Evaluation)
+    table = results_table(evaluation.comparison) if binary else answers_table(evaluation)
     print(format_table(table.header, table.rows))
     print(f"\nreport: {report.html}")
 

@@ -10,7 +10,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
-from ecgjax import configuration, encoders, firewall, optim
+from ecgjax import configuration, encoders, firewall, metric_term, optim
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.inference import Encoder
 from ecgjax.recordings import Recordings
@@ -38,7 +38,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     except configuration.ConfigError as error:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
-    config.probe.overlaps = config.probe.get("overlaps", firewall.OVERLAPS[0])  # Older runs do not know of it.
+    config.probe.overlaps = config.probe.get("overlaps", firewall.OVERLAPS[0])  # Older runs do not know of it,
+    for training in (config.probe[name] for name in ("supervised", "finetune") if name in config.probe):
+        training.metric = training.get("metric", metric_term.default_config())  # nor of metric learning with labels.
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
     for name, value in configuration.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):

@@ -18,15 +18,18 @@ from tqdm import tqdm
 from data_pipelines.errors import DataError
 from data_pipelines.orders import MixtureOrder, Order, RecordOrder, component_seed
 from data_pipelines.sampling import Sampler
-from ecgjax import encoders, optim
+from ecgjax import encoders, metric_term, optim
 from ecgjax.encoders.freezing import freeze
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.inference import create_split
 from ecgjax.keys import row_keys
+from ecgjax.labelled_network import Network, predict, shaped
 from ecgjax.leads import prepare
-from ecgjax.steps import TrainState, init_state, train_step
+from ecgjax.metric_term import MetricTerm, patient_codes
+from ecgjax.optim.parameters import parameters
+from ecgjax.steps import init_state, train_step
 from ecgjax.task_head import LinearHead, TaskHead
 
 Read = Callable[[np.ndarray], np.ndarray]
@@ -37,9 +40,6 @@ SELECTIONS = ("metric", "loss")
 
 # Leaves of `config.optimizer` that training with labels takes over.
 _SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
-
-#: Rows a call on the device when predicting.
-_PREDICTED_AT_ONCE = 128
 
 
 def default_config() -> ConfigDict:
@@ -58,50 +58,18 @@ def default_config() -> ConfigDict:
     config.balance = False  # True: as many positives as negatives in every batch of a binary task
     config.eval_every = 25  # steps between looks at validation
     config.patience = 0  # looks without a better one after which training ends; 0 for never
+    config.metric = metric_term.default_config()  # metric learning on the features beside the task
     config.select = "metric"  # what the best step is chosen by on validation: the task's primary metric, or "loss"
     return config
-
-
-class Network:
-    """An encoder with a head, trained.
-
-    Args:
-        outputs: jitted `(params, stats, int16[batch, time, 8]) → f32[batch, outputs]`.
-        state: its parameters and statistics.
-        offset: `f64[outputs]` taken from the log odds, which training saw at another prevalence.
-        vector: whether the answers are one number a record.
-        val_metric: primary metric on validation at the step that was chosen.
-        step: that step, from 1.
-    """
-
-    def __init__(
-        self,
-        outputs: Callable[..., Array],
-        state: TrainState,
-        *,
-        offset: np.ndarray,
-        vector: bool,
-        val_metric: float,
-        step: int,
-    ):
-        self._outputs, self._state, self._offset, self._vector = outputs, state, offset, vector
-        self.val_metric, self.step = val_metric, step
-
-    def scores(self, signals: np.ndarray) -> np.ndarray:
-        """Predicts for recordings `int16[n, time, 8]`, µV.
-
-        Returns:
-            `f64[n]`, or `f64[n, classes]`: log odds at the training records' own prevalence, or values of a quantity.
-        """
-        return _shaped(_predict(self._outputs, self._state, signals), self._vector, self._offset)
 
 
 class FineTuning:
     """Trains encoders of one structure with labels, again and again with one compilation.
 
     AdamW with warm-up cosine. Log odds are trained by cross-entropy, quantities by the squared error in units of the
-    training labels' variance. Every `eval_every` steps validation is looked at, and the step with the best look is
-    returned: nothing else is ever judged.
+    training labels' variance; with a weight in `metric`, a triplet loss on the features is added (`metric_term`). Every
+    `eval_every` steps validation is looked at, and the step with the best look is returned: nothing else is ever
+    judged.
 
     Args:
         settings: leaves of `default_config`.
@@ -126,6 +94,7 @@ class FineTuning:
         num_outputs: int = 1,
     ):
         _check_settings(settings, kind)
+        self._metric = metric_term.metric_term(settings.metric, kind=kind)
         self._settings, self._kind, self._num_outputs = settings, kind, num_outputs
         self._classes = tuple(map(str, range(num_outputs))) if kind == "multilabel" else ()
         self._feature_dim = encoders.merge(encoder).feature_dim
@@ -133,11 +102,17 @@ class FineTuning:
         params = {"encoder": encoder.params, "head": head.params}
         config = _optimizer_config(settings, optimizer)
         frozen = optim.frozen_parameters(config, params)
+        if self._metric and {name for name in parameters(params) if name.startswith("encoder/")} <= frozen:
+            raise ConfigError(
+                f"training with labels: metric.weight={settings.metric.weight} shapes the encoder's features, all of "
+                "whose parameters are frozen; set it to 0, or freeze fewer"
+            )
         graph = freeze(encoder, frozen).graph
         self._optimizer = optim.create(config, num_steps=settings.steps, batch_size=settings.batch_size, params=params)
         network = functools.partial(_network, graph, head.graph, num_leads)
         self._step = jax.jit(
-            train_step(functools.partial(_loss, network, kind), self._optimizer, frozen=frozen), donate_argnums=0
+            train_step(functools.partial(_loss, network, kind, self._metric), self._optimizer, frozen=frozen),
+            donate_argnums=0,
         )
         self._outputs = jax.jit(lambda params, stats, signal: network(params, stats, signal, train=False)[0])
 
@@ -148,6 +123,7 @@ class FineTuning:
         read: Read,
         train_records: np.ndarray,
         train_labels: np.ndarray,
+        train_patients: np.ndarray,
         val_records: np.ndarray,
         val_labels: np.ndarray,
         seed: int,
@@ -161,6 +137,8 @@ class FineTuning:
             read: record numbers, in any order → `int16[n, time, 8]`.
             train_records: `int64[n]`.
             train_labels: `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
+            train_patients: `int[n]`, patient (group) code of each: rows of one patient are no negatives of metric
+                learning.
             val_records: `int64[m]`.
             val_labels: `[m]` or `[m, classes]`.
             seed: of the head, the order and dropout.
@@ -187,6 +165,7 @@ class FineTuning:
             "seed": np.uint32(seed % 2**32),
             "positive_weight": weight,
         }
+        patient = patient_codes(train_patients)
         val_signals = read(val_records)
         vector = np.ndim(val_labels) == 1
         sampler = self._sampler(targets, seed=seed)
@@ -195,10 +174,12 @@ class FineTuning:
         for now in bar:
             chosen = sampler.record_numbers(now)
             batch = {"signal": read(train_records[chosen]), "label": targets[chosen], **constant}
+            if self._metric:
+                batch |= {"record": chosen.astype(np.int32), "patient": patient[chosen]}
             state, _ = self._step(state, batch)
             if (now + 1) % settings.eval_every and now + 1 != settings.steps:
                 continue
-            outputs = _shaped(_predict(self._outputs, state, val_signals), vector, offset)
+            outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
             metric = scoring.primary(self._kind, val_labels, outputs, classes=self._classes)
             value = metric if settings.select == "metric" else -scoring.loss(self._kind, val_labels, outputs)
             if value > best_value:
@@ -254,21 +235,25 @@ def train_supervised(
     read: Read,
     train_records: np.ndarray,
     train_labels: np.ndarray,
+    train_patients: np.ndarray,
     val_records: np.ndarray,
     val_labels: np.ndarray,
     seed: int,
+    kind: Kind = "binary",
     progress: bool = True,
 ) -> Network:
-    """Trains `config.encoder` from random initialisation with the labels of a binary task alone.
+    """Trains `config.encoder` from random initialisation with the labels of a task alone.
 
     Args:
         config: with `encoder`, `optimizer` and `probe.supervised`.
         read: record numbers → `int16[n, time, 8]`.
         train_records: `int64[n]`.
-        train_labels: `[n]` of 0 and 1.
+        train_labels: `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
+        train_patients: `int[n]`, patient (group) code of each.
         val_records: `int64[m]`.
-        val_labels: `[m]` of 0 and 1.
+        val_labels: `[m]`, or `[m, classes]`.
         seed: of initialisation, order and dropout.
+        kind: of the task.
         progress: whether to draw a progress bar.
 
     Raises:
@@ -281,13 +266,15 @@ def train_supervised(
         optimizer=config.optimizer,
         encoder=encoder,
         num_leads=config.encoder.num_leads,
-        kind="binary",
+        kind=kind,
+        num_outputs=train_labels.shape[1] if kind == "multilabel" else 1,
     )
     return training.train(
         encoder,
         read=read,
         train_records=train_records,
         train_labels=train_labels,
+        train_patients=train_patients,
         val_records=val_records,
         val_labels=val_labels,
         seed=seed,
@@ -331,20 +318,21 @@ def _network(
     *,
     train: bool,
     keys: Mapping[str, Array | None] | None = None,
-) -> tuple[Array, dict[str, Any]]:
-    """Returns `f32[batch, outputs]` and the statistics after it."""
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Returns `f32[batch, outputs]`, `f32[batch, dim]` features, and the statistics after them."""
     keys = keys or {"encoder": None, "head": None}
     encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
     ecg = prepare(signal, num_leads=num_leads)
     features, of_encoder = encoders.apply(encoder, ecg, train=train, keys=keys["encoder"], features=True)
     head = encoders.merge(encoders.Split(head_graph, params["head"], stats["head"]))
     outputs = head(features, train=train, keys=keys["head"])
-    return outputs, {"encoder": of_encoder, "head": encoders.stats_of(head)}
+    return outputs, features, {"encoder": of_encoder, "head": encoders.stats_of(head)}
 
 
 def _loss(
-    network: Callable[..., tuple[Array, Any]],
+    network: Callable[..., tuple[Array, Array, Any]],
     kind: Kind,
+    metric: MetricTerm | None,
     params: Any,
     stats: Any,
     batch: Mapping[str, Array],
@@ -356,27 +344,15 @@ def _loss(
         name: row_keys(batch["seed"], step, batch["row"], stream=stream)
         for name, stream in (("encoder", "dropout"), ("head", "task"))
     }
-    outputs, after = network(params, stats, batch["signal"], train=train, keys=keys)
+    outputs, features, after = network(params, stats, batch["signal"], train=train, keys=keys)
     label = batch["label"]
     if kind == "quantity":
         value = jnp.mean(((outputs - label) / stats["head"]["scale"]) ** 2)
     else:
         weight = jnp.where(label > 0.5, batch["positive_weight"][None, :], jnp.float32(1))
         value = jnp.mean(weight * optax.sigmoid_binary_cross_entropy(outputs, label))
-    return value, (after, {"loss": value})
-
-
-def _predict(outputs: Callable[..., Array], state: TrainState, signals: np.ndarray) -> np.ndarray:
-    """Returns `f64[n, outputs]`, the last batch filled up so that one program serves all."""
-    out = []
-    for start in range(0, len(signals), _PREDICTED_AT_ONCE):
-        part = signals[start : start + _PREDICTED_AT_ONCE]
-        padded = np.zeros((_PREDICTED_AT_ONCE, *signals.shape[1:]), np.int16)
-        padded[: len(part)] = part
-        out.append(np.asarray(outputs(state.params, state.stats, padded), np.float64)[: len(part)])
-    return np.concatenate(out)
-
-
-def _shaped(outputs: np.ndarray, vector: bool, offset: np.ndarray) -> np.ndarray:
-    values = outputs - offset
-    return values[:, 0] if vector else values
+    if metric is None:
+        return value, (after, {"loss": value})
+    shaping = metric(features, batch, step)
+    total = value + metric.weight * shaping.loss
+    return total, (after, {"loss": total, "task": value, "metric": shaping.loss, **shaping.stats})

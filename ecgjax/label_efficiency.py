@@ -6,7 +6,7 @@ r"""How few labels suffice: fractions x seeds x {random, pretrained} x {frozen, 
 Fractions are drawn by patient, each part of every larger one of the same seed. The command can be interrupted, and
 given again with other fractions, seeds or modes: what is there already stays, and report.html, report.md and
 results.json in --out show all of it. `--config.probe.supervised.…` (random) and `--config.probe.finetune.…`
-(pretrained) say how networks are trained.
+(pretrained) say how networks are trained; `….metric.weight=1` of either adds metric learning to the task.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ecgjax import configuration, encoders, evaluated_run, inference
 from ecgjax.errors import ConfigError
 from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
 from ecgjax.evaluation import scoring
+from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
 from ecgjax.evaluation.cells import (
     INITIALISATIONS,
     MODES,
@@ -48,7 +50,7 @@ from ecgjax.evaluation.label_efficiency import Summary, differences_table, figur
 from ecgjax.evaluation.labels import ProbeData, probe_data
 from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tables import plain
-from ecgjax.evaluation.tasks import Task, parse_task
+from ecgjax.evaluation.tasks import Kind, Task, parse_task
 from ecgjax.files import replacing, write_atomically
 from ecgjax.finetune import FineTuning
 from ecgjax.pages.data_card import data_section
@@ -56,7 +58,7 @@ from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.recordings import open_recordings
+from ecgjax.recordings import open_recordings, unit_of
 
 #: Records embedded or scored at a time.
 _BATCH = 256
@@ -114,7 +116,6 @@ class Study:
         test = self.data.test
         answers = hashlib.blake2b(np.ascontiguousarray(test.records).tobytes(), digest_size=16)
         answers.update(np.ascontiguousarray(test.labels).tobytes())
-        leaves = configuration.leaves(config.to_dict())
         begin_study(
             folder,
             {
@@ -124,7 +125,7 @@ class Study:
                 "pretrained_on": list(self.pretrained.pretrained_on),
                 "data": list(self.recordings.fingerprints),
                 "test_records": answers.hexdigest(),
-                "config": {name: value for name, value in leaves.items() if name.startswith(_LEAVES)},
+                "config": _deciding(configuration.leaves(config.to_dict())),
             },
         )  # fmt: skip
 
@@ -183,6 +184,7 @@ class Study:
             read=read,
             train_records=data.train.records,
             train_labels=data.train.labels,
+            train_patients=data.train.patients,
             val_records=data.val.records,
             val_labels=data.val.labels,
             seed=cell.seed,
@@ -253,6 +255,17 @@ class Study:
         return np.load(path, mmap_mode="r")
 
 
+def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves that cells depend on."""
+
+    def idle(name: str) -> bool:
+        # Without a weight nothing of metric learning matters, and studies from before there was any go on.
+        training, found, _ = name.partition(".metric.")
+        return bool(found) and not leaves[f"{training}.metric.weight"]
+
+    return {name: value for name, value in leaves.items() if name.startswith(_LEAVES) and not idle(name)}
+
+
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:
     """Returns the cells of a study, the cheap ones first.
 
@@ -273,6 +286,13 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
     ]
 
 
+_POSITIVES: Mapping[Kind, str] = {
+    "binary": " Positives: the fewest of a seed.",
+    "multilabel": " Positives: of the class that has the most, the fewest of a seed.",
+    "quantity": "",
+}
+
+
 def write_report(study: Study, results: list[CellResult], *, command: str) -> tuple[str, Path]:
     """Writes the page and `results.json` of all cells into the study's folder; returns tables as text, and the page."""
     resamples = study.config.probe.bootstrap
@@ -281,6 +301,11 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     said = (*([SIMULATED] if study.recordings.simulated else []), *study.cautions)
     title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
     tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
+    asked = {"targets": data.test.labels, "classes": data.classes}
+    unit = unit_of(study.task.title, study.recordings) if study.task.kind == "quantity" else ""
+    more = [other_metrics_table(results, kind=study.task.kind, unit=unit, **asked)]
+    if study.task.kind == "multilabel":
+        more.append(classes_table(results, **asked))
     lacking = [f"{result.cell.name}: {result.reason}" for result in results if result.reason]
     picture = Picture(
         figure=figure(summaries, metric=metric, title=title),
@@ -309,8 +334,9 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                         f"Intervals over patients: {resamples:,} resamples of the test patients, the same for all "
                         "cells, of the mean over seeds. Over seeds: Student's t for the mean over draws of labels, "
                         "initialisations and trainings, on these test patients. Neither holds what another "
-                        "pretraining would give. Positives: the fewest of a seed."
+                        f"pretraining would give.{_POSITIVES[study.task.kind]}"
                     ),
+                    *(table for table in more if table.rows),
                     *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
                 ],
             ),

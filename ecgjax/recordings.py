@@ -107,3 +107,11 @@ def _several(
 ) -> tuple[JointIndex, Split]:
     joint = join(datasets, links=links)
     return joint.index, joint.split(**folds)
+
+
+def unit_of(label: str, recordings: Recordings) -> str:
+    """Returns the unit of a quantity as its data sets' cards give it; empty where they have none, or different ones."""
+    if label == "age_years":
+        return "years"
+    units = {dataset.card["scalars"].get(label, {}).get("unit", "") for dataset in recordings.datasets}
+    return units.pop() if len(units) == 1 else ""

@@ -183,6 +183,20 @@ def test_command_repeats_what_was_changed(workdir):
     assert "label_fraction" not in command
 
 
+def test_a_quantity_has_the_whole_report(workdir):
+    evaluation, report = entry.evaluate(
+        _config(label="age_years", rule="values", threshold=None), workdir, progress=False
+    )
+    assert evaluation.unit == "years"
+    html = report.html.read_text(encoding="utf-8")
+    for part in (
+        "age_years, 0.7 of the training labels", "Limits of agreement", "RMSE, years", "highest tenth",
+        "Training curve", "--config.probe.rule=values", "mean ± SD [range]",
+    ):  # fmt: skip
+        assert part in html
+    assert recordings.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
+
+
 def test_unknown_label_lists_what_there_is(workdir):
     with pytest.raises(DataError, match=r"no label 'ejection'.*lvef.*potassium"):
         entry.evaluate(_config(label="ejection"), workdir, progress=False)
@@ -251,6 +265,7 @@ def test_baselines_of_another_architecture_are_refused(workdir):
 def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
     # As it is read back, with nothing known of the types of what is empty.
     stored = ml_collections.ConfigDict(_config().to_dict())
+    del stored.probe.supervised["metric"]  # as of a run from before metric learning with labels
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: stored)
     monkeypatch.setattr(evaluated_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
     values = flags.FlagValues()
@@ -263,11 +278,16 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
         lambda *args, **kwargs: define(*args, flag_values=values, **kwargs),
     )
     values(["program"])
-    given = ("optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.threshold=40")
+    given = (
+        "optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.threshold=40",
+        "probe.supervised.metric.weight=1", "probe.finetune.metric.miner=soft_hard",
+    )  # fmt: skip
     evaluated_run.parse_flags(["program", *(f"--config.{each}" for each in given)])
     config = values.config
     assert (config.optimizer.clip_norm, config.encoder.dropout, config.probe.threshold) == (1.5, 0.25, 40.0)
     assert config.encoder.decoder is True
+    assert (config.probe.supervised.metric.weight, config.probe.supervised.metric.miner) == (1.0, "auto")
+    assert config.probe.finetune.metric.miner == "soft_hard"
 
 
 def test_leaves_name_every_setting():

@@ -1,17 +1,19 @@
 """Label efficiency: cells that are resumed, two kinds of spread apart, and a whole small study."""
 
+import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_pipelines.errors import DataError
 from ecgjax import inference
 from ecgjax import label_efficiency as entry
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
 from ecgjax.evaluation.cells import CELLS_DIR, Cell, CellResult, begin_study, read_cells, run_cells
 from ecgjax.evaluation.label_efficiency import (
     DIFFERENCE,
@@ -141,6 +143,33 @@ def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
     assert "n/a (none of 30 records is positive)" in models_table(_summaries(nothing), metric="AUROC").rows[0]
 
 
+def test_other_metrics_are_means_over_seeds():
+    results = _results()
+    table = other_metrics_table(results, kind="binary", targets=LABELS)
+    assert table.header == ("labels", "model", "AUPRC")
+    values = [average_precision_score(LABELS, r.scores) for r in results if r.cell.initialisation == "pretrained"]
+    expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert table.rows[0] == ("0.1", "pretrained, frozen", expected)
+
+
+def test_classes_are_named_also_those_left_out():
+    targets = np.stack([LABELS, np.zeros_like(LABELS)], axis=1)
+    results = [dataclasses.replace(r, scores=np.stack([r.scores, r.scores], 1)) for r in _results()]
+    results += [dataclasses.replace(r, cell=dataclasses.replace(r.cell, fraction=0.01)) for r in results]
+    table = classes_table(results, targets=targets, classes=("af", "gone"))
+    assert "at 0.1 of the labels" in table.caption
+    values = [roc_auc_score(LABELS, r.scores) for r in _results() if r.cell.initialisation == "random"]
+    expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert table.rows[0] == ("af", f"{LABELS.sum()}", table.rows[0][2], expected)
+    assert table.rows[1] == ("gone", "0", "n/a (none of 300 records is positive)", "")
+
+
+def test_a_quantity_has_no_column_of_positives():
+    summaries = [dataclasses.replace(summary, positives=None) for summary in _summaries(_results())]
+    for table in (models_table, differences_table):
+        assert "positives" not in table(summaries, metric="R²").header
+
+
 def test_figure_shows_every_seed():
     drawn = figure(_summaries(_results()), metric="AUROC", title="SIMULATED")
     left, right = drawn.axes
@@ -171,6 +200,7 @@ def study_config(stored_dataset):
     config.probe.bootstrap = 100
     for settings in (config.probe.supervised, config.probe.finetune):
         settings.update({"steps": 2, "batch_size": 4, "eval_every": 1})
+    config.probe.finetune.metric.weight = 0.5
     return config
 
 
@@ -188,6 +218,8 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         results = run_cells(cells, study.folder, study.train, progress=False)
     assert [result.reason for result in results] == [""] * 8
+    assert study._training("pretrained")._metric.weight == 0.5
+    assert study._training("random")._metric is None
     tables, page = entry.write_report(study, results, command="python -m ecgjax.label_efficiency --task=…")
     text = (study.folder / "report.md").read_text(encoding="utf-8")
     assert "SIMULATED DATA" in text
@@ -218,5 +250,12 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     monkeypatch.setattr(inference, "recalibrate_batch_norm", None)
     for cell, result in zip(cells[:2], results[:2], strict=True):
         np.testing.assert_array_equal(again.train(cell).scores, result.scores)
+    # Metric learning without a weight decides nothing: what it would be may change, and studies from before it go on.
+    study_config.probe.supervised.metric.margin = 3.0
+    begin()
+    study_config.probe.finetune.metric.margin = 3.0
+    with pytest.raises(ConfigError, match="holds another study: config differ"):
+        begin()
+    study_config.probe.finetune.metric.margin = 0.2
     with pytest.raises(ConfigError, match="holds another study: task, test_records differ"):
         entry.Study(study_config, tmp_path, task=parse_task("age"), folder=tmp_path / "study", progress=False)

@@ -23,9 +23,11 @@ from tests.objective_cases import (
     assert_forms_agree,
     assert_gradient,
     batch_of,
+    brute_triplet,
     columns,
     loss_and_gradients,
     make_rows,
+    squared,
     unit,
 )
 
@@ -46,24 +48,6 @@ def f32(x):
 def triplets_of(z, rows, miner=RANDOM):
     """What a miner chose, which its own tests check: the losses here start from it."""
     return miner(z, rows, relation=same_patient, tiling=TILED, key=KEY)
-
-
-def squared(a, b):
-    return ((a - b) ** 2).sum()
-
-
-def brute_triplet(z, mined, *, form, width):
-    """Schroff et al. 2015 eq. 1 and Hermans et al. 2017 in float64; also the share of active triplets."""
-    losses, active = [], []
-    for i in range(len(z)):
-        own = []
-        for k in np.flatnonzero(mined.found[i]):
-            apart = squared(z[i], z[mined.positive[i, k]]) - squared(z[i], z[mined.negative[i, k]])
-            own.append(max(0, apart + width) if form == "hinge" else np.logaddexp(0, apart))
-            active.append(apart + width > 0 if form == "hinge" else apart > 0)
-        if own:
-            losses.append(np.mean(own))
-    return (np.mean(losses), np.mean(active)) if losses else (0.0, 0.0)
 
 
 @pytest.mark.parametrize("form", ["hinge", "soft"])

@@ -46,13 +46,14 @@ class Interval:
     reason: str = ""
 
     def __str__(self) -> str:
-        return self._text(".3f")
+        return self._text("z.3f")
 
     def signed(self) -> str:
         """Returns the text of a difference, its signs shown: `"+0.088 [+0.069, +0.107]"`."""
-        return self._text("+.3f")
+        return self._text("+z.3f")
 
     def _text(self, form: str) -> str:
+        # "z": what rounds to 0 has no minus sign.
         if math.isnan(self.estimate):
             return f"n/a ({self.reason})"
         bounds = f"n/a: {self.reason}" if math.isnan(self.low) else f"{self.low:{form}}, {self.high:{form}}"

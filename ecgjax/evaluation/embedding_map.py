@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
@@ -63,9 +64,8 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
         seed: of which records are drawn where there are more than `MAX_POINTS`, and in which order: positives drawn
             last would hide the others.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))[:MAX_POINTS]
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    axes = figure.subplots()
+    order = _order(len(labels), seed)
+    figure, axes = _plane(projected, title)
     blocks = np.array_split(order, min(40, len(order)))
     for block in blocks:
         for which, style in ((0, _NEGATIVE), (1, _POSITIVE)):
@@ -73,11 +73,41 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
             axes.scatter(*projected.points[chosen].T, **style)
     for style, name in ((_NEGATIVE, "negative"), (_POSITIVE, "positive")):
         axes.scatter([], [], label=name, **{**style, "alpha": 1.0})
+    axes.legend(frameon=False, loc="best", fontsize=9)
+    return figure
+
+
+def values_map_figure(projected: EmbeddingMap, *, values: np.ndarray, name: str, title: str, seed: int) -> Figure:
+    """Draws a map coloured by a quantity, its lowest and highest fiftieth in the colours of the ends.
+
+    Args:
+        projected: from `project`.
+        values: `[n]`.
+        name: of the quantity, with its unit.
+        title: above it.
+        seed: as of `map_figure`.
+    """
+    order = _order(len(values), seed)
+    figure, axes = _plane(projected, title)
+    low, high = np.quantile(values, (0.02, 0.98))
+    points = axes.scatter(
+        *projected.points[order].T, c=values[order], vmin=low, vmax=high, cmap="viridis", s=9, alpha=0.7, linewidths=0
+    )
+    figure.colorbar(points, ax=axes, label=name, shrink=0.8).solids.set_alpha(1)
+    return figure
+
+
+def _order(number: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(number)[:MAX_POINTS]
+
+
+def _plane(projected: EmbeddingMap, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.subplots()
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(f"first component, {projected.shares[0]:.0%} of the variance")
     axes.set_ylabel(f"second component, {projected.shares[1]:.0%}")
-    axes.legend(frameon=False, loc="best", fontsize=9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    return figure, axes

@@ -108,8 +108,8 @@ def run_experiment(
             where unknown.
         pretrained: the encoder under test.
         random: the same architecture at its initialisation, batch norm recalibrated.
-        train_supervised: trains the architecture on `train_records`, `train_labels`, selecting on `val_records`,
-            `val_labels`, from `seed`.
+        train_supervised: trains the architecture on `train_records`, `train_labels` (of `train_patients`), selecting
+            on `val_records`, `val_labels`, from `seed`.
         bootstrap: number of resamples.
         shuffles: number of label permutations of the control.
         seed: of resamples, permutations and supervised training.
@@ -130,6 +130,7 @@ def run_experiment(
         read=read,
         train_records=data.train.records,
         train_labels=data.train.labels,
+        train_patients=data.train.patients,
         val_records=data.val.records,
         val_labels=data.val.labels,
         seed=seed,

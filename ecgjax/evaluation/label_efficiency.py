@@ -27,7 +27,8 @@ MIN_POSITIVES = 10
 #: `Summary.initialisation` of pretrained less random.
 DIFFERENCE = "difference"
 
-_TITLES: Mapping[tuple[Initialisation, Mode], str] = {
+#: (initialisation, mode) → the model's name in tables.
+TITLES: Mapping[tuple[Initialisation, Mode], str] = {
     ("pretrained", "finetuned"): "pretrained, fine-tuned",
     ("pretrained", "frozen"): "pretrained, frozen",
     ("random", "finetuned"): "random, trained whole",
@@ -176,7 +177,7 @@ def models_table(summaries: Sequence[Summary], *, metric: str) -> Table:
             f"{summary.fraction:.3g}",
             f"{summary.records:,.0f}",
             _positives(summary),
-            _TITLES[summary.initialisation, summary.mode],
+            TITLES[summary.initialisation, summary.mode],
             str(summary.patients),
             _number(summary.seed_sd),
             _seeds(summary),
@@ -184,7 +185,7 @@ def models_table(summaries: Sequence[Summary], *, metric: str) -> Table:
         for summary in summaries
         if summary.initialisation != DIFFERENCE
     ]
-    return Table(header=header, rows=rows)
+    return _without_empty(header, rows, "positives")
 
 
 def differences_table(summaries: Sequence[Summary], *, metric: str) -> Table:
@@ -207,7 +208,7 @@ def differences_table(summaries: Sequence[Summary], *, metric: str) -> Table:
                     _seeds(summary),
                 )
             )
-    return Table(header=header, rows=rows)
+    return _without_empty(header, rows, "positives")
 
 
 def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
@@ -229,14 +230,16 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
     for number, ((initialisation, mode), points) in enumerate(lines.items()):
         axes = right if initialisation == DIFFERENCE else left
         color = _COLORS.get(initialisation, "#1f6fb4")
-        label = ("fine-tuned" if mode == "finetuned" else mode) if axes is right else _TITLES[initialisation, mode]
+        label = ("fine-tuned" if mode == "finetuned" else mode) if axes is right else TITLES[initialisation, mode]
         # Lines stand a little apart, so that their intervals do not hide each other.
         x = np.array([point.fraction for point in points]) * 1.04 ** (number - len(lines) / 2)
         mean, low, high = (
             np.array([getattr(point.patients, name) for point in points]) for name in ("estimate", "low", "high")
         )
+        # Frozen ones are hollow: in the legend a dash is too short to tell.
+        fill = "white" if mode == "frozen" else color
         axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=_LINES[mode], marker="o",
-                      markersize=5, capsize=3, linewidth=1.5, label=label)  # fmt: skip
+                      markersize=5, markerfacecolor=fill, capsize=3, linewidth=1.5, label=label)  # fmt: skip
         for at, point in zip(x, points, strict=True):
             axes.plot([1.03 * at] * len(point.by_seed), list(point.by_seed.values()), ".", color=color, alpha=0.7, ms=5)
     right.axhline(0, color="#888888", linewidth=0.8)
@@ -253,6 +256,14 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
     return drawn
+
+
+def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> Table:
+    """Leaves out a column that says nothing in any row, as the positives of a quantity."""
+    column = list(header).index(name)
+    if rows and not any(row[column] for row in rows):
+        header, *rows = ((*row[:column], *row[column + 1 :]) for row in (header, *rows))
+    return Table(header=header, rows=rows)
 
 
 def _positives(summary: Summary) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve
 
+from ecgjax.evaluation.bootstrap import Interval
 from ecgjax.evaluation.calibration import ReliabilityCurve
 from ecgjax.evaluation.comparison import REFERENCE, Comparison, Row
 
@@ -53,12 +56,25 @@ def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, score
     return figure
 
 
-def differences_figure(comparison: Comparison) -> Figure:
-    """Draws the paired differences of the pretrained encoder from the other models, with their intervals."""
-    others = [row for row in comparison.rows if row.difference is not None]
+class Compared(Protocol):
+    """A row of models side by side; `comparison.Row` is one."""
+
+    name: str
+    title: str
+    difference: Interval | None
+
+
+def differences_figure(rows: Sequence[Compared], *, metric: str = "AUROC") -> Figure:
+    """Draws the paired differences of the pretrained encoder from the other models, with their intervals.
+
+    Args:
+        rows: of all models, in the order to draw.
+        metric: that the differences are of.
+    """
+    others = [row for row in rows if row.difference is not None]
     figure = Figure(figsize=(_SIZE[0], 0.9 + 0.55 * len(others)), layout="constrained")
     axes = figure.subplots()
-    colors = _colors(comparison)
+    colors = _colors(rows)
     for position, row in enumerate(others):
         estimate, low, high = row.difference.estimate, row.difference.low, row.difference.high
         if math.isfinite(low):
@@ -71,7 +87,8 @@ def differences_figure(comparison: Comparison) -> Figure:
     axes.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row in others], fontsize=8)
     axes.set_ylim(len(others) - 0.5, -0.8)
     axes.margins(x=0.25)
-    axes.set_xlabel("AUROC: pretrained − this model")
+    axes.xaxis.set_major_locator(MaxNLocator(6))  # numbers with signs and two decimals are wide
+    axes.set_xlabel(f"{metric}: pretrained − this model")
     _plain(axes)
     return figure
 
@@ -119,13 +136,13 @@ def _legend(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, texts, loc="outside lower center", frameon=False, fontsize=9)
 
 
-def _colors(comparison: Comparison) -> dict[str, str]:
-    return dict(zip((row.name for row in comparison.rows), itertools.cycle(_COLORS), strict=False))
+def _colors(rows: Sequence[Compared]) -> dict[str, str]:
+    return dict(zip((row.name for row in rows), itertools.cycle(_COLORS), strict=False))
 
 
 def _drawn(comparison: Comparison, metric: str) -> list[tuple[Row, dict[str, object]]]:
     """Returns the models that have a curve, with how it is drawn."""
-    colors, out = _colors(comparison), []
+    colors, out = _colors(comparison.rows), []
     for row in comparison.rows:
         estimate = getattr(row, metric).estimate
         if math.isfinite(estimate):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from data_pipelines.ecg_paper import MM_PER_MILLIVOLT, MM_PER_SECOND, draw_ecg
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.nearest import nearest_records
-from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.evaluation.tasks import BinaryTask, Kind
 from ecgjax.pages.page import Block, Paragraph, Picture, Section
 from ecgjax.recordings import Recordings
 
@@ -23,11 +24,13 @@ _PIXELS_PER_MM = 4
 
 
 def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.ndarray, *, seed: int) -> Section:
-    """Draws a positive and a negative test record, chosen at random, and the test records nearest to each.
+    """Draws two test records, chosen at random, and the test records nearest to each.
+
+    Of a binary task a positive and a negative one; of a quantity one of the highest and one of the lowest tenth.
 
     Args:
         recordings: that the records are of.
-        data: a binary task's records.
+        data: the task's records.
         embeddings: `[test records, dim]`, of the pretrained encoder.
         seed: of the choice.
 
@@ -35,20 +38,19 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
         DataError: an embedding is not finite, or zero.
     """
     test, generator = data.test, np.random.default_rng(seed)
-    asked = [(name, np.flatnonzero(test.labels == label)) for name, label in (("positive", 1), ("negative", 0))]
-    queries = {name: int(generator.choice(rows)) for name, rows in asked if len(rows)}
+    queries = {name: int(generator.choice(rows)) for name, rows in _asked(data) if len(rows)}
     found = nearest_records(embeddings, queries=list(queries.values()), apart=test.patients, k=NEIGHBOURS)
     describe = _Describer(recordings, data)
     blocks: list[Block] = [
         Paragraph(
-            f"A positive and a negative test record, drawn with seed {seed}, and the test records of other patients "
-            "that are nearest to them by the cosine of the pretrained encoder's embeddings. Paper at "
+            f"{_WHICH[data.task.kind]}, drawn with seed {seed}, and the test records of other patients that are "
+            "nearest to them by the cosine of the pretrained encoder's embeddings. Paper at "
             f"{MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV, shown at {_SCALE:.0%} of its size: a large box is "
             ".2 s and .5 mV."
         )
     ]
     for (name, query), (rows, cosines) in zip(queries.items(), found, strict=True):
-        blocks.append(Paragraph(f"A {name} record and the {len(rows)} nearest to it:"))
+        blocks.append(Paragraph(f"{name} and the {len(rows)} nearest to it:"))
         blocks.append(_picture(recordings, int(test.records[query]), "Asked", describe(query)))
         for rank, (row, cosine) in enumerate(zip(rows, cosines, strict=True), start=1):
             says = f"Nearest {rank}, cosine {cosine:.3f}"
@@ -56,11 +58,35 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
     return Section("Neighbours as ECGs", blocks)
 
 
+_WHICH: Mapping[Kind, str] = {
+    "binary": "A positive and a negative test record",
+    "quantity": "A test record of the highest and one of the lowest tenth",
+    "multilabel": "Two test records, the first with one of the classes where there is such a one",
+}
+
+
+def _asked(data: ProbeData) -> list[tuple[str, np.ndarray]]:
+    """Returns names of the records that are asked for, and the rows that each is drawn from."""
+    labels = data.test.labels
+    if data.task.kind == "binary":
+        return [(f"A {name} record", np.flatnonzero(labels == label)) for name, label in _ANSWERS]
+    if data.task.kind == "quantity":
+        low, high = np.quantile(labels, (0.1, 0.9))
+        return [
+            ("A record of the highest tenth", np.flatnonzero(labels >= high)),
+            ("A record of the lowest tenth", np.flatnonzero(labels <= low)),
+        ]
+    return [("A record of some class", np.flatnonzero(labels.any(axis=1))), ("Any record", np.arange(len(labels)))]
+
+
+_ANSWERS = (("positive", 1), ("negative", 0))
+
+
 class _Describer:
     """Says of a test record what the task asks of it, and of whom it is; patients go unnamed: reports are passed on."""
 
     def __init__(self, recordings: Recordings, data: ProbeData):
-        self._index, self._test, self._task = recordings.index, data.test, data.task
+        self._index, self._test, self._task, self._classes = recordings.index, data.test, data.task, data.classes
         names = {"age_years", "sex"}
         if isinstance(data.task, BinaryTask) and data.task.rule != "present":
             names.add(data.task.label)
@@ -70,11 +96,19 @@ class _Describer:
         record = int(self._test.records[row])
         values: dict[str, Any] = {name: float(column[record]) for name, column in self._values.items()}
         age, sex = values.pop("age_years"), values.pop("sex")
-        parts = [f"{self._task.title}: {'yes' if self._test.labels[row] else 'no'}"]
+        parts = [self._answer(self._test.labels[row])]
         parts += [f"{name} {value:.4g}" for name, value in values.items()]
         parts.append("age unknown" if math.isnan(age) else f"{age:.0f} years")
         parts.append({0.0: "male", 1.0: "female"}.get(sex, "sex unknown"))
         return f"record {self._index.record_id[record]} ({', '.join(parts)})"
+
+    def _answer(self, label: Any) -> str:
+        if self._task.kind == "quantity":
+            return f"{self._task.title} {label:.4g}"
+        if self._task.kind == "multilabel":
+            found = [name for name, positive in zip(self._classes, label, strict=True) if positive]
+            return f"classes: {' and '.join(found) or 'none'}"
+        return f"{self._task.title}: {'yes' if label else 'no'}"
 
 
 def _picture(recordings: Recordings, record: int, rank: str, description: str) -> Picture:

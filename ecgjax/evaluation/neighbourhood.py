@@ -32,25 +32,24 @@ class Neighbourhood:
 
 
 def neighbourhoods(
-    embeddings: Mapping[str, np.ndarray], *, labels: np.ndarray, patients: np.ndarray, resamples: int, seed: int
+    embeddings: Mapping[str, np.ndarray], *, labels: np.ndarray | None, patients: np.ndarray, resamples: int, seed: int
 ) -> tuple[Neighbourhood, ...]:
     """Asks every test record for others of its patient, and every positive one for other patients' positives.
 
     Args:
         embeddings: encoder → `[n, dim]` of the test records.
-        labels: `[n]` of 0 and 1.
+        labels: `[n]` of 0 and 1; None where there are no positives to find.
         patients: `int[n]`, patient (group) code of each record.
         resamples: of the bootstrap over patients.
         seed: of the resampling.
     """
     out = []
     # Negatives, of which there are many, are nobody to look for: each has a code of its own.
-    positives = np.where(labels == 1, -1, np.arange(len(labels)))
+    positives = None if labels is None else np.where(labels == 1, -1, np.arange(len(labels)))
     for encoder, values in embeddings.items():
-        sought = {
-            "same patient": retrieval(values, patients, ks=_KS),
-            "positive finds positive": retrieval(values, positives, ks=_KS, apart=patients),
-        }
+        sought = {"same patient": retrieval(values, patients, ks=_KS)}
+        if positives is not None:
+            sought["positive finds positive"] = retrieval(values, positives, ks=_KS, apart=patients)
         out += [
             _summary(found, encoder=encoder, sought=name, patients=patients, resamples=resamples, seed=seed)
             for name, found in sought.items()

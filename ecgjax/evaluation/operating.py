@@ -140,14 +140,23 @@ def by_group(
         resamples: as of `operate`.
         seed: likewise.
     """
-    age, sex = demographics.T
-    named = np.where(np.isnan(sex), MISSING, np.where(sex == 1, "female", "male")).astype(object)
     return subgroups(
         data.test.labels,
         model.probabilities,
-        {"sex": named, "age": bands(age, AGE_BANDS, unit="years")},
+        demographic_groups(demographics),
         patients=data.test.patients,
         threshold=model.threshold,
         resamples=min(resamples, _RESAMPLES),
         seed=seed,
     )
+
+
+def demographic_groups(demographics: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns names of groups by sex and by age band, `[n]` each, as `subgroups` takes them.
+
+    Args:
+        demographics: age in years and sex (1 female, 0 male), `f32[n, 2]`, NaN where unknown.
+    """
+    age, sex = demographics.T
+    named = np.where(np.isnan(sex), MISSING, np.where(sex == 1, "female", "male")).astype(object)
+    return {"sex": named, "age": bands(age, AGE_BANDS, unit="years")}

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ecgjax.environment import describe_environment
+from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.report import Evaluation
 from ecgjax.evaluation.report_page import evaluation_page
 from ecgjax.evaluation.tables import plain
@@ -35,12 +36,21 @@ def write_report(
         default_config: that the configuration is compared with, nested.
         sections: about the recordings and the training, which stand between the results and their provenance.
     """
+
+    def write(folder: Path) -> Written:
+        written = write_page(evaluation_page(evaluation, default_config=default_config, sections=sections), folder)
+        write_results(folder, results_dict(evaluation), data=evaluation.data, scores=evaluation.scores)
+        return written
+
+    return replace_report(workdir, write)
+
+
+def replace_report(workdir: Path, write: Callable[[Path], Written]) -> Written:
+    """Replaces `workdir/evaluation` by what `write` makes in an empty folder, once that is whole."""
     target = workdir / REPORT_DIR
     building = Path(tempfile.mkdtemp(prefix=f".{REPORT_DIR}-", dir=workdir))
     try:
-        page = evaluation_page(evaluation, default_config=default_config, sections=sections)
-        written = write_page(page, building)
-        _write_results(evaluation, building)
+        written = write(building)
         building.chmod(0o755)  # mkdtemp's folder is its owner's alone, a report is for colleagues.
         replaced = building.with_suffix(".old")
         if target.exists():
@@ -52,12 +62,22 @@ def write_report(
     return Written(html=target / written.html.name, markdown=target / written.markdown.name)
 
 
-def _write_results(evaluation: Evaluation, folder: Path) -> None:
-    test = evaluation.data.test
-    results = json.dumps(plain(results_dict(evaluation)), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "results.json").write_text(results + "\n", encoding="utf-8")
+def write_results(
+    folder: Path, results: Mapping[str, Any], *, data: ProbeData, scores: Mapping[str, np.ndarray]
+) -> None:
+    """Writes `results.json` and `scores.npz`.
+
+    Args:
+        folder: where to.
+        results: plain values and numbers; undefined ones become null.
+        data: of whose test records the scores are.
+        scores: model name → `f64[test records, ...]`.
+    """
+    test = data.test
+    text = json.dumps(plain(results), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
     np.savez(folder / "scores.npz", records=test.records, patients=test.patients, labels=test.labels,
-             **{f"scores_{name}": values for name, values in evaluation.scores.items()})  # fmt: skip
+             **{f"scores_{name}": values for name, values in scores.items()})  # fmt: skip
 
 
 def results_dict(evaluation: Evaluation) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from ecgjax.evaluation.calibration import reliability_curve
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.embedding_map import MAX_POINTS, map_figure, project
+from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.model_figures import (
     differences_figure,
     precision_recall_figure,
@@ -16,7 +17,14 @@ from ecgjax.evaluation.model_figures import (
 )
 from ecgjax.evaluation.operating import SPECIFICITY
 from ecgjax.evaluation.report import SIMULATED, Evaluation
-from ecgjax.evaluation.report_tables import groups_table, near_table, operating_table, results_table, splits_table
+from ecgjax.evaluation.report_tables import (
+    groups_table,
+    near_table,
+    operating_table,
+    question,
+    results_table,
+    splits_table,
+)
 from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
@@ -38,7 +46,7 @@ def evaluation_page(
         f"fingerprint {provenance.fingerprint}."
     )
     return Page(
-        title=f"{data.task.title}, {data.label_fraction:.3g} of the training labels",
+        title=question(data),
         cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
         summary=[Paragraph(_summary(evaluation))],
         sections=[
@@ -47,7 +55,7 @@ def evaluation_page(
             Section("Groups of patients", _groups(evaluation)),
             Section("What lies near", _near(evaluation)),
             *sections,
-            Section("Records", _records(evaluation)),
+            Section("Records", record_blocks(data, evaluation.measurement_failures)),
             command_section(provenance.command, note=note),
             configuration_section(provenance.config, default=default_config),
             environment_section(),
@@ -92,7 +100,7 @@ def _results(evaluation: Evaluation) -> list[Block]:
             caption=f"Precision over recall, {counts}; dashed, their share.",
         ),
         Picture(
-            figure=differences_figure(comparison),
+            figure=differences_figure(comparison.rows),
             alt="AUROC of the pretrained encoder's probe less that of every other model, as in the table of results.",
             caption="Paired differences of the pretrained encoder's probe from every other model.",
         ),
@@ -149,10 +157,11 @@ def _near(evaluation: Evaluation) -> list[Block]:
     ]
 
 
-def _records(evaluation: Evaluation) -> list[Block]:
-    reasons = [(reason, f"{count:,}") for reason, count in evaluation.data.excluded.items() if count]
-    failures = [(reason, f"{count:,}") for reason, count in evaluation.measurement_failures.items()]
-    blocks: list[Block] = [splits_table(evaluation.data)]
+def record_blocks(data: ProbeData, measurement_failures: Mapping[str, int]) -> list[Block]:
+    """Returns the sizes of the splits, and what was left out of them or could not be measured."""
+    reasons = [(reason, f"{count:,}") for reason, count in data.excluded.items() if count]
+    failures = [(reason, f"{count:,}") for reason, count in measurement_failures.items()]
+    blocks: list[Block] = [splits_table(data)]
     for rows, caption in (
         (reasons, "Left out of the splits"),
         (failures, "Records without some interval or amplitude (imputed by the training median and marked)"),

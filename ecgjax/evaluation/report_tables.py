@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ecgjax.evaluation.comparison import Comparison
-from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.neighbourhood import Neighbourhood
 from ecgjax.evaluation.operating import SPECIFICITY, Operating
 from ecgjax.evaluation.subgroups import GAPS, Subgroup
+from ecgjax.evaluation.tasks import Kind
 from ecgjax.pages.page import Table
 
 
@@ -31,8 +32,15 @@ def results_table(comparison: Comparison) -> Table:
     return Table(header=header, rows=rows)
 
 
+def question(data: ProbeData) -> str:
+    """Returns the task and the share of labels it is asked with, in words."""
+    share = "all training labels" if data.label_fraction == 1 else f"{data.label_fraction:.3g} of the training labels"
+    return f"{data.task.title}, {share}"
+
+
 def splits_table(data: ProbeData) -> Table:
-    """Returns the sizes of the splits."""
+    """Returns the sizes of the splits, and what their answers are like."""
+    header = {"binary": "positive", "multilabel": "positive of some class", "quantity": "mean ± SD [range]"}
     parts = (
         (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
         ("train, all labelled", data.train_available),
@@ -44,12 +52,20 @@ def splits_table(data: ProbeData) -> Table:
             title,
             f"{len(part.records):,}",
             f"{part.num_patients:,}",
-            f"{part.positives:,} ({part.positives / len(part.records):.1%})",
+            _answers(data.task.kind, part),
             f"{part.unlabelled:,}",
         )
         for title, part in parts
     ]
-    return Table(header=("split", "records", "patients", "positive", "left out: no label"), rows=rows)
+    return Table(header=("split", "records", "patients", header[data.task.kind], "left out: no label"), rows=rows)
+
+
+def _answers(kind: Kind, part: LabelledRecords) -> str:
+    labels = part.labels
+    if kind == "quantity":
+        return f"{labels.mean():.4g} ± {labels.std():.3g} [{labels.min():.4g}, {labels.max():.4g}]"
+    positives = int((labels.any(axis=1) if kind == "multilabel" else labels).sum())
+    return f"{positives:,} ({positives / len(labels):.1%})"
 
 
 def operating_table(models: Sequence[Operating]) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,6 +53,12 @@ class Subgroup:
     metrics: Mapping[str, Interval]
     gaps: Mapping[str, Interval]
     reason: str = ""
+
+
+def in_order(group: str) -> tuple[bool, bool, float, str]:
+    """Key by which groups are sorted: bands from below, others by name, `MISSING` last."""
+    number = re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", group)
+    return group == MISSING, not group.startswith("below "), float(number[0]) if number else 0.0, group
 
 
 def categories(values: np.ndarray) -> np.ndarray:
@@ -117,7 +124,7 @@ def subgroups(
         seed: of the resampling.
 
     Returns:
-        Groups in the order of the columns and of their names, `MISSING` last.
+        Groups in the order of the columns, bands from below, others by name, `MISSING` last.
 
     Raises:
         DataError: lengths differ, or as `weighting.check_probabilities`.
@@ -130,7 +137,7 @@ def subgroups(
     members = {
         (column, group): np.asarray(values == group)
         for column, values in ((name, np.asarray(values, object)) for name, values in columns.items())
-        for group in sorted(set(values), key=lambda group: (group == MISSING, group))
+        for group in sorted(set(values), key=in_order)
     }
     lacking = {key: _too_few(labels[mask], min_events) for key, mask in members.items()}
     metrics: dict[str, Metric] = {}

@@ -22,6 +22,9 @@ from data_pipelines.errors import DataError
 
 RULES = ("below", "above", "present")
 
+#: Rule of a quantity, whose values are asked for as they are.
+_VALUES = "values"
+
 Kind = Literal["binary", "multilabel", "quantity"]
 
 #: Short name → task. The six of PTB-XL go by their own names, such as `superdiagnostic`.
@@ -193,6 +196,34 @@ class QuantityTask:
     def targets(self, index: LabelColumns) -> np.ndarray:
         """Returns `f64[records]`, NaN where unknown."""
         return index.label(self.label).astype(np.float64)
+
+
+def configured_task(*, label: str, rule: str, threshold: float | None) -> Task:
+    """Returns the task that `config.probe` asks.
+
+    Args:
+        label: a scalar or a class; or `TASK:*`, all classes of a task of the index.
+        rule: `"values"` for a quantity; else as of `BinaryTask`, `"present"` for all classes.
+        threshold: likewise.
+
+    Raises:
+        DataError: they do not go together.
+    """
+    if rule not in (*RULES, _VALUES):
+        raise DataError(f"config.probe.rule is {rule!r}; choose one of {', '.join((*RULES, _VALUES))}")
+    all_classes = label.endswith(":*")
+    if threshold is not None and (rule == _VALUES or all_classes):
+        raise DataError(
+            f"config.probe.threshold={threshold} is of a yes or no; a quantity and all classes of a task have none: "
+            "leave it out, or give config.probe.rule 'below' or 'above' with a single label"
+        )
+    if all_classes:
+        if rule != "present":
+            raise DataError(f"config.probe.label={label!r} asks for classes: config.probe.rule must be 'present'")
+        return MultiLabelTask(task=label.removesuffix(":*"))
+    if rule == _VALUES:
+        return QuantityTask(label=label)
+    return BinaryTask(label=label, rule=rule, threshold=threshold)
 
 
 def parse_task(text: str) -> Task:

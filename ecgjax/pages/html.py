@@ -25,6 +25,9 @@ _HALF = 620
 #: Cells of at most so many characters stay on one line.
 _SHORT = 24
 
+#: And so much of numbers alone, such as an estimate with its interval in a unit of two or three digits.
+_SHORT_NUMBERS = 32
+
 #: A table of two columns with more rows stands in several columns where there is room.
 _MANY_ROWS = 40
 
@@ -135,7 +138,8 @@ def _table(table: Table) -> list[str]:
 def _cells(row: Sequence[str], numeric: Sequence[bool]) -> str:
     cells = []
     for column, (cell, number) in enumerate(zip(row, numeric, strict=True)):
-        short = column > 0 and len(cell) <= _SHORT
+        number_only = len(cell) <= _SHORT_NUMBERS and _NUMBERS.fullmatch(cell)
+        short = column > 0 and bool(len(cell) <= _SHORT or number_only)
         start, end = ('<th scope="row"', "th") if column == 0 else ("<td", "td")
         cells.append(f"{start}{_classes(number=number, short=short)}>{_breakable(cell)}</{end}>")
     return "".join(cells)

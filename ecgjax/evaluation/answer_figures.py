@@ -1,0 +1,143 @@
+"""Figures of predicted quantities and of classes, drawn without a display."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ecgjax.evaluation.answers import ClassRow
+from ecgjax.evaluation.comparison import REFERENCE
+from ecgjax.evaluation.regression import BlandAltman
+
+_POINTS = {"s": 10, "alpha": 0.35, "color": "#1f6fb4", "linewidths": 0}
+_LINE = "#b3202c"
+_MODELS = {REFERENCE: ("#b3202c", "o", -0.14), "random": ("#5f5f5f", "s", 0.14)}
+
+
+def scatter_figure(truth: np.ndarray, predicted: np.ndarray, *, name: str, title: str) -> Figure:
+    """Draws predicted over true values, on one scale, with the line on which they are equal.
+
+    Args:
+        truth: `[n]`.
+        predicted: `[n]`.
+        name: of the quantity, with its unit.
+        title: of the model.
+    """
+    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
+    axes = figure.subplots()
+    _scatter(axes, truth, predicted, limits=_limits(truth, [predicted]))
+    axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def panels_figure(truth: np.ndarray, predicted: Mapping[str, np.ndarray], *, name: str) -> Figure:
+    """Draws `scatter_figure` of every model in a panel of its own, all on one scale.
+
+    Args:
+        truth: `[n]`.
+        predicted: title of the model → `[n]`.
+        name: of the quantity, with its unit.
+    """
+    columns = min(4, max(1, len(predicted)))
+    rows = math.ceil(len(predicted) / columns)
+    figure = Figure(figsize=(2.9 * columns, 3.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    limits = _limits(truth, list(predicted.values()))
+    for panel, (title, values) in zip(panels, predicted.items(), strict=False):
+        _scatter(panel, truth, values, limits=limits, size=5)
+        panel.set_title(title.replace(", ", ",\n"), fontsize=8)
+    for panel in panels[len(predicted) :]:
+        panel.set_visible(False)
+    figure.supxlabel(f"true {name}", fontsize=9)
+    figure.supylabel(f"predicted {name}", fontsize=9)
+    return figure
+
+
+def bland_altman_figure(
+    truth: np.ndarray, predicted: np.ndarray, *, agreement: BlandAltman, name: str, unit: str, title: str
+) -> Figure:
+    """Draws differences over means, with bias, limits of agreement and their intervals as bands.
+
+    Args:
+        truth: `[n]`, one record a patient.
+        predicted: `[n]`.
+        agreement: of the same.
+        name: of the quantity, with its unit.
+        unit: empty where it has none.
+        title: of the model.
+    """
+    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
+    axes = figure.subplots()
+    spread = agreement.upper - agreement.lower
+    digits = max(0, 2 - math.floor(math.log10(spread))) if spread > 0 else 2
+    axes.scatter((truth + predicted) / 2, predicted - truth, **_POINTS)
+    lines = (
+        ("bias", agreement.bias, agreement.bias_interval, "-"),
+        ("upper limit", agreement.upper, agreement.upper_interval, "--"),
+        ("lower limit", agreement.lower, agreement.lower_interval, "--"),
+    )
+    for text, value, interval, style in lines:
+        axes.axhspan(*interval, color=_LINE, alpha=0.15, linewidth=0)
+        axes.axhline(value, color=_LINE, linewidth=1.2, linestyle=style)
+        axes.annotate(
+            f"{text} {value:+z.{digits}f}", (1, value), (-4, 4), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", fontsize=9, color=_LINE,
+        )  # fmt: skip
+    axes.set(
+        xlabel=f"mean of true and predicted {name}", ylabel=f"predicted − true ({unit})" if unit else "predicted − true"
+    )
+    axes.set_title(title, fontsize=11)
+    _plain(axes)
+    return figure
+
+
+def classes_figure(classes: Sequence[ClassRow]) -> Figure:
+    """Draws the AUROC of the pretrained and of the random encoder's probe for every class that has one.
+
+    Args:
+        classes: in the order to draw.
+    """
+    drawn = [each for each in classes if each.aurocs]
+    figure = Figure(figsize=(5.6, 1.4 + 0.36 * len(drawn)), layout="constrained")
+    axes = figure.subplots()
+    for model, (color, marker, offset) in _MODELS.items():
+        values = [each.aurocs[model] for each in drawn]
+        at = np.arange(len(drawn)) + offset
+        for position, value in zip(at, values, strict=True):
+            axes.plot([value.low, value.high], [position] * 2, color=color, linewidth=1.4)
+        label = f"{model} encoder" if model == "random" else "pretrained encoder"
+        axes.plot([value.estimate for value in values], at, marker, color=color, markersize=5, label=label)
+    axes.axvline(0.5, color="#bbbbbb", linewidth=0.8, linestyle="--")
+    axes.set_yticks(range(len(drawn)), [f"{each.name} ({each.positives:,})" for each in drawn], fontsize=9)
+    axes.set_ylim(len(drawn) - 0.5, -0.5)
+    axes.set_xlabel("AUROC")
+    _plain(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9, ncols=2)
+    return figure
+
+
+def _scatter(
+    axes: Axes, truth: np.ndarray, predicted: np.ndarray, *, limits: tuple[float, float], size: float = 10
+) -> None:
+    axes.scatter(truth, predicted, **{**_POINTS, "s": size})
+    axes.plot(limits, limits, color="#888888", linewidth=0.9, linestyle="--")
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    _plain(axes)
+
+
+def _limits(truth: np.ndarray, predicted: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Of all true values and of all but the outermost predictions: one that is far off would hide the others."""
+    within = np.concatenate([np.quantile(values, (0.001, 0.999)) for values in predicted])
+    low, high = min(truth.min(), within.min()), max(truth.max(), within.max())
+    margin = 0.03 * (high - low)
+    return float(low - margin), float(high + margin)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)

@@ -1,0 +1,355 @@
+"""The report of a quantity or of several classes: its page, and its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgjax.environment import describe_environment
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
+from ecgjax.evaluation.answers import BY_CLASS, Answers, common_classes, one_a_patient
+from ecgjax.evaluation.comparison import REFERENCE
+from ecgjax.evaluation.embedding_map import map_figure, project, values_map_figure
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.model_figures import differences_figure
+from ecgjax.evaluation.report import SIMULATED, Provenance
+from ecgjax.evaluation.report_files import replace_report, write_results
+from ecgjax.evaluation.report_page import record_blocks
+from ecgjax.evaluation.report_tables import near_table, question
+from ecgjax.evaluation.subgroups import MIN_EVENTS
+from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
+from ecgjax.pages.provenance import command_section, configuration_section, environment_section
+from ecgjax.pages.write import Written, write_page
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswersEvaluation:
+    """A finished evaluation of a quantity or of several classes.
+
+    Attributes:
+        answers: of the models.
+        data: the records they rest on.
+        unit: of the quantity; empty where it has none, and of classes.
+        provenance: what was evaluated.
+    """
+
+    answers: Answers
+    data: ProbeData
+    unit: str
+    provenance: Provenance
+
+    @property
+    def quantity(self) -> str:
+        """Name of what is predicted, with its unit."""
+        return f"{self.data.task.title} ({self.unit})" if self.unit else self.data.task.title
+
+
+def write_answers_report(
+    evaluation: AnswersEvaluation,
+    workdir: Path,
+    *,
+    default_config: Mapping[str, Any],
+    sections: Sequence[Section] = (),
+) -> Written:
+    """Writes the report into `workdir/evaluation`, as `report_files.write_report` does of a binary task."""
+
+    def write(folder: Path) -> Written:
+        written = write_page(answers_page(evaluation, default_config=default_config, sections=sections), folder)
+        write_results(folder, results_dict(evaluation), data=evaluation.data, scores=evaluation.answers.outputs)
+        return written
+
+    return replace_report(workdir, write)
+
+
+def answers_page(
+    evaluation: AnswersEvaluation, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
+) -> Page:
+    """Lays an evaluation out; arguments as of `report_page.evaluation_page`."""
+    data, answers, provenance = evaluation.data, evaluation.answers, evaluation.provenance
+    note = (
+        f"Labels drawn with seed {data.seed}, resamples with seed {answers.seed}. Data fingerprint "
+        f"{provenance.fingerprint}."
+    )
+    own = (
+        Section("Predicted and true", _agreement(evaluation))
+        if data.task.kind == "quantity"
+        else Section("Class by class", _classes(evaluation))
+    )
+    return Page(
+        title=question(data),
+        cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
+        summary=[Paragraph(_summary(evaluation))],
+        sections=[
+            Section("Results", _results(evaluation)),
+            own,
+            Section("Groups of patients", _groups(evaluation)),
+            Section("What lies near", _near(evaluation)),
+            *sections,
+            Section("Records", record_blocks(data, answers.measurement_failures)),
+            command_section(provenance.command, note=note),
+            configuration_section(provenance.config, default=default_config),
+            environment_section(),
+        ],
+    )
+
+
+def answers_table(evaluation: AnswersEvaluation) -> Table:
+    """Returns the table of models."""
+    rows, unit = evaluation.answers.rows, f", {evaluation.unit}" if evaluation.unit else ""
+    primary, *others = rows[0].metrics
+    header = (
+        "model",
+        f"{primary} [95 % interval]",
+        "pretrained − this",
+        *(f"{name}{unit}" if name in ("RMSE", "MAE") else name for name in others),
+        "selected on validation",
+    )
+    cells = [
+        (
+            row.title,
+            str(row.metrics[primary]),
+            "" if row.difference is None else row.difference.signed(),
+            *("n/a" if math.isnan(row.metrics[name].estimate) else str(row.metrics[name]) for name in others),
+            f"{row.val_metric:.3f} ({row.selected})" if row.selected else "",
+        )
+        for row in rows
+    ]
+    return Table(header=header, rows=cells)
+
+
+def _summary(evaluation: AnswersEvaluation) -> str:
+    answers, data, provenance = evaluation.answers, evaluation.data, evaluation.provenance
+    primary = scoring.PRIMARY[data.task.kind]
+    return (
+        f"Data set {provenance.data}, encoder {provenance.encoder}, checkpoint of step "
+        f"{provenance.checkpoint_step:,}. The {primary} of a linear probe on the frozen pretrained encoder is "
+        f"{answers.row(REFERENCE).metrics[primary]} on {len(data.test.records):,} test records of "
+        f"{data.test.num_patients:,} patients; its difference from the same probe on the encoder at random "
+        f"initialisation is {answers.row('random').difference.signed()}."
+    )
+
+
+def _results(evaluation: AnswersEvaluation) -> list[Block]:
+    answers, data = evaluation.answers, evaluation.data
+    primary = scoring.PRIMARY[data.task.kind]
+    words = [
+        f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
+        f"{len(data.val.records):,} validation records and scored once on the same {len(data.test.records):,} test "
+        f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
+        f"95 % percentile intervals over {answers.bootstrap:,} resamples of the test patients; differences are "
+        "paired (same resamples). They hold for this training run: they do not contain the scatter between "
+        "training seeds or draws of labels."
+    ]
+    if data.task.kind == "multilabel":
+        words.append(_left_out(evaluation))
+    else:
+        words.append("A constant has no correlation (n/a). R² is below 0 where the test records' own mean is nearer.")
+    return [
+        answers_table(evaluation),
+        *map(Paragraph, words),
+        Picture(
+            figure=differences_figure(answers.rows, metric=primary),
+            alt=f"{primary} of the pretrained encoder's probe less that of every other model, as in the table.",
+            caption="Paired differences of the pretrained encoder's probe from every other model.",
+        ),
+    ]
+
+
+def _left_out(evaluation: AnswersEvaluation) -> str:
+    classes, labels = evaluation.answers.classes, evaluation.data.test.labels
+    without = [f"{each.name} ({each.reason})" for each in classes if each.reason]
+    common = common_classes(labels)
+    rare = [each.name for column, each in enumerate(classes) if not each.reason and column not in common]
+    measured = len(classes) - len(without)
+    text = f"Macro is the plain mean over the {measured} of {len(classes)} classes that have both labels in the test "
+    text += "records."
+    if without:
+        text += f" Left out: {'; '.join(without)}."
+    if rare:
+        text += (
+            f" Fewer than {MIN_EVENTS} positive or negative test records: {', '.join(rare)}; the macro AUROC of the "
+            f"other {len(common)} classes stands beside it."
+        )
+    return text
+
+
+def _agreement(evaluation: AnswersEvaluation) -> list[Block]:
+    answers, test, name = evaluation.answers, evaluation.data.test, evaluation.quantity
+    title, predicted = answers.row(REFERENCE).title, answers.outputs[REFERENCE]
+    blocks: list[Block] = [
+        Picture(
+            figure=scatter_figure(test.labels, predicted, name=name, title=title),
+            alt=f"Predicted over true {name} of the test records, pretrained encoder's probe.",
+            caption=f"{len(test.records):,} test records; dashed, where both are equal.",
+            vector=False,
+        )
+    ]
+    if answers.agreement:
+        rows = one_a_patient(test.patients)
+        blocks += [
+            Picture(
+                figure=bland_altman_figure(
+                    test.labels[rows],
+                    predicted[rows],
+                    agreement=answers.agreement[title],
+                    name=name,
+                    unit=evaluation.unit,
+                    title=title,
+                ),
+                alt=f"Predicted less true over the mean of both, {name}, with bias and limits of agreement.",
+                caption=f"Bland–Altman, the first test record of each of {len(rows):,} patients; bands are 95 % "
+                "intervals.",
+                vector=False,
+            ),
+            _agreement_table(evaluation),
+            Paragraph(
+                "Bias is the mean of predicted − true; 95 % of the differences lie within the limits if they are "
+                "normal. One record a patient, the first, since the intervals (Student's t) take records as "
+                "independent. A cloud that slopes is predictions that vary less than the truth."
+            ),
+        ]
+    panels = {row.title: answers.outputs[row.name] for row in answers.rows}
+    blocks.append(
+        Picture(
+            figure=panels_figure(test.labels, panels, name=name),
+            alt=f"Predicted over true {name} of the test records, a panel a model.",
+            caption="Every model; dashed, where predicted and true are equal.",
+            vector=False,
+        )
+    )
+    return blocks
+
+
+def _agreement_table(evaluation: AnswersEvaluation) -> Table:
+    unit = f", {evaluation.unit}" if evaluation.unit else ""
+    rows = [
+        (
+            title,
+            *(
+                f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+                for value, interval in (
+                    (each.bias, each.bias_interval),
+                    (each.lower, each.lower_interval),
+                    (each.upper, each.upper_interval),
+                )
+            ),
+            f"{each.number:,}",
+        )
+        for title, each in evaluation.answers.agreement.items()
+    ]
+    header = ("model", f"bias{unit}", f"lower limit{unit}", f"upper limit{unit}", "patients")
+    return Table(header=header, rows=rows, caption="Limits of agreement")
+
+
+def _classes(evaluation: AnswersEvaluation) -> list[Block]:
+    answers = evaluation.answers
+    titles = {name: answers.row(name).title for name in BY_CLASS}
+    header = (
+        "class", "positive in training", "positive in test (patients)", *titles.values(), "pretrained − random",
+    )  # fmt: skip
+    rows = []
+    for each in answers.classes:
+        counts = (f"{each.train_positives:,}", f"{each.positives:,} ({each.patients:,})")
+        cells = [f"n/a ({each.reason})", "", "", ""]
+        if each.aurocs:
+            cells = [*(str(each.aurocs[name]) for name in BY_CLASS), each.difference.signed()]
+        rows.append((each.name, *counts, *cells))
+    blocks: list[Block] = [Table(header=header, rows=rows, caption="AUROC of every class")]
+    if few := [each.name for each in answers.classes if each.aurocs and each.positives < MIN_EVENTS]:
+        blocks.append(Paragraph(f"Fewer than {MIN_EVENTS} positive test records, which tell little: {', '.join(few)}."))
+    if unlearned := [each.name for each in answers.classes if not each.train_positives]:
+        blocks.append(Paragraph(f"Without a positive training record, hence not learned: {', '.join(unlearned)}."))
+    picture = Picture(
+        figure=classes_figure(answers.classes),
+        alt="AUROC of every class, pretrained and random encoder, as in the table.",
+        caption="Linear probes on the pretrained and on the random encoder, with the positive test records.",
+    )
+    long = len(rows) > 30
+    return [*blocks, Folded("AUROC of every class, drawn", [picture]) if long else picture]
+
+
+def _groups(evaluation: AnswersEvaluation) -> list[Block]:
+    groups, unit = evaluation.answers.groups, f", {evaluation.unit}" if evaluation.unit else ""
+    quantity = evaluation.data.task.kind == "quantity"
+    rows = []
+    for group in groups:
+        counts = (group.column, group.group, f"{group.records:,}", f"{group.patients:,}")
+        if quantity:
+            cells: list[str] = []
+            for name in ("MAE", "bias"):
+                cells.append(str(group.metrics[name]) if name in group.metrics else "n/a (too few records)")
+                cells.append(group.gaps[name].signed() if name in group.gaps else "")
+        else:
+            cells = [str(group.metrics.get("macro AUROC", "n/a (too few records)")), f"{group.classes:,}"]
+        rows.append((*counts, *cells))
+    if quantity:
+        header = ("", "group", "records", "patients", f"MAE{unit}", "less others", f"bias{unit}", "less others")
+        words = "differences are from all other patients."
+    else:
+        header = ("", "group", "records", "patients", "macro AUROC", "classes")
+        words = (
+            f"of the classes with at least {MIN_EVENTS} positive and negative test records in the group, which "
+            "differ between groups: their means are not to be compared without a look at the number of classes."
+        )
+    return [Table(header=header, rows=rows), Paragraph(f"The pretrained encoder's probe; {words}")]
+
+
+def _near(evaluation: AnswersEvaluation) -> list[Block]:
+    answers, data = evaluation.answers, evaluation.data
+    blocks: list[Block] = [near_table(answers.near), Paragraph("Of the test records by cosine.")]
+    for encoder, embeddings in answers.embeddings.items():
+        projected, title = project(embeddings), f"{encoder} encoder"
+        if data.task.kind == "quantity":
+            figure = values_map_figure(
+                projected, values=data.test.labels, name=evaluation.quantity, title=title, seed=answers.seed
+            )
+            colour = data.task.title
+        else:
+            column = int(np.argmax(data.test.labels.sum(axis=0)))
+            colour = f"{data.classes[column]}, the class with the most positive test records"
+            figure = map_figure(projected, labels=data.test.labels[:, column], title=title, seed=answers.seed)
+        blocks.append(
+            Picture(
+                figure=figure,
+                alt=f"The {encoder} encoder's embeddings of the test records in the plane, coloured by {colour}.",
+                caption=f"Embeddings of the {encoder} encoder at unit length on their first two principal components "
+                f"(PCA, fitted on the test records), coloured by {colour}.",
+                vector=False,
+            )
+        )
+    return blocks
+
+
+def results_dict(evaluation: AnswersEvaluation) -> dict[str, Any]:
+    """Returns everything but the records themselves as plain values, for `results.json`; undefined numbers are null."""
+    data, answers = evaluation.data, evaluation.answers
+    splits = {
+        name: {"records": len(part.records), "patients": part.num_patients, "unlabelled": part.unlabelled}
+        for name, part in (("train", data.train), ("train_available", data.train_available), ("val", data.val),
+                           ("test", data.test))
+    }  # fmt: skip
+    return {
+        "simulated": evaluation.provenance.simulated,
+        "task": {**dataclasses.asdict(data.task), "title": data.task.title, "kind": data.task.kind},
+        "unit": evaluation.unit,
+        "metric": scoring.PRIMARY[data.task.kind],
+        "models": {row.name: dataclasses.asdict(row) for row in answers.rows},
+        "classes": [dataclasses.asdict(each) for each in answers.classes],
+        "agreement": {title: dataclasses.asdict(each) for title, each in answers.agreement.items()},
+        "groups": [dataclasses.asdict(each) for each in answers.groups],
+        "near": [dataclasses.asdict(each) for each in answers.near],
+        "splits": splits,
+        "excluded": dict(data.excluded),
+        "label_fraction": data.label_fraction,
+        "label_seed": data.seed,
+        "bootstrap": {"resamples": answers.bootstrap, "seed": answers.seed},
+        "measurement_failures": dict(answers.measurement_failures),
+        "provenance": dataclasses.asdict(evaluation.provenance),
+        "environment": describe_environment(),
+    }

@@ -1,0 +1,81 @@
+"""Tables of single cells beside the primary metric: other metrics, and every class of a multi-label task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
+from ecgjax.evaluation.label_efficiency import TITLES
+from ecgjax.evaluation.multilabel import by_class
+from ecgjax.evaluation.tasks import Kind
+from ecgjax.pages.page import Table
+
+_Group = tuple[float, Mode, Initialisation]
+
+
+def other_metrics_table(
+    results: Sequence[CellResult], *, kind: Kind, targets: np.ndarray, classes: Sequence[str] = (), unit: str = ""
+) -> Table:
+    """Returns the metrics that cells are not compared by, as mean ± standard deviation over seeds.
+
+    Args:
+        results: of the cells.
+        kind: of the task.
+        targets: of the test records, `[n]` or `[n, classes]`.
+        classes: names of the columns of a multi-label task.
+        unit: of a quantity; empty where it has none.
+    """
+    rows, names = [], []
+    for (fraction, mode, initialisation), cells in _groups(results).items():
+        found = [scoring.estimates(kind, targets, cell.scores, classes=classes) for cell in cells]
+        names = [name for name in found[0] if name != scoring.PRIMARY[kind]]
+        spread = (_spread([each[name] for each in found]) for name in names)
+        rows.append((f"{fraction:.3g}", TITLES[initialisation, mode], *spread))
+    header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)
+    return Table(header=("labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds")
+
+
+def classes_table(results: Sequence[CellResult], *, targets: np.ndarray, classes: Sequence[str]) -> Table:
+    """Returns the AUROC of every class at the largest fraction, as mean ± standard deviation over seeds.
+
+    Args:
+        results: of the cells.
+        targets: of the test records, `[n, classes]`.
+        classes: names of the columns.
+    """
+    groups = _groups(results)
+    largest = max((fraction for fraction, _, _ in groups), default=1.0)
+    models = {TITLES[group[2], group[1]]: cells for group, cells in groups.items() if group[0] == largest}
+    found = {
+        title: [by_class(targets, cell.scores, classes=classes) for cell in cells] for title, cells in models.items()
+    }
+    values = {title: [each.estimates() for each in seeds] for title, seeds in found.items()}
+    reasons = next((seeds[0].left_out for seeds in found.values()), {})
+    rows = []
+    for column, name in enumerate(classes):
+        if name in reasons:
+            cells = [f"n/a ({reasons[name]})", *[""] * (len(models) - 1)]
+        else:
+            cells = [_spread([seed[name] for seed in seeds]) for seeds in values.values()]
+        rows.append((name, f"{int(targets[:, column].sum()):,}", *cells))
+    caption = f"AUROC of every class at {largest:.3g} of the labels: mean ± SD over seeds"
+    return Table(header=("class", "positive in test", *models), rows=rows, caption=caption)
+
+
+def _groups(results: Sequence[CellResult]) -> dict[_Group, list[CellResult]]:
+    groups: dict[_Group, list[CellResult]] = {}
+    for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.initialisation, r.cell.seed)):
+        if result.scores is not None:
+            cell = result.cell
+            groups.setdefault((cell.fraction, cell.mode, cell.initialisation), []).append(result)
+    return groups
+
+
+def _spread(values: Sequence[float]) -> str:
+    if np.isnan(values).any():
+        return "n/a"
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):z.3f}{deviation}"

@@ -1,0 +1,140 @@
+"""Supervised metric learning beside a task: a triplet loss that shapes the encoder's features by the labels.
+
+loss = task + weight · triplet, over the rows of a batch of labelled training records (Jeong, Stultz and Ghassemi 2023,
+arXiv 2308.04650). Relations, miners and the loss are those of pretraining (`ecgjax/objectives`); this chooses among
+them by the kind of task. Published are a weight of 1 for a yes or no and of 3 for a quantity.
+
+Deviations: the published loss stands on an embedding of 128 numbers between features and head; here it stands on the
+features themselves, which the head stands on too. The published 3 goes with a root mean square error in mmHg; where the
+task's loss is in another unit, weigh anew. Rows of one patient are no negatives.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.tasks import Kind
+from ecgjax.keys import step_key
+from ecgjax.objectives import mining
+from ecgjax.objectives.distances import DISTANCES
+from ecgjax.objectives.outputs import LossOutput
+from ecgjax.objectives.relations import Relation, Rows, same_label, same_record
+from ecgjax.objectives.search import Miner
+from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.triplet import triplet
+
+#: Kind of task → relation, and the miners that go with it, the published default first. Published miners look at
+#: distances that are not squared, and at random negatives where there is no semi-hard one.
+_EUCLIDEAN = DISTANCES["euclidean"]
+CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
+    "binary": (
+        same_label,
+        {
+            "npair": mining.MINERS["npair"],
+            "semi_hard": functools.partial(mining.semi_hard, distance=_EUCLIDEAN, fallback="random"),
+            "soft_hard": functools.partial(mining.soft_hard, distance=_EUCLIDEAN),
+        },
+    ),
+    "quantity": (same_record, {"label_distance": mining.MINERS["label_distance"]}),
+}
+
+#: The setting that means the first miner of a kind.
+AUTO = "auto"
+
+
+def default_config() -> ConfigDict:
+    """Returns the leaves of `….metric`: no metric learning, and what it is where a weight is given."""
+    config = ConfigDict()
+    config.weight = 0.0  # of a triplet loss on the features beside the task's; published: 1, of a quantity 3
+    config.margin = 0.2
+    config.distance = "squared_euclidean"
+    config.miner = AUTO  # npair, of a quantity label_distance; or "semi_hard", "soft_hard"
+    return config
+
+
+class MetricTerm:
+    """The triplet loss on the features of a batch of labelled rows.
+
+    Args:
+        config: leaves of `default_config`, the weight above 0.
+        kind: of the task.
+
+    Attributes:
+        weight: of the loss beside the task's.
+
+    Raises:
+        ConfigError: a setting is unknown or makes no sense, or the task is multi-label.
+    """
+
+    def __init__(self, config: ConfigDict, *, kind: Kind):
+        if kind not in CHOICES:
+            raise ConfigError(
+                f"training with labels: metric.weight={config.weight} is for tasks with one label a record, not for "
+                f"one of kind {kind!r}: no relation says which of two sets of labels are alike; set it to 0"
+            )
+        self._relation, miners = CHOICES[kind]
+        name = next(iter(miners)) if config.miner == AUTO else config.miner
+        for leaf, value, known in (("miner", name, miners), ("distance", config.distance, DISTANCES)):
+            if value not in known:
+                raise ConfigError(
+                    f"training with labels: metric.{leaf}={value!r} is unknown to tasks of kind {kind!r}; there are: "
+                    f"{', '.join(known)}"
+                )
+        if not config.margin > 0:
+            raise ConfigError(f"training with labels: metric.margin={config.margin} must be above 0")
+        self.weight, self._margin = config.weight, config.margin
+        self._miner, self._distance = miners[name], DISTANCES[config.distance]
+
+    def __call__(self, features: Array, batch: Mapping[str, Array], step: Array) -> LossOutput:
+        """Evaluates the loss.
+
+        Args:
+            features: `f32[batch, dim]`.
+            batch: with `row`, `record` and `patient`, `i32[batch]`; `label`, `f32[batch, 1]`; and `seed`, `u32[]`.
+            step: of training, `i32[]`.
+
+        Returns:
+            The mean over the rows that have a triplet, 0 where none has: in a batch of one label, or of one patient.
+        """
+        row = batch["row"]
+        rows = Rows(
+            row=row,
+            record=batch["record"],
+            patient=batch["patient"],
+            view=jnp.zeros_like(row),
+            valid=jnp.ones(row.shape, bool),
+            label=batch["label"][:, 0],
+        )
+        return triplet(
+            features,
+            rows,
+            relation=self._relation,
+            miner=self._miner,
+            distance=self._distance,
+            margin=self._margin,
+            tiling=Tiling(),
+            key=step_key(batch["seed"], step, stream="mining"),
+        )
+
+
+def metric_term(config: ConfigDict, *, kind: Kind) -> MetricTerm | None:
+    """Returns the term that a config asks for, None without one.
+
+    Raises:
+        ConfigError: the weight is no number of 0 or more, or as `MetricTerm`.
+    """
+    if not 0 <= config.weight < float("inf"):
+        raise ConfigError(f"training with labels: metric.weight={config.weight} must be a number, 0 or more")
+    return MetricTerm(config, kind=kind) if config.weight else None
+
+
+def patient_codes(patients: np.ndarray) -> np.ndarray:
+    """Returns `i32[n]` that are equal where the patients are, whatever they are called by."""
+    return np.unique(patients, return_inverse=True)[1].astype(np.int32)

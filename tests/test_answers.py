@@ -1,0 +1,248 @@
+"""The report of a quantity and of several classes: every number against scikit-learn, and what the page says."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_mean_squared_error
+
+from data_pipelines.errors import DataError
+from data_pipelines.median_beat import NAMES as MEASUREMENTS
+from ecgjax.evaluation import answers as module
+from ecgjax.evaluation import frozen
+from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
+from ecgjax.evaluation.answers import BY_CLASS, answer, one_a_patient
+from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
+from ecgjax.evaluation.features import SplitFeatures
+from ecgjax.evaluation.labels import LabelledRecords, ProbeData
+from ecgjax.evaluation.report import Provenance
+from ecgjax.evaluation.tasks import MultiLabelTask, QuantityTask, configured_task
+from ecgjax.pages import write
+from ecgjax.pages.images import Image
+
+RNG = np.random.default_rng(0)
+NUM = 320
+HIDDEN = RNG.normal(size=(NUM // 2, 2)).repeat(2, axis=0) + 0.2 * RNG.normal(size=(NUM, 2))
+PRESSURE = 14 + 5 * HIDDEN[:, 0]
+SPLITS = {"train": np.arange(120), "val": np.arange(120, 200), "test": np.arange(200, NUM)}
+
+# The third class has three positive test records, the fourth none, the fifth no training record.
+CLASSES = ("af", "lvh", "rare", "gone", "new")
+FINDINGS = np.stack([HIDDEN[:, 0] > 0.5, HIDDEN[:, 1] > 0.3, HIDDEN[:, 0] > 1.2, HIDDEN[:, 1] > 0, HIDDEN[:, 0] < 0], 1)
+FINDINGS[SPLITS["test"][HIDDEN[200:, 0].argsort()[:-3]], 2] = False
+FINDINGS[SPLITS["test"], 3] = False
+FINDINGS[SPLITS["train"], 4] = False
+MODELS = ["pretrained", "nearest", "random", "supervised", "intervals", "median_beat", "demographics"]
+
+
+class _Encoder:
+    """Sees what signals hold, their record's number, with so much noise."""
+
+    def __init__(self, noise):
+        self._noise = noise
+
+    def embed(self, signals):
+        rows = signals[:, 0, 0].astype(np.int64)
+        noise = np.random.default_rng(5).normal(size=(NUM, 6))
+        return np.c_[HIDDEN + self._noise * noise[:, :2], noise[:, 2:]][rows].astype(np.float32)
+
+
+class _Network:
+    def __init__(self, kind):
+        self._kind = kind
+
+    def scores(self, signals):
+        rows = signals[:, 0, 0].astype(np.int64)
+        return (PRESSURE + 1 if self._kind == "quantity" else HIDDEN[:, [0, 1, 0, 1, 0]])[rows]
+
+
+def _training(seen):
+    def train(**given):
+        seen.update(given)
+        return _Network(given["kind"])
+
+    return train
+
+
+def _measured(data, **settings):
+    parts = {name: len(getattr(data, name).records) for name in SPLITS}
+    draw = np.random.default_rng(1)
+    values = SplitFeatures(**{name: draw.normal(size=(n, len(MEASUREMENTS))) for name, n in parts.items()})
+    beats = SplitFeatures(**{name: draw.normal(size=(n, 6, 8)) for name, n in parts.items()})
+    return values, beats, {"no beat found": 2}
+
+
+def _data(kind):
+    task = QuantityTask(label="wedge_pressure") if kind == "quantity" else MultiLabelTask(task="findings")
+    labels = PRESSURE if kind == "quantity" else FINDINGS.astype(np.int64)
+    parts = {
+        name: LabelledRecords(records=records, labels=labels[records], patients=records // 2, unlabelled=1)
+        for name, records in SPLITS.items()
+    }
+    return ProbeData(
+        task=task, **parts, train_available=parts["train"], label_fraction=1.0, seed=0, excluded={"duplicate": 4},
+        classes=CLASSES if kind == "multilabel" else (),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Kind → its evaluation, and what the network was trained with."""
+    age = np.tile([30.0, 30.0, 50.0, 50.0, np.nan, np.nan, 80.0, 80.0], NUM // 8)
+    demographics = np.stack([age, np.arange(NUM) // 2 % 2], axis=1).astype(np.float32)
+    out = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "interval_features", _measured)
+        patch.setattr(frozen, "_STRENGTHS", (1e-3, 0.1))
+        for kind in ("quantity", "multilabel"):
+            seen = {}
+            result = answer(
+                _data(kind), read=lambda records: np.broadcast_to(records[:, None, None], (len(records), 4, 8)),
+                sampling_rate_hz=100, demographics=demographics, pretrained=_Encoder(0.3), random=_Encoder(3.0),
+                train_supervised=_training(seen),
+                bootstrap=200, seed=0, progress=False,
+            )  # fmt: skip
+            provenance = Provenance(
+                data="cohort", fingerprint="abc123", simulated=True, encoder="resnet18", checkpoint_step=12,
+                config={"seed": 0}, command="python -m ecgjax.evaluate", cautions=("A caution.",),
+            )  # fmt: skip
+            unit = "mmHg" if kind == "quantity" else ""
+            evaluation = AnswersEvaluation(answers=result, data=_data(kind), unit=unit, provenance=provenance)
+            out[kind] = evaluation, seen
+    return out
+
+
+def test_every_number_of_a_quantity(found):
+    evaluation, seen = found["quantity"]
+    answers, truth = evaluation.answers, PRESSURE[SPLITS["test"]]
+    assert [row.name for row in answers.rows] == [*MODELS, "mean"]
+    assert seen["kind"] == "quantity"
+    np.testing.assert_array_equal(seen["train_patients"], SPLITS["train"] // 2)
+    for row in answers.rows:
+        predicted = answers.outputs[row.name]
+        assert row.metrics["R²"].estimate == pytest.approx(r2_score(truth, predicted), abs=1e-9)
+        assert row.metrics["RMSE"].estimate == pytest.approx(root_mean_squared_error(truth, predicted), abs=1e-9)
+        assert row.metrics["MAE"].estimate == pytest.approx(mean_absolute_error(truth, predicted), abs=1e-9)
+        if row.name != "mean":
+            r = np.corrcoef(truth, predicted)[0, 1]
+            assert row.metrics["Pearson's r"].estimate == pytest.approx(r, abs=1e-9)
+            assert row.metrics["R²"].low < row.metrics["R²"].estimate < row.metrics["R²"].high
+    assert answers.row("mean").metrics["Pearson's r"].reason
+    assert answers.row("random").difference.low > 0
+    np.testing.assert_array_equal(answers.outputs["mean"], PRESSURE[SPLITS["train"]].mean())
+
+
+def test_agreement_takes_one_record_a_patient(found):
+    answers = found["quantity"][0].answers
+    rows = one_a_patient(SPLITS["test"] // 2)
+    np.testing.assert_array_equal(rows, np.arange(0, 120, 2))
+    agreement = answers.agreement["labels only, end to end"]  # off by 1 and nothing else
+    assert (agreement.number, agreement.bias) == (60, pytest.approx(1))
+    assert agreement.upper - agreement.lower == pytest.approx(0, abs=1e-9)
+    difference = (answers.outputs["pretrained"] - PRESSURE[SPLITS["test"]])[rows]
+    assert answers.agreement["pretrained, linear probe"].bias == pytest.approx(difference.mean())
+
+
+def test_errors_by_group(found):
+    answers = found["quantity"][0].answers
+    groups = {group.group: group for group in answers.groups}
+    assert list(groups) == ["female", "male", "below 40 years", "40 to 60 years", "75 years and more", "missing"]
+    error = answers.outputs["pretrained"] - PRESSURE[SPLITS["test"]]
+    young = np.arange(120) % 8 < 2
+    group = groups["below 40 years"]
+    assert (group.records, group.patients) == (young.sum(), young.sum() // 2)
+    assert group.metrics["MAE"].estimate == pytest.approx(np.abs(error[young]).mean())
+    assert group.gaps["bias"].estimate == pytest.approx(error[young].mean() - error[~young].mean())
+
+
+def test_every_class_and_what_is_left_out(found):
+    answers = found["multilabel"][0].answers
+    labels = FINDINGS[SPLITS["test"]]
+    by_name = {each.name: each for each in answers.classes}
+    assert list(by_name) == list(CLASSES)
+    for column, each in enumerate(answers.classes):
+        assert each.positives == labels[:, column].sum()
+        assert each.train_positives == FINDINGS[SPLITS["train"], column].sum()
+        if each.name == "gone":
+            assert (each.aurocs, each.difference) == ({}, None)
+            assert each.reason == "none of 120 records is positive"
+            continue
+        for model in BY_CLASS:
+            expected = roc_auc_score(labels[:, column], answers.outputs[model][:, column])
+            assert each.aurocs[model].estimate == pytest.approx(expected, abs=1e-9)
+    assert by_name["af"].patients == len(np.unique((SPLITS["test"] // 2)[labels[:, 0]]))
+    for row in answers.rows:
+        metrics, outputs = row.metrics, answers.outputs[row.name]
+        of_class = {c: roc_auc_score(labels[:, c], outputs[:, c]) for c in (0, 1, 2, 4)}
+        assert metrics["macro AUROC"].estimate == pytest.approx(np.mean(list(of_class.values())), abs=1e-9)
+        common = [of_class[column] for column in (0, 1, 4)]  # not the rare one
+        assert metrics["macro AUROC of 3 classes"].estimate == pytest.approx(np.mean(common), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["quantity", "multilabel"])
+def test_the_page_and_its_files(found, kind, tmp_path, monkeypatch):
+    blank = Image(data=b"", kind="png", width=1, height=1)
+    monkeypatch.setattr(write, "image_of", lambda picture: blank)  # drawing takes far longer than all else
+    evaluation, _ = found[kind]
+    report = write_answers_report(evaluation, tmp_path, default_config={"seed": 0})
+    html, markdown = (path.read_text(encoding="utf-8") for path in (report.html, report.markdown))
+    parts = ["SIMULATED DATA", "A caution.", "abc123", "all training labels", "no beat found", "step 12", "female"]
+    if kind == "quantity":
+        parts += ["RMSE, mmHg", "Limits of agreement", "Bland–Altman", "mean of the training labels", "bias, mmHg"]
+    else:
+        parts += [
+            "gone (none of 120 records is positive)", "Fewer than 10 positive test records, which tell little: rare",
+            "Without a positive training record, hence not learned: new", "4 of 5 classes", "positive of some class",
+        ]  # fmt: skip
+    parts += [str(row.metrics[next(iter(row.metrics))]) for row in evaluation.answers.rows]
+    for part in parts:
+        assert part in html
+        assert part in markdown
+    results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
+    assert results["task"]["kind"] == kind
+    assert list(results["models"]) == [row.name for row in evaluation.answers.rows]
+    stored = np.load(report.html.parent / "scores.npz")
+    np.testing.assert_array_equal(stored["scores_random"], evaluation.answers.outputs["random"])
+    assert len(answers_table(evaluation).rows) == len(evaluation.answers.rows)
+
+
+def test_figures_show_what_they_say(found):
+    evaluation, truth = found["quantity"][0], PRESSURE[SPLITS["test"]]
+    answers = evaluation.answers
+    predicted = answers.outputs["pretrained"]
+    (axes,) = scatter_figure(truth, predicted, name="p (mmHg)", title="x").axes
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.c_[truth, predicted])
+    assert axes.get_xlim() == axes.get_ylim()
+    agreement = answers.agreement["pretrained, linear probe"]
+    (axes,) = bland_altman_figure(
+        truth, predicted, agreement=agreement, name="p (mmHg)", unit="mmHg", title="x"
+    ).axes  # fmt: skip
+    assert [line.get_ydata()[0] for line in axes.lines] == [agreement.bias, agreement.upper, agreement.lower]
+    assert axes.get_ylabel() == "predicted − true (mmHg)"
+    panels = panels_figure(truth, {row.title: answers.outputs[row.name] for row in answers.rows}, name="p (mmHg)")
+    assert [panel.get_title().replace(",\n", ", ") for panel in panels.axes] == [row.title for row in answers.rows]
+    (axes,) = classes_figure(found["multilabel"][0].answers.classes).axes
+    assert [text.get_text().split()[0] for text in axes.get_yticklabels()] == ["af", "lvh", "rare", "new"]
+
+
+def test_what_cannot_be_judged_is_refused():
+    data = _data("quantity")
+    data.test.labels[:] = 14.0
+    with pytest.raises(DataError, match="all 120 records have the same value in the test split"):
+        answer(
+            data, read=None, sampling_rate_hz=100, demographics=None, pretrained=None, random=None,
+            train_supervised=None, bootstrap=100, seed=0,
+        )  # fmt: skip
+
+
+def test_tasks_as_a_config_asks_them():
+    assert configured_task(label="lvef", rule="values", threshold=None) == QuantityTask(label="lvef")
+    assert configured_task(label="form:*", rule="present", threshold=None) == MultiLabelTask(task="form")
+    assert configured_task(label="lvef", rule="below", threshold=40.0).kind == "binary"
+    for given, message in (
+        ({"label": "lvef", "rule": "value", "threshold": None}, "choose one of below, above, present, values"),
+        ({"label": "lvef", "rule": "values", "threshold": 40.0}, "threshold=40.0 is of a yes or no"),
+        ({"label": "form:*", "rule": "values", "threshold": None}, "rule must be 'present'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            configured_task(**given)
