@@ -38,6 +38,7 @@ from ecgjax.evaluation.questions import Problem, ask
 from ecgjax.evaluation.report import SIMULATED
 from ecgjax.files import replacing
 from ecgjax.frozen_models import FrozenModel, PretrainedRun, frozen_models, open_runs
+from ecgjax.overlaps import describe, find_overlaps
 from ecgjax.recordings import Recordings, open_recordings
 
 _NOT_LISTED = (
@@ -229,14 +230,14 @@ def keep_apart(
             continue
         trained_on = run.encoder.trained_on()
         if trained_on.digest not in compared:
-            compared[trained_on.digest] = firewall.find_overlaps(
+            compared[trained_on.digest] = find_overlaps(
                 recordings, trained_on, recordings.split.train, directories=run.directories
             )
         result = compared[trained_on.digest]
         found += result.cautions
         if not result.found:
             continue
-        described = f"{run.title}: {firewall.describe(result, recordings, trained_on)}"
+        described = f"{run.title}: {describe(result, recordings, trained_on)}"
         if overlaps == "refuse":
             raise ConfigError(
                 f"{described}. Pretrain without these records; or leave them out of the test of all models with "

@@ -29,7 +29,7 @@ from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
-from ecgjax.evaluation.answers import answer
+from ecgjax.evaluation.answering import answer
 from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve

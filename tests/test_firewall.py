@@ -16,8 +16,9 @@ from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import configuration, firewall, parallel, pretrain
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.errors import ConfigError
-from ecgjax.firewall import DROPPED, find_overlaps, guard
+from ecgjax.firewall import DROPPED, guard
 from ecgjax.inference import load_encoder
+from ecgjax.overlaps import find_overlaps
 from ecgjax.pretraining_records import RECORDS_FILE, pretraining_records
 from ecgjax.recordings import open_recordings
 from tests import tiny_config

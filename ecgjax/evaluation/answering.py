@@ -1,0 +1,313 @@
+"""The experiment behind the report of a quantity or of several classes: a pretrained encoder and its baselines.
+
+The models are those of `experiment`, on the same records, labels and resamples: linear probes (ridge regression, or
+logistic regression a class) on the pretrained and on the random encoder, nearest neighbours, the network trained with
+the labels alone, and what needs no network but boosted trees; of a quantity also the mean of the training labels. There
+is no control on shuffled labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import TransformerMixin
+
+from data_pipelines.errors import DataError
+from data_pipelines.median_beat import NAMES as MEASUREMENTS
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.answers import (
+    BY_CLASS,
+    AnswerGroup,
+    AnswerRow,
+    Answers,
+    ClassRow,
+    common_classes,
+    common_is_fewer,
+    one_a_patient,
+)
+from ecgjax.evaluation.baselines import median_beat_features, median_beat_preprocessor
+from ecgjax.evaluation.bootstrap import bootstrap_metrics
+from ecgjax.evaluation.comparison import REFERENCE
+from ecgjax.evaluation.experiment import Classifier, FrozenEncoder
+from ecgjax.evaluation.features import (
+    Read,
+    SplitFeatures,
+    interval_features,
+    interval_preprocessor,
+    map_records,
+    split_features,
+)
+from ecgjax.evaluation.frozen import fit_linear, fit_nearest
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.multilabel import auroc_of, by_class
+from ecgjax.evaluation.neighbourhood import neighbourhoods
+from ecgjax.evaluation.operating import demographic_groups
+from ecgjax.evaluation.regression import BlandAltman, bland_altman
+from ecgjax.evaluation.subgroups import MIN_EVENTS, in_order
+from ecgjax.evaluation.tasks import Kind
+from ecgjax.evaluation.weighting import Metric, ratio
+
+#: Records embedded at a time.
+_BATCH = 256
+
+_NEEDS: Mapping[Kind, str] = {
+    "multilabel": "both labels of every class",
+    "quantity": "predictions that differ",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A model's answers for the test records.
+
+    Attributes:
+        title: as in the table.
+        outputs: `f64[test records]`, or `f64[test records, classes]`.
+        val_metric: primary metric on validation of what was selected there.
+        selected: what was selected, in words.
+    """
+
+    title: str
+    outputs: np.ndarray
+    val_metric: float
+    selected: str
+
+
+def answer(
+    data: ProbeData,
+    *,
+    read: Read,
+    sampling_rate_hz: int,
+    demographics: np.ndarray,
+    pretrained: FrozenEncoder,
+    random: FrozenEncoder,
+    train_supervised: Callable[..., Classifier],
+    bootstrap: int,
+    seed: int,
+    progress: bool = True,
+) -> Answers:
+    """Runs the models on the same records and compares them; arguments are those of `experiment.run_experiment`.
+
+    Raises:
+        DataError: validation or test has nothing to choose or to judge by, or as the probes.
+    """
+    kind, test = data.task.kind, data.test
+    for name, part in (("train", data.train), ("validation", data.val), ("test", test)):
+        if reason := scoring.undefined(kind, part.labels):
+            raise DataError(f"{data.task.title}: {reason} in the {name} split; give it more labels or more folds")
+    embed: dict[str, Any] = {"read": read, "batch_size": _BATCH, "progress": progress}
+    features = {
+        name: split_features(encoder.embed, data, title=f"embeddings, {name}", **embed)
+        for name, encoder in ((REFERENCE, pretrained), ("random", random))
+    }
+    contestants = {
+        REFERENCE: _probe(features[REFERENCE], data, title="pretrained, linear probe"),
+        "nearest": _probe(features[REFERENCE], data, title="pretrained, nearest neighbours", fit=fit_nearest),
+        "random": _probe(features["random"], data, title="random initialisation, linear probe"),
+        "supervised": _network(train_supervised, data, embed=embed, seed=seed),
+    }
+    intervals, beats, failures = interval_features(
+        data, read=read, sampling_rate_hz=sampling_rate_hz, progress=progress
+    )
+    beats = median_beat_features(beats, intervals, rr_column=MEASUREMENTS.index("rr"))
+    of_patients = SplitFeatures(train=demographics[data.train.records], val=demographics[data.val.records],
+                                test=demographics[test.records])  # fmt: skip
+    linear = "ridge" if kind == "quantity" else "logistic"
+    plain = {
+        "intervals": (intervals, interval_preprocessor(), f"intervals and amplitudes, {linear}"),
+        "median_beat": (
+            beats,
+            median_beat_preprocessor(train_records=len(data.train.records)),
+            f"median beat and heart rate, {linear}",
+        ),
+        "demographics": (of_patients, interval_preprocessor(), f"age and sex, {linear}"),
+    }
+    for name, (values, preprocessor, title) in plain.items():
+        contestants[name] = _probe(_preprocessed(values, preprocessor), data, title=title)
+    if kind == "quantity":
+        mean = float(data.train.labels.mean())
+        contestants["mean"] = Contestant(
+            title="mean of the training labels", outputs=np.full(len(test.records), mean),
+            val_metric=scoring.primary(kind, data.val.labels, np.full(len(data.val.records), mean)), selected="",
+        )  # fmt: skip
+    draws = {"resamples": bootstrap, "seed": seed}
+    of_test = {name: each.test for name, each in features.items()}
+    outputs = {name: contestant.outputs for name, contestant in contestants.items()}
+    return Answers(
+        rows=_rows(contestants, data, **draws),
+        outputs=outputs,
+        embeddings=of_test,
+        classes=_classes(outputs, data, **draws),
+        agreement=_agreement(contestants, data) if kind == "quantity" else {},
+        groups=_groups(outputs[REFERENCE], data, demographics=of_patients.test, **draws),
+        near=neighbourhoods(of_test, labels=None, patients=test.patients, **draws),
+        measurement_failures=failures,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+
+
+def _preprocessed(values: SplitFeatures, preprocessor: TransformerMixin) -> SplitFeatures:
+    train = preprocessor.fit_transform(np.asarray(values.train, np.float64))
+    val, test = (preprocessor.transform(np.asarray(each, np.float64)) for each in (values.val, values.test))
+    return SplitFeatures(train=train, val=val, test=test)
+
+
+def _probe(features: SplitFeatures, data: ProbeData, *, title: str, fit: Callable[..., Any] = fit_linear) -> Contestant:
+    probe = fit(
+        data.task.kind, features.train, data.train.labels, val_features=features.val, val_targets=data.val.labels,
+        classes=data.classes,
+    )  # fmt: skip
+    return Contestant(
+        title=title, outputs=probe.predict(features.test), val_metric=probe.val_metric, selected=probe.selected
+    )
+
+
+def _network(
+    train_supervised: Callable[..., Classifier], data: ProbeData, *, embed: Mapping[str, Any], seed: int
+) -> Contestant:
+    network = train_supervised(
+        read=embed["read"],
+        train_records=data.train.records,
+        train_labels=data.train.labels,
+        train_patients=data.train.patients,
+        val_records=data.val.records,
+        val_labels=data.val.labels,
+        kind=data.task.kind,
+        seed=seed,
+    )
+    val, test = (
+        np.asarray(map_records(network.scores, part.records, title=f"scores, labels only, {name}", **embed), np.float64)
+        for name, part in (("validation", data.val), ("test", data.test))
+    )
+    metric = scoring.PRIMARY[data.task.kind]
+    return Contestant(
+        title="labels only, end to end",
+        outputs=test,
+        val_metric=scoring.primary(data.task.kind, data.val.labels, val, classes=data.classes),
+        selected=f"step with the best validation {metric}",
+    )
+
+
+def _rows(
+    contestants: Mapping[str, Contestant], data: ProbeData, *, resamples: int, seed: int
+) -> tuple[AnswerRow, ...]:
+    kind, test, metrics = data.task.kind, data.test, {}
+    for name, contestant in contestants.items():
+        own = scoring.metrics(kind, test.labels, contestant.outputs, classes=data.classes)
+        if kind == "multilabel" and (common := common_classes(test.labels)) and common_is_fewer(test.labels):
+            chosen = by_class(
+                test.labels[:, common], contestant.outputs[:, common], classes=[data.classes[c] for c in common],
+                metric=auroc_of,
+            )  # fmt: skip
+            own[f"macro AUROC of {len(common)} classes"] = chosen.macro
+        metrics |= {(name, metric): function for metric, function in own.items()}
+    found = bootstrap_metrics(
+        {"\t".join(key): function for key, function in metrics.items()},
+        patients=test.patients, resamples=resamples, seed=seed, needs=_NEEDS[kind],
+    )  # fmt: skip
+    primary = scoring.PRIMARY[kind]
+    return tuple(
+        AnswerRow(
+            name=name,
+            title=contestant.title,
+            metrics={metric: found.interval(f"{name}\t{metric}") for model, metric in metrics if model == name},
+            difference=None if name == REFERENCE else found.difference(f"{REFERENCE}\t{primary}", f"{name}\t{primary}"),
+            val_metric=contestant.val_metric,
+            selected=contestant.selected,
+        )
+        for name, contestant in contestants.items()
+    )
+
+
+def _classes(outputs: Mapping[str, np.ndarray], data: ProbeData, *, resamples: int, seed: int) -> tuple[ClassRow, ...]:
+    if data.task.kind != "multilabel":
+        return ()
+    labels, patients = data.test.labels, data.test.patients
+    by_model = {model: by_class(labels, outputs[model], classes=data.classes) for model in BY_CLASS}
+    metrics = {f"{model}\t{name}": each for model, found in by_model.items() for name, each in found.metrics.items()}
+    found = bootstrap_metrics(
+        metrics, patients=patients, resamples=resamples, seed=seed, needs="both labels of the class"
+    )
+    left_out = by_model[REFERENCE].left_out
+    return tuple(
+        ClassRow(
+            name=name,
+            train_positives=int(data.train.labels[:, column].sum()),
+            positives=int(labels[:, column].sum()),
+            patients=len(np.unique(patients[labels[:, column] == 1])),
+            aurocs={} if name in left_out else {model: found.interval(f"{model}\t{name}") for model in BY_CLASS},
+            difference=None if name in left_out else found.difference(f"{REFERENCE}\t{name}", f"random\t{name}"),
+            reason=left_out.get(name, ""),
+        )
+        for column, name in enumerate(data.classes)
+    )
+
+
+def _agreement(contestants: Mapping[str, Contestant], data: ProbeData) -> dict[str, BlandAltman]:
+    rows = one_a_patient(data.test.patients)
+    if len(rows) < 3:
+        return {}
+    return {each.title: bland_altman(data.test.labels[rows], each.outputs[rows]) for each in contestants.values()}
+
+
+def _groups(
+    outputs: np.ndarray, data: ProbeData, *, demographics: np.ndarray, resamples: int, seed: int
+) -> tuple[AnswerGroup, ...]:
+    labels, patients = data.test.labels, data.test.patients
+    members = {
+        (column, group): values == group
+        for column, values in demographic_groups(demographics).items()
+        for group in sorted(set(values), key=in_order)
+    }
+    metrics: dict[str, Metric] = {}
+    classes = {}
+    for key, mask in members.items():
+        own, classes[key] = _of_group(labels, outputs, mask, data)
+        metrics |= {"\t".join((*key, name, "group")): metric for name, metric in own.items()}
+        if own and data.task.kind == "quantity":
+            rest, _ = _of_group(labels, outputs, ~mask, data)
+            metrics |= {"\t".join((*key, name, "rest")): metric for name, metric in rest.items()}
+    found = bootstrap_metrics(
+        metrics, patients=patients, resamples=resamples, seed=seed, needs="the group, and both labels of its classes"
+    )
+
+    def named(key: tuple[str, str], name: str, part: str) -> str:
+        return "\t".join((*key, name, part))
+
+    names = ("MAE", "bias") if data.task.kind == "quantity" else ("macro AUROC",)
+    return tuple(
+        AnswerGroup(
+            column=key[0],
+            group=key[1],
+            records=int(mask.sum()),
+            patients=len(np.unique(patients[mask])),
+            classes=classes[key],
+            metrics={name: found.interval(named(key, name, "group")) for name in names
+                     if named(key, name, "group") in metrics},
+            gaps={name: found.difference(named(key, name, "group"), named(key, name, "rest")) for name in names
+                  if named(key, name, "rest") in metrics},
+        )
+        for key, mask in members.items()
+    )  # fmt: skip
+
+
+def _of_group(
+    labels: np.ndarray, outputs: np.ndarray, mask: np.ndarray, data: ProbeData
+) -> tuple[dict[str, Metric], int]:
+    """Returns the metrics of some records as functions of weights on all, and the classes that they are of."""
+    if data.task.kind == "quantity":
+        if mask.sum() < MIN_EVENTS:
+            return {}, 0
+        error = outputs - labels
+        return {"MAE": ratio(mask * np.abs(error), mask), "bias": ratio(mask * error, mask)}, 0
+    columns, records = common_classes(labels[mask]), np.flatnonzero(mask)
+    if not columns:
+        return {}, 0
+    macro = by_class(
+        labels[np.ix_(records, columns)], outputs[np.ix_(records, columns)], classes=[data.classes[c] for c in columns]
+    ).macro
+    return {"macro AUROC": lambda weights: macro(np.asarray(weights)[:, records])}, len(columns)

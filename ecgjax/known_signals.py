@@ -1,0 +1,91 @@
+"""The signals of records that were trained on, where their data sets still are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.errors import DataError
+from data_pipelines.signature import band_of
+from data_pipelines.store import Store, open_store
+from ecgjax.pretraining_records import PretrainingRecords, Source
+from ecgjax.recordings import Recordings
+
+
+class KnownSignals:
+    """Reads the bands of records that were trained on, of those data sets that are there.
+
+    Args:
+        trained_on: the encoder's list.
+        datasets: fingerprint → data set, of `reachable`.
+    """
+
+    def __init__(self, trained_on: PretrainingRecords, datasets: Mapping[str, Dataset]):
+        self._trained_on, self._datasets = trained_on, datasets
+        self._stores: dict[str, Store] = {}
+
+    def here(self, places: np.ndarray) -> np.ndarray:
+        """Returns of which records the signals are there: `bool[n]`."""
+        there = np.array([each.fingerprint in self._datasets for each in self._trained_on.sources])
+        return there[self._source(places)]
+
+    def names(self, places: np.ndarray) -> list[str]:
+        """Returns the names of the data sets that records are of."""
+        return list(dict.fromkeys(self._trained_on.sources[which].name for which in self._source(places)))
+
+    def bands(self, places: np.ndarray) -> list[np.ndarray]:
+        """Returns `signature.band_of` of records by their places in the list."""
+        bands: list[np.ndarray] = [np.empty(0)] * len(places)
+        of_source = self._source(places)
+        for which in np.unique(of_source):
+            source, at = self._trained_on.sources[which], np.flatnonzero(of_source == which)
+            dataset, records = self._datasets[source.fingerprint], self._trained_on.number[places[at]]
+            found = bands_of(
+                self._store(source),
+                records,
+                rate_hz=dataset.format.sampling_rate_hz,
+                valid_start=dataset.index.valid_start[records],
+                valid_samples=dataset.index.valid_samples[records],
+            )
+            for place, band in zip(at.tolist(), found, strict=True):
+                bands[place] = band
+        return bands
+
+    def _source(self, places: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._trained_on.starts, places, side="right") - 1
+
+    def _store(self, source: Source) -> Store:
+        if source.fingerprint not in self._stores:
+            self._stores[source.fingerprint] = open_store(self._datasets[source.fingerprint].directory)
+        return self._stores[source.fingerprint]
+
+
+def reachable(trained_on: PretrainingRecords, recordings: Recordings, directories: Sequence[str]) -> dict[str, Dataset]:
+    """Returns the data sets that were trained on and are there, by fingerprint.
+
+    Args:
+        trained_on: the encoder's list.
+        recordings: of the evaluation, whose data sets may be among them.
+        directories: where others may lie; those that are there no more are passed over.
+    """
+    wanted = {source.fingerprint for source in trained_on.sources}
+    found = {dataset.fingerprint: dataset for dataset in recordings.datasets}
+    for directory in directories:
+        try:
+            dataset = open_dataset(directory)
+        except DataError:
+            continue  # Moved or removed since: its records are told by what is listed of them, which is said.
+        found.setdefault(dataset.fingerprint, dataset)
+    return {fingerprint: dataset for fingerprint, dataset in found.items() if fingerprint in wanted}
+
+
+def bands_of(
+    store: Store, records: np.ndarray, *, rate_hz: int, valid_start: np.ndarray, valid_samples: np.ndarray
+) -> list[np.ndarray]:
+    """Returns `signature.band_of` of a store's records, from what was recorded of each."""
+    return [
+        band_of(signal, sampling_rate_hz=rate_hz, valid_start=int(start), valid_samples=int(count))
+        for signal, start, count in zip(store.read(records), valid_start, valid_samples, strict=True)
+    ]

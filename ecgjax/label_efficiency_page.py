@@ -1,0 +1,124 @@
+"""What a study of label efficiency found: a page of tables and a figure, and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from configs import base
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
+from ecgjax.evaluation.cells import (
+    CellResult,
+)
+from ecgjax.evaluation.label_efficiency import differences_table, figure, models_table
+from ecgjax.evaluation.report import SIMULATED
+from ecgjax.evaluation.tables import plain
+from ecgjax.evaluation.tasks import Kind
+from ecgjax.files import write_atomically
+from ecgjax.label_efficiency_study import Study
+from ecgjax.pages.data_card import data_section
+from ecgjax.pages.markdown import format_table
+from ecgjax.pages.page import Page, Paragraph, Picture, Section
+from ecgjax.pages.provenance import command_section, configuration_section, environment_section
+from ecgjax.pages.write import write_page
+from ecgjax.recordings import unit_of
+
+_POSITIVES: Mapping[Kind, str] = {
+    "binary": " Positives: the fewest of a seed.",
+    "multilabel": " Positives: of the class that has the most, the fewest of a seed.",
+    "quantity": "",
+}
+
+
+def write_report(study: Study, results: list[CellResult], *, command: str) -> tuple[str, Path]:
+    """Writes the page and `results.json` of all cells into the study's folder.
+
+    Args:
+        study: what the cells are of.
+        results: of all cells that there are.
+        command: that made them.
+
+    Returns:
+        The tables as text, and where the page is.
+    """
+    resamples = study.config.probe.bootstrap
+    summaries = study.summaries(results, resamples=resamples)
+    metric, data = scoring.PRIMARY[study.task.kind], study.data
+    said = (*([SIMULATED] if study.recordings.simulated else []), *study.cautions)
+    title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
+    tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
+    asked = {"targets": data.test.labels, "classes": data.classes}
+    unit = unit_of(study.task.title, study.recordings) if study.task.kind == "quantity" else ""
+    more = [other_metrics_table(results, kind=study.task.kind, unit=unit, **asked)]
+    if study.task.kind == "multilabel":
+        more.append(classes_table(results, **asked))
+    lacking = [f"{result.cell.name}: {result.reason}" for result in results if result.reason]
+    picture = Picture(
+        figure=figure(summaries, metric=metric, title=title),
+        alt=f"{metric} and its paired difference over the fraction of labels, as in the tables.",
+        caption="Bars: intervals over patients. Dots beside them: single seeds.",
+    )
+    page = Page(
+        title=f"{study.task.title}: how few labels suffice",
+        cautions=said,
+        summary=[
+            Paragraph(
+                f"Data set {study.recordings.name}, encoder {study.config.encoder.name}, checkpoint of step "
+                f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
+                f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
+                "validation records, which at small fractions are more labels than it is trained with, and scored once "
+                f"on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients."
+            )
+        ],
+        sections=[
+            Section(
+                "Results",
+                [
+                    picture,
+                    *(table for table in tables if table.rows),
+                    Paragraph(
+                        f"Intervals over patients: {resamples:,} resamples of the test patients, the same for all "
+                        "cells, of the mean over seeds. Over seeds: Student's t for the mean over draws of labels, "
+                        "initialisations and trainings, on these test patients. Neither holds what another "
+                        f"pretraining would give.{_POSITIVES[study.task.kind]}"
+                    ),
+                    *(table for table in more if table.rows),
+                    *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
+                ],
+            ),
+            data_section(study.recordings.datasets),
+            command_section(command),
+            configuration_section(study.config.to_dict(), default=base.get_config().to_dict()),
+            environment_section(),
+        ],
+    )
+    values = {
+        "simulated": study.recordings.simulated,
+        "cautions": said,
+        "task": study.task.title,
+        "metric": metric,
+        "summaries": [dataclasses.asdict(each) | {"over_seeds": each.over_seeds} for each in summaries],
+        "cells": [
+            {
+                **dataclasses.asdict(result.cell),
+                "records": result.records,
+                "patients": result.patients,
+                "positives": result.positives,
+                "selected": result.selected,
+                "seconds": result.seconds,
+                "reason": result.reason,
+                "val_metric": result.val_metric,
+                "test": {}
+                if result.scores is None
+                else scoring.estimates(study.task.kind, data.test.labels, result.scores, classes=data.classes),
+            }
+            for result in results
+        ],
+    }
+    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(study.folder / "results.json", text + "\n")
+    written = write_page(page, study.folder)
+    return "\n\n".join(format_table(table.header, table.rows) for table in tables), written.html

@@ -1,0 +1,238 @@
+"""The models of a study of label efficiency: of one task and one checkpoint, trained cell by cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax import configuration, encoders, inference
+from ecgjax.evaluated_run import check_encoder, guarded
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.cells import (
+    Cell,
+    CellResult,
+    Initialisation,
+    begin_study,
+)
+from ecgjax.evaluation.features import map_records
+from ecgjax.evaluation.frozen import fit_linear
+from ecgjax.evaluation.label_efficiency import Summary, summarise
+from ecgjax.evaluation.labels import ProbeData, probe_data
+from ecgjax.evaluation.tasks import Task
+from ecgjax.files import replacing
+from ecgjax.finetune import FineTuning
+from ecgjax.recordings import open_recordings
+
+#: Records embedded or scored at a time.
+_BATCH = 256
+
+#: Leaves of the run that a study's cells depend on, beside all that decided the pretraining.
+_LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links", "probe.layer", "probe.supervised.",
+           "probe.finetune.")  # fmt: skip
+
+
+class Study:
+    """The models of one task and one checkpoint.
+
+    Args:
+        config: resolved configuration of the run, `config.probe` perhaps changed.
+        workdir: of the run.
+        task: what is asked.
+        folder: of the study.
+        step: of the checkpoint; the latest by default.
+        progress: whether to draw progress bars.
+
+    Raises:
+        DataError: data set, folds or labels do not allow the task.
+        ConfigError: the workdir holds no run, or one of another encoder; or the folder holds another study.
+        CheckpointError: there is no finished checkpoint, or a damaged one.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        *,
+        task: Task,
+        folder: Path,
+        step: int | None = None,
+        progress: bool = True,
+    ):
+        own = configuration.load_resolved(workdir)
+        check_encoder(own, config, workdir=str(workdir))
+        configuration.check_ranges(config)
+        self.config, self.task, self.folder, self._progress = config, task, folder, progress
+        self._trainings: dict[Initialisation, FineTuning] = {}
+        self.recordings = open_recordings(config.data)
+        self.pretrained = inference.load_encoder(workdir, step=step, layer=config.probe.layer)
+        judged = self._data(1.0, 0)
+        self.recordings, self.cautions = guarded(
+            own,
+            config,
+            self.recordings,
+            encoder=self.pretrained,
+            records=np.concatenate([judged.val.records, judged.test.records]),
+        )
+        self.data = self._data(1.0, 0)  # Without what was dropped.
+        if reason := scoring.undefined(task.kind, self.data.test.labels):
+            raise DataError(f"{task.title}: nothing can be compared on the test records: {reason}")
+        test = self.data.test
+        answers = hashlib.blake2b(np.ascontiguousarray(test.records).tobytes(), digest_size=16)
+        answers.update(np.ascontiguousarray(test.labels).tobytes())
+        begin_study(
+            folder,
+            {
+                "task": dataclasses.asdict(task),
+                "checkpoint_step": self.pretrained.step,
+                "pretraining": {**own.to_dict(), "probe": None, "checkpoint": None, "data": None},
+                "pretrained_on": list(self.pretrained.pretrained_on),
+                "data": list(self.recordings.fingerprints),
+                "test_records": answers.hexdigest(),
+                "config": _deciding(configuration.leaves(config.to_dict())),
+            },
+        )  # fmt: skip
+
+    def train(self, cell: Cell) -> CellResult:
+        """Trains one cell and scores the test records."""
+        start = time.monotonic()
+        data = self._data(cell.fraction, cell.seed)
+        train, kind = data.train, self.task.kind
+        counts: dict[str, Any] = {
+            "cell": cell,
+            "records": len(train.records),
+            "patients": train.num_patients,
+            "positives": None if kind == "quantity" else int(np.max(train.labels.sum(axis=0))),
+        }
+        if reason := scoring.undefined(kind, train.labels):
+            nothing = {"val_metric": math.nan, "selected": "", "scores": None}
+            return CellResult(**counts, **nothing, seconds=time.monotonic() - start, reason=reason)
+        fitted = self._frozen(cell, data) if cell.mode == "frozen" else self._finetuned(cell, data)
+        return CellResult(**counts, **fitted, seconds=time.monotonic() - start)
+
+    def summaries(self, results: list[CellResult], *, resamples: int) -> list[Summary]:
+        """Sums up cells, with intervals over the test patients."""
+        test = self.data.test
+        return summarise(
+            results,
+            kind=self.task.kind,
+            targets=test.labels,
+            patients=test.patients,
+            classes=self.data.classes,
+            resamples=resamples,
+            seed=self.config.probe.seed,
+        )
+
+    def _data(self, fraction: float, seed: int) -> ProbeData:
+        return probe_data(
+            self.recordings.index, self.recordings.split, task=self.task, label_fraction=fraction, seed=seed
+        )
+
+    def _frozen(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
+        embeddings, row = self._embeddings(cell.initialisation, cell.seed), self._row
+        probe = fit_linear(
+            self.task.kind,
+            embeddings[row[data.train.records]],
+            data.train.labels,
+            val_features=embeddings[row[data.val.records]],
+            val_targets=data.val.labels,
+            classes=data.classes,
+        )
+        scores = probe.predict(embeddings[row[data.test.records]])
+        return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
+
+    def _finetuned(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
+        read = self.recordings.store.read
+        network = self._training(cell.initialisation).train(
+            self._encoder(cell.initialisation, cell.seed),
+            read=read,
+            train_records=data.train.records,
+            train_labels=data.train.labels,
+            train_patients=data.train.patients,
+            val_records=data.val.records,
+            val_labels=data.val.labels,
+            seed=cell.seed,
+            progress=self._progress,
+            title=cell.name,
+        )
+        scores = map_records(
+            network.scores, data.test.records, read=read, batch_size=_BATCH, title="test", progress=False
+        )
+        selected = f"step {network.step}"
+        return {"val_metric": network.val_metric, "selected": selected, "scores": scores.astype(np.float32)}
+
+    def _encoder(self, initialisation: Initialisation, seed: int) -> encoders.Split:
+        if initialisation == "pretrained":
+            return self.pretrained.split
+        return inference.create_split(self.config, seed=seed)
+
+    def _training(self, initialisation: Initialisation) -> FineTuning:
+        # Kept: a compilation takes longer than the training of a small cell.
+        if initialisation not in self._trainings:
+            self._trainings[initialisation] = self._new_training(initialisation)
+        return self._trainings[initialisation]
+
+    def _new_training(self, initialisation: Initialisation) -> FineTuning:
+        probe = self.config.probe
+        return FineTuning(
+            probe.finetune if initialisation == "pretrained" else probe.supervised,
+            optimizer=self.config.optimizer,
+            encoder=self._encoder(initialisation, 0),
+            num_leads=self.config.encoder.num_leads,
+            kind=self.task.kind,
+            num_outputs=max(1, len(self.data.classes)),
+        )
+
+    @functools.cached_property
+    def _row(self) -> np.ndarray:
+        """Row of each record in the embeddings, of those that have one."""
+        records = self._embedded
+        row = np.full(int(records.max()) + 1, -1, np.int64)
+        row[records] = np.arange(len(records))
+        return row
+
+    @functools.cached_property
+    def _embedded(self) -> np.ndarray:
+        parts = (self.data.train_available, self.data.val, self.data.test)
+        return np.concatenate([part.records for part in parts])
+
+    def _embeddings(self, initialisation: Initialisation, seed: int) -> np.ndarray:
+        """Returns the embeddings of all labelled records, `f32[n, dim]`, kept in a file."""
+        name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
+        path = self.folder / "embeddings" / f"{name}.npy"
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            encoder = (
+                self.pretrained if initialisation == "pretrained" else inference.random_encoder(self.config, seed=seed)
+            )
+            read = self.recordings.store.read
+            # Batch norm of both on the same unaugmented training records: else statistics would be compared.
+            encoder = inference.recalibrate_batch_norm(
+                encoder, read, records=self.recordings.split.train, seed=self.config.probe.seed
+            )
+            embeddings = map_records(
+                encoder.embed, self._embedded, read=read, batch_size=_BATCH, title=f"embeddings, {name}",
+                progress=self._progress,
+            )  # fmt: skip
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, embeddings)
+        return np.load(path, mmap_mode="r")
+
+
+def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves that cells depend on."""
+
+    def idle(name: str) -> bool:
+        # Without a weight nothing of metric learning matters, and studies from before there was any go on.
+        training, found, _ = name.partition(".metric.")
+        return bool(found) and not leaves[f"{training}.metric.weight"]
+
+    return {name: value for name, value in leaves.items() if name.startswith(_LEAVES) and not idle(name)}

@@ -1,0 +1,269 @@
+"""Which records, or whose, an encoder has seen in pretraining.
+
+A record is compared with what the checkpoint lists of the records it was pretrained on (`pretraining_records.py`): is
+there an equal content; a copy, rescaled, resampled, filtered, shifted, cut or with its leads in another order, under
+whatever patient's id; or a patient of the same data set? What is done about it is the firewall's.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines.copies import MAX_CANDIDATES, Copy, Suspects, Traces, find_suspects, verify_suspects
+from data_pipelines.records import STORED_LEADS
+from ecgjax.known_signals import KnownSignals, bands_of, reachable
+from ecgjax.pretraining_records import PretrainingRecords, is_traced, patient_keys, traces_of
+from ecgjax.recordings import Recordings
+
+#: Kinds of overlap in words, the stronger first: a record counts as the first that holds.
+KINDS: Mapping[str, str] = {
+    "recording": "equal recordings",
+    "copy": "copies (rescaled, resampled, filtered, shifted or cut)",
+    "reordered": "copies with another order of leads",
+    "alike": "copies by signature and envelope (the signals trained on are not here to compare)",
+    "patient": "recordings of patients pretrained on",
+}
+
+_EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """A record that the encoder has seen, or whose patient it has seen.
+
+    Attributes:
+        record: its number.
+        kind: one of `KINDS`.
+        known: place of the record trained on in the list of those.
+        detail: how the two differ, in words, or nothing.
+    """
+
+    record: int
+    kind: str
+    known: int
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Overlaps:
+    """What was found.
+
+    Attributes:
+        found: one for each record that overlaps, in order of their numbers.
+        looked_at: how many records were.
+        cautions: what could not be looked for, one sentence each.
+    """
+
+    found: tuple[Overlap, ...]
+    looked_at: int
+    cautions: tuple[str, ...]
+
+    @property
+    def records(self) -> np.ndarray:
+        """`int64[n]`, numbers of the records that overlap."""
+        return np.array([each.record for each in self.found], np.int64)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of records of each kind that there is, in the order of `KINDS`."""
+        number = collections.Counter(each.kind for each in self.found)
+        return {kind: number[kind] for kind in KINDS if number[kind]}
+
+
+def describe(result: Overlaps, recordings: Recordings, trained_on: PretrainingRecords) -> str:
+    """Says in a sentence how many records overlap, by kind and with examples."""
+    kinds = []
+    for kind, count in result.counts.items():
+        examples = [each for each in result.found if each.kind == kind][:_EXAMPLES]
+        shown = "; ".join(_example(each, recordings, trained_on) for each in examples)
+        kinds.append(f"{count:,} {KINDS[kind]} ({shown}{'; …' if count > len(examples) else ''})")
+    return (
+        f"{len(result.found):,} of the {result.looked_at:,} validation and test records overlap with what the encoder "
+        f"was pretrained on: {', '.join(kinds)}"
+    )
+
+
+def _example(overlap: Overlap, recordings: Recordings, trained_on: PretrainingRecords) -> str:
+    source = trained_on.sources[int(np.searchsorted(trained_on.starts, overlap.known, side="right")) - 1]
+    name = f"'{recordings.index.record_id[overlap.record]}'"
+    if overlap.kind == "patient":
+        return f"{name} is of a patient of {source.name}"
+    return f"{name} is record {trained_on.number[overlap.known]} of {source.name}{overlap.detail}"
+
+
+def find_overlaps(
+    recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray, *, directories: Sequence[str] = ()
+) -> Overlaps:
+    """Compares records with those that were trained on.
+
+    Args:
+        recordings: of the evaluation.
+        trained_on: the encoder's list.
+        records: `int64[n]` of the evaluation.
+        directories: where data sets that were trained on may lie; those of the evaluation are looked at as well.
+    """
+    records = np.unique(np.asarray(records, np.int64))
+    of_dataset = list(zip(recordings.datasets, _numbers(recordings, records), strict=True))
+    content = np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in of_dataset])
+    equal = _places(content, trained_on.content)
+    found = {
+        int(record): Overlap(record=int(record), kind="recording", known=int(place))
+        for record, place in zip(records, equal, strict=True)
+        if place >= 0
+    }
+    # Equal recordings are the ends of a search already; what is left is looked for as a copy.
+    others = records[equal < 0]
+    copies, undecided = _copies(recordings, trained_on, others, directories=directories)
+    for overlap in copies:
+        known = found.get(overlap.record)
+        if known is None or _rank(overlap) < _rank(known):
+            found[overlap.record] = overlap
+    for record, place in _of_known_patients(recordings, trained_on, others):
+        found.setdefault(record, Overlap(record=record, kind="patient", known=place))
+    return Overlaps(
+        found=tuple(found[record] for record in sorted(found)),
+        looked_at=len(records),
+        cautions=(*_not_looked_for(recordings, trained_on), *undecided),
+    )
+
+
+def _rank(overlap: Overlap) -> int:
+    return list(KINDS).index(overlap.kind)
+
+
+def _numbers(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
+    """Returns the numbers of records in each data set."""
+    starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
+    return [own - start for own, start in zip(recordings.by_dataset(records), starts, strict=False)]
+
+
+def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns where each key stands among known ones, -1 where it does not: `int64[n]` for `uint8[n, 16]`."""
+    words, ordered = (np.ascontiguousarray(each).view(f"V{each.shape[1]}").ravel() for each in (keys, known))
+    unique, first = np.unique(ordered, return_index=True)
+    place = np.minimum(np.searchsorted(unique, words), len(unique) - 1)
+    return np.where(unique[place] == words, first[place], -1)
+
+
+def _of_known_patients(
+    recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray
+) -> list[tuple[int, int]]:
+    """Returns records of patients that were trained on, and a record of such a patient.
+
+    Patients whom a recording or a link makes one count as one.
+    """
+    group = np.asarray(recordings.index.group)
+    asked = np.zeros(int(group.max()) + 1, bool)
+    asked[group[records]] = True
+    of_groups = np.flatnonzero(asked[group])
+    keys = np.concatenate(
+        [
+            patient_keys(dataset, own)
+            for dataset, own in zip(recordings.datasets, _numbers(recordings, of_groups), strict=True)
+        ]
+    )
+    place_of_group = np.full(len(asked), -1, np.int64)
+    place = _places(keys, trained_on.patient)
+    place_of_group[group[of_groups[place >= 0]]] = place[place >= 0]
+    found = place_of_group[group[records]]
+    return [(int(record), int(known)) for record, known in zip(records, found, strict=True) if known >= 0]
+
+
+def _copies(
+    recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray, *, directories: Sequence[str]
+) -> tuple[list[Overlap], list[str]]:
+    """Returns the copies among records, and what could not be decided."""
+    if not len(records):
+        return [], []
+    parts = [
+        traces_of(dataset, own) for dataset, own in zip(recordings.datasets, _numbers(recordings, records), strict=True)
+    ]
+    signature, envelope = (np.concatenate(column) for column in zip(*parts, strict=True))
+    suspects = find_suspects(
+        Traces(signature=signature, envelope=envelope),
+        Traces(signature=trained_on.order_free_signature, envelope=trained_on.envelope),
+    )
+    signals = KnownSignals(trained_on, reachable(trained_on, recordings, directories))
+    here = signals.here(suspects.known)
+    verified = verify_suspects(
+        _those(suspects, here),
+        read_queries=lambda numbers: _bands(recordings, records[numbers]),
+        read_known=signals.bands,
+    )
+    sure, unsure = suspects.sure & ~here, ~suspects.sure & ~here
+    found = [
+        *(
+            Overlap(
+                record=int(records[copy.query]),
+                kind="reordered" if copy.reordered else "copy",
+                known=copy.known,
+                detail=_difference(copy),
+            )
+            for copy in verified
+        ),
+        *(
+            Overlap(record=int(records[query]), kind="alike", known=int(known))
+            for query, known in zip(suspects.query[sure], suspects.known[sure], strict=True)
+        ),
+    ]
+    unsure &= ~np.isin(suspects.query, suspects.query[sure])
+    return found, _undecided(suspects, unsure, signals.names(suspects.known[unsure]))
+
+
+def _undecided(suspects: Suspects, unsure: np.ndarray, names: Sequence[str]) -> list[str]:
+    cautions = []
+    if unsure.any():
+        cautions.append(
+            f"Whether {len(np.unique(suspects.query[unsure])):,} of the validation and test records are pieces or much "
+            f"changed copies of records of {' or '.join(names)} was not decided: these signals are not where the "
+            "encoder was pretrained on them."
+        )
+    if suspects.crowded:
+        cautions.append(
+            f"{suspects.crowded:,} of the validation and test records are like more than {MAX_CANDIDATES} records that "
+            "were pretrained on, of which the closest were looked at."
+        )
+    return cautions
+
+
+def _those(suspects: Suspects, chosen: np.ndarray) -> Suspects:
+    columns = ("query", "known", "lag_s", "sure")
+    return dataclasses.replace(suspects, **{name: getattr(suspects, name)[chosen] for name in columns})
+
+
+def _difference(copy: Copy) -> str:
+    found = []
+    if abs(copy.match.gain - 1) > 0.02:
+        found.append(f"{1 / copy.match.gain:.3g} times as large")
+    if abs(copy.match.lag_s) >= 0.01:
+        found.append(f"{abs(copy.match.lag_s):.2f} s {'earlier' if copy.match.lag_s > 0 else 'later'}")
+    if copy.reordered:
+        found.append(f"leads in the order {' '.join(STORED_LEADS[lead] for lead in copy.order)}")
+    return f", {', '.join(found)}" if found else ""
+
+
+def _bands(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
+    index = recordings.index
+    return bands_of(
+        recordings.store,
+        records,
+        rate_hz=recordings.format.sampling_rate_hz,
+        valid_start=index.valid_start[records],
+        valid_samples=index.valid_samples[records],
+    )
+
+
+def _not_looked_for(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:
+    old = [dataset.card["name"] for dataset in recordings.datasets if not is_traced(dataset)]
+    old += [source.name for source in trained_on.sources if not source.traced]
+    if not old:
+        return ()
+    return (
+        f"Copies of what the encoder was pretrained on were not looked for where {' or '.join(dict.fromkeys(old))} is "
+        "concerned, prepared before its index had what they are found by: only equal recordings and patients were. "
+        "Build it again with --overwrite; pretraining on it again goes on where it was and lists its records anew.",
+    )
