@@ -17,8 +17,9 @@ r"""What real recordings tell: four systems pretrained off PTB-XL, their frozen 
 docs/results.md has what came of it. Everything here and in `cross_validation` was fixed before a label of PTB-XL was
 looked at: the systems as published, in their small form; batches of 64, half of them simulated and half real; one
 learning rate and schedule for all, those of the ablations on simulated data. But for the number of steps: with 200, as
-first tested, SimCLR was below a random encoder, on PTB-XL and on CODE-15; 1,000 were chosen on CODE-15's sex. PTB-XL's records within the CinC sets are left out by name, and `cross_validate` refuses a record whose
-copy or patient an encoder has seen.
+first tested, SimCLR was below a random encoder, on PTB-XL and on CODE-15; 1,000 were chosen on CODE-15's sex. PTB-XL's
+records within the CinC sets are left out by name, and `cross_validate` refuses a record whose copy or patient an
+encoder has seen.
 """
 
 from ml_collections import ConfigDict
