@@ -11,7 +11,8 @@ answer; or in mmHg by RMSE, α = 3, positives of the most similar pressure and n
 the plain task where labels are few. Only labelled recordings are of use; the others are encoded and take part in batch
 statistics alone.
 
-From a checkpoint of any other pretraining: --config.probe.finetune.metric.weight=1 of ecgjax.label_efficiency.
+From a checkpoint of any other pretraining: --config.probe.finetune.metric.weight=1 of ecgjax.label_efficiency (and
+--config.probe.supervised.metric.weight=1, what it is compared with).
 
 Deviations: regression starts from mean and spread of the training labels; rows of one patient are no negatives.
 `small`: the encoder at a quarter of its widths.

@@ -38,8 +38,8 @@ from ecgjax.evaluation.neighbour_section import neighbour_section
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
 from ecgjax.evaluation.report_files import write_report
 from ecgjax.evaluation.report_tables import question, results_table
-from ecgjax.evaluation.tasks import Kind, configured_task
-from ecgjax.finetune import train_supervised
+from ecgjax.evaluation.tasks import Kind, configured_task, takes_no_threshold
+from ecgjax.finetune import check_settings, train_supervised
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.pages.data_card import data_section
@@ -77,7 +77,14 @@ def evaluate(
     own = configuration.load_resolved(workdir)
     check_encoder(own, config, workdir=str(workdir))
     configuration.check_ranges(config)
-    task = configured_task(label=probe.label, rule=probe.rule, threshold=probe.threshold)
+    # The threshold of the run's own question is no part of another that has none.
+    threshold = (
+        None
+        if takes_no_threshold(probe.label, probe.rule) and probe.threshold == own.probe.threshold
+        else probe.threshold
+    )
+    task = configured_task(label=probe.label, rule=probe.rule, threshold=threshold)
+    check_settings(probe.supervised, task.kind, section="config.probe.supervised")
     recordings = open_recordings(config.data)
     drawn = {"task": task, "label_fraction": probe.label_fraction, "seed": probe.seed}
     data = probe_data(recordings.index, recordings.split, **drawn)

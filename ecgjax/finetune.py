@@ -39,7 +39,7 @@ POSITIVE_WEIGHTS = ("none", "balanced")
 SELECTIONS = ("metric", "loss")
 
 # Leaves of `config.optimizer` that training with labels takes over.
-_SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
+SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
 
 
 def default_config() -> ConfigDict:
@@ -93,7 +93,7 @@ class FineTuning:
         kind: Kind,
         num_outputs: int = 1,
     ):
-        _check_settings(settings, kind)
+        check_settings(settings, kind)
         self._metric = metric_term.metric_term(settings.metric, kind=kind)
         self._settings, self._kind, self._num_outputs = settings, kind, num_outputs
         self._classes = tuple(map(str, range(num_outputs))) if kind == "multilabel" else ()
@@ -180,8 +180,10 @@ class FineTuning:
             if (now + 1) % settings.eval_every and now + 1 != settings.steps:
                 continue
             outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
-            metric = scoring.primary(self._kind, val_labels, outputs, classes=self._classes)
-            value = metric if settings.select == "metric" else -scoring.loss(self._kind, val_labels, outputs)
+            metric = value = -np.inf  # A look that gave no numbers is no better one; an earlier one stands.
+            if np.isfinite(outputs).all():
+                metric = scoring.primary(self._kind, val_labels, outputs, classes=self._classes)
+                value = metric if settings.select == "metric" else -scoring.loss(self._kind, val_labels, outputs)
             if value > best_value:
                 best, best_value, since = (jax.tree.map(jnp.copy, state), metric, now + 1), value, 0
                 continue
@@ -283,24 +285,33 @@ def train_supervised(
     )
 
 
-def _check_settings(settings: ConfigDict, kind: Kind) -> None:
+def check_settings(settings: ConfigDict, kind: Kind, *, section: str = "training with labels") -> None:
+    """Refuses settings that are unknown or contradict each other or the task.
+
+    Args:
+        settings: leaves of `default_config`.
+        kind: of the task.
+        section: of the config that holds them, which messages name.
+
+    Raises:
+        ConfigError: naming the leaf.
+    """
     for leaf, known in (("head", HEADS), ("positive_weight", POSITIVE_WEIGHTS), ("select", SELECTIONS)):
         if settings[leaf] not in known:
-            raise ConfigError(
-                f"training with labels: {leaf}={settings[leaf]!r} is unknown; there are: {', '.join(known)}"
-            )
+            raise ConfigError(f"{section}: {leaf}={settings[leaf]!r} is unknown; there are: {', '.join(known)}")
     if settings.balance and kind != "binary":
-        raise ConfigError(f"training with labels: balance=True is for binary tasks, not for one of kind {kind!r}")
+        raise ConfigError(f"{section}: balance=True is for binary tasks, not for one of kind {kind!r}")
     if settings.balance and settings.positive_weight != "none":
-        raise ConfigError("training with labels: balance and positive_weight both make up for rare positives; give one")
+        raise ConfigError(f"{section}: balance and positive_weight both make up for rare positives; give one")
     if kind == "quantity" and settings.positive_weight != "none":
-        raise ConfigError("training with labels: a quantity has no positives for positive_weight")
+        raise ConfigError(f"{section}: a quantity has no positives for positive_weight")
+    metric_term.metric_term(settings.metric, kind=kind, section=section)
 
 
 def _optimizer_config(settings: ConfigDict, optimizer: ConfigDict) -> ConfigDict:
     # Of the pretraining's optimiser only what suits any training: not what it froze, nor its rates.
     config = optim.default_config()
-    config.update({name: optimizer[name] for name in _SHARED})
+    config.update({name: optimizer[name] for name in SHARED})
     config.learning_rate, config.layer_decay = settings.learning_rate, settings.layer_decay
     config.frozen = tuple(settings.frozen)
     if settings.head_learning_rate is not None:

@@ -6,7 +6,7 @@ r"""How few labels suffice: fractions x seeds x {random, pretrained} x {frozen, 
 Fractions are drawn by patient, each part of every larger one of the same seed. The command can be interrupted, and
 given again with other fractions, seeds or modes: what is there already stays, and report.html, report.md and
 results.json in --out show all of it. `--config.probe.supervised.…` (random) and `--config.probe.finetune.…`
-(pretrained) say how networks are trained; `….metric.weight=1` of either adds metric learning to the task.
+(pretrained) say how networks are trained; `….metric.weight=1` of both adds metric learning to the task.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax import configuration, encoders, inference
+from ecgjax import configuration, encoders, finetune, inference
 from ecgjax.evaluated_run import check_encoder, guarded
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.cells import (
@@ -36,8 +36,8 @@ from ecgjax.recordings import open_recordings
 _BATCH = 256
 
 #: Leaves of the run that a study's cells depend on, beside all that decided the pretraining.
-_LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links", "probe.layer", "probe.supervised.",
-           "probe.finetune.")  # fmt: skip
+_LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links", "probe.layer", "probe.seed",
+           "probe.supervised.", "probe.finetune.", *(f"optimizer.{name}" for name in finetune.SHARED))  # fmt: skip
 
 
 class Study:
@@ -70,6 +70,9 @@ class Study:
         own = configuration.load_resolved(workdir)
         check_encoder(own, config, workdir=str(workdir))
         configuration.check_ranges(config)
+        # Before anything is trained, and before the folder is this study's.
+        for name in ("supervised", "finetune"):
+            finetune.check_settings(config.probe[name], task.kind, section=f"config.probe.{name}")
         self.config, self.task, self.folder, self._progress = config, task, folder, progress
         self._trainings: dict[Initialisation, FineTuning] = {}
         self.recordings = open_recordings(config.data)
@@ -83,11 +86,15 @@ class Study:
             records=np.concatenate([judged.val.records, judged.test.records]),
         )
         self.data = self._data(1.0, 0)  # Without what was dropped.
+        self.cautions += _unlike(config.probe)
         if reason := scoring.undefined(task.kind, self.data.test.labels):
             raise DataError(f"{task.title}: nothing can be compared on the test records: {reason}")
-        test = self.data.test
-        answers = hashlib.blake2b(np.ascontiguousarray(test.records).tobytes(), digest_size=16)
-        answers.update(np.ascontiguousarray(test.labels).tobytes())
+        # Embeddings are kept by the place of a record among these, and every cell is selected on the same.
+        answers = hashlib.blake2b(digest_size=16)
+        for part in (self.data.train_available, self.data.val, self.data.test):
+            answers.update(f"{len(part.records)},".encode())
+            answers.update(np.ascontiguousarray(part.records).tobytes())
+            answers.update(np.ascontiguousarray(part.labels).tobytes())
         begin_study(
             folder,
             {
@@ -96,7 +103,7 @@ class Study:
                 "pretraining": {**own.to_dict(), "probe": None, "checkpoint": None, "data": None},
                 "pretrained_on": list(self.pretrained.pretrained_on),
                 "data": list(self.recordings.fingerprints),
-                "test_records": answers.hexdigest(),
+                "records": answers.hexdigest(),
                 "config": _deciding(configuration.leaves(config.to_dict())),
             },
         )  # fmt: skip
@@ -225,6 +232,18 @@ class Study:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, embeddings)
         return np.load(path, mmap_mode="r")
+
+
+def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Says where the two trainings differ by metric learning: then it is not pretraining alone that is compared."""
+    ours, theirs = (probe[name].metric for name in ("finetune", "supervised"))
+    if ours.weight == theirs.weight and (not ours.weight or ours == theirs):
+        return ()
+    return (
+        "Fine-tuned cells: the pretrained encoder and the random one were trained with other settings of metric "
+        "learning (config.probe.finetune.metric, config.probe.supervised.metric), so that their difference is not "
+        "pretraining's alone.",
+    )
 
 
 def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:

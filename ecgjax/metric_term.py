@@ -45,6 +45,8 @@ CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
     "quantity": (same_record, {"label_distance": mining.MINERS["label_distance"]}),
 }
 
+_SECTION = "training with labels"
+
 #: The setting that means the first miner of a kind.
 AUTO = "auto"
 
@@ -65,6 +67,7 @@ class MetricTerm:
     Args:
         config: leaves of `default_config`, the weight above 0.
         kind: of the task.
+        section: of the config that holds them, which messages name.
 
     Attributes:
         weight: of the loss beside the task's.
@@ -73,10 +76,10 @@ class MetricTerm:
         ConfigError: a setting is unknown or makes no sense, or the task is multi-label.
     """
 
-    def __init__(self, config: ConfigDict, *, kind: Kind):
+    def __init__(self, config: ConfigDict, *, kind: Kind, section: str = _SECTION):
         if kind not in CHOICES:
             raise ConfigError(
-                f"training with labels: metric.weight={config.weight} is for tasks with one label a record, not for "
+                f"{section}: metric.weight={config.weight} is for tasks with one label a record, not for "
                 f"one of kind {kind!r}: no relation says which of two sets of labels are alike; set it to 0"
             )
         self._relation, miners = CHOICES[kind]
@@ -84,11 +87,11 @@ class MetricTerm:
         for leaf, value, known in (("miner", name, miners), ("distance", config.distance, DISTANCES)):
             if value not in known:
                 raise ConfigError(
-                    f"training with labels: metric.{leaf}={value!r} is unknown to tasks of kind {kind!r}; there are: "
+                    f"{section}: metric.{leaf}={value!r} is unknown to tasks of kind {kind!r}; there are: "
                     f"{', '.join(known)}"
                 )
         if not config.margin > 0:
-            raise ConfigError(f"training with labels: metric.margin={config.margin} must be above 0")
+            raise ConfigError(f"{section}: metric.margin={config.margin} must be above 0")
         self.weight, self._margin = config.weight, config.margin
         self._miner, self._distance = miners[name], DISTANCES[config.distance]
 
@@ -124,15 +127,15 @@ class MetricTerm:
         )
 
 
-def metric_term(config: ConfigDict, *, kind: Kind) -> MetricTerm | None:
+def metric_term(config: ConfigDict, *, kind: Kind, section: str = _SECTION) -> MetricTerm | None:
     """Returns the term that a config asks for, None without one.
 
     Raises:
         ConfigError: the weight is no number of 0 or more, or as `MetricTerm`.
     """
     if not 0 <= config.weight < float("inf"):
-        raise ConfigError(f"training with labels: metric.weight={config.weight} must be a number, 0 or more")
-    return MetricTerm(config, kind=kind) if config.weight else None
+        raise ConfigError(f"{section}: metric.weight={config.weight} must be a number, 0 or more")
+    return MetricTerm(config, kind=kind, section=section) if config.weight else None
 
 
 def patient_codes(patients: np.ndarray) -> np.ndarray:

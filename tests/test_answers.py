@@ -14,10 +14,11 @@ from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure
 from ecgjax.evaluation.answering import answer
 from ecgjax.evaluation.answers import BY_CLASS, one_a_patient
 from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
+from ecgjax.evaluation.baselines import demographic_features
 from ecgjax.evaluation.features import SplitFeatures
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.report import Provenance
-from ecgjax.evaluation.tasks import MultiLabelTask, QuantityTask, configured_task
+from ecgjax.evaluation.tasks import BinaryTask, MultiLabelTask, QuantityTask, configured_task
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
 
@@ -205,6 +206,68 @@ def test_the_page_and_its_files(found, kind, tmp_path, monkeypatch):
     stored = np.load(report.html.parent / "scores.npz")
     np.testing.assert_array_equal(stored["scores_random"], evaluation.answers.outputs["random"])
     assert len(answers_table(evaluation).rows) == len(evaluation.answers.rows)
+
+
+def _resampled(test, *metrics, seed=0, resamples=200):
+    """Percentiles of metrics, functions of record numbers of the test part, over test patients drawn by hand."""
+    patients = np.unique(test.patients)
+    drawn = np.random.default_rng(seed).integers(len(patients), size=(resamples, len(patients)))
+    rows = [np.concatenate([np.flatnonzero(test.patients == patients[code]) for code in draw]) for draw in drawn]
+    return [np.nanquantile([metric(each) for each in rows], [0.025, 0.975]) for metric in metrics]
+
+
+def _auroc(labels, scores):
+    return roc_auc_score(labels, scores) if len(np.unique(labels)) == 2 else np.nan
+
+
+def test_intervals_are_over_patients_and_differences_are_paired(found):
+    evaluation, test = found["quantity"][0], _data("quantity").test
+    answers = evaluation.answers
+    truth, ours, theirs = PRESSURE[SPLITS["test"]], answers.outputs["pretrained"], answers.outputs["random"]
+    women = np.arange(NUM)[SPLITS["test"]] // 2 % 2 == 1
+    error = np.abs(ours - truth)
+    expected = _resampled(
+        test,
+        lambda rows: r2_score(truth[rows], ours[rows]),
+        lambda rows: r2_score(truth[rows], ours[rows]) - r2_score(truth[rows], theirs[rows]),
+        lambda rows: error[rows][women[rows]].mean() - error[rows][~women[rows]].mean(),
+    )
+    female = next(group for group in answers.groups if (group.column, group.group) == ("sex", "female"))
+    of_classes = found["multilabel"][0].answers
+    labels, test = FINDINGS[SPLITS["test"]], _data("multilabel").test
+    ours, theirs = (of_classes.outputs[name][:, 0] for name in ("pretrained", "random"))
+    all_ours = of_classes.outputs["pretrained"]
+    expected += _resampled(
+        test,
+        lambda rows: roc_auc_score(labels[rows, 0], ours[rows]),
+        lambda rows: roc_auc_score(labels[rows, 0], ours[rows]) - roc_auc_score(labels[rows, 0], theirs[rows]),
+        lambda rows: np.mean([
+            _auroc(labels[rows[women[rows]], column], all_ours[rows[women[rows]], column]) for column in (0, 1, 4)
+        ]),
+    )  # fmt: skip
+    women_s = next(group for group in of_classes.groups if (group.column, group.group) == ("sex", "female"))
+    assert women_s.classes == 3
+    af = of_classes.classes[0]
+    intervals = (
+        answers.row("pretrained").metrics["R²"], answers.row("random").difference, female.gaps["MAE"],
+        af.aurocs["pretrained"], af.difference, women_s.metrics["macro AUROC"],
+    )  # fmt: skip
+    for interval, bounds in zip(intervals, expected, strict=True):
+        np.testing.assert_allclose((interval.low, interval.high), bounds, atol=1e-9)
+
+
+def test_what_is_asked_for_is_no_feature():
+    values = SplitFeatures(**{name: np.arange(6.0).reshape(3, 2) for name in SPLITS})
+    for task, columns, title in (
+        (QuantityTask(label="age_years"), [1], "sex"),
+        (BinaryTask(label="sex", rule="present"), [0], "age"),
+        (BinaryTask(label="age_years", rule="above", threshold=55.0), [1], "sex"),
+        (QuantityTask(label="lvef"), [0, 1], "age and sex"),
+        (MultiLabelTask(task="findings"), [0, 1], "age and sex"),
+    ):
+        kept, name = demographic_features(values, task)
+        assert name == title
+        np.testing.assert_array_equal(kept.test, values.test[:, columns])
 
 
 def test_figures_show_what_they_say(found):

@@ -184,9 +184,9 @@ def test_command_repeats_what_was_changed(workdir):
 
 
 def test_a_quantity_has_the_whole_report(workdir):
-    evaluation, report = entry.evaluate(
-        _config(label="age_years", rule="values", threshold=None), workdir, progress=False
-    )
+    # The run's own question has a threshold, which this one does not inherit.
+    assert configuration.load_resolved(workdir).probe.threshold == _config().probe.threshold is not None
+    evaluation, report = entry.evaluate(_config(label="age_years", rule="values"), workdir, progress=False)
     assert evaluation.unit == "years"
     html = report.html.read_text(encoding="utf-8")
     for part in (

@@ -142,6 +142,21 @@ def test_settings_that_make_no_sense_are_refused(kind, changes, message):
         _train(kind, **changes)
 
 
+def test_a_look_that_gives_no_numbers_is_no_better_one(monkeypatch):
+    x, y = _task("binary")
+    _, whole = _train("binary", (x, y), steps=2, eval_every=1)
+    calls = iter(range(100))
+    predict = finetune.predict
+    spoilt = lambda *given: predict(*given) * (np.nan if next(calls) else 1.0)  # noqa: E731
+    monkeypatch.setattr(finetune, "predict", spoilt)
+    _, network = _train("binary", (x, y), steps=2, eval_every=1)
+    assert network.step == 1
+    assert np.isfinite(network.val_metric)
+    assert whole.step in (1, 2)
+    with pytest.raises(DataError, match="diverged: no look at validation gave a number; lower learning_rate"):
+        _train("binary", (x, y), steps=2, eval_every=1)
+
+
 def test_labels_that_nothing_can_be_learned_from_are_refused():
     x, y = _task("binary")
     with pytest.raises(DataError, match="no step can be selected on validation: none of 24 records is positive"):

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax import inference
+from ecgjax import inference, label_efficiency_study
 from ecgjax import label_efficiency as entry
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
@@ -204,6 +204,12 @@ def study_config(stored_dataset):
     return config
 
 
+def _without_one_val_record(own, config, recordings, **given):
+    """As a firewall that drops one."""
+    split = dataclasses.replace(recordings.split, val=recordings.split.val[1:])
+    return dataclasses.replace(recordings, split=split), ()
+
+
 def test_a_whole_study(study_config, monkeypatch, tmp_path):
     split = inference.create_split(study_config, seed=7)
     pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
@@ -213,6 +219,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     begin = lambda: entry.Study(  # noqa: E731
         study_config, tmp_path, task=parse_task("age_years>55"), folder=tmp_path / "study", progress=False
     )
+    weight_decay = study_config.optimizer.weight_decay
     study = begin()
     cells = entry.cells_of([0.5, 1.0], seeds=1, modes=["frozen", "finetuned"])
     with jax.numpy_dtype_promotion("standard"):
@@ -257,5 +264,19 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="holds another study: config differ"):
         begin()
     study_config.probe.finetune.metric.margin = 0.2
-    with pytest.raises(ConfigError, match="holds another study: task, test_records differ"):
+    study_config.optimizer.weight_decay = 0.3  # which training with labels takes over
+    with pytest.raises(ConfigError, match="holds another study: config, pretraining differ"):
+        begin()
+    study_config.optimizer.weight_decay = weight_decay
+    assert any("other settings of metric learning" in caution for caution in study.cautions)
+    with monkeypatch.context() as patch:
+        patch.setattr(label_efficiency_study, "guarded", _without_one_val_record)
+        with pytest.raises(ConfigError, match="holds another study: records differ"):
+            begin()
+    study_config.probe.finetune.metric.miner = "semi-hard"
+    with pytest.raises(ConfigError, match=r"config\.probe\.finetune: metric\.miner='semi-hard' is unknown"):
+        entry.Study(study_config, tmp_path, task=parse_task("age_years>55"), folder=tmp_path / "other")
+    assert not (tmp_path / "other").exists(), "nothing is begun with settings that cannot be"
+    study_config.probe.finetune.metric.miner = "auto"
+    with pytest.raises(ConfigError, match="holds another study: records, task differ"):
         entry.Study(study_config, tmp_path, task=parse_task("age"), folder=tmp_path / "study", progress=False)

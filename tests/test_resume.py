@@ -42,6 +42,7 @@ def start(dataset, workdir, *flags):
         **os.environ,
         "PYTHONPATH": str(ROOT),  # tests is no installed package
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # bits as the emitters that runs use make them
         "JAX_COMPILATION_CACHE_DIR": str(dataset.parent / "compiled"),  # the same programs for every start
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -28,7 +28,7 @@ from ecgjax.evaluation.answers import (
     common_is_fewer,
     one_a_patient,
 )
-from ecgjax.evaluation.baselines import median_beat_features, median_beat_preprocessor
+from ecgjax.evaluation.baselines import demographic_features, median_beat_features, median_beat_preprocessor
 from ecgjax.evaluation.bootstrap import bootstrap_metrics
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.experiment import Classifier, FrozenEncoder
@@ -115,6 +115,7 @@ def answer(
     beats = median_beat_features(beats, intervals, rr_column=MEASUREMENTS.index("rr"))
     of_patients = SplitFeatures(train=demographics[data.train.records], val=demographics[data.val.records],
                                 test=demographics[test.records])  # fmt: skip
+    known, name = demographic_features(of_patients, data.task)
     linear = "ridge" if kind == "quantity" else "logistic"
     plain = {
         "intervals": (intervals, interval_preprocessor(), f"intervals and amplitudes, {linear}"),
@@ -123,7 +124,7 @@ def answer(
             median_beat_preprocessor(train_records=len(data.train.records)),
             f"median beat and heart rate, {linear}",
         ),
-        "demographics": (of_patients, interval_preprocessor(), f"age and sex, {linear}"),
+        "demographics": (known, interval_preprocessor(), f"{name}, {linear}"),
     }
     for name, (values, preprocessor, title) in plain.items():
         contestants[name] = _probe(_preprocessed(values, preprocessor), data, title=title)

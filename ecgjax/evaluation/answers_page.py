@@ -172,10 +172,8 @@ def _left_out(evaluation: AnswersEvaluation) -> str:
     if without:
         text += f" Left out: {'; '.join(without)}."
     if rare:
-        text += (
-            f" Fewer than {MIN_EVENTS} positive or negative test records: {', '.join(rare)}; the macro AUROC of the "
-            f"other {len(common)} classes stands beside it."
-        )
+        text += f" Fewer than {MIN_EVENTS} positive or negative test records: {', '.join(rare)}"
+        text += f"; the macro AUROC of the other {len(common)} classes stands beside it." if common else "."
     return text
 
 
@@ -290,7 +288,7 @@ def _groups(evaluation: AnswersEvaluation) -> list[Block]:
         rows.append((*counts, *cells))
     if quantity:
         header = ("", "group", "records", "patients", f"MAE{unit}", "less others", f"bias{unit}", "less others")
-        words = "differences are from all other patients."
+        words = "differences are from all other records."
     else:
         header = ("", "group", "records", "patients", "macro AUROC", "classes")
         words = (

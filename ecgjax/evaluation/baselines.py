@@ -15,6 +15,7 @@ from ecgjax.evaluation.comparison import Contender
 from ecgjax.evaluation.features import SplitFeatures
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.metrics import auroc, undefined_reason
+from ecgjax.evaluation.tasks import BinaryTask, QuantityTask, Task
 
 #: Leaves of the trees to choose from, and how many trees there are to choose from of each.
 _LEAVES = (4, 15)
@@ -23,6 +24,10 @@ _LEARNING_RATE = 0.05
 
 #: Principal components of the median beat.
 _COMPONENTS = 40
+
+
+#: Columns of `demographics`: label of the index, and name in words.
+_DEMOGRAPHICS = (("age_years", "age"), ("sex", "sex"))
 
 
 def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, seed: int) -> Contender:
@@ -66,6 +71,22 @@ def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, s
         selected=f"{trees} trees of {leaves} leaves",
         num_features=features.train.shape[1],
     )
+
+
+def demographic_features(of_patients: SplitFeatures, task: Task) -> tuple[SplitFeatures, str]:
+    """Leaves out of age and sex what the task asks for.
+
+    Args:
+        of_patients: age in years and sex, `f32[n, 2]` of each part.
+        task: what is asked.
+
+    Returns:
+        The others, and their name.
+    """
+    label = task.label if isinstance(task, BinaryTask | QuantityTask) else None
+    kept = [column for column, (name, _) in enumerate(_DEMOGRAPHICS) if name != label]
+    parts = {part: getattr(of_patients, part)[:, kept] for part in ("train", "val", "test")}
+    return SplitFeatures(**parts), " and ".join(_DEMOGRAPHICS[column][1] for column in kept)
 
 
 def median_beat_features(beats: SplitFeatures, intervals: SplitFeatures, *, rr_column: int) -> SplitFeatures:

@@ -20,7 +20,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_pipelines.median_beat import NAMES as MEASUREMENTS
-from ecgjax.evaluation.baselines import boosted_contender, median_beat_features, median_beat_preprocessor
+from ecgjax.evaluation.baselines import (
+    boosted_contender,
+    demographic_features,
+    median_beat_features,
+    median_beat_preprocessor,
+)
 from ecgjax.evaluation.comparison import (
     REFERENCE,
     Comparison,
@@ -159,8 +164,9 @@ def run_experiment(
     )
     parts = {"train": data.train, "val": data.val, "test": data.test}
     of_patients = SplitFeatures(**{name: demographics[part.records] for name, part in parts.items()})
+    known, name = demographic_features(of_patients, data.task)
     contenders["demographics"] = probe_contender(
-        of_patients, data, title="age and sex, logistic", preprocessor=interval_preprocessor()
+        known, data, title=f"{name}, logistic", preprocessor=interval_preprocessor()
     )
     comparison = compare(
         contenders,

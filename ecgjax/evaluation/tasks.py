@@ -198,6 +198,11 @@ class QuantityTask:
         return index.label(self.label).astype(np.float64)
 
 
+def takes_no_threshold(label: str, rule: str) -> bool:
+    """Whether `config.probe.label` and `rule` ask what has no threshold: values, a label of 0 or 1, or all classes."""
+    return rule in (_VALUES, "present") or label.endswith(":*")
+
+
 def configured_task(*, label: str, rule: str, threshold: float | None) -> Task:
     """Returns the task that `config.probe` asks.
 
