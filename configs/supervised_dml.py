@@ -7,9 +7,9 @@
         --config.miner.fallback=random
 
 α times the triplet loss plus the task's: wedge pressure above 18 mmHg by cross-entropy, α = 1, positives of the same
-answer; or in mmHg by RMSE, α = 3, positives of the most similar pressure and negatives of the least. Expect it to beat
-the plain task where labels are few. Only labelled recordings are of use; the others are encoded and take part in batch
-statistics alone.
+answer; or in mmHg by RMSE, α = 3, positives of the most similar pressure and negatives of the least. Published, it
+beats the plain task; in 600 steps of `regression,small` on simulated pressures it did not (docs/results.md). Only
+labelled recordings are of use; the others are encoded and take part in batch statistics alone.
 
 From a checkpoint of any other pretraining: --config.probe.finetune.metric.weight=1 of ecgjax.label_efficiency (and
 --config.probe.supervised.metric.weight=1, what it is compared with).
