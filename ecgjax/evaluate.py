@@ -133,6 +133,7 @@ def evaluate(
     )
     if task.kind == "binary":
         outcome = run_experiment(data, shuffles=probe.shuffles, **asked)
+        write = write_report
         evaluation = Evaluation(
             comparison=outcome.comparison,
             data=data,
@@ -145,17 +146,15 @@ def evaluate(
             provenance=provenance,
         )
     else:
-        answers = answer(data, **asked)
+        write = write_answers_report
         unit = unit_of(task.title, recordings) if task.kind == "quantity" else ""
-        evaluation = AnswersEvaluation(answers=answers, data=data, unit=unit, provenance=provenance)
-    embeddings = outcome.embeddings if task.kind == "binary" else answers.embeddings
+        evaluation = AnswersEvaluation(answers=answer(data, **asked), data=data, unit=unit, provenance=provenance)
     sections = [
-        neighbour_section(recordings, data, embeddings["pretrained"], seed=probe.seed),
+        neighbour_section(recordings, data, evaluation.embeddings["pretrained"], seed=probe.seed),
         *_training(workdir),
         _augmentations(config, recordings),
         data_section(recordings.datasets),
     ]
-    write = write_report if task.kind == "binary" else write_answers_report
     return evaluation, write(evaluation, workdir, default_config=base.get_config().to_dict(), sections=sections)
 
 

@@ -93,8 +93,7 @@ class Study:
         answers = hashlib.blake2b(digest_size=16)
         for part in (self.data.train_available, self.data.val, self.data.test):
             answers.update(f"{len(part.records)},".encode())
-            answers.update(np.ascontiguousarray(part.records).tobytes())
-            answers.update(np.ascontiguousarray(part.labels).tobytes())
+            answers.update(part.content)
         begin_study(
             folder,
             {
@@ -161,11 +160,7 @@ class Study:
         network = self._training(cell.initialisation).train(
             self._encoder(cell.initialisation, cell.seed),
             read=read,
-            train_records=data.train.records,
-            train_labels=data.train.labels,
-            train_patients=data.train.patients,
-            val_records=data.val.records,
-            val_labels=data.val.labels,
+            **data.for_training,
             seed=cell.seed,
             progress=self._progress,
             title=cell.name,

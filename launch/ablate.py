@@ -28,7 +28,6 @@ from typing import NamedTuple
 
 import jax
 import ml_collections
-import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
@@ -267,8 +266,7 @@ def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *,
     """Checks that the folder is of these tasks and records."""
     answers = hashlib.blake2b(digest_size=16)
     for data in tasks.values():
-        answers.update(np.ascontiguousarray(data.test.records).tobytes())
-        answers.update(np.ascontiguousarray(data.test.labels).tobytes())
+        answers.update(data.test.content)
     identity = {
         "tasks": list(tasks),
         "label_fraction": label_fraction,

@@ -8,8 +8,8 @@ from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_m
 
 from data_pipelines.errors import DataError
 from data_pipelines.median_beat import NAMES as MEASUREMENTS
-from ecgjax.evaluation import answering as module
 from ecgjax.evaluation import frozen
+from ecgjax.evaluation import model_inputs as module
 from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
 from ecgjax.evaluation.answering import answer
 from ecgjax.evaluation.answers import BY_CLASS, one_a_patient

@@ -16,7 +16,6 @@ import numpy as np
 from sklearn.base import TransformerMixin
 
 from data_pipelines.errors import DataError
-from data_pipelines.median_beat import NAMES as MEASUREMENTS
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.answers import (
     BY_CLASS,
@@ -28,20 +27,13 @@ from ecgjax.evaluation.answers import (
     common_is_fewer,
     one_a_patient,
 )
-from ecgjax.evaluation.baselines import demographic_features, median_beat_features, median_beat_preprocessor
+from ecgjax.evaluation.baselines import median_beat_preprocessor
 from ecgjax.evaluation.bootstrap import bootstrap_metrics
 from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.experiment import Classifier, FrozenEncoder
-from ecgjax.evaluation.features import (
-    Read,
-    SplitFeatures,
-    interval_features,
-    interval_preprocessor,
-    map_records,
-    split_features,
-)
+from ecgjax.evaluation.features import Read, SplitFeatures, interval_preprocessor
 from ecgjax.evaluation.frozen import fit_linear, fit_nearest
 from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
 from ecgjax.evaluation.multilabel import auroc_of, by_class
 from ecgjax.evaluation.neighbourhood import neighbourhoods
 from ecgjax.evaluation.operating import demographic_groups
@@ -49,9 +41,6 @@ from ecgjax.evaluation.regression import BlandAltman, bland_altman
 from ecgjax.evaluation.subgroups import MIN_EVENTS, in_order
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.evaluation.weighting import Metric, ratio
-
-#: Records embedded at a time.
-_BATCH = 256
 
 _NEEDS: Mapping[Kind, str] = {
     "multilabel": "both labels of every class",
@@ -98,36 +87,27 @@ def answer(
     for name, part in (("train", data.train), ("validation", data.val), ("test", test)):
         if reason := scoring.undefined(kind, part.labels):
             raise DataError(f"{data.task.title}: {reason} in the {name} split; give it more labels or more folds")
-    embed: dict[str, Any] = {"read": read, "batch_size": _BATCH, "progress": progress}
-    features = {
-        name: split_features(encoder.embed, data, title=f"embeddings, {name}", **embed)
-        for name, encoder in ((REFERENCE, pretrained), ("random", random))
-    }
+    how: dict[str, Any] = {"read": read, "progress": progress}
+    features = embedded({REFERENCE: pretrained, "random": random}, data, **how)
     contestants = {
         REFERENCE: _probe(features[REFERENCE], data, title="pretrained, linear probe"),
         "nearest": _probe(features[REFERENCE], data, title="pretrained, nearest neighbours", fit=fit_nearest),
         "random": _probe(features["random"], data, title="random initialisation, linear probe"),
-        "supervised": _network(train_supervised, data, embed=embed, seed=seed),
+        "supervised": _network(data, *supervised_scores(train_supervised, data, kind=kind, seed=seed, **how)),
     }
-    intervals, beats, failures = interval_features(
-        data, read=read, sampling_rate_hz=sampling_rate_hz, progress=progress
-    )
-    beats = median_beat_features(beats, intervals, rr_column=MEASUREMENTS.index("rr"))
-    of_patients = SplitFeatures(train=demographics[data.train.records], val=demographics[data.val.records],
-                                test=demographics[test.records])  # fmt: skip
-    known, name = demographic_features(of_patients, data.task)
+    plain = plain_features(data, sampling_rate_hz=sampling_rate_hz, demographics=demographics, **how)
     linear = "ridge" if kind == "quantity" else "logistic"
-    plain = {
-        "intervals": (intervals, interval_preprocessor(), f"intervals and amplitudes, {linear}"),
+    preprocessed = {
+        "intervals": (plain.intervals, interval_preprocessor(), "intervals and amplitudes"),
         "median_beat": (
-            beats,
+            plain.median_beat,
             median_beat_preprocessor(train_records=len(data.train.records)),
-            f"median beat and heart rate, {linear}",
+            "median beat and heart rate",
         ),
-        "demographics": (known, interval_preprocessor(), f"{name}, {linear}"),
+        "demographics": (plain.demographics, interval_preprocessor(), plain.demographics_name),
     }
-    for name, (values, preprocessor, title) in plain.items():
-        contestants[name] = _probe(_preprocessed(values, preprocessor), data, title=title)
+    for name, (values, preprocessor, title) in preprocessed.items():
+        contestants[name] = _probe(_preprocessed(values, preprocessor), data, title=f"{title}, {linear}")
     if kind == "quantity":
         mean = float(data.train.labels.mean())
         contestants["mean"] = Contestant(
@@ -143,9 +123,9 @@ def answer(
         embeddings=of_test,
         classes=_classes(outputs, data, **draws),
         agreement=_agreement(contestants, data) if kind == "quantity" else {},
-        groups=_groups(outputs[REFERENCE], data, demographics=of_patients.test, **draws),
+        groups=_groups(outputs[REFERENCE], data, demographics=plain.of_patients.test, **draws),
         near=neighbourhoods(of_test, labels=None, patients=test.patients, **draws),
-        measurement_failures=failures,
+        measurement_failures=plain.failures,
         bootstrap=bootstrap,
         seed=seed,
     )
@@ -167,29 +147,12 @@ def _probe(features: SplitFeatures, data: ProbeData, *, title: str, fit: Callabl
     )
 
 
-def _network(
-    train_supervised: Callable[..., Classifier], data: ProbeData, *, embed: Mapping[str, Any], seed: int
-) -> Contestant:
-    network = train_supervised(
-        read=embed["read"],
-        train_records=data.train.records,
-        train_labels=data.train.labels,
-        train_patients=data.train.patients,
-        val_records=data.val.records,
-        val_labels=data.val.labels,
-        kind=data.task.kind,
-        seed=seed,
-    )
-    val, test = (
-        np.asarray(map_records(network.scores, part.records, title=f"scores, labels only, {name}", **embed), np.float64)
-        for name, part in (("validation", data.val), ("test", data.test))
-    )
-    metric = scoring.PRIMARY[data.task.kind]
+def _network(data: ProbeData, val: np.ndarray, test: np.ndarray) -> Contestant:
     return Contestant(
         title="labels only, end to end",
         outputs=test,
         val_metric=scoring.primary(data.task.kind, data.val.labels, val, classes=data.classes),
-        selected=f"step with the best validation {metric}",
+        selected=f"step with the best validation {scoring.PRIMARY[data.task.kind]}",
     )
 
 
@@ -264,20 +227,21 @@ def _groups(
         for column, values in demographic_groups(demographics).items()
         for group in sorted(set(values), key=in_order)
     }
+
+    def named(key: tuple[str, str], name: str, part: str) -> str:
+        return "\t".join((*key, name, part))
+
     metrics: dict[str, Metric] = {}
     classes = {}
     for key, mask in members.items():
         own, classes[key] = _of_group(labels, outputs, mask, data)
-        metrics |= {"\t".join((*key, name, "group")): metric for name, metric in own.items()}
+        metrics |= {named(key, name, "group"): metric for name, metric in own.items()}
         if own and data.task.kind == "quantity":
             rest, _ = _of_group(labels, outputs, ~mask, data)
-            metrics |= {"\t".join((*key, name, "rest")): metric for name, metric in rest.items()}
+            metrics |= {named(key, name, "rest"): metric for name, metric in rest.items()}
     found = bootstrap_metrics(
         metrics, patients=patients, resamples=resamples, seed=seed, needs="the group, and both labels of its classes"
     )
-
-    def named(key: tuple[str, str], name: str, part: str) -> str:
-        return "\t".join((*key, name, part))
 
     names = ("MAE", "bias") if data.task.kind == "quantity" else ("macro AUROC",)
     return tuple(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.environment import describe_environment
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
 from ecgjax.evaluation.answers import BY_CLASS, Answers, common_classes, one_a_patient
@@ -18,14 +17,13 @@ from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.embedding_map import map_figure, project, values_map_figure
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.model_figures import differences_figure
-from ecgjax.evaluation.report import SIMULATED, Provenance
-from ecgjax.evaluation.report_files import replace_report, write_results
-from ecgjax.evaluation.report_page import record_blocks
-from ecgjax.evaluation.report_tables import near_table, question
+from ecgjax.evaluation.report import Provenance
+from ecgjax.evaluation.report_files import common_results, replace_report
+from ecgjax.evaluation.report_page import embedding_picture, framed, how_compared
+from ecgjax.evaluation.report_tables import near_table
 from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
-from ecgjax.pages.provenance import command_section, configuration_section, environment_section
-from ecgjax.pages.write import Written, write_page
+from ecgjax.pages.write import Written
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,11 @@ class AnswersEvaluation:
     provenance: Provenance
 
     @property
+    def embeddings(self) -> Mapping[str, np.ndarray]:
+        """Encoder → `f32[test records, dim]`."""
+        return self.answers.embeddings
+
+    @property
     def quantity(self) -> str:
         """Name of what is predicted, with its unit."""
         return f"{self.data.task.title} ({self.unit})" if self.unit else self.data.task.title
@@ -58,44 +61,36 @@ def write_answers_report(
     sections: Sequence[Section] = (),
 ) -> Written:
     """Writes the report into `workdir/evaluation`, as `report_files.write_report` does of a binary task."""
-
-    def write(folder: Path) -> Written:
-        written = write_page(answers_page(evaluation, default_config=default_config, sections=sections), folder)
-        write_results(folder, results_dict(evaluation), data=evaluation.data, scores=evaluation.answers.outputs)
-        return written
-
-    return replace_report(workdir, write)
+    page = answers_page(evaluation, default_config=default_config, sections=sections)
+    return replace_report(
+        workdir, page, results_dict(evaluation), data=evaluation.data, scores=evaluation.answers.outputs
+    )
 
 
 def answers_page(
     evaluation: AnswersEvaluation, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
 ) -> Page:
     """Lays an evaluation out; arguments as of `report_page.evaluation_page`."""
-    data, answers, provenance = evaluation.data, evaluation.answers, evaluation.provenance
-    note = (
-        f"Labels drawn with seed {data.seed}, resamples with seed {answers.seed}. Data fingerprint "
-        f"{provenance.fingerprint}."
-    )
+    data, answers = evaluation.data, evaluation.answers
     own = (
         Section("Predicted and true", _agreement(evaluation))
         if data.task.kind == "quantity"
         else Section("Class by class", _classes(evaluation))
     )
-    return Page(
-        title=question(data),
-        cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
-        summary=[Paragraph(_summary(evaluation))],
-        sections=[
-            Section("Results", _results(evaluation)),
-            own,
-            Section("Groups of patients", _groups(evaluation)),
-            Section("What lies near", _near(evaluation)),
-            *sections,
-            Section("Records", record_blocks(data, answers.measurement_failures)),
-            command_section(provenance.command, note=note),
-            configuration_section(provenance.config, default=default_config),
-            environment_section(),
-        ],
+    results = [
+        Section("Results", _results(evaluation)),
+        own,
+        Section("Groups of patients", _groups(evaluation)),
+        Section("What lies near", _near(evaluation)),
+    ]
+    return framed(
+        [*results, *sections],
+        summary=_summary(evaluation),
+        data=data,
+        provenance=evaluation.provenance,
+        measurement_failures=answers.measurement_failures,
+        drawn=f"resamples with seed {answers.seed}",
+        default_config=default_config,
     )
 
 
@@ -138,14 +133,7 @@ def _summary(evaluation: AnswersEvaluation) -> str:
 def _results(evaluation: AnswersEvaluation) -> list[Block]:
     answers, data = evaluation.answers, evaluation.data
     primary = scoring.PRIMARY[data.task.kind]
-    words = [
-        f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
-        f"{len(data.val.records):,} validation records and scored once on the same {len(data.test.records):,} test "
-        f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
-        f"95 % percentile intervals over {answers.bootstrap:,} resamples of the test patients; differences are "
-        "paired (same resamples). They hold for this training run: they do not contain the scatter between "
-        "training seeds or draws of labels."
-    ]
+    words = [how_compared(data, resamples=answers.bootstrap)]
     if data.task.kind == "multilabel":
         words.append(_left_out(evaluation))
     else:
@@ -312,42 +300,27 @@ def _near(evaluation: AnswersEvaluation) -> list[Block]:
             column = int(np.argmax(data.test.labels.sum(axis=0)))
             colour = f"{data.classes[column]}, the class with the most positive test records"
             figure = map_figure(projected, labels=data.test.labels[:, column], title=title, seed=answers.seed)
-        blocks.append(
-            Picture(
-                figure=figure,
-                alt=f"The {encoder} encoder's embeddings of the test records in the plane, coloured by {colour}.",
-                caption=f"Embeddings of the {encoder} encoder at unit length on their first two principal components "
-                f"(PCA, fitted on the test records), coloured by {colour}.",
-                vector=False,
-            )
-        )
+        blocks.append(embedding_picture(figure, encoder=encoder, colour=colour, more=f", coloured by {colour}."))
     return blocks
 
 
 def results_dict(evaluation: AnswersEvaluation) -> dict[str, Any]:
     """Returns everything but the records themselves as plain values, for `results.json`; undefined numbers are null."""
-    data, answers = evaluation.data, evaluation.answers
-    splits = {
-        name: {"records": len(part.records), "patients": part.num_patients, "unlabelled": part.unlabelled}
-        for name, part in (("train", data.train), ("train_available", data.train_available), ("val", data.val),
-                           ("test", data.test))
-    }  # fmt: skip
-    return {
-        "simulated": evaluation.provenance.simulated,
-        "task": {**dataclasses.asdict(data.task), "title": data.task.title, "kind": data.task.kind},
+    answers, kind = evaluation.answers, evaluation.data.task.kind
+    common = common_results(
+        evaluation.data,
+        evaluation.provenance,
+        near=answers.near,
+        resamples=answers.bootstrap,
+        seed=answers.seed,
+        measurement_failures=answers.measurement_failures,
+    )
+    return common | {
+        "task": {**common["task"], "kind": kind},
         "unit": evaluation.unit,
-        "metric": scoring.PRIMARY[data.task.kind],
+        "metric": scoring.PRIMARY[kind],
         "models": {row.name: dataclasses.asdict(row) for row in answers.rows},
         "classes": [dataclasses.asdict(each) for each in answers.classes],
         "agreement": {title: dataclasses.asdict(each) for title, each in answers.agreement.items()},
         "groups": [dataclasses.asdict(each) for each in answers.groups],
-        "near": [dataclasses.asdict(each) for each in answers.near],
-        "splits": splits,
-        "excluded": dict(data.excluded),
-        "label_fraction": data.label_fraction,
-        "label_seed": data.seed,
-        "bootstrap": {"resamples": answers.bootstrap, "seed": answers.seed},
-        "measurement_failures": dict(answers.measurement_failures),
-        "provenance": dataclasses.asdict(evaluation.provenance),
-        "environment": describe_environment(),
     }

@@ -15,17 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from data_pipelines.median_beat import NAMES as MEASUREMENTS
-from ecgjax.evaluation.baselines import (
-    boosted_contender,
-    demographic_features,
-    median_beat_features,
-    median_beat_preprocessor,
-)
+from ecgjax.evaluation.baselines import boosted_contender, median_beat_preprocessor
 from ecgjax.evaluation.comparison import (
     REFERENCE,
     Comparison,
@@ -35,35 +29,12 @@ from ecgjax.evaluation.comparison import (
     network_contender,
     probe_contender,
 )
-from ecgjax.evaluation.features import (
-    Read,
-    SplitFeatures,
-    interval_features,
-    interval_preprocessor,
-    map_records,
-    split_features,
-)
+from ecgjax.evaluation.features import Read, interval_preprocessor
 from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
 from ecgjax.evaluation.neighbourhood import Neighbourhood, neighbourhoods
 from ecgjax.evaluation.operating import Operating, by_group, operate
 from ecgjax.evaluation.subgroups import Subgroup
-
-#: Records embedded at a time.
-_BATCH = 256
-
-
-class FrozenEncoder(Protocol):
-    """An encoder in inference mode."""
-
-    def embed(self, signals: np.ndarray) -> np.ndarray:
-        """Returns `f32[n, d]` for `int16[n, time, lead]`, row by row."""
-
-
-class Classifier(Protocol):
-    """A network trained on labels."""
-
-    def scores(self, signals: np.ndarray) -> np.ndarray:
-        """Returns `f32[n]`, larger for the positive class, for `int16[n, time, lead]`, row by row."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,55 +94,40 @@ def run_experiment(
     Raises:
         DataError: as the probe and the bootstrap.
     """
-    embed: dict[str, Any] = {"read": read, "batch_size": _BATCH, "progress": progress}
-    embeddings = split_features(pretrained.embed, data, title="embeddings, pretrained", **embed)
-    of_random = split_features(random.embed, data, title="embeddings, random", **embed)
+    how: dict[str, Any] = {"read": read, "progress": progress}
+    embeddings = embedded({REFERENCE: pretrained, "random": random}, data, **how)
     contenders: dict[str, Contender] = {
-        REFERENCE: probe_contender(embeddings, data, title="pretrained, linear probe"),
-        "nearest": nearest_contender(embeddings, data, title="pretrained, nearest neighbours"),
-        "random": probe_contender(of_random, data, title="random initialisation, linear probe"),
+        REFERENCE: probe_contender(embeddings[REFERENCE], data, title="pretrained, linear probe"),
+        "nearest": nearest_contender(embeddings[REFERENCE], data, title="pretrained, nearest neighbours"),
+        "random": probe_contender(embeddings["random"], data, title="random initialisation, linear probe"),
     }
-    network = train_supervised(
-        read=read,
-        train_records=data.train.records,
-        train_labels=data.train.labels,
-        train_patients=data.train.patients,
-        val_records=data.val.records,
-        val_labels=data.val.labels,
-        seed=seed,
-    )
-    val_scores, test_scores = (
-        np.asarray(map_records(network.scores, part.records, title=f"scores, labels only, {name}", **embed), np.float64)
-        for name, part in (("validation", data.val), ("test", data.test))
-    )
+    val_scores, test_scores = supervised_scores(train_supervised, data, seed=seed, **how)
     contenders["supervised"] = network_contender(
         val_scores=val_scores, test_scores=test_scores, data=data, title="labels only, end to end"
     )
-    intervals, beats, failures = interval_features(
-        data, read=read, sampling_rate_hz=sampling_rate_hz, progress=progress
-    )
+    plain = plain_features(data, sampling_rate_hz=sampling_rate_hz, demographics=demographics, **how)
     contenders["intervals"] = probe_contender(
-        intervals, data, title="intervals and amplitudes, logistic", preprocessor=interval_preprocessor()
+        plain.intervals, data, title="intervals and amplitudes, logistic", preprocessor=interval_preprocessor()
     )
     contenders["boosted"] = boosted_contender(
-        intervals, data, title="intervals and amplitudes, boosted trees", seed=seed
+        plain.intervals, data, title="intervals and amplitudes, boosted trees", seed=seed
     )
     contenders["median_beat"] = probe_contender(
-        median_beat_features(beats, intervals, rr_column=MEASUREMENTS.index("rr")),
+        plain.median_beat,
         data,
         title="median beat and heart rate, logistic",
         preprocessor=median_beat_preprocessor(train_records=len(data.train.records)),
     )
-    parts = {"train": data.train, "val": data.val, "test": data.test}
-    of_patients = SplitFeatures(**{name: demographics[part.records] for name, part in parts.items()})
-    known, name = demographic_features(of_patients, data.task)
     contenders["demographics"] = probe_contender(
-        known, data, title=f"{name}, logistic", preprocessor=interval_preprocessor()
+        plain.demographics,
+        data,
+        title=f"{plain.demographics_name}, logistic",
+        preprocessor=interval_preprocessor(),
     )
     comparison = compare(
         contenders,
         data,
-        control_features=embeddings,
+        control_features=embeddings[REFERENCE],
         bootstrap=bootstrap,
         shuffles=shuffles,
         seed=seed,
@@ -179,12 +135,12 @@ def run_experiment(
     )
     draws = {"resamples": bootstrap, "seed": seed}
     operating = operate(contenders, data, **draws)
-    of_test = {"pretrained": embeddings.test, "random": of_random.test}
+    of_test = {name: features.test for name, features in embeddings.items()}
     reference = next(model for model in operating if model.name == REFERENCE)
     return Outcome(
         comparison=comparison,
         operating=operating,
-        groups=by_group(reference, data, demographics=of_patients.test, **draws),
+        groups=by_group(reference, data, demographics=plain.of_patients.test, **draws),
         near=neighbourhoods(
             of_test,
             labels=data.test.labels,
@@ -193,5 +149,5 @@ def run_experiment(
         ),
         scores={name: contender.scores for name, contender in contenders.items()},
         embeddings=of_test,
-        measurement_failures=failures,
+        measurement_failures=plain.failures,
     )

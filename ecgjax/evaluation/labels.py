@@ -56,6 +56,11 @@ class LabelledRecords:
         """Number of positive records of a binary task."""
         return int(self.labels.sum())
 
+    @property
+    def content(self) -> bytes:
+        """Records and labels as bytes, for the identity of a study."""
+        return b"".join(np.ascontiguousarray(values).tobytes() for values in (self.records, self.labels))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeData:
@@ -82,6 +87,17 @@ class ProbeData:
     train_available: LabelledRecords
     excluded: Mapping[str, int]
     classes: tuple[str, ...] = ()
+
+    @property
+    def for_training(self) -> dict[str, np.ndarray]:
+        """What a training with labels takes by name: the training records, and the validation records to select on."""
+        return {
+            "train_records": self.train.records,
+            "train_labels": self.train.labels,
+            "train_patients": self.train.patients,
+            "val_records": self.val.records,
+            "val_labels": self.val.labels,
+        }
 
 
 def probe_data(index: LabelledIndex, split: RecordSplit, *, task: Task, label_fraction: float, seed: int) -> ProbeData:

@@ -7,18 +7,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ecgjax.environment import describe_environment
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.report import Evaluation
+from ecgjax.evaluation.labels import LabelledRecords, ProbeData
+from ecgjax.evaluation.neighbourhood import Neighbourhood
+from ecgjax.evaluation.report import Evaluation, Provenance
 from ecgjax.evaluation.report_page import evaluation_page
 from ecgjax.evaluation.tables import plain
-from ecgjax.pages.page import Section
+from ecgjax.pages.page import Page, Section
 from ecgjax.pages.write import Written, write_page
 
 #: Folder of the report inside a workdir.
@@ -36,21 +37,27 @@ def write_report(
         default_config: that the configuration is compared with, nested.
         sections: about the recordings and the training, which stand between the results and their provenance.
     """
-
-    def write(folder: Path) -> Written:
-        written = write_page(evaluation_page(evaluation, default_config=default_config, sections=sections), folder)
-        write_results(folder, results_dict(evaluation), data=evaluation.data, scores=evaluation.scores)
-        return written
-
-    return replace_report(workdir, write)
+    page = evaluation_page(evaluation, default_config=default_config, sections=sections)
+    return replace_report(workdir, page, results_dict(evaluation), data=evaluation.data, scores=evaluation.scores)
 
 
-def replace_report(workdir: Path, write: Callable[[Path], Written]) -> Written:
-    """Replaces `workdir/evaluation` by what `write` makes in an empty folder, once that is whole."""
+def replace_report(
+    workdir: Path, page: Page, results: Mapping[str, Any], *, data: ProbeData, scores: Mapping[str, np.ndarray]
+) -> Written:
+    """Replaces `workdir/evaluation` by a page, `results.json` and `scores.npz`, once all are there.
+
+    Args:
+        workdir: folder of the run.
+        page: the report.
+        results: plain values and numbers; undefined ones become null.
+        data: of whose test records the scores are.
+        scores: model name → `f64[test records, ...]`.
+    """
     target = workdir / REPORT_DIR
     building = Path(tempfile.mkdtemp(prefix=f".{REPORT_DIR}-", dir=workdir))
     try:
-        written = write(building)
+        written = write_page(page, building)
+        _write_results(building, results, data=data, scores=scores)
         building.chmod(0o755)  # mkdtemp's folder is its owner's alone, a report is for colleagues.
         replaced = building.with_suffix(".old")
         if target.exists():
@@ -62,17 +69,9 @@ def replace_report(workdir: Path, write: Callable[[Path], Written]) -> Written:
     return Written(html=target / written.html.name, markdown=target / written.markdown.name)
 
 
-def write_results(
+def _write_results(
     folder: Path, results: Mapping[str, Any], *, data: ProbeData, scores: Mapping[str, np.ndarray]
 ) -> None:
-    """Writes `results.json` and `scores.npz`.
-
-    Args:
-        folder: where to.
-        results: plain values and numbers; undefined ones become null.
-        data: of whose test records the scores are.
-        scores: model name → `f64[test records, ...]`.
-    """
     test = data.test
     text = json.dumps(plain(results), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
@@ -82,30 +81,64 @@ def write_results(
 
 def results_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Returns everything but the records themselves as plain values, for `results.json`; undefined numbers are null."""
-    data = evaluation.data
-    splits = {
-        name: {"records": len(part.records), "patients": part.num_patients, "positives": part.positives,
-               "unlabelled": part.unlabelled}
-        for name, part in (("train", data.train), ("train_available", data.train_available), ("val", data.val),
-                           ("test", data.test))
-    }  # fmt: skip
-    return {
-        "simulated": evaluation.provenance.simulated,
-        "task": {**dataclasses.asdict(data.task), "title": data.task.title},
-        "models": {row.name: dataclasses.asdict(row) for row in evaluation.comparison.rows},
-        "shuffled_labels": dataclasses.asdict(evaluation.comparison.control),
+    data, comparison = evaluation.data, evaluation.comparison
+    common = common_results(
+        data,
+        evaluation.provenance,
+        near=evaluation.near,
+        resamples=comparison.bootstrap,
+        seed=comparison.seed,
+        measurement_failures=evaluation.measurement_failures,
+    )
+    positives = {name: {"positives": part.positives} for name, part in _parts(data).items()}
+    return common | {
+        "models": {row.name: dataclasses.asdict(row) for row in comparison.rows},
+        "shuffled_labels": dataclasses.asdict(comparison.control),
         "operating": {
             model.name: {"threshold": model.threshold, **{k: dataclasses.asdict(v) for k, v in model.metrics.items()}}
             for model in evaluation.operating
         },
         "groups": [dataclasses.asdict(group) for group in evaluation.groups],
-        "near": [dataclasses.asdict(each) for each in evaluation.near],
-        "splits": splits,
+        "splits": {name: counts | positives[name] for name, counts in common["splits"].items()},
+    }
+
+
+def common_results(
+    data: ProbeData,
+    provenance: Provenance,
+    *,
+    near: Sequence[Neighbourhood],
+    resamples: int,
+    seed: int,
+    measurement_failures: Mapping[str, int],
+) -> dict[str, Any]:
+    """Returns what `results.json` holds of any task: the question, the records, what lies near, how it was made.
+
+    Args:
+        data: the records.
+        provenance: what was evaluated.
+        near: what lies near in the encoders' embeddings.
+        resamples: of the bootstrap.
+        seed: of the resamples.
+        measurement_failures: records by reason why intervals or amplitudes are missing.
+    """
+    return {
+        "simulated": provenance.simulated,
+        "task": {**dataclasses.asdict(data.task), "title": data.task.title},
+        "near": [dataclasses.asdict(each) for each in near],
+        "splits": {
+            name: {"records": len(part.records), "patients": part.num_patients, "unlabelled": part.unlabelled}
+            for name, part in _parts(data).items()
+        },
         "excluded": dict(data.excluded),
         "label_fraction": data.label_fraction,
         "label_seed": data.seed,
-        "bootstrap": {"resamples": evaluation.comparison.bootstrap, "seed": evaluation.comparison.seed},
-        "measurement_failures": dict(evaluation.measurement_failures),
-        "provenance": dataclasses.asdict(evaluation.provenance),
+        "bootstrap": {"resamples": resamples, "seed": seed},
+        "measurement_failures": dict(measurement_failures),
+        "provenance": dataclasses.asdict(provenance),
         "environment": describe_environment(),
     }
+
+
+def _parts(data: ProbeData) -> dict[str, LabelledRecords]:
+    return {"train": data.train, "train_available": data.train_available, "val": data.val, "test": data.test}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ecgjax.evaluation.calibration import reliability_curve
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.embedding_map import MAX_POINTS, map_figure, project
@@ -16,7 +18,7 @@ from ecgjax.evaluation.model_figures import (
     roc_figure,
 )
 from ecgjax.evaluation.operating import SPECIFICITY
-from ecgjax.evaluation.report import SIMULATED, Evaluation
+from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
 from ecgjax.evaluation.report_tables import (
     groups_table,
     near_table,
@@ -40,26 +42,86 @@ def evaluation_page(
         default_config: that the configuration is compared with, nested.
         sections: about the recordings and the training, which stand between the results and their provenance.
     """
-    data, provenance = evaluation.data, evaluation.provenance
-    note = (
-        f"Labels drawn with seed {data.seed}, resamples and shuffles with seed {evaluation.comparison.seed}. Data "
-        f"fingerprint {provenance.fingerprint}."
+    results = [
+        Section("Results", _results(evaluation)),
+        Section("At a threshold, and calibration", _operating(evaluation)),
+        Section("Groups of patients", _groups(evaluation)),
+        Section("What lies near", _near(evaluation)),
+    ]
+    return framed(
+        [*results, *sections],
+        summary=_summary(evaluation),
+        data=evaluation.data,
+        provenance=evaluation.provenance,
+        measurement_failures=evaluation.measurement_failures,
+        drawn=f"resamples and shuffles with seed {evaluation.comparison.seed}",
+        default_config=default_config,
     )
+
+
+def framed(
+    sections: Sequence[Section],
+    *,
+    summary: str,
+    data: ProbeData,
+    provenance: Provenance,
+    measurement_failures: Mapping[str, int],
+    drawn: str,
+    default_config: Mapping[str, Any],
+) -> Page:
+    """Puts the question above sections, and below them what they rest on: records, command, configuration, machine.
+
+    Args:
+        sections: what was found.
+        summary: in a few sentences.
+        data: the records.
+        provenance: what was evaluated.
+        measurement_failures: records by reason why intervals or amplitudes are missing.
+        drawn: what else was drawn at random than labels, in words.
+        default_config: that the configuration is compared with, nested.
+    """
+    note = f"Labels drawn with seed {data.seed}, {drawn}. Data fingerprint {provenance.fingerprint}."
     return Page(
         title=question(data),
         cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
-        summary=[Paragraph(_summary(evaluation))],
+        summary=[Paragraph(summary)],
         sections=[
-            Section("Results", _results(evaluation)),
-            Section("At a threshold, and calibration", _operating(evaluation)),
-            Section("Groups of patients", _groups(evaluation)),
-            Section("What lies near", _near(evaluation)),
             *sections,
-            Section("Records", record_blocks(data, evaluation.measurement_failures)),
+            Section("Records", _record_blocks(data, measurement_failures)),
             command_section(provenance.command, note=note),
             configuration_section(provenance.config, default=default_config),
             environment_section(),
         ],
+    )
+
+
+def how_compared(data: ProbeData, *, resamples: int) -> str:
+    """Says what all models of a table have in common, and what its intervals hold."""
+    return (
+        f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
+        f"{len(data.val.records):,} validation records and scored once on the same {len(data.test.records):,} test "
+        f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
+        f"95 % percentile intervals over {resamples:,} resamples of the test patients; differences are "
+        "paired (same resamples). They hold for this training run: they do not contain the scatter between "
+        "training seeds or draws of labels."
+    )
+
+
+def embedding_picture(figure: Figure, *, encoder: str, colour: str, more: str) -> Picture:
+    """Returns a map of an encoder's embeddings of the test records with its words.
+
+    Args:
+        figure: the map.
+        encoder: its name.
+        colour: what it is coloured by.
+        more: end of the caption, from its punctuation on.
+    """
+    return Picture(
+        figure=figure,
+        alt=f"The {encoder} encoder's embeddings of the test records in the plane, coloured by {colour}.",
+        caption=f"Embeddings of the {encoder} encoder at unit length on their first two principal components (PCA, "
+        f"fitted on the test records){more}",
+        vector=False,
     )
 
 
@@ -81,13 +143,8 @@ def _results(evaluation: Evaluation) -> list[Block]:
     return [
         results_table(comparison),
         Paragraph(
-            f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
-            f"{len(data.val.records):,} validation records and scored once on the same {len(data.test.records):,} test "
-            f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
-            f"95 % percentile intervals over {comparison.bootstrap:,} resamples of the test patients; differences are "
-            "paired (same resamples). They hold for this training run: they do not contain the scatter between "
-            "training seeds or draws of labels. In the control, labels are dealt out anew among the patients of all "
-            "splits; its interval is that of the mean over shuffles."
+            f"{how_compared(data, resamples=comparison.bootstrap)} In the control, labels are dealt out anew among the "
+            "patients of all splits; its interval is that of the mean over shuffles."
         ),
         Picture(
             figure=roc_figure(comparison, **curves),
@@ -141,12 +198,11 @@ def _near(evaluation: Evaluation) -> list[Block]:
     labels, seed = evaluation.data.test.labels, evaluation.comparison.seed
     drawn = f"{MAX_POINTS:,} of the {len(labels):,}" if len(labels) > MAX_POINTS else f"all {len(labels):,}"
     maps = [
-        Picture(
-            figure=map_figure(project(embeddings), labels=labels, title=f"{encoder} encoder", seed=seed),
-            alt=f"The {encoder} encoder's embeddings of the test records in the plane, coloured by label.",
-            vector=False,
-            caption=f"Embeddings of the {encoder} encoder at unit length on their first two principal components (PCA, "
-            f"fitted on the test records); {drawn} are drawn, in an order drawn with seed {seed}.",
+        embedding_picture(
+            map_figure(project(embeddings), labels=labels, title=f"{encoder} encoder", seed=seed),
+            encoder=encoder,
+            colour="label",
+            more=f"; {drawn} are drawn, in an order drawn with seed {seed}.",
         )
         for encoder, embeddings in evaluation.embeddings.items()
     ]
@@ -157,7 +213,7 @@ def _near(evaluation: Evaluation) -> list[Block]:
     ]
 
 
-def record_blocks(data: ProbeData, measurement_failures: Mapping[str, int]) -> list[Block]:
+def _record_blocks(data: ProbeData, measurement_failures: Mapping[str, int]) -> list[Block]:
     """Returns the sizes of the splits, and what was left out of them or could not be measured."""
     reasons = [(reason, f"{count:,}") for reason, count in data.excluded.items() if count]
     failures = [(reason, f"{count:,}") for reason, count in measurement_failures.items()]
