@@ -40,7 +40,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     flags.FLAGS.unparse_flags()
     config.probe.overlaps = config.probe.get("overlaps", firewall.OVERLAPS[0])  # Older runs do not know of it,
     for training in (config.probe[name] for name in ("supervised", "finetune") if name in config.probe):
-        training.metric = training.get("metric", metric_term.default_config())  # nor of metric learning with labels.
+        training.metric = training.get("metric", metric_term.default_config())  # nor of metric learning with labels,
+        training.eval_records = training.get("eval_records", 0)  # nor of looks at a part of validation.
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
     for name, value in configuration.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):

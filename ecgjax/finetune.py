@@ -57,6 +57,7 @@ def default_config() -> ConfigDict:
     config.positive_weight = "none"  # or "balanced": positives weigh as much as negatives, class by class
     config.balance = False  # True: as many positives as negatives in every batch of a binary task
     config.eval_every = 25  # steps between looks at validation
+    config.eval_records = 0  # validation records that a look sees, drawn at random; 0 for all
     config.patience = 0  # looks without a better one after which training ends; 0 for never
     config.metric = metric_term.default_config()  # metric learning on the features beside the task
     config.select = "metric"  # what the best step is chosen by on validation: the task's primary metric, or "loss"
@@ -68,8 +69,8 @@ class FineTuning:
 
     AdamW with warm-up cosine. Log odds are trained by cross-entropy, quantities by the squared error in units of the
     training labels' variance; with a weight in `metric`, a triplet loss on the features is added (`metric_term`). Every
-    `eval_every` steps validation is looked at, and the step with the best look is returned: nothing else is ever
-    judged.
+    `eval_every` steps validation, or `eval_records` of it, is looked at, and the step with the best look is returned:
+    nothing else is ever judged.
 
     Args:
         settings: leaves of `default_config`.
@@ -148,9 +149,8 @@ class FineTuning:
         Raises:
             DataError: validation has nothing to select by, or balanced batches lack a class.
         """
-        if reason := scoring.undefined(self._kind, val_labels):
-            raise DataError(f"no step can be selected on validation: {reason} there; give it more folds")
         settings = self._settings
+        val_records, val_labels = self._looked_at(val_records, val_labels, seed=seed)
         targets = np.asarray(train_labels, np.float32).reshape(len(train_records), -1)
         head = self._head(seed=seed, targets=targets)
         weight, offset = self._prior(targets)
@@ -195,6 +195,16 @@ class FineTuning:
             raise DataError("training with labels diverged: no look at validation gave a number; lower learning_rate")
         state, metric, step = best
         return Network(self._outputs, state, offset=offset, vector=vector, val_metric=metric, step=step)
+
+    def _looked_at(self, records: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the validation records that steps are chosen on, and their labels."""
+        number, remedy = self._settings.eval_records, "give it more folds"
+        if 0 < number < len(records):
+            chosen = np.sort(np.random.default_rng(seed).choice(len(records), number, replace=False))
+            records, labels, remedy = records[chosen], labels[chosen], f"raise eval_records={number}, or set it to 0"
+        if reason := scoring.undefined(self._kind, labels):
+            raise DataError(f"no step can be selected on validation: {reason} there; {remedy}")
+        return records, labels
 
     def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split:
         location, scale = 0.0, 1.0
@@ -299,6 +309,8 @@ def check_settings(settings: ConfigDict, kind: Kind, *, section: str = "training
     for leaf, known in (("head", HEADS), ("positive_weight", POSITIVE_WEIGHTS), ("select", SELECTIONS)):
         if settings[leaf] not in known:
             raise ConfigError(f"{section}: {leaf}={settings[leaf]!r} is unknown; there are: {', '.join(known)}")
+    if settings.eval_records < 0:
+        raise ConfigError(f"{section}: eval_records={settings.eval_records} must be 0, for all, or above")
     if settings.balance and kind != "binary":
         raise ConfigError(f"{section}: balance=True is for binary tasks, not for one of kind {kind!r}")
     if settings.balance and settings.positive_weight != "none":

@@ -67,7 +67,14 @@ def main(argv: list[str]) -> None:
     cells = cells_of(fractions, seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
     with configuration.exclusive(folder):
-        study = Study(chosen.config, Path(WORKDIR.value), task=parse_task(chosen.task), folder=folder, step=STEP.value)
+        study = Study(
+            chosen.config,
+            Path(WORKDIR.value),
+            task=parse_task(chosen.task),
+            folder=folder,
+            step=STEP.value,
+            embeddings=Path(chosen.embeddings) if chosen.embeddings else None,
+        )
         for caution in (*([SIMULATED] if study.recordings.simulated else []), *study.cautions):
             print(caution)
         run_cells(cells, folder, study.train)
@@ -80,6 +87,12 @@ def define_flags() -> None:
     """Defines the command's own flags: here, because other commands have some of the same names."""
     flags.DEFINE_string("task", None, "Such as 'lvef<40', NORM, superdiagnostic, age; see docs/evaluation.md.")
     flags.DEFINE_string("out", None, "Folder of the study.")
+    flags.DEFINE_string(
+        "embeddings",
+        "",
+        "Folder of kept embeddings; one for the studies of all tasks embeds every record once. By "
+        "default inside --out.",
+    )
     flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
     flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
     flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, or both.")

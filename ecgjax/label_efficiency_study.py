@@ -25,14 +25,14 @@ from ecgjax.evaluation.cells import (
 )
 from ecgjax.evaluation.features import map_records
 from ecgjax.evaluation.frozen import fit_linear
+from ecgjax.evaluation.kept_embeddings import kept_embeddings
 from ecgjax.evaluation.label_efficiency import Summary, summarise
 from ecgjax.evaluation.labels import ProbeData, probe_data
 from ecgjax.evaluation.tasks import Task
-from ecgjax.files import replacing
 from ecgjax.finetune import FineTuning
 from ecgjax.recordings import open_recordings
 
-#: Records embedded or scored at a time.
+#: Records scored at a time.
 _BATCH = 256
 
 #: Leaves of the run that a study's cells depend on, beside all that decided the pretraining.
@@ -49,6 +49,7 @@ class Study:
         task: what is asked.
         folder: of the study.
         step: of the checkpoint; the latest by default.
+        embeddings: folder of kept embeddings, that of other studies perhaps; inside `folder` by default.
         progress: whether to draw progress bars.
 
     Raises:
@@ -65,6 +66,7 @@ class Study:
         task: Task,
         folder: Path,
         step: int | None = None,
+        embeddings: Path | None = None,
         progress: bool = True,
     ):
         own = configuration.load_resolved(workdir)
@@ -74,6 +76,7 @@ class Study:
         for name in ("supervised", "finetune"):
             finetune.check_settings(config.probe[name], task.kind, section=f"config.probe.{name}")
         self.config, self.task, self.folder, self._progress = config, task, folder, progress
+        self._kept = embeddings or folder / "embeddings"
         self._trainings: dict[Initialisation, FineTuning] = {}
         self.recordings = open_recordings(config.data)
         self.pretrained = inference.load_encoder(workdir, step=step, layer=config.probe.layer)
@@ -208,25 +211,20 @@ class Study:
 
     def _embeddings(self, initialisation: Initialisation, seed: int) -> np.ndarray:
         """Returns the embeddings of all labelled records, `f32[n, dim]`, kept in a file."""
-        name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
-        path = self.folder / "embeddings" / f"{name}.npy"
-        if not path.is_file():
-            path.parent.mkdir(exist_ok=True)
-            encoder = (
-                self.pretrained if initialisation == "pretrained" else inference.random_encoder(self.config, seed=seed)
-            )
-            read = self.recordings.store.read
-            # Batch norm of both on the same unaugmented training records: else statistics would be compared.
-            encoder = inference.recalibrate_batch_norm(
-                encoder, read, records=self.recordings.split.train, seed=self.config.probe.seed
-            )
-            embeddings = map_records(
-                encoder.embed, self._embedded, read=read, batch_size=_BATCH, title=f"embeddings, {name}",
-                progress=self._progress,
-            )  # fmt: skip
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, embeddings)
-        return np.load(path, mmap_mode="r")
+        of_random = initialisation == "random"
+        # Batch norm of both on the same unaugmented training records: else statistics would be compared.
+        return kept_embeddings(
+            self._kept,
+            inference.random_encoder(self.config, seed=seed) if of_random else self.pretrained,
+            self._embedded,
+            name=f"random-seed{seed}" if of_random else "pretrained",
+            settings=self.config.encoder.to_dict(),
+            read=self.recordings.store.read,
+            datasets=self.recordings.fingerprints,
+            recalibrate_on=self.recordings.split.train,
+            seed=self.config.probe.seed,
+            progress=self._progress,
+        )
 
 
 def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -245,8 +243,10 @@ def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
     """Returns the leaves that cells depend on."""
 
     def idle(name: str) -> bool:
-        # Without a weight nothing of metric learning matters, and studies from before there was any go on.
+        # Without a weight nothing of metric learning matters. Studies from before these settings go on.
         training, found, _ = name.partition(".metric.")
-        return bool(found) and not leaves[f"{training}.metric.weight"]
+        return (bool(found) and not leaves[f"{training}.metric.weight"]) or (
+            name.endswith(".eval_records") and not leaves[name]
+        )
 
     return {name: value for name, value in leaves.items() if name.startswith(_LEAVES) and not idle(name)}

@@ -116,6 +116,19 @@ def test_training_ends_when_validation_no_longer_improves(monkeypatch):
     assert next(looks) == 0.9
 
 
+def test_a_look_sees_as_many_validation_records_as_it_is_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(finetune.scoring, "primary", lambda kind, labels, *args, **kwargs: seen.append(labels) or 0.5)
+    training = _training("binary", steps=20, eval_every=10, eval_records=9)
+    training._step = lambda state, batch: (state, {})
+    x, y = _task("binary")
+    _run(training, x, y)
+    assert [len(labels) for labels in seen] == [9, 9]
+    np.testing.assert_array_equal(*seen)
+    with pytest.raises(DataError, match=r"none of 9 records is positive there; raise eval_records=9, or set it to 0"):
+        _run(training, x, np.arange(len(y)) == 0)
+
+
 def test_features_count_whatever_the_encoders_head_is():
     encoder = encoders.create("clocs_cnn:small", seed=0, num_leads=8, embedding_dim=4)
     training = _training("binary", encoder=encoder)
@@ -130,6 +143,7 @@ def test_features_count_whatever_the_encoders_head_is():
     ("kind", "changes", "message"),
     [
         ("binary", {"head": "deep"}, "head='deep' is unknown; there are: linear, mlp"),
+        ("binary", {"eval_records": -1}, "eval_records=-1 must be 0, for all, or above"),
         ("binary", {"select": "test"}, "select='test' is unknown; there are: metric, loss"),
         ("multilabel", {"balance": True}, "balance=True is for binary tasks"),
         ("binary", {"balance": True, "positive_weight": "balanced"}, "both make up for rare positives"),

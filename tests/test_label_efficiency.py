@@ -217,7 +217,12 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: study_config)
     begin = lambda: entry.Study(  # noqa: E731
-        study_config, tmp_path, task=parse_task("age_years>55"), folder=tmp_path / "study", progress=False
+        study_config,
+        tmp_path,
+        task=parse_task("age_years>55"),
+        folder=tmp_path / "study",
+        embeddings=tmp_path / "kept",
+        progress=False,
     )
     weight_decay = study_config.optimizer.weight_decay
     study = begin()
@@ -249,7 +254,9 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         assert cell["test"]["AUROC"] == pytest.approx(expected, abs=1e-9)
     patients = {result.cell.fraction: result.patients for result in results}
     assert patients[0.5] == -(-patients[1.0] // 2)
-    assert {path.name for path in (study.folder / "embeddings").iterdir()} == {"pretrained.npy", "random-seed0.npy"}
+    kept = {path.name.rpartition("-")[0] for path in (tmp_path / "kept").iterdir()}
+    assert kept == {"pretrained", "random-seed0"}
+    assert not (study.folder / "embeddings").exists()
 
     # The frozen cells again from nothing but the kept embeddings, and to the bit.
     shutil.rmtree(study.folder / CELLS_DIR)
