@@ -21,7 +21,6 @@ from data_pipelines.errors import DataError
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.errors import ConfigError, DivergedError
 from ecgjax.files import write_atomically
-from ecgjax.host_memory import keep_freed_memory
 
 CONFIG_FILE = "config.json"
 
@@ -179,7 +178,6 @@ def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
             return EXIT_USER_ERROR
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
-        keep_freed_memory()
         try:
             return main(argv)
         except (ConfigError, DataError, CheckpointError, DivergedError) as error:

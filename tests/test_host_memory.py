@@ -33,6 +33,43 @@ def test_a_large_block_is_touched_for_the_first_time_once():
     assert _faults("default") > 1000
 
 
+_FAULTS_OF_A_THREAD = """
+import resource, sys, threading
+sys.orig_argv = ["python", *sys.argv[1:]]
+import ecgjax, pandas
+
+def ask():
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = b"x" * 2**27
+        del block
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+for _ in range(4):
+    faults = []
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    print(faults[-1])
+"""
+
+
+@pytest.mark.skipif(host_memory.platform.libc_ver()[0] != "glibc", reason="only glibc gives large blocks back at once")
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["-m", "ecgjax.label_efficiency", "--out=x"], True),
+        (["-X", "dev", "-m", "launch.ablate"], True),
+        (["-m", "pytest", "ecgjax.evaluate"], False),
+        (["script.py", "--layer=-m"], False),
+    ],
+)
+def test_commands_keep_memory_in_every_thread_and_a_library_changes_nothing(arguments, kept):
+    command = [sys.executable, "-c", _FAULTS_OF_A_THREAD, *arguments]
+    faults = list(map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()))
+    assert (max(faults) < 100) if kept else (min(faults) > 1000)
+
+
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(host_memory.platform, "libc_ver", lambda: ("musl", "1.2"))
     assert not host_memory.keep_freed_memory()
