@@ -13,7 +13,6 @@ fractions or seeds: what is there stays. report.html, report.md and results.json
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 from configs import cross_validation as default_method
 from data_pipelines.dataset import open_dataset
-from ecgjax import configuration, firewall
+from ecgjax import configuration, digests, firewall
 from ecgjax.cross_validation_page import write_report
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.cells import begin_study
@@ -128,7 +127,7 @@ class Study:
             folder,
             {
                 "data": list(recordings.fingerprints),
-                "records": _digest(self.records, self.patients),
+                "records": digests.of_arrays(self.records, self.patients),
                 "method": {**dataclasses.asdict(method), "resamples": None},
             },
         )
@@ -153,7 +152,7 @@ class Study:
 
     def _scores(self, fitted: Fitted, model: FrozenModel, problem: Problem) -> OutOfFold:
         name = f"{problem.name}-{fitted.fraction:g}-seed{fitted.seed}".replace(":", "_").replace(" ", "_")
-        path = self._of(model) / "scores" / f"{name}-{_digest(problem.rows, problem.labels)[:8]}.npz"
+        path = self._of(model) / "scores" / f"{name}-{digests.of_arrays(problem.rows, problem.labels)[:8]}.npz"
         if path.is_file():
             return OutOfFold.load(path)
         rows = problem.rows
@@ -183,13 +182,6 @@ class Study:
 
     def _of(self, model: FrozenModel) -> Path:
         return self.folder / "models" / model.folder
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def open_whole(directory: str, *, links: str) -> Recordings:
@@ -245,6 +237,7 @@ def keep_apart(
             )
         seen.append(result.records)
         found.append(f"{described}{': they are left out for all models' if overlaps == 'drop' else ''}.")
+    found += [caution for run in runs for caution in firewall.labelled(run.config, name=run.title)]
     if not recordings.linked and not recordings.simulated:
         found.append(_NOT_LINKED)
     if overlaps == "drop":

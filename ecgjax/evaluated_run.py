@@ -116,11 +116,7 @@ def guarded(
             recordings, found = firewall.guard(
                 recordings, trained_on, records, overlaps=overlaps, directories=directories
             )
-    if not recordings.linked and not recordings.simulated:
-        found += (
-            "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
-            "another rate, gain or cut too (config.data.links).",
-        )
+    found += (*firewall.unlinked(recordings), *firewall.labelled(own))
     return recordings, found
 
 

@@ -103,7 +103,9 @@ class FineTuning:
         params = {"encoder": encoder.params, "head": head.params}
         config = _optimizer_config(settings, optimizer)
         frozen = optim.frozen_parameters(config, params)
-        if self._metric and {name for name in parameters(params) if name.startswith("encoder/")} <= frozen:
+        #: Whether training leaves the encoder as it is.
+        self.encoder_is_frozen = {name for name in parameters(params) if name.startswith("encoder/")} <= frozen
+        if self._metric and self.encoder_is_frozen:
             raise ConfigError(
                 f"training with labels: metric.weight={settings.metric.weight} shapes the encoder's features, all of "
                 "whose parameters are frozen; set it to 0, or freeze fewer"
@@ -150,6 +152,7 @@ class FineTuning:
             DataError: validation has nothing to select by, or balanced batches lack a class.
         """
         settings = self._settings
+        num_validation = len(val_records)
         val_records, val_labels = self._looked_at(val_records, val_labels, seed=seed)
         targets = np.asarray(train_labels, np.float32).reshape(len(train_records), -1)
         head = self._head(seed=seed, targets=targets)
@@ -192,18 +195,46 @@ class FineTuning:
                 break
         bar.close()
         if best is None:
-            raise DataError("training with labels diverged: no look at validation gave a number; lower learning_rate")
+            raise DataError(
+                "training with labels diverged: no look at validation gave a number; lower learning_rate",
+                reason=scoring.NO_MODEL,
+            )
         state, metric, step = best
-        return Network(self._outputs, state, offset=offset, vector=vector, val_metric=metric, step=step)
+        by = f"best {scoring.PRIMARY[self._kind]}" if settings.select == "metric" else "lowest loss"
+        on = f"{len(val_records):,} of {num_validation:,}" if len(val_records) < num_validation else "the"
+        return Network(
+            self._outputs,
+            state,
+            offset=offset,
+            vector=vector,
+            val_metric=metric,
+            step=step,
+            selected=f"step {step:,}, {by} on {on} validation records",
+        )
 
     def _looked_at(self, records: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the validation records that steps are chosen on, and their labels."""
-        number, remedy = self._settings.eval_records, "give it more folds"
+        """Returns the validation records that steps are chosen on, and their labels.
+
+        Of a binary task as many positives as all have, and at least one of each label that there is.
+        """
+        number, rng = self._settings.eval_records, np.random.default_rng(seed)
         if 0 < number < len(records):
-            chosen = np.sort(np.random.default_rng(seed).choice(len(records), number, replace=False))
-            records, labels, remedy = records[chosen], labels[chosen], f"raise eval_records={number}, or set it to 0"
+            classes = [labels == label for label in (0, 1)] if self._kind == "binary" else [np.full(len(records), True)]
+            sides = [np.flatnonzero(members) for members in classes if members.any()]
+            chosen = np.sort(
+                np.concatenate(
+                    [
+                        rng.choice(side, max(1, round(number * len(side) / len(records))), replace=False)
+                        for side in sides
+                    ]
+                )
+            )
+            records, labels = records[chosen], labels[chosen]
         if reason := scoring.undefined(self._kind, labels):
-            raise DataError(f"no step can be selected on validation: {reason} there; {remedy}")
+            raise DataError(
+                f"no step can be selected on validation: {reason} there; give it more folds, or more eval_records",
+                reason=scoring.NO_MODEL,
+            )
         return records, labels
 
     def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split:
@@ -235,7 +266,10 @@ class FineTuning:
         if self._settings.balance:
             parts = [np.flatnonzero(targets[:, 0] == label) for label in (0, 1)]
             if not all(map(len, parts)):
-                raise DataError("balanced batches need training records of both labels; raise the label fraction")
+                raise DataError(
+                    "balanced batches need training records of both labels; raise the label fraction",
+                    reason=scoring.NO_MODEL,
+                )
             orders = [RecordOrder(part, seed=component_seed(seed, number)) for number, part in enumerate(parts)]
             order = MixtureOrder(orders, block=self._settings.batch_size, seed=seed)
         return Sampler(order, batch_size=self._settings.batch_size)

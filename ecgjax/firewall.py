@@ -15,6 +15,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.overlaps import describe, find_overlaps
 from ecgjax.pretraining_records import PretrainingRecords
 from ecgjax.recordings import Recordings
+from ecgjax.row_columns import labels_looked_at
 
 #: What `config.probe.overlaps` takes. The first is what a run without that setting gets: a number that may come from
 #: records the encoder has seen is to be asked for.
@@ -87,4 +88,25 @@ def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
             test=np.setdiff1d(split.test, records),
             excluded={**split.excluded, DROPPED: len(records)},
         ),
+    )
+
+
+def unlinked(recordings: Recordings) -> tuple[str, ...]:
+    """Says that copies between the splits were not looked for, where they were not."""
+    if recordings.linked or recordings.simulated:
+        return ()
+    return (
+        "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
+        "another rate, gain or cut too (config.data.links).",
+    )
+
+
+def labelled(pretraining: ml_collections.ConfigDict, *, name: str = "The encoder") -> tuple[str, ...]:
+    """Says which labels a pretraining looked at: what is learnt from few labels afterwards had these besides."""
+    labels = labels_looked_at(pretraining)
+    if not labels:
+        return ()
+    return (
+        f"{name} was pretrained with labels ({', '.join(labels)}) of all its training recordings: where fewer labels "
+        "are given here, it has seen the others of these.",
     )

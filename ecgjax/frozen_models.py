@@ -8,7 +8,6 @@ it had any: so no record that is tested on has a say in how it is embedded.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data_pipelines import median_beat
 from data_pipelines.records import SignalFormat
-from ecgjax import configuration, inference
+from ecgjax import configuration, digests, inference
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.baselines import median_beat_preprocessor
 from ecgjax.evaluation.features import map_records
@@ -169,7 +168,7 @@ def frozen_models(
     models = [_median_beats(recordings, records, progress=progress)]
     twins: dict[str, str] = {}
     for run in runs:
-        norm = _digest(_contents(run))
+        norm = digests.of_arrays(_contents(run))
         settings = json.dumps([run.config.encoder.to_dict(), norm, layer], sort_keys=True, default=str)
         name = f"random {run.config.encoder.name}"
         if settings not in twins:
@@ -192,7 +191,7 @@ def frozen_models(
                 kind="pretrained",
                 twin=twins[settings],
                 identity={
-                    "weights": _digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(run.encoder.split.params))),
+                    "weights": digests.of_weights(run.encoder.split),
                     "batch_norm_records": norm,
                     "layer": layer,
                 },
@@ -209,13 +208,6 @@ def _contents(run: PretrainedRun) -> np.ndarray:
     starts = np.cumsum([0, *(dataset.index.num_records for dataset in run.recordings.datasets)])
     parts = zip(run.recordings.datasets, run.recordings.by_dataset(run.norm_records), starts, strict=False)
     return np.concatenate([np.asarray(dataset.index.content_hash[own - start]) for dataset, own, start in parts])
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _with_layer(config: ml_collections.ConfigDict, layer: str) -> ml_collections.ConfigDict:

@@ -69,8 +69,9 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                 f"Data set {study.recordings.name}, encoder {study.config.encoder.name}, checkpoint of step "
                 f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
                 f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
-                "validation records, which at small fractions are more labels than it is trained with, and scored once "
-                f"on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients."
+                f"validation records{_part(study)}, which at small fractions are more labels than it is trained with, "
+                f"and scored once on the same {len(data.test.records):,} test records of "
+                f"{data.test.num_patients:,} patients."
             )
         ],
         sections=[
@@ -86,6 +87,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                         f"pretraining would give.{_POSITIVES[study.task.kind]}"
                     ),
                     *(table for table in more if table.rows),
+                    *([Paragraph(words)] if (words := _unlearnt(results, len(data.classes))) else []),
                     *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
                 ],
             ),
@@ -107,6 +109,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                 "records": result.records,
                 "patients": result.patients,
                 "positives": result.positives,
+                "unlearnt": result.unlearnt,
                 "selected": result.selected,
                 "seconds": result.seconds,
                 "reason": result.reason,
@@ -122,3 +125,29 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     write_atomically(study.folder / "results.json", text + "\n")
     written = write_page(page, study.folder)
     return "\n\n".join(format_table(table.header, table.rows) for table in tables), written.html
+
+
+def _part(study: Study) -> str:
+    looks = {study.config.probe[name].eval_records for name in ("supervised", "finetune")} - {0}
+    if not looks or min(looks) >= len(study.data.val.records):
+        return ""
+    numbers = " or ".join(f"{number:,}" for number in sorted(looks))
+    return f" (steps of fine-tuning on {numbers} of them, drawn anew with every seed)"
+
+
+def _unlearnt(results: list[CellResult], classes: int) -> str:
+    """Says at which fractions the training records lack classes, which are then answered alike for all records."""
+    found: dict[float, list[int]] = {}
+    for result in results:
+        found.setdefault(result.cell.fraction, []).append(result.unlearnt)
+    words = [
+        f"{min(numbers)} to {max(numbers)} at {fraction:g}"
+        for fraction, numbers in sorted(found.items())
+        if max(numbers)
+    ]
+    if not words:
+        return ""
+    return (
+        f"Of {classes} classes the training records lack a label of {', '.join(words)} of the labels: these count as "
+        "AUROC .5 of linear probes, and the curve over fractions is also that of classes drawn."
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax import configuration, encoders, finetune, inference
+from ecgjax import configuration, digests, encoders, finetune, inference
 from ecgjax.evaluated_run import check_encoder, guarded
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.cells import (
@@ -27,7 +26,8 @@ from ecgjax.evaluation.features import map_records
 from ecgjax.evaluation.frozen import fit_linear
 from ecgjax.evaluation.kept_embeddings import kept_embeddings
 from ecgjax.evaluation.label_efficiency import Summary, summarise
-from ecgjax.evaluation.labels import ProbeData, probe_data
+from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
+from ecgjax.evaluation.metrics import undefined_reason
 from ecgjax.evaluation.tasks import Task
 from ecgjax.finetune import FineTuning
 from ecgjax.recordings import open_recordings
@@ -80,7 +80,7 @@ class Study:
         self._trainings: dict[Initialisation, FineTuning] = {}
         self.recordings = open_recordings(config.data)
         self.pretrained = inference.load_encoder(workdir, step=step, layer=config.probe.layer)
-        judged = self._data(1.0, 0)
+        judged, _ = self._data(1.0, 0)
         self.recordings, self.cautions = guarded(
             own,
             config,
@@ -88,24 +88,22 @@ class Study:
             encoder=self.pretrained,
             records=np.concatenate([judged.val.records, judged.test.records]),
         )
-        self.data = self._data(1.0, 0)  # Without what was dropped.
-        self.cautions += _unlike(config.probe)
+        self.data, rare = self._data(1.0, 0)  # Without what was dropped.
+        self.cautions += (*rare, *_unlike(config.probe))
         if reason := scoring.undefined(task.kind, self.data.test.labels):
             raise DataError(f"{task.title}: nothing can be compared on the test records: {reason}")
-        # Embeddings are kept by the place of a record among these, and every cell is selected on the same.
-        answers = hashlib.blake2b(digest_size=16)
-        for part in (self.data.train_available, self.data.val, self.data.test):
-            answers.update(f"{len(part.records)},".encode())
-            answers.update(part.content)
+        parts = (self.data.train_available, self.data.val, self.data.test)
         begin_study(
             folder,
             {
                 "task": dataclasses.asdict(task),
                 "checkpoint_step": self.pretrained.step,
+                "weights": digests.of_weights(self.pretrained.split),
                 "pretraining": {**own.to_dict(), "probe": None, "checkpoint": None, "data": None},
                 "pretrained_on": list(self.pretrained.pretrained_on),
                 "data": list(self.recordings.fingerprints),
-                "records": answers.hexdigest(),
+                # Which is trained, selected and tested on, of however many there are.
+                "records": [digests.of_arrays(*part.arrays) for part in parts],
                 "config": _deciding(configuration.leaves(config.to_dict())),
             },
         )  # fmt: skip
@@ -113,18 +111,26 @@ class Study:
     def train(self, cell: Cell) -> CellResult:
         """Trains one cell and scores the test records."""
         start = time.monotonic()
-        data = self._data(cell.fraction, cell.seed)
+        data, _ = self._data(cell.fraction, cell.seed)
         train, kind = data.train, self.task.kind
         counts: dict[str, Any] = {
             "cell": cell,
             "records": len(train.records),
             "patients": train.num_patients,
             "positives": None if kind == "quantity" else int(np.max(train.labels.sum(axis=0))),
+            "unlearnt": sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0,
         }
-        if reason := scoring.undefined(kind, train.labels):
+        reason = scoring.undefined(kind, train.labels)
+        if not reason:
+            try:
+                fitted = self._frozen(cell, data) if cell.mode == "frozen" else self._finetuned(cell, data)
+            except DataError as error:
+                if error.reason != scoring.NO_MODEL:
+                    raise
+                reason = str(error)
+        if reason:
             nothing = {"val_metric": math.nan, "selected": "", "scores": None}
             return CellResult(**counts, **nothing, seconds=time.monotonic() - start, reason=reason)
-        fitted = self._frozen(cell, data) if cell.mode == "frozen" else self._finetuned(cell, data)
         return CellResult(**counts, **fitted, seconds=time.monotonic() - start)
 
     def summaries(self, results: list[CellResult], *, resamples: int) -> list[Summary]:
@@ -140,9 +146,9 @@ class Study:
             seed=self.config.probe.seed,
         )
 
-    def _data(self, fraction: float, seed: int) -> ProbeData:
-        return probe_data(
-            self.recordings.index, self.recordings.split, task=self.task, label_fraction=fraction, seed=seed
+    def _data(self, fraction: float, seed: int) -> tuple[ProbeData, tuple[str, ...]]:
+        return of_common_classes(
+            probe_data(self.recordings.index, self.recordings.split, task=self.task, label_fraction=fraction, seed=seed)
         )
 
     def _frozen(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
@@ -160,8 +166,9 @@ class Study:
 
     def _finetuned(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
         read = self.recordings.store.read
-        network = self._training(cell.initialisation).train(
-            self._encoder(cell.initialisation, cell.seed),
+        training = self._training(cell.initialisation)
+        network = training.train(
+            self._encoder(cell.initialisation, cell.seed, as_it_is=not training.encoder_is_frozen),
             read=read,
             **data.for_training,
             seed=cell.seed,
@@ -171,13 +178,17 @@ class Study:
         scores = map_records(
             network.scores, data.test.records, read=read, batch_size=_BATCH, title="test", progress=False
         )
-        selected = f"step {network.step}"
-        return {"val_metric": network.val_metric, "selected": selected, "scores": scores.astype(np.float32)}
+        return {"val_metric": network.val_metric, "selected": network.selected, "scores": scores.astype(np.float32)}
 
-    def _encoder(self, initialisation: Initialisation, seed: int) -> encoders.Split:
-        if initialisation == "pretrained":
-            return self.pretrained.split
-        return inference.create_split(self.config, seed=seed)
+    def _encoder(self, initialisation: Initialisation, seed: int, *, as_it_is: bool) -> encoders.Split:
+        of_random = initialisation == "random"
+        encoder = inference.random_encoder(self.config, seed=seed) if of_random else self.pretrained
+        if as_it_is:
+            return encoder.split
+        # What no training changes is compared with the same statistics, as it is behind a linear probe.
+        return inference.recalibrate_batch_norm(
+            encoder, self.recordings.store.read, records=self.recordings.split.train, seed=self.config.probe.seed
+        ).split
 
     def _training(self, initialisation: Initialisation) -> FineTuning:
         # Kept: a compilation takes longer than the training of a small cell.
@@ -190,7 +201,7 @@ class Study:
         return FineTuning(
             probe.finetune if initialisation == "pretrained" else probe.supervised,
             optimizer=self.config.optimizer,
-            encoder=self._encoder(initialisation, 0),
+            encoder=self._encoder(initialisation, 0, as_it_is=True),
             num_leads=self.config.encoder.num_leads,
             kind=self.task.kind,
             num_outputs=max(1, len(self.data.classes)),

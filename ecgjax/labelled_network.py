@@ -23,6 +23,7 @@ class Network:
         vector: whether the answers are one number a record.
         val_metric: primary metric on validation at the step that was chosen.
         step: that step, from 1.
+        selected: what it was chosen by, in words.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class Network:
         vector: bool,
         val_metric: float,
         step: int,
+        selected: str,
     ):
         self._outputs, self._state, self._offset, self._vector = outputs, state, offset, vector
-        self.val_metric, self.step = val_metric, step
+        self.val_metric, self.step, self.selected = val_metric, step, selected
 
     def scores(self, signals: np.ndarray) -> np.ndarray:
         """Predicts for recordings `int16[n, time, 8]`, µV.

@@ -50,6 +50,19 @@ CLUSTERED = (
 )
 
 
+def needed_columns(config: ml_collections.ConfigDict) -> set[str]:
+    """Returns names of the columns that the config's relation, miner, loss, task and augmentations look at."""
+    chosen = (config.relation.name, config.miner.name, config.objective.name)
+    needed = {column for name in chosen for column in NEEDS.get(name, ())} | set(partners.needs(config.augment))
+    return needed | ({"label"} if config.task.name else set())
+
+
+def labels_looked_at(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Returns the labels of recordings that a pretraining knows: by its columns, and by balanced batches."""
+    labels = [config.columns.label] if "label" in needed_columns(config) else []
+    return tuple(dict.fromkeys(filter(None, (*labels, config.sampling.balance.label))))
+
+
 def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Columns:
     """Returns the columns that the config's relation, miner, loss, task and augmentations look at.
 
@@ -65,10 +78,7 @@ def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Co
         ConfigError: the section says nothing of what is needed.
         DataError: a data set has no such label, or its physiology was never measured.
     """
-    chosen = (config.relation.name, config.miner.name, config.objective.name)
-    of_partners = partners.needs(config.augment)
-    needed = {column for name in chosen for column in NEEDS.get(name, ())} | set(of_partners)
-    needed |= {"label"} if config.task.name else set()
+    needed = needed_columns(config)
     makers = {
         "physiology": lambda: _physiology(config.columns, recordings),
         "cluster": lambda: _cluster(config.columns, recordings, seed=config.seed),
@@ -77,7 +87,7 @@ def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Co
         "label": lambda: label_column(config.columns, recordings),
     }
     columns: Columns = {name: make() for name, make in makers.items() if name in needed}
-    if of_partners:
+    if partners.needs(config.augment):
         _check_two_labels(config.columns, columns["label"][recordings.split.train])
     if "paired" in needed:
         columns["paired"], columns["pair_group"] = _paired(config.columns.paired, recordings)

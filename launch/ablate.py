@@ -28,17 +28,21 @@ from typing import NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from ecgjax import configuration, inference
+from data_pipelines.errors import DataError
+from ecgjax import configuration, digests, firewall, inference
+from ecgjax.checkpoint import CheckpointError
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.ablation import ArmRun
 from ecgjax.evaluation.cells import begin_study
-from ecgjax.evaluation.labels import ProbeData, probe_data
+from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tasks import parse_task
 from ecgjax.files import write_atomically
+from ecgjax.pretraining_records import pretraining_records
 from ecgjax.probing import probe_tasks
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.telemetry import read_metrics
@@ -46,7 +50,7 @@ from launch.ablation_report import training_facts, write_report
 from launch.arms import Arm, arms_of
 
 #: Leaves in which all arms must agree, so that their answers are about the same records.
-_SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer")
+_SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer", "probe.overlaps")
 
 
 class Asked(NamedTuple):
@@ -93,8 +97,13 @@ class Planned(NamedTuple):
     def digest(self) -> str:
         """Of all that decides its result."""
         leaves = configuration.leaves(self.config.to_dict())
-        told = repr(sorted((name, repr(value)) for name, value in leaves.items() if name != "data.dir"))
+        told = repr(sorted((name, repr(value)) for name, value in leaves.items() if _decides(name)))
         return hashlib.blake2b(f"{self.arm} {told}".encode(), digest_size=16).hexdigest()
+
+
+def _decides(leaf: str) -> bool:
+    # Where the data lie decides nothing; nor what is of other evaluations than a linear probe.
+    return leaf != "data.dir" and (not leaf.startswith("probe.") or leaf in ("probe.layer", "probe.seed"))
 
 
 def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
@@ -142,18 +151,53 @@ def _encoder_alone(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
     return ml_collections.ConfigDict({**kept, "seed": config.seed})
 
 
-def tasks_of(recordings: Recordings, texts: Sequence[str], *, fraction: float, seed: int) -> dict[str, ProbeData]:
+def tasks_of(
+    recordings: Recordings, texts: Sequence[str], *, fraction: float, seed: int
+) -> tuple[dict[str, ProbeData], tuple[str, ...]]:
     """Returns the labelled records of every task, with the labels that a seed draws.
+
+    Returns:
+        Task → its records, of multi-label tasks the classes with enough test records of both labels; and what a reader
+        must know of the others, a sentence each.
 
     Raises:
         DataError: a task cannot be read, or these records do not have its label.
     """
-    return {
-        text: probe_data(
+    tasks, rare = {}, ()
+    for text in texts:
+        data = probe_data(
             recordings.index, recordings.split, task=parse_task(text), label_fraction=fraction, seed=seed
-        )
-        for text in texts
-    }  # fmt: skip
+        )  # fmt: skip
+        tasks[text], more = of_common_classes(data)
+        rare += more
+    return tasks, rare
+
+
+def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
+    """Opens what all arms are judged on, and keeps apart from it what any of them is pretrained on.
+
+    Returns:
+        The recordings, without what was seen where `config.probe.overlaps` drops it; and what a reader must know, a
+        sentence each.
+
+    Raises:
+        ConfigError: there are overlaps, and `config.probe.overlaps` refuses them.
+        DataError: the data set is not as it must be.
+    """
+    first = runs[0].config
+    recordings, trained = open_recordings(first.data), []
+    for folds in {tuple(run.config.data.train_folds): run.config for run in runs if run.twin}.values():
+        trained.append(open_recordings(folds.data).split.train)
+    trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
+    recordings, found = firewall.guard(
+        recordings,
+        trained_on,
+        np.concatenate([recordings.split.val, recordings.split.test]),
+        overlaps=firewall.overlaps_setting(first),
+        directories=[directory.strip() for directory in first.data.dir.split(",")],
+    )
+    of_labels = (caution for run in runs if run.twin for caution in firewall.labelled(run.config, name=run.arm))
+    return recordings, (*found, *firewall.unlinked(recordings), *dict.fromkeys(of_labels))
 
 
 def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> int:
@@ -219,15 +263,16 @@ def ablate(asked: Asked) -> int | None:
         write_atomically(Path(asked.jobs), "".join(f"{job}\n" for job in jobs))
         print(f"{len(jobs)} of {len(runs)} runs are to be made: {asked.jobs}")
         return None
-    recordings = open_recordings(runs[0].config.data)
-    drawn = {
-        seed: tasks_of(recordings, asked.task, fraction=asked.label_fraction, seed=seed) for seed in range(asked.seeds)
-    }
+    recordings, cautions = judged_on(runs)
+    drawn = {}
+    for seed in range(asked.seeds):
+        drawn[seed], rare = tasks_of(recordings, asked.task, fraction=asked.label_fraction, seed=seed)
+    cautions = (*([SIMULATED] if recordings.simulated else []), *cautions, *rare)
     _begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
     if not asked.only:  # jobs beside each other would write the same files
         keep_compiled(out)
-    if recordings.simulated:
-        print(SIMULATED)
+    for caution in cautions:
+        print(caution)
     if unknown := {*asked.only} - {run.name for run in runs}:
         raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
     failed = {}
@@ -236,12 +281,16 @@ def ablate(asked: Asked) -> int | None:
     ) as bar:
         for run in bar:
             bar.set_postfix_str(run.name)
-            status = make(run, recordings, drawn[run.seed], out=out)
+            try:
+                status = make(run, recordings, drawn[run.seed], out=out)
+            except (DataError, CheckpointError) as error:
+                failed[run.name] = str(error)
+                continue
             if status == configuration.EXIT_STOPPED or status < 0:
                 print(f"{run.name} was stopped; the same command goes on", file=sys.stderr)
                 return configuration.EXIT_STOPPED
             if status:
-                failed[run.name] = status
+                failed[run.name] = f"pretraining ended with status {status}"
     found = [(run, _result_path(out, run)) for run in runs]
     done = [ArmRun.load(path) for _, path in found if path.is_file()]
     if done:
@@ -250,28 +299,26 @@ def ablate(asked: Asked) -> int | None:
             recordings,
             drawn[0],
             out=out,
-            failed=list(failed),
+            failed=failed,
             missing=[run.name for run, path in found if not path.is_file() and run.name not in failed],
             resamples=asked.resamples,
             fraction=asked.label_fraction,
+            cautions=cautions,
             command=asked.command,
         )
         print(f"\n{tables}\n\nreport: {page}")
-    for name, status in failed.items():
-        print(f"error: {name} failed with status {status}", file=sys.stderr)
+    for name, reason in failed.items():
+        print(f"error: {name} failed: {reason}", file=sys.stderr)
     return 1 if failed else None
 
 
 def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
     """Checks that the folder is of these tasks and records."""
-    answers = hashlib.blake2b(digest_size=16)
-    for data in tasks.values():
-        answers.update(data.test.content)
     identity = {
         "tasks": list(tasks),
         "label_fraction": label_fraction,
         "data": list(recordings.fingerprints),
-        "test_records": answers.hexdigest(),
+        "test_records": digests.of_arrays(*(array for data in tasks.values() for array in data.test.arrays)),
     }
     begin_study(out, identity)
 
@@ -314,10 +361,15 @@ def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]
 def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
     """Returns what parsed flags and the whole command line ask for."""
     own = {name: getattr(values, name) for name in Asked._fields if name not in ("common", "command")}
-    # Without what says which part of the work to do.
-    repeated = [argument for argument in arguments if not argument.startswith(("--only", "--jobs"))]
-    command = shlex.join(["python", "-m", "launch.ablate", *repeated])
-    return Asked(**own, common=common_changes(arguments)[1], command=command)
+    common = common_changes(arguments)[1]
+    # Without what says which part of the work to do. Made of the values, not of the arguments, which may be written in
+    # several ways.
+    repeated = [
+        *(f"--{name}={value}" for name in ("config", "sweep", "task") for value in own[name]),
+        *(f"--{name}={own[name]}" for name in ("label_fraction", "seeds", "resamples", "out")),
+        *(f"--config.{leaf}={value}" for leaf, value in common),
+    ]
+    return Asked(**own, common=common, command=shlex.join(["python", "-m", "launch.ablate", *repeated]))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -11,11 +11,12 @@ import numpy as np
 from ecgjax.evaluation import ablation
 from ecgjax.evaluation.ablation import ArmRun
 from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tables import plain
 from ecgjax.files import write_atomically
+from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Page, Paragraph, Picture, Preformatted, Section
+from ecgjax.pages.page import Page, Paragraph, Picture, Section
+from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
 from ecgjax.recordings import Recordings
 
@@ -47,10 +48,11 @@ def write_report(
     tasks: Mapping[str, ProbeData],
     *,
     out: Path,
-    failed: Sequence[str],
+    failed: Mapping[str, str],
     missing: Sequence[str],
     resamples: int,
     fraction: float,
+    cautions: Sequence[str],
     command: str,
 ) -> tuple[str, Path]:
     """Writes the page and results.json; returns the tables for the terminal and the page's path.
@@ -60,10 +62,11 @@ def write_report(
         recordings: that they were probed on.
         tasks: name → labelled records, whose test records are the same for all seeds.
         out: folder.
-        failed: names of runs that failed.
+        failed: names of runs that failed → why.
         missing: names of runs that were not made yet.
         resamples: of the test patients.
         fraction: of the labelled training patients, for the probes.
+        cautions: what a reader must know first, a sentence each.
         command: that makes all of it again.
     """
     answers = [
@@ -92,20 +95,21 @@ def write_report(
         alt = "Of every arm and task the difference from the random encoder with its interval, as in the table of them."
         picture = Picture(figure=ablation.figure(answers), alt=alt, caption="Dots: single seeds.")
         sections.insert(0, Section("What pretraining adds to random initialisation", [picture]))
+    reasons = [f"{name} ({reason})" for name, reason in failed.items()]
     unfinished = [
         Paragraph(f"{what}: {', '.join(names)}.")
-        for what, names in (("Failed", failed), ("Not made yet", missing))
+        for what, names in (("Failed", reasons), ("Not made yet", missing))
         if names
     ]
-    sections.append(Section("How to make it again", [Preformatted(command)]))
+    sections += [data_section(recordings.datasets), command_section(command), environment_section()]
     page = Page(
         title="Arms side by side" + (" (SIMULATED DATA)" if recordings.simulated else ""),
-        cautions=[SIMULATED] if recordings.simulated else [],
+        cautions=cautions,
         summary=[Paragraph(_words(recordings, tasks, resamples=resamples, fraction=fraction)), *unfinished],
         sections=sections,
     )
     written = write_page(page, out)
-    _write_results(answers, runs, recordings, out=out)
+    _write_results(answers, runs, recordings, cautions=cautions, out=out)
     text = "\n\n".join(f"{title}\n{format_table(table.header, table.rows)}" for title, table in tables.items())
     return text, written.html
 
@@ -125,7 +129,12 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
 
 
 def _write_results(
-    answers: Sequence[ablation.Answers], runs: Sequence[ArmRun], recordings: Recordings, *, out: Path
+    answers: Sequence[ablation.Answers],
+    runs: Sequence[ArmRun],
+    recordings: Recordings,
+    *,
+    cautions: Sequence[str],
+    out: Path,
 ) -> None:
     kinds = ("of_arm", "above_random", "above_first")
     values = {
@@ -144,7 +153,16 @@ def _write_results(
             }
             for each in answers
         ],
-        "runs": [{"arm": run.arm, "seed": run.seed, "facts": run.facts} for run in runs],
+        "cautions": list(cautions),
+        "runs": [
+            {
+                "arm": run.arm,
+                "seed": run.seed,
+                "facts": run.facts,
+                "tasks": {name: {**vars(task), "scores": None} for name, task in run.tasks.items()},
+            }
+            for run in runs
+        ],
     }
     text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(out / "results.json", text + "\n")

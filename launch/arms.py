@@ -50,8 +50,9 @@ class Arm:
 
     def flags(self, *, seed: int) -> list[str]:
         """Arguments of `ecgjax.pretrain`; the seed is the run's and that of the labels that are drawn."""
-        leaves = (*self.common, *self.changes, ("seed", str(seed)), ("probe.seed", str(seed)))
-        return [f"--config={self.config}", *(f"--config.{leaf}={value}" for leaf, value in leaves)]
+        # Each leaf once: a tuple that is given twice would be both, one after the other.
+        leaves = dict((*self.common, *self.changes, ("seed", str(seed)), ("probe.seed", str(seed))))
+        return [f"--config={self.config}", *(f"--config.{leaf}={value}" for leaf, value in leaves.items())]
 
     def resolve(self, *, seed: int) -> ml_collections.ConfigDict:
         """Returns the config with all its changes.
@@ -132,4 +133,9 @@ def arms_of(configs: Sequence[str], sweeps: Sequence[str], *, common: Sequence[t
     for arm in arms:
         if folders.count(arm.folder) > 1:
             raise ConfigError(f"two arms are the same: {arm.title}")
+        if [each.title for each in arms].count(arm.title) > 1:
+            raise ConfigError(
+                f"two arms of different files are both called {arm.title}, and tables could not tell them apart: give "
+                "one of the config files another name"
+            )
     return arms

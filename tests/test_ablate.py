@@ -1,12 +1,16 @@
 """The command that runs an ablation, from configs to tables."""
 
 import json
+import shlex
 import subprocess
+import types
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
+from data_pipelines.errors import DataError
 from ecgjax import configuration, inference, pretrain
 from ecgjax.errors import ConfigError
 from launch import ablate
@@ -34,6 +38,14 @@ def test_every_encoder_has_one_random_twin_a_seed():
 def test_where_the_data_lie_decides_nothing():
     here, there = (_plan([], common=[("data.dir", place)]) for place in ("a", "b"))
     assert [run.digest for run in here] == [run.digest for run in there]
+
+
+def test_settings_of_other_evaluations_decide_nothing_and_those_of_the_probe_do():
+    (_, plain), (_, other), (_, layer) = (
+        _plan([], common=common)
+        for common in ([], [("probe.finetune.steps", "7"), ("probe.label", "x")], [("probe.layer", "embedding")])
+    )
+    assert plain.digest == other.digest != layer.digest
 
 
 def test_arms_about_other_records_are_refused():
@@ -69,16 +81,17 @@ def given(stored_dataset, monkeypatch, tmp_path):
             planned[str(tmp_path / "out" / "runs" / run.folder / f"seed{run.seed}")] = run
         return ablate.ablate(asked)
 
-    monkeypatch.setattr(ablate.subprocess, "run", pretrain_here)
+    monkeypatch.setattr(ablate, "subprocess", types.SimpleNamespace(run=pretrain_here))
     monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
     return give
 
 
 def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch):
     out, sweep = tmp_path / "out", "--sweep=objective.temperature=.1|.5"
-    given(sweep, f"--jobs={tmp_path / 'jobs'}")
+    given(sweep, "--jobs", str(tmp_path / "jobs"))
     jobs = (tmp_path / "jobs").read_text().splitlines()
     assert len(jobs) == 3
+    assert all(word.startswith("--") for word in shlex.split(jobs[0])[3:])
     only = jobs[-1].split("--only=")[1].strip("'")
     assert not (out / "results").exists()
 
@@ -91,7 +104,15 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "SIMULATED" in report
     assert "Not made yet" not in report
-    for words in ("age_years>55 (AUROC)", "age (R²)", "validation loss, last", "same-patient pairs a batch"):
+    for words in (
+        "age_years>55 (AUROC)",
+        "age (R²)",
+        "validation loss, last",
+        "same-patient pairs a batch",
+        "How to make it again",
+        "Environment",
+        "Data",
+    ):
         assert words in report
     stored = json.loads((out / "results.json").read_text())
     assert [run["facts"].get("steps") for run in stored["runs"]] == [None, 2, 2]
@@ -128,16 +149,47 @@ def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, 
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(ablate.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2))
+    failing = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(ablate, "subprocess", failing)
     assert given() == 1
-    assert "failed with status 2" in capsys.readouterr().err
+    assert "failed: pretraining ended with status 2" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "Failed: tiny_config" in report
     assert len(list((tmp_path / "out" / "results").rglob("*.npz"))) == 1, "the random encoder"
 
+    def none(*args, title, **kwargs):
+        raise DataError("no probe is possible")
+
+    monkeypatch.setattr(ablate, "probe_tasks", none)
+    assert given("--seeds=2") == 1
+    assert "random" in (error := capsys.readouterr().err)
+    assert "/seed1 failed: no probe is possible" in error
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "/seed1 (no probe is possible)" in report
+
+
+def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(given, monkeypatch, tmp_path, capsys):
+    trained = []
+
+    def with_a_test_record(recordings, records, *, run):
+        trained.append(records)
+        return listed(recordings, np.union1d(records, recordings.split.test[:1]), run=run)
+
+    listed = ablate.pretraining_records
+    monkeypatch.setattr(ablate, "pretraining_records", with_a_test_record)
+    monkeypatch.setattr(ablate, "make", lambda *args, **kwargs: 2)
+    other = "--sweep=base|data.train_folds=(1,2)"
+    with pytest.raises(ConfigError, match=r"1 of the .* validation and test records overlap .*probe\.overlaps=drop"):
+        given(other)
+    given(other, "--config.probe.overlaps=drop")
+    assert "left out of validation and test" in capsys.readouterr().out
+    given("--config.data.train_folds=(1,2)", "--config.probe.overlaps=drop", f"--out={tmp_path / 'other'}")
+    assert len(trained[0]) == len(trained[1]) > len(trained[2]), "the folds of all arms count"
+
 
 def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):
     status = configuration.EXIT_STOPPED
-    monkeypatch.setattr(ablate.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, status))
+    stopping = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, status))
+    monkeypatch.setattr(ablate, "subprocess", stopping)
     assert given("--sweep=objective.temperature=.1|.5") == status
     assert not (tmp_path / "out" / "report.md").exists()

@@ -50,6 +50,8 @@ class _Encoder:
 
 
 class _Network:
+    selected = "step 5, best on the validation records"
+
     def __init__(self, kind):
         self._kind = kind
 

@@ -122,11 +122,19 @@ def test_a_look_sees_as_many_validation_records_as_it_is_given(monkeypatch):
     training = _training("binary", steps=20, eval_every=10, eval_records=9)
     training._step = lambda state, batch: (state, {})
     x, y = _task("binary")
-    _run(training, x, y)
+    network = _run(training, x, y)
     assert [len(labels) for labels in seen] == [9, 9]
     np.testing.assert_array_equal(*seen)
-    with pytest.raises(DataError, match=r"none of 9 records is positive there; raise eval_records=9, or set it to 0"):
-        _run(training, x, np.arange(len(y)) == 0)
+    assert network.selected == "step 10, best AUROC on 9 of 24 validation records"
+    # A single positive of 24 is always among those that are looked at.
+    rare = np.where(np.arange(len(y)) == 50, 1, 0)
+    for seed in range(5):
+        records, labels = training._looked_at(np.arange(24), rare[48:72], seed=seed)
+        assert 2 in records
+        assert (labels.sum(), len(labels)) == (1, 10)
+    with pytest.raises(DataError, match=r"none of 9 records is positive there; .* more eval_records") as caught:
+        _run(training, x, np.zeros_like(y))
+    assert caught.value.reason == "no_model"
 
 
 def test_features_count_whatever_the_encoders_head_is():

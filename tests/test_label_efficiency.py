@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax import inference, label_efficiency_study
+from ecgjax import inference, label_efficiency_page, label_efficiency_study
 from ecgjax import label_efficiency as entry
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
@@ -130,6 +130,14 @@ def test_patients_and_seeds_are_spreads_of_their_own():
         assert width == 0 if summary.initialisation == DIFFERENCE else width > 0.05
 
 
+def test_classes_that_labels_lack_are_told():
+    results = [dataclasses.replace(_result(_cell(seed=seed)), unlearnt=seed) for seed in (1, 2)]
+    results.append(dataclasses.replace(_result(_cell(fraction=1.0)), unlearnt=0))
+    words = label_efficiency_page._unlearnt(results, 5)
+    assert words.startswith("Of 5 classes the training records lack a label of 1 to 2 at 0.1 of the labels:")
+    assert label_efficiency_page._unlearnt(results[2:], 5) == ""
+
+
 def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
     results = _results()
     results[-1] = _result(results[-1].cell, reason="none of 30 records is positive")
@@ -204,6 +212,13 @@ def study_config(stored_dataset):
     return config
 
 
+def _raising(error):
+    def function(*args, **kwargs):
+        raise error
+
+    return function
+
+
 def _without_one_val_record(own, config, recordings, **given):
     """As a firewall that drops one."""
     split = dataclasses.replace(recordings.split, val=recordings.split.val[1:])
@@ -275,6 +290,19 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="holds another study: config, pretraining differ"):
         begin()
     study_config.optimizer.weight_decay = weight_decay
+    with monkeypatch.context() as patch:
+        retrained = inference.create_split(study_config, seed=8)
+        patch.setattr(pretrained, "split", retrained)
+        with pytest.raises(ConfigError, match="holds another study: weights differ"):
+            begin()
+    with monkeypatch.context() as patch:
+        no_model = DataError("training with labels diverged", reason="no_model")
+        patch.setattr(label_efficiency_study, "fit_linear", _raising(no_model))
+        result = again.train(cells[0])
+        assert (result.reason, result.scores) == ("training with labels diverged", None)
+        patch.setattr(label_efficiency_study, "fit_linear", _raising(DataError("a shard is damaged")))
+        with pytest.raises(DataError, match="a shard is damaged"):
+            again.train(cells[0])
     assert any("other settings of metric learning" in caution for caution in study.cautions)
     with monkeypatch.context() as patch:
         patch.setattr(label_efficiency_study, "guarded", _without_one_val_record)

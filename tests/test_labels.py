@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.labels import draw_patients, probe_data
-from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.evaluation.labels import LabelledRecords, ProbeData, draw_patients, of_common_classes, probe_data
+from ecgjax.evaluation.tasks import BinaryTask, MultiLabelTask
 
 
 @pytest.mark.parametrize(
@@ -137,3 +137,25 @@ def test_a_split_without_labels_is_an_error():
             _index(), _split(test=np.array([7])), task=BinaryTask(label="lvef", rule="below", threshold=40.0),
             label_fraction=1.0, seed=0,
         )  # fmt: skip
+
+
+def _of_classes(*positives):
+    """Records of which 30, of every split alike, have so many positives of each class."""
+    labels = np.stack([np.arange(30) < number for number in positives], axis=1).astype(np.int64)
+    part = LabelledRecords(records=np.arange(30), labels=labels, patients=np.arange(30), unlabelled=0)
+    parts = dict.fromkeys(("train", "val", "test", "train_available"), part)
+    task, classes = MultiLabelTask(task="diagnosis"), tuple("abcd"[: len(positives)])
+    return ProbeData(task=task, **parts, label_fraction=1.0, seed=0, excluded={}, classes=classes)
+
+
+def test_classes_with_too_few_test_records_of_either_label_are_not_asked():
+    data, said = of_common_classes(_of_classes(10, 9, 20, 21))
+    assert data.classes == ("a", "c")
+    for part in (data.train, data.val, data.test, data.train_available):
+        np.testing.assert_array_equal(part.labels.sum(axis=0), [10, 20])
+    assert said == ("diagnosis: not asked, for fewer than 10 positive or negative test records: b, d.",)
+    whole = _of_classes(10, 20)
+    assert of_common_classes(whole) == (whole, ())
+    rare, said = of_common_classes(_of_classes(3, 29))
+    assert rare.classes == ("a", "b")
+    assert said == ("diagnosis: every class has fewer than 10 positive or negative test records, which tell little.",)

@@ -147,12 +147,12 @@ def _probe(features: SplitFeatures, data: ProbeData, *, title: str, fit: Callabl
     )
 
 
-def _network(data: ProbeData, val: np.ndarray, test: np.ndarray) -> Contestant:
+def _network(data: ProbeData, val: np.ndarray, test: np.ndarray, selected: str) -> Contestant:
     return Contestant(
         title="labels only, end to end",
         outputs=test,
         val_metric=scoring.primary(data.task.kind, data.val.labels, val, classes=data.classes),
-        selected=f"step with the best validation {scoring.PRIMARY[data.task.kind]}",
+        selected=selected,
     )
 
 

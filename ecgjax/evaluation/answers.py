@@ -9,9 +9,9 @@ import numpy as np
 
 from ecgjax.evaluation.bootstrap import Interval
 from ecgjax.evaluation.comparison import REFERENCE
+from ecgjax.evaluation.labels import common_classes
 from ecgjax.evaluation.neighbourhood import Neighbourhood
 from ecgjax.evaluation.regression import BlandAltman
-from ecgjax.evaluation.subgroups import MIN_EVENTS
 
 #: Models whose AUROC is given class by class.
 BY_CLASS = (REFERENCE, "random", "supervised")
@@ -119,12 +119,6 @@ class Answers:
 def one_a_patient(patients: np.ndarray) -> np.ndarray:
     """Returns the first record of each patient, `int64[patients]`, in order."""
     return np.sort(np.unique(patients, return_index=True)[1])
-
-
-def common_classes(labels: np.ndarray) -> list[int]:
-    """Returns the columns of `[n, classes]` labels with at least `MIN_EVENTS` positive and as many negative records."""
-    positives = labels.sum(axis=0)
-    return np.flatnonzero((positives >= MIN_EVENTS) & (len(labels) - positives >= MIN_EVENTS)).tolist()
 
 
 def common_is_fewer(labels: np.ndarray) -> bool:

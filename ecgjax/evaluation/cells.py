@@ -64,6 +64,7 @@ class CellResult:
         scores: `f32[test records]` or `f32[test records, classes]`; None where nothing was trained.
         seconds: that it took.
         reason: why nothing was trained; empty where something was.
+        unlearnt: classes of a multi-label task that training records have not both labels of.
     """
 
     cell: Cell
@@ -75,6 +76,7 @@ class CellResult:
     scores: np.ndarray | None
     seconds: float
     reason: str = ""
+    unlearnt: int = 0
 
     def to_json(self) -> str:
         """Returns the text of the cell's file."""

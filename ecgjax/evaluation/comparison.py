@@ -127,14 +127,16 @@ def nearest_contender(features: SplitFeatures, data: ProbeData, *, title: str) -
     )
 
 
-def network_contender(*, val_scores: np.ndarray, test_scores: np.ndarray, data: ProbeData, title: str) -> Contender:
+def network_contender(
+    *, val_scores: np.ndarray, test_scores: np.ndarray, data: ProbeData, title: str, selected: str
+) -> Contender:
     """Wraps the scores of a network that was trained end to end and selected on validation."""
     return Contender(
         title=title,
         scores=test_scores,
         val_scores=val_scores,
         val_auroc=auroc(data.val.labels, val_scores),
-        selected="step with the best validation AUROC",
+        selected=selected,
     )
 
 

@@ -101,9 +101,9 @@ def run_experiment(
         "nearest": nearest_contender(embeddings[REFERENCE], data, title="pretrained, nearest neighbours"),
         "random": probe_contender(embeddings["random"], data, title="random initialisation, linear probe"),
     }
-    val_scores, test_scores = supervised_scores(train_supervised, data, seed=seed, **how)
+    val_scores, test_scores, selected = supervised_scores(train_supervised, data, seed=seed, **how)
     contenders["supervised"] = network_contender(
-        val_scores=val_scores, test_scores=test_scores, data=data, title="labels only, end to end"
+        val_scores=val_scores, test_scores=test_scores, data=data, title="labels only, end to end", selected=selected
     )
     plain = plain_features(data, sampling_rate_hz=sampling_rate_hz, demographics=demographics, **how)
     contenders["intervals"] = probe_contender(

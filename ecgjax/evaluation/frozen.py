@@ -44,13 +44,11 @@ class FrozenProbe:
         predict: features `[n, d]` → `f64[n]` or `f64[n, classes]`: log odds or scores, or values of a quantity.
         val_metric: primary metric on validation of what was chosen there.
         selected: what was chosen, in words, such as `"C = 0.001 of 13"`.
-        without_label: classes that training records have not both labels of, whose scores are all 0.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     val_metric: float
     selected: str
-    without_label: tuple[str, ...] = ()
 
 
 def fit_linear(
@@ -128,7 +126,7 @@ def _one_versus_rest(
     val_targets: np.ndarray,
     classes: Sequence[str],
 ) -> FrozenProbe:
-    """Fits a logistic regression a class, one strength for all of them."""
+    """Fits a logistic regression a class, one strength for all; 0 for classes that training records lack a label of."""
     fitted = [column for column in range(targets.shape[1]) if not undefined_reason(targets[:, column])]
     models = {
         column: LogisticRegression(solver="lbfgs", max_iter=_MAX_ITERATIONS, warm_start=True) for column in fitted
@@ -153,7 +151,6 @@ def _one_versus_rest(
         predict=lambda features: scores(best, features),
         val_metric=best_value,
         selected=f"C = {best_c:.2g} of {len(_STRENGTHS)}",
-        without_label=tuple(name for column, name in enumerate(classes) if column not in fitted),
     )
 
 
@@ -176,5 +173,8 @@ def _ridge(train: np.ndarray, targets: np.ndarray, *, val: np.ndarray, val_targe
 def _check(kind: Kind, train_targets: np.ndarray, val_targets: np.ndarray, features: np.ndarray) -> None:
     for split, targets in (("train", train_targets), ("validation", val_targets)):
         if reason := scoring.undefined(kind, targets):
-            raise DataError(f"no probe is possible: {reason} in the {split} split; give it more labels or more folds")
+            raise DataError(
+                f"no probe is possible: {reason} in the {split} split; give it more labels or more folds",
+                reason=scoring.NO_MODEL,
+            )
     check_finite(features, "numbers of embeddings")

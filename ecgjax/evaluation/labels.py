@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.errors import DataError
+from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.evaluation.tasks import LabelColumns, Task
 
 
@@ -57,9 +58,9 @@ class LabelledRecords:
         return int(self.labels.sum())
 
     @property
-    def content(self) -> bytes:
-        """Records and labels as bytes, for the identity of a study."""
-        return b"".join(np.ascontiguousarray(values).tobytes() for values in (self.records, self.labels))
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Records and labels, for the identity of a study."""
+        return self.records, self.labels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,40 @@ class ProbeData:
             "val_records": self.val.records,
             "val_labels": self.val.labels,
         }
+
+
+def common_classes(labels: np.ndarray) -> list[int]:
+    """Returns the columns of `[n, classes]` labels with at least `MIN_EVENTS` positive and as many negative records."""
+    positives = labels.sum(axis=0)
+    return np.flatnonzero((positives >= MIN_EVENTS) & (len(labels) - positives >= MIN_EVENTS)).tolist()
+
+
+def of_common_classes(data: ProbeData) -> tuple[ProbeData, tuple[str, ...]]:
+    """Leaves classes out that the test records have too few of, one of which would leave the mean over all undefined.
+
+    Returns:
+        The data; of a multi-label task with the classes that have `MIN_EVENTS` positive and negative test records,
+        where there are any. And what a reader must know of the others, a sentence each.
+    """
+    if data.task.kind != "multilabel":
+        return data, ()
+    kept = common_classes(data.test.labels)
+    if len(kept) == len(data.classes):
+        return data, ()
+    words = f"fewer than {MIN_EVENTS} positive or negative test records"
+    if not kept:
+        return data, (f"{data.task.title}: every class has {words}, which tell little.",)
+    rare = [name for column, name in enumerate(data.classes) if column not in kept]
+    parts = {
+        name: dataclasses.replace(part, labels=part.labels[:, kept])
+        for name in ("train", "val", "test", "train_available")
+        for part in [getattr(data, name)]
+    }
+    classes = tuple(data.classes[column] for column in kept)
+    return (
+        dataclasses.replace(data, **parts, classes=classes),
+        (f"{data.task.title}: not asked, for {words}: {', '.join(rare)}.",),
+    )
 
 
 def probe_data(index: LabelledIndex, split: RecordSplit, *, task: Task, label_fraction: float, seed: int) -> ProbeData:

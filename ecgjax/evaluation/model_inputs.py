@@ -25,7 +25,13 @@ class FrozenEncoder(Protocol):
 
 
 class Classifier(Protocol):
-    """A network trained on labels."""
+    """A network trained on labels.
+
+    Attributes:
+        selected: what its step was chosen by, in words.
+    """
+
+    selected: str
 
     def scores(self, signals: np.ndarray) -> np.ndarray:
         """Returns `f32[n]`, larger for the positive class, or `f32[n, classes]`, for `int16[n, time, lead]`."""
@@ -68,7 +74,7 @@ def embedded(encoders: Mapping[str, FrozenEncoder], data: ProbeData, **how: Any)
 
 def supervised_scores(
     train_supervised: Callable[..., Classifier], data: ProbeData, *, read: Read, progress: bool, **settings: Any
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Trains a network with the labels alone.
 
     Args:
@@ -79,7 +85,8 @@ def supervised_scores(
         **settings: such as `seed`.
 
     Returns:
-        Scores of the validation and of the test records, `f64[n]` or `f64[n, classes]`.
+        Scores of the validation and of the test records, `f64[n]` or `f64[n, classes]`; and what it was selected by,
+        in words.
     """
     network = train_supervised(read=read, **data.for_training, **settings)
     how = {"read": read, "batch_size": _BATCH, "progress": progress}
@@ -87,7 +94,7 @@ def supervised_scores(
         np.asarray(map_records(network.scores, part.records, title=f"scores, labels only, {name}", **how), np.float64)
         for name, part in (("validation", data.val), ("test", data.test))
     )
-    return val, test
+    return val, test, network.selected
 
 
 def plain_features(

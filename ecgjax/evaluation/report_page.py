@@ -99,8 +99,9 @@ def how_compared(data: ProbeData, *, resamples: int) -> str:
     """Says what all models of a table have in common, and what its intervals hold."""
     return (
         f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
-        f"{len(data.val.records):,} validation records and scored once on the same {len(data.test.records):,} test "
-        f"records of {data.test.num_patients:,} patients; no patient and no signal is in two splits. Intervals are "
+        f"{len(data.val.records):,} validation records, or on a part where the table says so, and scored once on the "
+        f"same {len(data.test.records):,} test records of {data.test.num_patients:,} patients; no patient and no "
+        "signal is in two splits. Intervals are "
         f"95 % percentile intervals over {resamples:,} resamples of the test patients; differences are "
         "paired (same resamples). They hold for this training run: they do not contain the scatter between "
         "training seeds or draws of labels."

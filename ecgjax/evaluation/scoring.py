@@ -16,6 +16,9 @@ from ecgjax.evaluation.weighting import Metric, estimate
 #: Kind of task → name of the metric that choices are made and models compared by; the higher the better.
 PRIMARY: Mapping[Kind, str] = {"binary": "AUROC", "multilabel": "macro AUROC", "quantity": "R²"}
 
+#: `reason` of a `DataError` that says why labels and settings give no model. Others are about damaged data.
+NO_MODEL = "no_model"
+
 
 def metrics(kind: Kind, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
     """Returns the metrics of a kind of task by name, the primary one first.
