@@ -90,8 +90,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "embeddings",
         "",
-        "Folder of kept embeddings; one for the studies of all tasks embeds every record once. By "
-        "default inside --out.",
+        "Folder of kept embeddings, by default inside --out. Studies with the same labelled records may share one.",
     )
     flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
     flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
