@@ -54,6 +54,9 @@ UNITS: Mapping[str, str] = {
 
 NAMES: tuple[str, ...] = tuple(UNITS)
 
+#: To be raised where a record is measured otherwise than before: kept measurements are then made again.
+VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurements:

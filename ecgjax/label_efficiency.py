@@ -1,5 +1,7 @@
 r"""How few labels suffice: fractions x seeds x {random, pretrained} x {frozen, fine-tuned}, resumed cell by cell.
 
+Beside them age and sex, boosted trees on intervals and amplitudes, and a regression on the median beat.
+
   python -m ecgjax.label_efficiency --workdir=runs/simclr --task='lvef<40' --out=runs/simclr/lvef
   python -m ecgjax.label_efficiency --workdir=runs/simclr --task=superdiagnostic --modes=frozen --out=runs/simclr/super
 
@@ -23,6 +25,7 @@ from ecgjax.evaluated_run import STEP, WORKDIR, parse_flags
 from ecgjax.evaluation.cells import (
     INITIALISATIONS,
     MODES,
+    PLAIN,
     Cell,
     read_cells,
     run_cells,
@@ -44,12 +47,12 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
     if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
         raise ConfigError(f"--fractions={','.join(map(str, fractions))} must be above 0 and at most 1")
     return [
-        Cell(fraction=fraction, seed=seed, initialisation=initialisation, mode=mode)
+        Cell(fraction=fraction, seed=seed, model=model, mode=mode)
         for mode in MODES
         if mode in modes
         for fraction in sorted(set(fractions))
         for seed in range(seeds)
-        for initialisation in INITIALISATIONS
+        for model in (PLAIN if mode == "plain" else INITIALISATIONS)
     ]
 
 
@@ -73,7 +76,7 @@ def main(argv: list[str]) -> None:
             task=parse_task(chosen.task),
             folder=folder,
             step=STEP.value,
-            embeddings=Path(chosen.embeddings) if chosen.embeddings else None,
+            features=Path(chosen.features) if chosen.features else None,
         )
         for caution in (*([SIMULATED] if study.recordings.simulated else []), *study.cautions):
             print(caution)
@@ -88,13 +91,14 @@ def define_flags() -> None:
     flags.DEFINE_string("task", None, "Such as 'lvef<40', NORM, superdiagnostic, age; see docs/evaluation.md.")
     flags.DEFINE_string("out", None, "Folder of the study.")
     flags.DEFINE_string(
-        "embeddings",
+        "features",
         "",
-        "Folder of kept embeddings, by default inside --out. Studies with the same labelled records may share one.",
+        "Folder of kept embeddings and measurements, by default inside --out. Studies with the same labelled records "
+        "may share one.",
     )
     flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
     flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
-    flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, or both.")
+    flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, plain (without an encoder).")
     flags.adopt_module_key_flags(evaluated_run)
 
 

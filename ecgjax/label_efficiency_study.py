@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from ecgjax.evaluation.cells import (
     Cell,
     CellResult,
     Initialisation,
+    Mode,
     begin_study,
 )
 from ecgjax.evaluation.features import map_records
 from ecgjax.evaluation.frozen import fit_linear
-from ecgjax.evaluation.kept_embeddings import kept_embeddings
+from ecgjax.evaluation.kept_features import kept_embeddings
 from ecgjax.evaluation.label_efficiency import Summary, summarise
 from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.evaluation.metrics import undefined_reason
+from ecgjax.evaluation.plain_models import PlainModels
 from ecgjax.evaluation.tasks import Task
 from ecgjax.finetune import FineTuning
 from ecgjax.recordings import open_recordings
@@ -49,7 +52,7 @@ class Study:
         task: what is asked.
         folder: of the study.
         step: of the checkpoint; the latest by default.
-        embeddings: folder of kept embeddings, that of other studies perhaps; inside `folder` by default.
+        features: folder of kept embeddings and measurements, that of other studies perhaps; inside `folder` by default.
         progress: whether to draw progress bars.
 
     Raises:
@@ -66,7 +69,7 @@ class Study:
         task: Task,
         folder: Path,
         step: int | None = None,
-        embeddings: Path | None = None,
+        features: Path | None = None,
         progress: bool = True,
     ):
         own = configuration.load_resolved(workdir)
@@ -76,8 +79,13 @@ class Study:
         for name in ("supervised", "finetune"):
             finetune.check_settings(config.probe[name], task.kind, section=f"config.probe.{name}")
         self.config, self.task, self.folder, self._progress = config, task, folder, progress
-        self._kept = embeddings or folder / "embeddings"
+        self._kept = features or folder / "features"
         self._trainings: dict[Initialisation, FineTuning] = {}
+        self._makers: dict[Mode, Callable[[Cell, ProbeData], dict[str, Any]]] = {
+            "frozen": self._frozen,
+            "finetuned": self._finetuned,
+            "plain": self._plain,
+        }
         self.recordings = open_recordings(config.data)
         self.pretrained = inference.load_encoder(workdir, step=step, layer=config.probe.layer)
         judged, _ = self._data(1.0, 0)
@@ -123,7 +131,7 @@ class Study:
         reason = scoring.undefined(kind, train.labels)
         if not reason:
             try:
-                fitted = self._frozen(cell, data) if cell.mode == "frozen" else self._finetuned(cell, data)
+                fitted = self._makers[cell.mode](cell, data)
             except DataError as error:
                 if error.reason != scoring.NO_MODEL:
                     raise
@@ -152,7 +160,7 @@ class Study:
         )
 
     def _frozen(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
-        embeddings, row = self._embeddings(cell.initialisation, cell.seed), self._row
+        embeddings, row = self._embeddings(cell.model, cell.seed), self._row
         probe = fit_linear(
             self.task.kind,
             embeddings[row[data.train.records]],
@@ -164,11 +172,20 @@ class Study:
         scores = probe.predict(embeddings[row[data.test.records]])
         return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
 
+    def _plain(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
+        places = {name: self._row[getattr(data, name).records] for name in ("train", "val", "test")}
+        probe, scores = self._plain_models.scores(cell.model, data, **places, seed=cell.seed)
+        return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
+
+    @functools.cached_property
+    def _plain_models(self) -> PlainModels:
+        return PlainModels(self.recordings, self._labelled, task=self.task, folder=self._kept, progress=self._progress)
+
     def _finetuned(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
         read = self.recordings.store.read
-        training = self._training(cell.initialisation)
+        training = self._training(cell.model)
         network = training.train(
-            self._encoder(cell.initialisation, cell.seed, as_it_is=not training.encoder_is_frozen),
+            self._encoder(cell.model, cell.seed, as_it_is=not training.encoder_is_frozen),
             read=read,
             **data.for_training,
             seed=cell.seed,
@@ -209,14 +226,14 @@ class Study:
 
     @functools.cached_property
     def _row(self) -> np.ndarray:
-        """Row of each record in the embeddings, of those that have one."""
-        records = self._embedded
+        """Place of each record among the labelled ones, of those that have one."""
+        records = self._labelled
         row = np.full(int(records.max()) + 1, -1, np.int64)
         row[records] = np.arange(len(records))
         return row
 
     @functools.cached_property
-    def _embedded(self) -> np.ndarray:
+    def _labelled(self) -> np.ndarray:
         parts = (self.data.train_available, self.data.val, self.data.test)
         return np.concatenate([part.records for part in parts])
 
@@ -227,7 +244,7 @@ class Study:
         return kept_embeddings(
             self._kept,
             inference.random_encoder(self.config, seed=seed) if of_random else self.pretrained,
-            self._embedded,
+            self._labelled,
             name=f"random-seed{seed}" if of_random else "pretrained",
             settings=self.config.encoder.to_dict(),
             read=self.recordings.store.read,

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.metrics import f1_score, r2_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import baselines
+from ecgjax.evaluation import boosted
 from ecgjax.evaluation.baselines import boosted_contender, median_beat_features, median_beat_preprocessor
 from ecgjax.evaluation.comparison import Contender
 from ecgjax.evaluation.features import SplitFeatures
@@ -38,7 +39,7 @@ def _divide(values, data):
 
 
 def test_trees_find_what_a_line_cannot_and_are_chosen_on_validation(monkeypatch):
-    monkeypatch.setattr(baselines, "_TREES", 40)
+    monkeypatch.setattr(boosted, "_TREES", 40)
     features = RNG.uniform(-1, 1, (800, 3))
     labels = (features[:, 0] * features[:, 1] > 0).astype(np.int64)  # exclusive or
     features[::9, 2] = np.nan
@@ -51,6 +52,36 @@ def test_trees_find_what_a_line_cannot_and_are_chosen_on_validation(monkeypatch)
     assert other.selected != trees.selected, "validation labels decide"
     with pytest.raises(DataError, match="no trees can be fitted: all 200 records are positive in the train split"):
         boosted_contender(_divide(features, data), _data(np.r_[np.ones(200, int), labels[200:]]), title="", seed=0)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "quantity"])
+def test_trees_of_every_kind_are_those_of_the_best_stage(monkeypatch, kind):
+    monkeypatch.setattr(boosted, "_TREES", 6)
+    x = RNG.uniform(-1, 1, (300, 3))
+    hidden = x[:, 0] * x[:, 1]
+    lost = np.zeros(300, np.int64)  # a class that no training record has
+    lost[200:] = x[200:, 2] > 0
+    y = hidden if kind == "quantity" else np.stack([hidden > 0, lost, hidden > 0.2], axis=1).astype(np.int64)
+    probe = boosted.fit_boosted(
+        kind, x[:200], y[:200], val_features=x[200:], val_targets=y[200:], classes=("a", "b", "c"), seed=0
+    )
+    values = {}
+    for leaves in boosted._LEAVES:
+        settings = {"max_leaf_nodes": leaves, "learning_rate": 0.05, "early_stopping": False, "random_state": 0}
+        for trees in range(1, 7):
+            if kind == "quantity":
+                model = HistGradientBoostingRegressor(max_iter=trees, **settings).fit(x[:200], y[:200])
+                values[trees, leaves] = r2_score(y[200:], out := model.predict(x[200:])), out
+                continue
+            out = np.zeros((100, 3))
+            for column in (0, 2):
+                model = HistGradientBoostingClassifier(max_iter=trees, **settings).fit(x[:200], y[:200, column])
+                out[:, column] = model.decision_function(x[200:])
+            values[trees, leaves] = roc_auc_score(y[200:], out, average="macro"), out
+    (trees, leaves), (best, out) = max(values.items(), key=lambda each: each[1][0])
+    assert probe.selected == f"{trees} trees of {leaves} leaves"
+    assert probe.val_metric == pytest.approx(best, abs=1e-9)
+    np.testing.assert_allclose(probe.predict(x[200:]), out, rtol=1e-9, atol=1e-12)
 
 
 def test_median_beat_is_reduced_and_the_rate_kept():

@@ -17,7 +17,7 @@ from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import configuration, evaluated_run, recordings
 from ecgjax import evaluate as entry
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation import baselines, neighbour_section
+from ecgjax.evaluation import boosted, neighbour_section
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
@@ -105,7 +105,7 @@ def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
     monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
     monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
-    monkeypatch.setattr(baselines, "_TREES", 5)
+    monkeypatch.setattr(boosted, "_TREES", 5)
     monkeypatch.setattr(entry, "run_experiment", run_once)
     monkeypatch.setattr(entry, "train_supervised", lambda config, **arguments: _Classifier())
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: _config())

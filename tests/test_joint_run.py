@@ -13,7 +13,7 @@ from data_pipelines.orders import smallest_block
 from ecgjax import configuration, evaluate, evaluated_run, parallel, pretrain
 from ecgjax.checkpoint import CheckpointError, Checkpoints
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation import baselines
+from ecgjax.evaluation import boosted
 from ecgjax.inference import load_encoder
 from ecgjax.pretraining_records import RECORDS_FILE
 from ecgjax.recordings import open_recordings
@@ -123,7 +123,7 @@ class RandomClassifier:
 
 def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest(datasets, runs, monkeypatch):
     monkeypatch.setattr(evaluate, "train_supervised", lambda config, **arguments: RandomClassifier())
-    monkeypatch.setattr(baselines, "_TREES", 5)
+    monkeypatch.setattr(boosted, "_TREES", 5)
     monkeypatch.setattr(evaluate.inference, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
     encoder = load_encoder(runs[0])
     assert encoder.pretrained_on == tuple(dataset.fingerprint for dataset in datasets)

@@ -13,10 +13,10 @@ from data_pipelines.errors import DataError
 from ecgjax import inference, label_efficiency_page, label_efficiency_study
 from ecgjax import label_efficiency as entry
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation import boosted
 from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
-from ecgjax.evaluation.cells import CELLS_DIR, Cell, CellResult, begin_study, read_cells, run_cells
+from ecgjax.evaluation.cells import CELLS_DIR, PLAIN, Cell, CellResult, begin_study, read_cells, run_cells
 from ecgjax.evaluation.label_efficiency import (
-    DIFFERENCE,
     differences_table,
     figure,
     models_table,
@@ -30,13 +30,13 @@ PATIENTS = np.repeat(np.arange(150), 2)
 LABELS = (RNG.random(150) < 0.3).astype(np.int64)[PATIENTS]
 
 
-def _cell(initialisation="pretrained", *, seed=0, fraction=0.1, mode="frozen"):
-    return Cell(fraction=fraction, seed=seed, initialisation=initialisation, mode=mode)
+def _cell(model="pretrained", *, seed=0, fraction=0.1, mode="frozen"):
+    return Cell(fraction=fraction, seed=seed, model=model, mode=mode)
 
 
 def _result(cell, *, signal=1.0, scores=None, reason=""):
     if scores is None and not reason:
-        rng = np.random.default_rng([cell.seed, cell.initialisation == "random"])
+        rng = np.random.default_rng([cell.seed, cell.model == "random"])
         scores = (signal * LABELS + rng.normal(size=len(LABELS))).astype(np.float32)
     return CellResult(
         cell=cell, records=30, patients=15, positives=9, val_metric=0.7 if not reason else np.nan, selected="C = 1",
@@ -46,7 +46,11 @@ def _result(cell, *, signal=1.0, scores=None, reason=""):
 
 def _results(**settings):
     cells = [_cell(which, seed=seed) for which in ("random", "pretrained") for seed in range(4)]
-    return [_result(cell, signal=1.5 if cell.initialisation == "pretrained" else 0.5, **settings) for cell in cells]
+    return [_result(cell, signal=1.5 if cell.model == "pretrained" else 0.5, **settings) for cell in cells]
+
+
+def _by_name(summaries):
+    return {(summary.model, summary.against): summary for summary in summaries}
 
 
 def _summaries(results, **settings):
@@ -102,20 +106,41 @@ def test_a_folder_holds_one_study(tmp_path):
 
 def test_means_and_differences_are_those_of_the_seeds():
     results = _results()
-    by_name = {summary.initialisation: summary for summary in _summaries(results)}
+    by_name = _by_name(_summaries(results))
     aurocs = {
-        which: [roc_auc_score(LABELS, r.scores) for r in results if r.cell.initialisation == which]
+        which: [roc_auc_score(LABELS, r.scores) for r in results if r.cell.model == which]
         for which in ("random", "pretrained")
     }
     for which, values in aurocs.items():
-        assert by_name[which].patients.estimate == pytest.approx(np.mean(values), abs=1e-12)
-        assert by_name[which].seed_sd == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+        assert by_name[which, ""].patients.estimate == pytest.approx(np.mean(values), abs=1e-12)
+        assert by_name[which, ""].seed_sd == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     differences = np.subtract(aurocs["pretrained"], aurocs["random"])
-    difference = by_name[DIFFERENCE]
+    difference = by_name["pretrained", "random"]
     assert difference.patients.estimate == pytest.approx(differences.mean(), abs=1e-12)
     half = 3.182446305 * differences.std(ddof=1) / 2  # Student's t for three degrees of freedom
     np.testing.assert_allclose(difference.over_seeds, [differences.mean() - half, differences.mean() + half], rtol=1e-8)
     assert 0 < difference.patients.low < difference.patients.estimate < difference.patients.high
+
+
+def test_the_pretrained_encoder_is_compared_with_every_plain_model():
+    results = _results()
+    for number, model in enumerate(PLAIN):
+        cells = [_cell(model, seed=seed, mode="plain") for seed in range(4)]
+        results += [_result(cell, signal=number) for cell in cells]
+    found = _by_name(_summaries(results))
+    for model in PLAIN:
+        own, other = (
+            np.mean([roc_auc_score(LABELS, r.scores) for r in results if r.cell.model == name])
+            for name in ("pretrained", model)
+        )
+        assert found["pretrained", model].patients.estimate == pytest.approx(own - other, abs=1e-12)
+        assert found[model, ""].patients.estimate == pytest.approx(other, abs=1e-12)
+    assert {against for _, against in found} == {"", "random", *PLAIN}, "plain models are compared with nothing"
+    rows = differences_table(_summaries(results), metric="AUROC").rows
+    assert [row[3] for row in rows] == ["random, frozen", "age and sex", "intervals, boosted trees", "median beat"]
+    left, right = figure(_summaries(results), metric="AUROC", title="SIMULATED").axes
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["frozen"]
+    assert len(left.get_legend().get_texts()) == 5
 
 
 def test_patients_and_seeds_are_spreads_of_their_own():
@@ -127,7 +152,7 @@ def test_patients_and_seeds_are_spreads_of_their_own():
     for summary in _summaries(results):
         assert summary.seed_sd == pytest.approx(0, abs=1e-12)
         width = summary.patients.high - summary.patients.low
-        assert width == 0 if summary.initialisation == DIFFERENCE else width > 0.05
+        assert width == 0 if summary.against else width > 0.05
 
 
 def test_classes_that_labels_lack_are_told():
@@ -141,9 +166,9 @@ def test_classes_that_labels_lack_are_told():
 def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
     results = _results()
     results[-1] = _result(results[-1].cell, reason="none of 30 records is positive")
-    by_name = {summary.initialisation: summary for summary in _summaries(results)}
-    assert list(by_name["pretrained"].by_seed) == list(by_name[DIFFERENCE].by_seed) == [0, 1, 2]
-    assert len(by_name["random"].by_seed) == 4
+    by_name = _by_name(_summaries(results))
+    assert list(by_name["pretrained", ""].by_seed) == list(by_name["pretrained", "random"].by_seed) == [0, 1, 2]
+    assert len(by_name["random", ""].by_seed) == 4
     cells = [cell for row in models_table(_summaries(results), metric="AUROC").rows for cell in row]
     assert "3, 1 without" in cells
     assert "9 (too few)" in cells
@@ -155,7 +180,7 @@ def test_other_metrics_are_means_over_seeds():
     results = _results()
     table = other_metrics_table(results, kind="binary", targets=LABELS)
     assert table.header == ("labels", "model", "AUPRC")
-    values = [average_precision_score(LABELS, r.scores) for r in results if r.cell.initialisation == "pretrained"]
+    values = [average_precision_score(LABELS, r.scores) for r in results if r.cell.model == "pretrained"]
     expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert table.rows[0] == ("0.1", "pretrained, frozen", expected)
 
@@ -166,7 +191,7 @@ def test_classes_are_named_also_those_left_out():
     results += [dataclasses.replace(r, cell=dataclasses.replace(r.cell, fraction=0.01)) for r in results]
     table = classes_table(results, targets=targets, classes=("af", "gone"))
     assert "at 0.1 of the labels" in table.caption
-    values = [roc_auc_score(LABELS, r.scores) for r in _results() if r.cell.initialisation == "random"]
+    values = [roc_auc_score(LABELS, r.scores) for r in _results() if r.cell.model == "random"]
     expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert table.rows[0] == ("af", f"{LABELS.sum()}", table.rows[0][2], expected)
     assert table.rows[1] == ("gone", "0", "n/a (none of 300 records is positive)", "")
@@ -184,14 +209,14 @@ def test_figure_shows_every_seed():
     seeds = [line for line in left.lines if len(line.get_xdata()) == 4]
     assert len(seeds) == 2
     assert right.get_ylabel() == "AUROC: pretrained − random, paired"
-    assert differences_table(_summaries(_results()), metric="AUROC").rows[0][3].startswith("+")
+    assert differences_table(_summaries(_results()), metric="AUROC").rows[0][4].startswith("+")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (([0.1, 1.5], ["frozen"]), "must be above 0 and at most 1"),
-        (([0.1], ["frozen", "probe"]), "'probe' is unknown; there are: frozen, finetuned"),
+        (([0.1], ["frozen", "probe"]), "'probe' is unknown; there are: frozen, finetuned, plain"),
     ],
 )
 def test_cells_that_make_no_sense_are_refused(arguments, message):
@@ -230,21 +255,22 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
     monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(boosted, "_TREES", 3)
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: study_config)
     begin = lambda: entry.Study(  # noqa: E731
         study_config,
         tmp_path,
         task=parse_task("age_years>55"),
         folder=tmp_path / "study",
-        embeddings=tmp_path / "kept",
+        features=tmp_path / "kept",
         progress=False,
     )
     weight_decay = study_config.optimizer.weight_decay
     study = begin()
-    cells = entry.cells_of([0.5, 1.0], seeds=1, modes=["frozen", "finetuned"])
+    cells = entry.cells_of([0.5, 1.0], seeds=1, modes=["frozen", "finetuned", "plain"])
     with jax.numpy_dtype_promotion("standard"):
         results = run_cells(cells, study.folder, study.train, progress=False)
-    assert [result.reason for result in results] == [""] * 8
+    assert [result.reason for result in results] == [""] * 14
     assert study._training("pretrained")._metric.weight == 0.5
     assert study._training("random")._metric is None
     tables, page = entry.write_report(study, results, command="python -m ecgjax.label_efficiency --task=…")
@@ -256,6 +282,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         "SIMULATED DATA",
         "age_years above 55: how few labels suffice",
         "pretrained, fine-tuned",
+        "intervals, boosted trees",
         "data:image/svg+xml;base64,",
         "ecgjax.label_efficiency --task=…",
         ">(4,)</td>",  # encoder.widths, which is not as in configs/base.py
@@ -270,8 +297,12 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     patients = {result.cell.fraction: result.patients for result in results}
     assert patients[0.5] == -(-patients[1.0] // 2)
     kept = {path.name.rpartition("-")[0] for path in (tmp_path / "kept").iterdir()}
-    assert kept == {"pretrained", "random-seed0"}
-    assert not (study.folder / "embeddings").exists()
+    assert kept == {"pretrained", "random-seed0", "measurements"}
+    assert not (study.folder / "features").exists()
+    # Age is asked: sex alone remains, and says as much as two values of it.
+    (of_sex,) = (r.scores for r in results if (r.cell.model, r.cell.fraction) == ("age_sex", 1.0))
+    sex = study.recordings.index.label("sex")[study.data.test.records]
+    assert len({*zip(of_sex.tolist(), sex.tolist(), strict=True)}) == len({*sex.tolist()})
 
     # The frozen cells again from nothing but the kept embeddings, and to the bit.
     shutil.rmtree(study.folder / CELLS_DIR)

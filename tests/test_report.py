@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from ecgjax.evaluation import baselines
+from ecgjax.evaluation import boosted
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.features import interval_preprocessor, map_records
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
@@ -105,7 +105,7 @@ def outcome(data):
         return _Trained()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "_TREES", 20)
+        patch.setattr(boosted, "_TREES", 20)
         result = run_experiment(
             records, read=signals.__getitem__, sampling_rate_hz=RATE_HZ, demographics=_demographics(len(labels)),
             pretrained=_Heights(), random=_Noise(), train_supervised=train_supervised, bootstrap=300, shuffles=4,

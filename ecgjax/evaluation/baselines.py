@@ -5,22 +5,15 @@ from __future__ import annotations
 import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_pipelines.errors import DataError
+from ecgjax.evaluation.boosted import fit_boosted
 from ecgjax.evaluation.comparison import Contender
 from ecgjax.evaluation.features import SplitFeatures
 from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.metrics import auroc, undefined_reason
 from ecgjax.evaluation.tasks import BinaryTask, QuantityTask, Task
-
-#: Leaves of the trees to choose from, and how many trees there are to choose from of each.
-_LEAVES = (4, 15)
-_TREES = 150
-_LEARNING_RATE = 0.05
 
 #: Principal components of the median beat.
 _COMPONENTS = 40
@@ -31,7 +24,7 @@ _DEMOGRAPHICS = (("age_years", "age"), ("sex", "sex"))
 
 
 def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, seed: int) -> Contender:
-    """Fits gradient-boosted trees, size and number of trees chosen on validation; missing values are a branch.
+    """Fits gradient-boosted trees; see `boosted.fit_boosted`.
 
     Args:
         features: measurements, NaN where missing.
@@ -42,33 +35,21 @@ def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, s
     Raises:
         DataError: train or validation lacks a class.
     """
-    for split, part in (("train", data.train), ("validation", data.val)):
-        if reason := undefined_reason(part.labels):
-            raise DataError(f"no trees can be fitted: {reason} in the {split} split")
-    best, best_auroc = (0, 0), -np.inf
-    scores: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-    for leaves in _LEAVES:
-        model = HistGradientBoostingClassifier(
-            max_leaf_nodes=leaves,
-            max_iter=_TREES,
-            learning_rate=_LEARNING_RATE,
-            early_stopping=False,
-            random_state=seed,
-        ).fit(features.train, data.train.labels)
-        staged = zip(
-            model.staged_decision_function(features.val), model.staged_decision_function(features.test), strict=True
-        )
-        for trees, (val, test) in enumerate(staged, start=1):
-            if (value := auroc(data.val.labels, val.ravel())) > best_auroc:
-                best, best_auroc = (leaves, trees), value
-                scores[best] = (val.ravel().copy(), test.ravel().copy())
-    leaves, trees = best
+    probe = fit_boosted(
+        data.task.kind,
+        features.train,
+        data.train.labels,
+        val_features=features.val,
+        val_targets=data.val.labels,
+        classes=data.classes,
+        seed=seed,
+    )
     return Contender(
         title=title,
-        scores=scores[best][1],
-        val_scores=scores[best][0],
-        val_auroc=best_auroc,
-        selected=f"{trees} trees of {leaves} leaves",
+        scores=probe.predict(features.test),
+        val_scores=probe.predict(features.val),
+        val_auroc=probe.val_metric,
+        selected=probe.selected,
         num_features=features.train.shape[1],
     )
 
@@ -83,10 +64,16 @@ def demographic_features(of_patients: SplitFeatures, task: Task) -> tuple[SplitF
     Returns:
         The others, and their name.
     """
-    label = task.label if isinstance(task, BinaryTask | QuantityTask) else None
-    kept = [column for column, (name, _) in enumerate(_DEMOGRAPHICS) if name != label]
+    asked = demographic_columns(task)
+    kept = [column for column, known in enumerate(_DEMOGRAPHICS) if known in asked]
     parts = {part: getattr(of_patients, part)[:, kept] for part in ("train", "val", "test")}
-    return SplitFeatures(**parts), " and ".join(_DEMOGRAPHICS[column][1] for column in kept)
+    return SplitFeatures(**parts), " and ".join(name for _, name in asked)
+
+
+def demographic_columns(task: Task) -> list[tuple[str, str]]:
+    """Returns label and name of age and sex, without what the task asks for."""
+    label = task.label if isinstance(task, BinaryTask | QuantityTask) else None
+    return [(column, name) for column, name in _DEMOGRAPHICS if column != label]
 
 
 def median_beat_features(beats: SplitFeatures, intervals: SplitFeatures, *, rr_column: int) -> SplitFeatures:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecgjax.evaluation import scoring
-from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
+from ecgjax.evaluation.cells import CellResult, Initialisation, Mode, Plain
 from ecgjax.evaluation.label_efficiency import TITLES
 from ecgjax.evaluation.multilabel import by_class
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.pages.page import Table
 
-_Group = tuple[float, Mode, Initialisation]
+_Group = tuple[float, Mode, Initialisation | Plain]
 
 
 def other_metrics_table(
@@ -29,11 +29,11 @@ def other_metrics_table(
         unit: of a quantity; empty where it has none.
     """
     rows, names = [], []
-    for (fraction, mode, initialisation), cells in _groups(results).items():
+    for (fraction, mode, model), cells in _groups(results).items():
         found = [scoring.estimates(kind, targets, cell.scores, classes=classes) for cell in cells]
         names = [name for name in found[0] if name != scoring.PRIMARY[kind]]
         spread = (_spread([each[name] for each in found]) for name in names)
-        rows.append((f"{fraction:.3g}", TITLES[initialisation, mode], *spread))
+        rows.append((f"{fraction:.3g}", TITLES[model, mode], *spread))
     header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)
     return Table(header=("labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds")
 
@@ -67,10 +67,10 @@ def classes_table(results: Sequence[CellResult], *, targets: np.ndarray, classes
 
 def _groups(results: Sequence[CellResult]) -> dict[_Group, list[CellResult]]:
     groups: dict[_Group, list[CellResult]] = {}
-    for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.initialisation, r.cell.seed)):
+    for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.model, r.cell.seed)):
         if result.scores is not None:
             cell = result.cell
-            groups.setdefault((cell.fraction, cell.mode, cell.initialisation), []).append(result)
+            groups.setdefault((cell.fraction, cell.mode, cell.model), []).append(result)
     return groups
 
 

@@ -20,10 +20,12 @@ from ecgjax.errors import ConfigError
 from ecgjax.files import write_atomically
 
 Initialisation = Literal["random", "pretrained"]
-Mode = Literal["frozen", "finetuned"]
+Plain = Literal["age_sex", "intervals", "median_beat"]
+Mode = Literal["frozen", "finetuned", "plain"]
 
 INITIALISATIONS: tuple[Initialisation, ...] = ("random", "pretrained")
-MODES: tuple[Mode, ...] = ("frozen", "finetuned")
+PLAIN: tuple[Plain, ...] = ("age_sex", "intervals", "median_beat")
+MODES: tuple[Mode, ...] = ("frozen", "finetuned", "plain")
 
 #: What a study was begun with, and the folder of its cells.
 STUDY_FILE, CELLS_DIR = "study.json", "cells"
@@ -36,19 +38,20 @@ class Cell:
     Attributes:
         fraction: share of the labelled training patients.
         seed: which of them, of the random initialisation, and of training.
-        initialisation: of the encoder.
-        mode: `"frozen"`, a linear probe on its embeddings, or `"finetuned"`, all of it trained.
+        model: the encoder's initialisation; or what a plain model is made of.
+        mode: `"frozen"`, a linear probe on the encoder's embeddings; `"finetuned"`, all of it trained; or `"plain"`,
+            without an encoder.
     """
 
     fraction: float
     seed: int
-    initialisation: Initialisation
+    model: Initialisation | Plain
     mode: Mode
 
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.mode}-{self.initialisation}-{self.fraction:g}-seed{self.seed}"
+        return f"{self.mode}-{self.model}-{self.fraction:g}-seed{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

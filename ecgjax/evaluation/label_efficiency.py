@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,36 +18,44 @@ from matplotlib.figure import Figure
 from data_pipelines.errors import DataError
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.bootstrap import Bootstrap, Interval, bootstrap_metrics
-from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
+from ecgjax.evaluation.cells import CellResult, Initialisation, Mode, Plain
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.pages.page import Table
 
 #: Positive training records; a cell with fewer says little of anything.
 MIN_POSITIVES = 10
 
-#: `Summary.initialisation` of pretrained less random.
-DIFFERENCE = "difference"
-
-#: (initialisation, mode) → the model's name in tables.
-TITLES: Mapping[tuple[Initialisation, Mode], str] = {
+#: What a model is in tables: (model, mode) → its name.
+TITLES: Mapping[tuple[Initialisation | Plain, Mode], str] = {
     ("pretrained", "finetuned"): "pretrained, fine-tuned",
     ("pretrained", "frozen"): "pretrained, frozen",
     ("random", "finetuned"): "random, trained whole",
     ("random", "frozen"): "random, frozen",
+    ("age_sex", "plain"): "age and sex",
+    ("intervals", "plain"): "intervals, boosted trees",
+    ("median_beat", "plain"): "median beat",
 }
 
-_COLORS = {"pretrained": "#b3202c", "random": "#5f5f5f"}
-_LINES = {"finetuned": "-", "frozen": "--"}
+_COLORS = {
+    "pretrained": "#b3202c",
+    "random": "#5f5f5f",
+    "age_sex": "#8f7a1c",
+    "intervals": "#2f7d4f",
+    "median_beat": "#6a3d9a",
+}
+_MODES = {"finetuned": "fine-tuned", "frozen": "frozen"}
+_LINES = {"finetuned": "-", "frozen": "--", "plain": ":"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The cells of one fraction, mode and initialisation, or the difference of two such.
+    """The cells of one fraction, mode and model, or the difference of two such.
 
     Attributes:
         fraction: share of the labelled training patients.
         mode: of training.
-        initialisation: of the encoder, or `DIFFERENCE`.
+        model: as of `Cell`.
+        against: the model that it is the difference from, of the same mode or plain; "" where it is none.
         by_seed: seed → metric on the test records, or its paired difference.
         patients: mean over seeds with its interval over test patients.
         seed_sd: standard deviation over seeds; NaN of a single one.
@@ -57,7 +66,8 @@ class Summary:
 
     fraction: float
     mode: Mode
-    initialisation: str
+    model: Initialisation | Plain
+    against: Initialisation | Plain | Literal[""]
     by_seed: Mapping[int, float]
     patients: Interval
     seed_sd: float
@@ -88,7 +98,7 @@ def summarise(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Summary]:
-    """Sums up the cells of every fraction, mode and initialisation, and the differences by initialisation.
+    """Sums up the cells of every fraction, mode and model, and what the pretrained encoder is above the others.
 
     Args:
         results: of the cells, in any order.
@@ -100,8 +110,8 @@ def summarise(
         seed: of the resampling.
 
     Returns:
-        By fraction, then mode; of each the initialisations and, where both have cells of the same seeds, their paired
-        difference over these.
+        By fraction, then mode; of each the models and, where both have cells of the same seeds, the pretrained
+        encoder's paired differences over these: from the random one of the same mode, and from plain models.
 
     Raises:
         DataError: the test records do not define the metric.
@@ -115,29 +125,22 @@ def summarise(
         if result.scores is not None
     }
     found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=f"a {name}")
-    groups: dict[tuple[float, Mode], dict[Initialisation, dict[int, CellResult]]] = {}
-    for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.initialisation, r.cell.seed)):
+    groups: dict[tuple[float, Mode], dict[Initialisation | Plain, dict[int, CellResult]]] = {}
+    for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.model, r.cell.seed)):
         cell = result.cell
-        groups.setdefault((cell.fraction, cell.mode), {}).setdefault(cell.initialisation, {})[cell.seed] = result
+        groups.setdefault((cell.fraction, cell.mode), {}).setdefault(cell.model, {})[cell.seed] = result
     out = []
-    for group in groups.values():
-        for initialisation, cells in group.items():
-            out.append(_summary(initialisation, {seed: [(1, r)] for seed, r in cells.items()}, found))
-        pairs = {
-            s: [(1, result), (-1, group["random"][s])]
-            for s, result in group.get("pretrained", {}).items()
-            if s in group.get("random", {})
-        }
-        if pairs:
-            out.append(_summary(DIFFERENCE, pairs, found))
+    for (fraction, _), group in groups.items():
+        out += [_summary({seed: [(1, r)] for seed, r in cells.items()}, found) for cells in group.values()]
+        own = group.get("pretrained", {})
+        others = {"random": group.get("random", {}), **(groups.get((fraction, "plain"), {}) if own else {})}
+        for against, cells in others.items():
+            if pairs := {s: [(1, result), (-1, cells[s])] for s, result in own.items() if s in cells}:
+                out.append(_summary(pairs, found, against=against))
     return out
 
 
-def _summary(
-    initialisation: str,
-    terms: Mapping[int, Sequence[tuple[int, CellResult]]],
-    found: Bootstrap,
-) -> Summary:
+def _summary(terms: Mapping[int, Sequence[tuple[int, CellResult]]], found: Bootstrap, *, against: str = "") -> Summary:
     """Sums up signed sums of cells, one a seed."""
     without = {s: r.reason for s, parts in terms.items() for _, r in parts if r.scores is None}
     trained = {s: parts for s, parts in terms.items() if s not in without}
@@ -154,7 +157,8 @@ def _summary(
     return Summary(
         fraction=cell.fraction,
         mode=cell.mode,
-        initialisation=initialisation,
+        model=cell.model,
+        against=against,
         by_seed=by_seed,
         patients=mean,
         seed_sd=float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else math.nan,
@@ -177,13 +181,13 @@ def models_table(summaries: Sequence[Summary], *, metric: str) -> Table:
             f"{summary.fraction:.3g}",
             f"{summary.records:,.0f}",
             _positives(summary),
-            TITLES[summary.initialisation, summary.mode],
+            TITLES[summary.model, summary.mode],
             str(summary.patients),
             _number(summary.seed_sd),
             _seeds(summary),
         )
         for summary in summaries
-        if summary.initialisation != DIFFERENCE
+        if not summary.against
     ]
     return _without_empty(header, rows, "positives")
 
@@ -191,18 +195,20 @@ def models_table(summaries: Sequence[Summary], *, metric: str) -> Table:
 def differences_table(summaries: Sequence[Summary], *, metric: str) -> Table:
     """Returns the table of paired differences; arguments as of `models_table`."""
     header = (
-        "labels", "positives", "mode", f"{metric}: pretrained − random [95 %, patients]", "95 %, seeds", "seeds",
+        "labels", "positives", "mode", "pretrained less", f"{metric}, difference [95 %, patients]", "95 %, seeds",
+        "seeds",
     )  # fmt: skip
     rows = []
     for summary in summaries:
-        if summary.initialisation == DIFFERENCE:
+        if summary.against:
             low, high = summary.over_seeds
             over_seeds = "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
             rows.append(
                 (
                     f"{summary.fraction:.3g}",
                     _positives(summary),
-                    "fine-tuned" if summary.mode == "finetuned" else "frozen",
+                    _MODES[summary.mode],
+                    _against(summary),
                     summary.patients.signed(),
                     over_seeds,
                     _seeds(summary),
@@ -212,7 +218,7 @@ def differences_table(summaries: Sequence[Summary], *, metric: str) -> Table:
 
 
 def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
-    """Draws metrics (left) and paired differences (right) over the fraction of labels.
+    """Draws metrics (left) and paired differences from random (right) over the fraction of labels.
 
     Bars are intervals over patients, dots beside them single seeds.
 
@@ -224,13 +230,14 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
     drawn = Figure(figsize=(11, 4.6), layout="constrained")
     drawn.suptitle(title, fontsize=11, parse_math=False)
     left, right = drawn.subplots(1, 2)
-    lines: dict[tuple[str, Mode], list[Summary]] = {}
+    lines: dict[tuple[str, str, Mode], list[Summary]] = {}
     for summary in summaries:
-        lines.setdefault((summary.initialisation, summary.mode), []).append(summary)
-    for number, ((initialisation, mode), points) in enumerate(lines.items()):
-        axes = right if initialisation == DIFFERENCE else left
-        color = _COLORS.get(initialisation, "#1f6fb4")
-        label = ("fine-tuned" if mode == "finetuned" else mode) if axes is right else TITLES[initialisation, mode]
+        if summary.against in ("", "random"):
+            lines.setdefault((summary.against, summary.model, summary.mode), []).append(summary)
+    for number, ((against, model, mode), points) in enumerate(lines.items()):
+        axes = right if against else left
+        color = "#1f6fb4" if against else _COLORS[model]
+        label = _MODES[mode] if against else TITLES[model, mode]
         # Lines stand a little apart, so that their intervals do not hide each other.
         x = np.array([point.fraction for point in points]) * 1.04 ** (number - len(lines) / 2)
         mean, low, high = (
@@ -264,6 +271,10 @@ def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]], name: s
     if rows and not any(row[column] for row in rows):
         header, *rows = ((*row[:column], *row[column + 1 :]) for row in (header, *rows))
     return Table(header=header, rows=rows)
+
+
+def _against(summary: Summary) -> str:
+    return TITLES[summary.against, summary.mode if summary.against == "random" else "plain"]
 
 
 def _positives(summary: Summary) -> str:

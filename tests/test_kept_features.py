@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from data_pipelines import median_beat
 from data_pipelines.errors import DataError
 from ecgjax import encoders, inference
-from ecgjax.evaluation import kept_embeddings as module
-from ecgjax.evaluation.kept_embeddings import kept_embeddings
+from ecgjax.evaluation import kept_features as module
+from ecgjax.evaluation.kept_features import kept_embeddings
 
 SETTINGS = {"name": "clocs_cnn:small", "num_leads": 8}
 SIGNALS = np.random.default_rng(0).integers(-500, 500, (40, 200, 8)).astype(np.int16)
@@ -69,6 +70,31 @@ def test_whatever_decides_the_embeddings_makes_others(made, tmp_path, changes):
     assert len(made) == len(list(tmp_path.iterdir())) == 2
 
 
+def test_measurements_are_made_in_parts_and_kept(monkeypatch, tmp_path):
+    rate, signals = 100, np.stack([_beats(number) for number in range(5)])
+    monkeypatch.setattr(module, "_MEASURED_AT_ONCE", 2)
+    asked = {"read": signals.__getitem__, "datasets": ("abc",), "sampling_rate_hz": rate, "progress": False}
+    values, beats = module.kept_measurements(tmp_path, np.array([4, 0, 2]), **asked)
+    whole = median_beat.measure(signals[[4, 0, 2]], sampling_rate_hz=rate, processes=1, progress=False)
+    assert np.isfinite(whole.values[:, median_beat.NAMES.index("rr")]).all()
+    np.testing.assert_array_equal(values, whole.values)
+    np.testing.assert_array_equal(beats, whole.median_beats.reshape(3, -1))
+    monkeypatch.setattr(module.median_beat, "measure", None)
+    again, _ = module.kept_measurements(tmp_path, np.array([4, 0, 2]), **asked)
+    np.testing.assert_array_equal(again, values)
+    monkeypatch.setattr(module.median_beat, "VERSION", 0)
+    with pytest.raises(TypeError, match="not callable"):
+        module.kept_measurements(tmp_path, np.array([4, 0, 2]), **asked)
+
+
+def _beats(number):
+    """Narrow spikes, one every .8 s or so."""
+    time = np.arange(1000) / 100
+    period = 0.8 + 0.02 * number
+    spikes = np.exp(-(((time % period) - period / 2) ** 2) / (2 * 0.02**2))
+    return (1000 * spikes[:, None] * np.linspace(0.5, 1, 8)).astype(np.int16)
+
+
 def test_an_interrupted_save_leaves_nothing(made, monkeypatch, tmp_path):
     def interrupted(file, embeddings):
         file.write(b"half")
@@ -87,7 +113,7 @@ def test_a_damaged_file_is_named(made, tmp_path):
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=rf"{path.name}: these embeddings are damaged .* remove the file to make them"):
+    with pytest.raises(DataError, match=rf"{path.name}: these features are damaged .* remove the file to make them"):
         _kept(tmp_path)
     np.save(path, np.zeros((3, 4), np.float32))
     with pytest.raises(DataError, match="damaged: 3 of 20 records; remove the file"):

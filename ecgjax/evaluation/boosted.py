@@ -1,0 +1,98 @@
+"""Gradient-boosted trees on measurements, for any kind of task: what a table of intervals tells without an encoder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation import scoring
+from ecgjax.evaluation.frozen import FrozenProbe
+from ecgjax.evaluation.metrics import undefined_reason
+from ecgjax.evaluation.tasks import Kind
+
+#: Leaves of the trees to choose from, and how many trees there are to choose from of each.
+_LEAVES = (4, 15)
+_TREES = 150
+_LEARNING_RATE = 0.05
+
+#: Column of the answers → its trees.
+_Models = Mapping[int, HistGradientBoostingClassifier | HistGradientBoostingRegressor]
+
+
+def fit_boosted(
+    kind: Kind,
+    train_features: np.ndarray,
+    train_targets: np.ndarray,
+    *,
+    val_features: np.ndarray,
+    val_targets: np.ndarray,
+    classes: Sequence[str] = (),
+    seed: int,
+) -> FrozenProbe:
+    """Fits gradient-boosted trees, size and number chosen on validation; missing values are a branch.
+
+    Args:
+        kind: of the task.
+        train_features: `[n, d]`, NaN where missing.
+        train_targets: `[n]`, or `[n, classes]`: trees for every class, of one size and number. Classes that training
+            records lack a label of are answered 0.
+        val_features: `[m, d]`, of patients that train does not have.
+        val_targets: `[m]`, or `[m, classes]`.
+        classes: names of the columns of a multi-label task.
+        seed: of the trees.
+
+    Raises:
+        DataError: train or validation does not define the task's metric.
+    """
+    for split, targets in (("train", train_targets), ("validation", val_targets)):
+        if reason := scoring.undefined(kind, targets):
+            raise DataError(f"no trees can be fitted: {reason} in the {split} split", reason=scoring.NO_MODEL)
+    best: tuple[_Models, int, int] = ({}, 0, 0)
+    best_value = -np.inf
+    for leaves in _LEAVES:
+        models = _fit(kind, train_features, train_targets, leaves=leaves, seed=seed)
+        for trees, outputs in enumerate(_staged(kind, models, val_features, classes=len(classes)), start=1):
+            value = scoring.primary(kind, val_targets, outputs, classes=classes)
+            if value > best_value:
+                best, best_value = (models, trees, leaves), value
+    models, trees, leaves = best
+    return FrozenProbe(
+        predict=lambda features: next(
+            itertools.islice(_staged(kind, models, features, classes=len(classes)), trees - 1, None)
+        ),
+        val_metric=float(best_value),
+        selected=f"{trees} trees of {leaves} leaves",
+    )
+
+
+def _fit(kind: Kind, features: np.ndarray, targets: np.ndarray, *, leaves: int, seed: int) -> _Models:
+    make = HistGradientBoostingRegressor if kind == "quantity" else HistGradientBoostingClassifier
+    settings = {
+        "max_leaf_nodes": leaves,
+        "max_iter": _TREES,
+        "learning_rate": _LEARNING_RATE,
+        "early_stopping": False,
+        "random_state": seed,
+    }
+    if kind != "multilabel":
+        return {0: make(**settings).fit(features, targets)}
+    columns = [column for column in range(targets.shape[1]) if not undefined_reason(targets[:, column])]
+    return {column: make(**settings).fit(features, targets[:, column]) for column in columns}
+
+
+def _staged(kind: Kind, models: _Models, features: np.ndarray, *, classes: int) -> Iterator[np.ndarray]:
+    """Gives the outputs of the first tree of every class, of the first two, and so on."""
+    if kind == "quantity":
+        yield from models[0].staged_predict(features)
+    elif kind == "binary":
+        yield from (scores.ravel() for scores in models[0].staged_decision_function(features))
+    else:
+        for stage in zip(*(model.staged_decision_function(features) for model in models.values()), strict=True):
+            out = np.zeros((len(features), classes))
+            for column, scores in zip(models, stage, strict=True):
+                out[:, column] = scores.ravel()
+            yield out

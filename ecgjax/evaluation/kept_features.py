@@ -1,0 +1,163 @@
+"""Features of many records, made once for all studies that ask for the same.
+
+Files are named by what decides their content: the data sets and records; of embeddings the encoder's weights and
+settings, and the records that batch norm was recalibrated on. One folder therefore serves any number of studies, also
+several at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines import median_beat
+from data_pipelines.errors import DataError
+from ecgjax import inference
+from ecgjax.evaluation.features import Read, map_records
+
+#: Records embedded at a time, and measured: the latter in processes that are started anew for each part.
+_BATCH = 256
+_MEASURED_AT_ONCE = 8192
+
+
+def kept_embeddings(
+    folder: Path,
+    encoder: inference.Encoder,
+    records: np.ndarray,
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    read: Read,
+    datasets: Sequence[str],
+    recalibrate_on: np.ndarray,
+    seed: int,
+    progress: bool = True,
+) -> np.ndarray:
+    """Returns the embeddings of an encoder with recalibrated batch norm, from a file where they were made before.
+
+    Args:
+        folder: of the files.
+        encoder: whose embeddings; its running statistics are replaced by those of unaugmented records.
+        records: `int64[n]`, records to embed.
+        name: of the encoder, in the file's name and on the progress bar.
+        settings: of the encoder, `config.encoder`; its weights alone do not tell what is computed with them.
+        read: record numbers → `int16[n, time, lead]`.
+        datasets: fingerprints of what is read.
+        recalibrate_on: `int64[m]`, training records.
+        seed: of the draw among them.
+        progress: whether to draw a progress bar.
+
+    Returns:
+        `f32[n, dim]`, memory-mapped.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+
+    def embed() -> np.ndarray:
+        recalibrated = inference.recalibrate_batch_norm(encoder, read, records=recalibrate_on, seed=seed)
+        return map_records(
+            recalibrated.embed, records, read=read, batch_size=_BATCH, title=f"embeddings, {name}", progress=progress
+        )
+
+    decides = {
+        "encoder": dict(settings),
+        "layer": encoder.layer,
+        "datasets": list(datasets),
+        "seed": seed,
+        "batches": inference.RECALIBRATION_BATCHES,
+        "records": [len(records), len(recalibrate_on)],
+    }
+    arrays = (records, recalibrate_on, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
+    return _kept(folder, name, decides, arrays, make=embed, count=len(records))
+
+
+def kept_measurements(
+    folder: Path,
+    records: np.ndarray,
+    *,
+    read: Read,
+    datasets: Sequence[str],
+    sampling_rate_hz: int,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `median_beat.measure` says of records, from a file where it was asked before.
+
+    Args:
+        folder: of the files.
+        records: `int64[n]`, records to measure: some 30 ms of a core each.
+        read: record numbers → `int16[n, time, lead]`.
+        datasets: fingerprints of what is read.
+        sampling_rate_hz: of the signals.
+        progress: whether to draw progress bars.
+
+    Returns:
+        The measurements, `f32[n, len(median_beat.NAMES)]`; and the median beats, `f32[n, samples * leads]`; NaN where
+        one could not be made, memory-mapped.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+
+    def measured() -> np.ndarray:
+        parts = []
+        for start in range(0, len(records), _MEASURED_AT_ONCE):
+            found = median_beat.measure(
+                read(records[start : start + _MEASURED_AT_ONCE]), sampling_rate_hz=sampling_rate_hz, progress=progress
+            )
+            parts.append(np.c_[found.values, found.median_beats.reshape(len(found.values), -1)])
+        return np.concatenate(parts)
+
+    decides = {"datasets": list(datasets), "rate": sampling_rate_hz, "version": median_beat.VERSION}
+    found = _kept(folder, "measurements", decides, (records,), make=measured, count=len(records))
+    return found[:, : len(median_beat.NAMES)], found[:, len(median_beat.NAMES) :]
+
+
+def _kept(
+    folder: Path,
+    name: str,
+    decides: Mapping[str, Any],
+    arrays: Sequence[np.ndarray],
+    *,
+    make: Callable[[], np.ndarray],
+    count: int,
+) -> np.ndarray:
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(json.dumps(decides, sort_keys=True).encode())
+    for values in arrays:
+        digest.update(np.ascontiguousarray(values).tobytes())
+    path = folder / f"{name}-{digest.hexdigest()}.npy"
+    if not path.is_file():
+        _save(path, make())
+    try:
+        features = np.load(path, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: these features are damaged ({error}); remove the file to make them again") from error
+    if len(features) != count:
+        raise DataError(
+            f"{path}: these features are damaged: {len(features)} of {count} records; remove the file to make them "
+            "again"
+        )
+    return features
+
+
+def _save(path: Path, features: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: another study may be making the same file.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, features)
+        os.chmod(temporary, 0o644)  # mkstemp's file is its owner's alone, other studies may be a colleague's.
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,91 @@
+"""Models without an encoder, for the cells of a study: age and sex, measurements, the median beat."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.median_beat import NAMES
+from ecgjax.evaluation.baselines import demographic_columns, median_beat_preprocessor
+from ecgjax.evaluation.boosted import fit_boosted
+from ecgjax.evaluation.cells import Plain
+from ecgjax.evaluation.features import interval_preprocessor
+from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
+from ecgjax.evaluation.kept_features import kept_measurements
+from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.tasks import Task
+from ecgjax.recordings import Recordings
+
+
+class PlainModels:
+    """Fits and applies them; records are measured when the first model asks, and once.
+
+    Args:
+        recordings: of the study.
+        records: `int64[n]`, all that are labelled.
+        task: what is asked.
+        folder: of the kept measurements.
+        progress: whether to draw progress bars.
+    """
+
+    def __init__(self, recordings: Recordings, records: np.ndarray, *, task: Task, folder: Path, progress: bool = True):
+        self._recordings, self._records, self._task = recordings, records, task
+        self._folder, self._progress = folder, progress
+
+    def scores(
+        self, name: Plain, data: ProbeData, *, train: np.ndarray, val: np.ndarray, test: np.ndarray, seed: int
+    ) -> tuple[FrozenProbe, np.ndarray]:
+        """Fits a model on training records, chosen on validation, and scores test records.
+
+        Args:
+            name: of the model.
+            data: the labelled records.
+            train: `int64[...]`, places among all labelled records of those to train on.
+            val: likewise of validation.
+            test: likewise of test.
+            seed: of the trees.
+
+        Raises:
+            DataError: the labels give no model, or the measurements' file is damaged.
+        """
+        targets: dict[str, Any] = {
+            "train_targets": data.train.labels,
+            "val_targets": data.val.labels,
+            "classes": data.classes,
+        }
+        if name == "intervals":
+            values, _ = self._measured
+            probe = fit_boosted(data.task.kind, values[train], val_features=values[val], **targets, seed=seed)
+            return probe, probe.predict(values[test])
+        if name == "age_sex":
+            known, preprocessor = self._demographics, interval_preprocessor()
+        else:
+            known, preprocessor = self._median_beats, median_beat_preprocessor(train_records=len(train))
+        fitted = preprocessor.fit_transform(np.asarray(known[train], np.float64))
+        of_val, of_test = (preprocessor.transform(np.asarray(known[part], np.float64)) for part in (val, test))
+        probe = fit_linear(data.task.kind, fitted, val_features=of_val, **targets)
+        return probe, probe.predict(of_test)
+
+    @functools.cached_property
+    def _measured(self) -> tuple[np.ndarray, np.ndarray]:
+        return kept_measurements(
+            self._folder,
+            self._records,
+            read=self._recordings.store.read,
+            datasets=self._recordings.fingerprints,
+            sampling_rate_hz=self._recordings.format.sampling_rate_hz,
+            progress=self._progress,
+        )
+
+    @functools.cached_property
+    def _median_beats(self) -> np.ndarray:
+        values, beats = self._measured
+        return np.c_[beats, values[:, NAMES.index("rr")]]
+
+    @functools.cached_property
+    def _demographics(self) -> np.ndarray:
+        columns = [column for column, _ in demographic_columns(self._task)]
+        return np.stack([self._recordings.index.label(column)[self._records] for column in columns], axis=1)
