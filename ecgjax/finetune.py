@@ -22,6 +22,7 @@ from ecgjax import encoders, metric_term, optim
 from ecgjax.encoders.freezing import freeze
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import scoring
+from ecgjax.evaluation.calibration import prior_shift
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.inference import create_split
 from ecgjax.keys import row_keys
@@ -258,8 +259,11 @@ class FineTuning:
         positives = targets.sum(axis=0, dtype=np.float64)
         negatives = len(targets) - positives
         both = (positives > 0) & (negatives > 0)
-        ratio = np.divide(negatives, positives, out=weight, where=both)
-        return (np.ones_like(ratio) if settings.balance else ratio).astype(np.float32), np.log(ratio)
+        offset = np.zeros(self._num_outputs)
+        offset[both] = prior_shift(trained=0.5, prevalence=positives[both] / len(targets))
+        if not settings.balance:
+            np.divide(negatives, positives, out=weight, where=both)
+        return weight.astype(np.float32), offset
 
     def _sampler(self, targets: np.ndarray, *, seed: int) -> Sampler:
         order: Order = RecordOrder(np.arange(len(targets)), seed=seed)

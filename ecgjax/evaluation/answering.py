@@ -8,7 +8,6 @@ is no control on shuffled labels.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,12 +22,14 @@ from ecgjax.evaluation.answers import (
     AnswerRow,
     Answers,
     ClassRow,
+    Contestant,
     common_classes,
     common_is_fewer,
     one_a_patient,
 )
 from ecgjax.evaluation.baselines import median_beat_preprocessor
 from ecgjax.evaluation.bootstrap import bootstrap_metrics
+from ecgjax.evaluation.class_operating import operate_classes
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.features import Read, SplitFeatures, interval_preprocessor
 from ecgjax.evaluation.frozen import fit_linear, fit_nearest
@@ -36,7 +37,6 @@ from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
 from ecgjax.evaluation.multilabel import auroc_of, by_class
 from ecgjax.evaluation.neighbourhood import neighbourhoods
-from ecgjax.evaluation.operating import demographic_groups
 from ecgjax.evaluation.regression import BlandAltman, bland_altman
 from ecgjax.evaluation.subgroups import MIN_EVENTS, in_order
 from ecgjax.evaluation.tasks import Kind
@@ -46,23 +46,6 @@ _NEEDS: Mapping[Kind, str] = {
     "multilabel": "both labels of every class",
     "quantity": "predictions that differ",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Contestant:
-    """A model's answers for the test records.
-
-    Attributes:
-        title: as in the table.
-        outputs: `f64[test records]`, or `f64[test records, classes]`.
-        val_metric: primary metric on validation of what was selected there.
-        selected: what was selected, in words.
-    """
-
-    title: str
-    outputs: np.ndarray
-    val_metric: float
-    selected: str
 
 
 def answer(
@@ -76,6 +59,7 @@ def answer(
     train_supervised: Callable[..., Classifier],
     bootstrap: int,
     seed: int,
+    groups: Mapping[str, np.ndarray],
     progress: bool = True,
 ) -> Answers:
     """Runs the models on the same records and compares them; arguments are those of `experiment.run_experiment`.
@@ -111,7 +95,8 @@ def answer(
     if kind == "quantity":
         mean = float(data.train.labels.mean())
         contestants["mean"] = Contestant(
-            title="mean of the training labels", outputs=np.full(len(test.records), mean),
+            title="mean of the training labels", val_outputs=np.full(len(data.val.records), mean),
+            outputs=np.full(len(test.records), mean),
             val_metric=scoring.primary(kind, data.val.labels, np.full(len(data.val.records), mean)), selected="",
         )  # fmt: skip
     draws = {"resamples": bootstrap, "seed": seed}
@@ -122,8 +107,9 @@ def answer(
         outputs=outputs,
         embeddings=of_test,
         classes=_classes(outputs, data, **draws),
+        operating=operate_classes(contestants, data, **draws) if kind == "multilabel" else None,
         agreement=_agreement(contestants, data) if kind == "quantity" else {},
-        groups=_groups(outputs[REFERENCE], data, demographics=plain.of_patients.test, **draws),
+        groups=_groups(outputs[REFERENCE], data, groups=groups, **draws),
         near=neighbourhoods(of_test, labels=None, patients=test.patients, **draws),
         measurement_failures=plain.failures,
         bootstrap=bootstrap,
@@ -143,13 +129,18 @@ def _probe(features: SplitFeatures, data: ProbeData, *, title: str, fit: Callabl
         classes=data.classes,
     )  # fmt: skip
     return Contestant(
-        title=title, outputs=probe.predict(features.test), val_metric=probe.val_metric, selected=probe.selected
+        title=title,
+        val_outputs=probe.predict(features.val),
+        outputs=probe.predict(features.test),
+        val_metric=probe.val_metric,
+        selected=probe.selected,
     )
 
 
 def _network(data: ProbeData, val: np.ndarray, test: np.ndarray, selected: str) -> Contestant:
     return Contestant(
         title="labels only, end to end",
+        val_outputs=val,
         outputs=test,
         val_metric=scoring.primary(data.task.kind, data.val.labels, val, classes=data.classes),
         selected=selected,
@@ -219,12 +210,12 @@ def _agreement(contestants: Mapping[str, Contestant], data: ProbeData) -> dict[s
 
 
 def _groups(
-    outputs: np.ndarray, data: ProbeData, *, demographics: np.ndarray, resamples: int, seed: int
+    outputs: np.ndarray, data: ProbeData, *, groups: Mapping[str, np.ndarray], resamples: int, seed: int
 ) -> tuple[AnswerGroup, ...]:
     labels, patients = data.test.labels, data.test.patients
     members = {
         (column, group): values == group
-        for column, values in demographic_groups(demographics).items()
+        for column, values in groups.items()
         for group in sorted(set(values), key=in_order)
     }
 

@@ -18,6 +18,25 @@ BY_CLASS = (REFERENCE, "random", "supervised")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A model's answers.
+
+    Attributes:
+        title: as in the table.
+        val_outputs: for the validation records, `f64[n]`, or `f64[n, classes]`.
+        outputs: for the test records, likewise.
+        val_metric: primary metric on validation of what was selected there.
+        selected: what was selected, in words.
+    """
+
+    title: str
+    val_outputs: np.ndarray
+    outputs: np.ndarray
+    val_metric: float
+    selected: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerRow:
     """A model of the comparison.
 
@@ -62,6 +81,60 @@ class ClassRow:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassOperating:
+    """The pretrained encoder's probe of one class, calibrated and given thresholds on validation.
+
+    Attributes:
+        name: of the class.
+        val_positives: validation records.
+        positives: test records.
+        threshold: probability with the best F1 on validation; None where it lacks a label.
+        metrics: name → on the test records, with intervals; none where validation or test lacks a label.
+        reason: why there are none, or "".
+    """
+
+    name: str
+    val_positives: int
+    positives: int
+    threshold: float | None
+    metrics: Mapping[str, Interval]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelDecisions:
+    """A model that decides on every class at thresholds chosen on validation.
+
+    Attributes:
+        name: key, such as `"random"`.
+        title: as in the table.
+        metrics: name → on the test records, with intervals; the macro F1 first.
+        differences: likewise, of the pretrained encoder less this model, paired; none for itself.
+    """
+
+    name: str
+    title: str
+    metrics: Mapping[str, Interval]
+    differences: Mapping[str, Interval]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassesOperating:
+    """A multi-label task as its models would be used.
+
+    Attributes:
+        models: one a model, the pretrained encoder first.
+        classes: of the pretrained encoder's probe, one a class.
+        unscored: classes that the CinC 2021 Challenge's score needs and the task does not have; there is a score where
+            none is missing.
+    """
+
+    models: tuple[ModelDecisions, ...]
+    classes: tuple[ClassOperating, ...]
+    unscored: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerGroup:
     """The pretrained encoder's probe in one group of patients.
 
@@ -92,8 +165,9 @@ class Answers:
         outputs: model name → answers for the test records.
         embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
         classes: of a multi-label task.
+        operating: of a multi-label task.
         agreement: model title → bias and limits of agreement of a quantity, on one record a patient.
-        groups: the pretrained encoder's probe by sex and age band.
+        groups: the pretrained encoder's probe in every group of patients.
         near: what lies near in both encoders' embeddings.
         measurement_failures: records by reason why intervals or amplitudes are missing.
         bootstrap: number of resamples.
@@ -104,6 +178,7 @@ class Answers:
     outputs: Mapping[str, np.ndarray]
     embeddings: Mapping[str, np.ndarray]
     classes: tuple[ClassRow, ...]
+    operating: ClassesOperating | None
     agreement: Mapping[str, BlandAltman]
     groups: tuple[AnswerGroup, ...]
     near: tuple[Neighbourhood, ...]

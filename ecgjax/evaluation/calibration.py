@@ -180,28 +180,24 @@ def expected_calibration_error(
     return metric
 
 
-def correct_prior(probabilities: np.ndarray, *, trained: float, prevalence: float) -> np.ndarray:
-    """Returns probabilities for another prevalence than a model was trained at, such as that of balanced batches.
+def prior_shift(*, trained: np.ndarray, prevalence: np.ndarray) -> np.ndarray:
+    """Returns what training at another prevalence adds to the log odds, to be taken off again: `f64[...]`.
 
-    The odds are multiplied by the ratio of the prior odds (Elkan, The foundations of cost-sensitive learning, IJCAI
-    2001); it holds where the ECGs of a class are alike in both places.
+    Balanced batches and positive weights train at .5. The odds are multiplied by the ratio of the prior odds (Elkan,
+    The foundations of cost-sensitive learning, IJCAI 2001); it holds where the ECGs of a class are alike in both
+    places.
 
     Args:
-        probabilities: `[n]` in [0, 1].
-        trained: share of positives in training as the model met them.
-        prevalence: where it is to be used.
+        trained: share of positives in training as the model met them, `[...]`.
+        prevalence: where it is to be used, `[...]`.
 
     Raises:
-        DataError: a share is not above 0 and below 1, or a probability not in [0, 1].
+        DataError: a share is not above 0 and below 1.
     """
-    for name, share in (("trained", trained), ("prevalence", prevalence)):
-        if not 0 < share < 1:
-            raise DataError(f"{name}={share} must be above 0 and below 1")
-    probabilities = np.asarray(probabilities, np.float64)
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise DataError("probabilities to be corrected must lie between 0 and 1")
-    positive = probabilities * (prevalence / trained)
-    return positive / (positive + (1 - probabilities) * ((1 - prevalence) / (1 - trained)))
+    for name, shares in (("trained", np.asarray(trained)), ("prevalence", np.asarray(prevalence))):
+        if not ((shares > 0) & (shares < 1)).all():
+            raise DataError(f"{name}={shares} must be above 0 and below 1")
+    return special.logit(trained) - special.logit(prevalence)
 
 
 def _bins(probabilities: np.ndarray, bins: int, by: str) -> np.ndarray:

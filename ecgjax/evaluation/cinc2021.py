@@ -52,6 +52,11 @@ POSITIONS: Mapping[str, float] = {
 OFF_THE_LINE: Mapping[tuple[str, str], float] = {("BBB", "CLBBB|LBBB"): 0.475, ("LQRSV", "PRWP"): 0.475}
 
 
+def unscored(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the classes that the challenge scored and that are not among these; with all of them there is a score."""
+    return tuple(name for name in SCORED_CLASSES if name not in classes)
+
+
 def challenge_weights(classes: Sequence[str] = SCORED_CLASSES) -> np.ndarray:
     """Returns the table of weights, `f64[classes, classes]`, rows for the truth and columns for the answer.
 

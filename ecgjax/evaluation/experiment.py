@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from ecgjax.evaluation.comparison import (
     network_contender,
     probe_contender,
 )
+from ecgjax.evaluation.decision_curve import NetBenefit, net_benefits
 from ecgjax.evaluation.features import Read, interval_preprocessor
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
@@ -47,7 +48,8 @@ class Outcome:
         embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
         measurement_failures: records by reason why intervals or amplitudes are missing.
         operating: every model calibrated and with a threshold.
-        groups: the pretrained encoder's probe by sex and age band.
+        net_benefits: of every model, and of treating everybody.
+        groups: the pretrained encoder's probe in every group of patients.
         near: what lies near in both encoders' embeddings.
     """
 
@@ -55,6 +57,7 @@ class Outcome:
     scores: Mapping[str, np.ndarray]
     embeddings: Mapping[str, np.ndarray]
     operating: tuple[Operating, ...]
+    net_benefits: tuple[NetBenefit, ...]
     groups: tuple[Subgroup, ...]
     near: tuple[Neighbourhood, ...]
     measurement_failures: Mapping[str, int]
@@ -72,6 +75,9 @@ def run_experiment(
     bootstrap: int,
     shuffles: int,
     seed: int,
+    groups: Mapping[str, np.ndarray],
+    treat_at: Sequence[float] = (),
+    prevalence: float | None = None,
     progress: bool = True,
 ) -> Outcome:
     """Runs the models on the same records and compares them.
@@ -89,6 +95,9 @@ def run_experiment(
         bootstrap: number of resamples.
         shuffles: number of label permutations of the control.
         seed: of resamples, permutations and supervised training.
+        groups: column → names of groups of the test records, `[n]`, see `grouping`.
+        treat_at: probabilities from which one would treat, at which net benefit is told.
+        prevalence: at which PPV and NPV are told beside those at the test records' own; None for these alone.
         progress: whether to say what is going on.
 
     Raises:
@@ -134,13 +143,14 @@ def run_experiment(
         progress=progress,
     )
     draws = {"resamples": bootstrap, "seed": seed}
-    operating = operate(contenders, data, **draws)
+    operating = operate(contenders, data, prevalence=prevalence, **draws)
     of_test = {name: features.test for name, features in embeddings.items()}
     reference = next(model for model in operating if model.name == REFERENCE)
     return Outcome(
         comparison=comparison,
         operating=operating,
-        groups=by_group(reference, data, demographics=plain.of_patients.test, **draws),
+        net_benefits=net_benefits(operating, data, treat_at=treat_at, **draws),
+        groups=by_group(reference, data, groups=groups, **draws),
         near=neighbourhoods(
             of_test,
             labels=data.test.labels,

@@ -44,15 +44,13 @@ class PlainFeatures:
     Attributes:
         intervals: what a cardiologist would measure.
         median_beat: the median beat, and the heart rate.
-        of_patients: age in years and sex, `f32[n, 2]`.
-        demographics: those of them that are not asked for.
+        demographics: age in years and sex, `f32[n, 2]`, or the one of them that is not asked for.
         demographics_name: what these are.
         failures: records by reason why intervals or amplitudes are missing.
     """
 
     intervals: SplitFeatures
     median_beat: SplitFeatures
-    of_patients: SplitFeatures
     demographics: SplitFeatures
     demographics_name: str
     failures: Mapping[str, int]
@@ -119,7 +117,6 @@ def plain_features(
     return PlainFeatures(
         intervals=intervals,
         median_beat=median_beat_features(beats, intervals, rr_column=MEASUREMENTS.index("rr")),
-        of_patients=of_patients,
         demographics=known,
         demographics_name=name,
         failures=failures,

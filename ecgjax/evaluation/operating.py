@@ -14,17 +14,14 @@ from ecgjax.evaluation.calibration import LogisticCalibration, brier, expected_c
 from ecgjax.evaluation.comparison import Contender
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.operating_points import Decisions, best_f1_threshold, threshold_at_specificity
-from ecgjax.evaluation.subgroups import MISSING, Subgroup, bands, subgroups
+from ecgjax.evaluation.subgroups import Subgroup, subgroups
 from ecgjax.evaluation.weighting import Metric
 
 #: Specificity on validation at which sensitivity is given.
 SPECIFICITY = 0.9
 
-#: Edges of the age bands, years.
-AGE_BANDS = (40.0, 60.0, 75.0)
-
 #: Resamples at most: slopes of thousands would take longer than the models.
-_RESAMPLES = 500
+RESAMPLES = 500
 
 #: Probabilities of 0 and 1 have no log odds.
 _CLOSEST = 1e-9
@@ -39,6 +36,7 @@ class Operating:
         title: likewise.
         threshold: probability with the best F1 on validation.
         metrics: name → on the test records, with intervals over patients.
+        decisions: likewise, of deciding at the threshold.
         probabilities: `f64[test records]`, calibrated on validation.
     """
 
@@ -46,7 +44,23 @@ class Operating:
     title: str
     threshold: float
     metrics: Mapping[str, Interval]
+    decisions: Mapping[str, Interval]
     probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A model's scores of the test records made probabilities, with thresholds; all of it chosen on validation.
+
+    Attributes:
+        probabilities: `f64[test records]`.
+        threshold: probability with the best F1.
+        strict: lowest probability with a specificity of at least `SPECIFICITY`; infinite where none has.
+    """
+
+    probabilities: np.ndarray
+    threshold: float
+    strict: float
 
 
 def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -78,28 +92,51 @@ def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarra
     return probabilities
 
 
+def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray) -> Calibrated:
+    """Calibrates scores on validation and chooses thresholds there.
+
+    Args:
+        val_labels: `[m]` of 0 and 1, both.
+        val_scores: `[m]`.
+        scores: `[n]`, of the test records.
+
+    Raises:
+        DataError: validation lacks a label.
+    """
+    calibrated = platt(val_labels, val_scores)
+    val = calibrated(val_scores)
+    return Calibrated(
+        probabilities=calibrated(scores),
+        threshold=best_f1_threshold(val_labels, val),
+        strict=threshold_at_specificity(val_labels, val, specificity=SPECIFICITY),
+    )
+
+
 def operate(
-    contenders: Mapping[str, Contender], data: ProbeData, *, resamples: int, seed: int
+    contenders: Mapping[str, Contender],
+    data: ProbeData,
+    *,
+    resamples: int,
+    seed: int,
+    prevalence: float | None = None,
 ) -> tuple[Operating, ...]:
     """Calibrates every model on validation, chooses its thresholds there, and judges it on the test records.
 
     Args:
         contenders: name → model.
         data: the labelled records.
-        resamples: of the bootstrap over patients, 500 at most, the same for all.
+        resamples: of the bootstrap over patients, `RESAMPLES` at most, the same for all.
         seed: of the resampling.
+        prevalence: at which PPV and NPV are told beside those at the test records' own; None for these alone.
     """
     labels, metrics, chosen = data.test.labels, {}, {}
     for name, contender in contenders.items():
-        calibrated = platt(data.val.labels, contender.val_scores)
-        val, test = calibrated(contender.val_scores), calibrated(contender.scores)
-        threshold = best_f1_threshold(data.val.labels, val)
-        strict = Decisions(
-            labels, test, threshold=threshold_at_specificity(data.val.labels, val, specificity=SPECIFICITY)
-        )
+        used = calibrate(data.val.labels, contender.val_scores, contender.scores)
+        test = used.probabilities
+        best, strict = (Decisions(labels, test, threshold=each) for each in (used.threshold, used.strict))
         logistic = LogisticCalibration(labels, test)
         own: dict[str, Metric] = {
-            "F1": Decisions(labels, test, threshold=threshold).f1,
+            "F1": best.f1,
             "sensitivity": strict.sensitivity,
             "specificity": strict.specificity,
             "Brier": brier(labels, test),
@@ -107,56 +144,57 @@ def operate(
             "intercept": logistic.intercept,
             "ECE": expected_calibration_error(labels, test),
         }
-        metrics |= {f"{name}\t{metric}": function for metric, function in own.items()}
-        chosen[name] = (contender.title, threshold, test, tuple(own))
+        decisions = _decisions(best, prevalence)
+        metrics |= {f"{name}\tmetrics\t{metric}": function for metric, function in own.items()}
+        metrics |= {f"{name}\tdecisions\t{metric}": function for metric, function in decisions.items()}
+        chosen[name] = (contender.title, used, {"metrics": tuple(own), "decisions": tuple(decisions)})
     found = bootstrap_metrics(
         metrics,
         patients=data.test.patients,
-        resamples=min(resamples, _RESAMPLES),
+        resamples=min(resamples, RESAMPLES),
         seed=seed,
-        needs="both classes, or probabilities that differ",
+        needs="both classes, or what the metric divides by",
     )
     return tuple(
         Operating(
             name=name,
             title=title,
-            threshold=threshold,
-            metrics={metric: found.interval(f"{name}\t{metric}") for metric in names},
-            probabilities=probabilities,
+            threshold=used.threshold,
+            probabilities=used.probabilities,
+            **{
+                part: {metric: found.interval(f"{name}\t{part}\t{metric}") for metric in names}
+                for part, names in parts.items()
+            },
         )
-        for name, (title, threshold, probabilities, names) in chosen.items()
+        for name, (title, used, parts) in chosen.items()
     )
 
 
+def _decisions(made: Decisions, prevalence: float | None) -> dict[str, Metric]:
+    metrics = {"sensitivity": made.sensitivity, "specificity": made.specificity, "PPV": made.ppv, "NPV": made.npv}
+    if prevalence is not None:
+        metrics |= {f"PPV at {prevalence:g}": made.ppv_at(prevalence), f"NPV at {prevalence:g}": made.npv_at(prevalence)}
+    return metrics
+
+
 def by_group(
-    model: Operating, data: ProbeData, *, demographics: np.ndarray, resamples: int, seed: int
+    model: Operating, data: ProbeData, *, groups: Mapping[str, np.ndarray], resamples: int, seed: int
 ) -> tuple[Subgroup, ...]:
-    """Measures a model by sex and age band at its threshold.
+    """Measures a model in every group at its threshold.
 
     Args:
         model: from `operate`.
         data: the labelled records.
-        demographics: age in years and sex (1 female, 0 male) of the test records, `f32[n, 2]`, NaN where unknown.
+        groups: column → names of groups of the test records, `[n]`, see `grouping`.
         resamples: as of `operate`.
         seed: likewise.
     """
     return subgroups(
         data.test.labels,
         model.probabilities,
-        demographic_groups(demographics),
+        groups,
         patients=data.test.patients,
         threshold=model.threshold,
-        resamples=min(resamples, _RESAMPLES),
+        resamples=min(resamples, RESAMPLES),
         seed=seed,
     )
-
-
-def demographic_groups(demographics: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns names of groups by sex and by age band, `[n]` each, as `subgroups` takes them.
-
-    Args:
-        demographics: age in years and sex (1 female, 0 male), `f32[n, 2]`, NaN where unknown.
-    """
-    age, sex = demographics.T
-    named = np.where(np.isnan(sex), MISSING, np.where(sex == 1, "female", "male")).astype(object)
-    return {"sex": named, "age": bands(age, AGE_BANDS, unit="years")}

@@ -6,7 +6,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.weighting import Metric, check_binary, check_probabilities, ratio
+from ecgjax.evaluation.weighting import Metric, check_binary, check_probabilities, divide, ratio
 
 
 class Decisions:
@@ -49,6 +49,18 @@ class Decisions:
         self.f1 = ratio(2.0 * hit, called.astype(float) + positive)
         self.accuracy = ratio(called == positive, np.ones(len(labels)))
 
+    def ppv_at(self, prevalence: float) -> Metric:
+        """Returns the PPV where the disease is as frequent as stated, as a metric; see `ppv_at_prevalence`."""
+        return lambda weights: ppv_at_prevalence(
+            self.sensitivity(weights), self.specificity(weights), prevalence=prevalence
+        )
+
+    def npv_at(self, prevalence: float) -> Metric:
+        """Returns the NPV where the disease is as frequent as stated, as a metric; see `npv_at_prevalence`."""
+        return lambda weights: npv_at_prevalence(
+            self.sensitivity(weights), self.specificity(weights), prevalence=prevalence
+        )
+
 
 def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """Returns the threshold with the highest F1, to be chosen on validation records.
@@ -84,21 +96,32 @@ def threshold_at_specificity(labels: np.ndarray, scores: np.ndarray, *, specific
     return float(thresholds[np.flatnonzero(allowed)[-1]]) if allowed.any() else np.inf
 
 
-def ppv_at_prevalence(sensitivity: float, specificity: float, *, prevalence: float) -> float:
+def ppv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, prevalence: float) -> np.ndarray:
     """Returns the PPV where the disease is as frequent as stated, by Bayes's rule; NaN where nobody is called positive.
 
     Records gathered for a study are seldom as ill as those who will be tested.
 
     Args:
-        sensitivity: in [0, 1].
-        specificity: in [0, 1].
+        sensitivity: `[...]` in [0, 1].
+        specificity: `[...]` in [0, 1].
         prevalence: where the test is to be used, in [0, 1].
+
+    Returns:
+        `f64[...]`.
+
+    Raises:
+        DataError: the prevalence lies outside.
     """
-    if not 0 <= prevalence <= 1:
-        raise DataError(f"a prevalence lies between 0 and 1, not at {prevalence}")
-    true = sensitivity * prevalence
-    called = true + (1 - specificity) * (1 - prevalence)
-    return true / called if called > 0 else float("nan")
+    _check_prevalence(prevalence)
+    true = np.asarray(sensitivity, np.float64) * prevalence
+    return divide(true, true + (1 - np.asarray(specificity, np.float64)) * (1 - prevalence))
+
+
+def npv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, prevalence: float) -> np.ndarray:
+    """Returns the NPV likewise; NaN where everybody is called positive. Arguments as of `ppv_at_prevalence`."""
+    _check_prevalence(prevalence)
+    true = np.asarray(specificity, np.float64) * (1 - prevalence)
+    return divide(true, true + (1 - np.asarray(sensitivity, np.float64)) * prevalence)
 
 
 def net_benefit(labels: np.ndarray, probabilities: np.ndarray, *, threshold: float) -> Metric:
@@ -121,6 +144,11 @@ def net_benefit(labels: np.ndarray, probabilities: np.ndarray, *, threshold: flo
     called = probabilities >= threshold
     worth = called * np.where(labels == 1, 1.0, -threshold / (1 - threshold))
     return ratio(worth, np.ones(len(labels)))
+
+
+def _check_prevalence(prevalence: float) -> None:
+    if not 0 <= prevalence <= 1:
+        raise DataError(f"a prevalence lies between 0 and 1, not at {prevalence}")
 
 
 def _counts(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:

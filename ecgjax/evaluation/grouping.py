@@ -1,0 +1,103 @@
+"""The groups of patients that a report looks at: names of groups, made of columns of an index."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.subgroups import MISSING, bands, categories
+from ecgjax.recordings import Recordings, unit_of
+
+#: Columns with groups of their own; all others are labels of the index.
+AGE, SEX, DATASET = "age", "sex", "dataset"
+
+#: Before the name of a column of which every value is a group, however many there are, such as codes of sites.
+EACH = "="
+
+#: Edges of the age bands, years.
+AGE_BANDS = (40.0, 60.0, 75.0)
+
+#: Numbers of at most so many distinct values are categories, of more they are cut into quarters.
+_FEW = 10
+
+
+def check_groups(columns: Sequence[str], recordings: Recordings) -> None:
+    """Refuses columns that the recordings do not have.
+
+    Args:
+        columns: of `config.probe.groups`.
+        recordings: to be evaluated.
+
+    Raises:
+        DataError: naming the column, and what there is.
+    """
+    known = (SEX, AGE, *recordings.index.labels)
+    for column in columns:
+        if column == DATASET and len(recordings.datasets) < 2:
+            raise DataError(
+                f"config.probe.groups={tuple(columns)} asks for {DATASET!r}, but config.data.dir names one data set: "
+                "leave it out, or give several with commas between"
+            )
+        if column != DATASET and str(column).removeprefix(EACH) not in known:
+            raise DataError(
+                f"config.probe.groups={tuple(columns)}: no column {column!r} in this data set; it has "
+                f"{', '.join(dict.fromkeys(known))}, and where several are joined {DATASET!r}"
+            )
+
+
+def group_columns(columns: Sequence[str], recordings: Recordings, records: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the groups of some records.
+
+    Args:
+        columns: `"sex"`, `"age"` (bands), `"dataset"`, or labels of the index: a scalar, or a class of a task, which is
+            `"yes"` or `"no"`. Of more than ten different numbers the quarters of these records are taken; `"=site"`
+            makes every value a group.
+        recordings: that the records are of.
+        records: `int64[n]`.
+
+    Returns:
+        Column → `[n]` names of groups, `subgroups.MISSING` where the column says nothing.
+
+    Raises:
+        DataError: as `check_groups`.
+    """
+    check_groups(columns, recordings)
+    return {column: _groups(column, recordings, records) for column in columns}
+
+
+def _groups(column: str, recordings: Recordings, records: np.ndarray) -> np.ndarray:
+    if column == DATASET:
+        return _dataset_names(recordings)[_datasets_of(recordings, records)]
+    each, label = column.startswith(EACH), column.removeprefix(EACH)
+    label = "age_years" if label == AGE else label
+    values = recordings.index.label(label)[records]
+    if each:
+        return categories(values)
+    if label == SEX:
+        return np.where(np.isnan(values), MISSING, np.where(values == 1, "female", "male")).astype(object)
+    if label == "age_years":
+        return bands(values, AGE_BANDS, unit="years")
+    if ":" in label:
+        return np.where(np.isnan(values), MISSING, np.where(values == 1, "yes", "no")).astype(object)
+    known = values[~np.isnan(values)]
+    if len(np.unique(known)) <= _FEW:
+        return categories(values)
+    # Where many values are equal, two edges may be one.
+    edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
+    return bands(values, edges.tolist(), unit=unit_of(label, recordings))
+
+
+def _dataset_names(recordings: Recordings) -> np.ndarray:
+    """Returns the data sets' names, `[datasets]`, with their place in `config.data.dir` where two have the same."""
+    names = [dataset.card["name"] for dataset in recordings.datasets]
+    number = collections.Counter(names)
+    named = [f"{name} ({place})" if number[name] > 1 else name for place, name in enumerate(names, start=1)]
+    return np.array(named, object)
+
+
+def _datasets_of(recordings: Recordings, records: np.ndarray) -> np.ndarray:
+    ends = np.cumsum([dataset.index.num_records for dataset in recordings.datasets])
+    return np.searchsorted(ends, records, side="right")
