@@ -125,6 +125,9 @@ def get_config() -> ConfigDict:
     config.probe.layer = "features"  # pooled activations; or "embedding", after the last layer
     config.probe.overlaps = "refuse"  # if tested records were pretrained on; or "drop" them, or "mark" the report
     config.probe.bootstrap = 2000
+    config.probe.groups = ("sex", "age")  # of patients: any scalar or class of the data set too, "=site", or "dataset"
+    config.probe.prevalence = config_dict.placeholder(float)  # at which PPV and NPV are told beside the records' own
+    config.probe.treat_at = (0.1, 0.2)  # probabilities from which one would treat, at which net benefit is told
     config.probe.shuffles = 10
     # Training with labels; of each, `metric` is metric learning beside the task.
     config.probe.supervised = finetune.default_config()  # from random initialisation

@@ -56,7 +56,7 @@ _BELOW_ONE = (lambda value: 0 <= value < 1, "0 or more and below 1")
 _SHARE_OF_TIME = (lambda value: 0 < value <= 1, "above 0 and at most 1")
 
 #: Leaf → whether a value makes sense, and in words which do. Here are those that nothing else would refuse plainly.
-RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "duration.value": _POSITIVE,
     "log_every": _ONE_OR_MORE,
     "eval_every": _ZERO_OR_MORE,
@@ -144,6 +144,11 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "optimizer.ema_decay": _BELOW_ONE,
     "optimizer.clip_norm": _POSITIVE,
+    "probe.prevalence": (lambda value: 0 < value < 1, "above 0 and below 1: a share, not a percentage"),
+    "probe.treat_at": (
+        lambda values: all(isinstance(value, int | float) and 0 <= value < 1 for value in values),
+        "probabilities of 0 or more and below 1, with commas between",
+    ),
     **{
         f"probe.{section}.{name}": holds
         for section in ("supervised", "finetune")

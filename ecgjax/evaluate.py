@@ -28,11 +28,13 @@ from ecgjax import configuration, evaluated_run, inference
 from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
+from ecgjax.errors import ConfigError
 from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
 from ecgjax.evaluation.answering import answer
 from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
 from ecgjax.evaluation.experiment import run_experiment
 from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
+from ecgjax.evaluation.grouping import check_groups, group_columns
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
 from ecgjax.evaluation.neighbour_section import neighbour_section
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
@@ -69,8 +71,9 @@ def evaluate(
         The evaluation, and where its report is.
 
     Raises:
-        DataError: data set, folds, label or labels do not allow it.
-        ConfigError: the workdir holds no run, or one of another encoder.
+        DataError: data set, folds, label, groups or labels do not allow it.
+        ConfigError: the workdir holds no run, or one of another encoder; or a prevalence is given to a task that has
+            none.
         CheckpointError: it holds no finished checkpoint, or a damaged one.
     """
     workdir, probe = Path(workdir), config.probe
@@ -84,8 +87,13 @@ def evaluate(
         else probe.threshold
     )
     task = configured_task(label=probe.label, rule=probe.rule, threshold=threshold)
+    if task.kind != "binary" and probe.prevalence not in (None, own.probe.get("prevalence")):
+        raise ConfigError(
+            f"config.probe.prevalence={probe.prevalence} is of a yes or no, which {task.title!r} is not: leave it out"
+        )
     check_settings(probe.supervised, task.kind, section="config.probe.supervised")
     recordings = open_recordings(config.data)
+    check_groups(probe.groups, recordings)
     drawn = {"task": task, "label_fraction": probe.label_fraction, "seed": probe.seed}
     data = probe_data(recordings.index, recordings.split, **drawn)
     say = print if progress else _silent
@@ -117,6 +125,7 @@ def evaluate(
         "pretrained": pretrained,
         "random": random,
         "train_supervised": supervised,
+        "groups": group_columns(probe.groups, recordings, data.test.records),
         "bootstrap": probe.bootstrap,
         "seed": probe.seed,
         "progress": progress,
@@ -132,7 +141,9 @@ def evaluate(
         cautions=found,
     )
     if task.kind == "binary":
-        outcome = run_experiment(data, shuffles=probe.shuffles, **asked)
+        outcome = run_experiment(
+            data, shuffles=probe.shuffles, treat_at=probe.treat_at, prevalence=probe.prevalence, **asked
+        )
         write = write_report
         evaluation = Evaluation(
             comparison=outcome.comparison,
@@ -141,6 +152,7 @@ def evaluate(
             embeddings=outcome.embeddings,
             measurement_failures=outcome.measurement_failures,
             operating=outcome.operating,
+            net_benefits=outcome.net_benefits,
             groups=outcome.groups,
             near=outcome.near,
             provenance=provenance,

@@ -10,6 +10,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
+from configs import base
 from ecgjax import configuration, encoders, firewall, metric_term, optim
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.inference import Encoder
@@ -42,6 +43,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     for training in (config.probe[name] for name in ("supervised", "finetune") if name in config.probe):
         training.metric = training.get("metric", metric_term.default_config())  # nor of metric learning with labels,
         training.eval_records = training.get("eval_records", 0)  # nor of looks at a part of validation.
+    asked = base.get_config().probe
+    for name in ("groups", "prevalence", "treat_at"):  # Nor of what else a report is asked.
+        config.probe[name] = config.probe.get(name, asked[name])
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
     for name, value in configuration.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):

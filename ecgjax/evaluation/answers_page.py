@@ -12,14 +12,15 @@ import numpy as np
 
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
-from ecgjax.evaluation.answers import BY_CLASS, Answers, common_classes, one_a_patient
+from ecgjax.evaluation.answers import BY_CLASS, Answers, ClassesOperating, common_classes, one_a_patient
+from ecgjax.evaluation.class_section import class_section
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.embedding_map import map_figure, project, values_map_figure
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.model_figures import differences_figure
 from ecgjax.evaluation.report import Provenance
 from ecgjax.evaluation.report_files import common_results, replace_report
-from ecgjax.evaluation.report_page import embedding_picture, framed, how_compared
+from ecgjax.evaluation.report_page import GROUPS_MADE, NO_GROUPS, embedding_picture, framed, how_compared
 from ecgjax.evaluation.report_tables import near_table
 from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
@@ -73,13 +74,13 @@ def answers_page(
     """Lays an evaluation out; arguments as of `report_page.evaluation_page`."""
     data, answers = evaluation.data, evaluation.answers
     own = (
-        Section("Predicted and true", _agreement(evaluation))
+        [Section("Predicted and true", _agreement(evaluation))]
         if data.task.kind == "quantity"
-        else Section("Class by class", _classes(evaluation))
+        else [Section("Class by class", _classes(evaluation)), class_section(answers.operating)]
     )
     results = [
         Section("Results", _results(evaluation)),
-        own,
+        *own,
         Section("Groups of patients", _groups(evaluation)),
         Section("What lies near", _near(evaluation)),
     ]
@@ -262,6 +263,8 @@ def _classes(evaluation: AnswersEvaluation) -> list[Block]:
 
 def _groups(evaluation: AnswersEvaluation) -> list[Block]:
     groups, unit = evaluation.answers.groups, f", {evaluation.unit}" if evaluation.unit else ""
+    if not groups:
+        return [Paragraph(NO_GROUPS)]
     quantity = evaluation.data.task.kind == "quantity"
     rows = []
     for group in groups:
@@ -283,7 +286,7 @@ def _groups(evaluation: AnswersEvaluation) -> list[Block]:
             f"of the classes with at least {MIN_EVENTS} positive and negative test records in the group, which "
             "differ between groups: their means are not to be compared without a look at the number of classes."
         )
-    return [Table(header=header, rows=rows), Paragraph(f"The pretrained encoder's probe; {words}")]
+    return [Table(header=header, rows=rows), Paragraph(f"The pretrained encoder's probe; {words} {GROUPS_MADE}")]
 
 
 def _near(evaluation: AnswersEvaluation) -> list[Block]:
@@ -321,6 +324,17 @@ def results_dict(evaluation: AnswersEvaluation) -> dict[str, Any]:
         "metric": scoring.PRIMARY[kind],
         "models": {row.name: dataclasses.asdict(row) for row in answers.rows},
         "classes": [dataclasses.asdict(each) for each in answers.classes],
+        "operating": _operating_results(answers.operating),
         "agreement": {title: dataclasses.asdict(each) for title, each in answers.agreement.items()},
         "groups": [dataclasses.asdict(each) for each in answers.groups],
+    }
+
+
+def _operating_results(operating: ClassesOperating | None) -> dict[str, Any]:
+    if operating is None:
+        return {}
+    return {
+        "models": {model.name: dataclasses.asdict(model) for model in operating.models},
+        "classes": [dataclasses.asdict(each) for each in operating.classes],
+        "unscored": operating.unscored,
     }

@@ -25,7 +25,7 @@ from ecgjax.evaluation.cinc2021 import challenge_score, unscored
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.multilabel import ByClass
+from ecgjax.evaluation.multilabel import macro_of
 from ecgjax.evaluation.operating import RESAMPLES, SPECIFICITY, Calibrated, calibrate
 from ecgjax.evaluation.operating_points import Decisions
 from ecgjax.evaluation.weighting import Metric
@@ -71,7 +71,7 @@ def operate_classes(
         patients=data.test.patients,
         resamples=min(resamples, RESAMPLES),
         seed=seed,
-        needs="both labels, or what the metric divides by",
+        needs="both labels, probabilities that differ, and records on both sides of the threshold",
     )
     return ClassesOperating(
         models=tuple(
@@ -96,16 +96,16 @@ def operate_classes(
 
 
 def _of_model(used: Mapping[int, Calibrated], data: ProbeData, *, judged: list[int]) -> dict[str, Metric]:
-    """Returns the metrics of deciding on all classes: macro F1, and the challenge's score where its classes are there."""
+    """Returns the metrics of deciding on all classes: macro F1, and the challenge's score where it has its classes."""
     labels = data.test.labels
     f1 = {
         column: Decisions(labels[:, column], used[column].probabilities, threshold=used[column].threshold).f1
         for column in judged
     }
-    metrics = {"macro F1": _macro(f1, data)}
+    metrics = {"macro F1": macro_of(f1.values())}
     common = [column for column in common_classes(labels) if column in f1]
     if common and common_is_fewer(labels[:, judged]):
-        metrics[f"macro F1 of {len(common)} classes"] = _macro({column: f1[column] for column in common}, data)
+        metrics[f"macro F1 of {len(common)} classes"] = macro_of([f1[column] for column in common])
     if not unscored(data.classes):
         answers = np.zeros_like(labels)
         for column, each in used.items():
@@ -113,11 +113,6 @@ def _of_model(used: Mapping[int, Calibrated], data: ProbeData, *, judged: list[i
         columns = [data.classes.index(name) for name in SCORED_CLASSES]
         metrics[CHALLENGE] = challenge_score(labels[:, columns], answers[:, columns], classes=SCORED_CLASSES)
     return metrics
-
-
-def _macro(metrics: Mapping[int, Metric], data: ProbeData) -> Metric:
-    named = {data.classes[column]: metric for column, metric in metrics.items()}
-    return ByClass(metrics=named, left_out={}, number=len(data.test.labels)).macro
 
 
 def _of_class(used: Calibrated, labels: np.ndarray) -> dict[str, Metric]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -41,19 +41,28 @@ class ByClass:
     number: int
 
     def macro(self, weights: np.ndarray) -> np.ndarray:
-        """Returns the mean over the classes in `metrics`: `f64[weightings]`, itself a `weighting.Metric`.
-
-        NaN where one of them is undefined: a mean over whichever classes a resample happens to have would be another
-        metric in each.
-        """
-        weights = np.atleast_2d(weights)
-        if not self.metrics:
-            return np.full(len(weights), math.nan)
-        return np.mean([metric(weights) for metric in self.metrics.values()], axis=0)
+        """Returns the mean over the classes in `metrics`: `f64[weightings]`, itself a `weighting.Metric`."""
+        return macro_of(self.metrics.values())(weights)
 
     def estimates(self) -> dict[str, float]:
         """Returns the metric of each class on the records as they are."""
         return {name: estimate(metric, self.number) for name, metric in self.metrics.items()}
+
+
+def macro_of(metrics: Collection[Metric]) -> Metric:
+    """Returns the plain mean of metrics of classes.
+
+    NaN where one of them is undefined: a mean over whichever classes a resample happens to have would be another
+    metric in each.
+    """
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        weights = np.atleast_2d(weights)
+        if not metrics:
+            return np.full(len(weights), math.nan)
+        return np.mean([each(weights) for each in metrics], axis=0)
+
+    return metric
 
 
 def by_class(labels: np.ndarray, scores: np.ndarray, *, classes: Sequence[str], metric: MetricOf = auroc_of) -> ByClass:

@@ -173,7 +173,10 @@ def operate(
 def _decisions(made: Decisions, prevalence: float | None) -> dict[str, Metric]:
     metrics = {"sensitivity": made.sensitivity, "specificity": made.specificity, "PPV": made.ppv, "NPV": made.npv}
     if prevalence is not None:
-        metrics |= {f"PPV at {prevalence:g}": made.ppv_at(prevalence), f"NPV at {prevalence:g}": made.npv_at(prevalence)}
+        metrics |= {
+            f"PPV at {prevalence:g}": made.ppv_at(prevalence),
+            f"NPV at {prevalence:g}": made.npv_at(prevalence),
+        }
     return metrics
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ecgjax.evaluation.comparison import Comparison
+from ecgjax.evaluation.decision_curve import NetBenefit
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.neighbourhood import Neighbourhood
 from ecgjax.evaluation.operating import Operating
@@ -54,7 +55,8 @@ class Evaluation:
         embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
         measurement_failures: records of all splits by reason why intervals or amplitudes are missing.
         operating: every model calibrated and with a threshold.
-        groups: the pretrained encoder's probe by sex and age band.
+        net_benefits: of every model, and of treating everybody.
+        groups: the pretrained encoder's probe in every group of patients.
         near: what lies near in both encoders' embeddings.
         provenance: what was evaluated.
     """
@@ -65,6 +67,7 @@ class Evaluation:
     embeddings: Mapping[str, np.ndarray]
     measurement_failures: Mapping[str, int]
     operating: tuple[Operating, ...]
+    net_benefits: tuple[NetBenefit, ...]
     groups: tuple[Subgroup, ...]
     near: tuple[Neighbourhood, ...]
     provenance: Provenance

@@ -95,9 +95,14 @@ def results_dict(evaluation: Evaluation) -> dict[str, Any]:
         "models": {row.name: dataclasses.asdict(row) for row in comparison.rows},
         "shuffled_labels": dataclasses.asdict(comparison.control),
         "operating": {
-            model.name: {"threshold": model.threshold, **{k: dataclasses.asdict(v) for k, v in model.metrics.items()}}
+            model.name: {
+                "threshold": model.threshold,
+                **{k: dataclasses.asdict(v) for k, v in model.metrics.items()},
+                "at_threshold": {k: dataclasses.asdict(v) for k, v in model.decisions.items()},
+            }
             for model in evaluation.operating
         },
+        "net_benefits": {each.name: dataclasses.asdict(each) for each in evaluation.net_benefits},
         "groups": [dataclasses.asdict(group) for group in evaluation.groups],
         "splits": {name: counts | positives[name] for name, counts in common["splits"].items()},
     }

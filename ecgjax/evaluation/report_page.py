@@ -17,11 +17,13 @@ from ecgjax.evaluation.model_figures import (
     reliability_figure,
     roc_figure,
 )
-from ecgjax.evaluation.operating import SPECIFICITY
+from ecgjax.evaluation.operating import RESAMPLES, SPECIFICITY
 from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
 from ecgjax.evaluation.report_tables import (
+    decisions_table,
     groups_table,
     near_table,
+    net_benefit_table,
     operating_table,
     question,
     results_table,
@@ -30,6 +32,15 @@ from ecgjax.evaluation.report_tables import (
 from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
+
+#: What stands where groups would.
+NO_GROUPS = "No groups were asked for (config.probe.groups)."
+
+#: How groups are made.
+GROUPS_MADE = (
+    "Numbers of more than ten different values are cut into quarters of the test records; records without a value are "
+    "a group of their own."
+)
 
 
 def evaluation_page(
@@ -174,8 +185,15 @@ def _operating(evaluation: Evaluation) -> list[Block]:
             "Log odds are scaled and shifted on validation (Platt), and thresholds chosen there: of the best F1, and "
             f"of a specificity of {SPECIFICITY:g}; the one reached on the test records stands beside it. Right are a "
             "slope of 1 (below, predictions are too extreme) and an intercept of 0 (above, they are too low). "
-            "Intervals are of 500 resamples at most."
+            f"Intervals are of {RESAMPLES} resamples at most."
         ),
+        decisions_table(evaluation.operating),
+        Paragraph(
+            "PPV and NPV are those at the test records' own share of positives, "
+            f"{labels.mean():.3g}; where a prevalence stands beside them, they are restated for it by Bayes's rule from "
+            "sensitivity and specificity (config.probe.prevalence)."
+        ),
+        *_net_benefits(evaluation),
         Picture(
             figure=reliability_figure(curves),
             alt="For every model, how often predictions of a probability come true; right is the diagonal.",
@@ -185,12 +203,28 @@ def _operating(evaluation: Evaluation) -> list[Block]:
     ]
 
 
+def _net_benefits(evaluation: Evaluation) -> list[Block]:
+    if not evaluation.net_benefits:
+        return []
+    return [
+        net_benefit_table(evaluation.net_benefits),
+        Paragraph(
+            "Who treats from a probability of .1 on would treat nine healthy to treat one ill: net benefit is true "
+            "positives less false ones at that exchange, a record, at the test records' own share of positives. A model "
+            "is of use where it is above both 0, treating nobody, and treating everybody (config.probe.treat_at)."
+        ),
+    ]
+
+
 def _groups(evaluation: Evaluation) -> list[Block]:
+    if not evaluation.groups:
+        return [Paragraph(NO_GROUPS)]
     return [
         groups_table(evaluation.groups),
         Paragraph(
             "The pretrained encoder's probe at one threshold for all, that of the best F1 on validation; differences "
-            f"are from all other patients. Groups with fewer than {MIN_EVENTS} positives or negatives are counted only."
+            f"are from all other patients. Groups with fewer than {MIN_EVENTS} positives or negatives are counted only. "
+            f"{GROUPS_MADE}"
         ),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ecgjax.evaluation.comparison import Comparison
+from ecgjax.evaluation.decision_curve import NetBenefit
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.neighbourhood import Neighbourhood
 from ecgjax.evaluation.operating import SPECIFICITY, Operating
@@ -69,11 +70,35 @@ def _answers(kind: Kind, part: LabelledRecords) -> str:
 
 
 def operating_table(models: Sequence[Operating]) -> Table:
-    """Returns the table of models with thresholds and calibration."""
+    """Returns the table of models: F1, sensitivity at a specificity, and calibration."""
     header = (
         "model", "F1", f"sensitivity at {SPECIFICITY:g}", "specificity there", "Brier", "slope", "intercept", "ECE",
     )  # fmt: skip
     return Table(header=header, rows=[(model.title, *map(str, model.metrics.values())) for model in models])
+
+
+def decisions_table(models: Sequence[Operating]) -> Table:
+    """Returns the table of models that decide at the threshold of the best F1 on validation."""
+    header = ("model", "threshold", *models[0].decisions)
+    rows = [(model.title, f"{model.threshold:.3f}", *map(str, model.decisions.values())) for model in models]
+    return Table(header=header, rows=rows, caption="Deciding at the threshold of the best F1")
+
+
+def net_benefit_table(models: Sequence[NetBenefit]) -> Table:
+    """Returns the table of net benefits, with those of treating everybody and nobody below."""
+    thresholds = tuple(models[0].benefits)
+    header = ["model"]
+    for threshold in thresholds:
+        header += [f"treated from {threshold:g}", "less treat everybody"]
+    rows = []
+    for model in models:
+        cells = [model.title]
+        for threshold in thresholds:
+            cells.append(str(model.benefits[threshold]))
+            cells.append(model.over_all[threshold].signed() if threshold in model.over_all else "")
+        rows.append(cells)
+    nobody = [cell for _ in thresholds for cell in ("0", "")]
+    return Table(header=header, rows=[*rows, ["treat nobody", *nobody]], caption="Net benefit of a record")
 
 
 def groups_table(groups: Sequence[Subgroup]) -> Table:
