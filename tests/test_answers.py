@@ -18,6 +18,7 @@ from ecgjax.evaluation.baselines import demographic_features
 from ecgjax.evaluation.features import SplitFeatures
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.report import Provenance
+from ecgjax.evaluation.subgroups import bands
 from ecgjax.evaluation.tasks import BinaryTask, MultiLabelTask, QuantityTask, configured_task
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
@@ -34,6 +35,10 @@ FINDINGS = np.stack([HIDDEN[:, 0] > 0.5, HIDDEN[:, 1] > 0.3, HIDDEN[:, 0] > 1.2,
 FINDINGS[SPLITS["test"][HIDDEN[200:, 0].argsort()[:-3]], 2] = False
 FINDINGS[SPLITS["test"], 3] = False
 FINDINGS[SPLITS["train"], 4] = False
+GROUPS = {
+    "sex": np.where(SPLITS["test"] // 2 % 2, "female", "male").astype(object),
+    "age": bands(np.tile([30.0, 30.0, 50.0, 50.0, np.nan, np.nan, 80.0, 80.0], NUM // 8)[SPLITS["test"]], (40, 60, 75)),
+}
 MODELS = ["pretrained", "nearest", "random", "supervised", "intervals", "median_beat", "demographics"]
 
 
@@ -103,7 +108,7 @@ def found():
             result = answer(
                 _data(kind), read=lambda records: np.broadcast_to(records[:, None, None], (len(records), 4, 8)),
                 sampling_rate_hz=100, demographics=demographics, pretrained=_Encoder(0.3), random=_Encoder(3.0),
-                train_supervised=_training(seen),
+                train_supervised=_training(seen), groups=GROUPS,
                 bootstrap=200, seed=0, progress=False,
             )  # fmt: skip
             provenance = Provenance(
@@ -150,10 +155,10 @@ def test_agreement_takes_one_record_a_patient(found):
 def test_errors_by_group(found):
     answers = found["quantity"][0].answers
     groups = {group.group: group for group in answers.groups}
-    assert list(groups) == ["female", "male", "below 40 years", "40 to 60 years", "75 years and more", "missing"]
+    assert list(groups) == ["female", "male", "below 40", "40 to 60", "75 and more", "missing"]
     error = answers.outputs["pretrained"] - PRESSURE[SPLITS["test"]]
     young = np.arange(120) % 8 < 2
-    group = groups["below 40 years"]
+    group = groups["below 40"]
     assert (group.records, group.patients) == (young.sum(), young.sum() // 2)
     assert group.metrics["MAE"].estimate == pytest.approx(np.abs(error[young]).mean())
     assert group.gaps["bias"].estimate == pytest.approx(error[young].mean() - error[~young].mean())
@@ -197,6 +202,10 @@ def test_the_page_and_its_files(found, kind, tmp_path, monkeypatch):
         parts += [
             "gone (none of 120 records is positive)", "Fewer than 10 positive test records, which tell little: rare",
             "Without a positive training record, hence not learned: new", "4 of 5 classes", "positive of some class",
+            "gone (test: none of 120 records is positive)", "macro F1 of 3 classes",
+            "No CinC 2021 score: its classes AF, AFL, BBB and others are not in this task (26 of 26).",
+            str(evaluation.answers.operating.classes[0].metrics["slope"]),
+            evaluation.answers.operating.models[2].differences["macro F1"].signed(),
         ]  # fmt: skip
     parts += [str(row.metrics[next(iter(row.metrics))]) for row in evaluation.answers.rows]
     for part in parts:
@@ -205,6 +214,14 @@ def test_the_page_and_its_files(found, kind, tmp_path, monkeypatch):
     results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
     assert results["task"]["kind"] == kind
     assert list(results["models"]) == [row.name for row in evaluation.answers.rows]
+    if kind == "multilabel":
+        stored = results["operating"]
+        assert list(stored["models"]) == MODELS
+        expected = evaluation.answers.operating
+        assert stored["models"]["random"]["metrics"]["macro F1"]["low"] == expected.models[2].metrics["macro F1"].low
+        assert [each["threshold"] for each in stored["classes"]] == [each.threshold for each in expected.classes]
+    else:
+        assert results["operating"] == {}
     stored = np.load(report.html.parent / "scores.npz")
     np.testing.assert_array_equal(stored["scores_random"], evaluation.answers.outputs["random"])
     assert len(answers_table(evaluation).rows) == len(evaluation.answers.rows)
@@ -297,7 +314,7 @@ def test_what_cannot_be_judged_is_refused():
     with pytest.raises(DataError, match="all 120 records have the same value in the test split"):
         answer(
             data, read=None, sampling_rate_hz=100, demographics=None, pretrained=None, random=None,
-            train_supervised=None, bootstrap=100, seed=0,
+            train_supervised=None, bootstrap=100, seed=0, groups={},
         )  # fmt: skip
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.metrics import f1_score, r2_score, roc_auc_score
+from sklearn.metrics import f1_score, precision_score, r2_score, recall_score, roc_auc_score
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation import boosted
 from ecgjax.evaluation.baselines import boosted_contender, median_beat_features, median_beat_preprocessor
 from ecgjax.evaluation.comparison import Contender
+from ecgjax.evaluation.decision_curve import TREAT_ALL, net_benefits
 from ecgjax.evaluation.features import SplitFeatures
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.neighbourhood import neighbourhoods
@@ -114,7 +115,7 @@ def judged():
         name: Contender(title=name, scores=scores[400:], val_scores=scores[200:400], val_auroc=0.5, selected="")
         for name, scores in {"good": hidden, "blind": RNG.normal(size=800)}.items()
     }
-    return data, hidden, operate(contenders, data, resamples=200, seed=0)
+    return data, hidden, operate(contenders, data, resamples=200, seed=0, prevalence=0.02)
 
 
 def test_thresholds_come_from_validation(judged):
@@ -130,15 +131,55 @@ def test_thresholds_come_from_validation(judged):
     assert low < 1 < high, "calibrated on validation, so on the test records too"
 
 
-def test_groups_are_those_of_sex_and_age(judged):
+def test_decisions_are_at_the_threshold_of_the_best_f1(judged):
     data, _, (good, _) = judged
-    sex = np.repeat([0.0, 1.0, np.nan], [190, 190, 20])
-    age = RNG.uniform(20, 90, 400)
-    groups = by_group(good, data, demographics=np.stack([age, sex], axis=1), resamples=200, seed=0)
-    counts = {(group.column, group.group): group.records for group in groups}
-    assert counts["sex", "male"] == counts["sex", "female"] == 190
-    assert counts["sex", "missing"] == 20
-    assert counts["age", "below 40 years"] == np.sum(age < 40)
+    labels, called = data.test.labels, good.probabilities >= good.threshold
+    sensitivity, specificity = recall_score(labels, called), recall_score(labels, called, pos_label=0)
+    true = 0.02 * sensitivity
+    expected = {
+        "sensitivity": sensitivity, "specificity": specificity, "PPV": precision_score(labels, called),
+        "NPV": precision_score(labels, called, pos_label=0),
+        "PPV at 0.02": true / (true + 0.98 * (1 - specificity)),
+        "NPV at 0.02": 0.98 * specificity / (0.98 * specificity + 0.02 - true),
+    }  # fmt: skip
+    assert {name: interval.estimate for name, interval in good.decisions.items()} == pytest.approx(expected, abs=1e-12)
+    assert all(each.low < each.estimate < each.high for each in good.decisions.values())
+    assert good.decisions["PPV at 0.02"].high < good.decisions["PPV"].low
+
+
+def test_net_benefit_beside_treating_everybody(judged):
+    data, _, models = judged
+    labels, patients = data.test.labels, data.test.patients
+    good, blind, everybody = net_benefits(models, data, treat_at=(0.2, 0.4), resamples=200, seed=0)
+    assert (good.name, everybody.name, everybody.over_all) == ("good", TREAT_ALL, {})
+
+    def worth(called, threshold):
+        return called * np.where(labels == 1, 1, -threshold / (1 - threshold))
+
+    codes = np.unique(patients)
+    drawn = codes[np.random.default_rng(0).integers(len(codes), size=(200, len(codes)))]
+    rows = [np.concatenate([np.flatnonzero(patients == code) for code in draw]) for draw in drawn]
+    for threshold in (0.2, 0.4):
+        model = worth(models[0].probabilities >= threshold, threshold)
+        over = model - worth(np.ones(len(labels)), threshold)
+        assert good.benefits[threshold].estimate == pytest.approx(model.mean(), abs=1e-12)
+        assert good.over_all[threshold].estimate == pytest.approx(over.mean(), abs=1e-12)
+        for interval, each in ((good.benefits[threshold], model), (good.over_all[threshold], over)):
+            bounds = np.quantile([each[row].mean() for row in rows], [0.025, 0.975])
+            np.testing.assert_allclose((interval.low, interval.high), bounds, atol=1e-12)
+    assert good.benefits[0.4].low > max(0, everybody.benefits[0.4].high)
+    assert blind.over_all[0.2].low < 0.02, "nothing to be had from a model that sees nothing"
+    assert net_benefits(models, data, treat_at=(), resamples=200, seed=0) == ()
+
+
+def test_groups_are_measured_at_the_threshold(judged):
+    data, _, (good, _) = judged
+    sex = np.repeat(np.array(["female", "male", "missing"], object), [190, 190, 20])
+    groups = {group.group: group for group in by_group(good, data, groups={"sex": sex}, resamples=200, seed=0)}
+    assert {name: group.records for name, group in groups.items()} == {"female": 190, "male": 190, "missing": 20}
+    women = sex == "female"
+    found = recall_score(data.test.labels[women], good.probabilities[women] >= good.threshold)
+    assert groups["female"].metrics["sensitivity"].estimate == pytest.approx(found, abs=1e-12)
 
 
 def test_neighbours_of_one_patient_and_of_one_label():

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.builders.snomed import SCORED_CLASSES
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.cinc2021 import NORMAL, challenge_score, challenge_weights
+from ecgjax.evaluation.cinc2021 import NORMAL, challenge_score, challenge_weights, unscored
 from ecgjax.evaluation.weighting import estimate
 
 CLASSES = ("AF", "Brady", "NSR", "QAb", "PAC|SVPB")
@@ -85,6 +85,12 @@ def test_a_record_by_hand():
     # AF answered as Brady: of two classes labelled or answered, .3 / 2. Sinus rhythm would have had .25 / 2, AF 1.
     score = challenge_score(np.array([[1, 0, 0]]), np.array([[0, 1, 0]]), classes=("AF", "Brady", "NSR"))
     assert estimate(score, 1) == pytest.approx((0.15 - 0.125) / (1 - 0.125))
+
+
+def test_what_a_task_needs_for_a_score():
+    assert unscored((*SCORED_CLASSES[::-1], "another")) == ()
+    assert unscored(SCORED_CLASSES[2:]) == SCORED_CLASSES[:2]
+    assert unscored(("NORM", "MI")) == SCORED_CLASSES
 
 
 def test_what_does_not_fit_is_refused():

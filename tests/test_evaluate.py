@@ -10,8 +10,9 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from configs import simclr
+from data_pipelines.builders.snomed import SCORED_CLASSES
 from data_pipelines.errors import DataError
-from data_pipelines.index import Index, duplicates, groups
+from data_pipelines.index import Index, Task, duplicates, groups
 from data_pipelines.records import STORED_LEADS, SignalFormat
 from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import configuration, evaluated_run, recordings
@@ -39,8 +40,12 @@ class _MeanAmplitudes:
 class _Classifier:
     selected = "step 5, best on the validation records"
 
+    def __init__(self, kind):
+        self._kind = kind
+
     def scores(self, signals):
-        return signals[:, :, 2].std(axis=1).astype(np.float32)
+        spread = signals[:, :, 2].std(axis=1).astype(np.float32)
+        return np.tile(spread[:, None], len(SCORED_CLASSES)) if self._kind == "multilabel" else spread
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,7 @@ def run_once():
 
     def run(data, **arguments):
         key = (data.task.title, data.train.records.tobytes(), data.test.records.tobytes())
+        key += tuple(str(arguments[name]) for name in ("groups", "treat_at", "prevalence"))
         if key not in outcomes:
             outcomes[key] = run_experiment(data, **arguments)
         return outcomes[key]
@@ -87,7 +93,7 @@ def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
         duplicate_of=duplicates(content), valid_start=np.zeros(count, np.int32),
         valid_samples=np.full(count, 500, np.int32),
         quality=np.zeros(count, np.int32), clipped_samples=np.zeros(count, np.int32),
-        signature=np.zeros((count, 192), np.int8), scalars=cohort.scalars, tasks={},
+        signature=np.zeros((count, 192), np.int8), scalars=cohort.scalars, tasks={"scored": _scored(cohort)},
     )  # fmt: skip
     dataset = types.SimpleNamespace(
         directory=tmp_path, card=_card(index), index=index, fingerprint="f00d", simulated=True,
@@ -107,10 +113,18 @@ def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
     monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(boosted, "_TREES", 5)
     monkeypatch.setattr(entry, "run_experiment", run_once)
-    monkeypatch.setattr(entry, "train_supervised", lambda config, **arguments: _Classifier())
+    monkeypatch.setattr(entry, "train_supervised", lambda config, kind="binary", **arguments: _Classifier(kind))
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: _config())
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')
     return tmp_path
+
+
+def _scored(cohort):
+    """The challenge's classes: two that are there, and one that no label is known of but for its absence."""
+    values = np.zeros((len(cohort.signal), len(SCORED_CLASSES)), np.int8)
+    values[:, SCORED_CLASSES.index("NSR")] = cohort.age_years < 65
+    values[:, SCORED_CLASSES.index("AF")] = cohort.sex == 1
+    return Task(classes=SCORED_CLASSES, values=values)
 
 
 def _card(index):
@@ -131,7 +145,7 @@ def _config(**probe):
     config.data.dir = "data/simulated"
     config.data.train_folds, config.data.val_folds, config.data.test_folds = (0, 1, 2), (3,), (4, 5)
     settings = {"label": "age_years", "rule": "above", "threshold": 60.0, "label_fraction": 0.7, "bootstrap": 100,
-                "shuffles": 2, **probe}  # fmt: skip
+                "shuffles": 2, "groups": ("sex", "age", "lvef", "scored:AF"), "prevalence": 0.02, **probe}  # fmt: skip
     config.probe.update(settings)
     return config
 
@@ -156,6 +170,10 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
         "--step=700",
         "nobody, 2026",
         "no filter (recipe plain, version 1)",
+        "PPV at 0.02",
+        "treated from 0.1",
+        "Net benefit of a record",
+        "scored:AF",
     ):
         assert part in html
         assert part in markdown
@@ -166,6 +184,13 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
         "pretrained", "nearest", "random", "supervised", "intervals", "boosted", "median_beat", "demographics",
     ]  # fmt: skip
     assert results["provenance"]["config"]["probe"]["label"] == "age_years"
+    assert {group["column"] for group in results["groups"]} == {"sex", "age", "lvef", "scored:AF"}
+    of_lvef = [group for group in results["groups"] if group["column"] == "lvef"]
+    assert len(of_lvef) == 4, "a quarter of the records each"
+    assert sum(group["records"] for group in of_lvef) == len(data.test.records)
+    called = results["operating"]["pretrained"]["at_threshold"]
+    assert set(called) == {"sensitivity", "specificity", "PPV", "NPV", "PPV at 0.02", "NPV at 0.02"}
+    assert set(results["net_benefits"]["treat_all"]["benefits"]) == {"0.1", "0.2"}
     # The stand-ins for both encoders are the same function, so that their paired difference is exactly nothing.
     difference = results["models"]["random"]["difference"]
     assert difference["estimate"] == difference["low"] == difference["high"] == 0
@@ -197,6 +222,42 @@ def test_a_quantity_has_the_whole_report(workdir):
     ):  # fmt: skip
         assert part in html
     assert recordings.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
+
+
+def test_classes_have_the_whole_report(workdir):
+    config = _config(label="scored:*", rule="present", threshold=None, groups=("scored:AF",), treat_at=())
+    evaluation, report = entry.evaluate(config, workdir, progress=False)
+    results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
+    assert results["operating"]["unscored"] == []
+    assert set(results["operating"]["models"]["pretrained"]["metrics"]) >= {"macro F1", "CinC 2021 score"}
+    measured = [each["name"] for each in results["operating"]["classes"] if each["metrics"]]
+    assert measured == [name for name in SCORED_CLASSES if name in ("AF", "NSR")]
+    assert [(group["column"], group["group"]) for group in results["groups"]] == [
+        ("scored:AF", "no"), ("scored:AF", "yes"),
+    ]  # fmt: skip
+    html = report.html.read_text(encoding="utf-8")
+    assert str(evaluation.answers.operating.classes[SCORED_CLASSES.index("AF")].metrics["F1"]) in html
+    for part in ("CinC 2021 score", "Decisions of every class", "2 of 26 classes", "validation: none of"):
+        assert part in html
+
+
+@pytest.mark.parametrize(
+    ("probe", "error", "message"),
+    [
+        ({"groups": ("sex", "ward")}, DataError, r"config\.probe\.groups=.*no column 'ward'.*sex, age.*lvef"),
+        ({"groups": ("dataset",)}, DataError, r"config\.data\.dir names one data set"),
+        ({"prevalence": 2.0}, ConfigError, r"config\.probe\.prevalence=2\.0 .* above 0 and below 1"),
+        ({"treat_at": (0.1, 10)}, ConfigError, r"config\.probe\.treat_at=\(0\.1, 10\) .* 0 or more and below 1"),
+        ({"treat_at": ("a",)}, ConfigError, r"config\.probe\.treat_at=\('a',\)"),
+        ({"rule": "values", "prevalence": 0.3}, ConfigError, r"prevalence=0\.3 is of a yes or no"),
+    ],
+)
+def test_what_a_report_cannot_be_asked_is_refused_before_anything_is_loaded(
+    workdir, monkeypatch, probe, error, message
+):
+    monkeypatch.setattr(entry.inference, "load_encoder", None)
+    with pytest.raises(error, match=message):
+        entry.evaluate(_config(**probe), workdir, progress=False)
 
 
 def test_unknown_label_lists_what_there_is(workdir):
@@ -268,6 +329,8 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
     # As it is read back, with nothing known of the types of what is empty.
     stored = ml_collections.ConfigDict(_config().to_dict())
     del stored.probe.supervised["metric"]  # as of a run from before metric learning with labels
+    for name in ("groups", "prevalence", "treat_at"):  # and before a report could be asked for these
+        del stored.probe[name]
     monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: stored)
     monkeypatch.setattr(evaluated_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
     values = flags.FlagValues()
@@ -282,12 +345,15 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
     values(["program"])
     given = (
         "optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.threshold=40",
-        "probe.supervised.metric.weight=1", "probe.finetune.metric.miner=soft_hard",
+        "probe.supervised.metric.weight=1", "probe.finetune.metric.miner=soft_hard", "probe.prevalence=0.05",
+        "probe.groups=('sex', '=site')",
     )  # fmt: skip
     evaluated_run.parse_flags(["program", *(f"--config.{each}" for each in given)])
     config = values.config
     assert (config.optimizer.clip_norm, config.encoder.dropout, config.probe.threshold) == (1.5, 0.25, 40.0)
     assert config.encoder.decoder is True
+    assert (config.probe.prevalence, config.probe.groups) == (0.05, ("sex", "=site"))
+    assert config.probe.treat_at == (0.1, 0.2)
     assert (config.probe.supervised.metric.weight, config.probe.supervised.metric.miner) == (1.0, "auto")
     assert config.probe.finetune.metric.miner == "soft_hard"
 

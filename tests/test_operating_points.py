@@ -16,6 +16,7 @@ from ecgjax.evaluation.operating_points import (
     Decisions,
     best_f1_threshold,
     net_benefit,
+    npv_at_prevalence,
     ppv_at_prevalence,
     threshold_at_specificity,
 )
@@ -91,7 +92,7 @@ def test_a_specificity_in_decimals_means_that_many_records():
     assert RankedScores(labels, scores).sensitivity_at_specificity(np.ones((1, 11)), specificity=0.9)[0] == 1.0
 
 
-def test_ppv_by_bayes():
+def test_predictive_values_by_bayes():
     labels, scores, _ = cohort(0)
     made = Decisions(labels, scores, threshold=0.5)
     sensitivity, specificity = estimate(made.sensitivity, 200), estimate(made.specificity, 200)
@@ -99,8 +100,26 @@ def test_ppv_by_bayes():
     assert own == pytest.approx(estimate(made.ppv, 200), abs=1e-12)
     assert ppv_at_prevalence(0.9, 0.9, prevalence=0.01) == pytest.approx(0.009 / (0.009 + 0.099))
     assert math.isnan(ppv_at_prevalence(0.0, 1.0, prevalence=0.3))
-    with pytest.raises(DataError, match="between 0 and 1"):
-        ppv_at_prevalence(0.9, 0.9, prevalence=30)
+    negative = npv_at_prevalence(sensitivity, specificity, prevalence=labels.mean())
+    assert negative == pytest.approx(estimate(made.npv, 200), abs=1e-12)
+    assert npv_at_prevalence(0.9, 0.8, prevalence=0.3) == pytest.approx(0.56 / (0.56 + 0.03))
+    assert math.isnan(npv_at_prevalence(1.0, 0.0, prevalence=0.3))
+    for function in (ppv_at_prevalence, npv_at_prevalence):
+        with pytest.raises(DataError, match="between 0 and 1"):
+            function(0.9, 0.9, prevalence=30)
+
+
+def test_predictive_values_at_a_prevalence_are_those_of_records_gathered_at_it():
+    labels, scores, weights = cohort(1)
+    made = Decisions(labels, scores, threshold=0.5)
+    found = {"ppv": made.ppv_at(0.05)(weights), "npv": made.npv_at(0.05)(weights)}
+    for number, row in enumerate(weights):
+        # Weights that make up for how many positives and negatives there are; then 5 of 100 records are positive.
+        share = np.where(labels == 1, 0.05 / row[labels == 1].sum(), 0.95 / row[labels == 0].sum()) * row
+        called = scores >= 0.5
+        assert found["ppv"][number] == pytest.approx(sk.precision_score(labels, called, sample_weight=share), abs=1e-12)
+        npv = sk.precision_score(labels, called, sample_weight=share, pos_label=0)
+        assert found["npv"][number] == pytest.approx(npv, abs=1e-12)
 
 
 def test_net_benefit_by_hand():
@@ -195,20 +214,24 @@ def test_wilsons_interval_of_the_textbook():
     assert (round(curve.low[0], 4), round(curve.high[0], 4)) == (0.2553, 0.3662)
 
 
-def test_prior_correction_undoes_balanced_sampling():
+def test_what_balanced_sampling_adds_to_the_log_odds():
     rng = np.random.default_rng(0)
     x = np.r_[rng.normal(0, 1, 95_000), rng.normal(1, 1, 5_000)]
     labels = np.r_[np.zeros(95_000, int), np.ones(5_000, int)]
     balanced = special.expit(x - 0.5)  # the true posterior where both classes are equally frequent
-    p = calibration.correct_prior(balanced, trained=0.5, prevalence=0.05)
+    p = special.expit(special.logit(balanced) - calibration.prior_shift(trained=0.5, prevalence=0.05))
     fitted = calibration.LogisticCalibration(labels, p)
     ones = np.ones((1, len(x)))
     assert abs(fitted.intercept(ones)[0]) < 0.05
     assert abs(fitted.slope(ones)[0] - 1) < 0.05
-    np.testing.assert_allclose(calibration.correct_prior(p, trained=0.05, prevalence=0.5), balanced, rtol=1e-9)
-    assert calibration.correct_prior(np.array([0.0, 1.0]), trained=0.5, prevalence=0.1).tolist() == [0.0, 1.0]
+    shares = np.array([0.05, 0.5, 0.8])
+    odds = calibration.prior_shift(trained=0.5, prevalence=shares)
+    np.testing.assert_allclose(np.exp(odds), (1 - shares) / shares, rtol=1e-12)  # negatives a positive
+    np.testing.assert_allclose(calibration.prior_shift(trained=shares, prevalence=0.5), -odds, rtol=1e-12)
     with pytest.raises(DataError, match="trained=0 must be above 0"):
-        calibration.correct_prior(p, trained=0, prevalence=0.5)
+        calibration.prior_shift(trained=0, prevalence=0.5)
+    with pytest.raises(DataError, match=r"prevalence=.* must be above 0 and below 1"):
+        calibration.prior_shift(trained=0.5, prevalence=np.array([0.5, 1.0]))
 
 
 def test_macro_names_what_it_leaves_out():

@@ -17,8 +17,9 @@ from ecgjax.evaluation.figures import augmented_views, metric_series, training_c
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.report import Evaluation, Provenance
 from ecgjax.evaluation.report_files import write_report
+from ecgjax.evaluation.report_page import evaluation_page
 from ecgjax.evaluation.tasks import BinaryTask
-from ecgjax.pages.page import Picture, Section
+from ecgjax.pages.page import Paragraph, Picture, Section, Table
 
 RATE_HZ, SECONDS = 100, 4
 
@@ -109,7 +110,8 @@ def outcome(data):
         result = run_experiment(
             records, read=signals.__getitem__, sampling_rate_hz=RATE_HZ, demographics=_demographics(len(labels)),
             pretrained=_Heights(), random=_Noise(), train_supervised=train_supervised, bootstrap=300, shuffles=4,
-            seed=0, progress=False,
+            seed=0, groups={"site": np.where(records.test.patients % 3, "A", "missing").astype(object)},
+            treat_at=(0.1, 0.3), prevalence=0.05, progress=False,
         )  # fmt: skip
     return result, seen
 
@@ -124,8 +126,9 @@ def evaluation(outcome, data):
     )  # fmt: skip
     return Evaluation(
         comparison=result.comparison, data=data[1], scores=result.scores,
-        measurement_failures=result.measurement_failures, operating=result.operating, groups=result.groups,
-        near=result.near, embeddings=result.embeddings, provenance=provenance,
+        measurement_failures=result.measurement_failures, operating=result.operating,
+        net_benefits=result.net_benefits, groups=result.groups, near=result.near, embeddings=result.embeddings,
+        provenance=provenance,
     )  # fmt: skip
 
 
@@ -176,6 +179,14 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
             "2 of 3 settings are not as in configs/base.py",
             f"{jax.device_count()} × {jax.devices()[0].device_kind}",
             jax.__version__,
+            "PPV at 0.05",
+            str(evaluation.operating[0].decisions["NPV at 0.05"]),
+            "treated from 0.3",
+            str(evaluation.net_benefits[0].benefits[0.1]),
+            evaluation.net_benefits[2].over_all[0.3].signed(),
+            "treat everybody",
+            "treat nobody",
+            "site",
         ):
             assert part in text
         assert "other_fold" not in text
@@ -186,6 +197,11 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
     )
     assert results["models"]["pretrained"]["difference"] is None
     assert results["models"]["random"]["difference"]["low"] == evaluation.comparison.row("random").difference.low
+    decisions = results["operating"]["random"]["at_threshold"]
+    assert decisions["PPV at 0.05"]["low"] == evaluation.operating[2].decisions["PPV at 0.05"].low
+    assert list(results["net_benefits"]) == [*MODELS, "treat_all"]
+    assert set(results["net_benefits"]["random"]["benefits"]) == {"0.1", "0.3"}
+    assert [group["group"] for group in results["groups"]] == ["A", "missing"]
     assert results["splits"]["test"] == {
         "records": 140, "patients": 70, "positives": evaluation.data.test.positives, "unlabelled": 3,
     }  # fmt: skip
@@ -194,6 +210,15 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
     stored = np.load(path.parent / "scores.npz")
     np.testing.assert_array_equal(stored["scores_random"], evaluation.scores["random"])
     np.testing.assert_array_equal(stored["labels"], evaluation.data.test.labels)
+
+
+def test_what_was_not_asked_for_is_left_out(evaluation):
+    page = evaluation_page(dataclasses.replace(evaluation, groups=(), net_benefits=()), default_config={})
+    sections = {section.title: section.blocks for section in page.sections}
+    assert sections["Groups of patients"] == [Paragraph("No groups were asked for (config.probe.groups).")]
+    captions = [block.caption for block in sections["At a threshold, and calibration"] if isinstance(block, Table)]
+    assert "Deciding at the threshold of the best F1" in captions
+    assert "Net benefit of a record" not in captions
 
 
 def test_real_data_are_not_called_simulated(evaluation, tmp_path):

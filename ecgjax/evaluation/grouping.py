@@ -82,7 +82,7 @@ def _groups(column: str, recordings: Recordings, records: np.ndarray) -> np.ndar
         return bands(values, AGE_BANDS, unit="years")
     if ":" in label:
         return np.where(np.isnan(values), MISSING, np.where(values == 1, "yes", "no")).astype(object)
-    known = values[~np.isnan(values)]
+    known = values[~np.isnan(values)].astype(np.float64)
     if len(np.unique(known)) <= _FEW:
         return categories(values)
     # Where many values are equal, two edges may be one.

@@ -153,7 +153,7 @@ def operate(
         patients=data.test.patients,
         resamples=min(resamples, RESAMPLES),
         seed=seed,
-        needs="both classes, or what the metric divides by",
+        needs="both classes, probabilities that differ, and records on both sides of the threshold",
     )
     return tuple(
         Operating(
@@ -173,10 +173,8 @@ def operate(
 def _decisions(made: Decisions, prevalence: float | None) -> dict[str, Metric]:
     metrics = {"sensitivity": made.sensitivity, "specificity": made.specificity, "PPV": made.ppv, "NPV": made.npv}
     if prevalence is not None:
-        metrics |= {
-            f"PPV at {prevalence:g}": made.ppv_at(prevalence),
-            f"NPV at {prevalence:g}": made.npv_at(prevalence),
-        }
+        metrics[f"PPV at {prevalence:g}"] = made.ppv_at(prevalence)
+        metrics[f"NPV at {prevalence:g}"] = made.npv_at(prevalence)
     return metrics
 
 

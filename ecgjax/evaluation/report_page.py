@@ -189,9 +189,9 @@ def _operating(evaluation: Evaluation) -> list[Block]:
         ),
         decisions_table(evaluation.operating),
         Paragraph(
-            "PPV and NPV are those at the test records' own share of positives, "
-            f"{labels.mean():.3g}; where a prevalence stands beside them, they are restated for it by Bayes's rule from "
-            "sensitivity and specificity (config.probe.prevalence)."
+            f"PPV and NPV are those at the test records' own share of positives, {labels.mean():.3g}; where a "
+            "prevalence stands beside them, they are restated for it by Bayes's rule from sensitivity and specificity "
+            "(config.probe.prevalence)."
         ),
         *_net_benefits(evaluation),
         Picture(
@@ -210,8 +210,9 @@ def _net_benefits(evaluation: Evaluation) -> list[Block]:
         net_benefit_table(evaluation.net_benefits),
         Paragraph(
             "Who treats from a probability of .1 on would treat nine healthy to treat one ill: net benefit is true "
-            "positives less false ones at that exchange, a record, at the test records' own share of positives. A model "
-            "is of use where it is above both 0, treating nobody, and treating everybody (config.probe.treat_at)."
+            "positives less false ones at that exchange, a record, at the test records' own share of positives. A "
+            "model is of use where it is above both 0, treating nobody, and treating everybody "
+            "(config.probe.treat_at)."
         ),
     ]
 
@@ -223,8 +224,8 @@ def _groups(evaluation: Evaluation) -> list[Block]:
         groups_table(evaluation.groups),
         Paragraph(
             "The pretrained encoder's probe at one threshold for all, that of the best F1 on validation; differences "
-            f"are from all other patients. Groups with fewer than {MIN_EVENTS} positives or negatives are counted only. "
-            f"{GROUPS_MADE}"
+            f"are from all other patients. Groups with fewer than {MIN_EVENTS} positives or negatives are counted "
+            f"only. {GROUPS_MADE}"
         ),
     ]
 
