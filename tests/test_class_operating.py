@@ -187,4 +187,5 @@ def test_no_class_with_both_labels_in_both_splits(small):
     assert found.models[0].metrics["macro F1"].reason
     section = class_section(found)
     assert "0 of 5 classes" in section.blocks[1].text
-    assert section.blocks[2].header == ("class", "positive in validation", "positive in test", "threshold")
+    assert section.blocks[2].header == ("class", "positive in validation / test", "threshold")
+    assert section.blocks[3].rows[0][3] == "n/a (validation: none of 300 records is positive)"

@@ -14,6 +14,7 @@ from ecgjax import configuration, evaluate, evaluated_run, parallel, pretrain
 from ecgjax.checkpoint import CheckpointError, Checkpoints
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import boosted
+from ecgjax.evaluation.grouping import group_columns
 from ecgjax.inference import load_encoder
 from ecgjax.pretraining_records import RECORDS_FILE
 from ecgjax.recordings import open_recordings
@@ -108,7 +109,10 @@ def test_batches_hold_each_data_sets_share_of_its_training_records(datasets):
         assert (fold[records] <= 6).all()
         drawn += records.tolist()
     stream.close()
-    second = run.recordings.by_dataset(run.recordings.split.train)[1]
+    train = run.recordings.split.train
+    first, second = run.recordings.by_dataset(train)
+    of_dataset = group_columns(("dataset",), run.recordings, train)["dataset"].tolist()
+    assert of_dataset == ["cohort0"] * len(first) + ["cohort1"] * len(second)
     # 24 draws of the second cohort: less than an epoch of it, so that none comes twice.
     assert len(second) > 24
     assert len({record for record in drawn if record >= ends[0]}) == 24

@@ -71,7 +71,7 @@ def operate_classes(
         patients=data.test.patients,
         resamples=min(resamples, RESAMPLES),
         seed=seed,
-        needs="both labels, probabilities that differ, and records on both sides of the threshold",
+        needs="both labels, not wholly separated, and records on both sides of the threshold",
     )
     return ClassesOperating(
         models=tuple(

@@ -85,8 +85,8 @@ def _classes_table(classes: Sequence[ClassOperating], names: Sequence[str], *, c
     for each in classes:
         threshold = "" if each.threshold is None else f"{each.threshold:.3f}"
         cells = [str(each.metrics[name]) for name in names] if each.metrics else _nothing(each.reason, len(names))
-        rows.append((each.name, f"{each.val_positives:,}", f"{each.positives:,}", threshold, *cells))
-    header = ("class", "positive in validation", "positive in test", "threshold", *names)
+        rows.append((each.name, f"{each.val_positives:,} / {each.positives:,}", threshold, *cells))
+    header = ("class", "positive in validation / test", "threshold", *names)
     return Table(header=header, rows=rows, caption=caption)
 
 

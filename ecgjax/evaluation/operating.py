@@ -153,7 +153,7 @@ def operate(
         patients=data.test.patients,
         resamples=min(resamples, RESAMPLES),
         seed=seed,
-        needs="both classes, probabilities that differ, and records on both sides of the threshold",
+        needs="both classes, not wholly separated, and records on both sides of the threshold",
     )
     return tuple(
         Operating(
