@@ -16,14 +16,13 @@ from ecgjax.evaluation.answers import (
     ClassOperating,
     Contestant,
     ModelDecisions,
-    common_classes,
     common_is_fewer,
 )
 from ecgjax.evaluation.bootstrap import Bootstrap, bootstrap_metrics
 from ecgjax.evaluation.calibration import LogisticCalibration, brier
 from ecgjax.evaluation.cinc2021 import challenge_score, unscored
 from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.labels import ProbeData, common_classes
 from ecgjax.evaluation.metrics import undefined_reason
 from ecgjax.evaluation.multilabel import macro_of
 from ecgjax.evaluation.operating import RESAMPLES, SPECIFICITY, Calibrated, calibrate
