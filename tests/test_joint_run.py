@@ -112,7 +112,7 @@ def test_batches_hold_each_data_sets_share_of_its_training_records(datasets):
     train = run.recordings.split.train
     first, second = run.recordings.by_dataset(train)
     of_dataset = group_columns(("dataset",), run.recordings, train)["dataset"].tolist()
-    assert of_dataset == ["cohort0"] * len(first) + ["cohort1"] * len(second)
+    assert of_dataset == ["simulated (1)"] * len(first) + ["simulated (2)"] * len(second)
     # 24 draws of the second cohort: less than an epoch of it, so that none comes twice.
     assert len(second) > 24
     assert len({record for record in drawn if record >= ends[0]}) == 24
