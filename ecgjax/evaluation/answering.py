@@ -2,12 +2,13 @@
 
 The models are those of `experiment`, on the same records, labels and resamples: linear probes (ridge regression, or
 logistic regression a class) on the pretrained and on the random encoder, nearest neighbours, the network trained with
-the labels alone, and what needs no network but boosted trees; of a quantity also the mean of the training labels. There
+the labels alone, and what needs no network; of a quantity also the mean of the training labels. There
 is no control on shuffled labels.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,17 +24,17 @@ from ecgjax.evaluation.answers import (
     Answers,
     ClassRow,
     Contestant,
-    common_classes,
     common_is_fewer,
     one_a_patient,
 )
 from ecgjax.evaluation.baselines import median_beat_preprocessor
+from ecgjax.evaluation.boosted import fit_boosted
 from ecgjax.evaluation.bootstrap import bootstrap_metrics
 from ecgjax.evaluation.class_operating import operate_classes
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.features import Read, SplitFeatures, interval_preprocessor
 from ecgjax.evaluation.frozen import fit_linear, fit_nearest
-from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.labels import ProbeData, common_classes
 from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
 from ecgjax.evaluation.multilabel import auroc_of, by_class
 from ecgjax.evaluation.neighbourhood import neighbourhoods
@@ -92,6 +93,10 @@ def answer(
     }
     for name, (values, preprocessor, title) in preprocessed.items():
         contestants[name] = _probe(_preprocessed(values, preprocessor), data, title=f"{title}, {linear}")
+    contestants["boosted"] = _probe(
+        plain.intervals, data, title="intervals and amplitudes, boosted trees",
+        fit=functools.partial(fit_boosted, seed=seed),
+    )  # fmt: skip
     if kind == "quantity":
         mean = float(data.train.labels.mean())
         contestants["mean"] = Contestant(
@@ -102,8 +107,10 @@ def answer(
     draws = {"resamples": bootstrap, "seed": seed}
     of_test = {name: each.test for name, each in features.items()}
     outputs = {name: contestant.outputs for name, contestant in contestants.items()}
+    compared = _compared(data)
     return Answers(
-        rows=_rows(contestants, data, **draws),
+        rows=_rows(contestants, data, compared=compared, **draws),
+        compared=compared,
         outputs=outputs,
         embeddings=of_test,
         classes=_classes(outputs, data, **draws),
@@ -147,30 +154,40 @@ def _network(data: ProbeData, val: np.ndarray, test: np.ndarray, selected: str) 
     )
 
 
+def _compared(data: ProbeData) -> str:
+    """Returns what models are compared by; the mean over all classes has no interval where some are rare."""
+    labels = data.test.labels
+    if data.task.kind == "multilabel" and common_is_fewer(labels) and (common := common_classes(labels)):
+        return f"macro AUROC of {len(common)} classes"
+    return scoring.PRIMARY[data.task.kind]
+
+
 def _rows(
-    contestants: Mapping[str, Contestant], data: ProbeData, *, resamples: int, seed: int
+    contestants: Mapping[str, Contestant], data: ProbeData, *, compared: str, resamples: int, seed: int
 ) -> tuple[AnswerRow, ...]:
     kind, test, metrics = data.task.kind, data.test, {}
     for name, contestant in contestants.items():
         own = scoring.metrics(kind, test.labels, contestant.outputs, classes=data.classes)
-        if kind == "multilabel" and (common := common_classes(test.labels)) and common_is_fewer(test.labels):
+        if compared not in own:
+            common = common_classes(test.labels)
             chosen = by_class(
                 test.labels[:, common], contestant.outputs[:, common], classes=[data.classes[c] for c in common],
                 metric=auroc_of,
             )  # fmt: skip
-            own[f"macro AUROC of {len(common)} classes"] = chosen.macro
+            own[compared] = chosen.macro
         metrics |= {(name, metric): function for metric, function in own.items()}
     found = bootstrap_metrics(
         {"\t".join(key): function for key, function in metrics.items()},
         patients=test.patients, resamples=resamples, seed=seed, needs=_NEEDS[kind],
     )  # fmt: skip
-    primary = scoring.PRIMARY[kind]
     return tuple(
         AnswerRow(
             name=name,
             title=contestant.title,
             metrics={metric: found.interval(f"{name}\t{metric}") for model, metric in metrics if model == name},
-            difference=None if name == REFERENCE else found.difference(f"{REFERENCE}\t{primary}", f"{name}\t{primary}"),
+            difference=None
+            if name == REFERENCE
+            else found.difference(f"{REFERENCE}\t{compared}", f"{name}\t{compared}"),
             val_metric=contestant.val_metric,
             selected=contestant.selected,
         )

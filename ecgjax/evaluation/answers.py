@@ -44,7 +44,7 @@ class AnswerRow:
         name: key, such as `"random"`.
         title: as in the table.
         metrics: name → on the test records, with intervals over patients; the primary one first.
-        difference: primary metric of the pretrained encoder less this model's, paired; None for itself.
+        difference: `Answers.compared` of the pretrained encoder less this model's, paired; None for itself.
         val_metric: of what was selected on validation.
         selected: what was selected there.
     """
@@ -162,6 +162,8 @@ class Answers:
 
     Attributes:
         rows: one a model, the pretrained encoder first.
+        compared: metric that models are compared by: the primary one, or where classes are too rare for an interval of
+            the mean over all the mean over the others.
         outputs: model name → answers for the test records.
         embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
         classes: of a multi-label task.
@@ -175,6 +177,7 @@ class Answers:
     """
 
     rows: tuple[AnswerRow, ...]
+    compared: str
     outputs: Mapping[str, np.ndarray]
     embeddings: Mapping[str, np.ndarray]
     classes: tuple[ClassRow, ...]

@@ -12,11 +12,11 @@ import numpy as np
 
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
-from ecgjax.evaluation.answers import BY_CLASS, Answers, ClassesOperating, common_classes, one_a_patient
+from ecgjax.evaluation.answers import BY_CLASS, Answers, ClassesOperating, one_a_patient
 from ecgjax.evaluation.class_section import class_section
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.embedding_map import map_figure, project, values_map_figure
-from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.labels import ProbeData, common_classes
 from ecgjax.evaluation.model_figures import differences_figure
 from ecgjax.evaluation.report import Provenance
 from ecgjax.evaluation.report_files import common_results, replace_report
@@ -102,7 +102,9 @@ def answers_table(evaluation: AnswersEvaluation) -> Table:
     header = (
         "model",
         f"{primary} [95 % interval]",
-        "pretrained − this",
+        "pretrained − this"
+        if (compared := evaluation.answers.compared) == primary
+        else f"{compared}: pretrained − this",
         *(f"{name}{unit}" if name in ("RMSE", "MAE") else name for name in others),
         "selected on validation",
     )
@@ -121,11 +123,10 @@ def answers_table(evaluation: AnswersEvaluation) -> Table:
 
 def _summary(evaluation: AnswersEvaluation) -> str:
     answers, data, provenance = evaluation.answers, evaluation.data, evaluation.provenance
-    primary = scoring.PRIMARY[data.task.kind]
     return (
         f"Data set {provenance.data}, encoder {provenance.encoder}, checkpoint of step "
-        f"{provenance.checkpoint_step:,}. The {primary} of a linear probe on the frozen pretrained encoder is "
-        f"{answers.row(REFERENCE).metrics[primary]} on {len(data.test.records):,} test records of "
+        f"{provenance.checkpoint_step:,}. The {answers.compared} of a linear probe on the frozen pretrained encoder is "
+        f"{answers.row(REFERENCE).metrics[answers.compared]} on {len(data.test.records):,} test records of "
         f"{data.test.num_patients:,} patients; its difference from the same probe on the encoder at random "
         f"initialisation is {answers.row('random').difference.signed()}."
     )
@@ -133,7 +134,6 @@ def _summary(evaluation: AnswersEvaluation) -> str:
 
 def _results(evaluation: AnswersEvaluation) -> list[Block]:
     answers, data = evaluation.answers, evaluation.data
-    primary = scoring.PRIMARY[data.task.kind]
     words = [how_compared(data, resamples=answers.bootstrap)]
     if data.task.kind == "multilabel":
         words.append(_left_out(evaluation))
@@ -143,8 +143,8 @@ def _results(evaluation: AnswersEvaluation) -> list[Block]:
         answers_table(evaluation),
         *map(Paragraph, words),
         Picture(
-            figure=differences_figure(answers.rows, metric=primary),
-            alt=f"{primary} of the pretrained encoder's probe less that of every other model, as in the table.",
+            figure=differences_figure(answers.rows, metric=answers.compared),
+            alt=f"{answers.compared} of the pretrained encoder's probe less that of every other model, as the table.",
             caption="Paired differences of the pretrained encoder's probe from every other model.",
         ),
     ]
@@ -162,7 +162,7 @@ def _left_out(evaluation: AnswersEvaluation) -> str:
         text += f" Left out: {'; '.join(without)}."
     if rare:
         text += f" Fewer than {MIN_EVENTS} positive or negative test records: {', '.join(rare)}"
-        text += f"; the macro AUROC of the other {len(common)} classes stands beside it." if common else "."
+        text += f"; models are compared by the macro AUROC of the other {len(common)} classes." if common else "."
     return text
 
 
