@@ -1,5 +1,6 @@
 """Packed shards are mapped as one array, and what is wrong with a copy is found at opening and named."""
 
+import ctypes
 import json
 import mmap
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import packed_store
+from data_pipelines import packed_store, page_cache
 from data_pipelines.errors import DataError
 from data_pipelines.joined_map import Piece, can_join, join_pieces
 from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, file_hash
@@ -76,22 +77,30 @@ def test_joined_files_are_one_array_and_are_let_go_with_it(tmp_path):
         join_pieces([Piece(path=tmp_path / "none", offset=0, num_bytes=4096)])
 
 
-def test_records_that_are_not_in_memory_are_read_ahead(stored_copy):
+def test_records_that_are_not_in_memory_are_read_ahead(stored_copy, monkeypatch):
+    # Where a disk answers at once, as one that a host machine caches, what is probed is in memory by the probe itself.
+    monkeypatch.setattr(page_cache, "_can_be_read_at_once", lambda handle, offset: False)
     path = stored_copy / PACKED_DIR / "00001.npy"  # What some store has mapped could not be let go.
     read_ahead = ReadAhead([None, path], first_byte=[0, 4096], record_bytes=16_000)
     handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
 
-    def in_memory(record):
-        try:
-            return os.preadv(handle, [bytearray(16_000)], 4096 + record * 16_000, os.RWF_NOWAIT) == 16_000
-        except BlockingIOError:
-            return False
+    mapped = np.memmap(path, np.uint8, mode="r")
+    page = mmap.PAGESIZE
+
+    def in_memory(record, which=all):
+        # Asks the kernel and reads nothing: a read, even one that must not wait, would start reading ahead itself.
+        start = (4096 + record * 16_000) // page * page
+        pages = (ctypes.c_ubyte * (-(-(4096 + (record + 1) * 16_000 - start) // page)))()
+        assert not ctypes.CDLL(None).mincore(
+            ctypes.c_void_p(mapped.ctypes.data + start), ctypes.c_size_t(page * len(pages)), pages
+        )
+        return which(each & 1 for each in pages)
 
     # A page that was written just now may be held by the kernel for a moment, and not be let go by the first call.
     for _ in range(50):
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        if not any(map(in_memory, (2, 16, 30))):
+        if not any(in_memory(record, any) for record in (2, 16, 30)):
             break
         time.sleep(0.02)
     else:
@@ -103,8 +112,23 @@ def test_records_that_are_not_in_memory_are_read_ahead(stored_copy):
         time.sleep(0.01)
     assert in_memory(30)
     assert in_memory(2)
-    assert not in_memory(16)  # what was not asked for
+    assert not in_memory(16, any)  # what was not asked for
     os.close(handle)
+
+
+def test_what_is_in_memory_is_not_announced(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100_000))
+    path.read_bytes()
+    announced = []
+    monkeypatch.setattr(page_cache.os, "posix_fadvise", lambda *arguments: announced.append(arguments))
+    read_ahead = ReadAhead([path], first_byte=[0], record_bytes=1000)
+    files, positions = np.zeros(40, np.int64), np.arange(40)
+    read_ahead(files, positions)
+    assert not announced
+    monkeypatch.setattr(page_cache, "_can_be_read_at_once", lambda handle, offset: offset != 16_000)
+    read_ahead(files, positions)
+    assert [offset for _, offset, *_ in announced] == list(range(0, 40_000, 1000)), "one probe of three is missing"
 
 
 # Damaged and stale copies
