@@ -185,9 +185,10 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
         DataError: the data set is not as it must be.
     """
     first = runs[0].config
-    recordings, trained = open_recordings(first.data), []
-    for folds in {tuple(run.config.data.train_folds): run.config for run in runs if run.twin}.values():
-        trained.append(open_recordings(folds.data).split.train)
+    recordings = open_recordings(first.data)
+    others = {tuple(run.config.data.train_folds): run.config.data for run in runs}
+    del others[tuple(first.data.train_folds)]
+    trained = [recordings.split.train, *(open_recordings(data).split.train for data in others.values())]
     trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
     recordings, found = firewall.guard(
         recordings,

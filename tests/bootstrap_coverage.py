@@ -11,8 +11,7 @@ import json
 import numpy as np
 from tqdm import tqdm
 
-from ecgjax.evaluation.bootstrap import patient_bootstrap
-from tests.test_bootstrap import TRUE_AUROC, _cohort
+from tests.test_bootstrap import covers
 
 
 def main() -> None:
@@ -26,12 +25,9 @@ def main() -> None:
     covered = {"patient": 0, "record": 0}
     for run in tqdm(range(asked.runs), unit="run", disable=None):
         rng = np.random.default_rng([20, run])
-        patient, labels, scores = _cohort(rng, patients=asked.patients, visits=asked.records, shared=asked.shared)
-        for unit, codes in (("patient", patient), ("record", np.arange(len(patient)))):
-            interval = patient_bootstrap(
-                labels, {"a": scores}, patients=codes, resamples=asked.resamples, seed=run
-            ).interval("a")
-            covered[unit] += interval.low <= TRUE_AUROC <= interval.high
+        cohort = {"patients": asked.patients, "visits": asked.records, "shared": asked.shared}
+        for unit, holds in covers(rng, **cohort, resamples=asked.resamples, seed=run).items():
+            covered[unit] += holds
     print(json.dumps({**vars(asked), **{f"covered, by {unit}": n / asked.runs for unit, n in covered.items()}}))
 
 

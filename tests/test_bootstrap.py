@@ -31,6 +31,16 @@ def _cohort(rng, *, patients, visits, shared):
 TRUE_AUROC = float(stats.norm.cdf(1 / math.sqrt(2)))
 
 
+def covers(rng, *, patients, visits, shared, resamples, seed):
+    """Whether the interval of a new cohort's AUROC holds the true one, by what is resampled."""
+    patient, labels, scores = _cohort(rng, patients=patients, visits=visits, shared=shared)
+    found = {}
+    for unit, codes in (("patient", patient), ("record", np.arange(len(patient)))):
+        result = patient_bootstrap(labels, {"a": scores}, patients=codes, resamples=resamples, seed=seed)
+        found[unit] = result.interval("a").low <= TRUE_AUROC <= result.interval("a").high
+    return found
+
+
 def test_resamples_whole_patients():
     patients = np.array([7, 7, 3, 9, 9, 9])
     weights = np.concatenate(list(resample_patients(patients, resamples=500, seed=0)))
@@ -94,10 +104,8 @@ def test_coverage_by_patient_holds_and_by_record_falls_short():
     covered = {"patient": 0, "record": 0}
     for run in range(runs):
         rng = np.random.default_rng(1000 + run)
-        patient, labels, scores = _cohort(rng, patients=80, visits=4, shared=0.9)
-        for unit, codes in (("patient", patient), ("record", np.arange(len(patient)))):
-            interval = patient_bootstrap(labels, {"a": scores}, patients=codes, resamples=300, seed=run).interval("a")
-            covered[unit] += interval.low <= TRUE_AUROC <= interval.high
+        for unit, holds in covers(rng, patients=80, visits=4, shared=0.9, resamples=300, seed=run).items():
+            covered[unit] += holds
     # Binomial bounds at nominal coverage .95: five standard deviations of the 300 runs, less the 2 points by which
     # a percentile interval of 80 patients is known to fall short.
     sd = math.sqrt(0.95 * 0.05 / runs)

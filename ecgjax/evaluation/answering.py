@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import TransformerMixin
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation import scoring
@@ -32,7 +31,7 @@ from ecgjax.evaluation.boosted import fit_boosted
 from ecgjax.evaluation.bootstrap import bootstrap_metrics
 from ecgjax.evaluation.class_operating import operate_classes
 from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.features import Read, SplitFeatures, interval_preprocessor
+from ecgjax.evaluation.features import Read, SplitFeatures, interval_preprocessor, preprocessed
 from ecgjax.evaluation.frozen import fit_linear, fit_nearest
 from ecgjax.evaluation.labels import ProbeData, common_classes
 from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
@@ -82,7 +81,7 @@ def answer(
     }
     plain = plain_features(data, sampling_rate_hz=sampling_rate_hz, demographics=demographics, **how)
     linear = "ridge" if kind == "quantity" else "logistic"
-    preprocessed = {
+    linearly = {
         "intervals": (plain.intervals, interval_preprocessor(), "intervals and amplitudes"),
         "median_beat": (
             plain.median_beat,
@@ -91,8 +90,8 @@ def answer(
         ),
         "demographics": (plain.demographics, interval_preprocessor(), plain.demographics_name),
     }
-    for name, (values, preprocessor, title) in preprocessed.items():
-        contestants[name] = _probe(_preprocessed(values, preprocessor), data, title=f"{title}, {linear}")
+    for name, (values, preprocessor, title) in linearly.items():
+        contestants[name] = _probe(preprocessed(values, preprocessor), data, title=f"{title}, {linear}")
     contestants["boosted"] = _probe(
         plain.intervals, data, title="intervals and amplitudes, boosted trees",
         fit=functools.partial(fit_boosted, seed=seed),
@@ -122,12 +121,6 @@ def answer(
         bootstrap=bootstrap,
         seed=seed,
     )
-
-
-def _preprocessed(values: SplitFeatures, preprocessor: TransformerMixin) -> SplitFeatures:
-    train = preprocessor.fit_transform(np.asarray(values.train, np.float64))
-    val, test = (preprocessor.transform(np.asarray(each, np.float64)) for each in (values.val, values.test))
-    return SplitFeatures(train=train, val=val, test=test)
 
 
 def _probe(features: SplitFeatures, data: ProbeData, *, title: str, fit: Callable[..., Any] = fit_linear) -> Contestant:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from sklearn.base import TransformerMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -95,6 +96,13 @@ def interval_features(
     records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
     found = measure(read(records), sampling_rate_hz=sampling_rate_hz, progress=progress)
     return _divide(found.values, data), _divide(found.median_beats, data), found.failures
+
+
+def preprocessed(values: SplitFeatures, preprocessor: TransformerMixin) -> SplitFeatures:
+    """Fits a preprocessor on the training records and applies it to all: `f64[n, d]` of each part."""
+    train = preprocessor.fit_transform(np.asarray(values.train, np.float64))
+    val, test = (preprocessor.transform(np.asarray(each, np.float64)) for each in (values.val, values.test))
+    return SplitFeatures(train=train, val=val, test=test)
 
 
 def interval_preprocessor() -> Pipeline:

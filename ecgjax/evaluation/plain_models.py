@@ -12,7 +12,7 @@ from data_pipelines.median_beat import NAMES
 from ecgjax.evaluation.baselines import demographic_columns, median_beat_preprocessor
 from ecgjax.evaluation.boosted import fit_boosted
 from ecgjax.evaluation.cells import Plain
-from ecgjax.evaluation.features import interval_preprocessor
+from ecgjax.evaluation.features import SplitFeatures, interval_preprocessor, preprocessed
 from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
 from ecgjax.evaluation.kept_features import kept_measurements
 from ecgjax.evaluation.labels import ProbeData
@@ -64,10 +64,9 @@ class PlainModels:
             known, preprocessor = self._demographics, interval_preprocessor()
         else:
             known, preprocessor = self._median_beats, median_beat_preprocessor(train_records=len(train))
-        fitted = preprocessor.fit_transform(np.asarray(known[train], np.float64))
-        of_val, of_test = (preprocessor.transform(np.asarray(known[part], np.float64)) for part in (val, test))
-        probe = fit_linear(data.task.kind, fitted, val_features=of_val, **targets)
-        return probe, probe.predict(of_test)
+        values = preprocessed(SplitFeatures(train=known[train], val=known[val], test=known[test]), preprocessor)
+        probe = fit_linear(data.task.kind, values.train, val_features=values.val, **targets)
+        return probe, probe.predict(values.test)
 
     @functools.cached_property
     def _measured(self) -> tuple[np.ndarray, np.ndarray]:
