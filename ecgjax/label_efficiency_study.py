@@ -271,7 +271,7 @@ def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
     """Returns the leaves that cells depend on."""
 
     def idle(name: str) -> bool:
-        # Without a weight nothing of metric learning matters. Studies from before these settings go on.
+        # Without a weight nothing of metric learning matters, and 0 looked-at records are all of them.
         training, found, _ = name.partition(".metric.")
         return (bool(found) and not leaves[f"{training}.metric.weight"]) or (
             name.endswith(".eval_records") and not leaves[name]
