@@ -18,25 +18,25 @@ from tqdm import tqdm
 from data_pipelines.errors import DataError
 from data_pipelines.orders import MixtureOrder, Order, RecordOrder, component_seed
 from data_pipelines.sampling import Sampler
-from ecgjax import encoders, metric_term, optim
+from ecgjax import encoders, inference, metric_term, optim
 from ecgjax.encoders.freezing import freeze
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.calibration import prior_shift
+from ecgjax.evaluation.features import Read, map_records
+from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
 from ecgjax.evaluation.tasks import Kind
-from ecgjax.inference import create_split
 from ecgjax.keys import row_keys
 from ecgjax.labelled_network import Network, predict, shaped
 from ecgjax.leads import prepare
 from ecgjax.metric_term import MetricTerm, patient_codes
 from ecgjax.optim.parameters import parameters
-from ecgjax.steps import init_state, train_step
+from ecgjax.steps import TrainState, init_state, train_step
 from ecgjax.task_head import LinearHead, TaskHead
-
-Read = Callable[[np.ndarray], np.ndarray]
 
 HEADS = ("linear", "mlp")
 POSITIVE_WEIGHTS = ("none", "balanced")
+HEAD_STARTS = ("zeros", "probe")
 SELECTIONS = ("metric", "loss")
 
 # Leaves of `config.optimizer` that training with labels takes over.
@@ -53,6 +53,7 @@ def default_config() -> ConfigDict:
     config.layer_decay = 1.0  # factor of the learning rate from each block to the one below
     config.frozen = ()  # parts that stay as they are, such as ("^encoder/",); their batch norm and dropout too
     config.head = "linear"  # or "mlp": linear-BN-ReLU-dropout-linear
+    config.head_start = "zeros"  # or "probe": a linear head begins as the probe of the encoder's features
     config.hidden = 128  # of "mlp"
     config.head_dropout = 0.3  # of "mlp"
     config.positive_weight = "none"  # or "balanced": positives weigh as much as negatives, class by class
@@ -72,6 +73,11 @@ class FineTuning:
     training labels' variance; with a weight in `metric`, a triplet loss on the features is added (`metric_term`). Every
     `eval_every` steps validation, or `eval_records` of it, is looked at, and the step with the best look is returned:
     nothing else is ever judged.
+
+    With `head_start="probe"` the head begins at the linear probe of the features that the encoder has before training
+    (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"): gradients
+    through a head of zeros, or of chance, pull pretrained features about before the head knows what they are good for.
+    That probe is looked at too, as step 0.
 
     Args:
         settings: leaves of `default_config`.
@@ -106,6 +112,8 @@ class FineTuning:
         frozen = optim.frozen_parameters(config, params)
         #: Whether training leaves the encoder as it is.
         self.encoder_is_frozen = {name for name in parameters(params) if name.startswith("encoder/")} <= frozen
+        #: Whether a probe of the encoder's features is where the head begins.
+        self.begins_at_probe = settings.head_start == "probe"
         if self._metric and self.encoder_is_frozen:
             raise ConfigError(
                 f"training with labels: metric.weight={settings.metric.weight} shapes the encoder's features, all of "
@@ -131,6 +139,7 @@ class FineTuning:
         val_records: np.ndarray,
         val_labels: np.ndarray,
         seed: int,
+        probe: FrozenProbe | None = None,
         progress: bool = True,
         title: str = "training with labels",
     ) -> Network:
@@ -146,18 +155,25 @@ class FineTuning:
             val_records: `int64[m]`.
             val_labels: `[m]` or `[m, classes]`.
             seed: of the head, the order and dropout.
+            probe: linear one of the encoder's features, fitted on the training records: given where
+                `begins_at_probe`, and only there.
             progress: whether to draw a progress bar.
             title: of the progress bar.
 
         Raises:
+            ValueError: a probe is missing, or nothing begins at it.
             DataError: validation has nothing to select by, or balanced batches lack a class.
         """
         settings = self._settings
+        if self.begins_at_probe != (probe is not None):
+            raise ValueError(f"head_start={settings.head_start!r}: a probe is given where the head begins at it")
         num_validation = len(val_records)
         val_records, val_labels = self._looked_at(val_records, val_labels, seed=seed)
         targets = np.asarray(train_labels, np.float32).reshape(len(train_records), -1)
         head = self._head(seed=seed, targets=targets)
         weight, offset = self._prior(targets)
+        if probe is not None:
+            head = _at_probe(head, probe, dim=self._feature_dim, offset=offset)
         state = init_state(
             # Copies: a step destroys what it is given.
             jax.tree.map(jnp.array, {"encoder": encoder.params, "head": head.params}),
@@ -172,8 +188,21 @@ class FineTuning:
         patient = patient_codes(train_patients)
         val_signals = read(val_records)
         vector = np.ndim(val_labels) == 1
+
+        def measure(state: TrainState) -> tuple[float, float]:
+            """Returns the metric on validation, and what the best step is chosen by."""
+            outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
+            if not np.isfinite(outputs).all():
+                return -np.inf, -np.inf  # A look that gave no numbers is no better one; an earlier one stands.
+            metric = scoring.primary(self._kind, val_labels, outputs, classes=self._classes)
+            if settings.select == "metric":
+                return metric, metric
+            return metric, -scoring.loss(self._kind, val_labels, outputs)
+
+        looks = _Looks(measure)
+        if self.begins_at_probe:
+            looks.look(state, step=0)
         sampler = self._sampler(targets, seed=seed)
-        best, best_value, since = None, -np.inf, 0
         bar = tqdm(range(settings.steps), desc=title, unit="step", leave=False, disable=None if progress else True)
         for now in bar:
             chosen = sampler.record_numbers(now)
@@ -183,24 +212,16 @@ class FineTuning:
             state, _ = self._step(state, batch)
             if (now + 1) % settings.eval_every and now + 1 != settings.steps:
                 continue
-            outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
-            metric = value = -np.inf  # A look that gave no numbers is no better one; an earlier one stands.
-            if np.isfinite(outputs).all():
-                metric = scoring.primary(self._kind, val_labels, outputs, classes=self._classes)
-                value = metric if settings.select == "metric" else -scoring.loss(self._kind, val_labels, outputs)
-            if value > best_value:
-                best, best_value, since = (jax.tree.map(jnp.copy, state), metric, now + 1), value, 0
-                continue
-            since += 1
-            if settings.patience and since >= settings.patience:
+            looks.look(state, step=now + 1)
+            if settings.patience and looks.since_best >= settings.patience:
                 break
         bar.close()
-        if best is None:
+        if looks.best is None:
             raise DataError(
                 "training with labels diverged: no look at validation gave a number; lower learning_rate",
                 reason=scoring.NO_MODEL,
             )
-        state, metric, step = best
+        state, metric, step = looks.best
         by = f"best {scoring.PRIMARY[self._kind]}" if settings.select == "metric" else "lowest loss"
         on = f"{len(val_records):,} of {num_validation:,}" if len(val_records) < num_validation else "the"
         return Network(
@@ -279,6 +300,42 @@ class FineTuning:
         return Sampler(order, batch_size=self._settings.batch_size)
 
 
+class _Looks:
+    """Looks at validation during a training, and keeps a copy of the best state.
+
+    Args:
+        measure: state → metric, and what the best is chosen by.
+    """
+
+    def __init__(self, measure: Callable[[TrainState], tuple[float, float]]):
+        self._measure = measure
+        self._best_value = -np.inf
+        #: State, metric and step of the best look; None before one gave a number.
+        self.best: tuple[TrainState, float, int] | None = None
+        #: Looks since.
+        self.since_best = 0
+
+    def look(self, state: TrainState, *, step: int) -> None:
+        """Looks once; of equal ones the first is kept."""
+        metric, value = self._measure(state)
+        if value > self._best_value:
+            self.best, self._best_value, self.since_best = (jax.tree.map(jnp.copy, state), metric, step), value, 0
+        else:
+            self.since_best += 1
+
+
+def _at_probe(head: encoders.Split, probe: FrozenProbe, *, dim: int, offset: np.ndarray) -> encoders.Split:
+    """Returns the linear head that gives the probe's answers, `offset` above them.
+
+    A linear probe is affine in the features: its values at the origin and at the unit vectors are all there is to it.
+    """
+    values = probe.predict(np.concatenate([np.zeros((1, dim)), np.eye(dim)])).reshape(1 + dim, -1) + offset
+    bias, kernel = values[0], values[1:] - values[0]
+    location, scale = (float(head.stats[name]) for name in ("location", "scale"))
+    params = {"kernel": kernel / scale, "bias": (bias - location) / scale}
+    return head._replace(params=jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), params, head.params))
+
+
 def train_supervised(
     config: ConfigDict,
     *,
@@ -310,17 +367,28 @@ def train_supervised(
         DataError: as `FineTuning.train`.
         ConfigError: as `FineTuning`.
     """
-    encoder = create_split(config, seed=seed)
+    encoder = inference.Encoder(inference.create_split(config, seed=seed), num_leads=config.encoder.num_leads)
     training = FineTuning(
         config.probe.supervised,
         optimizer=config.optimizer,
-        encoder=encoder,
+        encoder=encoder.split,
         num_leads=config.encoder.num_leads,
         kind=kind,
         num_outputs=train_labels.shape[1] if kind == "multilabel" else 1,
     )
+    probe = None
+    if training.begins_at_probe:
+        encoder = inference.recalibrate_batch_norm(encoder, read, records=train_records, seed=seed)
+        train, val = (
+            map_records(
+                encoder.embed, records, read=read, batch_size=encoder.batch_size, title=title, progress=progress
+            )
+            for title, records in (("random features", train_records), ("of validation", val_records))
+        )
+        classes = tuple(map(str, range(train_labels.shape[1]))) if kind == "multilabel" else ()
+        probe = fit_linear(kind, train, train_labels, val_features=val, val_targets=val_labels, classes=classes)
     return training.train(
-        encoder,
+        encoder.split,
         read=read,
         train_records=train_records,
         train_labels=train_labels,
@@ -328,6 +396,7 @@ def train_supervised(
         val_records=val_records,
         val_labels=val_labels,
         seed=seed,
+        probe=probe,
         progress=progress,
         title="labels only",
     )
@@ -344,11 +413,14 @@ def check_settings(settings: ConfigDict, kind: Kind, *, section: str = "training
     Raises:
         ConfigError: naming the leaf.
     """
-    for leaf, known in (("head", HEADS), ("positive_weight", POSITIVE_WEIGHTS), ("select", SELECTIONS)):
+    choices = {"head": HEADS, "head_start": HEAD_STARTS, "positive_weight": POSITIVE_WEIGHTS, "select": SELECTIONS}
+    for leaf, known in choices.items():
         if settings[leaf] not in known:
             raise ConfigError(f"{section}: {leaf}={settings[leaf]!r} is unknown; there are: {', '.join(known)}")
     if settings.eval_records < 0:
         raise ConfigError(f"{section}: eval_records={settings.eval_records} must be 0, for all, or above")
+    if settings.head_start == "probe" and settings.head != "linear":
+        raise ConfigError(f"{section}: head_start='probe' is for head='linear', not for {settings.head!r}")
     if settings.balance and kind != "binary":
         raise ConfigError(f"{section}: balance=True is for binary tasks, not for one of kind {kind!r}")
     if settings.balance and settings.positive_weight != "none":

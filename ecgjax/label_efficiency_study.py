@@ -15,6 +15,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from ecgjax import configuration, digests, encoders, finetune, inference
+from ecgjax.errors import ConfigError
 from ecgjax.evaluated_run import check_encoder, guarded
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.cells import (
@@ -25,7 +26,7 @@ from ecgjax.evaluation.cells import (
     begin_study,
 )
 from ecgjax.evaluation.features import map_records
-from ecgjax.evaluation.frozen import fit_linear
+from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
 from ecgjax.evaluation.kept_features import kept_embeddings
 from ecgjax.evaluation.label_efficiency import Summary, summarise
 from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
@@ -78,9 +79,15 @@ class Study:
         # Before anything is trained, and before the folder is this study's.
         for name in ("supervised", "finetune"):
             finetune.check_settings(config.probe[name], task.kind, section=f"config.probe.{name}")
+            if config.probe[name].head_start == "probe" and config.probe.layer != "features":
+                raise ConfigError(
+                    f"config.probe.{name}.head_start='probe' needs probes of what the head sees: set "
+                    "config.probe.layer=features"
+                )
         self.config, self.task, self.folder, self._progress = config, task, folder, progress
         self._kept = features or folder / "features"
         self._trainings: dict[Initialisation, FineTuning] = {}
+        self._recalibrated: dict[tuple[Initialisation, int | None], encoders.Split] = {}
         self._makers: dict[Mode, Callable[[Cell, ProbeData], dict[str, Any]]] = {
             "frozen": self._frozen,
             "finetuned": self._finetuned,
@@ -160,8 +167,13 @@ class Study:
         )
 
     def _frozen(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
+        probe = self._probe(cell, data)
+        scores = probe.predict(self._embeddings(cell.model, cell.seed)[self._row[data.test.records]])
+        return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
+
+    def _probe(self, cell: Cell, data: ProbeData) -> FrozenProbe:
         embeddings, row = self._embeddings(cell.model, cell.seed), self._row
-        probe = fit_linear(
+        return fit_linear(
             self.task.kind,
             embeddings[row[data.train.records]],
             data.train.labels,
@@ -169,8 +181,6 @@ class Study:
             val_targets=data.val.labels,
             classes=data.classes,
         )
-        scores = probe.predict(embeddings[row[data.test.records]])
-        return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
 
     def _plain(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
         places = {name: self._row[getattr(data, name).records] for name in ("train", "val", "test")}
@@ -185,10 +195,11 @@ class Study:
         read = self.recordings.store.read
         training = self._training(cell.model)
         network = training.train(
-            self._encoder(cell.model, cell.seed, as_it_is=not training.encoder_is_frozen),
+            self._encoder(cell.model, cell.seed, as_it_is=not (training.encoder_is_frozen or training.begins_at_probe)),
             read=read,
             **data.for_training,
             seed=cell.seed,
+            probe=self._probe(cell, data) if training.begins_at_probe else None,
             progress=self._progress,
             title=cell.name,
         )
@@ -202,10 +213,14 @@ class Study:
         encoder = inference.random_encoder(self.config, seed=seed) if of_random else self.pretrained
         if as_it_is:
             return encoder.split
-        # What no training changes is compared with the same statistics, as it is behind a linear probe.
-        return inference.recalibrate_batch_norm(
-            encoder, self.recordings.store.read, records=self.recordings.split.train, seed=self.config.probe.seed
-        ).split
+        # What a probe was fitted on, and what no training changes, has the statistics that it has behind linear probes.
+        # Kept: setting them takes half as long as the training of a small cell.
+        key = (initialisation, seed if of_random else None)
+        if key not in self._recalibrated:
+            self._recalibrated[key] = inference.recalibrate_batch_norm(
+                encoder, self.recordings.store.read, records=self.recordings.split.train, seed=self.config.probe.seed
+            ).split
+        return self._recalibrated[key]
 
     def _training(self, initialisation: Initialisation) -> FineTuning:
         # Kept: a compilation takes longer than the training of a small cell.
@@ -256,25 +271,43 @@ class Study:
 
 
 def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Says where the two trainings differ by metric learning: then it is not pretraining alone that is compared."""
-    ours, theirs = (probe[name].metric for name in ("finetune", "supervised"))
-    if ours.weight == theirs.weight and (not ours.weight or ours == theirs):
+    """Says where the two trainings differ: then it is not pretraining alone that is compared."""
+    ours, theirs = (
+        _deciding_training(configuration.leaves(probe[name].to_dict())) for name in ("finetune", "supervised")
+    )
+    differing = [
+        f"{name} {ours.get(name, 'unset')} and {theirs.get(name, 'unset')}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]
+    if not differing:
         return ()
     return (
-        "Fine-tuned cells: the pretrained encoder and the random one were trained with other settings of metric "
-        "learning (config.probe.finetune.metric, config.probe.supervised.metric), so that their difference is not "
-        "pretraining's alone.",
+        f"Fine-tuned cells: the pretrained encoder and the random one were trained with other settings "
+        f"(config.probe.finetune, config.probe.supervised): {'; '.join(differing)}. Unless each was chosen on "
+        "validation, their difference is not pretraining's alone.",
     )
 
 
 def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
     """Returns the leaves that cells depend on."""
+    found = {name: value for name, value in leaves.items() if name.startswith(_LEAVES)}
+    for section in ("probe.supervised.", "probe.finetune."):
+        of_training = {name.removeprefix(section): found.pop(name) for name in list(found) if name.startswith(section)}
+        found |= {section + name: value for name, value in _deciding_training(of_training).items()}
+    return found
 
-    def idle(name: str) -> bool:
-        # Without a weight nothing of metric learning matters, and 0 looked-at records are all of them.
-        training, found, _ = name.partition(".metric.")
-        return (bool(found) and not leaves[f"{training}.metric.weight"]) or (
-            name.endswith(".eval_records") and not leaves[name]
-        )
 
-    return {name: value for name, value in leaves.items() if name.startswith(_LEAVES) and not idle(name)}
+def _deciding_training(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of a training with labels that matter beside each other.
+
+    Without a weight nothing of metric learning does, 0 looked-at records are all of them, and heads begin at zeros
+    where nothing is said.
+    """
+    idle = {"eval_records": 0, "head_start": "zeros"}
+    return {
+        name: value
+        for name, value in leaves.items()
+        if not (name.startswith("metric.") and not leaves["metric.weight"])
+        and not (name in idle and value == idle[name])
+    }

@@ -6,8 +6,9 @@ import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax import encoders, finetune, optim
+from ecgjax import encoders, finetune, inference, optim
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
 from ecgjax.finetune import FineTuning, default_config
 
 RNG = np.random.default_rng(0)
@@ -49,12 +50,12 @@ def _train(kind, data=None, **changes):
     return training, _run(training, x, y)
 
 
-def _run(training, x, y, *, seed=0):
+def _run(training, x, y, *, encoder=ENCODER, seed=0, **given):
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
         return training.train(
-            ENCODER, read=x.__getitem__, train_records=np.arange(48), train_labels=y[:48],
+            encoder, read=x.__getitem__, train_records=np.arange(48), train_labels=y[:48],
             train_patients=np.arange(48) // 2, val_records=np.arange(48, 72), val_labels=y[48:72], seed=seed,
-            progress=False,
+            progress=False, **given,
         )  # fmt: skip
 
 
@@ -106,6 +107,40 @@ def test_what_balance_adds_to_the_log_odds_is_taken_off_again(changes):
     np.testing.assert_allclose(1 / (1 + np.exp(-network.scores(x))), 1 / 8, atol=0.03)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("binary", {}), ("binary", {"balance": True}), ("multilabel", {"positive_weight": "balanced"}), ("quantity", {})],
+)
+def test_a_head_that_begins_at_a_probe_answers_as_the_probe(kind, changes):
+    x, y = _task(kind)
+    features = inference.Encoder(ENCODER, num_leads=8).embed(x)
+    probe = fit_linear(
+        kind, features[:48], y[:48], val_features=features[48:72], val_targets=y[48:72], classes=("0", "1")
+    )
+    training = _training(kind, head_start="probe", steps=10, **changes)
+    training._step = lambda state, batch: (state, {})
+    network = _run(training, x, y, probe=probe)
+    assert network.step == 0, "of looks that are equal the first is kept"
+    expected = probe.predict(features[72:])
+    assert expected.std() > 0
+    np.testing.assert_allclose(network.scores(x[72:]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_from_a_probe_training_goes_on():
+    x, y = _task("quantity")
+    probe = FrozenProbe(predict=lambda features: np.full(len(features), y.mean()), val_metric=0.0, selected="")
+    network = _run(_training("quantity", head_start="probe", steps=60, learning_rate=0.02), x, y, probe=probe)
+    assert network.step > 0
+    assert network.val_metric > 0.4
+
+
+def test_a_probe_is_given_where_the_head_begins_at_it_and_nowhere_else():
+    with pytest.raises(ValueError, match="head_start='probe': a probe is given where the head begins at it"):
+        _run(_training("binary", head_start="probe"), *_task("binary"))
+    with pytest.raises(ValueError, match="head_start='zeros'"):
+        _run(_training("binary"), *_task("binary"), probe=FrozenProbe(predict=len, val_metric=0.5, selected=""))
+
+
 def test_training_ends_when_validation_no_longer_improves(monkeypatch):
     looks = iter([0.6, 0.7, 0.65, 0.7, 0.9, 0.9])
     monkeypatch.setattr(finetune.scoring, "primary", lambda *args, **kwargs: next(looks))
@@ -153,6 +188,8 @@ def test_features_count_whatever_the_encoders_head_is():
         ("binary", {"head": "deep"}, "head='deep' is unknown; there are: linear, mlp"),
         ("binary", {"eval_records": -1}, "eval_records=-1 must be 0, for all, or above"),
         ("binary", {"select": "test"}, "select='test' is unknown; there are: metric, loss"),
+        ("binary", {"head_start": "chance"}, "head_start='chance' is unknown; there are: zeros, probe"),
+        ("binary", {"head_start": "probe", "head": "mlp"}, "head_start='probe' is for head='linear', not for 'mlp'"),
         ("multilabel", {"balance": True}, "balance=True is for binary tasks"),
         ("binary", {"balance": True, "positive_weight": "balanced"}, "both make up for rare positives"),
         ("quantity", {"positive_weight": "balanced"}, "a quantity has no positives"),

@@ -6,10 +6,11 @@ from sklearn.metrics import roc_auc_score
 
 from configs import simclr
 from data_pipelines.errors import DataError
-from ecgjax import configuration, encoders
+from ecgjax import configuration, encoders, finetune
 from ecgjax.checkpoint import CheckpointError, Checkpoints
+from ecgjax.evaluation.frozen import fit_linear
 from ecgjax.finetune import train_supervised
-from ecgjax.inference import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
+from ecgjax.inference import Encoder, create_split, load_encoder, random_encoder, recalibrate_batch_norm
 from ecgjax.leads import twelve_leads
 
 RNG = np.random.default_rng(0)
@@ -94,7 +95,7 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, (averaged.params, averaged.stats), (other.params, other.stats))
 
 
-def test_training_with_labels_learns_and_selects_on_validation():
+def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
     # Positives carry a slow wave in V5: easy, so that a tiny network gets it in a few steps.
     n = 160
     labels = RNG.integers(0, 2, n)
@@ -120,6 +121,17 @@ def test_training_with_labels_learns_and_selects_on_validation():
     scores = network.scores(x[test])
     assert scores.shape == (40,)
     assert roc_auc_score(labels[test], scores) > 0.9
+
+    # And where the head begins at a probe, of what the random encoder tells: seen before the first step.
+    config.probe.supervised.update({"head_start": "probe", "steps": 1})
+    monkeypatch.setattr(finetune, "train_step", lambda *args, **kwargs: lambda state, batch: (state, {}))
+    network = train_supervised(config, seed=0, **arguments)
+    random = Encoder(create_split(config, seed=0), num_leads=config.encoder.num_leads)
+    random = recalibrate_batch_norm(random, arguments["read"], records=order[:80], seed=0)
+    train, val, held_out = (random.embed(x[part]) for part in (order[:80], order[80:120], test))
+    probe = fit_linear("binary", train, labels[order[:80]], val_features=val, val_targets=labels[order[80:120]])
+    assert network.step == 0
+    np.testing.assert_allclose(network.scores(x[test]), probe.predict(held_out), rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_is_selected_on_validation_of_one_class():

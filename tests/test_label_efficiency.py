@@ -1,6 +1,7 @@
 """Label efficiency: cells that are resumed, two kinds of spread apart, and a whole small study."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -334,7 +335,8 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         patch.setattr(label_efficiency_study, "fit_linear", _raising(DataError("a shard is damaged")))
         with pytest.raises(DataError, match="a shard is damaged"):
             again.train(cells[0])
-    assert any("other settings of metric learning" in caution for caution in study.cautions)
+    assert any("other settings (config.probe.finetune, config.probe.supervised)" in said for said in study.cautions)
+    assert any("metric.weight 0.5 and unset" in said for said in study.cautions)
     with monkeypatch.context() as patch:
         patch.setattr(label_efficiency_study, "guarded", _without_one_val_record)
         with pytest.raises(ConfigError, match="holds another study: records differ"):
@@ -346,3 +348,27 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     study_config.probe.finetune.metric.miner = "auto"
     with pytest.raises(ConfigError, match="holds another study: records, task differ"):
         entry.Study(study_config, tmp_path, task=parse_task("age"), folder=tmp_path / "study", progress=False)
+
+
+def test_fine_tuning_begins_at_the_linear_probe_of_the_frozen_cell(study_config, monkeypatch, tmp_path):
+    split = inference.create_split(study_config, seed=7)
+    pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
+    monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: study_config)
+    study_config.probe.finetune.metric.weight = 0.0
+    for name in ("supervised", "finetune"):
+        study_config.probe[name].head_start = "probe"
+    begin = functools.partial(
+        entry.Study, study_config, tmp_path, task=parse_task("age_years>55"), folder=tmp_path / "study", progress=False
+    )
+    study = begin()
+    for model in ("pretrained", "random"):
+        study._training(model)._step = lambda state, batch: (state, {})
+        frozen, tuned = (study.train(_cell(model, fraction=1.0, mode=mode)) for mode in ("frozen", "finetuned"))
+        assert frozen.scores.std() > 0
+        np.testing.assert_allclose(tuned.scores, frozen.scores, rtol=1e-3, atol=1e-4)
+        assert tuned.selected.startswith("step 0,")
+    study_config.probe.layer = "embedding"
+    with pytest.raises(ConfigError, match=r"head_start='probe' needs probes of what the head sees"):
+        begin()
