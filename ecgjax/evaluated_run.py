@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
 
 import ml_collections
 import numpy as np
@@ -11,7 +14,7 @@ from absl import app, flags
 from ml_collections.config_flags import config_flags
 
 from configs import base
-from ecgjax import configuration, encoders, firewall, metric_term, optim
+from ecgjax import configuration, encoders, firewall, optim
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.inference import Encoder
 from ecgjax.recordings import Recordings
@@ -34,18 +37,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     flags.FLAGS(argv, known_only=True)
     if WORKDIR.value is None:
         _leave("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
+    workdir = WORKDIR.value  # Flags are to be parsed again, and cannot be asked until then.
     try:
-        config = configuration.load_resolved(WORKDIR.value)
+        config = configuration.load_resolved(workdir)
     except configuration.ConfigError as error:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
-    config.probe.overlaps = config.probe.get("overlaps", firewall.OVERLAPS[0])  # Older runs do not know of it,
-    for training in (config.probe[name] for name in ("supervised", "finetune") if name in config.probe):
-        training.metric = training.get("metric", metric_term.default_config())  # nor of metric learning with labels,
-        training.eval_records = training.get("eval_records", 0)  # nor of looks at a part of validation.
-    asked = base.get_config().probe
-    for name in ("groups", "prevalence", "treat_at"):  # Nor of what else a report is asked.
-        config.probe[name] = config.probe.get(name, asked[name])
+    _complete(config.probe, base.get_config().probe)
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
     for name, value in configuration.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):
@@ -57,9 +55,28 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
     except AttributeError as error:
-        known = ", ".join(configuration.leaves(config.to_dict()))
-        _leave(f"no setting {error} in this run's configuration, which has {known}")
+        _leave(_unknown(str(error).strip("'"), configuration.leaves(config.to_dict()), workdir=workdir))
     return app.parse_flags_with_usage(argv)
+
+
+def _complete(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:
+    """Gives a section the leaves that it lacks, because the run is older than they are."""
+    for name, value in defaults.items():
+        if name not in config:
+            config[name] = value
+        elif isinstance(value, ml_collections.ConfigDict):
+            _complete(config[name], value)
+
+
+def _unknown(name: str, leaves: Mapping[str, Any], *, workdir: str) -> str:
+    """Says that there is no such setting, and which are called much like it."""
+    by_end: dict[str, list[str]] = {}
+    for path in leaves:
+        by_end.setdefault(path.rpartition(".")[2], []).append(f"config.{path}")
+    alike = [path for end in difflib.get_close_matches(name, by_end) for path in by_end[end]]
+    meant = f"; there are: {', '.join(alike)}" if alike else ""
+    known = Path(workdir) / configuration.CONFIG_FILE
+    return f"this run's configuration has no setting {name!r}{meant} ({known} has those that pretraining knew)"
 
 
 def _leave(message: str) -> NoReturn:
