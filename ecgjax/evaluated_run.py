@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
     except AttributeError as error:
-        _leave(_unknown(str(error).strip("'"), configuration.leaves(config.to_dict()), workdir=workdir))
+        _leave(_unknown(re.search(r"\w+", str(error))[0], configuration.leaves(config.to_dict()), workdir=workdir))
     return app.parse_flags_with_usage(argv)
 
 
