@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +291,21 @@ def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None
             f"{workdir} was started with another config: {'; '.join(differing)}. "
             "Give the same config to go on, or another --workdir to start anew"
         )
+
+
+def parse_fractions(texts: Sequence[str]) -> list[float]:
+    """Returns the fractions of `--fractions` in order, each once.
+
+    Raises:
+        ConfigError: one is no number, or outside (0, 1].
+    """
+    try:
+        fractions = sorted({float(text) for text in texts})
+    except ValueError as error:
+        raise ConfigError(f"--fractions={','.join(texts)} are no numbers") from error
+    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+        raise ConfigError(f"--fractions={','.join(texts)} must be above 0 and at most 1")
+    return fractions
 
 
 def num_steps(duration: ml_collections.ConfigDict, *, batch_size: int, examples_per_epoch: int) -> int:

@@ -246,21 +246,6 @@ def keep_apart(
     return recordings, tuple(dict.fromkeys(found))
 
 
-def parse_fractions(texts: Sequence[str]) -> list[float]:
-    """Returns fractions in order.
-
-    Raises:
-        ConfigError: one is no number, or outside (0, 1].
-    """
-    try:
-        fractions = sorted({float(text) for text in texts})
-    except ValueError as error:
-        raise ConfigError(f"--fractions={','.join(texts)} are no numbers") from error
-    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
-        raise ConfigError(f"--fractions={','.join(texts)} must be above 0 and at most 1")
-    return fractions
-
-
 def main(argv: list[str]) -> None:
     """Runs the study that the flags ask for and prints its tables."""
     del argv  # checked by `configuration.run`
@@ -268,7 +253,11 @@ def main(argv: list[str]) -> None:
     for name in ("workdir", "dataset", "task", "out"):
         if not chosen[name].value:
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
-    fractions, method, folder = parse_fractions(chosen.fractions), Method.of(chosen.config), Path(chosen.out)
+    fractions, method, folder = (
+        configuration.parse_fractions(chosen.fractions),
+        Method.of(chosen.config),
+        Path(chosen.out),
+    )
     with configuration.exclusive(folder):
         recordings = open_whole(chosen.dataset, links=chosen.links)
         runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)

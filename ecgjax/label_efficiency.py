@@ -40,17 +40,15 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
     """Returns the cells of a study, the cheap ones first.
 
     Raises:
-        ConfigError: an unknown mode, or a fraction outside (0, 1].
+        ConfigError: an unknown mode.
     """
     if unknown := sorted(set(modes) - set(MODES)):
         raise ConfigError(f"--modes={','.join(modes)}: {unknown[0]!r} is unknown; there are: {', '.join(MODES)}")
-    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
-        raise ConfigError(f"--fractions={','.join(map(str, fractions))} must be above 0 and at most 1")
     return [
         Cell(fraction=fraction, seed=seed, model=model, mode=mode)
         for mode in MODES
         if mode in modes
-        for fraction in sorted(set(fractions))
+        for fraction in fractions
         for seed in range(seeds)
         for model in (PLAIN if mode == "plain" else INITIALISATIONS)
     ]
@@ -63,11 +61,7 @@ def main(argv: list[str]) -> None:
     for name in ("task", "out"):
         if chosen[name].value is None:
             raise ConfigError(f"--{name} is needed (--help tells more)")
-    try:
-        fractions = [float(each) for each in chosen.fractions]
-    except ValueError as error:
-        raise ConfigError(f"--fractions={','.join(chosen.fractions)} are no numbers") from error
-    cells = cells_of(fractions, seeds=chosen.seeds, modes=chosen.modes)
+    cells = cells_of(configuration.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
     with configuration.exclusive(folder):
         study = Study(

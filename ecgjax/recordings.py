@@ -56,6 +56,11 @@ class Recordings:
         """Whether any of them was simulated."""
         return any(dataset.simulated for dataset in self.datasets)
 
+    def dataset_of(self, records: np.ndarray) -> np.ndarray:
+        """Returns the place among `datasets` of the one that each record, in any order, is of: `int64[n]`."""
+        ends = np.cumsum([dataset.index.num_records for dataset in self.datasets])
+        return np.searchsorted(ends, records, side="right")
+
     def by_dataset(self, records: np.ndarray) -> list[np.ndarray]:
         """Divides ascending record numbers by the data set that they are of."""
         ends = np.cumsum([dataset.index.num_records for dataset in self.datasets])

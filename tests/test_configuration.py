@@ -191,3 +191,16 @@ def test_bugs_keep_their_trace():
 
     with pytest.raises(KeyError):
         configuration.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+
+
+def test_fractions_are_read_in_order_and_each_once():
+    assert configuration.parse_fractions(["1", ".1", "1.0"]) == [0.1, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [(["x"], "are no numbers"), (["0"], "must be above 0"), ([], "must be above 0"), ([".1", "1.5"], "at most 1")],
+)
+def test_fractions_that_are_none_are_refused(texts, message):
+    with pytest.raises(configuration.ConfigError, match=message):
+        configuration.parse_fractions(texts)

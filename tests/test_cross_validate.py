@@ -310,10 +310,6 @@ def test_settings_that_make_no_sense_are_refused(runs, tested_set, tmp_path):
         method(folds=5)
     with pytest.raises(ConfigError, match="must be numbers above 0"):
         method(strengths=())
-    for wrong, message in ((["x"], "are no numbers"), (["0"], "must be above 0"), ([], "must be above 0")):
-        with pytest.raises(ConfigError, match=message):
-            entry.parse_fractions(wrong)
-    assert entry.parse_fractions(["1", ".1", "1.0"]) == [0.1, 1.0]
     with pytest.raises(ConfigError, match="names a run twice"):
         frozen_models.open_runs(["a", "./a"], layer="features", format=runs[0].recordings.format)
     with pytest.raises(ConfigError, match="is not the folder of a pretraining run"):

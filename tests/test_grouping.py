@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
+from ecgjax import recordings
 from ecgjax.evaluation.grouping import check_groups, group_columns
 from ecgjax.evaluation.subgroups import MISSING
 
@@ -32,7 +33,9 @@ class _Index:
 def _recordings(*names, index=None):
     cards = [{"name": name, "scalars": {"potassium": {"unit": "mmol/L"}}} for name in names]
     datasets = [types.SimpleNamespace(card=card, index=types.SimpleNamespace(num_records=6)) for card in cards]
-    return types.SimpleNamespace(index=index or _Index(), datasets=datasets)
+    return recordings.Recordings(
+        datasets=tuple(datasets), index=index or _Index(), format=None, store=None, split=None, linked=False
+    )
 
 
 def _found(column, *, records=None, names=("one",)):

@@ -213,16 +213,9 @@ def test_figure_shows_every_seed():
     assert differences_table(_summaries(_results()), metric="AUROC").rows[0][4].startswith("+")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (([0.1, 1.5], ["frozen"]), "must be above 0 and at most 1"),
-        (([0.1], ["frozen", "probe"]), "'probe' is unknown; there are: frozen, finetuned, plain"),
-    ],
-)
-def test_cells_that_make_no_sense_are_refused(arguments, message):
-    with pytest.raises(ConfigError, match=message):
-        entry.cells_of(arguments[0], seeds=1, modes=arguments[1])
+def test_unknown_modes_are_refused():
+    with pytest.raises(ConfigError, match="'probe' is unknown; there are: frozen, finetuned, plain"):
+        entry.cells_of([0.1], seeds=1, modes=["frozen", "probe"])
 
 
 @pytest.fixture(scope="module")

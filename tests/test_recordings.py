@@ -104,6 +104,7 @@ def test_several_data_sets_are_opened_as_one(dataset, second):
     assert (opened.name, opened.simulated, opened.linked) == ("simulated + simulated", True, False)
     count = dataset.index.num_records
     assert opened.store.num_records == opened.index.num_records == count + second.index.num_records
+    assert opened.dataset_of(np.array([count, 0, opened.index.num_records - 1, count - 1])).tolist() == [1, 0, 1, 0]
     first_train, second_train = opened.by_dataset(opened.split.train)
     for own, start, source in ((first_train, 0, dataset), (second_train, count, second)):
         folds = {"train_folds": (1, 2, 3, 4, 5, 6), "val_folds": (7, 8), "test_folds": (9, 10)}

@@ -70,7 +70,7 @@ def group_columns(columns: Sequence[str], recordings: Recordings, records: np.nd
 
 def _groups(column: str, recordings: Recordings, records: np.ndarray) -> np.ndarray:
     if column == DATASET:
-        return _dataset_names(recordings)[_datasets_of(recordings, records)]
+        return _dataset_names(recordings)[recordings.dataset_of(records)]
     each, label = column.startswith(EACH), column.removeprefix(EACH)
     label = "age_years" if label == AGE else label
     values = recordings.index.label(label)[records]
@@ -96,8 +96,3 @@ def _dataset_names(recordings: Recordings) -> np.ndarray:
     number = collections.Counter(names)
     named = [f"{name} ({place})" if number[name] > 1 else name for place, name in enumerate(names, start=1)]
     return np.array(named, object)
-
-
-def _datasets_of(recordings: Recordings, records: np.ndarray) -> np.ndarray:
-    ends = np.cumsum([dataset.index.num_records for dataset in recordings.datasets])
-    return np.searchsorted(ends, records, side="right")
