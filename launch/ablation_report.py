@@ -129,7 +129,7 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
 
 
 def _write_results(
-    answers: Sequence[ablation.Answers],
+    answers: Sequence[ablation.ArmAnswers],
     runs: Sequence[ArmRun],
     recordings: Recordings,
     *,

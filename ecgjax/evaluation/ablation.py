@@ -113,7 +113,7 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answers:
+class ArmAnswers:
     """A task in all arms.
 
     Attributes:
@@ -141,7 +141,7 @@ def sum_up(
     classes: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
-) -> Answers:
+) -> ArmAnswers:
     """Sums up one task over seeds, all arms on the same resamples of the test patients.
 
     Args:
@@ -174,7 +174,7 @@ def sum_up(
             if both
         }
 
-    return Answers(
+    return ArmAnswers(
         task=task,
         metric=primary,
         of_arm={arm: _over_seeds({s: ((1, _key(arm, s)),) for s in own}, found) for arm, own in seeds.items()},
@@ -193,12 +193,12 @@ def _over_seeds(terms: Mapping[int, Sequence[tuple[int, str]]], found: Bootstrap
     return Answer(mean=found.mean_of(list(terms.values())), by_seed=by_seed)
 
 
-def arms_table(answers: Sequence[Answers]) -> Table:
+def arms_table(answers: Sequence[ArmAnswers]) -> Table:
     """Returns arms by tasks: mean over seeds, interval over patients, deviation over seeds."""
     return _table(answers, "of_arm", lambda answer: f"{answer.mean}{_scatter(answer)}")
 
 
-def differences_table(answers: Sequence[Answers], which: str) -> Table:
+def differences_table(answers: Sequence[ArmAnswers], which: str) -> Table:
     """Returns paired differences likewise; `which` is `"above_random"` or `"above_first"`."""
     return _table(answers, which, lambda answer: f"{answer.mean.signed()}{_scatter(answer)}")
 
@@ -218,7 +218,7 @@ def _scatter(answer: Answer) -> str:
     return f" ± {answer.seed_sd:.3f}" if len(answer.by_seed) > 1 else ""
 
 
-def _table(answers: Sequence[Answers], which: str, text: Callable[[Answer], str]) -> Table:
+def _table(answers: Sequence[ArmAnswers], which: str, text: Callable[[Answer], str]) -> Table:
     arms = list(dict.fromkeys(arm for each in answers for arm in getattr(each, which)))
     rows = [
         (arm, *(text(getattr(each, which)[arm]) if arm in getattr(each, which) else "" for each in answers))
@@ -227,7 +227,7 @@ def _table(answers: Sequence[Answers], which: str, text: Callable[[Answer], str]
     return Table(header=("arm", *(f"{each.task} ({each.metric})" for each in answers)), rows=rows)
 
 
-def figure(answers: Sequence[Answers]) -> Figure:
+def figure(answers: Sequence[ArmAnswers]) -> Figure:
     """Draws every arm's difference from its random encoder, a panel a task.
 
     Bars are intervals over patients, small dots single seeds.
