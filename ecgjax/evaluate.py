@@ -29,7 +29,7 @@ from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.errors import ConfigError
-from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
+from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, load_config, parse_flags
 from ecgjax.evaluation.answering import answer
 from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
 from ecgjax.evaluation.experiment import run_experiment
@@ -77,7 +77,7 @@ def evaluate(
         CheckpointError: it holds no finished checkpoint, or a damaged one.
     """
     workdir, probe = Path(workdir), config.probe
-    own = configuration.load_resolved(workdir)
+    own = load_config(workdir)
     check_encoder(own, config, workdir=str(workdir))
     configuration.check_ranges(config)
     # The threshold of the run's own question is no part of another that has none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,11 +40,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         _leave("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
     workdir = WORKDIR.value  # Flags are to be parsed again, and cannot be asked until then.
     try:
-        config = configuration.load_resolved(workdir)
+        config = load_config(workdir)
     except configuration.ConfigError as error:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
-    _complete(config.probe, base.get_config().probe)
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
     for name, value in configuration.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):
@@ -55,13 +54,23 @@ def parse_flags(argv: list[str]) -> list[str]:
             config[section].update_from_flattened_dict({leaf: ml_collections.config_dict.placeholder(kind)})
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
-    except AttributeError as error:
-        _leave(_unknown(re.search(r"\w+", str(error))[0], configuration.leaves(config.to_dict()), workdir=workdir))
+    except (AttributeError, KeyError) as error:
+        _leave(_unknown(argv, configuration.leaves(config.to_dict()), workdir=workdir) or str(error))
     return app.parse_flags_with_usage(argv)
 
 
+def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
+    """Reads the config that a run was trained with, and gives `config.probe` the leaves that are newer than the run.
+
+    Raises:
+        ConfigError: as `configuration.load_resolved`.
+    """
+    config = configuration.load_resolved(workdir)
+    _complete(config.probe, base.get_config().probe)
+    return config
+
+
 def _complete(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:
-    """Gives a section the leaves that it lacks, because the run is older than they are."""
     for name, value in defaults.items():
         if name not in config:
             config[name] = value
@@ -69,15 +78,18 @@ def _complete(config: ml_collections.ConfigDict, defaults: ml_collections.Config
             _complete(config[name], value)
 
 
-def _unknown(name: str, leaves: Mapping[str, Any], *, workdir: str) -> str:
-    """Says that there is no such setting, and which are called much like it."""
-    by_end: dict[str, list[str]] = {}
-    for path in leaves:
-        by_end.setdefault(path.rpartition(".")[2], []).append(f"config.{path}")
-    alike = [path for end in difflib.get_close_matches(name, by_end) for path in by_end[end]]
-    meant = f"; there are: {', '.join(alike)}" if alike else ""
-    known = Path(workdir) / configuration.CONFIG_FILE
-    return f"this run's configuration has no setting {name!r}{meant} ({known} has those that pretraining knew)"
+def _unknown(argv: Sequence[str], leaves: Mapping[str, Any], *, workdir: str) -> str:
+    """Names the first setting given that there is none of, and those that are called much like it; "" if none is."""
+    given = [found[1] for text in argv if (found := re.match(r"--(?:no)?config\.([\w.]+)", text))]
+    for name in given:
+        if name not in leaves:
+            alike = ", ".join(f"config.{path}" for path in difflib.get_close_matches(name, leaves))
+            meant = f"; there are: {alike}" if alike else ""
+            known = Path(workdir) / configuration.CONFIG_FILE
+            return (
+                f"this run's configuration has no setting config.{name}{meant} ({known} has all that it was begun with)"
+            )
+    return ""
 
 
 def _leave(message: str) -> NoReturn:

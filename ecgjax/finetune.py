@@ -76,8 +76,8 @@ class FineTuning:
 
     With `head_start="probe"` the head begins at the linear probe of the features that the encoder has before training
     (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"): gradients
-    through a head of zeros, or of chance, pull pretrained features about before the head knows what they are good for.
-    That probe is looked at too, as step 0.
+    through a head that is not yet fitted pull pretrained features about before it tells what they are good for. That
+    probe is looked at too, as step 0.
 
     Args:
         settings: leaves of `default_config`.
@@ -216,7 +216,7 @@ class FineTuning:
             if settings.patience and looks.since_best >= settings.patience:
                 break
         bar.close()
-        if looks.best is None:
+        if not looks.trained:
             raise DataError(
                 "training with labels diverged: no look at validation gave a number; lower learning_rate",
                 reason=scoring.NO_MODEL,
@@ -314,10 +314,13 @@ class _Looks:
         self.best: tuple[TrainState, float, int] | None = None
         #: Looks since.
         self.since_best = 0
+        #: Whether training gave a number at any step: a probe that it began at says nothing of that.
+        self.trained = False
 
     def look(self, state: TrainState, *, step: int) -> None:
         """Looks once; of equal ones the first is kept."""
         metric, value = self._measure(state)
+        self.trained |= step > 0 and value > -np.inf
         if value > self._best_value:
             self.best, self._best_value, self.since_best = (jax.tree.map(jnp.copy, state), metric, step), value, 0
         else:
@@ -351,6 +354,9 @@ def train_supervised(
 ) -> Network:
     """Trains `config.encoder` from random initialisation with the labels of a task alone.
 
+    With `head_start="probe"` the head begins at a probe of what the random encoder tells, its batch norm set by the
+    training records.
+
     Args:
         config: with `encoder`, `optimizer` and `probe.supervised`.
         read: record numbers → `int16[n, time, 8]`.
@@ -359,12 +365,12 @@ def train_supervised(
         train_patients: `int[n]`, patient (group) code of each.
         val_records: `int64[m]`.
         val_labels: `[m]`, or `[m, classes]`.
-        seed: of initialisation, order and dropout.
+        seed: of initialisation, order and dropout, and of the records that batch norm is set by.
         kind: of the task.
         progress: whether to draw a progress bar.
 
     Raises:
-        DataError: as `FineTuning.train`.
+        DataError: as `FineTuning.train`, and as `fit_linear`.
         ConfigError: as `FineTuning`.
     """
     encoder = inference.Encoder(inference.create_split(config, seed=seed), num_leads=config.encoder.num_leads)

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
             step=STEP.value,
             features=Path(chosen.features) if chosen.features else None,
         )
-        for caution in (*([SIMULATED] if study.recordings.simulated else []), *study.cautions):
+        for caution in (*([SIMULATED] if study.recordings.simulated else []), *study.cautions(chosen.modes)):
             print(caution)
         run_cells(cells, folder, study.train)
         command = shlex.join(["python", "-m", "ecgjax.label_efficiency", *sys.argv[1:]])

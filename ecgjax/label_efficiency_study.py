@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 from ecgjax import configuration, digests, encoders, finetune, inference
 from ecgjax.errors import ConfigError
-from ecgjax.evaluated_run import check_encoder, guarded
+from ecgjax.evaluated_run import check_encoder, guarded, load_config
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.cells import (
     Cell,
@@ -73,7 +73,7 @@ class Study:
         features: Path | None = None,
         progress: bool = True,
     ):
-        own = configuration.load_resolved(workdir)
+        own = load_config(workdir)
         check_encoder(own, config, workdir=str(workdir))
         configuration.check_ranges(config)
         # Before anything is trained, and before the folder is this study's.
@@ -96,7 +96,7 @@ class Study:
         self.recordings = open_recordings(config.data)
         self.pretrained = inference.load_encoder(workdir, step=step, layer=config.probe.layer)
         judged, _ = self._data(1.0, 0)
-        self.recordings, self.cautions = guarded(
+        self.recordings, self._cautions = guarded(
             own,
             config,
             self.recordings,
@@ -104,7 +104,7 @@ class Study:
             records=np.concatenate([judged.val.records, judged.test.records]),
         )
         self.data, rare = self._data(1.0, 0)  # Without what was dropped.
-        self.cautions += (*rare, *_unlike(config.probe))
+        self._cautions += rare
         if reason := scoring.undefined(task.kind, self.data.test.labels):
             raise DataError(f"{task.title}: nothing can be compared on the test records: {reason}")
         parts = (self.data.train_available, self.data.val, self.data.test)
@@ -122,6 +122,10 @@ class Study:
                 "config": _deciding(configuration.leaves(config.to_dict())),
             },
         )  # fmt: skip
+
+    def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
+        """Returns what is to be said beside cells of some modes."""
+        return (*self._cautions, *(_unlike(self.config.probe) if "finetuned" in modes else ()))
 
     def train(self, cell: Cell) -> CellResult:
         """Trains one cell and scores the test records."""
@@ -272,19 +276,24 @@ class Study:
 
 def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Says where the two trainings differ: then it is not pretraining alone that is compared."""
-    ours, theirs = (
-        _deciding_training(configuration.leaves(probe[name].to_dict())) for name in ("finetune", "supervised")
-    )
+    ours, theirs = (configuration.leaves(probe[name].to_dict()) for name in ("finetune", "supervised"))
+    for leaves in (ours, theirs):
+        if leaves["head_learning_rate"] is None:
+            leaves["head_learning_rate"] = leaves["learning_rate"]
+
+    def matters(name: str) -> bool:
+        if name.startswith("metric.") and name != "metric.weight":
+            return bool(ours["metric.weight"] and theirs["metric.weight"])
+        return name not in ("hidden", "head_dropout") or "mlp" in (ours["head"], theirs["head"])
+
     differing = [
-        f"{name} {ours.get(name, 'unset')} and {theirs.get(name, 'unset')}"
-        for name in sorted({*ours, *theirs})
-        if ours.get(name) != theirs.get(name)
+        f"{name} {value} and {theirs[name]}" for name, value in ours.items() if value != theirs[name] and matters(name)
     ]
     if not differing:
         return ()
     return (
-        f"Fine-tuned cells: the pretrained encoder and the random one were trained with other settings "
-        f"(config.probe.finetune, config.probe.supervised): {'; '.join(differing)}. Unless each was chosen on "
+        "Fine-tuned cells: the pretrained encoder and the random one were trained with other settings "
+        f"(config.probe.finetune and config.probe.supervised): {'; '.join(differing)}. Unless each was chosen on "
         "validation, their difference is not pretraining's alone.",
     )
 

@@ -22,7 +22,7 @@ class Network:
         offset: `f64[outputs]` taken from the log odds, which training saw at another prevalence.
         vector: whether the answers are one number a record.
         val_metric: primary metric on validation at the step that was chosen.
-        step: that step, from 1.
+        step: that step, from 1; 0 where the probe that a head began at was best.
         selected: what it was chosen by, in words.
     """
 

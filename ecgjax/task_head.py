@@ -74,7 +74,7 @@ class TaskHead(nnx.Module):
 
 
 class LinearHead(nnx.Module):
-    """A linear layer that begins at 0, so that training begins at the encoder's features and nowhere else.
+    """A linear layer, 0 until it is given weights: so that training begins at the encoder's features, not at chance.
 
     Args:
         dim: of the features.

@@ -43,10 +43,14 @@ def test_an_older_run_can_be_asked_what_it_did_not_know_of(old_run):
     assert "- sex" in result.stdout, "what groups are by default"
 
 
-def test_a_mistyped_setting_is_told_what_it_is_like(old_run):
-    result = _parsed(old_run, "--config.probe.finetune.head_stat=probe")
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("probe.finetune.head_stat", "probe.finetune.head_start"), ("probe.finetun.steps", "probe.finetune.steps")],
+)
+def test_a_mistyped_setting_is_told_what_it_is_like(old_run, given, meant):
+    result = _parsed(old_run, "--config.probe.supervised.steps=3", f"--config.{given}=1")
     assert result.returncode == configuration.EXIT_USER_ERROR
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: this run's configuration has no setting 'head_stat'; there are: config.probe.")
-    assert "config.probe.finetune.head_start" in line
+    assert line.startswith(f"error: this run's configuration has no setting config.{given}; there are: config.")
+    assert f"config.{meant}" in line
     assert len(line) < 500

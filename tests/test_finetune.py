@@ -134,6 +134,16 @@ def test_from_a_probe_training_goes_on():
     assert network.val_metric > 0.4
 
 
+def test_a_training_that_diverged_is_no_result_though_it_began_at_a_probe():
+    x, y = _task("binary")
+    probe = FrozenProbe(predict=lambda features: features[:, 0], val_metric=0.5, selected="")
+    training = _training("binary", head_start="probe", steps=10, eval_every=5)
+    training._step = lambda state, batch: (state._replace(params=jax.tree.map(lambda p: p * np.nan, state.params)), {})
+    with pytest.raises(DataError, match="training with labels diverged") as caught:
+        _run(training, x, y, probe=probe)
+    assert caught.value.reason == "no_model"
+
+
 def test_a_probe_is_given_where_the_head_begins_at_it_and_nowhere_else():
     with pytest.raises(ValueError, match="head_start='probe': a probe is given where the head begins at it"):
         _run(_training("binary", head_start="probe"), *_task("binary"))
@@ -148,6 +158,14 @@ def test_training_ends_when_validation_no_longer_improves(monkeypatch):
     training._step = lambda state, batch: (state, {})  # which step is chosen does not depend on what is learned
     network = _run(training, *_task("binary"))
     assert (network.step, network.val_metric) == (20, 0.7)
+    assert next(looks) == 0.9
+
+    looks = iter([0.6, 0.5, 0.55, 0.9])
+    training = _training("binary", steps=60, eval_every=10, patience=2, head_start="probe")
+    training._step = lambda state, batch: (state, {})
+    probe = FrozenProbe(predict=lambda features: features[:, 0], val_metric=0.5, selected="")
+    network = _run(training, *_task("binary"), probe=probe)
+    assert (network.step, network.val_metric) == (0, 0.6)
     assert next(looks) == 0.9
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shutil
 
 import jax
@@ -328,8 +329,19 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         patch.setattr(label_efficiency_study, "fit_linear", _raising(DataError("a shard is damaged")))
         with pytest.raises(DataError, match="a shard is damaged"):
             again.train(cells[0])
-    assert any("other settings (config.probe.finetune, config.probe.supervised)" in said for said in study.cautions)
-    assert any("metric.weight 0.5 and unset" in said for said in study.cautions)
+    # What the default learning rates of the two, and a weight of metric learning in one, make of their difference.
+    (said,) = study.cautions(["finetuned"])[len(study.cautions(["frozen", "plain"])) :]
+    assert re.search(
+        r"finetune and .*supervised\): head_learning_rate 0.003 and 0.001; .*metric.weight 0.5 and 0", said
+    )
+    assert "margin" not in said
+    assert said in text
+    # Studies from before heads could begin at a probe go on, and none gets cells that do.
+    assert "head_start" not in (study.folder / "study.json").read_text(encoding="utf-8")
+    study_config.probe.finetune.head_start = "probe"
+    with pytest.raises(ConfigError, match="holds another study: config differ"):
+        begin()
+    study_config.probe.finetune.head_start = "zeros"
     with monkeypatch.context() as patch:
         patch.setattr(label_efficiency_study, "guarded", _without_one_val_record)
         with pytest.raises(ConfigError, match="holds another study: records differ"):
@@ -343,7 +355,19 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         entry.Study(study_config, tmp_path, task=parse_task("age"), folder=tmp_path / "study", progress=False)
 
 
+def test_trainings_that_are_alike_are_not_said_to_differ():
+    config = tiny_config.get_config()
+    config.probe.finetune = config.probe.supervised.copy_and_resolve_references()
+    config.probe.finetune.update({"hidden": 7, "head_learning_rate": config.probe.supervised.learning_rate})
+    config.probe.finetune.metric.margin = 3.0
+    assert label_efficiency_study._unlike(config.probe) == ()
+    config.probe.finetune.head = "mlp"
+    (said,) = label_efficiency_study._unlike(config.probe)
+    assert "head mlp and linear; hidden 7 and 128. Unless" in said
+
+
 def test_fine_tuning_begins_at_the_linear_probe_of_the_frozen_cell(study_config, monkeypatch, tmp_path):
+    study_config = study_config.copy_and_resolve_references()
     split = inference.create_split(study_config, seed=7)
     pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
