@@ -253,11 +253,8 @@ def main(argv: list[str]) -> None:
     for name in ("workdir", "dataset", "task", "out"):
         if not chosen[name].value:
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
-    fractions, method, folder = (
-        configuration.parse_fractions(chosen.fractions),
-        Method.of(chosen.config),
-        Path(chosen.out),
-    )
+    fractions = configuration.parse_fractions(chosen.fractions)
+    method, folder = Method.of(chosen.config), Path(chosen.out)
     with configuration.exclusive(folder):
         recordings = open_whole(chosen.dataset, links=chosen.links)
         runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)

@@ -62,7 +62,7 @@ def evaluate(
     """Evaluates a checkpoint and writes its report.
 
     Args:
-        config: resolved configuration of the run, `config.probe` perhaps changed.
+        config: of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
         workdir: of the pretraining run.
         step: of the checkpoint; the latest by default.
         progress: whether to say what is going on.
@@ -87,7 +87,7 @@ def evaluate(
         else probe.threshold
     )
     task = configured_task(label=probe.label, rule=probe.rule, threshold=threshold)
-    if task.kind != "binary" and probe.prevalence not in (None, own.probe.get("prevalence")):
+    if task.kind != "binary" and probe.prevalence not in (None, own.probe.prevalence):
         raise ConfigError(
             f"config.probe.prevalence={probe.prevalence} is of a yes or no, which {task.title!r} is not: leave it out"
         )

@@ -104,7 +104,8 @@ class FineTuning:
         check_settings(settings, kind)
         self._metric = metric_term.metric_term(settings.metric, kind=kind)
         self._settings, self._kind, self._num_outputs = settings, kind, num_outputs
-        self._classes = tuple(map(str, range(num_outputs))) if kind == "multilabel" else ()
+        #: Names of the outputs of a multi-label task, their numbers.
+        self.classes = tuple(map(str, range(num_outputs))) if kind == "multilabel" else ()
         self._feature_dim = encoders.merge(encoder).feature_dim
         head = self._head(seed=0)
         params = {"encoder": encoder.params, "head": head.params}
@@ -194,7 +195,7 @@ class FineTuning:
             outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
             if not np.isfinite(outputs).all():
                 return -np.inf, -np.inf  # A look that gave no numbers is no better one; an earlier one stands.
-            metric = scoring.primary(self._kind, val_labels, outputs, classes=self._classes)
+            metric = scoring.primary(self._kind, val_labels, outputs, classes=self.classes)
             if settings.select == "metric":
                 return metric, metric
             return metric, -scoring.loss(self._kind, val_labels, outputs)
@@ -391,8 +392,9 @@ def train_supervised(
             )
             for title, records in (("random features", train_records), ("of validation", val_records))
         )
-        classes = tuple(map(str, range(train_labels.shape[1]))) if kind == "multilabel" else ()
-        probe = fit_linear(kind, train, train_labels, val_features=val, val_targets=val_labels, classes=classes)
+        probe = fit_linear(
+            kind, train, train_labels, val_features=val, val_targets=val_labels, classes=training.classes
+        )
     return training.train(
         encoder.split,
         read=read,

@@ -30,7 +30,6 @@ from ecgjax.evaluation.cells import (
     read_cells,
     run_cells,
 )
-from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tasks import parse_task
 from ecgjax.label_efficiency_page import write_report
 from ecgjax.label_efficiency_study import Study
@@ -72,7 +71,7 @@ def main(argv: list[str]) -> None:
             step=STEP.value,
             features=Path(chosen.features) if chosen.features else None,
         )
-        for caution in (*([SIMULATED] if study.recordings.simulated else []), *study.cautions(chosen.modes)):
+        for caution in study.cautions(chosen.modes):
             print(caution)
         run_cells(cells, folder, study.train)
         command = shlex.join(["python", "-m", "ecgjax.label_efficiency", *sys.argv[1:]])

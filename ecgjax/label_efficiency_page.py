@@ -14,7 +14,6 @@ from ecgjax.evaluation.cells import (
     CellResult,
 )
 from ecgjax.evaluation.label_efficiency import differences_table, figure, models_table
-from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tables import plain
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.files import write_atomically
@@ -47,10 +46,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     resamples = study.config.probe.bootstrap
     summaries = study.summaries(results, resamples=resamples)
     metric, data = scoring.PRIMARY[study.task.kind], study.data
-    said = (
-        *([SIMULATED] if study.recordings.simulated else []),
-        *study.cautions({result.cell.mode for result in results}),
-    )
+    said = study.cautions({result.cell.mode for result in results})
     title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
     tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
     asked = {"targets": data.test.labels, "classes": data.classes}

@@ -16,7 +16,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 from ecgjax import configuration, digests, encoders, finetune, inference
 from ecgjax.errors import ConfigError
-from ecgjax.evaluated_run import check_encoder, guarded, load_config
+from ecgjax.evaluated_run import check_encoder, guarded
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.cells import (
     Cell,
@@ -32,6 +32,7 @@ from ecgjax.evaluation.label_efficiency import Summary, summarise
 from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.evaluation.metrics import undefined_reason
 from ecgjax.evaluation.plain_models import PlainModels
+from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tasks import Task
 from ecgjax.finetune import FineTuning
 from ecgjax.recordings import open_recordings
@@ -43,12 +44,15 @@ _BATCH = 256
 _LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links", "probe.layer", "probe.seed",
            "probe.supervised.", "probe.finetune.", *(f"optimizer.{name}" for name in finetune.SHARED))  # fmt: skip
 
+# Of a training with labels: leaves that studies may be older than, and what was done then.
+_AS_BEFORE = {"eval_records": 0, "head_start": "zeros"}
+
 
 class Study:
     """The models of one task and one checkpoint.
 
     Args:
-        config: resolved configuration of the run, `config.probe` perhaps changed.
+        config: of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
         workdir: of the run.
         task: what is asked.
         folder: of the study.
@@ -73,7 +77,7 @@ class Study:
         features: Path | None = None,
         progress: bool = True,
     ):
-        own = load_config(workdir)
+        own = configuration.load_resolved(workdir)
         check_encoder(own, config, workdir=str(workdir))
         configuration.check_ranges(config)
         # Before anything is trained, and before the folder is this study's.
@@ -125,7 +129,8 @@ class Study:
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
         """Returns what is to be said beside cells of some modes."""
-        return (*self._cautions, *(_unlike(self.config.probe) if "finetuned" in modes else ()))
+        simulated = (SIMULATED,) if self.recordings.simulated else ()
+        return (*simulated, *self._cautions, *(_unlike(self.config.probe) if "finetuned" in modes else ()))
 
     def train(self, cell: Cell) -> CellResult:
         """Trains one cell and scores the test records."""
@@ -171,17 +176,17 @@ class Study:
         )
 
     def _frozen(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
-        probe = self._probe(cell, data)
-        scores = probe.predict(self._embeddings(cell.model, cell.seed)[self._row[data.test.records]])
+        embeddings = self._embeddings(cell.model, cell.seed)
+        probe = self._probe(embeddings, data)
+        scores = probe.predict(embeddings[self._row[data.test.records]])
         return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
 
-    def _probe(self, cell: Cell, data: ProbeData) -> FrozenProbe:
-        embeddings, row = self._embeddings(cell.model, cell.seed), self._row
+    def _probe(self, embeddings: np.ndarray, data: ProbeData) -> FrozenProbe:
         return fit_linear(
             self.task.kind,
-            embeddings[row[data.train.records]],
+            embeddings[self._row[data.train.records]],
             data.train.labels,
-            val_features=embeddings[row[data.val.records]],
+            val_features=embeddings[self._row[data.val.records]],
             val_targets=data.val.labels,
             classes=data.classes,
         )
@@ -198,12 +203,13 @@ class Study:
     def _finetuned(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
         read = self.recordings.store.read
         training = self._training(cell.model)
+        probe = self._probe(self._embeddings(cell.model, cell.seed), data) if training.begins_at_probe else None
         network = training.train(
             self._encoder(cell.model, cell.seed, as_it_is=not (training.encoder_is_frozen or training.begins_at_probe)),
             read=read,
             **data.for_training,
             seed=cell.seed,
-            probe=self._probe(cell, data) if training.begins_at_probe else None,
+            probe=probe,
             progress=self._progress,
             title=cell.name,
         )
@@ -300,23 +306,13 @@ def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
     """Returns the leaves that cells depend on."""
-    found = {name: value for name, value in leaves.items() if name.startswith(_LEAVES)}
-    for section in ("probe.supervised.", "probe.finetune."):
-        of_training = {name.removeprefix(section): found.pop(name) for name in list(found) if name.startswith(section)}
-        found |= {section + name: value for name, value in _deciding_training(of_training).items()}
-    return found
 
+    def idle(name: str) -> bool:
+        # Without a weight nothing of metric learning matters; the others are as they were before there was the leaf.
+        training, found, _ = name.partition(".metric.")
+        if found:
+            return not leaves[f"{training}.metric.weight"]
+        leaf = name.rpartition(".")[2]
+        return leaf in _AS_BEFORE and leaves[name] == _AS_BEFORE[leaf]
 
-def _deciding_training(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Returns the leaves of a training with labels that matter beside each other.
-
-    Without a weight nothing of metric learning does, 0 looked-at records are all of them, and heads begin at zeros
-    where nothing is said.
-    """
-    idle = {"eval_records": 0, "head_start": "zeros"}
-    return {
-        name: value
-        for name, value in leaves.items()
-        if not (name.startswith("metric.") and not leaves["metric.weight"])
-        and not (name in idle and value == idle[name])
-    }
+    return {name: value for name, value in leaves.items() if name.startswith(_LEAVES) and not idle(name)}

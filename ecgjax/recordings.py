@@ -63,8 +63,7 @@ class Recordings:
 
     def by_dataset(self, records: np.ndarray) -> list[np.ndarray]:
         """Divides ascending record numbers by the data set that they are of."""
-        ends = np.cumsum([dataset.index.num_records for dataset in self.datasets])
-        return np.split(records, np.searchsorted(records, ends[:-1]))
+        return np.split(records, np.searchsorted(self.dataset_of(records), np.arange(1, len(self.datasets))))
 
 
 def open_recordings(data: ml_collections.ConfigDict) -> Recordings:

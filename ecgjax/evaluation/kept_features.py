@@ -93,7 +93,7 @@ def kept_measurements(
 
     Args:
         folder: of the files.
-        records: `int64[n]`, records to measure: some 30 ms of a core each.
+        records: `int64[n]`, records to measure: 20 to 30 ms of a core each.
         read: record numbers → `int16[n, time, lead]`.
         datasets: fingerprints of what is read.
         sampling_rate_hz: of the signals.
