@@ -43,5 +43,5 @@ def lead_mask(key: Array, ecg: Array, *, drop_rate: float = 0.5) -> Array:
         CHIL 2022 (arXiv 2203.06889): random lead masking.
     """
     draw = jax.random.uniform(key, (ecg.shape[1],), jnp.float32)
-    keep = (draw >= drop_rate) | (draw == draw.max())
+    keep = (draw >= drop_rate) | (jnp.arange(draw.shape[0]) == jnp.argmax(draw))
     return jnp.where(keep[None, :], ecg, jnp.float32(0))

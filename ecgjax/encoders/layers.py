@@ -126,16 +126,46 @@ class BatchNorm(nnx.Module):
     def _of_batch(self, x: Array, valid: Array | None) -> tuple[Array, Array]:
         """Returns mean and variance, `f32[channel]`, and moves the running ones."""
         weight = jnp.ones(x.shape[0], PARAM_DTYPE) if valid is None else valid.astype(PARAM_DTYPE)
-        number = jnp.maximum(weight.sum(), jnp.float32(1)) * jnp.float32(x.shape[1])
-        mean = jnp.sum(weight[:, None] * x.sum(1), 0) / number
-        squares = jnp.sum(weight[:, None] * (x * x).sum(1), 0) / number
-        var = jnp.maximum(squares - mean * mean, jnp.float32(0))
+        mean, var = _moments(x, weight)
         if valid is not None:
             some = valid.any()
             mean, var = jnp.where(some, mean, self.mean[...]), jnp.where(some, var, self.var[...])
         for running, batch in ((self.mean, mean), (self.var, var)):
             running[...] = self.momentum * running[...] + (1 - self.momentum) * jax.lax.stop_gradient(batch)
         return mean, var
+
+
+def _moments(x: Array, weight: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of every channel, with all digits whatever the mean is.
+
+    E[x²] − E[x]² would lose the variance where the mean is large beside the deviation. So each row is summed over time
+    about a sample of its own, in one pass over the activations, and rows are joined by their means and squared
+    deviations, which is a few numbers a row.
+
+    Args:
+        x: `f32[batch, time, channel]`.
+        weight: Weight of every row, `f32[batch]`, 0 or 1.
+
+    Returns:
+        Mean and variance, each `f32[channel]`; zeros where no row has a weight.
+
+    References:
+        Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American Statistician 37, 1983.
+    """
+    length = x.shape[1]
+    # Neither statistic depends on the shift, nor the variance on the mean that the rows are joined about: without these
+    # gradients, which are zero, the backward pass sums nothing more over rows and devices.
+    shift = jax.lax.stop_gradient(x[:, length // 2])
+    shifted = x - shift[:, None]
+    sums, squares = shifted.sum(1), (shifted * shifted).sum(1)
+    row_mean = shift + sums / length
+    row_squares = squares - sums * sums / length
+    weight = weight[:, None] / jnp.maximum(weight.sum(), jnp.float32(1))
+    mean = jnp.sum(weight * row_mean, 0)
+    between = row_mean - jax.lax.stop_gradient(mean)[None]
+    var = jnp.sum(weight * (row_squares / length + between * between), 0)
+    # Not `jnp.maximum`, whose gradient asks which argument the result equals: see `pooling.max_pool`.
+    return mean, jnp.where(var > 0, var, jnp.float32(0))
 
 
 def row_dropout(x: Array, keys: Array | None, rate: float) -> Array:

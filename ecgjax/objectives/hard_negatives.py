@@ -155,7 +155,8 @@ def _log_ratio(positive: Array, log_r: Array, log_count: Array, highest: Array, 
     lowest = log_count - highest - positive
     ratio = log_r - positive
     if not prior:
-        return jnp.maximum(ratio, lowest)
+        # Not `jnp.maximum`, whose gradient asks which argument the result equals: see `encoders.pooling.max_pool`.
+        return jnp.where(ratio > lowest, ratio, lowest)
     # log((e^ratio − τ⁺ N) / (1 − τ⁺)), where the difference is above 0.
     share = math.log(prior) + log_count - ratio
     above = share < 0

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 _NONE = -jnp.inf
@@ -57,23 +58,49 @@ class Winners(NamedTuple):
 
 
 def _best(num: int, score: Array, row: Array, position: Array, value: Array | None) -> Winners:
-    """One pass of maxima for each winner: a sort would cost more than the inner products of the tile."""
+    """One pass for each winner: a sort would cost more than the inner products of the tile."""
     found = []
+    key = jax.lax.broadcasted_iota(jnp.int32, score.shape, 1)
     for _ in range(num):
-        top = score.max(1, keepdims=True)
-        at_top = score == top
-        chosen_row = jnp.where(at_top, row, _NO_ROW).min(1, keepdims=True)
-        chosen = at_top & (row == chosen_row)
+        top, row_of_top, order = (x[:, None] for x in _highest(score, jnp.broadcast_to(row, score.shape), key))
         some = top > _NONE
         found.append(
             Winners(
                 top,
-                jnp.where(some, chosen_row, 0),
-                jnp.where(chosen & some, position, 0).sum(1, keepdims=True, dtype=jnp.int32),
-                jnp.zeros_like(top)
-                if value is None
-                else jnp.where(chosen & some, value, jnp.float32(0)).sum(1, keepdims=True),
+                jnp.where(some, row_of_top, 0),
+                jnp.where(some, _at(position, order), 0),
+                jnp.zeros_like(top) if value is None else jnp.where(some, _at(value, order), jnp.float32(0)),
             )
         )
-        score = jnp.where(chosen, _NONE, score)
+        score = jnp.where(key == order, _NONE, score)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *found)
+
+
+def _highest(score: Array, row: Array, key: Array) -> tuple[Array, Array, Array]:
+    """The highest score of every anchor, of equal ones that with the lowest row, and its row and place.
+
+    The place is carried along with the maximum. Looking for the score that equals it afterwards may find none: XLA may
+    compute the scores a second time for the comparison, and then a last bit can differ.
+
+    Args:
+        score: `f32[anchors, keys]`.
+        row: Row numbers, `i32[anchors, keys]`.
+        key: Places along the second axis, `i32[anchors, keys]`.
+
+    Returns:
+        Score, row and place, each `[anchors]`.
+    """
+
+    def better(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
+        second = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1]))
+        return tuple(jnp.where(second, y, x) for x, y in zip(a, b, strict=True))
+
+    nothing = (np.float32(_NONE), np.int32(_NO_ROW), np.int32(0))
+    return jax.lax.reduce((score, row, key), nothing, better, (1,))
+
+
+def _at(values: Array, order: Array) -> Array:
+    """The values at one place of every anchor, `[anchors, 1]`, of values that are each anchor's own or those of all."""
+    if values.shape[0] == 1 < order.shape[0]:
+        return values[0][order]
+    return jnp.take_along_axis(values, order, axis=1)
