@@ -41,12 +41,10 @@ def shapes_alone(config, *, seed):
     return encoders.abstract(settings.pop("name"), **settings)
 
 
-@pytest.mark.parametrize(("name", "variant"), CASES)
-def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
-    monkeypatch.setattr(assembly, "create_split", shapes_alone)
-    config = load(name, variant)
-    configuration.check_ranges(config)
+def model_and_batch(config):
+    """What a config trains, and the shapes of a batch of four recordings at 500 Hz."""
     config.batch_size, config.micro_batch.parts = BATCH, 1
+    configuration.check_ranges(config)
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
     recordings = types.SimpleNamespace(
         format=SignalFormat(sampling_rate_hz=500, num_samples=5000), split=types.SimpleNamespace(train=np.arange(BATCH))
@@ -54,12 +52,18 @@ def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
     columns = {"label": np.arange(BATCH, dtype=np.float32) % 2, "physiology": np.zeros((BATCH, 50), np.float32)}
     model = assembly.assemble(config, recordings=recordings, columns=columns, mesh=mesh)
     ids = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
-    batch = dict.fromkeys(("row", "record", "patient", "valid_start", "valid_samples"), ids) | {
+    return model, dict.fromkeys(("row", "record", "patient", "valid_start", "valid_samples"), ids) | {
         "signal": jax.ShapeDtypeStruct((BATCH, 5000, 8), jnp.int16),
         "valid": jax.ShapeDtypeStruct((BATCH, 1), jnp.bool_),
         **{name: jax.ShapeDtypeStruct(values.shape, values.dtype) for name, values in columns.items()},
         "seed": jax.ShapeDtypeStruct((), jnp.uint32),
     }
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
+    monkeypatch.setattr(assembly, "create_split", shapes_alone)
+    model, batch = model_and_batch(load(name, variant))
     step = functools.partial(model.loss, train=True)
     loss, (stats, metrics) = jax.eval_shape(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))
     assert model.layout.rows == CONFIGS[name][variant]

@@ -66,8 +66,8 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("loss", "relation", "miner"), COMBINATIONS)
-def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
+def config_of(loss, relation, miner):
+    """The config of one combination, with the settings that it cannot do without."""
     config = make_config(objective__name=loss, miner__name=miner)
     config.relation.name = None if loss == "vicreg" else relation
     if miner and "distance" in inspect.signature(MINERS[miner]).parameters:
@@ -75,7 +75,12 @@ def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
     config.miner.ceiling = 0.9 if miner == "hardest" else None
     if miner == "scheduled":
         config.miner.first_hardness, config.miner.last_hardness, config.miner.over_steps = 0.0, 10.0, 100
-    out = evaluate(config)
+    return config
+
+
+@pytest.mark.parametrize(("loss", "relation", "miner"), COMBINATIONS)
+def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
+    out = evaluate(config_of(loss, relation, miner))
     assert np.isfinite(out.loss)
     assert out.loss != 0
     assert all(np.isfinite(value) for value in out.stats.values())

@@ -153,16 +153,17 @@ def _moments(x: Array, weight: Array) -> tuple[Array, Array]:
         Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American Statistician 37, 1983.
     """
     length = x.shape[1]
-    # Neither statistic depends on the shift, nor the variance on the mean that the rows are joined about: without these
-    # gradients, which are zero, the backward pass sums nothing more over rows and devices.
+    # Neither statistic depends on what rows and batch are shifted by: without these gradients, which are zero, the
+    # backward pass sums nothing more over rows and devices.
     shift = jax.lax.stop_gradient(x[:, length // 2])
     shifted = x - shift[:, None]
     sums, squares = shifted.sum(1), (shifted * shifted).sum(1)
     row_mean = shift + sums / length
     row_squares = squares - sums * sums / length
     weight = weight[:, None] / jnp.maximum(weight.sum(), jnp.float32(1))
-    mean = jnp.sum(weight * row_mean, 0)
-    between = row_mean - jax.lax.stop_gradient(mean)[None]
+    roughly = jax.lax.stop_gradient(jnp.sum(weight * row_mean, 0))
+    between = row_mean - roughly[None]
+    mean = roughly + jnp.sum(weight * between, 0)  # which takes the rounding of the first sum back
     var = jnp.sum(weight * (row_squares / length + between * between), 0)
     # Not `jnp.maximum`, whose gradient asks which argument the result equals: see `pooling.max_pool`.
     return mean, jnp.where(var > 0, var, jnp.float32(0))

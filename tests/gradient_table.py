@@ -1,0 +1,127 @@
+"""How far every leaf's gradient is from that of a plain network, as a table.
+
+    python -m tests.gradient_table --encoders=resnet18:small,vit_s:small --devices=2
+
+A leaf passes if it differs by at most four times what the plain network's own gradient moves when its input changes by
+a millionth, and by at most 1 % of the leaf's greatest element.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf's gradient beside the plain network's; all but the name relative to its greatest element there.
+
+    Attributes:
+        encoder: Name of the encoder.
+        name: Path of the leaf.
+        error: Greatest difference.
+        noise: What the plain gradient moves by when the input changes by a millionth, the greatest of three tries.
+    """
+
+    encoder: str
+    name: str
+    error: float
+    noise: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether the difference is one of rounding."""
+        return self.error <= min(4 * self.noise, 0.01)
+
+
+def compare(name, *, batch=8, rate_hz=100, devices=1, model=1, **settings):
+    """Returns a `Leaf` for every parameter of the encoder called `name`.
+
+    Args:
+        name: A key of `ENCODERS`.
+        batch: Recordings, 10 s each.
+        rate_hz: Samples a second.
+        devices: Devices that the recordings are divided over, for the gradient that is judged; the plain one has one.
+        model: Size of the mesh's axis `model`, over which nothing is divided.
+        **settings: Settings of the encoder.
+    """
+    import jax
+
+    from ecgjax import encoders, parallel
+    from tests import plain_networks
+
+    num_leads = settings.pop("num_leads", 8 if name.startswith("temporal_net") else 12)
+    settings["num_leads"] = num_leads
+    ecg = plain_networks.simulated_ecg(batch, num_leads, rate_hz=rate_hz)
+    encoder, gradient = plain_networks.training_gradient(name, **settings)
+    mesh = parallel.make_mesh(devices=jax.devices()[:devices], model=model)
+    put = jax.device_put(ecg, parallel.batch_sharding(mesh))
+    found = jax.device_get(gradient(jax.device_put(encoder.params, parallel.replicated(mesh)), put))
+    with plain_networks.plain():
+        encoder, reference = plain_networks.training_gradient(name, **settings)
+        expected = jax.device_get(reference(encoder.params, ecg))
+        rng = np.random.default_rng(3)
+        moved = [
+            jax.device_get(reference(encoder.params, ecg * np.float32(1 + 1e-6 * rng.choice([-1, 1], ecg.shape))))
+            for _ in range(3)
+        ]
+
+    def leaf(path, ours, theirs, *again):
+        scale = np.abs(theirs).max()
+        return Leaf(
+            name,
+            jax.tree_util.keystr(path, simple=True, separator="/"),
+            float(np.abs(ours - theirs).max() / scale),
+            max(float(np.abs(other - theirs).max() / scale) for other in again),
+        )
+
+    leaves = jax.tree_util.tree_map_with_path(leaf, found, expected, *moved)
+    del encoders
+    return jax.tree.leaves(leaves, is_leaf=lambda x: isinstance(x, Leaf))
+
+
+def failures(leaves):
+    """Returns a line for every leaf that does not pass."""
+    return [
+        f"{leaf.encoder} {leaf.name}: {leaf.error:.2e}, noise {leaf.noise:.2e}" for leaf in leaves if not leaf.passes
+    ]
+
+
+def main():
+    """Prints the table; the status is 1 where a leaf does not pass."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", required=True, help="names, with commas between")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--model", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate_hz", type=int, default=100)
+    arguments = parser.parse_args()
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", arguments.devices)
+    print(f"XLA_FLAGS={os.environ.get('XLA_FLAGS', '')!r}, {arguments.devices} devices")
+    print(
+        "| encoder | leaves | do not pass | greatest error | there | noise there | median error |\n|---|---|---|---|---|---|---|"
+    )
+    passed = True
+    for name in arguments.encoders.split(","):
+        leaves = compare(
+            name, batch=arguments.batch, rate_hz=arguments.rate_hz, devices=arguments.devices, model=arguments.model
+        )
+        worst = max(leaves, key=lambda leaf: leaf.error)
+        failed = failures(leaves)
+        passed &= not failed
+        print(
+            f"| `{name}` | {len(leaves)} | {len(failed)} | {worst.error:.1e} | {worst.name} | {worst.noise:.1e} "
+            f"| {np.median([leaf.error for leaf in leaves]):.1e} |",
+            flush=True,
+        )
+        for line in failed:
+            print(f"    {line}", file=sys.stderr)
+    sys.exit(not passed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Whether the compiled training step of a config goes by the right gradient: a line of JSON for each.
+
+    python -m tests.step_gradients --only=simclr,dade_1m:single --batch_size=64
+
+The step is the run's own program, with the optimiser, as XLA compiles it on this machine: which gradients it computes
+again, and so what a faulty rule would do, is up to XLA. Its gradient is read off Adam's running mean, and compared
+with that of the same step of a plain network (`plain_networks`) from the same state, on the same batch.
+"""
+
+import argparse
+import importlib
+import json
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from data_pipelines.physiology_store import measure_dataset
+from ecgjax.pretrain import prepare_run
+from tests.fixtures import make_simulated_dataset
+from tests.plain_networks import plain
+
+NUM_PATIENTS = 80
+
+#: Configs whose `:small` steps stand behind tables of docs/results.md, as `name:variant`.
+PROGRAMS = (
+    "quickstart",
+    "simclr:small",
+    "three_kg:small",
+    "pclr:small",
+    "dml_hemodynamics:l1,small",
+    "dml_hemodynamics:dtw,small",
+    "supervised_dml:binary,small",
+    "supervised_dml:regression,small",
+    "physioclr:small",
+    "dade_1m:single,small",
+    "dade_1m:dual,small",
+    "dade_1m:intersegment,small",
+    "clocs:cmsc,small",
+    "clocs:cmlc,small",
+    "clocs:cmsmlc,small",
+)
+
+
+def compare(make_config, *, steps=3):
+    """Returns, of the first steps, how far each leaf's gradient is from the plain step's.
+
+    Args:
+        make_config: Makes the config of a pretraining run; called twice.
+        steps: Steps to take.
+
+    Returns:
+        Of every step a dictionary: leaf → greatest difference, relative to the leaf's greatest element.
+    """
+    run = prepare_run(make_config())
+    with plain():
+        reference = prepare_run(make_config())
+    stream, state, found = run.batches(run.sampler), run.state, []
+    decay = run.config.optimizer.get("b1") or 0.9
+    for _ in range(steps):
+        batch, before = next(stream), _mean_of(state)
+        copy = jax.tree.map(jnp.copy, state)
+        expected, _ = reference.step(copy, batch)
+        state, _ = run.step(state, batch)
+        gradients = [
+            jax.tree.map(lambda new, old: (new - decay * old) / (1 - decay), _mean_of(after), before)
+            for after in (state, expected)
+        ]
+        found.append(differences(*gradients))
+    stream.close()
+    return found
+
+
+def differences(ours, theirs):
+    """Leaf → greatest difference, relative to the greatest element of the leaf; "" → that of all leaves by norms."""
+    leaves = jax.tree_util.tree_leaves_with_path(ours)
+    others = jax.tree.leaves(theirs)
+    by_leaf = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+        for (path, a), b in zip(leaves, others, strict=True)
+    }
+    norm = np.sqrt(sum(float((b**2).sum()) for b in others))
+    return by_leaf | {
+        "": np.sqrt(sum(float(((a - b) ** 2).sum()) for (_, a), b in zip(leaves, others, strict=True))) / norm
+    }
+
+
+def _mean_of(state):
+    """Adam's running mean of gradients, on the host."""
+    adam = [
+        part
+        for part in jax.tree.leaves(state.opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))
+        if isinstance(part, optax.ScaleByAdamState)
+    ]
+    (adam,) = adam
+    return jax.device_get(adam.mu)
+
+
+def load(program, dataset, *, batch_size, rate_hz):
+    """Returns the config of a program, as the ablations of docs/results.md change it."""
+    name, _, variant = program.partition(":")
+    config = importlib.import_module(f"configs.{name}").get_config(*([variant] if variant else []))
+    config.data.dir, config.batch_size = str(dataset), batch_size
+    config.duration.value, config.duration.unit = 200.0, "steps"
+    config.optimizer.learning_rate, config.optimizer.schedule = 1e-3, "warmup_cosine"
+    config.columns.signal_downsample = 4
+    config.micro_batch.parts = 1
+    if name == "clocs":
+        config.encoder.input_samples = 5 * rate_hz
+    return config
+
+
+def main():
+    """Prints a line for every program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="programs, with ; between; all of docs/results.md by default")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--rate_hz", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = make_simulated_dataset(Path(folder), num_patients=NUM_PATIENTS, rate=arguments.rate_hz)
+        measure_dataset(dataset.directory, num_workers=1)
+        for program in arguments.only.split(";") if arguments.only else PROGRAMS:
+            make = lambda program=program: load(  # noqa: E731
+                program, dataset.directory, batch_size=arguments.batch_size, rate_hz=arguments.rate_hz
+            )
+            found = compare(make, steps=arguments.steps)
+            worst = [max((value, name) for name, value in step.items() if name) for step in found]
+            line = {
+                "program": program,
+                "whole": [float(f"{step['']:.2g}") for step in found],
+                "worst": [[name, float(f"{value:.2g}")] for value, name in worst],
+                "leaves_above_1_percent": [sum(v > 0.01 for n, v in step.items() if n) for step in found],
+                "leaves": len(found[0]) - 1,
+            }
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Batch normalisation against float64, whatever the mean is beside the deviation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgjax import parallel
+from ecgjax.encoders.layers import BatchNorm
+
+BATCH, LENGTH, CHANNELS = 16, 250, 4
+
+
+def activations(offset, *, length=LENGTH):
+    """Channels of deviation 1 around an offset, rows a little apart: `f32[batch, time, channel]`."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH, length, CHANNELS)) + 0.3 * rng.normal(size=(BATCH, 1, CHANNELS))
+    return (x + offset * np.array([1, -1, 0.5, 2])).astype(np.float32)
+
+
+def in_float64(x, valid):
+    """Normalised values and the gradient of their sines' sum in `x`, and the variance, by two passes."""
+    x = np.asarray(x, np.float64)
+    rows = x[valid]
+    number, mean = rows.shape[0] * rows.shape[1], rows.mean((0, 1))
+    var = ((rows - mean) ** 2).mean((0, 1))
+    scale = 1 / np.sqrt(var + 1e-5)
+    y = (x - mean) * scale
+    g = np.where(valid[:, None, None], np.cos(y), 0)
+    gradient = scale * (g - g.sum((0, 1)) / number - y * (g * y).sum((0, 1)) / number)
+    return y, np.where(valid[:, None, None], gradient, 0), var
+
+
+@functools.cache
+def program():
+    @jax.jit
+    def run(x, valid):
+        def value(x):
+            norm = BatchNorm(CHANNELS, dtype=jnp.dtype("float32"))
+            y = norm(x, train=True, valid=valid)
+            return jnp.where(valid[:, None, None], jnp.sin(y), 0.0).sum(), (y, norm.var[...])
+
+        (_, (y, var)), gradient = jax.value_and_grad(value, has_aux=True)(x)
+        return y, gradient, var
+
+    return run
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("offset", [0, 1, 100, 1_000, 10_000])
+def test_no_digits_are_lost_to_a_large_mean(offset, masked):
+    x, valid = activations(offset), np.ones(BATCH, bool)
+    if masked:
+        valid[[0, 3, 4]] = False
+        x[0], x[3] = 0.0, 1e6  # Silence, as rows are that could not be read, and anything else.
+    y, gradient, var = program()(x, valid)
+    expected, expected_gradient, expected_var = in_float64(x, valid)
+    # The mean itself is a float32: half a last bit of it is what the output cannot be nearer than.
+    last_bit = np.spacing(np.float32(2 * offset + 1))
+    np.testing.assert_allclose(y[valid], expected[valid], atol=3e-6 + last_bit, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5 + 2 * last_bit)
+    np.testing.assert_allclose(var, 0.9 + 0.1 * expected_var, rtol=2e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_rows_of_one_or_two_samples(length):
+    x, valid = activations(1_000, length=length), np.ones(BATCH, bool)
+    y, gradient, var = program()(x, valid)
+    expected, expected_gradient, expected_var = in_float64(x, valid)
+    np.testing.assert_allclose(y, expected, atol=3e-4)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=6e-4)
+    np.testing.assert_allclose(var, 0.9 + 0.1 * expected_var, rtol=1e-4)
+
+
+def test_a_constant_channel_has_no_variance_and_a_finite_gradient():
+    x = np.full((BATCH, LENGTH, CHANNELS), 12_345.678, np.float32)
+    y, gradient, var = program()(x, np.ones(BATCH, bool))
+    np.testing.assert_allclose(y, 0, atol=1)  # √ε divides half a last bit of the mean.
+    np.testing.assert_allclose(var, 0.9, atol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_devices_join_their_rows(devices):
+    x, valid = activations(10_000), np.ones(BATCH, bool)
+    valid[5] = False
+    sharding = parallel.batch_sharding(parallel.make_mesh(devices=jax.devices()[:devices]))
+    found = program()(*(jax.device_put(array, sharding) for array in (x, valid)))
+    for ours, one in zip(found, program()(x, valid), strict=True):
+        np.testing.assert_allclose(ours, one, atol=4e-3, rtol=1e-5)
