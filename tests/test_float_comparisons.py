@@ -13,7 +13,7 @@ from ecgjax.objectives.tiles import Tiling
 from tests.float_comparisons import float_comparisons
 from tests.test_configs import CASES, load, model_and_batch, shapes_alone
 from tests.test_encoders_all import DIM, LEADS, TINY, draw
-from tests.test_objective import COMBINATIONS, EMBEDDINGS, ROWS, VIEWS, config_of
+from tests.test_objective import COMBINATIONS, EMBEDDINGS, ROWS, VIEWS, config_of, make_config
 
 X = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
 
@@ -72,9 +72,32 @@ def test_objectives_and_their_gradients_compare_none(loss, relation, miner):
     assert not float_comparisons(jax.value_and_grad(value, argnums=(0, 1), has_aux=True), objective.init(), EMBEDDINGS)
 
 
+def test_hard_negatives_without_a_prior_compare_none():
+    config = make_config(objective__name="hcl", objective__positive_prior=0.0)
+    objective = Objective(config, tiling=Tiling(chunk=16), num_views=VIEWS)
+
+    def loss(embeddings):
+        return objective({}, embeddings, ROWS, key=step_key(0, jnp.int32(3), stream="mining"), step=jnp.int32(3)).loss
+
+    assert not float_comparisons(jax.grad(loss), EMBEDDINGS)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_the_steps_of_every_config_compare_none(monkeypatch, name, variant):
     monkeypatch.setattr(assembly, "create_split", shapes_alone)
     model, batch = model_and_batch(load(name, variant, "small"))
+    step = jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True)
+    assert not float_comparisons(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))
+
+
+@pytest.mark.slow
+def test_a_step_with_every_augmentation_compares_none(monkeypatch):
+    monkeypatch.setattr(assembly, "create_split", shapes_alone)
+    config = load("simclr", "", "small")
+    for name, settings in config.augment.items():
+        # Partners of recordings are chosen on the host, with labels that this batch does not have.
+        settings.enabled = name != "geodesic"
+    model, batch = model_and_batch(config)
     step = jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True)
     assert not float_comparisons(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))

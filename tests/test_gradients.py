@@ -1,7 +1,7 @@
 """Gradients of what runs: whole networks, jitted, in training mode, on signals like ECGs of real length.
 
-XLA decides by the whole program which values it computes twice, so that a rule of ours may be right alone and wrong in a
-network; and it decides otherwise with the flags that the tests compile with. So everything here is done with these
+XLA decides by the whole program which values it computes twice, so that a rule of ours may be right alone and wrong in
+a network; and it decides otherwise with the flags that the tests compile with. So everything here is done with these
 flags, and, where it is slow, with those of runs, in processes of their own.
 """
 
