@@ -56,7 +56,8 @@ def step_flops(trace: core.Jaxpr) -> float | None:
 
     Two for each multiply-accumulate of `macs_of_trace`: what the model asks for, of which MFU is defined (Chowdhery et
     al., PaLM, 2022, appendix B). What is computed again to save memory is not in it, so that neither
-    `config.micro_batch.parts`, nor an encoder's `remat`, nor the form of a tiling changes it.
+    `config.micro_batch.parts`, nor an encoder's `remat`, nor the form of a tiling changes it (but for zeros that fill
+    up the last tile of keys). The products of metrics and of the optimiser are in it.
 
     Args:
         trace: of the whole step, such as `jax.jit(step).trace(state, batch).jaxpr.jaxpr`.
