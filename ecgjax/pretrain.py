@@ -20,6 +20,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
+from jax.stages import Compiled
 
 from data_pipelines.paired_embeddings import PairedEmbeddings
 from data_pipelines.sampling import Sampler
@@ -30,11 +31,12 @@ from ecgjax.augmentations import partners
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
 from ecgjax.embedding_rows import Layout
+from ecgjax.encoders import cost
 from ecgjax.pretraining_records import PretrainingRecords, pretraining_records
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.row_columns import Columns, row_columns
 from ecgjax.sampling import describe_sampling, make_sampler, sampled_records
-from ecgjax.steps import Batch, Metrics, TrainState, eval_step, init_state, train_step
+from ecgjax.steps import Batch, TrainState, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
 
@@ -64,7 +66,7 @@ class Run:
         state: before the first step, on the mesh.
         step: compiled, `(state, batch) → (state, metrics)`; donates its state.
         loss: see `steps.pretraining_loss`.
-        flops_per_step: of all devices together, as the compiler counts them; None where it does not.
+        flops_per_step: of all devices together, see `cost.step_flops`; None where the step's trace does not tell.
     """
 
     config: ml_collections.ConfigDict
@@ -77,7 +79,7 @@ class Run:
     layout: Layout
     num_steps: int
     state: TrainState
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    step: Compiled
     loss: Callable[..., Any]
     flops_per_step: float | None
 
@@ -146,13 +148,10 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     # A copy, because the step donates its state and the encoder stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
     step = train_step(model.loss, optimizer, frozen=model.frozen, ema_decay=ema_decay)
-    compiled = (
-        jax.jit(step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh)))
-        .lower(state, _abstract_batch(config, recordings, columns, mesh))
-        .compile()
+    # One trace both to compile and to count: the compiler itself counts a loop's body once.
+    traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh))).trace(
+        state, _abstract_batch(config, recordings, columns, mesh)
     )
-    cost = compiled.cost_analysis() or {}
-    flops = cost.get("flops")
     return Run(
         config=config,
         recordings=recordings,
@@ -164,10 +163,9 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
         layout=model.layout,
         num_steps=num_steps,
         state=state,
-        step=compiled,
+        step=traced.lower().compile(),
         loss=model.loss,
-        # The compiler counts one device's share of the program.
-        flops_per_step=flops * mesh.size if flops else None,
+        flops_per_step=cost.step_flops(traced.jaxpr.jaxpr),
     )
 
 

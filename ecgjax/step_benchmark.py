@@ -23,7 +23,7 @@ from ecgjax import devices, step_ceilings
 from ecgjax.assembly import make_overlay, make_views
 from ecgjax.augmentations import partners
 from ecgjax.augmentations.crops import Recorded
-from ecgjax.encoders import PRECISIONS, cost
+from ecgjax.encoders import PRECISIONS
 from ecgjax.keys import row_keys
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.parallel import unanimous
@@ -55,10 +55,11 @@ def measure(
 
     Returns:
         JSON: `step_ms` and `ecgs_per_sec` of the step alone, `stream_step_ms` and `input_wait_frac` of the step fed by
-        the stream, `augmentation_ms` of making the views alone and its share of the step; `flops_per_step` of the
-        products in the step's trace, a loop's every round counted, and as the compiler counts them;
-        `flops_per_sec` beside `matrix_product_flops_per_sec` (of the encoder's precision) and `copy_bytes_per_sec` of
-        the same run; `mfu` (None where the device is not in the table of known ones); memory.
+        the stream, `augmentation_ms` of making the views alone and its share of the step; `flops_per_step`, as the run
+        counts it, and `compiler_flops_per_step`, in which additions count, but a loop's body once; `flops_per_sec`
+        beside `matrix_product_flops_per_sec` (of the encoder's precision) and `copy_bytes_per_sec` of the same run;
+        `mfu` (None where the device is not in the table of known ones); memory. Figures of FLOP are None where the
+        step's trace or the compiler does not tell.
     """
     with with_data(config, simulated_format) as config:
         return _measure(config, steps=steps, by_layer=by_layer)
@@ -106,13 +107,14 @@ def _measure(config: ml_collections.ConfigDict, *, steps: int, by_layer: bool) -
     )
     stream.close()
     alone, streamed = seconds["step"] / steps, seconds["streamed"] / steps
-    flops = 2.0 * cost.macs_of(_gradient(run), *abstract)
-    peak = devices.peak_flops()
+    flops, peak = run.flops_per_step, devices.peak_flops()
+    rate = None if flops is None else flops / alone
     product_rate = product.amount / seconds["product"]
     taken_apart = {}
     if by_layer:
         one = step_ceilings.Timed(product.run, product.amount / jax.device_count())
-        taken_apart = {"breakdown": breakdown(_gradient(run), abstract, product=one, step_s=alone)}
+        settings = {"product": one, "step_s": alone, "num_devices": run.mesh.size}
+        taken_apart = {"breakdown": breakdown(_gradient(run), abstract, **settings)}
     return {
         "what": "step",
         "encoder": config.encoder.name,
@@ -138,12 +140,12 @@ def _measure(config: ml_collections.ConfigDict, *, steps: int, by_layer: bool) -
         "augmentation_ms": 1e3 * seconds["views"],
         "augmentation_frac": seconds["views"] / alone,
         "flops_per_step": flops,
-        "compiler_flops_per_step": run.flops_per_step,
-        "flops_per_sec": flops / alone,
+        "compiler_flops_per_step": _compiler_flops(run),
+        "flops_per_sec": rate,
         "matrix_product_flops_per_sec": product_rate,
-        "of_matrix_product": flops / alone / product_rate,
+        "of_matrix_product": None if rate is None else rate / product_rate,
         "copy_bytes_per_sec": moved.amount / seconds["copy"],
-        "mfu": None if peak is None else flops / alone / peak,
+        "mfu": None if rate is None or peak is None else rate / peak,
         **devices.memory_metrics(),
         **taken_apart,
     }
@@ -172,6 +174,12 @@ class _Repetition:
         jax.block_until_ready((self._state, metrics))
         if waits:
             self.streamed += time.perf_counter() - begun
+
+
+def _compiler_flops(run: Run) -> float | None:
+    """What the compiler counts, which is one device's share of the program, on all devices; None where it does not."""
+    flops = (run.step.cost_analysis() or {}).get("flops")
+    return flops * run.mesh.size if flops else None
 
 
 def _gradient(run: Run) -> Callable[[TrainState, Batch], Any]:

@@ -30,7 +30,9 @@ LEAST_SHARE = 0.002
 _PRODUCTS = ("conv_general_dilated", "dot_general")
 
 
-def breakdown(function: Callable[..., Any], args: tuple[Any, ...], *, product: Timed, step_s: float) -> dict[str, Any]:
+def breakdown(
+    function: Callable[..., Any], args: tuple[Any, ...], *, product: Timed, step_s: float, num_devices: int = 1
+) -> dict[str, Any]:
     """Times every distinct product of a step alone, and normalisation, dropout and pooling at the step's shapes.
 
     Args:
@@ -38,10 +40,12 @@ def breakdown(function: Callable[..., Any], args: tuple[Any, ...], *, product: T
         args: that it is traced with, arrays or shapes.
         product: the matrix product of the same run; one device's, since programs here run on one.
         step_s: seconds of the whole step.
+        num_devices: devices that the step runs on and divides its products among.
 
     Returns:
-        JSON: `products`, the costliest first, with number of times in the step, milliseconds of all these, FLOP/s and
-        share of the matrix product's rate; their sum beside the step; `layers`, milliseconds of a normalisation with
+        JSON: `products`, the costliest first, with number of times in the step (what is computed again in the backward
+        pass included), milliseconds that all these take a device, FLOP/s and share of the matrix product's rate; their
+        sum beside the step; `layers`, milliseconds of a normalisation with
         ReLU, a dropout and a pooling with their gradients, beside a copy of the same array.
     """
     equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)
@@ -63,31 +67,31 @@ def breakdown(function: Callable[..., Any], args: tuple[Any, ...], *, product: T
         {
             "product": name,
             "times": counts[name],
-            "ms": 1e3 * seconds[name] * counts[name],
+            "ms": 1e3 * seconds[name] * counts[name] / num_devices,
             "flops_per_sec": flops[name] / seconds[name],
             "of_matrix_product": flops[name] / seconds[name] / rate,
         }
         for name in timed
     ]
     products_ms = sum(line["ms"] for line in lines)
+    flops_timed = sum(flops[name] * counts[name] for name in timed)
     return {
         "matrix_product_flops_per_sec": rate,
         "products": sorted(lines, key=lambda line: -line["ms"]),
         "products_ms": products_ms,
-        "products_of_matrix_product": sum(flops[name] * counts[name] for name in timed) / (products_ms / 1e3) / rate,
-        "products_left_out_of_flops": 1 - sum(flops[name] * counts[name] for name in timed) / total,
+        "products_of_matrix_product": flops_timed / num_devices / (products_ms / 1e3) / rate,
+        "products_left_out_of_flops": 1 - flops_timed / total,
         "beside_products_ms": 1e3 * step_s - products_ms,
         "layers_ms": {name: 1e3 * seconds[name] for name in of_layers},
     }
 
 
 def _equations(jaxpr: core.Jaxpr, times: int = 1) -> Iterable[tuple[int, core.JaxprEqn]]:
-    """Yields every equation and how often it is computed."""
+    """Yields every equation and how often it is computed, on all devices together."""
     for equation in jaxpr.eqns:
-        rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
         yield times, equation
         for inner in core.jaxprs_in_params(equation.params):
-            yield from _equations(inner, times * rounds)
+            yield from _equations(inner, times * cost.rounds(equation))
 
 
 def _describe(equation: core.JaxprEqn) -> str:

@@ -1,5 +1,6 @@
 """The benchmark of the step runs and reports; nothing here depends on how fast this machine is."""
 
+import functools
 import json
 import threading
 import time
@@ -11,7 +12,9 @@ import pytest
 from data_pipelines.dataset import open_dataset
 from data_pipelines.physiology_store import open_physiology
 from data_pipelines.records import SignalFormat
-from ecgjax import embed_benchmark, step_benchmark, step_ceilings
+from ecgjax import embed_benchmark, parallel, step_benchmark, step_ceilings
+from ecgjax.encoders import cost
+from ecgjax.pretrain import prepare_run
 from ecgjax.step_breakdown import breakdown
 from tests import tiny_config
 
@@ -24,7 +27,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(step_ceilings, "_COPIED", {"cpu": 4096})
 
 
-def test_every_figure_is_there(stored_dataset):
+def test_every_figure_is_there(stored_dataset, monkeypatch):
+    runs = []
+    monkeypatch.setattr(step_benchmark, "prepare_run", lambda config: runs.append(prepare_run(config)) or runs[0])
     config = tiny_config.get_config()
     config.data.dir = str(stored_dataset[0].directory)
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
@@ -33,6 +38,13 @@ def test_every_figure_is_there(stored_dataset):
     assert report["simulated"] is True
     assert report["mfu"] is None
     assert 0 < report["input_wait_frac"] < 1
+    assert report["flops_per_step"] == runs[0].flops_per_step, "what the run's own perf/mfu is of"
+    # Beside loss and gradient a step has the products of its metrics and of the optimiser.
+    gradient = jax.grad(runs[0].loss, has_aux=True)
+    batch = next(runs[0].batches(runs[0].sampler))
+    shapes = jax.eval_shape(lambda *args: args, runs[0].state.params, runs[0].state.stats, batch, jnp.int32(0))
+    counted = 2 * cost.macs_of(functools.partial(gradient, train=True), *shapes)
+    assert counted <= report["flops_per_step"] < 1.01 * counted
     # The compiler counts additions too, and leaves out products with padding.
     assert report["flops_per_step"] == pytest.approx(report["compiler_flops_per_step"], rel=0.5)
     assert report["of_matrix_product"] == pytest.approx(
@@ -76,6 +88,25 @@ def test_a_convolution_and_its_gradients_are_told_apart():
     assert found["products_left_out_of_flops"] == 0
     assert found["beside_products_ms"] == pytest.approx(1e3 - found["products_ms"])
     assert set(found["layers_ms"]) == {f"{layer} 2×32×4" for layer in ("copy", "batch norm, ReLU", "dropout")}
+
+
+def test_a_breakdown_on_devices_is_of_one_device_s_share():
+    mesh = parallel.make_mesh()
+    rows, width = 16, 4
+    spec = jax.sharding.PartitionSpec("data")
+
+    def mapped(a, b):
+        return jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(spec, jax.P()), out_specs=spec)(a, b)
+
+    product = step_ceilings.matrix_product(jnp.dtype(jnp.float32))
+    args = jnp.ones((rows, width)), jnp.ones((width, width))
+    for function, times in ((jnp.matmul, 1), (mapped, mesh.size)):
+        found = breakdown(function, args, product=product, step_s=1.0, num_devices=mesh.size)
+        (line,) = found["products"]
+        assert line["times"] == times
+        share = 2 * rows * width * width / mesh.size
+        assert line["flops_per_sec"] * line["ms"] / 1e3 == pytest.approx(share)
+        assert found["products_of_matrix_product"] == pytest.approx(line["of_matrix_product"])
 
 
 def test_embedding_and_the_probe_are_timed(stored_dataset, monkeypatch):

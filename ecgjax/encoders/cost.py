@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
+from jax.sharding import PartitionSpec
 
 from ecgjax.encoders import Split, apply
+from ecgjax.objectives.tiles import RECOMPUTED
+
+#: Products of a size with the scores in cuDNN's attention, by primitive: scores and values forwards; backwards the
+#: gradients of values, weights, queries and keys (it computes the scores again, which does not count).
+_FUSED_ATTENTION = {"dot_product_attention_fwd": 2, "dot_product_attention_bwd": 4}
 
 
 def macs(encoder: Split, shape: tuple[int, int]) -> int:
@@ -33,10 +39,7 @@ def macs(encoder: Split, shape: tuple[int, int]) -> int:
 
 
 def macs_of(function: Callable[..., Any], *args: Any) -> int:
-    """Multiply-accumulates of the convolutions and matrix products in `function(*args)`.
-
-    Products with padding count, as they do in the published figures; products with the zeros that a transposed
-    convolution puts between samples do not.
+    """Multiply-accumulates of the convolutions and matrix products in `function(*args)`; see `macs_of_trace`.
 
     Args:
         function: any that JAX can trace.
@@ -45,15 +48,42 @@ def macs_of(function: Callable[..., Any], *args: Any) -> int:
     Raises:
         ValueError: the function has a loop whose number of rounds its trace does not tell.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+    return macs_of_trace(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
-    return sum(macs_of_equation(equation) for equation in jaxpr.eqns)
+def step_flops(trace: core.Jaxpr) -> float | None:
+    """Floating-point operations of a training step on all devices together, or None where its trace does not tell.
+
+    Two for each multiply-accumulate of `macs_of_trace`: what the model asks for, of which MFU is defined (Chowdhery et
+    al., PaLM, 2022, appendix B). What is computed again to save memory is not in it, so that neither
+    `config.micro_batch.parts`, nor an encoder's `remat`, nor the form of a tiling changes it (but for zeros that fill
+    up the last tile of keys). The products of metrics and of the optimiser are in it.
+
+    Args:
+        trace: of the whole step, such as `jax.jit(step).trace(state, batch).jaxpr.jaxpr`.
+    """
+    try:
+        return 2.0 * macs_of_trace(trace)
+    except ValueError:
+        return None
+
+
+def macs_of_trace(trace: core.Jaxpr) -> int:
+    """Multiply-accumulates of the convolutions and matrix products in a trace, of all devices together.
+
+    Products with padding count, as they do in the published figures; products with the zeros that a transposed
+    convolution puts between samples do not. A loop's products count in every round, those of `cond` in the costliest
+    branch, and those of `shard_map`, whose shapes are one device's, on every device among which the work is divided.
+    What `jax.checkpoint` computes again in a backward pass does not count.
+
+    Raises:
+        ValueError: there are products in a loop whose number of rounds the trace does not tell.
+    """
+    return sum(macs_of_equation(equation) for equation in trace.eqns if not _is_recomputed(equation))
 
 
 def macs_of_equation(equation: core.JaxprEqn) -> int:
-    """Multiply-accumulates of one equation of a trace; see `macs_of`."""
+    """Multiply-accumulates of one equation of a trace; see `macs_of_trace`."""
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
@@ -64,11 +94,46 @@ def macs_of_equation(equation: core.JaxprEqn) -> int:
         (contracted, _), _ = params["dimension_numbers"]
         left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
         return math.prod(out) * math.prod(left[axis] for axis in contracted)
-    inner = [_of_jaxpr(jaxpr) for jaxpr in core.jaxprs_in_params(params)]
-    if name == "scan":
-        return params["length"] * sum(inner)
+    if products := _FUSED_ATTENTION.get(name.removesuffix("_wrapper")):
+        query, key = (variable.aval.shape for variable in equation.invars[:2])  # [batch, token, head, feature]
+        return products * math.prod(query) * key[1]
+    inner = [macs_of_trace(trace) for trace in core.jaxprs_in_params(params)]
     if name == "cond":
         return max(inner)
     if name == "while" and sum(inner):
         raise ValueError("a while loop with products in it: how often it runs cannot be told from the trace")
-    return sum(inner)
+    return rounds(equation) * sum(inner)
+
+
+def rounds(equation: core.JaxprEqn) -> int:
+    """How often what is inside an equation is computed: rounds of a scan, devices that share a `shard_map`'s work."""
+    if equation.primitive.name == "scan":
+        return equation.params["length"]
+    return _devices(equation.params) if equation.primitive.name == "shard_map" else 1
+
+
+def _devices(params: Mapping[str, Any]) -> int:
+    """Devices among which a `shard_map` divides its work; those along an axis that no argument is cut along repeat it.
+
+    What a forward pass keeps for the backward pass is cut along all axes, whether or not it differs between them: such
+    an array says nothing, as long as there are others.
+    """
+    manual = frozenset(params["newly_manual_axes"])
+    cuts = [frozenset(_names(spec)) & manual for spec in (*params["in_specs"], *params["out_specs"])]
+    along = frozenset().union(*(cut for cut in cuts if cut != manual)) or frozenset().union(*cuts)
+    return math.prod(params["mesh"].shape[axis] for axis in along)
+
+
+def _names(spec: PartitionSpec) -> Iterator[str]:
+    """Yields the axes that an array is cut along."""
+    for entry in spec:
+        yield from (entry,) if isinstance(entry, str) else entry or ()
+
+
+def _is_recomputed(equation: core.JaxprEqn) -> bool:
+    """Whether a backward pass computes here what the forward pass has computed already.
+
+    JAX names such equations so itself. Their gradients stand inside a `transpose(…)`, by whatever name.
+    """
+    before, found, _ = str(equation.source_info.name_stack).partition(RECOMPUTED)
+    return bool(found) and "transpose(" not in before

@@ -254,7 +254,7 @@ def hardest(
     """
     if not distance.on_sphere:
         raise ConfigError("hardest mining has a ceiling on cosine similarity; set its distance to one on the sphere")
-    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key, angles=True)
 
     def hard_negative(tile: Tile) -> Array:
         return tile.nearest(tile.pairs.negative & (tile.inner_products() < jnp.float32(ceiling)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.distances import safe_sqrt, squared_euclidean_matrix
+from ecgjax.objectives.distances import centred, safe_sqrt, squared_euclidean_matrix
 from ecgjax.objectives.relations import Rows
 from ecgjax.objectives.search import candidates
 from ecgjax.objectives.tiles import Tiling, fold
@@ -82,7 +82,8 @@ def l1(anchors: Array, keys: Array) -> Array:
 def l2(anchors: Array, keys: Array) -> Array:
     """Root of the mean squared difference over time and leads, in the unit of the signals.
 
-    By inner products: between signals that are almost equal it loses digits.
+    By inner products: between signals much nearer to each other than to zero it loses digits. `nearest_and_farthest`
+    takes what all have in common off first.
 
     Args:
         anchors: `f32[anchors, time, lead]`.
@@ -210,7 +211,10 @@ def nearest_and_farthest(
             far.add(candidates(other_patient, apart), b.row, b.row),
         )
 
-    batch = {"signals": jax.lax.stop_gradient(signals.astype(jnp.float32)), "rows": rows}
+    signals = jax.lax.stop_gradient(signals.astype(jnp.float32))
+    if distance is l2:  # the others take differences, and a warped one would see the shift
+        signals = centred(signals.reshape(len(signals), -1), rows.valid).reshape(signals.shape)
+    batch = {"signals": signals, "rows": rows}
     near, far = fold(init, update, batch, batch, tiling=tiling)
     return Neighbours(_row_or_none(near)[:, 0], _row_or_none(far))
 

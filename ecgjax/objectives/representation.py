@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.objectives.distances import inner_products, normalise
+from ecgjax.objectives.distances import centred, inner_products, normalise, squared_euclidean_matrix
 from ecgjax.objectives.outputs import Stats, mean_where
 
 #: Names of what `statistics` returns.
@@ -31,9 +31,9 @@ def alignment(z: Array, valid: Array) -> Array:
     num_views = z.shape[1]
     if num_views < 2:
         return jnp.zeros((), jnp.float32)
-    # Σ over ordered pairs of z·z′ is ‖Σ z‖² − Σ ‖z‖².
-    total = jnp.sum(z.sum(1) ** 2, -1) - jnp.sum(z * z, (1, 2))
-    return 2 - 2 * mean_where(total / (num_views * (num_views - 1)), valid)
+    # By differences: of embeddings that have all but collapsed, 2 − 2 z·z′ would be nothing but rounding.
+    spread = jnp.sum((z - z.mean(1, keepdims=True)) ** 2, (1, 2))
+    return jnp.where(valid.any(), mean_where(2 / (num_views - 1) * spread, valid), jnp.float32(2))
 
 
 def uniformity(z: Array, valid: Array) -> Array:
@@ -46,9 +46,10 @@ def uniformity(z: Array, valid: Array) -> Array:
     stride = -(-z.shape[0] // MAX_ROWS)
     z, valid = z[::stride], valid[::stride]
     pairs = valid[:, None] & valid[None, :] & ~jnp.eye(z.shape[0], dtype=bool)
-    potential = jnp.where(pairs, jnp.exp(4 * inner_products(z, z) - 4), jnp.float32(0)).sum()
-    number = pairs.sum(dtype=jnp.float32)
-    return jnp.where(number > 0, jnp.log(jnp.where(number > 0, potential / jnp.maximum(number, 1), 1.0)), 0.0)
+    z = centred(z, valid)
+    # Less 1, because near 0 neither the mean nor its logarithm could be told from rounding otherwise.
+    potential = jnp.where(pairs, jnp.expm1(-2 * squared_euclidean_matrix(z, z)), jnp.float32(0)).sum()
+    return jnp.log1p(potential / jnp.maximum(pairs.sum(dtype=jnp.float32), 1))
 
 
 def effective_rank(z: Array, valid: Array) -> Array:
@@ -63,9 +64,9 @@ def effective_rank(z: Array, valid: Array) -> Array:
     """
     weight = valid.astype(jnp.float32)[:, None]
     number = jnp.maximum(weight.sum(), jnp.float32(1))
-    centred = (z - (weight * z).sum(0, keepdims=True) / number) * weight
+    about_mean = (z - (weight * z).sum(0, keepdims=True) / number) * weight
     # Of dim × dim whatever the number of rows; its eigenvalues are the squared singular values.
-    values = jnp.linalg.eigvalsh(inner_products(centred.T, centred.T))
+    values = jnp.linalg.eigvalsh(inner_products(about_mean.T, about_mean.T))
     singular = jnp.sqrt(jnp.maximum(values, jnp.float32(0)))
     # Rounding leaves singular values of about √ε of the largest where there are none.
     singular = jnp.where(singular > 1e-3 * singular.max(), singular, jnp.float32(0))

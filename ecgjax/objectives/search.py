@@ -57,7 +57,7 @@ class Tile(NamedTuple):
         pairs: what the relation says of them.
         columns: of the anchors, such as what an earlier pass found.
         distance: `f32[anchors, keys]`; None for miners that look at none.
-        vectors: of anchors and of keys, as the distance prepares them.
+        vectors: of anchors and of keys, as `Search` has them.
         words: what the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
     """
 
@@ -84,7 +84,7 @@ class Tile(NamedTuple):
         return candidates(where, log_weight + hashing.gumbels(self.words, self.keys.row, stream=stream))
 
     def inner_products(self) -> Array:
-        """Cosine similarities where the distance is on the sphere; the compiler sees that the distance has them."""
+        """Cosine similarities where rows are of unit length; the compiler sees that the distance has them."""
         return inner_products(*self.vectors)
 
     def any_positive(self) -> Array:
@@ -120,7 +120,8 @@ class Search:
     """Passes over the pairs of one batch.
 
     Attributes:
-        z: `f32[rows, dim]`, as the distance prepares embeddings, without gradient; None where there is no distance.
+        z: `f32[rows, dim]`, as the distance's matrix takes embeddings, without gradient; None where there is no
+            distance.
         rows: metadata.
         relation: which pairs are positive and which negative.
         distance: None for miners that look at none.
@@ -145,9 +146,13 @@ class Search:
         distance: Distance | None,
         tiling: Tiling,
         key: Array | None,
+        angles: bool = False,
     ) -> Search:
-        """Prepares embeddings and draws."""
-        z = None if distance is None else distance.prepare(jax.lax.stop_gradient(embeddings))
+        """Prepares embeddings and draws; `angles` says that choices take inner products, which a shift would change."""
+        z = None
+        if distance is not None:
+            embeddings = jax.lax.stop_gradient(embeddings)
+            z = distance.prepare(embeddings) if angles else distance.for_matrix(embeddings, rows.valid)
         words = None if key is None else hashing.anchor_words(key, rows.row)
         return cls(z, rows, relation, distance, tiling, words)
 

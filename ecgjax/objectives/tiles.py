@@ -33,6 +33,9 @@ from ecgjax.errors import ConfigError
 Carry = TypeVar("Carry")
 Tree = Any
 
+#: What JAX calls the part of a backward pass that `jax.checkpoint` computes again, and the ring its own.
+RECOMPUTED = "rematted_computation"
+
 FORMS = ("dense", "gathered", "ring")
 
 #: Keys a tile on CPUs, where a tile of similarities should stay in the cache: 256 beat larger and smaller ones at 4,096
@@ -241,12 +244,13 @@ def _ring(
         def step(state: tuple, carry: Carry) -> tuple[tuple, None]:
             gradient, of_anchors, block, block_fixed, of_block = state
             block, block_fixed, of_block = send((block, block_fixed, of_block), backwards)
-            _, pull = jax.vjp(
-                lambda carry, a, k: update(carry, anchor_join(a, fixed[0]), _join_floats(keys, k, block_fixed)),
-                carry,
-                anchor_values,
-                block,
-            )
+            with jax.named_scope(RECOMPUTED):
+                _, pull = jax.vjp(
+                    lambda carry, a, k: update(carry, anchor_join(a, fixed[0]), _join_floats(keys, k, block_fixed)),
+                    carry,
+                    anchor_values,
+                    block,
+                )
             gradient, more_of_anchors, more_of_block = pull(gradient)
             add = functools.partial(jax.tree.map, jnp.add)
             return (

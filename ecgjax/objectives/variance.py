@@ -77,7 +77,9 @@ def vicreg(
     std = jnp.sqrt(diagonal + _EPSILON)
     # A view pair has the terms of both its views; the mean over pairs is twice the mean over views.
     hinge = 2 * jax.nn.relu(target_std - std).mean()
-    off_diagonal = 2 * ((covariance**2).sum() - (diagonal**2).sum()) / (views * dim)
+    # Not the sum of all squares less the diagonal's, of which little is left once dimensions are decorrelated.
+    between = jnp.where(jnp.eye(dim, dtype=bool)[None], jnp.float32(0), covariance)
+    off_diagonal = 2 * (between**2).sum() / (views * dim)
     enough = count > 1
     hinge, off_diagonal = jnp.where(enough, hinge, 0.0), jnp.where(enough, off_diagonal, 0.0)
 
