@@ -8,6 +8,7 @@ with that of the same step of a plain network (`plain_networks`) from the same s
 """
 
 import argparse
+import functools
 import importlib
 import json
 import tempfile
@@ -19,7 +20,10 @@ import numpy as np
 import optax
 
 from data_pipelines.physiology_store import measure_dataset
+from ecgjax import encoders, finetune, optim
 from ecgjax.pretrain import prepare_run
+from ecgjax.recordings import open_recordings
+from ecgjax.steps import init_state
 from tests.fixtures import make_simulated_dataset
 from tests.plain_networks import plain
 
@@ -42,47 +46,112 @@ PROGRAMS = (
     "clocs:cmsc,small",
     "clocs:cmlc,small",
     "clocs:cmsmlc,small",
+    "labels:resnet18:small",
+    "labels:temporal_net:small",
+    "labels:physio_transformer:small",
 )
+
+#: Begins the names of programs that train an encoder with labels alone.
+LABELS = "labels:"
 
 
 def compare(make_config, *, steps=3):
-    """Returns, of the first steps, how far each leaf's gradient is from the plain step's.
+    """Returns what `_follow` finds of the first steps of a pretraining run.
 
     Args:
-        make_config: Makes the config of a pretraining run; called twice.
+        make_config: Makes the config; called twice.
         steps: Steps to take.
-
-    Returns:
-        Of every step two dictionaries, see `differences`: of the two gradients, and of the plain one and itself with
-        all parameters changed by a millionth. ReLUs that turn over make the second, too, more than rounding.
     """
     run = prepare_run(make_config())
     with plain():
         reference = prepare_run(make_config())
-    stream, state, found = run.batches(run.sampler), run.state, []
-    decay = run.config.optimizer.get("b1") or 0.9
-    for _ in range(steps):
-        batch, before = next(stream), _mean_of(state)
-        expected, _ = reference.step(jax.tree.map(jnp.copy, state), batch)
-        moved, _ = reference.step(state._replace(params=_moved(state.params), **_copies(state)), batch)
-        state, _ = run.step(state, batch)
-        ours, plainly, nearby = (
-            jax.tree.map(lambda new, old: (new - decay * old) / (1 - decay), _mean_of(after), before)
-            for after in (state, expected, moved)
-        )
-        found.append((differences(ours, plainly), differences(nearby, plainly)))
+    stream = run.batches(run.sampler)
+    found = _follow(run.step, reference.step, run.state, (next(stream) for _ in range(steps)))
     stream.close()
     return found
 
 
-def _moved(params):
+def compare_with_labels(encoder_name, dataset, *, batch_size, steps=3):
+    """Returns what `compare` does, of training with labels: a yes or no, as the quickstart asks it, from random.
+
+    Args:
+        encoder_name: A key of `ENCODERS`.
+        dataset: Folder of the data set.
+        batch_size: Recordings of a batch.
+        steps: Steps to take.
+    """
+    settings = finetune.default_config()
+    settings.batch_size = batch_size
+    num_leads = 8 if encoder_name.startswith("temporal_net") else 12
+    encoder = encoders.create(encoder_name, seed=0, num_leads=num_leads)
+
+    def training():
+        return finetune.FineTuning(
+            settings, optimizer=optim.default_config(), encoder=encoder, num_leads=num_leads, kind="binary"
+        )
+
+    ours, theirs = training(), training()
+    head = ours._head(seed=0)
+    state = init_state(
+        jax.tree.map(jnp.array, {"encoder": encoder.params, "head": head.params}),
+        jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
+        ours._optimizer,
+    )
+    store = open_recordings(load("simclr:small", dataset, batch_size=batch_size, rate_hz=100).data).store
     rng = np.random.default_rng(0)
+
+    def batches():
+        for _ in range(steps):
+            yield {
+                "signal": store.read(rng.integers(0, NUM_PATIENTS, batch_size)),
+                "label": rng.integers(0, 2, (batch_size, 1)).astype(np.float32),
+                "row": np.arange(batch_size, dtype=np.int32),
+                "seed": np.uint32(0),
+                "positive_weight": np.ones(1, np.float32),
+            }
+
+    def plain_step(state, batch):
+        with plain():  # It is traced at its first call.
+            return theirs._step(state, batch)
+
+    return _follow(ours._step, plain_step, state, batches())
+
+
+def _follow(step, plain_step, state, batches, *, decay=0.9):
+    """Takes our step again and again, and from the same state the plain one.
+
+    Returns:
+        Of every step two dictionaries, see `differences`: of the two gradients, and of the plain one and itself with
+        all parameters changed by a millionth, the greater of two tries. ReLUs that turn over make the second, too, more
+        than rounding.
+    """
+    found, rng = [], np.random.default_rng(0)
+    for batch in batches:
+        before = _mean_of(state)
+
+        def gradient(after, before=before):
+            return jax.tree.map(lambda new, old: (new - decay * old) / (1 - decay), _mean_of(after), before)
+
+        plainly = gradient(plain_step(_copy(state), batch)[0])
+        nearby = [
+            differences(
+                gradient(plain_step(_copy(state)._replace(params=_moved(state.params, rng)), batch)[0]), plainly
+            )
+            for _ in range(2)
+        ]
+        state, _ = step(state, batch)
+        noise = {name: max(tried[name] for tried in nearby) for name in nearby[0]}
+        found.append((differences(gradient(state), plainly), noise))
+    return found
+
+
+def _copy(state):
+    """The state once more, because a step destroys what it is given."""
+    return jax.tree.map(jnp.copy, state)
+
+
+def _moved(params, rng):
     return jax.tree.map(lambda x: x * (1 + 1e-6 * rng.choice([-1, 1], x.shape)).astype(np.float32), params)
-
-
-def _copies(state):
-    """All but the parameters once more, because a step destroys what it is given."""
-    return {name: jax.tree.map(jnp.copy, getattr(state, name)) for name in ("step", "stats", "opt_state", "ema")}
 
 
 def differences(ours, theirs):
@@ -145,10 +214,14 @@ def main():
         dataset = make_simulated_dataset(Path(folder), num_patients=NUM_PATIENTS, rate=arguments.rate_hz)
         measure_dataset(dataset.directory, num_workers=1)
         for program in arguments.only.split(";") if arguments.only else PROGRAMS:
-            make = lambda program=program: load(  # noqa: E731
-                program, dataset.directory, batch_size=arguments.batch_size, rate_hz=arguments.rate_hz
-            )
-            found = compare(make, steps=arguments.steps)
+            common = {"batch_size": arguments.batch_size, "steps": arguments.steps}
+            if program.startswith(LABELS):
+                found = compare_with_labels(program.removeprefix(LABELS), dataset.directory, **common)
+            else:
+                make = functools.partial(
+                    load, program, dataset.directory, batch_size=arguments.batch_size, rate_hz=arguments.rate_hz
+                )
+                found = compare(make, steps=arguments.steps)
             line = {
                 "program": program,
                 "leaves": len(found[0][0]) - 1,
