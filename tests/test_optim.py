@@ -230,8 +230,8 @@ def test_every_encoder_has_an_order_of_depth(name):
     weights = {leaf: int(np.prod(p.shape)) for leaf, p in known.items() if "head" not in leaf}
     assert sum(weights[leaf] for leaf in last & set(weights)) < 0.5 * sum(weights.values()), "most lie in blocks"
     kernels = {leaf for leaf in known if leaf.endswith("kernel")}
-    assert kernels <= {leaf for leaf, p in known.items() if p.decayed}
-    assert not any(p.decayed for leaf, p in known.items() if leaf.endswith(("bias", "scale")))
+    assert kernels <= {leaf for leaf, p in known.items() if p.kernel}
+    assert not any(p.kernel for leaf, p in known.items() if leaf.endswith(("bias", "scale")))
 
 
 FROZEN = ("^encoder/stem_", "blocks/0")
