@@ -115,8 +115,8 @@ def semi_hard(
         ConfigError: there is no such choice or fallback.
 
     References:
-        Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 4; random choice and fallback are of Jeong, Stultz and
-        Ghassemi, 2023 (arXiv 2308.04650).
+        Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 4; random choice and random fallback are of Jeong,
+        Stultz and Ghassemi, 2023 (arXiv 2308.04650).
     """
     for name, value, known in (("choice", choice, _SEMI_HARD_CHOICES), ("fallback", fallback, _SEMI_HARD_FALLBACKS)):
         if value not in known:

@@ -11,8 +11,8 @@ from jax import Array
 
 Stats = dict[str, Array]
 
-#: Statistic of every loss that has a relation: valid rows for which it finds no positive in the batch. They are negatives
-#: of others and no anchors: what such a row costs does not count, unless it is a loss of single pairs (`sigmoid`).
+#: Statistic of every loss that has positives to find: valid rows for which there is none in the batch. They are
+#: negatives of others and no anchors: what such a row costs does not count, unless pairs are by themselves (`sigmoid`).
 ANCHORS_WITHOUT_POSITIVE = "anchors_without_positive"
 
 #: `(per row, which count) → f32[]`.

@@ -156,8 +156,8 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) -> optax.GradientTransformation:
     """Builds the optimiser that a config names.
 
-    Gradients are clipped by their global norm first, where asked for. Weight decay, unless `decayed` is `"all"`, and the
-    trust ratios of LARS and LAMB concern kernels only. Frozen parameters take part in nothing and have no state.
+    Gradients are clipped by their global norm first, where asked for. Weight decay (unless `decayed` is `"all"`) and
+    the trust ratios of LARS and LAMB concern kernels only. Frozen parameters take part in nothing and have no state.
 
     Args:
         config: `config.optimizer` with the leaves of `default_config`.
