@@ -401,6 +401,7 @@ FORM_ROWS = batch_of(64)[1]._replace(
 FARTHEST = jnp.asarray([[(i * 3 + 9) % 64, (i * 5 + 9) % 64] for i in range(64)], jnp.int32)
 OWN = {
     "random": {"triplets": 2},
+    "semi_hard": {"choice": "random", "fallback": "random"},
     "distance_weighted": {"triplets": 2, "distance": "euclidean_on_sphere"},
     "signal_distance": {"among_farthest": True},
     "hardest": {"triplets": 2, "ceiling": 0.6, "distance": "cosine"},
