@@ -8,7 +8,8 @@ Both halves of every recording, every lead by itself through one network, nothin
 rows. `cmsc` holds the halves of one lead against each other, `cmlc` the leads of one half, `cmsmlc` all of them.
 Patients' other recordings are positives too, by the method, and stay in the denominators.
 
-Deviations: the average over all view pairs, where the authors' code keeps the last pair only; all 12 leads where the
+Deviations: the average over all view pairs, where the authors' code keeps the last pair only (a recording drawn twice
+counts as two of its patient's, but never as a pair with what shows the same half and lead); all 12 leads where the
 paper takes four of them, and every one of them in every batch. Halves are interpolated to the published 2,500 samples
 (5 s at 500 Hz); at 250 Hz `--config.encoder.input_samples=1250` takes them as they are, at half the cost and with half
 the places. `small`: batches of 32; the network is small as published.

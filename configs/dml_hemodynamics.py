@@ -11,8 +11,12 @@ recordings by rhythm and gross shape; with batches of 64 the nearest recording i
 
 Deviations: rows of one patient are never negatives (the authors' code does not look), and positives are the nearest,
 where their miner takes the two farthest; signals are compared at a tenth of the rate, all eight stored leads, so that
-DTW of a batch takes milliseconds; DTW itself, where they also train a surrogate of it. Recordings are expected at 250
-Hz (`--target_rate_hz=250`). `small`: the encoder at a quarter of its widths.
+DTW of a batch takes milliseconds; DTW itself, where they also train a surrogate of it. Adam's L2 term is of kernels,
+where theirs hits every parameter: `--config.optimizer.decayed=all` does. Their other losses are by flags, each as they
+have it: `--config.objective.name=angular --config.objective.l2_form=norm` with margin, distance and miner set to None
+(without `l2_form` the L2 term squares the norm); or `--config.objective.name=margin
+--config.objective.learn="('beta',)" --config.objective.distance=euclidean_on_sphere --config.objective.margin=None`.
+Recordings are expected at 250 Hz (`--target_rate_hz=250`). `small`: the encoder at a quarter of its widths.
 """
 
 from ml_collections import ConfigDict

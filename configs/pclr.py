@@ -4,12 +4,15 @@
 
 Two recordings of each patient make up a batch and nothing is augmented: what a recording has beside its patient is what
 changes between visits. Expect good probes for what stays (age, sex, ejection fraction) and poor ones for acute states,
-such as potassium at the visit: these positives teach the encoder to overlook them. Patients with one recording take no
-part, so that data sets with few repeats (PTB-XL) give it almost nothing.
+such as potassium at the visit: these positives teach the encoder to overlook them. The only recording of a patient is
+drawn twice, is no positive of itself, and so only a negative of others: `train/anchors_without_positive` counts such
+rows, and data sets with few repeats (PTB-XL) give it almost nothing. Data in which no patient repeats are refused.
 
-Deviations: 12 leads follow from the 8 stored ones; recordings are interpolated to 4,096 samples on the device instead
-of beforehand; Adam at 1e-3 with batches of 512, the publication's rates having been searched for its own data. `small`:
-the encoder at a quarter of its widths and half the samples, batches of 64.
+Deviations: patients with one recording are negatives, where the publication's patients all had two or more; all
+recordings of a patient that a batch happens to hold are positives, not the two that were drawn together alone; 12 leads
+follow from the 8 stored ones; recordings are interpolated to 4,096 samples on the device instead of beforehand; Adam at
+1e-3, warmed up and lowered in a cosine, with batches of 512, the publication's rates having been searched for its own
+data. `small`: the encoder at a quarter of its widths and half the samples, batches of 64.
 
 References:
     Diamant et al., Patient contrastive learning, PLOS Computational Biology 18, 2022.

@@ -13,7 +13,9 @@ anchor among its positives, the published one being unbounded and saturated; adj
 recording and not the next row of the batch; each of the two segments is shuffled; the learning rate warms up and falls
 in a cosine; reconstruction is in units of each signal's deviation, since the encoder's first normalisation takes the
 voltage away; the peak term is within 50 ms of each R peak; the principal components are of the measurements that this
-project stores. One batch of 1,024 with all its negatives, encoded in 16 parts, where four devices of 64 and four
+project stores; weight decay concerns kernels (`--config.optimizer.decayed=all`: every parameter, as PyTorch's Adam
+does); of the leads that are dropped at random one always stays; recordings with a constant lead are flagged by the
+build and not dropped. One batch of 1,024 with all its negatives, encoded in 16 parts, where four devices of 64 and four
 accumulated gradients saw 64 negatives each. `small`: 3 layers of 96, batches of 32.
 
 References:

@@ -4,7 +4,7 @@
     python -m ecgjax.pretrain --config=configs/supervised_dml.py:regression --config.data.dir=DIR --workdir=runs/mmhg
     python -m ecgjax.pretrain … --config.objective.weight=0     (the plain task, to compare with)
     python -m ecgjax.pretrain … --config.miner.name=semi_hard --config.miner.distance=euclidean \
-        --config.miner.fallback=random
+        --config.miner.choice=random --config.miner.fallback=random     (their semi-hard; without: the nearest one)
 
 α times the triplet loss plus the task's: wedge pressure above 18 mmHg by cross-entropy, α = 1, positives of the same
 answer; or in mmHg by RMSE, α = 3, positives of the most similar pressure and negatives of the least. Published, it
@@ -14,8 +14,13 @@ labelled recordings are of use; the others are encoded and take part in batch st
 From a checkpoint of any other pretraining: --config.probe.finetune.metric.weight=1 of ecgjax.label_efficiency (and
 --config.probe.supervised.metric.weight=1, what it is compared with).
 
-Deviations: regression starts from mean and spread of the training labels; rows of one patient are no negatives.
-`small`: the encoder at a quarter of its widths.
+Deviations: one stage, where the publication then trains the whole network on the task alone under a fresh head (which
+`ecgjax.label_efficiency` does from a run's checkpoint); regression starts from mean and spread of the training labels;
+rows of one patient are no negatives, and a recording that stands in a batch twice is no positive of itself. `semi_hard`
+takes the nearest negative of its band, theirs a random one (`--config.miner.choice=random`); the L2 term of
+`--config.objective.name=angular` is the squared norm, theirs the norm (`--config.objective.l2_form=norm`); Adam's L2
+term is of kernels, theirs of every parameter (`--config.optimizer.decayed=all`). `small`: the encoder at a quarter of
+its widths.
 """
 
 from ml_collections import ConfigDict

@@ -67,9 +67,9 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     _check_segments(config.views.segments, recordings.format)
     encoder = create_split(config, seed=config.seed)
     module = encoders.merge(encoder)
-    layout = Layout(config.views.segments, config.views.num, module.lead_groups)
-    check_positives(config, layout)
     views = make_views(config, recordings)
+    layout = Layout(config.views.segments, config.views.num, module.lead_groups, views.shown)
+    check_positives(config, layout)
     tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
     projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
     objective = Objective(config, tiling=tiling, num_views=layout.rows, projected=projected)

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
 from ecgjax.augmentations import partners
+from ecgjax.augmentations.views import Shown
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.relations import RELATIONS, WITHIN_RECORDING, Rows
 
 # Columns of a batch that are no metadata of its rows.
-_NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", partners.COLUMN)
+_NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", partners.COLUMN, "moved")
+
+#: Losses that take no relation, and the one by which they pair rows.
+WITHOUT_RELATION = {"vicreg": "same_record"}
 
 
 class Layout(NamedTuple):
@@ -26,11 +31,13 @@ class Layout(NamedTuple):
         segments: adjacent parts of the time.
         views: of each segment.
         lead_groups: embeddings of each view, see `ecgjax.encoders`.
+        shown: what each view of a segment shows, of `Views.shown`; None where something is drawn for all of them.
     """
 
     segments: int = 1
     views: int = 2
     lead_groups: int = 1
+    shown: tuple[Shown, ...] | None = None
 
     @property
     def signals(self) -> int:
@@ -47,7 +54,8 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
     """Metadata of the rows of `f32[batch · layout.rows, dim]`.
 
     Args:
-        batch: with `row`, `record` and `patient`, each `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`.
+        batch: with `row`, `record` and `patient`, each `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`;
+            with `moved`, `bool[batch]`, where views are moved towards other recordings: which are.
         layout: of each recording; `view` of a row counts through all rows of its recording.
 
     Returns:
@@ -73,23 +81,45 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
         "segment": repeat(within // (layout.views * layout.lead_groups)),
         "lead": repeat(within % layout.lead_groups),
     }
+    if layout.shown is not None and any(view.number >= 0 for view in layout.shown):
+        shown = _shown(layout, batch.get("moved"))
+        places["shown"] = jnp.broadcast_to(shown, (size, layout.rows)).reshape(-1)
     return Rows(**columns | places)
 
 
-def patient_pairs(patient: Array, valid: Array) -> Array:
-    """Counts pairs of recordings of one patient.
+def _shown(layout: Layout, moved: Array | None) -> Array:
+    """What every row shows of its recording, as `Rows.shown`: `i32[1 or batch, layout.rows]`."""
+    within = np.arange(layout.rows, dtype=np.int32)
+    segment, lead = within // (layout.views * layout.lead_groups), within % layout.lead_groups
+    view = within // layout.lead_groups % layout.views
+    number, if_moved = (np.array(of_views)[view] for of_views in zip(*layout.shown, strict=True))
+    place = (segment * layout.views + number) * layout.lead_groups + lead
+    shown = jnp.asarray(np.where(number >= 0, place, -1)[None, :], jnp.int32)
+    if moved is None or not if_moved.any():
+        return shown
+    return jnp.where(moved[:, None] & if_moved[None, :], -1, shown)
+
+
+def patient_pairs(patient: Array, record: Array, valid: Array) -> Array:
+    """Counts pairs of different recordings of one patient.
 
     What patient-aware relations have to go by: where patients rarely repeat there are almost none in a random batch.
 
     Args:
         patient: `i32[batch]`, not negative.
+        record: `i32[batch]`, not negative; a recording that was drawn twice is no pair.
         valid: `bool[batch]`; other recordings are in no pair.
 
     Returns:
         `f32[]`.
     """
-    index = jnp.arange(len(patient), dtype=patient.dtype)
-    ordered = jnp.sort(jnp.where(valid, patient, -1 - index))
+    return _equal_pairs(patient, valid) - _equal_pairs(record, valid)
+
+
+def _equal_pairs(ids: Array, valid: Array) -> Array:
+    """Counts pairs of rows with equal ids, `f32[]`."""
+    index = jnp.arange(len(ids), dtype=ids.dtype)
+    ordered = jnp.sort(jnp.where(valid, ids, -1 - index))
     return jnp.sum(index - jnp.searchsorted(ordered, ordered, side="left"), dtype=jnp.float32)
 
 
@@ -97,22 +127,50 @@ def check_positives(config: ConfigDict, layout: Layout) -> None:
     """Refuses a relation that finds no positive among the rows that a recording becomes: its loss would stay 0.
 
     Args:
-        config: with `objective.weight`, `relation.name` and `miner.name`.
+        config: with `objective`, `relation.name` and `miner.name`.
         layout: of each recording.
 
     Raises:
         ConfigError: naming what a recording becomes.
     """
-    name = config.relation.name
+    name, loss = config.relation.name, config.objective.name
+    within = WITHOUT_RELATION.get(loss, name)
     # The positives of label_distance are other recordings, whatever the relation.
-    others = name not in WITHIN_RECORDING or config.miner.name == "label_distance"
-    if others or config.objective.weight == 0:
+    others = within not in WITHIN_RECORDING or config.miner.name == "label_distance"
+    if others or config.objective.weight == 0 or _finds_positives(within, layout):
         return
-    one = jnp.zeros(1, jnp.int32)
-    rows = embedding_rows({"row": one, "record": one, "patient": one, "valid": jnp.ones(1, bool)}, layout)
-    if not RELATIONS[name](rows, rows).positive.any():
-        raise ConfigError(
-            f"config.relation.name={name!r} finds no positive: a recording becomes {layout.segments} segment(s) "
-            f"(config.views.segments) of {layout.views} view(s) (config.views.num), each embedded as "
-            f"{layout.lead_groups} group(s) of leads (config.encoder.lead_wise)"
-        )
+    who = f"config.objective.name={loss!r}" if loss in WITHOUT_RELATION else f"config.relation.name={name!r}"
+    becomes = (
+        f"{who} finds no positive: a recording becomes {layout.segments} segment(s) (config.views.segments) of "
+        f"{layout.views} view(s) (config.views.num), each embedded as {layout.lead_groups} group(s) of leads "
+        "(config.encoder.lead_wise)"
+    )
+    if _finds_positives(within, layout._replace(shown=None)):
+        becomes += "; nothing is drawn for the views, which are all the same signal: enable one of config.augment"
+    raise ConfigError(becomes)
+
+
+def positives_are_other_recordings(config: ConfigDict, layout: Layout) -> bool:
+    """Whether a row can only have other recordings of its patient for positives.
+
+    So it is with `same_patient` where a recording becomes one row and nothing is drawn for it.
+
+    Args:
+        config: with `objective.weight`, `relation.name`, `miner.name` and `sampling`.
+        layout: of each recording.
+    """
+    if config.relation.name != "same_patient" or config.objective.weight == 0:
+        return False
+    if config.miner.name == "label_distance":
+        return False
+    # Units of several recordings draw one again where a patient has too few: another view, where anything is drawn.
+    again = config.sampling.name == "patients" and config.sampling.records_per_patient > 1
+    return not _finds_positives("same_patient", layout, drawn=2 if again else 1)
+
+
+def _finds_positives(relation: str, layout: Layout, *, drawn: int = 1) -> bool:
+    """Whether there is a positive among the rows of one recording, drawn so many times in one batch."""
+    one = jnp.zeros(drawn, jnp.int32)
+    known = {"record": one, "patient": one, "valid": jnp.ones(drawn, bool), "moved": jnp.ones(drawn, bool)}
+    rows = embedding_rows({"row": jnp.arange(drawn, dtype=jnp.int32), **known}, layout)
+    return bool(RELATIONS[relation](rows, rows).positive.any())

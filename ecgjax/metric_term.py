@@ -6,7 +6,8 @@ them by the kind of task. Published are a weight of 1 for a yes or no and of 3 f
 
 Deviations: the published loss stands on an embedding of 128 numbers between features and head; here it stands on the
 features themselves, which the head stands on too. The published 3 goes with a root mean square error in mmHg; where the
-task's loss is in another unit, weigh anew. Rows of one patient are no negatives.
+task's loss is in another unit, weigh anew. Rows of one patient are no negatives, and a record that stands in a batch
+twice is no positive of itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from ecgjax.objectives.tiles import Tiling
 from ecgjax.objectives.triplet import triplet
 
 #: Kind of task → relation, and the miners that go with it, the published default first. Published miners look at
-#: distances that are not squared, and at random negatives where there is no semi-hard one.
+#: distances that are not squared, and at random negatives where there is no semi-hard one; of several semi-hard ones
+#: the published code takes a random one (`semi_hard_random`), FaceNet's rule the nearest (`semi_hard`).
 _EUCLIDEAN = DISTANCES["euclidean"]
 CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
     "binary": (
@@ -39,6 +41,9 @@ CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
         {
             "npair": mining.MINERS["npair"],
             "semi_hard": functools.partial(mining.semi_hard, distance=_EUCLIDEAN, fallback="random"),
+            "semi_hard_random": functools.partial(
+                mining.semi_hard, distance=_EUCLIDEAN, choice="random", fallback="random"
+            ),
             "soft_hard": functools.partial(mining.soft_hard, distance=_EUCLIDEAN),
         },
     ),
@@ -57,7 +62,7 @@ def default_config() -> ConfigDict:
     config.weight = 0.0  # of a triplet loss on the features beside the task's; published: 1, of a quantity 3
     config.margin = 0.2
     config.distance = "squared_euclidean"
-    config.miner = AUTO  # npair, of a quantity label_distance; or "semi_hard", "soft_hard"
+    config.miner = AUTO  # npair, of a quantity label_distance; or "semi_hard", "semi_hard_random", "soft_hard"
     return config
 
 
@@ -113,6 +118,7 @@ class MetricTerm:
             patient=batch["patient"],
             view=jnp.zeros_like(row),
             valid=jnp.ones(row.shape, bool),
+            shown=jnp.zeros_like(row),  # nothing is drawn: a record that stands in two rows is the same in both
             label=batch["label"][:, 0],
         )
         return triplet(

@@ -30,12 +30,12 @@ from ecgjax.assembly import assemble
 from ecgjax.augmentations import partners
 from ecgjax.checkpoint import Checkpoints
 from ecgjax.configuration import ConfigError
-from ecgjax.embedding_rows import Layout
+from ecgjax.embedding_rows import Layout, positives_are_other_recordings
 from ecgjax.encoders import cost
 from ecgjax.pretraining_records import PretrainingRecords, pretraining_records
 from ecgjax.recordings import Recordings, open_recordings
 from ecgjax.row_columns import Columns, row_columns
-from ecgjax.sampling import describe_sampling, make_sampler, sampled_records
+from ecgjax.sampling import describe_sampling, make_sampler, patients_with_others, sampled_records
 from ecgjax.steps import Batch, TrainState, eval_step, init_state, train_step
 from ecgjax.telemetry import Telemetry
 from ecgjax.training import train
@@ -140,6 +140,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     fingerprint = _fingerprint(config, recordings, columns, sampler)
     parallel.check_alike(fingerprint, what="data sets, split or sampling")
     model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
+    check_other_recordings(config, recordings, model.layout)
     optimizer = optim.create(config.optimizer, num_steps=num_steps, batch_size=config.batch_size, params=model.params)
     rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
     ema_decay = config.optimizer.ema_decay
@@ -280,6 +281,38 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
     return evaluate
 
 
+def check_other_recordings(config: ml_collections.ConfigDict, recordings: Recordings, layout: Layout) -> None:
+    """Refuses training records of which no patient has two, where a positive can be nothing else."""
+    if not positives_are_other_recordings(config, layout):
+        return
+    repeated, patients = patients_with_others(config, recordings, recordings.split.train)
+    if not repeated:
+        raise ConfigError(
+            f"config.relation.name={config.relation.name!r} finds no positive: none of the {patients:,} patients of "
+            f"{config.data.dir}'s training side (config.data.train_folds) has two recordings, and a recording becomes "
+            "one row for which nothing is drawn. Give data in which patients repeat, or make views positives: "
+            "config.views.num=2 and one of config.augment, as configs/three_kg.py does"
+        )
+
+
+def describe_positives(config: ml_collections.ConfigDict, recordings: Recordings, layout: Layout) -> list[str]:
+    """Returns lines for people where only other recordings of a patient are positives; none where views are, too."""
+    if not positives_are_other_recordings(config, layout):
+        return []
+    repeated, patients = patients_with_others(config, recordings, recordings.split.train)
+    lines = [
+        f"{repeated:,} of {patients:,} patients have two recordings or more; those of the others are negatives alone "
+        "(train/anchors_without_positive counts them)"
+    ]
+    validation = recordings.split.val
+    if config.eval_every and len(validation) and not patients_with_others(config, recordings, validation)[0]:
+        lines.append(
+            "no patient of the validation side has two recordings: there is no positive in evaluation, and eval/loss "
+            "is 0"
+        )
+    return lines
+
+
 def _fingerprint(
     config: ml_collections.ConfigDict,
     recordings: Recordings,
@@ -342,6 +375,8 @@ def _announce(run: Run, start: int) -> None:
     for shard in run.recordings.store.bad_shards:
         print(f"left out: {shard}")
     for line in describe_sampling(run.config, run.recordings, run.recordings.split.train):
+        print(line)
+    for line in describe_positives(run.config, run.recordings, run.layout):
         print(line)
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     print(

@@ -73,6 +73,20 @@ def sampled_records(config: ml_collections.ConfigDict, recordings: Recordings, r
     return records if mixture is None else np.unique(np.concatenate(mixture.records))
 
 
+def patients_with_others(
+    config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray
+) -> tuple[int, int]:
+    """Returns how many patients have two or more of the records that `make_sampler` draws from, and how many there are.
+
+    Args:
+        config: as for `make_sampler`.
+        recordings: likewise.
+        records: likewise.
+    """
+    _, count = np.unique(recordings.index.group[sampled_records(config, recordings, records)], return_counts=True)
+    return int(np.count_nonzero(count > 1)), len(count)
+
+
 def describe_sampling(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> list[str]:
     """Returns a line for people on every component that is mixed, and on what is left out; none where nothing is mixed.
 

@@ -61,7 +61,8 @@ class SignalNeighbours:
             num_views: of each recording: its view v has the view v of its neighbour for neighbour.
 
         Returns:
-            `nearest`, `i32[batch · views]`, and `farthest`, `i32[batch · views, num]`, as `Rows` describes them.
+            `nearest` and `nearest_record`, `i32[batch · views]`, and `farthest`, `i32[batch · views, num]`, as `Rows`
+            describes them.
         """
         found = self._find(downsample(leads.millivolts(signal), self._factor), recordings)
         view = jnp.arange(num_views, dtype=jnp.int32)
@@ -72,4 +73,8 @@ class SignalNeighbours:
             spread = jnp.where(row[:, None] >= 0, row[:, None] * num_views + places, -1)
             return spread.reshape(-1, *row.shape[1:])
 
-        return {"nearest": of_views(found.nearest), "farthest": of_views(found.farthest)}
+        return {
+            "nearest": of_views(found.nearest),
+            "nearest_record": jnp.repeat(found.nearest_record, num_views),
+            "farthest": of_views(found.farthest),
+        }

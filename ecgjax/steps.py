@@ -153,6 +153,7 @@ def pretraining_loss(
                 drawn["signal"], batch[partners.COLUMN], recorded=drawn["recorded"], valid=valid
             )
             metrics["rows_without_partner"] = jnp.sum(valid & ~moved, dtype=jnp.float32)
+            batch["moved"] = moved
 
         def encode(stats: Any, drawn: Any) -> tuple[Any, tuple[Array, SquaredErrors | None]]:
             drawn_views = views.masked_and_whole(
@@ -198,7 +199,7 @@ def pretraining_loss(
         metrics |= {
             "loss": total,
             "unread_rows": jnp.sum(~valid, dtype=jnp.float32),
-            "patient_pairs": patient_pairs(batch["patient"], valid),
+            "patient_pairs": patient_pairs(batch["patient"], batch["record"], valid),
             **_representation(z, rows.valid, layout.rows, step, statistics_every if train else None),
         }
         return total, (after, metrics)

@@ -1,4 +1,5 @@
 import errno
+import json
 import subprocess
 import sys
 
@@ -39,6 +40,19 @@ def test_resume_names_every_leaf_that_differs(tmp_path):
         "data.train_folds was",
     ):
         assert part in str(error.value)
+
+
+def test_a_run_of_before_there_were_some_leaves_goes_on(tmp_path):
+    config, newer = simclr.get_config(), ("optimizer.decayed", "miner.choice", "objective.l2_form")
+    before = config.to_dict()
+    for leaf in newer:
+        section, name = leaf.split(".")
+        assert before[section].pop(name) is None
+    (tmp_path / configuration.CONFIG_FILE).write_text(json.dumps(before))
+    configuration.check_resume(config, tmp_path)
+    config.optimizer.decayed = "all"
+    with pytest.raises(ConfigError, match=r"optimizer\.decayed was None and is 'all'"):
+        configuration.check_resume(config, tmp_path)
 
 
 def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):

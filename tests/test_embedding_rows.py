@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ecgjax.embedding_rows import Layout, check_positives, embedding_rows, patient_pairs
+from ecgjax.augmentations.views import Shown
+from ecgjax.embedding_rows import (
+    Layout,
+    check_positives,
+    embedding_rows,
+    patient_pairs,
+    positives_are_other_recordings,
+)
 from ecgjax.errors import ConfigError
 
 
@@ -44,8 +51,15 @@ def test_a_plain_pair_of_views_has_one_segment_and_one_group():
     np.testing.assert_array_equal(rows.lead, np.zeros(6))
 
 
-def config_of(relation, *, miner=None, weight=1.0):
-    return ConfigDict({"relation": {"name": relation}, "miner": {"name": miner}, "objective": {"weight": weight}})
+def config_of(relation, *, miner=None, weight=1.0, loss="nt_xent", sampling="records", records_per_patient=2):
+    return ConfigDict(
+        {
+            "relation": {"name": relation},
+            "miner": {"name": miner},
+            "objective": {"name": loss, "weight": weight},
+            "sampling": {"name": sampling, "records_per_patient": records_per_patient},
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,10 +87,66 @@ def test_relations_between_recordings_need_no_second_row():
 def test_pairs_of_a_patient_are_counted_among_readable_recordings():
     rng = np.random.default_rng(3)
     for _ in range(20):
-        patient, valid = rng.integers(0, 6, 17).astype(np.int32), rng.random(17) < 0.7
+        record, valid = rng.integers(0, 12, 17).astype(np.int32), rng.random(17) < 0.7
+        patient = record // 2
         expected = sum(
-            patient[i] == patient[j] and valid[i] and valid[j] for i in range(17) for j in range(i)
-        )  # fmt: skip
-        assert float(patient_pairs(jnp.asarray(patient), jnp.asarray(valid))) == expected
-    assert float(patient_pairs(jnp.arange(4, dtype=jnp.int32), jnp.ones(4, bool))) == 0
-    assert float(patient_pairs(jnp.zeros(4, jnp.int32), jnp.zeros(4, bool))) == 0
+            patient[i] == patient[j] and record[i] != record[j] and valid[i] and valid[j]
+            for i in range(17)
+            for j in range(i)
+        )
+        assert float(patient_pairs(jnp.asarray(patient), jnp.asarray(record), jnp.asarray(valid))) == expected
+    one, four = jnp.zeros(4, jnp.int32), jnp.arange(4, dtype=jnp.int32)
+    assert float(patient_pairs(four, four, jnp.ones(4, bool))) == 0
+    assert float(patient_pairs(one, four, jnp.zeros(4, bool))) == 0
+    assert float(patient_pairs(one, one, jnp.ones(4, bool))) == 0, "one recording, drawn four times"
+
+
+SAME, OWN = Shown(0), Shown(-1)
+
+
+def doubled(layout, **columns):
+    """Rows of a batch of records 7, 8 and 7 again."""
+    ids = {name: jnp.asarray(x, jnp.int32) for name, x in (("row", [0, 1, 2]), ("record", [7, 8, 7]))}
+    return embedding_rows({**ids, "patient": ids["record"], "valid": ids["row"] >= 0, **columns}, layout)
+
+
+def test_rows_tell_what_they_show_of_their_recording():
+    assert doubled(Layout()).shown is None
+    assert doubled(Layout(shown=(OWN, OWN))).shown is None, "nobody shows what another row shows: nothing to compare"
+    np.testing.assert_array_equal(doubled(Layout(shown=(SAME, OWN))).shown, [0, -1] * 3)
+    layout = Layout(segments=2, views=3, lead_groups=2, shown=(SAME, OWN, SAME))
+    one = [[0, 1], [-1, -1], [0, 1], [6, 7], [-1, -1], [6, 7]]
+    np.testing.assert_array_equal(doubled(layout).shown, np.ravel(one * 3))
+    moved = doubled(Layout(shown=(SAME, Shown(0, if_moved=True))), moved=jnp.array([True, False, False]))
+    np.testing.assert_array_equal(moved.shown, [0, -1, 0, 0, 0, 0])
+
+
+def test_views_that_are_all_one_signal_are_refused():
+    same = Layout(shown=(SAME, SAME))
+    for config in (config_of("same_record"), config_of(None, loss="vicreg")):
+        with pytest.raises(ConfigError, match=r"nothing is drawn for the views, which are all the same signal: enable"):
+            check_positives(config, same)
+        for other in ((SAME, OWN), (SAME, Shown(1)), (SAME, Shown(0, if_moved=True))):
+            check_positives(config, Layout(shown=other))
+    check_positives(config_of("other_segment"), Layout(segments=2, views=1, shown=(SAME,)))
+    with pytest.raises(ConfigError, match=r"config\.objective\.name='vicreg' finds no positive"):
+        check_positives(config_of(None, loss="vicreg"), Layout(views=1))
+
+
+def test_where_positives_can_be_nothing_but_other_recordings():
+    alone, patients = Layout(views=1, shown=(SAME,)), {"sampling": "patients"}
+    assert positives_are_other_recordings(config_of("same_patient", **patients), alone)
+    assert positives_are_other_recordings(config_of("same_patient"), alone)
+    drawn = Layout(views=1, shown=(OWN,))
+    assert positives_are_other_recordings(config_of("same_patient"), drawn)
+    assert not positives_are_other_recordings(config_of("same_patient", **patients), drawn), "drawn twice: two views"
+    assert positives_are_other_recordings(config_of("same_patient", records_per_patient=1, **patients), drawn)
+    for config in (
+        config_of("same_patient", weight=0.0),
+        config_of("same_patient", miner="label_distance"),
+        config_of("same_record"),
+        config_of("same_label"),
+    ):
+        assert not positives_are_other_recordings(config, alone)
+    for layout in (Layout(shown=(OWN, OWN)), Layout(segments=2, views=1, shown=(SAME,))):
+        assert not positives_are_other_recordings(config_of("same_patient"), layout)

@@ -106,12 +106,21 @@ def test_batches_without_triplets_cost_nothing(terms, kind, batch):
     np.testing.assert_array_equal(gradient, 0)
 
 
-def test_a_record_drawn_twice_is_its_own_positive_and_no_negative(terms):
+def test_a_record_drawn_twice_is_neither_its_own_positive_nor_its_negative(terms):
     # As in balanced batches of few positives: a single positive record, and no other of its answer.
     label, record = np.r_[1.0, 1.0, np.zeros(NUM - 2)], np.r_[0, 0, np.arange(2, NUM)]
-    _, _, mined, _ = _run(terms, "binary", _batch(label, patient=record, record=record))
-    assert mined.positive[:2, 0].tolist() == [1, 0]
-    assert (mined.negative[:2, 0] > 1).all()
+    value, stats, mined, gradient = _run(terms, "binary", _batch(label, patient=record, record=record))
+    assert not mined.found[:2].any()
+    assert mined.found[2:].all()
+    assert stats["anchors_without_positive"] == 2
+    assert value == pytest.approx(brute_triplet(FEATURES, mined, form="hinge", width=MARGIN)[0], rel=2e-5)
+    assert_gradient(gradient, lambda z: brute_triplet(z, mined, form="hinge", width=MARGIN)[0], FEATURES)
+    # With a third of its answer, both find that one.
+    label[2] = 1.0
+    _, stats, mined, _ = _run(terms, "binary", _batch(label, patient=record, record=record))
+    assert mined.positive[:2, 0].tolist() == [2, 2]
+    assert (mined.negative[:2, 0] > 2).all()
+    assert stats["anchors_without_positive"] == 0
 
 
 def _settings(**metric):
@@ -193,7 +202,7 @@ def test_without_a_weight_the_program_is_that_of_the_task_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("binary", {"miner": "hardest"}, "metric.miner='hardest' is unknown .* there are: npair, semi_hard, soft_hard"),
+        ("binary", {"miner": "hardest"}, "metric.miner='hardest' is unknown .* there are: npair, semi_hard, s"),
         ("quantity", {"miner": "npair"}, "metric.miner='npair' is unknown to tasks of kind 'quantity'.*label_distance"),
         ("binary", {"distance": "dtw"}, "metric.distance='dtw' is unknown"),
         ("binary", {"margin": 0.0}, "metric.margin=0.0 must be above 0"),

@@ -98,11 +98,16 @@ def test_batch_hard_equals_brute_force(distance):
 
 
 @pytest.mark.parametrize(
-    ("distance", "fallback", "margin"),
-    [("squared_euclidean", "farthest", 5.0), ("euclidean_on_sphere", "random", 0.3)],
+    ("distance", "choice", "fallback", "margin"),
+    [
+        ("squared_euclidean", "nearest", "farthest", 5.0),
+        ("euclidean_on_sphere", "nearest", "random", 0.3),
+        ("euclidean", "random", "random", 0.7),
+    ],
 )
-def test_semi_hard_equals_brute_force(distance, fallback, margin):
-    run = jitted("semi_hard", distance=distance, margin=margin, fallback=fallback, relation=same_patient)
+def test_semi_hard_equals_brute_force(distance, choice, fallback, margin):
+    own = {"margin": margin, "choice": choice, "fallback": fallback}
+    run = jitted("semi_hard", distance=distance, relation=same_patient, **own)
     hits = 0
     for rows in CASES.values():
         positives, negatives = partners(rows, by="patient")
@@ -118,8 +123,10 @@ def test_semi_hard_equals_brute_force(distance, fallback, margin):
                 p, n = int(found.positive[i, 0]), int(found.negative[i, 0])
                 assert p in positives[i]
                 within = [j for j in negatives[i] if d[i, p] < d[i, j] < d[i, p] + margin]
-                if within:
+                if within and choice == "nearest":
                     assert n == extreme(within, -d[i])
+                elif within:
+                    assert n in within
                 elif fallback == "farthest":
                     assert n == extreme(negatives[i], d[i])
                 else:
@@ -266,6 +273,21 @@ def test_semi_hard_falls_back_at_random():
     assert float(found["fallback_frac"].min()) == 1
 
 
+def test_semi_hard_draws_any_negative_of_the_band_with_equal_chance():
+    rows = make_rows(np.arange(NUM_ROWS), np.arange(NUM_ROWS) // 2, valid=ROWS.valid)  # one positive each
+    d = distances_in_float64(Z, "euclidean_on_sphere")
+    positives, negatives = partners(rows, by="patient")
+    run = functools.partial(mine, "semi_hard", distance="euclidean_on_sphere", relation=same_patient, margin=0.4)
+    found = jax.jit(jax.vmap(lambda key: run(f32(Z), rows, key=key, choice="random")))(KEYS)
+    several = 0
+    for i in np.flatnonzero(np.asarray(rows.valid) & [bool(near) for near in positives]):
+        band = [j for j in negatives[i] if d[i, positives[i][0]] < d[i, j] < d[i, positives[i][0]] + 0.4]
+        if band:
+            assert_distributed(np.asarray(found.negative[:, i, 0]), dict.fromkeys(band, 1.0))
+            several += len(band) > 2
+    assert several > 5
+
+
 def test_soft_hard_draws_among_pairs_in_the_wrong_order():
     positives, negatives = partners(ROWS, by="patient")
     z = Z.copy()
@@ -379,6 +401,7 @@ FORM_ROWS = batch_of(64)[1]._replace(
 FARTHEST = jnp.asarray([[(i * 3 + 9) % 64, (i * 5 + 9) % 64] for i in range(64)], jnp.int32)
 OWN = {
     "random": {"triplets": 2},
+    "semi_hard": {"choice": "random", "fallback": "random"},
     "distance_weighted": {"triplets": 2, "distance": "euclidean_on_sphere"},
     "signal_distance": {"among_farthest": True},
     "hardest": {"triplets": 2, "ceiling": 0.6, "distance": "cosine"},
@@ -445,6 +468,7 @@ def test_winners_equal_a_sort():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
+        ("semi_hard", {"choice": "farthest"}, "choice='farthest' must be one of: nearest, random"),
         ("semi_hard", {"fallback": "nearest"}, "fallback='nearest' must be one of: farthest, random"),
         ("distance_weighted", {"distance": "cosine"}, "euclidean_on_sphere"),
         ("hardest", {"distance": "euclidean", "ceiling": 0.9}, "one on the sphere"),

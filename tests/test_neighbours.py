@@ -123,6 +123,8 @@ def test_neighbours_equal_brute_force(name):
             found = found_by(signals, rows, distance=distance, chunk=7)
             near, far = brute_force(signals, rows, measure)
             np.testing.assert_array_equal(found.nearest, near)
+            record = np.asarray(rows.record)
+            np.testing.assert_array_equal(found.nearest_record, [record[j] if j >= 0 else -1 for j in near])
             np.testing.assert_array_equal(found.farthest, far)
 
 

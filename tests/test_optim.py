@@ -71,7 +71,7 @@ def named(tree):
     return {name_of(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def by_hand(name, *, rate=0.1, decay=0.3, momentum=0.9, trust=1e-3, params=PARAMS, grads=GRADS):
+def by_hand(name, *, rate=0.1, decay=0.3, momentum=0.9, trust=1e-3, params=PARAMS, grads=GRADS, decayed="kernels"):
     """The papers' updates, one array after the other, in float64."""
     out = {}
     gradients = [named(g) for g in grads]
@@ -79,7 +79,7 @@ def by_hand(name, *, rate=0.1, decay=0.3, momentum=0.9, trust=1e-3, params=PARAM
         w, kernel = w.astype(np.float64), leaf.endswith("kernel")
         m = v = velocity = np.zeros_like(w)
         for t, g in enumerate((g[leaf].astype(np.float64) for g in gradients), start=1):
-            wd = decay * w if kernel else 0.0
+            wd = decay * w if kernel or decayed == "all" else 0.0
             if name in ("adam", "lars"):
                 g = g + wd
             if name == "lars":
@@ -99,13 +99,33 @@ def by_hand(name, *, rate=0.1, decay=0.3, momentum=0.9, trust=1e-3, params=PARAM
     return out
 
 
+@pytest.mark.parametrize("decayed", [None, "all"])
 @pytest.mark.parametrize("name", list(optim.OPTIMIZERS))
-def test_three_updates_equal_the_papers(name):
-    params, _ = run(create(name=name, weight_decay=0.3))
-    expected = by_hand(name)
+def test_three_updates_equal_the_papers(name, decayed):
+    params, _ = run(create(name=name, weight_decay=0.3, decayed=decayed))
+    expected = by_hand(name, decayed=decayed or "kernels")
     for leaf, value in named(params).items():
         np.testing.assert_allclose(value, expected[leaf], rtol=2e-5, atol=2e-6, err_msg=leaf)
         assert np.abs(value - named(PARAMS)[leaf]).max() > 0
+
+
+def test_decay_of_every_parameter_is_that_of_torch_adam():
+    # Without any gradient, L2 in it makes Adam's first step the learning rate, towards 0; what is 0 stays.
+    zero = jax.tree.map(jnp.zeros_like, PARAMS)
+    params, _ = run(create(name="adam", weight_decay=0.1, decayed="all"), grads=[zero])
+    kept, _ = run(create(name="adam", weight_decay=0.1, decayed="kernels"), grads=[zero])
+    for leaf, before in named(PARAMS).items():
+        np.testing.assert_allclose(named(params)[leaf], before - 0.1 * np.sign(before), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(named(kept)[leaf], named(params)[leaf] if leaf.endswith("kernel") else before)
+
+
+def test_a_run_of_before_there_was_the_leaf_decays_kernels():
+    settings = config(name="adam", weight_decay=0.3)
+    del settings["decayed"]
+    before, _ = run(optim.create(settings, num_steps=10, batch_size=64, params=PARAMS))
+    now, _ = run(create(name="adam", weight_decay=0.3))
+    for leaf, value in named(now).items():
+        np.testing.assert_array_equal(named(before)[leaf], value)
 
 
 def test_settings_reach_the_optimiser():
@@ -230,8 +250,8 @@ def test_every_encoder_has_an_order_of_depth(name):
     weights = {leaf: int(np.prod(p.shape)) for leaf, p in known.items() if "head" not in leaf}
     assert sum(weights[leaf] for leaf in last & set(weights)) < 0.5 * sum(weights.values()), "most lie in blocks"
     kernels = {leaf for leaf in known if leaf.endswith("kernel")}
-    assert kernels <= {leaf for leaf, p in known.items() if p.decayed}
-    assert not any(p.decayed for leaf, p in known.items() if leaf.endswith(("bias", "scale")))
+    assert kernels <= {leaf for leaf, p in known.items() if p.kernel}
+    assert not any(p.kernel for leaf, p in known.items() if leaf.endswith(("bias", "scale")))
 
 
 FROZEN = ("^encoder/stem_", "blocks/0")
@@ -284,6 +304,7 @@ def named_shardings(tree):
     [
         ({"name": "sgd"}, r"config\.optimizer\.name='sgd' is unknown; there are: adamw, adam, lars, lamb"),
         ({"schedule": "step"}, r"config\.optimizer\.schedule='step' is unknown"),
+        ({"decayed": "biases"}, r"config\.optimizer\.decayed='biases' is unknown; there are: kernels, all"),
         ({"scaling": "log"}, r"config\.optimizer\.scaling='log' is unknown; there are: none, linear, sqrt"),
         (
             {"name": "lars", "b1": 0.9},

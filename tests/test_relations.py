@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,6 +28,7 @@ def random_rows(seed, *, known=0.7, valid=0.8):
     physiology[generator.random(14) >= known] = NAN
     physiology[3, 1:] = NAN  # known in part is not known
     physiology[5] = 0  # no direction
+    nearest = np.where(generator.random(NUM) < known, generator.integers(0, NUM, NUM), -1)
     return make_rows(
         of_row,
         patient[of_row],
@@ -39,7 +41,9 @@ def random_rows(seed, *, known=0.7, valid=0.8):
         sex=sex[of_row],
         age=age[of_row],
         physiology=physiology[of_row],
-        nearest=np.where(generator.random(NUM) < known, generator.integers(0, NUM, NUM), -1),
+        nearest=nearest,
+        nearest_record=np.where(nearest >= 0, of_row[nearest], -1),
+        shown=generator.integers(-1, 3, NUM),
     )
 
 
@@ -98,7 +102,9 @@ RULES = {
     ),
     "nearest_signal": lambda a, b: (
         LEFT_OUT
-        if a["nearest"] >= 0 and b["row"] != a["nearest"] and b["row"] - b["view"] == a["nearest"] - a["view"]
+        if a["nearest"] >= 0
+        and b["row"] != a["nearest"]
+        and (b["row"] - b["view"] == a["nearest"] - a["view"] or b["record"] == a["nearest_record"])
         else if_(a["nearest"] == b["row"])
     ),
 }
@@ -114,7 +120,8 @@ def by_rule(rule, rows):
             if i == j or not a["valid"] or not b["valid"]:
                 continue
             verdict = rule(a, b)
-            positive[i, j] = verdict == POSITIVE
+            itself = a["record"] == b["record"] and a["shown"] == b["shown"] != -1
+            positive[i, j] = verdict == POSITIVE and not itself
             negative[i, j] = verdict == NEGATIVE and a["patient"] != b["patient"]
     return positive, negative
 
@@ -169,6 +176,30 @@ def test_other_views_of_the_nearest_recording_are_no_negatives():
     np.testing.assert_array_equal(pairs.positive[0], [0, 0, 1, 0, 0, 0])
     np.testing.assert_array_equal(pairs.negative[0], [0, 0, 0, 0, 1, 1])
     np.testing.assert_array_equal(pairs.negative[5], [1, 1, 1, 1, 0, 0], err_msg="no nearest")
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+def test_a_recording_shown_again_in_the_same_way_is_no_pair(name):
+    # Of records 0 (three times), 1 (twice) and 2, all of one answer, one patient each; the third row was augmented.
+    record = np.array([0, 0, 0, 1, 1, 2])
+    same = {"label": 0 * record, "cluster": 0 * record, "sex": 0 * record, "age": 50 + 0 * record}
+    same |= {"physiology": np.ones((6, 3)), "segment": 0 * record, "lead": 0 * record}
+    rows = make_rows(record, record, **same, nearest=[3, 3, 3, 5, 5, 0], nearest_record=[1, 1, 1, 2, 2, 0])
+    without = RELATIONS[name](rows, rows)
+    pairs = RELATIONS[name](*[rows._replace(shown=jnp.asarray([0, 0, -1, 0, 0, 0], jnp.int32))] * 2)
+    itself = np.zeros((6, 6), bool)
+    itself[[0, 1, 3, 4], [1, 0, 4, 3]] = True
+    assert not np.any(pairs.positive & itself)
+    assert not np.any(pairs.negative & itself)
+    np.testing.assert_array_equal(pairs.positive, without.positive & ~itself)
+    np.testing.assert_array_equal(pairs.negative, without.negative)
+
+
+def test_the_nearest_recording_drawn_twice_is_one_positive_and_no_negative():
+    rows = make_rows([0, 1, 1, 2], [0, 1, 1, 2], nearest=[1, 3, 3, 1], nearest_record=[1, 2, 2, 1])
+    pairs = RELATIONS["nearest_signal"](rows, rows)
+    np.testing.assert_array_equal(pairs.positive[0], [0, 1, 0, 0])
+    np.testing.assert_array_equal(pairs.negative[0], [0, 0, 0, 1])
 
 
 def test_anchors_and_keys_may_be_different_rows():

@@ -120,6 +120,7 @@ def test_neighbours_of_views_are_the_same_views_of_the_nearest_recordings(direct
         nearest = min(others, key=lambda j, i=i: apart[i, j], default=None)
         for view in range(2):
             assert found["nearest"][2 * i + view] == (-1 if nearest is None else 2 * nearest + view)
+            assert found["nearest_record"][2 * i + view] == (-1 if nearest is None else nearest)
         strangers = sorted((j for j in others if j // 2 != i // 2), key=lambda j, i=i: -apart[i, j])[:2]
         expected = [2 * j + 1 for j in strangers] + [-1] * (2 - len(strangers))
         assert found["farthest"][2 * i + 1].tolist() == expected

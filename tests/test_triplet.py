@@ -143,8 +143,9 @@ def test_margin_by_hand():
     assert float(out.stats["beta"]) == pytest.approx(1.2)
 
 
-def brute_angular(z, rows, chosen, *, degrees):
+def brute_angular(z, rows, chosen, *, degrees, l2_form="squared_norm"):
     """Wang et al. 2017, eq. 6–8, with N-pair's L2 term, in float64 by loops; positives as drawn."""
+    power = {"squared_norm": 1.0, "norm": 0.5}[l2_form]
     _, patient, valid = columns(rows)
     u, tan2, losses = unit(z), math.tan(math.radians(degrees)) ** 2, []
     for i in range(len(z)):
@@ -155,23 +156,42 @@ def brute_angular(z, rows, chosen, *, degrees):
         npair = [z[i] @ z[n] - z[i] @ z[p] for n in negatives]
         angles = [4 * tan2 * (u[i] + u[p]) @ u[n] - 2 * (1 + tan2) * u[i] @ u[p] for n in negatives]
         log_sums = [np.logaddexp.reduce([0.0, *terms]) for terms in (npair, angles)]
-        losses.append(log_sums[0] + 2 * log_sums[1] + 0.005 * z[i] @ z[i])
+        losses.append(log_sums[0] + 2 * log_sums[1] + 0.005 * (z[i] @ z[i]) ** power)
     return np.mean(losses) if losses else 0.0
 
 
-def test_angular_equals_brute_force():
+@pytest.mark.parametrize("l2_form", ["squared_norm", "norm"])
+def test_angular_equals_brute_force(l2_form):
     degrees = 36.0  # the case by hand has 45, whose tangent is 1
-    loss = functools.partial(angular, relation=same_patient, degrees=degrees, tiling=TILED, key=KEY)
+    loss = functools.partial(angular, relation=same_patient, degrees=degrees, l2_form=l2_form, tiling=TILED, key=KEY)
     run = jax.jit(jax.value_and_grad(lambda z, rows: loss(z, rows).loss))
     for rows in CASES.values():
         for kind, z in EMBEDDINGS.items():
             # The positive is the one that the random miner draws with this key.
             chosen = jax.tree.map(np.asarray, triplets_of(f32(z), rows, miner=mining.random))
             value, gradient = run(f32(z), rows)
-            brute = functools.partial(brute_angular, rows=rows, chosen=chosen, degrees=degrees)
+            brute = functools.partial(brute_angular, rows=rows, chosen=chosen, degrees=degrees, l2_form=l2_form)
             assert float(value) == pytest.approx(brute(z), rel=2e-5, abs=2e-5)
             if kind != "all equal":
                 assert_gradient(gradient, brute, z)
+
+
+def test_the_norm_of_an_embedding_of_zeros_has_no_gradient():
+    # An L2 term alone: what is at 0 stays there, and all others are drawn towards it with the same force.
+    z, rows = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [0.0, -2.0]]), make_rows([0, 0, 1, 1], [0, 0, 1, 1])
+    loss = functools.partial(angular, relation=same_record, tiling=Tiling(), key=KEY, angular_weight=0.0)
+
+    def l2_alone(z, form):
+        with_l2, without = (loss(z, rows, l2_form=form, l2_weight=weight).loss for weight in (1.0, 0.0))
+        return with_l2 - without
+
+    for form, value, gradient in (
+        ("norm", (5 + 2) / 4, [[0, 0], [0.6, 0.8], [0, 0], [0, -1]]),
+        ("squared_norm", (25 + 4) / 4, [[0, 0], [6, 8], [0, 0], [0, -4]]),
+    ):
+        found = jax.jit(jax.value_and_grad(functools.partial(l2_alone, form=form)))(f32(z))
+        assert float(found[0]) == pytest.approx(value, rel=1e-6)
+        np.testing.assert_allclose(found[1], np.array(gradient) / 4, rtol=1e-5, atol=1e-6)
 
 
 def test_angular_by_hand():
@@ -196,7 +216,7 @@ def test_angular_by_hand():
 @pytest.mark.parametrize("name", TRIPLET_LOSSES)
 def test_forms_agree(name):
     z, rows = batch_of(64)
-    own = {} if name == "angular" else {"miner": SEMI_HARD}
+    own = {"l2_form": "norm"} if name == "angular" else {"miner": SEMI_HARD}
     settings = {"relation": same_patient, "key": KEY} | own
     if name == "margin":
         rows = rows._replace(label=jnp.asarray(np.arange(64) // 4 % 3, jnp.float32))
@@ -231,5 +251,7 @@ def test_refuses_what_it_cannot_do():
     settings = {"relation": same_record, "miner": BATCH_HARD, "tiling": Tiling(), "key": KEY}
     with pytest.raises(ConfigError, match="form='squared' must be one of: hinge, soft"):
         triplet(z, rows, form="squared", **settings)
+    with pytest.raises(ConfigError, match="l2_form='l1' must be one of: squared_norm, norm"):
+        angular(z, rows, relation=same_record, l2_form="l1", tiling=Tiling(), key=KEY)
     with pytest.raises(ConfigError, match="looks at 'label'"):
         margin(z, rows, beta=f32([1.0, 1.2]), **settings)

@@ -11,7 +11,7 @@ import functools
 import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,30 @@ RESTORE = "restore_limb_algebra"
 _NOT_SETTINGS = ("key", "ecg", "stored", "towards", "recorded", "rate_hz")
 # Settings that are not those of the function, but of what makes its arguments.
 _OF_ARGUMENTS = {"geodesic": partners.SETTINGS}
+# Settings any of which at 0 makes an augmentation leave every signal as it is,
+_IDLE_AT_ZERO = {
+    "geodesic": ("max_step", "p"),
+    "heartbeat_shuffle": ("p",),
+    "time_warp": ("sigma",),
+    "time_reversal": ("p",),
+    "amplitude_scale": ("sigma",),
+    "polarity": ("p",),
+    "gaussian_noise": ("max_sigma_mv",),
+    "emg": ("max_amplitude_mv", "p"),
+    "powerline": ("max_amplitude_mv", "p"),
+    "baseline_wander": ("max_amplitude_mv", "p"),
+    "baseline_shift": ("max_shift_mv", "p"),
+    "time_mask": ("ratio",),
+    "lead_mask": ("drop_rate",),
+}
+# settings that together do so,
+_IDLE_AT = {
+    "random_crop": {"ratio": 1},
+    "resized_crop": {"min_ratio": 1, "max_ratio": 1},
+    "vcg": {"max_angle_deg": 0, "max_scale": 1},
+}
+# and augmentations that draw only whether they act.
+_ACT_OR_NOT = ("time_reversal", "polarity")
 # Settings of every augmentation beside its own.
 _COMMON = ("enabled", "views")
 
@@ -76,6 +100,18 @@ def default_config() -> ConfigDict:
         augment[name] = ConfigDict({"enabled": False, "views": (), **_defaults(name)})
     augment[RESTORE] = ConfigDict({"enabled": False})
     return augment
+
+
+class Shown(NamedTuple):
+    """What a view shows of its recording.
+
+    Attributes:
+        number: views with the same number, 0 or more, are the same signal; −1 where something is drawn each time.
+        if_moved: whether nothing is drawn but for recordings that are moved towards another.
+    """
+
+    number: int
+    if_moved: bool = False
 
 
 class Views:
@@ -119,6 +155,9 @@ class Views:
             for view in range(num_views)
         ]
         _check_views(enabled, acting)
+        settings = {name: {**_defaults(name), **enabled[name]} for name in self._functions}
+        #: What each view of a segment shows.
+        self.shown = _shown(acting, settings)
         # Views that are drawn alike are drawn together.
         self._groups = {names: [v for v in range(num_views) if acting[v] == names] for names in dict.fromkeys(acting)}
         self.num_views, self.segments, self.num_leads, self.rate_hz = num_views, segments, num_leads, rate_hz
@@ -208,6 +247,25 @@ class Views:
 def key_of(key: Array, name: str) -> Array:
     """The key of a row and view for the augmentation of a name."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def _shown(acting: Sequence[tuple[str, ...]], settings: Mapping[str, Mapping[str, Any]]) -> tuple[Shown, ...]:
+    """What each view shows, from the augmentations that act on it and all their settings."""
+    changes = [[name for name in names if not _is_idle(name, settings[name])] for names in acting]
+    always = [tuple(name for name in names if name in _ACT_OR_NOT and settings[name]["p"] == 1) for names in changes]
+    drawn = [set(names).difference(same) for names, same in zip(changes, always, strict=True)]
+    number = {names: i for i, names in enumerate(dict.fromkeys(always))}
+    return tuple(
+        Shown(-1 if names.difference(BETWEEN) else number[same], if_moved=bool(names) and names.issubset(BETWEEN))
+        for names, same in zip(drawn, always, strict=True)
+    )
+
+
+def _is_idle(name: str, settings: Mapping[str, Any]) -> bool:
+    together = _IDLE_AT.get(name)
+    return any(settings[leaf] == 0 for leaf in _IDLE_AT_ZERO.get(name, ())) or (
+        together is not None and all(settings[leaf] == value for leaf, value in together.items())
+    )
 
 
 def _defaults(name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives import outputs
 from ecgjax.objectives.distances import inner_products, normalise
 from ecgjax.objectives.outputs import LossOutput, Reducer
-from ecgjax.objectives.relations import Relation, Rows
+from ecgjax.objectives.relations import Relation, Rows, same_signal
 from ecgjax.objectives.running import LogSum, PairStats
 from ecgjax.objectives.tiles import Tiling, fold
 
@@ -106,7 +106,8 @@ def clocs(
         same_patient = a.patient[:, None] == k.patient[None, :]
         logits = by_view(similarity * anchors["scale"][:, None])
         own = by_view(pairs.positive & same_recording)
-        later = by_view(valid & same_patient & ~same_recording & (k.row[None, :] > a.row[:, None]))
+        other = same_patient & ~same_recording & ~same_signal(a, k)
+        later = by_view(valid & other & (k.row[None, :] > a.row[:, None]))
         return _Running(
             carry.denominator.add(logits, by_view(valid)),
             carry.own_logit + jnp.where(own, logits, 0.0).sum(-1),

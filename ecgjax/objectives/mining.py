@@ -30,6 +30,8 @@ from ecgjax.objectives.tiles import Tiling
 _NEAREST_DRAWN, _FARTHEST_DRAWN = 0.5, 1.4
 
 
+#: Which of the negatives within the band is chosen.
+_SEMI_HARD_CHOICES = {"nearest": Tile.nearest, "random": lambda tile, where: tile.draw("negative", where)}
 _SEMI_HARD_FALLBACKS = {"farthest": Tile.farthest_negative, "random": Tile.any_negative}
 
 
@@ -93,9 +95,10 @@ def semi_hard(
     tiling: Tiling,
     key: Array,
     margin: float = 0.2,
+    choice: str = "nearest",
     fallback: str = "farthest",
 ) -> Mined:
-    """A random positive, and the nearest negative that is farther than it, but by less than the margin.
+    """A random positive, and a negative that is farther than it, but by less than the margin: by default the nearest.
 
     Args:
         embeddings: `[rows, dim]`.
@@ -105,16 +108,20 @@ def semi_hard(
         tiling: how the pairs are gone through.
         key: of the run's seed and step, `key<threefry2x32>[]`.
         margin: in the unit of `distance`.
+        choice: of such negatives the `"nearest"`, or a `"random"` one, as the code of Jeong et al. chooses.
         fallback: for anchors without such a negative: the `"farthest"` or a `"random"` one.
 
     Raises:
-        ConfigError: there is no such fallback.
+        ConfigError: there is no such choice or fallback.
 
     References:
-        Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 4; the random fallback is of Jeong et al. 2023.
+        Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 4; random choice and random fallback are of Jeong,
+        Stultz and Ghassemi, 2023 (arXiv 2308.04650).
     """
-    if fallback not in _SEMI_HARD_FALLBACKS:
-        raise ConfigError(f"semi_hard: fallback={fallback!r} must be one of: {', '.join(_SEMI_HARD_FALLBACKS)}")
+    for name, value, known in (("choice", choice, _SEMI_HARD_CHOICES), ("fallback", fallback, _SEMI_HARD_FALLBACKS)):
+        if value not in known:
+            raise ConfigError(f"semi_hard: {name}={value!r} must be one of: {', '.join(known)}")
+    choose = _SEMI_HARD_CHOICES[choice]
     search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
     first = search({"positive": Tile.any_positive, "other": _SEMI_HARD_FALLBACKS[fallback]})
     positive = first.winners["positive"]
@@ -122,7 +129,7 @@ def semi_hard(
     def semi_hard_negative(tile: Tile) -> Array:
         d_ap = tile.columns[:, None]
         within = (tile.distance > d_ap) & (tile.distance < d_ap + jnp.float32(margin))
-        return tile.nearest(tile.pairs.negative & within)
+        return choose(tile, tile.pairs.negative & within)
 
     negative = search({"negative": semi_hard_negative}, columns=positive.value[:, 0]).winners["negative"]
     return search.mined(first, positive, negative, other_negative=first.winners["other"])

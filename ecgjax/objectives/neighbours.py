@@ -28,14 +28,16 @@ SignalDistance = Callable[[Array, Array], Array]
 
 
 class Neighbours(NamedTuple):
-    """Row numbers of what is near and far in signal space; −1 where there is none.
+    """What is near and far in signal space, by row numbers; −1 where there is none.
 
     Attributes:
         nearest: the nearest row of another recording, `i32[rows]`.
+        nearest_record: the record of that row, `i32[rows]`.
         farthest: the farthest rows of other patients, farthest first, `i32[rows, num]`.
     """
 
     nearest: Array
+    nearest_record: Array
     farthest: Array
 
 
@@ -207,7 +209,7 @@ def nearest_and_farthest(
         other_record = both & (a.record[:, None] != b.record[None, :])
         other_patient = both & (a.patient[:, None] != b.patient[None, :])
         return (
-            near.add(candidates(other_record, -apart), b.row, b.row),
+            near.add(candidates(other_record, -apart), b.row, b.record),
             far.add(candidates(other_patient, apart), b.row, b.row),
         )
 
@@ -216,7 +218,8 @@ def nearest_and_farthest(
         signals = centred(signals.reshape(len(signals), -1), rows.valid).reshape(signals.shape)
     batch = {"signals": signals, "rows": rows}
     near, far = fold(init, update, batch, batch, tiling=tiling)
-    return Neighbours(_row_or_none(near)[:, 0], _row_or_none(far))
+    nearest_record = jnp.where(near.found, near.position, -1)  # kept in the place of the position
+    return Neighbours(_row_or_none(near)[:, 0], nearest_record[:, 0], _row_or_none(far))
 
 
 def _row_or_none(winners: Winners) -> Array:

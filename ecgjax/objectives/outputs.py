@@ -11,6 +11,10 @@ from jax import Array
 
 Stats = dict[str, Array]
 
+#: Statistic of every loss that has positives to find: valid rows for which there is none in the batch. They are
+#: negatives of others and no anchors: what such a row costs does not count, unless pairs are by themselves (`sigmoid`).
+ANCHORS_WITHOUT_POSITIVE = "anchors_without_positive"
+
 #: `(per row, which count) → f32[]`.
 Reducer = Callable[[Array, Array], Array]
 
@@ -59,6 +63,11 @@ def output(per_row: Array, counts: Array, stats: Mapping[str, Array], *, reducer
 def mean_where(values: Array, where: Array) -> Array:
     """Mean of some rows, for telemetry; 0 without any."""
     return mean_of_counted(values, where)
+
+
+def count_where(where: Array) -> Array:
+    """Number of some rows of the global batch, for telemetry: `f32[]`."""
+    return where.sum(dtype=jnp.float32)
 
 
 def _number(counts: Array) -> Array:

@@ -2,6 +2,7 @@
 
 Every embedding row carries ids. A relation takes the metadata of anchors and keys and says of each pair whether it is
 positive, negative or neither. Rows of one patient are never negatives of each other, and a row is never its own pair.
+Nor is its recording drawn a second time without anything else to show: a positive is another recording or another view.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ class Rows(NamedTuple):
         valid: `bool[rows]`; a row that is not valid takes part in no pair.
         segment: which part of the recording's time the view shows, `i32[rows]`.
         lead: which lead or group of leads it shows, `i32[rows]`.
+        shown: what the row shows of its record, `i32[rows]`: rows of one record with the same number are the same
+            signal. −1 where something was drawn for this row alone, as augmentations are, so that no other row shows
+            what it does; None where that holds of every row.
         label: class or value, `f32[rows]`; NaN where unknown.
         cluster: of the record's wave attributes, `i32[rows]`; −1 where unknown.
         sex: as stored, `i32[rows]`; −1 where unknown.
         age: years, `f32[rows]`; NaN where unknown.
         physiology: standardised physiology vector, `f32[rows, features]`; all NaN where there is none.
         nearest: `row` of the nearest other recording in signal space, `i32[rows]`; −1 where there is none.
+        nearest_record: `record` of that one, which may stand in other rows too, `i32[rows]`; −1 where there is none.
         farthest: `row` of the farthest recordings of other patients there, `i32[rows, num]`; −1 where there is none.
         pair_group: which partner of another modality the recording has, `i32[rows]`; the same number for partners that
             are the same, −1 where there is none.
@@ -44,12 +49,14 @@ class Rows(NamedTuple):
     valid: Array
     segment: Array | None = None
     lead: Array | None = None
+    shown: Array | None = None
     label: Array | None = None
     cluster: Array | None = None
     sex: Array | None = None
     age: Array | None = None
     physiology: Array | None = None
     nearest: Array | None = None
+    nearest_record: Array | None = None
     farthest: Array | None = None
     pair_group: Array | None = None
 
@@ -151,12 +158,15 @@ def nearest_signal(anchors: Rows, keys: Rows) -> Pairs:
     """Jeong et al. 2023: the recording that is nearest in signal space is the positive, all others are negatives.
 
     Which that is `neighbours.nearest` finds, for there is no telling from a pair alone. Of several views of a recording
-    each has the same view of its neighbour for positive; the neighbour's others are left out.
+    each has the same view of its neighbour for positive; the neighbour's others are left out, and so is the neighbour
+    where it was drawn a second time.
     """
     nearest, _ = _both(anchors, keys, "nearest")
     pairs = _pairs(anchors, keys, positive=_equal(nearest, keys.row))
     # The views of a recording stand next to each other: without the view, a row number is that of the recording.
     neighbour = _equal(nearest - anchors.view, keys.row - keys.view) & (nearest >= 0)[:, None]
+    if anchors.nearest_record is not None:
+        neighbour |= _equal(anchors.nearest_record, keys.record)
     return pairs._replace(negative=pairs.negative & ~neighbour)
 
 
@@ -203,4 +213,12 @@ def _matched(anchors: Rows, keys: Rows, *, same: Array, known: Array) -> Pairs:
 
 def _pairs(anchors: Rows, keys: Rows, *, positive: Array) -> Pairs:
     both = (anchors.valid[:, None] & keys.valid[None, :]) & ~_equal(anchors.row, keys.row)
-    return Pairs(positive=both & positive, negative=both & ~positive & ~_equal(anchors.patient, keys.patient))
+    negative = both & ~positive & ~_equal(anchors.patient, keys.patient)
+    return Pairs(positive=both & positive & ~same_signal(anchors, keys), negative=negative)
+
+
+def same_signal(anchors: Rows, keys: Rows) -> Array:
+    """Which pairs are one recording shown twice in the same way: `bool[anchors, keys]`, or `bool[]` where none is."""
+    if anchors.shown is None or keys.shown is None:
+        return jnp.zeros((), bool)
+    return _equal(anchors.record, keys.record) & _equal(anchors.shown, keys.shown) & (anchors.shown >= 0)[:, None]

@@ -11,7 +11,7 @@ from jax import Array
 
 from ecgjax.objectives import outputs
 from ecgjax.objectives.distances import inner_products, normalise
-from ecgjax.objectives.outputs import mean_where
+from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE, count_where, mean_where
 from ecgjax.objectives.relations import Pairs, Relation, Rows
 from ecgjax.objectives.tiles import Tiling, fold
 
@@ -80,10 +80,14 @@ class PairStats(NamedTuple):
         )
 
     def summary(self, rows: Rows) -> outputs.Stats:
-        """Means over rows: positives and negatives a row, hardest similarities, and how often the best pair is one."""
+        """Means over rows: positives and negatives a row, hardest similarities, and how often the best pair is one.
+
+        And the number of valid rows without a positive, `anchors_without_positive`.
+        """
         has_positive = self.positives > 0
         contested = has_positive & (self.negatives > 0)
         return {
+            ANCHORS_WITHOUT_POSITIVE: count_where(rows.valid & ~has_positive),
             "positives_per_row": mean_where(self.positives, rows.valid),
             "negatives_per_row": mean_where(self.negatives, rows.valid),
             "hardest_negative_similarity": mean_where(self.best_negative, contested),

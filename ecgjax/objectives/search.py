@@ -12,7 +12,7 @@ from jax import Array
 
 from ecgjax.objectives import hashing
 from ecgjax.objectives.distances import Distance, inner_products
-from ecgjax.objectives.outputs import Stats, mean_where
+from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE, Stats, count_where, mean_where
 from ecgjax.objectives.relations import Pairs, Relation, Rows
 from ecgjax.objectives.tiles import Tiling, fold, take
 from ecgjax.objectives.winners import Winners
@@ -25,7 +25,8 @@ class Mined(NamedTuple):
         positive: position of the positive in the global batch, `i32[anchors, triplets]`.
         negative: likewise of the negative.
         found: `bool[anchors, triplets]`; where there is no triplet the positions mean nothing.
-        stats: `valid_negatives_per_anchor`; `found_frac`, the share of valid rows with a triplet; `fallback_frac`, the
+        stats: `valid_negatives_per_anchor`; `anchors_without_positive`, the number of valid rows for which there is no
+            positive to choose; `found_frac`, the share of valid rows with a triplet; `fallback_frac`, the
             share of triplets that are a miner's second choice (of miners that have one); `false_negative_frac`, the
             share of mined negatives with the anchor's label (where rows carry labels, of the pairs with both known).
     """
@@ -217,6 +218,7 @@ class Search:
         valid = self.rows.valid
         stats = {
             "valid_negatives_per_anchor": mean_where(first.negatives, valid),
+            ANCHORS_WITHOUT_POSITIVE: count_where(valid & (count[:, 0] == 0)),
             "found_frac": mean_where(found.any(1).astype(jnp.float32), valid),
         }
         if other_negative is not None:

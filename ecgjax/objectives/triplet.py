@@ -15,8 +15,8 @@ from jax import Array
 
 from ecgjax.errors import ConfigError
 from ecgjax.objectives import outputs
-from ecgjax.objectives.distances import DISTANCES, Distance, inner_products, normalise
-from ecgjax.objectives.outputs import LossOutput, Reducer, mean_where
+from ecgjax.objectives.distances import DISTANCES, Distance, inner_products, normalise, safe_sqrt
+from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE, LossOutput, Reducer, count_where, mean_where
 from ecgjax.objectives.relations import Relation, Rows
 from ecgjax.objectives.running import LogSum
 from ecgjax.objectives.search import Miner, Search, Tile
@@ -24,6 +24,8 @@ from ecgjax.objectives.tiles import Tiling, fold, take
 
 TRIPLET_FORMS = ("hinge", "soft")
 
+#: Name → what of ‖x‖² of every anchor the angular loss adds; a norm's gradient is 0 where x is.
+L2_FORMS: Mapping[str, Callable[[Array], Array]] = {"squared_norm": lambda squares: squares, "norm": safe_sqrt}
 
 #: Width of the hinge in Jeong et al. 2023, and in FaceNet.
 _MARGIN = 0.2
@@ -149,6 +151,7 @@ def angular(
     degrees: float = 45.0,
     angular_weight: float = 2.0,
     l2_weight: float = 0.005,
+    l2_form: str = "squared_norm",
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
     key: Array,
@@ -166,18 +169,26 @@ def angular(
         degrees: α, the largest angle at the negative that costs little.
         angular_weight: w.
         l2_weight: λ.
+        l2_form: `"squared_norm"`, λ ‖x_a‖² as above, or `"norm"`, λ ‖x_a‖, which is how the code of Jeong et al.
+            regularises.
         reducer: of the rows.
         tiling: how the pairs are gone through.
         key: of the run's seed and step, by which positives are drawn.
 
     Returns:
-        Statistics: `valid_negatives_per_anchor`, `hardest_negative_similarity` (over all negatives of an anchor), and
-        `active_frac`, the share of anchors with a negative that makes a wider angle than α.
+        Statistics: `valid_negatives_per_anchor`, `anchors_without_positive`, `hardest_negative_similarity` (over all
+        negatives of an anchor), and `active_frac`, the share of anchors with a negative that makes a wider angle than
+        α.
+
+    Raises:
+        ConfigError: there is no such form.
 
     References:
         Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, eq. 6–8; Sohn, N-pair Loss, NeurIPS 2016;
         weights of Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
     """
+    if l2_form not in L2_FORMS:
+        raise ConfigError(f"angular: l2_form={l2_form!r} must be one of: {', '.join(L2_FORMS)}")
     tan2 = math.tan(math.radians(degrees)) ** 2
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
     first = search({"positive": Tile.any_positive})
@@ -207,13 +218,15 @@ def angular(
 
     columns = {"x": x, "u": jax.lax.stop_gradient(u), "both": 4 * tan2 * (u + u_p), "rows": rows}
     end = fold(init, update, columns, {"x": x, "rows": rows}, tiling=tiling)
-    counts = first.winners["positive"].found[:, 0] & end.npair.any
+    has_positive = first.winners["positive"].found[:, 0]
+    counts = has_positive & end.npair.any
     towards = 2 * (1 + tan2) * (u * u_p).sum(-1)
     npair = jax.nn.softplus(end.npair.value() - (x * x_p).sum(-1))
     of_angle = jax.nn.softplus(end.angular.value() - towards)
-    per_row = npair + angular_weight * of_angle + l2_weight * (x * x).sum(-1)
+    per_row = npair + angular_weight * of_angle + l2_weight * L2_FORMS[l2_form]((x * x).sum(-1))
     stats = {
         "valid_negatives_per_anchor": mean_where(first.negatives, rows.valid),
+        ANCHORS_WITHOUT_POSITIVE: count_where(rows.valid & ~has_positive),
         "hardest_negative_similarity": mean_where(end.similarity, counts),
         "active_frac": mean_where((end.angular.maximum > towards).astype(jnp.float32), counts),
     }

@@ -22,6 +22,15 @@ from ecgjax.optim.parameters import Parameter, layer_factors, matching, name_of,
 
 Known = Mapping[str, Parameter]
 
+#: Adds a share of every decayed parameter to its update.
+Decay = optax.GradientTransformation
+
+#: `config.optimizer.decayed` → whether weight decay concerns a parameter.
+DECAYED: Mapping[str, Callable[[Parameter], bool]] = {
+    "kernels": lambda parameter: parameter.kernel,
+    "all": lambda parameter: True,
+}
+
 #: Batch size for which `config.optimizer.learning_rate` is meant where it is scaled.
 BASE_BATCH = 256
 
@@ -37,34 +46,30 @@ SCALINGS: Mapping[str, Callable[[float], float]] = {
 
 
 def adamw(
-    shape: optax.Schedule, known: Known, *, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    shape: optax.Schedule, known: Known, *, decay: Decay, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
     """Adam with weight decay apart from the gradient (Loshchilov and Hutter, ICLR 2019)."""
-    return optax.chain(
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps), _decay(known, weight_decay), optax.scale_by_learning_rate(shape)
-    )
+    return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decay, optax.scale_by_learning_rate(shape))
 
 
 def adam(
-    shape: optax.Schedule, known: Known, *, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    shape: optax.Schedule, known: Known, *, decay: Decay, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
     """Adam with an L2 term in the gradient, as `torch.optim.Adam` takes `weight_decay` (Kingma and Ba, ICLR 2015)."""
-    return optax.chain(
-        _decay(known, weight_decay), optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.scale_by_learning_rate(shape)
-    )
+    return optax.chain(decay, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.scale_by_learning_rate(shape))
 
 
 def lars(
     shape: optax.Schedule,
     known: Known,
     *,
-    weight_decay: float,
+    decay: Decay,
     momentum: float = 0.9,
     trust_coefficient: float = 1e-3,
 ) -> optax.GradientTransformation:
     """SGD whose step in a layer is a share of the layer's norm (You, Gitman and Ginsburg 2017, arXiv 1708.03888)."""
     return optax.chain(
-        _decay(known, weight_decay),
+        decay,
         _trust_ratio(known, trust_coefficient),
         optax.scale_by_learning_rate(shape),
         optax.trace(momentum),
@@ -72,12 +77,12 @@ def lars(
 
 
 def lamb(
-    shape: optax.Schedule, known: Known, *, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6
+    shape: optax.Schedule, known: Known, *, decay: Decay, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6
 ) -> optax.GradientTransformation:
     """AdamW whose step in a layer has the layer's norm (You et al., ICLR 2020)."""
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-        _decay(known, weight_decay),
+        decay,
         _trust_ratio(known, 1.0),
         optax.scale_by_learning_rate(shape),
     )
@@ -91,7 +96,7 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 # Arguments of an optimiser that are no leaves of its own.
-_NOT_SETTINGS = ("shape", "known", "weight_decay")
+_NOT_SETTINGS = ("shape", "known", "decay")
 
 
 def default_config() -> ConfigDict:
@@ -103,7 +108,8 @@ def default_config() -> ConfigDict:
     config.schedule = "warmup_cosine"  # or warmup_constant, constant
     config.warmup_fraction = config_dict.placeholder(float)  # of the run; None: .1 of warmup_*, none of constant
     config.final_fraction = 0.0  # of the peak, at the end of the cosine
-    config.weight_decay = 1e-2  # of kernels
+    config.weight_decay = 1e-2
+    config.decayed = config_dict.placeholder(str)  # None: "kernels" alone; or "all", biases, scales and scalars too
     config.clip_norm = config_dict.placeholder(float)  # of the gradient, over all parameters
     for function in OPTIMIZERS.values():
         for name in _settings(function):
@@ -150,8 +156,8 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) -> optax.GradientTransformation:
     """Builds the optimiser that a config names.
 
-    Gradients are clipped by their global norm first, where asked for. Weight decay and the trust ratios of LARS and
-    LAMB concern kernels only. Frozen parameters take part in nothing and have no state.
+    Gradients are clipped by their global norm first, where asked for. Weight decay (unless `decayed` is `"all"`) and
+    the trust ratios of LARS and LAMB concern kernels only. Frozen parameters take part in nothing and have no state.
 
     Args:
         config: `config.optimizer` with the leaves of `default_config`.
@@ -174,9 +180,12 @@ def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) 
         )
     rates = peak_rates(config, known, batch_size=batch_size)
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    # Runs of before there was the leaf have none.
+    decayed = _chosen(DECAYED, config.get("decayed") or "kernels", "decayed")
+    decay = _decay(known, config.weight_decay, decayed)
     optimizer = optax.chain(
         *clip,
-        function(schedule(config, num_steps), known, weight_decay=config.weight_decay, **settings),
+        function(schedule(config, num_steps), known, decay=decay, **settings),
         _by_parameter(lambda name, update, _: update * jnp.asarray(rates[name], update.dtype)),
     )
     frozen = frozen_parameters(config, params)
@@ -245,9 +254,9 @@ def _by_parameter(function: Callable[[str, Array, Array], Array]) -> optax.Gradi
     )
 
 
-def _decay(known: Known, rate: float) -> optax.GradientTransformation:
+def _decay(known: Known, rate: float, decayed: Callable[[Parameter], bool]) -> Decay:
     return _by_parameter(
-        lambda name, update, param: update + jnp.asarray(rate, param.dtype) * param if known[name].decayed else update
+        lambda name, update, param: update + jnp.asarray(rate, param.dtype) * param if decayed(known[name]) else update
     )
 
 
@@ -258,7 +267,7 @@ def _trust_ratio(known: Known, coefficient: float) -> optax.GradientTransformati
     """
 
     def scale(name: str, update: Array, param: Array) -> Array:
-        if not known[name].decayed:
+        if not known[name].kernel:
             return update
         axes = tuple(range(known[name].stacked > 0, param.ndim))
         norm, update_norm = (jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True)) for x in (param, update))

@@ -1,4 +1,4 @@
-"""Parameters by name: which are decayed, how deep they lie, and which of them patterns mean.
+"""Parameters by name: which are kernels, how deep they lie, and which of them patterns mean.
 
 A parameter's name is its path in the tree, such as `encoder/blocks/3/conv1/kernel`. Layers whose parameters are stacked
 along the first axis, as a scan over them needs, carry no number there: `encoder/blocks/attention/kernel`.
@@ -25,7 +25,7 @@ _STEM = ("stem", "patch", "position", "token")
 _LAST = ("head", "decoder")
 
 # A normalisation's scale and any bias: decay would only change the learning rate of what they belong to.
-_NOT_DECAYED = ("bias", "scale")
+_NO_KERNELS = ("bias", "scale")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class Parameter:
         shape: of the array.
         depth: number of its block from 1 on, 0 for the stem; None after the last block and outside encoders.
         stacked: number of layers along its first axis, the first of which has depth 1; 0 for a single layer.
-        decayed: whether weight decay and trust ratios concern it: kernels, and no biases, scales or scalars.
+        kernel: whether it is one, and no bias, scale or scalar: weight decay and trust ratios concern kernels.
     """
 
     shape: tuple[int, ...]
     depth: int | None
     stacked: int
-    decayed: bool
+    kernel: bool
 
     def spread(self, by_layer: Sequence[float]) -> np.ndarray:
         """Returns one number a stacked layer, `f32[layers, 1, …]`, to be multiplied with the parameter."""
@@ -67,8 +67,8 @@ def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
     owner, *parts = name.split("/")
     depth, stacked = _place(parts, shape) if owner == "encoder" else (None, 0)
     dimensions = len(shape) - (stacked > 0)
-    decayed = dimensions > 1 and [owner, *parts][-1] not in _NOT_DECAYED
-    return Parameter(shape=tuple(shape), depth=depth, stacked=stacked, decayed=decayed)
+    kernel = dimensions > 1 and [owner, *parts][-1] not in _NO_KERNELS
+    return Parameter(shape=tuple(shape), depth=depth, stacked=stacked, kernel=kernel)
 
 
 def _place(parts: Sequence[str], shape: tuple[int, ...]) -> tuple[int | None, int]:
