@@ -1,29 +1,76 @@
-# Two commands matter: `make quickstart` and `make test`. Both make .venv first.
+# Two commands matter: `make quickstart` and `make test`. Both make .venv first, from the pins in constraints/.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 SEED ?= 0
 RUNS ?= runs
 
-.PHONY: help install quickstart test lint format clean
+# The environment of the newest releases, and the one of a newer Python; both are made beside .venv and used by tests only.
+NEWEST := .venv-newest
+NEWER := .venv-newer-python
+# The first of these that runs is the newer Python: a shim of that name may lie on the PATH and fail.
+NEWER_PYTHONS ?= python3.13 python3.12
+# What `make constraints` pins with: the oldest Python for which each file holds.
+PYTHON311 ?= python3.11
+PYTHON312 ?= python3.12
+
+PINS := constraints/python3.11.txt constraints/python3.12.txt
+# The pins for the Python of an environment: the newest JAX needs Python 3.12, and so do several packages below it.
+pins_for = constraints/python$$($(1) -c 'import sys; print("3.11" if sys.version_info < (3, 12) else "3.12")').txt
+# Makes environment $(2) with Python $(1). Setuptools comes from the pins too, hence no isolated build.
+define pinned_environment
+	$(1) -m venv $(2)
+	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --upgrade pip setuptools
+	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --no-build-isolation -e '.[test]'
+endef
+PYTEST_ARGUMENTS := -n 2 --dist worksteal
+# What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
+ON_BOTH := $(patsubst %,tests/test_%.py,front_door encoders encoders_all encoders_published convolutions pooling \
+  augment_views contrastive mining objective optim train_step checkpoint resume stream build readers_formats)
+
+.PHONY: help install quickstart test test-slow test-newer-python test-newest lint format constraints clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
 
-$(VENV)/.installed: setup.py
+$(VENV)/.installed: setup.py $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ecgjax needs Python 3.11 or later; run: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e '.[test]'
+	$(call pinned_environment,$(PYTHON),$(VENV))
 	@touch $@
 
-install: $(VENV)/.installed  ## make .venv and install ecgjax with its test tools
+install: $(VENV)/.installed  ## make .venv and install ecgjax with its test tools, at the pinned versions
 
 quickstart: install  ## simulated cohort -> pretraining -> probe -> report, in a few minutes on two cores
 	$(PY) -m launch.quickstart --seed=$(SEED) --out=$(RUNS)/quickstart
 
-test: install lint  ## lint, then the whole test suite
-	$(PY) -m pytest -n 2 --dist worksteal
+test: install lint  ## lint, then every test but the slow ones
+	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m "not slow"
+
+test-slow: install  ## the slow tests, then some of all tests on a newer Python with the newest JAX
+	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m slow
+	@$(MAKE) --no-print-directory test-newer-python
+
+test-newer-python:  ## encoders, objectives, training and builders on Python 3.13 or 3.12, where one is found
+	@for python in $(NEWER_PYTHONS); do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2> /dev/null; then \
+	    exec $(MAKE) --no-print-directory newer-python-found NEWER_PYTHON=$$python; \
+	  fi; \
+	done; \
+	echo 'NOT RUN: the tests on a newer Python. None of these works here: $(NEWER_PYTHONS).' \
+	  'Name one: make $@ NEWER_PYTHONS=/path/to/python3.13'
+
+newer-python-found: $(NEWER)/.installed
+	$(NEWER)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not slow" $(ON_BOTH)
+
+$(NEWER)/.installed: setup.py $(PINS)
+	$(call pinned_environment,$(NEWER_PYTHON),$(NEWER))
+	@touch $@
+
+test-newest: lint  ## the tests of `make test` with the newest release of every package, not the pinned ones
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet -e '.[test]'
+	$(NEWEST)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not slow"
 
 lint: install  ## ruff check and format check
 	$(PY) -m ruff check .
@@ -33,5 +80,9 @@ format: install  ## rewrite with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-clean:  ## remove .venv and runs
-	rm -rf $(VENV) $(RUNS)
+constraints:  ## pin anew, from what Python 3.11 and 3.12 install today; run both test targets afterwards
+	./constraints/pin $(PYTHON311) constraints/python3.11.txt
+	./constraints/pin $(PYTHON312) constraints/python3.12.txt
+
+clean:  ## remove the environments and runs
+	rm -rf $(VENV) $(NEWEST) $(NEWER) $(RUNS)

@@ -122,6 +122,7 @@ def test_rows_of_every_process_are_those_of_the_global_batch(dataset, environmen
         np.testing.assert_array_equal(joined["signal"][order], store.read(expected))
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_on_any_mesh_reads_the_same_global_batch(environment):
     assert run([sys.executable, "-m", "tests.pod_rows"], {**environment, "JAX_NUM_CPU_DEVICES": "64"}) == (
         "16 meshes agree\n"
@@ -174,6 +175,7 @@ def assert_same_run(workdir, expected_workdir, *, steps=STEPS):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max(), err_msg=part)
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environment, tmp_path):
     one, two, fewer = (tmp_path / name for name in ("one", "two", "fewer"))
     run(pretrain(dataset, one), environment)
@@ -201,6 +203,7 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
     assert first == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shard_that_one_process_cannot_read_is_left_out_by_all(dataset, environment, tmp_path):
     # Both processes hold all rows: a mesh of one by two. Only the second's copy of the data is damaged.
     whole, damaged, one, two = (tmp_path / name for name in ("data-0", "data-1", "one", "two"))

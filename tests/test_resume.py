@@ -25,6 +25,8 @@ from tests.fixtures import make_simulated_dataset
 
 ROOT = Path(__file__).parents[1]
 STEPS = 120
+FEW_STEPS = 40
+SHORT = f"--config.duration.value={FEW_STEPS}"
 
 
 @pytest.fixture(scope="module")
@@ -92,23 +94,54 @@ def uninterrupted(dataset, tmp_path_factory):
     return workdir, log
 
 
+@pytest.fixture(scope="module")
+def short(dataset, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "short"
+    finish(start(dataset, workdir, SHORT), workdir)
+    return workdir
+
+
+def kill(dataset, workdir, *flags, when):
+    process = start(dataset, workdir, *flags)
+    wait_for(when, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def assert_equal_runs(workdir, uninterrupted, *, steps=STEPS):
+    step, killed = final_state(workdir)
+    assert step == steps
+    _, whole = final_state(uninterrupted)
+    assert jax.tree.structure(killed) == jax.tree.structure(whole)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(whole)[0]:
+        other = dict(jax.tree_util.tree_flatten_with_path(killed)[0])[path]
+        np.testing.assert_array_equal(np.asarray(other), np.asarray(leaf), err_msg=jax.tree_util.keystr(path))
+    assert train_lines(workdir) == train_lines(uninterrupted)
+    moved = [jnp.abs(a - b).max() for a, b in zip(
+        jax.tree.leaves(whole["params_encoder"]),
+        jax.tree.leaves(create_split(tiny_config.get_config(), seed=0).params), strict=True,
+    )]  # fmt: skip
+    assert min(moved) > 0, "training changed every parameter"
+
+
+def test_killed_at_a_random_step_equals_uninterrupted(dataset, short, tmp_path):
+    workdir = tmp_path / "killed"
+    step = int(np.random.default_rng(0).integers(15, FEW_STEPS - 10))
+    kill(dataset, workdir, SHORT, when=lambda: last_step(workdir) >= step)
+    assert "resuming from step" in finish(start(dataset, workdir, SHORT), workdir)
+    assert_equal_runs(workdir, short, steps=FEW_STEPS)
+
+
+@pytest.mark.slow
 def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp_path):
     workdir = tmp_path / "killed"
     epoch = len(make_epoch(dataset)) // tiny_config.get_config().batch_size
     assert 5 < epoch < 30
-    rng = np.random.default_rng(0)
-    first = int(rng.integers(11, 19))
-    kills = {
-        "before any checkpoint": lambda: last_step(workdir) >= 3,
-        "at a random step": lambda: last_step(workdir) >= first,
-        "at an epoch boundary": lambda: last_step(workdir) >= 3 * epoch,
-        "in mid-save": lambda: last_step(workdir) > 4 * epoch and saving(workdir),
-    }
-    for when, condition in kills.items():
-        process = start(dataset, workdir)
-        wait_for(condition, process)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, when
+    first = int(np.random.default_rng(0).integers(11, 19))
+    kill(dataset, workdir, when=lambda: last_step(workdir) >= 3)  # before any checkpoint
+    kill(dataset, workdir, when=lambda: last_step(workdir) >= first)  # at a random step
+    kill(dataset, workdir, when=lambda: last_step(workdir) >= 3 * epoch)  # at an epoch's boundary
+    kill(dataset, workdir, when=lambda: last_step(workdir) > 4 * epoch and saving(workdir))  # in mid-save
     process = start(dataset, workdir)
     wait_for(lambda: last_step(workdir) >= STEPS - 30, process)
     process.send_signal(signal.SIGTERM)
@@ -117,20 +150,7 @@ def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp
     assert stopped_at < STEPS
     log = finish(start(dataset, workdir), workdir)
     assert f"resuming from step {stopped_at}" in log
-
-    step, killed = final_state(workdir)
-    assert step == STEPS
-    _, whole = final_state(uninterrupted[0])
-    assert jax.tree.structure(killed) == jax.tree.structure(whole)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(whole)[0]:
-        other = dict(jax.tree_util.tree_flatten_with_path(killed)[0])[path]
-        np.testing.assert_array_equal(np.asarray(other), np.asarray(leaf), err_msg=jax.tree_util.keystr(path))
-    assert train_lines(workdir) == train_lines(uninterrupted[0])
-    moved = [jnp.abs(a - b).max() for a, b in zip(
-        jax.tree.leaves(whole["params_encoder"]),
-        jax.tree.leaves(create_split(tiny_config.get_config(), seed=0).params), strict=True,
-    )]  # fmt: skip
-    assert min(moved) > 0, "training changed every parameter"
+    assert_equal_runs(workdir, uninterrupted[0])
 
 
 def make_epoch(dataset):
@@ -139,6 +159,7 @@ def make_epoch(dataset):
     return open_dataset(dataset).index.split(**folds).train
 
 
+@pytest.mark.slow
 def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
     workdir, _ = uninterrupted
     before = (workdir / "metrics.jsonl").read_bytes()
@@ -147,17 +168,18 @@ def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_config_is_refused_in_one_plain_line(dataset, uninterrupted, tmp_path):
-    workdir, _ = uninterrupted
+def test_another_config_is_refused_in_one_plain_line(dataset, short, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / configuration.CONFIG_FILE).write_bytes((workdir / configuration.CONFIG_FILE).read_bytes())
-    log = finish(start(dataset, mine, "--config.objective.temperature=.2"), mine, status=configuration.EXIT_USER_ERROR)
+    (mine / configuration.CONFIG_FILE).write_bytes((short / configuration.CONFIG_FILE).read_bytes())
+    process = start(dataset, mine, SHORT, "--config.objective.temperature=.2")
+    log = finish(process, mine, status=configuration.EXIT_USER_ERROR)
     assert "objective.temperature was 0.1 and is 0.2" in log
     assert "Traceback" not in log
     assert [line for line in log.splitlines() if line.startswith("error: ")]
 
 
+@pytest.mark.slow
 def test_a_misspelt_leaf_is_named(dataset, tmp_path):
     process = start(dataset, tmp_path / "run", "--config.objective.temprature=.2")
     assert process.wait(timeout=120) != 0
@@ -180,6 +202,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(dataset, tmp_p
     assert not list((tmp_path / "run").glob("*.json*"))
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_path_are_refused(uninterrupted, tmp_path):
     workdir, _ = uninterrupted
     other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1).directory

@@ -68,6 +68,7 @@ def _simulate(cohort, numbers):
     return cohort.simulate(numbers.start, numbers.stop)
 
 
+@pytest.mark.slow
 def test_other_processes_make_the_same_records(cohort, whole):
     numbers = range(cohort.num_records)
     ranges = [numbers[start : start + 100] for start in range(0, len(numbers), 100)]
@@ -493,6 +494,7 @@ def test_every_patient_has_leads_of_his_own():
 # Calibration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "lowest", "highest"), [("lvef", 0.84, 0.93), ("potassium", 0.78, 0.90), ("wedge_pressure", 0.72, 0.86)]
 )
