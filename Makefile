@@ -24,6 +24,8 @@ define pinned_environment
 	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --no-build-isolation -e '.[test]'
 endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
+# What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
+ON_BOTH := $(patsubst %,tests/test_%.py,encoders_all pooling)
 
 .PHONY: help install quickstart test test-slow test-newer-python test-newest lint format constraints clean
 
@@ -57,7 +59,7 @@ test-newer-python:  ## encoders, objectives, training and builders on Python 3.1
 	  'Name one: make $@ NEWER_PYTHONS=/path/to/python3.13'
 
 newer-python-found: $(NEWER)/.installed
-	$(NEWER)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m both_pythons
+	$(NEWER)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not slow" $(ON_BOTH)
 
 $(NEWER)/.installed: setup.py $(PINS)
 	$(call pinned_environment,$(NEWER_PYTHON),$(NEWER))

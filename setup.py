@@ -48,6 +48,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["ecgjax", "ecgjax.*", "data_pipelines", "data_pipelines.*", "configs", "launch"]),
     install_requires=INSTALL_REQUIRES,
