@@ -41,6 +41,7 @@ def folder(tmp_path):
     folder.rmdir()
 
 
+@pytest.mark.slow
 def test_builds_killed_at_random_points_lose_nothing_and_are_completed(folder):
     command = [sys.executable, "-m", "tests.kill_builds", f"--folder={folder}", "--kills=20"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)

@@ -1,6 +1,6 @@
 """Mutants of every format's file are refused in plain words or read as an independent decoding says.
 
-`ECGJAX_FUZZ_MUTANTS=2000` makes it thorough; so does `python -m tests.fuzz_readers`, which counts as well.
+Few of them in `make test`, more in `make test-slow`; `ECGJAX_FUZZ_MUTANTS=2000` makes that thorough, and so does `python -m tests.fuzz_readers`, which counts as well.
 """
 
 import dataclasses
@@ -16,19 +16,20 @@ from tests.fuzz_readers import MEMORY_BYTES, fuzz, mutant, outcome, peak_bytes
 from tests.fuzz_specimens import specimens
 
 SEED = 0
-MUTANTS = int(os.environ.get("ECGJAX_FUZZ_MUTANTS", "150"))
+FEW, MANY = 25, int(os.environ.get("ECGJAX_FUZZ_MUTANTS", "300"))
 SPECIMENS = {specimen.name: specimen for specimen in specimens()}
 
 
 @pytest.mark.parametrize("name", SPECIMENS)
-def test_mutants(name):
+@pytest.mark.parametrize("mutants", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_mutants(name, mutants):
     before = peak_bytes()
-    counts, findings = fuzz(SPECIMENS[name], mutants=MUTANTS, seed=SEED)
+    counts, findings = fuzz(SPECIMENS[name], mutants=mutants, seed=SEED)
     assert not findings, findings[:3]
     assert peak_bytes() - before < MEMORY_BYTES
     refused = sum(count for result, count in counts.items() if result.startswith("refused"))
     # Both happen, or the mutations are too mild or too coarse to tell anything.
-    assert 0 < refused < counts.total() == MUTANTS
+    assert 0 < refused < counts.total() == mutants
 
 
 def test_mutants_depend_on_their_number_alone():

@@ -174,6 +174,7 @@ def assert_same_run(workdir, expected_workdir, *, steps=STEPS):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max(), err_msg=part)
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environment, tmp_path):
     one, two, fewer = (tmp_path / name for name in ("one", "two", "fewer"))
     run(pretrain(dataset, one), environment)

@@ -92,23 +92,47 @@ def uninterrupted(dataset, tmp_path_factory):
     return workdir, log
 
 
+def kill(dataset, workdir, *, when):
+    process = start(dataset, workdir)
+    wait_for(when, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def assert_equal_runs(workdir, uninterrupted):
+    step, killed = final_state(workdir)
+    assert step == STEPS
+    _, whole = final_state(uninterrupted)
+    assert jax.tree.structure(killed) == jax.tree.structure(whole)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(whole)[0]:
+        other = dict(jax.tree_util.tree_flatten_with_path(killed)[0])[path]
+        np.testing.assert_array_equal(np.asarray(other), np.asarray(leaf), err_msg=jax.tree_util.keystr(path))
+    assert train_lines(workdir) == train_lines(uninterrupted)
+    moved = [jnp.abs(a - b).max() for a, b in zip(
+        jax.tree.leaves(whole["params_encoder"]),
+        jax.tree.leaves(create_split(tiny_config.get_config(), seed=0).params), strict=True,
+    )]  # fmt: skip
+    assert min(moved) > 0, "training changed every parameter"
+
+
+def test_killed_at_a_random_step_equals_uninterrupted(dataset, uninterrupted, tmp_path):
+    workdir = tmp_path / "killed"
+    step = int(np.random.default_rng(0).integers(25, STEPS - 30))
+    kill(dataset, workdir, when=lambda: last_step(workdir) >= step)
+    assert "resuming from step" in finish(start(dataset, workdir), workdir)
+    assert_equal_runs(workdir, uninterrupted[0])
+
+
+@pytest.mark.slow
 def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp_path):
     workdir = tmp_path / "killed"
     epoch = len(make_epoch(dataset)) // tiny_config.get_config().batch_size
     assert 5 < epoch < 30
-    rng = np.random.default_rng(0)
-    first = int(rng.integers(11, 19))
-    kills = {
-        "before any checkpoint": lambda: last_step(workdir) >= 3,
-        "at a random step": lambda: last_step(workdir) >= first,
-        "at an epoch boundary": lambda: last_step(workdir) >= 3 * epoch,
-        "in mid-save": lambda: last_step(workdir) > 4 * epoch and saving(workdir),
-    }
-    for when, condition in kills.items():
-        process = start(dataset, workdir)
-        wait_for(condition, process)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, when
+    first = int(np.random.default_rng(0).integers(11, 19))
+    kill(dataset, workdir, when=lambda: last_step(workdir) >= 3)  # before any checkpoint
+    kill(dataset, workdir, when=lambda: last_step(workdir) >= first)  # at a random step
+    kill(dataset, workdir, when=lambda: last_step(workdir) >= 3 * epoch)  # at an epoch's boundary
+    kill(dataset, workdir, when=lambda: last_step(workdir) > 4 * epoch and saving(workdir))  # in mid-save
     process = start(dataset, workdir)
     wait_for(lambda: last_step(workdir) >= STEPS - 30, process)
     process.send_signal(signal.SIGTERM)
@@ -117,20 +141,7 @@ def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp
     assert stopped_at < STEPS
     log = finish(start(dataset, workdir), workdir)
     assert f"resuming from step {stopped_at}" in log
-
-    step, killed = final_state(workdir)
-    assert step == STEPS
-    _, whole = final_state(uninterrupted[0])
-    assert jax.tree.structure(killed) == jax.tree.structure(whole)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(whole)[0]:
-        other = dict(jax.tree_util.tree_flatten_with_path(killed)[0])[path]
-        np.testing.assert_array_equal(np.asarray(other), np.asarray(leaf), err_msg=jax.tree_util.keystr(path))
-    assert train_lines(workdir) == train_lines(uninterrupted[0])
-    moved = [jnp.abs(a - b).max() for a, b in zip(
-        jax.tree.leaves(whole["params_encoder"]),
-        jax.tree.leaves(create_split(tiny_config.get_config(), seed=0).params), strict=True,
-    )]  # fmt: skip
-    assert min(moved) > 0, "training changed every parameter"
+    assert_equal_runs(workdir, uninterrupted[0])
 
 
 def make_epoch(dataset):
