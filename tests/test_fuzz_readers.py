@@ -1,6 +1,7 @@
 """Mutants of every format's file are refused in plain words or read as an independent decoding says.
 
-Few of them in `make test`, more in `make test-slow`; `ECGJAX_FUZZ_MUTANTS=2000` makes that thorough, and so does `python -m tests.fuzz_readers`, which counts as well.
+Few of them in `make test`, more in `make test-slow`. `ECGJAX_FUZZ_MUTANTS=2000` makes the latter thorough; so does
+`python -m tests.fuzz_readers`, which counts as well.
 """
 
 import dataclasses
