@@ -99,6 +99,7 @@ def test_differences_are_paired():
     assert paired.high - paired.low < 0.5 * min(interval.high - interval.low for interval in apart)
 
 
+@pytest.mark.slow
 def test_coverage_by_patient_holds_and_by_record_falls_short():
     runs = 300
     covered = {"patient": 0, "record": 0}

@@ -171,6 +171,7 @@ def test_simulated_data_set_is_the_cohort_and_says_so(tmp_path):
     assert all(patient.startswith("simulated") for patient in dataset.index.patient_id)
 
 
+@pytest.mark.slow
 def test_fold_of_a_simulated_patient_does_not_depend_on_the_size_of_the_cohort(tmp_path):
     small = make_simulated_dataset(tmp_path, num_patients=10, seconds=2.0, name="small").index
     large = make_simulated_dataset(tmp_path, num_patients=300, seconds=2.0, name="large").index

@@ -265,6 +265,7 @@ def test_the_wfdb_layout(tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [400, 250])
 def test_real_records(real_data, tmp_path, rate):
     folder = real_data / "code15_wfdb"
@@ -304,6 +305,7 @@ def test_real_records(real_data, tmp_path, rate):
         assert int(stored["valid_samples"]) == len(signal)
 
 
+@pytest.mark.slow
 def test_real_records_survive_the_hdf5_layout(real_data, tmp_path):
     """Real records written as a part, zeros on both sides, come back as from their WFDB form."""
     folder, parts = real_data / "code15_wfdb" / "training_data", tmp_path / "parts"

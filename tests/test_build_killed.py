@@ -54,6 +54,7 @@ def test_builds_killed_at_random_points_lose_nothing_and_are_completed(folder):
     assert "the old one, moved away" not in counts["exchange"]
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_from_its_finished_shards(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "data_pipelines.build", "--builder=simulated", "--num_patients=250"]

@@ -142,6 +142,7 @@ def benchmark_labels(folder):
     return {task: codes.map(rule) for task, rule in rules.items()}
 
 
+@pytest.mark.slow
 def test_real_records(real_data, tmp_path):
     folder = real_data / "ptbxl"
     dataset = build(folder, tmp_path / "out", source_rate_hz=500, target_rate_hz=500)

@@ -169,6 +169,7 @@ def test_whole_recordings_may_change_places():
     np.testing.assert_allclose(before.per_row[order], after.per_row, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_forms_agree():
     rows = make_rows(
         np.repeat(np.arange(16), 4),

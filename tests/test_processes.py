@@ -122,6 +122,7 @@ def test_rows_of_every_process_are_those_of_the_global_batch(dataset, environmen
         np.testing.assert_array_equal(joined["signal"][order], store.read(expected))
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_on_any_mesh_reads_the_same_global_batch(environment):
     assert run([sys.executable, "-m", "tests.pod_rows"], {**environment, "JAX_NUM_CPU_DEVICES": "64"}) == (
         "16 meshes agree\n"

@@ -31,6 +31,7 @@ def _recordings(seed: int, **changes) -> realism.Recordings:
     return realism.Recordings(signal=made.signal, patient=made.patient, measurements=_measurements(made.signal))
 
 
+@pytest.mark.slow
 def test_two_draws_of_one_cohort_cannot_be_told_apart():
     found = realism.telling_apart(_recordings(0), _recordings(1), sampling_rate_hz=_RATE_HZ, seed=0)
     assert set(found) == {"intervals and amplitudes", "spectrum", "both"}
@@ -91,6 +92,7 @@ def test_a_simulated_or_tiny_data_set_is_refused(tmp_path):
         realism.compare(_dataset(simulated=False, num_records=20), **options)
 
 
+@pytest.mark.slow
 def test_report_is_written_and_says_simulated(tmp_path, monkeypatch):
     """Through the store's and the measurements' stand-ins: the parts that are slow have tests of their own."""
     signal = _recordings(5).signal

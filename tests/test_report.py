@@ -228,6 +228,7 @@ def test_real_data_are_not_called_simulated(evaluation, tmp_path):
     assert "SIMULATED" not in report.html.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_report_replaces_the_earlier_one_only_when_whole(evaluation, tmp_path):
     folder = write_report(evaluation, tmp_path, default_config={}).html.parent
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
