@@ -29,8 +29,9 @@ def test_mutants(name, mutants):
     assert not findings, findings[:3]
     assert peak_bytes() - before < MEMORY_BYTES
     refused = sum(count for result, count in counts.items() if result.startswith("refused"))
-    # Both happen, or the mutations are too mild or too coarse to tell anything.
-    assert 0 < refused < counts.total() == mutants
+    # Both happen, or the mutations are too mild or too coarse to tell anything; what NumPy zips can be read rarely.
+    assert 0 < refused <= counts.total() == mutants
+    assert mutants == FEW or refused < mutants
 
 
 def test_mutants_depend_on_their_number_alone():
