@@ -5,13 +5,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tests import compile_options
+
 # Two test processes share two cores: threads of OpenMP and BLAS would spend their time waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# The tests' models are tiny and compile often: without LLVM's optimisation, and with XLA's older way of making loops,
-# not through MLIR, they compile in a quarter of the time. Set before JAX is imported, and inherited by the processes
-# that tests start.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# The tests' models are tiny and compile often, and with these flags in a quarter of the time. Set before JAX is
+# imported, and inherited by the processes that tests start.
+os.environ.setdefault("XLA_FLAGS", compile_options.XLA_FLAGS)
 
 import jax
 import numpy as np

@@ -10,6 +10,7 @@ from ecgjax.augmentations import views as views_module
 from ecgjax.augmentations.views import AUGMENTATIONS, Recorded, Views, default_config, key_of
 from ecgjax.errors import ConfigError
 from ecgjax.keys import row_keys, split_rows, step_key
+from tests.compile_options import EMITTERS_OF_RUNS
 
 RNG = np.random.default_rng(0)
 RATE_HZ = 125
@@ -18,17 +19,15 @@ TOWARDS = SIGNAL[::-1]
 ROWS = jnp.arange(16, dtype=jnp.int32)
 ALL = {name: {} for name in AUGMENTATIONS if name != "random_crop"}
 
-# Bits are compared as the emitters that runs use make them: the older ones, which tests compile with elsewhere, round
-# the same sum otherwise in arrays of other shapes.
-EMITTERS = {"xla_cpu_use_fusion_emitters": True}
-
 
 def keys_of(rows, seed=0, step=0):
     return row_keys(seed, jnp.int32(step), jnp.asarray(rows, jnp.int32), stream="views")
 
 
 def views_of(augment, **settings):
-    return jax.jit(Views(augment, rate_hz=RATE_HZ, **settings), compiler_options=EMITTERS)
+    # Bits are compared as the emitters that runs use make them: the older ones, which tests compile with elsewhere,
+    # round the same sum otherwise in arrays of other shapes.
+    return jax.jit(Views(augment, rate_hz=RATE_HZ, **settings), compiler_options=EMITTERS_OF_RUNS)
 
 
 def ramp(time=200, num_leads=8):
@@ -48,7 +47,7 @@ def everything():
     def draw(key, rows, signal, towards):
         return views(jax.vmap(jax.random.fold_in, (None, 0))(key, rows), signal, towards=towards)
 
-    run = jax.jit(draw, compiler_options=EMITTERS)
+    run = jax.jit(draw, compiler_options=EMITTERS_OF_RUNS)
     return run, np.asarray(run(step_key(0, 0, stream="views"), ROWS, SIGNAL, TOWARDS))
 
 
@@ -96,7 +95,7 @@ def test_each_draws_from_the_key_of_its_name(name):
     alone = views_of({name: {}, "time_mask": {"enabled": name == "time_mask"}}, num_views=1, num_leads=8)
     ecg, key = leads.millivolts(SIGNAL[0]), key_of(split_rows(keys_of([0]), 1)[0, 0], name)
     settings = {"rate_hz": RATE_HZ} if name == "powerline" else {}
-    draw = jax.jit(lambda key, ecg: AUGMENTATIONS[name](key, ecg, **settings), compiler_options=EMITTERS)
+    draw = jax.jit(lambda key, ecg: AUGMENTATIONS[name](key, ecg, **settings), compiler_options=EMITTERS_OF_RUNS)
     expected = draw(key, ecg)
     np.testing.assert_allclose(alone(keys_of([0]), SIGNAL[:1])[0, 0], expected, atol=1e-6)
 
