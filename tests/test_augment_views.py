@@ -71,6 +71,7 @@ def test_views_are_the_same_on_one_and_on_eight_devices(everything):
     np.testing.assert_array_equal(run(key, *arrays), whole)
 
 
+@pytest.mark.slow
 def test_real_recordings_stay_finite_and_of_their_size(real_data):
     import wfdb
 

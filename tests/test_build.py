@@ -183,7 +183,7 @@ def test_fold_of_a_simulated_patient_does_not_depend_on_the_size_of_the_cohort(t
     assert len(np.unique(np.stack([large.patient, large.fold]), axis=1).T) == large.num_patients
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_folder_with_labels(tmp_path, monkeypatch, num_workers):
     monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 3 * 41_024)
     source = tmp_path / "in"

@@ -194,6 +194,7 @@ def test_a_part_that_is_replaced_is_opened_anew(published):
     assert not np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_processes_read_the_same(published):
     one, two = (results_of(source(published), num_workers=n) for n in (1, 2))
     assert [result.record_id for result in one] == [result.record_id for result in two]

@@ -148,6 +148,7 @@ def test_tables_as_spreadsheets_and_pandas_write_them(tmp_path):
     assert [row["patient_id"] for row in rows.values()] == ["007", "0x"]
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path):
     np.save(tmp_path / "a.npy", twelve_lead_mv())
     command = [sys.executable, "-m", "data_pipelines.build", "--builder=folder", f"--source={tmp_path}"]

@@ -156,6 +156,7 @@ def test_rows_without_a_record_are_counted(published):
     assert "1 rows of machine_measurements.csv are of studies that record_list.csv does not list" in notes
 
 
+@pytest.mark.slow
 def test_processes_read_the_same(published):
     one, two = (results_of(source(published), num_workers=n) for n in (1, 2))
     for a, b in zip(one, two, strict=True):

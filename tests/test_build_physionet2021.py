@@ -223,6 +223,7 @@ def test_scored_classes():
         assert SCORED_CLASS_OF_CODE[one].count("|") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "num_records", "quarantined", "duplicates"),
     [

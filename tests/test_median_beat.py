@@ -200,6 +200,7 @@ def test_very_short_signals_never_raise(seconds):
     assert len(failures) == 1
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_in_the_same_order():
     signals = np.stack([_ecg(rr_s=0.6 + 0.01 * i, seconds=5.0) for i in range(20)])
     one = measure(signals, sampling_rate_hz=500, processes=1, progress=False)

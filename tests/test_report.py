@@ -252,6 +252,7 @@ def test_a_report_replaces_the_earlier_one_only_when_whole(evaluation, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
 
 
+@pytest.mark.slow
 def test_figures_are_written_and_shown(evaluation, tmp_path):
     rng = np.random.default_rng(0)
     original = rng.normal(size=(2, 300, 12)).astype(np.float32) * 0.1
