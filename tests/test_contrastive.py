@@ -272,6 +272,7 @@ def test_nt_xent_is_the_same_in_every_form():
     assert_forms_agree(loss_and_gradients(objective, 1), batch_of(64), shared=(jnp.float32(0.1),), every=True)
 
 
+@pytest.mark.slow
 def test_other_losses_are_the_same_in_all_forms():
     settings = {"relation": same_patient}
     objectives = [

@@ -251,6 +251,7 @@ def test_reconstruction_without_a_decoder_is_refused():
         encoders.abstract("physio_transformer", decoder=True, **TINY | {"decoder_widths": (8, 8)})
 
 
+@pytest.mark.slow
 def test_reconstruction_is_learnt_and_every_parameter_takes_part():
     encoder = random_encoder("physio_transformer", decoder=True, num_leads=2, **TINY)
     phase, lead = np.linspace(0, 6, 4)[:, None, None], np.arange(2)

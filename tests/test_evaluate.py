@@ -210,6 +210,7 @@ def test_command_repeats_what_was_changed(workdir):
     assert "label_fraction" not in command
 
 
+@pytest.mark.slow
 def test_a_quantity_has_the_whole_report(workdir):
     # The run's own question has a threshold, which this one does not inherit.
     assert configuration.load_resolved(workdir).probe.threshold == _config().probe.threshold is not None
@@ -224,6 +225,7 @@ def test_a_quantity_has_the_whole_report(workdir):
     assert recordings.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
 
 
+@pytest.mark.slow
 def test_classes_have_the_whole_report(workdir):
     config = _config(label="scored:*", rule="present", threshold=None, groups=("scored:AF",), treat_at=())
     evaluation, report = entry.evaluate(config, workdir, progress=False)

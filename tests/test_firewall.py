@@ -317,6 +317,7 @@ def command(module, workdir, *flags):
     )
 
 
+@pytest.mark.slow
 def test_commands_refuse_leaks_and_drop_them_when_asked(run, leaking_set, tmp_path):
     _, workdir = run
     data = f"--config.data.dir={leaking_set.directory}"

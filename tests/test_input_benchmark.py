@@ -98,6 +98,7 @@ def test_too_few_records_for_a_batch_are_refused(datasets, tmp_path):
         measure(datasets, tmp_path, batch_size=4096)
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_json_object_on_cohorts_of_its_own():
     command = [sys.executable, "-m", "ecgjax.benchmark", "--what=input", "--records=24", "--batch_size=8"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

@@ -245,6 +245,7 @@ def test_stale_and_damaged_measurements_are_refused_with_a_remedy(copy, original
         open_physiology(dataset)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_did(copy, original):
     command = [sys.executable, "-m", "data_pipelines.measure", f"--dataset={copy}", "--num_workers=1"]
     first = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -493,6 +493,7 @@ def test_every_patient_has_leads_of_his_own():
 # Calibration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "lowest", "highest"), [("lvef", 0.84, 0.93), ("potassium", 0.78, 0.90), ("wedge_pressure", 0.72, 0.86)]
 )

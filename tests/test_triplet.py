@@ -222,6 +222,7 @@ def test_permuting_rows_permutes_losses(name):
     np.testing.assert_allclose(run(z[order], shuffled).per_row, run(z, rows).per_row[order], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_semi_hard_triplet_of_32768_rows_fits():
     assert_fits(functools.partial(triplet, relation=same_record, miner=SEMI_HARD, key=KEY), mib=220)
 
