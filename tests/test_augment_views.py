@@ -174,6 +174,7 @@ def test_segments_keep_to_what_was_recorded(start, samples, starts):
     assert (first + 20 <= start + samples).all()
 
 
+@pytest.mark.slow
 def test_padding_changes_the_crop_alone_and_no_other_row():
     views = views_of({"random_crop": {}, "vcg": {}, "gaussian_noise": {}, "time_mask": {}})
     whole = recorded_of(*[(0, 200)] * 16)

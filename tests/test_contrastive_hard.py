@@ -167,6 +167,7 @@ def test_four_rows_by_hand():
     assert float(out.stats["mined_positives_per_row"]) == 1
 
 
+@pytest.mark.slow
 def test_all_forms_agree():
     objectives = [
         lambda z, rows, x, tiling: hcl(

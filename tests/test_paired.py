@@ -112,6 +112,7 @@ def test_permuting_rows_permutes_losses():
     np.testing.assert_allclose(run(z, rows, partners)[order], shuffled, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_forms_agree():
     z, rows = batch_of(64)
     rows = rows._replace(

@@ -150,6 +150,7 @@ def make_epoch(dataset):
     return open_dataset(dataset).index.split(**folds).train
 
 
+@pytest.mark.slow
 def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
     workdir, _ = uninterrupted
     before = (workdir / "metrics.jsonl").read_bytes()
@@ -169,6 +170,7 @@ def test_another_config_is_refused_in_one_plain_line(dataset, uninterrupted, tmp
     assert [line for line in log.splitlines() if line.startswith("error: ")]
 
 
+@pytest.mark.slow
 def test_a_misspelt_leaf_is_named(dataset, tmp_path):
     process = start(dataset, tmp_path / "run", "--config.objective.temprature=.2")
     assert process.wait(timeout=120) != 0
@@ -191,6 +193,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(dataset, tmp_p
     assert not list((tmp_path / "run").glob("*.json*"))
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_path_are_refused(uninterrupted, tmp_path):
     workdir, _ = uninterrupted
     other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1).directory
