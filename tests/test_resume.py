@@ -25,6 +25,8 @@ from tests.fixtures import make_simulated_dataset
 
 ROOT = Path(__file__).parents[1]
 STEPS = 120
+FEW_STEPS = 40
+SHORT = f"--config.duration.value={FEW_STEPS}"
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +94,23 @@ def uninterrupted(dataset, tmp_path_factory):
     return workdir, log
 
 
-def kill(dataset, workdir, *, when):
-    process = start(dataset, workdir)
+@pytest.fixture(scope="module")
+def short(dataset, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "short"
+    finish(start(dataset, workdir, SHORT), workdir)
+    return workdir
+
+
+def kill(dataset, workdir, *flags, when):
+    process = start(dataset, workdir, *flags)
     wait_for(when, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
 
-def assert_equal_runs(workdir, uninterrupted):
+def assert_equal_runs(workdir, uninterrupted, *, steps=STEPS):
     step, killed = final_state(workdir)
-    assert step == STEPS
+    assert step == steps
     _, whole = final_state(uninterrupted)
     assert jax.tree.structure(killed) == jax.tree.structure(whole)
     for path, leaf in jax.tree_util.tree_flatten_with_path(whole)[0]:
@@ -115,12 +124,12 @@ def assert_equal_runs(workdir, uninterrupted):
     assert min(moved) > 0, "training changed every parameter"
 
 
-def test_killed_at_a_random_step_equals_uninterrupted(dataset, uninterrupted, tmp_path):
+def test_killed_at_a_random_step_equals_uninterrupted(dataset, short, tmp_path):
     workdir = tmp_path / "killed"
-    step = int(np.random.default_rng(0).integers(25, STEPS - 30))
-    kill(dataset, workdir, when=lambda: last_step(workdir) >= step)
-    assert "resuming from step" in finish(start(dataset, workdir), workdir)
-    assert_equal_runs(workdir, uninterrupted[0])
+    step = int(np.random.default_rng(0).integers(15, FEW_STEPS - 10))
+    kill(dataset, workdir, SHORT, when=lambda: last_step(workdir) >= step)
+    assert "resuming from step" in finish(start(dataset, workdir, SHORT), workdir)
+    assert_equal_runs(workdir, short, steps=FEW_STEPS)
 
 
 @pytest.mark.slow
@@ -159,12 +168,12 @@ def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_config_is_refused_in_one_plain_line(dataset, uninterrupted, tmp_path):
-    workdir, _ = uninterrupted
+def test_another_config_is_refused_in_one_plain_line(dataset, short, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / configuration.CONFIG_FILE).write_bytes((workdir / configuration.CONFIG_FILE).read_bytes())
-    log = finish(start(dataset, mine, "--config.objective.temperature=.2"), mine, status=configuration.EXIT_USER_ERROR)
+    (mine / configuration.CONFIG_FILE).write_bytes((short / configuration.CONFIG_FILE).read_bytes())
+    process = start(dataset, mine, SHORT, "--config.objective.temperature=.2")
+    log = finish(process, mine, status=configuration.EXIT_USER_ERROR)
     assert "objective.temperature was 0.1 and is 0.2" in log
     assert "Traceback" not in log
     assert [line for line in log.splitlines() if line.startswith("error: ")]
