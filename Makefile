@@ -25,7 +25,8 @@ define pinned_environment
 endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
 # What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
-ON_BOTH := $(patsubst %,tests/test_%.py,encoders_all pooling)
+ON_BOTH := $(patsubst %,tests/test_%.py,front_door encoders encoders_all encoders_published convolutions pooling \
+  augment_views contrastive mining objective optim train_step checkpoint resume stream build readers_formats)
 
 .PHONY: help install quickstart test test-slow test-newer-python test-newest lint format constraints clean
 

@@ -287,6 +287,7 @@ def test_other_losses_are_the_same_in_all_forms():
     assert_forms_agree(function, batch_of(64), shared=(jnp.array([0.2, 1.5, -3.0], jnp.float32),))
 
 
+@pytest.mark.slow
 def test_nt_xent_of_32768_rows_fits():
     assert_fits(functools.partial(nt_xent, relation=same_record), mib=220)
 

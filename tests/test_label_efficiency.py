@@ -366,6 +366,7 @@ def test_trainings_that_are_alike_are_not_said_to_differ():
     assert "head mlp and linear; hidden 7 and 128. Unless" in said
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_at_the_linear_probe_of_the_frozen_cell(study_config, monkeypatch, tmp_path):
     study_config = study_config.copy_and_resolve_references()
     split = inference.create_split(study_config, seed=7)

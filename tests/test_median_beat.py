@@ -223,6 +223,7 @@ def test_refuses_another_form(signals):
         measure(signals, sampling_rate_hz=500)
 
 
+@pytest.mark.slow
 def test_separates_annotated_diagnoses(real_data):
     """Conduction diagnoses of PTB-XL are defined by these intervals: they must separate them."""
     import wfdb

@@ -329,6 +329,7 @@ def test_fibrillation_has_no_p_waves_and_an_irregular_rhythm():
     assert np.median(variation[0]) > 2 * np.median(variation[1])
 
 
+@pytest.mark.slow
 def test_at_most_a_twentieth_of_real_records_fails(real_data):
     import csv
 

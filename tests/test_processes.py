@@ -203,6 +203,7 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
     assert first == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shard_that_one_process_cannot_read_is_left_out_by_all(dataset, environment, tmp_path):
     # Both processes hold all rows: a mesh of one by two. Only the second's copy of the data is damaged.
     whole, damaged, one, two = (tmp_path / name for name in ("data-0", "data-1", "one", "two"))

@@ -180,6 +180,7 @@ def test_moving_between_labels_needs_two_of_them(directory):
         columns_of(config)
 
 
+@pytest.mark.slow
 def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
     config = moving(directory)
     with jax.numpy_dtype_promotion("standard"):

@@ -68,6 +68,7 @@ def _simulate(cohort, numbers):
     return cohort.simulate(numbers.start, numbers.stop)
 
 
+@pytest.mark.slow
 def test_other_processes_make_the_same_records(cohort, whole):
     numbers = range(cohort.num_records)
     ranges = [numbers[start : start + 100] for start in range(0, len(numbers), 100)]

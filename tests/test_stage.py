@@ -127,6 +127,7 @@ def test_packing_that_is_killed_goes_on_behind_its_finished_shards(copy, origina
     assert not packed_staging(copy).exists()
 
 
+@pytest.mark.slow
 def test_staging_that_is_killed_goes_on_and_brings_only_what_is_missing(bucket, original, tmp_path, interrupt):
     dataset, signals = original
     url, out = bucket[0], tmp_path / "local"

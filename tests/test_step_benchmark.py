@@ -42,6 +42,7 @@ def test_every_figure_is_there(stored_dataset):
     assert report["copy_bytes_per_sec"] > 0
 
 
+@pytest.mark.slow
 def test_without_a_data_set_one_is_simulated_with_what_the_relation_needs(monkeypatch):
     monkeypatch.setattr(step_benchmark, "NUM_SIMULATED", 2)
     config = tiny_config.get_config()

@@ -97,7 +97,7 @@ def flat(tree):
 
 
 @pytest.mark.parametrize("unread", [(), UNREAD])
-@pytest.mark.parametrize("name", [name for name in ORDERS if name != "one device"])
+@pytest.mark.parametrize("name", [pytest.param("eight", marks=pytest.mark.slow), "eight, permuted", "four by two"])
 def test_same_loss_statistics_and_gradients_as_one_device(name, unread):
     value, stats, gradient = loss_and_gradient(name, unread)
     expected_value, expected_stats, expected_gradient = loss_and_gradient("one device", unread)
