@@ -197,7 +197,10 @@ def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
     assert np.isfinite(metrics["loss"])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=() if name == "labels, mined" else pytest.mark.slow) for name in METHODS],
+)
 def test_methods_train_from_the_config_alone(directory, partners, method):
     config = make_config(directory, **METHODS[method])
     if config.objective.name == "clip":
