@@ -8,8 +8,8 @@ RUNS ?= runs
 # The environment of the newest releases, and the one of a newer Python; both are made beside .venv and used by tests only.
 NEWEST := .venv-newest
 NEWER := .venv-newer-python
-# The first of these that runs is the newer Python: a shim of that name may lie on the PATH and fail.
-NEWER_PYTHONS ?= python3.13 python3.12
+# The first of these that runs is the newer Python: a shim of that name may lie on the PATH and fail, where pyenv has one.
+NEWER_PYTHONS ?= python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.1[23].*/bin/python)
 # What `make constraints` pins with: the oldest Python for which each file holds.
 PYTHON311 ?= python3.11
 PYTHON312 ?= python3.12
@@ -47,8 +47,8 @@ test: install lint  ## lint, then every test but the slow ones
 	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m "not slow"
 
 test-slow: install  ## the slow tests, then some of all tests on a newer Python with the newest JAX
-	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m slow
-	@$(MAKE) --no-print-directory test-newer-python
+	@$(PY) -m pytest $(PYTEST_ARGUMENTS) -m slow; slow=$$?; \
+	  $(MAKE) --no-print-directory test-newer-python && exit $$slow
 
 test-newer-python:  ## encoders, objectives, training and builders on Python 3.13 or 3.12, where one is found
 	@for python in $(NEWER_PYTHONS); do \
