@@ -23,7 +23,7 @@ def plain():
     """Makes every program traced meanwhile a plain one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pooling, "_max_pool", _max_pool)
-        patch.setattr(layers, "_moments", _moments)
+        patch.setattr(layers, "_normalise", _normalise)
         patch.setattr(convolutions.DoublingConv, "__call__", _transposed)
         patch.setattr(physio_transformer, "grouped_conv", functools.partial(convolutions.grouped_conv, apart=False))
         patch.setattr(attention.jax.nn, "dot_product_attention", _attention)
@@ -34,11 +34,14 @@ def _max_pool(x, window, stride, padding):
     return nnx.max_pool(x, window_shape=(window,), strides=(stride,), padding=(padding,))
 
 
-def _moments(x, weight):
-    """Mean, then the mean square of what differs from it."""
-    weight = weight[:, None, None] / jnp.maximum(weight.sum() * x.shape[1], 1.0)
-    mean = (weight * x).sum((0, 1))
-    return mean, (weight * (x - mean[None, None]) ** 2).sum((0, 1))
+def _normalise(x, weight, scale, bias, mean, var, epsilon):
+    """The mean, then the mean square of what differs from it; the gradient is JAX's."""
+    some, share = weight.any(), weight[:, None, None] / jnp.maximum(weight.sum() * x.shape[1], 1.0)
+    x = x.astype(jnp.float32)
+    mean = jnp.where(some, (share * x).sum((0, 1)), mean)
+    var = jnp.where(some, (share * (x - mean[None, None]) ** 2).sum((0, 1)), var)
+    y = (x - mean[None, None]) / jnp.sqrt(var + epsilon)[None, None]
+    return y * scale[None, None] + bias[None, None], mean, var
 
 
 def _transposed(self, x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -117,22 +118,71 @@ class BatchNorm(nnx.Module):
             `[batch, time, channel]` in the compute type.
         """
         mean, var = self.mean[...], self.var[...]
-        if train and not self.frozen:
-            mean, var = self._of_batch(x.astype(PARAM_DTYPE), valid)
-        scale = self.scale[...] * jax.lax.rsqrt(var + jnp.float32(self.epsilon))
-        mean, scale, bias = (channel[None, None, :] for channel in (mean, scale, self.bias[...]))
-        return ((x.astype(PARAM_DTYPE) - mean) * scale + bias).astype(self.dtype)
-
-    def _of_batch(self, x: Array, valid: Array | None) -> tuple[Array, Array]:
-        """Returns mean and variance, `f32[channel]`, and moves the running ones."""
+        if not train or self.frozen:
+            scale = self.scale[...] * jax.lax.rsqrt(var + jnp.float32(self.epsilon))
+            return _affine(x.astype(PARAM_DTYPE) - mean[None, None], scale, self.bias[...]).astype(self.dtype)
         weight = jnp.ones(x.shape[0], PARAM_DTYPE) if valid is None else valid.astype(PARAM_DTYPE)
-        mean, var = _moments(x, weight)
-        if valid is not None:
-            some = valid.any()
-            mean, var = jnp.where(some, mean, self.mean[...]), jnp.where(some, var, self.var[...])
-        for running, batch in ((self.mean, mean), (self.var, var)):
+        y, *of_batch = _normalise(x, weight, self.scale[...], self.bias[...], mean, var, self.epsilon)
+        for running, batch in zip((self.mean, self.var), of_batch, strict=True):
             running[...] = self.momentum * running[...] + (1 - self.momentum) * jax.lax.stop_gradient(batch)
-        return mean, var
+        return y.astype(self.dtype)
+
+
+def _affine(centred: Array, scale: Array, bias: Array) -> Array:
+    return centred * scale[None, None] + bias[None, None]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _normalise(
+    x: Array, weight: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """Normalises by the statistics of the rows that count.
+
+    The gradient is written out: it then takes two sums over the activations, of the upstream gradient and of its product
+    with what is normalised, where differentiating the statements takes three.
+
+    Args:
+        x: `[batch, time, channel]`.
+        weight: Weight of every row in the statistics, `f32[batch]`, 0 or 1.
+        scale: γ, `f32[channel]`.
+        bias: β, `f32[channel]`.
+        mean: Mean to go by where no row counts, `f32[channel]`.
+        var: Variance likewise.
+        epsilon: Added to the variance.
+
+    Returns:
+        `f32[batch, time, channel]`, and the mean and the variance used, `f32[channel]`, which carry no gradient.
+    """
+    return _normalise_forward(x, weight, scale, bias, mean, var, epsilon)[0]
+
+
+def _normalise_forward(
+    x: Array, weight: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: float
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    some = weight.any()
+    mean, var = (
+        jnp.where(some, batch, given)
+        for batch, given in zip(_moments(x.astype(PARAM_DTYPE), weight), (mean, var), strict=True)
+    )
+    rate = jax.lax.rsqrt(var + jnp.float32(epsilon))
+    y = _affine(x.astype(PARAM_DTYPE) - mean[None, None], scale * rate, bias)
+    return (y, mean, var), (x, weight, scale, mean, rate)
+
+
+def _normalise_backward(
+    epsilon: float, residuals: tuple[Array, ...], gradients: tuple[Array, Array, Array]
+) -> tuple[Array | None, ...]:
+    x, weight, scale, mean, rate = residuals
+    g = gradients[0]
+    centred = x.astype(PARAM_DTYPE) - mean[None, None]
+    total, along = g.sum((0, 1)), (g * centred).sum((0, 1))
+    # What a row that counts gives back for its share in mean and variance.
+    share = weight[:, None, None] / (jnp.maximum(weight.sum(), jnp.float32(1)) * jnp.float32(x.shape[1]))
+    dx = g * (scale * rate)[None, None] - share * _affine(centred, scale * rate**3 * along, scale * rate * total)
+    return dx.astype(x.dtype), None, rate * along, total, None, None
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _moments(x: Array, weight: Array) -> tuple[Array, Array]:
@@ -153,19 +203,16 @@ def _moments(x: Array, weight: Array) -> tuple[Array, Array]:
         Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American Statistician 37, 1983.
     """
     length = x.shape[1]
-    # Neither statistic depends on what rows and batch are shifted by: without these gradients, which are zero, the
-    # backward pass sums nothing more over rows and devices.
-    shift = jax.lax.stop_gradient(x[:, length // 2])
+    shift = x[:, length // 2]
     shifted = x - shift[:, None]
     sums, squares = shifted.sum(1), (shifted * shifted).sum(1)
     row_mean = shift + sums / length
     row_squares = squares - sums * sums / length
     weight = weight[:, None] / jnp.maximum(weight.sum(), jnp.float32(1))
-    roughly = jax.lax.stop_gradient(jnp.sum(weight * row_mean, 0))
+    roughly = jnp.sum(weight * row_mean, 0)
     between = row_mean - roughly[None]
     mean = roughly + jnp.sum(weight * between, 0)  # which takes the rounding of the first sum back
     var = jnp.sum(weight * (row_squares / length + between * between), 0)
-    # Not `jnp.maximum`, whose gradient asks which argument the result equals: see `pooling.max_pool`.
     return mean, jnp.where(var > 0, var, jnp.float32(0))
 
 
