@@ -138,8 +138,8 @@ def _normalise(
 ) -> tuple[Array, Array, Array]:
     """Normalises by the statistics of the rows that count.
 
-    The gradient is written out: it then takes two sums over the activations, of the upstream gradient and of its product
-    with what is normalised, where differentiating the statements takes three.
+    The gradient is written out: it then takes two sums over the activations, of the upstream gradient and of its
+    product with what is normalised, where differentiating the statements takes three.
 
     Args:
         x: `[batch, time, channel]`.
