@@ -1,10 +1,11 @@
-"""Whether every window of a pooled network gets its gradient, without a reference: a line of JSON.
+"""Whether max-pooling and batch norm pass their gradients on in a network, without a reference: a line of JSON.
 
     python -m tests.pooled_gradients --devices=2
 
 Convolution, batch norm, ReLU and max-pooling are compiled as one program, in which a constant is added to every channel
-just before the pooling. Whichever sample of a window is the greatest, the window's gradient reaches the constant: that
-of the constant is the sum of those of all windows.
+just before the pooling, and another just before the normalisation. Whichever sample of a window is the greatest, the
+window's gradient reaches the first: its gradient is the sum of those of all windows. The second is taken off again with
+the mean: its gradient is 0.
 """
 
 import argparse
@@ -29,13 +30,13 @@ class _Stem(nnx.Module):
         self.norm = layers.BatchNorm(16, dtype=jnp.dtype("float32"))
         self._window, self._stride, self._padding = pool
 
-    def __call__(self, x, constant):
-        x = jax.nn.relu(self.norm(self.conv(x), train=True)) + constant[None, None]
+    def __call__(self, x, pooled, normalised):
+        x = jax.nn.relu(self.norm(self.conv(x) + normalised[None, None], train=True)) + pooled[None, None]
         return pooling.max_pool(x, window=self._window, stride=self._stride, padding=self._padding)
 
 
 def worst_error(pool, *, seeds, devices=1, batch=16):
-    """Returns the greatest share of the upstream gradient that does not arrive, over seeds and channels.
+    """Returns the greatest error of either constant's gradient over seeds and channels, as a share of the upstream one.
 
     Args:
         pool: One of `POOLINGS`.
@@ -48,19 +49,21 @@ def worst_error(pool, *, seeds, devices=1, batch=16):
     graph, _, _ = nnx.split(_Stem(pool, rngs=nnx.Rngs(0)), nnx.Param, ...)
 
     def loss(arrays, ecg, upstream):
-        constant, params, rest = arrays
-        return jnp.sum(upstream * nnx.merge(graph, params, rest)(ecg, constant))
+        constants, params, rest = arrays
+        return jnp.sum(upstream * nnx.merge(graph, params, rest)(ecg, *constants))
 
     # Of the parameters too, as in training: which values are computed again depends on all that is asked for.
     gradient = jax.jit(jax.grad(loss))
-    shape = jax.eval_shape(lambda x: _Stem(pool, rngs=nnx.Rngs(0))(x, jnp.zeros(16)), ecg).shape
+    zeros = (jnp.zeros(16, jnp.float32),) * 2
+    shape = jax.eval_shape(lambda x: _Stem(pool, rngs=nnx.Rngs(0))(x, *zeros), ecg).shape
     worst = 0.0
     for seed in range(seeds):
         _, params, rest = nnx.split(_Stem(pool, rngs=nnx.Rngs(seed)), nnx.Param, ...)
         upstream = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-        of_constant, _, _ = gradient((jnp.zeros(16, jnp.float32), params, rest), ecg, upstream)
+        of_constants, _, _ = gradient((zeros, params, rest), ecg, upstream)
+        pooled, normalised = (np.asarray(g, np.float64) for g in of_constants)
         expected, scale = upstream.sum((0, 1), dtype=np.float64), np.abs(upstream).sum((0, 1), dtype=np.float64)
-        worst = max(worst, float((np.abs(np.asarray(of_constant, np.float64) - expected) / scale).max()))
+        worst = max(worst, float((np.abs(pooled - expected) / scale).max()), float((np.abs(normalised) / scale).max()))
     return worst
 
 
