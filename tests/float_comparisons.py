@@ -41,6 +41,7 @@ def float_comparisons(function, *args):
 def _walk(jaxpr, computed_in, found):
     """Adds to `found`, and returns which results are computed."""
     computed = dict(zip(jaxpr.invars, computed_in, strict=True))
+    extreme = set()  # The greatest or least of computed numbers: one that is at least that is one that equals it.
 
     def is_computed(atom):
         return not isinstance(atom, core.Literal) and computed.get(atom, False)
@@ -55,6 +56,11 @@ def _walk(jaxpr, computed_in, found):
             # A number is unequal to itself only where it is none, and infinity is no matter of last bits.
             if a is not b and not (_is_infinite(a) or _is_infinite(b)):
                 found.add(Comparison(name, str(equation.source_info.traceback)))
+        if name in ("ge", "le") and all(inputs) and any(atom in extreme for atom in equation.invars):
+            found.add(Comparison(name, str(equation.source_info.traceback)))
+        moved = name in _EXACT and any(not isinstance(a, core.Literal) and a in extreme for a in equation.invars)
+        if any(inputs) and (name in ("reduce_max", "reduce_min") or moved):
+            extreme.update(equation.outvars)
         for variable, is_new in zip(equation.outvars, outputs, strict=True):
             computed[variable] = is_new and _is_float(variable)
     return [is_computed(atom) for atom in jaxpr.outvars]

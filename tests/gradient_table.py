@@ -44,7 +44,7 @@ def compare(name, *, batch=8, rate_hz=100, devices=1, model=1, **settings):
         batch: Recordings, 10 s each.
         rate_hz: Samples a second.
         devices: Devices that the recordings are divided over, for the gradient that is judged; the plain one has one.
-        model: Size of the mesh's axis `model`, over which nothing is divided.
+        model: Size of the mesh's axis `model`, over which kernels are divided by their last axis.
         **settings: Settings of the encoder.
     """
     import jax
@@ -58,7 +58,12 @@ def compare(name, *, batch=8, rate_hz=100, devices=1, model=1, **settings):
     encoder, gradient = plain_networks.training_gradient(name, **settings)
     mesh = parallel.make_mesh(devices=jax.devices()[:devices], model=model)
     put = jax.device_put(ecg, parallel.batch_sharding(mesh))
-    found = jax.device_get(gradient(jax.device_put(encoder.params, parallel.replicated(mesh)), put))
+
+    def divided(leaf):
+        along = (*(None,) * (leaf.ndim - 1), "model") if leaf.ndim > 1 and leaf.shape[-1] % model == 0 else ()
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*along))
+
+    found = jax.device_get(gradient(jax.device_put(encoder.params, jax.tree.map(divided, encoder.params)), put))
     with plain_networks.plain():
         encoder, reference = plain_networks.training_gradient(name, **settings)
         expected = jax.device_get(reference(encoder.params, ecg))

@@ -179,7 +179,7 @@ def _mean_of(state):
     return jax.device_get(adam.mu)
 
 
-def load(program, dataset, *, batch_size, rate_hz):
+def load(program, dataset, *, batch_size, rate_hz, parts=1):
     """Returns the config of a program, as the ablations of docs/results.md change it."""
     name, _, variant = program.partition(":")
     config = importlib.import_module(f"configs.{name}").get_config(*([variant] if variant else []))
@@ -187,7 +187,8 @@ def load(program, dataset, *, batch_size, rate_hz):
     config.duration.value, config.duration.unit = 200.0, "steps"
     config.optimizer.learning_rate, config.optimizer.schedule = 1e-3, "warmup_cosine"
     config.columns.signal_downsample = 4
-    config.micro_batch.parts = 1
+    config.micro_batch.parts = parts
+    config.micro_batch.batch_norm = "per_part"
     if name == "clocs":
         config.encoder.input_samples = 5 * rate_hz
     return config
@@ -209,6 +210,7 @@ def main():
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--rate_hz", type=int, default=100)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--parts", type=int, default=1, help="micro-batches that a batch is encoded in")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_simulated_dataset(Path(folder), num_patients=NUM_PATIENTS, rate=arguments.rate_hz)
@@ -219,7 +221,12 @@ def main():
                 found = compare_with_labels(program.removeprefix(LABELS), dataset.directory, **common)
             else:
                 make = functools.partial(
-                    load, program, dataset.directory, batch_size=arguments.batch_size, rate_hz=arguments.rate_hz
+                    load,
+                    program,
+                    dataset.directory,
+                    batch_size=arguments.batch_size,
+                    rate_hz=arguments.rate_hz,
+                    parts=arguments.parts,
                 )
                 found = compare(make, steps=arguments.steps)
             line = {

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ecgjax import parallel
+from ecgjax.encoders import layers
 from ecgjax.encoders.layers import BatchNorm
+from tests import plain_networks
 
 BATCH, LENGTH, CHANNELS = 16, 250, 4
 
@@ -90,3 +92,40 @@ def test_devices_join_their_rows(devices):
     found = program()(*(jax.device_put(array, sharding) for array in (x, valid)))
     for ours, one in zip(found, program()(x, valid), strict=True):
         np.testing.assert_allclose(ours, one, atol=4e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("which", ["all", "some", "none"])
+def test_the_gradient_is_that_of_the_textbook_for_either_type_and_any_rows(which, dtype):
+    rng = np.random.default_rng(1)
+    x, upstream = (jnp.asarray(rng.normal(size=(BATCH, LENGTH, CHANNELS)) + 0.5, dtype) for _ in range(2))
+    scale, bias, mean, var = (jnp.asarray(np.abs(rng.normal(size=CHANNELS)) + 0.1, jnp.float32) for _ in range(4))
+    weight = jnp.asarray(
+        {"all": np.ones, "none": np.zeros}.get(which, lambda n: np.arange(n) % 3 > 0)(BATCH), jnp.float32
+    )
+    if which == "none":
+        upstream = jnp.zeros_like(upstream)  # Nothing is asked of rows that are not there.
+
+    def gradients(normalise):
+        def loss(x, scale, bias):
+            y, *_ = normalise(x, weight, scale, bias, mean, var, 1e-5)
+            return jnp.sum(upstream.astype(jnp.float32) * y)
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, scale, bias)
+
+    for ours, theirs in zip(gradients(layers._normalise), gradients(plain_networks._normalise), strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = (np.asarray(g, np.float32) for g in (ours, theirs))
+        last_bit = 2.0**-7 if dtype == "bfloat16" and ours.ndim == 3 else 2e-6
+        np.testing.assert_allclose(ours, theirs, atol=last_bit * max(np.abs(theirs).max(), 1e-30), rtol=last_bit)
+
+
+def test_frozen_statistics_are_taken_for_constants():
+    norm = BatchNorm(CHANNELS, dtype=jnp.dtype("float32"))
+    norm.mean[...], norm.var[...] = jnp.full(CHANNELS, 0.25), jnp.full(CHANNELS, 4.0 - 1e-5)
+    norm.frozen = True
+    x = jnp.asarray(activations(1))
+    gradient = jax.grad(lambda x: norm(x, train=True).sum())(x)
+    np.testing.assert_allclose(norm(x, train=True), (np.asarray(x) - 0.25) / 2, rtol=1e-6)
+    np.testing.assert_allclose(gradient, 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(norm.mean[...], 0.25)

@@ -25,8 +25,9 @@ X = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
         lambda x: jnp.maximum(jnp.sin(x), jnp.cos(x)).sum(),
         lambda x: jax.lax.scan(lambda c, row: (jnp.maximum(c, jnp.sin(row).sum()), None), 0.0, x)[0],
         lambda x: jax.checkpoint(lambda x: jnp.sin(x).min(1).sum())(x),
+        lambda x: jnp.where(jnp.sin(x) >= jax.lax.stop_gradient(jnp.sin(x)).max(1, keepdims=True), x, 0.0).sum(),
     ],
-    ids=["maximum of an array", "maximum of two", "in a loop", "computed again"],
+    ids=["maximum of an array", "maximum of two", "in a loop", "computed again", "at least the maximum"],
 )
 def test_jax_s_own_gradients_of_maxima_are_found(function):
     assert float_comparisons(jax.grad(function), X)

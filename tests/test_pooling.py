@@ -17,6 +17,7 @@ from ecgjax.encoders.pooling import max_pool
         (18, 4, 4, "VALID", jnp.float32),
         (17, 4, 4, "SAME", jnp.float32),
         (20, 2, 3, (0, 0), jnp.float32),
+        (300, 128, 64, "VALID", jnp.float32),
     ],
 )
 def test_values_and_gradients_are_those_of_nnx(length, window, stride, padding, dtype):
@@ -37,3 +38,8 @@ def test_padding_has_no_gradient():
     x = jnp.full((1, 5, 1), -3.0)
     gradient = jax.grad(lambda x: max_pool(x, window=3, stride=2, padding=(1, 1)).sum())(x)
     np.testing.assert_array_equal(gradient[0, :, 0], [1, 1, 0, 1, 0])
+
+
+def test_windows_too_long_to_note_are_refused():
+    with pytest.raises(ValueError, match="window=129 samples, at most 128 are possible"):
+        max_pool(jnp.zeros((1, 200, 1)), window=129, stride=1)

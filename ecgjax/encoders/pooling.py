@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+#: Places of a window are noted in a signed byte.
+_LONGEST_WINDOW = 128
+
 
 def max_pool(x: Array, *, window: int, stride: int, padding: str | tuple[int, int] = "VALID") -> Array:
     """The greatest of every window, `[batch, time, channel]` → `[batch, windows, channel]`.
@@ -23,10 +26,15 @@ def max_pool(x: Array, *, window: int, stride: int, padding: str | tuple[int, in
 
     Args:
         x: `[batch, time, channel]`.
-        window: Samples of a window, at most 127.
+        window: Samples of a window, at most 128.
         stride: Samples from one window to the next.
         padding: `"VALID"`, `"SAME"`, or numbers of samples before and after, which are never the greatest.
+
+    Raises:
+        ValueError: The window is longer than its places can be noted.
     """
+    if window > _LONGEST_WINDOW:
+        raise ValueError(f"max_pool: window={window} samples, at most {_LONGEST_WINDOW} are possible")
     if isinstance(padding, str):
         ((before, after),) = jax.lax.padtype_to_pads((x.shape[1],), (window,), (stride,), padding)
         padding = (before, after)
