@@ -104,8 +104,8 @@ def _shown(layout: Layout, moved: Array | None, alike: Array) -> Array:
     segment, lead = within // (layout.views * layout.lead_groups), within % layout.lead_groups
     view = within // layout.lead_groups % layout.views
     number, if_moved = (np.array(of_views)[view] for of_views in zip(*layout.shown, strict=True))
-    place = (alike[:, segment] * layout.views + number) * layout.lead_groups + lead
-    shown = jnp.where(number >= 0, place, jnp.int32(-1)).astype(jnp.int32)
+    place = alike[:, segment] * layout.views * layout.lead_groups + (number * layout.lead_groups + lead)[None, :]
+    shown = jnp.where((number >= 0)[None, :], place, -1).astype(jnp.int32)
     if moved is None or not if_moved.any():
         return shown
     return jnp.where(moved[:, None] & if_moved[None, :], -1, shown)
