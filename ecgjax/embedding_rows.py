@@ -11,6 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from ecgjax.augmentations import partners
+from ecgjax.augmentations.crops import Recorded, segments_alike
 from ecgjax.augmentations.views import Shown
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.relations import RELATIONS, WITHIN_RECORDING, Rows
@@ -55,7 +56,9 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
 
     Args:
         batch: with `row`, `record` and `patient`, each `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`;
-            with `moved`, `bool[batch]`, where views are moved towards other recordings: which are.
+            with `moved`, `bool[batch]`, where views are moved towards other recordings: which are; with `signal`,
+            `[batch, time, 8]`, and `valid_start` and `valid_samples`, `i32[batch]`, where segments of a recording with
+            padding may be the same.
         layout: of each recording; `view` of a row counts through all rows of its recording.
 
     Returns:
@@ -82,19 +85,27 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
         "lead": repeat(within % layout.lead_groups),
     }
     if layout.shown is not None and any(view.number >= 0 for view in layout.shown):
-        shown = _shown(layout, batch.get("moved"))
+        shown = _shown(layout, batch.get("moved"), _segments_alike(batch, layout.segments))
         places["shown"] = jnp.broadcast_to(shown, (size, layout.rows)).reshape(-1)
     return Rows(**columns | places)
 
 
-def _shown(layout: Layout, moved: Array | None) -> Array:
+def _segments_alike(batch: Mapping[str, Array], segments: int) -> Array:
+    """The first segment that shows what a segment of a recording does, `i32[1 or batch, segments]`."""
+    if segments == 1 or "valid_start" not in batch:
+        return jnp.arange(segments, dtype=jnp.int32)[None, :]
+    recorded = Recorded(batch["valid_start"], batch["valid_samples"])
+    return segments_alike(batch["signal"].shape[1], recorded, segments=segments)
+
+
+def _shown(layout: Layout, moved: Array | None, alike: Array) -> Array:
     """What every row shows of its recording, as `Rows.shown`: `i32[1 or batch, layout.rows]`."""
     within = np.arange(layout.rows, dtype=np.int32)
     segment, lead = within // (layout.views * layout.lead_groups), within % layout.lead_groups
     view = within // layout.lead_groups % layout.views
     number, if_moved = (np.array(of_views)[view] for of_views in zip(*layout.shown, strict=True))
-    place = (segment * layout.views + number) * layout.lead_groups + lead
-    shown = jnp.asarray(np.where(number >= 0, place, -1)[None, :], jnp.int32)
+    place = alike[:, segment] * layout.views * layout.lead_groups + (number * layout.lead_groups + lead)[None, :]
+    shown = jnp.where((number >= 0)[None, :], place, -1).astype(jnp.int32)
     if moved is None or not if_moved.any():
         return shown
     return jnp.where(moved[:, None] & if_moved[None, :], -1, shown)

@@ -78,13 +78,19 @@ def patients_with_others(
 ) -> tuple[int, int]:
     """Returns how many patients have two or more of the records that `make_sampler` draws from, and how many there are.
 
+    Units of several records are of one component of a mixture: a patient counts in each component that has records of
+    theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a batch.
+
     Args:
         config: as for `make_sampler`.
         recordings: likewise.
         records: likewise.
     """
-    _, count = np.unique(recordings.index.group[sampled_records(config, recordings, records)], return_counts=True)
-    return int(np.count_nonzero(count > 1)), len(count)
+    mixture = _mixture(config, recordings, records)
+    units = config.sampling.name == "patients" and config.sampling.records_per_patient > 1
+    apart = mixture.records if mixture is not None and units else (sampled_records(config, recordings, records),)
+    counts = [np.unique(recordings.index.group[own], return_counts=True)[1] for own in apart]
+    return sum(int(np.count_nonzero(count > 1)) for count in counts), sum(len(count) for count in counts)
 
 
 def describe_sampling(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> list[str]:

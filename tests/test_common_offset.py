@@ -52,7 +52,10 @@ def miner(name, distance):
     return jax.jit(functools.partial(function, **settings))
 
 
-@pytest.mark.parametrize("distance", [name for name, each in DISTANCES.items() if each.of_differences])
+ON_SPHERE = [name for name, each in DISTANCES.items() if each.on_sphere]
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_the_nearest_negatives_are_those_of_float64_at_any_offset(distance):
     for offset in OFFSETS:
         z = embeddings_at(offset, garbage=1e6)
@@ -60,6 +63,82 @@ def test_the_nearest_negatives_are_those_of_float64_at_any_offset(distance):
         expected, clear = nearest_negatives(in_float64(z, on_sphere=DISTANCES[distance].on_sphere))
         assert clear.sum() > 0.9 * VALID.sum()
         np.testing.assert_array_equal(found.negative[clear, 0], expected[clear], err_msg=f"offset {offset}")
+
+
+def cosine_distances(z):
+    """1 − cosine between all rows in float64, each from its difference; 1 from rows of zeros."""
+    zero = ~z.any(1)
+    return np.where(zero[:, None] | zero[None], 1.0, in_float64(z, on_sphere=True) / 2)
+
+
+def assert_hardest_is_that_of_float64(distance, z, *, bound):
+    """Compares with the nearest of the negatives farther than a bound on 1 − cosine, where it is clearly that one."""
+    found = jax.jit(functools.partial(miner("hardest", distance).__wrapped__, ceiling=1 - bound))(jnp.asarray(z), BATCH)
+    d = cosine_distances(z)
+    order = d if distance == "cosine" else in_float64(z, on_sphere=True)
+    at_edge = (abs(d - bound) < 1e-3 * bound) & VALID[None] & (PATIENT[:, None] != PATIENT[None])
+    expected, clear = nearest_negatives(np.where(d > bound, order, np.inf))
+    clear &= ~at_edge.any(1)
+    np.testing.assert_array_equal(found.negative[clear, 0], expected[clear])
+    return clear, found
+
+
+@pytest.mark.parametrize("distance", ON_SPHERE)
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_the_hardest_negatives_below_a_ceiling_are_those_of_float64_at_any_offset(distance, offset):
+    z = embeddings_at(offset, garbage=1e6)
+    d = np.where(VALID[:, None] & VALID[None] & (PATIENT[:, None] != PATIENT[None]), cosine_distances(z), np.inf)
+    bound = np.median(d.min(1)[VALID])  # for half of the rows there is a nearer negative that is none
+    clear, _ = assert_hardest_is_that_of_float64(distance, z, bound=bound)
+    assert clear.sum() > 0.8 * VALID.sum()
+    assert 0.3 < (d.min(1)[clear] < bound).mean() < 0.7
+
+
+@pytest.mark.parametrize("distance", ON_SPHERE)
+def test_rows_of_zeros_have_cosine_0_and_change_no_other_choice_at_a_large_offset(distance):
+    z, zero = embeddings_at(1e3), np.isin(np.arange(ROWS), [10, 21, 50])
+    z[zero] = 0
+    assert VALID[zero].all()
+    expected, clear = nearest_negatives(in_float64(z, on_sphere=True))
+    clear &= ~zero
+    assert clear.sum() > 0.9 * VALID.sum()
+    found = miner("batch_hard", distance)(jnp.asarray(z), BATCH)
+    np.testing.assert_array_equal(found.negative[clear, 0], expected[clear])
+    # Of what is left with this ceiling only rows of zeros are far enough, and every row is from them.
+    _, found = assert_hardest_is_that_of_float64(distance, z, bound=0.6)
+    assert np.asarray(found.found)[VALID, 0].all()
+    assert zero[found.negative[VALID & ~zero, 0]].all()
+
+
+def test_the_cosine_distance_is_that_of_float64_with_its_gradient_and_1_from_zeros():
+    for offset in (0.0, 1e3):
+        z = embeddings_at(offset)
+        z[[7, 9]] = 0
+        distance, expected = DISTANCES["cosine"], cosine_distances(z)
+        points = distance.points(jnp.asarray(z), BATCH.valid)
+        prepared = distance.prepare(jnp.asarray(z))
+        pairs = distance.of_pairs(prepared[:, None], prepared[None])
+        scale = expected[expected < 1].max()
+        for found in (distance.matrix(points, points), pairs):
+            ones = expected == 1
+            np.testing.assert_array_equal(np.asarray(found)[ones], 1)
+            # The rounding of unit vectors, 6e-8, is 1e-4 of what lies between them at an offset of 1,000.
+            np.testing.assert_allclose(found[~ones], expected[~ones], rtol=1e-3, atol=1e-4 * scale)
+        weight = np.random.default_rng(1).normal(size=(ROWS, ROWS))
+
+        def total(z, weight=weight):
+            u = DISTANCES["cosine"].prepare(z)
+            return (jnp.asarray(weight, jnp.float32) * DISTANCES["cosine"].of_pairs(u[:, None], u[None])).sum()
+
+        gradient = np.asarray(jax.grad(total)(jnp.asarray(z)), np.float64)
+        u, both = unit(z), weight + weight.T
+        np.fill_diagonal(both, 0)
+        length = np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
+        # Of -Σ_k w (u·k), only what turns the row: along differences, of which alone there are digits.
+        apart = (both[:, :, None] * (u[:, None] - u[None]) * (length[None] > 0)).sum(1)
+        exact = np.where(length > 0, (apart - (apart * u).sum(1, keepdims=True) * u) / np.maximum(length, 1e-9), 0)
+        np.testing.assert_allclose(gradient, exact, rtol=2e-3, atol=2e-3 * abs(exact).max())
+        assert not gradient[[7, 9]].any()
 
 
 def test_negatives_between_two_distances_are_those_of_float64_at_a_large_offset():

@@ -1,10 +1,14 @@
 """Rows of embeddings: their order, and what is known of each."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from ecgjax.augmentations.crops import Recorded, segments_alike, segments_of
 from ecgjax.augmentations.views import Shown
 from ecgjax.embedding_rows import (
     Layout,
@@ -14,6 +18,7 @@ from ecgjax.embedding_rows import (
     positives_are_other_recordings,
 )
 from ecgjax.errors import ConfigError
+from ecgjax.objectives.relations import other_segment, other_segment_or_lead, same_patient, same_record
 
 
 def test_rows_of_a_recording_stand_together_leads_fastest():
@@ -150,3 +155,66 @@ def test_where_positives_can_be_nothing_but_other_recordings():
         assert not positives_are_other_recordings(config, alone)
     for layout in (Layout(shown=(OWN, OWN)), Layout(segments=2, views=1, shown=(SAME,))):
         assert not positives_are_other_recordings(config_of("same_patient"), layout)
+
+
+#: Stored samples and, of each recording, the first recorded one and their number: of 10 s at 100 Hz 3, 5, 7 and 10 s.
+STORED = 1000
+RECORDED = [
+    *((0, 300), (0, 500), (0, 700), (0, 1000)),
+    *((250, 500), (350, 300), (700, 300), (500, 500), (300, 700), (150, 700)),
+    *((0, 501), (499, 501), (0, 334), (333, 335), (620, 250), (0, 0), (400, 1)),
+]
+
+
+def short_recordings():
+    """Signals of which no two samples are the same, zeros where nothing was recorded; a batch as a step has it."""
+    start, samples = (jnp.asarray(column, jnp.int32) for column in zip(*RECORDED, strict=True))
+    time = np.arange(STORED)
+    inside = (time >= np.asarray(start)[:, None]) & (time < np.asarray(start + samples)[:, None])
+    signal = np.where(inside, 1 + time, 0)[:, :, None].repeat(8, axis=2).astype(np.int16)
+    ids = jnp.arange(len(RECORDED), dtype=jnp.int32)
+    batch = dict.fromkeys(("row", "record", "patient"), ids) | {"valid": ids >= 0, "signal": jnp.asarray(signal)}
+    return batch | {"valid_start": start, "valid_samples": samples}
+
+
+@pytest.mark.parametrize("segments", [2, 3, 5])
+def test_segments_that_show_the_same_recorded_samples_are_no_positives_of_each_other(segments):
+    batch = short_recordings()
+    recorded = Recorded(batch["valid_start"], batch["valid_samples"])
+    parts, _ = jax.vmap(functools.partial(segments_of, segments=segments))(batch["signal"], recorded)
+    shown = [[part[part[:, 0] > 0].tobytes() for part in recording] for recording in np.asarray(parts)]
+    first = [[recording.index(part) for part in recording] for recording in shown]
+    np.testing.assert_array_equal(segments_alike(STORED, recorded, segments=segments), first)
+    alike = {RECORDED[i]: len(set(numbers)) == 1 for i, numbers in enumerate(first)}
+    assert not alike[0, 700]
+    assert not alike[0, 1000]
+    if segments == 2:
+        assert all(alike[part] for part in ((0, 300), (0, 500), (250, 500), (350, 300)))
+        assert not alike[0, 501], "a sample more moves the second by one"
+
+    layout = Layout(segments=segments, views=2, lead_groups=2, shown=(SAME, OWN))
+    rows = embedding_rows(batch, layout)
+    place = [(i, s, v, g) for i in range(len(RECORDED)) for s in range(segments) for v in range(2) for g in range(2)]
+    # What is drawn for a view no other row shows, even of a segment that is the same.
+    signal = [(shown[i][s], 0, g) if v == 0 else (s, v, g) for i, s, v, g in place]
+    for relation, counts in (
+        (same_record, lambda a, b: True),
+        (same_patient, lambda a, b: True),
+        (other_segment, lambda a, b: a[1] != b[1] and a[3] == b[3]),
+        (other_segment_or_lead, lambda a, b: (a[1], a[3]) != (b[1], b[3])),
+    ):
+        expected = [
+            [n != m and a[0] == b[0] and counts(a, b) and signal[n] != signal[m] for m, b in enumerate(place)]
+            for n, a in enumerate(place)
+        ]
+        np.testing.assert_array_equal(relation(rows, rows).positive, expected, err_msg=relation.__name__)
+
+
+def test_segments_for_which_something_is_drawn_are_different_however_short_the_recording():
+    batch = short_recordings()
+    assert embedding_rows(batch, Layout(segments=2, views=1, shown=(OWN,))).shown is None
+    moved = batch | {"moved": jnp.ones(len(RECORDED), bool)}
+    moving = Layout(segments=2, views=1, shown=(Shown(0, if_moved=True),))
+    np.testing.assert_array_equal(embedding_rows(moved, moving).shown, -1)
+    still = embedding_rows(moved | {"moved": ~moved["moved"]}, moving)
+    assert not other_segment(still, still).positive[:2, :2].any()

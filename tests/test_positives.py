@@ -27,6 +27,7 @@ from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE
 from ecgjax.objectives.relations import other_segment, same_label, same_patient
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.objectives.triplet import angular, margin, triplet
+from ecgjax.sampling import CLASSES, make_sampler, patients_with_others
 from ecgjax.steps import pretraining_loss
 from tests import tiny_config
 from tests.fixtures import make_simulated_dataset
@@ -345,6 +346,49 @@ def test_recordings_that_nothing_was_moved_towards_are_no_views_of_themselves():
     np.testing.assert_allclose(metrics["positives_per_row"], 8 / 12, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["nt_xent", "clocs"])
+def test_a_step_of_cmsc_has_no_positive_of_recordings_that_fill_no_more_than_a_segment(name):
+    config = ConfigDict()
+    config.objective, config.relation, config.miner = default_config()
+    config.objective.name, config.relation.name = name, "other_segment"
+    seen = Views({}, num_views=1, segments=2, rate_hz=50)
+    layout = Layout(2, 1, shown=seen.shown)
+    encoder = encoders.create("resnet18", seed=0, widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
+    loss = pretraining_loss(
+        encoder.graph,
+        seen,
+        Objective(config, tiling=Tiling(), num_views=layout.rows),
+        layout=layout,
+        mesh=parallel.make_mesh(devices=jax.devices()[:1]),
+    )
+    # Of 10 s that are stored 3, 5, 7 and 10 were recorded, and 3 in the midst; the last recording is drawn twice.
+    start, samples = np.array([0, 0, 0, 0, 170, 170]), np.array([150, 250, 350, 500, 150, 150])
+    time, record = np.arange(500), np.array([0, 1, 2, 3, 4, 4])
+    inside = (time >= start[:, None]) & (time < (start + samples)[:, None])
+    noise = np.random.default_rng(0).normal(0, 500, (5, 500, 8))[record]
+    batch = {
+        "row": jnp.arange(6, dtype=jnp.int32),
+        **dict.fromkeys(("record", "patient"), jnp.asarray(record, jnp.int32)),
+        "signal": jnp.asarray(np.where(inside[:, :, None], noise, 0), jnp.int16),
+        "valid": jnp.ones((6, 1), bool),
+        "valid_start": jnp.asarray(start, jnp.int32),
+        "valid_samples": jnp.asarray(samples, jnp.int32),
+        "seed": jnp.uint32(0),
+    }
+    params, stats = {"encoder": encoder.params, "objective": {}}, {"encoder": encoder.stats}
+    run = jax.jit(jax.value_and_grad(functools.partial(loss, train=False), has_aux=True))
+    (value, (_, metrics)), _ = run(params, stats, batch, jnp.int32(0))
+    assert int(metrics[ANCHORS_WITHOUT_POSITIVE]) == 8, "both rows of four that fill no more than a segment"
+    np.testing.assert_allclose(metrics["positives_per_row"], 4 / 12, rtol=1e-6)
+    assert float(value) > 0
+    for short in (150, 250):
+        only = {"valid_start": 0 * batch["valid_start"], "valid_samples": 0 * batch["valid_samples"] + short}
+        (value, (_, metrics)), gradient = run(params, stats, batch | only, jnp.int32(0))
+        assert int(metrics[ANCHORS_WITHOUT_POSITIVE]) == 12
+        assert float(value) == 0
+        assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
 def recordings_of(train, val):
     """As far as sampling looks at them: the patients of two sides."""
     group = np.array([*train, *val])
@@ -367,6 +411,46 @@ def test_data_without_a_second_recording_are_refused_or_said():
     assert lines[1].startswith("no patient of the validation side has two recordings")
     for recordings in (recordings_of(twice, twice), recordings_of(twice, [])):
         assert len(pretrain.describe_positives(config, recordings, ONE_ROW)) == 1
+
+
+def components_of(group, dataset):
+    """As far as sampling looks at them: the patient and the data set of every recording, all of one side."""
+    group, dataset = np.array(group), np.array(dataset)
+    return types.SimpleNamespace(
+        index=types.SimpleNamespace(group=group, label=lambda name: dataset.astype(float)),
+        datasets=[types.SimpleNamespace(directory=f"data/{number}") for number in np.unique(dataset)],
+        by_dataset=lambda records: [records[dataset[records] == number] for number in np.unique(dataset)],
+        split=types.SimpleNamespace(train=np.arange(len(group)), val=np.arange(0)),
+    )
+
+
+@pytest.mark.parametrize("mixed_by", ["weights", "balance"])
+def test_a_patient_with_one_recording_in_each_of_two_components_never_has_two_in_a_unit(mixed_by):
+    config = pclr_config("data/two")
+    if mixed_by == "weights":
+        config.data.weights = (1.0, 1.0)
+    else:
+        config.sampling.balance.label, config.sampling.balance.rule = "dataset", CLASSES
+    apart = components_of([1, 1, 2, 2, 3], [0, 1, 0, 1, 0])
+    mixed = components_of([1, 1, 2, 2, 3, 3, 3, 1], [0, 1, 0, 0, 1, 1, 0, 1])
+    for recordings in (apart, mixed):
+        records = recordings.split.train
+        sampler = make_sampler(config, recordings, records)
+        units = np.concatenate([sampler.record_numbers(step).reshape(-1, 2) for step in range(20)])
+        pairs = units[units[:, 0] != units[:, 1]]
+        dataset = np.asarray(recordings.index.label("dataset"))
+        repeated = {(recordings.index.group[a], dataset[a]) for a, _ in pairs}
+        all_of_them = {(recordings.index.group[a], dataset[a]) for a in records}
+        assert patients_with_others(config, recordings, records) == (len(repeated), len(all_of_them))
+    assert len(repeated) == 3
+    with pytest.raises(ConfigError, match="none of the 5 patients of data/two's training side"):
+        pretrain.check_other_recordings(config, apart, ONE_ROW)
+    pretrain.check_other_recordings(config, mixed, ONE_ROW)
+    # Drawn one by one, any two of a patient may meet in a batch.
+    config.sampling.name = "records"
+    assert patients_with_others(config, apart, apart.split.train) == (2, 3)
+    config.sampling.name, config.sampling.records_per_patient = "patients", 1
+    assert patients_with_others(config, apart, apart.split.train) == (2, 3)
 
 
 def test_recordings_with_one_label_are_positives_and_one_of_them_drawn_twice_is_not():

@@ -100,7 +100,8 @@ def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tupl
     """Cuts a recording into adjacent parts of equal length.
 
     Parts of a recording with padding lie where crops do: inside what was recorded, spread evenly from its beginning to
-    its end (overlapping, where it is shorter than all parts together), or covering it, where it is shorter than one.
+    its end (overlapping, where it is shorter than all parts together), or covering it, where it is shorter than one;
+    `segments_alike` tells which parts are then the same.
 
     Args:
         ecg: `[time, lead]`, of any type.
@@ -111,14 +112,39 @@ def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tupl
         `[segments, time // segments, lead]`, and which samples of each were recorded, `i32[segments]`.
     """
     length = len(ecg) // segments
-    low, high = _places(len(ecg), length, recorded)
-    starts = [low + (high - low) * number // (segments - 1) for number in range(segments)]
+    starts = _segment_starts(len(ecg), recorded, segments=segments)
     parts = jnp.stack([jax.lax.dynamic_slice_in_dim(ecg, start, length) for start in starts])
     if recorded is None:
         return parts, None
     ends = (recorded.start, recorded.start + recorded.samples)
     begin, end = (jnp.stack([jnp.clip(edge - start, 0, length) for start in starts]) for edge in ends)
     return parts, Recorded(begin, end - begin)
+
+
+def segments_alike(time: int, recorded: Recorded, *, segments: int) -> Array:
+    """Tells which parts that `segments_of` cuts show the same recorded samples, in the same place or moved in padding.
+
+    Of a recording that is no longer than a part every part shows all of it.
+
+    Args:
+        time: samples of a stored recording.
+        recorded: of each recording, `i32[batch]`.
+        segments: number of parts, at least 2.
+
+    Returns:
+        The first part that shows what a part shows, itself where no other does: `i32[batch, segments]`.
+    """
+    starts = jnp.stack(_segment_starts(time, recorded, segments=segments), axis=-1)
+    first, end = recorded.start[:, None], (recorded.start + recorded.samples)[:, None]
+    begins, ends = (jnp.clip(edge, first, end) for edge in (starts, starts + time // segments))
+    alike = (begins[:, :, None] == begins[:, None, :]) & (ends[:, :, None] == ends[:, None, :])
+    return jnp.argmax(alike, axis=-1).astype(jnp.int32)
+
+
+def _segment_starts(time: int, recorded: Recorded | None, *, segments: int) -> list[Array]:
+    """The first stored sample of each part, `i32[]` (or `i32[batch]`)."""
+    low, high = _places(time, time // segments, recorded)
+    return [low + (high - low) * number // (segments - 1) for number in range(segments)]
 
 
 def _places(time: int, length: int | Array, recorded: Recorded | None) -> tuple[Array, Array]:

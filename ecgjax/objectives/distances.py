@@ -61,30 +61,64 @@ def centred(x: Array, valid: Array) -> Array:
     return x - jnp.where(jnp.isfinite(shift), shift, jnp.float32(0))
 
 
+class Points(NamedTuple):
+    """Embeddings as `Distance.matrix` takes them.
+
+    Attributes:
+        place: `f32[rows, dim]`, all shifted alike.
+        zero: which rows were zeros and have no direction, `bool[rows]`; None off the sphere, where none is needed.
+    """
+
+    place: Array
+    zero: Array | None = None
+
+
 class Distance(NamedTuple):
     """A distance with a name.
 
     Attributes:
         on_sphere: whether embeddings are scaled to unit length first.
-        of_differences: whether it is of a − k alone, so that a shift of all rows changes nothing.
-        matrix: `(f32[anchors, dim], f32[keys, dim]) → f32[anchors, keys]`; by inner products, so that points much
-            nearer to each other than to the origin lose digits: for choosing pairs, after `for_matrix`.
+        of_places: `(f32[anchors, dim], f32[keys, dim]) → f32[anchors, keys]`, of a − k alone, so that a shift of all
+            rows changes nothing; by inner products, so that points much nearer to each other than to the origin lose
+            digits: `matrix` is for use.
         of_pairs: `(f32[..., dim], f32[..., dim]) → f32[...]` by differences: for losses.
+        from_zero: what a row of zeros is from any other, if that is not the distance of their places.
     """
 
     on_sphere: bool
-    of_differences: bool
-    matrix: Callable[[Array, Array], Array]
+    of_places: Callable[[Array, Array], Array]
     of_pairs: Callable[[Array, Array], Array]
+    from_zero: float | None = None
 
     def prepare(self, embeddings: Array) -> Array:
         """Returns `f32[rows, dim]`, of unit length where the distance asks for it."""
         return normalise(embeddings) if self.on_sphere else embeddings.astype(jnp.float32)
 
-    def for_matrix(self, embeddings: Array, valid: Array) -> Array:
-        """Returns `f32[rows, dim]` as `matrix` takes them: prepared, and `centred` where that changes no distance."""
+    def points(self, embeddings: Array, valid: Array) -> Points:
+        """Embeddings as `matrix` takes them: prepared and `centred`.
+
+        Args:
+            embeddings: `[rows, dim]`, of the whole batch.
+            valid: `bool[rows]`.
+        """
         prepared = self.prepare(embeddings)
-        return centred(prepared, valid) if self.of_differences else prepared
+        if not self.on_sphere:
+            return Points(centred(prepared, valid))
+        zero = _is_zero(prepared)
+        # They lie far from unit vectors that are all alike, which would be shifted less well for them.
+        return Points(centred(prepared, valid & ~zero), zero)
+
+    def matrix(self, anchors: Points, keys: Points) -> Array:
+        """Returns `f32[anchors, keys]`: for choosing pairs."""
+        apart = self.of_places(anchors.place, keys.place)
+        if self.from_zero is None:
+            return apart
+        return jnp.where(anchors.zero[:, None] | keys.zero[None, :], jnp.float32(self.from_zero), apart)
+
+
+def _is_zero(x: Array) -> Array:
+    """Which vectors along the last axis are all zeros."""
+    return ~jnp.any(x != 0, axis=-1)
 
 
 def squared_euclidean_matrix(anchors: Array, keys: Array) -> Array:
@@ -115,20 +149,20 @@ def euclidean(a: Array, b: Array) -> Array:
 
 
 def cosine_matrix(anchors: Array, keys: Array) -> Array:
-    """1 − cosine of unit vectors."""
-    return 1 - inner_products(anchors, keys)
+    """1 − cosine of unit vectors, all shifted alike: ½‖a − k‖², as 1 − a·k of small angles keeps no digit."""
+    return squared_euclidean_matrix(anchors, keys) / 2
 
 
 def cosine(a: Array, b: Array) -> Array:
-    """1 − cosine of unit vectors along the last axis."""
-    return 1 - jnp.sum(a * b, axis=-1)
+    """1 − cosine of unit vectors along the last axis, by ½‖a − b‖²; 1 where either is zero."""
+    return jnp.where(_is_zero(a) | _is_zero(b), jnp.float32(1), squared_euclidean(a, b) / 2)
 
 
 #: Name in a config → distance. `…_on_sphere` first scale embeddings to unit length; cosine does so by definition.
 DISTANCES: Mapping[str, Distance] = {
-    "squared_euclidean": Distance(False, True, squared_euclidean_matrix, squared_euclidean),
-    "euclidean": Distance(False, True, euclidean_matrix, euclidean),
-    "squared_euclidean_on_sphere": Distance(True, True, squared_euclidean_matrix, squared_euclidean),
-    "euclidean_on_sphere": Distance(True, True, euclidean_matrix, euclidean),
-    "cosine": Distance(True, False, cosine_matrix, cosine),
+    "squared_euclidean": Distance(False, squared_euclidean_matrix, squared_euclidean),
+    "euclidean": Distance(False, euclidean_matrix, euclidean),
+    "squared_euclidean_on_sphere": Distance(True, squared_euclidean_matrix, squared_euclidean),
+    "euclidean_on_sphere": Distance(True, euclidean_matrix, euclidean),
+    "cosine": Distance(True, cosine_matrix, cosine, from_zero=1.0),
 }

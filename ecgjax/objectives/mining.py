@@ -261,10 +261,10 @@ def hardest(
     """
     if not distance.on_sphere:
         raise ConfigError("hardest mining has a ceiling on cosine similarity; set its distance to one on the sphere")
-    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key, angles=True)
+    search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
 
     def hard_negative(tile: Tile) -> Array:
-        return tile.nearest(tile.pairs.negative & (tile.inner_products() < jnp.float32(ceiling)))
+        return tile.nearest(tile.pairs.negative & (tile.cosine_distances() > jnp.float32(1 - ceiling)))
 
     first = search({"positive": Tile.any_positive, "negative": hard_negative}, num=triplets)
     return search.mined(first, first.winners["positive"], first.winners["negative"])

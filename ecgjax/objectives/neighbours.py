@@ -16,7 +16,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives.distances import centred, safe_sqrt, squared_euclidean_matrix
 from ecgjax.objectives.relations import Rows
 from ecgjax.objectives.search import candidates
-from ecgjax.objectives.tiles import Tiling, fold
+from ecgjax.objectives.tiles import Tiling, fold, take
 from ecgjax.objectives.winners import Winners
 
 #: Elements that a block of anchors may hold at a time: of running sums on CPUs, where they should stay in the cache,
@@ -209,16 +209,17 @@ def nearest_and_farthest(
         other_record = both & (a.record[:, None] != b.record[None, :])
         other_patient = both & (a.patient[:, None] != b.patient[None, :])
         return (
-            near.add(candidates(other_record, -apart), b.row, b.record),
-            far.add(candidates(other_patient, apart), b.row, b.row),
+            near.add(candidates(other_record, -apart), b.row, keys["position"]),
+            far.add(candidates(other_patient, apart), b.row, keys["position"]),
         )
 
     signals = jax.lax.stop_gradient(signals.astype(jnp.float32))
     if distance is l2:  # the others take differences, and a warped one would see the shift
         signals = centred(signals.reshape(len(signals), -1), rows.valid).reshape(signals.shape)
     batch = {"signals": signals, "rows": rows}
-    near, far = fold(init, update, batch, batch, tiling=tiling)
-    nearest_record = jnp.where(near.found, near.position, -1)  # kept in the place of the position
+    position = jnp.arange(len(signals), dtype=jnp.int32)
+    near, far = fold(init, update, batch, batch | {"position": position}, tiling=tiling)
+    nearest_record = jnp.where(near.found, take(rows.record, near.position, tiling=tiling), -1)
     return Neighbours(_row_or_none(near)[:, 0], nearest_record[:, 0], _row_or_none(far))
 
 

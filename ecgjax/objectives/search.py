@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.objectives import hashing
-from ecgjax.objectives.distances import Distance, inner_products
+from ecgjax.objectives.distances import DISTANCES, Distance, Points
 from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE, Stats, count_where, mean_where
 from ecgjax.objectives.relations import Pairs, Relation, Rows
 from ecgjax.objectives.tiles import Tiling, fold, take
@@ -58,7 +58,7 @@ class Tile(NamedTuple):
         pairs: what the relation says of them.
         columns: of the anchors, such as what an earlier pass found.
         distance: `f32[anchors, keys]`; None for miners that look at none.
-        vectors: of anchors and of keys, as `Search` has them.
+        points: embeddings of anchors and of keys, as `Search` has them.
         words: what the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
     """
 
@@ -67,7 +67,7 @@ class Tile(NamedTuple):
     pairs: Pairs
     columns: Any
     distance: Array | None
-    vectors: tuple[Array, Array] | None
+    points: tuple[Points | None, Points | None]
     words: Array | None
 
     def nearest(self, where: Array) -> Array:
@@ -84,9 +84,9 @@ class Tile(NamedTuple):
             return candidates(where, -hashing.uniforms(self.words, self.keys.row, stream=stream))
         return candidates(where, log_weight + hashing.gumbels(self.words, self.keys.row, stream=stream))
 
-    def inner_products(self) -> Array:
-        """Cosine similarities where rows are of unit length; the compiler sees that the distance has them."""
-        return inner_products(*self.vectors)
+    def cosine_distances(self) -> Array:
+        """1 − cosine, of distances on the sphere; the compiler sees that the distance has the inner products."""
+        return DISTANCES["cosine"].matrix(*self.points)
 
     def any_positive(self) -> Array:
         """Scores by which one of the positives wins, at random."""
@@ -121,8 +121,7 @@ class Search:
     """Passes over the pairs of one batch.
 
     Attributes:
-        z: `f32[rows, dim]`, as the distance's matrix takes embeddings, without gradient; None where there is no
-            distance.
+        z: embeddings as the distance's matrix takes them, without gradient; None where there is no distance.
         rows: metadata.
         relation: which pairs are positive and which negative.
         distance: None for miners that look at none.
@@ -130,7 +129,7 @@ class Search:
         words: what draws are hashed from, `u32[rows, 2]`; None for miners that draw nothing.
     """
 
-    z: Array | None
+    z: Points | None
     rows: Rows
     relation: Relation
     distance: Distance | None
@@ -147,13 +146,9 @@ class Search:
         distance: Distance | None,
         tiling: Tiling,
         key: Array | None,
-        angles: bool = False,
     ) -> Search:
-        """Prepares embeddings and draws; `angles` says that choices take inner products, which a shift would change."""
-        z = None
-        if distance is not None:
-            embeddings = jax.lax.stop_gradient(embeddings)
-            z = distance.prepare(embeddings) if angles else distance.for_matrix(embeddings, rows.valid)
+        """Prepares embeddings and draws."""
+        z = None if distance is None else distance.points(jax.lax.stop_gradient(embeddings), rows.valid)
         words = None if key is None else hashing.anchor_words(key, rows.row)
         return cls(z, rows, relation, distance, tiling, words)
 
@@ -176,7 +171,7 @@ class Search:
                 pairs=self.relation(anchors["rows"], keys["rows"]),
                 columns=anchors["columns"],
                 distance=None if self.distance is None else self.distance.matrix(anchors["z"], keys["z"]),
-                vectors=(anchors["z"], keys["z"]),
+                points=(anchors["z"], keys["z"]),
                 words=anchors["words"],
             )
             winners = {
