@@ -79,9 +79,9 @@ def patients_with_others(
     """Returns how many patients have two or more of the records that `make_sampler` draws from, and how many there are.
 
     Args:
-        config: as for `make_sampler`.
-        recordings: likewise.
-        records: likewise.
+        config: Config of the run.
+        recordings: Recordings that it opens.
+        records: Record numbers of one side of the split, `int64[n]`.
     """
     _, count = np.unique(recordings.index.group[sampled_records(config, recordings, records)], return_counts=True)
     return int(np.count_nonzero(count > 1)), len(count)

@@ -97,7 +97,9 @@ def flat(tree):
 
 
 @pytest.mark.parametrize("unread", [(), UNREAD])
-@pytest.mark.parametrize("name", ["eight, permuted", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eight", "four by two"))])
+@pytest.mark.parametrize(
+    "name", ["eight, permuted", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eight", "four by two"))]
+)
 def test_same_loss_statistics_and_gradients_as_one_device(name, unread):
     value, stats, gradient = loss_and_gradient(name, unread)
     expected_value, expected_stats, expected_gradient = loss_and_gradient("one device", unread)
