@@ -10,6 +10,8 @@ NEWEST := .venv-newest
 NEWER := .venv-newer-python
 # The first of these that runs is the newer Python: a shim of that name may lie on the PATH and fail, where pyenv has one.
 NEWER_PYTHONS ?= python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.1[23].*/bin/python)
+# Not empty: it is an error that there is none.
+REQUIRE_NEWER ?=
 # What `make constraints` pins with: the oldest Python for which each file holds.
 PYTHON311 ?= python3.11
 PYTHON312 ?= python3.12
@@ -17,21 +19,29 @@ PYTHON312 ?= python3.12
 PINS := constraints/python3.11.txt constraints/python3.12.txt
 # The pins for the Python of an environment: the newest JAX needs Python 3.12, and so do several packages below it.
 pins_for = constraints/python$$($(1) -c 'import sys; print("3.11" if sys.version_info < (3, 12) else "3.12")').txt
-# Makes environment $(2) with Python $(1). Setuptools comes from the pins too, hence no isolated build.
+# Prints the version of a Python that can make the newer environment, and fails in another.
+NEWER_VERSION := import ensurepip, sys, venv; sys.version_info < (3, 12) and sys.exit(1); \
+  print(*sys.version_info[:3], sep=".")
+# Makes environment $(2) with Python $(1); $(3) is --clear where an earlier one may be of another Python. Setuptools comes
+# from the pins too, hence no isolated build.
 define pinned_environment
-	$(1) -m venv $(2)
+	$(1) -m venv $(3) $(2)
 	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --upgrade pip setuptools
 	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --no-build-isolation -e '.[test]'
 endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
 # What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
 ON_BOTH := $(patsubst %,tests/test_%.py,front_door encoders encoders_all encoders_published convolutions pooling \
-  augment_views contrastive mining objective optim train_step checkpoint resume stream build readers_formats)
+  cost gradients batch_norm float_comparisons augment_views contrastive mining positives common_offset objective optim \
+  train_step checkpoint resume stream build readers_formats)
 
-.PHONY: help install quickstart test test-slow test-newer-python test-newest lint format constraints clean
+.PHONY: help install quickstart test test-slow slow test-newer-python newer-python-found test-newest lint format \
+  constraints clean
+# Tests run on all cores by themselves, and what was not run is said last.
+.NOTPARALLEL:
 
 help:  ## this list
-	@grep -E '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "%-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: setup.py $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ecgjax needs Python 3.11 or later; run: make PYTHON=python3.11 ...")'
@@ -46,24 +56,29 @@ quickstart: install  ## simulated cohort -> pretraining -> probe -> report, in a
 test: install lint  ## lint, then every test but the slow ones
 	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m "not slow"
 
-test-slow: install  ## the slow tests, then some of all tests on a newer Python with the newest JAX
-	@$(PY) -m pytest $(PYTEST_ARGUMENTS) -m slow; slow=$$?; \
-	  $(MAKE) --no-print-directory test-newer-python && exit $$slow
+# Whichever of the two fails, the other runs all the same.
+test-slow:  ## the slow tests, then some of all tests on a newer Python with the newest JAX
+	@$(MAKE) --no-print-directory --keep-going slow test-newer-python
+
+slow: install
+	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m slow
 
 test-newer-python:  ## encoders, objectives, training and builders on Python 3.13 or 3.12, where one is found
 	@for python in $(NEWER_PYTHONS); do \
-	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2> /dev/null; then \
-	    exec $(MAKE) --no-print-directory newer-python-found NEWER_PYTHON=$$python; \
+	  if version=$$($$python -c '$(NEWER_VERSION)' 2> /dev/null); then \
+	    exec $(MAKE) --no-print-directory newer-python-found NEWER_PYTHON=$$python NEWER_PYTHON_IS=$$version; \
 	  fi; \
 	done; \
-	echo 'NOT RUN: the tests on a newer Python. None of these works here: $(NEWER_PYTHONS).' \
-	  'Name one: make $@ NEWER_PYTHONS=/path/to/python3.13'
+	echo 'NOT RUN: the tests on a newer Python. None of these is Python 3.12 or later with venv: $(NEWER_PYTHONS).' \
+	  'Name one: make $@ NEWER_PYTHONS=/path/to/python3.13'; \
+	test -z '$(REQUIRE_NEWER)'
 
-newer-python-found: $(NEWER)/.installed
+newer-python-found: $(NEWER)/.installed-$(NEWER_PYTHON_IS)
 	$(NEWER)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not slow" $(ON_BOTH)
 
-$(NEWER)/.installed: setup.py $(PINS)
-	$(call pinned_environment,$(NEWER_PYTHON),$(NEWER))
+# Cleared, because another Python may have made it.
+$(NEWER)/.installed-$(NEWER_PYTHON_IS): setup.py $(PINS)
+	$(call pinned_environment,$(NEWER_PYTHON),$(NEWER),--clear)
 	@touch $@
 
 test-newest: lint  ## the tests of `make test` with the newest release of every package, not the pinned ones

@@ -32,7 +32,7 @@ class Layout(NamedTuple):
         segments: adjacent parts of the time.
         views: of each segment.
         lead_groups: embeddings of each view, see `ecgjax.encoders`.
-        shown: what each view of a segment shows, of `Views.shown`; None where something is drawn for all of them.
+        shown: What each view of a segment shows, as `Views.shown` says; None where something is drawn for all of them.
     """
 
     segments: int = 1
@@ -55,11 +55,11 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
     """Metadata of the rows of `f32[batch · layout.rows, dim]`.
 
     Args:
-        batch: with `row`, `record` and `patient`, each `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`;
-            with `moved`, `bool[batch]`, where views are moved towards other recordings: which are; with `signal`,
-            `[batch, time, 8]`, and `valid_start` and `valid_samples`, `i32[batch]`, where segments of a recording with
-            padding may be the same.
-        layout: of each recording; `view` of a row counts through all rows of its recording.
+        batch: Columns `row`, `record` and `patient`, `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`.
+            Where views are moved towards other recordings, `moved`, `bool[batch]`, says which recordings are. Where
+            segments of a recording with padding may be the same, `signal`, `[batch, time, 8]`, and `valid_start` and
+            `valid_samples`, `i32[batch]`, tell.
+        layout: Layout of every recording; `view` of a row counts through all rows of its recording.
 
     Returns:
         Metadata of `batch · layout.rows` rows.
@@ -117,9 +117,9 @@ def patient_pairs(patient: Array, record: Array, valid: Array) -> Array:
     What patient-aware relations have to go by: where patients rarely repeat there are almost none in a random batch.
 
     Args:
-        patient: `i32[batch]`, not negative.
-        record: `i32[batch]`, not negative; a recording that was drawn twice is no pair.
-        valid: `bool[batch]`; other recordings are in no pair.
+        patient: Patient numbers, `i32[batch]`, not negative.
+        record: Record numbers, `i32[batch]`, not negative; a recording that was drawn twice is no pair.
+        valid: Recordings that count, `bool[batch]`; the others are in no pair.
 
     Returns:
         `f32[]`.
@@ -138,8 +138,8 @@ def check_positives(config: ConfigDict, layout: Layout) -> None:
     """Refuses a relation that finds no positive among the rows that a recording becomes: its loss would stay 0.
 
     Args:
-        config: with `objective`, `relation.name` and `miner.name`.
-        layout: of each recording.
+        config: Config with `objective`, `relation.name` and `miner.name`.
+        layout: Layout of every recording.
 
     Raises:
         ConfigError: naming what a recording becomes.
@@ -167,8 +167,8 @@ def positives_are_other_recordings(config: ConfigDict, layout: Layout) -> bool:
     So it is with `same_patient` where a recording becomes one row and nothing is drawn for it.
 
     Args:
-        config: with `objective.weight`, `relation.name`, `miner.name` and `sampling`.
-        layout: of each recording.
+        config: Config with `objective.weight`, `relation.name`, `miner.name` and `sampling`.
+        layout: Layout of every recording.
     """
     if config.relation.name != "same_patient" or config.objective.weight == 0:
         return False

@@ -62,7 +62,7 @@ def evaluate(
     """Evaluates a checkpoint and writes its report.
 
     Args:
-        config: of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
+        config: Config of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
         workdir: of the pretraining run.
         step: of the checkpoint; the latest by default.
         progress: whether to say what is going on.

@@ -52,7 +52,7 @@ class Study:
     """The models of one task and one checkpoint.
 
     Args:
-        config: of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
+        config: Config of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
         workdir: of the run.
         task: what is asked.
         folder: of the study.

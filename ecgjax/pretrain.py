@@ -151,7 +151,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     step = train_step(model.loss, optimizer, frozen=model.frozen, ema_decay=ema_decay)
     # One trace both to compile and to count: the compiler itself counts a loop's body once.
     traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh))).trace(
-        state, _abstract_batch(config, recordings, columns, mesh)
+        state, abstract_batch(config, recordings, columns, mesh)
     )
     return Run(
         config=config,
@@ -338,12 +338,23 @@ def _seed(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_callback((), parallel.replicated(mesh), lambda _: seed)
 
 
-def _abstract_batch(
+def abstract_batch(
     config: ml_collections.ConfigDict,
     recordings: Recordings,
     columns: Columns,
     mesh: Mesh,
 ) -> Batch:
+    """Shapes, types and shardings of what `Run.batches` yields.
+
+    Args:
+        config: Config of the run.
+        recordings: Recordings that it opens.
+        columns: What `row_columns` gives.
+        mesh: Mesh of the run.
+
+    Raises:
+        ConfigError: the batch does not divide among the devices.
+    """
     sharding = parallel.batch_sharding(mesh)
     parallel.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide
     shape = jax.ShapeDtypeStruct

@@ -82,9 +82,9 @@ def patients_with_others(
     theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a batch.
 
     Args:
-        config: as for `make_sampler`.
-        recordings: likewise.
-        records: likewise.
+        config: Config of the run.
+        recordings: Recordings that it opens.
+        records: Record numbers of one side of the split, `int64[n]`.
     """
     mixture = _mixture(config, recordings, records)
     units = config.sampling.name == "patients" and config.sampling.records_per_patient > 1

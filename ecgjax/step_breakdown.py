@@ -36,11 +36,11 @@ def breakdown(
     """Times every distinct product of a step alone, and normalisation, dropout and pooling at the step's shapes.
 
     Args:
-        function: of the step, before it is compiled: what `jax.make_jaxpr` can trace.
-        args: that it is traced with, arrays or shapes.
-        product: the matrix product of the same run; one device's, since programs here run on one.
-        step_s: seconds of the whole step.
-        num_devices: devices that the step runs on and divides its products among.
+        function: Function of the step, before it is compiled: what `jax.make_jaxpr` can trace.
+        args: Arguments that it is traced with, arrays or shapes.
+        product: The matrix product of the same run, on one device, since programs here run on one.
+        step_s: Seconds of the whole step.
+        num_devices: Number of devices that the step runs on and divides its products among.
 
     Returns:
         JSON: `products`, the costliest first, with number of times in the step (what is computed again in the backward

@@ -10,6 +10,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ecgjax import parallel
@@ -161,6 +162,17 @@ def assert_gradient(gradient, brute_force, z, *, rtol=2e-4, atol=2e-5, err_msg="
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol, err_msg=err_msg)
 
 
+#: For tests of forms: rows and settings of `assert_forms_agree`, the cheapest form that sends blocks of keys round in
+#: `make test`, all forms in `make test-slow`.
+FORMS = pytest.mark.parametrize(
+    ("num_rows", "settings"),
+    [
+        pytest.param(16, {"only": "ring on 2 devices", "chunk": 5}, id="one form"),
+        pytest.param(64, {"chunk": 24}, id="all forms", marks=pytest.mark.slow),
+    ],
+)
+
+
 def tilings(chunk, *, every=False):
     """Name → tiling over 1, 2, 4 and 8 devices (these in a random order) and over a data × model mesh.
 
@@ -184,7 +196,7 @@ def tilings(chunk, *, every=False):
     }
 
 
-def assert_forms_agree(function, args, *, shared=(), chunk=24, every=False, rtol=1e-5, atol=1e-6):
+def assert_forms_agree(function, args, *, shared=(), chunk=24, every=False, only=None, rtol=1e-5, atol=1e-6):
     """Checks that every sharded and tiled form gives what the dense form gives.
 
     Integers and booleans must be the same, floating-point numbers equal within the tolerances.
@@ -195,11 +207,13 @@ def assert_forms_agree(function, args, *, shared=(), chunk=24, every=False, rtol
         shared: trees that every device has, such as a temperature.
         chunk: keys a tile.
         every: whether both forms are tried on every mesh; see `tilings`.
+        only: name of the one tiling to try, by default all.
         rtol: relative tolerance.
         atol: absolute tolerance, in units of the largest magnitude in the leaf where that is above 1.
     """
     expected = jax.jit(functools.partial(function, tiling=Tiling("dense")))(*args, *shared)
-    for name, tiling in tilings(chunk, every=every).items():
+    tried = tilings(chunk, every=every)
+    for name, tiling in (tried if only is None else {only: tried[only]}).items():
         placed = jax.device_put(args, NamedSharding(tiling.mesh, PartitionSpec("data")))
         everywhere = jax.device_put(shared, parallel.replicated(tiling.mesh))
         found = jax.jit(functools.partial(function, tiling=tiling))(*placed, *everywhere)

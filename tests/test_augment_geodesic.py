@@ -257,7 +257,9 @@ def draw(rows, *, mesh, form="gathered", parts=1, augment=None):
     return jax.device_get(run(jax.device_put(rows, NamedSharding(mesh, PartitionSpec("data")))))
 
 
-@pytest.mark.parametrize(("form", "parts"), [("gathered", 1), ("ring", 1), ("gathered", 2)])
+@pytest.mark.parametrize(
+    ("form", "parts"), [pytest.param("gathered", 1, marks=pytest.mark.slow), ("ring", 1), ("gathered", 2)]
+)
 def test_eight_devices_and_parts_give_the_same_bits(batch, form, parts):
     rows, views, moved = batch
     mesh = parallel.make_mesh(devices=[jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)])

@@ -15,6 +15,7 @@ from ecgjax.objectives.tiles import Tiling
 from tests.objective_cases import (
     CASES,
     EMBEDDINGS,
+    FORMS,
     NUM_ROWS,
     assert_forms_agree,
     assert_gradient,
@@ -169,22 +170,23 @@ def test_whole_recordings_may_change_places():
     np.testing.assert_allclose(before.per_row[order], after.per_row, rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_all_forms_agree():
+@FORMS
+def test_forms_agree(num_rows, settings):
+    record = np.arange(num_rows // 4)
     rows = make_rows(
-        np.repeat(np.arange(16), 4),
-        np.repeat(np.arange(16) // 2 % 5, 4),
-        np.tile(np.arange(4), 16),
-        valid=np.repeat(np.arange(16) % 7 != 3, 4),
-        segment=np.tile(SEGMENT, 16),
-        lead=np.tile(LEAD, 16),
+        np.repeat(record, 4),
+        np.repeat(record // 2 % 5, 4),
+        np.tile(np.arange(4), len(record)),
+        valid=np.repeat(record % 7 != 3, 4),
+        segment=np.tile(SEGMENT, len(record)),
+        lead=np.tile(LEAD, len(record)),
     )
-    z = jnp.asarray(np.random.default_rng(5).normal(size=(64, 8)), jnp.float32)
+    z = jnp.asarray(np.random.default_rng(5).normal(size=(num_rows, 8)), jnp.float32)
 
     def objective(z, rows, temperature, tiling):
         return clocs(z, rows, relation=other_segment_or_lead, views=4, temperature=temperature, tiling=tiling)
 
-    assert_forms_agree(loss_and_gradients(objective, 1), (z, rows), shared=(jnp.float32(0.1),), chunk=22)
+    assert_forms_agree(loss_and_gradients(objective, 1), (z, rows), shared=(jnp.float32(0.1),), **settings)
 
 
 def test_recordings_must_be_whole():

@@ -67,7 +67,12 @@ def test_libraries_are_quiet_unless_asked(arguments, level):
     ("arguments", "status", "message"),
     [
         ([], 1, "flag --dataset=None: Flag --dataset must have a value other than None."),
-        (["--dataset=nowhere", "DIR"], 1, "unexpected argument DIR; every option starts with --"),
+        pytest.param(
+            ["--dataset=nowhere", "DIR"],
+            1,
+            "unexpected argument DIR; every option starts with --",
+            marks=pytest.mark.slow,
+        ),
         (["--dataset=nowhere"], 1, "error: nowhere: no such directory"),
     ],
 )

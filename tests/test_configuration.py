@@ -42,7 +42,7 @@ def test_resume_names_every_leaf_that_differs(tmp_path):
         assert part in str(error.value)
 
 
-def test_a_run_of_before_there_were_some_leaves_goes_on(tmp_path):
+def test_a_run_that_is_older_than_some_leaves_goes_on(tmp_path):
     config, newer = simclr.get_config(), ("optimizer.decayed", "miner.choice", "objective.l2_form")
     before = config.to_dict()
     for leaf in newer:

@@ -18,6 +18,7 @@ from ecgjax.objectives.tiles import Tiling
 from tests.objective_cases import (
     CASES,
     EMBEDDINGS,
+    FORMS,
     assert_equals_brute_force,
     assert_fits,
     assert_forms_agree,
@@ -265,31 +266,35 @@ def test_physioclr_is_nt_xent_over_similar_physiology():
         )
 
 
-def test_nt_xent_is_the_same_in_every_form():
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["in turns", "all"])
+def test_nt_xent_is_the_same_in_every_form(every):
     def objective(z, rows, temperature, tiling):
         return nt_xent(z, rows, relation=same_patient, temperature=temperature, tiling=tiling)
 
-    assert_forms_agree(loss_and_gradients(objective, 1), batch_of(64), shared=(jnp.float32(0.1),), every=True)
+    assert_forms_agree(loss_and_gradients(objective, 1), batch_of(64), shared=(jnp.float32(0.1),), every=every)
 
 
-@pytest.mark.slow
-def test_other_losses_are_the_same_in_all_forms():
-    settings = {"relation": same_patient}
+@FORMS
+def test_other_losses_are_the_same_in_their_forms(num_rows, settings):
+    of_pairs = {"relation": same_patient}
     objectives = [
-        lambda z, rows, t, tiling: nt_xent(z, rows, temperature=t[0], positives="inside", tiling=tiling, **settings),
-        lambda z, rows, t, tiling: three_kg(z, rows, temperature=t[0], tiling=tiling, **settings),
-        lambda z, rows, t, tiling: sigmoid(z, rows, log_scale=t[1], bias=t[2], tiling=tiling, **settings),
+        lambda z, rows, t, tiling: nt_xent(z, rows, temperature=t[0], positives="inside", tiling=tiling, **of_pairs),
+        lambda z, rows, t, tiling: three_kg(z, rows, temperature=t[0], tiling=tiling, **of_pairs),
+        lambda z, rows, t, tiling: sigmoid(z, rows, log_scale=t[1], bias=t[2], tiling=tiling, **of_pairs),
     ]
 
     def function(z, rows, learnt, tiling):
         return [loss_and_gradients(objective, 1)(z, rows, learnt, tiling=tiling) for objective in objectives]
 
-    assert_forms_agree(function, batch_of(64), shared=(jnp.array([0.2, 1.5, -3.0], jnp.float32),))
+    learnt = jnp.array([0.2, 1.5, -3.0], jnp.float32)
+    assert_forms_agree(function, batch_of(num_rows), shared=(learnt,), **settings)
 
 
-@pytest.mark.slow
-def test_nt_xent_of_32768_rows_fits():
-    assert_fits(functools.partial(nt_xent, relation=same_record), mib=220)
+@pytest.mark.parametrize(
+    ("num_rows", "dim", "mib"), [(16384, 16, 20), pytest.param(32768, 256, 220, marks=pytest.mark.slow)]
+)
+def test_nt_xent_of_many_rows_fits(num_rows, dim, mib):
+    assert_fits(functools.partial(nt_xent, relation=same_record), mib=mib, num_rows=num_rows, dim=dim)
 
 
 def test_a_zero_embedding_has_no_gradient_and_leaves_the_others_theirs():

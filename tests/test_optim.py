@@ -119,7 +119,7 @@ def test_decay_of_every_parameter_is_that_of_torch_adam():
         np.testing.assert_allclose(named(kept)[leaf], named(params)[leaf] if leaf.endswith("kernel") else before)
 
 
-def test_a_run_of_before_there_was_the_leaf_decays_kernels():
+def test_a_run_that_is_older_than_the_leaf_decays_kernels():
     settings = config(name="adam", weight_decay=0.3)
     del settings["decayed"]
     before, _ = run(optim.create(settings, num_steps=10, batch_size=64, params=PARAMS))

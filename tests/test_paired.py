@@ -14,6 +14,7 @@ from ecgjax.objectives.tiles import Tiling
 from tests.objective_cases import (
     CASES,
     EMBEDDINGS,
+    FORMS,
     NUM_ROWS,
     SMOOTH,
     assert_forms_agree,
@@ -112,12 +113,10 @@ def test_permuting_rows_permutes_losses():
     np.testing.assert_allclose(run(z, rows, partners)[order], shuffled, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_all_forms_agree():
-    z, rows = batch_of(64)
-    rows = rows._replace(
-        pair_group=jnp.asarray(np.where(np.arange(64) % 9 < 2, -1, np.arange(64) // 3 % 13), jnp.int32)
-    )
+@FORMS
+def test_forms_agree(num_rows, settings):
+    (z, rows), row = batch_of(num_rows), np.arange(num_rows)
+    rows = rows._replace(pair_group=jnp.asarray(np.where(row % 9 < 2, -1, row // 3 % 13), jnp.int32))
     partners = jnp.asarray(np.random.default_rng(6).normal(size=z.shape), jnp.float32)
 
     def function(z, partners, rows, temperature, tiling):
@@ -127,7 +126,7 @@ def test_all_forms_agree():
 
         return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(z, partners, temperature)
 
-    assert_forms_agree(function, (z, partners, rows), shared=(jnp.float32(0.1),))
+    assert_forms_agree(function, (z, partners, rows), shared=(jnp.float32(0.1),), **settings)
 
 
 def test_what_is_missing_is_said():

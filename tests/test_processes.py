@@ -16,7 +16,7 @@ import pytest
 from data_pipelines.dataset import open_dataset
 from data_pipelines.packing import pack
 from data_pipelines.store import open_store
-from ecgjax import configuration
+from ecgjax import configuration, parallel
 from ecgjax.telemetry import read_metrics
 from launch import local
 from tests import process_rows
@@ -105,7 +105,7 @@ def environment(tmp_path_factory):
 
 
 @pytest.mark.parametrize("devices", [1, 2], ids=["one device each", "two devices each"])
-def test_rows_of_every_process_are_those_of_the_global_batch(dataset, environment, tmp_path, devices):
+def test_processes_read_the_global_batch_and_train_on_it_as_one(dataset, environment, tmp_path, devices):
     command = launcher(sys.executable, "-m", "tests.process_rows", str(dataset), str(tmp_path))
     subprocess.run(command, cwd=ROOT, env={**environment, "JAX_NUM_CPU_DEVICES": str(devices)}, check=True)
     sampler = process_rows.make_sampler(open_dataset(dataset))
@@ -120,6 +120,23 @@ def test_rows_of_every_process_are_those_of_the_global_batch(dataset, environmen
         np.testing.assert_array_equal(joined["row"][order], np.arange(process_rows.BATCH))
         np.testing.assert_array_equal(joined["record"][order], expected)
         np.testing.assert_array_equal(joined["signal"][order], store.read(expected))
+    assert_trained_as_one(store, sampler, tmp_path / "trained.npz")
+
+
+def assert_trained_as_one(store, sampler, path):
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    state, update = process_rows.training(mesh, store.read(np.arange(1))[0].size)
+    first, losses = state.params["encoder"], []
+    for step in range(process_rows.STEPS):
+        record = sampler.record_numbers(process_rows.START + step)
+        batch = {"row": np.arange(process_rows.BATCH, dtype=np.int32), "record": record, "signal": store.read(record)}
+        state, metrics = update(state, batch)
+        losses.append(float(metrics["loss"]))
+    found = np.load(path)
+    np.testing.assert_allclose(found["losses"], losses, rtol=1e-5)
+    moved = np.abs(state.params["encoder"] - first).max()
+    assert moved > 1e-3
+    np.testing.assert_allclose(found["matrix"], state.params["encoder"], rtol=0, atol=1e-3 * moved)
 
 
 @pytest.mark.slow

@@ -92,9 +92,13 @@ def test_a_simulated_or_tiny_data_set_is_refused(tmp_path):
         realism.compare(_dataset(simulated=False, num_records=20), **options)
 
 
-@pytest.mark.slow
-def test_report_is_written_and_says_simulated(tmp_path, monkeypatch):
-    """Through the store's and the measurements' stand-ins: the parts that are slow have tests of their own."""
+@pytest.mark.parametrize("classifiers", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_report_is_written_and_says_simulated(tmp_path, monkeypatch, classifiers):
+    """Through stand-ins of the store, the measurements and the classifiers, which have tests of their own."""
+    if not classifiers:
+        score = {"auroc": 0.6, "sd_over_folds": 0.1}
+        scores = {features: score for features in ("intervals and amplitudes", "spectrum", "both")}
+        monkeypatch.setattr(realism, "telling_apart", lambda real, simulated, **options: scores)
     signal = _recordings(5).signal
     monkeypatch.setattr(realism, "open_store", lambda directory: SimpleNamespace(read=lambda records: signal[records]))
     monkeypatch.setattr(realism, "measure", lambda signals, **options: _measurements(signals))

@@ -1,4 +1,6 @@
-"""What relations and miners look at of a recording, end to end: each trains a few steps from the config alone."""
+"""What relations and miners look at of a recording, end to end: each is built and trained from the config alone."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,12 @@ import pytest
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.physiology_store import measure_dataset
+from ecgjax import parallel
+from ecgjax.assembly import assemble
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.relations import Rows
 from ecgjax.objectives.tiles import Tiling
-from ecgjax.pretrain import prepare_run
+from ecgjax.pretrain import abstract_batch, prepare_run
 from ecgjax.recordings import open_recordings
 from ecgjax.row_columns import CLUSTERED, row_columns
 from ecgjax.signal_columns import SignalNeighbours
@@ -154,6 +158,10 @@ METHODS = {
 }
 
 
+#: What is trained in `make test`; the others are built there, and trained in `make test-slow`.
+TRAINED = {"labels, mined"}
+
+
 def moving(directory, **leaves):
     answers = {"columns__label": "lvef", "columns__rule": "below", "columns__threshold": 40.0}
     config = make_config(directory, **answers | leaves)
@@ -181,6 +189,23 @@ def test_moving_between_labels_needs_two_of_them(directory):
         columns_of(config)
 
 
+@pytest.mark.parametrize("method", [*sorted(METHODS.keys() - TRAINED), "moved between labels"])
+def test_methods_are_built_from_the_config_alone(directory, partners, method):
+    config = moving(directory) if method not in METHODS else make_config(directory, **METHODS[method])
+    if config.objective.name == "clip":
+        config.columns.paired = str(partners)
+    recordings, columns = columns_of(config)
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
+    batch = abstract_batch(config, recordings, columns, mesh)
+    (loss, _), gradient = jax.eval_shape(
+        jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True),
+        model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32),
+    )  # fmt: skip
+    assert loss.shape == ()
+    assert jax.tree.structure(gradient) == jax.tree.structure(model.params)
+
+
 @pytest.mark.slow
 def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
     config = moving(directory)
@@ -200,7 +225,7 @@ def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=() if name == "labels, mined" else pytest.mark.slow) for name in METHODS],
+    [pytest.param(name, marks=() if name in TRAINED else pytest.mark.slow) for name in METHODS],
 )
 def test_methods_train_from_the_config_alone(directory, partners, method):
     config = make_config(directory, **METHODS[method])

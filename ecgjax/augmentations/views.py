@@ -62,7 +62,7 @@ RESTORE = "restore_limb_algebra"
 _NOT_SETTINGS = ("key", "ecg", "stored", "towards", "recorded", "rate_hz")
 # Settings that are not those of the function, but of what makes its arguments.
 _OF_ARGUMENTS = {"geodesic": partners.SETTINGS}
-# Settings any of which at 0 makes an augmentation leave every signal as it is,
+# Any of these settings at 0 makes its augmentation leave every signal as it is.
 _IDLE_AT_ZERO = {
     "geodesic": ("max_step", "p"),
     "heartbeat_shuffle": ("p",),
@@ -78,13 +78,13 @@ _IDLE_AT_ZERO = {
     "time_mask": ("ratio",),
     "lead_mask": ("drop_rate",),
 }
-# settings that together do so,
+# These settings make their augmentation leave every signal as it is where all of them have these values.
 _IDLE_AT = {
     "random_crop": {"ratio": 1},
     "resized_crop": {"min_ratio": 1, "max_ratio": 1},
     "vcg": {"max_angle_deg": 0, "max_scale": 1},
 }
-# and augmentations that draw only whether they act.
+# These augmentations draw only whether they act.
 _ACT_OR_NOT = ("time_reversal", "polarity")
 # Settings of every augmentation beside its own.
 _COMMON = ("enabled", "views")
@@ -106,8 +106,9 @@ class Shown(NamedTuple):
     """What a view shows of its recording.
 
     Attributes:
-        number: views with the same number, 0 or more, are the same signal; −1 where something is drawn each time.
-        if_moved: whether nothing is drawn but for recordings that are moved towards another.
+        number: Number of the signal, 0 or more, which all views that show the same signal have; −1 where something is
+            drawn each time.
+        if_moved: True where something is drawn for those recordings alone that are moved towards another.
     """
 
     number: int

@@ -42,7 +42,7 @@ def macs_of(function: Callable[..., Any], *args: Any) -> int:
     """Multiply-accumulates of the convolutions and matrix products in `function(*args)`; see `macs_of_trace`.
 
     Args:
-        function: any that JAX can trace.
+        function: Any function that JAX can trace.
         *args: trees of arrays, or of `jax.ShapeDtypeStruct`.
 
     Raises:
@@ -60,7 +60,7 @@ def step_flops(trace: core.Jaxpr) -> float | None:
     up the last tile of keys). The products of metrics and of the optimiser are in it.
 
     Args:
-        trace: of the whole step, such as `jax.jit(step).trace(state, batch).jaxpr.jaxpr`.
+        trace: Trace of the whole step, such as `jax.jit(step).trace(state, batch).jaxpr.jaxpr`.
     """
     try:
         return 2.0 * macs_of_trace(trace)
@@ -75,6 +75,9 @@ def macs_of_trace(trace: core.Jaxpr) -> int:
     convolution puts between samples do not. A loop's products count in every round, those of `cond` in the costliest
     branch, and those of `shard_map`, whose shapes are one device's, on every device among which the work is divided.
     What `jax.checkpoint` computes again in a backward pass does not count.
+
+    Args:
+        trace: Trace of a function, such as `jax.make_jaxpr(function)(*args).jaxpr`.
 
     Raises:
         ValueError: there are products in a loop whose number of rounds the trace does not tell.

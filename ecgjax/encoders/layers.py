@@ -147,7 +147,7 @@ def _normalise(
         scale: γ, `f32[channel]`.
         bias: β, `f32[channel]`.
         mean: Mean to go by where no row counts, `f32[channel]`.
-        var: Variance likewise.
+        var: Variance to go by where no row counts, `f32[channel]`.
         epsilon: Added to the variance.
 
     Returns:

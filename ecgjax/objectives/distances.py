@@ -43,8 +43,8 @@ def centred(x: Array, valid: Array) -> Array:
     gradient: that of a distance is exact without.
 
     Args:
-        x: `f32[rows, dim]`, of the whole batch.
-        valid: `bool[rows]`; the others, whatever they hold, have no say, and are shifted all the same.
+        x: Rows of the whole batch, `f32[rows, dim]`.
+        valid: Rows that count, `bool[rows]`; the others, whatever they hold, have no say, and are shifted all the same.
 
     Returns:
         `f32[rows, dim]`.
@@ -79,10 +79,10 @@ class Distance(NamedTuple):
     Attributes:
         on_sphere: whether embeddings are scaled to unit length first.
         of_places: `(f32[anchors, dim], f32[keys, dim]) → f32[anchors, keys]`, of a − k alone, so that a shift of all
-            rows changes nothing; by inner products, so that points much nearer to each other than to the origin lose
-            digits: `matrix` is for use.
+            rows changes nothing. It goes by inner products, so that points much nearer to each other than to the origin
+            lose digits: `matrix` is for use.
         of_pairs: `(f32[..., dim], f32[..., dim]) → f32[...]` by differences: for losses.
-        from_zero: what a row of zeros is from any other, if that is not the distance of their places.
+        from_zero: Distance of a row of zeros from any other, if that is not the distance of their places.
     """
 
     on_sphere: bool

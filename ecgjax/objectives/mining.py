@@ -108,7 +108,7 @@ def semi_hard(
         tiling: how the pairs are gone through.
         key: of the run's seed and step, `key<threefry2x32>[]`.
         margin: in the unit of `distance`.
-        choice: of such negatives the `"nearest"`, or a `"random"` one, as the code of Jeong et al. chooses.
+        choice: Which of such negatives is taken: the `"nearest"`, or a `"random"` one, as in the code of Jeong et al.
         fallback: for anchors without such a negative: the `"farthest"` or a `"random"` one.
 
     Raises:

@@ -58,7 +58,7 @@ class Tile(NamedTuple):
         pairs: what the relation says of them.
         columns: of the anchors, such as what an earlier pass found.
         distance: `f32[anchors, keys]`; None for miners that look at none.
-        points: embeddings of anchors and of keys, as `Search` has them.
+        points: Embeddings of anchors and of keys, as `Search` has them.
         words: what the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
     """
 
@@ -121,7 +121,7 @@ class Search:
     """Passes over the pairs of one batch.
 
     Attributes:
-        z: embeddings as the distance's matrix takes them, without gradient; None where there is no distance.
+        z: Embeddings as the distance's matrix takes them, without gradient; None where there is no distance.
         rows: metadata.
         relation: which pairs are positive and which negative.
         distance: None for miners that look at none.

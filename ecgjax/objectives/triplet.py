@@ -169,8 +169,8 @@ def angular(
         degrees: α, the largest angle at the negative that costs little.
         angular_weight: w.
         l2_weight: λ.
-        l2_form: `"squared_norm"`, λ ‖x_a‖² as above, or `"norm"`, λ ‖x_a‖, which is how the code of Jeong et al.
-            regularises.
+        l2_form: Form of the penalty: `"squared_norm"`, λ ‖x_a‖² as above, or `"norm"`, λ ‖x_a‖, which is how the code
+            of Jeong et al. regularises.
         reducer: of the rows.
         tiling: how the pairs are gone through.
         key: of the run's seed and step, by which positives are drawn.

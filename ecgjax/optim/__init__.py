@@ -180,7 +180,7 @@ def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) 
         )
     rates = peak_rates(config, known, batch_size=batch_size)
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
-    # Runs of before there was the leaf have none.
+    # A run that is older than this leaf does not have it.
     decayed = _chosen(DECAYED, config.get("decayed") or "kernels", "decayed")
     decay = _decay(known, config.weight_decay, decayed)
     optimizer = optax.chain(
