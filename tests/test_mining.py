@@ -412,7 +412,10 @@ OWN = {
 @pytest.mark.parametrize("turn", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in MINERS if name != "npair"])
 def test_choice_is_the_same_in_every_form(name, turn):
-    """Two forms for each miner, one gathered and one a ring: all are made of the same passes, and semi-hard triplets are tested in all."""
+    """Two forms for each miner, one gathered and one a ring.
+
+    All miners are made of the same passes, and semi-hard triplets are tested in all forms.
+    """
     z, _ = batch_of(64)
     rows = FORM_ROWS._replace(farthest=FARTHEST) if name == "signal_distance" else FORM_ROWS
     run = functools.partial(mine, name, relation=same_patient, **OWN.get(name, {}))
