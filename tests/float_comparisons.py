@@ -70,7 +70,7 @@ def _inner(equation, inputs, found):
     """Goes into the programs within an equation; None where there are none."""
     name, params = equation.primitive.name, equation.params
     if name == "scan":
-        fixed, carried = params["num_consts"], params["num_carry"]
+        fixed, carried = _fixed_and_carried(params)
         while True:  # What a round computes, the next one takes.
             outputs = _walk(params["jaxpr"].jaxpr, inputs, found)
             carry = [a or b for a, b in zip(inputs[fixed : fixed + carried], outputs[:carried], strict=True)]
@@ -92,6 +92,14 @@ def _inner(equation, inputs, found):
     (jaxpr,) = itertools.islice(inner, 1)
     assert len(jaxpr.invars) == len(inputs), f"{name}: its program takes {len(jaxpr.invars)} of {len(inputs)} inputs"
     return _walk(jaxpr, inputs, found)
+
+
+def _fixed_and_carried(params):
+    """Numbers of a scan's inputs that are the same in every round, and that a round hands on."""
+    if "num_carry" in params:  # before jax 0.11
+        return params["num_consts"], params["num_carry"]
+    fixed, carried, _ = params["ft_in"].unpack() if hasattr(params["ft_in"], "unpack") else params["ft_in"]
+    return len(fixed), len(carried)
 
 
 def _is_infinite(atom):

@@ -118,7 +118,7 @@ class Distance(NamedTuple):
 
 def _is_zero(x: Array) -> Array:
     """Which vectors along the last axis are all zeros."""
-    return ~jnp.any(x != 0, axis=-1)
+    return ~jnp.any(jnp.abs(x) > 0, axis=-1)
 
 
 def squared_euclidean_matrix(anchors: Array, keys: Array) -> Array:

@@ -46,7 +46,7 @@ class Miner(Protocol):
 
 def candidates(where: Array, score: Array) -> Array:
     """Scores, and −∞ for keys that are no candidates, which those without a number are not either."""
-    return jnp.where(where & ~jnp.isnan(score), score, -jnp.inf)
+    return jnp.where(where & (score >= -jnp.inf), score, -jnp.inf)
 
 
 class Tile(NamedTuple):
