@@ -73,7 +73,9 @@ def test_every_window_passes_its_gradient_on_as_users_compile(devices):
     assert len(found["errors"]) == len(POOLINGS) * len(NORMS)
     assert max(found["errors"].values()) < 1e-6
     if found["control"] < 1e-3:
-        pytest.skip("all gradients arrive, but here XLA does not lose those of a faulty rule either: this shows nothing")
+        pytest.skip(
+            "all gradients arrive, but here XLA does not lose those of a faulty rule either: this shows nothing"
+        )
 
 
 @pytest.mark.parametrize("name", SMALL)
