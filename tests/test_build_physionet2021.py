@@ -277,6 +277,7 @@ def stored_codes(folder):
     return sorted({code.strip() for line in lines for code in line.split(":")[1].split(",")}, key=int)
 
 
+@pytest.mark.slow
 def test_the_gain_of_real_georgia_headers_is_proven_wrong(real_data, tmp_path):
     """Georgia's records with the headers of the first release: each read as it is with today's; no other set's is."""
     folders = [real_data / "physionet2021", real_data / "physionet2021_georgia"]

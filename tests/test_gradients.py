@@ -21,6 +21,8 @@ from tests import gradient_table
 from tests.pooled_gradients import NORMS, POOLINGS, worst_error
 
 SMALL = sorted(name for name in encoders.ENCODERS if name.endswith(":small"))
+#: Of the same classes and pieces as others; `make test-slow` has them too.
+ALIKE = ("temporal_net_dual:small", "vit_b:small", "xresnet1d101:small")
 PUBLISHED = sorted(name for name in encoders.ENCODERS if ":" not in name)
 
 
@@ -78,7 +80,9 @@ def test_every_window_passes_its_gradient_on_as_users_compile(devices):
         )
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in SMALL]
+)
 def test_gradients_of_small_encoders_are_those_of_plain_networks(name):
     assert not gradient_table.failures(gradient_table.compare(name))
 

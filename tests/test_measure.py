@@ -115,6 +115,7 @@ def test_padding_is_not_measured_and_odd_records_have_their_reason(tmp_path):
     assert physiology.card["num_unusable"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_and_ends_with_the_same_bytes(copy, original):
     script = textwrap.dedent("""
         import sys, time
