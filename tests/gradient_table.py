@@ -3,15 +3,23 @@
     python -m tests.gradient_table --encoders=resnet18:small,vit_s:small --devices=2
 
 A leaf passes if it differs by at most four times what the plain network's own gradient moves when its input changes by
-a millionth, and by at most 1 % of the leaf's greatest element.
+a millionth, and by at most 1 % of the leaf's greatest element, or no more than the plain one moves.
 """
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
 
 import numpy as np
+
+# A ReLU or a maximum may lie so near to turning over on some recordings that a millionth turns it. So that cohort is
+# taken, of so many, on which the plain gradient moves least, or the first on which it moves by less than this.
+_MOST_INPUTS = 4
+_STEADY = 0.0025
+# Rounding of float32, which gradients have that do not depend on the input at all.
+_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Leaf:
     @property
     def passes(self) -> bool:
         """Whether the difference is one of rounding."""
-        return self.error <= min(4 * self.noise, 0.01)
+        return self.error <= max(_ROUNDING, min(4 * self.noise, max(0.01, self.noise)))
 
 
 def compare(name, *, batch=8, rate_hz=100, devices=1, model=1, **settings):
@@ -54,36 +62,52 @@ def compare(name, *, batch=8, rate_hz=100, devices=1, model=1, **settings):
 
     num_leads = settings.pop("num_leads", 8 if name.startswith("temporal_net") else 12)
     settings["num_leads"] = num_leads
-    ecg = plain_networks.simulated_ecg(batch, num_leads, rate_hz=rate_hz)
     encoder, gradient = plain_networks.training_gradient(name, **settings)
     mesh = parallel.make_mesh(devices=jax.devices()[:devices], model=model)
-    put = jax.device_put(ecg, parallel.batch_sharding(mesh))
+    with plain_networks.plain():
+        _, reference = plain_networks.training_gradient(name, **settings)
+        steadiest = None
+        for seed in range(_MOST_INPUTS):
+            ecg = plain_networks.simulated_ecg(batch, num_leads, rate_hz=rate_hz, seed=seed)
+            expected = jax.device_get(reference(encoder.params, ecg))
+            noise = _noise(functools.partial(reference, encoder.params), ecg, expected)
+            if steadiest is None or max(noise) < max(steadiest[2]):
+                steadiest = (ecg, expected, noise)
+            if max(noise) < _STEADY:
+                break
+        ecg, expected, noise = steadiest
 
     def divided(leaf):
         along = (*(None,) * (leaf.ndim - 1), "model") if leaf.ndim > 1 and leaf.shape[-1] % model == 0 else ()
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*along))
 
-    found = jax.device_get(gradient(jax.device_put(encoder.params, jax.tree.map(divided, encoder.params)), put))
-    with plain_networks.plain():
-        encoder, reference = plain_networks.training_gradient(name, **settings)
-        expected = jax.device_get(reference(encoder.params, ecg))
-        rng = np.random.default_rng(3)
-        moved = [
-            jax.device_get(reference(encoder.params, ecg * np.float32(1 + 1e-6 * rng.choice([-1, 1], ecg.shape))))
-            for _ in range(3)
-        ]
+    params = jax.device_put(encoder.params, jax.tree.map(divided, encoder.params))
+    found = jax.device_get(gradient(params, jax.device_put(ecg, parallel.batch_sharding(mesh))))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(expected)]
+    return [
+        Leaf(name, jax.tree_util.keystr(path, simple=True, separator="/"), error, moved)
+        for path, error, moved in zip(paths, _differences(found, expected), noise, strict=True)
+    ]
 
-    def leaf(path, ours, theirs, *again):
-        scale = np.abs(theirs).max()
-        return Leaf(
-            name,
-            jax.tree_util.keystr(path, simple=True, separator="/"),
-            float(np.abs(ours - theirs).max() / scale),
-            max(float(np.abs(other - theirs).max() / scale) for other in again),
-        )
 
-    leaves = jax.tree_util.tree_map_with_path(leaf, found, expected, *moved)
-    return jax.tree.leaves(leaves, is_leaf=lambda x: isinstance(x, Leaf))
+def _noise(reference, ecg, expected):
+    """What each leaf moves by when the input changes by a millionth, the greatest of three tries."""
+    import jax
+
+    rng = np.random.default_rng(3)
+    tries = [
+        _differences(jax.device_get(reference(ecg * np.float32(1 + 1e-6 * rng.choice([-1, 1], ecg.shape)))), expected)
+        for _ in range(3)
+    ]
+    return [max(moved) for moved in zip(*tries, strict=True)]
+
+
+def _differences(ours, theirs):
+    """The greatest difference of each leaf, relative to the leaf's greatest element."""
+    import jax
+
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return [float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in pairs]
 
 
 def failures(leaves):

@@ -56,9 +56,9 @@ def _attention(query, key, value, **_):
 
 
 @functools.cache
-def simulated_ecg(batch, num_leads, *, rate_hz=100, seconds=10.0):
+def simulated_ecg(batch, num_leads, *, rate_hz=100, seconds=10.0, seed=0):
     """Simulated recordings as an encoder sees them: `f32[batch, time, lead]`, mV."""
-    config = CohortConfig(num_patients=batch, sampling_rate_hz=rate_hz, seconds=seconds)
+    config = CohortConfig(seed=seed, num_patients=batch, sampling_rate_hz=rate_hz, seconds=seconds)
     signal = Cohort(config).simulate(0, batch).signal
     return np.asarray(leads.prepare(jnp.asarray(signal), num_leads=num_leads))
 
