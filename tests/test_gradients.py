@@ -87,9 +87,8 @@ def test_gradients_of_small_encoders_are_those_of_plain_networks(name):
 
 
 @pytest.mark.slow
-def test_gradients_of_small_encoders_on_eight_devices():
-    names = ("resnet18:small", "temporal_net:small", "pclr_resnet:small", "vit_s:small")
-    done = run_as_users_do("tests.gradient_table", f"--encoders={','.join(names)}", "--devices=8")
+def test_gradients_of_small_encoders_on_two_devices():
+    done = run_as_users_do("tests.gradient_table", "--encoders=resnet18:small,temporal_net_dual:small", "--devices=2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -101,13 +100,6 @@ def test_gradients_of_a_small_encoder_as_users_compile():
 @pytest.mark.slow
 def test_gradients_of_parameters_that_are_divided_over_devices():
     done = run_as_users_do("tests.gradient_table", "--encoders=resnet18:small,vit_s:small", "--devices=4", "--model=2")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "vit_s"])
-def test_gradients_of_published_encoders_are_those_of_plain_networks(name):
-    done = run_as_users_do("tests.gradient_table", f"--encoders={name}", "--batch=2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
