@@ -103,6 +103,12 @@ def test_gradients_of_parameters_that_are_divided_over_devices():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_gradients_of_the_published_resnet_are_those_of_a_plain_network():
+    done = run_as_users_do("tests.gradient_table", "--encoders=resnet18", "--batch=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_gradients_in_float64_are_finite_differences():
     done = subprocess.run(
         [sys.executable, "-m", "tests.finite_differences"], capture_output=True, text=True, timeout=600, check=False
