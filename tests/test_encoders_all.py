@@ -11,6 +11,7 @@ from flax import nnx
 
 from ecgjax import encoders
 from ecgjax.encoders.cost import macs
+from tests.plain_networks import away_from_initialisation
 
 PUBLISHED = sorted(name for name in encoders.ENCODERS if ":" not in name)
 SMALL = [f"{name}:small" for name in PUBLISHED]
@@ -39,24 +40,9 @@ SAMPLES, LEADS, DIM = 192, 12, 8
 
 @cache
 def create(name, precision="float32"):
-    """The tiny form away from its initialisation, where a zero may keep the gradient from what lies before it.
-
-    Filled in by NumPy, which does not compile the initialisation of every shape.
-    """
-    encoder = encoders.abstract(
-        name, precision=precision, num_leads=LEADS, embedding_dim=DIM, dropout=0.2, **TINY[name]
-    )
-    rng = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        values = rng.normal(size=leaf.shape).astype(np.float32)
-        if leaf.ndim > 1:
-            return jnp.asarray(values / np.sqrt(np.float32(np.prod(leaf.shape[:-1]))))
-        return jnp.asarray(np.float32(path[-1].key in ("scale", "var")) + np.float32(0.02) * abs(values))
-
-    return encoder._replace(
-        params=jax.tree_util.tree_map_with_path(fill, encoder.params),
-        stats=jax.tree_util.tree_map_with_path(fill, encoder.stats),
+    """The tiny form away from its initialisation."""
+    return away_from_initialisation(
+        encoders.abstract(name, precision=precision, num_leads=LEADS, embedding_dim=DIM, dropout=0.2, **TINY[name])
     )
 
 

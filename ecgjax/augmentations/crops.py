@@ -128,7 +128,7 @@ def segments_alike(time: int, recorded: Recorded, *, segments: int) -> Array:
 
     Args:
         time: samples of a stored recording.
-        recorded: of each recording, `i32[batch]`.
+        recorded: First recorded sample and number of recorded samples of each recording, each `i32[batch]`.
         segments: number of parts, at least 2.
 
     Returns:

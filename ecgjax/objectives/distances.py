@@ -40,7 +40,7 @@ def centred(x: Array, valid: Array) -> Array:
     the mean of the valid rows, rounded to multiples of a power of two near their root mean square distance from it (a
     dimension): it is 0 where rows lie about the origin anyway, and otherwise the same however they are spread over
     devices, but where the rounding of a sum decides. The subtraction rounds little or nothing. The shift carries no
-    gradient: that of a distance is exact without.
+    gradient, because the gradient of a distance is exact without it.
 
     Args:
         x: Rows of the whole batch, `f32[rows, dim]`.
@@ -66,7 +66,8 @@ class Points(NamedTuple):
 
     Attributes:
         place: `f32[rows, dim]`, all shifted alike.
-        zero: which rows were zeros and have no direction, `bool[rows]`; None off the sphere, where none is needed.
+        zero: Mask of the rows that were zeros and have no direction, `bool[rows]`; None off the sphere, where none is
+            needed.
     """
 
     place: Array
