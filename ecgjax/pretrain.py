@@ -66,8 +66,8 @@ class Run:
         state: before the first step, on the mesh.
         step: compiled, `(state, batch) → (state, metrics)`; donates its state.
         loss: see `steps.pretraining_loss`.
-        flops_per_step: FLOP of a step on all devices together, see `cost.step_flops`; None where the step's trace does not
-            tell.
+        flops_per_step: FLOP of a step on all devices together, see `cost.step_flops`; None where the step's trace does
+            not tell.
     """
 
     config: ml_collections.ConfigDict

@@ -28,8 +28,8 @@ class Rows(NamedTuple):
         segment: which part of the recording's time the view shows, `i32[rows]`.
         lead: which lead or group of leads it shows, `i32[rows]`.
         shown: Number of what the row shows of its record, `i32[rows]`: rows of one record with the same number are the
-            same signal. −1 where something was drawn for this row alone, as augmentations are, so that no other row shows
-            what it does; None where that holds of every row.
+            same signal. −1 where something was drawn for this row alone, as augmentations are, so that no other row
+            shows what it does; None where that holds of every row.
         label: class or value, `f32[rows]`; NaN where unknown.
         cluster: of the record's wave attributes, `i32[rows]`; −1 where unknown.
         sex: as stored, `i32[rows]`; −1 where unknown.
