@@ -65,9 +65,9 @@ def sampled_records(config: ml_collections.ConfigDict, recordings: Recordings, r
     """Returns the records that `make_sampler` draws from: `int64[n]`, ascending.
 
     Args:
-        config: as for `make_sampler`.
-        recordings: likewise.
-        records: likewise.
+        config: Config of the run.
+        recordings: Recordings that it opens.
+        records: Record numbers of one side of the split, `int64[n]`.
     """
     mixture = _mixture(config, recordings, records)
     return records if mixture is None else np.unique(np.concatenate(mixture.records))
@@ -97,9 +97,9 @@ def describe_sampling(config: ml_collections.ConfigDict, recordings: Recordings,
     """Returns a line for people on every component that is mixed, and on what is left out; none where nothing is mixed.
 
     Args:
-        config: as for `make_sampler`.
-        recordings: likewise.
-        records: likewise.
+        config: Config of the run.
+        recordings: Recordings that it opens.
+        records: Record numbers of one side of the split, `int64[n]`.
     """
     mixture = _mixture(config, recordings, records)
     if mixture is None:

@@ -15,11 +15,17 @@ from ecgjax.objectives.variance import vicreg
 from tests.objective_cases import CASES, EMBEDDINGS, SMOOTH, assert_gradient, batch_of, make_rows, tilings
 
 
+def repeats(shown):
+    """Whether two views of a recording are the same; a view that something is drawn for is none of the others."""
+    return any(one == other >= 0 for one, other in itertools.combinations(shown, 2))
+
+
 def brute_vicreg(z, rows, *, views, weights, gamma=1.0):
     """Bardes et al. 2022, eq. 1-6 by loops, the mean over view pairs; the invariance a mean over dimensions."""
     z = np.asarray(z, np.float64).reshape(-1, views, z.shape[-1])
     valid = np.asarray(rows.valid).reshape(-1, views)
-    chosen = [i for i in range(len(z)) if valid[i].all()]
+    shown = None if rows.shown is None else np.asarray(rows.shown).reshape(-1, views)
+    chosen = [i for i in range(len(z)) if valid[i].all() and not (shown is not None and repeats(shown[i]))]
     n, d = len(chosen), z.shape[-1]
     if not chosen:
         return 0.0, np.zeros(z.shape[0] * views)
@@ -57,7 +63,12 @@ def value_and_gradient(z, rows, **settings):
 def test_equals_brute_force(views):
     weights = (25.0, 25.0, 1.0)
     run = jax.jit(functools.partial(value_and_gradient, views=views))
-    cases = CASES | {"one record": make_rows(*[np.arange(24) // views] * 2, valid=np.arange(24) // views == 1)}
+    record, shown = np.arange(24) // views, np.arange(24) % views
+    shown = np.where(record == 1, 0, np.where(record == 2, -1, shown))
+    cases = CASES | {
+        "one record": make_rows(record, record, valid=record == 1),
+        "views that are the same": make_rows(record, record, shown=shown),
+    }
     for case, rows in cases.items():
         for kind, z in EMBEDDINGS.items():
             z, where = z * 0.6, f"{case}, {kind}"  # some standard deviations above 1, some below
@@ -83,6 +94,14 @@ def test_two_recordings_by_hand():
     out = vicreg(z, make_rows([0, 0, 1, 1], [0, 0, 1, 1]))
     assert float(out.loss) == pytest.approx(25 + 25 * 0.495 + 4, rel=1e-6)
     assert float(out.stats["covariance"]) == pytest.approx(4, rel=1e-6)
+
+
+def test_a_recording_whose_views_are_the_same_is_left_out_and_counted():
+    z, shown = jnp.asarray(EMBEDDINGS["random"], jnp.float32), np.arange(24) % 2
+    rows = make_rows(np.arange(24) // 2, np.arange(24) // 2, shown=np.where(np.arange(24) // 2 == 3, 1, shown))
+    out = vicreg(z, rows)
+    assert float(out.stats["anchors_without_positive"]) == 2
+    assert np.flatnonzero(~np.asarray(out.counts)).tolist() == [6, 7]
 
 
 def test_permuting_recordings_permutes_losses():

@@ -40,7 +40,8 @@ def vicreg(
 
     Args:
         embeddings: `[recordings · views, dim]`, the views of a recording next to each other; taken as they are.
-        rows: their metadata. A recording counts if all its views are valid.
+        rows: Metadata of the rows. A recording counts if all its views are valid and no two of them are the same, which
+            would agree whatever the encoder does.
         views: of each recording.
         invariance_weight: λ.
         variance_weight: μ.
@@ -61,7 +62,8 @@ def vicreg(
         raise ConfigError(f"VICReg takes whole recordings of {views} views; {embeddings.shape[0]} rows are not")
     z = embeddings.astype(jnp.float32).reshape(-1, views, embeddings.shape[-1])
     dim = z.shape[-1]
-    valid = rows.valid.reshape(-1, views).all(1)
+    given = rows.valid.reshape(-1, views).all(1)
+    valid = given & ~_repeats_a_view(rows, views)
     z = jnp.where(valid[:, None, None], z, 0.0)
     count = valid.sum(dtype=jnp.float32)
 
@@ -89,5 +91,14 @@ def vicreg(
         "variance": hinge,
         "covariance": off_diagonal,
         "mean_std": std.mean(),
+        outputs.ANCHORS_WITHOUT_POSITIVE: views * (given & ~valid).sum(dtype=jnp.float32),
     }
     return outputs.output(jnp.repeat(cost, views), jnp.repeat(valid, views), stats, reducer=reducer)
+
+
+def _repeats_a_view(rows: Rows, views: int) -> Array:
+    """Which recordings show the same in two of their views, as the parts of one that is mostly padding do."""
+    if rows.shown is None:
+        return jnp.zeros((), bool)
+    shown = jnp.sort(rows.shown.reshape(-1, views), axis=1)
+    return ((shown[:, 1:] == shown[:, :-1]) & (shown[:, 1:] >= 0)).any(1)
