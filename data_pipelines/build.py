@@ -40,12 +40,13 @@ from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import ShardMaker, build_dataset
 from data_pipelines.command import command, run
-from data_pipelines.dataset import CARD_FILE, read_card
+from data_pipelines.dataset import CARD_FILE, REMARKS_FILE, read_card
 from data_pipelines.errors import DataError
 from data_pipelines.physiology_store import measure_dataset
 from data_pipelines.readers.declared import ORIENTATIONS, Declared
 from data_pipelines.readers.formats import FORMATS
 from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
+from data_pipelines.remarks import remark_lines
 from data_pipelines.shard_making import LocalProcesses
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
@@ -257,6 +258,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  stored              {counts['stored']} of {card['num_patients']} patients in {len(card['shards'])} shards",
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
         *(f"    {reason:<18}{count}" for reason, count in counts["quarantined"].items()),
+        *_remark_lines(counts),
         f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
         *(f"    {record} = {first}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
@@ -265,6 +267,15 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  fingerprint         {card['fingerprint']}",
     ]
     return "\n".join(lines)
+
+
+def _remark_lines(counts: dict[str, Any]) -> list[str]:
+    counted = counts.get("remarks", {})  # Data sets built before there were remarks have none.
+    if not counted:
+        return []
+    total = sum(entry["records"] for entry in counted.values())
+    heading = f"  remarks             {total}, on records that are stored; listed in {REMARKS_FILE}"
+    return [heading, *(f"    {line}" for line in remark_lines(counted))]
 
 
 def _quality_lines(counts: dict[str, Any]) -> list[str]:

@@ -21,13 +21,14 @@ import tensorflow_datasets as tfds
 from data_pipelines.build_state import BuildState
 from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
-from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, read_card, staging_directory
+from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
 from data_pipelines.errors import DataError
 from data_pipelines.example_format import features
 from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index
 from data_pipelines.index_merging import merge_parts
 from data_pipelines.quality import QualityFlag, flag_names
 from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
+from data_pipelines.remarks import list_remarks
 from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
 from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
@@ -211,6 +212,7 @@ def _complete(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     index = merge_parts(parts, dataset / INDEX_DIR, schema=source.label_schema)
     _write_quarantine(quarantined, dataset / QUARANTINE_FILE)
+    remarks = list_remarks((part.remarks() for part in parts), dataset / REMARKS_FILE)
     shard_lengths = [part.num_stored for part in parts]
     tfds.folder_dataset.write_metadata(
         data_dir=dataset,
@@ -226,7 +228,7 @@ def _complete(
         citation=source.card.citation,
         license=source.card.license,
     )
-    return _card(source, index, quarantined) | {
+    return _card(source, index, quarantined, remarks=remarks) | {
         "shards": [shard.file_name for shard in plan],
         "shard_lengths": shard_lengths,
     }
@@ -257,7 +259,9 @@ def _by_reason(quarantined: list[Quarantined]) -> dict[str, int]:
     return dict(collections.Counter(entry.reason for entry in quarantined).most_common())
 
 
-def _card(source: Source, index: Index, quarantined: list[Quarantined]) -> dict[str, Any]:
+def _card(
+    source: Source, index: Index, quarantined: list[Quarantined], *, remarks: Mapping[str, Any]
+) -> dict[str, Any]:
     schema = source.label_schema
     duplicate = (index.duplicate_of != NOT_A_DUPLICATE).nonzero()[0]
     return {
@@ -281,6 +285,7 @@ def _card(source: Source, index: Index, quarantined: list[Quarantined]) -> dict[
             "records_in": len(source.items),
             "stored": index.num_records,
             "quarantined": _by_reason(quarantined),
+            "remarks": remarks,
             "duplicates": [
                 [str(index.record_id[number]), str(index.record_id[index.duplicate_of[number]])] for number in duplicate
             ],

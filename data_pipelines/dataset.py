@@ -3,6 +3,7 @@
 DIR/
 ecgjax_dataset.json         the card: layout version, format, shard lengths, fingerprint, summary of the build
 quarantine.csv              recordings that were not stored, and why
+remarks.csv                 what could not be read of recordings that were stored (`remarks.py`)
 index/                      columns of the index (`index.py`)
 dataset_info.json features.json NAME-ecgs.array_record-00000-of-00001 …     a TFDS dataset directory
 packed/                     a copy for fast local reading (`packed_store.py`), beside the shards or instead of them
@@ -25,6 +26,9 @@ CARD_FILE = "ecgjax_dataset.json"
 
 #: Recordings that were not stored.
 QUARANTINE_FILE = "quarantine.csv"
+
+#: What is told of recordings that were stored; data sets built before there were remarks have none.
+REMARKS_FILE = "remarks.csv"
 
 _REBUILD = "build it again with --overwrite"
 

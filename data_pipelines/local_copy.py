@@ -17,6 +17,7 @@ from data_pipelines.array_record_shard import ArrayRecordShard, why_bad
 from data_pipelines.dataset import (
     CARD_FILE,
     QUARANTINE_FILE,
+    REMARKS_FILE,
     Dataset,
     open_dataset,
     read_card,
@@ -164,7 +165,7 @@ def _fetch_small_files(remote: RemoteFolder, making: Path) -> None:
         raise DataError(f"{remote.url}/{INDEX_DIR}/{INDEX_FILE}: damaged ({error})") from error
     for column in columns:
         _fetch(remote, f"{INDEX_DIR}/{column}.npy", making)
-    names = [QUARANTINE_FILE, *(f"{PHYSIOLOGY_DIR}/{name}" for name in PHYSIOLOGY_FILES)]
+    names = [QUARANTINE_FILE, REMARKS_FILE, *(f"{PHYSIOLOGY_DIR}/{name}" for name in PHYSIOLOGY_FILES)]
     for name in names:
         if remote.size(name) is not None:
             _fetch(remote, name, making)

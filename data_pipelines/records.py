@@ -89,6 +89,21 @@ class LabelSchema:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Something about a record that was stored all the same, such as an age that could not be read.
+
+    Attributes:
+        reason: stable slug by which remarks are counted, such as `"unknown_age"`.
+        message: what is wrong and what was done, in plain words, with the source's name.
+        value: what the source says, by which remarks of one reason are counted apart; empty where that tells nothing.
+    """
+
+    reason: str
+    message: str
+    value: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EcgRecord:
     """One recording in canonical form.
 
@@ -104,6 +119,7 @@ class EcgRecord:
         report: free text, in the data set's own language, or empty.
         scalars: value of every name in the data set's `LabelSchema.scalars`; NaN where missing.
         tasks: `int8[classes]` of 0, 1 for every name in `LabelSchema.tasks`, or all `LABEL_MISSING`.
+        remarks: what a build tells of it; they are counted and listed, and are no part of what is stored.
     """
 
     record_id: str
@@ -117,6 +133,7 @@ class EcgRecord:
     report: str = ""
     scalars: Mapping[str, float] = dataclasses.field(default_factory=dict)
     tasks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
 
 def content_hash(signal: np.ndarray) -> bytes:

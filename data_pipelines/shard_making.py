@@ -24,6 +24,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.example_format import serialise
 from data_pipelines.readback import columns_of_shard
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
+from data_pipelines.remarks import RecordRemark, remarks_of
 from data_pipelines.shard_parts import ShardPart, load_part, save_part
 from data_pipelines.shard_plan import Shard
 from data_pipelines.staging import sync
@@ -137,7 +138,8 @@ class LocalProcesses:
 def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
     results = _checked_count(job, task)
     quarantined: list[Quarantined] = []
-    num_stored = _write(making, job, _stored(results, quarantined))
+    remarks: list[RecordRemark] = []
+    num_stored = _write(making, job, _stored(results, quarantined, remarks))
     columns = columns_of_shard(making, num_records=num_stored, signal_format=job.signal_format, schema=job.label_schema)
     sync(making)
     part = ShardPart(
@@ -150,7 +152,7 @@ def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
     )
     making.rename(job.shards / task.shard.file_name)
     sync(job.shards)
-    save_part(part, columns, unfinished=job.unfinished)
+    save_part(part, columns, remarks=remarks, unfinished=job.unfinished)
 
 
 def _checked_count(job: BuildJob, task: ShardTask) -> Iterator[EcgRecord | Quarantined]:
@@ -166,11 +168,15 @@ def _checked_count(job: BuildJob, task: ShardTask) -> Iterator[EcgRecord | Quara
         )
 
 
-def _stored(results: Iterable[EcgRecord | Quarantined], quarantined: list[Quarantined]) -> Iterator[EcgRecord]:
+def _stored(
+    results: Iterable[EcgRecord | Quarantined], quarantined: list[Quarantined], remarks: list[RecordRemark]
+) -> Iterator[EcgRecord]:
+    """Yields the records, and puts what else is known of the results into the two lists."""
     for result in results:
         if isinstance(result, Quarantined):
             quarantined.append(result)
         else:
+            remarks.extend(remarks_of(result.record_id, result.remarks))
             yield result
 
 

@@ -1,4 +1,4 @@
-"""What a build keeps of a finished shard beside the shard: its columns of the index, and what was quarantined."""
+"""What a build keeps of a finished shard beside the shard: its columns of the index, and what is told of them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.builders.base import Quarantined
+from data_pipelines.remarks import RecordRemark, packed_remarks, unpacked_remarks
 from data_pipelines.staging import sync
 
 #: Version of what is kept of a shard, and of how quality is judged: with another, shards are made again.
-PART_VERSION = 2
+PART_VERSION = 3
 
-_HEADER = "header"
+_HEADER, _REMARKS = "header", "remarks"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,20 @@ class ShardPart:
         with np.load(self.path, allow_pickle=False) as kept:
             return kept[name]
 
+    def remarks(self) -> list[RecordRemark]:
+        """Reads what is to be told of the shard's records."""
+        return unpacked_remarks(self.column(_REMARKS))
 
-def save_part(part: ShardPart, columns: Mapping[str, np.ndarray], *, unfinished: Path) -> None:
+
+def save_part(
+    part: ShardPart, columns: Mapping[str, np.ndarray], *, remarks: Sequence[RecordRemark], unfinished: Path
+) -> None:
     """Keeps a part, wholly or not at all.
 
     Args:
         part: what to keep, at `part.path`.
         columns: of the shard's records.
+        remarks: what is to be told of these.
         unfinished: folder on the same file system, to write in.
     """
     header = dataclasses.asdict(part)
@@ -60,7 +68,7 @@ def save_part(part: ShardPart, columns: Mapping[str, np.ndarray], *, unfinished:
     header_bytes = np.frombuffer(json.dumps(header).encode(), np.uint8)
     making = unfinished / f"{part.path.name}-{uuid.uuid4().hex}"
     with making.open("wb") as file:
-        np.savez(file, **{_HEADER: header_bytes}, **columns)
+        np.savez(file, **{_HEADER: header_bytes, _REMARKS: packed_remarks(remarks)}, **columns)
         file.flush()
         os.fsync(file.fileno())
     making.rename(part.path)

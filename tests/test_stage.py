@@ -17,7 +17,7 @@ import pytest
 from absl import flags
 
 from data_pipelines import stage
-from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, open_dataset, staging_directory
+from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, open_dataset, staging_directory
 from data_pipelines.errors import DataError
 from data_pipelines.local_copy import stage_dataset
 from data_pipelines.packed_format import PACKED_DIR
@@ -204,7 +204,7 @@ def test_staging_makes_a_whole_local_data_set_without_array_record_shards(bucket
     assert [one.fingerprint for one in started] == [dataset.fingerprint]
     assert sum(counts) == len(signals)
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [CARD_FILE, QUARANTINE_FILE, "index", PHYSIOLOGY_DIR, PACKED_DIR]
+        [CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, "index", PHYSIOLOGY_DIR, PACKED_DIR]
     )
     staged = open_dataset(out)
     assert (staged.card, staged.fingerprint) == (dataset.card, dataset.fingerprint)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_pipelines.records import Remark
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
@@ -19,6 +21,7 @@ class Recording:
         channels: name of each channel as spelled in the file; they need not all be ECG leads.
         units: physical unit of each channel as spelled in the file.
         fields: free `key: value` metadata of the file, keys as spelled there.
+        remarks: what a build should tell of it though it can be stored.
     """
 
     source: str
@@ -27,6 +30,7 @@ class Recording:
     channels: tuple[str, ...]
     units: tuple[str, ...]
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
     def field(self, name: str) -> str | None:
         """Returns the metadata value under `name`, whatever its capitals, or None."""

@@ -1,0 +1,97 @@
+"""What a build tells of recordings that it stored although a field of them could not be: counted, listed and shown.
+
+A reader or builder gives a record `Remark`s (`records.py`). They are kept beside the record's shard, listed in
+`remarks.csv`, and counted by reason and by value on the card and in the summary.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.records import Remark
+
+#: Values of a reason that are counted each on their own on the card; those that come most.
+_MOST_VALUES = 20
+
+#: Values of a reason that the summary names.
+_VALUES_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordRemark(Remark):
+    """A remark, and the record that it is of."""
+
+    record_id: str
+
+
+def remarks_of(record_id: str, remarks: Iterable[Remark]) -> Iterator[RecordRemark]:
+    """Yields the remarks of one record with its id."""
+    for remark in remarks:
+        yield RecordRemark(record_id=record_id, **dataclasses.asdict(remark))
+
+
+def packed_remarks(remarks: Iterable[RecordRemark]) -> np.ndarray:
+    """Returns remarks as bytes, `uint8[n]`."""
+    return np.frombuffer(json.dumps([dataclasses.asdict(remark) for remark in remarks]).encode(), np.uint8)
+
+
+def unpacked_remarks(packed: np.ndarray) -> list[RecordRemark]:
+    """Returns what `packed_remarks` was given."""
+    return [RecordRemark(**entry) for entry in json.loads(packed.tobytes())]
+
+
+def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[str, dict[str, Any]]:
+    """Writes the list of all remarks, shard by shard, and counts them.
+
+    Args:
+        parts: remarks of every shard.
+        path: the file to write.
+
+    Returns:
+        For every reason, the most frequent first: `records`, the number of remarks; `values`, the most frequent values
+        with their numbers; `more_values`, how many other values there are; `example`, the first message.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    values: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    examples: dict[str, str] = {}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["record_id", "reason", "value", "message"])
+        for remark in (remark for part in parts for remark in part):
+            writer.writerow([remark.record_id, remark.reason, remark.value, remark.message])
+            counts[remark.reason] += 1
+            values[remark.reason][remark.value] += 1
+            examples.setdefault(remark.reason, remark.message)
+    return {
+        reason: {
+            "records": count,
+            "values": dict(values[reason].most_common(_MOST_VALUES)),
+            "more_values": max(0, len(values[reason]) - _MOST_VALUES),
+            "example": examples[reason],
+        }
+        for reason, count in counts.most_common()
+    }
+
+
+def remark_lines(counted: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns what a summary says of remarks: two lines a reason, of which the second is its first message.
+
+    Args:
+        counted: from `list_remarks`.
+    """
+    lines = []
+    for reason, entry in counted.items():
+        named = [f"'{value}' {count}" for value, count in entry["values"].items() if value]
+        others = max(0, len(named) - _VALUES_SHOWN) + entry["more_values"]
+        named = named[:_VALUES_SHOWN] + ([f"… and {others} more values"] if others else [])
+        lines.append(f"{reason:<24}{entry['records']}" + (f"  ({', '.join(named)})" if named else ""))
+        lines.append(f"  first: {entry['example']}")
+    return lines
