@@ -87,9 +87,22 @@ def test_gradients_of_small_encoders_are_those_of_plain_networks(name):
 
 
 @pytest.mark.slow
-def test_gradients_of_small_encoders_on_two_devices():
-    done = run_as_users_do("tests.gradient_table", "--encoders=resnet18:small,temporal_net_dual:small", "--devices=2")
+@pytest.mark.parametrize(
+    "encoders, devices", [("resnet18:small,temporal_net_dual:small", 2), ("resnet18:small,temporal_net:small", 8)]
+)
+def test_gradients_of_small_encoders_on_several_devices(encoders, devices):
+    done = run_as_users_do("tests.gradient_table", f"--encoders={encoders}", f"--devices={devices}")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_gradient_of_a_step_in_micro_batches():
+    done = run_as_users_do("tests.step_gradients", "--only=simclr:small", "--parts=2", "--batch_size=32", "--steps=1")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["leaves"] == 62
+    assert found["beyond_rounding"] == [{}]
+    assert found["whole"][0] < 1e-4
 
 
 def test_gradients_of_a_small_encoder_as_users_compile():
