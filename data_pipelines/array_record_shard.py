@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from data_pipelines.plain_names import why_elsewhere
 from data_pipelines.stored_example import SignalDecoder
 
 # One record at a time in the calling thread: 16 µs for 40 kB in the page cache. The reader's call for a list of records
@@ -81,6 +82,9 @@ def why_bad(shard: Path, expected: int) -> str | None:
     """
     if not shard.is_file():
         return "this shard is missing"
+    elsewhere = why_elsewhere(shard)
+    if elsewhere is not None:
+        return f"this shard {elsewhere}"
     found = num_stored(shard)
     if found != expected:
         return f"this shard has {found} records where {expected} were written (truncated or damaged)"

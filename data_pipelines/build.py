@@ -38,6 +38,7 @@ from data_pipelines.builders.physionet2021 import SETS, Physionet2021Source
 from data_pipelines.builders.prepared import PreparedSource
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
+from data_pipelines.builders.source_folder import check_source
 from data_pipelines.building import ShardMaker, build_dataset
 from data_pipelines.command import command, run
 from data_pipelines.dataset import CARD_FILE, REMARKS_FILE, read_card
@@ -48,6 +49,7 @@ from data_pipelines.readers.formats import FORMATS
 from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 from data_pipelines.remarks import remark_lines
 from data_pipelines.shard_making import LocalProcesses
+from data_pipelines.visible_text import visible
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
 _RECIPE = flags.DEFINE_enum(
@@ -208,8 +210,7 @@ def _source_directory() -> Path:
     if _SOURCE.value is None:
         raise DataError(f"--builder={_BUILDER.value} needs --source=DIR, the directory of the recordings")
     path = Path(_SOURCE.value)
-    if not path.is_dir():
-        raise DataError(f"--source={path}: no such directory")
+    check_source(path, _SOURCE.value, builder=_BUILDER.value)
     return path
 
 
@@ -260,10 +261,10 @@ def summary(card: dict[str, Any], out: Path) -> str:
         *(f"    {reason:<18}{count}" for reason, count in counts["quarantined"].items()),
         *_remark_lines(counts),
         f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
-        *(f"    {record} = {first}" for record, first in counts["duplicates"][:20]),
+        *(f"    {visible(record)} = {visible(first)}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
         *_quality_lines(counts),
-        *(f"  note: {note}" for note in counts["notes"]),
+        *(f"  note: {visible(note)}" for note in counts["notes"]),
         f"  fingerprint         {card['fingerprint']}",
     ]
     return "\n".join(lines)

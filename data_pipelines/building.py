@@ -22,6 +22,7 @@ from data_pipelines.build_state import BuildState
 from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
+from data_pipelines.digests import files_of, write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.example_format import features
 from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index
@@ -33,6 +34,7 @@ from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
 from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
 from data_pipelines.staging import exclusive_staging
+from data_pipelines.visible_text import table_cell
 
 _ONE_PROCESS = LocalProcesses(1)
 
@@ -122,6 +124,8 @@ def build_dataset(
         card = _complete(source, plan, parts, state.dataset, quarantined=quarantined)
         card |= {"request": dict(request), "build_id": build_id}
         (state.dataset / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        shard_digests = {shard.file_name: part.digest for shard, part in zip(plan, parts, strict=True)}
+        write_digests(state.dataset, files_of(state.dataset), known=shard_digests)
         state.publish(out)
     return card
 
@@ -238,7 +242,7 @@ def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in dataclasses.fields(Quarantined)])
-        writer.writerows(dataclasses.astuple(entry) for entry in quarantined)
+        writer.writerows(map(table_cell, dataclasses.astuple(entry)) for entry in quarantined)
 
 
 def _is_too_much(source: Source, quarantined: list[Quarantined], max_quarantined: float) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from data_pipelines.errors import DataError
+from data_pipelines.visible_text import visible_lines
 
 # What the system says of a full disk, mostly without naming a file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -40,7 +41,8 @@ def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
             main()
         except (DataError, OSError) as error:
             full = isinstance(error, OSError) and error.errno in _FULL
-            sys.exit(f"error: {error}" + ("; make room, then run the same command again" if full else ""))
+            remedy = "; make room, then run the same command again" if full else ""
+            sys.exit(f"error: {visible_lines(str(error))}{remedy}")
 
     return wrapped
 

@@ -5,6 +5,7 @@ ecgjax_dataset.json         the card: layout version, format, shard lengths, fin
 quarantine.csv              recordings that were not stored, and why
 remarks.csv                 what could not be read of recordings that were stored (`remarks.py`)
 index/                      columns of the index (`index.py`)
+SHA256SUMS                  digests of all other files (`digests.py`), by which `data_pipelines.verify` checks them
 dataset_info.json features.json NAME-ecgs.array_record-00000-of-00001 …     a TFDS dataset directory
 packed/                     a copy for fast local reading (`packed_store.py`), beside the shards or instead of them
 """
@@ -17,8 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.digests import check_digests
 from data_pipelines.errors import DataError
-from data_pipelines.index import INDEX_DIR, Index, open_index
+from data_pipelines.index import INDEX_DIR, INDEX_FILE, Index, open_index
+from data_pipelines.plain_names import files_below
 from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS, SignalFormat
 
 #: The card; a directory without one is no finished data set.
@@ -67,7 +70,7 @@ def staging_directory(out: Path) -> Path:
 
 def shard_paths(directory: Path, card: Mapping[str, Any]) -> tuple[Path, ...]:
     """Returns the paths of a data set's shards, in stored order."""
-    return tuple(directory / name for name in card["shards"])
+    return files_below(directory, card["shards"], source=directory / CARD_FILE)
 
 
 def open_dataset(directory: Path | str) -> Dataset:
@@ -89,6 +92,7 @@ def open_dataset(directory: Path | str) -> Dataset:
         )
     directory = Path(directory)
     card = read_card(directory)
+    check_digests(directory, [CARD_FILE, f"{INDEX_DIR}/{INDEX_FILE}"])
     index = open_index(directory / INDEX_DIR)
     if index.num_records != sum(card["shard_lengths"]):
         raise DataError(
@@ -124,10 +128,25 @@ def read_card(directory: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         version, leads = card["layout_version"], tuple(card["leads"])
-    except (ValueError, KeyError, TypeError) as error:
+        if version == LAYOUT_VERSION:
+            _check_shapes(card)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}); {_REBUILD}") from error
     if version != LAYOUT_VERSION or leads != STORED_LEADS:
         raise DataError(
             f"{directory}: has layout version {version}, this ecgjax reads version {LAYOUT_VERSION}; {_REBUILD}"
         )
+    shard_paths(directory, card)
     return card
+
+
+def _check_shapes(card: Mapping[str, Any]) -> None:
+    """Raises `ValueError`, `KeyError` or `TypeError` for a card that lacks what opening a data set relies on."""
+    form, lengths = SignalFormat(**card["signal_format"]), card["shard_lengths"]
+    numbers = (form.sampling_rate_hz, form.num_samples, *lengths)
+    if not all(type(number) is int and number >= 0 for number in numbers) or not form.sampling_rate_hz:
+        raise ValueError("its rate, length or shard lengths are no whole numbers")
+    if len(lengths) != len(card["shards"]):
+        raise ValueError(f"{len(card['shards'])} shards and {len(lengths)} lengths of shards")
+    if not all(isinstance(card[name], str) for name in ("name", "fingerprint")):
+        raise ValueError("its name or fingerprint is no text")

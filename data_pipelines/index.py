@@ -18,6 +18,7 @@ from numpy.lib.format import open_memmap
 
 from data_pipelines.errors import DataError
 from data_pipelines.npy_files import write_npy
+from data_pipelines.plain_names import why_elsewhere
 from data_pipelines.records import (
     ENVELOPE_SAMPLES,
     LABEL_MISSING,
@@ -333,7 +334,10 @@ def open_index(folder: Path) -> Index:
         contents = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
         num_records, tasks, scalars = contents["num_records"], contents["tasks"], contents["scalars"]
         later = {name: kind for name, kind in LATER_COLUMNS.items() if name in contents["columns"]}
-    except (OSError, ValueError, KeyError) as error:
+        if type(num_records) is not int or num_records < 1 or not all(isinstance(name, str) for name in scalars):
+            raise ValueError("its number of records or names of scalars are none")
+        tasks = {name: tuple(map(str, classes)) for name, classes in tasks.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder / INDEX_FILE}: missing or damaged ({error}); {_REBUILD}") from error
     return Index(
         **{
@@ -359,6 +363,9 @@ _REBUILD = "build the data set again with --overwrite"
 
 def _open_column(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     path = folder / f"{name}.npy"
+    elsewhere = why_elsewhere(path)
+    if elsewhere is not None:
+        raise DataError(f"{path}: this column of the index {elsewhere}")
     try:
         values = open_memmap(path, mode="r")
     except FileNotFoundError as error:

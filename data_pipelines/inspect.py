@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 import re
 import shutil
@@ -38,6 +37,7 @@ from data_pipelines.paper_page import save_png
 from data_pipelines.quality import flag_names
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 from data_pipelines.store import open_store
+from data_pipelines.visible_text import visible, visible_json
 
 # A terminal may be any width; text is laid out for one between these.
 _NARROWEST, _WIDEST = 80, 120
@@ -110,10 +110,10 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
     index = dataset.index
     age, sex, fold = float(index.age_years[number]), int(index.sex[number]), int(index.fold[number])
     lines = [
-        f"{dataset.card['name']}, record {index.record_id[number]}",
+        f"{dataset.card['name']}, record {visible(str(index.record_id[number]))}",
         " · ".join(
             (
-                f"Patient {index.patient_id[number]}",
+                f"Patient {visible(str(index.patient_id[number]))}",
                 "age unknown" if math.isnan(age) else f"{age:.3g} years",
                 _SEX_WORDS.get(sex, "sex unknown"),
                 *(() if fold == NO_FOLD else (f"fold {fold}",)),
@@ -177,7 +177,8 @@ def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
 
 
 def _print(value: Any, text: Callable[[], str]) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False) if flags.FLAGS.json else text())
+    # Ids and labels are strangers': what the text itself puts on lines is put there with them made visible.
+    print(visible_json(value) if flags.FLAGS.json else "\n".join(map(visible, text().split("\n"))))
 
 
 def _terminal_width() -> int:

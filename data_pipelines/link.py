@@ -21,6 +21,7 @@ from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.linking import link
 from data_pipelines.links import Links, save_links
+from data_pipelines.visible_text import visible
 
 _DATASETS = flags.DEFINE_multi_string("dataset", [], "Directory of a prepared data set; may be given several times.")
 _OUT = flags.DEFINE_string("out", None, "File to write, such as links.npz; replaced where it exists.")
@@ -39,7 +40,7 @@ def summary(links: Links, datasets: list[Dataset]) -> str:
         links: of `datasets`.
         datasets: in the order they were linked.
     """
-    pairs, names = links.pairs, [linked.name for linked in links.datasets]
+    pairs, names = links.pairs, [visible(linked.name) for linked in links.datasets]
     groups = np.concatenate([linked.group for linked in links.datasets])
     copies = np.concatenate([linked.copy for linked in links.datasets])
     kinds = collections.Counter(
@@ -47,7 +48,7 @@ def summary(links: Links, datasets: list[Dataset]) -> str:
     )
     lines = [
         f"  records             {len(groups)} in {len(names)} data sets",
-        *(f"    {linked.name:<24}{linked.num_records:<10}{linked.directory}" for linked in links.datasets),
+        *(f"    {visible(linked.name):<24}{linked.num_records:<10}{linked.directory}" for linked in links.datasets),
         f"  pairs compared      {links.num_candidates}"
         + (f"; {links.num_crowded} records had more candidates than are looked at" if links.num_crowded else ""),
         f"  exact copies        {int(pairs['exact'].sum())}",
@@ -75,7 +76,8 @@ def _line(pair: np.void, datasets: list[Dataset]) -> str:
     for side in ("first", "second"):
         dataset, record = datasets[pair[f"{side}_dataset"]], pair[f"{side}_record"]
         name, index = dataset.card["name"], dataset.index
-        sides.append(f"{name} {index.record_id[record]} (patient {index.patient_id[record]})")
+        record_id, patient_id = (visible(str(ids[record])) for ids in (index.record_id, index.patient_id))
+        sides.append(f"{visible(name)} {record_id} (patient {patient_id})")
     if pair["exact"]:
         return f"    {sides[0]} = {sides[1]}"
     return (

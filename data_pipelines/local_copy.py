@@ -23,12 +23,14 @@ from data_pipelines.dataset import (
     read_card,
     staging_directory,
 )
+from data_pipelines.digests import DIGESTS_FILE, check_digests, files_of, write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.index import INDEX_DIR, INDEX_FILE
 from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, SHARD_BYTES
 from data_pipelines.packed_store import PackedStore
 from data_pipelines.packing import Progress, write_packed
 from data_pipelines.physiology_store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILES
+from data_pipelines.plain_names import files_below
 from data_pipelines.remote import TIMEOUT_S, RemoteFolder, Task
 from data_pipelines.staging import exclusive_staging, publish
 from data_pipelines.stored_example import SignalDecoder
@@ -87,7 +89,7 @@ def stage_dataset(
         card = _fetch_card(remote, making)
         if (out / CARD_FILE).is_file():
             return _check_finished(remote, card, out, making)
-        _fetch_small_files(remote, making)
+        _fetch_small_files(remote, making, staging)
         dataset = open_dataset(making)
         if dataset.index.fingerprint(dataset.format) != dataset.fingerprint:
             raise DataError(
@@ -110,6 +112,8 @@ def stage_dataset(
                 extra_bytes=shards.scratch_bytes(),
                 progress=progress,
             )
+        # The copy has no ArrayRecord shards: digests of what it has, each of which was compared with the original's.
+        write_digests(making, files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR)))
         publish(making, out, retired=staging / "replaced")
     return True
 
@@ -156,19 +160,30 @@ def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -
     return False
 
 
-def _fetch_small_files(remote: RemoteFolder, making: Path) -> None:
-    """Downloads everything but the signals; what is there in full size already is left."""
+def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> None:
+    """Downloads everything but the signals, and checks it; what is there in full size already is left."""
     _fetch(remote, f"{INDEX_DIR}/{INDEX_FILE}", making)
+    source = f"{remote.url}/{INDEX_DIR}/{INDEX_FILE}"
     try:
         columns = json.loads((making / INDEX_DIR / INDEX_FILE).read_text(encoding="utf-8"))["columns"]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{remote.url}/{INDEX_DIR}/{INDEX_FILE}: damaged ({error})") from error
+        columns = files_below(Path(INDEX_DIR), [f"{column}.npy" for column in columns], source=source)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{source}: damaged ({error})") from error
     for column in columns:
-        _fetch(remote, f"{INDEX_DIR}/{column}.npy", making)
-    names = [QUARANTINE_FILE, REMARKS_FILE, *(f"{PHYSIOLOGY_DIR}/{name}" for name in PHYSIOLOGY_FILES)]
+        _fetch(remote, column.as_posix(), making)
+    of_physiology = [f"{PHYSIOLOGY_DIR}/{name}" for name in (*PHYSIOLOGY_FILES, DIGESTS_FILE)]
+    names = [QUARANTINE_FILE, REMARKS_FILE, *of_physiology]
     for name in names:
         if remote.size(name) is not None:
             _fetch(remote, name, making)
+    if remote.size(DIGESTS_FILE) is not None:
+        # Of the whole data set, which the copy is not.
+        remote.download(DIGESTS_FILE, staging / DIGESTS_FILE)
+        check_digests(making, files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR)), made_for=staging)
+    if (making / PHYSIOLOGY_DIR).is_dir():
+        check_digests(making / PHYSIOLOGY_DIR, PHYSIOLOGY_FILES)
 
 
 def _fetch(remote: RemoteFolder, name: str, making: Path) -> None:
@@ -200,7 +215,8 @@ class _Shards:
 
     def __init__(self, remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]):
         self._remote, self._scratch, self._downloaded = remote, scratch, downloaded
-        self._names = dataset.card["shards"]
+        # Also in a remote folder each is a file below it: the names are checked there as they are here.
+        self._names = [path.name for path in dataset.shards]
         self._bounds = list(itertools.accumulate(dataset.card["shard_lengths"], initial=0))
         self._shape = dataset.format.shape
         self._decoder = SignalDecoder(self._shape)

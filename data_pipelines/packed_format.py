@@ -3,6 +3,7 @@
 DIR/packed/
 packed.json         layout version, fingerprint of the data set, and of each shard its name, records, size and BLAKE2b
 00000.npy …         int16[records, time, 8] behind a header of one memory page
+SHA256SUMS          digest of packed.json
 
 All shards but the last hold whole memory pages, so that all can be mapped into one range of addresses
 (`joined_map.py`).
@@ -24,6 +25,7 @@ import numpy as np
 
 from data_pipelines.bad_shards import BadShard
 from data_pipelines.errors import DataError
+from data_pipelines.plain_names import files_below, why_elsewhere
 from data_pipelines.records import LAYOUT_VERSION, SignalFormat
 
 #: Folder of the packed copy inside a data set, and its table of contents, written last.
@@ -133,9 +135,13 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
             f"{folder}: this packed copy was made of another data set (fingerprint {found}, the data set here has "
             f"{fingerprint}); {remedy(folder)}"
         )
+    sizes = [(shard.num_records, shard.num_bytes) for shard in shards]
+    if not all(type(size) is int and size >= 0 for pair in sizes for size in pair):
+        raise DataError(f"{path}: damaged (sizes of shards that are none); {remedy(folder)}")
     held = sum(shard.num_records for shard in shards)
     if held != num_records:
         raise DataError(f"{folder}: holds {held} records, the data set {num_records}; {remedy(folder)}")
+    files_below(folder, [shard.name for shard in shards], source=path)
     return shards
 
 
@@ -166,7 +172,7 @@ def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int
 
     def why_misshapen(shard: PackedShard) -> str | None:
         try:
-            return _wrong_shape(folder / shard.name, shard, shape)
+            return why_elsewhere(folder / shard.name) or _wrong_shape(folder / shard.name, shard, shape)
         except (OSError, ValueError) as error:
             return f"missing or damaged ({error})"
 

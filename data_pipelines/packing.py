@@ -18,9 +18,11 @@ import numpy as np
 
 from data_pipelines.array_record_store import ArrayRecordStore
 from data_pipelines.dataset import Dataset
+from data_pipelines.digests import write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.packed_format import (
     PACKED_DIR,
+    PACKED_FILE,
     SHARD_BYTES,
     PackedShard,
     file_hash,
@@ -133,6 +135,7 @@ def write_packed(
             shutil.rmtree(folder)  # Nothing that could be gone on with.
         raise
     write_contents(folder, fingerprint=dataset.fingerprint, shards=[finished[shard.number] for shard in work])
+    write_digests(folder, [PACKED_FILE])  # Which has the digests of the shards.
     for shard in work:
         shard.note.unlink()
 

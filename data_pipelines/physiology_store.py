@@ -4,6 +4,7 @@ DIR/physiology/
 values.npy         f32[record, measurement], NaN where missing
 reasons.npy        int32[record], why: a mask of `physiology.Missing`
 physiology.json    names, units, versions, the data set's fingerprint, counts of what is missing
+SHA256SUMS         digests of these three
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.digests import write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.npy_files import write_npy
 from data_pipelines.physiology import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
@@ -273,6 +275,7 @@ def _assemble(dataset: Dataset, chunks: list[_Chunk], folder: Path) -> None:
         "missing": dict(zip(NAMES, missing.tolist(), strict=True)),
     }
     (folder / PHYSIOLOGY_FILE).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    write_digests(folder, sorted(PHYSIOLOGY_FILES))
 
 
 def _versions(dataset: Dataset) -> dict[str, Any]:

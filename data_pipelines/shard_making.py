@@ -20,15 +20,17 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from threadpoolctl import threadpool_limits
 
 from data_pipelines.builders.base import Quarantined, Reader
+from data_pipelines.digests import file_digest
 from data_pipelines.errors import DataError
 from data_pipelines.example_format import serialise
 from data_pipelines.readback import columns_of_shard
+from data_pipelines.reading_notes import last_noted, noting
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
 from data_pipelines.remarks import RecordRemark, remarks_of
 from data_pipelines.shard_parts import ShardPart, load_part, save_part
 from data_pipelines.shard_plan import Shard
 from data_pipelines.staging import sync
-from data_pipelines.workers import map_ordered
+from data_pipelines.workers import WorkerDiedError, map_ordered
 
 # Records need no decompression: random reads would spend 66 of some 80 µs a record in zstd, to save three tenths of
 # the disk.
@@ -104,7 +106,8 @@ def make_shard(job: BuildJob, task: ShardTask) -> int:
     with threadpool_limits(limits=1):
         making = job.unfinished / f"{task.shard.file_name}-{uuid.uuid4().hex}"
         try:
-            _make(job, task, making)
+            with noting(job.unfinished):
+                _make(job, task, making)
         finally:
             making.unlink(missing_ok=True)
     return task.shard.num_items
@@ -131,8 +134,17 @@ class LocalProcesses:
         del folder  # Tasks go to the workers as they are.
         work = functools.partial(make_shard, job)
         num_workers = min(self.num_workers, len(tasks))
-        for num_items in map_ordered(work, tasks, num_workers=num_workers, chunk_size=1):
-            progress(num_items)
+        try:
+            for num_items in map_ordered(work, tasks, num_workers=num_workers, chunk_size=1):
+                progress(num_items)
+        except WorkerDiedError as error:
+            files = last_noted(job.unfinished, error.process_ids)
+            if not files:
+                raise
+            raise DataError(
+                f"{' and '.join(files)}: a worker process died ({error.how}) while it was reading this; run again with "
+                "--num_workers=1, and if it dies there too, move the file out of the folder and report it"
+            ) from error
 
 
 def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
@@ -147,6 +159,7 @@ def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
         key=task.key(job),
         num_stored=num_stored,
         num_bytes=making.stat().st_size,
+        digest=file_digest(making),
         text_widths={name: _text_width(values) for name, values in columns.items() if values.dtype.kind == "U"},
         quarantined=tuple(quarantined),
     )

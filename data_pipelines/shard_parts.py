@@ -31,6 +31,7 @@ class ShardPart:
         key: digest of everything that the shard was made from, beside the recordings.
         num_stored: records in the shard.
         num_bytes: size of the shard's file.
+        digest: of the shard's file, as `digests.file_digest` has it.
         text_widths: characters of the longest value of each column of texts.
         quarantined: recordings that could not be stored, in order.
     """
@@ -39,6 +40,7 @@ class ShardPart:
     key: str
     num_stored: int
     num_bytes: int
+    digest: str
     text_widths: Mapping[str, int]
     quarantined: tuple[Quarantined, ...]
 

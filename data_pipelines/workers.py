@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from data_pipelines.errors import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class WorkerDiedError(DataError):
+    """A worker process ended without a result.
+
+    Attributes:
+        process_ids: of the workers that died; others that were ended along with them are not among them.
+        how: how they died, in words.
+    """
+
+    def __init__(self, process_ids: Sequence[int], how: str):
+        super().__init__(f"a worker process died ({how}); run again with fewer, for example --num_workers=1")
+        self.process_ids, self.how = tuple(process_ids), how
 
 
 def map_ordered(
@@ -34,7 +49,7 @@ def map_ordered(
         The results, in the order of `items`.
 
     Raises:
-        DataError: when a worker dies, for example for lack of memory.
+        WorkerDiedError: when a worker dies, for example for lack of memory.
     """
     if num_workers <= 1:
         yield from map(function, items)
@@ -42,20 +57,35 @@ def map_ordered(
     # 'spawn', because a fork of a process with threads (JAX, TFDS) can deadlock.
     context = multiprocessing.get_context("spawn")
     pending: deque[Future[list[Result]]] = deque()
+    others = set(multiprocessing.active_children())
+    workers: set[BaseProcess] = set()
     pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_leave_with_parent)
     try:
         for start in range(0, len(items), chunk_size):
             pending.append(pool.submit(_map_chunk, function, items[start : start + chunk_size]))
+            workers.update(set(multiprocessing.active_children()) - others)
             if len(pending) > 2 * num_workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
     except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died (out of memory?); run again with fewer, for example --num_workers=1"
-        ) from error
+        pool.shutdown(wait=True, cancel_futures=True)  # After which it is known how they ended.
+        raise _died(workers) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _died(workers: Collection[BaseProcess]) -> WorkerDiedError:
+    # The pool ends the other workers by SIGTERM.
+    died = [worker for worker in workers if worker.exitcode not in (None, 0, -signal.SIGTERM)]
+    codes = sorted({worker.exitcode for worker in died})
+    return WorkerDiedError([worker.pid for worker in died], ", ".join(map(_how, codes)) or "out of memory?")
+
+
+def _how(exitcode: int) -> str:
+    if exitcode == -signal.SIGKILL:
+        return "killed, as the system does when memory runs out"
+    return f"by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"with exit code {exitcode}"
 
 
 def _map_chunk(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result]:

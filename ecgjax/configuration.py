@@ -18,6 +18,7 @@ from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
 from data_pipelines.errors import DataError
+from data_pipelines.visible_text import visible_lines
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.errors import ConfigError, DivergedError
 from ecgjax.files import write_atomically
@@ -186,12 +187,12 @@ def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
         try:
             return main(argv)
         except (ConfigError, DataError, CheckpointError, DivergedError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible_lines(str(error))}", file=sys.stderr)
             return EXIT_USER_ERROR
         except OSError as error:
             if error.errno not in _MACHINE_ERRORS:
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible_lines(str(error))}", file=sys.stderr)
             return EXIT_USER_ERROR
 
     app.run(wrapped, **kwargs)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from configs import cross_validation as default_method
 from data_pipelines.dataset import open_dataset
+from data_pipelines.visible_text import visible
 from ecgjax import configuration, digests, firewall
 from ecgjax.cross_validation_page import write_report
 from ecgjax.errors import ConfigError
@@ -260,7 +261,7 @@ def main(argv: list[str]) -> None:
         runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)
         recordings, cautions = keep_apart(runs, recordings, overlaps=chosen.overlaps)
         cautions = (*([SIMULATED] if recordings.simulated else []), *cautions)
-        print(*cautions, sep="\n")
+        print(*map(visible, cautions), sep="\n")
         study = Study(runs, recordings, tasks=chosen.task, method=method, folder=folder)
         results = study.run(fractions=fractions, seeds=chosen.seeds)
         tables, page = write_report(

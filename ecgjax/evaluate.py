@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from configs import base
+from data_pipelines.visible_text import visible
 from ecgjax import configuration, evaluated_run, inference
 from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.partners import preview_partners
@@ -240,7 +241,7 @@ def main(argv: list[str]) -> None:
     """Runs the evaluation the flags ask for and prints its table."""
     del argv  # checked by `configuration.run`
     evaluation, report = evaluate(flags.FLAGS.config, WORKDIR.value, step=STEP.value)
-    print(f"\n{question(evaluation.data)}")
+    print(f"\n{visible(question(evaluation.data))}")
     binary = isinstance(evaluation, Evaluation)
     table = results_table(evaluation.comparison) if binary else answers_table(evaluation)
     print(format_table(table.header, table.rows))

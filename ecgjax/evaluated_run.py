@@ -15,6 +15,7 @@ from absl import app, flags
 from ml_collections.config_flags import config_flags
 
 from configs import base
+from data_pipelines.visible_text import visible_lines
 from ecgjax import configuration, encoders, firewall, optim
 from ecgjax.checkpoint import CheckpointError
 from ecgjax.inference import Encoder
@@ -93,7 +94,7 @@ def _unknown(argv: Sequence[str], leaves: Mapping[str, Any], *, workdir: str) ->
 
 
 def _leave(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {visible_lines(message)}", file=sys.stderr)
     sys.exit(configuration.EXIT_USER_ERROR)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.visible_text import visible
 from ecgjax import configuration, evaluated_run
 from ecgjax.errors import ConfigError
 from ecgjax.evaluated_run import STEP, WORKDIR, parse_flags
@@ -72,11 +73,11 @@ def main(argv: list[str]) -> None:
             features=Path(chosen.features) if chosen.features else None,
         )
         for caution in study.cautions(chosen.modes):
-            print(caution)
+            print(visible(caution))
         run_cells(cells, folder, study.train)
         command = shlex.join(["python", "-m", "ecgjax.label_efficiency", *sys.argv[1:]])
         tables, report = write_report(study, read_cells(folder), command=command)
-    print(f"\n{study.task.title}\n{tables}\n\nreport: {report}")
+    print(f"\n{visible(study.task.title)}\n{tables}\n\nreport: {report}")
 
 
 def define_flags() -> None:

@@ -25,6 +25,7 @@ from jax.stages import Compiled
 from data_pipelines.paired_embeddings import PairedEmbeddings
 from data_pipelines.sampling import Sampler
 from data_pipelines.stream import Choice, batches
+from data_pipelines.visible_text import visible
 from ecgjax import configuration, encoders, optim, parallel
 from ecgjax.assembly import assemble
 from ecgjax.augmentations import partners
@@ -385,11 +386,11 @@ def _announce(run: Run, start: int) -> None:
     if run.recordings.simulated:
         print("The recordings are SIMULATED.")
     for shard in run.recordings.store.bad_shards:
-        print(f"left out: {shard}")
+        print(f"left out: {visible(str(shard))}")
     for line in describe_sampling(run.config, run.recordings, run.recordings.split.train):
-        print(line)
+        print(visible(line))
     for line in describe_positives(run.config, run.recordings, run.layout):
-        print(line)
+        print(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     print(
         f"{run.config.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "

@@ -103,7 +103,9 @@ def test_a_table_of_labels_in_the_folder_is_no_recording(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("record,patient_id\nw,p1\n")
     assert [result.record_id for result in results_of(source(tmp_path, labels=table))] == ["w"]
-    assert [found.record_id for found in find_recordings(tmp_path).recordings] == ["labels", "w"]
+    listed = find_recordings(tmp_path)
+    assert [found.record_id for found in listed.recordings] == ["w"]
+    assert listed.tables == {table: ("record", "patient_id")}
 
 
 def test_two_files_of_one_id(tmp_path):

@@ -10,7 +10,7 @@ import scipy.io
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers import arrays as arrays_module
-from data_pipelines.readers import matlab_files
+from data_pipelines.readers import contents, matlab_files
 from data_pipelines.readers.arrays import read_csv, read_numpy
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_files import read_hdf5
@@ -126,7 +126,7 @@ def test_objects_are_not_unpickled(tmp_path):
 
 
 def test_archives_that_unpack_to_too_much_are_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays_module, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(contents, "ALWAYS_UNPACKED_BYTES", 100_000)
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("signal.npy", bytes(1_000_000))

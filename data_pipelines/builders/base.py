@@ -6,10 +6,15 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from data_pipelines.errors import RecordError
+from data_pipelines.builders.unforeseen import file_of, reason_and_message
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.reading_notes import note
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
 from data_pipelines.signals import StoredSignal
+from data_pipelines.visible_text import storable_text
+
+_TEXTS = ("record_id", "patient_id", "report")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,10 @@ NamedItemT = TypeVar("NamedItemT", bound=_Named)
 
 @dataclasses.dataclass(frozen=True)
 class ItemReader(Generic[NamedItemT]):
-    """Reads items one by one; one whose reading raises `RecordError` is quarantined.
+    """Reads items one by one; one whose reading raises an error is quarantined.
+
+    A `RecordError` says why; what no reader foresaw is told as `unforeseen.py` has it. A `DataError` that is not one
+    recording's ends the build.
 
     Attributes:
         read: item to record; picklable. The item says its id, as `record_id`, even when reading fails.
@@ -100,14 +108,25 @@ class ItemReader(Generic[NamedItemT]):
     def __call__(self, items: Sequence[NamedItemT]) -> Iterator[EcgRecord | Quarantined]:
         """Yields the result of every item in order."""
         for item in items:
-            try:
-                yield self.read(item)
-            except RecordError as error:
-                yield Quarantined(record_id=item.record_id, reason=error.reason, message=str(error))
+            note(file_of(item))
+            yield self._result(item)
+
+    def _result(self, item: NamedItemT) -> EcgRecord | Quarantined:
+        try:
+            return self.read(item)
+        except RecordError as error:
+            reason, message = error.reason, str(error)
+        except DataError:
+            raise
+        except Exception as error:  # Files of strangers hold what nobody thought of.
+            reason, message = reason_and_message(error, item)
+        return Quarantined(record_id=item.record_id, reason=reason, message=message)
 
 
 def ecg_record(stored: StoredSignal, **fields: Any) -> EcgRecord:
     """Returns the record of a signal that is ready to store; `fields` are the others of `EcgRecord`."""
+    # Names of files need not be UTF-8, which is what is stored.
+    fields |= {name: storable_text(fields[name]) for name in _TEXTS if name in fields}
     return EcgRecord(signal=stored.signal, valid_start=stored.valid_start, valid_samples=stored.valid_samples, **fields)
 
 

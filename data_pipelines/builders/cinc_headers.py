@@ -19,8 +19,9 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.contents import read_contents
 from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.wfdb_files import read_wfdb
+from data_pipelines.readers.wfdb_files import LARGEST_HEADER, read_wfdb
 from data_pipelines.records import STORED_LEADS
 
 #: What Georgia's first headers state, units per mV, and what is true.
@@ -154,10 +155,10 @@ def _read_renamed(record: Path) -> Recording:
 
 def _lines(record: Path) -> list[str]:
     try:
-        text = record.with_name(f"{record.name}.hea").read_bytes().decode("utf-8", errors="replace")
-    except OSError:
+        content = read_contents(record.with_name(f"{record.name}.hea"), max_bytes=LARGEST_HEADER)
+    except RecordError:
         return []
-    return text.splitlines()
+    return content.decode("utf-8", errors="replace").splitlines()
 
 
 def _content(lines: Sequence[str]) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.contents import check_unpacked
+from data_pipelines.readers.hdf5_own import own_dataset
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import LABEL_MISSING, STANDARD_LEADS, EcgRecord, LabelSchema
@@ -225,7 +228,7 @@ def _recording(part: Path, row: int, source: str) -> Recording:
 def _tracings(part: Path, modified_ns: int) -> h5py.Dataset:
     """Opens a part once in a process, for exams come part by part; a part that was replaced is opened anew."""
     del modified_ns
-    return h5py.File(part, "r")["tracings"]
+    return own_dataset(h5py.File(part, "r"), "tracings", part)
 
 
 def _number(text: str, name: str, source: str) -> float:
@@ -267,7 +270,13 @@ def _read_part(path: Path) -> _Part:
     none = np.zeros(0, np.int64)
     try:
         with h5py.File(path, "r") as file:
-            exam_ids, tracings = file["exam_id"][:].astype(np.int64), file["tracings"]
+            ids, tracings = (own_dataset(file, name, path) for name in ("exam_id", "tracings"))
+            for dataset in (ids, tracings):
+                chunk_bytes = 8 * math.prod(dataset.chunks or ())
+                check_unpacked(path, chunk_bytes, file_bytes=path.stat().st_size, part=f"a chunk of '{dataset.name}'")
+            if tracings.shape[:1] != ids.shape:
+                raise ValueError(f"{ids.shape} exam ids and {tracings.shape} tracings")
+            exam_ids = ids[:].astype(np.int64)
             if tracings.shape != (len(exam_ids), *TRACING_SHAPE):
                 message = f"{path}: tracings are {tracings.shape}, {(len(exam_ids), *TRACING_SHAPE)} expected"
                 return _Part(
@@ -275,7 +284,9 @@ def _read_part(path: Path) -> _Part:
                 )
             # The published parts end with a row that is no exam: id 0, no signal.
             has_empty_row = len(exam_ids) > 0 and exam_ids[-1] == 0 and not np.any(tracings[-1])
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except RecordError as error:
+        return _Part(path=path, exam_ids=none, damage=Refusal(error.reason, str(error)))
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         message = f"{path}: not a part of CODE-15 % that can be read ({error}); download it again"
         return _Part(path=path, exam_ids=none, damage=Refusal("unreadable_header", message))
     return _Part(path=path, exam_ids=exam_ids[:-1] if has_empty_row else exam_ids, has_empty_row=bool(has_empty_row))

@@ -13,6 +13,7 @@ from data_pipelines.builders.base import ItemReader, Source, SourceCard, ecg_rec
 from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLING_RATE_HZ, Code15Source
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema
@@ -42,7 +43,10 @@ class Code15WfdbSource:
         """
         paths = find_wfdb_records(folder)
         if not paths:
-            raise DataError(f"{folder}: neither {EXAMS_FILE} nor a WFDB header (.hea) below; is --source right?")
+            raise DataError(
+                f"{folder}: neither {EXAMS_FILE} nor a WFDB header (.hea) below; {what_is_there(folder)}; is --source "
+                "right?"
+            )
         self.items = [Code15WfdbItem(record_id=path.relative_to(folder).as_posix(), path=path) for path in paths]
         self.recipe = recipe
         self.signal_format = recipe.signal_format

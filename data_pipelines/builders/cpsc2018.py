@@ -18,6 +18,7 @@ from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.matlab_files import read_matlab
 from data_pipelines.readers.tree import files_under
 from data_pipelines.recipe import SignalRecipe
@@ -67,7 +68,9 @@ class Cpsc2018Source:
         matlab = (path for path in files_under(folder) if path.suffix == ".mat")
         paths = sorted(matlab, key=lambda path: path.relative_to(folder).as_posix())
         if not paths:
-            raise DataError(f"{folder}: no MATLAB file (.mat) in it or below; is --source right?")
+            raise DataError(
+                f"{folder}: no MATLAB file (.mat) in it or below; {what_is_there(folder)}; is --source right?"
+            )
         self.items = _items(folder, paths, reference or {})
         self.recipe = recipe
         self.signal_format = recipe.signal_format

@@ -13,8 +13,9 @@ from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
 from data_pipelines.builders.label_table import LabelTable
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers import left_out
 from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, FORMATS, FoundRecording, find_recordings, read_recording
+from data_pipelines.readers.formats import FORMATS, FoundRecording, find_recordings, read_recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
 from data_pipelines.signals import stored_signal
@@ -78,9 +79,8 @@ class FolderSource:
         self._table = LabelTable(labels) if labels else None
         listed = find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
         if not listed.recordings:
-            suffixes = " ".join(suffix for suffix, of in FORMAT_OF_SUFFIX.items() if of in formats)
-            raise DataError(f"{folder}: no recording ({suffixes}) in it or below; is --source right?")
-        self._passed_over = listed.passed_over
+            raise DataError(left_out.nothing_found(listed, folder, formats=tuple(formats)))
+        self._left_out = left_out.notes(listed, folder, has_labels=labels is not None)
         self._counts = Counter(found.format for found in listed.recordings)
         self._patient_field = patient_field
         self._declared = declared or Declared()
@@ -121,10 +121,7 @@ class FolderSource:
             notes.append(f"columns that are not numeric are not stored: {names}")
         if self._table is None or "fold" not in self._table.columns:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
-        if self._passed_over:
-            counts = ", ".join(f"{count} {suffix}" for suffix, count in self._passed_over.items())
-            notes.append(f"files passed over: {counts}")
-        return tuple(notes)
+        return (*notes, *self._left_out)
 
     def reader(self) -> ItemReader[FolderItem]:
         """Returns what reads recordings: in the order of their paths, then those that only the table names."""

@@ -23,6 +23,7 @@ from data_pipelines.builders.repeated_names import check_first_of_name, named_pa
 from data_pipelines.builders.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
 from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.wfdb_files import find_wfdb_records
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
@@ -121,7 +122,8 @@ class Physionet2021Source:
         if absent or not items:
             raise DataError(
                 f"{folder}: no record of {', '.join(absent) or 'the challenge'} in it or below; records are named "
-                f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}"
+                f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}; "
+                f"{what_is_there(folder)}"
             )
         headers = _scan_headers([item.path for item in items], num_workers=num_workers)
         codes = sorted({code for header in headers for code in header.codes if code.isdecimal()}, key=int)

@@ -18,12 +18,15 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.contents import MAX_BYTES, read_contents
+from data_pipelines.readers.contents import MAX_BYTES, check_unpacked, read_contents
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.recording import Recording
 
 #: No converter is faster.
 MAX_RATE_HZ = 1e6
+
+#: No recording has more leads; body surface maps have some 250.
+MAX_COLUMNS = 1000
 
 #: What an archive may call its parts.
 SIGNAL_NAMES = ("signal", "ecg", "data", "val")
@@ -91,6 +94,7 @@ def read_csv(path: Path | str, declared: Declared) -> Recording:
         raise RecordError(f"{path}: not a text in UTF-8 ({error}); save it so", reason="unreadable_header") from error
     first_line = text.partition("\n")[0]
     separator = max(",;\t", key=first_line.count)
+    check_width(first_line.count(separator) + 1, path)
     rows = _rows(text, separator, path)
     cells = rows[0]
     named = not all(map(_is_number, cells))
@@ -171,6 +175,20 @@ def stated_number(values: Mapping[str, Any], names: tuple[str, ...], path: Path)
     return float(value.reshape(()))
 
 
+def check_width(num_columns: int, path: Path) -> None:
+    """Raises where a table has more columns than any recording: each would become an object of its own.
+
+    Raises:
+        RecordError: `unreadable_header`.
+    """
+    if num_columns > MAX_COLUMNS:
+        raise RecordError(
+            f"{path}: its first line has {num_columns} cells, more than any recording has leads; a row is a sample and "
+            "a column a lead: turn the table",
+            reason="unreadable_header",
+        )
+
+
 def _units(channels: tuple[str, ...], unit: str) -> tuple[str, ...]:
     # What is said of the leads says nothing about a column of times.
     return tuple(unit if standard_lead(channel) else "" for channel in channels)
@@ -178,11 +196,15 @@ def _units(channels: tuple[str, ...], unit: str) -> tuple[str, ...]:
 
 def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        # Before anything is unpacked: a small archive can hold terabytes of zeros.
-        total = sum(part.file_size for part in archive.infolist())
-        if total > MAX_BYTES:
-            raise RecordError(f"{path}: unpacks to {total} bytes, more than any ECG takes", reason="unreadable_header")
-        return {part.removesuffix(".npy"): _array(archive.read(part)) for part in archive.namelist()}
+        parts = archive.infolist()
+        # Before anything is unpacked: a small archive can hold terabytes of zeros, and other packings far more.
+        if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
+            raise ValueError("a part is packed by another method than NumPy's")
+        check_unpacked(path, sum(part.file_size for part in parts), file_bytes=len(data))
+        arrays = {part.filename.removesuffix(".npy"): _array(archive.read(part)) for part in parts}
+    for name, array in arrays.items():
+        check_unpacked(path, 8 * array.size, file_bytes=len(data), part=f"'{name}'")
+    return arrays
 
 
 def _array(data: bytes) -> np.ndarray:
@@ -199,6 +221,8 @@ def _array(data: bytes) -> np.ndarray:
     shape, is_fortran, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError("it holds objects")
+    if not dtype.itemsize:
+        raise ValueError("its values take no bytes")
     found, expected = len(data) - file.tell(), math.prod(shape) * dtype.itemsize
     if found != expected or any(length < 0 for length in shape):
         raise ValueError(f"{found} bytes of samples where shape {shape} of {dtype} has {expected}")

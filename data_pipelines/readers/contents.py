@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from data_pipelines.errors import RecordError
 
 #: A larger file, or one whose samples take more once unpacked, is refused: a day of 12 leads at 500 Hz takes less.
 MAX_BYTES = 2**31
+
+#: What a file may unpack to however small it is: 46 minutes of 12 leads at 500 Hz as they are worked with, in float64 …
+ALWAYS_UNPACKED_BYTES = 2**27
+
+#: … and for each of its bytes. Recordings are packed to a third or a tenth, and take four times what they took in 16
+#: bits; what is packed closer is zeros.
+MOST_UNPACKED = 128
 
 
 def check_present(path: Path) -> None:
@@ -32,10 +40,44 @@ def read_contents(path: Path, *, max_bytes: int, form: str = "") -> bytes:
         RecordError: `missing_file` where it is missing or cannot be read, `unreadable_header` where it is too large.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # Reading a named pipe would wait for ever.
+            raise RecordError(f"{path}: is no regular file", reason="missing_file")
+        size = status.st_size
         if size > max_bytes:
             taken = f"takes as {form}" if form else "takes"
             raise RecordError(f"{path}: {size} bytes, more than any ECG {taken}", reason="unreadable_header")
         return path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
+
+
+def most_unpacked(file_bytes: int) -> int:
+    """Returns the bytes that a packed file's samples may take as float64.
+
+    Args:
+        file_bytes: size of the file.
+    """
+    return min(8 * MAX_BYTES, max(ALWAYS_UNPACKED_BYTES, MOST_UNPACKED * file_bytes))
+
+
+def check_unpacked(path: Path, num_bytes: int, *, file_bytes: int, part: str = "") -> None:
+    """Raises where a small file claims to hold more than a recording of its size can: before anything is unpacked.
+
+    Args:
+        path: of the file.
+        num_bytes: that its samples take as float64.
+        file_bytes: size of the file.
+        part: what in the file is unpacked, where it is not all.
+
+    Raises:
+        RecordError: `unreadable_header`.
+    """
+    most = most_unpacked(file_bytes)
+    if num_bytes > most:
+        what = f"{part} unpacks" if part else "unpacks"
+        raise RecordError(
+            f"{path}: {what} to {num_bytes} bytes, more than any ECG takes in a file of {file_bytes} bytes (at most "
+            f"{most}); it is damaged, or made to exhaust memory: find out where it comes from",
+            reason="unreadable_header",
+        )

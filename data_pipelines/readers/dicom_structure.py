@@ -8,6 +8,7 @@ values of an unknown VR and of undefined length are sequences without VR (PS3.5,
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 from pydicom.datadict import dictionary_VR
@@ -21,6 +22,9 @@ _SHORT_VRS = frozenset(
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _MOST_NESTED = 16
+
+# Elements and items, each of which becomes an object of a hundred times its eight bytes. A day's annotations are fewer.
+_MOST_ELEMENTS = 250_000
 
 
 def check_nesting(content: bytes, start: int, *, is_implicit: bool) -> None:
@@ -38,9 +42,10 @@ def check_nesting(content: bytes, start: int, *, is_implicit: bool) -> None:
 
 
 class _Walk:
-    def __init__(self, content: bytes, *, is_implicit: bool):
+    def __init__(self, content: bytes, *, is_implicit: bool, count: itertools.count | None = None):
         self._content = content
         self._is_implicit = is_implicit
+        self._count = count or itertools.count()
 
     def elements(self, at: int, end: int, *, depth: int, ends_itself: bool) -> int:
         """Walks over the elements of a data set or item; returns where it ends."""
@@ -56,7 +61,8 @@ class _Walk:
             last = tag
             vr, length, at = self._length(tag, at, end)
             if vr == b"UN" and length == _UNDEFINED:
-                at = _Walk(self._content, is_implicit=True).items(at, end, tag=tag, length=length, depth=depth)
+                walk = _Walk(self._content, is_implicit=True, count=self._count)
+                at = walk.items(at, end, tag=tag, length=length, depth=depth)
             elif vr == b"SQ" or length == _UNDEFINED:
                 at = self.items(at, end, tag=tag, length=length, depth=depth)
             elif length > end - at:
@@ -93,6 +99,8 @@ class _Walk:
     def _tag(self, at: int, end: int) -> tuple[int, int]:
         if end - at < 8:
             raise ValueError(f"{end - at} bytes, where an element belongs")
+        if next(self._count) >= _MOST_ELEMENTS:
+            raise ValueError(f"more than {_MOST_ELEMENTS} elements and items")
         return struct.unpack_from("<HH", self._content, at)
 
     def _length(self, tag: tuple[int, int], at: int, end: int) -> tuple[bytes, int, int]:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.arrays import read_csv, read_numpy
+from data_pipelines.readers.content_kind import content_kind, head_of, is_dicom, other_dicom_class
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.dicom_files import read_dicom
+from data_pipelines.readers.foreign import kind_of_suffix
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
 from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.tree import files_under
+from data_pipelines.readers.table_files import table_columns
+from data_pipelines.readers.tree import list_tree
 from data_pipelines.readers.vendor_xml import read_vendor_xml
 from data_pipelines.readers.wfdb_files import read_wfdb
+from data_pipelines.visible_text import storable_text
 
 #: The format that files of a suffix are read as.
 FORMAT_OF_SUFFIX: Mapping[str, str] = types.MappingProxyType(
@@ -34,6 +39,11 @@ FORMAT_OF_SUFFIX: Mapping[str, str] = types.MappingProxyType(
         ".xml": "xml",
     }
 )
+
+#: What files without a suffix are counted under.
+NO_SUFFIX = "no suffix"
+
+_SUFFIX = re.compile(r"\.[a-z][a-z0-9_+-]{0,11}")
 
 FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
 
@@ -72,10 +82,18 @@ class FoundRecordings:
     Attributes:
         recordings: in the order of their ids.
         passed_over: number of files of no known format, or of one not asked for, by suffix.
+        tables: tables of labels and lists, with their columns, by path: they are no recordings.
+        others: number of files that hold no recording, by what they hold.
+        litter: number of files and folders of systems and programs, by what they are (`tree.py`).
+        closed: folders and files that the system does not let be looked at.
     """
 
     recordings: tuple[FoundRecording, ...]
     passed_over: Mapping[str, int]
+    tables: Mapping[Path, tuple[str, ...]]
+    others: Mapping[str, int]
+    litter: Mapping[str, int]
+    closed: tuple[Path, ...]
 
 
 def find_recordings(
@@ -83,7 +101,9 @@ def find_recordings(
 ) -> FoundRecordings:
     """Lists every file under a folder that is read as a recording.
 
-    A file that shares its name with a WFDB header beside it is that record's signal, not a recording of its own.
+    A file that shares its name with a WFDB header beside it is that record's signal, not a recording of its own. Files
+    are opened where their suffix does not decide: text, which may be a table of labels, and files without a suffix, or
+    with one that nobody knows, which are recordings where they are DICOM.
 
     Args:
         folder: searched recursively.
@@ -91,33 +111,80 @@ def find_recordings(
         leave_out: files that are something else, such as a table of labels.
 
     Raises:
-        DataError: an unknown format, or two files that would have one id.
+        DataError: an unknown format, or two files that would have one id; or the folder cannot be listed.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise DataError(f"--formats={','.join(unknown)}: known formats are {', '.join(FORMATS)}")
+    tree = list_tree(folder)
     not_recordings = {path.resolve() for path in leave_out}
-    paths = sorted(path for path in files_under(folder) if path.resolve() not in not_recordings)
-    headers = {path.with_suffix("") for path in paths if path.suffix.lower() == ".hea"}
-    found: dict[str, FoundRecording] = {}
-    passed_over: Counter[str] = Counter()
-    for path in paths:
+    names_left_out = {path.name for path in leave_out} | {path.name for path in not_recordings}
+    headers = {path.with_suffix("") for path in tree.files if path.suffix.lower() == ".hea"}
+    listing = _Listing(folder, formats)
+    for path in sorted(tree.files, key=str):
+        # A path is resolved at the price of a dozen questions to the system, so only where its name is the one.
+        if path.name in names_left_out and path.resolve() in not_recordings:
+            continue
+        if path.with_suffix("") in headers and path.suffix.lower() != ".hea":
+            continue
+        listing.take(path)
+    return FoundRecordings(
+        recordings=tuple(listing.found[record_id] for record_id in sorted(listing.found)),
+        passed_over=dict(listing.passed_over.most_common()),
+        tables=listing.tables,
+        others=dict(listing.others.most_common()),
+        litter=dict(tree.litter.most_common()),
+        closed=tree.closed,
+    )
+
+
+class _Listing:
+    """Files of a folder, as they are told to be recordings or not."""
+
+    def __init__(self, folder: Path, formats: Collection[str]):
+        self._folder, self._formats = folder, formats
+        self.found: dict[str, FoundRecording] = {}
+        self.passed_over: Counter[str] = Counter()
+        self.tables: dict[Path, tuple[str, ...]] = {}
+        self.others: Counter[str] = Counter()
+
+    def take(self, path: Path) -> None:
         suffix = path.suffix.lower()
         name = FORMAT_OF_SUFFIX.get(suffix)
-        if name != "wfdb" and path.with_suffix("") in headers:
-            continue
-        if name not in formats:
-            passed_over[suffix or "no suffix"] += 1
-            continue
-        record_id = path.relative_to(folder).with_suffix("").as_posix()
-        if record_id in found:
+        if name == "csv" and name in self._formats:
+            columns = table_columns(path)
+            if columns is not None:
+                self.tables[path] = columns
+                return
+        if name in self._formats:
+            self._add(path, name, path.relative_to(self._folder).with_suffix("").as_posix())
+        elif name is None and kind_of_suffix(suffix) is None and "dicom" in self._formats:
+            self._take_by_content(path, suffix)
+        else:
+            self.passed_over[suffix or NO_SUFFIX] += 1
+
+    def _take_by_content(self, path: Path, suffix: str) -> None:
+        # Names such as 1.2.840.113619.2 have no suffix, though a point.
+        has_suffix = _SUFFIX.fullmatch(suffix) is not None
+        head = head_of(path)
+        if not is_dicom(head):
+            self.passed_over[suffix if has_suffix else NO_SUFFIX] += 1
+            return
+        other = other_dicom_class(head)
+        if other is not None:
+            self.others[f"DICOM without a waveform ({other})"] += 1
+            return
+        relative = path.relative_to(self._folder)
+        self._add(path, "dicom", (relative.with_suffix("") if has_suffix else relative).as_posix())
+
+    def _add(self, path: Path, name: str, record_id: str) -> None:
+        record_id = storable_text(record_id)
+        if record_id in self.found:
             raise DataError(
-                f"{path} and {found[record_id].path.name} would both be record '{record_id}'; rename one, or take one "
-                "format with --formats"
+                f"{path} and {self.found[record_id].path.name} would both be record '{record_id}'; rename one, or take "
+                "one format with --formats"
             )
-        found[record_id] = FoundRecording(record_id=record_id, path=path, format=name)
-    in_order = tuple(found[record_id] for record_id in sorted(found))
-    return FoundRecordings(recordings=in_order, passed_over=dict(passed_over.most_common()))
+        self.found[record_id] = FoundRecording(record_id=record_id, path=path, format=name)
 
 
 def read_recording(found: FoundRecording, declared: Declared) -> Recording:
@@ -128,6 +195,33 @@ def read_recording(found: FoundRecording, declared: Declared) -> Recording:
         declared: what files of bare samples do not say; the other formats say everything themselves.
 
     Raises:
-        RecordError: as of the format's reader.
+        RecordError: as of the format's reader; `wrong_format` where it fails on a file that is something else than its
+            suffix says.
     """
-    return _READERS[found.format](found.path, declared)
+    try:
+        return _READERS[found.format](found.path, declared)
+    except RecordError as error:
+        if error.reason in _MAY_BE_OTHERS:
+            _check_content(found, error)
+        raise
+
+
+# Reasons under which a reader refuses what is not of its format at all.
+_MAY_BE_OTHERS = ("unreadable_header", "truncated_file", "header_disagrees")
+
+
+def _check_content(found: FoundRecording, error: RecordError) -> None:
+    """Raises `wrong_format` where the first bytes of a recording's files are those of something else."""
+    paths = [found.path]
+    if found.format == "wfdb":
+        paths += [found.path.with_suffix(suffix) for suffix in (".dat", ".mat")]
+    for path in paths:
+        if not path.is_file():
+            continue
+        kind = content_kind(head_of(path))
+        if kind is None or found.format in kind.formats or (path != found.path and kind.formats):
+            continue
+        raise RecordError(
+            f"{path}: is {kind.name}, though its suffix is {path.suffix or 'missing'}: {kind.remedy}",
+            reason="wrong_format",
+        ) from error

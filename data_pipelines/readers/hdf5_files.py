@@ -20,13 +20,14 @@ from data_pipelines.readers.arrays import (
     matrix_recording,
     stated_number,
 )
-from data_pipelines.readers.contents import MAX_BYTES, check_present
+from data_pipelines.readers.contents import check_present, check_unpacked
 from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
 from data_pipelines.readers.recording import Recording
 
-# Deflate makes nothing smaller than a 1032th (zlib.net/zlib_tech.html).
-_MOST_DEFLATED = 1032
+# No recording has more leads, and no attribute more texts.
+_MOST_TEXTS = 1000
 
 # Metadata of a recording by the names attributes give it.
 _FIELDS = {"patient_id": metadata.PATIENT_ID, "age": metadata.AGE, "sex": metadata.SEX}
@@ -82,14 +83,11 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
             reason="unreadable_header",
         )
     dataset = found[named[0]]
+    check_own_samples(dataset, path)
     # Before anything is allocated: a few bytes of a damaged header can claim terabytes.
-    num_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
-    if num_bytes > min(MAX_BYTES, _MOST_DEFLATED * path.stat().st_size):
-        raise RecordError(
-            f"{path}: '{named[0]}' has shape {dataset.shape}, {num_bytes} bytes, more than any "
-            f"ECG takes or a file of {path.stat().st_size} bytes holds; it is damaged: copy it again",
-            reason="unreadable_header",
-        )
+    file_bytes = path.stat().st_size
+    for shape in (dataset.shape, dataset.chunks or ()):
+        check_unpacked(path, 8 * math.prod(shape), file_bytes=file_bytes, part=f"'{named[0]}' of shape {dataset.shape}")
     return dataset
 
 
@@ -117,7 +115,13 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 
 def _attributes(item: h5py.HLObject) -> dict[str, Any]:
-    return {name.casefold(): _plain(item.attrs[name]) for name in item.attrs}
+    wanted = {*RATE_NAMES, *UNIT_NAMES, *LEAD_NAMES, *_FIELDS}
+    found = {}
+    for name in item.attrs:
+        # A thousand texts may all be the same megabyte of the file.
+        if name.casefold() in wanted and math.prod(item.attrs.get_id(name).shape) <= _MOST_TEXTS:
+            found[name.casefold()] = _plain(item.attrs[name])
+    return found
 
 
 def _plain(value: Any) -> Any:

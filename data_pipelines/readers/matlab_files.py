@@ -14,7 +14,7 @@ import scipy.io
 from data_pipelines.errors import RecordError
 from data_pipelines.readers import metadata
 from data_pipelines.readers.arrays import SIGNAL_NAMES, matrix_recording
-from data_pipelines.readers.contents import MAX_BYTES, check_present, read_contents
+from data_pipelines.readers.contents import MAX_BYTES, check_present, most_unpacked, read_contents
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.matlab_structure import check_structure
 from data_pipelines.readers.recording import Recording
@@ -45,7 +45,7 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     content = read_contents(path, max_bytes=MAX_BYTES)
     try:
         if 0 not in content[:4]:  # By this SciPy tells version 5, which begins with text, from 4, with a small number.
-            check_structure(content, most_bytes=MAX_BYTES)
+            check_structure(content, most_bytes=most_unpacked(len(content)))
         variables = scipy.io.loadmat(io.BytesIO(content))
     except Exception as error:  # SciPy's reader raises whatever a damaged length or type leads it to.
         raise RecordError(

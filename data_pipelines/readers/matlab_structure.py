@@ -19,6 +19,9 @@ _CELL, _STRUCT, _CHAR, _NUMBERS = 1, 2, 4, range(6, 16)
 _COMPLEX = 0x0800
 _MOST_NESTED = 8
 
+# Variables, fields and cells; each becomes an object, in twenty times the bytes that it takes in a file.
+_MOST_MATRICES = 10_000
+
 
 class _Elements:
     """Elements one after the other, each with its type and content."""
@@ -51,27 +54,47 @@ class _Elements:
         return kind, self._content[start : start + size]
 
 
+class _Room:
+    """What a file's variables may still take in memory."""
+
+    def __init__(self, most_bytes: int):
+        self.num_bytes, self._most_bytes, self._matrices = most_bytes, most_bytes, _MOST_MATRICES
+
+    def take(self, num_bytes: int) -> None:
+        self.num_bytes -= num_bytes
+        if self.num_bytes < 0:
+            raise ValueError(f"its variables unpack to more than {self._most_bytes} bytes")
+
+    def take_matrix(self) -> None:
+        self._matrices -= 1
+        if self._matrices < 0:
+            raise ValueError(f"more than {_MOST_MATRICES} variables, fields and cells")
+
+
 def check_structure(content: bytes, *, most_bytes: int) -> None:
     """Raises unless a file is a whole MATLAB v5 file in little-endian order.
 
     Args:
         content: of the file.
-        most_bytes: that its compressed variables may unpack to.
+        most_bytes: that its compressed variables may unpack to, all together, and its numbers take as float64.
 
     Raises:
         ValueError: says what is wrong.
     """
     if len(content) < 128 or content[126:128] != b"IM" or content[124:126] != b"\x00\x01":
         raise ValueError("no header of MATLAB v5 in little-endian order")
+    packed, values = _Room(most_bytes), _Room(most_bytes)
     elements = _Elements(memoryview(content)[128:])
     while elements.more():
         kind, inner = elements.next(_MATRIX, _COMPRESSED)
         if kind == _COMPRESSED:
-            unpacked = _Elements(memoryview(_unpacked(inner, most_bytes)))
+            variable = _unpacked(inner, packed.num_bytes)
+            packed.take(len(variable))
+            unpacked = _Elements(memoryview(variable))
             _, inner = unpacked.next(_MATRIX)
             if unpacked.more():
                 raise ValueError("more than one variable in a compressed element")
-        _check_matrix(inner, depth=0)
+        _check_matrix(inner, values, depth=0)
 
 
 def _unpacked(content: memoryview, most_bytes: int) -> bytes:
@@ -85,7 +108,8 @@ def _unpacked(content: memoryview, most_bytes: int) -> bytes:
     return unpacked
 
 
-def _check_matrix(content: memoryview, *, depth: int) -> None:
+def _check_matrix(content: memoryview, room: _Room, *, depth: int) -> None:
+    room.take_matrix()
     if depth > _MOST_NESTED:
         raise ValueError(f"nested more than {_MOST_NESTED} deep")
     if not content:
@@ -104,10 +128,12 @@ def _check_matrix(content: memoryview, *, depth: int) -> None:
     if kind in _NUMBERS or kind == _CHAR:
         for _ in range(2 if is_complex else 1):
             _check_values(elements, kind, num_values)
+            room.take(8 * num_values)
     elif kind in (_STRUCT, _CELL):
+        room.take(8 * num_values)
         num_fields = _num_fields(elements) if kind == _STRUCT else 1
         for _ in range(num_fields * num_values):
-            _check_matrix(elements.next(_MATRIX)[1], depth=depth + 1)
+            _check_matrix(elements.next(_MATRIX)[1], room, depth=depth + 1)
     else:
         raise ValueError(f"an array of class {kind}; numbers, text, structs and cells are read")
     if elements.more():

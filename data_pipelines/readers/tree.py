@@ -1,29 +1,151 @@
-"""Every file below a folder, those behind symbolic links to folders included."""
+"""Every file below a folder that can be a recording, those behind symbolic links to folders included.
+
+What systems and programs leave beside recordings is none: `._` files of macOS, thumbnails, notebook checkpoints, halves
+of downloads. It is counted, not read.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipelines.errors import DataError
+
+# Folders in which nothing is a recording, beside those that begin with a point.
+_FOLDERS = {
+    "__macosx": "folders of macOS archives (__MACOSX)",
+    "__pycache__": "folders of Python (__pycache__)",
+    "@eadir": "folders of Synology (@eaDir)",
+    "#recycle": "recycle bins",
+    "$recycle.bin": "recycle bins",
+    "system volume information": "folders of Windows",
+    "lost+found": "lost+found folders",
+}
+_NAMES = {
+    "thumbs.db": "thumbnails of Windows (Thumbs.db)",
+    "ehthumbs.db": "thumbnails of Windows (Thumbs.db)",
+    "desktop.ini": "folder settings of Windows (desktop.ini)",
+    "icon\r": "icons of macOS",
+}
+_PREFIXES = {"._": "companions of macOS (._…)", "~$": "locks of Office (~$…)", ".": "hidden files"}
+_SUFFIXES = {
+    ".tmp": "temporary files (.tmp)",
+    ".temp": "temporary files (.tmp)",
+    ".swp": "temporary files (.tmp)",
+    "~": "backups of editors (…~)",
+    ".part": "unfinished downloads (.part, .crdownload)",
+    ".partial": "unfinished downloads (.part, .crdownload)",
+    ".filepart": "unfinished downloads (.part, .crdownload)",
+    ".crdownload": "unfinished downloads (.part, .crdownload)",
+    ".download": "unfinished downloads (.part, .crdownload)",
+    ".aria2": "unfinished downloads (.part, .crdownload)",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tree:
+    """What lies below a folder.
+
+    Attributes:
+        files: regular files that may be recordings, in no particular order.
+        litter: number of files and folders that are none, by what they are.
+        closed: folders and files that the system does not let be looked at.
+    """
+
+    files: tuple[Path, ...]
+    litter: Counter[str]
+    closed: tuple[Path, ...]
+
+
+def list_tree(folder: Path) -> Tree:
+    """Lists a folder and all below it.
+
+    Folders that are symbolic links are entered too, each folder once, so that links to folders above end nowhere.
+
+    Args:
+        folder: searched recursively, whatever its own name.
+
+    Raises:
+        DataError: the folder itself must not be listed.
+    """
+    files: list[Path] = []
+    litter: Counter[str] = Counter()
+    closed: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [str(folder)]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(parent) as entries:
+                folders = _sorted_in(entries, files, litter, closed)
+        except OSError as error:
+            if parent == str(folder) and isinstance(error, PermissionError):
+                raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+            closed.append(Path(parent))
+            continue
+        # By name, so that of two ways to one folder the same is taken on every machine.
+        waiting += sorted(folders, reverse=True)
+    return Tree(files=tuple(files), litter=litter, closed=tuple(closed))
+
 
 def files_under(folder: Path) -> Iterator[Path]:
-    """Yields the files below a folder, in no particular order.
-
-    Folders that are symbolic links are entered too, which `Path.rglob` leaves out without a word; each folder once,
-    so that links to folders above end nowhere.
+    """Yields the files below a folder that may be recordings, in no particular order.
 
     Args:
         folder: searched recursively.
+
+    Raises:
+        DataError: as `list_tree`.
     """
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(parent)
-        identity = (status.st_dev, status.st_ino)
-        if identity in seen:
-            folders.clear()
+    yield from list_tree(folder).files
+
+
+def _sorted_in(
+    entries: Iterator[os.DirEntry], files: list[Path], litter: Counter[str], closed: list[Path]
+) -> list[str]:
+    """Takes the entries of one folder to where they belong; returns the folders among them."""
+    folders = []
+    for entry in entries:
+        try:
+            if entry.is_dir():
+                kind = folder_litter(entry.name)
+                if kind is None:
+                    folders.append(entry.path)
+            elif entry.is_file():
+                kind = file_litter(entry.name)
+                if kind is None:
+                    files.append(Path(entry.path))
+            elif entry.is_symlink():
+                kind = "links to files that are not there"
+            else:
+                kind = "pipes, sockets and devices"
+        except OSError:
+            closed.append(Path(entry.path))
             continue
-        seen.add(identity)
-        # By name, so that of two ways to one folder the same is taken on every machine.
-        folders.sort()
-        yield from (path for path in (Path(parent, name) for name in names) if path.is_file())
+        if kind is not None:
+            litter[kind] += 1
+    return folders
+
+
+def folder_litter(name: str) -> str | None:
+    """Returns what a folder of this name is, if nothing in it is a recording; None if it may hold some."""
+    return _FOLDERS.get(name.casefold(), "hidden folders" if name.startswith(".") else None)
+
+
+def file_litter(name: str) -> str | None:
+    """Returns what a file of this name is, if it is no recording; None if it may be one."""
+    small = name.casefold()
+    if small in _NAMES:
+        return _NAMES[small]
+    if name.startswith(tuple(_PREFIXES)):
+        return next(kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix))
+    if small.endswith(tuple(_SUFFIXES)):
+        return next(kind for suffix, kind in _SUFFIXES.items() if small.endswith(suffix))
+    return None

@@ -28,6 +28,8 @@ def read_vendor_xml(path: Path) -> Recording:
     if name not in _READER_OF_ROOT:
         known = ", ".join(f"{root} ({read.__name__.removeprefix('read_')})" for root, read in _READER_OF_ROOT.items())
         raise RecordError(
-            f"{path}: its root element is '{name}'; the documents read are {known}", reason="unreadable_header"
+            f"{path}: its root element is '{name}'; the documents read are {known}. Export it from the recorder's "
+            "software as one of them, or as DICOM",
+            reason="unreadable_header",
         )
     return _READER_OF_ROOT[name](path)

@@ -19,6 +19,7 @@ from pathlib import Path
 import wfdb
 
 from data_pipelines.errors import RecordError
+from data_pipelines.readers.contents import read_contents
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.tree import files_under
 
@@ -49,6 +50,9 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 _SMALLEST_GAIN, _LARGEST_GAIN = 1e-9, 1e12
 _LARGEST_RATE_HZ = 1e6
+
+#: Bytes; thousands of signals and as many comments take less.
+LARGEST_HEADER = 2**22
 
 
 def read_wfdb(record: Path | str) -> Recording:
@@ -94,12 +98,14 @@ def read_wfdb(record: Path | str) -> Recording:
 def _check_grammar(header_path: Path) -> tuple[list[str], list[float]]:
     """Checks every line of a header and returns its comments and the gains."""
     try:
-        content = header_path.read_bytes()
-    except OSError as error:
-        raise RecordError(
-            f"{header_path}: no such header ({error.strerror}); check the path, or remove the record from the list",
-            reason="missing_file",
-        ) from error
+        content = read_contents(header_path, max_bytes=LARGEST_HEADER, form="WFDB header")
+    except RecordError as error:
+        if error.reason == "missing_file":
+            raise RecordError(
+                f"{header_path}: no such header ({error}); check the path, or remove the record from the list",
+                reason="missing_file",
+            ) from error
+        raise
     if _CONTROL.search(content):
         raise RecordError(
             f"{header_path}: not a WFDB header (it has control characters); copy it again", reason="unreadable_header"

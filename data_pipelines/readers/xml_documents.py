@@ -11,17 +11,21 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
-import defusedxml.ElementTree
 import numpy as np
 from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.contents import read_contents
 
 #: A larger document is refused: ten seconds of twelve leads take less than one megabyte in any of the formats.
 MAX_BYTES = 2**27
+
+#: Elements and attributes of a document: those of hours of recordings are a few thousand.
+MOST_NODES = 500_000
+_MOST_NESTED = 100
 
 #: Nothing that these formats state, in any unit, is larger.
 LARGEST_NUMBER = 1e12
@@ -39,8 +43,10 @@ def read_document(path: Path) -> Element:
         RecordError: `missing_file` or `unreadable_header`.
     """
     content = read_contents(path, max_bytes=MAX_BYTES, form="XML")
+    parser = DefusedXMLParser(target=_BoundedBuilder())
     try:
-        return defusedxml.ElementTree.fromstring(content)
+        parser.feed(content)
+        return parser.close()
     except DefusedXmlException as error:
         raise RecordError(
             f"{path}: defines an entity or refers to another document ({error}), which no recorder does; "
@@ -52,6 +58,27 @@ def read_document(path: Path) -> Element:
             f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again",
             reason="unreadable_header",
         ) from error
+
+
+class _BoundedBuilder(TreeBuilder):
+    """Builds a document's tree unless it is larger than that of any recording: four bytes make an element of 100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nodes = self._depth = 0
+
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:
+        """Takes the beginning of an element; raises `ValueError` for one too many."""
+        self._nodes += 1 + len(attrs)
+        self._depth += 1
+        if self._nodes > MOST_NODES or self._depth > _MOST_NESTED:
+            raise ValueError(f"more than {MOST_NODES} elements and attributes, or nested more than {_MOST_NESTED} deep")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> Element:
+        """Takes the end of an element."""
+        self._depth -= 1
+        return super().end(tag)
 
 
 def local_name(element: Element) -> str:

@@ -64,5 +64,7 @@ def _block(block: Block, files: Mapping[Picture, str]) -> list[str]:
 
 
 def _inline(text: str) -> str:
-    """Returns a text on one line, in which nothing is an HTML tag."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\r\n]+", " ", storable(text)))
+    """Returns a text on one line, in which nothing is an HTML tag, a link or a picture from elsewhere."""
+    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\r\n]+", " ", storable(text)))
+    # A bracket that an address or a definition follows: '![x](http://…' would load what it names.
+    return re.sub(r"\](?=[(\[:])", r"\\]", line)

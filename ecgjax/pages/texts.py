@@ -6,7 +6,13 @@ import re
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
+# What turns the direction of writing round, so that a text reads as another, or ends a line for some programs only.
+_DIRECTION = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 
 def storable(text: str) -> str:
-    """Returns a text that any file can hold: control characters and lone surrogates become U+FFFD."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Returns a text that any file can hold, and that reads as it is: what is not to be seen becomes U+FFFD.
+
+    These are control characters, lone surrogates and marks of direction.
+    """
+    return _DIRECTION.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))

@@ -1,0 +1,114 @@
+"""Digests of the files of a prepared data set, by which damage and exchanged files are found.
+
+`SHA256SUMS` lies in the folder of a data set and in each folder that is added to one later (`packed`, `physiology`),
+with a line a file; `sha256sum --check SHA256SUMS` reads it as well. Data sets that were built before there were digests
+have none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from data_pipelines.errors import DataError
+from data_pipelines.plain_names import file_below
+
+#: Table of the digests of the folder that it lies in.
+DIGESTS_FILE = "SHA256SUMS"
+
+_BLOCK_BYTES = 2**22
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def file_digest(path: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> str:
+    """Returns the SHA-256 of a file as 64 hexadecimal digits.
+
+    Args:
+        path: of the file.
+        progress: told of the size of every block that was read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            progress(len(block))
+    return digest.hexdigest()
+
+
+def write_digests(folder: Path, names: Iterable[str], *, known: Mapping[str, str] | None = None) -> None:
+    """Writes the digests of files in a folder and its subfolders.
+
+    Args:
+        folder: where `DIGESTS_FILE` is written.
+        names: of the files, as paths below the folder.
+        known: digests that need not be made again, by name.
+    """
+    known = known or {}
+    lines = [f"{known.get(name) or file_digest(folder / name)}  {name}\n" for name in names if name != DIGESTS_FILE]
+    (folder / DIGESTS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def files_of(folder: Path, *, apart: tuple[str, ...] = ()) -> list[str]:
+    """Returns the files in a folder and its subfolders, as sorted paths below it; links are files, whatever they mean.
+
+    Args:
+        folder: of a data set, or one within.
+        apart: subfolders that are left out.
+    """
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(folder).parts[0] not in apart
+    )
+
+
+def read_digests(folder: Path) -> dict[str, str] | None:
+    """Reads the digests of a folder, by path below it; None where there are none.
+
+    Raises:
+        DataError: the table is damaged, or names a file that is not in the folder or a folder in it.
+    """
+    path = folder / DIGESTS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); get the data set again from where it comes from") from error
+    digests = {}
+    for number, line in enumerate(lines, start=1):
+        match = _LINE.fullmatch(line)
+        if match is None or match[2] in digests:
+            raise DataError(f"{path}: line {number} is no digest of one file; it is damaged: get the data set again")
+        parent, _, name = match[2].rpartition("/")
+        file_below(file_below(folder, parent, source=path) if parent else folder, name, source=path)
+        digests[match[2]] = match[1]
+    return digests
+
+
+def check_digests(folder: Path, names: Iterable[str], *, made_for: Path | None = None) -> None:
+    """Raises where a small file is not what was written; does nothing in a folder without digests.
+
+    Args:
+        folder: with the files.
+        names: of the files, as paths below the folder.
+        made_for: folder with the digests, where it is another.
+
+    Raises:
+        DataError: a file is another than was written, or has no digest.
+    """
+    table = (made_for or folder) / DIGESTS_FILE
+    if not table.is_file():
+        return
+    # Not all lines are looked at: a data set may have tens of thousands of files, and is to open in milliseconds.
+    lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in names:
+        if digests.get(name) != file_digest(folder / name):
+            raise DataError(
+                f"{folder / name}: is not what was written (changed or damaged since); python -m "
+                f"data_pipelines.verify --dataset={table.parent} tells what else is. Restore it from a copy, or build "
+                "the data set again with --overwrite"
+            )

@@ -1,0 +1,88 @@
+"""Names that a file of somebody else's gives to files, checked before they are joined to a path.
+
+A card, an index or a list of packed shards may come from anywhere. What it names must be a plain file name, so that
+nothing is read or written beside the folder that it lies in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_pipelines.errors import DataError
+
+_MOST_BYTES = 255
+
+# Separators of every system, drives ('C:'), and what ends a name or a line for some program.
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+
+# Devices, under Windows, whatever follows behind a point.
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul", *(f"com{number}" for number in range(10)), *(f"lpt{number}" for number in range(10))}
+)
+
+
+def is_plain_name(name: object) -> bool:
+    """Returns whether a value is the name of a file that lies in the folder it is joined to, on any system."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name.encode(errors="replace")) <= _MOST_BYTES
+        and not _FORBIDDEN.search(name)
+        and name == name.strip(" ")
+        and not name.endswith(".")  # Which '.' and '..' do; Windows drops it.
+        and name.partition(".")[0].casefold() not in _RESERVED
+    )
+
+
+def file_below(folder: Path, name: object, *, source: Path | str) -> Path:
+    """Returns the path of a file by the name that another file gives it.
+
+    Args:
+        folder: where it lies.
+        name: as read.
+        source: the file that names it, for the message.
+
+    Raises:
+        DataError: the name is no plain file name.
+    """
+    if not is_plain_name(name):
+        raise DataError(
+            f"{source}: names the file {ascii(name)[:120]}, which is no plain file name; every file of a data set lies "
+            "in its own folder, so this one is damaged or was tampered with: get it again from where it comes from"
+        )
+    return folder / name
+
+
+def files_below(folder: Path, names: object, *, source: Path | str) -> tuple[Path, ...]:
+    """Returns the paths of files by the list of names that another file has.
+
+    Args:
+        folder: where they lie.
+        names: as read.
+        source: the file that names them, for the message.
+
+    Raises:
+        DataError: no list, a name that is no plain file name, or one name twice.
+    """
+    if not isinstance(names, Iterable) or isinstance(names, str | bytes | dict):
+        raise DataError(f"{source}: has {ascii(names)[:60]} where a list of file names belongs; it is damaged")
+    paths = tuple(file_below(folder, name, source=source) for name in names)
+    if len({path.name.casefold() for path in paths}) < len(paths):
+        raise DataError(f"{source}: names a file twice; it is damaged: get it again from where it comes from")
+    return paths
+
+
+def why_elsewhere(path: Path) -> str | None:
+    """Returns why a file is not to be read though its name is plain, in words that follow its path; None if it is.
+
+    A link may lead to a file beside it, and the folder may itself be a link: those are its owner's arrangements. A
+    single file that is a link out of its folder is how an unpacked archive would reach other files.
+
+    Args:
+        path: of the file.
+    """
+    if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
+        return "is a link to a file in another folder; copy the file itself here (cp -L)"
+    return None

@@ -1,0 +1,118 @@
+"""What is told of the files of a folder that are no recordings, in notes or where there is nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data_pipelines.readers.foreign import counts_in_words, remedies
+from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, FoundRecordings
+from data_pipelines.readers.tree import list_tree
+from data_pipelines.visible_text import visible
+
+_MOST_NAMED = 5
+_MOST_COLUMNS = 6
+
+#: Tables of published data sets that have builders of their own, which know what every column means.
+_BUILDER_OF_TABLE = {
+    "ptbxl_database.csv": "ptbxl",
+    "scp_statements.csv": "ptbxl",
+    "exams.csv": "code15",
+    "record_list.csv": "mimic_iv_ecg",
+    "machine_measurements.csv": "mimic_iv_ecg",
+    "reference.csv": "cpsc2018",
+}
+
+
+def notes(found: FoundRecordings, folder: Path, *, has_labels: bool) -> tuple[str, ...]:
+    """Returns a sentence for each kind of files that were left out.
+
+    Args:
+        found: in the folder.
+        folder: that was searched.
+        has_labels: whether a table of labels was given.
+    """
+    sentences = []
+    if found.passed_over:
+        counts = ", ".join(f"{count} {visible(suffix)}" for suffix, count in found.passed_over.items())
+        sentences.append(f"files passed over: {counts}")
+        sentences += remedies(found.passed_over)
+    sentences += [f"{count} files left out: {kind}" for kind, count in found.others.items()]
+    sentences += [_of_table(path, columns, folder, has_labels) for path, columns in _first(found.tables.items())]
+    if len(found.tables) > _MOST_NAMED:
+        sentences.append(f"{len(found.tables) - _MOST_NAMED} more tables were left out, which are no recordings")
+    if found.litter:
+        sentences.append(f"passed over, since they are no recordings: {_litter_in_words(found.litter)}")
+    if found.closed:
+        sentences.append(_closed_in_words(found.closed))
+    return tuple(sentences)
+
+
+def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str]) -> str:
+    """Returns the message about a folder without a recording: what is looked for, what is there, what to do.
+
+    Args:
+        found: in the folder.
+        folder: that was searched.
+        formats: that were asked for.
+    """
+    suffixes = " ".join(suffix for suffix, of in FORMAT_OF_SUFFIX.items() if of in formats)
+    message = f"{folder}: no recording ({suffixes}) in it or below; "
+    said = notes(found, folder, has_labels=False)
+    if not said:
+        return f"{message}it is empty; is --source right?"
+    known = [suffix for suffix in found.passed_over if FORMAT_OF_SUFFIX.get(suffix) not in (None, *formats)]
+    if known:
+        said += (f"{' '.join(known)} files are read where --formats has {_formats_of(known)}",)
+    if found.passed_over:
+        said = (f"found are {counts_in_words(found.passed_over)}", *said[1:])
+    return f"{message}{'; '.join(said)}; is --source right?"
+
+
+def what_is_there(folder: Path) -> str:
+    """Returns what a folder holds, for the message of a builder that found nothing of its own in it."""
+    tree = list_tree(folder)
+    counts: dict[str, int] = {}
+    for path in tree.files:
+        suffix = path.suffix.lower() or "no suffix"
+        counts[suffix] = counts.get(suffix, 0) + 1
+    said = [f"found are {counts_in_words(counts)}"] if counts else ["it is empty"]
+    if tree.litter:
+        said.append(f"passed over are {_litter_in_words(tree.litter)}")
+    if tree.closed:
+        said.append(_closed_in_words(tree.closed))
+    return "; ".join(said)
+
+
+def _formats_of(suffixes: Sequence[str]) -> str:
+    return ",".join(dict.fromkeys(FORMAT_OF_SUFFIX[suffix] for suffix in suffixes))
+
+
+def _of_table(path: Path, columns: Sequence[str], folder: Path, has_labels: bool) -> str:
+    name = visible(path.relative_to(folder).as_posix())
+    said = f"{name} was left out: it is a table, not a recording"
+    if columns:
+        shown = ", ".join(visible(column)[:40] for column in columns[:_MOST_COLUMNS])
+        said += f" (columns {shown}{' …' if len(columns) > _MOST_COLUMNS else ''})"
+    builder = _BUILDER_OF_TABLE.get(path.name.casefold())
+    if builder:
+        return f"{said}; --builder={builder} reads the data set that it belongs to, with patients and labels"
+    if has_labels or not columns:
+        return said
+    return f"{said}; if it says who was recorded, name its columns record and patient_id and give --labels={path}"
+
+
+def _litter_in_words(litter: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in litter.items())
+
+
+def _closed_in_words(closed: Sequence[Path]) -> str:
+    named = ", ".join(visible(str(path)) for path in closed[:_MOST_NAMED])
+    return (
+        f"{len(closed)} folders or files cannot be looked at, what is in them is NOT in the data set (permissions?): "
+        f"{named}{' …' if len(closed) > _MOST_NAMED else ''}"
+    )
+
+
+def _first(items: object) -> list:
+    return list(items)[:_MOST_NAMED]

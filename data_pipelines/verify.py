@@ -1,0 +1,232 @@
+"""Checks every file of a prepared data set against the digests that were written with it.
+
+  python -m data_pipelines.verify --dataset=DIR
+
+Names every file that is damaged, missing or not part of the data set, and ends with status 1 where one is damaged or
+missing. A data set that was built before there were digests is checked by its contents instead: the index by its
+fingerprint, and every stored signal by its hash in the index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from data_pipelines.command import command, run
+from data_pipelines.dataset import open_dataset, read_card
+from data_pipelines.digests import DIGESTS_FILE, file_digest, files_of, read_digests
+from data_pipelines.errors import DataError
+from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, find_bad_shards, read_contents
+from data_pipelines.physiology_store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE, open_physiology
+from data_pipelines.plain_names import why_elsewhere
+from data_pipelines.records import SignalFormat, content_hash
+from data_pipelines.store import open_store
+from data_pipelines.visible_text import visible
+
+#: Folders of a data set that are made after it, each with digests of its own.
+PARTS = (PACKED_DIR, PHYSIOLOGY_DIR)
+
+# Made beside a part until it is whole: not part of the data set, but no stranger either.
+_UNFINISHED = tuple(f"{part}.building" for part in PARTS)
+
+_RECORDS_PER_READ = 256
+
+#: Told of every number of bytes (or, in a data set without digests, records) that are done.
+Progress = Callable[[int], None]
+
+#: Shows progress: given the total and its unit, a context of what is told of more.
+Bar = Callable[[int, str], contextlib.AbstractContextManager[Progress]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found.
+
+    Attributes:
+        checked: number of files whose digests are right.
+        damaged: files that are not what was written.
+        missing: files that are no longer there.
+        extra: files that are not part of the data set.
+        remarks: what could not be checked by digests, and how it was checked.
+    """
+
+    checked: int = 0
+    damaged: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no file is damaged or missing."""
+        return not (self.damaged or self.missing)
+
+    def and_of(self, part: Verdict, folder: str) -> Verdict:
+        """Returns this verdict with that of a folder within."""
+        return Verdict(
+            checked=self.checked + part.checked,
+            damaged=(*self.damaged, *(f"{folder}/{name}" for name in part.damaged)),
+            missing=(*self.missing, *(f"{folder}/{name}" for name in part.missing)),
+            extra=(*self.extra, *(f"{folder}/{name}" for name in part.extra)),
+            remarks=(*self.remarks, *part.remarks),
+        )
+
+
+@contextlib.contextmanager
+def no_bar(total: int, unit: str) -> Iterator[Progress]:
+    """Shows nothing."""
+    yield lambda num_done: None
+
+
+def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
+    """Reads every file of a prepared data set and compares it with its digest.
+
+    Args:
+        directory: of the data set.
+        bar: shows how much is done.
+
+    Raises:
+        DataError: no data set, an unfinished one, or one whose digests cannot be read.
+    """
+    directory = Path(directory)
+    digests = {folder: read_digests(directory / folder) for folder in ("", *PARTS)}
+    if digests[""] is None:
+        return _by_contents(directory, bar)
+    total = sum(
+        (directory / folder / name).stat().st_size
+        for folder, known in digests.items()
+        for name in known or ()
+        if (directory / folder / name).is_file()
+    )
+    with bar(total, "B") as progress:
+        verdict = _compared(directory, digests[""], apart=(*PARTS, *_UNFINISHED), progress=progress)
+        if (directory / PACKED_DIR).is_dir():
+            verdict = verdict.and_of(_packed(directory, digests[PACKED_DIR], progress), PACKED_DIR)
+        if (directory / PHYSIOLOGY_DIR).is_dir():
+            verdict = verdict.and_of(_physiology(directory, digests[PHYSIOLOGY_DIR], progress), PHYSIOLOGY_DIR)
+    return verdict
+
+
+def _compared(folder: Path, digests: dict[str, str], *, apart: tuple[str, ...] = (), progress: Progress) -> Verdict:
+    present = set(files_of(folder, apart=apart)) - {DIGESTS_FILE}
+    right = {name for name in present & digests.keys() if _is_right(folder / name, digests[name], progress)}
+    return Verdict(
+        checked=len(right),
+        damaged=tuple(sorted((present & digests.keys()) - right)),
+        missing=tuple(sorted(digests.keys() - present)),
+        extra=tuple(sorted(present - digests.keys())),
+    )
+
+
+def _is_right(path: Path, digest: str, progress: Progress) -> bool:
+    try:
+        return why_elsewhere(path) is None and path.is_file() and file_digest(path, progress) == digest
+    except OSError:
+        return False
+
+
+def _packed(directory: Path, digests: dict[str, str] | None, progress: Progress) -> Verdict:
+    """Checks a packed copy: its table of contents by its digest, its shards by those that the table has."""
+    folder = directory / PACKED_DIR
+    verdict = _compared(folder, digests or {}, progress=progress)
+    try:
+        card = read_card(directory)
+        shape = SignalFormat(**card["signal_format"]).shape
+        shards = read_contents(folder, fingerprint=card["fingerprint"], num_records=sum(card["shard_lengths"]))
+        bad = [shard.path.name for shard in find_bad_shards(folder, shards, shape=shape, hashes=True)]
+    except DataError as error:
+        return dataclasses.replace(verdict, damaged=(PACKED_FILE,), extra=(), remarks=(visible(str(error)),))
+    names = {shard.name for shard in shards}
+    return Verdict(
+        checked=verdict.checked + len(shards) - len(bad),
+        damaged=(*verdict.damaged, *(name for name in bad if (folder / name).exists())),
+        missing=(*verdict.missing, *(name for name in bad if not (folder / name).exists())),
+        extra=tuple(name for name in verdict.extra if name not in names | {PACKED_FILE}),
+        remarks=()
+        if digests
+        else (f"{PACKED_DIR}/{PACKED_FILE} has no digest, since it was made before there were any",),
+    )
+
+
+def _physiology(directory: Path, digests: dict[str, str] | None, progress: Progress) -> Verdict:
+    if digests is not None:
+        return _compared(directory / PHYSIOLOGY_DIR, digests, progress=progress)
+    remark = f"{PHYSIOLOGY_DIR} has no digests, since it was made before there were any; its sizes and types are right"
+    try:
+        open_physiology(open_dataset(directory))
+    except DataError as error:
+        return Verdict(damaged=(PHYSIOLOGY_FILE,), remarks=(visible(str(error)),))
+    return Verdict(remarks=(remark,))
+
+
+def _by_contents(directory: Path, bar: Bar) -> Verdict:
+    """Checks a data set without digests: contents and patients by its fingerprint, signals by their hashes."""
+    dataset = open_dataset(directory)
+    index, remarks = (
+        dataset.index,
+        [f"no {DIGESTS_FILE}: built before data sets had digests, so labels are not checked"],
+    )
+    damaged = []
+    if index.fingerprint(dataset.format) != dataset.fingerprint:
+        damaged.append("index")
+        remarks.append("contents or patients in the index are not those of the card's fingerprint")
+    store = open_store(directory, allow_bad_shards=True)
+    wrong = 0
+    with bar(index.num_records, " ECGs") as progress:
+        for start in range(0, index.num_records, _RECORDS_PER_READ):
+            numbers = np.arange(start, min(start + _RECORDS_PER_READ, index.num_records))
+            valid = np.empty(len(numbers), bool)
+            for number, is_valid, signal in zip(numbers, valid, store.read(numbers, valid=valid), strict=True):
+                wrong += bool(is_valid) and content_hash(signal) != index.content_hash[number].tobytes()
+            progress(len(numbers))
+    remarks.append(f"{index.num_records} signals compared with their hashes in the index, {wrong} differ")
+    bad = sorted({shard.path.relative_to(directory).as_posix() for shard in store.bad_shards})
+    return Verdict(
+        damaged=(*damaged, *(name for name in bad if (directory / name).exists()), *(["signals"] if wrong else [])),
+        missing=tuple(name for name in bad if not (directory / name).exists()),
+        remarks=tuple(remarks),
+    )
+
+
+def report(verdict: Verdict, directory: Path) -> str:
+    """Returns what was found, in words: one line a file."""
+    lines = [f"{directory}: {verdict.checked} files are as they were written"]
+    for kind, names in (("damaged", verdict.damaged), ("missing", verdict.missing), ("not part of it", verdict.extra)):
+        lines += [f"  {kind:<16}{visible(name)}" for name in names]
+    lines += [f"  note: {remark}" for remark in verdict.remarks]
+    if not verdict.is_whole:
+        lines.append("  restore what is damaged or missing from a copy, or build the data set again with --overwrite")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _progress_bar(total: int, unit: str) -> Iterator[Progress]:
+    with tqdm(total=total, unit=unit, unit_scale=unit == "B", desc="verifying", disable=None) as shown:
+        yield shown.update
+
+
+def define_flags() -> None:
+    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
+
+
+@command
+def main() -> None:
+    """Verifies the data set the flags name."""
+    directory = Path(flags.FLAGS.dataset)
+    verdict = verify_dataset(directory, bar=_progress_bar)
+    print(report(verdict, directory))
+    if not verdict.is_whole:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    define_flags()
+    run(main, required=["dataset"])

@@ -1,0 +1,63 @@
+"""Texts of strangers (names, labels, messages) made safe to show: on a terminal, in JSON, in a table.
+
+A file name may hold the codes that clear a terminal, colour it or turn the direction of writing round, and a cell that
+begins with '=' is a formula to whoever opens the table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# Control characters, lone surrogates (bytes of file names that are no UTF-8), marks of direction, and what ends a line
+# only for some programs or shows nothing at all.
+_DIRECTION = "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+_HIDDEN = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{_DIRECTION}\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]")
+_HIDDEN_OR_LINE_END = re.compile(rf"{_HIDDEN.pattern}|\n")
+
+# Characters that stand for single bytes of file names which are no UTF-8 (PEP 383), and others that no file can hold.
+_FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF
+_LONE = re.compile(r"[\ud800-\udfff]")
+
+# What spreadsheets take for the beginning of a formula, or strip before they look for one.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def visible(text: str) -> str:
+    """Returns a text on one line in which every character can be seen, others as their escapes."""
+    return text if text.isascii() and text.isprintable() else _HIDDEN_OR_LINE_END.sub(_escape, text)
+
+
+def visible_lines(text: str) -> str:
+    """Returns a text as `visible` does, but with its ends of lines, and what follows them indented.
+
+    So that nothing in a name can pass for a line of the program's own.
+    """
+    return _HIDDEN.sub(_escape, text).replace("\n", "\n  ")
+
+
+def visible_json(value: Any, *, indent: int | None = 1) -> str:
+    """Returns JSON that a terminal shows as it is; what is hidden is escaped as JSON has it."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _HIDDEN.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def table_cell(text: str) -> str:
+    """Returns a text for a cell of a CSV: on one line, and behind an apostrophe where it would be a formula."""
+    cell = visible(text)
+    return f"'{cell}" if text.startswith(_FORMULA) else cell
+
+
+def storable_text(text: str) -> str:
+    """Returns a text that UTF-8 can hold: bytes of file names that are none stand as their escapes."""
+    return text if text.isascii() else _LONE.sub(_escape, text)
+
+
+def _escape(match: re.Match) -> str:
+    code = ord(match[0])
+    if match[0] in "\t\r\n":
+        return {"\t": r"\t", "\r": r"\r", "\n": r"\n"}[match[0]]
+    if _FIRST_BYTE <= code <= _LAST_BYTE:
+        code -= _FIRST_BYTE - 0x80
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
