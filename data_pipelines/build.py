@@ -49,7 +49,7 @@ from data_pipelines.readers.formats import FORMATS
 from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 from data_pipelines.remarks import remark_lines
 from data_pipelines.shard_making import LocalProcesses
-from data_pipelines.visible_text import visible
+from data_pipelines.visible_text import visible, visible_report
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
 _RECIPE = flags.DEFINE_enum(
@@ -308,7 +308,7 @@ def main() -> None:
             measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=tell)
     if existed:
         print("finished already, nothing to do (--overwrite builds it again)")
-    print(summary(card, out))
+    print(visible_report(summary(card, out)))
 
 
 if __name__ == "__main__":

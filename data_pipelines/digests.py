@@ -88,27 +88,36 @@ def read_digests(folder: Path) -> dict[str, str] | None:
     return digests
 
 
-def check_digests(folder: Path, names: Iterable[str], *, made_for: Path | None = None) -> None:
-    """Raises where a small file is not what was written; does nothing in a folder without digests.
+def changed_file(folder: Path, names: Iterable[str], *, table: Path) -> str | None:
+    """Returns the first of some files that is not what was written, or None; also None where there is no table.
 
     Args:
         folder: with the files.
         names: of the files, as paths below the folder.
-        made_for: folder with the digests, where it is another.
+        table: of the digests.
+    """
+    if not table.is_file():
+        return None
+    # Not all lines are looked at: a data set may have tens of thousands of files, and is to open in milliseconds.
+    lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return next((name for name in names if digests.get(name) != file_digest(folder / name)), None)
+
+
+def check_digests(folder: Path, names: Iterable[str]) -> None:
+    """Raises where a small file is not what was written; does nothing in a folder without digests.
+
+    Args:
+        folder: of the data set, with the digests.
+        names: of the files, as paths below the folder.
 
     Raises:
         DataError: a file is another than was written, or has no digest.
     """
-    table = (made_for or folder) / DIGESTS_FILE
-    if not table.is_file():
-        return
-    # Not all lines are looked at: a data set may have tens of thousands of files, and is to open in milliseconds.
-    lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
-    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in names:
-        if digests.get(name) != file_digest(folder / name):
-            raise DataError(
-                f"{folder / name}: is not what was written (changed or damaged since); python -m "
-                f"data_pipelines.verify --dataset={table.parent} tells what else is. Restore it from a copy, or build "
-                "the data set again with --overwrite"
-            )
+    name = changed_file(folder, names, table=folder / DIGESTS_FILE)
+    if name is not None:
+        raise DataError(
+            f"{folder / name}: is not what was written (changed or damaged since); python -m data_pipelines.verify "
+            f"--dataset={folder} tells what else is. Restore it from a copy, or build the data set again with "
+            "--overwrite"
+        )

@@ -37,7 +37,7 @@ from data_pipelines.paper_page import save_png
 from data_pipelines.quality import flag_names
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 from data_pipelines.store import open_store
-from data_pipelines.visible_text import visible, visible_json
+from data_pipelines.visible_text import visible, visible_json, visible_report
 
 # A terminal may be any width; text is laid out for one between these.
 _NARROWEST, _WIDEST = 80, 120
@@ -178,7 +178,7 @@ def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
 
 def _print(value: Any, text: Callable[[], str]) -> None:
     # Ids and labels are strangers': what the text itself puts on lines is put there with them made visible.
-    print(visible_json(value) if flags.FLAGS.json else "\n".join(map(visible, text().split("\n"))))
+    print(visible_json(value) if flags.FLAGS.json else visible_report(text()))
 
 
 def _terminal_width() -> int:

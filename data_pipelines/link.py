@@ -21,7 +21,7 @@ from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.linking import link
 from data_pipelines.links import Links, save_links
-from data_pipelines.visible_text import visible
+from data_pipelines.visible_text import visible, visible_report
 
 _DATASETS = flags.DEFINE_multi_string("dataset", [], "Directory of a prepared data set; may be given several times.")
 _OUT = flags.DEFINE_string("out", None, "File to write, such as links.npz; replaced where it exists.")
@@ -108,7 +108,7 @@ def main() -> None:
     with contextlib.ExitStack() as bars:
         links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
     save_links(links, Path(_OUT.value))
-    print(f"{_OUT.value}:\n{summary(links, datasets)}")
+    print(visible_report(f"{_OUT.value}:\n{summary(links, datasets)}"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from data_pipelines.dataset import (
     read_card,
     staging_directory,
 )
-from data_pipelines.digests import DIGESTS_FILE, check_digests, files_of, write_digests
+from data_pipelines.digests import DIGESTS_FILE, changed_file, files_of, write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.index import INDEX_DIR, INDEX_FILE
 from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, SHARD_BYTES
@@ -181,9 +181,21 @@ def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> Non
     if remote.size(DIGESTS_FILE) is not None:
         # Of the whole data set, which the copy is not.
         remote.download(DIGESTS_FILE, staging / DIGESTS_FILE)
-        check_digests(making, files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR)), made_for=staging)
-    if (making / PHYSIOLOGY_DIR).is_dir():
-        check_digests(making / PHYSIOLOGY_DIR, PHYSIOLOGY_FILES)
+        names = files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR))
+        _check_came_whole(remote, changed_file(making, names, table=staging / DIGESTS_FILE), staging)
+    measured = making / PHYSIOLOGY_DIR
+    if measured.is_dir():
+        name = changed_file(measured, PHYSIOLOGY_FILES, table=measured / DIGESTS_FILE)
+        _check_came_whole(remote, name and f"{PHYSIOLOGY_DIR}/{name}", staging)
+
+
+def _check_came_whole(remote: RemoteFolder, changed: str | None, staging: Path) -> None:
+    if changed is not None:
+        raise DataError(
+            f"{remote.url}/{changed}: is not what was written there, so that card and index do not belong together "
+            f"(damaged, or being replaced); remove {staging}, check the data set there with python -m "
+            "data_pipelines.verify, and run this again"
+        )
 
 
 def _fetch(remote: RemoteFolder, name: str, making: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.records import Remark
+from data_pipelines.visible_text import table_cell, visible
 
 #: Values of a reason that are counted each on their own on the card; those that come most.
 _MOST_VALUES = 20
@@ -66,7 +67,7 @@ def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[st
         writer = csv.writer(file)
         writer.writerow(["record_id", "reason", "value", "message"])
         for remark in (remark for part in parts for remark in part):
-            writer.writerow([remark.record_id, remark.reason, remark.value, remark.message])
+            writer.writerow(map(table_cell, (remark.record_id, remark.reason, remark.value, remark.message)))
             counts[remark.reason] += 1
             values[remark.reason][remark.value] += 1
             examples.setdefault(remark.reason, remark.message)
@@ -89,9 +90,9 @@ def remark_lines(counted: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
     lines = []
     for reason, entry in counted.items():
-        named = [f"'{value}' {count}" for value, count in entry["values"].items() if value]
+        named = [f"'{visible(value)}' {count}" for value, count in entry["values"].items() if value]
         others = max(0, len(named) - _VALUES_SHOWN) + entry["more_values"]
         named = named[:_VALUES_SHOWN] + ([f"… and {others} more values"] if others else [])
         lines.append(f"{reason:<24}{entry['records']}" + (f"  ({', '.join(named)})" if named else ""))
-        lines.append(f"  first: {entry['example']}")
+        lines.append(f"  first: {visible(entry['example'])}")
     return lines

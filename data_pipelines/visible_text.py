@@ -37,6 +37,11 @@ def visible_lines(text: str) -> str:
     return _HIDDEN.sub(_escape, text).replace("\n", "\n  ")
 
 
+def visible_report(text: str) -> str:
+    """Returns a text of several lines, each as `visible` has it: for what is put together of lines already."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def visible_json(value: Any, *, indent: int | None = 1) -> str:
     """Returns JSON that a terminal shows as it is; what is hidden is escaped as JSON has it."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)

@@ -13,6 +13,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # The tests' models are tiny and compile often, and with these flags in a quarter of the time. Set before JAX is
 # imported, and inherited by the processes that tests start.
 os.environ.setdefault("XLA_FLAGS", compile_options.XLA_FLAGS)
+# What a reader did not foresee is a fault of ours: here it ends the test, where a build would quarantine the recording.
+os.environ.setdefault("ECGJAX_RAISE_READER_FAULTS", "1")
 
 import jax
 import numpy as np

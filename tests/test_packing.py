@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.dataset import open_dataset
+from data_pipelines.digests import DIGESTS_FILE
 from data_pipelines.errors import DataError
 from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, PAGE_BYTES, file_hash, shard_spans
 from data_pipelines.packing import pack, packed_staging
@@ -41,7 +42,10 @@ def test_a_packed_copy_is_plain_npy_files_checked_against_their_hash(copy, store
     assert np.array_equal(joined, signals)
     for shard in contents["shards"]:
         assert file_hash(folder / shard["name"]) == shard["blake2b"]
-    assert {path.name for path in folder.iterdir()} == {PACKED_FILE, *(shard["name"] for shard in contents["shards"])}
+    assert {path.name for path in folder.iterdir()} == {
+        *(PACKED_FILE, DIGESTS_FILE),
+        *(shard["name"] for shard in contents["shards"]),
+    }
     assert not packed_staging(copy).exists()
 
 

@@ -18,6 +18,7 @@ from absl import flags
 
 from data_pipelines import stage
 from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, open_dataset, staging_directory
+from data_pipelines.digests import DIGESTS_FILE, files_of, write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.local_copy import stage_dataset
 from data_pipelines.packed_format import PACKED_DIR
@@ -168,6 +169,7 @@ def rebuild_with_other_folds(directory):
     (directory / CARD_FILE).write_text(json.dumps(card | {"build_id": "another"}))
     fold = np.load(directory / "index" / "fold.npy")
     np.save(directory / "index" / "fold.npy", fold[::-1].copy())
+    write_digests(directory, files_of(directory, apart=(PACKED_DIR, PHYSIOLOGY_DIR)))
     return fold[::-1]
 
 
@@ -204,7 +206,7 @@ def test_staging_makes_a_whole_local_data_set_without_array_record_shards(bucket
     assert [one.fingerprint for one in started] == [dataset.fingerprint]
     assert sum(counts) == len(signals)
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, "index", PHYSIOLOGY_DIR, PACKED_DIR]
+        [CARD_FILE, DIGESTS_FILE, QUARANTINE_FILE, REMARKS_FILE, "index", PHYSIOLOGY_DIR, PACKED_DIR]
     )
     staged = open_dataset(out)
     assert (staged.card, staged.fingerprint) == (dataset.card, dataset.fingerprint)

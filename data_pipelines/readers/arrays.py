@@ -201,10 +201,16 @@ def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
         if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
             raise ValueError("a part is packed by another method than NumPy's")
         check_unpacked(path, sum(part.file_size for part in parts), file_bytes=len(data))
-        arrays = {part.filename.removesuffix(".npy"): _array(archive.read(part)) for part in parts}
+        arrays = {part.filename.removesuffix(".npy"): _array(_content(archive, part)) for part in parts}
     for name, array in arrays.items():
         check_unpacked(path, 8 * array.size, file_bytes=len(data), part=f"'{name}'")
     return arrays
+
+
+def _content(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
+    with archive.open(part) as file:
+        # Not all at once, for which zipfile unpacks whatever there is and then cuts it to the size that is stated.
+        return file.read(part.file_size)
 
 
 def _array(data: bytes) -> np.ndarray:

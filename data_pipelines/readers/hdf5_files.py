@@ -118,9 +118,13 @@ def _attributes(item: h5py.HLObject) -> dict[str, Any]:
     wanted = {*RATE_NAMES, *UNIT_NAMES, *LEAD_NAMES, *_FIELDS}
     found = {}
     for name in item.attrs:
-        # A thousand texts may all be the same megabyte of the file.
-        if name.casefold() in wanted and math.prod(item.attrs.get_id(name).shape) <= _MOST_TEXTS:
-            found[name.casefold()] = _plain(item.attrs[name])
+        if name.casefold() not in wanted:
+            continue
+        # Thousands of texts may all be the same megabyte of the file.
+        length = math.prod(item.attrs.get_id(name).shape)
+        if length > _MOST_TEXTS:
+            raise ValueError(f"its attribute '{name}' has {length} values")
+        found[name.casefold()] = _plain(item.attrs[name])
     return found
 
 

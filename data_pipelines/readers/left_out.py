@@ -37,7 +37,7 @@ def notes(found: FoundRecordings, folder: Path, *, has_labels: bool) -> tuple[st
         counts = ", ".join(f"{count} {visible(suffix)}" for suffix, count in found.passed_over.items())
         sentences.append(f"files passed over: {counts}")
         sentences += remedies(found.passed_over)
-    sentences += [f"{count} files left out: {kind}" for kind, count in found.others.items()]
+    sentences += [f"files left out: {count} {kind}" for kind, count in found.others.items()]
     sentences += [_of_table(path, columns, folder, has_labels) for path, columns in _first(found.tables.items())]
     if len(found.tables) > _MOST_NAMED:
         sentences.append(f"{len(found.tables) - _MOST_NAMED} more tables were left out, which are no recordings")
