@@ -6,6 +6,7 @@ that. TFDS reads what is written here (`tests/test_build.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,12 @@ from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat, content
 from data_pipelines.stored_example import joined_example, signal_entry
 
 
+#: Stands for a length or place in a recording that is not known.
+UNKNOWN_MICROSECONDS = -1
+
+_MICROSECONDS = 1e6
+
+
 def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.FeaturesDict:
     """Returns the TFDS features of a stored record; arrays are raw bytes, so that decoding is a copy."""
 
@@ -32,6 +39,9 @@ def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.
         "signal": tensor(signal_format.shape, np.int16),
         "valid_start": tfds.features.Scalar(np.int32),
         "valid_samples": tfds.features.Scalar(np.int32),
+        "recording_id": tfds.features.Text(),
+        "recording_microseconds": tfds.features.Scalar(np.int64),
+        "start_microseconds": tfds.features.Scalar(np.int64),
         "age_years": tfds.features.Scalar(np.float32),
         "sex": tfds.features.Scalar(np.int8),
         "fold": tfds.features.Scalar(np.int16),
@@ -60,11 +70,14 @@ def serialise(record: EcgRecord, *, signal_format: SignalFormat, schema: LabelSc
 
     put_bytes("record_id", record.record_id.encode())
     put_bytes("patient_id", record.patient_id.encode())
+    put_bytes("recording_id", (record.recording_id or record.record_id).encode())
     put_bytes("report", record.report.encode())
     put_bytes("content_hash", content_hash(record.signal))
     for name, value in (
         ("valid_start", record.valid_start),
         ("valid_samples", record.valid_samples),
+        ("recording_microseconds", _microseconds(record.recording_seconds)),
+        ("start_microseconds", _microseconds(record.start_seconds)),
         ("sex", record.sex),
         ("fold", record.fold),
     ):
@@ -75,6 +88,16 @@ def serialise(record: EcgRecord, *, signal_format: SignalFormat, schema: LabelSc
     for name in schema.tasks:
         put_bytes(f"tasks/{name}", record.tasks[name].tobytes())
     return joined_example(signal_entry(record.signal), stored.SerializeToString(deterministic=True))
+
+
+def seconds_of(microseconds: int) -> float:
+    """Returns a stored length or place in seconds, NaN where it is not known."""
+    return math.nan if microseconds == UNKNOWN_MICROSECONDS else microseconds / _MICROSECONDS
+
+
+def _microseconds(seconds: float) -> int:
+    # Whole numbers: the only floating point numbers of an Example have 24 bits, too few for a sample of a day.
+    return UNKNOWN_MICROSECONDS if math.isnan(seconds) else round(seconds * _MICROSECONDS)
 
 
 def parse(example: bytes) -> Mapping[str, Any]:

@@ -55,7 +55,13 @@ COLUMNS: Mapping[str, str] = {
 }
 
 #: Columns that data sets built before they were thought of do not have; an index says which it has.
-LATER_COLUMNS: Mapping[str, str] = {"order_free_signature": "|i1", "envelope": "|i1"}
+LATER_COLUMNS: Mapping[str, str] = {
+    "order_free_signature": "|i1",
+    "envelope": "|i1",
+    "recording": "<i4",
+    "recording_seconds": "<f8",
+    "start_seconds": "<f8",
+}
 
 #: Labels that every data set has beside its own scalars and tasks.
 DEMOGRAPHIC_LABELS = ("age_years", "sex")
@@ -110,6 +116,12 @@ class Index:
         order_free_signature: `int8[n, 192]`, by which copies are found whatever the order of their leads
             (`order_free.py`); None in a data set built before there was one.
         envelope: `int8[n, 256]`, by which such copies are told from other records; None likewise.
+        recording: `int32[n]`, a code for each recording: records of one are pieces of it, and one patient's; None
+            likewise.
+        recording_seconds: `f64[n]`, length of the recording that a record was taken from, NaN where unknown; None
+            likewise.
+        start_seconds: `f64[n]`, where in the recording the first recorded sample lies, NaN where unknown; None
+            likewise.
     """
 
     record_id: np.ndarray
@@ -130,6 +142,9 @@ class Index:
     tasks: Mapping[str, Task]
     order_free_signature: np.ndarray | None = None
     envelope: np.ndarray | None = None
+    recording: np.ndarray | None = None
+    recording_seconds: np.ndarray | None = None
+    start_seconds: np.ndarray | None = None
 
     @property
     def num_records(self) -> int:

@@ -29,12 +29,12 @@ from data_pipelines.index import (
     task_column,
 )
 from data_pipelines.npy_files import write_npy
-from data_pipelines.readback import KEY_BYTES, PATIENT_KEY, RECORD_KEY
+from data_pipelines.readback import KEY_BYTES, PATIENT_KEY, RECORD_KEY, RECORDING_KEY
 from data_pipelines.records import LabelSchema
 from data_pipelines.shard_parts import ShardPart
 
 # Columns that follow from all records together.
-_DERIVED = ("patient", "group", "duplicate_of")
+_DERIVED = ("patient", "group", "duplicate_of", "recording")
 
 
 def merge_parts(parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema) -> Index:
@@ -62,6 +62,7 @@ def merge_parts(parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema
         _merge(parts, folder, task_column(position), dtype=np.dtype(np.int8), shape=(len(classes),))
     content_hash = _gathered(parts, "content_hash")
     save_column(folder, "duplicate_of", duplicates(content_hash))
+    save_column(folder, "recording", key_codes(_gathered(parts, RECORDING_KEY)))
     patient = key_codes(_gathered(parts, PATIENT_KEY))
     save_column(folder, "patient", patient)
     save_column(folder, "group", groups(patient, content_hash))

@@ -12,7 +12,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.errors import DataError
-from data_pipelines.example_format import parse
+from data_pipelines.example_format import parse, seconds_of
 from data_pipelines.index import COLUMN_WIDTHS, scalar_column, task_column
 from data_pipelines.order_free import envelope, order_free_signature
 from data_pipelines.quality import clipped_samples, quality_flags
@@ -20,7 +20,7 @@ from data_pipelines.records import LabelSchema, SignalFormat, content_hash
 from data_pipelines.signature import band_of, correlations, signature_of
 
 #: Digests of ids, by which equal ones are found without the ids themselves.
-RECORD_KEY, PATIENT_KEY = "record_key", "patient_key"
+RECORD_KEY, PATIENT_KEY, RECORDING_KEY = "record_key", "patient_key", "recording_key"
 KEY_BYTES = 16
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -33,6 +33,9 @@ _NUMBERS = {
     "valid_start": (np.int32, "int64_list"),
     "valid_samples": (np.int32, "int64_list"),
 }
+
+# Columns of seconds, and the features of whole microseconds that they are stored as.
+_SECONDS = {"recording_seconds": "recording_microseconds", "start_seconds": "start_microseconds"}
 
 
 def columns_of_shard(
@@ -47,7 +50,7 @@ def columns_of_shard(
         schema: names of its labels.
 
     Returns:
-        The columns of the index (`index.py`) that follow from single records, and the keys of both ids
+        The columns of the index (`index.py`) that follow from single records, and the keys of their ids
         (`uint8[n, 16]`); scalars and tasks by the names of their columns.
 
     Raises:
@@ -74,7 +77,8 @@ def columns_of_shard(
 def _column_types(schema: LabelSchema) -> dict[str, tuple[type, tuple[int, ...]]]:
     types: dict[str, tuple[type, tuple[int, ...]]] = {name: (dtype, ()) for name, (dtype, _) in _NUMBERS.items()}
     types |= {"record_id": (np.str_, ()), "patient_id": (np.str_, ())}
-    types |= {RECORD_KEY: (np.uint8, (KEY_BYTES,)), PATIENT_KEY: (np.uint8, (KEY_BYTES,))}
+    types |= {key: (np.uint8, (KEY_BYTES,)) for key in (RECORD_KEY, PATIENT_KEY, RECORDING_KEY)}
+    types |= {name: (np.float64, ()) for name in _SECONDS}
     types |= {"content_hash": (np.uint8, (COLUMN_WIDTHS["content_hash"],))}
     types |= {name: (np.int8, (COLUMN_WIDTHS[name],)) for name in ("signature", "order_free_signature", "envelope")}
     types |= {"clipped_samples": (np.int32, ()), "quality": (np.int32, ())}
@@ -118,6 +122,8 @@ def _row_maker(signal_format: SignalFormat, schema: LabelSchema) -> Callable[[Ma
             "patient_id": bytes_of("patient_id").decode(),
             RECORD_KEY: _key(bytes_of("record_id")),
             PATIENT_KEY: _key(bytes_of("patient_id")),
+            RECORDING_KEY: _key(bytes_of("recording_id")),
+            **{column: seconds_of(feature[name].int64_list.value[0]) for column, name in _SECONDS.items()},
             "content_hash": np.frombuffer(bytes_of("content_hash"), np.uint8),
             "signature": signature_of(correlated),
             "order_free_signature": order_free_signature(correlated),

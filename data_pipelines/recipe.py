@@ -94,6 +94,11 @@ class SignalRecipe:
             sampling_rate_hz=self.sampling_rate_hz, num_samples=round(self.seconds * self.sampling_rate_hz)
         )
 
+    @property
+    def has_filters(self) -> bool:
+        """Whether anything but resampling is done to a signal."""
+        return self.baseline != "keep" or any((self.notch_hz, self.highpass_hz, self.lowpass_hz))
+
     def changed(self, **changes: Any) -> SignalRecipe:
         """Returns the recipe with some fields changed, and a name that says which.
 

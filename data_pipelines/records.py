@@ -113,6 +113,9 @@ class EcgRecord:
         signal: `int16[time, lead]`, µV, leads in the order of `STORED_LEADS`.
         valid_start: first sample that was recorded and not padded.
         valid_samples: number of recorded samples from `valid_start` on.
+        recording_id: recording that it is a piece of, by its own id; empty for a recording that is one record.
+        recording_seconds: length of the recording, of which the record can be a part; NaN where unknown.
+        start_seconds: where in the recording its first recorded sample lies; NaN where unknown.
         age_years: NaN where unknown.
         sex: `MALE`, `FEMALE` or `SEX_UNKNOWN`.
         fold: the data set's official fold, or `NO_FOLD`.
@@ -127,6 +130,9 @@ class EcgRecord:
     signal: np.ndarray
     valid_start: int
     valid_samples: int
+    recording_id: str = ""
+    recording_seconds: float = math.nan
+    start_seconds: float = math.nan
     age_years: float = math.nan
     sex: int = SEX_UNKNOWN
     fold: int = NO_FOLD

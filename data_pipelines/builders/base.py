@@ -127,7 +127,14 @@ def ecg_record(stored: StoredSignal, **fields: Any) -> EcgRecord:
     """Returns the record of a signal that is ready to store; `fields` are the others of `EcgRecord`."""
     # Names of files need not be UTF-8, which is what is stored.
     fields |= {name: storable_text(fields[name]) for name in _TEXTS if name in fields}
-    return EcgRecord(signal=stored.signal, valid_start=stored.valid_start, valid_samples=stored.valid_samples, **fields)
+    return EcgRecord(
+        signal=stored.signal,
+        valid_start=stored.valid_start,
+        valid_samples=stored.valid_samples,
+        recording_seconds=stored.recording_seconds,
+        start_seconds=stored.start_seconds,
+        **fields,
+    )
 
 
 class Refusal(NamedTuple):

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from data_pipelines.records import Remark
+
+
+class Samples(Protocol):
+    """Samples of a recording, `f64[time, channel]` wherever they are looked at; a NumPy array of that type is one.
+
+    Others (`readers/samples.py`) hold what the file has, or where it lies, and convert the rows that are asked for.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(time, channel)`."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Returns some rows, `f64[time, channel]`.
+
+        Raises:
+            RecordError: the file cannot be read any more.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,7 +37,7 @@ class Recording:
 
     Attributes:
         source: what to name in messages, usually the path of the file.
-        signal: `f64[time, channel]` in `units`; NaN where the file marks a sample as invalid.
+        signal: `f64[time, channel]` in `units`, read by slices of rows; NaN where the file marks a sample as invalid.
         sampling_rate_hz: samples per second and channel.
         channels: name of each channel as spelled in the file; they need not all be ECG leads.
         units: physical unit of each channel as spelled in the file.
@@ -25,7 +46,7 @@ class Recording:
     """
 
     source: str
-    signal: np.ndarray
+    signal: Samples
     sampling_rate_hz: float
     channels: tuple[str, ...]
     units: tuple[str, ...]

@@ -1,0 +1,173 @@
+"""Whether leads are a plausible ECG: the checks that everything stored has passed.
+
+They look at what is kept of a recording, before and after it was filtered and resampled, and at nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
+
+#: A lead that moves less than this over all that is kept is flat: a quarter of one small box (0.1 mV).
+FLAT_LEAD_MV = 0.025
+
+#: The largest lead of an ECG moves at least this much; below it the unit or gain is wrong (µV taken for mV, …).
+SMALLEST_AMPLITUDE_MV = 0.1
+
+#: Einthoven's and Goldberger's identities hold within this for 95 % of samples. Sources that round each lead to
+#: 4.88 µV are off by up to 11 µV (CODE-15), single clipped samples by millivolts; swapped or inverted limb leads
+#: are off by the size of a QRS for longer than 5 % of the time.
+EINTHOVEN_TOLERANCE_MV = 0.025
+EINTHOVEN_QUANTILE = 0.95
+
+#: Rates below this lose too much of the QRS; the slowest published 12-lead sets have it.
+LOWEST_SOURCE_RATE_HZ = 100
+HIGHEST_SOURCE_RATE_HZ = 1e5
+
+_FLAT_LEAD_UV = FLAT_LEAD_MV * MICROVOLTS_PER_MILLIVOLT
+_SMALLEST_AMPLITUDE_UV = SMALLEST_AMPLITUDE_MV * MICROVOLTS_PER_MILLIVOLT
+
+# Factors beyond this are no wrong gain but two leads fitted away.
+_LARGEST_GAIN_ERROR = 20.0
+
+
+def check_timing(num_samples: int, *, sampling_rate_hz: float, min_seconds: float, source: str) -> None:
+    """Raises `RecordError` unless a recording has a rate that can be, and is long enough.
+
+    Args:
+        num_samples: length of each lead.
+        sampling_rate_hz: rate of the leads.
+        min_seconds: shortest recording accepted.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `wrong_rate` or `too_short`.
+    """
+    if not LOWEST_SOURCE_RATE_HZ <= sampling_rate_hz < HIGHEST_SOURCE_RATE_HZ:
+        raise RecordError(
+            f"{source}: sampled at {sampling_rate_hz:g} Hz; a 12-lead ECG has at least {LOWEST_SOURCE_RATE_HZ} Hz",
+            reason="wrong_rate",
+        )
+    seconds = num_samples / sampling_rate_hz
+    if seconds < min_seconds:
+        raise RecordError(
+            f"{source}: {seconds:.6g} s long, at least {min_seconds:g} s are asked for (--min_seconds)",
+            reason="too_short",
+        )
+
+
+def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
+    """Raises `RecordError` unless these leads are a plausible 12-lead (or 8-lead) ECG.
+
+    Args:
+        leads: `f64[time]` in mV by standard lead name, at least `STORED_LEADS`: what is kept of a recording.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `nan`, `flat_lead`, `wrong_unit`, `broken_gain` or `einthoven`.
+    """
+    for lead, values in leads.items():
+        if num_bad := int(np.count_nonzero(~np.isfinite(values))):
+            raise RecordError(
+                f"{source}: lead {lead} has {num_bad} of {len(values)} samples that are NaN or infinite; "
+                "repair or leave out the recording",
+                reason="nan",
+            )
+    amplitudes = {lead: float(np.ptp(leads[lead])) for lead in STORED_LEADS}
+    largest = max(amplitudes, key=amplitudes.__getitem__)
+    if 0 < amplitudes[largest] < SMALLEST_AMPLITUDE_MV:
+        raise RecordError(
+            f"{source}: the largest lead ({largest}) spans {amplitudes[largest] * 1e3:.3g} µV, too little for an "
+            "ECG; its unit or gain must be wrong",
+            reason="wrong_unit",
+        )
+    flat = [lead for lead, amplitude in amplitudes.items() if amplitude < FLAT_LEAD_MV]
+    if flat:
+        raise RecordError(
+            f"{source}: lead {', '.join(flat)} is flat (moves less than {FLAT_LEAD_MV * 1e3:g} µV): not connected",
+            reason="flat_lead",
+        )
+    _check_einthoven(leads, source)
+
+
+def check_stored(microvolts: np.ndarray, *, source: str) -> None:
+    """Raises `RecordError` unless there is still something in every lead once it was filtered and resampled.
+
+    Args:
+        microvolts: `int16[time, lead]`, the recorded samples of what would be stored.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `flat_lead`.
+    """
+    spans = np.ptp(microvolts.astype(np.int32), axis=0)
+    flat = [lead for lead, span in zip(STORED_LEADS, spans, strict=True) if span < _FLAT_LEAD_UV]
+    done = "once filtered and resampled by the recipe"
+    if flat:
+        raise RecordError(
+            f"{source}: lead {', '.join(flat)} moves less than {_FLAT_LEAD_UV:g} µV {done}: there was nothing in it but "
+            "drift or noise",
+            reason="flat_lead",
+        )
+    if spans.max() < _SMALLEST_AMPLITUDE_UV:
+        raise RecordError(
+            f"{source}: no lead spans more than {spans.max()} µV {done}, too little for an ECG: there was nothing but "
+            "drift or noise",
+            reason="flat_lead",
+        )
+
+
+def _check_einthoven(leads: Mapping[str, np.ndarray], source: str) -> None:
+    one, two = leads["I"], leads["II"]
+    derived = {
+        "III": ("II - I", two - one),
+        "aVR": ("-(I + II)/2", -(one + two) / 2),
+        "aVL": ("I - II/2", one - two / 2),
+        "aVF": ("II - I/2", two - one / 2),
+    }
+    for lead, (formula, expected) in derived.items():
+        if lead not in leads or _agree(leads[lead], expected):
+            continue
+        gains = _gains_that_agree(one, two, leads[lead], coefficients=_COEFFICIENTS[lead])
+        if gains:
+            raise RecordError(
+                f"{source}: lead {lead} is {formula} only once lead II is multiplied by {gains['II']:.3g} and {lead} "
+                f"by {gains['derived']:.3g}, relative to lead I: the header's gains are wrong; correct them",
+                reason="broken_gain",
+            )
+        residual = float(np.quantile(np.abs(leads[lead] - expected), EINTHOVEN_QUANTILE))
+        raise RecordError(
+            f"{source}: lead {lead} is not {formula}: 5 % of samples are off by more than {residual * 1e3:.0f} µV "
+            f"({EINTHOVEN_TOLERANCE_MV * 1e3:g} allowed); limb leads are swapped or misnamed",
+            reason="einthoven",
+        )
+
+
+# What I and II are multiplied by in each derived lead.
+_COEFFICIENTS = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+def _agree(lead: np.ndarray, expected: np.ndarray) -> bool:
+    return float(np.quantile(np.abs(lead - expected), EINTHOVEN_QUANTILE)) <= EINTHOVEN_TOLERANCE_MV
+
+
+def _gains_that_agree(
+    one: np.ndarray, two: np.ndarray, derived: np.ndarray, *, coefficients: tuple[float, float]
+) -> dict[str, float] | None:
+    """Finds positive factors of II and a derived lead, relative to I, with which Einthoven's identity holds.
+
+    Swapped or inverted leads have none: their factor would be negative, or the identity would still be off.
+    """
+    # derived · g_derived − b · II · g_two = a · I, by least squares.
+    of_one, of_two = coefficients
+    system = np.stack([derived, -of_two * two], axis=1)
+    (g_derived, g_two), *_ = np.linalg.lstsq(system, of_one * one)
+    if not all(1 / _LARGEST_GAIN_ERROR < gain < _LARGEST_GAIN_ERROR for gain in (g_derived, g_two)):
+        return None
+    if not _agree(derived * g_derived, of_one * one + of_two * two * g_two):
+        return None
+    return {"II": float(g_two), "derived": float(g_derived)}

@@ -1,0 +1,87 @@
+"""Samples that are converted when they are looked at: memory follows what is kept of a recording, not its length.
+
+A recording of ten seconds is converted at once. Three hours of twelve leads are 130 MB as 16-bit counts and 520 MB as
+float64, of which a build that keeps ten seconds needs half a megabyte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers.recording import Samples
+
+#: Up to so many values (three minutes of 12 leads at 500 Hz, 8 MiB) are converted at once: that costs less than asking
+#: for them piece by piece.
+VALUES_AT_ONCE = 2**20
+
+
+class ConvertedSamples:
+    """Samples by what reads and converts any rows of them."""
+
+    dtype = np.dtype(np.float64)
+    ndim = 2
+
+    def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
+        """Takes the shape, and what gives `f64[stop - start, channel]` of the rows from `start` to `stop`."""
+        self.shape = shape
+        self._read = read
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | tuple) -> np.ndarray:
+        """Returns rows, or some columns of rows, as NumPy does; only the rows are converted.
+
+        Raises:
+            TypeError: the rows are no slice that goes forward.
+        """
+        rows, *columns = index if isinstance(index, tuple) else (index,)
+        if not isinstance(rows, slice) or (rows.step or 1) < 1:
+            raise TypeError(f"samples are read by slices of rows that go forward, not by {rows!r}")
+        start, stop, step = rows.indices(len(self))
+        values = self._read(start, max(start, stop))[::step]
+        return values[(slice(None), *columns)] if columns else values
+
+    def __mul__(self, factor: float | np.ndarray) -> ConvertedSamples:
+        """Returns these samples times a number, or a number for each channel."""
+        return ConvertedSamples(self.shape, lambda start, stop: self._read(start, stop) * factor)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """Returns all samples."""
+        del copy  # They are made anew.
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+def converted(shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> Samples:
+    """Returns samples: an array where there are few, else what converts them as they are looked at.
+
+    Args:
+        shape: `(time, channel)`.
+        read: gives `f64[stop - start, channel]` of the rows from `start` to `stop`.
+    """
+    return read(0, shape[0]) if shape[0] * shape[1] <= VALUES_AT_ONCE else ConvertedSamples(shape, read)
+
+
+def as_float(samples: np.ndarray) -> Samples:
+    """Returns numbers of any type, `[time, channel]`, as samples that are kept in their own type until looked at."""
+    return converted(samples.shape, lambda start, stop: samples[start:stop].astype(np.float64))
+
+
+def row_blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yields first rows, and last rows plus one, of blocks that are small enough to convert one at a time."""
+    step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
+
+
+def unreadable(source: str, error: Exception) -> RecordError:
+    """Returns the error of samples that could be read when the recording was opened, and cannot be any more."""
+    return RecordError(
+        f"{source}: its samples cannot be read any more ({error}); was the file changed during the build? Check the "
+        "disk, or copy it again",
+        reason="truncated_file",
+    )
