@@ -8,7 +8,8 @@
   python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR
 
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
-and stored as int16 microvolts.
+and stored as int16 microvolts. Of a longer recording 10 s are kept, or with --pieces all of it, as several records; the
+summary says how much is kept and dropped.
 Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. An interrupted build
 leaves what was at DIR as it was; the same command again goes on from the shards that it had finished.
 """
@@ -35,6 +36,7 @@ from data_pipelines.builders.cpsc2018 import Cpsc2018Source
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.builders.mimic_iv_ecg import MimicIvEcgSource
 from data_pipelines.builders.physionet2021 import SETS, Physionet2021Source
+from data_pipelines.builders.pieces import PiecedSource
 from data_pipelines.builders.prepared import PreparedSource
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
@@ -43,12 +45,14 @@ from data_pipelines.building import ShardMaker, build_dataset
 from data_pipelines.command import command, run
 from data_pipelines.dataset import CARD_FILE, REMARKS_FILE, read_card
 from data_pipelines.errors import DataError
+from data_pipelines.kept_seconds import kept_sentence
 from data_pipelines.physiology_store import measure_dataset
 from data_pipelines.readers.declared import ORIENTATIONS, Declared
 from data_pipelines.readers.formats import FORMATS
 from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 from data_pipelines.remarks import remark_lines
 from data_pipelines.shard_making import LocalProcesses
+from data_pipelines.shared_contents import shared_sentence
 from data_pipelines.visible_text import visible, visible_report
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
@@ -71,6 +75,12 @@ _CHANGES = {
     "cut": flags.DEFINE_enum("cut", None, CUTS, "Which part of a longer recording to keep."),
     "pad": flags.DEFINE_enum("pad", None, PADS, "Where to add zeros to a shorter recording."),
 }
+_PIECES = flags.DEFINE_boolean(
+    "pieces",
+    False,
+    "[all but prepared and simulated] Cut longer recordings into as many records of --seconds as they hold, instead of "
+    "keeping one of each.",
+)
 _MAX_QUARANTINED = flags.DEFINE_float(
     "max_quarantined", 0.5, "Fail if more than this share of the recordings cannot be stored.", 0.0, 1.0
 )
@@ -178,17 +188,22 @@ class _Builder:
 
 
 _BUILDERS = {
-    "ptbxl": _Builder(make=_ptbxl, flags=("source", "source_rate_hz")),
-    "physionet2021": _Builder(make=_physionet2021, flags=("source", "sets")),
-    "code15": _Builder(make=lambda recipe: code15_source(_source_directory(), recipe=recipe), flags=("source",)),
-    "mimic_iv_ecg": _Builder(
-        make=lambda recipe: MimicIvEcgSource(_source_directory(), recipe=recipe), flags=("source",)
+    "ptbxl": _Builder(make=_ptbxl, flags=("source", "source_rate_hz", "pieces")),
+    "physionet2021": _Builder(make=_physionet2021, flags=("source", "sets", "pieces")),
+    "code15": _Builder(
+        make=lambda recipe: code15_source(_source_directory(), recipe=recipe), flags=("source", "pieces")
     ),
-    "cpsc2018": _Builder(make=lambda recipe: Cpsc2018Source(_source_directory(), recipe=recipe), flags=("source",)),
+    "mimic_iv_ecg": _Builder(
+        make=lambda recipe: MimicIvEcgSource(_source_directory(), recipe=recipe), flags=("source", "pieces")
+    ),
+    "cpsc2018": _Builder(
+        make=lambda recipe: Cpsc2018Source(_source_directory(), recipe=recipe), flags=("source", "pieces")
+    ),
     "folder": _Builder(
         make=_folder,
         flags=(
             "source",
+            "pieces",
             "labels",
             "patient_field",
             "name",
@@ -204,6 +219,11 @@ _BUILDERS = {
 }
 
 _BUILDER = flags.DEFINE_enum("builder", None, list(_BUILDERS), "What kind of source to read.")
+
+
+def _make_source(recipe: SignalRecipe) -> Source:
+    source = _BUILDERS[_BUILDER.value].make(recipe)
+    return PiecedSource(source, num_workers=_NUM_WORKERS.value) if _PIECES.value else source
 
 
 def _source_directory() -> Path:
@@ -229,6 +249,12 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
             raise DataError("--recipe means nothing to --builder=simulated; leave it out")
     request = {"builder": builder, "recipe": recipe.to_json()}
     request |= {name: flags.FLAGS[name].value for name in own}
+    if not request.get("pieces"):
+        request.pop("pieces", None)  # Data sets built before there were pieces were asked for in the same words.
+    elif _CHANGES["cut"].present:
+        raise DataError(
+            "--cut means nothing with --pieces, which keeps all parts of a recording; leave one of them out"
+        )
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
     if builder == "prepared":
         # Other contents at the same place are another request.
@@ -263,6 +289,8 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
         *(f"    {visible(record)} = {visible(first)}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
+        *(f"  {shared_sentence(entry)}" for entry in counts.get("shared_contents", ())),
+        *_seconds_lines(counts),
         *_quality_lines(counts),
         *(f"  note: {visible(note)}" for note in counts["notes"]),
         f"  fingerprint         {card['fingerprint']}",
@@ -279,6 +307,11 @@ def _remark_lines(counts: dict[str, Any]) -> list[str]:
     return [heading, *(f"    {line}" for line in remark_lines(counted))]
 
 
+def _seconds_lines(counts: dict[str, Any]) -> list[str]:
+    seconds = counts.get("seconds")  # Data sets built before they were counted have none.
+    return [f"  seconds             {kept_sentence(seconds)}"] if seconds else []
+
+
 def _quality_lines(counts: dict[str, Any]) -> list[str]:
     flagged = [f"{name} {count}" for name, count in counts["quality"].items() if count]
     clipped = f" ({counts['clipped_samples']} samples clipped)" if counts["clipped_samples"] else ""
@@ -292,7 +325,7 @@ def main() -> None:
         raise DataError(f"--out={_OUT.value}: a build writes to a directory; mount the bucket, and give its path there")
     out = Path(_OUT.value)
     recipe = _recipe()
-    make_source: Callable[[], Source] = functools.partial(_BUILDERS[_BUILDER.value].make, recipe)
+    make_source: Callable[[], Source] = functools.partial(_make_source, recipe)
     existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
     card = build_dataset(
         make_source,

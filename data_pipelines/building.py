@@ -25,13 +25,15 @@ from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, rea
 from data_pipelines.digests import files_of, write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.example_format import features
-from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index
+from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index, content_codes
 from data_pipelines.index_merging import merge_parts
+from data_pipelines.kept_seconds import kept_seconds
 from data_pipelines.quality import QualityFlag, flag_names
 from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
 from data_pipelines.remarks import list_remarks
 from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
+from data_pipelines.shared_contents import listed_contents
 from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
 from data_pipelines.staging import exclusive_staging
 from data_pipelines.visible_text import table_cell
@@ -293,6 +295,10 @@ def _card(
             "duplicates": [
                 [str(index.record_id[number]), str(index.record_id[index.duplicate_of[number]])] for number in duplicate
             ],
+            "shared_contents": listed_contents(
+                content_codes(index.content_hash), np.asarray(index.patient), index.record_id
+            ),
+            "seconds": kept_seconds(index, source.signal_format),
             "quality": {
                 name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
             },

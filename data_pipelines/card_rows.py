@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipelines.kept_seconds import kept_sentence
 from data_pipelines.records import NO_FOLD
+from data_pipelines.shared_contents import shared_sentence
 
 #: Numbers of records of a patient that are counted each on their own.
 _PATIENT_SIZES = (1, 2, 3, 4)
@@ -74,6 +76,8 @@ def count_facts(card: Mapping[str, Any]) -> Facts:
             f"{duplicates['under_another_patient']:,} of them under another patient id; "
             f"{duplicates['groups']:,} groups to split by",
         ),
+        *(("many patients", shared_sentence(entry)) for entry in card["shared_contents"]),
+        ("seconds", kept_sentence(card["seconds"]) if card["seconds"] else "not known (built before they were kept)"),
     ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipelines.dataset import Dataset
 from data_pipelines.index import NOT_A_DUPLICATE, Index
+from data_pipelines.kept_seconds import kept_seconds
 from data_pipelines.quality import QualityFlag, flag_names
 from data_pipelines.records import FEMALE, LABEL_MISSING, MALE, MICROVOLTS_PER_MILLIVOLT, SEX_UNKNOWN, STORED_LEADS
 from data_pipelines.store import Store
@@ -54,6 +55,8 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
         "quarantined": dict(summary["quarantined"]),
         "records_per_patient": _records_per_patient(index),
         "duplicates": _duplicates(index),
+        "shared_contents": list(summary.get("shared_contents", ())),
+        "seconds": kept_seconds(index, dataset.format),
         "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in _SEX_NAMES.items()},
         "age_years": _spread(index.age_years) | {"by_decade": _by_decade(index)},
         "folds": _folds(index),

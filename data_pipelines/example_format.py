@@ -20,7 +20,6 @@ from data_pipelines.errors import DataError
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat, content_hash
 from data_pipelines.stored_example import joined_example, signal_entry
 
-
 #: Stands for a length or place in a recording that is not known.
 UNKNOWN_MICROSECONDS = -1
 

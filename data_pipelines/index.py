@@ -27,6 +27,7 @@ from data_pipelines.records import (
     SIGNATURE_BYTES,
     SignalFormat,
 )
+from data_pipelines.shared_contents import own_codes, shared_by_many
 from data_pipelines.splitting import Linked, Split, split_linked, split_of
 
 #: Folder of the index inside a data set, and its table of contents.
@@ -272,6 +273,8 @@ def duplicates(content_hash: np.ndarray) -> np.ndarray:
 def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     """Joins records that share a patient or a content, directly or through others.
 
+    A content that many patients have (`shared_contents.py`) joins none of them.
+
     Args:
         patient: `int32[n]` codes.
         content_hash: `uint8[n, 16]`.
@@ -279,7 +282,8 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     Returns:
         `int32[n]` codes of the connected components, numbered by first appearance.
     """
-    content = np.unique(_as_words(content_hash), return_inverse=True)[1]
+    content = content_codes(content_hash)
+    content = own_codes(content, shared_by_many(content, patient))
     num_patients, num_contents = int(patient.max()) + 1, int(content.max()) + 1
     # A graph of patients and contents in which every record is an edge.
     size = num_patients + num_contents
@@ -288,6 +292,11 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     )
     _, component = scipy.sparse.csgraph.connected_components(edges, directed=False)
     return _by_first_appearance(component[patient])
+
+
+def content_codes(content_hash: np.ndarray) -> np.ndarray:
+    """Returns `int64[n]` codes of contents (`uint8[n, 16]`), from 0 on."""
+    return np.unique(_as_words(content_hash), return_inverse=True)[1]
 
 
 def _as_words(content_hash: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ from data_pipelines.dataset_card import amplitudes_of, dataset_card
 from data_pipelines.ecg_paper import draw_ecg
 from data_pipelines.errors import DataError
 from data_pipelines.index import NOT_A_DUPLICATE
+from data_pipelines.kept_seconds import place_text
 from data_pipelines.paper_layout import LAYOUTS
 from data_pipelines.paper_page import save_png
 from data_pipelines.quality import flag_names
@@ -136,6 +137,8 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
         doubts.append(f"{index.clipped_samples[number]} samples clipped")
     if doubts:
         lines.append(f"Quality: {', '.join(doubts)}")
+    if place := place_text(index, dataset.format, number):
+        lines.append(place)
     if index.duplicate_of[number] != NOT_A_DUPLICATE:
         lines.append(f"Equal to record {index.record_id[index.duplicate_of[number]]}, sample by sample")
     return lines

@@ -16,6 +16,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.index import NOT_A_DUPLICATE, Index, duplicates
 from data_pipelines.links import Links
 from data_pipelines.records import SignalFormat
+from data_pipelines.shared_contents import shared_by_many
 from data_pipelines.splitting import SIDES, Linked, Split, split_linked
 
 
@@ -219,13 +220,20 @@ def _described(dataset: Dataset) -> str:
 
 
 def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
-    """Links records of equal content, and through them and their patients groups, within and across data sets."""
+    """Links records of equal content, and through them and their patients groups, within and across data sets.
+
+    What many patients of one data set share (`shared_contents.py`) joins no groups, in no data set.
+    """
     first_of = _first_of_content(np.concatenate([dataset.index.content_hash for dataset in datasets]))
     # Within a data set its own groups hold already: only contents that several have join any of them.
     own_groups = [np.asarray(dataset.index.group) for dataset in datasets]
     starts = np.cumsum([0, *(int(own.max()) + 1 for own in own_groups)])
     group = np.concatenate([own + start for own, start in zip(own_groups, starts, strict=False)])
-    equal = np.flatnonzero(first_of != np.arange(len(first_of)))
+    many = np.zeros(len(first_of), bool)
+    for dataset, start in zip(datasets, np.cumsum([0, *map(len, own_groups)]), strict=False):
+        own = first_of[start : start + dataset.index.num_records]
+        many[own[shared_by_many(np.unique(own, return_inverse=True)[1], np.asarray(dataset.index.patient))]] = True
+    equal = np.flatnonzero((first_of != np.arange(len(first_of))) & ~many[first_of])
     joined = scipy.sparse.coo_array(
         (np.ones(len(equal), np.int8), (group[equal], group[first_of[equal]])), shape=(starts[-1], starts[-1])
     )

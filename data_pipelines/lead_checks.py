@@ -109,8 +109,8 @@ def check_stored(microvolts: np.ndarray, *, source: str) -> None:
     done = "once filtered and resampled by the recipe"
     if flat:
         raise RecordError(
-            f"{source}: lead {', '.join(flat)} moves less than {_FLAT_LEAD_UV:g} µV {done}: there was nothing in it but "
-            "drift or noise",
+            f"{source}: lead {', '.join(flat)} moves less than {_FLAT_LEAD_UV:g} µV {done}: there was nothing in it "
+            "but drift or noise",
             reason="flat_lead",
         )
     if spans.max() < _SMALLEST_AMPLITUDE_UV:

@@ -15,6 +15,7 @@ from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
 from data_pipelines.links import PAIR_FIELDS, LinkedDataset, Links
 from data_pipelines.near_duplicates import candidates, verify
+from data_pipelines.shared_contents import own_codes, shared_by_many
 from data_pipelines.signature import band_of
 from data_pipelines.store import Store, open_store
 
@@ -71,7 +72,7 @@ def link(
     edges = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
     copy = _components(edges, num_nodes=int(starts[-1]))
     patient = _patients(datasets, namespaces)
-    group = _components(_by_common(copy, patient), num_nodes=int(starts[-1]))
+    group = _components(_by_common(_identifying(datasets, starts, copy), patient), num_nodes=int(starts[-1]))
     return Links(
         datasets=tuple(
             LinkedDataset(
@@ -173,6 +174,15 @@ def _patients(datasets: Sequence[Dataset], namespaces: Sequence[str]) -> np.ndar
         ],
         np.int64,
     )
+
+
+def _identifying(datasets: Sequence[Dataset], starts: np.ndarray, copy: np.ndarray) -> np.ndarray:
+    """Returns codes of copies without those that many patients of one data set share (`shared_contents.py`)."""
+    many = np.zeros(int(copy.max()) + 1, bool)
+    for dataset, start in zip(datasets, starts, strict=False):
+        own = copy[start : start + dataset.index.num_records]
+        many[own[shared_by_many(own, np.asarray(dataset.index.patient))]] = True
+    return own_codes(copy, many[copy])
 
 
 def _by_common(*labels: np.ndarray) -> np.ndarray:

@@ -53,6 +53,9 @@ def make_index(patients, contents, folds):
         scalars={"lvef": np.linspace(20, 70, n, dtype=np.float32), "odd/name": np.zeros(n, np.float32)},
         order_free_signature=np.full((n, SIGNATURE_BYTES), 3, np.int8),
         envelope=np.full((n, ENVELOPE_SAMPLES), -5, np.int8),
+        recording=np.arange(n, dtype=np.int32),
+        recording_seconds=np.linspace(10, 86_400, n),
+        start_seconds=np.linspace(0, 86_390, n),
         tasks={"rhythm": Task(classes=("AF", "SR"), values=np.resize(np.array([[0, 1], [-1, -1]], np.int8), (n, 2)))},
     )
 

@@ -8,10 +8,12 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from data_pipelines.builders.unforeseen import file_of, reason_and_message
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.lengths import Length
+from data_pipelines.readers.recording import Recording
 from data_pipelines.reading_notes import note
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
-from data_pipelines.signals import StoredSignal
+from data_pipelines.signals import StoredSignal, stored_signal
 from data_pipelines.visible_text import storable_text
 
 _TEXTS = ("record_id", "patient_id", "report")
@@ -121,6 +123,34 @@ class ItemReader(Generic[NamedItemT]):
         except Exception as error:  # Files of strangers hold what nobody thought of.
             reason, message = reason_and_message(error, item)
         return Quarantined(record_id=item.record_id, reason=reason, message=message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordingReader(Generic[NamedItemT]):
+    """Reads items that are a recording each; one whose reading raises `RecordError` is quarantined.
+
+    A reader of pieces (`builders/pieces.py`) uses its parts to open a recording once for all pieces of it.
+
+    Attributes:
+        open: item to recording; picklable. What is wrong with the item itself is found here, before its file is read.
+        record: item, its recording, and the signal to store, to record; picklable.
+        recipe: what is done to the signals.
+        length: item to the length of its recording, or None where that is not known without opening it; picklable.
+            For builds that cut recordings into pieces, which must know all lengths before they begin.
+    """
+
+    open: Callable[[NamedItemT], Recording]
+    record: Callable[[NamedItemT, Recording, StoredSignal], EcgRecord]
+    recipe: SignalRecipe
+    length: Callable[[NamedItemT], Length | None] | None = None
+
+    def __call__(self, items: Sequence[NamedItemT]) -> Iterator[EcgRecord | Quarantined]:
+        """Yields the result of every item in order."""
+        yield from ItemReader(self._read)(items)
+
+    def _read(self, item: NamedItemT) -> EcgRecord:
+        recording = self.open(item)
+        return self.record(item, recording, stored_signal(recording, recipe=self.recipe))
 
 
 def ecg_record(stored: StoredSignal, **fields: Any) -> EcgRecord:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import ItemReader, Refusal, SourceCard, check_not_refused, ecg_record
+from data_pipelines.builders.base import RecordingReader, Refusal, SourceCard, check_not_refused, ecg_record
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
@@ -27,7 +27,7 @@ from data_pipelines.readers.hdf5_own import own_dataset
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import LABEL_MISSING, STANDARD_LEADS, EcgRecord, LabelSchema
-from data_pipelines.signals import stored_signal
+from data_pipelines.signals import StoredSignal
 
 EXAMS_FILE = "exams.csv"
 
@@ -130,9 +130,9 @@ class Code15Source:
         repeated = pd.Series(in_parts).duplicated().to_numpy()
         self._is_repeated = np.concatenate([repeated, np.zeros(num_unread, bool)])
 
-    def reader(self) -> ItemReader[Code15Item]:
+    def reader(self) -> RecordingReader[Code15Item]:
         """Returns what reads exams: those of each part in its order, then those of `exams.csv` that no part has."""
-        return ItemReader(functools.partial(_read, recipe=self.recipe))
+        return RecordingReader(open=_open, record=_record, recipe=self.recipe)
 
     def _item(self, position: int) -> Code15Item:
         exam, part_number = int(self._exam_of_item[position]), int(self._part_of_item[position])
@@ -183,14 +183,20 @@ class Code15Source:
         )
 
 
-def _read(item: Code15Item, *, recipe: SignalRecipe) -> EcgRecord:
+def _source(item: Code15Item) -> str:
+    return f"{item.part}: exam {item.record_id} (row {item.row})"
+
+
+def _open(item: Code15Item) -> Recording:
     check_not_refused(item.refusal)
-    source = f"{item.part}: exam {item.record_id} (row {item.row})"
-    patient_id = item.values["patient_id"]
-    if not patient_id:
-        raise RecordError(f"{source}: no patient_id in {EXAMS_FILE}", reason="missing_patient")
+    if not item.values["patient_id"]:
+        raise RecordError(f"{_source(item)}: no patient_id in {EXAMS_FILE}", reason="missing_patient")
+    return _recording(item.part, item.row, _source(item))
+
+
+def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> EcgRecord:
+    source, patient_id = recording.source, item.values["patient_id"]
     is_male = item.values["is_male"].casefold()
-    stored = stored_signal(_recording(item.part, item.row, source), recipe=recipe)
     return ecg_record(
         stored,
         record_id=item.record_id,

@@ -6,18 +6,19 @@ Reyna et al., "Detection of Chagas Disease from the ECG: The George B. Moody Phy
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 
-from data_pipelines.builders.base import ItemReader, Source, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, Source, SourceCard, ecg_record
 from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLING_RATE_HZ, Code15Source
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.left_out import what_is_there
+from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema
-from data_pipelines.signals import stored_signal
+from data_pipelines.signals import StoredSignal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,9 @@ class Code15WfdbSource:
             ),
         )
 
-    def reader(self) -> ItemReader[Code15WfdbItem]:
+    def reader(self) -> RecordingReader[Code15WfdbItem]:
         """Returns what reads records; they stand in the order of their paths."""
-        return ItemReader(functools.partial(_read, recipe=self.recipe))
+        return RecordingReader(open=_open, record=_record, recipe=self.recipe, length=_length)
 
 
 def code15_source(folder: Path, *, recipe: SignalRecipe) -> Source:
@@ -83,7 +84,7 @@ def code15_source(folder: Path, *, recipe: SignalRecipe) -> Source:
     return source(folder, recipe=recipe)
 
 
-def _read(item: Code15WfdbItem, *, recipe: SignalRecipe) -> EcgRecord:
+def _open(item: Code15WfdbItem) -> Recording:
     source = str(item.path)
     recording = read_wfdb(item.path)
     if recording.sampling_rate_hz != SAMPLING_RATE_HZ:
@@ -92,10 +93,17 @@ def _read(item: Code15WfdbItem, *, recipe: SignalRecipe) -> EcgRecord:
             f"{SAMPLING_RATE_HZ} Hz; restore the header",
             reason="wrong_rate",
         )
-    patient_id = recording.field("Patient ID")
-    if not patient_id:
+    if not recording.field("Patient ID"):
         raise RecordError(f"{source}: no 'Patient ID' in the header", reason="missing_patient")
-    stored = stored_signal(recording, recipe=recipe)
+    return recording
+
+
+def _length(item: Code15WfdbItem) -> Length | None:
+    return wfdb_length(item.path)
+
+
+def _record(item: Code15WfdbItem, recording: Recording, stored: StoredSignal) -> EcgRecord:
+    source, patient_id = str(item.path), recording.field("Patient ID") or ""
     return ecg_record(
         stored,
         record_id=item.record_id,

@@ -7,12 +7,11 @@ Abnormality Detection", Journal of Medical Imaging and Health Informatics 8 (201
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
 from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
@@ -20,10 +19,11 @@ from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.matlab_files import read_matlab
+from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.tree import files_under
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
-from data_pipelines.signals import stored_signal
+from data_pipelines.signals import StoredSignal
 
 REFERENCE_FILE = "REFERENCE.csv"
 
@@ -96,9 +96,9 @@ class Cpsc2018Source:
             notes=tuple(notes),
         )
 
-    def reader(self) -> ItemReader[Cpsc2018Item]:
+    def reader(self) -> RecordingReader[Cpsc2018Item]:
         """Returns what reads files: in the order of their paths, then those that only the reference names."""
-        return ItemReader(functools.partial(_read, recipe=self.recipe))
+        return RecordingReader(open=_open, record=_record, recipe=self.recipe)
 
 
 def _items(folder: Path, paths: list[Path], reference: dict[str, tuple[str, ...]]) -> list[Cpsc2018Item]:
@@ -116,18 +116,20 @@ def _items(folder: Path, paths: list[Path], reference: dict[str, tuple[str, ...]
     return items + [Cpsc2018Item(record_id=name, path=None) for name in absent]
 
 
-def _read(item: Cpsc2018Item, *, recipe: SignalRecipe) -> EcgRecord:
+def _open(item: Cpsc2018Item) -> Recording:
     if item.path is None:
         raise RecordError(
             f"{item.record_id}: is in {REFERENCE_FILE}, but there is no {item.record_id}.mat; download it or leave it "
             "out",
             reason="missing_file",
         )
-    source = str(item.path)
     check_first_of_name(item.path, item.first_path)
     # The reader knows rate, unit and leads of this set's structs; nothing is left to declare.
-    recording = read_matlab(item.path, Declared())
-    stored = stored_signal(recording, recipe=recipe)
+    return read_matlab(item.path, Declared())
+
+
+def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> EcgRecord:
+    source = str(item.path)
     return ecg_record(
         stored,
         record_id=item.record_id,

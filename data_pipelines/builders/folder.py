@@ -9,16 +9,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.label_table import LabelTable
 from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers import left_out
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.formats import FORMATS, FoundRecording, find_recordings, read_recording
+from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
-from data_pipelines.signals import stored_signal
+from data_pipelines.signals import StoredSignal
 
 # TFDS makes file names and identifiers of it.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -123,26 +125,17 @@ class FolderSource:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
         return (*notes, *self._left_out)
 
-    def reader(self) -> ItemReader[FolderItem]:
+    def reader(self) -> RecordingReader[FolderItem]:
         """Returns what reads recordings: in the order of their paths, then those that only the table names."""
-        read = functools.partial(
-            _read,
-            patient_field=self._patient_field,
-            scalars=self.label_schema.scalars,
-            declared=self._declared,
+        return RecordingReader(
+            open=functools.partial(_open, patient_field=self._patient_field, declared=self._declared),
+            record=functools.partial(_record, patient_field=self._patient_field, scalars=self.label_schema.scalars),
             recipe=self.recipe,
+            length=_length,
         )
-        return ItemReader(read)
 
 
-def _read(
-    item: FolderItem,
-    *,
-    patient_field: str | None,
-    scalars: tuple[str, ...],
-    declared: Declared,
-    recipe: SignalRecipe,
-) -> EcgRecord:
+def _open(item: FolderItem, *, patient_field: str | None, declared: Declared) -> Recording:
     if item.found is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")
     source = str(item.found.path)
@@ -152,11 +145,30 @@ def _read(
             reason="missing_patient",
         )
     recording = read_recording(item.found, declared)
-    patient_id = (recording.field(patient_field) if patient_field else item.row["patient_id"]) or ""
-    if not patient_id:
+    if not _patient_id(item, recording, patient_field):
         where = f"field '{patient_field}' in the file" if patient_field else "patient_id in the table of labels"
         raise RecordError(f"{source}: no {where}, so its patient is not known", reason="missing_patient")
-    stored = stored_signal(recording, recipe=recipe)
+    return recording
+
+
+def _length(item: FolderItem) -> Length | None:
+    is_header = item.found is not None and item.found.format == "wfdb"
+    return wfdb_length(item.found.path.with_suffix("")) if is_header else None
+
+
+def _patient_id(item: FolderItem, recording: Recording, patient_field: str | None) -> str:
+    return (recording.field(patient_field) if patient_field else item.row["patient_id"]) or ""
+
+
+def _record(
+    item: FolderItem,
+    recording: Recording,
+    stored: StoredSignal,
+    *,
+    patient_field: str | None,
+    scalars: tuple[str, ...],
+) -> EcgRecord:
+    source, patient_id = str(item.found.path), _patient_id(item, recording, patient_field)
     return ecg_record(
         stored,
         record_id=item.record_id,

@@ -6,7 +6,6 @@ Gow et al., "MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset" (version
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import sys
 from collections.abc import Iterator
@@ -15,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import ItemReader, Refusal, SourceCard, check_not_refused, ecg_record
+from data_pipelines.builders.base import RecordingReader, Refusal, SourceCard, check_not_refused, ecg_record
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
+from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord, LabelSchema
-from data_pipelines.signals import stored_signal
+from data_pipelines.signals import StoredSignal
 
 RECORDS_FILE = "record_list.csv"
 MEASUREMENTS_FILE = "machine_measurements.csv"
@@ -129,9 +130,9 @@ class MimicIvEcgSource:
             notes.append(f"{num_timeless} records have no ecg_time that can be read: time_days is missing")
         return tuple(notes)
 
-    def reader(self) -> ItemReader[MimicItem]:
+    def reader(self) -> RecordingReader[MimicItem]:
         """Returns what reads records; they stand in the order of `record_list.csv`."""
-        return ItemReader(functools.partial(_read, recipe=self.recipe))
+        return RecordingReader(open=_open, record=_record, recipe=self.recipe, length=_length)
 
     def _item(self, position: int) -> MimicItem:
         study, subject, row = int(self._study[position]), int(self._subject[position]), int(self._row[position])
@@ -161,9 +162,17 @@ class MimicIvEcgSource:
         )
 
 
-def _read(item: MimicItem, *, recipe: SignalRecipe) -> EcgRecord:
+def _open(item: MimicItem) -> Recording:
     check_not_refused(item.refusal)
-    stored = stored_signal(read_wfdb(item.path), recipe=recipe)
+    return read_wfdb(item.path)
+
+
+def _length(item: MimicItem) -> Length | None:
+    return wfdb_length(item.path)
+
+
+def _record(item: MimicItem, recording: Recording, stored: StoredSignal) -> EcgRecord:
+    del recording  # The tables say everything.
     return ecg_record(
         stored,
         record_id=item.record_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from data_pipelines.builders.base import Quarantined, SourceCard, ecg_record
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.example_format import parse
+from data_pipelines.example_format import parse, seconds_of
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema, SignalFormat, content_hash
@@ -131,7 +132,8 @@ class PreparedReader:
             units=("uV",) * len(STORED_LEADS),
         )
         try:
-            return ecg_record(stored_signal(recording, recipe=self.recipe), **stored)
+            record = ecg_record(stored_signal(recording, recipe=self.recipe), **stored)
+            return dataclasses.replace(record, **_place(feature, record.start_seconds))
         except RecordError as error:
             return Quarantined(record_id=stored["record_id"], reason=error.reason, message=str(error))
 
@@ -145,6 +147,25 @@ def _examples(shard: Path, positions: Sequence[int]) -> Iterator[bytes]:
                 yield reader.read()
     except (RuntimeError, ValueError, IndexError) as error:
         raise DataError(f"{shard}: cannot be read, it is damaged ({error}); restore it from a copy") from error
+
+
+def _place(feature: Mapping[str, Any], start_seconds: float) -> dict[str, Any]:
+    """Returns where the record lies in the recording that the data set was made from.
+
+    Args:
+        feature: of the stored record; one of a data set built before that was kept does not say.
+        start_seconds: where the new record begins in the stored one.
+    """
+    if "recording_id" not in feature:
+        return {"recording_seconds": math.nan, "start_seconds": math.nan}
+    whole, start = (
+        seconds_of(feature[name].int64_list.value[0]) for name in ("recording_microseconds", "start_microseconds")
+    )
+    return {
+        "recording_id": feature["recording_id"].bytes_list.value[0].decode(),
+        "recording_seconds": whole,
+        "start_seconds": start + start_seconds,
+    }
 
 
 def _fields(feature: Mapping[str, Any], schema: LabelSchema) -> dict[str, Any]:

@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import ItemReader, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import age_in_years, sex_code
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
-from data_pipelines.signals import stored_signal
+from data_pipelines.signals import StoredSignal
 
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
 _DATABASE_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold")
@@ -152,15 +154,28 @@ class PtbxlSource:
             for row in database.to_dict("records")
         ]
 
-    def reader(self) -> ItemReader[PtbxlItem]:
+    def reader(self) -> RecordingReader[PtbxlItem]:
         """Returns what reads rows of `ptbxl_database.csv`."""
-        return ItemReader(functools.partial(_read, tasks=self._tasks, recipe=self.recipe))
+        return RecordingReader(
+            open=_open,
+            record=functools.partial(_record, tasks=self._tasks),
+            recipe=self.recipe,
+            length=_length,
+        )
 
 
-def _read(item: PtbxlItem, *, tasks: ScpTasks, recipe: SignalRecipe) -> EcgRecord:
+def _open(item: PtbxlItem) -> Recording:
     if not item.patient_id:
         raise RecordError(f"ecg_id {item.record_id}: no patient_id in ptbxl_database.csv", reason="missing_patient")
-    stored = stored_signal(read_wfdb(item.path), recipe=recipe)
+    return read_wfdb(item.path)
+
+
+def _length(item: PtbxlItem) -> Length | None:
+    return wfdb_length(item.path)
+
+
+def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, tasks: ScpTasks) -> EcgRecord:
+    del recording  # The tables say everything.
     source = f"ecg_id {item.record_id}"
     return ecg_record(
         stored,

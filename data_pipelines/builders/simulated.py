@@ -84,6 +84,8 @@ class CohortReader:
             signal=records.signal[position],
             valid_start=0,
             valid_samples=self.cohort.config.num_samples,
+            recording_seconds=self.cohort.config.seconds,
+            start_seconds=0.0,
             age_years=float(records.age_years[position]),
             sex=int(records.sex[position]),
             fold=fold_of_patient(patient_id),

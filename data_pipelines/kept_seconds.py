@@ -1,0 +1,80 @@
+"""How much of the recordings a data set stores: seconds kept, and seconds that were cut off or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.index import Index
+from data_pipelines.records import SignalFormat
+
+
+def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
+    """Counts what is stored of the recordings that have a record here.
+
+    Args:
+        index: of the data set.
+        signal_format: of its records.
+
+    Returns:
+        `recordings`, how many there are; `recorded`, `kept` and `dropped`, their seconds in all, stored, and not;
+        `cut`, how many recordings are not stored whole; `longest`, in seconds; and `unknown`, the number of records whose
+        recording has no known length, which are counted in nothing else. Empty for an index without such columns.
+    """
+    if index.recording is None:
+        return {}
+    known = ~np.isnan(index.recording_seconds)
+    recording, first = np.unique(np.asarray(index.recording)[known], return_index=True)
+    place = np.searchsorted(recording, np.asarray(index.recording)[known])
+    seconds = np.asarray(index.recording_seconds)[known][first]
+    stored = np.asarray(index.valid_samples)[known] / signal_format.sampling_rate_hz
+    # A recording whose length is no whole number of stored samples is stored whole with one more.
+    kept = np.minimum(np.bincount(place, weights=stored, minlength=len(recording)), seconds)
+    dropped = seconds - kept
+    return {
+        "recordings": len(recording),
+        "recorded": float(seconds.sum()),
+        "kept": float(kept.sum()),
+        "dropped": float(dropped.sum()),
+        "cut": int(np.count_nonzero(dropped > 1 / signal_format.sampling_rate_hz)),
+        "longest": float(seconds.max(initial=0.0)),
+        "unknown": int(np.count_nonzero(~known)),
+    }
+
+
+def kept_sentence(seconds: Mapping[str, Any]) -> str:
+    """Says what `kept_seconds` counted."""
+    parts = [
+        f"{_number(seconds['kept'])} s kept of {_number(seconds['recorded'])} s recorded in {seconds['recordings']:,} "
+        f"recordings; {_number(seconds['dropped'])} s dropped"
+    ]
+    if seconds["cut"]:
+        parts.append(
+            f"{seconds['cut']:,} recordings are not stored whole (the longest has {_number(seconds['longest'])} s)"
+        )
+    if seconds["unknown"]:
+        parts.append(f"of {seconds['unknown']:,} records the length of the recording is not known")
+    return "; ".join(parts)
+
+
+def place_text(index: Index, signal_format: SignalFormat, number: int) -> str:
+    """Says where in its recording a record lies; nothing where that is not known, or the record is the whole of it.
+
+    Args:
+        index: of the data set.
+        signal_format: of its records.
+        number: of the record.
+    """
+    if index.recording is None or np.isnan(index.recording_seconds[number]):
+        return ""
+    whole, start = float(index.recording_seconds[number]), float(index.start_seconds[number])
+    stored = int(index.valid_samples[number]) / signal_format.sampling_rate_hz
+    if whole - stored <= 1 / signal_format.sampling_rate_hz:
+        return ""
+    return f"{stored:.6g} s of a recording of {whole:.6g} s, from {start:.6g} s on"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
