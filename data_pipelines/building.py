@@ -33,8 +33,8 @@ from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE
 from data_pipelines.remarks import list_remarks
 from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
-from data_pipelines.shared_contents import listed_contents
 from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
+from data_pipelines.shared_contents import listed_contents
 from data_pipelines.staging import exclusive_staging
 from data_pipelines.visible_text import table_cell
 

@@ -47,7 +47,7 @@ def margin(recipe: SignalRecipe, *, sampling_rate_hz: float, ratio: Fraction) ->
         seconds += _TIME_CONSTANTS * _NOTCH_QUALITY / (math.pi * recipe.notch_hz)
     if recipe.baseline == "median":
         seconds += sum(_BASELINE_WINDOWS_S)
-    # Two rows more than resampling reaches, so that the outermost may be moved (`lay_ends`).
+    # Two rows more than resampling reaches, so that the outermost may be moved (`lay_end`).
     resampling = 0 if ratio == 1 else math.ceil(_REACH_OF_RESAMPLING * max(1, 1 / ratio)) + 2
     return math.ceil(seconds * sampling_rate_hz) + resampling
 
@@ -68,25 +68,22 @@ def hold_finite(millivolts: np.ndarray, own: slice) -> None:
             outwards[...] = np.take_along_axis(outwards, last_good, axis=0)
 
 
-def lay_ends(millivolts: np.ndarray, slope: np.ndarray, *, begins: bool, ends: bool) -> None:
-    """Moves an outermost row, which no stored sample depends on, so that the line through both ends has a slope.
+def lay_end(millivolts: np.ndarray, other_end: np.ndarray, *, distance: int, begins: bool) -> None:
+    """Moves the outermost row on one side, so that the line through both ends has the slope of the whole recording's.
 
-    Resampling goes on beyond the ends along that line. Where a context begins or ends with its recording, it must be
-    the line of the whole recording.
+    Resampling goes on beyond the ends along that line, and where rows begin or end with their recording, that shows. No
+    stored sample depends on the row that is moved.
 
     Args:
         millivolts: `f64[time, lead]`, changed in place.
-        slope: `f64[lead]`, of the whole recording, a row; what is not finite moves nothing.
-        begins: whether the first row is the recording's.
-        ends: whether the last row is the recording's.
+        other_end: `f64[lead]`, the recording's row at its other end; one that is not finite moves nothing.
+        distance: rows from one end of the recording to the other.
+        begins: whether it is the first row here that is the recording's, and not the last.
     """
-    if begins == ends or not np.isfinite(slope).all():
-        return
-    rise = slope * (len(millivolts) - 1)
-    if begins:
-        millivolts[-1] = millivolts[0] + rise
-    else:
-        millivolts[0] = millivolts[-1] - rise
+    if np.isfinite(other_end).all():
+        near, moved = (0, -1) if begins else (-1, 0)
+        share = (len(millivolts) - 1) / distance
+        millivolts[moved] = millivolts[near] + (other_end - millivolts[near]) * share
 
 
 def filtered(millivolts: np.ndarray, *, sampling_rate_hz: float, recipe: SignalRecipe) -> np.ndarray:

@@ -20,8 +20,9 @@ def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
 
     Returns:
         `recordings`, how many there are; `recorded`, `kept` and `dropped`, their seconds in all, stored, and not;
-        `cut`, how many recordings are not stored whole; `longest`, in seconds; and `unknown`, the number of records whose
-        recording has no known length, which are counted in nothing else. Empty for an index without such columns.
+        `cut`, how many recordings are not stored whole; `longest`, in seconds; and `unknown`, the number of records
+        whose recording has no known length, which are counted in nothing else. Empty for an index without such
+        columns.
     """
     if index.recording is None:
         return {}

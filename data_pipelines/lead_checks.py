@@ -31,6 +31,9 @@ HIGHEST_SOURCE_RATE_HZ = 1e5
 _FLAT_LEAD_UV = FLAT_LEAD_MV * MICROVOLTS_PER_MILLIVOLT
 _SMALLEST_AMPLITUDE_UV = SMALLEST_AMPLITUDE_MV * MICROVOLTS_PER_MILLIVOLT
 
+# Four time constants of a high-pass at .5 Hz, of which at least three fifths of a short recording are left.
+_ENDS_S, _ENDS_SHARE = 2.0, 0.2
+
 # Factors beyond this are no wrong gain but two leads fitted away.
 _LARGEST_GAIN_ERROR = 20.0
 
@@ -94,17 +97,22 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
     _check_einthoven(leads, source)
 
 
-def check_stored(microvolts: np.ndarray, *, source: str) -> None:
+def check_stored(microvolts: np.ndarray, *, sampling_rate_hz: int, is_filtered: bool, source: str) -> None:
     """Raises `RecordError` unless there is still something in every lead once it was filtered and resampled.
 
     Args:
         microvolts: `int16[time, lead]`, the recorded samples of what would be stored.
+        sampling_rate_hz: rate of these samples.
+        is_filtered: whether they were filtered; a filter that has just begun leaves traces even of a straight line, so
+            that the ends are not looked at.
         source: what to name in messages.
 
     Raises:
         RecordError: `flat_lead`.
     """
-    spans = np.ptp(microvolts.astype(np.int32), axis=0)
+    ends = int(min(_ENDS_S * sampling_rate_hz, _ENDS_SHARE * len(microvolts))) if is_filtered else 0
+    inner = microvolts[ends : len(microvolts) - ends]
+    spans = inner.max(axis=0).astype(np.int32) - inner.min(axis=0)
     flat = [lead for lead, span in zip(STORED_LEADS, spans, strict=True) if span < _FLAT_LEAD_UV]
     done = "once filtered and resampled by the recipe"
     if flat:

@@ -1,9 +1,9 @@
 """Contents that many patients share: no recording of anybody, and so no reason to take these patients for one.
 
-A recorder's test pattern, its calibration pulse or a demonstration ECG is stored under every patient it was left in for.
-Two or three patients with one recording are people registered twice, or a mix-up, and belong together in a split. If
-many patients were joined so, a split would lose them all to one side. Such contents stay duplicates of one another: one
-record at most is ever used. But they join nobody, and a build names them.
+A recorder's test pattern, its calibration pulse or a demonstration ECG is stored under every patient it was left in
+for. Two or three patients with one recording are people registered twice, or a mix-up, and belong together in a split.
+If many patients were joined so, a split would lose them all to one side. Such contents stay duplicates of one another:
+one record at most is ever used. But they join nobody, and a build names them.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def shared_sentence(entry: Mapping[str, Any]) -> str:
     ids: Sequence[str] = entry["record_ids"]
     more = entry["records"] - len(ids)
     return (
-        f"WARNING: one and the same recording stands under {entry['patients']:,} patients, in {entry['records']:,} records "
-        f"({', '.join(ids)}{f' and {more:,} more' if more else ''}): a test pattern or calibration pulse of the recorder, "
-        "or files copied under wrong names. They count as duplicates, of which at most one is used, and do not join "
-        "their patients; look at one, remove them from the source and build again"
+        f"WARNING: one recording stands under {entry['patients']:,} patients, in {entry['records']:,} records "
+        f"({', '.join(ids)}{f' and {more:,} more' if more else ''}): a test pattern or calibration pulse of the "
+        "recorder, or files copied under wrong names. They count as duplicates, of which at most one is used, and do "
+        "not join their patients; look at one, remove them from the source and build again"
     )

@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.filters import filtered, hold_finite, lay_ends, margin, resample
+from data_pipelines.filters import filtered, hold_finite, lay_end, margin, resample
 from data_pipelines.lead_checks import check_leads, check_stored, check_timing
 from data_pipelines.lead_names import lead_columns
 from data_pipelines.quality import STORED_LIMIT_UV
@@ -130,16 +130,16 @@ def _microvolts_of(
     millivolts = _stacked(leads)
     if not window.is_whole:
         hold_finite(millivolts, own)
-        if not recipe.has_filters and window.ratio != 1:
-            ends = [_stacked(leads_of(row, row + 1))[0] for row in (0, window.num_rows - 1)]
-            lay_ends(
-                millivolts, (ends[1] - ends[0]) / (window.num_rows - 1), begins=start == 0, ends=stop == window.num_rows
-            )
+        begins, ends = start == 0, stop == window.num_rows
+        if begins != ends and window.ratio != 1 and not recipe.has_filters:
+            far = window.num_rows - 1 if begins else 0
+            other_end = _stacked(leads_of(far, far + 1))[0]
+            lay_end(millivolts, other_end, distance=window.num_rows - 1, begins=begins)
     millivolts = filtered(millivolts, sampling_rate_hz=rate, recipe=recipe)
     millivolts = resample(millivolts, source_rate_hz=rate, target_rate_hz=recipe.sampling_rate_hz, source=source)
     first = window.start - int(start * window.ratio)
     microvolts = _microvolts(millivolts[first : first + window.stop - window.start], source)
-    check_stored(microvolts, source=source)
+    check_stored(microvolts, sampling_rate_hz=recipe.sampling_rate_hz, is_filtered=recipe.has_filters, source=source)
     return microvolts
 
 

@@ -147,10 +147,11 @@ def _read_renamed(record: Path) -> Recording:
                     Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
         try:
             recording = read_wfdb(Path(folder, record.name))
+            samples = recording.signal[:]  # Of a long record they lie in the files still.
         except RecordError as error:
             message = str(error).replace(str(folder), str(record.parent))
             raise RecordError(message, reason=error.reason) from error
-    return dataclasses.replace(recording, source=str(record))
+    return dataclasses.replace(recording, source=str(record), signal=samples)
 
 
 def _lines(record: Path) -> list[str]:

@@ -21,6 +21,7 @@ from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers.contents import MAX_BYTES, check_unpacked, read_contents
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.samples import as_float
 
 #: No converter is faster.
 MAX_RATE_HZ = 1e6
@@ -148,7 +149,7 @@ def matrix_recording(
     by_time = declared.by_time(samples, num_leads=len(names), source=source)
     return Recording(
         source=source,
-        signal=by_time.astype(np.float64),
+        signal=as_float(by_time),
         sampling_rate_hz=declared.rate_of(source, stated=rate),
         channels=names,
         units=_units(names, declared.unit_of(source, stated=unit)),

@@ -29,6 +29,7 @@ from data_pipelines.readers import metadata
 from data_pipelines.readers.contents import MAX_BYTES, read_contents
 from data_pipelines.readers.dicom_structure import check_nesting
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.samples import converted
 
 _SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
@@ -108,13 +109,17 @@ def _recording(content: bytes, path: Path) -> Recording:
     digital = _samples(group, source)
     channels = _channels(group, source)
     sensitivity = np.array([channel.sensitivity for channel in channels])
-    signal = digital * sensitivity + np.array([channel.offset for channel in channels])
-    padding = _padding(group)
-    if padding is not None:
-        signal[digital == padding] = np.nan
+    offset, padding = np.array([channel.offset for channel in channels]), _padding(group)
+
+    def physical(start: int, stop: int) -> np.ndarray:
+        signal = digital[start:stop] * sensitivity + offset
+        if padding is not None:
+            signal[digital[start:stop] == padding] = np.nan
+        return signal
+
     return Recording(
         source=source,
-        signal=signal,
+        signal=converted(digital.shape, physical),
         sampling_rate_hz=_number(group, "SamplingFrequency", source, positive=True),
         channels=tuple(channel.name for channel in channels),
         units=tuple(channel.unit for channel in channels),

@@ -25,6 +25,7 @@ from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.samples import VALUES_AT_ONCE, unreadable
 
 # No recording has more leads, and no attribute more texts.
 _MOST_TEXTS = 1000
@@ -54,7 +55,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
         with h5py.File(path, "r") as file:
             dataset = _signal_of(file, path)
             attributes = {**_attributes(file), **_attributes(dataset)}
-            samples = dataset[()]
+            samples = _samples_of(dataset, path)
     except RecordError:
         raise
     except Exception as error:  # On damaged files h5py raises OSError, RuntimeError, KeyError, ValueError, TypeError …
@@ -89,6 +90,36 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
     for shape in (dataset.shape, dataset.chunks or ()):
         check_unpacked(path, 8 * math.prod(shape), file_bytes=file_bytes, part=f"'{named[0]}' of shape {dataset.shape}")
     return dataset
+
+
+class _Slices:
+    """A matrix that is read by slices of rows, as `arrays.matrix_recording` does; the file is not kept open."""
+
+    ndim = 2
+
+    def __init__(self, path: Path, name: str, *, shape: tuple[int, int], dtype: np.dtype, is_turned: bool = False):
+        self._path, self._name, self._is_turned = path, name, is_turned
+        self.shape, self.dtype = shape, dtype
+
+    @property
+    def T(self) -> _Slices:  # noqa: N802 as NumPy calls it
+        """The matrix with its axes exchanged."""
+        return _Slices(self._path, self._name, shape=self.shape[::-1], dtype=self.dtype, is_turned=not self._is_turned)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        try:
+            with h5py.File(self._path, "r") as file:
+                return file[self._name][:, rows].T if self._is_turned else file[self._name][rows]
+        except Exception as error:  # As of the first time.
+            raise unreadable(str(self._path), error) from error
+
+
+def _samples_of(dataset: h5py.Dataset, path: Path) -> np.ndarray | _Slices:
+    """Returns a short matrix, or one that is compressed, in memory; of a long one what reads it."""
+    # Of what is compressed, a few rows may take as long to read as all.
+    if dataset.size <= VALUES_AT_ONCE or dataset.chunks is not None:
+        return dataset[()]
+    return _Slices(path, dataset.name, shape=dataset.shape, dtype=dataset.dtype)
 
 
 def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:

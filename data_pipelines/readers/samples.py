@@ -56,6 +56,25 @@ class ConvertedSamples:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
+class ReadAhead:
+    """Reads more rows than it is asked for, and keeps them for whoever asks for the next."""
+
+    def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
+        """Takes the shape of all rows, and what gives `f64[stop - start, channel]` of those from `start` to `stop`."""
+        self._num_rows = shape[0]
+        self._step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
+        self._read = read
+        self._first, self._rows = 0, np.empty((0, shape[1]))
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """Returns the rows from `start` to `stop`, not to be written to."""
+        if start < self._first or stop > self._first + len(self._rows):
+            self._rows = self._rows[:0]  # Two blocks are never held at once.
+            self._rows = self._read(start, min(self._num_rows, max(stop, start + self._step)))
+            self._first = start
+        return self._rows[start - self._first : stop - self._first]
+
+
 def converted(shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> Samples:
     """Returns samples: an array where there are few, else what converts them as they are looked at.
 

@@ -16,11 +16,13 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import wfdb
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.contents import read_contents
-from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.recording import Recording, Samples
+from data_pipelines.readers.samples import ConvertedSamples, ReadAhead, row_blocks, unreadable
 from data_pipelines.readers.tree import files_under
 
 #: Bytes per sample of the WFDB formats that are read.
@@ -76,23 +78,48 @@ def read_wfdb(record: Path | str) -> Recording:
     _check_signals(header, gains, header_path)
     _check_file_sizes(header, header_path)
     try:
-        # int64 samples: the checksum below adds them up.
-        digital = wfdb.rdrecord(str(path), physical=False, return_res=64)
-        signal = digital.dac(return_res=64)
+        signal, sums = _samples(header, path)
     except Exception as error:  # wfdb checks little, and what Python or NumPy then stumbles over is anyone's guess.
         raise RecordError(
             f"{header_path}: the signal files do not match this header ({error}); restore both from one source",
             reason="header_disagrees",
         ) from error
-    _check_checksums(digital, header_path)
+    _check_checksums(header, sums, header_path)
     return Recording(
         source=str(path),
         signal=signal,
-        sampling_rate_hz=float(digital.fs),
-        channels=tuple(name or "" for name in digital.sig_name),
-        units=tuple(unit or "" for unit in digital.units),
+        sampling_rate_hz=float(header.fs),
+        channels=tuple(name or "" for name in header.sig_name),
+        units=tuple(unit or "" for unit in header.units),
         fields=_fields(comments),
     )
+
+
+def _samples(header: wfdb.Record, path: Path) -> tuple[Samples, np.ndarray]:
+    """Returns the samples, and the sum of each channel's counts; of long records, what is read stays in the files."""
+    shape = (header.sig_len, header.n_sig)
+    sums = np.zeros(header.n_sig, np.int64)
+    # Format 8 has differences, which mean nothing without all before them.
+    blocks = [(0, header.sig_len)] if "8" in header.fmt else list(row_blocks(shape))
+    for start, stop in blocks:
+        digital = _digital(path, start, stop)
+        sums += digital.d_signal.sum(axis=0)
+    if len(blocks) == 1:
+        return digital.dac(return_res=64), sums
+
+    def physical(start: int, stop: int) -> np.ndarray:
+        try:
+            return _digital(path, start, stop).dac(return_res=64)
+        except Exception as error:  # As of the first time.
+            raise unreadable(str(path), error) from error
+
+    # Reading ahead, because each time the header is parsed again, which takes longer than ten seconds of samples.
+    return ConvertedSamples(shape, ReadAhead(shape, physical)), sums
+
+
+def _digital(path: Path, start: int, stop: int) -> wfdb.Record:
+    # int64 samples: the checksum adds them up.
+    return wfdb.rdrecord(str(path), sampfrom=start, sampto=stop, physical=False, return_res=64)
 
 
 def _check_grammar(header_path: Path) -> tuple[list[str], list[float]]:
@@ -220,12 +247,11 @@ def _check_file_sizes(header: wfdb.Record, header_path: Path) -> None:
             )
 
 
-def _check_checksums(digital: wfdb.Record, header_path: Path) -> None:
-    sums = digital.d_signal.sum(axis=0) & 0xFFFF
-    for channel, (found, stated) in enumerate(zip(sums, digital.checksum, strict=True)):
+def _check_checksums(header: wfdb.Record, sums: np.ndarray, header_path: Path) -> None:
+    for channel, (found, stated) in enumerate(zip(sums & 0xFFFF, header.checksum, strict=True)):
         if stated is not None and int(found) != stated & 0xFFFF:
             raise RecordError(
-                f"{header_path}: signal {channel} ({digital.sig_name[channel]}) has checksum {int(found)}, the header "
+                f"{header_path}: signal {channel} ({header.sig_name[channel]}) has checksum {int(found)}, the header "
                 f"says {stated & 0xFFFF}; the samples were changed or damaged after the header was written",
                 reason="header_disagrees",
             )
