@@ -281,7 +281,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"{out}: {card['name']}{' (SIMULATED)' if card['simulated'] else ''}, {form['num_samples']} samples at "
         f"{form['sampling_rate_hz']} Hz",
         f"  recipe              {card['recipe']['name']}, version {card['recipe']['version']}",
-        f"  recordings in       {counts['records_in']}",
+        f"  recordings in       {_recordings_in(counts)}",
         f"  stored              {counts['stored']} of {card['num_patients']} patients in {len(card['shards'])} shards",
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
         *(f"    {reason:<18}{count}" for reason, count in counts["quarantined"].items()),
@@ -305,6 +305,11 @@ def _remark_lines(counts: dict[str, Any]) -> list[str]:
     total = sum(entry["records"] for entry in counted.values())
     heading = f"  remarks             {total}, on records that are stored; listed in {REMARKS_FILE}"
     return [heading, *(f"    {line}" for line in remark_lines(counted))]
+
+
+def _recordings_in(counts: dict[str, Any]) -> str:
+    recordings, records = counts.get("recordings_in", counts["records_in"]), counts["records_in"]
+    return str(records) if recordings == records else f"{recordings}, as {records} records"
 
 
 def _seconds_lines(counts: dict[str, Any]) -> list[str]:

@@ -289,6 +289,7 @@ def _card(
         "fingerprint": index.fingerprint(source.signal_format),
         "summary": {
             "records_in": len(source.items),
+            "recordings_in": getattr(source, "num_recordings", len(source.items)),
             "stored": index.num_records,
             "quarantined": _by_reason(quarantined),
             "remarks": remarks,

@@ -48,15 +48,15 @@ def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
 def kept_sentence(seconds: Mapping[str, Any]) -> str:
     """Says what `kept_seconds` counted."""
     parts = [
-        f"{_number(seconds['kept'])} s kept of {_number(seconds['recorded'])} s recorded in {seconds['recordings']:,} "
-        f"recordings; {_number(seconds['dropped'])} s dropped"
+        f"{_number(seconds['kept'])} s kept of {_number(seconds['recorded'])} s recorded in "
+        f"{_counted(seconds['recordings'])}; {_number(seconds['dropped'])} s dropped"
     ]
     if seconds["cut"]:
         parts.append(
-            f"{seconds['cut']:,} recordings are not stored whole (the longest has {_number(seconds['longest'])} s)"
+            f"{_counted(seconds['cut'])} not stored whole (the longest recording has {_number(seconds['longest'])} s)"
         )
     if seconds["unknown"]:
-        parts.append(f"of {seconds['unknown']:,} records the length of the recording is not known")
+        parts.append(f"records from recordings of unknown length: {seconds['unknown']:,}")
     return "; ".join(parts)
 
 
@@ -75,6 +75,10 @@ def place_text(index: Index, signal_format: SignalFormat, number: int) -> str:
     if whole - stored <= 1 / signal_format.sampling_rate_hz:
         return ""
     return f"{stored:.6g} s of a recording of {whole:.6g} s, from {start:.6g} s on"
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} recording{'' if count == 1 else 's'}"
 
 
 def _number(value: float) -> str:

@@ -36,7 +36,7 @@ class SignalRecipe:
         version: of what the name stands for.
         sampling_rate_hz: stored rate, reached by polyphase resampling.
         seconds: stored length.
-        min_seconds: recordings shorter than this are refused.
+        min_seconds: recordings shorter than this are refused, and rests of recordings cut into pieces dropped.
         notch_hz: mains frequency to take out (zero phase, quality factor 30), or None.
         highpass_hz: corner of a zero-phase second-order Butterworth high-pass, or None.
         lowpass_hz: corner of a zero-phase fourth-order Butterworth low-pass, or None.

@@ -1,5 +1,6 @@
 """The command that builds: what it says at its end, and every error in one line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from data_pipelines import build as build_command
-from data_pipelines.dataset import open_dataset
+from data_pipelines.dataset import CARD_FILE, open_dataset
 from tests.fixtures import twelve_lead_mv, write_wfdb
 
 REPOSITORY = Path(__file__).parents[1]
@@ -40,6 +41,9 @@ def test_command_line(tmp_path):
         (["--builder=ptbxl"], "error: --builder=ptbxl needs --source=DIR"),
         (["--builder=simulated", "--labels=a.csv"], "error: --labels means nothing to --builder=simulated"),
         (["--builder=folder", "--source=.", "--name=Our Data"], "--name=Our Data: lower case letters, digits and _"),
+        (["--builder=simulated", "--pieces"], "--pieces means nothing to --builder=simulated"),
+        (["--builder=prepared", "--source=.", "--pieces"], "--pieces means nothing to --builder=prepared"),
+        (["--builder=folder", "--source=.", "--pieces", "--cut=center"], "--cut means nothing with --pieces"),
         (["--builder=simulated", "--seconds=1.001"], "is 250.25 samples, a whole number is needed"),
     ],
 )
@@ -51,6 +55,39 @@ def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, mess
             build_command.main(["build"])
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def run_in_process(*arguments):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["build", *map(str, arguments)])
+        build_command.main(["build"])
+
+
+def test_pieces_are_asked_for_by_a_flag_and_told_at_the_end(tmp_path, capsys):
+    write_wfdb(tmp_path / "in", "a", twelve_lead_mv(seconds=26))
+    command = ["--builder=folder", f"--source={tmp_path / 'in'}", "--num_workers=1", f"--out={tmp_path / 'out'}"]
+    run_in_process(*command, "--pieces")
+    told = capsys.readouterr().out
+    assert re.search(r"recordings in +1, as 3 records\n +stored +3 of 1 patients", told)
+    assert "26 s kept of 26 s recorded in 1 recording; 0 s dropped" in told
+    run_in_process(*command, "--pieces")
+    assert capsys.readouterr().out.startswith("finished already")
+    with pytest.raises(SystemExit, match=r"holds a finished data set built otherwise, with pieces=True"):
+        run_in_process(*command)
+
+
+def test_a_data_set_built_before_there_were_pieces_is_still_the_one_asked_for(tmp_path, capsys):
+    write_wfdb(tmp_path / "in", "a", twelve_lead_mv(seconds=26))
+    command = ["--builder=folder", f"--source={tmp_path / 'in'}", "--num_workers=1", f"--out={tmp_path / 'out'}"]
+    run_in_process(*command)
+    card = json.loads((tmp_path / "out" / CARD_FILE).read_text())
+    assert "pieces" not in card["request"]
+    for later in ("seconds", "shared_contents"):
+        del card["summary"][later]
+    (tmp_path / "out" / CARD_FILE).write_text(json.dumps(card))
+    capsys.readouterr()
+    run_in_process(*command)
+    assert capsys.readouterr().out.startswith("finished already")
 
 
 def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):

@@ -124,7 +124,8 @@ def test_labels_patients_and_demographics(published, tmp_path):
     )
     assert "2 headers name their record with an extension: read without it" in notes
     assert any(note.startswith("1 headers of Georgia state 4880 units/mV: read as 1000") for note in notes)
-    assert "2 recordings are longer than 10 s (up to 31 s): of these, the first 10 s are stored" in notes
+    seconds = dataset.card["summary"]["seconds"]
+    assert (seconds["cut"], seconds["longest"]) == (2, 31)
     signals = {name: stored["signal"] for name, stored in zip(order, stored_examples(dataset.directory), strict=True)}
     np.testing.assert_array_equal(signals["A0001"], ecg_uv(seed=1)[:, STORED_COLUMNS])
     np.testing.assert_array_equal(signals["E00001"], georgia_uv(seed=3)[:, STORED_COLUMNS])

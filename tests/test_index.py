@@ -81,17 +81,19 @@ def random_index(seed, n=60):
 
 
 def brute_force_groups(index):
-    """Merges sets of records until no two share a patient or a content."""
+    """Merges sets of records until no two share a patient, or a content that no more than four patients have."""
+
+    def share(i, j):
+        contents = (index.content_hash == index.content_hash[i]).all(axis=1)
+        is_shared = contents[j] and len(set(index.patient[contents].tolist())) <= 4
+        return index.patient[i] == index.patient[j] or is_shared
+
     sets = [{i} for i in range(index.num_records)]
     changed = True
     while changed:
         changed = False
         for a, b in itertools.combinations(range(len(sets)), 2):
-            if any(
-                index.patient[i] == index.patient[j] or (index.content_hash[i] == index.content_hash[j]).all()
-                for i in sets[a]
-                for j in sets[b]
-            ):
+            if any(share(i, j) for i in sets[a] for j in sets[b]):
                 sets[a] |= sets.pop(b)
                 changed = True
                 break

@@ -1,6 +1,7 @@
 """Long recordings cut into records, what is told of them, and what of them is held in memory."""
 
 import dataclasses
+import json
 import pickle
 import tracemalloc
 
@@ -10,6 +11,7 @@ import pytest
 
 from data_pipelines import building
 from data_pipelines.build import summary
+from data_pipelines.builders import prepared
 from data_pipelines.builders.base import Quarantined, RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.code15_wfdb import Code15WfdbSource
 from data_pipelines.builders.folder import FolderSource
@@ -77,7 +79,7 @@ def test_a_long_recording_becomes_pieces_of_one_patient_and_one_recording(tmp_pa
         "recordings": 3, "recorded": 61, "kept": 57, "dropped": 4, "cut": 1, "longest": 27, "unknown": 0
     }  # fmt: skip
     text = summary(card, tmp_path / "out")
-    assert "57 s kept of 61 s recorded in 3 recordings; 4 s dropped; 1 recordings are not stored whole" in text
+    assert "57 s kept of 61 s recorded in 3 recordings; 4 s dropped; 1 recording not stored whole" in text
     assert "note: cut into pieces of 10 s: 2 of 4 recordings, into 5 records" in text
     assert "1 recordings end with a rest shorter than --min_seconds=5, which is not stored: 4 s together" in text
     assert "10 s of a recording of 27 s, from 10 s on" in record_lines(dataset, 3)
@@ -94,7 +96,7 @@ def test_without_pieces_what_is_dropped_is_told_everywhere(tmp_path):
     assert card["summary"]["seconds"]["dropped"] == 31
     assert "30 s kept of 61 s recorded in 3 recordings; 31 s dropped" in summary(card, tmp_path / "out")
     facts = dict(count_facts(dataset_card(dataset, amplitudes={})))
-    assert facts["seconds"].startswith("30 s kept of 61 s recorded in 3 recordings; 31 s dropped; 2 recordings are not")
+    assert facts["seconds"].startswith("30 s kept of 61 s recorded in 3 recordings; 31 s dropped; 2 recordings not")
     assert "10 s of a recording of 24 s, from 7 s on" in record_lines(dataset, 0)
 
 
@@ -231,6 +233,36 @@ def test_where_a_record_lies_is_kept_when_a_data_set_is_converted(tmp_path):
     assert two.index.recording.tolist() == [0, 0, 1, 1, 1, 2]
     assert two.index.start_seconds.tolist() == [3, 13, 3, 13, 21.5, 3]
     assert two.index.recording_seconds.tolist() == [24, 24, 27, 27, 27, 10]
+
+
+def test_a_data_set_that_does_not_say_where_its_records_lie_is_converted_all_the_same(tmp_path, monkeypatch):
+    write_wfdb(tmp_path / "in", "a", twelve_lead_mv(seconds=20))
+    _, before = build(folder_source(tmp_path / "in"), tmp_path / "one")
+    later = ("recording_id", "recording_microseconds", "start_microseconds")
+    parse = prepared.parse
+    monkeypatch.setattr(
+        prepared, "parse", lambda example: {k: v for k, v in dict(parse(example)).items() if k not in later}
+    )
+    card, after = build(PreparedSource(tmp_path / "one", recipe=RECIPE), tmp_path / "two")
+    np.testing.assert_array_equal(after.index.content_hash, before.index.content_hash)
+    assert np.isnan(after.index.recording_seconds).all()
+    assert after.index.recording.tolist() == [0]
+    assert "records from recordings of unknown length: 1" in summary(card, tmp_path)
+
+
+def test_an_index_written_before_there_were_recordings_opens(tmp_path):
+    write_wfdb(tmp_path / "in", "a", twelve_lead_mv(seconds=20))
+    build(folder_source(tmp_path / "in"), tmp_path / "out")
+    path = tmp_path / "out" / "index" / "index.json"
+    contents = json.loads(path.read_text())
+    for name in ("recording", "recording_seconds", "start_seconds"):
+        contents["columns"].remove(name)
+        path.with_name(f"{name}.npy").unlink()
+    path.write_text(json.dumps(contents))
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.index.recording is None
+    assert dict(count_facts(dataset_card(dataset, amplitudes={})))["seconds"].startswith("not known")
+    assert record_lines(dataset, 0)[0].endswith("record a")
 
 
 def long_wfdb(folder, *, minutes, fmt="16"):

@@ -88,7 +88,7 @@ class Cpsc2018Source:
         self.card = SourceCard(
             name="cpsc2018",
             description="CPSC 2018: 12-lead ECGs of 6 to 144 s from 11 hospitals in China, with up to three of nine "
-            f"classes of rhythm and morphology. Of longer recordings, {recipe.seconds:g} s are stored.",
+            "classes of rhythm and morphology.",
             simulated=False,
             citation="Liu et al., An Open Access Database for Evaluating the Algorithms of Electrocardiogram Rhythm "
             "and Morphology Abnormality Detection, J. Med. Imaging Health Inform. 8, 1368 (2018). "

@@ -146,7 +146,7 @@ class Physionet2021Source:
             citation="Reyna et al., Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing "
             "in Cardiology Challenge 2021, Computing in Cardiology 48 (2021). https://doi.org/10.13026/34va-7q14",
             license="CC-BY-4.0",
-            notes=_notes(counts, num_others, headers, items, recipe),
+            notes=_notes(counts, num_others, headers, items),
         )
 
     def reader(self) -> RecordingReader[CincItem]:
@@ -189,7 +189,6 @@ def _notes(
     num_others: int,
     headers: Sequence[CincHeader],
     items: Sequence[CincItem],
-    recipe: SignalRecipe,
 ) -> tuple[str, ...]:
     found = (f"{SETS[name].title} {counts[name]} of {SETS[name].num_published}" for name in SETS if counts[name])
     notes = [
@@ -214,14 +213,6 @@ def _notes(
         notes.append(
             f"{num_doubtful} headers of Georgia state {DOUBTFUL_GAIN:g} units/mV: read as {TRUE_GAIN:g}, where the "
             "samples prove that, else quarantined as broken_gain"
-        )
-    num_longer = sum(header.seconds > recipe.seconds for header in headers)
-    if num_longer:
-        part = {"start": "first", "center": "middle"}[recipe.cut]
-        longest = max(header.seconds for header in headers if not math.isnan(header.seconds))
-        notes.append(
-            f"{num_longer} recordings are longer than {recipe.seconds:g} s (up to {longest:g} s): of these, the {part} "
-            f"{recipe.seconds:g} s are stored"
         )
     if num_others:
         notes.append(f"{num_others} records with names of none of the challenge's sets are left out")
