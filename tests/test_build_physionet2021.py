@@ -149,10 +149,6 @@ def test_sets_are_chosen_by_name(published):
         source(published, "georgia", "ptb")
 
 
-def test_a_middle_is_noted(published):
-    assert any("the middle 10 s are stored" in note for note in source(published, "incart", cut="center").card.notes)
-
-
 def test_a_true_gain_is_kept_and_a_doubtful_one_refused(tmp_path):
     # Whole µV written with this very gain: multiples of 4.88, but rounded.
     write_cinc(tmp_path, "E00001", np.rint(ecg_uv(seed=1) * 4.88), gain="4880/mV")
