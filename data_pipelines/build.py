@@ -289,7 +289,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
         *(f"    {visible(record)} = {visible(first)}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
-        *(f"  {shared_sentence(entry)}" for entry in counts.get("shared_contents", ())),
+        *(f"  {visible(shared_sentence(entry))}" for entry in counts.get("shared_contents", ())),
         *_seconds_lines(counts),
         *_quality_lines(counts),
         *(f"  note: {visible(note)}" for note in counts["notes"]),

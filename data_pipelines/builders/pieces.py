@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, overload
 
 from data_pipelines.builders.base import ItemReader, NamedItemT, Quarantined, RecordingReader, Source
-from data_pipelines.errors import RecordError
+from data_pipelines.errors import DataError, RecordError
 from data_pipelines.lead_checks import check_timing
 from data_pipelines.readers.lengths import Length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import EcgRecord
 from data_pipelines.signals import stored_signal
+from data_pipelines.visible_text import storable_text
 from data_pipelines.window import num_pieces
 from data_pipelines.workers import map_ordered
 
@@ -121,7 +122,8 @@ class PieceReader(Generic[NamedItemT]):
         if piece.count == _cut(_length_of(recording), recipe).pieces:
             stored = stored_signal(recording, recipe=recipe, piece=piece.number)
             record = self.whole.record(piece.item, recording, stored)
-            return dataclasses.replace(record, record_id=piece.record_id, recording_id=piece.item.record_id)
+            ids = {"record_id": piece.record_id, "recording_id": piece.item.record_id}
+            return dataclasses.replace(record, **{name: storable_text(text) for name, text in ids.items()})
         raise RecordError(
             f"{recording.source}: has {recording.signal.shape[0]} samples at {recording.sampling_rate_hz:g} Hz, which "
             f"are not the {piece.count} pieces that were counted before; was it changed during the build? Build again",
@@ -139,8 +141,9 @@ class _LastOpened(Generic[NamedItemT]):
 
     def __call__(self, item: NamedItemT) -> Recording:
         if item.record_id != self._record_id:
-            self._record_id, self._result = item.record_id, None  # Two recordings are never held at once.
+            self._record_id = self._result = None  # Two recordings are never held at once.
             self._result = self._opened(item)
+            self._record_id = item.record_id
         if isinstance(self._result, RecordError):
             raise self._result
         return self._result
@@ -188,6 +191,10 @@ def _cut_of_item(reader: RecordingReader[NamedItemT], item: NamedItemT) -> Cut:
     try:
         length = reader.length and reader.length(item)
         return _cut(length or _length_of(reader.open(item)), reader.recipe)
+    except DataError as error:
+        if isinstance(error, RecordError):
+            return Cut(1)
+        raise
     except Exception:  # Whatever it is, it is told when the piece is read.
         return Cut(1)
 

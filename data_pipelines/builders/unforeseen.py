@@ -59,6 +59,7 @@ def reason_and_message(error: Exception, item: Any) -> tuple[str, str]:
 
 def file_of(item: Any) -> str:
     """Returns the file that an item is read from, or its id where it does not say."""
+    item = getattr(item, "item", item)  # Of a piece.
     for place in (item, getattr(item, "found", None)):
         for name in ("path", "part"):
             if getattr(place, name, None) is not None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.errors import RecordError
+from data_pipelines.readers.contents import read_contents
+from data_pipelines.readers.wfdb_files import LARGEST_HEADER
+
 
 class Length(NamedTuple):
     """Length of a recording.
@@ -28,7 +32,8 @@ def wfdb_length(record: Path) -> Length | None:
         None where the header states no length that can be understood, or more than its signal files can hold.
     """
     try:
-        lines = record.with_name(f"{record.name}.hea").read_bytes().decode("latin-1").splitlines()
+        header = read_contents(record.with_name(f"{record.name}.hea"), max_bytes=LARGEST_HEADER)
+        lines = header.decode("latin-1").splitlines()
         record_line, *signal_lines = [
             line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")
         ]
@@ -38,5 +43,5 @@ def wfdb_length(record: Path) -> Length | None:
         num_bytes = sum(record.with_name(name).stat().st_size for name in names)
         # No format takes less than a byte for a sample.
         return length if length.num_rows * int(num_signals) <= num_bytes else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecordError):
         return None
