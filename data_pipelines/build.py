@@ -3,14 +3,15 @@
   python -m data_pipelines.build --builder=ptbxl --source=DIR --out=DIR [--source_rate_hz=500]
   python -m data_pipelines.build --builder=physionet2021 --source=DIR --out=DIR [--sets=georgia,ningbo]
   python -m data_pipelines.build --builder=code15|mimic_iv_ecg|cpsc2018 --source=DIR --out=DIR
-  python -m data_pipelines.build --builder=folder --source=DIR --out=DIR [--labels=labels.csv]
+  python -m data_pipelines.build --builder=folder --source=DIR --out=DIR [--labels=labels.csv] [--folds=stratified]
   python -m data_pipelines.build --builder=prepared --source=DATASET --out=DIR --target_rate_hz=250
   python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR
 
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
 and stored as int16 microvolts. Of a longer recording 10 s are kept, or with --pieces all of it, as several records; the
 summary says how much is kept and dropped.
-Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. An interrupted build
+Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. One of which a field that
+is not needed cannot be read, such as its age, is stored without it and listed in DIR/remarks.csv. An interrupted build
 leaves what was at DIR as it was; the same command again goes on from the shards that it had finished.
 """
 
@@ -53,6 +54,8 @@ from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 from data_pipelines.remarks import remark_lines
 from data_pipelines.shard_making import LocalProcesses
 from data_pipelines.shared_contents import shared_sentence
+from data_pipelines.stratified_folds import DEALINGS
+from data_pipelines.summary_lines import fold_lines, sex_lines
 from data_pipelines.visible_text import visible, visible_report
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
@@ -123,10 +126,31 @@ _DECLARED_LEADS = flags.DEFINE_list("declared_leads", [], "[folder] Names of the
 _DECLARED_ORIENTATION = flags.DEFINE_enum(
     "declared_orientation", None, ORIENTATIONS, "[folder] Which axis of their matrices is time, where both could be."
 )
+_SEX_CODING = flags.DEFINE_list(
+    "sex_coding",
+    [],
+    "[folder] Meaning of values of sex that are no words, each as VALUE=male, =female or =unknown: 1=male,2=female.",
+)
+_MISSING_IDS = flags.DEFINE_list(
+    "missing_ids",
+    [],
+    "[folder] Patient ids that are nobody's, such as 0,99999, beside those that always are (NA, Unknown, Anonymous).",
+)
 _NAME = flags.DEFINE_string("name", "folder", "[folder] Name of the data set: lower case letters, digits and _.")
+
+_FOLDS = flags.DEFINE_enum(
+    "folds",
+    None,
+    DEALINGS,
+    "[folder, prepared] How patients are dealt to folds 1 to 10: by a hash of their id, as folder does where its table "
+    "has no folds; or stratified, so that every label is as frequent in all.",
+)
 
 _NUM_PATIENTS = flags.DEFINE_integer("num_patients", 2000, "[simulated] Size of the cohort.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0)
+
+# Data sets built before there were these flags are not otherwise than ones built without them.
+_LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds"})
 
 # Simulated signals are neither filtered nor cut nor padded.
 _CHANGES_OF_SIMULATED = ("sampling_rate_hz", "seconds")
@@ -161,6 +185,9 @@ def _folder(recipe: SignalRecipe) -> Source:
         patient_field=_PATIENT_FIELD.value,
         name=_NAME.value,
         formats=_FORMATS.value,
+        sex_coding=_SEX_CODING.value,
+        missing_ids=_MISSING_IDS.value,
+        folds=_FOLDS.value,
         declared=Declared(
             sampling_rate_hz=_DECLARED_RATE_HZ.value,
             unit=_DECLARED_UNIT.value,
@@ -212,9 +239,15 @@ _BUILDERS = {
             "declared_unit",
             "declared_leads",
             "declared_orientation",
+            "sex_coding",
+            "missing_ids",
+            "folds",
         ),
     ),
-    "prepared": _Builder(make=lambda recipe: PreparedSource(_source_directory(), recipe=recipe), flags=("source",)),
+    "prepared": _Builder(
+        make=lambda recipe: PreparedSource(_source_directory(), recipe=recipe, folds=_FOLDS.value),
+        flags=("source", "folds"),
+    ),
     "simulated": _Builder(make=_simulated, flags=("num_patients", "seed")),
 }
 
@@ -234,13 +267,18 @@ def _source_directory() -> Path:
     return path
 
 
+def _is_given(name: str) -> bool:
+    return flags.FLAGS[name].value != flags.FLAGS[name].default
+
+
 def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     """Returns the flags that decide what is stored, for the card."""
     own = _BUILDERS[builder].flags
     of_others = {name for other in _BUILDERS.values() for name in other.flags} - set(own)
     for name in sorted(of_others):
         if flags.FLAGS[name].present:
-            raise DataError(f"--{name} means nothing to --builder={builder}; leave it out")
+            remedy = "; deal the finished data set anew with --builder=prepared" if name == "folds" else ""
+            raise DataError(f"--{name} means nothing to --builder={builder}; leave it out{remedy}")
     if builder == "simulated":
         for field in _CHANGES.keys() - set(_CHANGES_OF_SIMULATED):
             if _CHANGES[field].present:
@@ -248,7 +286,7 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         if _RECIPE.present:
             raise DataError("--recipe means nothing to --builder=simulated; leave it out")
     request = {"builder": builder, "recipe": recipe.to_json()}
-    request |= {name: flags.FLAGS[name].value for name in own}
+    request |= {name: flags.FLAGS[name].value for name in own if name not in _LATER_FLAGS or _is_given(name)}
     if not request.get("pieces"):
         request.pop("pieces", None)  # Data sets built before there were pieces were asked for in the same words.
     elif _CHANGES["cut"].present:
@@ -286,12 +324,15 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
         *(f"    {reason:<18}{count}" for reason, count in counts["quarantined"].items()),
         *_remark_lines(counts),
+        *sex_lines(counts),
         f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
         *(f"    {visible(record)} = {visible(first)}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
         *(f"  {visible(shared_sentence(entry))}" for entry in counts.get("shared_contents", ())),
         *_seconds_lines(counts),
         *_quality_lines(counts),
+        *map(visible, fold_lines(counts)),
+        *(f"  doubt: {visible(doubt)}" for doubt in counts.get("doubts", ())),
         *(f"  note: {visible(note)}" for note in counts["notes"]),
         f"  fingerprint         {card['fingerprint']}",
     ]

@@ -25,11 +25,13 @@ from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, rea
 from data_pipelines.digests import files_of, write_digests
 from data_pipelines.errors import DataError
 from data_pipelines.example_format import features
+from data_pipelines.fold_labels import labels_by_fold, lacking_folds
 from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index, content_codes
 from data_pipelines.index_merging import merge_parts
 from data_pipelines.kept_seconds import kept_seconds
+from data_pipelines.patient_checks import patient_doubts
 from data_pipelines.quality import QualityFlag, flag_names
-from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
+from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SEX_NAMES, SIGNATURE_VERSION, STORED_LEADS
 from data_pipelines.remarks import list_remarks
 from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
@@ -270,6 +272,7 @@ def _card(
 ) -> dict[str, Any]:
     schema = source.label_schema
     duplicate = (index.duplicate_of != NOT_A_DUPLICATE).nonzero()[0]
+    counted = labels_by_fold(index)
     return {
         "name": source.card.name,
         "simulated": source.card.simulated,
@@ -304,6 +307,10 @@ def _card(
                 name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
             },
             "clipped_samples": int(index.clipped_samples.sum(dtype=np.int64)),
+            "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in SEX_NAMES.items()},
+            "sex_reading": source.card.sex_reading,
+            "labels_by_fold": counted,
+            "doubts": [*patient_doubts(index), *lacking_folds(counted)],
             "notes": list(source.card.notes),
         },
         "written_with": {package: version(package) for package in _WRITERS},

@@ -85,6 +85,8 @@ def people_sentences(card: Mapping[str, Any]) -> list[str]:
     """Says how many are of which sex and how old they are, by record."""
     sex, age = card["sex"], card["age_years"]
     sentences = [", ".join(f"{name} {count:,} ({percent(count / card['num_records'])})" for name, count in sex.items())]
+    if card["sex_reading"]:
+        sentences.append(f"sex was read {card['sex_reading']}")
     if not age["known"]:
         return [*sentences, "age unknown throughout"]
     return [

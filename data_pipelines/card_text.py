@@ -18,6 +18,8 @@ from data_pipelines.card_rows import (
     percent,
     scalar_rows,
 )
+from data_pipelines.fold_labels import fold_table
+from data_pipelines.remarks import remark_lines
 
 _INDENT = "  "
 _NAME_WIDTH = 22
@@ -38,6 +40,7 @@ def card_text(card: Mapping[str, Any], *, width: int) -> str:
         _counts(card, width),
         _people(card, width),
         ["Folds", *_table(FOLD_HEADER, fold_rows(card["folds"]))],
+        _labels_by_fold(card["labels_by_fold"]),
         *(_task_section(name, task, card["num_records"], width) for name, task in card["tasks"].items()),
         _scalar_table(card["scalars"]),
         _amplitude_table(card["amplitudes"], card["num_records"]),
@@ -50,6 +53,8 @@ def _heading(card: Mapping[str, Any], width: int) -> list[str]:
     title = f"{card['name']}  {card['directory']}"
     lines = [f"{title}  *** SIMULATED: NO PATIENT WAS RECORDED ***" if card["simulated"] else title]
     lines += _wrapped(card["description"], width)
+    for doubt in card["doubts"]:
+        lines += _wrapped(f"Doubt: {doubt}", width)
     for note in card["notes"]:
         if note not in card["description"]:
             lines += _wrapped(f"Note: {note}", width)
@@ -64,6 +69,8 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
         if name == "quarantined":
             reasons = card["quarantined"].items()
             lines += [f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in reasons]
+    for line in remark_lines(card["remarks"]):
+        lines += _wrapped(line.strip() if line.startswith(" ") else f"remark: {line}", width)
     pairs = [f"{record} = {first}" for record, first in duplicates["pairs"][:_MAX_PAIRS]]
     if len(duplicates["pairs"]) > _MAX_PAIRS:
         pairs.append(f"… and {len(duplicates['pairs']) - _MAX_PAIRS:,} more (--json lists all)")
@@ -103,6 +110,13 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
     if absent:
         lines += _wrapped(f"never: {', '.join(absent)}", width)
     return lines
+
+
+def _labels_by_fold(counted: Mapping[str, Any]) -> list[str]:
+    if not counted["labels"]:
+        return []
+    header, *rows = fold_table(counted, most=None)
+    return ["Labels by fold, positive/known records, or mean (known)", *_table(header, rows)]
 
 
 def _scalar_table(scalars: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.dataset import Dataset
+from data_pipelines.fold_labels import labels_by_fold
 from data_pipelines.index import NOT_A_DUPLICATE, Index
 from data_pipelines.kept_seconds import kept_seconds
 from data_pipelines.quality import QualityFlag, flag_names
-from data_pipelines.records import FEMALE, LABEL_MISSING, MALE, MICROVOLTS_PER_MILLIVOLT, SEX_UNKNOWN, STORED_LEADS
+from data_pipelines.records import FEMALE, LABEL_MISSING, MICROVOLTS_PER_MILLIVOLT, SEX_NAMES, SEX_UNKNOWN, STORED_LEADS
 from data_pipelines.store import Store
-
-_SEX_NAMES: Mapping[int, str] = {MALE: "male", FEMALE: "female", SEX_UNKNOWN: "unknown"}
 
 #: What is copied from the data set's own card.
 _FROM_CARD = (
@@ -53,13 +52,17 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
         "notes": list(summary["notes"]),
         "records_in": summary["records_in"],
         "quarantined": dict(summary["quarantined"]),
+        "remarks": dict(summary.get("remarks", {})),
+        "doubts": list(summary.get("doubts", [])),
         "records_per_patient": _records_per_patient(index),
         "duplicates": _duplicates(index),
         "shared_contents": list(summary.get("shared_contents", ())),
         "seconds": kept_seconds(index, dataset.format),
-        "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in _SEX_NAMES.items()},
+        "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in SEX_NAMES.items()},
+        "sex_reading": summary.get("sex_reading", ""),
         "age_years": _spread(index.age_years) | {"by_decade": _by_decade(index)},
         "folds": _folds(index),
+        "labels_by_fold": labels_by_fold(index),
         "tasks": {name: _task(index, name) for name in index.tasks},
         "scalars": {
             name: {"unit": dataset.card["scalars"][name]["unit"]} | _spread(values)
@@ -170,7 +173,7 @@ def _by_decade(index: Index) -> list[dict[str, int]]:
         return []
     return [
         {"from_years": row * _DECADE_YEARS}
-        | {name: int(np.count_nonzero((decade == row) & (sex == code))) for code, name in _SEX_NAMES.items()}
+        | {name: int(np.count_nonzero((decade == row) & (sex == code))) for code, name in SEX_NAMES.items()}
         for row in range(decade.min(), decade.max() + 1)
     ]
 

@@ -1,24 +1,24 @@
-"""Age, sex and fold as sources write them, to the stored form."""
+"""Numbers as sources write them, and the fold of a patient; ages and sexes have modules of their own."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from typing import NamedTuple
 
+from data_pipelines.ages import read_age
 from data_pipelines.errors import RecordError
-from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN
+from data_pipelines.missing import folded, is_missing
+from data_pipelines.records import Remark
+from data_pipelines.sexes import SexCoding
 
 #: Number of folds that patients are dealt to where the source has none of its own.
 NUM_FOLDS = 10
 
-#: PTB-XL, and sets made from it, store ages above 89 as 300 for anonymity; they are kept as the lowest they can be.
-ANONYMISED_AGE = 300.0
-AGE_ABOVE_89 = 90.0
-OLDEST_AGE = 120.0
+#: Remark that is made of a label that cannot be read.
+UNREAD_LABEL = "unread_label"
 
-_SEX = {"male": MALE, "m": MALE, "0": MALE, "female": FEMALE, "f": FEMALE, "1": FEMALE}
-_UNKNOWN = frozenset({"", "nan", "unknown", "unspecified", "none", "n/a", "na"})
-_TRUTH = {"true": 1.0, "false": 0.0}
+_TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 # Scalars are stored as float32; an infinite label would end a training run.
 _LARGEST = 3.4e38
@@ -30,49 +30,61 @@ def number(text: str) -> float:
     Raises:
         ValueError: neither a finite number nor a way to say that there is none.
     """
-    text = text.strip().casefold()
-    if text in _UNKNOWN:
-        return math.nan
-    value = _TRUTH[text] if text in _TRUTH else float(text)
-    if not abs(value) <= _LARGEST:
+    try:
+        value = float(text)
+    except ValueError:
+        if is_missing(text):
+            return math.nan
+        value = _TRUTH.get(folded(text), math.inf)
+    if math.isnan(value):
+        return value
+    # Python reads 1_000 as a thousand; nobody else does.
+    if not abs(value) <= _LARGEST or "_" in text:
         raise ValueError(f"{text} is no number that can be stored")
     return value
 
 
-def age_in_years(text: str, *, source: str) -> float:
-    """Returns an age, 90 for PTB-XL's anonymised 300, NaN where missing.
+class Person(NamedTuple):
+    """Age and sex of a record, as `EcgRecord` has them, and what is to be told of them."""
 
-    Raises:
-        RecordError: `bad_label`.
+    age_years: float
+    sex: int
+    remarks: tuple[Remark, ...]
+
+
+def read_person(*, age: str, sex: str, coding: SexCoding, source: str) -> Person:
+    """Reads age and sex; neither is needed, and what cannot be read is missing.
+
+    Args:
+        age: as the source has it, empty where it has none.
+        sex: likewise.
+        coding: what sexes mean there.
+        source: what to name in remarks.
     """
-    try:
-        age = number(text)
-    except ValueError:
-        age = -1.0
-    if age == ANONYMISED_AGE:
-        return AGE_ABOVE_89
-    if not math.isnan(age) and not 0 <= age <= OLDEST_AGE:
-        raise RecordError(
-            f"{source}: age is '{text}', 0 to {OLDEST_AGE:g} years or nothing expected", reason="bad_label"
-        )
-    return age
+    years, of_age = read_age(age, source=source)
+    code, of_sex = coding.read(sex, source=source)
+    return Person(years, code, tuple(remark for remark in (of_age, of_sex) if remark))
 
 
-def sex_code(text: str, *, source: str) -> int:
-    """Returns `MALE`, `FEMALE` or `SEX_UNKNOWN` for male/female, m/f, 0/1 (PTB-XL's coding) or nothing.
+def missing_patient(text: str, *, where: str, source: str) -> RecordError:
+    """Returns why a recording is quarantined whose patient's id is missing.
 
-    Raises:
-        RecordError: `bad_label`.
+    Args:
+        text: the id as the source has it.
+        where: the field that should hold it, such as `patient_id in exams.csv`.
+        source: what to name.
     """
-    key = text.strip().casefold()
-    if key in _UNKNOWN:
-        return SEX_UNKNOWN
-    if key not in _SEX:
-        raise RecordError(
-            f"{source}: sex is '{text}'; male, female, m, f, 0 (male), 1 (female) or nothing expected",
-            reason="bad_label",
-        )
-    return _SEX[key]
+    what = f"{where} is '{text}', which names nobody" if text.strip() else f"no {where}"
+    return RecordError(f"{source}: {what}, so its patient is not known", reason="missing_patient")
+
+
+def unread_label(name: str, text: str, *, expected: str, source: str) -> Remark:
+    """Returns what is told of a label that cannot be read and is stored as missing."""
+    return Remark(
+        reason=UNREAD_LABEL,
+        value=f"{name}={text}",
+        message=f"{source}: {name} is '{text}', {expected} expected; it is stored as missing",
+    )
 
 
 def fold_of_patient(patient_id: str) -> int:

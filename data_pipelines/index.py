@@ -23,6 +23,7 @@ from data_pipelines.records import (
     ENVELOPE_SAMPLES,
     LABEL_MISSING,
     LAYOUT_VERSION,
+    NO_FOLD,
     SEX_UNKNOWN,
     SIGNATURE_BYTES,
     SignalFormat,
@@ -228,12 +229,10 @@ class Index:
         twice = sorted({fold for fold in named if named.count(fold) > 1})
         if twice:
             raise DataError(f"fold {', '.join(map(str, twice))} is given to two of train, val and test")
-        present = np.unique(self.fold).tolist()
-        absent = sorted(set(named) - set(present))
+        folds, counts = np.unique(self.fold, return_counts=True)
+        absent = sorted(set(named) - set(folds.tolist()))
         if absent:
-            raise DataError(
-                f"no record is in fold {', '.join(map(str, absent))}; this data set has {', '.join(map(str, present))}"
-            )
+            raise DataError(_absent_folds(absent, dict(zip(folds.tolist(), counts.tolist(), strict=True))))
 
     def fingerprint(self, signal_format: SignalFormat) -> str:
         """Returns the hex digest of what a model can see here: layout, format, contents and patients in order."""
@@ -245,6 +244,17 @@ class Index:
             digest.update(b"\n" if start else b"")
             digest.update("\n".join(self.patient_id[start : start + _RECORDS_PER_DIGEST].tolist()).encode())
         return digest.hexdigest()
+
+
+def _absent_folds(absent: Sequence[int], counts: Mapping[int, int]) -> str:
+    present = [f"{fold} ({count} records)" for fold, count in counts.items() if fold != NO_FOLD]
+    if NO_FOLD in counts:
+        present.append(f"{counts[NO_FOLD]} records without a fold")
+    return (
+        f"no record is in fold {', '.join(map(str, absent))}; this data set has {', '.join(present)}. Name folds that "
+        "it has (config.data.train_folds, val_folds, test_folds), or deal its patients to folds 1 to 10 with "
+        "python -m data_pipelines.build --builder=prepared --folds=stratified (or --folds=hash)"
+    )
 
 
 def _nan_where(values: np.ndarray, missing: np.ndarray) -> np.ndarray:

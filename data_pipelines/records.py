@@ -43,6 +43,9 @@ ORDER_FREE_VERSION = 1
 
 MALE, FEMALE, SEX_UNKNOWN = 0, 1, -1
 
+#: Words for them.
+SEX_NAMES: Mapping[int, str] = {MALE: "male", FEMALE: "female", SEX_UNKNOWN: "unknown"}
+
 #: Fold number of a record whose data set assigns none.
 NO_FOLD = -1
 

@@ -195,9 +195,9 @@ def test_folder_with_labels(tmp_path, monkeypatch, num_workers):
         "record,patient_id,age,sex,fold,report,lvef,sick,site\n"
         "a/x,p1,300,m,4,fine,55.5,True,north\n"
         "y,p1,,,,,,False,south\n"
-        "b/v,p2,20,0,1,,40,,north\n"
-        "b/w,,20,0,1,,40,,north\n"
-        "b/gone,p3,20,0,1,,40,,north\n"
+        "b/v,p2,20,m,1,,40,,north\n"
+        "b/w,,20,m,1,,40,,north\n"
+        "b/gone,p3,20,m,1,,40,,north\n"
     )
 
     def make_source():
@@ -218,7 +218,7 @@ def test_folder_with_labels(tmp_path, monkeypatch, num_workers):
     np.testing.assert_array_equal(index.label("lvef"), np.array([55.5, np.nan], np.float32))
     np.testing.assert_array_equal(index.label("sick"), np.array([1, 0], np.float32))
     assert card["summary"]["quarantined"] == {"missing_file": 2, "missing_patient": 2}
-    assert card["summary"]["notes"] == ["columns that are not numeric are not stored: site"]
+    assert card["summary"]["notes"] == ["columns that are not numeric are not stored: site ('north' 4, 'south')"]
 
 
 def folder_source(source, **changes):
@@ -259,13 +259,12 @@ def test_label_tables_that_do_not_fit(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("forty,m,1", "age is 'forty'"),
-        ("40,x,1", "sex is 'x'"),
-        ("40,m,1.5", "fold is '1.5'"),
-        ("-3,m,1", "age is '-3'"),
+        ("40,m,1.5", "fold is '1.5', a whole number from 0 to 1000 expected"),
+        ("40,m,first", "fold is 'first'"),
+        ("40,m,-1", "fold is '-1'"),
     ],
 )
-def test_bad_labels_are_quarantined(tmp_path, row, message):
+def test_a_bad_fold_is_quarantined(tmp_path, row, message):
     write_wfdb(tmp_path / "in", "x", twelve_lead_mv(seconds=2))
     (tmp_path / "labels.csv").write_text(f"record,patient_id,age,sex,fold\nx,p,{row}\n")
     (result,) = results_of(folder_source(tmp_path / "in", labels=tmp_path / "labels.csv"))

@@ -95,7 +95,7 @@ def test_labels_in_parquet(tmp_path):
     assert [result.age_years for result in results[:3]] == [40, 61, 50]
     np.testing.assert_array_equal([result.scalars["lvef"] for result in results[:3]], [np.nan, 55.5, 30])
     assert results[3].reason == "missing_file"
-    assert "columns that are not numeric are not stored: ward" in labelled.card.notes
+    assert "columns that are not numeric are not stored: ward ('north', 'south', 'x')" in labelled.card.notes
 
 
 def test_a_table_of_labels_in_the_folder_is_no_recording(tmp_path):

@@ -91,14 +91,14 @@ def test_labels_patients_and_demographics(published, tmp_path):
     build_dataset(lambda: source(published), tmp_path / "out", request={})
     dataset = open_dataset(tmp_path / "out")
     index = dataset.index
-    order = ["JS10646", "A0001", "Q0001", "E00001", "E00002", "JS10647", "S0001", "I0001"]
+    order = ["JS10646", "A0001", "Q0001", "E00001", "E00002", "JS10647", "HR00001", "S0001", "I0001"]
     assert index.record_id.tolist() == order
     assert index.patient_id.tolist() == order
     assert index.fold.tolist() == [fold_of_patient(name) for name in order]
     nan = np.nan
-    np.testing.assert_array_equal(index.age_years, np.array([5, 74, nan, nan, 61, 52, nan, nan], np.float32))
-    assert index.sex.tolist() == [FEMALE, MALE, SEX_UNKNOWN, SEX_UNKNOWN, FEMALE, FEMALE, SEX_UNKNOWN, SEX_UNKNOWN]
-    # Ascending by number; the code of the quarantined record is none.
+    np.testing.assert_array_equal(index.age_years, np.array([5, 74, nan, nan, 61, 52, 90, nan, nan], np.float32))
+    assert index.sex.tolist() == [FEMALE, MALE, *[SEX_UNKNOWN] * 2, FEMALE, FEMALE, *[SEX_UNKNOWN] * 3]
+    # Ascending by number; what HR00001 has is no code, and it has no labels.
     assert index.tasks["all"].classes == (LVH, AF, AFL, LBBB, CLBBB)
     assert index.tasks["all"].values.tolist() == [
         [-1] * 5,
@@ -107,6 +107,7 @@ def test_labels_patients_and_demographics(published, tmp_path):
         [1, 0, 0, 0, 0],
         [0, 0, 1, 0, 0],
         [-1] * 5,
+        [-1] * 5,
         [0, 1, 0, 0, 0],
         [0, 1, 0, 0, 0],
     ]
@@ -114,9 +115,15 @@ def test_labels_patients_and_demographics(published, tmp_path):
     assert scored.classes == SCORED_CLASSES
     found = [{name for name, value in zip(SCORED_CLASSES, row, strict=True) if value == 1} for row in scored.values]
     # The two codes of left bundle branch block are one class.
-    assert found == [set(), {"CLBBB|LBBB"}, {"AF", "CLBBB|LBBB"}, set(), {"AFL"}, set(), {"AF"}, {"AF"}]
-    assert [bool((row == -1).all()) for row in scored.values] == [True, False, False, False, False, True, False, False]
-    assert dataset.card["summary"]["quarantined"] == {"bad_label": 1}
+    assert found == [set(), {"CLBBB|LBBB"}, {"AF", "CLBBB|LBBB"}, set(), {"AFL"}, set(), set(), {"AF"}, {"AF"}]
+    missing = [bool((row == -1).all()) for row in scored.values]
+    assert missing == [True, False, False, False, False, True, True, False, False]
+    assert dataset.card["summary"]["quarantined"] == {}
+    assert {reason: told["values"] for reason, told in dataset.card["summary"]["remarks"].items()} == {
+        "unknown_age": {"-1": 1},
+        "age_at_limit": {"300": 1},
+        "unread_label": {f"Dx={AF}x": 1},
+    }
     notes = dataset.card["summary"]["notes"]
     assert notes[0] == (
         "records found of those published: CPSC 2018 1 of 6877, CPSC-Extra 1 of 3453, INCART (St Petersburg) 1 of 74, "
@@ -180,7 +187,6 @@ def test_damage_is_quarantined(published):
         "A0001": "unreadable_header",
         "E00001": "missing_file",
         "E00002": "truncated_file",
-        "HR00001": "bad_label",
         "zz_copy/JS10647": "duplicate_record",
     }
     # Messages name the files of the user, not the corrected copy.

@@ -45,6 +45,7 @@ class SourceCard:
         citation: how to cite it, or empty.
         license: its licence, or empty where unknown.
         notes: remarks of this build that a reader of the summary should see.
+        sex_reading: how sex is read from the source, or empty where it says none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SourceCard:
     citation: str = ""
     license: str = ""
     notes: tuple[str, ...] = ()
+    sex_reading: str = ""
 
 
 ItemT = TypeVar("ItemT")

@@ -19,6 +19,7 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
+from data_pipelines.missing import is_missing
 from data_pipelines.readers.contents import read_contents
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import LARGEST_HEADER, read_wfdb
@@ -79,7 +80,7 @@ def scan_header(record: Path) -> CincHeader:
 def dx_codes(text: str) -> tuple[str, ...]:
     """Returns the codes of a `Dx` value such as `"164889003,164909002"`; none for an empty or unknown one."""
     codes = (code.strip() for code in text.split(","))
-    return tuple(dict.fromkeys(code for code in codes if code and code.casefold() not in ("unknown", "nan")))
+    return tuple(dict.fromkeys(code for code in codes if not is_missing(code)))
 
 
 def read_cinc(record: Path, *, correct_gain: bool) -> Recording:

@@ -20,13 +20,15 @@ import pandas as pd
 from data_pipelines.builders.base import RecordingReader, Refusal, SourceCard, check_not_refused, ecg_record
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.builders.text_table import read_text_table
-from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
+from data_pipelines.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.missing import is_missing_id
 from data_pipelines.readers.contents import check_unpacked
 from data_pipelines.readers.hdf5_own import own_dataset
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
-from data_pipelines.records import LABEL_MISSING, STANDARD_LEADS, EcgRecord, LabelSchema
+from data_pipelines.records import LABEL_MISSING, STANDARD_LEADS, EcgRecord, LabelSchema, Remark
+from data_pipelines.sexes import IS_MALE_CODING
 from data_pipelines.signals import StoredSignal
 
 EXAMS_FILE = "exams.csv"
@@ -46,7 +48,6 @@ CITATION = (
 LICENSE = "CC-BY-4.0"
 
 _COLUMNS = ("exam_id", "patient_id", "age", "is_male", "trace_file", *DIAGNOSES, *SCALARS)
-_SEX = {"true": "male", "false": "female"}
 _NO_ROW = -1
 
 
@@ -110,6 +111,7 @@ class Code15Source:
             citation=CITATION,
             license=LICENSE,
             notes=_notes(exams, parts),
+            sex_reading=IS_MALE_CODING.said_by,
         )
 
     def _join(self, exams: pd.DataFrame, parts: list[_Part]) -> None:
@@ -189,24 +191,26 @@ def _source(item: Code15Item) -> str:
 
 def _open(item: Code15Item) -> Recording:
     check_not_refused(item.refusal)
-    if not item.values["patient_id"]:
-        raise RecordError(f"{_source(item)}: no patient_id in {EXAMS_FILE}", reason="missing_patient")
+    patient_id = item.values["patient_id"]
+    if is_missing_id(patient_id):
+        raise missing_patient(patient_id, where=f"patient_id in {EXAMS_FILE}", source=_source(item))
     return _recording(item.part, item.row, _source(item))
 
 
 def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> EcgRecord:
     source, patient_id = recording.source, item.values["patient_id"]
-    is_male = item.values["is_male"].casefold()
+    person = read_person(age=item.values["age"], sex=item.values["is_male"], coding=IS_MALE_CODING, source=source)
+    remarks = [*person.remarks]
     return ecg_record(
         stored,
         record_id=item.record_id,
         patient_id=patient_id,
-        age_years=age_in_years(item.values["age"], source=source),
-        # 0 and 1 would mean the opposite as 'sex'; only truth values are taken.
-        sex=sex_code(_SEX.get(is_male, is_male and f"is_male={is_male}"), source=source),
+        age_years=person.age_years,
+        sex=person.sex,
         fold=fold_of_patient(patient_id),
-        scalars={name: _number(item.values[name], name, source) for name in SCALARS},
-        tasks={"diagnoses": _diagnoses(item.values, source)},
+        scalars={name: _number(item.values[name], name, source, remarks) for name in SCALARS},
+        tasks={"diagnoses": _diagnoses(item.values, source, remarks)},
+        remarks=tuple(remarks),
     )
 
 
@@ -237,20 +241,23 @@ def _tracings(part: Path, modified_ns: int) -> h5py.Dataset:
     return own_dataset(h5py.File(part, "r"), "tracings", part)
 
 
-def _number(text: str, name: str, source: str) -> float:
+def _number(text: str, name: str, source: str, remarks: list[Remark]) -> float:
+    """Returns a number, NaN where missing; where it cannot be read it is missing too, and a remark is added."""
     try:
         return number(text)
-    except ValueError as error:
-        raise RecordError(
-            f"{source}: {name} is '{text}', a number or truth value expected", reason="bad_label"
-        ) from error
+    except ValueError:
+        remarks.append(unread_label(name, text, expected="a number or truth value", source=source))
+        return math.nan
 
 
-def _diagnoses(values: dict[str, str], source: str) -> np.ndarray:
-    row = [_number(values[name], name, source) for name in DIAGNOSES]
-    wrong = [name for name, value in zip(DIAGNOSES, row, strict=True) if not (np.isnan(value) or value in (0, 1))]
-    if wrong:
-        raise RecordError(f"{source}: {wrong[0]} is '{values[wrong[0]]}', True or False expected", reason="bad_label")
+def _diagnoses(values: dict[str, str], source: str, remarks: list[Remark]) -> np.ndarray:
+    row = []
+    for name in DIAGNOSES:
+        value = _number(values[name], name, source, remarks)
+        if value not in (0, 1) and not math.isnan(value):
+            remarks.append(unread_label(name, values[name], expected="True or False", source=source))
+            value = math.nan
+        row.append(value)
     # One that is missing leaves the others without their meaning of 'and nothing else'.
     return np.full(len(row), LABEL_MISSING, np.int8) if np.isnan(row).any() else np.array(row, np.int8)
 

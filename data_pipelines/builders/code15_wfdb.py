@@ -6,18 +6,21 @@ Reyna et al., "Detection of Chagas Disease from the ECG: The George B. Moody Phy
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 from data_pipelines.builders.base import RecordingReader, Source, SourceCard, ecg_record
 from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLING_RATE_HZ, Code15Source
-from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
+from data_pipelines.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.missing import is_missing_in_file
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
 from data_pipelines.recipe import SignalRecipe
-from data_pipelines.records import EcgRecord, LabelSchema
+from data_pipelines.records import EcgRecord, LabelSchema, Remark
+from data_pipelines.sexes import WORDS
 from data_pipelines.signals import StoredSignal
 
 
@@ -63,6 +66,7 @@ class Code15WfdbSource:
                 "Chagas labels of CODE-15 % are what patients said of themselves, not serology",
                 "the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id",
             ),
+            sex_reading=WORDS.said_by,
         )
 
     def reader(self) -> RecordingReader[Code15WfdbItem]:
@@ -93,8 +97,9 @@ def _open(item: Code15WfdbItem) -> Recording:
             f"{SAMPLING_RATE_HZ} Hz; restore the header",
             reason="wrong_rate",
         )
-    if not recording.field("Patient ID"):
-        raise RecordError(f"{source}: no 'Patient ID' in the header", reason="missing_patient")
+    patient_id = _patient_id(recording)
+    if is_missing_in_file(patient_id):
+        raise missing_patient(patient_id, where="'Patient ID' in the header", source=source)
     return recording
 
 
@@ -102,23 +107,31 @@ def _length(item: Code15WfdbItem) -> Length | None:
     return wfdb_length(item.path)
 
 
+def _patient_id(recording: Recording) -> str:
+    return (recording.field("Patient ID") or "").strip()
+
+
 def _record(item: Code15WfdbItem, recording: Recording, stored: StoredSignal) -> EcgRecord:
-    source, patient_id = str(item.path), recording.field("Patient ID") or ""
+    source, patient_id = str(item.path), _patient_id(recording)
+    person = read_person(
+        age=recording.field("Age") or "", sex=recording.field("Sex") or "", coding=WORDS, source=source
+    )
+    chagas, of_chagas = _chagas(recording.field("Chagas label") or "", source)
     return ecg_record(
         stored,
         record_id=item.record_id,
         patient_id=patient_id,
-        age_years=age_in_years(recording.field("Age") or "", source=source),
-        sex=sex_code(recording.field("Sex") or "", source=source),
+        age_years=person.age_years,
+        sex=person.sex,
         fold=fold_of_patient(patient_id),
-        scalars={"chagas": _chagas(recording.field("Chagas label") or "", source)},
+        scalars={"chagas": chagas},
+        remarks=(*recording.remarks, *person.remarks, *of_chagas),
     )
 
 
-def _chagas(text: str, source: str) -> float:
+def _chagas(text: str, source: str) -> tuple[float, tuple[Remark, ...]]:
+    """Returns the label, NaN where missing, and what is told of one that cannot be read."""
     try:
-        return number(text)
-    except ValueError as error:
-        raise RecordError(
-            f"{source}: 'Chagas label' is '{text}', True, False or nothing expected", reason="bad_label"
-        ) from error
+        return number(text), ()
+    except ValueError:
+        return math.nan, (unread_label("Chagas label", text, expected="True, False or nothing", source=source),)

@@ -14,15 +14,17 @@ import numpy as np
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
 from data_pipelines.builders.text_table import read_text_table
-from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
+from data_pipelines.demographics import fold_of_patient, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.missing import is_missing
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.matlab_files import read_matlab
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.tree import files_under
 from data_pipelines.recipe import SignalRecipe
-from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
+from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
+from data_pipelines.sexes import WORDS
 from data_pipelines.signals import StoredSignal
 
 REFERENCE_FILE = "REFERENCE.csv"
@@ -94,6 +96,7 @@ class Cpsc2018Source:
             "and Morphology Abnormality Detection, J. Med. Imaging Health Inform. 8, 1368 (2018). "
             "https://doi.org/10.1166/jmihi.2018.2442",
             notes=tuple(notes),
+            sex_reading=WORDS.said_by,
         )
 
     def reader(self) -> RecordingReader[Cpsc2018Item]:
@@ -130,29 +133,34 @@ def _open(item: Cpsc2018Item) -> Recording:
 
 def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> EcgRecord:
     source = str(item.path)
+    person = read_person(
+        age=recording.field("Age") or "", sex=recording.field("Sex") or "", coding=WORDS, source=source
+    )
+    labels, of_labels = _labels(item.labels, source)
     return ecg_record(
         stored,
         record_id=item.record_id,
         patient_id=item.record_id,
-        age_years=age_in_years(recording.field("Age") or "", source=source),
-        sex=sex_code(recording.field("Sex") or "", source=source),
+        age_years=person.age_years,
+        sex=person.sex,
         fold=fold_of_patient(item.record_id),
-        tasks={"rhythm_morphology": _labels(item.labels, source)},
+        tasks={"rhythm_morphology": labels},
+        remarks=(*recording.remarks, *person.remarks, *of_labels),
     )
 
 
-def _labels(texts: tuple[str, ...], source: str) -> np.ndarray:
+def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Remark, ...]]:
+    """Returns the classes of a record; missing ones, with a remark, where one of its labels is no class."""
+    missing = np.full(len(CLASSES), LABEL_MISSING, np.int8)
     if not texts:
-        return np.full(len(CLASSES), LABEL_MISSING, np.int8)
+        return missing, ()
     row = np.zeros(len(CLASSES), np.int8)
     for text in texts:
         label = text.removesuffix(".0")
         if label not in map(str, range(1, len(CLASSES) + 1)):
-            raise RecordError(
-                f"{source}: {REFERENCE_FILE} has the label '{text}', 1 to {len(CLASSES)} expected", reason="bad_label"
-            )
+            return missing, (unread_label(REFERENCE_FILE, text, expected=f"1 to {len(CLASSES)}", source=source),)
         row[int(label) - 1] = 1
-    return row
+    return row, ()
 
 
 def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
@@ -172,4 +180,4 @@ def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     if len(repeated):
         raise DataError(f"{path}: {len(repeated)} records have more than one row, first '{repeated.iloc[0]}'")
     labels = table[list(_LABEL_COLUMNS)].to_numpy()
-    return {name: tuple(filter(None, row)) for name, row in zip(names, labels, strict=True)}
+    return {name: tuple(text for text in row if not is_missing(text)) for name, row in zip(names, labels, strict=True)}

@@ -6,13 +6,16 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
+from data_pipelines.builders.folder_folds import check_dealing, with_stratified_folds
+from data_pipelines.builders.folder_people import FolderPeople
 from data_pipelines.builders.label_table import LabelTable
-from data_pipelines.demographics import age_in_years, fold_of_patient, number, sex_code
+from data_pipelines.demographics import fold_of_patient, number
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.missing import folded, is_missing
 from data_pipelines.readers import left_out
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.formats import FORMATS, FoundRecording, find_recordings, read_recording
@@ -20,7 +23,9 @@ from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
+from data_pipelines.sexes import declared_sexes, files_coding
 from data_pipelines.signals import StoredSignal
+from data_pipelines.stratified_folds import dealt_note
 
 # TFDS makes file names and identifiers of it.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -55,21 +60,27 @@ class FolderSource:
         recipe: SignalRecipe,
         formats: Collection[str] = FORMATS,
         declared: Declared | None = None,
+        sex_coding: Sequence[str] = (),
+        missing_ids: Sequence[str] = (),
+        folds: str | None = None,
     ):
         """Lists the folder and reads the table; signals are read by the reader.
 
         Args:
             folder: searched recursively.
             labels: `.csv` or `.parquet` with the columns `record` (path below the folder without suffix, or the
-                recording's name) and `patient_id`, and optionally `age` in years, `sex` (male/female, m/f or 0/1),
-                `fold` (whole number), `report` and any numeric columns, which become scalar labels. A recording
-                without a row is quarantined.
+                recording's name) and `patient_id`, and optionally `age` in years, `sex` in words, `fold`
+                (whole number), `report` and any numeric columns, which become scalar labels. A recording without a row
+                is quarantined.
             patient_field: field of a file's own metadata that holds the patient id, such as a header comment
                 `# FIELD: value` or, of DICOM and XML files, `Patient ID`; not with `labels`.
             name: name of the data set.
             recipe: what is done to the signals.
             formats: which files to take, of `readers.formats.FORMATS`.
             declared: what files of bare samples do not say.
+            sex_coding: what values of sex mean that are no words, such as `["1=male", "2=female"]`.
+            folds: one of `stratified_folds.DEALINGS`; None and `hash` are the same where the table has no `fold`.
+            missing_ids: values of the patient's id that are nobody's, beside those that always are.
 
         Raises:
             DataError: no recording under the folder, two of one id, or a table that does not fit it.
@@ -78,7 +89,18 @@ class FolderSource:
             raise DataError("--labels and --patient_field both say who the patient is; give one of them")
         if not _NAME.fullmatch(name):
             raise DataError(f"--name={name}: lower case letters, digits and _ only, a letter first")
-        self._table = LabelTable(labels) if labels else None
+        declared_codes = declared_sexes(sex_coding)
+        self._table = LabelTable(labels, declared_sexes=declared_codes) if labels else None
+        self._missing_ids = frozenset(map(folded, missing_ids))
+        check_dealing(folds, self._table)
+        self._people = FolderPeople(
+            patient_field=patient_field,
+            given=self._table is not None or patient_field is not None,
+            missing_ids=self._missing_ids,
+            sex_of_table=self._table.sex_coding if self._table is not None else None,
+            sex_of_files=files_coding(declared_codes),
+            zero_is_no_age=self._table is not None and self._table.zero_is_no_age,
+        )
         listed = find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
         if not listed.recordings:
             raise DataError(left_out.nothing_found(listed, folder, formats=tuple(formats)))
@@ -86,6 +108,7 @@ class FolderSource:
         self._counts = Counter(found.format for found in listed.recordings)
         self._patient_field = patient_field
         self._declared = declared or Declared()
+        self._folds = folds
         self.items = self._join(listed.recordings)
         self.recipe = recipe
         self.signal_format = recipe.signal_format
@@ -96,6 +119,7 @@ class FolderSource:
             description=f"12-lead ECGs read from a folder of {len(listed.recordings)} recordings ({kinds}).",
             simulated=False,
             notes=self._notes(),
+            sex_reading=(self._people.sex_of_table or self._people.sex_of_files).said_by,
         )
 
     def _join(self, recordings: Collection[FoundRecording]) -> list[FolderItem]:
@@ -110,6 +134,8 @@ class FolderSource:
                 for record_id, found in by_id.items()
             ]
         rows = self._table.rows_of(by_id)
+        if self._folds == "stratified":
+            rows = with_stratified_folds(rows, self._table, is_stored=by_id.__contains__, missing_ids=self._missing_ids)
         return [FolderItem(record_id=record_id, found=by_id.get(record_id), row=row) for record_id, row in rows.items()]
 
     def _notes(self) -> tuple[str, ...]:
@@ -118,24 +144,25 @@ class FolderSource:
             notes.append(
                 "no patient ids were given: each record is taken for a patient of its own (--labels or --patient_field)"
             )
-        if self._table and self._table.ignored:
-            names = ", ".join(name or "one without a name" for name in self._table.ignored)
-            notes.append(f"columns that are not numeric are not stored: {names}")
-        if self._table is None or "fold" not in self._table.columns:
+        if self._table is not None:
+            notes += self._table.notes
+        if self._folds == "stratified":
+            notes.append(dealt_note(self._table.scalars))
+        elif self._table is None or "fold" not in self._table.columns:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
         return (*notes, *self._left_out)
 
     def reader(self) -> RecordingReader[FolderItem]:
         """Returns what reads recordings: in the order of their paths, then those that only the table names."""
         return RecordingReader(
-            open=functools.partial(_open, patient_field=self._patient_field, declared=self._declared),
-            record=functools.partial(_record, patient_field=self._patient_field, scalars=self.label_schema.scalars),
+            open=functools.partial(_open, people=self._people, declared=self._declared),
+            record=functools.partial(_record, people=self._people, scalars=self.label_schema.scalars),
             recipe=self.recipe,
             length=_length,
         )
 
 
-def _open(item: FolderItem, *, patient_field: str | None, declared: Declared) -> Recording:
+def _open(item: FolderItem, *, people: FolderPeople, declared: Declared) -> Recording:
     if item.found is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")
     source = str(item.found.path)
@@ -145,9 +172,7 @@ def _open(item: FolderItem, *, patient_field: str | None, declared: Declared) ->
             reason="missing_patient",
         )
     recording = read_recording(item.found, declared)
-    if not _patient_id(item, recording, patient_field):
-        where = f"field '{patient_field}' in the file" if patient_field else "patient_id in the table of labels"
-        raise RecordError(f"{source}: no {where}, so its patient is not known", reason="missing_patient")
+    people.check_patient(item.row, recording)
     return recording
 
 
@@ -156,33 +181,35 @@ def _length(item: FolderItem) -> Length | None:
     return wfdb_length(item.found.path.with_suffix("")) if is_header else None
 
 
-def _patient_id(item: FolderItem, recording: Recording, patient_field: str | None) -> str:
-    return (recording.field(patient_field) if patient_field else item.row["patient_id"]) or ""
-
-
 def _record(
     item: FolderItem,
     recording: Recording,
     stored: StoredSignal,
     *,
-    patient_field: str | None,
+    people: FolderPeople,
     scalars: tuple[str, ...],
 ) -> EcgRecord:
-    source, patient_id = str(item.found.path), _patient_id(item, recording, patient_field)
+    source, patient_id = str(item.found.path), people.patient_of(item.row, recording)
+    person = people.person(item.row, recording)
     return ecg_record(
         stored,
         record_id=item.record_id,
         patient_id=patient_id,
-        age_years=age_in_years(item.row.get("age") or recording.field("Age") or "", source=source),
-        sex=sex_code(item.row.get("sex") or recording.field("Sex") or "", source=source),
+        age_years=person.age_years,
+        sex=person.sex,
         fold=_fold(item.row["fold"], source) if "fold" in item.row else fold_of_patient(patient_id),
-        report=item.row.get("report", ""),
+        report=_report(item.row.get("report", "")),
         scalars={name: number(item.row[name]) for name in scalars},
+        remarks=(*recording.remarks, *person.remarks),
     )
 
 
+def _report(text: str) -> str:
+    return "" if is_missing(text) else text
+
+
 def _fold(text: str, source: str) -> int:
-    if not text:
+    if is_missing(text):
         return NO_FOLD
     if not text.isdecimal() or int(text) > 1000:
         raise RecordError(f"{source}: fold is '{text}', a whole number from 0 to 1000 expected", reason="bad_label")

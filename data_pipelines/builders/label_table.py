@@ -2,59 +2,67 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from data_pipelines.ages import read_age
+from data_pipelines.builders.column_names import is_nameless, is_other_id, known_names
+from data_pipelines.builders.label_columns import judge_column
 from data_pipelines.builders.text_table import read_text_table
-from data_pipelines.demographics import number
 from data_pipelines.errors import DataError
-
-#: Columns with a meaning of their own; every other numeric column becomes a scalar label.
-KNOWN_COLUMNS = ("record", "patient_id", "age", "sex", "fold", "report")
+from data_pipelines.missing import is_missing
+from data_pipelines.sexes import SexCoding, column_coding
 
 #: What a table may be called.
 SUFFIXES = (".csv", ".parquet")
 
+# Whole numbers, which pandas writes with a fraction where the column has gaps.
+_WITH_FRACTION = re.compile(r"\d+\.0+")
+_IN_POWERS = re.compile(r"\d(\.\d+)?[eE]\+?\d+")
+_WHOLE_COLUMNS = ("record", "patient_id", "fold")
+_LARGEST_EXACT = 2.0**53
+
+# An age of 0 is that of a newborn where there are other children.
+_FEWEST_OTHER_AGES, _YOUNGEST_OF_ADULTS = 10, 10.0
+
 
 class LabelTable:
-    """A label table, checked, its values as text, empty where missing.
+    """A label table, checked, its values as text; columns with a meaning have the names of `KNOWN_COLUMNS`.
 
     Attributes:
         path: its file.
         columns: names of all its columns.
         scalars: columns that are labels.
         ignored: columns that are neither known nor numeric, or have no name (such as the numbers pandas writes).
+        sex_coding: what its sexes mean; None where it has none.
+        zero_is_no_age: whether an age of 0 stands for one that is not known.
+        notes: what is to be told of it.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, declared_sexes: Mapping[str, int] | None = None):
         """Reads the table.
 
         Args:
             path: `.csv` with a header line, or `.parquet`; the columns `record` and `patient_id` are needed.
+            declared_sexes: what the user says of values of the column `sex`.
 
         Raises:
-            DataError: no such file, not such a table, a column missing or misnamed, or two rows for one record.
+            DataError: no such file, not such a table, a column missing, misnamed or not clear, or two rows for one
+                record.
         """
-        table = _read(path)
-        missing = [column for column in ("record", "patient_id") if column not in table.columns]
-        if missing:
-            raise DataError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(table.columns)}")
-        if "age_years" in table.columns:
-            # It would be hidden by the label of that name which every data set has.
-            raise DataError(f"{path}: call its column 'age_years' 'age'")
-        twice = [record for record, count in Counter(table["record"]).items() if count > 1]
-        if twice:
-            raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
-        others = [column for column in table.columns if column not in KNOWN_COLUMNS]
+        table, names, notes = _known_table(path)
         self.path = path
         self.columns = tuple(table.columns)
-        self.scalars = tuple(column for column in others if column and _is_numeric(table[column]))
-        self.ignored = tuple(column for column in others if column not in self.scalars)
-        self._rows = {row["record"]: row for row in table.to_dict("records")}
+        self._rows = _rows(table, path, notes)
+        self.sex_coding = _sex_coding(table, names, declared_sexes or {}, path)
+        self.zero_is_no_age = "age" in table.columns and _is_zero_no_age(table["age"])
+        self.scalars, self.ignored = _labels(table, [name for name in table if name not in names.values()], path, notes)
+        self.notes = tuple(notes)
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -101,33 +109,129 @@ def _bare(record_id: str) -> str:
     return record_id.rpartition("/")[2]
 
 
+def _known_table(path: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
+    """Returns the table under known names, these by its own names, and what is to be told."""
+    table = _read(path)
+    if "age_years" in table.columns:
+        # It would be hidden by the label of that name which every data set has.
+        raise DataError(f"{path}: call its column 'age_years' 'age'")
+    names = known_names(table.columns, path=path)
+    missing = [column for column in ("record", "patient_id") if column not in names.values()]
+    if missing:
+        separator = next((sign for sign in ";\t|" if len(table.columns) == 1 and sign in table.columns[0]), None)
+        remedy = f"; its columns are set apart by {separator!r}: write it with commas" if separator else ""
+        raise DataError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(table.columns)}{remedy}")
+    renamed = [f"'{own}' as {known}" for own, known in names.items() if own != known]
+    table = table.rename(columns=names)
+    for column in _WHOLE_COLUMNS:
+        if column in table.columns:
+            table[column] = _whole(table[column], path)
+    return table, names, [f"columns of the labels read under another name: {', '.join(renamed)}"] if renamed else []
+
+
+def _whole(column: pd.Series, path: Path) -> pd.Series:
+    """Returns ids as they were before a program took them for numbers with a fraction.
+
+    Raises:
+        DataError: it wrote them in powers of ten, of which the last digits are lost.
+    """
+    known = [text for text in column.unique() if not is_missing(text)]
+    lost = [text for text in known if _IN_POWERS.fullmatch(text)]
+    if lost and column.name != "record":
+        raise DataError(
+            f"{path}: column '{column.name}' has '{lost[0]}', a whole number as spreadsheets shorten it; its last "
+            "digits are lost, and different ones look the same: export the column as text"
+        )
+    if known and all(map(_WITH_FRACTION.fullmatch, known)):
+        return column.map(lambda text: text.partition(".")[0])
+    return column
+
+
+def _rows(table: pd.DataFrame, path: Path, notes: list[str]) -> dict[str, Mapping[str, str]]:
+    repeated = table.duplicated()
+    nameless = table["record"].map(is_missing)
+    kept = table[~repeated & ~nameless]
+    if repeated.any():
+        notes.append(f"{int(repeated.sum())} rows of the labels repeat an earlier one in all columns")
+    if nameless.any():
+        values = ", ".join(f"'{text}' {count}" for text, count in Counter(table.loc[nameless, "record"]).items())
+        notes.append(f"{int(nameless.sum())} rows of the labels name no record ({values}) and are left out")
+    twice = [record for record, count in Counter(kept["record"]).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
+    return {row["record"]: row for row in kept.to_dict("records")}
+
+
+def _sex_coding(
+    table: pd.DataFrame, names: Mapping[str, str], declared: Mapping[str, int], path: Path
+) -> SexCoding | None:
+    own = next((own for own, known in names.items() if known == "sex"), None)
+    return None if own is None else column_coding(table["sex"], column=own, declared=declared, where=str(path))
+
+
+def _is_zero_no_age(column: pd.Series) -> bool:
+    ages = np.array([read_age(text, source="").years for text in column.unique()])
+    others = ages[ages > 0]
+    return bool((ages == 0).any()) and len(others) >= _FEWEST_OTHER_AGES and others.min() >= _YOUNGEST_OF_ADULTS
+
+
+def _labels(
+    table: pd.DataFrame, names: Iterable[str], path: Path, notes: list[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns which columns are labels, and which are passed over."""
+    scalars, ignored, told = [], [], []
+    for name in names:
+        if is_nameless(name) or is_other_id(name):
+            ignored.append(name)
+            told.append(name or "one without a name")
+            continue
+        judged = judge_column(name, table[name], path=path)
+        if judged.is_label:
+            scalars.append(name)
+            notes += judged.told
+        else:
+            ignored.append(name)
+            told.append(f"{name} ({judged.told[0]})" if judged.told else f"{name} (empty)")
+    if told:
+        notes.append(f"columns that are not numeric are not stored: {', '.join(told)}")
+    return tuple(scalars), tuple(ignored)
+
+
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"--labels={path}: no such file")
     if path.suffix not in SUFFIXES:
         raise DataError(f"--labels={path}: a table ends with {' or '.join(SUFFIXES)}")
-    if path.suffix == ".csv":
-        return read_text_table(path).map(str.strip)
+    table = read_text_table(path) if path.suffix == ".csv" else _read_parquet(path)
+    if table.empty:
+        raise DataError(f"{path}: has no row below its header; write one for each recording")
+    return table.map(str.strip)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(path).map(_as_text)
+        table = pd.read_parquet(path)
     except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors.
         raise DataError(f"{path}: not a {path.suffix} table that can be read ({error}); write it again") from error
-    return table.map(str.strip).rename(columns=str)
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()  # What pandas wrote as the index is a column like any other.
+    table = table.rename(columns=lambda name: str(name).strip())
+    for own, known in known_names(table.columns, path=path).items():
+        is_float = known in _WHOLE_COLUMNS and pd.api.types.is_float_dtype(table[own])
+        if is_float and (table[own].abs() >= _LARGEST_EXACT).any():
+            raise DataError(
+                f"{path}: column '{own}' holds numbers with a fraction, too large to be exact: different ids can look "
+                "the same; write it as text or as whole numbers"
+            )
+    return pd.DataFrame({name: [_as_text(value) for value in table[name].astype(object)] for name in table}, dtype=str)
 
 
 def _as_text(value: object) -> str:
     """Returns a Parquet cell as a CSV would have it; whole numbers without a fraction, so that ids stay ids."""
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
     return str(value)
-
-
-def _is_numeric(column: pd.Series) -> bool:
-    """Whether a column holds numbers (or truth values), at least one, and nothing else but gaps."""
-    try:
-        values = [number(text) for text in column]
-    except ValueError:
-        return False
-    return not all(map(math.isnan, values))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +20,15 @@ from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.cinc_headers import DOUBTFUL_GAIN, TRUE_GAIN, CincHeader, dx_codes, read_cinc, scan_header
 from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
 from data_pipelines.builders.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
-from data_pipelines.demographics import age_in_years, fold_of_patient, sex_code
-from data_pipelines.errors import DataError, RecordError
+from data_pipelines.demographics import fold_of_patient, read_person, unread_label
+from data_pipelines.errors import DataError
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import find_wfdb_records
 from data_pipelines.recipe import SignalRecipe
-from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
+from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
+from data_pipelines.sexes import WORDS
 from data_pipelines.signals import StoredSignal
 from data_pipelines.workers import map_ordered
 
@@ -147,6 +147,7 @@ class Physionet2021Source:
             "in Cardiology Challenge 2021, Computing in Cardiology 48 (2021). https://doi.org/10.13026/34va-7q14",
             license="CC-BY-4.0",
             notes=_notes(counts, num_others, headers, items),
+            sex_reading=WORDS.said_by,
         )
 
     def reader(self) -> RecordingReader[CincItem]:
@@ -230,26 +231,32 @@ def _length(item: CincItem) -> Length | None:
 
 def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes: tuple[str, ...]) -> EcgRecord:
     source = str(item.path)
+    person = read_person(
+        age=recording.field("Age") or "", sex=recording.field("Sex") or "", coding=WORDS, source=source
+    )
+    present, of_codes = _present(recording.field("Dx") or "", source)
     return ecg_record(
         stored,
         record_id=item.record_id,
         patient_id=item.record_id,
-        age_years=_age(recording.field("Age") or "", source),
-        sex=sex_code(recording.field("Sex") or "", source=source),
+        age_years=person.age_years,
+        sex=person.sex,
         fold=fold_of_patient(item.record_id),
-        tasks=_labels(dx_codes(recording.field("Dx") or ""), codes, source),
+        tasks=_labels(present, codes),
+        remarks=(*recording.remarks, *person.remarks, *of_codes),
     )
 
 
-def _age(text: str, source: str) -> float:
-    # Some of the sources write -1 where the age is not known.
-    return math.nan if text.strip() in ("-1", "-1.0") else age_in_years(text, source=source)
-
-
-def _labels(present: Sequence[str], codes: tuple[str, ...], source: str) -> dict[str, np.ndarray]:
+def _present(text: str, source: str) -> tuple[tuple[str, ...], tuple[Remark, ...]]:
+    """Returns the codes of a record; none, with a remark, where one of them is no SNOMED CT code."""
+    present = dx_codes(text)
     unknown = [code for code in present if not code.isdecimal()]
     if unknown:
-        raise RecordError(f"{source}: Dx has '{unknown[0]}', SNOMED CT codes expected", reason="bad_label")
+        return (), (unread_label("Dx", unknown[0], expected="SNOMED CT codes", source=source),)
+    return present, ()
+
+
+def _labels(present: Sequence[str], codes: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not present:
         return {
             name: np.full(len(classes), LABEL_MISSING, np.int8)

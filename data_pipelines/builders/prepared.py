@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.builders.base import Quarantined, SourceCard, ecg_record
 from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.example_format import parse, seconds_of
 from data_pipelines.readers.recording import Recording
@@ -26,6 +27,7 @@ from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema, SignalFormat, content_hash
 from data_pipelines.signals import stored_signal
 from data_pipelines.store import open_store
+from data_pipelines.stratified_folds import dealt_note, label_indicators, stratified_folds
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
@@ -33,12 +35,13 @@ _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 class PreparedSource:
     """The records of a prepared data set, in stored order. An item is a record's number."""
 
-    def __init__(self, directory: Path, *, recipe: SignalRecipe):
+    def __init__(self, directory: Path, *, recipe: SignalRecipe, folds: str | None = None):
         """Opens the data set and checks its shards.
 
         Args:
             directory: what `python -m data_pipelines.build --out=` wrote, its ArrayRecord shards included.
             recipe: what is done to the stored signals.
+            folds: one of `stratified_folds.DEALINGS` to deal folds anew, None to keep them.
 
         Raises:
             DataError: no data set, or one of which shards are missing, truncated or damaged.
@@ -47,6 +50,7 @@ class PreparedSource:
         open_store(directory, kind="array_record")  # The packed copy has the signals alone.
         card, before, form = dataset.card, dataset.card["recipe"], dataset.format
         self._dataset = dataset
+        self._folds: np.ndarray | None = None
         self.recipe = dataclasses.replace(recipe, name=f"{recipe.name} after {before['name']}")
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(
@@ -65,12 +69,21 @@ class PreparedSource:
             simulated=dataset.simulated,
             citation=card["citation"],
             license=card["license"],
-            notes=(*card["summary"]["notes"], origin),
+            notes=(*card["summary"]["notes"], origin, *self._dealt(folds)),
+            sex_reading=card["summary"].get("sex_reading", ""),
         )
 
     def reader(self) -> PreparedReader:
         """Returns what reads and converts records by their numbers."""
-        return PreparedReader.of(self._dataset, recipe=self.recipe, schema=self.label_schema)
+        return PreparedReader.of(self._dataset, recipe=self.recipe, schema=self.label_schema, folds=self._folds)
+
+    def _dealt(self, folds: str | None) -> tuple[str, ...]:
+        """Deals folds anew where that is asked for; returns the note that says so, of what notes before say not."""
+        if folds is None:
+            return ()
+        self._folds = _dealt_folds(self._dataset, folds)
+        by = dealt_note(self._dataset.index.labels[2:]) if folds == "stratified" else "patients were dealt by a hash"
+        return (f"{by}; what notes before this one say of folds is of the data set that this was made from",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +97,7 @@ class PreparedReader:
         signal_format: of the stored records.
         label_schema: of the data set.
         recipe: what is done to the signals.
+        folds: `int16[n]` of all records, None to keep those that are stored.
     """
 
     shards: tuple[Path, ...]
@@ -92,9 +106,12 @@ class PreparedReader:
     signal_format: SignalFormat
     label_schema: LabelSchema
     recipe: SignalRecipe
+    folds: np.ndarray | None = None
 
     @classmethod
-    def of(cls, dataset: Dataset, *, recipe: SignalRecipe, schema: LabelSchema) -> PreparedReader:
+    def of(
+        cls, dataset: Dataset, *, recipe: SignalRecipe, schema: LabelSchema, folds: np.ndarray | None
+    ) -> PreparedReader:
         """Returns the reader of a data set's records."""
         return cls(
             shards=dataset.shards,
@@ -103,6 +120,7 @@ class PreparedReader:
             signal_format=dataset.format,
             label_schema=schema,
             recipe=recipe,
+            folds=folds,
         )
 
     def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord | Quarantined]:
@@ -115,11 +133,14 @@ class PreparedReader:
         for shard, members in itertools.groupby(zip(shard_of.tolist(), items, strict=True), key=lambda pair: pair[0]):
             positions = [number - self.bounds[shard] for _, number in members]
             for position, example in zip(positions, _examples(self.shards[shard], positions), strict=True):
-                yield self._converted(example, where=f"{self.shards[shard]}: record {position}")
+                number = self.bounds[shard] + position
+                yield self._converted(example, number, where=f"{self.shards[shard]}: record {position}")
 
-    def _converted(self, example: bytes, *, where: str) -> EcgRecord | Quarantined:
+    def _converted(self, example: bytes, number: int, *, where: str) -> EcgRecord | Quarantined:
         feature = parse(example)
         stored = _fields(feature, self.label_schema)
+        if self.folds is not None:
+            stored["fold"] = int(self.folds[number])
         signal = np.frombuffer(feature["signal"].bytes_list.value[0], np.int16).reshape(self.signal_format.shape)
         if content_hash(signal) != feature["content_hash"].bytes_list.value[0]:
             raise DataError(f"{where} has another content than its hash says; restore this shard, or build it again")
@@ -136,6 +157,19 @@ class PreparedReader:
             return dataclasses.replace(record, **_place(feature, record.start_seconds))
         except RecordError as error:
             return Quarantined(record_id=stored["record_id"], reason=error.reason, message=str(error))
+
+
+def _dealt_folds(dataset: Dataset, folds: str) -> np.ndarray:
+    """Returns `int16[n]`; records that share a patient or a content come into one fold."""
+    index = dataset.index
+    _, first, group = np.unique(np.asarray(index.group), return_index=True, return_inverse=True)
+    ids = np.asarray(index.patient_id[first]).tolist()
+    if folds == "hash":
+        return np.array([fold_of_patient(text) for text in ids], np.int16)[group]
+    tasks = {name: task.values for name, task in index.tasks.items()}
+    if not index.scalars and not tasks:
+        raise DataError(f"--folds=stratified: {dataset.directory} has no labels to stratify by; leave it out")
+    return stratified_folds(group, ids, label_indicators(index.scalars, tasks))[group]
 
 
 def _examples(shard: Path, positions: Sequence[int]) -> Iterator[bytes]:

@@ -18,13 +18,15 @@ import pandas as pd
 
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.text_table import read_text_table
-from data_pipelines.demographics import age_in_years, sex_code
+from data_pipelines.demographics import missing_patient, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.missing import is_missing_id
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
 from data_pipelines.recipe import SignalRecipe
-from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema
+from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
+from data_pipelines.sexes import PTBXL_CODING
 from data_pipelines.signals import StoredSignal
 
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
@@ -81,25 +83,18 @@ class ScpTasks:
         #: Class names of each task, in alphabetical order.
         self.classes = {task: tuple(sorted(set(names.values()))) for task, names in self._class_of_code.items()}
 
-    def labels(self, codes: Mapping[str, float], *, source: str) -> dict[str, np.ndarray]:
-        """Returns `int8[classes]` of every task for a record's SCP codes and their likelihoods.
-
-        Raises:
-            RecordError: `bad_label`, for a code that `scp_statements.csv` does not list.
-        """
-        unknown = sorted(set(codes) - set(self._class_of_code["all"]))
-        if unknown:
-            raise RecordError(
-                f"{source}: SCP code {', '.join(unknown)} is not in scp_statements.csv; "
-                "use the two files of one PTB-XL release",
-                reason="bad_label",
-            )
+    def labels(self, codes: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """Returns `int8[classes]` of every task for a record's SCP codes and their likelihoods."""
         labels = {}
         for task, class_of_code in self._class_of_code.items():
             present = {class_of_code[code] for code in codes if code in class_of_code}
             row = [name in present for name in self.classes[task]]
             labels[task] = np.array(row, np.int8) if present else np.full(len(row), LABEL_MISSING, np.int8)
         return labels
+
+    def unknown(self, codes: Mapping[str, float]) -> list[str]:
+        """Returns the codes that `scp_statements.csv` does not list."""
+        return sorted(set(codes) - set(self._class_of_code["all"]))
 
 
 class PtbxlSource:
@@ -134,6 +129,7 @@ class PtbxlSource:
             citation="Wagner et al., PTB-XL, a large publicly available electrocardiography dataset, "
             "Scientific Data 7, 154 (2020). https://doi.org/10.1038/s41597-020-0495-6",
             license="CC-BY-4.0",
+            sex_reading=PTBXL_CODING.said_by,
         )
         self._tasks = ScpTasks(statements)
         self.recipe = recipe
@@ -165,8 +161,9 @@ class PtbxlSource:
 
 
 def _open(item: PtbxlItem) -> Recording:
-    if not item.patient_id:
-        raise RecordError(f"ecg_id {item.record_id}: no patient_id in ptbxl_database.csv", reason="missing_patient")
+    if is_missing_id(item.patient_id):
+        source = f"ecg_id {item.record_id}"
+        raise missing_patient(item.patient_id, where="patient_id in ptbxl_database.csv", source=source)
     return read_wfdb(item.path)
 
 
@@ -175,30 +172,39 @@ def _length(item: PtbxlItem) -> Length | None:
 
 
 def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, tasks: ScpTasks) -> EcgRecord:
-    del recording  # The tables say everything.
     source = f"ecg_id {item.record_id}"
+    person = read_person(age=item.age, sex=item.sex, coding=PTBXL_CODING, source=source)
+    codes, of_codes = _scp_codes(item.scp_codes, tasks, source)
     return ecg_record(
         stored,
         record_id=item.record_id,
         patient_id=item.patient_id,
-        age_years=age_in_years(item.age, source=source),
-        sex=sex_code(item.sex, source=source),
+        age_years=person.age_years,
+        sex=person.sex,
         fold=_fold(item.strat_fold, source),
         report=item.report,
-        tasks=tasks.labels(_scp_codes(item.scp_codes, source), source=source),
+        tasks=tasks.labels(codes),
+        remarks=(*recording.remarks, *person.remarks, *of_codes),
     )
 
 
-def _scp_codes(text: str, source: str) -> dict[str, float]:
+def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float], tuple[Remark, ...]]:
+    """Returns SCP codes and their likelihoods; none, with a remark, where they cannot be read or are not all known.
+
+    Without one of its codes a record would count as free of what that code says.
+    """
     try:
         codes = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         codes = None
     if not isinstance(codes, dict):
-        raise RecordError(
-            f"{source}: scp_codes is {text!r}, a dictionary like {{'NORM': 100.0}} expected", reason="bad_label"
-        )
-    return codes
+        expected = "a dictionary like {'NORM': 100.0}"
+        return {}, (unread_label("scp_codes", text, expected=expected, source=source),)
+    unknown = tasks.unknown(codes)
+    if unknown:
+        expected = "codes of scp_statements.csv (use the two files of one PTB-XL release)"
+        return {}, (unread_label("scp_codes", ", ".join(unknown), expected=expected, source=source),)
+    return codes, ()
 
 
 def _fold(text: str, source: str) -> int:

@@ -9,7 +9,6 @@ under µ-law or A-law, leads spread over several groups. Skew between channels i
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import io
 import math
 import types
@@ -45,7 +44,7 @@ _LEAD_OF_NUMBER = types.MappingProxyType(
 )
 _CODE_PREFIX = types.MappingProxyType({"SCPECG": "5.6.3-9-", "MDC": "2:"})
 
-_AGE_UNITS = types.MappingProxyType({"Y": "years", "M": "months", "W": "weeks", "D": "days"})
+_AGE_UNITS = ("Y", "M", "W", "D")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,13 +116,15 @@ def _recording(content: bytes, path: Path) -> Recording:
             signal[digital[start:stop] == padding] = np.nan
         return signal
 
+    known = _known_fields(dataset, source)
     return Recording(
         source=source,
         signal=converted(digital.shape, physical),
         sampling_rate_hz=_number(group, "SamplingFrequency", source, positive=True),
         channels=tuple(channel.name for channel in channels),
         units=tuple(channel.unit for channel in channels),
-        fields=_fields(dataset),
+        fields=known.fields,
+        remarks=known.remarks,
     )
 
 
@@ -255,24 +256,24 @@ def _number(item: Dataset, keyword: str, source: str, *, default: float | None =
     return number
 
 
-def _fields(dataset: Dataset) -> dict[str, str]:
-    acquired = _acquired(dataset)
-    birth = metadata.compact_moment(str(dataset.get("PatientBirthDate") or ""))
+def _known_fields(dataset: Dataset, source: str) -> metadata.RecorderFields:
     age = str(dataset.get("PatientAge") or "").strip()
     return metadata.recorder_fields(
+        source=source,
         patient_id=str(dataset.get("PatientID") or "").strip(),
         sex=str(dataset.get("PatientSex") or ""),
-        age=metadata.age_text(age[:-1], unit=_AGE_UNITS.get(age[-1:], "")),
-        birth=birth,
-        acquired=acquired,
+        age=metadata.age_text(age[:-1], unit=age[-1:]) if age[-1:] in _AGE_UNITS else age,
+        birth=metadata.birth_date(str(dataset.get("PatientBirthDate") or "")),
+        acquired=_acquired(dataset),
     )
 
 
-def _acquired(dataset: Dataset) -> datetime.datetime | None:
+def _acquired(dataset: Dataset) -> metadata.StatedDate:
     """Returns when the recording began, by the most particular of the elements that may say so."""
     texts = [str(dataset.get("AcquisitionDateTime") or "")]
     for kind in ("Acquisition", "Content", "Study"):
         date, time = (str(dataset.get(f"{kind}{part}") or "") for part in ("Date", "Time"))
         texts += [date + time.partition(".")[0], date]
     moments = (metadata.compact_moment(text) for text in texts)
-    return next((moment for moment in moments if moment is not None), None)
+    acquired = next((moment for moment in moments if moment is not None), None)
+    return metadata.StatedDate(next(filter(None, texts), ""), acquired)

@@ -86,13 +86,15 @@ def read_aecg(path: Path | str) -> Recording:
             "known; export the file again",
             reason="missing_metadata",
         )
+    known = _known_fields(root, series, source)
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
         sampling_rate_hz=rate,
         channels=tuple(names),
         units=tuple(units),
-        fields=_fields(root, series),
+        fields=known.fields,
+        remarks=known.remarks,
     )
 
 
@@ -156,12 +158,15 @@ def _lead(value: Element, code: str, source: str) -> tuple[np.ndarray, str]:
     return origin + scale * counts, unit
 
 
-def _fields(root: Element, series: Element) -> dict[str, str]:
-    acquired = metadata.compact_moment(
-        attribute_of(series, "effectiveTime/low", "value") or attribute_of(root, "effectiveTime/low", "value")
-    )
-    birth = metadata.compact_moment(attribute_of(root, f"{_PERSON}/birthTime", "value"))
+def _known_fields(root: Element, series: Element, source: str) -> metadata.RecorderFields:
+    began = attribute_of(series, "effectiveTime/low", "value") or attribute_of(root, "effectiveTime/low", "value")
     # An id is a root that says who gave it, and what was given; some writers have only one of the two.
     patient = attribute_of(root, f"{_SUBJECT}/id", "extension") or attribute_of(root, f"{_SUBJECT}/id", "root")
     sex = attribute_of(root, f"{_PERSON}/administrativeGenderCode", "code")
-    return metadata.recorder_fields(patient_id=patient, sex=sex, birth=birth, acquired=acquired)
+    return metadata.recorder_fields(
+        source=source,
+        patient_id=patient,
+        sex=sex,
+        birth=metadata.birth_date(attribute_of(root, f"{_PERSON}/birthTime", "value")),
+        acquired=metadata.StatedDate(began, metadata.compact_moment(began)),
+    )

@@ -1,19 +1,50 @@
 """Dates, ages and sexes as recorders write them, to the spelling that `Recording.fields` has for all formats.
 
-A value that cannot be told is left out: a recording with an odd date is still a recording.
+None of them is needed: what cannot be told is left out, and a remark says so. A recording with an odd date is still a
+recording.
 """
 
 from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from data_pipelines.ages import YEARS_OF_UNIT, read_age
+from data_pipelines.missing import folded, is_missing
+from data_pipelines.records import Remark
 
 #: Keys of `Recording.fields` that readers of recorders' files use.
 PATIENT_ID, AGE, SEX, ACQUIRED = "Patient ID", "Age", "Sex", "Acquired"
 
-_YEARS_PER_UNIT = {"year": 1.0, "month": 1 / 12, "week": 7 / 365.25, "day": 1 / 365.25, "hour": 1 / 8766}
+#: Remarks that are made of dates.
+UNREAD_DATE, UNKNOWN_DATE, AGE_DISAGREES = "unread_date", "unknown_date", "age_disagrees"
+
 _SEX = {"m": "male", "male": "male", "f": "female", "female": "female"}
+
+# Nobody of whom there is an ECG in a file was born before; programs write 1900-01-01 or 0001-01-01 for none.
+_FIRST_YEAR_OF_BIRTH = 1901
+
+# What clocks that were never set begin with.
+_UNSET_CLOCKS = frozenset(datetime.date(year, 1, 1) for year in (1, 1601, 1753, 1900, 1970, 1980))
+
+# A stated age is in whole years, and so is one counted from a birth of which the day is not known.
+_MOST_YEARS_APART = 1.5
+
+
+class RecorderFields(NamedTuple):
+    """What a file says about patient and recording, and what is to be told of it; attributes of `Recording`."""
+
+    fields: dict[str, str]
+    remarks: tuple[Remark, ...]
+
+
+class StatedDate(NamedTuple):
+    """A date as a file has it, empty where there is none, and as it was read, None where it could not be."""
+
+    text: str
+    moment: datetime.datetime | None
 
 
 def known_fields(fields: Mapping[str, str]) -> dict[str, str]:
@@ -22,58 +53,90 @@ def known_fields(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def recorder_fields(
-    *,
-    patient_id: str,
-    sex: str,
-    birth: datetime.datetime | None,
-    acquired: datetime.datetime | None,
-    age: str = "",
-) -> dict[str, str]:
+    *, source: str, patient_id: str, sex: str, birth: StatedDate, acquired: StatedDate, age: str = ""
+) -> RecorderFields:
     """Returns what a recorder's file says about patient and recording, under the keys that all formats share.
 
     Args:
+        source: what to name in remarks.
         patient_id: as the file has it.
         sex: likewise.
         birth: of the patient.
         acquired: when the recording began.
-        age: in years; where there is none, it follows from birth and recording.
+        age: as the file has it, in years where no unit is given; where there is none, it follows from birth and
+            recording.
     """
-    return known_fields(
-        {
-            PATIENT_ID: patient_id,
-            AGE: age or _age_between(birth, acquired),
-            SEX: _sex_text(sex),
-            ACQUIRED: "" if acquired is None else acquired.isoformat(),
-        }
-    )
+    remarks = [
+        Remark(
+            reason=UNREAD_DATE,
+            value=date.text,
+            message=f"{source}: its date of {name} is '{date.text}', which cannot be read; it is left out",
+        )
+        for name, date in (("birth", birth), ("recording", acquired))
+        if date.moment is None and not is_missing(date.text)
+    ]
+    remarks += _doubts_of_dates(birth, acquired, source)
+    from_birth = math.nan if remarks else _years_between(birth.moment, acquired.moment)
+    if not math.isnan(from_birth):
+        stated = read_age(age, source=source).years
+        # Recorders fill the field of an age that nobody entered with zeros.
+        if math.isnan(stated) or (stated == 0 and from_birth >= 1):
+            age = f"{from_birth:.0f}"
+        elif abs(stated - from_birth) > _MOST_YEARS_APART and age_is_exact(age):
+            message = (
+                f"{source}: its age is '{age}', and {from_birth:.0f} years by its dates of birth ('{birth.text}') and "
+                f"recording ('{acquired.text}'); the stated age is kept"
+            )
+            remarks.append(Remark(reason=AGE_DISAGREES, message=message))
+    fields = {
+        PATIENT_ID: patient_id,
+        AGE: age,
+        SEX: _SEX.get(folded(sex), sex.strip()),
+        ACQUIRED: "" if acquired.moment is None else acquired.moment.isoformat(),
+    }
+    return RecorderFields(known_fields(fields), tuple(remarks))
 
 
-def _sex_text(text: str) -> str:
-    """Returns `male`, `female`, or nothing."""
-    return _SEX.get(text.strip().casefold(), "")
+def age_is_exact(age: str) -> bool:
+    """Returns whether an age is one itself, and no limit such as `89+`."""
+    return read_age(age, source="").remark is None
+
+
+def _doubts_of_dates(birth: StatedDate, acquired: StatedDate, source: str) -> Iterator[Remark]:
+    if birth.moment is not None and birth.moment.year < _FIRST_YEAR_OF_BIRTH:
+        message = f"{source}: its date of birth is '{birth.text}', which stands for none; it is left out"
+        yield Remark(reason=UNKNOWN_DATE, value=birth.text, message=message)
+    elif acquired.moment is not None and acquired.moment.date() in _UNSET_CLOCKS:
+        message = f"{source}: its date of recording is '{acquired.text}', that of a clock that was not set"
+        yield Remark(reason=UNKNOWN_DATE, value=acquired.text, message=message)
+    elif birth.moment is not None and acquired.moment is not None and birth.moment > acquired.moment:
+        message = f"{source}: its date of birth is '{birth.text}', after that of the recording ('{acquired.text}')"
+        yield Remark(reason=UNKNOWN_DATE, value=birth.text, message=message)
 
 
 def age_text(number: str, *, unit: str) -> str:
-    """Returns an age in years, or nothing.
+    """Returns an age in years, or number and unit as they are where they are not that simple.
 
     Args:
         number: as the file has it.
-        unit: `year`, `month`, `week`, `day` or `hour`, in any capitals and also in the plural.
+        unit: of `ages.YEARS_OF_UNIT`, in any capitals.
     """
-    years = _YEARS_PER_UNIT.get(unit.strip().casefold().removesuffix("s"))
+    years = YEARS_OF_UNIT.get(folded(unit))
     try:
         age = float(number)
     except ValueError:
-        return ""
-    return f"{age * years:.10g}" if years is not None and math.isfinite(age) else ""
+        age = math.nan
+    if years is None or not math.isfinite(age):
+        return f"{number} {unit}".strip() if number.strip() else ""
+    return f"{age * years:.10g}"
 
 
-def _age_between(birth: datetime.datetime | None, acquired: datetime.datetime | None) -> str:
-    """Returns the whole years from birth to the recording, or nothing where either is unknown or they are swapped."""
-    if birth is None or acquired is None or birth > acquired:
-        return ""
+def _years_between(birth: datetime.datetime | None, acquired: datetime.datetime | None) -> float:
+    """Returns the whole years from birth to the recording, NaN where either is unknown."""
+    if birth is None or acquired is None:
+        return math.nan
     had_birthday = (acquired.month, acquired.day) >= (birth.month, birth.day)
-    return str(acquired.year - birth.year - (not had_birthday))
+    return float(acquired.year - birth.year - (not had_birthday))
 
 
 def moment(text: str, *formats: str) -> datetime.datetime | None:
@@ -93,3 +156,18 @@ def compact_moment(text: str) -> datetime.datetime | None:
         return None
     spelling = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(digits))
     return moment(digits, spelling) if spelling else None
+
+
+def birth_date(text: str, *formats: str) -> StatedDate:
+    """Reads a date of birth: in one of `formats`, as a day of DICOM, HL7 or ISO 8601, or of year (and month) alone.
+
+    Where the day is not known, the middle of the year or month stands for it.
+    """
+    text = text.strip()
+    born = moment(text, *formats, "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d") or compact_moment(text)
+    if born is None and text.isascii() and text.isdigit():
+        if len(text) == 4:
+            born = moment(f"{text}0701", "%Y%m%d")
+        elif len(text) == 6:
+            born = moment(f"{text}15", "%Y%m%d")
+    return StatedDate(text, born)

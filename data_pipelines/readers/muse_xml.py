@@ -62,13 +62,15 @@ def read_muse(path: Path | str) -> Recording:
     check_count(text_of(waveform, "NumberofLeads"), len(elements), what="NumberofLeads", source=source)
     names = tuple(text_of(element, "LeadID") for element in elements)
     leads = [_lead(element, source) for element in elements]
+    known = _known_fields(root, source)
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
         sampling_rate_hz=base * 10**exponent,
         channels=names,
         units=tuple(_unit(element, source) for element in elements),
-        fields=_fields(root),
+        fields=known.fields,
+        remarks=known.remarks,
     )
 
 
@@ -124,17 +126,17 @@ def _unit(element: Element, source: str) -> str:
     return _UNITS[stated.casefold()]
 
 
-def _fields(root: Element) -> dict[str, str]:
+def _known_fields(root: Element, source: str) -> metadata.RecorderFields:
     date, time = text_of(root, "TestDemographics/AcquisitionDate"), text_of(root, "TestDemographics/AcquisitionTime")
     acquired = metadata.moment(f"{date} {time}", "%m-%d-%Y %H:%M:%S") or metadata.moment(date, "%m-%d-%Y")
-    birth = metadata.moment(text_of(root, "PatientDemographics/DateofBirth"), "%m-%d-%Y")
     age = metadata.age_text(
         text_of(root, "PatientDemographics/PatientAge"), unit=text_of(root, "PatientDemographics/AgeUnits")
     )
     return metadata.recorder_fields(
+        source=source,
         patient_id=text_of(root, "PatientDemographics/PatientID"),
         sex=text_of(root, "PatientDemographics/Gender"),
         age=age,
-        birth=birth,
-        acquired=acquired,
+        birth=metadata.birth_date(text_of(root, "PatientDemographics/DateofBirth"), "%m-%d-%Y"),
+        acquired=metadata.StatedDate(date, acquired),
     )

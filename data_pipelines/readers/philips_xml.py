@@ -97,13 +97,15 @@ def read_philips(path: Path | str) -> Recording:
     differences = _unpacked(waveforms, names, num_samples, source)
     leads = dict(zip(names, differences, strict=True))
     leads.update(_limb_leads(leads))
+    known = _known_fields(root, source)
     return Recording(
         source=source,
         signal=stacked([leads[name] for name in names], names, source=source) * step,
         sampling_rate_hz=rate,
         channels=names,
         units=("uV",) * len(names),
-        fields=_fields(root),
+        fields=known.fields,
+        remarks=known.remarks,
     )
 
 
@@ -262,17 +264,17 @@ def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _fields(root: Element) -> dict[str, str]:
+def _known_fields(root: Element, source: str) -> metadata.RecorderFields:
     date = attribute_of(root, "dataacquisition", "date")
     time = attribute_of(root, "dataacquisition", "time")
     acquired = metadata.moment(f"{date} {time}", "%Y-%m-%d %H:%M:%S") or metadata.moment(date, "%Y-%m-%d")
     patient = "patient/generalpatientdata"
-    birth = metadata.moment(text_of(root, f"{patient}/age/dateofbirth"), "%Y-%m-%d")
     age = metadata.age_text(text_of(root, f"{patient}/age/years"), unit="years")
     return metadata.recorder_fields(
+        source=source,
         patient_id=text_of(root, f"{patient}/patientid"),
         sex=text_of(root, f"{patient}/sex"),
         age=age,
-        birth=birth,
-        acquired=acquired,
+        birth=metadata.birth_date(text_of(root, f"{patient}/age/dateofbirth")),
+        acquired=metadata.StatedDate(date, acquired),
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.fold_labels import SPREAD_LABELS
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.answers import (
     BY_CLASS,
@@ -70,7 +71,9 @@ def answer(
     kind, test = data.task.kind, data.test
     for name, part in (("train", data.train), ("validation", data.val), ("test", test)):
         if reason := scoring.undefined(kind, part.labels):
-            raise DataError(f"{data.task.title}: {reason} in the {name} split; give it more labels or more folds")
+            raise DataError(
+                f"{data.task.title}: {reason} in the {name} split; give it more labels or more folds. {SPREAD_LABELS}"
+            )
     how: dict[str, Any] = {"read": read, "progress": progress}
     features = embedded({REFERENCE: pretrained, "random": random}, data, **how)
     contestants = {

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.errors import DataError
+from data_pipelines.fold_labels import SPREAD_LABELS
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.metrics import undefined_reason
 from ecgjax.evaluation.nearest import nearest_neighbours
@@ -174,7 +175,8 @@ def _check(kind: Kind, train_targets: np.ndarray, val_targets: np.ndarray, featu
     for split, targets in (("train", train_targets), ("validation", val_targets)):
         if reason := scoring.undefined(kind, targets):
             raise DataError(
-                f"no probe is possible: {reason} in the {split} split; give it more labels or more folds",
+                f"no probe is possible: {reason} in the {split} split; give it more labels or more folds. "
+                f"{SPREAD_LABELS}",
                 reason=scoring.NO_MODEL,
             )
     check_finite(features, "numbers of embeddings")

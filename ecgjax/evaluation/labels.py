@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.fold_labels import SPREAD_LABELS
 from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.evaluation.tasks import LabelColumns, Task
 
@@ -158,7 +159,7 @@ def probe_data(index: LabelledIndex, split: RecordSplit, *, task: Task, label_fr
         if not len(known):
             raise DataError(
                 f"none of the {len(records)} records of the {name} split has the label of {task.title!r}: "
-                f"choose another label or other config.data.{name}_folds"
+                f"choose another label or other config.data.{name}_folds. {SPREAD_LABELS}"
             )
         parts[name] = _labelled(index, answers, known, dtype=dtype, unlabelled=len(records) - len(known))
     available = parts["train"]

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
+from data_pipelines.fold_labels import SPREAD_LABELS
 from ecgjax.evaluation.metrics import auroc, undefined_reason
 
 #: Inverse strengths C tried, strongest regularisation first. At the strong end the direction no longer changes (it is
@@ -103,7 +104,8 @@ def fit_linear_probe(
         if reason:
             raise DataError(
                 f"no linear probe is possible: {reason} in the {split} split. "
-                "Raise config.probe.label_fraction, choose another threshold or give the split more folds."
+                "Raise config.probe.label_fraction, choose another threshold or give the split more folds. "
+                f"{SPREAD_LABELS}."
             )
     if preprocessor is None:
         for split, features in (("train", train_features), ("validation", val_features)):

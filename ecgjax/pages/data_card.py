@@ -19,6 +19,7 @@ from data_pipelines.card_rows import (
 )
 from data_pipelines.dataset import Dataset
 from data_pipelines.dataset_card import dataset_card
+from data_pipelines.fold_labels import fold_table, lacking_folds
 from ecgjax.pages.page import Block, Folded, Paragraph, Section, Table
 
 
@@ -46,10 +47,15 @@ def card_blocks(card: Mapping[str, Any]) -> list[Block]:
         *origin_facts(card),
         *count_facts(card),
         *((f"quarantined: {reason}", f"{count:,}") for reason, count in card["quarantined"].items()),
+        *((f"remark: {reason}", f"{told['records']:,}") for reason, told in card["remarks"].items()),
         ("sex and age, by record", "; ".join(people_sentences(card))),
     ]
     notes = [note for note in card["notes"] if note not in card["description"]]
     folded: list[Block] = [Table(header=FOLD_HEADER, rows=fold_rows(card["folds"]), caption="Folds")]
+    if card["labels_by_fold"]["labels"]:
+        header, *rows = fold_table(card["labels_by_fold"], most=None)
+        caption = "Labels by fold, positive/known records, or mean (known)"
+        folded.append(Table(header=header, rows=rows, caption=caption))
     for task, counts in card["tasks"].items():
         rows = [
             (label, f"{each['records']:,}", f"{each['patients']:,}", percent(each["prevalence"]))
@@ -62,6 +68,8 @@ def card_blocks(card: Mapping[str, Any]) -> list[Block]:
     folded.append(Table(header=FLAG_HEADER, rows=flag_rows(card), caption="Quality"))
     return [
         Paragraph(card["description"]),
+        # Not the card's doubts, which can name patients.
+        *(Paragraph(f"Doubt: {doubt}") for doubt in lacking_folds(card["labels_by_fold"])),
         *(Paragraph(f"Note: {note}") for note in notes),
         Table(header=("what", card["name"]), rows=facts[1:] if card["name"] == name else facts),
         Folded(f"Folds, labels and quality of {card['name']}", folded),

@@ -1,0 +1,110 @@
+"""Which columns of a label table are the ones that a builder knows, whatever their capitals, spaces and dashes.
+
+A column whose name all but says that it is one (`gender`, `subject_id`, `patinet_id`) would become a label or be passed
+over; it is an error that says what to call it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_pipelines.errors import DataError
+from data_pipelines.sexes import TRUTH_COLUMNS
+
+#: Columns with a meaning of their own; every other numeric column becomes a scalar label.
+KNOWN_COLUMNS = ("record", "patient_id", "age", "sex", "fold", "report")
+
+# Other names by the column that they mean, without capitals, spaces, dashes and dots.
+_OTHER_NAMES = {
+    "record": (
+        "recordid", "recordname", "recordno", "records", "recording", "recordingid", "recordingname", "ecg", "ecgid",
+        "ecgname", "examid", "studyid", "file", "fileid", "filename", "filepath", "path", "ecgfile", "waveformfile",
+    ),
+    "patient_id": (
+        "patient", "patients", "patientno", "patientnr", "patientnumber", "patientcode", "patid", "pid", "patientenid",
+        "subject", "subjectid", "subjectno", "subjid", "mrn", "person", "personid", "participant", "participantid",
+    ),
+    "age": ("ages", "ageinyears", "ageyears", "ageyrs", "ageyr", "patientage", "ageatecg", "ageatexam",
+            "ageatrecording", "alter", "edad", "idade"),
+    "sex": ("gender", "patientsex", "patientgender", "geschlecht", "sexe", "sexo", "sesso", "genero", "género"),
+    "fold": ("folds", "foldid", "stratfold", "split", "partition", "subset", "traintest", "trainvaltest"),
+    "report": ("reports", "reporttext", "ecgreport", "befund"),
+}  # fmt: skip
+
+# Longer names are known by their letters, too; shorter ones by the same letters in another order.
+_ALIKE = 0.86
+_SHORTEST_ALIKE = 6
+
+_NAMELESS = re.compile(r"(unnamed: *\d+(_level_\d+)?)?")
+
+
+def known_names(names: Iterable[str], *, path: Path) -> dict[str, str]:
+    """Returns which known column each of these is: known name by the table's own.
+
+    Args:
+        names: of all columns of the table, without white space around them.
+        path: of the table, for messages.
+
+    Raises:
+        DataError: two columns that mean one, or one that all but says that it is a known one.
+    """
+    names = list(names)
+    found: dict[str, str] = {}
+    for name in names:
+        known = _known(name)
+        if known is None:
+            continue
+        if known in found.values():
+            other = next(each for each, meant in found.items() if meant == known)
+            raise DataError(f"{path}: columns '{other}' and '{name}' both mean '{known}'; keep one of them")
+        found[name] = known
+    for name in names:
+        meant = None if name in found else _meant(name)
+        if meant is None or (meant in found.values() and meant == "record"):
+            continue  # Other names of a recording beside 'record' are common, and no labels (`is_other_id`).
+        if meant in found.values():
+            if _key(name) not in _OTHER_NAMES[meant]:
+                continue
+            known = next(each for each, known in found.items() if known == meant)
+            raise DataError(f"{path}: columns '{known}' and '{name}' both mean '{meant}'; keep one of them")
+        raise DataError(f"{path}: call its column '{name}' '{meant}', or something else if it is a label{_how(meant)}")
+    return found
+
+
+def is_other_id(name: str) -> bool:
+    """Returns whether a column names the recording in another way, such as by its file."""
+    return _key(name) in _OTHER_NAMES["record"]
+
+
+def is_nameless(name: str) -> bool:
+    """Returns whether a column has no name of its own, such as the numbers that pandas writes before the rows."""
+    return _NAMELESS.fullmatch(name.strip().casefold()) is not None
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _known(name: str) -> str | None:
+    key = _key(name)
+    if key in TRUTH_COLUMNS:
+        return "sex"
+    return next((known for known in KNOWN_COLUMNS if key == _key(known)), None)
+
+
+def _meant(name: str) -> str | None:
+    key = _key(name)
+    for known in KNOWN_COLUMNS:
+        own = _key(known)
+        if key in _OTHER_NAMES[known] or (len(key) == len(own) and sorted(key) == sorted(own)):
+            return known
+        if len(own) >= _SHORTEST_ALIKE and difflib.SequenceMatcher(None, own, key).ratio() >= _ALIKE:
+            return known
+    return None
+
+
+def _how(meant: str) -> str:
+    return "; folds are whole numbers, such as 1 to train on, 2 to select on, 3 to test on" if meant == "fold" else ""

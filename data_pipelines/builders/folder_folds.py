@@ -1,0 +1,58 @@
+"""Folds of a folder's patients, stratified by the labels of its table before any recording is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+
+from data_pipelines.builders.label_table import LabelTable
+from data_pipelines.demographics import number
+from data_pipelines.errors import DataError
+from data_pipelines.missing import is_missing_id
+from data_pipelines.stratified_folds import label_indicators, stratified_folds
+
+
+def check_dealing(folds: str | None, table: LabelTable | None) -> None:
+    """Raises `DataError` where folds were asked for that the table has already, or has no labels for."""
+    if folds is None:
+        return
+    if table is not None and "fold" in table.columns:
+        raise DataError(
+            f"--folds={folds}: {table.path} has a column 'fold'; take it out of the table, or leave --folds out"
+        )
+    if folds == "stratified" and (table is None or not table.scalars):
+        raise DataError(
+            "--folds=stratified needs labels to stratify by: numeric columns of the table that --labels names"
+        )
+
+
+def with_stratified_folds(
+    rows: Mapping[str, Mapping[str, str] | None],
+    table: LabelTable,
+    *,
+    is_stored: Callable[[str], bool],
+    missing_ids: Collection[str],
+) -> dict[str, Mapping[str, str] | None]:
+    """Gives every row that has a recording and a patient a fold.
+
+    Args:
+        rows: by record, None for a recording without a row.
+        table: where they are from.
+        is_stored: whether there is a recording of a record.
+        missing_ids: further ids that are nobody's.
+    """
+    chosen = {
+        record: row
+        for record, row in rows.items()
+        if row is not None and is_stored(record) and not is_missing_id(row["patient_id"], more=missing_ids)
+    }
+    if not chosen:
+        return dict(rows)
+    ids, patient = np.unique([row["patient_id"] for row in chosen.values()], return_inverse=True)
+    scalars = {name: np.array([number(row[name]) for row in chosen.values()], np.float32) for name in table.scalars}
+    folds = stratified_folds(patient, ids.tolist(), label_indicators(scalars, {}))[patient]
+    dealt = {
+        record: {**row, "fold": str(fold)} for (record, row), fold in zip(chosen.items(), folds.tolist(), strict=True)
+    }
+    return {record: dealt.get(record, row) for record, row in rows.items()}

@@ -1,0 +1,142 @@
+"""Every label by fold: how many records have it, how many are positive, and which folds lack one or the other.
+
+A fold without a positive record cannot be tested on, and a training set without one teaches nothing: that is told when
+the data set is built, and not first when it is evaluated.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.index import Index
+from data_pipelines.records import LABEL_MISSING, NO_FOLD
+
+_RECORDS_PER_STEP = 1 << 16
+_NAMED = 8
+_LABELS_SHOWN = 12
+_MOST_FOLDS_SHOWN = 12
+
+#: How a fold without positives is mended.
+SPREAD_LABELS = (
+    "To have every label in every fold, build with --folds=stratified (--builder=folder, or --builder=prepared of the "
+    "data set that is built, at its own rate and length)"
+)
+
+
+def labels_by_fold(index: Index) -> dict[str, Any]:
+    """Counts every label of an index by fold.
+
+    Args:
+        index: of the whole data set.
+
+    Returns:
+        Plain values for JSON: `folds`, their numbers; `records` in each; `labels`, by the name that `Index.label`
+        takes: `known` records in each fold, and either `positive` ones, of labels of 0 and 1, or their `mean`, None
+        where none is known.
+    """
+    folds, place = np.unique(np.asarray(index.fold), return_inverse=True)
+    labels: dict[str, Any] = {}
+    for name, values in index.scalars.items():
+        labels[name] = _scalar(values, place, len(folds))
+    for name, task in index.tasks.items():
+        known, positive = _task(task.values, place, len(folds))
+        for column, label in enumerate(task.classes):
+            labels[f"{name}:{label}"] = {"known": known[:, column].tolist(), "positive": positive[:, column].tolist()}
+    return {
+        "folds": folds.tolist(),
+        "records": np.bincount(place, minlength=len(folds)).tolist(),
+        "labels": labels,
+    }
+
+
+def _scalar(values: np.ndarray, place: np.ndarray, num_folds: int) -> dict[str, Any]:
+    values = np.asarray(values, np.float64)
+    present = ~np.isnan(values)
+    known = np.bincount(place[present], minlength=num_folds)
+    total = np.bincount(place[present], weights=values[present], minlength=num_folds)
+    if present.any() and np.isin(values[present], (0, 1)).all():
+        return {"known": known.tolist(), "positive": total.astype(int).tolist()}
+    means = [float(part / count) if count else None for part, count in zip(total, known, strict=True)]
+    return {"known": known.tolist(), "mean": means}
+
+
+def _task(values: np.ndarray, place: np.ndarray, num_folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many records of every fold have a label of every class, and how many are positive."""
+    known = np.zeros((num_folds, values.shape[1]), np.int64)
+    positive = np.zeros_like(known)
+    for start in range(0, len(values), _RECORDS_PER_STEP):
+        block, where = values[start : start + _RECORDS_PER_STEP], place[start : start + _RECORDS_PER_STEP]
+        for fold in np.unique(where):
+            inside = block[where == fold]
+            known[fold] += np.count_nonzero(inside != LABEL_MISSING, axis=0)
+            positive[fold] += np.count_nonzero(inside == 1, axis=0)
+    return known, positive
+
+
+def lacking_folds(counted: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence for labels of which some folds have no positive record, for negatives, and for rare labels.
+
+    Args:
+        counted: from `labels_by_fold`.
+    """
+    lacking: dict[str, list[str]] = {"positive": [], "negative": []}
+    rare = []
+    places = [place for place, number in enumerate(counted["folds"]) if number != NO_FOLD]
+    for name, label in counted["labels"].items():
+        if "positive" not in label or len(places) < 2:
+            continue
+        known, positive = (np.array(label[key])[places] for key in ("known", "positive"))
+        for kind, have in (("positive", positive), ("negative", known - positive)):
+            empty = [str(counted["folds"][place]) for place, count in zip(places, have, strict=True) if not count]
+            if empty and have.sum() >= len(places):
+                lacking[kind].append(f"{name} in {', '.join(empty)}")
+            elif empty and have.sum():
+                rare.append(f"{name} ({have.sum()} {kind})")
+    sentences = [
+        f"folds without a {kind} record: {_some(labels, sign='; ')}. {SPREAD_LABELS}"
+        for kind, labels in lacking.items()
+        if labels
+    ]
+    if rare:
+        sentences.append(
+            f"labels rarer than there are folds: {_some(rare, sign=', ')}; put several folds on each side of a split "
+            "(config.data.train_folds, val_folds, test_folds), or cross-validate"
+        )
+    return sentences
+
+
+def _some(labels: Sequence[str], *, sign: str) -> str:
+    more = f" … and {len(labels) - _NAMED} more labels" if len(labels) > _NAMED else ""
+    return sign.join(labels[:_NAMED]) + more
+
+
+def fold_table(counted: Mapping[str, Any], *, most: int | None = _LABELS_SHOWN) -> list[Sequence[str]]:
+    """Returns rows of text, the header first: every label's positives, or its mean and number of records, by fold.
+
+    Args:
+        counted: from `labels_by_fold`.
+        most: rows of labels at most, None for all; where some are left out, scalars and tasks of few classes stay.
+    """
+    shown = counted["folds"][:_MOST_FOLDS_SHOWN]
+    more_folds = len(counted["folds"]) - len(shown)
+    header = ["label", *("none" if fold == NO_FOLD else f"fold {fold}" for fold in shown)]
+    names = list(counted["labels"])
+    if most is not None and len(names) > most:
+        sizes = collections.Counter(name.partition(":")[0] for name in names)
+        names = sorted(names, key=lambda name: sizes[name.partition(":")[0]])[:most]
+    rows = [header, ["records", *map(str, counted["records"][: len(shown)])]]
+    rows += [[name, *_cells(counted["labels"][name])[: len(shown)]] for name in names]
+    if more_folds:
+        rows = [[*row, f"… {more_folds} more" if row is header else ""] for row in rows]
+    return rows
+
+
+def _cells(label: Mapping[str, Any]) -> list[str]:
+    counted = zip(label.get("positive") or label["mean"], label["known"], strict=True)
+    if "positive" in label:
+        return [f"{count}/{known}" if known else "-" for count, known in counted]
+    return [f"{mean:.3g} ({known})" if known else "-" for mean, known in counted]

@@ -1,0 +1,135 @@
+"""What a data set's records say against the ids of their patients, told once all are known.
+
+An id that stands for a missing one (0, 9999, Test) makes one person of many, with one fold and mutual positives. Its
+recordings contradict each other, or are too many for one person. And one person under two spellings of an id (`00123`
+and `123`) may be in training and test. Neither is changed: the build cannot know which is true, and tells of both.
+"""
+
+from __future__ import annotations
+
+import collections
+import unicodedata
+from collections.abc import Iterator
+
+import numpy as np
+
+from data_pipelines.index import Index
+from data_pipelines.records import FEMALE, MALE, NO_FOLD
+
+#: Ages of one person in one archive are seldom further apart, years.
+_MOST_YEARS_APART = 40.0
+
+#: Of one id there are too many recordings with so many, and so many times those of the next 99 in 100 ids.
+_FEWEST_OF_TOO_MANY = 30
+_TIMES_USUAL = 10
+
+_YOUNGEST_OF_ADULTS = 10.0
+_NAMED = 3
+_REMEDY = "if such an id stands for a missing one, name it with --missing_ids, or leave it empty in the table"
+
+
+def patient_doubts(index: Index) -> list[str]:
+    """Returns a sentence for each kind of doubt about who the patients are.
+
+    Args:
+        index: of the whole data set.
+    """
+    patient = np.asarray(index.patient)
+    counts = np.bincount(patient)
+    return [
+        *_contradictions(index, patient, counts),
+        *_too_many(index, patient, counts),
+        *_spellings(index, patient),
+        *_several_folds(index, patient),
+        *_zero_ages(index),
+    ]
+
+
+def _contradictions(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator[str]:
+    sex, age = np.asarray(index.sex), np.asarray(index.age_years, np.float64)
+    men, women = (np.bincount(patient[sex == code], minlength=len(counts)) for code in (MALE, FEMALE))
+    known = ~np.isnan(age)
+    youngest, oldest = np.full(len(counts), np.inf), np.full(len(counts), -np.inf)
+    np.minimum.at(youngest, patient[known], age[known])
+    np.maximum.at(oldest, patient[known], age[known])
+    both = (men > 0) & (women > 0)
+    apart = oldest - youngest > _MOST_YEARS_APART
+    found = np.flatnonzero(both | apart)
+    if not len(found):
+        return
+    named = []
+    for code in found[np.argsort(-counts[found], kind="stable")][:_NAMED].tolist():
+        facts = [f"{counts[code]} recordings"]
+        facts += [f"{men[code]} of a man, {women[code]} of a woman"] if both[code] else []
+        facts += [f"ages {youngest[code]:g} to {oldest[code]:g}"] if apart[code] else []
+        named.append(f"'{_id_of(index, patient, code)}' ({', '.join(facts)})")
+    yield f"{len(found)} patient ids have recordings that contradict each other: {_list(named, len(found))}; {_REMEDY}"
+
+
+def _too_many(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator[str]:
+    if len(counts) < 2:
+        return
+    # Without the largest: one id of very many must not make itself the usual.
+    usual = np.percentile(np.sort(counts)[:-1], 99)
+    found = np.flatnonzero(counts >= max(_FEWEST_OF_TOO_MANY, _TIMES_USUAL * usual))
+    if len(found):
+        order = found[np.argsort(-counts[found], kind="stable")][:_NAMED].tolist()
+        named = [f"'{_id_of(index, patient, code)}' {counts[code]}" for code in order]
+        yield (
+            f"{len(found)} patient ids have many more recordings than others (99 of 100 have at most {usual:g}): "
+            f"{_list(named, len(found))}; {_REMEDY}"
+        )
+
+
+def _spellings(index: Index, patient: np.ndarray) -> Iterator[str]:
+    if np.array_equal(index.patient_id, index.record_id):
+        return  # No patients are known, and names of files are not spelled in two ways.
+    codes, first = np.unique(patient, return_index=True)
+    ids_of_key = collections.defaultdict(list)
+    for start in range(0, len(codes), 1 << 16):
+        for text in np.asarray(index.patient_id[first[start : start + (1 << 16)]]).tolist():
+            ids_of_key[_spelling_key(text)].append(text)
+    several = [ids for ids in ids_of_key.values() if len(ids) > 1]
+    if several:
+        named = [" and ".join(f"'{text}'" for text in ids) for ids in several[:_NAMED]]
+        yield (
+            f"{len(several)} patients may have two spellings: {_list(named, len(several))}; ids are one patient only "
+            "where they are equal: write one of the two throughout if they are"
+        )
+
+
+def _spelling_key(text: str) -> str:
+    """Returns what spellings of one id have in common: no capitals, fraction or leading zeros; dashes are spaces."""
+    key = unicodedata.normalize("NFKC", text).casefold().removesuffix(".0")
+    key = " ".join(key.replace("-", " ").replace("_", " ").split())
+    return (key.lstrip("0") or "0") if key.isdecimal() else key
+
+
+def _several_folds(index: Index, patient: np.ndarray) -> Iterator[str]:
+    fold = np.asarray(index.fold)
+    order = np.lexsort((fold, patient))
+    differs = (np.diff(patient[order]) == 0) & (np.diff(fold[order]) != 0)
+    found = np.unique(patient[order][1:][differs])
+    if len(found):
+        yield (
+            f"{len(found)} patients have recordings in several folds, such as "
+            f"'{_id_of(index, patient, int(found[0]))}'; a split leaves those out that would be on two of its sides"
+        )
+    num_without = int(np.count_nonzero(fold == NO_FOLD))
+    if 0 < num_without < len(fold):
+        yield f"{num_without} records have no fold, and are in no split"
+
+
+def _zero_ages(index: Index) -> Iterator[str]:
+    age = np.asarray(index.age_years)
+    zeros, others = int(np.count_nonzero(age == 0)), age[age > 0]
+    if zeros > 1 and len(others) and others.min() >= _YOUNGEST_OF_ADULTS:
+        yield f"age is 0 in {zeros} records, and at least {others.min():g} in all others; does 0 stand for unknown?"
+
+
+def _id_of(index: Index, patient: np.ndarray, code: int) -> str:
+    return str(index.patient_id[int(np.argmax(patient == code))])
+
+
+def _list(named: list[str], total: int) -> str:
+    return ", ".join(named) + (f" … and {total - len(named)} more" if total > len(named) else "")

@@ -1,0 +1,250 @@
+"""How a source writes sex, decided for a whole column: words are clear, digits are not.
+
+1 is a man in ISO 5218 (1 male, 2 female) and in tables of `male`, and a woman in PTB-XL (0 male, 1 female). So digits
+and truth values are only read where the column's name, the published set, or the user (`--sex_coding=1=male,2=female`)
+says what they mean. Single letters depend on each other: M is *mujer* beside H or V, and *mies* or *man* beside N or V.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from data_pipelines.errors import DataError
+from data_pipelines.missing import folded, is_missing
+from data_pipelines.records import FEMALE, MALE, SEX_NAMES, SEX_UNKNOWN, Remark
+
+#: Remarks that are made of sexes.
+AMBIGUOUS_SEX, UNREAD_SEX, OTHER_SEX = "ambiguous_sex", "unread_sex", "other_sex"
+
+_MALE_WORDS = (
+    "male", "man", "men", "males", "boy", "masculine", "masculin", "masculino", "masc", "masc.", "maschio", "maschile",
+    "hombre", "varón", "varon", "homem", "homme", "uomo", "mann", "männlich", "maennlich", "mannelijk", "erkek", "mies",
+    "manlig", "mand", "mężczyzna", "muž", "férfi", "муж", "муж.", "мужской", "м", "男", "男性", "남", "남성",
+)  # fmt: skip
+_FEMALE_WORDS = (
+    "female", "woman", "women", "females", "girl", "feminine", "féminin", "feminin", "femenino", "feminino", "fem",
+    "fem.", "femmina", "femminile", "femme", "mujer", "mulher", "donna", "frau", "weiblich", "vrouw", "vrouwelijk",
+    "kadın", "kadin", "nainen", "kvinna", "kvinnlig", "kvinde", "kvinne", "kobieta", "žena", "nő", "жен", "жен.",
+    "женский", "ж", "女", "女性", "여", "여성",
+)  # fmt: skip
+_OTHER_WORDS = (
+    "o", "other", "un", "undifferentiated", "x", "d", "div", "divers", "diverse", "i", "intersex", "indeterminate",
+    "ambiguous", "non-binary", "nonbinary", "non binary", "nb", "neither", "both", "transgender",
+)  # fmt: skip
+
+_WORDS: Mapping[str, int] = (
+    dict.fromkeys(_MALE_WORDS, MALE) | dict.fromkeys(_FEMALE_WORDS, FEMALE) | dict.fromkeys(_OTHER_WORDS, SEX_UNKNOWN)
+)
+_UNSAID = frozenset({"u"})
+_USUAL_LETTERS: Mapping[str, int] = {"m": MALE, "f": FEMALE, "w": FEMALE}
+
+# Letters that mean something else beside others, and in which company what they mean is clear.
+_LETTERS = frozenset("mfwvhkenž")
+_LETTERS_TOGETHER: Mapping[frozenset[str], Mapping[str, int]] = {
+    frozenset("hf"): {"h": MALE, "f": FEMALE},
+    frozenset("hm"): {"h": MALE, "m": FEMALE},
+    frozenset("mk"): {"m": MALE, "k": FEMALE},
+    frozenset("ek"): {"e": MALE, "k": FEMALE},
+    frozenset("mž"): {"m": MALE, "ž": FEMALE},
+}
+
+_TRUE, _FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
+
+#: Names of columns that say who is meant by a truth value.
+TRUTH_COLUMNS: Mapping[str, int] = {"ismale": MALE, "male": MALE, "isfemale": FEMALE, "female": FEMALE}
+
+_CODE = re.compile(r"[+-]?\d+|true|false|yes|no|t|y|n")
+_VALUES_NAMED = 6
+_MOST_UNCLEAR = 0.05
+
+
+class ReadSex(NamedTuple):
+    """A sex, and what is to be told of it."""
+
+    code: int
+    remark: Remark | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SexCoding:
+    """What the values of one column mean.
+
+    Attributes:
+        meaning: sex of every value, in the form that `sex_key` gives it.
+        said_by: who says so, for the summary.
+    """
+
+    meaning: Mapping[str, int]
+    said_by: str
+
+    def read(self, text: str, *, source: str) -> ReadSex:
+        """Reads one value; what it does not cover is stored as unknown, with a remark.
+
+        Args:
+            text: as the source has it.
+            source: what to name in remarks.
+        """
+        key = sex_key(text)
+        if key in self.meaning:
+            code = self.meaning[key]
+            if code != SEX_UNKNOWN or key in _UNSAID:
+                return ReadSex(code)
+            message = f"{source}: sex is '{text}', neither male nor female; it is stored as unknown"
+            return ReadSex(SEX_UNKNOWN, Remark(reason=OTHER_SEX, value=text, message=message))
+        if is_missing(text):
+            return ReadSex(SEX_UNKNOWN)
+        if _CODE.fullmatch(key) or key in _LETTERS:
+            message = (
+                f"{source}: sex is '{text}', of which nothing says what it means; it is stored as unknown. Say it, "
+                "such as with --sex_coding=1=male,2=female"
+            )
+            return ReadSex(SEX_UNKNOWN, Remark(reason=AMBIGUOUS_SEX, value=text, message=message))
+        message = f"{source}: sex is '{text}', which cannot be read; it is stored as unknown"
+        return ReadSex(SEX_UNKNOWN, Remark(reason=UNREAD_SEX, value=text, message=message))
+
+
+def sex_key(text: str) -> str:
+    """Returns a value in the form in which codings know it: lower case, whole numbers without a fraction."""
+    key = folded(text)
+    return key[:-2] if key.endswith(".0") else key
+
+
+def _with_words(meaning: Mapping[str, int]) -> dict[str, int]:
+    return {**_WORDS, **dict.fromkeys(_UNSAID, SEX_UNKNOWN), **meaning}
+
+
+#: Of texts that stand alone, each in a file of its own: words and the usual letters.
+WORDS = SexCoding(meaning=_with_words(_USUAL_LETTERS), said_by="from words (male, female, m, f and others)")
+
+#: PTB-XL's own coding.
+PTBXL_CODING = SexCoding(
+    meaning=_with_words({"0": MALE, "1": FEMALE}), said_by="0 as male and 1 as female, PTB-XL's coding"
+)
+
+#: Of a column that says whether somebody is a man.
+IS_MALE_CODING = SexCoding(
+    meaning=dict.fromkeys(_TRUE, MALE) | dict.fromkeys(_FALSE, FEMALE), said_by="from truth values of 'is_male'"
+)
+
+
+def declared_sexes(entries: Sequence[str]) -> dict[str, int]:
+    """Returns the meaning of values that the user declares.
+
+    Args:
+        entries: such as `["1=male", "2=female", "9=unknown"]`.
+
+    Raises:
+        DataError: an entry that is none, or two of one value.
+    """
+    given = f"--sex_coding={','.join(entries)}"
+    codes = {name: code for code, name in SEX_NAMES.items()}
+    meaning: dict[str, int] = {}
+    for entry in entries:
+        value, equals, name = entry.rpartition("=")
+        if not equals or not value.strip() or folded(name) not in codes:
+            raise DataError(
+                f"{given}: '{entry}' is not VALUE=male, VALUE=female or VALUE=unknown, such as 1=male,2=female"
+            )
+        if sex_key(value) in meaning:
+            raise DataError(f"{given}: says twice what '{value.strip()}' means")
+        meaning[sex_key(value)] = codes[folded(name)]
+    return meaning
+
+
+def files_coding(declared: Mapping[str, int]) -> SexCoding:
+    """Returns the coding of sexes in the recordings' own files: words, and what is declared."""
+    if not declared:
+        return WORDS
+    return SexCoding(meaning={**WORDS.meaning, **declared}, said_by=f"{_text(declared)} as declared, else from words")
+
+
+def column_coding(values: Iterable[str], *, column: str, declared: Mapping[str, int], where: str) -> SexCoding:
+    """Decides what the values of a column mean.
+
+    Args:
+        values: of all rows.
+        column: its name as the table has it.
+        declared: what the user says.
+        where: file of the table, for messages.
+
+    Raises:
+        DataError: what the values mean is not clear; the message has their counts and how to say it.
+    """
+    counts: Counter[str] = Counter()
+    for text, count in Counter(values).items():
+        if not is_missing(text):
+            counts[sex_key(text)] += count
+    if declared:
+        unused = [value for value in declared if value not in counts]
+        if counts and len(unused) == len(declared):
+            raise DataError(
+                f"{where}: --sex_coding says what {_list(unused)} means, and column '{column}' has {_counted(counts)}"
+            )
+        coding = {**_column_words(counts), **declared}
+        return _described(coding, counts, column, by=f"as --sex_coding={_text(declared)} says")
+    name = re.sub(r"[\W_]", "", column.casefold())
+    if name in TRUTH_COLUMNS and counts.keys() <= {*_TRUE, *_FALSE}:
+        true = TRUTH_COLUMNS[name]
+        meaning = dict.fromkeys(_TRUE, true) | dict.fromkeys(_FALSE, FEMALE if true == MALE else MALE)
+        return _described(meaning, counts, column, by="by its name")
+    meaning = _column_words(counts)
+    unclear = [value for value in counts if value not in meaning and (_CODE.fullmatch(value) or value in _LETTERS)]
+    if not unclear and counts and not any(meaning.get(value) in (MALE, FEMALE) for value in counts):
+        unclear = [value for value in counts if value not in meaning]
+    num_unclear = sum(counts[value] for value in unclear)
+    # A few codes for 'not known' among words make no coding.
+    if num_unclear >= _MOST_UNCLEAR * counts.total() and unclear:
+        raise _ambiguous(counts, unclear, column=column, where=where)
+    return _described(meaning, counts, column, by="by its words")
+
+
+def _column_words(counts: Collection[str]) -> dict[str, int]:
+    """Returns what words mean, and letters beside each other; letters that are not clear are left out."""
+    letters = frozenset(value for value in counts if value in _LETTERS)
+    if letters <= _USUAL_LETTERS.keys():
+        return _with_words(_USUAL_LETTERS)
+    return _with_words(_LETTERS_TOGETHER.get(letters, {}))
+
+
+def _described(meaning: Mapping[str, int], counts: Counter[str], column: str, *, by: str) -> SexCoding:
+    read = [
+        f"'{value}' {count} as {SEX_NAMES[meaning[value]]}" for value, count in counts.most_common() if value in meaning
+    ]
+    read = read[:_VALUES_NAMED] + ([f"and {len(read) - _VALUES_NAMED} more"] if len(read) > _VALUES_NAMED else [])
+    return SexCoding(meaning=meaning, said_by=f"from column '{column}', {by}: {', '.join(read) or 'no value'}")
+
+
+def _ambiguous(counts: Counter[str], unclear: Sequence[str], *, column: str, where: str) -> DataError:
+    pair = next((pair for pair in (("1", "2"), ("0", "1")) if set(pair) <= set(unclear)), None)
+    if pair is None:
+        common = sorted(unclear, key=lambda value: -counts[value])[:2]
+        pair = (common[0], common[1]) if len(common) == 2 else None
+    if pair is None:
+        ways = f"--sex_coding={unclear[0]}=male or --sex_coding={unclear[0]}=female"
+    else:
+        ways = " or ".join(
+            f"--sex_coding={man}=male,{woman}=female ({counts[man]} men, {counts[woman]} women)"
+            for man, woman in (pair, pair[::-1])
+        )
+    return DataError(
+        f"{where}: column '{column}' has {_counted(counts)}. What {_list(unclear)} means differs between tables (in "
+        f"ISO 5218, 1 is male and 2 female; in PTB-XL, 0 is male and 1 female); say it with {ways}"
+    )
+
+
+def _counted(counts: Counter[str]) -> str:
+    named = [f"'{value}' in {count} rows" for value, count in counts.most_common(_VALUES_NAMED)]
+    others = len(counts) - len(named)
+    return ", ".join(named + ([f"and {others} other values"] if others else [])) or "no value"
+
+
+def _list(values: Sequence[str]) -> str:
+    return ", ".join(f"'{value}'" for value in values[:_VALUES_NAMED])
+
+
+def _text(declared: Mapping[str, int]) -> str:
+    return ",".join(f"{value}={SEX_NAMES[code]}" for value, code in declared.items())
