@@ -35,9 +35,11 @@ def patient_doubts(index: Index) -> list[str]:
         index: of the whole data set.
     """
     patient = np.asarray(index.patient)
-    counts = np.bincount(patient)
+    # Pieces of one recording are one recording.
+    rows = np.arange(len(patient)) if index.recording is None else np.unique(index.recording, return_index=True)[1]
+    counts = np.bincount(patient[rows])
     return [
-        *_contradictions(index, patient, counts),
+        *_contradictions(index, patient, counts, rows),
         *_too_many(index, patient, counts),
         *_spellings(index, patient),
         *_several_folds(index, patient),
@@ -45,13 +47,13 @@ def patient_doubts(index: Index) -> list[str]:
     ]
 
 
-def _contradictions(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator[str]:
-    sex, age = np.asarray(index.sex), np.asarray(index.age_years, np.float64)
-    men, women = (np.bincount(patient[sex == code], minlength=len(counts)) for code in (MALE, FEMALE))
+def _contradictions(index: Index, patient: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> Iterator[str]:
+    sex, age, whose = np.asarray(index.sex)[rows], np.asarray(index.age_years, np.float64)[rows], patient[rows]
+    men, women = (np.bincount(whose[sex == code], minlength=len(counts)) for code in (MALE, FEMALE))
     known = ~np.isnan(age)
     youngest, oldest = np.full(len(counts), np.inf), np.full(len(counts), -np.inf)
-    np.minimum.at(youngest, patient[known], age[known])
-    np.maximum.at(oldest, patient[known], age[known])
+    np.minimum.at(youngest, whose[known], age[known])
+    np.maximum.at(oldest, whose[known], age[known])
     both = (men > 0) & (women > 0)
     apart = oldest - youngest > _MOST_YEARS_APART
     found = np.flatnonzero(both | apart)

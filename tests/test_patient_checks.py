@@ -54,6 +54,11 @@ def test_an_id_of_very_many_recordings_is_told(tmp_path):
     )
 
 
+def test_many_pieces_of_one_recording_are_one(tmp_path):
+    records = [person(number, 0, recording_id="long") for number in range(40)]
+    assert doubts_of(tmp_path, records + [person(number, number) for number in range(40, 60)]) == []
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [("00123", "123"), ("A-7", "a 7"), ("123.0", "123"), ("ＰＡＴ１", "pat1"), ("P_1", "p-1")]
 )
