@@ -119,9 +119,14 @@ _FORMATS = flags.DEFINE_list("formats", list(FORMATS), "[folder] Which formats t
 _DECLARED_RATE_HZ = flags.DEFINE_float(
     "declared_rate_hz",
     None,
-    "[folder] Rate of files of bare samples (NumPy, text, HDF5, MATLAB) that do not say it.",
+    "[folder] Rate of files of bare samples (NumPy, text, HDF5, MATLAB) that do not say it. A file that says "
+    "otherwise, by "
+    "any common name (docs/running.md), is quarantined. WFDB, DICOM and XML describe themselves: no declaration is "
+    "for them.",
 )
-_DECLARED_UNIT = flags.DEFINE_string("declared_unit", None, "[folder] Unit of such files: mV, uV or V.")
+_DECLARED_UNIT = flags.DEFINE_string(
+    "declared_unit", None, "[folder] Unit of such files: mV, uV or V. Whole numbers under a gain are counts of it."
+)
 _DECLARED_LEADS = flags.DEFINE_list("declared_leads", [], "[folder] Names of their leads, in order.")
 _DECLARED_ORIENTATION = flags.DEFINE_enum(
     "declared_orientation", None, ORIENTATIONS, "[folder] Which axis of their matrices is time, where both could be."

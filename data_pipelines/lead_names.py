@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
 from data_pipelines.errors import RecordError
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 
-# 'II', 'Lead II', 'lead_ii', 'ECG II', 'MDC_ECG_LEAD_II' (ISO/IEEE 11073, aECG and DICOM); aVR in any capitals;
-# 'DI DII DIII' as South American devices write the limb leads. Names with a sign ('-aVR'), a modification ('MLII',
-# 'II mod') or a bare number are other signals, and are not accepted.
+# 'II', 'Lead II', 'lead_ii', 'Lead-II', 'ECG Lead II', 'MDC_ECG_LEAD_II' (ISO/IEEE 11073, aECG and DICOM); aVR in any
+# capitals; 'DI DII DIII' and 'D1 D2 D3' as the limb leads are written in South America and the south of Europe; 'C1' to
+# 'C6', IEC's names of V1 to V6. Names with a sign ('-aVR'), a modification ('MLII', 'II mod') or a bare number are
+# other signals, and are not accepted.
 _SPELLING = re.compile(
-    r"(?:MDC[ _])?(?:ECG[ _])?(?:LEAD[ _])?D?(?P<limb>I{1,3})|"
-    r"(?:MDC[ _])?(?:ECG[ _])?(?:LEAD[ _])?(?P<other>AV[RLF]|V[1-6])",
+    r"(?:MDC[ _])?(?:(?:ECG|EKG)[ _.:-]?)?(?:LEAD[ _.:-]?)?"
+    r"(?:D?(?P<limb>I{1,3})|D(?P<number>[123])|(?P<other>AV[RLF]|V[1-6])|C(?P<chest>[1-6]))",
     flags=re.IGNORECASE,
 )
 _BY_UPPERCASE = {lead.upper(): lead for lead in STANDARD_LEADS}
 
 
+@functools.lru_cache(maxsize=4096)
 def standard_lead(name: str) -> str | None:
     """Returns the standard name of a lead (`"AVR"` → `"aVR"`), or None where `name` is no standard lead."""
     match = _SPELLING.fullmatch(name.strip())
-    return _BY_UPPERCASE[(match["limb"] or match["other"]).upper()] if match else None
+    if match is None:
+        return None
+    if match["chest"]:
+        return f"V{match['chest']}"
+    return _BY_UPPERCASE[(match["limb"] or match["other"] or "I" * int(match["number"])).upper()]
+
+
+def _is_iec_name(name: str) -> bool:
+    match = _SPELLING.fullmatch(name.strip())
+    return match is not None and match["chest"] is not None
 
 
 def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
@@ -42,9 +54,11 @@ def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
         RecordError: `duplicate_lead` or `missing_lead`.
     """
     columns: dict[str, int] = {}
+    # Where there is a V3, a C3 is no lead: it is a place on the skull.
+    has_v = any(name.strip()[-2:-1] in ("V", "v") and standard_lead(name) for name in channels)
     for column, name in enumerate(channels):
         lead = standard_lead(name)
-        if lead is None:
+        if lead is None or (has_v and _is_iec_name(name)):
             continue
         if lead in columns:
             raise RecordError(

@@ -53,9 +53,11 @@ def decode_wfdb(files: dict[str, bytes], header: str) -> Decoded:
     if not all(line.isascii() for line in lines):
         raise UndecodableError("characters that are not ASCII")
     record = lines[0].split()
-    if len(record) < 4 or "/" in record[0]:
+    if len(record) < 3 or "/" in record[0]:
         raise UndecodableError(f"record line {record}")
-    num_signals, num_samples = whole(record[1]), whole(record[3])
+    num_signals = whole(record[1])
+    # The number of samples may be left out, and a time or date follow.
+    num_samples = whole(record[3]) if len(record) > 3 and not any(mark in record[3] for mark in ":/-") else None
     rate = number(record[2].partition("/")[0])
     if num_signals != len(lines) - 1:
         raise UndecodableError(f"{num_signals} signals, {len(lines) - 1} lines")
@@ -71,6 +73,8 @@ def decode_wfdb(files: dict[str, bytes], header: str) -> Decoded:
             raise UndecodableError(f"format {entry['format']}, for which there is no second decoder")
         dtype = np.dtype(types[entry["format"]])
         data = content[entry["offset"] :]
+        if num_samples is None:
+            num_samples = len(data) // (len(group) * dtype.itemsize)
         if len(data) != num_samples * len(group) * dtype.itemsize:
             raise UndecodableError(f"{len(data)} bytes")
         digital = np.frombuffer(data, dtype).reshape(num_samples, len(group))[:, group.index(index)].astype(np.int64)
@@ -147,7 +151,11 @@ def decode_npy(content: bytes) -> Decoded:
 
 
 def decode_csv(content: bytes) -> Decoded:
-    text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = (text[:-1] if text.endswith("\n") else text).split("\n")
     separator = max(",;\t", key=lines[0].count)
     names = tuple(_unquoted(cell) for cell in lines[0].split(separator))
@@ -165,7 +173,7 @@ def _unquoted(cell: str) -> str:
 
 def _cell(cell: str) -> float:
     cell = _unquoted(cell)
-    return np.nan if cell.lower() in ("", "nan") else number(cell)
+    return np.nan if cell.lower() in ("", "nan", "na", "-", "?", "null", "none") else number(cell)
 
 
 # GE MUSE.

@@ -10,12 +10,13 @@ import h5py
 import numpy as np
 import scipy.io
 
-from data_pipelines.readers.arrays import read_csv, read_numpy
+from data_pipelines.readers.arrays import read_numpy
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.dicom_files import read_dicom
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.text_samples import read_csv
 from data_pipelines.readers.vendor_xml import read_vendor_xml
 from data_pipelines.readers.wfdb_files import read_wfdb
 from data_pipelines.records import STANDARD_LEADS

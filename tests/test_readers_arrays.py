@@ -10,11 +10,12 @@ import scipy.io
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers import arrays as arrays_module
-from data_pipelines.readers import contents, matlab_files
-from data_pipelines.readers.arrays import read_csv, read_numpy
+from data_pipelines.readers import contents, matlab_files, text_samples
+from data_pipelines.readers.arrays import read_numpy
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
+from data_pipelines.readers.text_samples import read_csv
 from data_pipelines.records import STANDARD_LEADS
 from tests.fixtures import twelve_lead_mv
 
@@ -150,7 +151,7 @@ def test_no_such_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("read", "module"), [(read_numpy, arrays_module), (read_csv, arrays_module), (read_matlab, matlab_files)]
+    ("read", "module"), [(read_numpy, arrays_module), (read_csv, text_samples), (read_matlab, matlab_files)]
 )
 def test_files_larger_than_any_recording(tmp_path, monkeypatch, read, module):
     monkeypatch.setattr(module, "MAX_BYTES", 100)
@@ -208,10 +209,16 @@ def test_damaged_tables(tmp_path, text, message):
         read_csv(path, Declared(sampling_rate_hz=500.0, unit="mV"))
 
 
-def test_text_in_another_encoding(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
+def test_text_in_another_encoding(tmp_path, encoding):
     path = tmp_path / "a.csv"
-    path.write_bytes(text_of(SIGNAL[:3]).encode("utf-16"))
-    refused(read_csv, path, "unreadable_header", "not a text in UTF-8")
+    names = [f"{lead} [µV]" for lead in STANDARD_LEADS]
+    path.write_bytes(text_of(SIGNAL[:3] * 1000, names=names).encode(encoding))
+    recording = read_csv(path, Declared(sampling_rate_hz=500.0))
+    np.testing.assert_array_equal(recording.signal, SIGNAL[:3] * 1000)
+    assert recording.units == ("uV",) * 12
+    path.write_bytes(b"\0".join(text_of(SIGNAL[:3]).encode().split(b",")))
+    refused(read_csv, path, "unreadable_header", "not a text in UTF-8, UTF-16 or Latin-1 .it has zero bytes")
 
 
 # HDF5
@@ -299,8 +306,11 @@ def test_matlab_matrices(tmp_path):
     refused(read_matlab, path, "missing_metadata", "does not state its lead names", NOTHING)
     scipy.io.savemat(path, {"one": SIGNAL, "two": SIGNAL})
     refused(read_matlab, path, "unreadable_header", "holds one, two; a struct 'ECG' or one matrix")
-    scipy.io.savemat(path, {"ECG": {"data": SIGNAL.T}})
+    scipy.io.savemat(path, {"ECG": {"data": SIGNAL.T, "sex": "Male"}})
     refused(read_matlab, path, "unreadable_header", "its struct 'ECG' lacks data, sex or age")
+    scipy.io.savemat(path, {"ECG": {"data": SIGNAL.T}})
+    check(read_matlab(path, FULL))
+    refused(read_matlab, path, "missing_metadata", "does not state its lead names", NOTHING)
 
 
 def test_damaged_matlab(tmp_path):

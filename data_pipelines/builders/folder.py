@@ -18,7 +18,13 @@ from data_pipelines.errors import DataError, RecordError
 from data_pipelines.missing import folded, is_missing
 from data_pipelines.readers import left_out
 from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.formats import FORMATS, FoundRecording, find_recordings, read_recording
+from data_pipelines.readers.formats import (
+    FORMATS,
+    FORMATS_OF_BARE_SAMPLES,
+    FoundRecording,
+    find_recordings,
+    read_recording,
+)
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
@@ -83,7 +89,8 @@ class FolderSource:
             missing_ids: values of the patient's id that are nobody's, beside those that always are.
 
         Raises:
-            DataError: no recording under the folder, two of one id, or a table that does not fit it.
+            DataError: no recording under the folder, two of one id, a table that does not fit it, or a declaration that
+                cannot be true.
         """
         if labels and patient_field:
             raise DataError("--labels and --patient_field both say who the patient is; give one of them")
@@ -108,6 +115,7 @@ class FolderSource:
         self._counts = Counter(found.format for found in listed.recordings)
         self._patient_field = patient_field
         self._declared = declared or Declared()
+        self._declared.check()
         self._folds = folds
         self.items = self._join(listed.recordings)
         self.recipe = recipe
@@ -150,6 +158,10 @@ class FolderSource:
             notes.append(dealt_note(self._table.scalars))
         elif self._table is None or "fold" not in self._table.columns:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
+        describing = [kind for kind in self._counts if kind not in FORMATS_OF_BARE_SAMPLES]
+        if self._declared != Declared() and describing:
+            counts = ", ".join(f"{self._counts[kind]} {kind}" for kind in describing)
+            notes.append(f"what was declared (--declared_…) is not for files that describe themselves: {counts}")
         return (*notes, *self._left_out)
 
     def reader(self) -> RecordingReader[FolderItem]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.errors import DataError, RecordError
+from data_pipelines.lead_names import lead_columns
+from data_pipelines.readers.statement_names import voltage
 
 Value = TypeVar("Value")
 
@@ -33,6 +36,19 @@ class Declared:
     leads: tuple[str, ...] | None = None
     orientation: str | None = None
 
+    def check(self) -> None:
+        """Checks that what was declared can be true of any file.
+
+        Raises:
+            DataError: a rate that is none, a unit that is no voltage, or leads among which one is missing or twice.
+        """
+        if self.sampling_rate_hz is not None and not 0 < self.sampling_rate_hz < math.inf:
+            raise DataError(f"--declared_rate_hz={self.sampling_rate_hz:g}: a number of Hz above zero is needed")
+        if self.unit is not None and voltage(self.unit) is None:
+            raise DataError(f"--declared_unit={self.unit}: is no voltage; mV, uV and V are known")
+        if self.leads is not None:
+            lead_columns(self.leads, source="--declared_leads")
+
     def rate_of(self, source: str, *, stated: float | None = None) -> float:
         """Returns the rate of a file, which may state one itself.
 
@@ -47,7 +63,8 @@ class Declared:
         Raises:
             RecordError: `missing_metadata` or `header_disagrees`.
         """
-        return str(_settled("unit", "declared_unit", self.unit, stated, source))
+        unit = str(_settled("unit", "declared_unit", self.unit, stated, source))
+        return voltage(unit) or unit
 
     def leads_of(self, source: str, *, stated: Sequence[str] | None = None) -> tuple[str, ...]:
         """Returns the lead names of a file, which may state them itself.
@@ -58,13 +75,16 @@ class Declared:
         stated = None if stated is None else tuple(stated)
         return tuple(_settled("lead names", "declared_leads", self.leads, stated, source))
 
-    def by_time(self, samples: np.ndarray, *, num_leads: int, source: str) -> np.ndarray:
+    def by_time(
+        self, samples: np.ndarray, *, num_leads: int, source: str, orientation: str | None = None
+    ) -> np.ndarray:
         """Turns a matrix of samples so that time comes first.
 
         Args:
             samples: `[time, lead]` or `[lead, time]`.
             num_leads: how many leads there are names for.
             source: what to name in messages.
+            orientation: stated by the file, where it agrees with the declaration.
 
         Returns:
             `[time, lead]`, a view.
@@ -78,11 +98,12 @@ class Declared:
                 f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed",
                 reason="header_disagrees",
             )
-        fits = [orientation for orientation, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
-        if self.orientation is not None:
-            fits = [orientation for orientation in fits if orientation == self.orientation]
+        orientation = orientation or self.orientation
+        fits = [name for name, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
+        if orientation is not None:
+            fits = [name for name in fits if name == orientation]
         if len(fits) != 1:
-            declared = f" as {self.orientation}" if self.orientation else ""
+            declared = f" as {orientation}" if orientation else ""
             raise RecordError(
                 f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over "
                 f"time{declared}; check --declared_leads and --declared_orientation",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.readers.arrays import read_csv, read_numpy
+from data_pipelines.readers.arrays import read_numpy
 from data_pipelines.readers.content_kind import content_kind, head_of, is_dicom, other_dicom_class
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.dicom_files import read_dicom
@@ -19,6 +19,7 @@ from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.table_files import table_columns
+from data_pipelines.readers.text_samples import read_csv
 from data_pipelines.readers.tree import list_tree
 from data_pipelines.readers.vendor_xml import read_vendor_xml
 from data_pipelines.readers.wfdb_files import read_wfdb
@@ -46,6 +47,9 @@ NO_SUFFIX = "no suffix"
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9_+-]{0,11}")
 
 FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
+
+#: Formats whose files need not say what they hold, so that it can be declared.
+FORMATS_OF_BARE_SAMPLES = ("numpy", "csv", "hdf5", "matlab")
 
 _READERS: Mapping[str, Callable[[Path, Declared], Recording]] = types.MappingProxyType(
     {

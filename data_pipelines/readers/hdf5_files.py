@@ -1,4 +1,4 @@
-"""HDF5 files of one recording: a matrix of samples, and attributes that say what it is."""
+"""HDF5 files of one recording: a matrix of samples, with attributes and data sets that say what it is."""
 
 from __future__ import annotations
 
@@ -11,34 +11,30 @@ import h5py
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers import metadata
-from data_pipelines.readers.arrays import (
-    LEAD_NAMES,
-    RATE_NAMES,
-    SIGNAL_NAMES,
-    UNIT_NAMES,
-    matrix_recording,
-    stated_number,
-)
-from data_pipelines.readers.contents import check_present, check_unpacked
+from data_pipelines.readers.contents import check_present, check_unpacked, most_unpacked
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
+from data_pipelines.readers.nested_values import NamedValue, named_values
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.sample_matrix import SIGNAL_NAMES, described_fields, is_signal_name, matrix_recording
 from data_pipelines.readers.samples import VALUES_AT_ONCE, unreadable
+from data_pipelines.readers.stated import statements
+from data_pipelines.readers.statement_names import stated_name
 
 # No recording has more leads, and no attribute more texts.
 _MOST_TEXTS = 1000
 
-# Metadata of a recording by the names attributes give it.
-_FIELDS = {"patient_id": metadata.PATIENT_ID, "age": metadata.AGE, "sex": metadata.SEX}
+# Longer arrays of numbers are statements only under the name of one.
+_MOST_LEADS = 1000
 
 
 def read_hdf5(path: Path | str, declared: Declared) -> Recording:
     """Reads an HDF5 file that holds one recording.
 
-    The samples are the data set called one of `arrays.SIGNAL_NAMES`, or the file's only matrix of numbers. Rate, unit
-    and lead names are attributes of it or of the file, named as in `arrays`; `patient_id`, `age` and `sex` as well.
+    The samples are the data set called one of `SIGNAL_NAMES`, or the file's only matrix of numbers. The attributes of
+    it and of all groups, and the other data sets with theirs, are searched for rate, unit, scale, leads, orientation,
+    patient id, age and sex.
     Files of many recordings are data sets of their own, with builders of their own (`builders/code15.py`).
 
     Args:
@@ -54,7 +50,8 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
         check_heaps(path)
         with h5py.File(path, "r") as file:
             dataset = _signal_of(file, path)
-            attributes = {**_attributes(file), **_attributes(dataset)}
+            inside = tuple(dataset.name.strip("/").split("/"))
+            values = _values(file, dataset, inside, path)
             samples = _samples_of(dataset, path)
     except RecordError:
         raise
@@ -67,16 +64,60 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
         samples,
         path,
         declared,
-        rate=stated_number(attributes, RATE_NAMES, path),
-        unit=_first(attributes, UNIT_NAMES, str),
-        leads=_first(attributes, LEAD_NAMES, _texts),
-        fields={name: str(attributes[key]) for key, name in _FIELDS.items() if key in attributes},
+        stated=statements(values, beside=inside),
+        fields=described_fields(values),
     )
 
 
+def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path: Path) -> list[NamedValue]:
+    """Lists what the file holds beside the samples; attributes of the samples themselves come first."""
+    values = named_values(_attributes(signal), inside)
+    labels = tuple(dimension.label for dimension in signal.dims)
+    if all(labels):
+        values.append(NamedValue((*inside, "dims"), labels))
+    outer = [inside[:depth] for depth in range(len(inside) - 1, 0, -1)]
+    for group in outer:
+        values += named_values(_attributes(file["/".join(group)]), group)
+    values += named_values(_attributes(file))
+    left = most_unpacked(path.stat().st_size)
+    for name, item in _datasets(file, with_groups=True):
+        names = tuple(name.strip("/").split("/"))
+        if isinstance(item, h5py.Group):
+            values += [] if names in outer else named_values(_attributes(item), names)
+        elif item != signal and _may_state(item, names):
+            check_own_samples(item, path)
+            left -= 8 * item.size
+            if left < 0:
+                raise ValueError("its data sets beside the samples hold more than any recording")
+            values += _values_of(item, names)
+    return values
+
+
+def _may_state(dataset: h5py.Dataset, names: tuple[str, ...]) -> bool:
+    """Tells whether a data set beside the samples may say something about them."""
+    if not dataset.size or dataset.ndim > 2:
+        return False
+    if dataset.dtype.kind in "iufb":
+        return bool(stated_name(names[-1]).kinds) or dataset.size <= _MOST_LEADS
+    return dataset.size <= _MOST_TEXTS
+
+
+def _values_of(dataset: h5py.Dataset, names: tuple[str, ...]) -> list[NamedValue]:
+    """Lists the values of a small data set, and its unit where an attribute says it."""
+    content, attributes = dataset[()], _attributes(dataset)
+    if _plain(attributes.get("MATLAB_class")) == "char" and content.dtype.kind == "u":
+        content = "".join(map(chr, content.ravel().tolist()))
+    unit = next((_plain(attributes[name]) for name in attributes if name.casefold() in ("unit", "units")), None)
+    if isinstance(unit, str):
+        return named_values({"value": content, "unit": unit}, names)
+    return named_values(content, names)
+
+
 def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
-    found = {name: dataset for name, dataset in _datasets(file) if dataset.ndim == 2 and dataset.dtype.kind in "iuf"}
-    named = [name for name in found if name.rpartition("/")[2] in SIGNAL_NAMES] or list(found)
+    found = {name: item for name, item in _datasets(file) if item.ndim == 2 and item.dtype.kind in "iuf"}
+    named = [name for name in found if is_signal_name(name.rpartition("/")[2])] or [
+        name for name, item in found.items() if min(item.shape) != 1
+    ]
     if len(named) != 1:
         raise RecordError(
             f"{path}: holds {len(named)} matrices of numbers ({', '.join(named[:5]) or 'none'}) that may be the "
@@ -93,7 +134,7 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
 
 
 class _Slices:
-    """A matrix that is read by slices of rows, as `arrays.matrix_recording` does; the file is not kept open."""
+    """A matrix that is read by slices of rows, as `sample_matrix.py` does; the file is not kept open."""
 
     ndim = 2
 
@@ -122,8 +163,8 @@ def _samples_of(dataset: h5py.Dataset, path: Path) -> np.ndarray | _Slices:
     return _Slices(path, dataset.name, shape=dataset.shape, dtype=dataset.dtype)
 
 
-def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yields every data set with its path, one of several names only once.
+def _datasets(file: h5py.File, *, with_groups: bool = False) -> Iterator[tuple[str, h5py.Dataset | h5py.Group]]:
+    """Yields every data set, and every group if asked for, with its path, one of several names only once.
 
     Not by `visititems`, which also sums up what a group takes: on some damaged ones that never ends, inside the
     library, where nothing can interrupt it.
@@ -142,32 +183,27 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
             if isinstance(item, h5py.Dataset):
                 yield prefix + name, item
             elif isinstance(item, h5py.Group):
+                if with_groups:
+                    yield prefix + name, item
                 groups.append((f"{prefix}{name}/", item))
 
 
 def _attributes(item: h5py.HLObject) -> dict[str, Any]:
-    wanted = {*RATE_NAMES, *UNIT_NAMES, *LEAD_NAMES, *_FIELDS}
+    """Returns the attributes of a data set or group, save long lists of texts."""
     found = {}
     for name in item.attrs:
-        if name.casefold() not in wanted:
-            continue
+        attribute = item.attrs.get_id(name)
         # Thousands of texts may all be the same megabyte of the file.
-        length = math.prod(item.attrs.get_id(name).shape)
-        if length > _MOST_TEXTS:
-            raise ValueError(f"its attribute '{name}' has {length} values")
-        found[name.casefold()] = _plain(item.attrs[name])
+        if attribute.dtype.kind not in "iuf" and math.prod(attribute.shape) > _MOST_TEXTS:
+            if stated_name(name).kinds:
+                raise ValueError(f"its attribute '{name}' has {math.prod(attribute.shape)} values")
+            continue
+        found[name] = item.attrs[name]
     return found
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value
-
-
-def _first(attributes: dict[str, Any], names: tuple[str, ...], convert: Any) -> Any:
-    return next((convert(attributes[name]) for name in names if name in attributes), None)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(str(_plain(text)) for text in np.atleast_1d(value).ravel().tolist())
+    """Returns a text as such, whatever it is wrapped in."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""MATLAB files: CPSC-2018's structs, and plain matrices.
+"""MATLAB files: CPSC-2018's structs, and matrices with whatever variables and structs say about them.
 
 MATLAB v4 and v5 through SciPy. Files of v7.3 are HDF5 underneath; save them with `-v7`.
 """
@@ -13,11 +13,20 @@ import scipy.io
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers import metadata
-from data_pipelines.readers.arrays import SIGNAL_NAMES, matrix_recording
 from data_pipelines.readers.contents import MAX_BYTES, check_present, most_unpacked, read_contents
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.matlab_structure import check_structure
+from data_pipelines.readers.nested_values import NamedValue, named_values
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.sample_matrix import (
+    SIGNAL_NAMES,
+    described_fields,
+    is_matrix,
+    is_signal_name,
+    matrix_recording,
+)
+from data_pipelines.readers.stated import Statement, statements
+from data_pipelines.readers.statement_names import Kind
 from data_pipelines.records import STANDARD_LEADS
 
 #: Name of CPSC-2018's struct, and what its publishers state about all of them (Liu et al., An open access database for
@@ -25,13 +34,18 @@ from data_pipelines.records import STANDARD_LEADS
 CPSC2018_STRUCT = "ECG"
 CPSC2018_RATE_HZ = 500.0
 CPSC2018_UNIT = "mV"
+_CPSC2018_FIELDS = ("data", "sex", "age")
+
+#: How files of v7.3 begin, whose name SciPy does not know.
+_HDF5_HEADER = b"MATLAB 7.3 MAT-file"
 
 
 def read_matlab(path: Path | str, declared: Declared) -> Recording:
     """Reads a MATLAB file of one recording.
 
     Either a struct `ECG` with `sex`, `age` and `data` as CPSC-2018 has it, whose rate, unit and leads are that set's,
-    or a matrix called one of `arrays.SIGNAL_NAMES`, or the only one, about which everything must be declared.
+    or a matrix called one of `SIGNAL_NAMES`, or the only one, at the top or within a struct. All other variables and
+    fields are searched for rate, unit, scale, leads and orientation.
 
     Args:
         path: the file.
@@ -43,6 +57,11 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     path = Path(path)
     check_present(path)
     content = read_contents(path, max_bytes=MAX_BYTES)
+    if content.startswith(_HDF5_HEADER):
+        raise RecordError(
+            f"{path}: a MATLAB file of v7.3, which is not read; load it and save it with -v7",
+            reason="unreadable_header",
+        )
     try:
         if 0 not in content[:4]:  # By this SciPy tells version 5, which begins with text, from 4, with a small number.
             check_structure(content, most_bytes=most_unpacked(len(content)))
@@ -53,38 +72,61 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
             reason="truncated_file",
         ) from error
     arrays = {name: value for name, value in variables.items() if not name.startswith("__")}
-    if CPSC2018_STRUCT in arrays:
-        return _read_cpsc2018(arrays[CPSC2018_STRUCT], path, declared)
-    matrices = {
-        name: value for name, value in arrays.items() if isinstance(value, np.ndarray) and value.dtype.kind in "iuf"
-    }
-    named = [name for name in matrices if name in SIGNAL_NAMES] or list(matrices)
-    if len(named) != 1:
+    if _is_cpsc2018(arrays):
+        return _read_cpsc2018(arrays, path, declared)
+    values = named_values(arrays)
+    signal = _signal_of(values, arrays, path)
+    others = [value for value in values if value is not signal]
+    return matrix_recording(
+        signal.value,
+        path,
+        declared,
+        stated=statements(others, beside=signal.path[:-1]),
+        fields=described_fields(others),
+    )
+
+
+def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> NamedValue:
+    numbers = [value for value in values if isinstance(value.value, np.ndarray) and value.value.dtype.kind in "iuf"]
+    named = [value for value in numbers if is_signal_name(value.path[-1])]
+    matrices = [value for value in named if is_matrix(value.value)] or named
+    matrices = matrices or [value for value in numbers if is_matrix(value.value)]
+    if len(matrices) != 1:
         raise RecordError(
             f"{path}: holds {', '.join(arrays) or 'nothing'}; a struct '{CPSC2018_STRUCT}' or one matrix, called "
             f"'{SIGNAL_NAMES[0]}', is read",
             reason="unreadable_header",
         )
-    return matrix_recording(matrices[named[0]], path, declared, rate=None, unit=None, leads=None)
+    return matrices[0]
 
 
-def _read_cpsc2018(struct: np.ndarray, path: Path, declared: Declared) -> Recording:
+def _is_cpsc2018(arrays: dict[str, np.ndarray]) -> bool:
+    """Tells whether there is a struct that is meant as CPSC-2018's, having its name and any of its own fields."""
+    names = getattr(arrays.get(CPSC2018_STRUCT), "dtype", np.dtype(float)).names or ()
+    return bool({"sex", "age"} & set(names)) or (CPSC2018_STRUCT in arrays and not names)
+
+
+def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared) -> Recording:
+    struct = arrays[CPSC2018_STRUCT]
     try:
         fields = struct.reshape(-1)[0]
-        samples, sex, age = (np.asarray(fields[name]) for name in ("data", "sex", "age"))
+        samples, sex, age = (np.asarray(fields[name]) for name in _CPSC2018_FIELDS)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise RecordError(
             f"{path}: its struct '{CPSC2018_STRUCT}' lacks data, sex or age ({error})", reason="unreadable_header"
         ) from error
-    return matrix_recording(
-        samples,
-        path,
-        declared,
-        rate=CPSC2018_RATE_HZ,
-        unit=CPSC2018_UNIT,
-        leads=STANDARD_LEADS,
-        fields=metadata.known_fields({metadata.SEX: _scalar(sex), metadata.AGE: _scalar(age)}),
-    )
+    # What the set's publishers state counts like what a file states, so that a file that says otherwise is noticed.
+    beside = {name: value for name, value in arrays.items() if name != CPSC2018_STRUCT}
+    of_struct = {name: fields[name] for name in struct.dtype.names if name not in _CPSC2018_FIELDS}
+    stated = statements(named_values({**beside, CPSC2018_STRUCT: of_struct}), beside=(CPSC2018_STRUCT,))
+    for kind, value in (
+        (Kind.RATE, np.array(CPSC2018_RATE_HZ)),
+        (Kind.UNIT, CPSC2018_UNIT),
+        (Kind.LEADS, STANDARD_LEADS),
+    ):
+        stated.add(kind, Statement(where="the description of CPSC-2018", value=value))
+    known = metadata.known_fields({metadata.SEX: _scalar(sex), metadata.AGE: _scalar(age)})
+    return matrix_recording(samples, path, declared, stated=stated, fields=known)
 
 
 def _scalar(value: np.ndarray) -> str:

@@ -6,12 +6,15 @@ of a damaged or mixed-up copy. Nor does it mind what a line of the header goes o
 make sense of ('10x00/mV' is a gain of 10), and it drops characters that are not ASCII (µV becomes V); so the header is
 matched against the whole of its grammar first (physionet.org/physiotools/wag/header-5.htm).
 
+A comment such as `fs: 250` or `Units: uV` that says otherwise than the header is noticed.
+
 Not read: multi-segment records, channels of unequal rates or skewed in time, formats that are not in
 `BYTES_PER_SAMPLE` (FLAC, packed triples), signals without a gain, which by definition are not calibrated.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -21,9 +24,14 @@ import wfdb
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.contents import read_contents
+from data_pipelines.readers.nested_values import NamedValue, header_line
 from data_pipelines.readers.recording import Recording, Samples
 from data_pipelines.readers.samples import ConvertedSamples, ReadAhead, row_blocks, unreadable
+from data_pipelines.readers.stated import statements
+from data_pipelines.readers.stated_values import one_number
+from data_pipelines.readers.statement_names import Kind, hertz_per, voltage
 from data_pipelines.readers.tree import files_under
+from data_pipelines.readers.wfdb_record_line import OpenRecord, RecordLine, parsed_record_line, readable_record
 
 #: Bytes per sample of the WFDB formats that are read.
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
@@ -31,12 +39,6 @@ BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 
 # Ten digits hold every 32-bit integer, and none that overflows a 64-bit one.
 _INTEGER = r"-?\d{1,10}"
 _DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
-
-# Name, signals, rate (counter frequency and base), samples; then time and date, which are written in many ways.
-_RECORD_LINE = re.compile(
-    rf"[-\w]+(?:/\d+)?\s+\d{{1,4}}\s+{_DECIMAL}(?:/-?{_DECIMAL}(?:\(-?{_DECIMAL}\))?)?\s+\d{{1,10}}(?:\s.*)?",
-    flags=re.ASCII,
-)
 
 # File, format, gain (baseline) / unit, and optionally, each only after those before it: resolution, zero, first value,
 # checksum, block size, name.
@@ -49,6 +51,9 @@ _SIGNAL_LINE = re.compile(
 
 # Control characters end lines for some readers and not for others.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+# Comments that may be about the heart.
+_OTHER_RATES = ("rate", "frequency", "freq")
 
 _SMALLEST_GAIN, _LARGEST_GAIN = 1e-9, 1e12
 _LARGEST_RATE_HZ = 1e6
@@ -73,12 +78,20 @@ def read_wfdb(record: Path | str) -> Recording:
     """
     path = Path(record)
     header_path = path.with_name(path.name + ".hea")
-    comments, gains = _check_grammar(header_path)
-    header = _read_header(header_path, path)
+    lines, comments = _lines(header_path)
+    line = parsed_record_line(lines[0] if lines else "", header_path)
+    gains = _check_grammar(line, lines, header_path)
+    opened: OpenRecord = functools.partial(readable_record, path, line, lines)
+    header = _read_header(header_path, opened)
     _check_signals(header, gains, header_path)
+    if not line.has_samples:
+        header.sig_len = _num_samples(header, header_path)
+        opened = functools.partial(opened, num_samples=header.sig_len)
+    _check_length(header, header_path)
     _check_file_sizes(header, header_path)
+    _check_comments(comments, header, header_path)
     try:
-        signal, sums = _samples(header, path)
+        signal, sums = _samples(header, path, opened)
     except Exception as error:  # wfdb checks little, and what Python or NumPy then stumbles over is anyone's guess.
         raise RecordError(
             f"{header_path}: the signal files do not match this header ({error}); restore both from one source",
@@ -95,21 +108,21 @@ def read_wfdb(record: Path | str) -> Recording:
     )
 
 
-def _samples(header: wfdb.Record, path: Path) -> tuple[Samples, np.ndarray]:
+def _samples(header: wfdb.Record, path: Path, opened: OpenRecord) -> tuple[Samples, np.ndarray]:
     """Returns the samples, and the sum of each channel's counts; of long records, what is read stays in the files."""
     shape = (header.sig_len, header.n_sig)
     sums = np.zeros(header.n_sig, np.int64)
     # Format 8 has differences, which mean nothing without all before them.
     blocks = [(0, header.sig_len)] if "8" in header.fmt else list(row_blocks(shape))
     for start, stop in blocks:
-        digital = _digital(path, start, stop)
+        digital = _digital(opened, start, stop)
         sums += digital.d_signal.sum(axis=0)
     if len(blocks) == 1:
         return digital.dac(return_res=64), sums
 
     def physical(start: int, stop: int) -> np.ndarray:
         try:
-            return _digital(path, start, stop).dac(return_res=64)
+            return _digital(opened, start, stop).dac(return_res=64)
         except Exception as error:  # As of the first time.
             raise unreadable(str(path), error) from error
 
@@ -117,13 +130,14 @@ def _samples(header: wfdb.Record, path: Path) -> tuple[Samples, np.ndarray]:
     return ConvertedSamples(shape, ReadAhead(shape, physical)), sums
 
 
-def _digital(path: Path, start: int, stop: int) -> wfdb.Record:
-    # int64 samples: the checksum adds them up.
-    return wfdb.rdrecord(str(path), sampfrom=start, sampto=stop, physical=False, return_res=64)
+def _digital(opened: OpenRecord, start: int, stop: int) -> wfdb.Record:
+    with opened() as path:
+        # int64 samples: the checksum adds them up.
+        return wfdb.rdrecord(str(path), sampfrom=start, sampto=stop, physical=False, return_res=64)
 
 
-def _check_grammar(header_path: Path) -> tuple[list[str], list[float]]:
-    """Checks every line of a header and returns its comments and the gains."""
+def _lines(header_path: Path) -> tuple[list[str], list[str]]:
+    """Returns the lines of a header that are no comment, and its comments."""
     try:
         content = read_contents(header_path, max_bytes=LARGEST_HEADER, form="WFDB header")
     except RecordError as error:
@@ -139,21 +153,20 @@ def _check_grammar(header_path: Path) -> tuple[list[str], list[float]]:
         )
     all_lines = [line.strip() for line in _decoded(content).splitlines()]
     lines = [line for line in all_lines if line and not line.startswith("#")]
-    if not lines or not _RECORD_LINE.fullmatch(lines[0]):
-        raise RecordError(
-            f"{header_path}: not a WFDB header (first line '{lines[0][:80] if lines else ''}'); the first line is "
-            "'NAME SIGNALS RATE SAMPLES', with NAME free of a file extension",
-            reason="unreadable_header",
-        )
-    is_segmented, num_signals = "/" in lines[0].split()[0], int(lines[0].split()[1])
-    if is_segmented:
+    return lines, [line.strip(" \t#") for line in all_lines if line.startswith("#")]
+
+
+def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path) -> list[float]:
+    """Checks every line that describes a signal and returns the gains."""
+    if record_line.is_segmented:
         raise RecordError(
             f"{header_path}: a multi-segment record; give its segments as records of their own",
             reason="unreadable_header",
         )
-    if len(lines) - 1 != num_signals:
+    if len(lines) - 1 != record_line.num_signals:
         raise RecordError(
-            f"{header_path}: describes {len(lines) - 1} signals, where its first line says {num_signals}; restore it",
+            f"{header_path}: describes {len(lines) - 1} signals, where its first line says {record_line.num_signals}; "
+            "restore it",
             reason="header_disagrees",
         )
     gains = []
@@ -166,7 +179,7 @@ def _check_grammar(header_path: Path) -> tuple[list[str], list[float]]:
                 reason="unreadable_header",
             )
         gains.append(float(match["gain"]))
-    return [line.strip(" \t#") for line in all_lines if line.startswith("#")], gains
+    return gains
 
 
 def _decoded(content: bytes) -> str:
@@ -177,20 +190,38 @@ def _decoded(content: bytes) -> str:
         return content.decode("latin-1")
 
 
-def _read_header(header_path: Path, path: Path) -> wfdb.Record:
+def _read_header(header_path: Path, opened: OpenRecord) -> wfdb.Record:
     try:
-        header = wfdb.rdheader(str(path))
-    except Exception as error:  # As of rdrecord; dates that are none, for instance.
+        with opened() as path:
+            header = wfdb.rdheader(str(path))
+    except Exception as error:  # As of rdrecord.
         raise RecordError(
             f"{header_path}: not a WFDB header ({error}); restore it from its source", reason="unreadable_header"
         ) from error
+    if not header.n_sig:
+        _check_length(header, header_path)
+    return header
+
+
+def _check_length(header: wfdb.Record, header_path: Path) -> None:
     if not header.n_sig or not header.sig_len or not 0 < header.fs <= _LARGEST_RATE_HZ:
         raise RecordError(
             f"{header_path}: the record line names {header.n_sig} signals of {header.sig_len} samples "
             f"at {header.fs} Hz; all three must be above zero",
             reason="unreadable_header",
         )
-    return header
+
+
+def _num_samples(header: wfdb.Record, header_path: Path) -> int:
+    """Returns how many samples a lead has by the size of the first signal file; `_check_file_sizes` compares all."""
+    name = header.file_name[0]
+    try:
+        size = header_path.with_name(name).stat().st_size
+    except OSError:
+        return 1  # Not zero: that the file is missing is found with the others.
+    num_channels = header.file_name.count(name)
+    bits = round((size - (header.byte_offset[0] or 0)) * 8 / BYTES_PER_SAMPLE[header.fmt[0]])
+    return int(bits // 8 // num_channels)
 
 
 def _check_signals(header: wfdb.Record, gains: list[float], header_path: Path) -> None:
@@ -253,6 +284,30 @@ def _check_checksums(header: wfdb.Record, sums: np.ndarray, header_path: Path) -
             raise RecordError(
                 f"{header_path}: signal {channel} ({header.sig_name[channel]}) has checksum {int(found)}, the header "
                 f"says {stated & 0xFFFF}; the samples were changed or damaged after the header was written",
+                reason="header_disagrees",
+            )
+
+
+def _check_comments(comments: list[str], header: wfdb.Record, header_path: Path) -> None:
+    """Checks comments that state a rate or a unit against the header, where they can mean nothing else."""
+    pairs = filter(None, map(header_line, comments))
+    stated = statements([NamedValue((key,), value) for key, value in pairs if key.casefold() not in _OTHER_RATES])
+    for statement in stated.of(Kind.RATE):
+        found = one_number(statement.value)
+        factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
+        if found and factor and not math.isclose(found[0] * factor, header.fs, rel_tol=1e-6):
+            raise RecordError(
+                f"{header_path}: its first line states the rate {header.fs} Hz, but its comment '{statement.where}' "
+                f"{statement.value}; correct one of them",
+                reason="header_disagrees",
+            )
+    units = {voltage(unit) for unit in header.units if voltage(unit)}
+    for statement in stated.of(Kind.UNIT):
+        unit = voltage(statement.value)
+        if unit and units and unit not in units:
+            raise RecordError(
+                f"{header_path}: its signals are in {', '.join(sorted(units))}, but its comment '{statement.where}' "
+                f"says {unit}; correct one of them",
                 reason="header_disagrees",
             )
 

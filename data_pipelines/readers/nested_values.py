@@ -1,0 +1,152 @@
+"""What lies in structs, cells, groups, dictionaries, JSON texts and header texts, as names with plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+# Deeper, or more, is no description of a recording.
+_MOST_NESTED = 8
+_MOST_VALUES = 5000
+_LONGEST_TEXT = 2**20
+
+# Texts under these names are looked through for lines such as `fs: 500`.
+_DESCRIPTIONS = re.compile(r"info|header|hdr|meta|comment|descr|note|attr|param|setting|remark|readme", re.IGNORECASE)
+_LINE = re.compile(r"\s*[#%]*\s*(?P<name>[^:=]{1,60}?)\s*[:=]\s*(?P<value>[^:=].*?)\s*", flags=re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedValue:
+    """One value of a file.
+
+    Attributes:
+        path: names of what it lies in, from the outermost, and its own.
+        value: a text, a tuple of texts, or an array of numbers.
+    """
+
+    path: tuple[str, ...]
+    value: str | tuple[str, ...] | np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The whole path, as messages name it."""
+        return "/".join(self.path)
+
+
+def named_values(value: Any, path: tuple[str, ...] = ()) -> list[NamedValue]:
+    """Lists all plain values in a nested one.
+
+    Args:
+        value: a mapping, list, text, number or array; of MATLAB also arrays of objects and of structs.
+        path: its name.
+    """
+    found = []
+    for number, item in enumerate(_walk(value, path, depth=0)):
+        if number >= _MOST_VALUES:
+            break
+        found.append(item)
+    return found
+
+
+def header_line(text: str) -> tuple[str, str] | None:
+    """Returns name and value of a line such as `fs = 500` or `# Unit: mV`, or None where it is no such line."""
+    match = _LINE.fullmatch(text)
+    return (match["name"].strip(" \t\"'"), match["value"].strip(" \t\"';,")) if match else None
+
+
+def _walk(value: Any, path: tuple[str, ...], *, depth: int) -> Iterator[NamedValue]:
+    if depth > _MOST_NESTED or value is None:
+        return
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _walk(inner, (*path, str(name)), depth=depth + 1)
+    elif isinstance(value, bytes):
+        yield from _of_text(value.decode("utf-8", "replace"), path, depth=depth)
+    elif isinstance(value, str):
+        yield from _of_text(str(value), path, depth=depth)
+    elif isinstance(value, np.ndarray):
+        yield from _of_array(value, path, depth=depth)
+    elif isinstance(value, (list, tuple)):
+        yield from _of_list(list(value), path, depth=depth)
+    elif isinstance(value, np.void) and value.dtype.names:
+        for name in value.dtype.names:
+            yield from _walk(value[name], (*path, name), depth=depth + 1)
+    elif isinstance(value, (bool, np.bool_)):
+        return
+    elif isinstance(value, (int, float, np.number)):
+        yield from _of_number(value, path)
+
+
+def _of_number(value: Any, path: tuple[str, ...]) -> Iterator[NamedValue]:
+    try:
+        array = np.asarray(value)
+    except OverflowError:
+        return
+    if array.dtype.kind in "iuf":
+        yield NamedValue(path, array)
+
+
+def _of_text(text: str, path: tuple[str, ...], *, depth: int) -> Iterator[NamedValue]:
+    text = text.strip(" \0\r\n\t")
+    if text[:1] in ("{", "[") and len(text) <= _LONGEST_TEXT:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, (dict, list)):
+            yield from _walk(value, path, depth=depth + 1)
+            return
+    if text:
+        yield NamedValue(path, text)
+        if path and _DESCRIPTIONS.search(path[-1]):
+            yield from _of_lines(re.split(r"[\r\n;]+|,(?=[^,:=]*[:=])", text[:_LONGEST_TEXT]), path)
+
+
+def _of_lines(lines: list[str], path: tuple[str, ...]) -> Iterator[NamedValue]:
+    for line in lines:
+        pair = header_line(line)
+        if pair:
+            yield NamedValue((*path, pair[0]), pair[1])
+
+
+def _of_array(array: np.ndarray, path: tuple[str, ...], *, depth: int) -> Iterator[NamedValue]:
+    if array.dtype.names:
+        for name in array.dtype.names:
+            yield from _walk(array[name], (*path, name), depth=depth + 1)
+    elif array.dtype.kind in "OSU":
+        if array.size == 1:
+            yield from _walk(array.reshape(-1)[0], path, depth=depth + (array.dtype.kind == "O"))
+        elif array.size <= _MOST_VALUES:
+            yield from _of_list(array.ravel().tolist(), path, depth=depth)
+    elif array.dtype.kind in "iufM" and array.size:
+        yield NamedValue(path, array)
+
+
+def _of_list(values: list, path: tuple[str, ...], *, depth: int) -> Iterator[NamedValue]:
+    values = values[:_MOST_VALUES]
+    texts = [_as_text(value) for value in values]
+    if texts and all(text is not None for text in texts):
+        found = tuple(text.strip(" \0") for text in texts)
+        yield NamedValue(path, found)
+        if path and _DESCRIPTIONS.search(path[-1]):
+            yield from _of_lines(list(found), path)
+        return
+    if values and all(isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in values):
+        yield from _of_number(values, path)
+        return
+    for value in values:
+        yield from _walk(value, path, depth=depth + 1)
+
+
+def _as_text(value: Any) -> str | None:
+    """Returns the text of a text, or of an array that holds one, as MATLAB's cells do."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSU" and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str) else None

@@ -1,0 +1,184 @@
+"""A matrix of samples and what its file says about it, set against what was declared, to a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers import metadata
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.nested_values import NamedValue
+from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.samples import row_blocks
+from data_pipelines.readers.stated import Statement, Statements
+from data_pipelines.readers.stated_leads import (
+    LeadNames,
+    check_leads_declared,
+    check_num_leads,
+    lead_names,
+    stated_leads,
+    stated_orientation,
+)
+from data_pipelines.readers.stated_rates import StatedRate, rate_of_times, settled_rate, stated_rates
+from data_pipelines.readers.stated_scales import calibrated
+from data_pipelines.readers.statement_names import Kind, stated_name
+from data_pipelines.readers.time_axis import check_numbers, even_times
+
+#: What a file may call its samples, in any capitals.
+SIGNAL_NAMES = ("signal", "ecg", "data", "val")
+
+_FIELDS: Mapping[str, str] = {
+    "patient_id": metadata.PATIENT_ID,
+    "patientid": metadata.PATIENT_ID,
+    "patient id": metadata.PATIENT_ID,
+    "age": metadata.AGE,
+    "sex": metadata.SEX,
+}
+
+
+def is_signal_name(name: str) -> bool:
+    """Tells whether a name is one of `SIGNAL_NAMES`."""
+    return name.casefold() in SIGNAL_NAMES
+
+
+def is_matrix(value: object) -> bool:
+    """Tells whether a value is a matrix of numbers of which neither axis has length one."""
+    return isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "iuf" and min(value.shape) > 1
+
+
+def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
+    """Returns patient id, age and sex where a file states them, by the names that all formats share."""
+    found = {}
+    for value in values:
+        field = _FIELDS.get(value.path[-1].casefold()) if value.path else None
+        if field is None or isinstance(value.value, tuple):
+            continue
+        if isinstance(value.value, str):
+            found.setdefault(field, value.value)
+        elif value.value.size == 1:
+            found.setdefault(field, str(value.value.reshape(())))
+    return found
+
+
+def matrix_recording(
+    samples: np.ndarray,
+    path: Path,
+    declared: Declared,
+    *,
+    stated: Statements,
+    fields: Mapping[str, str] | None = None,
+) -> Recording:
+    """Makes a recording of a matrix and what its file states.
+
+    Args:
+        samples: numbers, `[time, lead]` or `[lead, time]`, read by rows, or a structured `[time]` with a field a lead.
+        path: its file.
+        declared: what the file does not state.
+        stated: what it states.
+        fields: stated metadata.
+
+    Raises:
+        RecordError: `unreadable_header`, `missing_metadata` or `header_disagrees`.
+    """
+    source, leads = str(path), None
+    if samples.dtype.names and samples.ndim == 1:
+        leads = lead_names(samples.dtype.names, "names of its columns")
+        samples = _columns(samples, source)
+    if samples.dtype.kind not in "iuf":
+        raise RecordError(
+            f"{path}: its samples are of type {samples.dtype}; numbers are needed", reason="unreadable_header"
+        )
+    if leads is None:
+        leads = stated_leads(stated, declared, shape=samples.shape, source=source)
+        orientation = stated_orientation(stated, declared, source=source)
+    else:
+        check_leads_declared(leads, declared, source=source)
+        orientation = "time_lead"
+    names = declared.leads_of(source) if leads is None else leads.names
+    by_time = declared.by_time(samples, num_leads=len(names), source=source, orientation=orientation)
+    return recording_of(by_time, leads or LeadNames(names, ("",) * len(names), ""), stated, declared,
+                        fields=fields or {}, source=source)  # fmt: skip
+
+
+def recording_of(
+    samples: np.ndarray,
+    leads: LeadNames,
+    stated: Statements,
+    declared: Declared,
+    *,
+    fields: Mapping[str, str],
+    source: str,
+    rates: Iterable[StatedRate] = (),
+) -> Recording:
+    """Makes a recording of samples whose axes and names are known.
+
+    Args:
+        samples: `[time, channel]`, among which columns of times and of sample numbers are checked.
+        leads: names of the channels.
+        stated: what else the file states.
+        declared: what it does not.
+        fields: stated metadata.
+        source: what to name in messages.
+        rates: what has been found of the rate already.
+
+    Raises:
+        RecordError: `unreadable_header`, `missing_metadata` or `header_disagrees`.
+    """
+    num_samples, num_channels = samples.shape
+    rates = [*rates, *_rates_of_columns(samples, leads.names, stated, source)]
+    num_others = sum(_is_time_or_number(name) for name in leads.names)
+    check_num_leads(stated, num_channels - num_others, num_samples=num_samples, source=source)
+    rates += stated_rates(stated, num_samples=num_samples, source=source)
+    rate = settled_rate(rates, stated, declared, num_samples=num_samples, source=source)
+    result = calibrated(samples, leads.names, stated, declared, units_of_names=leads.units, source=source)
+    return Recording(
+        source=source,
+        signal=result.samples,
+        sampling_rate_hz=rate,
+        channels=leads.names,
+        units=result.units,
+        fields=fields,
+    )
+
+
+def _columns(table: np.ndarray, source: str) -> np.ndarray:
+    """Returns the columns of a structured array, `f64[time, column]`."""
+    wrong = [name for name in table.dtype.names if table.dtype[name].kind not in "iuf"]
+    if wrong:
+        raise RecordError(
+            f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed",
+            reason="unreadable_header",
+        )
+    return np.stack([table[name].astype(np.float64) for name in table.dtype.names], axis=1)
+
+
+def _column(samples: np.ndarray, column: int) -> np.ndarray:
+    """Returns one column of samples that may be readable by rows alone."""
+    if isinstance(samples, np.ndarray):
+        return samples[:, column]
+    return np.concatenate([samples[start:stop][:, column] for start, stop in row_blocks(samples.shape)])
+
+
+def _is_time_or_number(name: str) -> bool:
+    kinds = stated_name(name).kinds
+    return Kind.TIMES in kinds or Kind.INDEX in kinds
+
+
+def _rates_of_columns(samples: np.ndarray, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:
+    """Checks columns of times and of numbers; returns the rates of the times, adds columns of rates to `stated`."""
+    rates = []
+    for column, text in enumerate(names):
+        name = stated_name(text)
+        if Kind.INDEX in name.kinds:
+            check_numbers(_column(samples, column), name=text, source=source)
+        elif Kind.TIMES in name.kinds:
+            times = even_times(_column(samples, column), name=text, source=source)
+            rate = rate_of_times(times, where=text, unit=name.unit)
+            rates += [rate] if rate else []
+        elif Kind.RATE in name.kinds or (Kind.INTERVAL in name.kinds and not name.weak):
+            kind = Kind.RATE if Kind.RATE in name.kinds else Kind.INTERVAL
+            stated.add(kind, Statement(where=text, value=np.unique(_column(samples, column))[:9], unit=name.unit))
+    return rates

@@ -1,0 +1,216 @@
+"""The lead names and the orientation that a file states, set against what was declared."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.stated import Statement, Statements
+from data_pipelines.readers.stated_values import one_number, shown
+from data_pipelines.readers.statement_names import Kind, voltage
+
+# 'I (mV)', 'I [µV]', 'I/mV'; and, but not for V, which may be part of a lead's name, 'II_uV' and 'II mV'.
+_WITH_UNIT = re.compile(
+    r"(?P<name>.*?)\s*(?:[(\[{]\s*(?P<inner>[^()\[\]{}\s]+)\s*[)\]}]|/\s*(?P<after>[^\s/]+)|[\s_.,-]+(?P<bare>[munµμ]v))",
+    flags=re.IGNORECASE,
+)
+_SEPARATORS = re.compile(r"\s*[,;|/]\s*|\s+")
+
+_TIME_WORDS = ("time", "times", "t", "sample", "samples", "samp", "timesteps", "steps", "points", "nsamples")
+_LEAD_WORDS = (
+    "lead",
+    "leads",
+    "channel",
+    "channels",
+    "chan",
+    "ch",
+    "c",
+    "l",
+    "signals",
+    "electrodes",
+    "nleads",
+    "nsig",
+)
+_WORDS_OF_AXES = re.compile(r"[^\W_]+")
+_PACKED_AXES = {"tc": "time_lead", "tl": "time_lead", "ct": "lead_time", "lt": "lead_time"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LeadNames:
+    """Names of leads as a file has them.
+
+    Attributes:
+        names: without units.
+        units: the one that each name ends with, or empty.
+        where: place in the file.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    where: str
+
+
+@functools.lru_cache(maxsize=4096)
+def without_unit(name: str) -> tuple[str, str]:
+    """Takes the unit of voltage off a name: `II [µV]` → (`II`, `uV`); without one the second is empty."""
+    match = _WITH_UNIT.fullmatch(name.strip())
+    unit = voltage(match["inner"] or match["after"] or match["bare"]) if match else None
+    return (match["name"].strip(" _"), unit) if match and unit and match["name"] else (name.strip(), "")
+
+
+def lead_names(names: Sequence[str], where: str) -> LeadNames:
+    """Returns the names of leads without their units.
+
+    Args:
+        names: as the file has them.
+        where: place in the file.
+    """
+    pairs = [without_unit(name) for name in names]
+    return LeadNames(tuple(name for name, _ in pairs), tuple(unit for _, unit in pairs), where)
+
+
+def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ...], source: str) -> LeadNames | None:
+    """Returns the lead names that all statements of a file and the declaration agree on; None where none states any.
+
+    Args:
+        stated: what the file says.
+        declared: what was declared.
+        shape: of the matrix of samples.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `header_disagrees`.
+    """
+    found = [leads for leads in map(_of_statement, stated.of(Kind.LEADS)) if leads is not None]
+    if not found:
+        return None
+    # One that names another number of columns may name those of a table with times in it.
+    fitting = [leads for leads in found if len(leads.names) in shape]
+    chosen = (fitting or found)[0]
+    for other in found:
+        if not _same(chosen.names, other.names):
+            raise RecordError(
+                f"{source}: '{chosen.where}' states the lead names {shown(chosen.names)}, but '{other.where}' "
+                f"{shown(other.names)}; correct one of them",
+                reason="header_disagrees",
+            )
+    check_leads_declared(chosen, declared, source=source)
+    return chosen
+
+
+def check_leads_declared(leads: LeadNames, declared: Declared, *, source: str) -> None:
+    """Checks that the declaration, if there is one, names the same leads in the same order, in whatever spelling.
+
+    Args:
+        leads: as the file has them.
+        declared: what was declared.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `header_disagrees`.
+    """
+    if declared.leads is not None and not _same(declared.leads, leads.names):
+        raise RecordError(
+            f"{source}: '{leads.where}' states the lead names {', '.join(leads.names)}, but --declared_leads says "
+            f"{', '.join(declared.leads)}; correct one of them",
+            reason="header_disagrees",
+        )
+
+
+def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, source: str) -> None:
+    """Checks the numbers of leads and of samples that a file states against what it has.
+
+    Args:
+        stated: what the file says.
+        num_leads: channels that it has.
+        num_samples: of a lead.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `header_disagrees`.
+    """
+    for kind, actual in ((Kind.NUM_LEADS, num_leads), (Kind.NUM_SAMPLES, num_samples)):
+        for statement in stated.of(kind):
+            found = one_number(statement.value)
+            is_count = found is not None and found[0] == int(found[0]) > 0 and not found[1]
+            if is_count and not statement.is_weak and found[0] != actual:
+                raise RecordError(
+                    f"{source}: '{statement.where}' states a {kind.value} of {found[0]:g}, but it holds {actual}; "
+                    "correct one of them",
+                    reason="header_disagrees",
+                )
+
+
+def stated_orientation(stated: Statements, declared: Declared, *, source: str) -> str | None:
+    """Returns which axis is time by the declaration and by what a file states; None where neither says.
+
+    Args:
+        stated: what the file says.
+        declared: what was declared.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `header_disagrees`: two differ.
+    """
+    orientation, said_by = declared.orientation, f"--declared_orientation says {declared.orientation}"
+    for statement in stated.of(Kind.ORIENTATION):
+        own = orientation_of(statement.value)
+        if own is None:
+            continue
+        if orientation is not None and own != orientation:
+            raise RecordError(
+                f"{source}: '{statement.where}' states the orientation {own}, but {said_by}; correct one of them",
+                reason="header_disagrees",
+            )
+        orientation, said_by = own, f"'{statement.where}' {own}"
+    return orientation
+
+
+def orientation_of(value: str | tuple[str, ...] | np.ndarray) -> str | None:
+    """Returns `time_lead` or `lead_time` where a text or two name the axes, such as `samples x channels`, else None."""
+    if isinstance(value, np.ndarray):
+        return None
+    text = " ".join(value) if isinstance(value, tuple) else value
+    words = [word.casefold() for word in _WORDS_OF_AXES.findall(text)]
+    words = [word for word in words if word not in ("n", "num", "number", "of", "x", "by", "axis", "major", "dim")]
+    if len(words) == 1 and words[0] in _PACKED_AXES:
+        return _PACKED_AXES[words[0]]
+    if len(words) == 2 and words[0] in _LEAD_WORDS and words[1] in ("first", "last"):
+        return "lead_time" if words[1] == "first" else "time_lead"
+    if len(words) != 2:
+        return None
+    if words[0] in _TIME_WORDS and words[1] in _LEAD_WORDS:
+        return "time_lead"
+    return "lead_time" if words[0] in _LEAD_WORDS and words[1] in _TIME_WORDS else None
+
+
+def _of_statement(statement: Statement) -> LeadNames | None:
+    value = statement.value
+    if isinstance(value, np.ndarray):
+        return None
+    names = [name for name in (_SEPARATORS.split(value.strip(" ()[]{}")) if isinstance(value, str) else value)]
+    leads = lead_names([name.strip(" '\"") for name in names], statement.where)
+    num_known = sum(standard_lead(name) is not None for name in leads.names)
+    # A text under a word that has other meanings is one for lead names if it holds several.
+    if num_known < 2 and (statement.is_weak or isinstance(value, str)):
+        return None
+    return leads
+
+
+def _same(first: Sequence[str], second: Sequence[str]) -> bool:
+    first, second = _plain(first), _plain(second)
+    if len(first) == len(second):
+        return first == second
+    leads = [[name for name in names if standard_lead(name)] for names in (first, second)]
+    return bool(leads[0]) and leads[0] == leads[1]
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    return [standard_lead(without_unit(name)[0]) or name.strip().casefold() for name in names]

@@ -1,0 +1,220 @@
+"""The rate that a file states, as a number, a sampling interval, times or a duration, set against what was declared."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.stated import Statement, Statements
+from data_pipelines.readers.stated_values import MOST_LEADS, one_number, quantity, shown
+from data_pipelines.readers.statement_names import Kind, hertz_per, seconds_per
+from data_pipelines.readers.time_axis import PLAUSIBLE_RATES_HZ, EvenTimes, even_times, seconds_of
+
+#: No converter is faster.
+MAX_RATE_HZ = 1e6
+
+# Rates are written to all their digits, intervals are rounded (`dt = 0.0028` of 360 Hz).
+_EXACT, _ROUNDED = 1e-6, 0.01
+
+# A duration is often rounded to seconds; a rate that is wrong by a factor of two is found all the same.
+_DURATION_SHARE, _DURATION_SECONDS = 0.05, 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StatedRate:
+    """A rate as one place of a file states it.
+
+    Attributes:
+        where: the place.
+        hertz: the rate, or the rates that it may mean.
+        error: share of the rate that rounding may be.
+    """
+
+    where: str
+    hertz: tuple[float, ...]
+    error: float
+
+    def allows(self, hertz: float) -> bool:
+        """Tells whether the rate may be meant."""
+        return any(abs(own - hertz) <= (self.error + _EXACT) * hertz for own in self.hertz)
+
+
+def stated_rates(stated: Statements, *, num_samples: int, source: str) -> list[StatedRate]:
+    """Returns what rates and intervals say, and vectors of as many times as there are samples.
+
+    Args:
+        stated: what the file says.
+        num_samples: of a lead.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `unreadable_header`: something that must be a rate is none; `header_disagrees`: leads of several
+            rates, or times that are not even or of another number.
+    """
+    rates = [_rate(statement, source) for statement in stated.of(Kind.RATE)]
+    unit = next((s.value for s in stated.of(Kind.TIME_UNIT) if isinstance(s.value, str)), "")
+    rates += [_interval(statement, unit, source) for statement in stated.of(Kind.INTERVAL)]
+    rates += [_of_times(statement, unit, num_samples, source) for statement in stated.of(Kind.TIMES)]
+    return [rate for rate in rates if rate is not None]
+
+
+def rate_of_times(times: EvenTimes | None, *, where: str, unit: str) -> StatedRate | None:
+    """Returns the rate that evenly spaced times state, or None where there are too few.
+
+    Args:
+        times: the times.
+        where: what the file calls them.
+        unit: theirs, or empty.
+    """
+    if times is None:
+        return None
+    return StatedRate(where=where, hertz=times.rates_hz(seconds_per(unit)), error=times.error)
+
+
+def settled_rate(
+    rates: Iterable[StatedRate], stated: Statements, declared: Declared, *, num_samples: int, source: str
+) -> float:
+    """Returns the rate that the declaration and all statements of a file agree on.
+
+    Args:
+        rates: what was stated as such.
+        stated: all that the file says, for durations and doubtful rates.
+        declared: what was declared.
+        num_samples: of a lead.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `missing_metadata`: nothing says the rate; `header_disagrees`: two differ.
+    """
+    rates = sorted(rates, key=lambda rate: rate.error)
+    if declared.sampling_rate_hz is not None:
+        rate, said_by = float(declared.sampling_rate_hz), f"--declared_rate_hz says {declared.sampling_rate_hz}"
+    elif rates:
+        rate, said_by = rates[0].hertz[0], f"'{rates[0].where}' the rate {rates[0].hertz[0]}"
+    else:
+        rate, said_by = declared.rate_of(source), ""
+    for other in rates:
+        if not other.allows(rate):
+            raise RecordError(
+                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; correct one of them",
+                reason="header_disagrees",
+            )
+    if not rates:
+        _check_doubtful(stated.doubtful_rates, rate, source)
+    _check_durations(stated.of(Kind.DURATION), rate, num_samples, source)
+    return rate
+
+
+def _either(hertz: tuple[float, ...]) -> str:
+    return " or ".join(f"{value:.10g}" if value != round(value) else str(float(value)) for value in hertz)
+
+
+def _rate(statement: Statement, source: str) -> StatedRate | None:
+    if isinstance(statement.value, np.ndarray) and statement.value.size > MOST_LEADS:
+        return None  # The frequencies of a spectrum.
+    found = one_number(statement.value)
+    if found is None:
+        several = quantity(statement.value)
+        if several is not None and len(several[0]) > 1:
+            raise RecordError(
+                f"{source}: '{statement.where}' states several rates ({shown(statement.value)}); leads of one rate are "
+                "read: resample them first",
+                reason="header_disagrees",
+            )
+    number, unit = found or (math.nan, "")
+    factor = hertz_per(unit or (statement.unit if hertz_per(statement.unit) else "hz"))
+    if factor is None and seconds_per(unit) is not None:
+        return _interval(dataclasses.replace(statement, is_weak=False), "", source)
+    if factor is None or not 0 < number * factor < MAX_RATE_HZ:
+        raise RecordError(
+            f"{source}: '{statement.where}' states a rate of '{shown(statement.value)}', which is no number of Hz; "
+            "correct or rename it",
+            reason="unreadable_header",
+        )
+    return StatedRate(where=statement.where, hertz=(number * factor,), error=0.0)
+
+
+def _interval(statement: Statement, unit_of_times: str, source: str) -> StatedRate | None:
+    found = one_number(statement.value)
+    unit = (found[1] if found else "") or statement.unit or unit_of_times
+    seconds = seconds_per(unit) if unit else None
+    is_number = found is not None and found[0] > 0
+    if is_number and unit and seconds is None and hertz_per(unit):
+        return StatedRate(where=statement.where, hertz=(found[0] * hertz_per(unit),), error=0.0)
+    rates = EvenTimes(found[0], 0.0).rates_hz(seconds) if is_number and (seconds or not unit) else ()
+    low, high = PLAUSIBLE_RATES_HZ
+    if statement.is_weak and not (rates and low <= rates[0] <= high):
+        return None
+    if not rates:
+        raise RecordError(
+            f"{source}: '{statement.where}' states a sampling interval of '{shown(statement.value)}', which is no "
+            "number of seconds or milliseconds above zero; correct or rename it",
+            reason="unreadable_header",
+        )
+    return StatedRate(where=statement.where, hertz=rates, error=_ROUNDED)
+
+
+def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source: str) -> StatedRate | None:
+    value, unit = statement.value, statement.unit or unit_of_times
+    if isinstance(value, str) or len(np.shape(value)) == 0:
+        return None  # When it was recorded, or how long it is.
+    if isinstance(value, tuple):
+        times, unit = (seconds_of(value), "s") if len(value) == num_samples else (None, "")
+    elif value.dtype.kind == "M":
+        times, unit = value.reshape(-1).astype("M8[ns]").astype(np.int64), "ns"
+        times = times - times[0]
+    else:
+        times = value.reshape(-1)
+    if times is None or (len(times) != num_samples and (statement.is_weak or len(times) <= MOST_LEADS)):
+        return None
+    if len(times) != num_samples:
+        raise RecordError(
+            f"{source}: '{statement.where}' has {len(times)} times for {num_samples} samples; give one for each, or "
+            "none",
+            reason="header_disagrees",
+        )
+    return rate_of_times(even_times(times, name=statement.where, source=source), where=statement.where, unit=unit)
+
+
+def _check_doubtful(statements: list[Statement], rate: float, source: str) -> None:
+    for statement in statements:
+        found = one_number(statement.value)
+        factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
+        if found and factor and not math.isclose(found[0] * factor, rate, rel_tol=_EXACT):
+            raise RecordError(
+                f"{source}: '{statement.where}' is {shown(statement.value)}, but --declared_rate_hz says {rate}, and "
+                "nothing in the file tells which is the samples' own rate; call that 'fs' in the file",
+                reason="header_disagrees",
+            )
+
+
+def _check_durations(statements: list[Statement], rate: float, num_samples: int, source: str) -> None:
+    for statement in statements:
+        stated = _seconds(statement)
+        actual = num_samples / rate
+        if stated and not any(abs(value - actual) <= _DURATION_SHARE * actual + _DURATION_SECONDS for value in stated):
+            raise RecordError(
+                f"{source}: '{statement.where}' states a duration of {shown(statement.value)}, but {num_samples} "
+                f"samples at {rate:g} Hz take {actual:g} s; correct one of them",
+                reason="header_disagrees",
+            )
+
+
+def _seconds(statement: Statement) -> tuple[float, ...]:
+    """Returns the durations that a statement may mean; none where it is no duration."""
+    found = one_number(statement.value)
+    if found is None:
+        clock = seconds_of([statement.value]) if isinstance(statement.value, str) else None
+        return () if clock is None or ":" not in statement.value else (float(clock[0]),)
+    if isinstance(statement.value, np.ndarray) and statement.value.size > 1:
+        return ()  # Times, which go by some of the same names.
+    unit = found[1] or statement.unit
+    factor = seconds_per(unit) if unit else None
+    if unit:
+        return () if factor is None else (found[0] * factor,)
+    return (found[0], found[0] / 1000, found[0] * 60)

@@ -1,0 +1,285 @@
+"""The unit and the scale of samples, as a file states them, set against what was declared.
+
+A gain (counts of the converter a unit) or a step (units a count), with a zero, says what counts mean. Samples that are
+all whole numbers are such counts, those with fractions have been scaled already. Where that does not decide, namely for
+whole numbers that are said to be in microvolts, the file is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.recording import Samples
+from data_pipelines.readers.samples import as_float, converted, row_blocks
+from data_pipelines.readers.stated import Statement, Statements
+from data_pipelines.readers.stated_units import check_calibrated, lead_key, settled_units, stated_units
+from data_pipelines.readers.stated_values import quantity, shown
+from data_pipelines.readers.statement_names import Kind, voltage
+
+# What a converter's resolution may be, in bits.
+_BITS = frozenset((8, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 32))
+
+# `200`, `200/mV`, `200(1024)/mV`, `4.88 uV`, `4.88 uV/bit`, `200 adu/mV`.
+_WFDB_GAIN = re.compile(
+    r"(?P<gain>[+-]?[\d.]+(?:e[+-]?\d+)?)\s*(?:\((?P<zero>-?\d+)\))?\s*(?:[a-z]*\s*/\s*(?P<unit>[a-zµμ]+))?", re.I
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How counts become samples in a unit.
+
+    Attributes:
+        number: `f64[1]` or `f64[lead]`, units a count, or counts a unit.
+        is_gain: whether it is counts a unit.
+        unit: the unit, or empty where the statement does not say.
+        where: place in the file.
+    """
+
+    number: np.ndarray
+    is_gain: bool
+    unit: str
+    where: str
+
+    @property
+    def step(self) -> np.ndarray:
+        """Units a count."""
+        return 1 / self.number if self.is_gain else self.number
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """Samples in their units.
+
+    Attributes:
+        samples: `[time, lead]`, read by rows.
+        units: of each lead.
+    """
+
+    samples: Samples
+    units: tuple[str, ...]
+
+
+def calibrated(
+    samples: np.ndarray,
+    names: tuple[str, ...],
+    stated: Statements,
+    declared: Declared,
+    *,
+    units_of_names: tuple[str, ...],
+    source: str,
+) -> Calibrated:
+    """Returns samples in the units that file and declaration agree on.
+
+    Args:
+        samples: `[time, lead]`, as the file has them.
+        names: of the leads.
+        stated: what the file says.
+        declared: what was declared.
+        units_of_names: the unit that each name ends with, or empty.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `missing_metadata`: nothing says the unit; `header_disagrees`: two statements differ, or it cannot
+            be told whether a scale was applied; `unreadable_header`: a scale that is none.
+    """
+    units = stated_units(stated, names, units_of_names, source)
+    said = stated.of(Kind.GAIN) + stated.of(Kind.STEP)
+    if said and _are_counts(samples):
+        scales = _scales(stated, names, source)
+        if scales:
+            return _scaled(samples, names, units, scales, stated, declared, source)
+        said = []
+    elif said and units is None and declared.unit is None:
+        raise RecordError(
+            f"{source}: '{said[0].where}' states a scale, but its samples have fractions, so that they cannot be "
+            "counts, and nothing states their unit; say it for all such files with --declared_unit",
+            reason="missing_metadata",
+        )
+    if not said:
+        check_calibrated(stated, declared, source=source)
+    return Calibrated(_as_samples(samples), settled_units(units, names, declared, source))
+
+
+def _scales(stated: Statements, names: tuple[str, ...], source: str) -> list[Scale]:
+    """Returns the scales that are not 1."""
+    scales = [_gain(statement, names, source) for statement in stated.of(Kind.GAIN)]
+    scales += [_step(statement, names, source) for statement in stated.of(Kind.STEP)]
+    return [scale for scale in scales if scale is not None and (scale.unit or not np.all(scale.step == 1))]
+
+
+def _gain(statement: Statement, names: tuple[str, ...], source: str) -> Scale | None:
+    value, unit = statement.value, statement.unit
+    texts = (value,) if isinstance(value, str) else value
+    if isinstance(texts, tuple):
+        if any("mm" in text.casefold() for text in texts):
+            return None  # That of paper.
+        matches = [_WFDB_GAIN.fullmatch(text.strip()) for text in texts]
+        units = {(match["unit"] or "") for match in matches if match}
+        if not all(matches) or len(units) != 1:
+            raise _no_scale(statement, source)
+        value, unit = np.array([float(match["gain"]) for match in matches]), units.pop() or unit
+    gains = _of_each_lead(statement, value, names, source)
+    if not np.all(np.isfinite(gains)) or np.any(gains == 0):
+        raise _no_scale(statement, source)
+    return Scale(gains, True, voltage(unit) or "", statement.where)
+
+
+def _step(statement: Statement, names: tuple[str, ...], source: str) -> Scale | None:
+    value, unit = statement.value, statement.unit
+    if not isinstance(value, np.ndarray):
+        texts = (value,) if isinstance(value, str) else value
+        if any(
+            "mm" in text.casefold() or "bit" in text.casefold().replace("/bit", "").replace("per bit", "")
+            for text in texts
+        ):
+            return None  # That of paper, or of a converter in bits.
+        found = quantity(tuple(re.split(r"\s*(?:/|per)\s*", text.strip())[0] for text in texts))
+        if found is None:
+            raise _no_scale(statement, source)
+        value, unit = found[0], found[1] or unit
+    steps = _of_each_lead(statement, value, names, source)
+    if not np.all(np.isfinite(steps)) or np.any(steps == 0):
+        raise _no_scale(statement, source)
+    if "resolution" in statement.where.casefold() and not voltage(unit) and set(steps) <= _BITS:
+        return None
+    return Scale(steps, False, voltage(unit) or "", statement.where)
+
+
+def _of_each_lead(statement: Statement, value: np.ndarray, names: tuple[str, ...], source: str) -> np.ndarray:
+    values = np.asarray(value, np.float64).reshape(-1)
+    if statement.of_leads:
+        by_lead = {lead_key(lead): entry for lead, entry in zip(statement.of_leads, values, strict=True)}
+        return np.array([by_lead.get(lead_key(name), np.nan if standard_lead(name) else 1.0) for name in names])
+    if len(values) not in (1, len(names)):
+        raise RecordError(
+            f"{source}: '{statement.where}' states {len(values)} values ({shown(values)}) for {len(names)} leads; "
+            "state one, or one a lead",
+            reason="header_disagrees",
+        )
+    return values
+
+
+def _no_scale(statement: Statement, source: str) -> RecordError:
+    return RecordError(
+        f"{source}: '{statement.where}' states a scale of '{shown(statement.value)}', which is none; a number that is "
+        "not 0 is needed, with or without its unit",
+        reason="unreadable_header",
+    )
+
+
+def _as_samples(samples: np.ndarray) -> Samples:
+    return samples if isinstance(samples, np.ndarray) and samples.dtype == np.float64 else as_float(samples)
+
+
+def _are_counts(samples: np.ndarray) -> bool:
+    if samples.dtype.kind in "iu":
+        return True
+    for start, stop in row_blocks(samples.shape):
+        block = samples[start:stop]
+        if not np.all((block == np.rint(block)) | ~np.isfinite(block)):
+            return False
+    return True
+
+
+def _scaled(
+    samples: np.ndarray,
+    names: tuple[str, ...],
+    units: list[tuple[str, str]] | None,
+    scales: list[Scale],
+    stated: Statements,
+    declared: Declared,
+    source: str,
+) -> Calibrated:
+    """Applies a scale to counts."""
+    first = scales[0]
+    unit = first.unit
+    if not unit:
+        unit = _unit_of_scale(first, settled_units(units, names, declared, source), names, source)
+    elif declared.unit is not None and voltage(declared.unit) != unit:
+        raise RecordError(
+            f"{source}: '{first.where}' states counts of a scale in {unit}, but --declared_unit says {declared.unit}; "
+            "leave the declaration out, or correct one of them",
+            reason="header_disagrees",
+        )
+    if unit == _SCALED_ALREADY:
+        return Calibrated(_as_samples(samples), settled_units(units, names, declared, source))
+    step = first.step * _MICROVOLTS[unit]
+    for other in scales[1:]:
+        other_step = other.step * _MICROVOLTS[other.unit or unit]
+        if not np.allclose(step, other_step, rtol=1e-3, atol=0):
+            raise RecordError(
+                f"{source}: '{first.where}' states {shown(step)} µV a count, but '{other.where}' {shown(other_step)}; "
+                "correct one of them",
+                reason="header_disagrees",
+            )
+    is_lead = np.array([standard_lead(name) is not None for name in names])
+    zero = np.where(is_lead, _zero(stated, names, source), 0.0)
+    factor = np.where(is_lead, first.number, 1.0)
+
+    def scaled(start: int, stop: int) -> np.ndarray:
+        counts = samples[start:stop] - zero
+        return counts / factor if first.is_gain else counts * factor
+
+    return Calibrated(converted(samples.shape, scaled), tuple(unit if lead else "" for lead in is_lead))
+
+
+#: Counts of 1000 per mV, the usual gain of WFDB, are whole microvolts.
+_SCALED_ALREADY, _STEP_OF_1000 = "", 1e-3
+
+_MICROVOLTS = {"nV": 1e-3, "uV": 1.0, "mV": 1e3, "V": 1e6}
+
+
+def _unit_of_scale(scale: Scale, units: tuple[str, ...], names: tuple[str, ...], source: str) -> str:
+    of_leads = {unit for name, unit in zip(names, units, strict=True) if standard_lead(name)}
+    known = {voltage(unit) for unit in of_leads}
+    if len(known) != 1 or None in known:
+        raise RecordError(
+            f"{source}: '{scale.where}' states a scale without its unit, and the leads are in "
+            f"{', '.join(sorted(of_leads))}; name it with its unit, such as uv_per_bit",
+            reason="missing_metadata",
+        )
+    unit = known.pop()
+    if unit == "uV" and np.all(scale.step == _STEP_OF_1000):
+        return _SCALED_ALREADY
+    if unit in ("uV", "nV"):
+        raise RecordError(
+            f"{source}: '{scale.where}' states a scale of {shown(scale.step)} {unit} a count, and its samples are "
+            "whole numbers "
+            f"said to be in {unit}; they may be counts or scaled already. Call it 'uv_per_bit' if they are counts, "
+            "and take it out if not",
+            reason="header_disagrees",
+        )
+    return unit
+
+
+def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray:
+    """Returns the count that stands for no voltage, of all leads or of each."""
+    zeros = []
+    for statement in stated.of(Kind.GAIN):
+        texts = (statement.value,) if isinstance(statement.value, str) else statement.value
+        if isinstance(texts, tuple):
+            inner = [_WFDB_GAIN.fullmatch(text.strip())["zero"] for text in texts]
+            if all(inner):
+                zeros.append((statement.where, _of_each_lead(statement, np.array(inner, float), names, source)))
+    # In WFDB's terms a baseline goes before the converter's zero.
+    said = [statement for statement in stated.of(Kind.ZERO) if "adc" not in statement.where.casefold()]
+    for statement in said or stated.of(Kind.ZERO):
+        found = quantity(statement.value)
+        if found is None or found[1]:
+            raise _no_scale(statement, source)
+        zeros.append((statement.where, _of_each_lead(statement, found[0], names, source)))
+    for where, other in zeros[1:]:
+        if not np.allclose(zeros[0][1], other, rtol=0, atol=1e-6):
+            raise RecordError(
+                f"{source}: '{zeros[0][0]}' states the zero {shown(zeros[0][1])}, but '{where}' {shown(other)}; "
+                "correct one of them",
+                reason="header_disagrees",
+            )
+    return zeros[0][1] if zeros else np.zeros(1)

@@ -1,0 +1,142 @@
+"""The units that a file states for its leads, set against what was declared."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.stated import Statement, Statements
+from data_pipelines.readers.stated_values import shown
+from data_pipelines.readers.statement_names import Kind, hertz_per, seconds_per, voltage
+
+# Units that say that samples are not calibrated.
+_UNCALIBRATED = frozenset(
+    (
+        "adu",
+        "adus",
+        "count",
+        "counts",
+        "adc",
+        "adcunit",
+        "adcunits",
+        "lsb",
+        "lsbs",
+        "raw",
+        "digital",
+        "bit",
+        "bits",
+        "au",
+        "a.u.",
+    )
+)
+_COUNTS = _UNCALIBRATED | {"none", "nd", "nan", "na", "n/a", "unknown", "-", ""}
+
+
+def settled_units(
+    units: list[tuple[str, str]] | None, names: tuple[str, ...], declared: Declared, source: str
+) -> tuple[str, ...]:
+    """Returns a unit for every name: that of the file, set against the declaration."""
+    if units is None:
+        unit = declared.unit_of(source)
+        # What is said of the leads says nothing about a column of times.
+        return tuple(unit if standard_lead(name) else "" for name in names)
+    if declared.unit is not None:
+        for name, (unit, where) in zip(names, units, strict=True):
+            if unit and standard_lead(name) and (voltage(unit) or unit) != (voltage(declared.unit) or declared.unit):
+                raise RecordError(
+                    f"{source}: '{where}' states the unit {unit}, but --declared_unit says {declared.unit}; correct "
+                    "one of them",
+                    reason="header_disagrees",
+                )
+    without = [name for name, (unit, _) in zip(names, units, strict=True) if standard_lead(name) and not unit]
+    if without and declared.unit is None:
+        raise RecordError(
+            f"{source}: does not state the unit of lead {', '.join(without)}; say it for all leads",
+            reason="missing_metadata",
+        )
+    filled = (unit or (declared.unit or "") for unit, _ in units)
+    return tuple(unit if standard_lead(name) else "" for name, unit in zip(names, filled, strict=True))
+
+
+def check_calibrated(stated: Statements, declared: Declared, *, source: str) -> None:
+    """Raises where a file without a scale says that its samples are counts of a converter.
+
+    Args:
+        stated: what the file says.
+        declared: what was declared.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `header_disagrees` where a unit was declared, else `missing_metadata`.
+    """
+    for statement in stated.of(Kind.UNIT):
+        texts = (statement.value,) if isinstance(statement.value, str) else statement.value
+        if isinstance(texts, tuple) and any(text.strip(" ()[]").casefold() in _UNCALIBRATED for text in texts):
+            but = f", but --declared_unit says {declared.unit}" if declared.unit else ""
+            raise RecordError(
+                f"{source}: '{statement.where}' states the unit {shown(texts)}, counts without a scale{but}; state a "
+                "gain, or what a count is (uv_per_bit)",
+                reason="header_disagrees" if declared.unit else "missing_metadata",
+            )
+
+
+def stated_units(
+    stated: Statements, names: tuple[str, ...], units_of_names: tuple[str, ...], source: str
+) -> list[tuple[str, str]] | None:
+    """Returns the unit of each lead and where it is stated; None where no unit is."""
+    found: list[tuple[str, str]] = [(unit, name) for unit, name in zip(units_of_names, names, strict=True)]
+    for statement in stated.of(Kind.UNIT):
+        for column, unit in enumerate(_units_of(statement, names, source)):
+            if not unit:
+                continue
+            if found[column][0] and (voltage(found[column][0]) or found[column][0]) != (voltage(unit) or unit):
+                raise RecordError(
+                    f"{source}: '{found[column][1]}' states the unit {found[column][0]}, but '{statement.where}' "
+                    f"{unit}; correct one of them",
+                    reason="header_disagrees",
+                )
+            found[column] = (unit, statement.where)
+    return found if any(unit for unit, _ in found) else None
+
+
+def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tuple[str, ...]:
+    """Returns the unit of each lead by one statement, empty where it says none."""
+    value = statement.value
+    if isinstance(value, np.ndarray):
+        raise RecordError(
+            f"{source}: '{statement.where}' states a unit of {shown(value)}, which is no unit; correct or rename it",
+            reason="unreadable_header",
+        )
+    texts = (value,) if isinstance(value, str) else value
+    if len(texts) == 1 and not voltage(texts[0]) and len(re.split(r"[,;\s]+", texts[0])) == len(names) > 1:
+        texts = tuple(re.split(r"[,;\s]+", texts[0]))
+    units = tuple(_plain_unit(text) for text in texts)
+    if statement.of_leads:
+        by_lead = {lead_key(lead): unit for lead, unit in zip(statement.of_leads, units, strict=True)}
+        return tuple(by_lead.get(lead_key(name), "") for name in names)
+    if len(set(units)) == 1:
+        return units[:1] * len(names)
+    if len(units) != len(names):
+        raise RecordError(
+            f"{source}: '{statement.where}' states {len(units)} units ({shown(texts)}) for {len(names)} leads; state "
+            "one, or one a lead",
+            reason="header_disagrees",
+        )
+    return units
+
+
+def _plain_unit(text: str) -> str:
+    """Returns a unit in the spelling of `voltage`, one of something else as it is, and of counts nothing."""
+    text = text.strip(" ()[]")
+    if text.casefold() in _COUNTS or seconds_per(text) or (hertz_per(text) and not voltage(text)):
+        return ""
+    return voltage(text) or text
+
+
+def lead_key(name: str) -> str:
+    """Returns what is the same of two spellings of a lead."""
+    return standard_lead(name) or name.strip().casefold()

@@ -1,0 +1,285 @@
+"""Where the samples of a text table begin, and what stands above them.
+
+The lines are judged by these rules, from the top:
+
+1. A line of samples has as many cells as the lines in the midst of the file, all of them numbers or missing; the first
+   two may be times of day, the first a lead's name.
+2. Lines that begin with `#`, `%` or `//` are comments. `name: value`, `name = value` or `name,value` in comments and in
+   lines above the table are searched for rate, unit, scale and the like, as the variables of other formats are.
+3. The line of names is the last line above the samples with as many cells, all of them texts. A line of units may
+   follow it. It may lack the first cell, as R writes row names, or stand in the last comment, as NumPy writes headers.
+4. Column numbers (0, 1, 2, … or 1, 2, 3, … from the first cell, or from the second after an empty or named one) are
+   pandas' header, never a sample. So are names that only count, such as `V1` to `V12` of R or `Var1` to `Var12` of
+   MATLAB.
+5. Any other line above the samples in which names and numbers are mixed is refused, for it may be a damaged sample.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.nested_values import NamedValue, header_line
+from data_pipelines.readers.stated_leads import without_unit
+from data_pipelines.readers.statement_names import is_unit
+from data_pipelines.readers.text_cells import Dialect, best_dialect, cells_or_none
+
+_COMMENT = ("#", "%", "//")
+_MOST_LINES_ABOVE = 1000
+_LINES_OF_A_SAMPLE = 12
+
+# 'Sampling rate 500 Hz'
+_NAME_AND_NUMBER = re.compile(r"(?P<name>[^\d:=,;\t]*[^\W\d][^\d:=,;\t]*?)\s+(?P<value>[+-]?\d[\d.,]*\s*[^\s\d]*)")
+_COUNTED = re.compile(r"(?P<stem>.*?[^\d])?(?P<number>\d+)")
+_UNIT_WORDS = frozenset(
+    ("hh:mm:ss.mmm", "hh:mm:ss", "mm:ss.mmm", "a.u.", "au", "adu", "-", "", "n/a", "count", "counts")
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a table is laid out.
+
+    Attributes:
+        dialect: how its lines are written.
+        num_columns: cells of each line of samples.
+        start: where the first line of samples begins, bytes.
+        first_line: its number, from 1.
+        names: of the columns; None for one that is only counted. None for all where there is no line of names.
+        units: of the columns, empty where not stated; None without a line of units.
+        remarks: what comments and lines above the table say.
+    """
+
+    dialect: Dialect
+    num_columns: int
+    start: int
+    first_line: int
+    names: tuple[str | None, ...] | None
+    units: tuple[str, ...] | None
+    remarks: tuple[NamedValue, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    number: int
+    text: str
+    cells: tuple[str, ...]
+
+
+def layout_of(content: bytes, path: Path) -> Layout:
+    """Finds where a table begins and what stands above it.
+
+    Args:
+        content: of the file; lines end with a line feed, the last one as well.
+        path: its file, for messages.
+
+    Raises:
+        RecordError: `unreadable_header`.
+    """
+    lines = _from_the_midst(content)
+    found = best_dialect(lines)
+    if found is None:
+        raise _no_table(
+            path, "it has no line of numbers", "a line of numbers for every sample, a number a lead, is read"
+        )
+    dialect, width = found
+    above: list[_Line] = []
+    comments: list[str] = []
+    start, number = 0, 0
+    while True:
+        end = content.find(b"\n", start)
+        if end < 0 or number > _MOST_LINES_ABOVE:
+            raise _no_table(path, "names, but no samples", "export the file again")
+        number += 1
+        text = _decoded(content[start:end]).strip(" \r")
+        if text.strip() and text.lstrip().startswith(_COMMENT) and not _begins_a_cell(text, dialect, width):
+            comments.append(text.strip().lstrip("#%/ \t"))
+        elif text.strip():
+            line = _Line(number, text, tuple(_cells(dialect, text, path, number)))
+            if len(line.cells) == width and dialect.are_samples(line.cells) and not _numbers_columns(line.cells):
+                break
+            _check_not_damaged(line, width, dialect, path)
+            above.append(line)
+        start = end + 1
+    unnamed = _unnamed_column([cells_or_none(dialect, text) or [] for text in lines], width)
+    names, units, rest = _names(above, comments, width, first=number, unnamed=unnamed, path=path)
+    remarks = [remark for text in (*comments, *(line.text for line in rest)) for remark in _remark(text, dialect)]
+    return Layout(
+        dialect=dialect,
+        num_columns=width,
+        start=start,
+        first_line=number,
+        names=names,
+        units=units,
+        remarks=tuple(remarks),
+    )
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
+
+
+def _from_the_midst(content: bytes) -> list[str]:
+    """Returns some lines from the midst of a file, all of a short one."""
+    if content.count(b"\n") <= 3 * _LINES_OF_A_SAMPLE:
+        lines = content.split(b"\n")
+    else:
+        at = content.find(b"\n", len(content) // 2) + 1
+        lines = content[at : at + 2**20].split(b"\n", _LINES_OF_A_SAMPLE)[:_LINES_OF_A_SAMPLE]
+    return [text for text in map(_decoded, lines) if text.strip() and not text.lstrip().startswith(_COMMENT)]
+
+
+def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
+    """Returns which column a line of names may lack: the last if all its cells are empty, the first if it counts rows.
+
+    One line alone tells neither: its end may have been cut off.
+    """
+    rows = [cells for cells in rows if len(cells) == width]
+    if len(rows) < 2:
+        return None
+    if all(cells[-1] == "" for cells in rows):
+        return width - 1
+    numbers = [_number_of(cells[0]) for cells in rows]
+    counts = all(number is not None for number in numbers) and np.all(np.diff(numbers) == 1)
+    return 0 if counts else None
+
+
+def _begins_a_cell(text: str, dialect: Dialect, width: int) -> bool:
+    """Tells whether the mark of a comment is the name of the first column, as in `#,I,II` and `#N/A,0.1`."""
+    first = text.lstrip().split(dialect.separator, 1)[0] if dialect.separator else text.split(None, 1)[0]
+    return (
+        first.strip().casefold() in ("#", "#n/a", "%")
+        and len(text.split(dialect.separator)) == width
+        and bool(width > 1)
+    )
+
+
+def _cells(dialect: Dialect, text: str, path: Path, number: int) -> list[str]:
+    try:
+        return dialect.cells(text)
+    except csv.Error as error:
+        raise _no_table(path, f"line {number}: {error}", "export the file again") from error
+
+
+def _numbers_columns(cells: Sequence[str]) -> bool:
+    """Tells whether cells, the first one or two left out where they are none, count columns from 0 or 1."""
+    for left_out in range(min(3, len(cells))):
+        if left_out and _COUNTED.fullmatch(cells[left_out - 1]) and not cells[left_out - 1][:1].isalpha():
+            return False
+        counted = [_number_of(cell) for cell in cells[left_out:]]
+        if len(counted) >= 3 and counted in (list(range(len(counted))), list(range(1, len(counted) + 1))):
+            return True
+    return False
+
+
+def _number_of(cell: str) -> int | None:
+    match = re.fullmatch(r"(\d{1,6})(?:\.0+)?", cell)
+    return int(match[1]) if match else None
+
+
+def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) -> None:
+    """Raises where a line above the samples may be a sample."""
+    numbers = sum(map(dialect.is_number, line.cells))
+    texts = sum(not dialect.is_sample(cell) for cell in line.cells)
+    if not numbers or _numbers_columns(line.cells):
+        return
+    if not texts:
+        raise _no_table(
+            path,
+            f"line {line.number} has {len(line.cells)} cells where those of the samples have {width}",
+            "every line needs as many cells, an empty one where a sample is invalid",
+        )
+    if numbers > 2 and numbers + texts > 3:
+        wrong = next(cell for cell in line.cells if not dialect.is_sample(cell))
+        raise _no_table(
+            path,
+            f"line {line.number} has both numbers and '{wrong[:40]}'",
+            "names stand in a line of their own above the samples, and a sample that is missing is an empty cell",
+        )
+
+
+def _names(
+    above: list[_Line], comments: list[str], width: int, *, first: int, unnamed: int | None, path: Path
+) -> tuple[tuple[str | None, ...] | None, tuple[str, ...] | None, list[_Line]]:
+    """Returns the names and units of the columns and the lines that are neither."""
+    rest = list(above)
+    units = None
+    if rest and len(rest[-1].cells) == width > 1 and _are_units(rest[-1].cells) and len(rest) > 1:
+        units = tuple(cell.strip("()[] ") for cell in rest.pop().cells)
+    header = next((line for line in reversed(rest) if len(line.cells) == width > 1), None)
+    if header is None:
+        header = next((line for line in reversed(rest) if _lacks_one(line.cells, width, unnamed)), None)
+    if header is None and not any(_has_leads(line.cells) for line in rest):
+        separators = (None, ",", ";", "\t")
+        split = [[cell.strip(" '\"") for cell in text.split(mark)] for text in comments for mark in separators]
+        fitting = [cells for cells in split if len(cells) == width and _has_leads(cells)]
+        if fitting:
+            return _known(tuple(fitting[-1])), units, rest
+    others = [line for line in rest if line is not header]
+    wrong = next((line for line in others if _has_leads(line.cells) and header_line(line.text) is None), None)
+    if wrong is not None:
+        what = f"line {first} has {width} cells where the first has {len(wrong.cells)}"
+        if header is not None:
+            what = f"lines {wrong.number} and {header.number} both name leads"
+        raise _no_table(path, what, "one line of names with as many cells as those below is read")
+    if header is None:
+        return None, units, others
+    cells = header.cells
+    if len(cells) < width:
+        cells = (*cells, "") if unnamed else ("", *cells)
+    return _known(cells), units, others
+
+
+def _lacks_one(cells: Sequence[str], width: int, unnamed: int | None) -> bool:
+    return unnamed is not None and len(cells) == width - 1 and (_has_leads(cells) or None in _known(tuple(cells)))
+
+
+def _known(cells: tuple[str, ...]) -> tuple[str | None, ...]:
+    """Returns names of columns, None for those that only count."""
+    for first in range(min(3, len(cells))):
+        matches = [_COUNTED.fullmatch(cell.removesuffix(".0")) for cell in cells[first:]]
+        if len(matches) < 3 or not all(matches):
+            continue
+        numbers = [int(match["number"]) for match in matches]
+        stems = {(match["stem"] or "").casefold() for match in matches}
+        if numbers not in (list(range(len(numbers))), list(range(1, len(numbers) + 1))) or len(stems) > 1:
+            continue
+        # V1 to V6 and C1 to C6 are leads.
+        if len(numbers) > 6 or not standard_lead(cells[first]):
+            return (*cells[:first], *(None for _ in numbers))
+    return cells
+
+
+def _has_leads(cells: Sequence[str]) -> bool:
+    return sum(standard_lead(without_unit(cell)[0]) is not None for cell in cells[:64]) > 1
+
+
+def _are_units(cells: Sequence[str]) -> bool:
+    plain = [cell.strip("()[] ").casefold() for cell in cells]
+    return any(map(is_unit, plain)) and all(is_unit(cell) or cell in _UNIT_WORDS for cell in plain)
+
+
+def _remark(text: str, dialect: Dialect) -> list[NamedValue]:
+    pair = header_line(text)
+    if pair is None:
+        cells = [cell for cell in (text.split(dialect.separator) if dialect.separator else [text]) if cell.strip()]
+        if len(cells) > 1:
+            pair = cells[0].strip(" '\""), " ".join(cell.strip(" '\"") for cell in cells[1:])
+        else:
+            match = _NAME_AND_NUMBER.fullmatch(text.strip())
+            pair = (match["name"], match["value"]) if match else None
+    return [NamedValue((pair[0],), pair[1])] if pair and pair[1] else []
+
+
+def _no_table(path: Path, what: str, remedy: str) -> RecordError:
+    return RecordError(f"{path}: no table ({what}); {remedy}", reason="unreadable_header")

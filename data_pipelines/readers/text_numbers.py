@@ -1,0 +1,161 @@
+"""The numbers of a text table, block by block, so that a long one takes little more memory than its numbers.
+
+NumPy's parser reads blocks that hold nothing but digits, signs, exponents and separators. Whatever else a block holds
+is looked at cell by cell, which reads what is read and says what is not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.lead_names import standard_lead
+from data_pipelines.readers.text_cells import MISSING, Dialect
+from data_pipelines.readers.time_axis import is_moment, seconds_of
+
+_BLOCK_BYTES = 2**21
+_BLANK_LINE = re.compile(rb"(?:\A|\n)[ \t]*\n")
+_OF_NUMBERS = b"0123456789+-eE \n"
+
+
+class TableNumbers:
+    """Reads the lines of a table from where its samples begin."""
+
+    def __init__(
+        self, dialect: Dialect, num_columns: int, *, names: tuple[str, ...] | None, first_line: int, path: Path
+    ):
+        """Makes a reader.
+
+        Args:
+            dialect: how the lines are written.
+            num_columns: cells in each.
+            names: of the columns, for messages.
+            first_line: number of the first line, from 1.
+            path: its file, for messages.
+        """
+        self._dialect, self._num_columns, self._path = dialect, num_columns, path
+        self._names, self._first_line, self._num_rows = names, first_line, 0
+        self._allowed = _OF_NUMBERS + (dialect.separator or "\t").encode() + dialect.decimal.encode()
+        #: Texts of the columns that are times of day, by column.
+        self.moments: dict[int, list[str]] = {}
+        #: Texts of the first column, where they are names of leads.
+        self.row_names: list[str] = []
+
+    def read(self, content: bytes, start: int) -> np.ndarray:
+        """Returns the numbers, `f64[row, column]`; times of day are seconds, names of leads NaN.
+
+        Args:
+            content: lines that end with a line feed, the last one as well.
+            start: where the first one begins.
+
+        Raises:
+            RecordError: `unreadable_header`: a line with more or fewer cells, or a cell that is no number.
+        """
+        num_rows = content.count(b"\n", start)
+        if len(content) - start <= _BLOCK_BYTES:
+            numbers = self._block(content[start:])
+        else:
+            numbers = np.empty((num_rows, self._num_columns))
+            for block in _blocks(content, start):
+                at = self._num_rows
+                rows = self._block(block)
+                numbers[at : at + len(rows)] = rows
+        for column, texts in self.moments.items():
+            seconds = seconds_of(texts)
+            if len(texts) != num_rows or seconds is None:
+                raise RecordError(
+                    f"{self._path}: column {self._name(column)} holds times of day and other values; one or the other "
+                    "is read",
+                    reason="unreadable_header",
+                )
+            numbers[:, column] = seconds
+        if self.row_names and len(self.row_names) != num_rows:
+            raise RecordError(
+                f"{self._path}: some lines begin with the name of a lead and some do not; give every line one, or none",
+                reason="unreadable_header",
+            )
+        return numbers
+
+    def _block(self, block: bytes) -> np.ndarray:
+        if _BLANK_LINE.search(block):
+            at = self._first_line + self._num_rows + block[: _BLANK_LINE.search(block).end() - 1].count(b"\n")
+            raise RecordError(
+                f"{self._path}: no table (line {at} is empty); take it out, or give it a sample a column",
+                reason="unreadable_header",
+            )
+        rows = self._quickly(block)
+        if rows is None:
+            rows = self._by_cells(block.decode("latin-1"))
+        self._num_rows += len(rows)
+        return rows
+
+    def _quickly(self, block: bytes) -> np.ndarray | None:
+        """Returns a block's numbers; None where it holds more than numbers, or something is wrong with it."""
+        if block.translate(None, self._allowed) or block.isspace():
+            return None
+        if self._dialect.decimal == ",":
+            block = block.replace(b",", b".")
+        try:
+            rows = np.loadtxt(
+                io.StringIO(block.decode("ascii")), delimiter=self._dialect.separator, comments=None, ndmin=2
+            )
+        except ValueError:
+            return None
+        return rows if rows.shape == (block.count(b"\n"), self._num_columns) else None
+
+    def _by_cells(self, text: str) -> np.ndarray:
+        lines = text.split("\n")[:-1]
+        rows = np.empty((len(lines), self._num_columns))
+        for number, line in enumerate(lines):
+            at = self._num_rows + number
+            try:
+                cells = self._dialect.cells(line)
+            except csv.Error as error:
+                raise RecordError(
+                    f"{self._path}: no table (line {self._first_line + at}: {error}); export the file again",
+                    reason="unreadable_header",
+                ) from error
+            if len(cells) != self._num_columns:
+                raise RecordError(
+                    f"{self._path}: no table (line {self._first_line + at} has {len(cells)} cells where the first has "
+                    f"{self._num_columns}); every line needs as many cells as the first, an empty one where a sample "
+                    "is invalid",
+                    reason="unreadable_header",
+                )
+            for column, cell in enumerate(cells):
+                rows[number, column] = self._cell(cell, column, at)
+        return rows
+
+    def _cell(self, cell: str, column: int, at: int) -> float:
+        dialect = self._dialect
+        if dialect.is_number(cell) or cell.casefold() in MISSING:
+            return dialect.number(cell)
+        if column < 2 and is_moment(cell) and len(self.moments.get(column, ())) == at:
+            self.moments.setdefault(column, []).append(cell)
+            return np.nan
+        if column == 0 and standard_lead(cell) and len(self.row_names) == at:
+            self.row_names.append(cell)
+            return np.nan
+        raise RecordError(
+            f"{self._path}: '{cell[:40]}' in column {self._name(column)}, line {at + 1} of the samples, is no number; "
+            "correct it, or leave the cell empty where the sample is invalid",
+            reason="unreadable_header",
+        )
+
+    def _name(self, column: int) -> str:
+        return f"'{self._names[column]}'" if self._names else str(column + 1)
+
+
+def _blocks(content: bytes, start: int) -> Iterator[bytes]:
+    while start < len(content):
+        end = content.rfind(b"\n", start, start + _BLOCK_BYTES) + 1
+        if not end:
+            end = content.find(b"\n", start) + 1
+        yield content[start:end]
+        start = end

@@ -1,0 +1,276 @@
+"""Tables of text, a line a sample or a line a lead, as spreadsheets, pandas and recorders write them."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers.contents import MAX_BYTES, read_contents
+from data_pipelines.readers.declared import Declared
+from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.sample_matrix import described_fields, recording_of
+from data_pipelines.readers.stated import Statements, statements
+from data_pipelines.readers.stated_leads import LeadNames, check_leads_declared, lead_names, stated_leads
+from data_pipelines.readers.stated_rates import StatedRate, rate_of_times
+from data_pipelines.readers.statement_names import Kind, stated_name, voltage
+from data_pipelines.readers.text_layout import Layout, layout_of
+from data_pipelines.readers.text_numbers import TableNumbers
+from data_pipelines.readers.time_axis import even_times
+
+_UTF16 = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+# Bytes: 40 minutes of a lead at 500 Hz.
+_LONGEST_LINE = 2**23
+
+# Names of the first column of a table with a row a lead.
+_INDEX, _TIME = "index", "time"
+
+
+def read_csv(path: Path | str, declared: Declared) -> Recording:
+    """Reads a table of text.
+
+    What stands above the samples is told from them by the rules of `text_layout.py`. Cells are separated by commas,
+    semicolons, tabs, bars or white space; numbers have a decimal point or, where it separates nothing, a decimal comma;
+    an empty cell, `NaN`, `NA`, `null` and their like are samples marked as invalid. Text is UTF-8, UTF-16 or Latin-1.
+
+    Names of columns may end with a unit (`II [µV]`). A column of times (`time`, `Time [ms]`, `12:00:00.004`) states
+    the rate, and must be even; one of sample numbers must count. These and columns that are no standard lead stay
+    channels of their own. Without names, the leads are declared; one or two columns more, ahead of them, must be
+    sample numbers and times.
+
+    Args:
+        path: the file.
+        declared: what it does not say.
+
+    Raises:
+        RecordError: `missing_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+    """
+    path = Path(path)
+    content = _lines(read_contents(path, max_bytes=MAX_BYTES), path)
+    _check_longest_line(content, path)
+    layout = layout_of(content, path)
+    stated = statements(layout.remarks)
+    names = None if layout.names is None else tuple(name or "" for name in layout.names)
+    table = TableNumbers(layout.dialect, layout.num_columns, names=names, first_line=layout.first_line, path=path)
+    numbers = table.read(content, layout.start)
+    _check_not_grouped(numbers, content, layout, path)
+    del content
+    fields = described_fields(layout.remarks)
+    if table.row_names:
+        return _by_lead(numbers, table.row_names, layout, stated, declared, fields=fields, source=str(path))
+    layout, numbers = _without_empty_end(layout, numbers)
+    rates = [
+        rate_of_times(
+            even_times(numbers[:, column], name=_title(layout, column), source=str(path)),
+            where=_title(layout, column),
+            unit="s",
+        )
+        for column in table.moments
+    ]
+    return _recording(numbers, layout, stated, declared, fields=fields, source=str(path),
+                      rates=[rate for rate in rates if rate])  # fmt: skip
+
+
+def _check_longest_line(content: bytes, path: Path) -> None:
+    """Raises where the first lines or those in the midst are longer than a lead: each cell becomes an object."""
+    for start in (0, content.find(b"\n", len(content) // 2) + 1):
+        end = content.find(b"\n", start)
+        if end - start > _LONGEST_LINE:
+            raise RecordError(
+                f"{path}: a line of {end - start} bytes, more than any recording has leads or a lead has samples; a "
+                "line is a sample and a column a lead: turn the table",
+                reason="unreadable_header",
+            )
+
+
+def _lines(content: bytes, path: Path) -> bytes:
+    """Returns a text in UTF-8 or Latin-1 with line feeds for line ends, one at its end and no empty lines there."""
+    for mark, encoding in _UTF16:
+        if content.startswith(mark):
+            try:
+                content = content[len(mark) :].decode(encoding).encode()
+            except UnicodeError as error:
+                raise RecordError(
+                    f"{path}: not a text in UTF-16 ({error}); save it again", reason="unreadable_header"
+                ) from error
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in content:
+        raise RecordError(
+            f"{path}: not a text in UTF-8, UTF-16 or Latin-1 (it has zero bytes); save it as one",
+            reason="unreadable_header",
+        )
+    if b"\r" in content:
+        content = content.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if content[-1:] != b"\n" or content[-2:-1] in b"\n \t":
+        content = content.rstrip(b"\n \x1a") + b"\n"
+    if content == b"\n":
+        raise RecordError(f"{path}: no table (it is empty); export the file again", reason="unreadable_header")
+    return content
+
+
+def _check_not_grouped(numbers: np.ndarray, content: bytes, layout: Layout, path: Path) -> None:
+    """Raises where points or commas may separate thousands: 1.234 among whole numbers, and nothing between 0 and 1."""
+    fractions = numbers[numbers != np.rint(numbers)]
+    fractions = fractions[np.isfinite(fractions)]
+    if not fractions.size or np.any(np.abs(fractions) < 1) or np.any(np.abs(fractions) >= 1000):
+        return
+    mark = re.escape(layout.dialect.decimal.encode())
+    other_decimals = re.compile(mark + rb"(?:\d{1,2}|\d{4,})(?!\d)")
+    if not np.all(numbers != np.rint(numbers)) and not other_decimals.search(content, layout.start):
+        raise RecordError(
+            f"{path}: {fractions.size} numbers such as {fractions[0]:.3f} stand among whole ones, and none lies "
+            "between 0 and 1: they may be decimals or thousands; write numbers without separators of thousands",
+            reason="unreadable_header",
+        )
+
+
+def _without_empty_end(layout: Layout, numbers: np.ndarray) -> tuple[Layout, np.ndarray]:
+    """Drops the column after a separator at every line's end: one without a name and without a number."""
+    is_named = layout.names is not None and layout.names[-1] not in ("", None)
+    if is_named or layout.num_columns < 2 or not np.all(np.isnan(numbers[:, -1])):
+        return layout, numbers
+    names = layout.names and layout.names[:-1]
+    units = layout.units and layout.units[:-1]
+    return dataclasses.replace(layout, num_columns=layout.num_columns - 1, names=names, units=units), numbers[:, :-1]
+
+
+def _title(layout: Layout, column: int) -> str:
+    name = layout.names[column] if layout.names else None
+    return name or f"column {column + 1}"
+
+
+def _recording(
+    numbers: np.ndarray,
+    layout: Layout,
+    stated: Statements,
+    declared: Declared,
+    *,
+    fields: dict[str, str],
+    source: str,
+    rates: list[StatedRate],
+) -> Recording:
+    names = list(layout.names or [None] * layout.num_columns)
+    unknown = [column for column, name in enumerate(names) if name is None]
+    if unknown:
+        of_remarks = stated_leads(stated, declared, shape=(len(unknown),), source=source)
+        leads = declared.leads_of(source) if of_remarks is None else of_remarks.names
+        if layout.names is None and len(leads) not in (len(unknown), len(unknown) - 1, len(unknown) - 2):
+            return _turned(numbers, leads, stated, declared, fields=fields, source=source)
+        ahead = len(unknown) - len(leads)
+        if ahead < 0 or (ahead and layout.names is not None):
+            raise _other_number(len(unknown), leads, of_remarks, source)
+        for column in unknown[:ahead]:
+            names[column] = _kind_of_column(numbers[:, column], len(unknown), leads, of_remarks, source)
+        for column, lead in zip(unknown[ahead:], leads, strict=True):
+            names[column] = lead
+    found = lead_names([name or "" for name in names], "the line of names")
+    if not unknown:
+        of_remarks = stated_leads(stated, declared, shape=(len(names),), source=source)
+        if of_remarks is not None:
+            check_leads_declared(found, dataclasses.replace(declared, leads=of_remarks.names), source=source)
+        check_leads_declared(found, declared, source=source)
+    units = _with_row_of_units(found, layout.units, source)
+    rates = rates + _rates_by_row_of_units(numbers, names, layout, source)
+    if names and not names[0] and layout.names is not None:
+        rates += _rate_of_nameless(numbers[:, 0], source)
+    return recording_of(numbers, units, stated, declared, fields=fields, source=source, rates=rates)
+
+
+def _turned(
+    numbers: np.ndarray, leads: tuple[str, ...], stated: Statements, declared: Declared, *, fields: dict, source: str
+) -> Recording:
+    """Reads a table of numbers alone that has a line a lead."""
+    if len(numbers) != len(leads):
+        raise RecordError(
+            f"{source}: {numbers.shape[1]} columns, but --declared_leads names {len(leads)}", reason="header_disagrees"
+        )
+    by_time = declared.by_time(numbers, num_leads=len(leads), source=source)
+    names = LeadNames(leads, ("",) * len(leads), "--declared_leads")
+    return recording_of(np.ascontiguousarray(by_time), names, stated, declared, fields=fields, source=source)
+
+
+def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> RecordError:
+    where = "--declared_leads" if of_remarks is None else f"'{of_remarks.where}'"
+    return RecordError(f"{source}: {found} columns, but {where} names {len(leads)}", reason="header_disagrees")
+
+
+def _kind_of_column(
+    values: np.ndarray, found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str
+) -> str:
+    """Returns what a column without a name that is ahead of the leads must be."""
+    if np.all(np.diff(values) == 1):
+        return _INDEX
+    try:
+        if even_times(values, name="column 1", source=source) is not None:
+            return _TIME
+    except RecordError as error:
+        message = str(_other_number(found, leads, of_remarks, source))
+        raise RecordError(
+            f"{message}; as times, {str(error).removeprefix(f'{source}: ')}", reason="header_disagrees"
+        ) from error
+    raise _other_number(found, leads, of_remarks, source)
+
+
+def _with_row_of_units(leads: LeadNames, units: tuple[str, ...] | None, source: str) -> LeadNames:
+    if units is None:
+        return leads
+    merged = []
+    for name, own, of_row in zip(leads.names, leads.units, units, strict=True):
+        unit = voltage(of_row) or ""
+        if own and unit and own != unit:
+            raise RecordError(
+                f"{source}: the name of {name} states the unit {own}, but the line of units {unit}; correct one of "
+                "them",
+                reason="header_disagrees",
+            )
+        merged.append(own or unit)
+    return LeadNames(leads.names, tuple(merged), leads.where)
+
+
+def _rates_by_row_of_units(numbers: np.ndarray, names: list, layout: Layout, source: str) -> list[StatedRate]:
+    """Returns the rates of columns of times whose unit stands in the line of units."""
+    rates = []
+    for column, name in enumerate(names):
+        unit = layout.units[column] if layout.units else ""
+        if unit and name and Kind.TIMES in stated_name(name).kinds and ":" not in unit:
+            times = even_times(numbers[:, column], name=name, source=source)
+            rates.append(rate_of_times(times, where=name, unit=unit))
+    return [rate for rate in rates if rate]
+
+
+def _rate_of_nameless(values: np.ndarray, source: str) -> list[StatedRate]:
+    """Checks a first column without a name, as pandas writes its index: it counts, or it is times."""
+    if not np.all(np.isfinite(values)) or np.all(np.diff(values) == 1):
+        return []
+    times = even_times(values, name="the first column", source=source)
+    rate = rate_of_times(times, where="the first column", unit="")
+    return [rate] if rate else []
+
+
+def _by_lead(
+    numbers: np.ndarray,
+    row_names: list[str],
+    layout: Layout,
+    stated: Statements,
+    declared: Declared,
+    *,
+    fields: dict,
+    source: str,
+) -> Recording:
+    """Reads a table with a line a lead, which begins with its name."""
+    leads = lead_names(row_names, "the first cells of the lines")
+    check_leads_declared(leads, declared, source=source)
+    header = [name for name in (layout.names or ())[1:] if name is not None]
+    if header:
+        raise RecordError(
+            f"{source}: a line a lead, under the names {', '.join(header[:3])}, …; there, only numbers of the samples "
+            "are read, or nothing",
+            reason="unreadable_header",
+        )
+    samples = np.ascontiguousarray(numbers[:, 1:].T)
+    return recording_of(samples, leads, stated, declared, fields=fields, source=source)

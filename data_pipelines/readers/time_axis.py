@@ -1,0 +1,185 @@
+"""Columns of times and of sample numbers: whether every sample is there, and the rate that they state.
+
+Times are written to so many decimals, so steps of 2.778 ms read 3, 3, 2, … ms. They count as even where each lies
+within that rounding of the straight line through the first and the last; otherwise samples are missing, twice there,
+or not evenly spaced, and the message says where.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines.errors import RecordError
+
+#: What can be the rate of an ECG; steps of times without a unit are taken to be in the one that makes it so.
+PLAUSIBLE_RATES_HZ = (50.0, 50_000.0)
+
+#: Units that times without one may be in: s, ms, µs, ns.
+_UNITS = (1.0, 1e-3, 1e-6, 1e-9)
+
+# Share of a step by which times may be off beyond their rounding, and of the steps that are as rare as lost samples
+# are.
+_JITTER = 0.01
+_RARE = 0.01
+
+_CLOCK = re.compile(
+    r"(?:(?P<date>\d{4}-\d{1,2}-\d{1,2}|\d{4}/\d{1,2}/\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{4})(?:[T ]\s*))?"
+    r"(?:(?P<hours>\d{1,2}):)?(?P<minutes>\d{1,3}):(?P<seconds>\d{1,2})(?:[.,:](?P<fraction>\d{1,9}))?"
+    r"\s*(?:Z|UTC|[+-]\d{2}:?\d{2})?",
+    flags=re.ASCII,
+)
+_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvenTimes:
+    """Times that are evenly spaced.
+
+    Attributes:
+        step: between two, in the unit of the times.
+        error: share of the step that its rounding may be.
+    """
+
+    step: float
+    error: float
+
+    def rates_hz(self, unit_seconds: float | None) -> tuple[float, ...]:
+        """Returns the rates that the step may mean: one where the unit is known, else what is plausible.
+
+        Args:
+            unit_seconds: length of the times' unit, or None where nothing says it.
+        """
+        if unit_seconds is not None:
+            return (self._whole(1 / (self.step * unit_seconds)),)
+        rates = (self._whole(1 / (self.step * unit)) for unit in _UNITS)
+        low, high = PLAUSIBLE_RATES_HZ
+        return tuple(rate for rate in rates if low <= rate <= high) or (1 / self.step,)
+
+    def _whole(self, rate: float) -> float:
+        """Returns the whole number that the rounding of the times leaves possible, else the rate itself."""
+        return float(round(rate)) if abs(rate - round(rate)) <= rate * self.error else rate
+
+
+def is_moment(text: str) -> bool:
+    """Tells whether a text is a time of day, a date with one, or minutes and seconds."""
+    return _CLOCK.fullmatch(text.strip()) is not None
+
+
+def seconds_of(texts: Sequence[str]) -> np.ndarray | None:
+    """Returns times of day, with or without a date, as seconds, `f64[n]`; None where one is no such time.
+
+    Days count from that of the first. A time of day without a date that follows midnight is of the next day.
+    """
+    seconds = np.empty(len(texts))
+    day, first_day, with_date = 0.0, 0, False
+    for number, text in enumerate(texts):
+        match = _CLOCK.fullmatch(text.strip())
+        if match is None:
+            return None
+        hours, minutes, whole = (int(match[part] or 0) for part in ("hours", "minutes", "seconds"))
+        fraction = match["fraction"] or ""
+        value = hours * 3600.0 + minutes * 60.0 + whole + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
+        if match["date"]:
+            days = _days(match["date"])
+            if days is None:
+                return None
+            first_day = days if not with_date else first_day
+            with_date, day = True, (days - first_day) * 86400.0
+        elif not with_date and number and value + day < seconds[number - 1] - 43200:
+            day += 86400.0
+        seconds[number] = value + day
+    return seconds
+
+
+def _days(text: str) -> int | None:
+    for spelling in _DATES:
+        try:
+            return datetime.datetime.strptime(text, spelling).toordinal()
+        except ValueError:
+            continue
+    return None
+
+
+def even_times(times: np.ndarray, *, name: str, source: str) -> EvenTimes | None:
+    """Checks that times are evenly spaced.
+
+    Args:
+        times: `[n]` numbers.
+        name: what the file calls them.
+        source: what to name in messages.
+
+    Returns:
+        Their step; None of fewer than three times.
+
+    Raises:
+        RecordError: `header_disagrees`: they are not.
+    """
+    if len(times) < 3:
+        return None
+    precision = 4 * float(np.spacing(np.abs(times).max())) if times.dtype.kind == "f" else 0.0
+    times = times.astype(np.float64, copy=False)
+    bad = np.flatnonzero(~np.isfinite(times))
+    if len(bad):
+        raise _uneven(f"has no time at sample {bad[0] + 1}", name, source)
+    steps = np.diff(times)
+    back = np.flatnonzero(steps <= 0)
+    if len(back):
+        at = int(back[0])
+        what = "repeats" if steps[at] == 0 else "goes back"
+        raise _uneven(f"{what} at sample {at + 2} ({times[at]:.10g}, then {times[at + 1]:.10g})", name, source)
+    quantum = _quantum(times)
+    usual = float(np.median(steps))
+    odd = np.abs(steps - usual) > max(0.1 * quantum, _JITTER * usual)
+    # Rounding gives two steps next to each other, both of them often; a lost sample gives a rare one, or a long one.
+    if np.count_nonzero(odd) > _RARE * len(steps):
+        odd &= np.abs(steps - usual) > max(1.1 * quantum, _JITTER * usual)
+    if odd.any():
+        at = int(odd.argmax())
+        what = f"goes from {times[at]:.10g} to {times[at + 1]:.10g} at sample {at + 2}, where {usual:.6g} is usual"
+        raise _uneven(what, name, source)
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    off = np.abs(times - (times[0] + step * np.arange(len(times))))
+    at = int(off.argmax())
+    if off[at] > 1.5 * quantum + _JITTER * step:
+        raise _uneven(f"drifts: sample {at + 1} is {off[at]:.3g} off an even step of {step:.6g}", name, source)
+    rounding = 1.5 * quantum if np.ptp(steps) > 0.1 * quantum else 0.0
+    return EvenTimes(step=float(step), error=1e-9 + float((rounding + precision) / (times[-1] - times[0])))
+
+
+def check_numbers(numbers: np.ndarray, *, name: str, source: str) -> None:
+    """Checks that a column counts the samples.
+
+    Args:
+        numbers: `[n]`.
+        name: what the file calls them.
+        source: what to name in messages.
+
+    Raises:
+        RecordError: `header_disagrees`: it does not go up by one.
+    """
+    wrong = np.flatnonzero(np.diff(numbers) != 1)
+    if len(wrong):
+        at = int(wrong[0])
+        raise _uneven(f"goes from {numbers[at]:.10g} to {numbers[at + 1]:.10g} at sample {at + 2}", name, source)
+
+
+def _uneven(what: str, name: str, source: str) -> RecordError:
+    return RecordError(
+        f"{source}: '{name}' {what}: samples are missing, come twice or are not evenly spaced; give the recording "
+        "whole, one sample at every step",
+        reason="header_disagrees",
+    )
+
+
+def _quantum(times: np.ndarray) -> float:
+    """Returns what times are rounded to: a power of ten, or where it is none the precision of 32-bit numbers."""
+    for exponent in range(12):
+        scaled = (times - times[0]) * 10.0**exponent
+        if np.abs(scaled - np.rint(scaled)).max() < 1e-3:
+            return 10.0**-exponent
+    return float(np.spacing(np.float32(np.abs(times).max())))
