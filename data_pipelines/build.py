@@ -12,7 +12,8 @@ and stored as int16 microvolts. Of a longer recording 10 s are kept, or with --p
 summary says how much is kept and dropped.
 Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. One of which a field that
 is not needed cannot be read, such as its age, is stored without it and listed in DIR/remarks.csv. An interrupted build
-leaves what was at DIR as it was; the same command again goes on from the shards that it had finished.
+leaves what was at DIR as it was; the same command again goes on from the shards that it had finished. Given
+again after files of the source were added, removed or changed, it says so, and --overwrite builds the set again.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ from data_pipelines.builders.prepared import PreparedSource
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.builders.source_folder import check_source
+from data_pipelines.builders.source_names import NO_NAME, name_notes, name_of_source
 from data_pipelines.building import ShardMaker, build_dataset
+from data_pipelines.calibration_report import calibration_lines
 from data_pipelines.command import command, run
+from data_pipelines.contradictions import contradiction_lines
 from data_pipelines.dataset import CARD_FILE, REMARKS_FILE, read_card
 from data_pipelines.errors import DataError
 from data_pipelines.kept_seconds import kept_sentence
@@ -54,6 +58,7 @@ from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 from data_pipelines.remarks import remark_lines
 from data_pipelines.shard_making import LocalProcesses
 from data_pipelines.shared_contents import shared_sentence
+from data_pipelines.source_listing import LISTING_FILE, open_listing
 from data_pipelines.stratified_folds import DEALINGS
 from data_pipelines.summary_lines import fold_lines, sex_lines
 from data_pipelines.visible_text import visible, visible_report
@@ -141,7 +146,12 @@ _MISSING_IDS = flags.DEFINE_list(
     [],
     "[folder] Patient ids that are nobody's, such as 0,99999, beside those that always are (NA, Unknown, Anonymous).",
 )
-_NAME = flags.DEFINE_string("name", "folder", "[folder] Name of the data set: lower case letters, digits and _.")
+_NAME = flags.DEFINE_string(
+    "name",
+    None,
+    "[folder] Name of the data set, by which its patients are known again: lower case letters, digits and _. Without, "
+    "one is made of the name and place of --source.",
+)
 
 _FOLDS = flags.DEFINE_enum(
     "folds",
@@ -188,7 +198,7 @@ def _folder(recipe: SignalRecipe) -> Source:
         _source_directory(),
         labels=Path(_LABELS.value) if _LABELS.value else None,
         patient_field=_PATIENT_FIELD.value,
-        name=_NAME.value,
+        name=_name(),
         formats=_FORMATS.value,
         sex_coding=_SEX_CODING.value,
         missing_ids=_MISSING_IDS.value,
@@ -201,6 +211,22 @@ def _folder(recipe: SignalRecipe) -> Source:
         ),
         recipe=recipe,
     )
+
+
+def _name() -> str:
+    """Returns the name of a folder's data set: as given, as it is at --out already, or made of the source."""
+    if _NAME.value is not None:
+        return _NAME.value
+    if _is_nameless(Path(_OUT.value)):
+        return NO_NAME
+    return name_of_source(Path(_SOURCE.value) if _SOURCE.value else _source_directory())
+
+
+def _is_nameless(out: Path) -> bool:
+    """Whether a data set is kept at `out` that was built before names were made of the source."""
+    if _OVERWRITE.value or not (out / CARD_FILE).is_file():
+        return False
+    return read_card(out).get("request", {}).get("name") == NO_NAME
 
 
 def _simulated(recipe: SignalRecipe) -> Source:
@@ -298,6 +324,8 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         raise DataError(
             "--cut means nothing with --pieces, which keeps all parts of a recording; leave one of them out"
         )
+    if builder == "folder":
+        request["name"] = _name()
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
     if builder == "prepared":
         # Other contents at the same place are another request.
@@ -307,6 +335,25 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         with Path(request["labels"]).open("rb") as file:
             paths["labels_digest"] = hashlib.file_digest(file, "sha256").hexdigest()
     return request | paths
+
+
+def _listed_folder() -> Path | None:
+    """Returns the folder whose files are listed, so that what is added later is noticed; None where there is none."""
+    # Of a prepared data set, the fingerprint is part of what is asked for.
+    if _SOURCE.value is None or _BUILDER.value == "prepared" or not Path(_SOURCE.value).is_dir():
+        return None
+    return Path(_SOURCE.value)
+
+
+def _not_compared(out: Path) -> str:
+    """Says why a finished data set was not compared with its source, if it was not."""
+    if "source" not in _BUILDERS[_BUILDER.value].flags or _BUILDER.value == "prepared":
+        return ""
+    if _listed_folder() is None:
+        return f"; --source={_SOURCE.value} is not there, so whether it has changed is not known"
+    if open_listing(out / LISTING_FILE) is None:
+        return "; it was built before files of the source were listed, so what was added since is not noticed"
+    return ""
 
 
 @contextlib.contextmanager
@@ -335,10 +382,12 @@ def summary(card: dict[str, Any], out: Path) -> str:
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
         *(f"  {visible(shared_sentence(entry))}" for entry in counts.get("shared_contents", ())),
         *_seconds_lines(counts),
+        *contradiction_lines(counts.get("contradictions")),
         *_quality_lines(counts),
+        *calibration_lines(counts.get("calibration")),
         *map(visible, fold_lines(counts)),
         *(f"  doubt: {visible(doubt)}" for doubt in counts.get("doubts", ())),
-        *(f"  note: {visible(note)}" for note in counts["notes"]),
+        *(f"  note: {visible(note)}" for note in [*counts["notes"], *name_notes(card)]),
         f"  fingerprint         {card['fingerprint']}",
     ]
     return "\n".join(lines)
@@ -386,12 +435,13 @@ def main() -> None:
         max_quarantined=_MAX_QUARANTINED.value,
         overwrite=_OVERWRITE.value,
         progress=_progress_bar,
+        source_folder=_listed_folder(),
     )
     if _PHYSIOLOGY.value:
         with _progress_bar("measuring", card["num_records"], 0) as tell:
             measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=tell)
     if existed:
-        print("finished already, nothing to do (--overwrite builds it again)")
+        print(f"finished already, nothing to do (--overwrite builds it again){_not_compared(out)}")
     print(visible_report(summary(card, out)))
 
 

@@ -83,12 +83,23 @@ class BuildState:
         self._put_in_place(out)
         return True
 
-    def begin(self, request: Mapping[str, Any], *, key: str) -> str:
+    def has_shards_of_other_files(self, request: Mapping[str, Any], *, files: str | None) -> bool:
+        """Whether an interrupted build of this request read other files than the source has now.
+
+        Args:
+            request: what is asked for.
+            files: digest of the source's listing.
+        """
+        state = self._read()
+        return state.get("request") == _plain(request) and state.get("files") != files
+
+    def begin(self, request: Mapping[str, Any], *, key: str, files: str | None = None) -> str:
         """Makes ready to build: keeps the shards of an interrupted build of the same key, or begins anew.
 
         Args:
             request: what is asked for, as JSON.
             key: digest of all that the shards have in common.
+            files: digest of the source's listing, which `key` depends on too.
 
         Returns:
             The name of this build.
@@ -96,7 +107,7 @@ class BuildState:
         state = self._read()
         if state.get("key") != key or state.get("request") != _plain(request):
             clear_staging(self.staging)
-            state = {"request": request, "key": key, "build_id": uuid.uuid4().hex}
+            state = {"request": request, "key": key, "files": files, "build_id": uuid.uuid4().hex}
             self._write(state)
         for leftover in (self.tasks, self.unfinished, self.finished):
             shutil.rmtree(leftover, ignore_errors=True)

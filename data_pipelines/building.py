@@ -21,6 +21,8 @@ import tensorflow_datasets as tfds
 from data_pipelines.build_state import BuildState
 from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
+from data_pipelines.calibration_report import calibration_section, judge_calibration, proven_factors, with_factors
+from data_pipelines.contradictions import contradiction_section, contradictions_within
 from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
 from data_pipelines.digests import files_of, write_digests
 from data_pipelines.errors import DataError
@@ -37,10 +39,15 @@ from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shard_parts import PART_VERSION, ShardPart
 from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
 from data_pipelines.shared_contents import listed_contents
+from data_pipelines.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
 from data_pipelines.staging import exclusive_staging
 from data_pipelines.visible_text import table_cell
 
 _ONE_PROCESS = LocalProcesses(1)
+
+_BEGUN_ANEW = (
+    "files of the source were added, removed or changed while this build was interrupted: all recordings were read anew"
+)
 
 _WRITERS = ("array_record", "numpy", "scipy", "tensorflow-datasets", "wfdb")
 
@@ -81,6 +88,7 @@ def build_dataset(
     max_quarantined: float = 0.5,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    source_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Builds a data set at `out`, or leaves the finished one that is there.
 
@@ -95,13 +103,14 @@ def build_dataset(
         max_quarantined: largest share of recordings that may be quarantined for the build to count as good.
         overwrite: replace a finished data set, after the new one is whole.
         progress: shows how many items are done.
+        source_folder: folder whose files are listed, so that a later call notices what was added, removed or changed.
 
     Returns:
         The card of the data set at `out`.
 
     Raises:
-        DataError: nothing could be stored, too much was quarantined, `out` is something else, or another build is
-            writing it.
+        DataError: nothing could be stored, too much was quarantined, `out` is something else, another build is
+            writing it, or the source of the finished data set that is there has changed.
     """
     out = Path(out).resolve()
     staging = staging_directory(out)
@@ -112,21 +121,38 @@ def build_dataset(
     with exclusive_staging(staging, resume=True):
         state = BuildState(staging)
         if state.complete_publishing(out, request, overwrite=overwrite):
-            return read_card(out)
+            return _finished_card(out, request, source_folder)
         if (out / CARD_FILE).is_file() and not overwrite:
-            return _finished_card(out, request)
+            return _finished_card(out, request, source_folder)
+        listing = list_source(source_folder, leave_out=[out, staging]) if source_folder else None
         source = make_source()
         plan = plan_shards(len(source.items), signal_format=source.signal_format, name=source.card.name)
-        job = _job(source, plan, state, request)
-        build_id = state.begin(request, key=job.key)
-        parts = _make_missing(source, plan, job, make_shards=make_shards, folder=state.tasks, progress=progress)
+        job = _job(source, plan, state, request, listing)
+        begun_anew = state.has_shards_of_other_files(request, files=listing.digest if listing else None)
+        build_id = state.begin(request, key=job.key, files=listing.digest if listing else None)
+        making = {"make_shards": make_shards, "folder": state.tasks, "progress": progress}
+        parts = _make_missing(source.items, plan, job, **making)
         quarantined = [entry for part in parts for entry in part.quarantined]
         if _is_too_much(source, quarantined, max_quarantined):
             _write_quarantine(quarantined, staging / QUARANTINE_FILE)
             state.forget()  # What is wrong with the recordings may be mended before the next run.
             raise _low_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
-        card = _complete(source, plan, parts, state.dataset, quarantined=quarantined)
+        judged = judge_calibration(parts, job.paths(plan), signal_format=source.signal_format)
+        factors = proven_factors(judged, parts)
+        items = with_factors(source.items, factors)
+        if items is not source.items:
+            parts = _make_missing(items, plan, job, **making)
+            judged = judge_calibration(parts, job.paths(plan), signal_format=source.signal_format)
+            quarantined = [entry for part in parts for entry in part.quarantined]
+        corrected = factors if items is not source.items else {}
+        card = _complete(source, plan, parts, state.dataset, quarantined=quarantined, flags=judged.flags)
+        card["summary"]["calibration"] = calibration_section(judged, parts, corrected=corrected)
         card |= {"request": dict(request), "build_id": build_id}
+        if listing is not None:
+            listing.write(state.dataset / LISTING_FILE)
+            card["source_files"] = {"count": len(listing.files), "digest": listing.digest}
+        if begun_anew:
+            card["summary"]["notes"].append(_BEGUN_ANEW)
         (state.dataset / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         shard_digests = {shard.file_name: part.digest for shard, part in zip(plan, parts, strict=True)}
         write_digests(state.dataset, files_of(state.dataset), known=shard_digests)
@@ -134,7 +160,7 @@ def build_dataset(
     return card
 
 
-def _finished_card(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | None) -> dict[str, Any]:
     card = read_card(out)
     differing = [
         f"{name}={card['request'].get(name)!r} (asked for: {request.get(name)!r})"
@@ -146,14 +172,29 @@ def _finished_card(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             f"{out}: holds a finished data set built otherwise, with {', '.join(differing)}; "
             "choose another --out, or replace it with --overwrite"
         )
+    before = open_listing(out / LISTING_FILE) if source_folder else None
+    if before is not None:
+        changes = changes_since(before, list_source(source_folder, leave_out=[out, staging_directory(out)]))
+        if changes:
+            raise DataError(
+                f"{out}: is finished, but files of {source_folder} have changed since it was built: {changes}; build "
+                "it again with --overwrite, or keep it and choose another --out"
+            )
     return card
 
 
-def _job(source: Source, plan: Sequence[Shard], state: BuildState, request: Mapping[str, Any]) -> BuildJob:
+def _job(
+    source: Source,
+    plan: Sequence[Shard],
+    state: BuildState,
+    request: Mapping[str, Any],
+    listing: SourceListing | None,
+) -> BuildJob:
     reader = source.reader()
     depends_on = {
         "versions": [LAYOUT_VERSION, SIGNATURE_VERSION, ORDER_FREE_VERSION, PART_VERSION],
         "request": request,
+        "files": listing.digest if listing else None,
         "name": source.card.name,
         "signal_format": dataclasses.asdict(source.signal_format),
         "recipe": source.recipe.to_json(),
@@ -175,7 +216,7 @@ def _job(source: Source, plan: Sequence[Shard], state: BuildState, request: Mapp
 
 
 def _make_missing(
-    source: Source,
+    items: Sequence[Any],
     plan: Sequence[Shard],
     job: BuildJob,
     *,
@@ -186,15 +227,15 @@ def _make_missing(
     """Makes the shards that are not finished yet; returns the parts of all."""
 
     def task(shard: Shard) -> ShardTask:
-        return ShardTask(shard=shard, items=pickle.dumps(source.items[shard.start : shard.stop]))
+        return ShardTask(shard=shard, items=pickle.dumps(items[shard.start : shard.stop]))
 
     missing = []
     for shard in plan:
         part = job.finished_part(shard)
         if part is None or part.key != task(shard).key(job):
             missing.append(shard)
-    num_done = len(source.items) - sum(shard.num_items for shard in missing)
-    with progress("building", len(source.items), num_done) as tell:
+    num_done = len(items) - sum(shard.num_items for shard in missing)
+    with progress("building", len(items), num_done) as tell:
         if missing:
             tasks = LazyItems(len(missing), lambda position: task(missing[position]))
             for shard in missing:
@@ -211,14 +252,20 @@ def _make_missing(
 
 
 def _complete(
-    source: Source, plan: Sequence[Shard], parts: Sequence[ShardPart], dataset: Path, *, quarantined: list[Quarantined]
+    source: Source,
+    plan: Sequence[Shard],
+    parts: Sequence[ShardPart],
+    dataset: Path,
+    *,
+    quarantined: list[Quarantined],
+    flags: np.ndarray,
 ) -> dict[str, Any]:
     """Adds to the shards everything but the card, which is returned; what an interrupted run had added is made anew."""
     shards = {shard.file_name for shard in plan}
     for path in dataset.iterdir():
         if path.name not in shards:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    index = merge_parts(parts, dataset / INDEX_DIR, schema=source.label_schema)
+    index = merge_parts(parts, dataset / INDEX_DIR, schema=source.label_schema, flags=flags)
     _write_quarantine(quarantined, dataset / QUARANTINE_FILE)
     remarks = list_remarks((part.remarks() for part in parts), dataset / REMARKS_FILE)
     shard_lengths = [part.num_stored for part in parts]
@@ -303,6 +350,7 @@ def _card(
                 content_codes(index.content_hash), np.asarray(index.patient), index.record_id
             ),
             "seconds": kept_seconds(index, source.signal_format),
+            "contradictions": contradiction_section(contradictions_within(index, name=source.card.name)),
             "quality": {
                 name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
             },

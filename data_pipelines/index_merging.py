@@ -29,7 +29,7 @@ from data_pipelines.index import (
     task_column,
 )
 from data_pipelines.npy_files import write_npy
-from data_pipelines.readback import KEY_BYTES, PATIENT_KEY, RECORD_KEY, RECORDING_KEY
+from data_pipelines.readback import PATIENT_KEY, RECORD_KEY, RECORDING_KEY
 from data_pipelines.records import LabelSchema
 from data_pipelines.shard_parts import ShardPart
 
@@ -37,13 +37,16 @@ from data_pipelines.shard_parts import ShardPart
 _DERIVED = ("patient", "group", "duplicate_of", "recording")
 
 
-def merge_parts(parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema) -> Index:
+def merge_parts(
+    parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema, flags: np.ndarray | None = None
+) -> Index:
     """Writes the index of a data set whose shards are all finished.
 
     Args:
         parts: of all shards, in stored order, with one record at least.
         folder: of the index; must not exist.
         schema: names of the labels.
+        flags: `int32[n]`, quality flags that follow from all records together.
 
     Returns:
         The index, memory-mapped.
@@ -54,16 +57,18 @@ def merge_parts(parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema
     folder.mkdir()
     _check_unique(parts)
     for name, kind in {**COLUMNS, **LATER_COLUMNS}.items():
-        if name not in _DERIVED:
+        if name == "quality" and flags is not None:
+            save_column(folder, name, gathered(parts, name) | flags.astype(kind))
+        elif name not in _DERIVED:
             _merge(parts, folder, name, dtype=_dtype(parts, name, kind), shape=column_shape(name))
     for position in range(len(schema.scalars)):
         _merge(parts, folder, scalar_column(position), dtype=np.dtype(np.float32))
     for position, classes in enumerate(schema.tasks.values()):
         _merge(parts, folder, task_column(position), dtype=np.dtype(np.int8), shape=(len(classes),))
-    content_hash = _gathered(parts, "content_hash")
+    content_hash = gathered(parts, "content_hash")
     save_column(folder, "duplicate_of", duplicates(content_hash))
-    save_column(folder, "recording", key_codes(_gathered(parts, RECORDING_KEY)))
-    patient = key_codes(_gathered(parts, PATIENT_KEY))
+    save_column(folder, "recording", key_codes(gathered(parts, RECORDING_KEY)))
+    patient = key_codes(gathered(parts, PATIENT_KEY))
     save_column(folder, "patient", patient)
     save_column(folder, "group", groups(patient, content_hash))
     save_contents(
@@ -85,13 +90,16 @@ def _merge(
     write_npy(folder / f"{name}.npy", pieces, dtype=dtype, shape=(_bounds(parts)[-1], *shape))
 
 
-def _gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:
-    """Returns a column of keys of all records in memory: `uint8[n, 16]`."""
+def gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:
+    """Returns a column of all records in memory: `[n, …]`."""
     bounds = _bounds(parts)
-    keys = np.empty((bounds[-1], KEY_BYTES), np.uint8)
+    values: np.ndarray | None = None
     for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):
-        keys[start:stop] = part.column(name)
-    return keys
+        piece = part.column(name)
+        if values is None:
+            values = np.empty((bounds[-1], *piece.shape[1:]), piece.dtype)
+        values[start:stop] = piece
+    return np.empty(0) if values is None else values
 
 
 def _bounds(parts: Sequence[ShardPart]) -> list[int]:
@@ -99,7 +107,7 @@ def _bounds(parts: Sequence[ShardPart]) -> list[int]:
 
 
 def _check_unique(parts: Sequence[ShardPart]) -> None:
-    repeated = np.flatnonzero(duplicates(_gathered(parts, RECORD_KEY)) != NOT_A_DUPLICATE)
+    repeated = np.flatnonzero(duplicates(gathered(parts, RECORD_KEY)) != NOT_A_DUPLICATE)
     if len(repeated):
         bounds = _bounds(parts)
         shard = int(np.searchsorted(bounds, repeated[0], side="right")) - 1

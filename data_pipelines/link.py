@@ -4,6 +4,9 @@
 
 Data sets may differ in rate and length. Patient ids are taken to mean a person within one data set only; give
 --patient_namespace once for each --dataset where several number the same patients (equal names, equal patients).
+
+Copies whose age, sex, patient or labels contradict each other are listed in LINKS.contradictions.csv: such a label is
+wrong in one of the two, or they are of two people.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.command import command, run
+from data_pipelines.contradictions import Contradiction, contradictions_of, counts_by_kind, write_contradictions
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
 from data_pipelines.linking import link
@@ -63,6 +67,20 @@ def summary(links: Links, datasets: list[Dataset]) -> str:
     return "\n".join(lines)
 
 
+def contradictions_text(found: list[Contradiction], path: Path) -> str:
+    """Returns what is said of copies that contradict each other.
+
+    Args:
+        found: all of them.
+        path: file that lists them.
+    """
+    counts = ", ".join(f"{kind} {count}" for kind, count in counts_by_kind(found).items())
+    lines = [f"  contradictions      {len(found)}" + (f" ({counts}), listed in {path}" if found else "")]
+    lines += [f"    {each}" for each in found[:_PAIRS_SHOWN]]
+    lines += [f"    … and {len(found) - _PAIRS_SHOWN} more"] if len(found) > _PAIRS_SHOWN else []
+    return "\n".join(lines)
+
+
 def _counts(kinds: collections.Counter, *, exact: bool) -> list[str]:
     return [
         f"    {first if first == second else f'{first} - {second}':<40}{count}"
@@ -83,6 +101,7 @@ def _line(pair: np.void, datasets: list[Dataset]) -> str:
     return (
         f"    {sides[0]} ~ {sides[1]}: correlation {pair['correlation']:.3f}, agreement {pair['agreement']:.3f}, "
         f"{pair['lag_s']:+.2f} s, x {pair['gain']:.3g}, {pair['overlap_s']:.1f} s compared"
+        + (", leads in another order" if pair["reordered"] else "")
     )
 
 
@@ -108,7 +127,9 @@ def main() -> None:
     with contextlib.ExitStack() as bars:
         links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
     save_links(links, Path(_OUT.value))
-    print(visible_report(f"{_OUT.value}:\n{summary(links, datasets)}"))
+    found, listed = contradictions_of(links, datasets), Path(_OUT.value).with_suffix(".contradictions.csv")
+    write_contradictions(found, listed)
+    print(visible_report(f"{_OUT.value}:\n{summary(links, datasets)}\n{contradictions_text(found, listed)}"))
 
 
 if __name__ == "__main__":

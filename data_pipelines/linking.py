@@ -6,11 +6,12 @@ Apart from it, because the search loads signal processing, which those that only
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import scipy.sparse
 
+from data_pipelines.copies import Copy, Traces, find_suspects, verify_suspects
 from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
 from data_pipelines.links import PAIR_FIELDS, LinkedDataset, Links
@@ -60,14 +61,19 @@ def link(
     found = candidates(signatures, progress=searched)
     read_bands = _Bands(datasets, stores, starts)
     rows = [
-        (first_of[number], number, True, 1.0, 1.0, 0.0, 1.0, _seconds(datasets, starts, number)) for number in exact
+        (first_of[number], number, True, 1.0, 1.0, 0.0, 1.0, _seconds(datasets, starts, number), False)
+        for number in exact
     ]
     compared = verify(found, lambda numbers: read_bands(unique[numbers]))
     for number, (one, two, match) in enumerate(compared, start=1):
         progress("comparing", number, len(found.first))
         if match.is_near_duplicate:
             ends, match = (unique[one], unique[two]), match if unique[one] < unique[two] else match.turned()
-            rows.append((*sorted(ends), False, *dataclasses.astuple(match)))
+            rows.append((*sorted(ends), False, *dataclasses.astuple(match), False))
+    for copy in _reordered_copies(datasets, unique, read_bands):
+        ends = (unique[copy.query], unique[copy.known])
+        match = copy.match if ends[0] < ends[1] else copy.match.turned()
+        rows.append((*sorted(ends), False, *dataclasses.astuple(match), True))
     pairs = _pairs(rows, starts)
     edges = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
     copy = _components(edges, num_nodes=int(starts[-1]))
@@ -90,6 +96,29 @@ def link(
         num_candidates=len(found.first),
         num_crowded=found.crowded,
     )
+
+
+def _reordered_copies(datasets: Sequence[Dataset], unique: np.ndarray, read_bands: _Bands) -> Iterator[Copy]:
+    """Yields copies with their leads in another order, among records of different content."""
+    indexes = [dataset.index for dataset in datasets]
+    if any(index.order_free_signature is None or index.envelope is None for index in indexes):
+        return  # Prepared before there was what they are found by.
+    traces = Traces(
+        signature=np.concatenate([np.asarray(index.order_free_signature) for index in indexes])[unique],
+        envelope=np.concatenate([np.asarray(index.envelope) for index in indexes])[unique],
+    )
+
+    def read(numbers: np.ndarray) -> list[np.ndarray]:
+        return read_bands(unique[numbers])
+
+    suspects = find_suspects(traces, traces)
+    once = suspects.query < suspects.known
+    suspects = dataclasses.replace(
+        suspects, **{name: getattr(suspects, name)[once] for name in ("query", "known", "lag_s", "sure")}
+    )
+    for copy in verify_suspects(suspects, read_queries=read, read_known=read):
+        if copy.reordered:
+            yield copy
 
 
 class _Bands:

@@ -39,7 +39,8 @@ _DAMAGE = (
     zlib.error,
 )
 
-#: A pair of records that show one recording. `exact` pairs have equal stored signals.
+#: A pair of records that show one recording. `exact` pairs have equal stored signals, `reordered` ones their leads in
+#: another order; links made before these were looked for do not have that field.
 PAIR_FIELDS = (
     ("first_dataset", "<i4"),
     ("first_record", "<i8"),
@@ -51,6 +52,7 @@ PAIR_FIELDS = (
     ("lag_s", "<f4"),
     ("gain", "<f4"),
     ("overlap_s", "<f4"),
+    ("reordered", "|b1"),
 )
 
 

@@ -41,6 +41,8 @@ class QualityFlag(enum.IntFlag):
     STUCK = 8
     WANDER = 16
     NOISE = 32
+    #: Its size, polarity or rate is doubted, by itself or with all records of its origin (`calibration_groups.py`).
+    CALIBRATION = 64
 
 
 def clipped_samples(signal: np.ndarray) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from data_pipelines.calibration_measures import MEASURES, measures_of
 from data_pipelines.errors import DataError
 from data_pipelines.example_format import parse, seconds_of
 from data_pipelines.index import COLUMN_WIDTHS, scalar_column, task_column
@@ -50,8 +51,9 @@ def columns_of_shard(
         schema: names of its labels.
 
     Returns:
-        The columns of the index (`index.py`) that follow from single records, and the keys of their ids
-        (`uint8[n, 16]`); scalars and tasks by the names of their columns.
+        The columns of the index (`index.py`) that follow from single records, the keys of their ids
+        (`uint8[n, 16]`) and what the scale is judged by (`f32[n, 9]`, `calibration_measures.py`);
+        scalars and tasks by the names of their columns.
 
     Raises:
         DataError: a stored record is damaged, or their number is not `num_records`.
@@ -81,6 +83,7 @@ def _column_types(schema: LabelSchema) -> dict[str, tuple[type, tuple[int, ...]]
     types |= {name: (np.float64, ()) for name in _SECONDS}
     types |= {"content_hash": (np.uint8, (COLUMN_WIDTHS["content_hash"],))}
     types |= {name: (np.int8, (COLUMN_WIDTHS[name],)) for name in ("signature", "order_free_signature", "envelope")}
+    types |= {"measures": (np.float32, (len(MEASURES),))}
     types |= {"clipped_samples": (np.int32, ()), "quality": (np.int32, ())}
     types |= {scalar_column(position): (np.float32, ()) for position in range(len(schema.scalars))}
     types |= {
@@ -117,6 +120,7 @@ def _row_maker(signal_format: SignalFormat, schema: LabelSchema) -> Callable[[Ma
         }
         band = band_of(signal, **recorded)
         correlated = correlations(band)
+        start = row["valid_start"]
         return row | {
             "record_id": bytes_of("record_id").decode(),
             "patient_id": bytes_of("patient_id").decode(),
@@ -128,6 +132,7 @@ def _row_maker(signal_format: SignalFormat, schema: LabelSchema) -> Callable[[Ma
             "signature": signature_of(correlated),
             "order_free_signature": order_free_signature(correlated),
             "envelope": envelope(band),
+            "measures": measures_of(signal[start : start + row["valid_samples"]], band, correlated),
             "clipped_samples": clipped_samples(signal),
             "quality": int(quality_flags(signal, **recorded)),
             **{column: feature[name].float_list.value[0] for column, name in scalars.items()},

@@ -126,6 +126,7 @@ class EcgRecord:
         scalars: value of every name in the data set's `LabelSchema.scalars`; NaN where missing.
         tasks: `int8[classes]` of 0, 1 for every name in `LabelSchema.tasks`, or all `LABEL_MISSING`.
         remarks: what a build tells of it; they are counted and listed, and are no part of what is stored.
+        origin: what decides its scale (`origins.py`), for the build alone: it is not stored.
     """
 
     record_id: str
@@ -143,6 +144,7 @@ class EcgRecord:
     scalars: Mapping[str, float] = dataclasses.field(default_factory=dict)
     tasks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     remarks: tuple[Remark, ...] = ()
+    origin: str = ""
 
 
 def content_hash(signal: np.ndarray) -> bytes:

@@ -65,6 +65,10 @@ class BuildJob:
         """Returns where the part of a shard is kept."""
         return self.parts / f"{shard.number:05d}.npz"
 
+    def paths(self, plan: Sequence[Shard]) -> list[Path]:
+        """Returns the files of shards."""
+        return [self.shards / shard.file_name for shard in plan]
+
     def finished_part(self, shard: Shard) -> ShardPart | None:
         """Returns the part of a shard that is there, whatever it was made from, or None."""
         part = load_part(self.part_path(shard))
@@ -151,8 +155,11 @@ def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
     results = _checked_count(job, task)
     quarantined: list[Quarantined] = []
     remarks: list[RecordRemark] = []
-    num_stored = _write(making, job, _stored(results, quarantined, remarks))
+    origins: list[str] = []
+    num_stored = _write(making, job, _stored(results, quarantined, remarks, origins))
     columns = columns_of_shard(making, num_records=num_stored, signal_format=job.signal_format, schema=job.label_schema)
+    code_of_origin = {origin: code for code, origin in enumerate(dict.fromkeys(origins))}
+    columns["origin"] = np.array([code_of_origin[origin] for origin in origins], np.int32)
     sync(making)
     part = ShardPart(
         path=job.part_path(task.shard),
@@ -162,6 +169,7 @@ def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
         digest=file_digest(making),
         text_widths={name: _text_width(values) for name, values in columns.items() if values.dtype.kind == "U"},
         quarantined=tuple(quarantined),
+        origins=tuple(code_of_origin),
     )
     making.rename(job.shards / task.shard.file_name)
     sync(job.shards)
@@ -182,14 +190,18 @@ def _checked_count(job: BuildJob, task: ShardTask) -> Iterator[EcgRecord | Quara
 
 
 def _stored(
-    results: Iterable[EcgRecord | Quarantined], quarantined: list[Quarantined], remarks: list[RecordRemark]
+    results: Iterable[EcgRecord | Quarantined],
+    quarantined: list[Quarantined],
+    remarks: list[RecordRemark],
+    origins: list[str],
 ) -> Iterator[EcgRecord]:
-    """Yields the records, and puts what else is known of the results into the two lists."""
+    """Yields the records, and puts what else is known of the results into the three lists."""
     for result in results:
         if isinstance(result, Quarantined):
             quarantined.append(result)
         else:
             remarks.extend(remarks_of(result.record_id, result.remarks))
+            origins.append(result.origin)
             yield result
 
 

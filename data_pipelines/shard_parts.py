@@ -17,7 +17,7 @@ from data_pipelines.remarks import RecordRemark, packed_remarks, unpacked_remark
 from data_pipelines.staging import sync
 
 #: Version of what is kept of a shard, and of how quality is judged: with another, shards are made again.
-PART_VERSION = 3
+PART_VERSION = 4
 
 _HEADER, _REMARKS = "header", "remarks"
 
@@ -34,6 +34,7 @@ class ShardPart:
         digest: of the shard's file, as `digests.file_digest` has it.
         text_widths: characters of the longest value of each column of texts.
         quarantined: recordings that could not be stored, in order.
+        origins: origins of its records, which the column `origin` numbers.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class ShardPart:
     digest: str
     text_widths: Mapping[str, int]
     quarantined: tuple[Quarantined, ...]
+    origins: tuple[str, ...] = ()
 
     def column(self, name: str) -> np.ndarray:
         """Reads one column, `[num_stored, …]`."""
@@ -86,4 +88,5 @@ def load_part(path: Path) -> ShardPart | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     quarantined = tuple(Quarantined(**entry) for entry in header.pop("quarantined"))
-    return ShardPart(path=path, quarantined=quarantined, **header)
+    origins = tuple(header.pop("origins", ()))
+    return ShardPart(path=path, quarantined=quarantined, origins=origins, **header)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_pipelines.builders.source_names import NO_NAME
 from data_pipelines.copies import MAX_CANDIDATES, Copy, Suspects, Traces, find_suspects, verify_suspects
 from data_pipelines.records import STORED_LEADS
 from ecgjax.known_signals import KnownSignals, bands_of, reachable
@@ -258,6 +259,21 @@ def _bands(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
 
 
 def _not_looked_for(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:
+    return (*_without_traces(recordings, trained_on), *_without_names(recordings, trained_on))
+
+
+def _without_names(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:
+    own = {dataset.fingerprint for dataset in recordings.datasets if dataset.card["name"] == NO_NAME}
+    known = {source.fingerprint for source in trained_on.sources if source.name == NO_NAME}
+    if own == known:
+        return ()
+    return (
+        f"Patients were not compared where data sets called '{NO_NAME}' are concerned, which were given no name: only "
+        "recordings and copies of them were. Build them again with --name=NAME --overwrite, one name for each source.",
+    )
+
+
+def _without_traces(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:
     old = [dataset.card["name"] for dataset in recordings.datasets if not is_traced(dataset)]
     old += [source.name for source in trained_on.sources if not source.traced]
     if not old:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.builders.source_names import NO_NAME
 from data_pipelines.dataset import Dataset
 from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE, ORDER_FREE_VERSION, SIGNATURE_BYTES
 from ecgjax.checkpoint import CheckpointError
@@ -36,9 +37,6 @@ _VERSION = 1
 _KEY_BYTES = 16
 _HEADER = "header"
 _COLUMNS = ("content", "patient", "number", "order_free_signature", "envelope")
-
-#: Name that a data set has if it was given none: it says nothing about whose patients these are.
-_NO_NAME = "folder"
 
 # What zip archives and NumPy raise where a file is not what it was.
 _DAMAGE = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
@@ -188,7 +186,7 @@ def patient_keys(dataset: Dataset, numbers: np.ndarray) -> np.ndarray:
         numbers: `int64[n]` of records in it.
     """
     name = dataset.card["name"]
-    identity = f"{name} {dataset.fingerprint}" if name == _NO_NAME else name
+    identity = f"{name} {dataset.fingerprint}" if name == NO_NAME else name
     key = hashlib.blake2b(identity.encode(), digest_size=_KEY_BYTES).digest()
     ids, place = np.unique(np.asarray(dataset.index.patient_id[numbers]), return_inverse=True)
     hashes = b"".join(hashlib.blake2b(each.encode(), key=key, digest_size=_KEY_BYTES).digest() for each in ids.tolist())

@@ -48,12 +48,20 @@ class CincHeader:
         seconds: length, NaN where the record line does not say.
         gains: units per mV of each signal; empty where a signal line cannot be understood.
         codes: SNOMED codes of its `Dx` line, in the header's order; empty where there is none, or it is unknown.
+        samples: number of samples, then first sample and checksum of every signal: equal in copies of one recording,
+            and hardly ever in others; empty where the header does not say.
     """
 
     has_extension: bool
     seconds: float
     gains: tuple[float, ...]
     codes: tuple[str, ...]
+    samples: tuple[str, ...] = ()
+
+    @property
+    def gain(self) -> float | None:
+        """The gain of every signal, None where there is none or several."""
+        return self.gains[0] if len(set(self.gains)) == 1 else None
 
     @property
     def has_doubtful_gain(self) -> bool:
@@ -73,6 +81,7 @@ def scan_header(record: Path) -> CincHeader:
         has_extension=bool(record_line) and record_line[0].endswith(_EXTENSIONS),
         seconds=_seconds(record_line),
         gains=_gains(signal_lines),
+        samples=_samples(record_line, signal_lines),
         codes=next((dx_codes(value) for key, value in _comments(lines) if key == "dx"), ()),
     )
 
@@ -178,6 +187,13 @@ def _seconds(record_line: Sequence[str]) -> float:
         return int(record_line[3]) / float(record_line[2].partition("/")[0])
     except (IndexError, ValueError, ArithmeticError):
         return math.nan
+
+
+def _samples(record_line: Sequence[str], signal_lines: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Returns what a header tells of its samples: `FILE FORMAT GAIN RESOLUTION ZERO FIRST CHECKSUM …` lines."""
+    if len(record_line) < 4 or not signal_lines or any(len(line) < 7 for line in signal_lines):
+        return ()
+    return (record_line[3], *(value for line in signal_lines for value in line[5:7]))
 
 
 def _gains(signal_lines: Sequence[Sequence[str]]) -> tuple[float, ...]:

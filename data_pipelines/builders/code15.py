@@ -23,6 +23,7 @@ from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.missing import is_missing_id
+from data_pipelines.origins import origin_of
 from data_pipelines.readers.contents import check_unpacked
 from data_pipelines.readers.hdf5_own import own_dataset
 from data_pipelines.readers.recording import Recording
@@ -203,6 +204,7 @@ def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> Ecg
     remarks = [*person.remarks]
     return ecg_record(
         stored,
+        origin=origin_of(recording, place=item.part.name, form="hdf5"),
         record_id=item.record_id,
         patient_id=patient_id,
         age_years=person.age_years,

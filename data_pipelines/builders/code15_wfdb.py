@@ -14,6 +14,7 @@ from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLI
 from data_pipelines.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.missing import is_missing_in_file
+from data_pipelines.origins import folder_of, origin_of
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
@@ -119,6 +120,7 @@ def _record(item: Code15WfdbItem, recording: Recording, stored: StoredSignal) ->
     chagas, of_chagas = _chagas(recording.field("Chagas label") or "", source)
     return ecg_record(
         stored,
+        origin=origin_of(recording, place=folder_of(item.record_id), form="wfdb"),
         record_id=item.record_id,
         patient_id=patient_id,
         age_years=person.age_years,

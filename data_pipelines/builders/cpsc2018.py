@@ -17,6 +17,7 @@ from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import fold_of_patient, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.missing import is_missing
+from data_pipelines.origins import origin_of
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.matlab_files import read_matlab
@@ -139,6 +140,7 @@ def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> E
     labels, of_labels = _labels(item.labels, source)
     return ecg_record(
         stored,
+        origin=origin_of(recording, form="matlab"),
         record_id=item.record_id,
         patient_id=item.record_id,
         age_years=person.age_years,

@@ -13,9 +13,11 @@ from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.folder_folds import check_dealing, with_stratified_folds
 from data_pipelines.builders.folder_people import FolderPeople
 from data_pipelines.builders.label_table import LabelTable
+from data_pipelines.builders.source_names import name_of_source
 from data_pipelines.demographics import fold_of_patient, number
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.missing import folded, is_missing
+from data_pipelines.origins import folder_of, origin_of
 from data_pipelines.readers import left_out
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.formats import (
@@ -46,11 +48,13 @@ class FolderItem:
         found: the file; None where the table names one that is not there.
         row: the table's values by column as text, empty where missing; None for a recording without a row. Without a
             table, at most the patient id.
+        factor: what its signal is multiplied by, where a copy proved the scale that its file states wrong.
     """
 
     record_id: str
     found: FoundRecording | None
     row: Mapping[str, str] | None
+    factor: float = 1.0
 
 
 class FolderSource:
@@ -126,7 +130,7 @@ class FolderSource:
             name=name,
             description=f"12-lead ECGs read from a folder of {len(listed.recordings)} recordings ({kinds}).",
             simulated=False,
-            notes=self._notes(),
+            notes=(*_naming(name, folder), *self._notes()),
             sex_reading=(self._people.sex_of_table or self._people.sex_of_files).said_by,
         )
 
@@ -174,6 +178,15 @@ class FolderSource:
         )
 
 
+def _naming(name: str, folder: Path) -> tuple[str, ...]:
+    if name != name_of_source(folder):
+        return ()
+    return (
+        f"no --name was given: the set is named {name} after its folder and where that lies; give --name=NAME so that "
+        "its patients are known again wherever it lies, and in whatever else is built of them",
+    )
+
+
 def _open(item: FolderItem, *, people: FolderPeople, declared: Declared) -> Recording:
     if item.found is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")
@@ -183,7 +196,7 @@ def _open(item: FolderItem, *, people: FolderPeople, declared: Declared) -> Reco
             f"{source}: has no row in the table of labels, so its patient is not known; add one",
             reason="missing_patient",
         )
-    recording = read_recording(item.found, declared)
+    recording = read_recording(item.found, declared).rescaled(item.factor)
     people.check_patient(item.row, recording)
     return recording
 
@@ -205,6 +218,7 @@ def _record(
     person = people.person(item.row, recording)
     return ecg_record(
         stored,
+        origin=origin_of(recording, place=folder_of(item.record_id), form=item.found.format),
         record_id=item.record_id,
         patient_id=patient_id,
         age_years=person.age_years,

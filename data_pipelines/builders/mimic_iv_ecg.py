@@ -18,6 +18,7 @@ from data_pipelines.builders.base import RecordingReader, Refusal, SourceCard, c
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
+from data_pipelines.origins import origin_of
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
@@ -172,9 +173,9 @@ def _length(item: MimicItem) -> Length | None:
 
 
 def _record(item: MimicItem, recording: Recording, stored: StoredSignal) -> EcgRecord:
-    del recording  # The tables say everything.
     return ecg_record(
         stored,
+        origin=origin_of(recording, form="wfdb"),
         record_id=item.record_id,
         patient_id=item.patient_id,
         fold=fold_of_patient(item.patient_id),

@@ -11,17 +11,19 @@ import collections
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.cinc_headers import DOUBTFUL_GAIN, TRUE_GAIN, CincHeader, dx_codes, read_cinc, scan_header
+from data_pipelines.builders.gain_copies import WrongGain, wrong_gains
 from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
 from data_pipelines.builders.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
 from data_pipelines.demographics import fold_of_patient, read_person, unread_label
 from data_pipelines.errors import DataError
+from data_pipelines.origins import origin_of
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
@@ -85,12 +87,14 @@ class CincItem:
         path: without extension.
         set_name: key of `SETS`.
         first_path: the record that has the same name, or None.
+        factor: what its signal is multiplied by, where a copy proved the gain that its header states wrong.
     """
 
     record_id: str
     path: Path
     set_name: str
     first_path: Path | None = None
+    factor: float = 1.0
 
 
 class Physionet2021Source:
@@ -128,6 +132,11 @@ class Physionet2021Source:
                 f"{what_is_there(folder)}"
             )
         headers = _scan_headers([item.path for item in items], num_workers=num_workers)
+        wrong = _wrong_gains(items, headers)
+        items = [
+            dataclasses.replace(item, factor=wrong[position].factor) if position in wrong else item
+            for position, item in enumerate(items)
+        ]
         codes = sorted({code for header in headers for code in header.codes if code.isdecimal()}, key=int)
         self._codes = tuple(codes)
         self.items = items
@@ -146,7 +155,7 @@ class Physionet2021Source:
             citation="Reyna et al., Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing "
             "in Cardiology Challenge 2021, Computing in Cardiology 48 (2021). https://doi.org/10.13026/34va-7q14",
             license="CC-BY-4.0",
-            notes=_notes(counts, num_others, headers, items),
+            notes=(*_gain_notes(wrong), *_notes(counts, num_others, headers, items)),
             sex_reading=WORDS.said_by,
         )
 
@@ -183,6 +192,30 @@ def _set_of(name: str) -> str | None:
 def _scan_headers(paths: Sequence[Path], *, num_workers: int) -> list[CincHeader]:
     num_workers = min(num_workers, len(paths) // _HEADERS_WORTH_A_PROCESS)
     return list(map_ordered(scan_header, paths, num_workers=num_workers, chunk_size=_HEADERS_PER_TASK))
+
+
+def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> dict[int, WrongGain]:
+    """Returns by their position the records whose gain a copy proves wrong."""
+    found = wrong_gains(
+        headers,
+        [item.set_name for item in items],
+        read=lambda position: read_cinc(items[position].path, correct_gain=False),
+    )
+    # Georgia's known fault is corrected where the samples prove it (`cinc_headers.py`).
+    return {
+        each.position: each
+        for each in found
+        if not (items[each.position].set_name == "georgia" and headers[each.position].has_doubtful_gain)
+    }
+
+
+def _gain_notes(wrong: Mapping[int, WrongGain]) -> tuple[str, ...]:
+    counts = collections.Counter((each.stated, each.true) for each in wrong.values())
+    return tuple(
+        f"CORRECTED: {count} headers state {stated:g} units/mV where a copy of the same samples states {true:g}, as do "
+        f"nearly all of their set: read with {true:g}"
+        for (stated, true), count in sorted(counts.items())
+    )
 
 
 def _notes(
@@ -222,7 +255,7 @@ def _notes(
 
 def _open(item: CincItem) -> Recording:
     check_first_of_name(item.path, item.first_path)
-    return read_cinc(item.path, correct_gain=item.set_name == "georgia")
+    return read_cinc(item.path, correct_gain=item.set_name == "georgia").rescaled(item.factor)
 
 
 def _length(item: CincItem) -> Length | None:
@@ -237,6 +270,7 @@ def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes
     present, of_codes = _present(recording.field("Dx") or "", source)
     return ecg_record(
         stored,
+        origin=origin_of(recording, place=SETS[item.set_name].title, form="wfdb"),
         record_id=item.record_id,
         patient_id=item.record_id,
         age_years=person.age_years,

@@ -21,6 +21,7 @@ from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.demographics import missing_patient, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.missing import is_missing_id
+from data_pipelines.origins import origin_of
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
@@ -177,6 +178,7 @@ def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, task
     codes, of_codes = _scp_codes(item.scp_codes, tasks, source)
     return ecg_record(
         stored,
+        origin=origin_of(recording, form="wfdb"),
         record_id=item.record_id,
         patient_id=item.patient_id,
         age_years=person.age_years,

@@ -43,6 +43,7 @@ class Recording:
         units: physical unit of each channel as spelled in the file.
         fields: free `key: value` metadata of the file, keys as spelled there.
         remarks: what a build should tell of it though it can be stored.
+        scales: scale of each channel as stated, such as `1000/mV`; empty where the file states none.
     """
 
     source: str
@@ -52,6 +53,14 @@ class Recording:
     units: tuple[str, ...]
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     remarks: tuple[Remark, ...] = ()
+    scales: tuple[str, ...] = ()
+
+    def rescaled(self, factor: float) -> Recording:
+        """Returns the recording with all its channels multiplied, which its stated scales then say."""
+        if factor == 1:
+            return self
+        scales = tuple(f"{scale} times {factor:g}" for scale in self.scales or self.units)
+        return dataclasses.replace(self, signal=self.signal * factor, scales=scales)
 
     def field(self, name: str) -> str | None:
         """Returns the metadata value under `name`, whatever its capitals, or None."""

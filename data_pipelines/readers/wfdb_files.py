@@ -105,6 +105,7 @@ def read_wfdb(record: Path | str) -> Recording:
         channels=tuple(name or "" for name in header.sig_name),
         units=tuple(unit or "" for unit in header.units),
         fields=_fields(comments),
+        scales=tuple(f"{gain:g}/{unit or 'mV'}" for gain, unit in zip(gains, header.units, strict=True)),
     )
 
 

@@ -1,0 +1,221 @@
+"""Recordings that lie in a set twice, at two factors: one of the two is wrong, and which one their groups tell.
+
+A copy at another factor is the only proof that a stated scale is wrong: what a group's size says is a suspicion. Here
+suspects are compared with all records of the set, by signatures and then by the signals, and the factor is taken from
+what both state where that explains it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from data_pipelines.calibration_doubts import AMPLITUDE_MV
+from data_pipelines.calibration_groups import Measured
+from data_pipelines.example_format import parse
+from data_pipelines.near_duplicates import Alignable, candidates_among, match
+from data_pipelines.origins import origin_parts, units_per_millivolt
+from data_pipelines.records import SignalFormat
+from data_pipelines.shard_parts import ShardPart
+from data_pipelines.signature import band_of
+
+#: Smallest cosine of the signatures of a recording at two factors, which differ by rounding and clipping alone.
+MIN_COSINE = 0.98
+MIN_AGREEMENT = 0.995
+
+#: What all leads have in common with their copies, as ratio of the largest and the smallest factor.
+SAME_FACTOR = 1.05
+
+#: A copy that differs by less was rescaled on purpose, or filtered.
+SMALLEST_FACTOR = 1.5
+
+#: A measured factor is one of these if it is as near: of units and gains that people mix up, both ways.
+KNOWN_FACTORS = (2.0, 2.5, 4.0, 4.88, 5.0, 8.0, 10.0, 20.0, 24.0, 25.0, 40.0, 50.0, 100.0, 200.0, 1000.0)
+NEAR = 0.02
+
+#: So much nearer to the usual size is the right one of two, as a logarithm, where neither group's size is doubted.
+CLEARLY = 0.4
+
+#: More comparisons of signatures than this would take minutes: of more suspects, every so manieth is compared.
+MAX_COMPARED = 4_000_000_000
+
+_MAX_CANDIDATES = 8
+_SIGNALS_AT_A_TIME = 512
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaledCopy:
+    """A suspect and another record that shows the same recording at another factor.
+
+    Attributes:
+        suspect: its number.
+        other: number of the other record.
+        factor: what the suspect is to be multiplied by to be as large as the other.
+        is_proven: whether the other one's size is told to be right.
+    """
+
+    suspect: int
+    other: int
+    factor: float
+    is_proven: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """What was found.
+
+    Attributes:
+        copies: one for each suspect that has any, the proven before others.
+        num_compared: how many suspects were compared.
+    """
+
+    copies: tuple[ScaledCopy, ...]
+    num_compared: int
+
+
+class StoredSignals:
+    """Records of a build, by number in stored order."""
+
+    def __init__(self, parts: Sequence[ShardPart], shards: Sequence[Path], signal_format: SignalFormat):
+        self._shards, self._format = shards, signal_format
+        self._bounds = list(itertools.accumulate((part.num_stored for part in parts), initial=0))
+
+    def bands(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
+        """Returns `signature.band_of` of records by their numbers."""
+        bands = {}
+        shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
+        for shard in np.unique(shard_of).tolist():
+            own = numbers[shard_of == shard]
+            with contextlib.closing(ArrayRecordReader(str(self._shards[shard]), options=_READER_OPTIONS)) as reader:
+                examples = reader.read((own - self._bounds[shard]).tolist())
+            for number, example in zip(own.tolist(), examples, strict=True):
+                bands[number] = self._band(parse(example))
+        return bands
+
+    def _band(self, feature: Mapping) -> np.ndarray:
+        return band_of(
+            np.frombuffer(feature["signal"].bytes_list.value[0], np.int16).reshape(self._format.shape),
+            sampling_rate_hz=self._format.sampling_rate_hz,
+            valid_start=feature["valid_start"].int64_list.value[0],
+            valid_samples=feature["valid_samples"].int64_list.value[0],
+        )
+
+
+def scaled_copies(
+    suspects: np.ndarray,
+    measured: Measured,
+    *,
+    too_large: np.ndarray,
+    parts: Sequence[ShardPart],
+    signals: StoredSignals,
+) -> Search:
+    """Looks for other records that show the suspects' recordings at another factor.
+
+    Args:
+        suspects: `int64[n]`, numbers of records whose scale is doubted, or rare where they are.
+        measured: all records of the set.
+        too_large: `f64[records]`, logarithm of what a record seems to be too large by; 0 where it is not doubted.
+        parts: of the shards of the set.
+        signals: of the set.
+    """
+    step = max(1, -(-len(suspects) * len(measured.origin) // MAX_COMPARED))
+    suspects = np.sort(suspects)[::step]
+    pairs = _alike(suspects, parts)
+    best: dict[int, ScaledCopy] = {}
+    for start in range(0, len(pairs), _SIGNALS_AT_A_TIME):
+        some = pairs[start : start + _SIGNALS_AT_A_TIME]
+        ready = {number: Alignable(band) for number, band in signals.bands(np.unique(some)).items()}
+        for suspect, other in some.tolist():
+            factor = _factor(ready[suspect], ready[other])
+            if factor is None:
+                continue
+            found = _copy(suspect, other, factor, measured, too_large)
+            known = best.get(suspect)
+            if found is not None and (known is None or found.is_proven > known.is_proven):
+                best[suspect] = found
+    return Search(copies=tuple(_once(best)), num_compared=len(suspects))
+
+
+def _once(best: Mapping[int, ScaledCopy]) -> Iterator[ScaledCopy]:
+    """Yields copies in order; of two that are each other's, one."""
+    for suspect in sorted(best):
+        copy = best[suspect]
+        back = best.get(copy.other)
+        is_said = back is not None and back.other == suspect and (back.is_proven or copy.other < suspect)
+        if copy.is_proven or not is_said:
+            yield copy
+
+
+def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
+    """Returns suspects and records with nearly equal signatures, `int64[pairs, 2]`: those of one shard at a time."""
+    bounds = np.cumsum([0, *(part.num_stored for part in parts)])
+    shard_of = np.searchsorted(bounds, suspects, side="right") - 1
+    asked = np.concatenate(
+        [parts[shard].column("signature")[suspects[shard_of == shard] - bounds[shard]] for shard in np.unique(shard_of)]
+    )
+    pairs = []
+    for part, start in zip(parts, bounds.tolist(), strict=False):
+        if not part.num_stored:
+            continue
+        found = candidates_among(asked, part.column("signature"), min_cosine=MIN_COSINE, max_candidates=_MAX_CANDIDATES)
+        pairs.append(np.stack([suspects[found.first], found.second + start], axis=1))
+    joined = np.concatenate(pairs)
+    return joined[joined[:, 0] != joined[:, 1]]
+
+
+def _factor(suspect: Alignable, other: Alignable) -> float | None:
+    """Returns how many times as large the other record is in all leads alike, None where it is another recording."""
+    found = match(suspect, other)
+    if found is None or not found.is_near_duplicate or found.agreement < MIN_AGREEMENT:
+        return None
+    one, two = (np.sqrt(np.mean(np.square(each.band), axis=1, dtype=np.float64)) for each in (suspect, other))
+    both = (one > 0) & (two > 0)
+    ratios = two[both] / one[both]
+    if ratios.max() > SAME_FACTOR * ratios.min():
+        return None
+    return found.gain
+
+
+def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large: np.ndarray) -> ScaledCopy | None:
+    if abs(np.log(factor)) < np.log(SMALLEST_FACTOR):
+        return None
+    explained = _explained(suspect, other, factor, measured)
+    is_proven = explained is not None and too_large[other] == 0
+    if too_large[suspect]:
+        is_proven &= bool(np.sign(too_large[suspect]) == -np.sign(np.log(factor)))
+    else:
+        is_proven &= _is_more_usual(suspect, other, measured)
+    return ScaledCopy(suspect=suspect, other=other, factor=explained or factor, is_proven=is_proven)
+
+
+def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
+    """Whether the other record is clearly nearer to the usual size, and has a scale that more records state."""
+    distance, other_distance = np.abs(np.log(measured.values[[suspect, other], 0] / AMPLITUDE_MV))
+    scales = [origin_parts(origin)[2] for origin in measured.origins]
+    counts: collections.Counter[str] = collections.Counter()
+    for scale, count in zip(scales, np.bincount(measured.origin, minlength=len(scales)).tolist(), strict=True):
+        counts[scale] += count
+    own, others = (counts[scales[measured.origin[number]]] for number in (suspect, other))
+    return bool(other_distance + CLEARLY < distance) and others > own
+
+
+def _explained(suspect: int, other: int, factor: float, measured: Measured) -> float | None:
+    """Returns the factor that the stated gains explain, else one that is known, None where there is neither."""
+    gains = [
+        units_per_millivolt(origin_parts(measured.origins[measured.origin[number]])[2]) for number in (suspect, other)
+    ]
+    if gains[0] and gains[1] and abs(np.log(gains[0] / gains[1] / factor)) < NEAR:
+        return gains[0] / gains[1]
+    for known in KNOWN_FACTORS:
+        for candidate in (known, 1 / known):
+            if abs(np.log(candidate / factor)) < NEAR:
+                return candidate
+    return None

@@ -1,0 +1,197 @@
+"""Groups of records that share an origin, judged by their size, speed and polarity: one mistake is in all of them.
+
+A header that states a gain of 200 where 1000 is true makes all leads five times too large. No check of a single record
+sees that, since people differ by more than that in size; a group does not, when it is of some people at least: its
+median is compared with that of adults and with that of all other records of the set.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from data_pipelines.calibration_doubts import MIN_PATIENTS, Numbers, doubts_of
+from data_pipelines.calibration_measures import MEASURES
+from data_pipelines.origins import origin_parts, origin_text
+
+#: Where a source has more places than this, they are patients or days rather than archives.
+MAX_PLACES = 40
+
+
+#: A group is of children if its median age is below this, years.
+ADULT = 16
+
+#: A record beyond these is doubted by itself, if its amplitude is steady: artefacts are not.
+RECORD_AMPLITUDE_MV = (0.4, 7.8)
+RECORD_CHEST_TO_LIMB = (0.25, 15.0)
+STEADY = 0.12
+
+#: A group this far from the rest of its set is compared with all other records for copies, which prove what is wrong.
+SUSPECT = 1.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Records of one origin.
+
+    Attributes:
+        origin: what they share.
+        records: `int64[n]`, their numbers.
+        num_patients: how many people they are of.
+        numbers: median, 5th and 95th percentile of each of `MEASURES`, None where none is known.
+        doubts: what is wrong with them, a sentence each, nothing where they are like others.
+        factor: by how much they seem too large, 1 where their size is not doubted.
+    """
+
+    origin: str
+    records: np.ndarray
+    num_patients: int
+    numbers: Numbers
+    doubts: tuple[str, ...]
+    factor: float = 1.0
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether anything is wrong with them."""
+        return bool(self.doubts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is known of every record of a set.
+
+    Attributes:
+        values: `f32[n, 9]` of `calibration_measures.MEASURES`.
+        origin: `int64[n]`, which of `origins`.
+        origins: every origin that there is.
+        patient: `int64[n]`, codes of patients.
+        age_years: `f32[n]`, NaN where unknown.
+    """
+
+    values: np.ndarray
+    origin: np.ndarray
+    origins: Sequence[str]
+    patient: np.ndarray
+    age_years: np.ndarray
+
+    def column(self, name: str, records: np.ndarray) -> np.ndarray:
+        """Returns what is known of a measure of some records, `f32[known]`."""
+        values = self.values[records, MEASURES.index(name)]
+        return values[np.isfinite(values)]
+
+
+def judged_groups(measured: Measured) -> list[Group]:
+    """Divides records into groups by their origin and judges each: those of most records first."""
+    groups = []
+    for origin, records in sorted(_members(measured).items(), key=lambda item: (-len(item[1]), item[0])):
+        group = Group(
+            origin=origin,
+            records=records,
+            num_patients=len(np.unique(measured.patient[records])),
+            numbers={name: _spread(measured.column(name, records)) for name in MEASURES},
+            doubts=(),
+        )
+        groups.append(group)
+    return [_judged(group, groups, measured) for group in groups]
+
+
+def rare_scales(measured: Measured, *, share: float) -> np.ndarray:
+    """Returns the numbers of records whose stated scale is rare in their place: below a share of its records."""
+    parts = [origin_parts(origin) for origin in measured.origins]
+    count = np.bincount(measured.origin, minlength=len(parts))
+    of_place: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for (place, _, scale), number in zip(parts, count.tolist(), strict=True):
+        of_place[place][scale] += number
+    rare = [of_place[place][scale] < share * of_place[place].total() for place, _, scale in parts]
+    return np.flatnonzero(np.array(rare, bool)[measured.origin]) if parts else np.zeros(0, np.int64)
+
+
+def far_records(groups: Sequence[Group], measured: Measured) -> np.ndarray:
+    """Returns the numbers of records of groups that are larger or smaller than the rest of the set."""
+    far = [np.zeros(0, np.int64)]
+    for group in groups:
+        others = measured.column("amplitude_mv", _others(group, groups))
+        size = group.numbers["amplitude_mv"]
+        if size is not None and len(others) and abs(math.log(size[0] / np.median(others))) > math.log(SUSPECT):
+            far.append(group.records)
+    return np.concatenate(far)
+
+
+def doubtful_records(measured: Measured) -> dict[int, str]:
+    """Returns what is wrong with single records, whatever group they are in, by their numbers."""
+    found: dict[int, str] = {}
+    steady = measured.values[:, MEASURES.index("unsteady")] < STEADY
+    for name, (low, high), words, unit in (
+        ("amplitude_mv", RECORD_AMPLITUDE_MV, "its largest lead moves by", " mV"),
+        ("chest_to_limb", RECORD_CHEST_TO_LIMB, "its chest leads as a multiple of its limb leads:", ""),
+    ):
+        values = measured.values[:, MEASURES.index(name)]
+        for number in np.flatnonzero(steady & ((values < low) | (values > high))).tolist():
+            found.setdefault(number, f"{words} {values[number]:.3g}{unit}, {low:g} to {high:g}{unit} is plausible")
+    return found
+
+
+def _members(measured: Measured) -> dict[str, np.ndarray]:
+    """Returns the records of each group: one origin where it has records enough, else what small ones share."""
+    parts = [origin_parts(origin) for origin in measured.origins]
+    if len({place for place, _, _ in parts}) > MAX_PLACES:
+        parts = [("", form, scale) for _, form, scale in parts]
+    looser: list[Callable[[tuple[str, str, str]], tuple[str, str, str]]] = [
+        lambda each: each,
+        lambda each: (each[0], "", each[2]),
+        lambda each: ("", each[1], each[2]),
+        lambda each: ("", "", each[2]),
+    ]
+    left = np.arange(len(measured.origin))
+    members: dict[str, np.ndarray] = {}
+    for shared in looser:
+        names = [origin_text(*shared(each)) for each in parts]
+        of_name: dict[str, list[int]] = collections.defaultdict(list)
+        for code, name in enumerate(names):
+            of_name[name].append(code)
+        kept = []
+        for name, codes in of_name.items():
+            records = left[np.isin(measured.origin[left], codes)]
+            enough = len(np.unique(measured.patient[records])) >= MIN_PATIENTS
+            if enough:
+                members[name] = np.concatenate([members[name], records]) if name in members else records
+            kept += [] if enough else [records]
+        left = np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
+    if len(left):
+        members[origin_text("", "", "others, too few of an origin to judge")] = left
+    return members
+
+
+def _others(group: Group, groups: Sequence[Group]) -> np.ndarray:
+    """Returns the records of all other groups."""
+    return np.concatenate([np.zeros(0, np.int64), *(each.records for each in groups if each is not group)])
+
+
+def _judged(group: Group, groups: Sequence[Group], measured: Measured) -> Group:
+    if group.num_patients < MIN_PATIENTS:
+        return group
+    found = doubts_of(
+        group.numbers,
+        {name: measured.column(name, group.records) for name in MEASURES},
+        num_patients=group.num_patients,
+        of_children=_is_of_children(group, measured),
+        others_mv=measured.column("amplitude_mv", _others(group, groups)),
+    )
+    return dataclasses.replace(group, doubts=found.sentences, factor=found.factor)
+
+
+def _is_of_children(group: Group, measured: Measured) -> bool:
+    ages = measured.age_years[group.records]
+    known = ages[np.isfinite(ages)]
+    return bool(len(known)) and float(np.median(known)) < ADULT
+
+
+def _spread(values: np.ndarray) -> tuple[float, float, float] | None:
+    if not len(values):
+        return None
+    middle, low, high = np.percentile(values, (50, 5, 95)).tolist()
+    return middle, low, high

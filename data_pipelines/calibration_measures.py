@@ -1,0 +1,134 @@
+"""How large, how fast and which way up a record is: what shows a factor, a rate or a sign that is wrong in all leads.
+
+Einthoven's identities hold whatever all leads are multiplied by. What is measured here is compared with other records
+by `calibration_groups.py`. All but the last three is of the band of `signature.band_of`, free of wander, mains and most
+muscle noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
+from data_pipelines.signature import BAND_RATE_HZ, Correlations
+
+#: Names of what is measured, in the order of the numbers: amplitude of the largest lead, mV; of the largest chest lead
+#: as a multiple of the largest limb lead; skewness of the leads whose QRS complex points upwards in nearly everybody;
+#: time between beats, s; half-width of the beat's autocorrelation, ms; by how much the amplitude varies, as a share of
+#: it; largest sample, mV; span of all samples, mV; their standard deviation, mV.
+MEASURES = (
+    "amplitude_mv",
+    "chest_to_limb",
+    "upright",
+    "beat_s",
+    "width_ms",
+    "unsteady",
+    "largest_mv",
+    "span_mv",
+    "deviation_mv",
+)
+
+#: Length of the windows of which an amplitude is the median: one of 30 beats a minute has a beat in each, and artefacts
+#: in less than half of them change little.
+_WINDOW_S = 2.0
+
+_LIMB = [STORED_LEADS.index(lead) for lead in ("I", "II")]
+_CHEST = [STORED_LEADS.index(lead) for lead in ("V1", "V2", "V3", "V4", "V5", "V6")]
+_UPRIGHT = [STORED_LEADS.index(lead) for lead in ("I", "II", "V5", "V6")]
+
+#: Beats are looked for between these lags of 10 ms: 200 to 24 a minute.
+_BEATS = slice(30, 250)
+
+#: The first lag that is nearly as good as the best is taken: two beats are as alike as one.
+_NEARLY = 0.85
+
+
+def measures_of(signal: np.ndarray, band: np.ndarray, correlated: Correlations) -> np.ndarray:
+    """Measures a record.
+
+    Args:
+        signal: `int16[time, 8]`, µV, its recorded samples.
+        band: `f32[8, samples]` of `signature.band_of`.
+        correlated: of that band.
+
+    Returns:
+        `f32[9]` in the order of `MEASURES`; NaN where there is nothing to measure.
+    """
+    found = np.full(len(MEASURES), np.nan, np.float32)
+    if not band.any():
+        return found
+    spans = _spans(band)
+    middle = np.sort(spans, axis=1)[:, spans.shape[1] // 2]
+    limb, chest = float(middle[_LIMB].max()), float(middle[_CHEST].max())
+    rhythm = correlated.own.sum(axis=0)
+    lowest, highest = int(signal.min()), int(signal.max())
+    found[:] = (
+        max(limb, chest) / MICROVOLTS_PER_MILLIVOLT,
+        chest / limb if limb > 0 else np.nan,
+        _skewness(band),
+        _beat_s(rhythm),
+        _width_ms(rhythm),
+        _unsteadiness(spans[middle.argmax()]),
+        max(-lowest, highest) / MICROVOLTS_PER_MILLIVOLT,
+        (highest - lowest) / MICROVOLTS_PER_MILLIVOLT,
+        _deviation(signal) / MICROVOLTS_PER_MILLIVOLT,
+    )
+    return found
+
+
+def _spans(band: np.ndarray) -> np.ndarray:
+    """Returns by how much each lead moves within each window: `f32[8, windows]`, µV."""
+    width = min(round(_WINDOW_S * BAND_RATE_HZ), band.shape[1])
+    count = band.shape[1] // width
+    windows = band[:, : count * width].reshape(len(band), count, width)
+    return windows.max(axis=2) - windows.min(axis=2)
+
+
+def _unsteadiness(spans: np.ndarray) -> float:
+    """Returns what the spans of one lead differ by as a share of their mean, NaN of a single one."""
+    if len(spans) < 2:
+        return np.nan
+    mean = float(spans.sum()) / len(spans)
+    return math.sqrt(float(np.square(spans - mean).sum()) / len(spans)) / mean
+
+
+def _deviation(signal: np.ndarray) -> float:
+    # Every other sample tells it as well.
+    samples = signal[::2].astype(np.float32).ravel()
+    mean = float(samples.sum()) / len(samples)
+    return math.sqrt(max(float(np.dot(samples, samples)) / len(samples) - mean**2, 0.0))
+
+
+def _skewness(band: np.ndarray) -> float:
+    """Returns the mean skewness of the leads that stand upright, NaN where none of them moves."""
+    found = []
+    for lead in _UPRIGHT:
+        samples = band[lead]
+        square = samples * samples
+        size = float(square.sum()) / len(samples)
+        if size > 0:
+            found.append(float(np.dot(square, samples)) / len(samples) / size**1.5)
+    return sum(found) / len(found) if found else np.nan
+
+
+def _beat_s(rhythm: np.ndarray) -> float:
+    """Returns the lag at which beats lie upon the next ones, NaN where none is clear."""
+    first, end = _BEATS.start, _BEATS.stop
+    inside = rhythm[_BEATS]
+    peak = (inside >= rhythm[first - 1 : end - 1]) & (inside > rhythm[first + 1 : end + 1])
+    if not peak.any():
+        return np.nan
+    good = peak & (inside >= _NEARLY * inside[peak].max())
+    return (_BEATS.start + int(good.argmax())) / BAND_RATE_HZ
+
+
+def _width_ms(rhythm: np.ndarray) -> float:
+    """Returns the lag at which the autocorrelation has fallen to half, between samples."""
+    below = np.flatnonzero(rhythm[: _BEATS.start] < rhythm[0] / 2)
+    if not len(below):
+        return np.nan
+    lag = int(below[0])
+    fraction = (rhythm[lag - 1] - rhythm[0] / 2) / (rhythm[lag - 1] - rhythm[lag])
+    return float((lag - 1 + fraction) * 1000 / BAND_RATE_HZ)

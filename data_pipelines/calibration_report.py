@@ -1,0 +1,209 @@
+"""What a build does about doubtful scales: corrects what a copy proves wrong, tells the rest group by group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.calibration_copies import MAX_COMPARED, Search, StoredSignals, scaled_copies
+from data_pipelines.calibration_doubts import AMPLITUDE_MV, MIN_PATIENTS
+from data_pipelines.calibration_groups import Group, Measured, doubtful_records, far_records, judged_groups, rare_scales
+from data_pipelines.index import key_codes
+from data_pipelines.index_merging import gathered
+from data_pipelines.quality import QualityFlag
+from data_pipelines.readback import PATIENT_KEY
+from data_pipelines.records import SignalFormat
+from data_pipelines.shard_parts import ShardPart
+
+#: Groups and records that the card names; it counts all.
+_GROUPS_KEPT = 100
+_RECORDS_KEPT = 1000
+
+#: A stated scale is suspected if a smaller share of the records of its place states it: surely, and if time allows.
+_RARE, _LESS_USUAL = 0.1, 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The scales of a set's records, judged.
+
+    Attributes:
+        measured: of all records.
+        groups: of records of one origin.
+        single: what is wrong with single records, by number.
+        search: copies of doubtful records at another factor.
+    """
+
+    measured: Measured
+    groups: tuple[Group, ...]
+    single: Mapping[int, str]
+    search: Search
+
+    @property
+    def flags(self) -> np.ndarray:
+        """`int32[n]`, `QualityFlag.CALIBRATION` of records that are doubted, alone or with their group."""
+        flags = np.zeros(len(self.measured.origin), np.int32)
+        numbers = [group.records for group in self.groups if group.is_doubted]
+        numbers += [np.array([*self.single, *(copy.suspect for copy in self.search.copies)], np.int64)]
+        flags[np.concatenate(numbers)] = int(QualityFlag.CALIBRATION)
+        return flags
+
+
+def judge_calibration(
+    parts: Sequence[ShardPart], shards: Sequence[Path], *, signal_format: SignalFormat
+) -> Calibration:
+    """Judges the scale of every record of a build whose shards are finished.
+
+    Args:
+        parts: of all shards, in stored order.
+        shards: their files.
+        signal_format: of the records.
+    """
+    measured = _measured(parts)
+    groups, single = tuple(judged_groups(measured)), doubtful_records(measured)
+    # By how much a record seems too large, as a logarithm; 0 where it is not doubted.
+    too_large = np.zeros(len(measured.origin))
+    sizes = np.log(measured.values[list(single), 0] / AMPLITUDE_MV)
+    too_large[list(single)] = np.where(np.isfinite(sizes), sizes, 0)
+    for group in groups:
+        if group.factor != 1:
+            too_large[group.records] = np.log(group.factor)
+    suspects = _suspects(measured, groups, too_large)
+    search = Search(copies=(), num_compared=0)
+    if len(suspects):
+        signals = StoredSignals(parts, shards, signal_format)
+        search = scaled_copies(suspects, measured, too_large=too_large, parts=parts, signals=signals)
+    return Calibration(measured=measured, groups=groups, single=single, search=search)
+
+
+def proven_factors(judged: Calibration, parts: Sequence[ShardPart]) -> dict[str, float]:
+    """Returns what records are to be multiplied by, by their ids: those that a copy proves to have a wrong scale."""
+    proven = [copy for copy in judged.search.copies if copy.is_proven]
+    names = record_ids(parts, [copy.suspect for copy in proven])
+    return {names[copy.suspect]: copy.factor for copy in proven}
+
+
+def with_factors(items: Sequence[Any], factors: Mapping[str, float]) -> Sequence[Any]:
+    """Returns items of which some have a `factor`; all as they were where the builder's items have none."""
+    if not factors or not all(hasattr(item, "factor") for item in items[:1]):
+        return items
+    return [
+        dataclasses.replace(item, factor=item.factor * factors[item.record_id]) if item.record_id in factors else item
+        for item in items
+    ]
+
+
+def calibration_section(
+    judged: Calibration, parts: Sequence[ShardPart], *, corrected: Mapping[str, float]
+) -> dict[str, Any]:
+    """Describes scales for the card of a data set.
+
+    Args:
+        judged: the records as they are stored.
+        parts: of the shards.
+        corrected: factors that records were multiplied by, because a copy proved their stated scale wrong.
+    """
+    copies = judged.search.copies[:_RECORDS_KEPT]
+    single = dict(list(judged.single.items())[:_RECORDS_KEPT])
+    names = record_ids(parts, [*single, *(number for copy in copies for number in (copy.suspect, copy.other))])
+    groups = sorted(judged.groups, key=lambda group: not group.is_doubted)
+    return {
+        "groups": [_group(group) for group in groups[:_GROUPS_KEPT]],
+        "num_groups": len(groups),
+        "corrected": dict(list(corrected.items())[:_RECORDS_KEPT]),
+        "num_corrected": len(corrected),
+        "contradicting": [[names[copy.suspect], names[copy.other], round(copy.factor, 4)] for copy in copies],
+        "num_contradicting": len(judged.search.copies),
+        "records": {names[number]: words for number, words in single.items()},
+        "num_records": len(judged.single),
+    }
+
+
+def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
+    """Returns what a build says of scales at its end: nothing where nothing is doubted or corrected.
+
+    Args:
+        section: of the card, from `calibration_section`; data sets built before there was one have none.
+    """
+    if section is None:
+        return []
+    lines = []
+    if section["num_corrected"]:
+        shown = [f"{name} × {factor:g}" for name, factor in list(section["corrected"].items())[:5]]
+        more = "; …" if section["num_corrected"] > len(shown) else ""
+        lines.append(
+            f"  CORRECTED SCALE     {section['num_corrected']} records whose stated gain a copy of the same recording "
+            f"in this set proves wrong ({'; '.join(shown)}{more})"
+        )
+    doubted = [group for group in section["groups"] if group["doubts"]]
+    for group in doubted:
+        lines.append(f"  WARNING: {group['records']} records of '{group['origin']}':")
+        lines += [f"    {doubt}" for doubt in group["doubts"]]
+    if section["num_contradicting"]:
+        shown = [f"{one} is {1 / factor:.3g} times {other}" for one, other, factor in section["contradicting"][:5]]
+        more = "; …" if section["num_contradicting"] > len(shown) else ""
+        lines.append(
+            f"  WARNING: {section['num_contradicting']} records are another record's recording at another size, and "
+            f"which is right is not known: {'; '.join(shown)}{more}"
+        )
+    if section["num_records"]:
+        shown = [f"{name} ({words})" for name, words in list(section["records"].items())[:3]]
+        more = "; …" if section["num_records"] > len(shown) else ""
+        lines.append(f"  implausible size    {section['num_records']} records: {'; '.join(shown)}{more}")
+    if doubted or section["num_contradicting"] or section["num_records"]:
+        lines.append("    (quality flag 'calibration' marks these records; correct their headers, or leave them out)")
+    return lines
+
+
+def record_ids(parts: Sequence[ShardPart], numbers: Sequence[int]) -> dict[int, str]:
+    """Returns the ids of records by their numbers in stored order."""
+    bounds = np.cumsum([0, *(part.num_stored for part in parts)])
+    wanted = np.unique(np.array(numbers, np.int64))
+    shard_of = np.searchsorted(bounds, wanted, side="right") - 1
+    names: dict[int, str] = {}
+    for shard in np.unique(shard_of).tolist():
+        own = wanted[shard_of == shard]
+        names |= dict(zip(own.tolist(), parts[shard].column("record_id")[own - bounds[shard]].tolist(), strict=True))
+    return names
+
+
+def _suspects(measured: Measured, groups: Sequence[Group], too_large: np.ndarray) -> np.ndarray:
+    """Returns the numbers of records that are compared with all others, the worst suspects if those are too many."""
+    small = [group.records for group in groups if group.num_patients < MIN_PATIENTS]
+    lesser = (rare_scales(measured, share=_LESS_USUAL), far_records(groups, measured), *small)
+    worst = np.union1d(np.flatnonzero(too_large), rare_scales(measured, share=_RARE))
+    everyone = np.unique(np.concatenate([worst, *lesser]))
+    return everyone if len(everyone) * len(too_large) <= MAX_COMPARED else worst
+
+
+def _measured(parts: Sequence[ShardPart]) -> Measured:
+    origins: dict[str, int] = {}
+    codes = []
+    for part in parts:
+        of_part = [origins.setdefault(origin, len(origins)) for origin in part.origins]
+        codes.append(np.array(of_part, np.int32)[part.column("origin")] if of_part else np.zeros(0, np.int32))
+    return Measured(
+        values=gathered(parts, "measures"),
+        origin=np.concatenate(codes),
+        origins=tuple(origins),
+        patient=key_codes(gathered(parts, PATIENT_KEY)),
+        age_years=gathered(parts, "age_years"),
+    )
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "origin": group.origin,
+        "records": len(group.records),
+        "patients": group.num_patients,
+        "doubts": list(group.doubts),
+        "factor": round(group.factor, 3),
+        "numbers": {
+            name: None if values is None else [round(value, 4) for value in values]
+            for name, values in group.numbers.items()
+        },
+    }

@@ -1,0 +1,255 @@
+"""Copies of one recording whose labels contradict each other: one of the two is wrong, or they are of two people.
+
+Looked at are age, sex, patient (where data sets number the same patients), and every label that two data sets both have
+under one name. What is missing contradicts nothing.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.dataset import Dataset
+from data_pipelines.index import Index
+from data_pipelines.links import Links
+from data_pipelines.records import FEMALE, LABEL_MISSING, SEX_UNKNOWN
+from data_pipelines.visible_text import table_cell
+
+#: Ages contradict if they differ by more: rounded up or down, or before and after a birthday, they differ by one.
+AGE_TOLERANCE_YEARS = 1.0
+
+#: Ages from here on may be a group's ('89+', or PTB-XL's 300, stored as 90), and contradict none of the others.
+TOP_CODED_YEARS = 89.0
+
+#: Quantities contradict if they differ by more than this share of the larger: files round them.
+SCALAR_TOLERANCE = 0.01
+
+#: Contradictions that a card lists, and that a build names at its end; all are counted.
+_KEPT = 1000
+_SHOWN = 20
+
+#: Columns of the list.
+FIELDS = (
+    "kind",
+    "label",
+    "first_dataset",
+    "first_record",
+    "first_value",
+    "second_dataset",
+    "second_record",
+    "second_value",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contradiction:
+    """Two copies that say different things; the first is the first of its copies that says anything.
+
+    Attributes:
+        kind: `age`, `sex`, `patient` or `label`.
+        label: name of what they say, such as `superdiagnostic:MI`.
+        first_dataset: name of its data set.
+        first_record: id of the first copy.
+        first_value: what it says.
+        second_dataset: as the first.
+        second_record: as the first.
+        second_value: as the first.
+    """
+
+    kind: str
+    label: str
+    first_dataset: str
+    first_record: str
+    first_value: str
+    second_dataset: str
+    second_record: str
+    second_value: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}: {self.first_value} of {self.first_dataset} {self.first_record}, {self.second_value} of "
+            f"{self.second_dataset} {self.second_record}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Side:
+    """A data set as it is looked at here.
+
+    Attributes:
+        name: of the data set.
+        namespace: of its patients' numbers.
+        index: of the data set.
+        labels: what a record says, NaN where missing, by what is said: a label's name, with its unit.
+    """
+
+    name: str
+    namespace: str
+    index: Index
+    labels: Mapping[str, Callable[[int], float]]
+
+    @classmethod
+    def of(cls, index: Index, *, name: str, namespace: str, units: Mapping[str, str]) -> _Side:
+        return cls(name=name, namespace=namespace, index=index, labels=_labels(index, units))
+
+
+def contradictions_of(links: Links, datasets: Sequence[Dataset]) -> list[Contradiction]:
+    """Returns what copies in linked data sets contradict each other in, in the order of the data sets' records.
+
+    Args:
+        links: of `datasets`.
+        datasets: in the order they were linked.
+    """
+    sides = [
+        _Side.of(
+            dataset.index,
+            name=dataset.card["name"],
+            namespace=linked.patient_namespace,
+            units={name: entry["unit"] for name, entry in dataset.card["scalars"].items()},
+        )
+        for linked, dataset in zip(links.datasets, datasets, strict=True)
+    ]
+    return _contradictions([linked.copy for linked in links.datasets], sides)
+
+
+def contradictions_within(index: Index, *, name: str) -> list[Contradiction]:
+    """Returns what records of equal content contradict each other in.
+
+    Args:
+        index: of the data set.
+        name: of the data set.
+    """
+    first = np.asarray(index.duplicate_of)
+    copy = np.where(first < 0, np.arange(index.num_records), first)
+    return _contradictions([copy], [_Side.of(index, name=name, namespace=name, units={})])
+
+
+def counts_by_kind(found: Sequence[Contradiction]) -> dict[str, int]:
+    """Returns how many there are of each kind, the most frequent first."""
+    return dict(collections.Counter(each.kind for each in found).most_common())
+
+
+def write_contradictions(found: Sequence[Contradiction], path: Path) -> None:
+    """Writes them as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        writer.writerows(map(table_cell, dataclasses.astuple(each)) for each in found)
+
+
+def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:
+    """Returns what a build says at its end of contradictions between records of equal content.
+
+    Args:
+        section: of the card, from `contradiction_section`; data sets built before there was one have none.
+    """
+    counts = (section or {}).get("counts", {})
+    if not counts:
+        return []
+    total = sum(counts.values())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+    return [
+        f"  CONTRADICTIONS      {total} between records of equal content ({kinds}): one of the two is wrong",
+        *(f"    {each}" for each in section["listed"][:_SHOWN]),
+        *([f"    … and {total - _SHOWN} more"] if total > _SHOWN else []),
+    ]
+
+
+def contradiction_section(found: Sequence[Contradiction]) -> dict[str, Any]:
+    """Describes contradictions for the card of a data set."""
+    return {"counts": counts_by_kind(found), "listed": [str(each) for each in found[:_KEPT]]}
+
+
+def _contradictions(copies: Sequence[np.ndarray], sides: Sequence[_Side]) -> list[Contradiction]:
+    found: list[Contradiction] = []
+    for members in _copies(copies):
+        for namespace in dict.fromkeys(sides[side].namespace for side, _ in members):
+            said = [
+                (side, record, str(sides[side].index.patient_id[record]))
+                for side, record in members
+                if sides[side].namespace == namespace
+            ]
+            found += _disagreements("patient", "patient", said, sides)
+        for label in dict.fromkeys(label for side, _ in members for label in sides[side].labels):
+            kind = {"age_years": "age", "sex": "sex"}.get(label, "label")
+            values = [
+                (side, record, sides[side].labels[label](record))
+                for side, record in members
+                if label in sides[side].labels
+            ]
+            found += _disagreements(kind, label, [each for each in values if not math.isnan(each[2])], sides)
+    return found
+
+
+def _disagreements(
+    kind: str, label: str, said: Sequence[tuple[int, int, Any]], sides: Sequence[_Side]
+) -> Iterator[Contradiction]:
+    """Yields every copy that contradicts the first that says anything: side, record and value of each are given."""
+    for side, record, value in said[1:]:
+        first_side, first_record, first_value = said[0]
+        if _contradict(kind, first_value, value):
+            yield Contradiction(
+                kind=kind,
+                label=label,
+                first_dataset=sides[first_side].name,
+                first_record=str(sides[first_side].index.record_id[first_record]),
+                first_value=_text(kind, first_value),
+                second_dataset=sides[side].name,
+                second_record=str(sides[side].index.record_id[record]),
+                second_value=_text(kind, value),
+            )
+
+
+def _contradict(kind: str, one: Any, other: Any) -> bool:
+    if kind == "age":
+        both_old = min(one, other) >= TOP_CODED_YEARS
+        return not both_old and abs(one - other) > AGE_TOLERANCE_YEARS
+    if kind == "label":
+        return abs(one - other) > SCALAR_TOLERANCE * max(abs(one), abs(other))
+    return one != other
+
+
+def _text(kind: str, value: Any) -> str:
+    if kind == "sex":
+        return "female" if value == FEMALE else "male"
+    return value if kind == "patient" else f"{value:g}"
+
+
+def _labels(index: Index, units: Mapping[str, str]) -> dict[str, Callable[[int], float]]:
+    labels: dict[str, Callable[[int], float]] = {
+        "age_years": lambda record: float(index.age_years[record]),
+        "sex": lambda record: _known(index.sex[record], missing=SEX_UNKNOWN),
+    }
+    for name, values in index.scalars.items():
+        unit = units.get(name, "")
+        labels[f"{name} [{unit}]" if unit else name] = lambda record, values=values: float(values[record])
+    for name, task in index.tasks.items():
+        for column, label in enumerate(task.classes):
+            labels[f"{name}:{label}"] = lambda record, values=task.values, column=column: _known(
+                values[record, column], missing=LABEL_MISSING
+            )
+    return labels
+
+
+def _known(value: Any, *, missing: int) -> float:
+    return math.nan if value == missing else float(value)
+
+
+def _copies(copies: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
+    """Yields data set and number of every copy of each recording that there is more than one copy of, in order."""
+    starts = np.cumsum([0, *map(len, copies)])
+    copy = np.concatenate(copies)
+    order = np.argsort(copy, kind="stable")
+    begins = np.flatnonzero(np.diff(copy[order], prepend=-1))
+    sizes = np.diff(begins, append=len(order))
+    for begin, size in zip(begins[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        numbers = order[begin : begin + size]
+        which = np.searchsorted(starts, numbers, side="right") - 1
+        yield list(zip(which.tolist(), (numbers - starts[which]).tolist(), strict=True))

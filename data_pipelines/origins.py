@@ -1,0 +1,64 @@
+"""Where a record is from, as far as that decides its scale: what shares an origin shares the mistakes of its origin.
+
+An origin is a place (the set of a builder, or a folder of the source), a form (format and rate) and the scale that the
+file states. It is a text, `place | form | scale`, which a build keeps beside the records; parts may be empty.
+"""
+
+from __future__ import annotations
+
+import re
+
+from data_pipelines.readers.recording import Recording
+
+_BETWEEN = " | "
+
+#: Calibration that are named one by one where the leads of a recording differ in it.
+_MOST_SCALES = 2
+
+_GAIN = re.compile(r"(?P<gain>\d+(\.\d*)?(e[+-]?\d+)?)/(?P<unit>mv|uv|µv|μv|v)", flags=re.IGNORECASE)
+_PER_MILLIVOLT = {"mv": 1.0, "uv": 1e3, "µv": 1e3, "μv": 1e3, "v": 1e-3}
+
+
+def origin_of(recording: Recording, *, place: str = "", form: str = "") -> str:
+    """Returns the origin of a recording.
+
+    Args:
+        recording: as its file has it.
+        place: what of its source it is in: a set, a folder.
+        form: format of its file.
+    """
+    rate = f"{form} at {recording.sampling_rate_hz:g} Hz".strip()
+    return origin_text(place, rate, stated_scale(recording))
+
+
+def origin_text(place: str, form: str, scale: str) -> str:
+    """Joins the parts of an origin."""
+    return _BETWEEN.join(part.replace("|", "/") for part in (place, form, scale))
+
+
+def origin_parts(origin: str) -> tuple[str, str, str]:
+    """Returns place, form and scale of an origin; empty texts of a record that has none."""
+    parts = [part.strip() for part in origin.split("|")]
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else ("", "", "")
+
+
+def stated_scale(recording: Recording) -> str:
+    """Returns the scale that a file states: gains with their unit where it has them, else the unit alone."""
+    scales = list(dict.fromkeys(recording.scales or recording.units))
+    if len(scales) > _MOST_SCALES:
+        return "a scale of each lead's own"
+    return ", ".join(scales)
+
+
+def units_per_millivolt(scale: str) -> float | None:
+    """Returns how many units of a stated gain are a millivolt, None where it states no gain, or several."""
+    match = _GAIN.fullmatch(scale)
+    if match is None or not float(match["gain"]):
+        return None
+    return float(match["gain"]) * _PER_MILLIVOLT[match["unit"].casefold()]
+
+
+def folder_of(record_id: str) -> str:
+    """Returns the first folder of a record id that is a path, empty where there is none."""
+    first, slash, _ = record_id.partition("/")
+    return f"{first}/" if slash else ""

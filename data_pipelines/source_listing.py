@@ -1,0 +1,162 @@
+"""Which files a source had when it was read, so that what is added, removed or changed afterwards is noticed.
+
+Names, sizes and times are compared, not contents: listing a million files takes seconds, reading them hours. A prepared
+data set keeps them as numbers (`source_files.npy`): names as hashes, since they may be names of patients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.readers.tree import files_under
+from data_pipelines.visible_text import visible
+
+#: The listing of a data set's source, beside its card.
+LISTING_FILE = "source_files.npy"
+
+_FIELDS = [("name", "<u8"), ("size", "<i8"), ("time", "<i8")]
+
+#: What lies beside recordings and is none. Every other file may be one, or a table of them: DICOM files have any
+#: suffix.
+_BESIDE = frozenset({"changelog", "license", "md5sums", "readme", "records", "sha256sums"})
+# fmt: off
+_SUFFIXES_BESIDE = frozenset((
+    ".bib", ".css", ".doc", ".docx", ".gif", ".gz", ".htm", ".html", ".ipynb", ".jpeg", ".jpg", ".js", ".log", ".m",
+    ".md", ".odt", ".pdf", ".png", ".ppt", ".pptx", ".py", ".r", ".rst", ".sh", ".svg", ".tar", ".tex", ".toml",
+    ".txt", ".url", ".xls", ".xlsx", ".yaml", ".yml", ".zip",
+))
+# fmt: on
+
+#: If more of the files than this have another time at the same size, the source was copied.
+_COPIED = 0.9
+
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceListing:
+    """Files of a source that recordings may be read from.
+
+    Attributes:
+        files: structured array of name (a hash), size in bytes and time of change in ns, sorted by name.
+        names: path below the source of every file by its hash; of a listing that was kept, none.
+    """
+
+    files: np.ndarray
+    names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of names, sizes and times."""
+        return hashlib.blake2b(self.files.tobytes(), digest_size=16).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Keeps the listing, without names."""
+        np.save(path, self.files, allow_pickle=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceChanges:
+    """How a source differs from what it was.
+
+    Attributes:
+        new: files that were not there.
+        gone: number of files that are there no more.
+        changed: files of another size or time.
+        is_copied: whether nearly all files have another time and none another size, as those of a copy.
+    """
+
+    new: tuple[str, ...]
+    gone: int
+    changed: tuple[str, ...]
+    is_copied: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.gone or self.changed)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count:,} {word}{self._shown(names)}"
+            for count, word, names in (
+                (len(self.new), "new", self.new),
+                (self.gone, "gone", ()),
+                (len(self.changed), "changed", self.changed),
+            )
+            if count
+        ]
+        return ", ".join(parts)
+
+    @staticmethod
+    def _shown(names: Collection[str]) -> str:
+        shown = [visible(name) for name in list(names)[:_SHOWN]]
+        return f" ({', '.join(shown)}{', …' if len(names) > len(shown) else ''})" if shown else ""
+
+
+def list_source(source: Path, *, leave_out: Collection[Path] = ()) -> SourceListing:
+    """Lists the files of a source.
+
+    Args:
+        source: folder of the recordings, looked through recursively.
+        leave_out: files and folders that are no part of it, such as a data set that is written below it.
+    """
+    root = source.resolve()
+    left_out = [source / path.resolve().relative_to(root) for path in leave_out if path.resolve().is_relative_to(root)]
+    rows, names = [], {}
+    for path in files_under(source):
+        if not _may_be_read(path.name) or any(path.is_relative_to(folder) for folder in left_out):
+            continue
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # Removed while it was listed.
+        name = path.relative_to(source).as_posix()
+        key = int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
+        names[key] = name
+        rows.append((key, status.st_size, status.st_mtime_ns))
+    return SourceListing(files=np.sort(np.array(rows, _FIELDS), order="name"), names=names)
+
+
+def open_listing(path: Path) -> SourceListing | None:
+    """Returns a listing that was kept, None where there is none that can be read."""
+    try:
+        files = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return SourceListing(files=files) if files.dtype == np.dtype(_FIELDS) else None
+
+
+def changes_since(before: SourceListing, now: SourceListing) -> SourceChanges:
+    """Compares two listings of a source.
+
+    Args:
+        before: what was kept.
+        now: of the source as it is.
+    """
+    _, old, new = np.intersect1d(before.files["name"], now.files["name"], assume_unique=True, return_indices=True)
+    other_size = before.files["size"][old] != now.files["size"][new]
+    other_time = before.files["time"][old] != now.files["time"][new]
+    is_copied = bool(len(old)) and not other_size.any() and float(other_time.mean()) > _COPIED
+    changed = other_size if is_copied else other_size | other_time
+    added = np.setdiff1d(np.arange(len(now.files)), new)
+    return SourceChanges(
+        new=_names(now, added),
+        gone=len(before.files) - len(old),
+        changed=_names(now, new[changed]),
+        is_copied=is_copied,
+    )
+
+
+def _names(listing: SourceListing, rows: np.ndarray) -> tuple[str, ...]:
+    return tuple(sorted(listing.names.get(key, "?") for key in listing.files["name"][rows].tolist()))
+
+
+def _may_be_read(name: str) -> bool:
+    """Whether a recording, or a table of recordings, may be read from a file of this name."""
+    stem, suffix = os.path.splitext(name.lower())
+    return not name.startswith(".") and suffix not in _SUFFIXES_BESIDE and (bool(suffix) or stem not in _BESIDE)
