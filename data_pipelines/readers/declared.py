@@ -1,10 +1,9 @@
-"""What a user says about files that do not say it themselves, and how it is set against what they do say."""
+"""What a user says about files that do not say it themselves; what they do say is set against it (`stated_*.py`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -49,31 +48,30 @@ class Declared:
         if self.leads is not None:
             lead_columns(self.leads, source="--declared_leads")
 
-    def rate_of(self, source: str, *, stated: float | None = None) -> float:
-        """Returns the rate of a file, which may state one itself.
+    def rate_of(self, source: str) -> float:
+        """Returns the rate of a file that does not state its own.
 
         Raises:
-            RecordError: `missing_metadata` or `header_disagrees`.
+            RecordError: `missing_metadata`.
         """
-        return float(_settled("rate", "declared_rate_hz", self.sampling_rate_hz, stated, source))
+        return float(_needed("rate", "declared_rate_hz", self.sampling_rate_hz, source))
 
-    def unit_of(self, source: str, *, stated: str | None = None) -> str:
-        """Returns the unit of a file, which may state one itself.
+    def unit_of(self, source: str) -> str:
+        """Returns the unit of a file that does not state its own.
 
         Raises:
-            RecordError: `missing_metadata` or `header_disagrees`.
+            RecordError: `missing_metadata`.
         """
-        unit = str(_settled("unit", "declared_unit", self.unit, stated, source))
+        unit = _needed("unit", "declared_unit", self.unit, source)
         return voltage(unit) or unit
 
-    def leads_of(self, source: str, *, stated: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Returns the lead names of a file, which may state them itself.
+    def leads_of(self, source: str) -> tuple[str, ...]:
+        """Returns the lead names of a file that does not state its own.
 
         Raises:
-            RecordError: `missing_metadata` or `header_disagrees`.
+            RecordError: `missing_metadata`.
         """
-        stated = None if stated is None else tuple(stated)
-        return tuple(_settled("lead names", "declared_leads", self.leads, stated, source))
+        return tuple(_needed("lead names", "declared_leads", self.leads, source))
 
     def by_time(
         self, samples: np.ndarray, *, num_leads: int, source: str, orientation: str | None = None
@@ -112,14 +110,9 @@ class Declared:
         return samples if fits[0] == "time_lead" else samples.T
 
 
-def _settled(name: str, flag: str, declared: Value | None, stated: Value | None, source: str) -> Value:
-    if declared is None and stated is None:
+def _needed(name: str, flag: str, declared: Value | None, source: str) -> Value:
+    if declared is None:
         raise RecordError(
             f"{source}: does not state its {name}; say it for all such files with --{flag}", reason="missing_metadata"
         )
-    if declared is not None and stated is not None and declared != stated:
-        raise RecordError(
-            f"{source}: states the {name} {stated}, but --{flag} says {declared}; correct one of them",
-            reason="header_disagrees",
-        )
-    return declared if stated is None else stated
+    return declared

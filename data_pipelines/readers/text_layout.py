@@ -86,8 +86,11 @@ def layout_of(content: bytes, path: Path) -> Layout:
     lines = _from_the_midst(content)
     found = best_dialect(lines)
     if found is None:
+        example = f", but such as '{lines[len(lines) // 2][:60]}'" if lines else ""
         raise _no_table(
-            path, "it has no line of numbers", "a line of numbers for every sample, a number a lead, is read"
+            path,
+            f"it has no line of numbers{example}",
+            "a line of numbers for every sample, a number a lead, is read; take columns of texts out",
         )
     dialect, width = found
     above: list[_Line] = []
