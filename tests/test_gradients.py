@@ -88,7 +88,7 @@ def test_gradients_of_small_encoders_are_those_of_plain_networks(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "encoders, devices", [("resnet18:small,temporal_net_dual:small", 2), ("resnet18:small,temporal_net:small", 8)]
+    ("encoders", "devices"), [("resnet18:small,temporal_net_dual:small", 2), ("resnet18:small,temporal_net:small", 8)]
 )
 def test_gradients_of_small_encoders_on_several_devices(encoders, devices):
     done = run_as_users_do("tests.gradient_table", f"--encoders={encoders}", f"--devices={devices}")
