@@ -23,6 +23,7 @@ from typing import Any
 
 from data_pipelines.dataset import CARD_FILE, read_card
 from data_pipelines.errors import DataError
+from data_pipelines.reading_notes import last_noted
 from data_pipelines.staging import clear_staging, publish, recover_retired, sync
 
 _STATE_FILE = "build.json"
@@ -82,6 +83,10 @@ class BuildState:
             return False
         self._put_in_place(out)
         return True
+
+    def left_reading(self) -> list[str]:
+        """Returns the files that the processes of an interrupted run were reading when they ended."""
+        return last_noted(self.unfinished)
 
     def has_shards_of_other_files(self, request: Mapping[str, Any], *, files: str | None) -> bool:
         """Whether an interrupted build of this request read other files than the source has now.

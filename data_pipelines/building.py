@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 from data_pipelines.build_state import BuildState
 from data_pipelines.builders.base import Quarantined, Source
@@ -41,7 +42,7 @@ from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
 from data_pipelines.shared_contents import listed_contents
 from data_pipelines.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
 from data_pipelines.staging import exclusive_staging
-from data_pipelines.visible_text import table_cell
+from data_pipelines.visible_text import table_cell, visible
 
 _ONE_PROCESS = LocalProcesses(1)
 
@@ -128,6 +129,7 @@ def build_dataset(
         source = make_source()
         plan = plan_shards(len(source.items), signal_format=source.signal_format, name=source.card.name)
         job = _job(source, plan, state, request, listing)
+        _warn_of(state.left_reading())
         begun_anew = state.has_shards_of_other_files(request, files=listing.digest if listing else None)
         build_id = state.begin(request, key=job.key, files=listing.digest if listing else None)
         making = {"make_shards": make_shards, "folder": state.tasks, "progress": progress}
@@ -158,6 +160,16 @@ def build_dataset(
         write_digests(state.dataset, files_of(state.dataset), known=shard_digests)
         state.publish(out)
     return card
+
+
+def _warn_of(left_reading: Sequence[str]) -> None:
+    """Tells what the run before was reading when it was killed, by whomever: it could not say so itself."""
+    if left_reading:
+        logging.warning(
+            "the run before this one ended while it was reading %s; if this one ends there too, move that file out of "
+            "the folder and report it",
+            " and ".join(map(visible, left_reading)),
+        )
 
 
 def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | None) -> dict[str, Any]:

@@ -22,5 +22,5 @@ class RecordError(DataError):
     Reasons in use: `missing_file`, `unreadable_header`, `header_disagrees`, `truncated_file`, `missing_lead`,
     `duplicate_lead`, `wrong_unit`, `wrong_rate`, `nan`, `flat_lead`, `out_of_range`, `too_short`,
     `broken_gain`, `einthoven`, `missing_patient`, `bad_label`, `duplicate_record`,
-    `missing_metadata`.
+    `missing_metadata`, `wrong_format`, and for what no reader foresaw `unreadable_file`, `too_large`, `reader_error`.
     """

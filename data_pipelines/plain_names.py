@@ -55,6 +55,16 @@ def file_below(folder: Path, name: object, *, source: Path | str) -> Path:
     return folder / name
 
 
+def path_below(folder: Path, text: str) -> Path | None:
+    """Returns the path that a table gives a recording, or None where it leads out of the folder or is none.
+
+    Args:
+        folder: of the table.
+        text: folders and the file, with `/` between.
+    """
+    return folder / text if text and all(map(is_plain_name, text.split("/"))) else None
+
+
 def files_below(folder: Path, names: object, *, source: Path | str) -> tuple[Path, ...]:
     """Returns the paths of files by the list of names that another file has.
 

@@ -47,11 +47,16 @@ def note(text: str) -> None:
         kept[: len(data)] = data
 
 
-def last_noted(folder: Path, process_ids: Collection[int]) -> list[str]:
-    """Returns what processes that died were reading, as far as they noted it."""
+def last_noted(folder: Path, process_ids: Collection[int] | None = None) -> list[str]:
+    """Returns what processes that died were reading, as far as they noted it.
+
+    Args:
+        folder: of the notes.
+        process_ids: of the processes; without, all that left a note.
+    """
     found = []
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         text = path.read_bytes().partition(b"\0")[0].decode("utf-8", "surrogateescape")
-        if text and path.name.partition("-")[0] in map(str, process_ids):
+        if text and (process_ids is None or path.name.partition("-")[0] in map(str, process_ids)):
             found.append(text)
     return found

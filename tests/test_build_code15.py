@@ -185,6 +185,27 @@ def test_empty_and_damaged_parts(published):
     assert reasons["12"] == "header_disagrees"
 
 
+@pytest.mark.parametrize("how", ["link", "external", "virtual"])
+def test_a_part_whose_tracings_lie_in_other_files_is_not_read(published, how):
+    part, other = published / "exams_part2.hdf5", published / "other.h5"
+    part.rename(other)
+    with h5py.File(other) as file:
+        ids, shape = file["exam_id"][:], file["tracings"].shape
+    with h5py.File(part, "w") as file:
+        file["exam_id"] = ids
+        if how == "link":
+            file["tracings"] = h5py.ExternalLink(str(other), "tracings")
+        elif how == "external":
+            file.create_dataset("tracings", shape, "f4", external=[(str(other), 0, 4 * int(np.prod(shape)))])
+        else:
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[:] = h5py.VirtualSource(str(other), "tracings", shape)
+            file.create_virtual_dataset("tracings", layout)
+    results = {result.record_id: result for result in results_of(source(published))}
+    assert results["12"].reason == "unreadable_header"
+    assert "only files that hold their own" in results["12"].message
+
+
 def test_a_part_that_is_replaced_is_opened_anew(published):
     before = results_of(source(published))[0].signal
     (published / "exams_part2.hdf5").unlink()

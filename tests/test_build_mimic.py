@@ -150,6 +150,13 @@ def test_what_cannot_be_stored_says_why(published):
     )
 
 
+def test_no_record_is_read_from_beside_the_folder_of_the_table(published):
+    subject, study, _ = RECORDS[0]
+    write_tables(published, path_of={study: f"../../p{subject}/s{study}/{study}"})
+    (refused,) = [result for result in results_of(source(published)) if result.record_id == str(study)]
+    assert refused.reason == "header_disagrees"
+
+
 def test_rows_without_a_record_are_counted(published):
     write_tables(published, measured=VALUES | {49999999: VALUES[40689238]})
     notes = source(published).card.notes

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipelines.builders.base import SourceCard
 from data_pipelines.builders.prepared import PreparedSource
@@ -163,6 +164,19 @@ def test_what_cannot_be_converted_is_refused(tmp_path):
     shard.unlink()
     with pytest.raises(DataError, match=f"{shard.name}: this shard is missing"):
         PreparedSource(dataset.directory, recipe=RECIPES["plain"])
+
+
+def test_a_record_that_is_none_is_told_with_its_shard(tmp_path):
+    dataset = make_simulated_dataset(tmp_path, num_patients=3, rate=50, seconds=5)
+    (shard,) = dataset.shards
+    source = PreparedSource(dataset.directory, recipe=RECIPES["plain"])
+    shard.unlink()
+    writer = ArrayRecordWriter(str(shard), "group_size:1,uncompressed")
+    for _ in range(dataset.index.num_records):
+        writer.write(b"no record")
+    writer.close()
+    with pytest.raises(DataError, match=f"{shard.name}: record 0 is no record of this data set"):
+        list(source.reader()(source.items))
 
 
 def test_records_come_in_any_order_asked_for(origin):

@@ -114,6 +114,16 @@ def test_what_cannot_be_stored_says_why(published):
     assert remark.message.startswith("ecg_id 4: scp_codes is 'XYZ', codes of scp_statements.csv (use the two files of")
 
 
+@pytest.mark.parametrize("path", ["../../elsewhere/00001_hr", "/etc/passwd", "a\\b", ""])
+def test_no_record_is_read_from_beside_the_folder_of_the_table(published, path):
+    database = pd.read_csv(published / "ptbxl_database.csv", dtype=str)
+    database.loc[0, ["filename_lr", "filename_hr"]] = path
+    database.to_csv(published / "ptbxl_database.csv", index=False)
+    refused = results_of(source(published))[0]
+    assert (refused.record_id, refused.reason) == ("1", "missing_file")
+    assert "is not that of a file below the folder" in refused.message
+
+
 def test_files_that_are_not_ptbxl(published):
     with pytest.raises(DataError, match="--source_rate_hz=250: PTB-XL is published at 100 and 500 Hz"):
         source(published, source_rate_hz=250)

@@ -19,6 +19,7 @@ from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
 from data_pipelines.origins import origin_of
+from data_pipelines.plain_names import path_below
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
@@ -141,7 +142,7 @@ class MimicIvEcgSource:
         has_row = row != _NO_ROW
         values = self._measured["values"][row] if has_row else np.full(len(MEASUREMENTS), math.nan, np.float32)
         refusal = None
-        if f"/p{subject}/s{study}/" not in f"/{path}":
+        if path_below(self._folder, path) is None or f"/p{subject}/s{study}/" not in f"/{path}":
             refusal = Refusal(
                 "header_disagrees",
                 f"study {study} of patient {subject}: its path '{path}' is not that of this patient and study; "

@@ -137,14 +137,21 @@ class PreparedReader:
                 yield self._converted(example, number, where=f"{self.shards[shard]}: record {position}")
 
     def _converted(self, example: bytes, number: int, *, where: str) -> EcgRecord | Quarantined:
-        feature = parse(example)
-        stored = _fields(feature, self.label_schema)
+        try:
+            feature = parse(example)
+            stored = _fields(feature, self.label_schema)
+            signal = np.frombuffer(feature["signal"].bytes_list.value[0], np.int16).reshape(self.signal_format.shape)
+            digest = feature["content_hash"].bytes_list.value[0]
+            start, count = (feature[name].int64_list.value[0] for name in ("valid_start", "valid_samples"))
+        except (KeyError, IndexError, ValueError, TypeError, EOFError) as error:
+            raise DataError(
+                f"{where} is no record of this data set ({type(error).__name__}: {error}); restore this shard, or "
+                "build it again"
+            ) from error
         if self.folds is not None:
             stored["fold"] = int(self.folds[number])
-        signal = np.frombuffer(feature["signal"].bytes_list.value[0], np.int16).reshape(self.signal_format.shape)
-        if content_hash(signal) != feature["content_hash"].bytes_list.value[0]:
+        if content_hash(signal) != digest:
             raise DataError(f"{where} has another content than its hash says; restore this shard, or build it again")
-        start, count = (feature[name].int64_list.value[0] for name in ("valid_start", "valid_samples"))
         recording = Recording(
             source=f"record '{stored['record_id']}'",
             signal=signal[start : start + count].astype(np.float64),

@@ -22,6 +22,7 @@ from data_pipelines.demographics import missing_patient, read_person, unread_lab
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.missing import is_missing_id
 from data_pipelines.origins import origin_of
+from data_pipelines.plain_names import path_below
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
@@ -37,11 +38,11 @@ _STATEMENT_COLUMNS = ("diagnostic", "form", "rhythm", "diagnostic_class", "diagn
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PtbxlItem:
-    """One row of `ptbxl_database.csv`, its values as text; attributes as there."""
+    """One row of `ptbxl_database.csv`, its values as text; attributes as there. No path is one out of the folder."""
 
     record_id: str
     patient_id: str
-    path: Path
+    path: Path | None
     age: str
     sex: str
     report: str
@@ -141,7 +142,7 @@ class PtbxlSource:
                 record_id=row["ecg_id"],
                 # PTB-XL writes patient ids as floats ('15709.0'); the id is the whole number.
                 patient_id=row["patient_id"].removesuffix(".0"),
-                path=folder / row[_FILENAME_COLUMN[source_rate_hz]],
+                path=path_below(folder, row[_FILENAME_COLUMN[source_rate_hz]]),
                 age=row["age"],
                 sex=row["sex"],
                 report=row["report"],
@@ -165,11 +166,17 @@ def _open(item: PtbxlItem) -> Recording:
     if is_missing_id(item.patient_id):
         source = f"ecg_id {item.record_id}"
         raise missing_patient(item.patient_id, where="patient_id in ptbxl_database.csv", source=source)
+    if item.path is None:
+        raise RecordError(
+            f"ecg_id {item.record_id}: its filename in ptbxl_database.csv is not that of a file below the folder of "
+            "the table; restore the table",
+            reason="missing_file",
+        )
     return read_wfdb(item.path)
 
 
 def _length(item: PtbxlItem) -> Length | None:
-    return wfdb_length(item.path)
+    return None if item.path is None else wfdb_length(item.path)
 
 
 def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, tasks: ScpTasks) -> EcgRecord:
