@@ -170,7 +170,7 @@ def _open(item: MimicItem) -> Recording:
 
 
 def _length(item: MimicItem) -> Length | None:
-    return wfdb_length(item.path)
+    return None if item.refusal else wfdb_length(item.path)
 
 
 def _record(item: MimicItem, recording: Recording, stored: StoredSignal) -> EcgRecord:
