@@ -283,6 +283,15 @@ def test_a_signal_that_is_a_pointer_is_told_to_be_one(tmp_path):
     assert result.message.startswith(f"{tmp_path / 'a.dat'}: is a pointer of Git LFS")
 
 
+@pytest.mark.parametrize("start", [bytes(4000), b"MZ", b"\x1f\x8b", b"\xff\xfe", b"BZh"])
+def test_a_signal_may_begin_with_any_samples(tmp_path, start):
+    write_wfdb(tmp_path, "a", twelve_lead_mv())
+    data = (tmp_path / "a.dat").read_bytes()
+    (tmp_path / "a.dat").write_bytes(start + data[len(start) : -24])
+    (result,) = results_of(source(tmp_path))
+    assert result.reason == "truncated_file"
+
+
 # What is given as the source
 
 

@@ -96,6 +96,15 @@ _ZEROS = ContentKind(
 )
 
 
+def not_brought(head: bytes) -> ContentKind | None:
+    """Returns what a file of bare samples is in place of samples: empty, a pointer or a web page; None for others.
+
+    Any other beginning can be one of samples.
+    """
+    kind = content_kind(head)
+    return kind if kind in (_EMPTY, _HTML) or (kind is not None and "pointer" in kind.name) else None
+
+
 def head_of(path: Path) -> bytes:
     """Returns the first bytes of a regular file; none where it cannot be read."""
     try:

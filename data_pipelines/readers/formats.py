@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.arrays import read_numpy
-from data_pipelines.readers.content_kind import content_kind, head_of, is_dicom, other_dicom_class
+from data_pipelines.readers.content_kind import content_kind, head_of, is_dicom, not_brought, other_dicom_class
 from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.dicom_files import read_dicom
 from data_pipelines.readers.foreign import kind_of_suffix
@@ -222,8 +222,8 @@ def _check_content(found: FoundRecording, error: RecordError) -> None:
     for path in paths:
         if not path.is_file():
             continue
-        kind = content_kind(head_of(path))
-        if kind is None or found.format in kind.formats or (path != found.path and kind.formats):
+        kind = content_kind(head_of(path)) if path == found.path else not_brought(head_of(path))
+        if kind is None or found.format in kind.formats:
             continue
         raise RecordError(
             f"{path}: is {kind.name}, though its suffix is {path.suffix or 'missing'}: {kind.remedy}",
