@@ -20,7 +20,7 @@ from data_pipelines.quality import STORED_LIMIT_UV
 from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
-from data_pipelines.window import Window, num_pieces, window_of
+from data_pipelines.window import Window, window_of
 
 #: Millivolts per unit, by the unit's spelling in lower case (µ is U+00B5 in files, μ U+03BC is its Greek twin).
 MILLIVOLTS_PER_UNIT = {"mv": 1.0, "millivolt": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "v": 1e3}
@@ -79,17 +79,6 @@ def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | No
             raise
         raise RecordError(f"{error}; {_which_part(window, recipe, piece)}", reason=error.reason) from error
     return _padded(microvolts, recipe, recording_seconds=num_rows / rate, start_seconds=_start_seconds(window, recipe))
-
-
-def pieces_of(recording: Recording, *, recipe: SignalRecipe) -> int:
-    """Returns into how many pieces a recording is cut (`window.num_pieces`).
-
-    Raises:
-        RecordError: `wrong_rate`, or `too_short` where it is none.
-    """
-    num_rows, rate, source = recording.signal.shape[0], recording.sampling_rate_hz, recording.source
-    check_timing(num_rows, sampling_rate_hz=rate, min_seconds=recipe.min_seconds, source=source)
-    return num_pieces(num_rows, sampling_rate_hz=rate, recipe=recipe, source=source)
 
 
 def _start_seconds(window: Window, recipe: SignalRecipe) -> float:

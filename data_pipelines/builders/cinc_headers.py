@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +44,6 @@ class CincHeader:
 
     Attributes:
         has_extension: whether the record line names the record with an extension.
-        seconds: length, NaN where the record line does not say.
         gains: units per mV of each signal; empty where a signal line cannot be understood.
         codes: SNOMED codes of its `Dx` line, in the header's order; empty where there is none, or it is unknown.
         samples: number of samples, then first sample and checksum of every signal: equal in copies of one recording,
@@ -53,7 +51,6 @@ class CincHeader:
     """
 
     has_extension: bool
-    seconds: float
     gains: tuple[float, ...]
     codes: tuple[str, ...]
     samples: tuple[str, ...] = ()
@@ -79,7 +76,6 @@ def scan_header(record: Path) -> CincHeader:
     record_line, *signal_lines = [lines[number].split() for number in _content(lines)] or [[]]
     return CincHeader(
         has_extension=bool(record_line) and record_line[0].endswith(_EXTENSIONS),
-        seconds=_seconds(record_line),
         gains=_gains(signal_lines),
         samples=_samples(record_line, signal_lines),
         codes=next((dx_codes(value) for key, value in _comments(lines) if key == "dx"), ()),
@@ -180,13 +176,6 @@ def _content(lines: Sequence[str]) -> list[int]:
 def _comments(lines: Sequence[str]) -> list[tuple[str, str]]:
     pairs = (line.lstrip("# \t").partition(":") for line in lines if line.startswith("#"))
     return [(key.strip().casefold(), value.strip()) for key, _, value in pairs]
-
-
-def _seconds(record_line: Sequence[str]) -> float:
-    try:
-        return int(record_line[3]) / float(record_line[2].partition("/")[0])
-    except (IndexError, ValueError, ArithmeticError):
-        return math.nan
 
 
 def _samples(record_line: Sequence[str], signal_lines: Sequence[Sequence[str]]) -> tuple[str, ...]:
