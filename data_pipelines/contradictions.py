@@ -176,6 +176,8 @@ def _contradictions(copies: Sequence[np.ndarray], sides: Sequence[_Side]) -> lis
                 for side, record in members
                 if sides[side].namespace == namespace
             ]
+            # A record that is named for its own patient is of a source that says nothing of patients.
+            said = [each for each in said if each[2] != str(sides[each[0]].index.record_id[each[1]])]
             found += _disagreements("patient", "patient", said, sides)
         for label in dict.fromkeys(label for side, _ in members for label in sides[side].labels):
             kind = {"age_years": "age", "sex": "sex"}.get(label, "label")

@@ -31,6 +31,10 @@ HIGHEST_SOURCE_RATE_HZ = 1e5
 _FLAT_LEAD_UV = FLAT_LEAD_MV * MICROVOLTS_PER_MILLIVOLT
 _SMALLEST_AMPLITUDE_UV = SMALLEST_AMPLITUDE_MV * MICROVOLTS_PER_MILLIVOLT
 
+#: Leads of a heart are never as nearly equal in span, deviation or largest sample, as ratio of the largest and the
+#: smallest: such leads were each scaled to one size. The nearest of 939 real recordings differ by 1.4.
+SAME_SIZE = 1.01
+
 # Four time constants of a high-pass at .5 Hz, of which at least three fifths of a short recording are left.
 _ENDS_S, _ENDS_SHARE = 2.0, 0.2
 
@@ -94,7 +98,27 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
             f"{source}: lead {', '.join(flat)} is flat (moves less than {FLAT_LEAD_MV * 1e3:g} µV): not connected",
             reason="flat_lead",
         )
+    _check_sizes(leads, amplitudes, source)
     _check_einthoven(leads, source)
+
+
+def _check_sizes(leads: Mapping[str, np.ndarray], spans: Mapping[str, float], source: str) -> None:
+    """Refuses leads that were each scaled to one size, so that their sizes in mV are lost (Einthoven needs III)."""
+    stored = [leads[lead] for lead in STORED_LEADS]
+    sizes = {
+        "span": list(spans.values()),
+        "standard deviation": [
+            float(np.sqrt(max(np.dot(lead, lead) / len(lead) - lead.mean() ** 2, 0.0))) for lead in stored
+        ],
+        "largest sample": [max(abs(float(lead.max())), abs(float(lead.min()))) for lead in stored],
+    }
+    for name, values in sizes.items():
+        if max(values) <= SAME_SIZE * min(values):
+            raise RecordError(
+                f"{source}: all leads have one {name} ({values[0]:.4g} mV): each was scaled by itself, and its size "
+                "in mV is lost; take the recording before that, or its gains from its source",
+                reason="broken_gain",
+            )
 
 
 def check_stored(microvolts: np.ndarray, *, sampling_rate_hz: int, is_filtered: bool, source: str) -> None:

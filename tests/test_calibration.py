@@ -15,9 +15,13 @@ from data_pipelines.calibration_groups import Measured, doubtful_records, judged
 from data_pipelines.calibration_measures import MEASURES, measures_of
 from data_pipelines.calibration_report import calibration_lines
 from data_pipelines.dataset import open_dataset
+from data_pipelines.errors import RecordError
 from data_pipelines.origins import origin_parts, origin_text, units_per_millivolt
 from data_pipelines.quality import QualityFlag
+from data_pipelines.readers.recording import Recording
 from data_pipelines.recipe import RECIPES
+from data_pipelines.records import STORED_LEADS
+from data_pipelines.signals import stored_signal
 from data_pipelines.signature import band_of, correlations
 from data_pipelines.simulator import Cohort, CohortConfig
 from tests.fixtures import results_of, write_wfdb
@@ -259,3 +263,16 @@ def test_real_recordings_are_not_doubted_and_five_times_too_large_ones_are(real_
     values[of_ptbxl, 0] *= 5
     found = doubts(values, origins)
     assert [origin for origin, said in found.items() if said] == [origins[int(of_ptbxl.argmax())]]
+
+
+@pytest.mark.parametrize("scale", [np.ptp, np.std, lambda lead: np.abs(lead).max()])
+def test_eight_leads_that_were_each_scaled_to_one_size_are_refused(signals, scale):
+    leads = signals[0] / [scale(lead) for lead in signals[0].T]
+    recording = Recording(
+        source="x.npy", signal=leads, sampling_rate_hz=float(RATE), channels=STORED_LEADS, units=("mV",) * 8
+    )
+    with pytest.raises(
+        RecordError, match=r"x\.npy: all leads have one .* \(1 mV\): each was scaled by itself"
+    ) as caught:
+        stored_signal(recording, recipe=RECIPE)
+    assert caught.value.reason == "broken_gain"

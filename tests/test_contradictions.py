@@ -48,7 +48,7 @@ def build(folder, name, records, *, schema):
 def record(signal, record_id, **labels):
     return EcgRecord(
         record_id=record_id,
-        patient_id=labels.pop("patient", record_id),
+        patient_id=labels.pop("patient", f"patient of {record_id}"),
         signal=signal,
         valid_start=0,
         valid_samples=len(signal),
@@ -121,7 +121,7 @@ def test_exactly_what_contradicts_is_told(found):
 def test_patients_contradict_where_they_are_numbered_alike(datasets):
     links = link(datasets, patient_namespaces=["hospital", "hospital"])
     patients = [each for each in contradictions_of(links, datasets) if each.kind == "patient"]
-    assert told(patients) == {("patient", f"a{i}", f"b{i}"): (f"a{i}", f"b{i}") for i in range(4)}
+    assert told(patients) == {("patient", f"a{i}", f"b{i}"): (f"patient of a{i}", f"patient of b{i}") for i in range(4)}
 
 
 def test_copies_in_one_data_set_are_told_by_its_build(signals, tmp_path):
@@ -142,6 +142,12 @@ def test_copies_in_one_data_set_are_told_by_its_build(signals, tmp_path):
     said = summary(dataset.card, tmp_path)
     assert "CONTRADICTIONS      3 between records of equal content (patient 1, age 1, sex 1)" in said
     assert "    age_years: 40 of set x, 70 of set y" in said
+
+
+def test_records_that_are_their_own_patients_say_nothing_of_patients(signals, tmp_path):
+    records = [record(signals[0], name, patient=name) for name in ("x", "y")]
+    dataset = build(tmp_path, "set", [*records, record(signals[1], "z")], schema=LabelSchema())
+    assert contradictions_within(dataset.index, name="set") == []
 
 
 def test_the_command_lists_them(datasets, tmp_path):
