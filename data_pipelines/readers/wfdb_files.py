@@ -24,13 +24,10 @@ import wfdb
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.contents import read_contents
-from data_pipelines.readers.nested_values import NamedValue, header_line
 from data_pipelines.readers.recording import Recording, Samples
 from data_pipelines.readers.samples import ConvertedSamples, ReadAhead, row_blocks, unreadable
-from data_pipelines.readers.stated import statements
-from data_pipelines.readers.stated_values import one_number
-from data_pipelines.readers.statement_names import Kind, hertz_per, voltage
 from data_pipelines.readers.tree import files_under
+from data_pipelines.readers.wfdb_comments import check_comments, comment_fields
 from data_pipelines.readers.wfdb_record_line import OpenRecord, RecordLine, parsed_record_line, readable_record
 
 #: Bytes per sample of the WFDB formats that are read.
@@ -51,9 +48,6 @@ _SIGNAL_LINE = re.compile(
 
 # Control characters end lines for some readers and not for others.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-# Comments that may be about the heart.
-_OTHER_RATES = ("rate", "frequency", "freq")
 
 _SMALLEST_GAIN, _LARGEST_GAIN = 1e-9, 1e12
 _LARGEST_RATE_HZ = 1e6
@@ -89,7 +83,7 @@ def read_wfdb(record: Path | str) -> Recording:
         opened = functools.partial(opened, num_samples=header.sig_len)
     _check_length(header, header_path)
     _check_file_sizes(header, header_path)
-    _check_comments(comments, header, header_path)
+    check_comments(comments, header, header_path)
     try:
         signal, sums = _samples(header, path, opened)
     except Exception as error:  # wfdb checks little, and what Python or NumPy then stumbles over is anyone's guess.
@@ -104,7 +98,7 @@ def read_wfdb(record: Path | str) -> Recording:
         sampling_rate_hz=float(header.fs),
         channels=tuple(name or "" for name in header.sig_name),
         units=tuple(unit or "" for unit in header.units),
-        fields=_fields(comments),
+        fields=comment_fields(comments),
         scales=tuple(f"{gain:g}/{unit or 'mV'}" for gain, unit in zip(gains, header.units, strict=True)),
     )
 
@@ -287,36 +281,6 @@ def _check_checksums(header: wfdb.Record, sums: np.ndarray, header_path: Path) -
                 f"says {stated & 0xFFFF}; the samples were changed or damaged after the header was written",
                 reason="header_disagrees",
             )
-
-
-def _check_comments(comments: list[str], header: wfdb.Record, header_path: Path) -> None:
-    """Checks comments that state a rate or a unit against the header, where they can mean nothing else."""
-    pairs = filter(None, map(header_line, comments))
-    stated = statements([NamedValue((key,), value) for key, value in pairs if key.casefold() not in _OTHER_RATES])
-    for statement in stated.of(Kind.RATE):
-        found = one_number(statement.value)
-        factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
-        if found and factor and not math.isclose(found[0] * factor, header.fs, rel_tol=1e-6):
-            raise RecordError(
-                f"{header_path}: its first line states the rate {header.fs} Hz, but its comment '{statement.where}' "
-                f"{statement.value}; correct one of them",
-                reason="header_disagrees",
-            )
-    units = {voltage(unit) for unit in header.units if voltage(unit)}
-    for statement in stated.of(Kind.UNIT):
-        unit = voltage(statement.value)
-        if unit and units and unit not in units:
-            raise RecordError(
-                f"{header_path}: its signals are in {', '.join(sorted(units))}, but its comment '{statement.where}' "
-                f"says {unit}; correct one of them",
-                reason="header_disagrees",
-            )
-
-
-def _fields(comments: list[str]) -> dict[str, str]:
-    """Parses `key: value` comment lines, the way CinC, PTB and CODE-15 headers carry metadata."""
-    pairs = (comment.partition(":") for comment in comments)
-    return {key.strip(): value.strip() for key, colon, value in pairs if colon and value.strip()}
 
 
 def find_wfdb_records(folder: Path) -> list[Path]:

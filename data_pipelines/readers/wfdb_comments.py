@@ -1,0 +1,56 @@
+"""Comments of WFDB headers: metadata of the recording, and what may contradict the header."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import wfdb
+
+from data_pipelines.errors import RecordError
+from data_pipelines.readers.nested_values import NamedValue, header_line
+from data_pipelines.readers.stated import statements
+from data_pipelines.readers.stated_values import one_number
+from data_pipelines.readers.statement_names import Kind, hertz_per, voltage
+
+# Comments that may be about the heart.
+_OTHER_RATES = ("rate", "frequency", "freq")
+
+
+def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) -> None:
+    """Checks comments that state a rate or a unit against the header, where they can mean nothing else.
+
+    Args:
+        comments: lines without their marks.
+        header: of the record.
+        header_path: its file, for messages.
+
+    Raises:
+        RecordError: `header_disagrees`.
+    """
+    pairs = filter(None, map(header_line, comments))
+    stated = statements([NamedValue((key,), value) for key, value in pairs if key.casefold() not in _OTHER_RATES])
+    for statement in stated.of(Kind.RATE):
+        found = one_number(statement.value)
+        factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
+        if found and factor and not math.isclose(found[0] * factor, header.fs, rel_tol=1e-6):
+            raise RecordError(
+                f"{header_path}: its first line states the rate {header.fs} Hz, but its comment '{statement.where}' "
+                f"{statement.value}; correct one of them",
+                reason="header_disagrees",
+            )
+    units = {voltage(unit) for unit in header.units if voltage(unit)}
+    for statement in stated.of(Kind.UNIT):
+        unit = voltage(statement.value)
+        if unit and units and unit not in units:
+            raise RecordError(
+                f"{header_path}: its signals are in {', '.join(sorted(units))}, but its comment '{statement.where}' "
+                f"says {unit}; correct one of them",
+                reason="header_disagrees",
+            )
+
+
+def comment_fields(comments: list[str]) -> dict[str, str]:
+    """Parses `key: value` comment lines, the way CinC, PTB and CODE-15 headers carry metadata."""
+    pairs = (comment.partition(":") for comment in comments)
+    return {key.strip(): value.strip() for key, colon, value in pairs if colon and value.strip()}
