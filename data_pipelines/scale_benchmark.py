@@ -223,6 +223,9 @@ def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
         "signature": np.zeros((num_records, SIGNATURE_BYTES), np.int8),
         "order_free_signature": np.zeros((num_records, SIGNATURE_BYTES), np.int8),
         "envelope": np.zeros((num_records, ENVELOPE_SAMPLES), np.int8),
+        "recording": np.arange(num_records, dtype=np.int32),
+        "recording_seconds": np.full(num_records, FORMAT.seconds),
+        "start_seconds": np.zeros(num_records),
         scalar_column(0): rng.normal(55, 12, num_records).astype(np.float32),
     }
 

@@ -86,6 +86,7 @@ def given(stored_dataset, monkeypatch, tmp_path):
     return give
 
 
+@pytest.mark.slow
 def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch):
     out, sweep = tmp_path / "out", "--sweep=objective.temperature=.1|.5"
     given(sweep, "--jobs", str(tmp_path / "jobs"))

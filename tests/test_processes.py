@@ -104,7 +104,9 @@ def environment(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("devices", [1, 2], ids=["one device each", "two devices each"])
+@pytest.mark.parametrize(
+    "devices", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["one device each", "two devices each"]
+)
 def test_processes_read_the_global_batch_and_train_on_it_as_one(dataset, environment, tmp_path, devices):
     command = launcher(sys.executable, "-m", "tests.process_rows", str(dataset), str(tmp_path))
     subprocess.run(command, cwd=ROOT, env={**environment, "JAX_NUM_CPU_DEVICES": str(devices)}, check=True)
@@ -240,6 +242,7 @@ def test_a_shard_that_one_process_cannot_read_is_left_out_by_all(dataset, enviro
     assert_same_run(two, one, steps=6)
 
 
+@pytest.mark.slow
 def test_processes_with_different_data_are_refused(dataset, environment, tmp_path):
     other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1, name="data-1").directory
     shutil.copytree(dataset, other.with_name("data-0"))

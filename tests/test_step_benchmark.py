@@ -27,6 +27,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(step_ceilings, "_COPIED", {"cpu": 4096})
 
 
+@pytest.mark.slow
 def test_every_figure_is_there(stored_dataset, monkeypatch):
     runs = []
     monkeypatch.setattr(step_benchmark, "prepare_run", lambda config: runs.append(prepare_run(config)) or runs[0])
