@@ -188,7 +188,7 @@ def build(make_source, out):
 
 def test_a_build_corrects_what_a_copy_proves_wrong(signals, tmp_path):
     even = np.rint(signals / 2) * 2
-    for number in range(14):
+    for number in range(8):
         write(tmp_path / "in" / "ptbxl", f"r{number}", even[number])
     for number in (1, 4):
         write(tmp_path / "in" / "challenge", f"HR{number}", even[number], stated=200.0)
@@ -206,7 +206,7 @@ def test_a_build_corrects_what_a_copy_proves_wrong(signals, tmp_path):
 
 
 def test_a_build_tells_loudly_what_nothing_proves(signals, tmp_path):
-    for number in range(20):
+    for number in range(11):
         write(tmp_path / "in", f"r{number}", signals[number], stated=200.0 if number < 6 else 1000.0)
     dataset = build(lambda: folder_source(tmp_path / "in"), tmp_path / "out")
     assert dataset.card["summary"]["calibration"]["corrected"] == {}
@@ -246,9 +246,8 @@ def test_a_card_without_the_section_is_read():
     assert calibration_lines(None) == []
 
 
-@pytest.mark.parametrize("name", ["physionet2021", "physionet2021_georgia"])
-def test_real_recordings_are_not_doubted_and_five_times_too_large_ones_are(real_data, name):
-    source = Physionet2021Source(Path(real_data) / name, recipe=RECIPES["plain"], num_workers=1)
+def test_real_recordings_are_not_doubted_and_five_times_too_large_ones_are(real_data):
+    source = Physionet2021Source(Path(real_data) / "physionet2021_georgia", recipe=RECIPES["plain"], num_workers=1)
     records = [result for result in results_of(source) if hasattr(result, "signal")]
     rows, origins = [], [record.origin for record in records]
     for record in records:
