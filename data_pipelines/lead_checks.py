@@ -5,7 +5,7 @@ They look at what is kept of a recording, before and after it was filtered and r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -99,28 +99,36 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
             reason="flat_lead",
         )
     _check_einthoven(leads, source)
-    _check_sizes(leads, amplitudes, source)
+    _check_sizes(leads, source)
 
 
-def _check_sizes(leads: Mapping[str, np.ndarray], spans: Mapping[str, float], source: str) -> None:
+def _check_sizes(leads: Mapping[str, np.ndarray], source: str) -> None:
     """Refuses leads that were each scaled to one size, so that their sizes in mV are lost (Einthoven needs III)."""
     stored = [leads[lead] for lead in STORED_LEADS]
     if np.array_equal(stored[0], stored[1]):
         return  # One signal in several leads, such as mains or a calibration pulse, has one size by itself.
-    sizes = {
-        "span": list(spans.values()),
-        "standard deviation": [
-            float(np.sqrt(max(np.dot(lead, lead) / len(lead) - lead.mean() ** 2, 0.0))) for lead in stored
-        ],
-        "largest sample": [max(abs(float(lead.max())), abs(float(lead.min()))) for lead in stored],
-    }
-    for name, values in sizes.items():
-        if max(values) <= SAME_SIZE * min(values):
+    for name, size_of in _SIZES.items():
+        first = size_of(stored[0])
+        # One other lead nearly always tells: the rest is measured only where it does not.
+        if not _is_same(first, size_of(stored[-1])):
+            continue
+        if all(_is_same(first, size_of(lead)) for lead in stored[1:-1]):
             raise RecordError(
-                f"{source}: all leads have one {name} ({values[0]:.4g} mV): each was scaled by itself, and its size "
-                "in mV is lost; take the recording before that, or its gains from its source",
+                f"{source}: all leads have one {name} ({first:.4g} mV): each was scaled by itself, and its size in mV "
+                "is lost; take the recording before that, or its gains from its source",
                 reason="broken_gain",
             )
+
+
+def _is_same(one: float, other: float) -> bool:
+    return max(one, other) <= SAME_SIZE * min(one, other)
+
+
+_SIZES: Mapping[str, Callable[[np.ndarray], float]] = {
+    "span": lambda lead: float(np.ptp(lead)),
+    "standard deviation": lambda lead: float(np.std(lead)),
+    "largest sample": lambda lead: float(np.abs(lead).max()),
+}
 
 
 def check_stored(microvolts: np.ndarray, *, sampling_rate_hz: int, is_filtered: bool, source: str) -> None:
