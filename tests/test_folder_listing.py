@@ -255,7 +255,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), r"is an old Excel or Word file"),
         ("a.dcm", b"\xff\xd8\xff\xe0" + bytes(300), r"is a picture \(JPEG\).* export the recording"),
         ("a.dcm", b"%PDF-1.4\n" + bytes(300), r"is a PDF"),
-        ("a.xml", gzip.compress(b"<a/>"), r"is gzipped.* unpack it \(gunzip\)"),
+        ("a.xml", gzip.compress(b"<a/>", mtime=0), r"is gzipped.* unpack it \(gunzip\)"),
         ("a.xml", b"<!DOCTYPE html><html><body>Please log in</body>", r"is a web page.* log in"),
         ("a.npy", LFS, r"is a pointer of Git LFS.*git lfs pull"),
         ("a.mat", b"\x93NUMPY" + bytes(200), r"is a NumPy array.* give it the suffix \.npy"),
