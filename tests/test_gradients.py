@@ -66,7 +66,8 @@ def test_every_window_passes_its_gradient_on_within_a_network(pool, norm):
     assert worst_error(pool, norm=norm, seeds=20) < 1e-6
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_every_window_passes_its_gradient_on_as_users_compile(devices):
     done = run_as_users_do("tests.pooled_gradients", f"--devices={devices}", "--seeds=20")
     assert done.returncode == 0, done.stderr

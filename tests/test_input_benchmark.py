@@ -34,7 +34,7 @@ def measure(datasets, tmp_path, **changes):
     return input_benchmark.measure(datasets, **(options | changes))
 
 
-@pytest.mark.parametrize("num_threads", [None, 1])
+@pytest.mark.parametrize("num_threads", [None, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_reader_is_timed_and_gives_the_same_samples(datasets, tmp_path, num_threads):
     for dataset in datasets:
         pack(dataset)

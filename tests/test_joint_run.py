@@ -127,6 +127,7 @@ class RandomClassifier:
         return np.random.default_rng(0).normal(size=len(signals)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest(datasets, runs, monkeypatch):
     monkeypatch.setattr(evaluate, "train_supervised", lambda config, **arguments: RandomClassifier())
     monkeypatch.setattr(boosted, "_TREES", 5)

@@ -88,6 +88,13 @@ def test_archives_say_what_they_are(tmp_path):
     refused(read_numpy, path, "header_disagrees", "states the rate 500.0, but --declared_rate_hz says 400.0", contrary)
 
 
+def test_an_archive_behind_damage_is_none(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, signal=SIGNAL, fs=500, unit="mV", leads=np.array(STANDARD_LEADS))
+    path.write_bytes(b"r\xbe" + path.read_bytes())
+    refused(read_numpy, path, "truncated_file", "cannot be read as an array of numbers", NOTHING)
+
+
 @pytest.mark.parametrize("dtype", ["<i2", ">i4", "<f8", "|u1"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_every_type_and_order_of_numbers(tmp_path, dtype, order):

@@ -249,6 +249,10 @@ ROWS = lines()
         (table(NAMES, rows=[row.replace(".", ",") for row in ROWS]), "line 2 has 24 cells where the first has 12"),
         (table(NAMES, rows=[*ROWS[:99], ROWS[99].replace("0.", "0,", 1), *ROWS[100:]]), "line 101 has 13 cells"),
         (table(NAMES, rows=[*ROWS[:99], ROWS[99].replace(".", "_", 1), *ROWS[100:]]), "line 100 of the samples, is no"),
+        (
+            table(NAMES, rows=["0.1,-0.2,-0.14V5,V6", *ROWS]),
+            r"line 2 \('0.1,-0.2,.*'\) stands between the names and the",
+        ),
         ("12,500\n" + table(), "line 1 has 2 cells where those of the samples have 12"),
         ("once upon a time\n", "it has no line of numbers"),
         (table(ahead=[n + (n > 7) for n in range(len(ROWS))]), "13 columns, but --declared_leads names 12; as times"),

@@ -27,6 +27,9 @@ from data_pipelines.readers.sample_matrix import (
 )
 from data_pipelines.readers.stated import statements
 
+# How an archive of one file or more begins.
+_ARCHIVE = b"PK\x03\x04"
+
 
 def read_numpy(path: Path | str, declared: Declared) -> Recording:
     """Reads a matrix from `.npy`, or from `.npz` with whatever it says beside.
@@ -45,7 +48,8 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
     path = Path(path)
     data = read_contents(path, max_bytes=MAX_BYTES)
     try:
-        is_archive = zipfile.is_zipfile(io.BytesIO(data))
+        # Not by `is_zipfile`, which passes over whatever damage has put ahead of an archive.
+        is_archive = data.startswith(_ARCHIVE)
         arrays = _unpacked(data, path) if is_archive else {SIGNAL_NAMES[0]: _array(data)}
     except RecordError:
         raise

@@ -11,7 +11,8 @@ The lines are judged by these rules, from the top:
 4. Column numbers (0, 1, 2, … or 1, 2, 3, … from the first cell, or from the second after an empty or named one) are
    pandas' header, never a sample. So are names that only count, such as `V1` to `V12` of R or `Var1` to `Var12` of
    MATLAB.
-5. Any other line above the samples in which names and numbers are mixed is refused, for it may be a damaged sample.
+5. Any other line above the samples in which names and numbers are mixed is refused, for it may be a damaged sample;
+   so is one with any number below the line of names.
 """
 
 from __future__ import annotations
@@ -113,6 +114,8 @@ def layout_of(content: bytes, path: Path) -> Layout:
         start = end + 1
     unnamed = _unnamed_column([cells_or_none(dialect, text) or [] for text in lines], width)
     names, units, rest = _names(above, comments, width, first=number, unnamed=unnamed, path=path)
+    if names is not None:
+        _check_nothing_follows_names(above, rest, dialect, path)
     remarks = [remark for text in (*comments, *(line.text for line in rest)) for remark in _remark(text, dialect)]
     return Layout(
         dialect=dialect,
@@ -241,6 +244,19 @@ def _names(
     if len(cells) < width:
         cells = (*cells, "") if unnamed else ("", *cells)
     return _known(cells), units, others
+
+
+def _check_nothing_follows_names(above: list[_Line], rest: list[_Line], dialect: Dialect, path: Path) -> None:
+    """Raises where a line with numbers stands between the names and the samples: it may be what is left of a sample."""
+    used = [line.number for line in above if line not in rest]
+    below = [line for line in rest if used and line.number > min(used)]
+    between = next((line for line in below if any(map(dialect.is_number, filter(None, line.cells)))), None)
+    if between is not None:
+        raise _no_table(
+            path,
+            f"line {between.number} ('{between.text[:40]}') stands between the names and the samples",
+            "the samples follow the line of names, or one of units below it; correct the line, or take it out",
+        )
 
 
 def _lacks_one(cells: Sequence[str], width: int, unnamed: int | None) -> bool:
