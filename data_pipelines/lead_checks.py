@@ -184,7 +184,8 @@ def _check_einthoven(leads: Mapping[str, np.ndarray], source: str) -> None:
         residual = float(np.quantile(np.abs(leads[lead] - expected), EINTHOVEN_QUANTILE))
         raise RecordError(
             f"{source}: lead {lead} is not {formula}: 5 % of samples are off by more than {residual * 1e3:.0f} µV "
-            f"({EINTHOVEN_TOLERANCE_MV * 1e3:g} allowed); limb leads are swapped or misnamed",
+            f"({EINTHOVEN_TOLERANCE_MV * 1e3:g} allowed); limb leads are swapped or misnamed, or their gain "
+            "or zero is wrong",
             reason="einthoven",
         )
 

@@ -18,12 +18,13 @@ from data_pipelines.lead_checks import check_leads, check_stored, check_timing
 from data_pipelines.lead_names import lead_columns
 from data_pipelines.quality import STORED_LIMIT_UV
 from data_pipelines.readers.recording import Recording
+from data_pipelines.readers.statement_names import voltage
 from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 from data_pipelines.window import Window, window_of
 
-#: Millivolts per unit, by the unit's spelling in lower case (µ is U+00B5 in files, μ U+03BC is its Greek twin).
-MILLIVOLTS_PER_UNIT = {"mv": 1.0, "millivolt": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "v": 1e3}
+#: Millivolts per unit, by the unit's one spelling.
+MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "nV": 1e-6, "V": 1e3}
 
 #: A lead with a larger share of its samples beyond what can be stored is refused; below it they are clipped, and
 #: counted by `quality.clipped_samples`.
@@ -157,11 +158,11 @@ def _padded(
 
 def _millivolts_per_unit(recording: Recording, column: int) -> float:
     unit = recording.units[column].strip()
-    factor = MILLIVOLTS_PER_UNIT.get(unit.lower())
+    factor = MILLIVOLTS_PER_UNIT.get(voltage(unit) or "")
     if factor is None:
         raise RecordError(
             f"{recording.source}: lead {recording.channels[column]} is in '{unit}', which is no voltage; "
-            "known units are mV, µV (uV) and V",
+            "known units are mV, µV (uV), nV and V",
             reason="wrong_unit",
         )
     return factor

@@ -26,7 +26,7 @@ from data_pipelines.builders.base import Quarantined
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.errors import DataError
 from data_pipelines.recipe import SignalRecipe
-from data_pipelines.records import EcgRecord, SEX_UNKNOWN, STANDARD_LEADS, STORED_LEADS
+from data_pipelines.records import STORED_LEADS, EcgRecord
 from tests import meaning_arrays, meaning_recorders, meaning_tables
 from tests.fixtures import results_of
 from tests.meaning_arrays import NUM_SAMPLES, Written

@@ -1,4 +1,4 @@
-"""Files of bare samples as people write them, each saying what `meaning_book.Book` tells it to: NumPy, HDF5, MATLAB, text."""
+"""Files of bare samples as people write them: NumPy, HDF5, MATLAB, text. Each says what `meaning_book.Book` says."""
 
 import csv
 import dataclasses
@@ -12,7 +12,6 @@ import numpy as np
 import scipy.io
 
 from data_pipelines.readers.declared import Declared
-from data_pipelines.records import STANDARD_LEADS
 from tests.fixtures import twelve_lead_mv
 from tests.meaning_book import TRUE_RATE, UNITS, Book
 
@@ -26,14 +25,15 @@ RATE_NAMES = (
     "Samplingfrequency", "sampling frequency (Hz)", "sps", "Hz", "samples_per_second", "fsample", "samp_rate",
     "acquisition_rate", "sampling_freq_hz", "sampleRate", "freq_hz", "rate", "Fs_ECG", "fs_ecg", "ecg_sampling_rate",
     "SampleRateHz", "nominal_srate", "samples per sec", "tickrate", "sf", "SR", "f_s", "signal_rate", "ecg_sr",
-    "digitization_rate", "SampFreq_Hz", "frame_rate",
+    "digitization_rate", "SampFreq_Hz", "AcqFreq", "adc_rate", "taxa de amostragem",
 )  # fmt: skip
 STEP_NAMES = ("uV_per_bit", "lsb_uV", "resolution_uV", "uv_per_lsb", "microvolts_per_count", "scale_uV", "step_uV",
               "uv_per_count", "LSB (uV)", "nanovolts_per_bit", "mV_per_bit", "mv_per_adu", "V_per_bit")  # fmt: skip
 GAIN_NAMES = ("adc_per_mV", "counts_per_mV", "adu_per_mV", "lsb_per_mv", "units_per_mV", "gain_per_mV", "adc_gain",
               "gain")  # fmt: skip
 INTERVAL_NAMES = ("dt", "sampling_interval", "dt_s", "delta_t", "sample_interval", "sampling_period", "Ts", "time_step",
-                  "dt_ms", "sampling_interval_ms", "sample_period_us", "sampling interval [ms]", "isi", "wf_increment", "SampleInterval",
+                  "dt_ms", "sampling_interval_ms", "sample_period_us", "sampling interval [ms]", "isi", "wf_increment",
+                  "SampleInterval",
                   "inter_sample_interval_ms")  # fmt: skip
 TIME_NAMES = ("t", "time", "Time", "time_s", "times", "timestamps", "time_ms", "Time (ms)", "t_us", "TimeStamp [s]",
               "seconds", "tvec", "time_axis")  # fmt: skip
@@ -41,7 +41,8 @@ UNIT_NAMES = ("unit", "units", "Units", "amplitude_unit", "physical_unit", "sign
               "ecg_unit", "unit_of_measure", "chanunits",
               "unit_string", "unittext")  # fmt: skip
 LEADS_NAMES = ("leads", "lead_names", "Leads", "channel_names", "sig_name", "channels", "labels", "ch_names",
-               "lead_order", "channel_labels", "columns", "signal_names", "electrodes", "names", "derivations")  # fmt: skip
+               "lead_order", "channel_labels", "columns", "signal_names", "electrodes", "names",
+               "derivations")  # fmt: skip
 ORIENTATION_NAMES = ("orientation", "dims", "axes", "layout", "dimension_order")
 ORIENTATIONS = {
     "time_lead": ("time,lead", "time x lead", "samples x channels", "(time, leads)", "channels_last", "samples_leads"),
@@ -61,7 +62,7 @@ class Written:
 
     name: str
     numbers: np.ndarray
-    declared: Declared = Declared()
+    declared: Declared = dataclasses.field(default_factory=Declared)
 
 
 def numbers_in(unit: str) -> np.ndarray:
@@ -75,11 +76,13 @@ def counts_of(step: float, zero: int = 0) -> np.ndarray:
 
 
 def rate_statement(
-    book: Book, *, kinds: tuple[str, ...] = ("rate", "rate", "interval", "times")
+    book: Book, taken: Any = (), *, kinds: tuple[str, ...] = ("rate", "rate", "interval", "times")
 ) -> dict[str, Any]:
-    """Returns what may state a rate, by the name it may go by."""
+    """Returns what may state a rate, by a name that is not taken; nothing where it is."""
     kind = book.pick(kinds)
     name = book.pick({"rate": RATE_NAMES, "interval": INTERVAL_NAMES, "times": TIME_NAMES}[kind])
+    if name in taken:
+        return {}
     rate = book.rate(f"'{name}'", may_miss=True)
     if rate is None:
         return {}
@@ -87,7 +90,7 @@ def rate_statement(
     if kind == "rate":
         return {name: book.pick((rate, float(rate), f"{rate}", f"{rate} Hz", f"{rate}.0", np.array([[rate]])))}
     if kind == "interval":
-        return {name: book.pick((factor / rate, repr(round(factor / rate, 9))))}
+        return {name: book.pick((factor / rate, repr(round(factor / rate, 12))))}
     return {name: np.round(np.arange(NUM_SAMPLES) * factor / rate, 9)}
 
 
@@ -149,7 +152,7 @@ def _described(book: Book) -> tuple[np.ndarray, dict[str, Any], Declared]:
     if book.chance(0.5) or not book.said("rate"):
         rate = book.rate("--declared_rate_hz", may_miss=True)
     if book.chance(0.25):
-        stated |= rate_statement(book)
+        stated |= rate_statement(book, stated)
     leads = None
     if book.chance(0.7):
         stated |= lead_statement(book)
@@ -247,13 +250,6 @@ def _matlab(value: Any) -> Any:
     return np.array(list(value), dtype=object) if isinstance(value, tuple) else value
 
 
-@dataclasses.dataclass(frozen=True)
-class _Dialect:
-    separator: str
-    decimal: str
-    number: Callable[[float], str]
-
-
 def csv_table(book: Book, folder: Path) -> Written:
     """A text table: separators, decimal signs, comments, units in names, columns of times and of row numbers."""
     separator, decimal = book.pick(((",", "."), (",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ",")))
@@ -273,7 +269,8 @@ def csv_table(book: Book, folder: Path) -> Written:
     unit_row = None
     if place == "names" and leads_in_file:
         spelled = book.unit("units in names", true)
-        names = [book.pick(("{} ({})", "{} [{}]", "{}_{}") if False else ("{} ({})",)).format(name, spelled) for name in names]
+        form = book.pick(("{} ({})", "{} [{}]", "{}_{}", "{} {}", "{}({})", "{}/{}"))
+        names = [form.format(name, spelled) for name in names]
     elif place == "row" and leads_in_file:
         unit_row = book.unit("row of units", true)
     elif place == "comment":
@@ -323,7 +320,7 @@ def _with_times(book: Book, names: list[str], columns: list, unit_row: Any, numb
         name, unit = "time", "hh:mm:ss.mmm"
     else:
         factor = 1e3 if kind != "s" else 1.0
-        texts = [number(value) for value in np.round(np.arange(NUM_SAMPLES) * factor / rate, 7)]
+        texts = [f"{value:.9g}".replace(".", number(0.5)[1]) for value in np.arange(NUM_SAMPLES) * factor / rate]
         unit = "s" if kind == "s" else "ms"
         name = book.pick((f"time_{unit}", f"Time ({unit})", f"t [{unit}]", "time" if kind == "s" else f"t_{unit}"))
     rows = None if unit_row is None else [unit, *[unit_row] * 12]

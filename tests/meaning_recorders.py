@@ -15,8 +15,9 @@ from tests.vendor_files import SCP_NUMBERS, aecg_xml, muse_xml, philips_xml, wri
 SEXES = (("Male", MALE), ("M", MALE), ("male", MALE), ("F", FEMALE), ("Female", FEMALE), ("FEMALE", FEMALE),
          ("Unknown", SEX_UNKNOWN), ("U", SEX_UNKNOWN), ("O", SEX_UNKNOWN), ("1", SEX_UNKNOWN), ("2", SEX_UNKNOWN),
          ("", SEX_UNKNOWN), ("?", SEX_UNKNOWN))  # fmt: skip
-AGES = (("61", 61.0), ("61.5", 61.5), ("0", 0.0), ("89+", 89.0), (">89", 90.0), ("300", 90.0), ("NaN", None), ("", None),
-        ("unknown", None), ("999", None), ("-1", None), ("sixty", None), ("18 months", 1.5), ("104", 104.0))  # fmt: skip
+AGES = (("61", 61.0), ("61.5", 61.5), ("0", 0.0), ("89+", 89.0), (">89", 90.0), ("300", 90.0), ("NaN", None),
+        ("", None), ("unknown", None), ("999", None), ("-1", None), ("sixty", None), ("18 months", 1.5),
+        ("104", 104.0))  # fmt: skip
 PATIENTS = (("P-17", "P-17"), ("000123", "000123"), ("123", "123"), ("NA", None), ("unknown", None), ("-", None),
             ("", None), ("None", None), ("ANONYMOUS", None), ("nan", None), ("0", None), ("P 17", "P 17"))  # fmt: skip
 

@@ -34,7 +34,7 @@ NAMES = {
     "sex": ("sex", "Sex", "SEX", "gender", "Gender", "is_male", "male", "is_female", "Sex (1=m)"),
     "lvef": ("lvef", "LVEF", "LVEF %"),
 }
-LVEFS = (("55", 55.0), ("45.5", 45.5), ("", None), ("NA", None), ("45 %", "refuse"), ("45,5", "refuse"),
+LVEFS = (("55", 55.0), ("45.5", 45.5), ("", None), ("NA", None), ("45 %", "refuse"), ('"45,5"', "refuse"),
          (">60", "refuse"), ("-", None), ("1e1", 10.0))  # fmt: skip
 
 

@@ -41,6 +41,9 @@ def test_known_columns_in_any_capitals_with_spaces_and_dashes(tmp_path, header):
         ("filename,patient_id", "call its column 'filename' 'record'"),
         ("recrd,patient_id", "call its column 'recrd' 'record'"),
         ("record,patient_id,gender", "call its column 'gender' 'sex'"),
+        ("record,patient_id,Sex (1=m)", r"call its column 'Sex \(1=m\)' 'sex'"),
+        ("record,patient_id,Age [y]", r"call its column 'Age \[y\]' 'age'"),
+        ("record,patient_id,sex_code", "call its column 'sex_code' 'sex'"),
         ("record,patient_id,Geschlecht", "call its column 'Geschlecht' 'sex'"),
         ("record,patient_id,split", "call its column 'split' 'fold'.*such as 1 to train on"),
         ("record,patient_id,strat_fold", "call its column 'strat_fold' 'fold'"),
@@ -50,12 +53,26 @@ def test_known_columns_in_any_capitals_with_spaces_and_dashes(tmp_path, header):
         ("record,patient_id,sex,is_male", "columns 'sex' and 'is_male' both mean 'sex'"),
         ("record,patient_id,Patient ID", "columns 'patient_id' and 'Patient ID' both mean 'patient_id'"),
         ("record,patient_id,subject_id", "columns 'patient_id' and 'subject_id' both mean 'patient_id'"),
-        ("record;patient_id", "its columns are set apart by ';': write it with commas"),
+        ("record|patient_id", r"its columns are set apart by '\|': write it with commas"),
     ],
 )
 def test_columns_that_nearly_are_known_ones(tmp_path, header, message):
     with pytest.raises(DataError, match=message):
         table(tmp_path, f"{header}\n{','.join('1' * (header.count(',') + 1))}\n")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_of_spreadsheets_that_write_no_commas(tmp_path, separator):
+    text = 'record,patient_id,lvef,report\na,P 1,55,x\nb,P2,,"1, 2"\n'.replace(",", separator)
+    made = table(tmp_path, text.replace(f"1{separator} 2", "1, 2"))
+    assert made.scalars == ("lvef",)
+    rows = made.rows_of(["a", "b"])
+    assert rows["a"]["patient_id"] == "P 1"
+    assert rows["b"]["report"] == "1, 2"
+    with pytest.raises(DataError, match=r"column 'lvef' has 1 numbers and 1 other values .'45,5'"):
+        table(tmp_path, "record;patient_id;lvef\na;P1;45,5\nb;P2;50\n")
+    with pytest.raises(DataError, match="line 3 has 2 cells where the header names 3 columns, set apart by ';'"):
+        table(tmp_path, "record;patient_id;lvef\na;P1;45,5\nb;P2\n")
 
 
 def test_other_names_of_a_recording_are_no_labels(tmp_path):

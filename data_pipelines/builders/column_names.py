@@ -29,7 +29,8 @@ _OTHER_NAMES = {
     ),
     "age": ("ages", "ageinyears", "ageyears", "ageyrs", "ageyr", "patientage", "ageatecg", "ageatexam",
             "ageatrecording", "alter", "edad", "idade"),
-    "sex": ("gender", "patientsex", "patientgender", "geschlecht", "sexe", "sexo", "sesso", "genero", "género"),
+    "sex": ("gender", "patientsex", "patientgender", "geschlecht", "sexe", "sexo", "sesso", "genero", "género",
+            "sexcode", "gendercode", "sexmf", "malesex", "biologicalsex", "birthsex", "sexatbirth"),
     "fold": ("folds", "foldid", "stratfold", "split", "partition", "subset", "traintest", "trainvaltest"),
     "report": ("reports", "reporttext", "ecgreport", "befund"),
 }  # fmt: skip
@@ -37,6 +38,9 @@ _OTHER_NAMES = {
 # Longer names are known by their letters, too; shorter ones by the same letters in another order.
 _ALIKE = 0.86
 _SHORTEST_ALIKE = 6
+
+# 'Sex (1=m)', 'Age [y]'
+_IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 
 _NAMELESS = re.compile(r"(unnamed: *\d+(_level_\d+)?)?")
 
@@ -96,7 +100,10 @@ def _known(name: str) -> str | None:
 
 
 def _meant(name: str) -> str | None:
-    key = _key(name)
+    bare = _IN_BRACKETS.sub("", name)
+    if bare != name and (known := _known(bare)):
+        return known
+    key = _key(bare)
     for known in KNOWN_COLUMNS:
         own = _key(known)
         if key in _OTHER_NAMES[known] or (len(key) == len(own) and sorted(key) == sorted(own)):

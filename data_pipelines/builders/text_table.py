@@ -25,9 +25,17 @@ def read_text_table(path: Path) -> pd.DataFrame:
             header: pandas itself would shift such a line by a column, fill it, or cut it.
     """
     try:
-        names, num_rows = _check_shape(path)
+        separator = _separator(path)
+        names, num_rows = _check_shape(path, separator)
         table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig", names=names, header=0
+            path,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            encoding="utf-8-sig",
+            names=names,
+            header=0,
         )
     except (OSError, ValueError, csv.Error) as error:  # pandas' own errors are ValueErrors.
         raise DataError(f"{path}: not a .csv table that can be read ({error}); write it again") from error
@@ -36,10 +44,17 @@ def read_text_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _check_shape(path: Path) -> tuple[list[str], int]:
+def _separator(path: Path) -> str:
+    """Returns what sets the columns apart, of what spreadsheets write: the sign that the header has most often."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
+
+
+def _check_shape(path: Path, separator: str) -> tuple[list[str], int]:
     """Returns the names of the columns and the number of rows, after all have as many cells as there are names."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file, strict=True)
+        lines = csv.reader(file, strict=True, delimiter=separator)
         names = [name.strip() for name in next(lines, [])]
         if not names:
             raise ValueError("it is empty")
@@ -51,7 +66,7 @@ def _check_shape(path: Path) -> tuple[list[str], int]:
             if cells and len(cells) != len(names):
                 raise DataError(
                     f"{path}: line {lines.line_num} has {len(cells)} cells where the header names {len(names)} "
-                    "columns; correct it, or put texts with commas in quotes"
+                    f"columns, set apart by '{separator}'; correct it, or put texts that hold one in quotes"
                 )
             num_rows += bool(cells)
     return names, num_rows

@@ -94,7 +94,7 @@ def read_philips(path: Path | str) -> Recording:
     step = _stated_once(signal, waveforms, (resolution, "resolution"), source)
     names = _lead_names(signal, waveforms, source)
     num_samples = _num_samples(waveforms, rate, source)
-    differences = _unpacked(waveforms, names, num_samples, source)
+    differences = _unpacked(waveforms, names, num_samples, rate, source)
     leads = dict(zip(names, differences, strict=True))
     leads.update(_limb_leads(leads))
     known = _known_fields(root, source)
@@ -177,7 +177,7 @@ def _num_samples(waveforms: Element, rate: float, source: str) -> int:
     return round(samples)
 
 
-def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, source: str) -> list[np.ndarray]:
+def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: float, source: str) -> list[np.ndarray]:
     """Returns the stored form of each lead, `i64[time]`."""
     encoding = waveforms.get("dataencoding", "")
     method = waveforms.get("compressmethod") or waveforms.get("compression") or "none"
@@ -207,8 +207,9 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, source
             ) from error
         if len(lead) != num_samples:
             raise RecordError(
-                f"{source}: lead {name} decompresses to {len(lead)} samples, durationperchannel says {num_samples}; "
-                "export the file again",
+                f"{source}: lead {name} decompresses to {len(lead)} samples, durationperchannel says {num_samples} at "
+                f"the samplingrate of {rate:g} Hz; at {rate * len(lead) / num_samples:g} Hz they would agree. Export "
+                "the file again",
                 reason="truncated_file",
             )
         leads.append(lead.astype(np.int64))

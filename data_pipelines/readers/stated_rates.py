@@ -128,6 +128,9 @@ def _rate(statement: Statement, source: str) -> StatedRate | None:
             )
     number, unit = found or (math.nan, "")
     factor = hertz_per(unit or (statement.unit if hertz_per(statement.unit) else "hz"))
+    low, high = PLAUSIBLE_RATES_HZ
+    if statement.is_weak and not (factor and low <= number * factor <= high):
+        return None
     if factor is None and seconds_per(unit) is not None:
         return _interval(dataclasses.replace(statement, is_weak=False), "", source)
     if factor is None or not 0 < number * factor < MAX_RATE_HZ:

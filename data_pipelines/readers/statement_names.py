@@ -43,13 +43,18 @@ _WORDS: Mapping[Kind, str] = types.MappingProxyType(
             sampfreq samprate samplesrate samplespersecond samplespersec samplessec sps frequency freq rate hz khz
             fsamp fsample fsampling sampling acquisitionrate acquisitionfrequency digitizationrate samplingspeed
             abtastrate abtastfrequenz frecuenciamuestreo frecuenciademuestreo frequenciadeamostragem
-            taxadeamostragem frequencedechantillonnage""",
+            taxadeamostragem frequenciaamostragem frequencedechantillonnage tickrate nominalsrate acqrate acqfreq
+            acquisitionfreq adcrate adcfreq adcfrequency adcsamplingrate sampfrequency samplehz hertz nsamppersec
+            numsamplespersecond nsamplespersecond numbersamplespersecond | sf""",
         Kind.INTERVAL: """
             dt deltat samplinginterval sampleinterval samplingperiod sampleperiod samplingtime sampletime timestep
-            tstep timeinterval intersampleinterval abtastintervall | interval period ts increment""",
+            tstep timeinterval intersampleinterval abtastintervall isi wfincrement xincrement xinc xdelta samplespacing
+            sampledt timeresolution samplingresolution samplingstep sampint sampinterval | interval period ts
+            increment""",
         Kind.TIMES: """
             t time times timestamp timestamps timevector timeaxis timevec tvec timecolumn timeseconds seconds
-            elapsedtime zeit tiempo tempo datetime clock ms msec milliseconds sec microseconds | ts s date us""",
+            elapsedtime zeit tiempo tempo temps elapsed clocktime unixtime datetime clock ms msec milliseconds sec
+            microseconds | ts s date us""",
         Kind.DURATION: """
             duration durationseconds recordingduration recordduration recordlength recordinglength lengthseconds
             lengthsec seconds dauer""",
@@ -66,14 +71,15 @@ _WORDS: Mapping[Kind, str] = types.MappingProxyType(
             unit units amplitudeunit amplitudeunits physicalunit physicalunits voltageunit voltageunits
             physicaldimension physicaldimensions physdim physunit physunits signalunit signalunits sigunit sigunits
             unitofmeasure uom yunit yunits valueunit leadunits leadunit channelunit channelunits amplitudeuom chunits
-            einheit unidad unidades unidade unite""",
+            einheit unidad unidades unidade unite unitstring unittext unitlabel unitname chanunits chanunit ampunit
+            ampunits unitofamplitude measurementunit engineeringunits sampleunit sampleunits""",
         Kind.GAIN: "gain gains adcgain adcgains channelgain channelgains leadgain leadgains siggain",
         Kind.STEP: """
             lsb lsbs lsbvalue lsbsize lsbweight resolution scale scales scalefactor scalefactors scaling
             scalingfactor bitvalue bitresolution bitweight amplituderesolution amplitudescale amplitudescalefactor
             conversionfactor calibrationfactor stepsize quantizationstep quantisationstep quantum voltagestep
             channelsensitivity sensitivity multiplier unitsperbit amplitudeunitsperbit unitperbit slope sclslope
-            leadresolution voltageresolution signalresolution""",
+            leadresolution voltageresolution signalresolution stepuv stepmv stepnv scalefac amplitudeperbit""",
         Kind.ZERO: """
             baseline baselines adczero adcbaseline zero zerolevel zeropoint zerooffset adcoffset dcoffset offset
             offsets intercept sclinter""",
@@ -82,12 +88,13 @@ _WORDS: Mapping[Kind, str] = types.MappingProxyType(
             channelorder channellist channellabels chnames chname chlabels signame signames signalname signalnames
             channeltitle channeltitles derivations derivationnames ableitungen derivaciones derivacoes
             electrodenames leadsnames leadsorder leadsequence | lead channels channel labels label names electrodes
-            electrode columns columnnames header signals derivation block0items chanlocs name colnames features
+            electrode columns columnnames header signals derivation titles chans traces chlabel chanlabels
+            block0items chanlocs name colnames features
             featurenames variables""",
         Kind.ORIENTATION: """
             | orientation layout axes axisorder dims dimensions dimensionorder dimorder shapeorder order dimnames
             axisnames dimlabels arrayorder datalayout dataformat shape format""",
-        Kind.TIME_UNIT: "timeunit timeunits timesunit xunit xunits intervalunit dtunit timestampunit",
+        Kind.TIME_UNIT: "timeunit timeunits timesunit xunit xunits intervalunit dtunit timestampunit isiunits",
     }
 )
 
@@ -151,8 +158,10 @@ _CAPITAL_AFTER_SMALL = re.compile(r"(?<=[a-zµμ])(?=[A-Z])")
 _SPLIT_UNIT = re.compile(r"(?<![a-zµμ])([muµμnk]) (v|hz)(?![a-z])", flags=re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+|#")
 _COUNT = r"(?:bit|bits|lsb|count|counts|adu|adus|adunit|adcunit|adcount|adccount|step|digit|digital|unit|level|code)s?"
-_STEP_OF_UNIT = re.compile(rf"(?P<unit>[a-zµμ]+)per{_COUNT}")
-_GAIN_OF_UNIT = re.compile(rf"(?:adc)?{_COUNT}per(?P<unit>[a-zµμ]+)")
+_STEP_OF_UNIT = re.compile(rf"(?P<unit>[a-zµμ]+)per{_COUNT}|{_COUNT}?to(?P<to>[a-zµμ]+)")
+_GAIN_OF_UNIT = re.compile(rf"(?:adc|(?:adc)?{_COUNT})per(?P<unit>[a-zµμ]+)")
+# 'uV/LSB', 'counts/mV'
+_SLASH = re.compile(rf"(?<=[a-zµμ])\s*/\s*(?={_COUNT}\b)|(?<=[a-z])\s*/\s*(?=[mnuµμ]?v\b)", flags=re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +198,8 @@ def stated_name(name: str) -> StatedName:
             weak = frozenset(kind for kind in kinds if (candidate, kind) in _WEAK)
             return StatedName(kinds=kinds, unit=unit, weak=weak)
         match = _STEP_OF_UNIT.fullmatch(candidate)
-        if match and voltage(match["unit"]):
-            return StatedName(kinds=(Kind.STEP,), unit=match["unit"])
+        if match and voltage(match["unit"] or match["to"]):
+            return StatedName(kinds=(Kind.STEP,), unit=match["unit"] or match["to"])
         match = _GAIN_OF_UNIT.fullmatch(candidate)
         if match and voltage(match["unit"]):
             return StatedName(kinds=(Kind.GAIN,), unit=match["unit"])
@@ -227,7 +236,7 @@ def hertz_per(unit: str) -> float | None:
 
 
 def _words(name: str) -> list[str]:
-    spaced = _SPLIT_UNIT.sub(r"\1\2", _CAPITAL_AFTER_SMALL.sub(" ", name))
+    spaced = _SPLIT_UNIT.sub(r"\1\2", _CAPITAL_AFTER_SMALL.sub(" ", _SLASH.sub(" per ", name)))
     return [word.casefold() for word in _WORD.findall(spaced)]
 
 

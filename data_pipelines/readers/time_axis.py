@@ -177,7 +177,13 @@ def _uneven(what: str, name: str, source: str) -> RecordError:
 
 
 def _quantum(times: np.ndarray) -> float:
-    """Returns what times are rounded to: a power of ten, or where it is none the precision of 32-bit numbers."""
+    """Returns what times are rounded to: a power of ten, or where it is none the precision of 32-bit numbers.
+
+    The latest times tell it: written to so many digits rather than decimals, they have the fewest decimals.
+    """
+    most = np.abs(times).max()
+    latest = times[np.abs(times) >= 10.0 ** np.floor(np.log10(most))] if most > 0 else times
+    times = latest if len(latest) > 2 else times
     for exponent in range(12):
         scaled = (times - times[0]) * 10.0**exponent
         if np.abs(scaled - np.rint(scaled)).max() < 1e-3:
