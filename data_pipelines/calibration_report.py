@@ -14,6 +14,7 @@ from data_pipelines.calibration_doubts import AMPLITUDE_MV, MIN_PATIENTS
 from data_pipelines.calibration_groups import Group, Measured, doubtful_records, far_records, judged_groups, rare_scales
 from data_pipelines.index import key_codes
 from data_pipelines.index_merging import gathered
+from data_pipelines.origins import origin_parts
 from data_pipelines.quality import QualityFlag
 from data_pipelines.readback import PATIENT_KEY
 from data_pipelines.records import SignalFormat
@@ -141,7 +142,7 @@ def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
         )
     doubted = [group for group in section["groups"] if group["doubts"]]
     for group in doubted:
-        lines.append(f"  WARNING: {group['records']} records of '{group['origin']}':")
+        lines.append(f"  WARNING: {group['records']} records of '{_shown(group['origin'])}':")
         lines += [f"    {doubt}" for doubt in group["doubts"]]
     if section["num_contradicting"]:
         shown = [f"{one} is {1 / factor:.3g} times {other}" for one, other, factor in section["contradicting"][:5]]
@@ -169,6 +170,11 @@ def record_ids(parts: Sequence[ShardPart], numbers: Sequence[int]) -> dict[int, 
         own = wanted[shard_of == shard]
         names |= dict(zip(own.tolist(), parts[shard].column("record_id")[own - bounds[shard]].tolist(), strict=True))
     return names
+
+
+def _shown(origin: str) -> str:
+    """Returns an origin without the parts that it does not have."""
+    return " | ".join(filter(None, origin_parts(origin))) or origin
 
 
 def _suspects(measured: Measured, groups: Sequence[Group], too_large: np.ndarray) -> np.ndarray:

@@ -211,7 +211,7 @@ def test_a_build_tells_loudly_what_nothing_proves(signals, tmp_path):
     dataset = build(lambda: folder_source(tmp_path / "in"), tmp_path / "out")
     assert dataset.card["summary"]["calibration"]["corrected"] == {}
     said = summary(dataset.card, tmp_path)
-    assert "WARNING: 6 records of ' | wfdb at 100 Hz | 200/mV':" in said
+    assert "WARNING: 6 records of 'wfdb at 100 Hz | 200/mV':" in said
     assert re.search(r"all leads seem .* times too large: the largest lead moves by .* mV in the median", said)
     names = [f"r{number}" for number in range(6)]
     flagged = dataset.index.record_id[(dataset.index.quality & QualityFlag.CALIBRATION) != 0].tolist()

@@ -310,7 +310,8 @@ def test_matlab_matrices(tmp_path):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"val": SIGNAL.T})
     check(read_matlab(path, FULL))
-    refused(read_matlab, path, "missing_metadata", "does not state its lead names", NOTHING)
+    message = "does not state its lead names; .* --declared_leads, and with --declared_rate_hz and --declared_unit what"
+    refused(read_matlab, path, "missing_metadata", message, NOTHING)
     scipy.io.savemat(path, {"one": SIGNAL, "two": SIGNAL})
     refused(read_matlab, path, "unreadable_header", "holds one, two; a struct 'ECG' or one matrix")
     scipy.io.savemat(path, {"ECG": {"data": SIGNAL.T, "sex": "Male"}})

@@ -16,6 +16,7 @@ Value = TypeVar("Value")
 
 #: Which axis of a matrix of samples is time.
 ORIENTATIONS = ("time_lead", "lead_time")
+_FLAGS = {"rate": "--declared_rate_hz", "unit": "--declared_unit", "lead names": "--declared_leads"}
 _LEAD_AXIS = {"time_lead": 1, "lead_time": 0}
 
 
@@ -54,7 +55,7 @@ class Declared:
         Raises:
             RecordError: `missing_metadata`.
         """
-        return float(_needed("rate", "declared_rate_hz", self.sampling_rate_hz, source))
+        return float(self._needed("rate", self.sampling_rate_hz, source))
 
     def unit_of(self, source: str) -> str:
         """Returns the unit of a file that does not state its own.
@@ -62,7 +63,7 @@ class Declared:
         Raises:
             RecordError: `missing_metadata`.
         """
-        unit = _needed("unit", "declared_unit", self.unit, source)
+        unit = self._needed("unit", self.unit, source)
         return voltage(unit) or unit
 
     def leads_of(self, source: str) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ class Declared:
         Raises:
             RecordError: `missing_metadata`.
         """
-        return tuple(_needed("lead names", "declared_leads", self.leads, source))
+        return tuple(self._needed("lead names", self.leads, source))
 
     def by_time(
         self, samples: np.ndarray, *, num_leads: int, source: str, orientation: str | None = None
@@ -109,10 +110,14 @@ class Declared:
             )
         return samples if fits[0] == "time_lead" else samples.T
 
-
-def _needed(name: str, flag: str, declared: Value | None, source: str) -> Value:
-    if declared is None:
+    def _needed(self, name: str, declared: Value | None, source: str) -> Value:
+        if declared is not None:
+            return declared
+        known = {"rate": self.sampling_rate_hz, "unit": self.unit, "lead names": self.leads}
+        # All at once, for one that states nothing would be refused once for each.
+        others = [_FLAGS[other] for other, value in known.items() if value is None and other != name]
+        likewise = f", and with {' and '.join(others)} what else they do not state" if others else ""
         raise RecordError(
-            f"{source}: does not state its {name}; say it for all such files with --{flag}", reason="missing_metadata"
+            f"{source}: does not state its {name}; say it for all such files with {_FLAGS[name]}{likewise}",
+            reason="missing_metadata",
         )
-    return declared

@@ -91,9 +91,10 @@ def settled_rate(
     Raises:
         RecordError: `missing_metadata`: nothing says the rate; `header_disagrees`: two differ.
     """
-    rates = sorted(rates, key=lambda rate: rate.error)
+    rates, remedy = sorted(rates, key=lambda rate: rate.error), "correct one of them"
     if declared.sampling_rate_hz is not None:
         rate, said_by = float(declared.sampling_rate_hz), f"--declared_rate_hz says {declared.sampling_rate_hz}"
+        remedy = "correct one of them, or build the files of each rate apart"
     elif rates:
         rate, said_by = rates[0].hertz[0], f"'{rates[0].where}' the rate {rates[0].hertz[0]}"
     else:
@@ -101,7 +102,7 @@ def settled_rate(
     for other in rates:
         if not other.allows(rate):
             raise RecordError(
-                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; correct one of them",
+                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; {remedy}",
                 reason="header_disagrees",
             )
     if not rates:
@@ -118,6 +119,8 @@ def _rate(statement: Statement, source: str) -> StatedRate | None:
     if isinstance(statement.value, np.ndarray) and statement.value.size > MOST_LEADS:
         return None  # The frequencies of a spectrum.
     found = one_number(statement.value)
+    if found is None and statement.is_weak:
+        return None
     if found is None:
         several = quantity(statement.value)
         if several is not None and len(several[0]) > 1:
