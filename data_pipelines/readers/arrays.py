@@ -27,8 +27,8 @@ from data_pipelines.readers.sample_matrix import (
 )
 from data_pipelines.readers.stated import statements
 
-# How an archive of one file or more begins.
-_ARCHIVE = b"PK\x03\x04"
+# How an archive begins: one of files, and one of none.
+_ARCHIVE = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def read_numpy(path: Path | str, declared: Declared) -> Recording:
