@@ -18,7 +18,8 @@ from data_pipelines.readers.statement_names import Kind, voltage
 
 # 'I (mV)', 'I [µV]', 'I/mV'; and, but not for V, which may be part of a lead's name, 'II_uV' and 'II mV'.
 _WITH_UNIT = re.compile(
-    r"(?P<name>.*?)\s*(?:[(\[{]\s*(?P<inner>[^()\[\]{}\s]+)\s*[)\]}]|/\s*(?P<after>[^\s/]+)|[\s_.,-]+(?P<bare>[munµμ]v))",
+    r"(?P<name>.*?)\s*(?:[(\[{]\s*(?P<inner>[^()\[\]{}\s]+)\s*[)\]}]|/\s*(?P<after>[^\s/]+)|"
+    r"[\s_.,-]+(?P<bare>[munµμ]v|[a-zµμ]*volts?))",
     flags=re.IGNORECASE,
 )
 _SEPARATORS = re.compile(r"\s*[,;|/]\s*|\s+")
