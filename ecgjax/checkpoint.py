@@ -18,14 +18,12 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax import Array
 
+from ecgjax.errors import CheckpointError
+
 PyTree = Any
 
 _Preserve = ocp.training.preservation_policies
 _SaveWhen = ocp.training.save_decision_policies
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, is damaged, or belongs to another model; the message says what to do."""
 
 
 class Checkpoints:

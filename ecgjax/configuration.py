@@ -19,8 +19,7 @@ from ml_collections.config_flags import config_flags
 
 from data_pipelines.errors import DataError
 from data_pipelines.visible_text import visible_lines
-from ecgjax.checkpoint import CheckpointError
-from ecgjax.errors import ConfigError, DivergedError
+from ecgjax.errors import CheckpointError, ConfigError, DivergedError
 from ecgjax.files import write_atomically
 
 CONFIG_FILE = "config.json"

@@ -7,3 +7,7 @@ class ConfigError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training has left the finite numbers, and the message says where and what to try."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, is damaged, or belongs to another model; the message says what to do."""

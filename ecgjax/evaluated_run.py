@@ -17,7 +17,7 @@ from ml_collections.config_flags import config_flags
 from configs import base
 from data_pipelines.visible_text import visible_lines
 from ecgjax import configuration, encoders, firewall, optim
-from ecgjax.checkpoint import CheckpointError
+from ecgjax.errors import CheckpointError
 from ecgjax.inference import Encoder
 from ecgjax.recordings import Recordings
 

@@ -26,7 +26,7 @@ import numpy as np
 from data_pipelines.builders.source_names import NO_NAME
 from data_pipelines.dataset import Dataset
 from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE, ORDER_FREE_VERSION, SIGNATURE_BYTES
-from ecgjax.checkpoint import CheckpointError
+from ecgjax.errors import CheckpointError
 from ecgjax.files import replacing
 from ecgjax.recordings import Recordings
 

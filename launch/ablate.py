@@ -34,8 +34,7 @@ from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from ecgjax import configuration, digests, firewall, inference
-from ecgjax.checkpoint import CheckpointError
-from ecgjax.errors import ConfigError
+from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.ablation import ArmRun
 from ecgjax.evaluation.cells import begin_study
 from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data

@@ -12,7 +12,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ecgjax import parallel
-from ecgjax.checkpoint import CheckpointError, Checkpoints, _describe
+from ecgjax.checkpoint import Checkpoints, _describe
+from ecgjax.errors import CheckpointError
 
 
 def make_parts(seed=0, width=64):

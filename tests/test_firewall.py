@@ -14,8 +14,7 @@ import pytest
 
 from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import configuration, firewall, parallel, pretrain
-from ecgjax.checkpoint import CheckpointError
-from ecgjax.errors import ConfigError
+from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.firewall import DROPPED, guard
 from ecgjax.inference import load_encoder
 from ecgjax.overlaps import find_overlaps

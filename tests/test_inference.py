@@ -7,7 +7,8 @@ from sklearn.metrics import roc_auc_score
 from configs import simclr
 from data_pipelines.errors import DataError
 from ecgjax import configuration, encoders, finetune
-from ecgjax.checkpoint import CheckpointError, Checkpoints
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.errors import CheckpointError
 from ecgjax.evaluation.frozen import fit_linear
 from ecgjax.finetune import train_supervised
 from ecgjax.inference import Encoder, create_split, load_encoder, random_encoder, recalibrate_batch_norm

@@ -11,8 +11,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipelines.orders import smallest_block
 from ecgjax import configuration, evaluate, evaluated_run, parallel, pretrain
-from ecgjax.checkpoint import CheckpointError, Checkpoints
-from ecgjax.errors import ConfigError
+from ecgjax.checkpoint import Checkpoints
+from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation import boosted
 from ecgjax.evaluation.grouping import group_columns
 from ecgjax.inference import load_encoder

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from ecgjax.checkpoint import CheckpointError
+from ecgjax.errors import CheckpointError
 from ecgjax.pretraining_records import (
     RECORDS_FILE,
     open_pretraining_records,
