@@ -15,8 +15,8 @@ from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Views
 from ecgjax.embedding_rows import Layout, check_positives
 from ecgjax.encoders.freezing import freeze, has_batch_statistics
+from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
-from ecgjax.inference import create_split
 from ecgjax.micro_batches import check_parts
 from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.reconstruction import Reconstruction

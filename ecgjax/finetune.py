@@ -20,6 +20,7 @@ from data_pipelines.orders import MixtureOrder, Order, RecordOrder, component_se
 from data_pipelines.sampling import Sampler
 from ecgjax import encoders, inference, metric_term, optim
 from ecgjax.encoders.freezing import freeze
+from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.calibration import prior_shift
@@ -374,7 +375,7 @@ def train_supervised(
         DataError: as `FineTuning.train`, and as `fit_linear`.
         ConfigError: as `FineTuning`.
     """
-    encoder = inference.Encoder(inference.create_split(config, seed=seed), num_leads=config.encoder.num_leads)
+    encoder = inference.Encoder(create_split(config, seed=seed), num_leads=config.encoder.num_leads)
     training = FineTuning(
         config.probe.supervised,
         optimizer=config.optimizer,

@@ -15,6 +15,7 @@ from jax import Array
 
 from ecgjax import configuration, encoders
 from ecgjax.checkpoint import Checkpoints
+from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.leads import prepare
 from ecgjax.pretraining_records import RECORDS_FILE, PretrainingRecords, open_pretraining_records
@@ -90,12 +91,6 @@ class Encoder:
 def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, signal: Array) -> Array:
     ecg = prepare(signal, num_leads=num_leads)
     return encoders.apply(encoders.Split(graph, params, stats), ecg, train=False, features=layer == "features")[0]
-
-
-def create_split(config: ml_collections.ConfigDict, *, seed: int) -> encoders.Split:
-    """Initialises `config.encoder`."""
-    settings = {key: value for key, value in config.encoder.to_dict().items() if value is not None}
-    return encoders.create(settings.pop("name"), seed=seed, precision=settings.pop("precision"), **settings)
 
 
 def random_encoder(config: ml_collections.ConfigDict, *, seed: int) -> Encoder:

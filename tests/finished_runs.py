@@ -2,7 +2,7 @@
 
 from ecgjax import configuration
 from ecgjax.checkpoint import Checkpoints
-from ecgjax.inference import create_split
+from ecgjax.encoders.from_config import create_split
 from ecgjax.optim import create
 from ecgjax.steps import init_state
 

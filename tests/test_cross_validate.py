@@ -15,6 +15,7 @@ from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import cross_validate as entry
 from ecgjax import frozen_models, inference
 from ecgjax.cross_validation_page import write_report
+from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.cross_validation import Findings, Fitted, findings_table
 from ecgjax.evaluation.out_of_fold import OutOfFold
@@ -73,7 +74,7 @@ def runs(trained_on_set):
             title=title,
             config=config,
             encoder=inference.Encoder(
-                inference.create_split(config, seed=seed),
+                create_split(config, seed=seed),
                 num_leads=config.encoder.num_leads,
                 step=5,
                 trained_on=lambda: listed,

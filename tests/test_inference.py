@@ -8,10 +8,11 @@ from configs import simclr
 from data_pipelines.errors import DataError
 from ecgjax import configuration, encoders, finetune
 from ecgjax.checkpoint import Checkpoints
+from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import CheckpointError
 from ecgjax.evaluation.frozen import fit_linear
 from ecgjax.finetune import train_supervised
-from ecgjax.inference import Encoder, create_split, load_encoder, random_encoder, recalibrate_batch_norm
+from ecgjax.inference import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
 from ecgjax.leads import twelve_leads
 
 RNG = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from data_pipelines.errors import DataError
 from ecgjax import inference, label_efficiency_page, label_efficiency_study
 from ecgjax import label_efficiency as entry
+from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import boosted
 from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
@@ -246,7 +247,7 @@ def _without_one_val_record(own, config, recordings, **given):
 
 
 def test_a_whole_study(study_config, monkeypatch, tmp_path):
-    split = inference.create_split(study_config, seed=7)
+    split = create_split(study_config, seed=7)
     pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
     monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
@@ -317,7 +318,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         begin()
     study_config.optimizer.weight_decay = weight_decay
     with monkeypatch.context() as patch:
-        retrained = inference.create_split(study_config, seed=8)
+        retrained = create_split(study_config, seed=8)
         patch.setattr(pretrained, "split", retrained)
         with pytest.raises(ConfigError, match="holds another study: weights differ"):
             begin()
@@ -369,7 +370,7 @@ def test_trainings_that_are_alike_are_not_said_to_differ():
 @pytest.mark.slow
 def test_fine_tuning_begins_at_the_linear_probe_of_the_frozen_cell(study_config, monkeypatch, tmp_path):
     study_config = study_config.copy_and_resolve_references()
-    split = inference.create_split(study_config, seed=7)
+    split = create_split(study_config, seed=7)
     pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
     monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)

@@ -15,8 +15,8 @@ import pytest
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
 from ecgjax import configuration
+from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
-from ecgjax.inference import create_split
 from ecgjax.pretrain import pretrain
 from ecgjax.telemetry import read_metrics
 from tests import tiny_config
