@@ -23,14 +23,8 @@ from data_pipelines.visible_text import visible
 from ecgjax import configuration, evaluated_run
 from ecgjax.errors import ConfigError
 from ecgjax.evaluated_run import STEP, WORKDIR, parse_flags
-from ecgjax.evaluation.cells import (
-    INITIALISATIONS,
-    MODES,
-    PLAIN,
-    Cell,
-    read_cells,
-    run_cells,
-)
+from ecgjax.evaluation.cells import INITIALISATIONS, MODES, Cell, read_cells, run_cells
+from ecgjax.evaluation.plain_models import PLAIN
 from ecgjax.evaluation.tasks import parse_task
 from ecgjax.label_efficiency_page import write_report
 from ecgjax.label_efficiency_study import Study

@@ -17,9 +17,9 @@ from ecgjax.evaluation.answers import BY_CLASS, one_a_patient
 from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
 from ecgjax.evaluation.baselines import demographic_features
 from ecgjax.evaluation.features import SplitFeatures
+from ecgjax.evaluation.grouping import bands
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.report import Provenance
-from ecgjax.evaluation.subgroups import bands
 from ecgjax.evaluation.tasks import BinaryTask, MultiLabelTask, QuantityTask, configured_task
 from ecgjax.pages import write
 from ecgjax.pages.images import Image

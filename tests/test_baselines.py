@@ -7,8 +7,9 @@ from sklearn.metrics import f1_score, precision_score, r2_score, recall_score, r
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation import boosted
-from ecgjax.evaluation.baselines import boosted_contender, median_beat_features, median_beat_preprocessor
+from ecgjax.evaluation.baselines import median_beat_features, median_beat_preprocessor
 from ecgjax.evaluation.comparison import Contender
+from ecgjax.evaluation.contenders import boosted_contender
 from ecgjax.evaluation.decision_curve import TREAT_ALL, net_benefits
 from ecgjax.evaluation.features import SplitFeatures
 from ecgjax.evaluation.labels import LabelledRecords, ProbeData

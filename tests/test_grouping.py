@@ -8,8 +8,7 @@ import pytest
 
 from data_pipelines.errors import DataError
 from ecgjax import recordings
-from ecgjax.evaluation.grouping import check_groups, group_columns
-from ecgjax.evaluation.subgroups import MISSING
+from ecgjax.evaluation.grouping import MISSING, check_groups, group_columns
 
 COLUMNS = {
     "sex": [1, 0, math.nan, 1, 0, 1, 0, 1, 0, 1, 0, 1],

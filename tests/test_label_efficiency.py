@@ -18,13 +18,14 @@ from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation import boosted
 from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
-from ecgjax.evaluation.cells import CELLS_DIR, PLAIN, Cell, CellResult, begin_study, read_cells, run_cells
+from ecgjax.evaluation.cells import CELLS_DIR, Cell, CellResult, begin_study, read_cells, run_cells
 from ecgjax.evaluation.label_efficiency import (
     differences_table,
     figure,
     models_table,
     summarise,
 )
+from ecgjax.evaluation.plain_models import PLAIN
 from ecgjax.evaluation.tasks import parse_task
 from tests import tiny_config
 

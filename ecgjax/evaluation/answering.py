@@ -34,12 +34,12 @@ from ecgjax.evaluation.class_operating import operate_classes
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.features import Read, SplitFeatures, interval_preprocessor, preprocessed
 from ecgjax.evaluation.frozen import fit_linear, fit_nearest
-from ecgjax.evaluation.labels import ProbeData, common_classes
+from ecgjax.evaluation.labels import MIN_EVENTS, ProbeData, common_classes
 from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
 from ecgjax.evaluation.multilabel import auroc_of, by_class
 from ecgjax.evaluation.neighbourhood import neighbourhoods
 from ecgjax.evaluation.regression import BlandAltman, bland_altman
-from ecgjax.evaluation.subgroups import MIN_EVENTS, in_order
+from ecgjax.evaluation.subgroups import in_order
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.evaluation.weighting import Metric, ratio
 

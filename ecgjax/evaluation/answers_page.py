@@ -16,13 +16,12 @@ from ecgjax.evaluation.answers import BY_CLASS, Answers, ClassesOperating, one_a
 from ecgjax.evaluation.class_section import class_section
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.embedding_map import map_figure, project, values_map_figure
-from ecgjax.evaluation.labels import ProbeData, common_classes
+from ecgjax.evaluation.labels import MIN_EVENTS, ProbeData, common_classes
 from ecgjax.evaluation.model_figures import differences_figure
 from ecgjax.evaluation.report import Provenance
 from ecgjax.evaluation.report_files import common_results, replace_report
 from ecgjax.evaluation.report_page import GROUPS_MADE, NO_GROUPS, embedding_picture, framed, how_compared
 from ecgjax.evaluation.report_tables import near_table
-from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.write import Written
 

@@ -1,4 +1,4 @@
-"""What a pretrained encoder has to beat without any network: age and sex, measurements, the median beat."""
+"""Measured features of recordings, which a pretrained encoder has to beat: age and sex, intervals, the median beat."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ecgjax.evaluation.boosted import fit_boosted
-from ecgjax.evaluation.comparison import Contender
 from ecgjax.evaluation.features import SplitFeatures
-from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.tasks import BinaryTask, QuantityTask, Task
 
 #: Principal components of the median beat.
@@ -21,37 +18,6 @@ _COMPONENTS = 40
 
 #: Columns of `demographics`: label of the index, and name in words.
 _DEMOGRAPHICS = (("age_years", "age"), ("sex", "sex"))
-
-
-def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, seed: int) -> Contender:
-    """Fits gradient-boosted trees; see `boosted.fit_boosted`.
-
-    Args:
-        features: measurements, NaN where missing.
-        data: the labelled records.
-        title: as in the table.
-        seed: of the trees.
-
-    Raises:
-        DataError: train or validation lacks a class.
-    """
-    probe = fit_boosted(
-        data.task.kind,
-        features.train,
-        data.train.labels,
-        val_features=features.val,
-        val_targets=data.val.labels,
-        classes=data.classes,
-        seed=seed,
-    )
-    return Contender(
-        title=title,
-        scores=probe.predict(features.test),
-        val_scores=probe.predict(features.val),
-        val_auroc=probe.val_metric,
-        selected=probe.selected,
-        num_features=features.train.shape[1],
-    )
 
 
 def demographic_features(of_patients: SplitFeatures, task: Task) -> tuple[SplitFeatures, str]:

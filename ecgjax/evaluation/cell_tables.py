@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecgjax.evaluation import scoring
-from ecgjax.evaluation.cells import CellResult, Initialisation, Mode, Plain
+from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
 from ecgjax.evaluation.label_efficiency import TITLES
 from ecgjax.evaluation.multilabel import by_class
+from ecgjax.evaluation.plain_models import Plain
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.pages.page import Table
 

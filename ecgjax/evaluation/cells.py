@@ -17,14 +17,13 @@ from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.plain_models import Plain
 from ecgjax.files import write_atomically
 
 Initialisation = Literal["random", "pretrained"]
-Plain = Literal["age_sex", "intervals", "median_beat"]
 Mode = Literal["frozen", "finetuned", "plain"]
 
 INITIALISATIONS: tuple[Initialisation, ...] = ("random", "pretrained")
-PLAIN: tuple[Plain, ...] = ("age_sex", "intervals", "median_beat")
 MODES: tuple[Mode, ...] = ("frozen", "finetuned", "plain")
 
 #: What a study was begun with, and the folder of its cells.

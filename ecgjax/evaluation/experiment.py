@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.evaluation.baselines import boosted_contender, median_beat_preprocessor
+from ecgjax.evaluation.baselines import median_beat_preprocessor
 from ecgjax.evaluation.comparison import (
     REFERENCE,
     Comparison,
@@ -29,6 +29,7 @@ from ecgjax.evaluation.comparison import (
     network_contender,
     probe_contender,
 )
+from ecgjax.evaluation.contenders import boosted_contender
 from ecgjax.evaluation.decision_curve import NetBenefit, net_benefits
 from ecgjax.evaluation.features import Read, interval_preprocessor
 from ecgjax.evaluation.labels import ProbeData

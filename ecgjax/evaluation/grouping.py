@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.subgroups import MISSING, bands, categories
 from ecgjax.recordings import Recordings, unit_of
 
 #: Columns with groups of their own; all others are labels of the index.
 AGE, SEX, DATASET = "age", "sex", "dataset"
+
+#: The group of records whose column says nothing.
+MISSING = "missing"
 
 #: Before the name of a column of which every value is a group, however many there are, such as codes of sites.
 EACH = "="
@@ -59,13 +62,52 @@ def group_columns(columns: Sequence[str], recordings: Recordings, records: np.nd
         records: `int64[n]`.
 
     Returns:
-        Column → `[n]` names of groups, `subgroups.MISSING` where the column says nothing.
+        Column → `[n]` names of groups, `MISSING` where the column says nothing.
 
     Raises:
         DataError: as `check_groups`.
     """
     check_groups(columns, recordings)
     return {column: _groups(column, recordings, records) for column in columns}
+
+
+def categories(values: np.ndarray) -> np.ndarray:
+    """Returns a column's values as names of groups, `MISSING` where there is none.
+
+    Args:
+        values: `[n]`, text (empty where missing) or numbers (NaN where missing); whole numbers lose their ".0".
+    """
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        return np.array([MISSING if np.isnan(value) else f"{value:g}" for value in values], dtype=object)
+    if values.dtype.kind in "biu":
+        return values.astype(str).astype(object)
+    return np.array([str(value) if value not in (None, "") else MISSING for value in values], dtype=object)
+
+
+def bands(values: np.ndarray, edges: Sequence[float], *, unit: str = "") -> np.ndarray:
+    """Returns the band of each value as a name such as `"40 to 60"`; a value on an edge belongs to the band above.
+
+    Args:
+        values: `[n]`, such as ages; NaN where missing.
+        edges: ascending.
+        unit: put behind the numbers.
+
+    Raises:
+        DataError: the edges do not ascend.
+    """
+    edges = list(edges)
+    if not edges or any(low >= high for low, high in itertools.pairwise(edges)):
+        raise DataError(f"edges of bands must ascend, unlike {edges}")
+    unit = f" {unit}" if unit else ""
+    names = [
+        f"below {edges[0]:g}{unit}",
+        *(f"{low:g} to {high:g}{unit}" for low, high in itertools.pairwise(edges)),
+        f"{edges[-1]:g}{unit} and more",
+    ]
+    values = np.asarray(values, np.float64)
+    index = np.searchsorted(edges, values, side="right")
+    return np.array([MISSING if np.isnan(value) else names[i] for value, i in zip(values, index, strict=True)], object)
 
 
 def _groups(column: str, recordings: Recordings, records: np.ndarray) -> np.ndarray:

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from data_pipelines.errors import DataError
 from ecgjax.evaluation import scoring
 from ecgjax.evaluation.bootstrap import Bootstrap, Interval, bootstrap_metrics
-from ecgjax.evaluation.cells import CellResult, Initialisation, Mode, Plain
+from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
+from ecgjax.evaluation.plain_models import Plain
 from ecgjax.evaluation.tasks import Kind
 from ecgjax.pages.page import Table
 

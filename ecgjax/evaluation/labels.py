@@ -12,8 +12,10 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.fold_labels import SPREAD_LABELS
-from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.evaluation.tasks import LabelColumns, Task
+
+#: Fewer records of a class than these tell nothing about a group.
+MIN_EVENTS = 10
 
 
 class LabelledIndex(LabelColumns, Protocol):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from data_pipelines.median_beat import NAMES
 from ecgjax.evaluation.baselines import demographic_columns, median_beat_preprocessor
 from ecgjax.evaluation.boosted import fit_boosted
-from ecgjax.evaluation.cells import Plain
 from ecgjax.evaluation.features import SplitFeatures, interval_preprocessor, preprocessed
 from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
 from ecgjax.evaluation.kept_features import kept_measurements
 from ecgjax.evaluation.labels import ProbeData
 from ecgjax.evaluation.tasks import Task
 from ecgjax.recordings import Recordings
+
+Plain = Literal["age_sex", "intervals", "median_beat"]
+
+#: Names of the models, in the order of tables.
+PLAIN: tuple[Plain, ...] = ("age_sex", "intervals", "median_beat")
 
 
 class PlainModels:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ecgjax.evaluation.calibration import reliability_curve
 from ecgjax.evaluation.comparison import REFERENCE
 from ecgjax.evaluation.embedding_map import MAX_POINTS, map_figure, project
-from ecgjax.evaluation.labels import ProbeData
+from ecgjax.evaluation.labels import MIN_EVENTS, ProbeData
 from ecgjax.evaluation.model_figures import (
     differences_figure,
     precision_recall_figure,
@@ -29,7 +29,6 @@ from ecgjax.evaluation.report_tables import (
     results_table,
     splits_table,
 )
-from ecgjax.evaluation.subgroups import MIN_EVENTS
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 

@@ -7,22 +7,17 @@ own in the clinic either.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics
+from ecgjax.evaluation.grouping import MISSING
+from ecgjax.evaluation.labels import MIN_EVENTS
 from ecgjax.evaluation.metrics import RankedScores
 from ecgjax.evaluation.weighting import Metric, check_probabilities, ratio
-
-#: The group of records whose column says nothing.
-MISSING = "missing"
-
-#: Fewer records of a class than these tell nothing about a group.
-MIN_EVENTS = 10
 
 #: What is compared between a group and all other records: metric → what a difference means.
 GAPS: Mapping[str, str] = {
@@ -61,45 +56,6 @@ def in_order(group: str) -> tuple[bool, bool, float, str]:
     return group == MISSING, not group.startswith("below "), float(number[0]) if number else 0.0, group
 
 
-def categories(values: np.ndarray) -> np.ndarray:
-    """Returns a column's values as names of groups, `MISSING` where there is none.
-
-    Args:
-        values: `[n]`, text (empty where missing) or numbers (NaN where missing); whole numbers lose their ".0".
-    """
-    values = np.asarray(values)
-    if values.dtype.kind == "f":
-        return np.array([MISSING if np.isnan(value) else f"{value:g}" for value in values], dtype=object)
-    if values.dtype.kind in "biu":
-        return values.astype(str).astype(object)
-    return np.array([str(value) if value not in (None, "") else MISSING for value in values], dtype=object)
-
-
-def bands(values: np.ndarray, edges: Sequence[float], *, unit: str = "") -> np.ndarray:
-    """Returns the band of each value as a name such as `"40 to 60"`; a value on an edge belongs to the band above.
-
-    Args:
-        values: `[n]`, such as ages; NaN where missing.
-        edges: ascending.
-        unit: put behind the numbers.
-
-    Raises:
-        DataError: the edges do not ascend.
-    """
-    edges = list(edges)
-    if not edges or any(low >= high for low, high in itertools.pairwise(edges)):
-        raise DataError(f"edges of bands must ascend, unlike {edges}")
-    unit = f" {unit}" if unit else ""
-    names = [
-        f"below {edges[0]:g}{unit}",
-        *(f"{low:g} to {high:g}{unit}" for low, high in itertools.pairwise(edges)),
-        f"{edges[-1]:g}{unit} and more",
-    ]
-    values = np.asarray(values, np.float64)
-    index = np.searchsorted(edges, values, side="right")
-    return np.array([MISSING if np.isnan(value) else names[i] for value, i in zip(values, index, strict=True)], object)
-
-
 def subgroups(
     labels: np.ndarray,
     probabilities: np.ndarray,
@@ -116,7 +72,7 @@ def subgroups(
     Args:
         labels: `[n]` of 0 and 1.
         probabilities: `[n]`, of the positive class.
-        columns: name → `[n]` names of groups, see `categories` and `bands`.
+        columns: name → `[n]` names of groups, see `grouping.categories` and `grouping.bands`.
         patients: `int[n]`, patient (group) code of each record.
         threshold: from which a record is called positive.
         min_events: positives, and negatives, that a group and the rest must have to be measured.

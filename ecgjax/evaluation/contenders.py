@@ -1,0 +1,39 @@
+"""Models without a network that stand beside an encoder in a comparison."""
+
+from __future__ import annotations
+
+from ecgjax.evaluation.boosted import fit_boosted
+from ecgjax.evaluation.comparison import Contender
+from ecgjax.evaluation.features import SplitFeatures
+from ecgjax.evaluation.labels import ProbeData
+
+
+def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, seed: int) -> Contender:
+    """Fits gradient-boosted trees; see `boosted.fit_boosted`.
+
+    Args:
+        features: measurements, NaN where missing.
+        data: the labelled records.
+        title: as in the table.
+        seed: of the trees.
+
+    Raises:
+        DataError: train or validation lacks a class.
+    """
+    probe = fit_boosted(
+        data.task.kind,
+        features.train,
+        data.train.labels,
+        val_features=features.val,
+        val_targets=data.val.labels,
+        classes=data.classes,
+        seed=seed,
+    )
+    return Contender(
+        title=title,
+        scores=probe.predict(features.test),
+        val_scores=probe.predict(features.val),
+        val_auroc=probe.val_metric,
+        selected=probe.selected,
+        num_features=features.train.shape[1],
+    )
