@@ -27,8 +27,8 @@ from ecgjax.encoders import PRECISIONS
 from ecgjax.keys import row_keys
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.parallel import unanimous
-from ecgjax.pretrain import Run, prepare_run
 from ecgjax.row_columns import NEEDS
+from ecgjax.run import Run, prepare_run
 from ecgjax.step_breakdown import breakdown
 from ecgjax.steps import Batch, TrainState
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from data_pipelines.physiology_store import measure_dataset
-from ecgjax.pretrain import prepare_run
+from ecgjax.run import prepare_run
 from tests.fixtures import make_simulated_dataset
 from tests.test_configs import CASES, load
 

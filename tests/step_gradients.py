@@ -21,8 +21,8 @@ import optax
 
 from data_pipelines.physiology_store import measure_dataset
 from ecgjax import encoders, finetune, optim
-from ecgjax.pretrain import prepare_run
 from ecgjax.recordings import open_recordings
+from ecgjax.run import prepare_run
 from ecgjax.steps import init_state
 from tests.fixtures import make_simulated_dataset
 from tests.plain_networks import plain

@@ -20,6 +20,7 @@ from ecgjax.inference import load_encoder
 from ecgjax.overlaps import find_overlaps
 from ecgjax.pretraining_records import RECORDS_FILE, pretraining_records
 from ecgjax.recordings import open_recordings
+from ecgjax.run import records_of
 from tests import tiny_config
 from tests.planted import noisy, resampled, stored
 from tests.test_link import build, record
@@ -294,7 +295,7 @@ def test_going_on_lists_the_same_records_again_or_is_refused(run, tmp_path, monk
     (copy / RECORDS_FILE).unlink()
     assert pretrain.pretrain(config, copy, progress=False)
     assert load_encoder(copy).trained_on().digest == digest
-    listed = pretrain.records_of
+    listed = records_of
 
     def others(prepared):
         whole = listed(prepared)

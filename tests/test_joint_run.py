@@ -18,6 +18,7 @@ from ecgjax.evaluation.grouping import group_columns
 from ecgjax.inference import load_encoder
 from ecgjax.pretraining_records import RECORDS_FILE
 from ecgjax.recordings import open_recordings
+from ecgjax.run import prepare_run
 from tests import tiny_config
 from tests.finished_runs import final_state
 from tests.fixtures import make_simulated_dataset
@@ -95,7 +96,7 @@ def test_gone_on_with_equals_uninterrupted(runs):
 
 
 def test_batches_hold_each_data_sets_share_of_its_training_records(datasets):
-    run = pretrain.prepare_run(joint_config(datasets))
+    run = prepare_run(joint_config(datasets))
     ends = np.cumsum([dataset.index.num_records for dataset in datasets])
     fold = np.concatenate([dataset.index.fold for dataset in datasets])
     assert smallest_block((0.75, 0.25), multiple_of=8) == 8, "every batch is a block"

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import pclr
-from ecgjax import encoders, parallel, pretrain
+from ecgjax import encoders, parallel
 from ecgjax.assembly import make_overlay
 from ecgjax.augmentations import partners, views
 from ecgjax.augmentations.views import AUGMENTATIONS, Shown, Views
@@ -27,6 +27,7 @@ from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE
 from ecgjax.objectives.relations import other_segment, same_label, same_patient
 from ecgjax.objectives.tiles import Tiling
 from ecgjax.objectives.triplet import angular, margin, triplet
+from ecgjax.run import check_other_recordings, describe_positives, prepare_run
 from ecgjax.sampling import CLASSES, make_sampler, patients_with_others
 from ecgjax.steps import pretraining_loss
 from tests import tiny_config
@@ -283,7 +284,7 @@ def pclr_config(directory):
 
 def test_a_step_of_pclr_has_the_loss_of_other_recordings_alone(dataset):
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-        run = pretrain.prepare_run(pclr_config(dataset.directory))
+        run = prepare_run(pclr_config(dataset.directory))
     group = np.asarray(run.recordings.index.group)
     _, count = np.unique(group[run.recordings.split.train], return_counts=True)
     assert run.layout == ONE_ROW
@@ -401,16 +402,16 @@ def test_data_without_a_second_recording_are_refused_or_said():
     once, twice = [1, 2, 3, 4], [5, 6, 6, 7]
     message = "none of the 4 patients of data/alone's training side .* has two recordings, and .* configs/three_kg"
     with pytest.raises(ConfigError, match=message):
-        pretrain.check_other_recordings(config, recordings_of(once, twice), ONE_ROW)
-    pretrain.check_other_recordings(config, recordings_of(twice, once), ONE_ROW)
+        check_other_recordings(config, recordings_of(once, twice), ONE_ROW)
+    check_other_recordings(config, recordings_of(twice, once), ONE_ROW)
     drawn = Layout(views=1, shown=(Shown(-1),))
-    pretrain.check_other_recordings(config, recordings_of(once, twice), drawn)
-    assert pretrain.describe_positives(config, recordings_of(once, twice), drawn) == []
-    lines = pretrain.describe_positives(config, recordings_of(twice, once), ONE_ROW)
+    check_other_recordings(config, recordings_of(once, twice), drawn)
+    assert describe_positives(config, recordings_of(once, twice), drawn) == []
+    lines = describe_positives(config, recordings_of(twice, once), ONE_ROW)
     assert lines[0].startswith("1 of 3 patients have two recordings or more; those of the others are negatives alone")
     assert lines[1].startswith("no patient of the validation side has two recordings")
     for recordings in (recordings_of(twice, twice), recordings_of(twice, [])):
-        assert len(pretrain.describe_positives(config, recordings, ONE_ROW)) == 1
+        assert len(describe_positives(config, recordings, ONE_ROW)) == 1
 
 
 def components_of(group, dataset):
@@ -444,8 +445,8 @@ def test_a_patient_with_one_recording_in_each_of_two_components_never_has_two_in
         assert patients_with_others(config, recordings, records) == (len(repeated), len(all_of_them))
     assert len(repeated) == 3
     with pytest.raises(ConfigError, match="none of the 5 patients of data/two's training side"):
-        pretrain.check_other_recordings(config, apart, ONE_ROW)
-    pretrain.check_other_recordings(config, mixed, ONE_ROW)
+        check_other_recordings(config, apart, ONE_ROW)
+    check_other_recordings(config, mixed, ONE_ROW)
     # Drawn one by one, any two of a patient may meet in a batch.
     config.sampling.name = "records"
     assert patients_with_others(config, apart, apart.split.train) == (2, 3)

@@ -15,9 +15,9 @@ from ecgjax.assembly import assemble
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.relations import Rows
 from ecgjax.objectives.tiles import Tiling
-from ecgjax.pretrain import abstract_batch, prepare_run
 from ecgjax.recordings import open_recordings
 from ecgjax.row_columns import CLUSTERED, row_columns
+from ecgjax.run import abstract_batch, prepare_run
 from ecgjax.signal_columns import SignalNeighbours
 from tests import tiny_config
 from tests.fixtures import make_simulated_dataset

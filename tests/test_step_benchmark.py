@@ -14,7 +14,7 @@ from data_pipelines.physiology_store import open_physiology
 from data_pipelines.records import SignalFormat
 from ecgjax import embed_benchmark, parallel, step_benchmark, step_ceilings
 from ecgjax.encoders import cost
-from ecgjax.pretrain import prepare_run
+from ecgjax.run import prepare_run
 from ecgjax.step_breakdown import breakdown
 from tests import tiny_config
 
