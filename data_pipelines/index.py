@@ -206,8 +206,8 @@ class Index:
             val_folds: folds to select on.
             test_folds: folds to report on.
             links: `links.Links.of` this data set: near-duplicates then count as duplicates, and groups are the joint
-                ones. Of duplicates on one side the first by record id stays. `links.joint_split` splits several data
-                sets at once.
+                ones. Of duplicates on one side the first by record id stays. `joint.join` splits several data sets at
+                once.
 
         Raises:
             DataError: a fold on two sides, or one that no record has.

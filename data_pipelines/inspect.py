@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from data_pipelines.card_rows import recipe_text
 from data_pipelines.card_text import card_text
+from data_pipelines.chosen_records import chosen_records, random_records
 from data_pipelines.command import command, run
 from data_pipelines.dataset import QUARANTINE_FILE, Dataset, open_dataset
 from data_pipelines.dataset_card import amplitudes_of, dataset_card
@@ -148,35 +149,6 @@ def file_stem(record_id: str, number: int) -> str:
     """Returns a file name for a record; ids that no file can have get the record's number to stay apart."""
     stem = _NOT_IN_A_FILE_NAME.sub("_", record_id)
     return stem if stem == record_id and not stem.startswith(".") else f"record{number}_{stem.strip('.')}"
-
-
-def chosen_records(dataset: Dataset, record_ids: list[str]) -> np.ndarray:
-    """Returns the numbers of records in the order asked for.
-
-    Raises:
-        DataError: ids that the data set does not have.
-    """
-    every = dataset.index.record_id
-    numbers = {record_id: np.flatnonzero(every == record_id) for record_id in record_ids}
-    unknown = [f"'{record_id}'" for record_id, found in numbers.items() if not len(found)]
-    if unknown:
-        raise DataError(
-            f"--records: {dataset.directory} has no record {', '.join(unknown)}; "
-            f"its ids look like {', '.join(repr(str(record_id)) for record_id in every[:3])}"
-        )
-    return np.concatenate(list(numbers.values()))
-
-
-def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
-    """Returns the numbers of records drawn without replacement, in stored order.
-
-    Raises:
-        DataError: there are not so many.
-    """
-    total = dataset.index.num_records
-    if count > total:
-        raise DataError(f"--random={count}: {dataset.directory} has {total} records")
-    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
 def _print(value: Any, text: Callable[[], str]) -> None:

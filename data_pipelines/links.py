@@ -12,7 +12,6 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
 from data_pipelines.records import SIGNATURE_VERSION
-from data_pipelines.splitting import SIDES, Linked, Split, split_linked
+from data_pipelines.splitting import Linked
 
 #: Version of the file; a reader refuses another one.
 LINKS_VERSION = 1
@@ -109,49 +108,6 @@ class Links:
             f"{dataset.directory}: these links were made for {known}, and not for this data set as it is now "
             f"(fingerprint {dataset.fingerprint}); run python -m data_pipelines.link again"
         )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Folds:
-    """Folds of one data set on each side of a split; a data set may have none on a side.
-
-    Attributes:
-        train: to train on.
-        val: to select on.
-        test: to report on.
-    """
-
-    train: Iterable[int] = ()
-    val: Iterable[int] = ()
-    test: Iterable[int] = ()
-
-
-def joint_split(datasets: Sequence[Dataset], links: Links, folds: Sequence[Folds]) -> list[Split]:
-    """Splits several data sets at once so that no group is on two sides of any of them.
-
-    Args:
-        datasets: each one that `links` was made for, or some of them.
-        links: of the data sets.
-        folds: for each data set.
-
-    Returns:
-        A split for each data set, as of `Index.split`: of duplicates on one side one stays, the first by data set and
-        record id; a record whose group is judged later, in whichever data set, is left out.
-
-    Raises:
-        DataError: stale links, a fold on two sides, or one that no record has.
-    """
-    if len(datasets) != len(folds):
-        raise DataError(f"{len(folds)} sets of folds for {len(datasets)} data sets; give one for each")
-    sides = [{name: tuple(getattr(each, name)) for name in SIDES} for each in folds]
-    for dataset, own in zip(datasets, sides, strict=True):
-        dataset.index.check_folds(own)
-    return split_linked(
-        [np.asarray(dataset.index.fold) for dataset in datasets],
-        record_ids=[dataset.index.record_id for dataset in datasets],
-        linked=[links.of(dataset) for dataset in datasets],
-        sides=sides,
-    )
 
 
 def save_links(links: Links, path: Path | str) -> None:

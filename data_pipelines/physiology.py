@@ -105,11 +105,6 @@ class Missing(enum.IntFlag):
 UNUSABLE = Missing.FLAT_LEAD | Missing.NO_R_PEAKS | Missing.FEW_BEATS | Missing.NO_QRS
 
 
-def missing_names(reasons: int) -> tuple[str, ...]:
-    """Returns the names of the reasons in a mask, in lower case."""
-    return tuple(reason.name.lower() for reason in Missing if reasons & reason)
-
-
 def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[np.ndarray, Missing]:
     """Measures one record; odd signals give NaN and a reason, never an error or a warning.
 

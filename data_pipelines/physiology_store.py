@@ -69,11 +69,6 @@ class Physiology:
     reasons: np.ndarray
     card: Mapping[str, Any]
 
-    @property
-    def usable(self) -> np.ndarray:
-        """`bool[record]`: whether the record has a vector at all."""
-        return (self.reasons & int(UNUSABLE)) == 0
-
 
 def open_physiology(dataset: Dataset) -> Physiology:
     """Opens the measurements of a data set.

@@ -35,10 +35,10 @@ from ecgjax.evaluation.cross_validation import Fitted
 from ecgjax.evaluation.nested import cross_validate, patient_folds
 from ecgjax.evaluation.out_of_fold import OutOfFold
 from ecgjax.evaluation.questions import Problem, ask
-from ecgjax.evaluation.report import SIMULATED
 from ecgjax.files import replacing
 from ecgjax.frozen_models import FrozenModel, PretrainedRun, frozen_models, open_runs
 from ecgjax.overlaps import describe, find_overlaps
+from ecgjax.pages.page import SIMULATED
 from ecgjax.recordings import Recordings, open_recordings
 
 _NOT_LISTED = (

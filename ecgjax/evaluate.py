@@ -38,7 +38,7 @@ from ecgjax.evaluation.figures import augmented_views, metric_series, training_c
 from ecgjax.evaluation.grouping import check_groups, group_columns
 from ecgjax.evaluation.labels import LabelledRecords, probe_data
 from ecgjax.evaluation.neighbour_section import neighbour_section
-from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
+from ecgjax.evaluation.report import Evaluation, Provenance
 from ecgjax.evaluation.report_files import write_report
 from ecgjax.evaluation.report_tables import question, results_table
 from ecgjax.evaluation.tasks import Kind, configured_task, takes_no_threshold
@@ -47,7 +47,7 @@ from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Picture, Section
+from ecgjax.pages.page import SIMULATED, Picture, Section
 from ecgjax.pages.write import Written
 from ecgjax.recordings import Recordings, open_recordings, unit_of
 from ecgjax.row_columns import label_column

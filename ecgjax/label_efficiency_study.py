@@ -32,9 +32,9 @@ from ecgjax.evaluation.label_efficiency import Summary, summarise
 from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.evaluation.metrics import undefined_reason
 from ecgjax.evaluation.plain_models import PlainModels
-from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tasks import Task
 from ecgjax.finetune import FineTuning
+from ecgjax.pages.page import SIMULATED
 from ecgjax.recordings import open_recordings
 
 #: Records scored at a time.

@@ -38,9 +38,9 @@ from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.ablation import ArmRun
 from ecgjax.evaluation.cells import begin_study
 from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
-from ecgjax.evaluation.report import SIMULATED
 from ecgjax.evaluation.tasks import parse_task
 from ecgjax.files import write_atomically
+from ecgjax.pages.page import SIMULATED
 from ecgjax.pretraining_records import pretraining_records
 from ecgjax.probing import probe_tasks
 from ecgjax.recordings import Recordings, open_recordings

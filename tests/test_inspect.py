@@ -20,10 +20,11 @@ from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.building import build_dataset
 from data_pipelines.card_rows import recipe_text
 from data_pipelines.card_text import card_text
+from data_pipelines.chosen_records import chosen_records, random_records
 from data_pipelines.dataset import open_dataset
 from data_pipelines.dataset_card import amplitudes_of, dataset_card
 from data_pipelines.errors import DataError
-from data_pipelines.inspect import chosen_records, random_records, record_lines
+from data_pipelines.inspect import record_lines
 from data_pipelines.recipe import RECIPES, SignalRecipe
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema
 from data_pipelines.simulator import SCALARS, UNITS

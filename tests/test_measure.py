@@ -19,7 +19,7 @@ from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.building import build_dataset
 from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.physiology import NAMES, PHYSIOLOGY_VERSION, UNITS, Missing, measure_record
+from data_pipelines.physiology import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
 from data_pipelines.physiology_store import (
     PHYSIOLOGY_DIR,
     PHYSIOLOGY_FILE,
@@ -67,7 +67,7 @@ def test_every_record_has_its_own_measurements(original):
     assert physiology.units == tuple(UNITS.values())
     assert physiology.values.dtype == np.float32
     assert isinstance(physiology.values, np.memmap)
-    assert physiology.usable.all()
+    assert not np.any(physiology.reasons & int(UNUSABLE))
     assert len(np.unique(physiology.values[:, 0])) > 10
 
 
@@ -111,7 +111,7 @@ def test_padding_is_not_measured_and_odd_records_have_their_reason(tmp_path):
     assert not np.array_equal(measure_record(stored, sampling_rate_hz=RATE)[0], recorded, equal_nan=True)
     assert np.isnan(physiology.values[1]).all()
     assert physiology.reasons[1] == Missing.FLAT_LEAD
-    assert physiology.usable.tolist()[:2] == [True, False]
+    assert (physiology.reasons[:2] & int(UNUSABLE) == 0).tolist() == [True, False]
     assert physiology.card["num_unusable"] == 1
 
 

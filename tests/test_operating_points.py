@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation import calibration, multilabel
-from ecgjax.evaluation.metrics import RankedScores
 from ecgjax.evaluation.operating_points import (
     Decisions,
     best_f1_threshold,
@@ -73,23 +72,10 @@ def test_thresholds_are_the_best_of_all(seed, levels):
         assert threshold_at_specificity(labels, scores, specificity=specificity) == min(specific, default=math.inf)
 
 
-@pytest.mark.parametrize(("seed", "levels"), CASES)
-def test_sensitivity_at_specificity_is_read_off_the_roc_curve(seed, levels):
-    labels, scores, weights = cohort(seed, levels=levels)
-    ranked = RankedScores(labels, scores)
-    for specificity in (0.0, 0.5, 0.9, 1.0):
-        found = ranked.sensitivity_at_specificity(weights, specificity=specificity)
-        for row, value in zip(weights, found, strict=True):
-            fpr, tpr, _ = sk.roc_curve(*repeated(row, labels, scores), drop_intermediate=False)
-            assert value == pytest.approx(tpr[1 - fpr >= specificity - 1e-12].max(), abs=1e-12)
-    assert math.isnan(RankedScores(labels, scores).sensitivity_at_specificity(labels[None], specificity=0.9)[0])
-
-
 def test_a_specificity_in_decimals_means_that_many_records():
     labels, scores = np.r_[np.zeros(10, int), 1], np.r_[np.arange(10.0), 8.5]
     # Nine of ten negatives lie below 9; 1 − .9 is above .1 in floating point.
     assert threshold_at_specificity(labels, scores, specificity=0.9) == 8.5
-    assert RankedScores(labels, scores).sensitivity_at_specificity(np.ones((1, 11)), specificity=0.9)[0] == 1.0
 
 
 def test_predictive_values_by_bayes():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.beats import Beats, measure_beats, prepare
-from data_pipelines.physiology import NAMES, NUM_BEATS, UNITS, UNUSABLE, Missing, measure_record, missing_names
+from data_pipelines.physiology import NAMES, NUM_BEATS, UNITS, UNUSABLE, Missing, measure_record
 from data_pipelines.records import STORED_LEADS
 
 RATE = 500
@@ -106,7 +106,7 @@ def test_waves_belong_to_beats_by_time_not_by_position_in_a_list():
     assert np.isnan(changed["p_amplitude_4"])
     assert np.isnan(changed["p_duration_4"])
     assert changed["p_absent_share"] == pytest.approx(1 / 11)
-    assert missing_names(reasons) == ("p_not_found",)
+    assert reasons == Missing.P_NOT_FOUND
 
 
 def test_amplitudes_are_signed_and_of_lead_ii():
@@ -361,7 +361,7 @@ def test_a_t_wave_far_from_the_others_is_none(monkeypatch):
     measured, reasons = _measure(_ecg(t_shift=shift))
     np.testing.assert_array_equal(np.isnan(_of_beats(measured, "qtc")), np.arange(10) == 4)
     assert np.isnan(measured["t_amplitude_5"])
-    assert missing_names(reasons) == ("t_not_found",)
+    assert reasons == Missing.T_NOT_FOUND
 
 
 def test_a_qrs_that_runs_into_st_ends_where_the_vector_is_slowest(monkeypatch):

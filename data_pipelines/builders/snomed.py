@@ -48,6 +48,3 @@ SCORED_CLASSES: tuple[str, ...] = tuple(name for name, _, _ in _SCORED)
 SCORED_CLASS_OF_CODE: Mapping[str, str] = types.MappingProxyType(
     {code: name for name, codes, _ in _SCORED for code in codes}
 )
-
-#: What a scored class means.
-MEANING_OF_CLASS: Mapping[str, str] = types.MappingProxyType({name: meaning for name, _, meaning in _SCORED})

@@ -19,8 +19,8 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from data_pipelines.chosen_records import chosen_records
 from data_pipelines.dataset import open_dataset
-from data_pipelines.inspect import chosen_records
 from data_pipelines.paper_page import save_png
 from data_pipelines.simulator import Cohort, CohortConfig
 from data_pipelines.store import open_store

@@ -80,25 +80,6 @@ class RankedScores:
         total = np.where(negatives.sum(axis=1) > 0, positives.sum(axis=1), 0.0)
         return divide((positives * precision).sum(axis=1), total)
 
-    def sensitivity_at_specificity(self, weights: np.ndarray, *, specificity: float) -> np.ndarray:
-        """Returns the highest sensitivity of all thresholds with at least that specificity: `f64[weightings]`.
-
-        The threshold is chosen on these records, for each weighting anew: a property of the ROC curve, as the AUROC is.
-        For a threshold fixed on validation see `operating_points`.
-
-        Args:
-            weights: `[weightings, n]`, non-negative, in the order the records were given in.
-            specificity: in [0, 1].
-        """
-        positives, negatives = self._weight_by_threshold(weights)
-        above = np.cumsum(positives[:, ::-1], axis=1)
-        false_positives = np.cumsum(negatives[:, ::-1], axis=1)
-        total = negatives.sum(axis=1)
-        # Counts are compared, not their quotients: .9 of 10 negatives must mean 9 whatever floating point makes of it.
-        allowed = false_positives <= ((1 - specificity) * total + 1e-9 * np.maximum(total, 1))[:, None]
-        best = np.where(allowed, above, 0.0).max(axis=1, initial=0.0)
-        return divide(best, np.where(total > 0, positives.sum(axis=1), 0.0))
-
 
 def undefined_reason(labels: np.ndarray) -> str:
     """Says why AUROC and AUPRC of these labels do not exist, or returns "" where they do.

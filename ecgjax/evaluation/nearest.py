@@ -35,11 +35,6 @@ class Retrieval:
     reciprocal_rank: np.ndarray
     queries: np.ndarray
 
-    @property
-    def mrr(self) -> float:
-        """Mean reciprocal rank, NaN without queries."""
-        return float(self.reciprocal_rank.mean()) if len(self.queries) else float("nan")
-
 
 def retrieval(
     embeddings: np.ndarray, codes: np.ndarray, *, ks: Sequence[int] = (1, 5, 10), apart: np.ndarray | None = None

@@ -34,12 +34,10 @@ _MAX_DEALS = 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepPoint:
-    """One strength of the sweep: its C, AUROC on train and on validation, and whether lbfgs converged."""
+    """One strength of the sweep: its inverse strength C and its AUROC on validation."""
 
     c: float
-    train_auroc: float
     val_auroc: float
-    converged: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,15 +120,10 @@ def fit_linear_probe(
     for c in sorted(strengths):
         classifier.set_params(C=c)
         with warnings.catch_warnings():
-            # Separable training labels do not converge at weak strengths: recorded in the sweep instead.
+            # Separable training labels do not converge at weak strengths, and validation decides between strengths.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(train, train_labels)
-        point = SweepPoint(
-            c=c,
-            train_auroc=auroc(train_labels, classifier.decision_function(train)),
-            val_auroc=auroc(val_labels, classifier.decision_function(val)),
-            converged=bool(classifier.n_iter_[0] < _MAX_ITERATIONS),
-        )
+        point = SweepPoint(c=c, val_auroc=auroc(val_labels, classifier.decision_function(val)))
         sweep.append(point)
         if best is None or point.val_auroc > best[0].val_auroc:
             best = (point, copy.deepcopy(classifier))

@@ -15,9 +15,6 @@ from ecgjax.evaluation.neighbourhood import Neighbourhood
 from ecgjax.evaluation.operating import Operating
 from ecgjax.evaluation.subgroups import Subgroup
 
-#: What stands above everything that was found on simulated data.
-SIMULATED = "SIMULATED DATA: these numbers describe a simulator, not patients."
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Provenance:

@@ -18,7 +18,7 @@ from ecgjax.evaluation.model_figures import (
     roc_figure,
 )
 from ecgjax.evaluation.operating import RESAMPLES, SPECIFICITY
-from ecgjax.evaluation.report import SIMULATED, Evaluation, Provenance
+from ecgjax.evaluation.report import Evaluation, Provenance
 from ecgjax.evaluation.report_tables import (
     decisions_table,
     groups_table,
@@ -29,7 +29,7 @@ from ecgjax.evaluation.report_tables import (
     results_table,
     splits_table,
 )
-from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
+from ecgjax.pages.page import SIMULATED, Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 
 #: What stands where groups would.

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+#: What stands above everything that was found on simulated data.
+SIMULATED = "SIMULATED DATA: these numbers describe a simulator, not patients."
+
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
