@@ -3,34 +3,11 @@
 The configs of methods begin with it and set what is theirs. It is none itself: no objective is named here.
 """
 
-from collections.abc import Sequence
-
 from ml_collections import ConfigDict, config_dict
 
 from ecgjax import encoders, finetune, optim, task_head
 from ecgjax.augmentations import views
 from ecgjax.objectives.objective import default_config
-
-
-def variant_of(arg: str, variants: Sequence[str] = ()) -> tuple[str, bool]:
-    """Reads what stands behind the colon of `--config=FILE:…`.
-
-    Args:
-        arg: nothing, `"small"`, one of the variants, or both with a comma between.
-        variants: that the file has, the first being what it is without one.
-
-    Returns:
-        The variant (`""` of a file that has none), and whether the small form is asked for.
-
-    Raises:
-        ValueError: something else.
-    """
-    parts = [part.strip() for part in arg.split(",") if part.strip()]
-    chosen = [part for part in parts if part != "small"]
-    if len(chosen) > 1 or not set(chosen) <= set(variants) or len(parts) - len(chosen) > 1:
-        known = ", ".join(("small", *variants))
-        raise ValueError(f"after the colon of --config may stand, with a comma between: {known}; not {arg!r}")
-    return (chosen[0] if chosen else variants[0] if variants else ""), "small" in parts
 
 
 def get_config() -> ConfigDict:
@@ -99,7 +76,6 @@ def get_config() -> ConfigDict:
     config.micro_batch = ConfigDict()
     config.micro_batch.parts = 1  # encoded one after the other and again for the gradient: exact, in less memory
     config.micro_batch.batch_norm = "refuse"  # or "per_part": statistics of a part instead of the batch's
-    config.gradient_accumulation = 1  # no other is possible with negatives of the batch: see micro_batch
 
     config.optimizer = optim.default_config()
     config.optimizer.name = "adamw"
@@ -107,7 +83,11 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 1e-2
 
     config.mesh = ConfigDict()
-    config.mesh.model = 1
+    config.mesh.model = 1  # devices that share every row of the batch; the others divide its rows
+    config.mesh.sharding = "replicated"  # every device holds all parameters
+    # Exceptions from that, "REGEX=AXIS,AXIS": the first that is found in a parameter's path lays out its dimensions; an
+    # empty axis leaves a dimension whole.
+    config.mesh.rules = ()
 
     config.log_every = 10
     config.eval_every = 100

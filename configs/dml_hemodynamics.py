@@ -22,11 +22,12 @@ Recordings are expected at 250 Hz (`--target_rate_hz=250`). `small`: the encoder
 from ml_collections import ConfigDict
 
 from configs import base
+from ecgjax.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `l1` or `dtw`, with or without `,small`."""
-    distance, small = base.variant_of(arg, ("l1", "dtw"))
+    distance, small = variant_of(arg, ("l1", "dtw"))
     config = base.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"
     config.batch_size = 64

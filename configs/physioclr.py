@@ -25,11 +25,12 @@ References:
 from ml_collections import ConfigDict
 
 from configs import base
+from ecgjax.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `""` or `"small"`."""
-    _, small = base.variant_of(arg)
+    _, small = variant_of(arg)
     config = base.get_config()
     config.encoder.name = "physio_transformer:small" if small else "physio_transformer"
     config.encoder.decoder = True

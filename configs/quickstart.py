@@ -8,12 +8,12 @@ the probe on the pretrained encoder some .05 AUROC above the same encoder at ran
 
 from ml_collections import ConfigDict
 
-from configs import simclr
+from ecgjax import recipes
 
 
 def get_config() -> ConfigDict:
     """Returns the config."""
-    config = simclr.get_config("small")
+    config = recipes.load("simclr:small")
     config.data.train_folds = (1, 2, 3, 4, 5, 6)
     config.data.val_folds = (7, 8)
     config.data.test_folds = (9, 10)

@@ -24,20 +24,21 @@ encoder has seen.
 
 from ml_collections import ConfigDict
 
-from configs import base, dade_1m, dml_hemodynamics, physioclr, simclr
+from ecgjax import recipes
+from ecgjax.variants import variant_of
 
 SYSTEMS = {
-    "simclr": lambda: simclr.get_config("small"),
-    "dml": lambda: dml_hemodynamics.get_config("l1,small"),
-    "physioclr": lambda: physioclr.get_config("small"),
-    "dade": lambda: dade_1m.get_config("single,small"),
+    "simclr": "simclr:small",
+    "dml": "dml_hemodynamics:l1,small",
+    "physioclr": "physioclr:small",
+    "dade": "dade_1m:single,small",
 }
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config of a system; `arg` is one of `SYSTEMS`, by default the first."""
-    system, _ = base.variant_of(arg, tuple(SYSTEMS))
-    config = SYSTEMS[system]()
+    system, _ = variant_of(arg, tuple(SYSTEMS))
+    config = recipes.load(SYSTEMS[system])
     config.data.weights = (0.5, 0.35, 0.08, 0.07)  # simulated, and three real data sets
     config.batch_size = 64
     config.duration.value, config.duration.unit = 1000.0, "steps"

@@ -14,11 +14,12 @@ quarter of its widths, batches of 64.
 from ml_collections import ConfigDict
 
 from configs import base
+from ecgjax.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `""` or `"small"`."""
-    _, small = base.variant_of(arg)
+    _, small = variant_of(arg)
     config = base.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"
     config.batch_size = 64 if small else 256

@@ -9,16 +9,18 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from data_pipelines.errors import DataError
 from data_pipelines.visible_text import visible_lines
+from ecgjax import recipes
 from ecgjax.errors import CheckpointError, ConfigError, DivergedError
 from ecgjax.files import write_atomically
 
@@ -132,11 +134,6 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.eps": _POSITIVE,
     "tiling.chunk": _ONE_OR_MORE,
     "micro_batch.parts": _ONE_OR_MORE,
-    "gradient_accumulation": (
-        lambda value: value == 1,
-        "1: negatives come from the batch, and parts whose gradients are added know no negatives but their own, which "
-        "is another loss. For large batches in little memory set config.micro_batch.parts, whose gradient is exact",
-    ),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.warmup_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
     "optimizer.final_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
@@ -167,15 +164,32 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+#: Leaf of older configs → why it cannot be set. Its only value changed nothing.
+RETIRED: Mapping[str, str] = {
+    "gradient_accumulation": (
+        "negatives come from the batch, and parts whose gradients are added know no negatives but their own, which is "
+        "another loss. For large batches in little memory set config.micro_batch.parts, whose gradient is exact"
+    ),
+}
+
+
 def define_flags(default: str | None = None) -> None:
     """Defines `--config` and `--workdir`; unknown keys of the config are errors."""
-    config_flags.DEFINE_config_file("config", default, "Config file, e.g. configs/simclr.py:small.", lock_config=True)
+    config_flags.DEFINE_config_file(
+        "config", default, "Config file or recipe, e.g. configs/simclr.py:small or simclr:small.", lock_config=True
+    )
     flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, the resolved config.")
     flags.mark_flags_as_required(["config", "workdir"])
 
 
 def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
     """Runs an entry point; errors in what the user gave print as one line, without a stack trace."""
+    try:
+        check_retired(argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:])
+        arguments = recipes.with_paths(sys.argv) if _takes_one_config() else sys.argv
+    except ConfigError as error:
+        print(f"error: {visible_lines(str(error))}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
 
     def wrapped(argv: list[str]) -> int | None:
         if len(argv) > 1:
@@ -194,7 +208,25 @@ def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
             print(f"error: {visible_lines(str(error))}", file=sys.stderr)
             return EXIT_USER_ERROR
 
-    app.run(wrapped, **kwargs)
+    app.run(wrapped, argv=arguments, **kwargs)
+
+
+def _takes_one_config() -> bool:
+    return "config" in flags.FLAGS and isinstance(flags.FLAGS["config"].parser, ConfigFileFlagParser)
+
+
+def check_retired(names: Iterable[str]) -> None:
+    """Refuses leaves that configs no longer have.
+
+    Args:
+        names: Leaves, with or without `config.` in front.
+
+    Raises:
+        ConfigError: One of them is in `RETIRED`; the message says what to do instead.
+    """
+    for name in names:
+        if reason := RETIRED.get(name.removeprefix("config.")):
+            raise ConfigError(f"config.{name.removeprefix('config.')} cannot be set: {reason}")
 
 
 def checkpoint_dir(workdir: str | Path) -> Path:
@@ -258,8 +290,9 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise ConfigError(f"{workdir} is not the folder of a pretraining run: {path} does not exist")
     try:
-        return ml_collections.ConfigDict(_tuples(json.loads(path.read_text(encoding="utf-8"))))
-    except (ValueError, TypeError) as error:
+        found = _tuples(json.loads(path.read_text(encoding="utf-8")))
+        return ml_collections.ConfigDict({name: value for name, value in found.items() if name not in RETIRED})
+    except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 
 

@@ -24,10 +24,9 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 from tqdm import tqdm
 
-from configs import cross_validation as default_method
 from data_pipelines.dataset import open_dataset
 from data_pipelines.visible_text import visible
-from ecgjax import configuration, digests, firewall
+from ecgjax import configuration, digests, firewall, recipes
 from ecgjax.cross_validation_page import write_report
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.cells import begin_study
@@ -289,7 +288,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("seeds", 3, "Divisions into folds, draws of labels, random initialisations.", lower_bound=1)
     flags.DEFINE_string("out", None, "Folder of the study.")
     flags.DEFINE_enum("overlaps", "refuse", firewall.OVERLAPS, "What to do about records that a run has seen.")
-    config_flags.DEFINE_config_file("config", default_method.__file__, "How it is done.", lock_config=True)
+    config_flags.DEFINE_config_file("config", recipes.path_of("cross_validation"), "How it is done.", lock_config=True)
 
 
 if __name__ == "__main__":

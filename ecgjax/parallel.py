@@ -18,6 +18,12 @@ from ecgjax.errors import ConfigError
 #: Regex on a parameter's path → how it is laid out on the mesh; the first match counts, no match is replicated.
 Rules = Sequence[tuple[str, PartitionSpec]]
 
+#: Axes of the mesh: rows of the batch are divided over the first.
+AXES = ("data", "model")
+
+#: Layouts of parameters by the name that a config gives them.
+SHARDINGS: Mapping[str, Rules] = {"replicated": ()}
+
 #: How long a process that has ended waits for the others. They end together, unless one fails: an error must not show
 #: JAX's 300 s late.
 _SHUTDOWN_TIMEOUT_S = 30
@@ -65,8 +71,41 @@ def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) ->
         raise ConfigError(f"config.mesh.model={model} does not divide the {count} devices of this run")
     types = (AxisType.Auto, AxisType.Auto)
     if devices is None:
-        return jax.make_mesh((count // model, model), ("data", "model"), axis_types=types)
-    return Mesh(np.asarray(devices).reshape(count // model, model), ("data", "model"), axis_types=types)
+        return jax.make_mesh((count // model, model), AXES, axis_types=types)
+    return Mesh(np.asarray(devices).reshape(count // model, model), AXES, axis_types=types)
+
+
+def rules_of(sharding: str, rules: Sequence[str]) -> Rules:
+    """Reads `config.mesh.sharding` and `config.mesh.rules`.
+
+    Args:
+        sharding: Name of a layout, a key of `SHARDINGS`.
+        rules: Exceptions from it, each `"REGEX=AXIS,AXIS"`: the mesh axis of every dimension of the parameters whose
+            path the regular expression is found in; an empty axis leaves a dimension whole.
+
+    Returns:
+        The rules of the layout, after the exceptions.
+
+    Raises:
+        ConfigError: The layout or an axis does not exist, or a rule cannot be read.
+    """
+    if sharding not in SHARDINGS:
+        raise ConfigError(f"config.mesh.sharding={sharding!r} is unknown; there are: {', '.join(SHARDINGS)}")
+    return (*map(_rule, rules), *SHARDINGS[sharding])
+
+
+def _rule(text: str) -> tuple[str, PartitionSpec]:
+    pattern, equals, axes = text.rpartition("=")
+    named = [axis.strip() or None for axis in axes.split(",")]
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"config.mesh.rules: {pattern!r} is no regular expression ({error})") from error
+    if not (pattern and equals):
+        raise ConfigError(f"config.mesh.rules: {text!r} is no rule; write REGEX=AXIS,AXIS")
+    if unknown := [axis for axis in named if axis is not None and axis not in AXES]:
+        raise ConfigError(f"config.mesh.rules: {text!r} names the axis {unknown[0]!r}; there are: {', '.join(AXES)}")
+    return pattern, PartitionSpec(*named)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -132,7 +132,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
     check_other_recordings(config, recordings, model.layout)
     optimizer = optim.create(config.optimizer, num_steps=num_steps, batch_size=config.batch_size, params=model.params)
-    rules = tuple((pattern, jax.sharding.PartitionSpec(*spec)) for pattern, spec in config.mesh.get("rules", ()))
+    rules = parallel.rules_of(config.mesh.sharding, config.mesh.rules)
     ema_decay = config.optimizer.ema_decay
     state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None)
     shardings = parallel.shardings_of(state, mesh, rules)

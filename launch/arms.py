@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import itertools
-import os
 import re
 from collections.abc import Sequence
 
@@ -14,7 +12,7 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from ecgjax import configuration
+from ecgjax import configuration, recipes
 from ecgjax.errors import ConfigError
 
 #: Alternative of a sweep that changes nothing.
@@ -60,6 +58,10 @@ class Arm:
         Raises:
             ConfigError: there is no such file or leaf, or a value is not possible.
         """
+        try:
+            configuration.check_retired(name for name, _ in (*self.common, *self.changed))
+        except ConfigError as error:
+            raise ConfigError(f"{self.title}: {error}") from error
         values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]
         try:
             config_flags.DEFINE_config_dict("config", self._load(), flag_values=values, sys_argv=arguments)
@@ -73,13 +75,10 @@ class Arm:
         return config
 
     def _load(self) -> ml_collections.ConfigDict:
-        path, _, argument = self.config.partition(":")
-        spec = importlib.util.spec_from_file_location("ablated_config", path)
-        if spec is None or not os.path.isfile(path):
-            raise ConfigError(f"{self.title}: there is no config file {path}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.get_config(*([argument] if argument else []))
+        try:
+            return recipes.load(self.config)
+        except ConfigError as error:
+            raise ConfigError(f"{self.title}: {error}") from error
 
 
 def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:

@@ -5,7 +5,7 @@
 Three commands in one process, which can as well be given one by one:
 
   python -m data_pipelines.build --builder=simulated --num_patients=5600 --target_rate_hz=100 --out=OUT/data
-  python -m ecgjax.pretrain --config=configs/quickstart.py --config.data.dir=OUT/data --workdir=OUT/seed0
+  python -m ecgjax.pretrain --config=quickstart --config.data.dir=OUT/data --workdir=OUT/seed0
   python -m ecgjax.evaluate --workdir=OUT/seed0
 
 An interrupted quickstart goes on where it was.
@@ -40,7 +40,7 @@ def commands(out: Path, seed: int) -> list[list[str]]:
         ],
         [
             "ecgjax.pretrain",
-            "--config=configs/quickstart.py",
+            "--config=quickstart",
             f"--config.data.dir={data}",
             f"--config.seed={seed}",
             f"--config.probe.seed={seed}",

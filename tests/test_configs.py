@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base, real_recordings
+from configs import real_recordings
 from data_pipelines.records import SignalFormat
 from ecgjax import assembly, configuration, encoders, parallel
+from ecgjax.variants import variant_of
 
 #: Name → (variants, rows of embeddings that a recording becomes in each).
 CONFIGS = {
@@ -82,13 +83,13 @@ def test_the_small_form_differs_in_size_alone(name, variant):
 
 
 def test_what_stands_behind_the_colon():
-    assert base.variant_of("") == ("", False)
-    assert base.variant_of("small") == ("", True)
-    assert base.variant_of("", ("a", "b")) == ("a", False)
-    assert base.variant_of("b, small", ("a", "b")) == ("b", True)
+    assert variant_of("") == ("", False)
+    assert variant_of("small") == ("", True)
+    assert variant_of("", ("a", "b")) == ("a", False)
+    assert variant_of("b, small", ("a", "b")) == ("b", True)
     for wrong in ("c", "a,b", "small,small", "a,a"):
         with pytest.raises(ValueError, match="may stand, with a comma between: small, a, b; not"):
-            base.variant_of(wrong, ("a", "b"))
+            variant_of(wrong, ("a", "b"))
 
 
 def test_the_systems_of_the_study_on_real_recordings_are_those_published_with_one_budget():

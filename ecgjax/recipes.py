@@ -1,0 +1,93 @@
+"""Config files by name: `simclr:small` means `configs/simclr.py:small`, in a checkout and in an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+import ecgjax
+from ecgjax.errors import ConfigError
+
+#: Folders beside this package that hold the recipes: an installed package has them under a name of its own.
+_FOLDERS = ("ecgjax_recipes", "configs")
+
+_CONFIG_FLAG = re.compile(r"--?config(=.*)?")
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Returns the names of all recipes in alphabetical order."""
+    return tuple(sorted(path.stem for path in _folder().glob("*.py") if path.stem != "__init__"))
+
+
+def path_of(config: str) -> str:
+    """Returns the path of a config file that is given by path or by name.
+
+    Args:
+        config: Path of a file, or name of a recipe, with or without `:VARIANT`.
+
+    Returns:
+        The path with the same variant. A file that exists comes before a recipe of that name.
+
+    Raises:
+        ConfigError: There is neither a file nor a recipe of that name.
+    """
+    name, colon, variant = config.partition(":")
+    if os.path.isfile(name):
+        return config
+    if name in recipe_names():
+        return f"{_folder() / name}.py{colon}{variant}"
+    raise ConfigError(
+        f"there is no config file {name}, and no recipe of that name; recipes are: {', '.join(recipe_names())}"
+    )
+
+
+def load(config: str) -> ConfigDict:
+    """Returns what a config file gives.
+
+    Args:
+        config: Path or name, with or without `:VARIANT`; see `path_of`.
+
+    Raises:
+        ConfigError: There is neither a file nor a recipe of that name.
+        ValueError: The file has no such variant.
+    """
+    path, colon, variant = path_of(config).partition(":")
+    return _module(path).get_config(*([variant] if colon else []))
+
+
+def with_paths(arguments: Sequence[str]) -> list[str]:
+    """Returns command-line arguments with the path of a config file wherever `--config` names a recipe.
+
+    Raises:
+        ConfigError: There is neither a file nor a recipe of that name.
+    """
+    found = list(arguments)
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if not _CONFIG_FLAG.fullmatch(argument):
+            continue
+        flag, equals, value = argument.partition("=")
+        if equals:
+            found[place] = f"{flag}={path_of(value)}"
+        elif place + 1 < len(arguments):
+            found[place + 1] = path_of(arguments[place + 1])
+    return found
+
+
+def _folder() -> Path:
+    beside = Path(ecgjax.__file__).resolve().parents[1]
+    return next(folder for folder in (beside / name for name in _FOLDERS) if (folder / "simclr.py").is_file())
+
+
+def _module(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"recipe_{Path(path).stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
