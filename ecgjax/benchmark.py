@@ -18,6 +18,11 @@ time of those that are run. `embed` times the encoder of a config from stored si
 
 from __future__ import annotations
 
+from ecgjax.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before the imports below, which start threads
+
 import json
 import os
 import tempfile

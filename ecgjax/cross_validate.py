@@ -12,6 +12,11 @@ fractions or seeds: what is there stays. report.html, report.md and results.json
 
 from __future__ import annotations
 
+from ecgjax.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before the imports below, which start threads
+
 import dataclasses
 import shlex
 import sys

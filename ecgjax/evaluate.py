@@ -14,6 +14,11 @@ with figures; results.json and the scores of every test record. No choice is mad
 
 from __future__ import annotations
 
+from ecgjax.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before the imports below, which start threads
+
 import shlex
 from pathlib import Path
 

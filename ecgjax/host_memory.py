@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import platform
-import sys
 
 # Parameters of glibc's mallopt, from its malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -21,7 +19,8 @@ def keep_freed_memory() -> bool:
     them back, so that each page is zeroed at its first use, step after step: up to 40 % of a small encoder's processor
     time (docs/speed.md). Afterwards the process keeps the most that it ever needed. Call it before the first thread is
     started, which would have a memory pool of its own, and JAX's later ones would share it: what does not fit in there
-    comes from the system, whatever is set. Importing pandas is enough to start one.
+    comes from the system, whatever is set. Importing pandas is enough to start one, so commands call this before their
+    other imports.
 
     Returns:
         Whether there was anything to set: not with another C library than glibc.
@@ -31,9 +30,3 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _MOST, _TOP_PAD: _GROW_BY, _ARENA_MAX: 1}
     return all(mallopt(parameter, value) for parameter, value in settings.items())
-
-
-def is_command() -> bool:
-    """Whether this process is `python -m` of this project, and not a program that uses it as a library."""
-    pairs = itertools.pairwise(sys.orig_argv)
-    return any(flag == "-m" and module.startswith(("ecgjax.", "launch.")) for flag, module in pairs)

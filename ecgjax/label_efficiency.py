@@ -13,6 +13,11 @@ results.json in --out show all of it. `--config.probe.supervised.…` (random) a
 
 from __future__ import annotations
 
+from ecgjax.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before the imports below, which start threads
+
 import shlex
 import sys
 from pathlib import Path

@@ -8,6 +8,11 @@ resumes from the last checkpoint; after SIGTERM the run saves and leaves with st
 
 from __future__ import annotations
 
+from ecgjax.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before the imports below, which start threads
+
 import contextlib
 from pathlib import Path
 

@@ -16,6 +16,11 @@ every arm stands the same encoder at random initialisation. Results are in repor
 
 from __future__ import annotations
 
+from ecgjax.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before the imports below, which start threads
+
 import functools
 import hashlib
 import os

@@ -10,6 +10,11 @@ moved towards another recording goes towards --partner, whatever its label.
 
 from __future__ import annotations
 
+from ecgjax.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before the imports below, which start threads
+
 from pathlib import Path
 
 import jax
