@@ -13,7 +13,7 @@ from ecgjax import recipes
 
 def get_config() -> ConfigDict:
     """Returns the config."""
-    config = recipes.load("simclr:small")
+    config = recipes.load_recipe("simclr:small")
     config.data.train_folds = (1, 2, 3, 4, 5, 6)
     config.data.val_folds = (7, 8)
     config.data.test_folds = (9, 10)

@@ -38,7 +38,7 @@ SYSTEMS = {
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config of a system; `arg` is one of `SYSTEMS`, by default the first."""
     system, _ = variant_of(arg, tuple(SYSTEMS))
-    config = recipes.load(SYSTEMS[system])
+    config = recipes.load_recipe(SYSTEMS[system])
     config.data.weights = (0.5, 0.35, 0.08, 0.07)  # simulated, and three real data sets
     config.batch_size = 64
     config.duration.value, config.duration.unit = 1000.0, "steps"

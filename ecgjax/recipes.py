@@ -47,7 +47,7 @@ def path_of(config: str) -> str:
     )
 
 
-def load(config: str) -> ConfigDict:
+def load_recipe(config: str) -> ConfigDict:
     """Returns what a config file gives.
 
     Args:

@@ -76,7 +76,7 @@ class Arm:
 
     def _load(self) -> ml_collections.ConfigDict:
         try:
-            return recipes.load(self.config)
+            return recipes.load_recipe(self.config)
         except ConfigError as error:
             raise ConfigError(f"{self.title}: {error}") from error
 
