@@ -1,5 +1,6 @@
 """Packaging of ecgjax; dependency ranges hold for Python 3.11 and later."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -41,16 +42,23 @@ EXTRAS_REQUIRE = {
     "cuda": ["jax[cuda13]"],
 }
 
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "data_pipelines/version.py").read_text(encoding="utf-8"))[1]
+
+#: Folders of the checkout whose names are too common for an installed package → what they are called there.
+RENAMED = {"ecgjax_launch": "launch", "ecgjax_recipes": "configs"}
+
 setup(
     name="ecgjax",
-    version="0.1.0",
+    version=VERSION,
     description="Pretraining ECG encoders in JAX: raw recordings to an encoder that makes few labels go further",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["ecgjax", "ecgjax.*", "data_pipelines", "data_pipelines.*", "configs", "launch"]),
+    packages=[*find_packages(include=["ecgjax", "ecgjax.*", "data_pipelines", "data_pipelines.*"]), *RENAMED],
+    package_dir=RENAMED,
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

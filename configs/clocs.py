@@ -17,8 +17,8 @@ the places. `small`: batches of 32; the network is small as published.
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 RELATIONS = {"cmsc": "other_segment", "cmlc": "other_lead", "cmsmlc": "other_segment_or_lead"}
 
@@ -26,7 +26,7 @@ RELATIONS = {"cmsc": "other_segment", "cmlc": "other_lead", "cmsmlc": "other_seg
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is one of `cmsc`, `cmlc` and `cmsmlc`, with or without `,small`."""
     variant, small = variant_of(arg, tuple(RELATIONS))
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "clocs_cnn:small" if small else "clocs_cnn"
     config.encoder.input_samples = 2500
     config.batch_size = 32 if small else 256

@@ -16,14 +16,14 @@ by the residual form. The published batch of 512 makes 1,024 views of 14 GMAC ea
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `single`, `dual` or `intersegment`, with or without `,small`."""
     variant, small = variant_of(arg, ("single", "dual", "intersegment"))
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "temporal_net_dual" if variant == "dual" else "temporal_net"
     config.encoder.name += ":small" if small else ""
     config.encoder.num_leads = 8

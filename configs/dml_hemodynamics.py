@@ -21,14 +21,14 @@ Recordings are expected at 250 Hz (`--target_rate_hz=250`). `small`: the encoder
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `l1` or `dtw`, with or without `,small`."""
     distance, small = variant_of(arg, ("l1", "dtw"))
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"
     config.batch_size = 64
     config.views.num = 1

@@ -20,14 +20,14 @@ References:
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `""` or `"small"`."""
     _, small = variant_of(arg)
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "pclr_resnet:small" if small else "pclr_resnet"
     config.encoder.embedding_dim = 80 if small else 320
     config.sampling.name, config.sampling.records_per_patient = "patients", 2

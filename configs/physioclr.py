@@ -24,14 +24,14 @@ References:
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `""` or `"small"`."""
     _, small = variant_of(arg)
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "physio_transformer:small" if small else "physio_transformer"
     config.encoder.decoder = True
     config.batch_size = 32 if small else 1024

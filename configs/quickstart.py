@@ -8,7 +8,7 @@ the probe on the pretrained encoder some .05 AUROC above the same encoder at ran
 
 from ml_collections import ConfigDict
 
-from ecgjax import recipes
+from ecgjax.config import recipes
 
 
 def get_config() -> ConfigDict:

@@ -24,8 +24,8 @@ encoder has seen.
 
 from ml_collections import ConfigDict
 
-from ecgjax import recipes
-from ecgjax.variants import variant_of
+from ecgjax.config import recipes
+from ecgjax.config.variants import variant_of
 
 SYSTEMS = {
     "simclr": "simclr:small",

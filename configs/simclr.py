@@ -14,14 +14,14 @@ is the projection; AdamW instead of LARS, for batches of 64. `small`: the encode
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `""` or `"small"`."""
     _, small = variant_of(arg)
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"
     config.augment.random_crop.enabled = True
     config.augment.vcg.enabled = True

@@ -25,14 +25,14 @@ its widths.
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `binary` or `regression`, with or without `,small`."""
     task, small = variant_of(arg, ("binary", "regression"))
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"
     config.batch_size = 64
     config.views.num = 1

@@ -13,14 +13,14 @@ quarter of its widths, batches of 64.
 
 from ml_collections import ConfigDict
 
-from configs import base
-from ecgjax.variants import variant_of
+from ecgjax import defaults
+from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `arg` is `""` or `"small"`."""
     _, small = variant_of(arg)
-    config = base.get_config()
+    config = defaults.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"
     config.batch_size = 64 if small else 256
     config.augment.random_crop.enabled = True

@@ -31,7 +31,6 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.beam_build import BeamWorkers, local_options
 from data_pipelines.builders.base import Source
 from data_pipelines.builders.code15_wfdb import code15_source
 from data_pipelines.builders.cpsc2018 import Cpsc2018Source
@@ -43,25 +42,26 @@ from data_pipelines.builders.prepared import PreparedSource
 from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.builders.source_folder import check_source
-from data_pipelines.builders.source_names import NO_NAME, name_notes, name_of_source
-from data_pipelines.building import ShardMaker, build_dataset
-from data_pipelines.calibration_report import calibration_lines
+from data_pipelines.card.summary_lines import fold_lines, sex_lines
 from data_pipelines.command import command, run
-from data_pipelines.contradictions import contradiction_lines
-from data_pipelines.dataset import CARD_FILE, REMARKS_FILE, read_card
 from data_pipelines.errors import DataError
-from data_pipelines.kept_seconds import kept_sentence
-from data_pipelines.physiology_store import measure_dataset
-from data_pipelines.readers.declared import ORIENTATIONS, Declared
+from data_pipelines.metadata.source_names import NO_NAME, name_notes, name_of_source
+from data_pipelines.physiology.store import measure_dataset
+from data_pipelines.prepared.contradictions import contradiction_lines
+from data_pipelines.prepared.dataset import CARD_FILE, REMARKS_FILE, read_card
+from data_pipelines.prepared.kept_seconds import kept_sentence
+from data_pipelines.prepared.remarks import remark_lines
+from data_pipelines.prepared.shared_contents import shared_sentence
+from data_pipelines.prepared.stratified_folds import DEALINGS
 from data_pipelines.readers.formats import FORMATS
-from data_pipelines.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
-from data_pipelines.remarks import remark_lines
-from data_pipelines.shard_making import LocalProcesses
-from data_pipelines.shared_contents import shared_sentence
-from data_pipelines.source_listing import LISTING_FILE, open_listing
-from data_pipelines.stratified_folds import DEALINGS
-from data_pipelines.summary_lines import fold_lines, sex_lines
-from data_pipelines.visible_text import visible, visible_report
+from data_pipelines.shards.beam import BeamWorkers, local_options
+from data_pipelines.shards.calibration_report import calibration_lines
+from data_pipelines.shards.dataset_build import ShardMaker, build_dataset
+from data_pipelines.shards.making import LocalProcesses
+from data_pipelines.shards.source_listing import LISTING_FILE, open_listing
+from data_pipelines.signals.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
+from data_pipelines.statements.declared import ORIENTATIONS, Declared
+from data_pipelines.system.visible_text import visible, visible_report
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
 _RECIPE = flags.DEFINE_enum(

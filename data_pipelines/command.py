@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from data_pipelines.errors import DataError
-from data_pipelines.visible_text import visible_lines
+from data_pipelines.system.visible_text import visible_lines
 
 # What the system says of a full disk, mostly without naming a file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)

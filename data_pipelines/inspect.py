@@ -24,22 +24,22 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.card_rows import recipe_text
-from data_pipelines.card_text import card_text
-from data_pipelines.chosen_records import chosen_records, random_records
+from data_pipelines.card.figures import amplitudes_of, dataset_card
+from data_pipelines.card.rows import recipe_text
+from data_pipelines.card.text import card_text
 from data_pipelines.command import command, run
-from data_pipelines.dataset import QUARANTINE_FILE, Dataset, open_dataset
-from data_pipelines.dataset_card import amplitudes_of, dataset_card
-from data_pipelines.ecg_paper import draw_ecg
 from data_pipelines.errors import DataError
-from data_pipelines.index import NOT_A_DUPLICATE
-from data_pipelines.kept_seconds import place_text
-from data_pipelines.paper_layout import LAYOUTS
-from data_pipelines.paper_page import save_png
-from data_pipelines.quality import flag_names
+from data_pipelines.paper.draw import draw_ecg
+from data_pipelines.paper.layout import LAYOUTS
+from data_pipelines.paper.page import save_png
+from data_pipelines.prepared.chosen_records import chosen_records, random_records
+from data_pipelines.prepared.dataset import QUARANTINE_FILE, Dataset, open_dataset
+from data_pipelines.prepared.index import NOT_A_DUPLICATE
+from data_pipelines.prepared.kept_seconds import place_text
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
-from data_pipelines.store import open_store
-from data_pipelines.visible_text import visible, visible_json, visible_report
+from data_pipelines.signals.quality import flag_names
+from data_pipelines.storage.store import open_store
+from data_pipelines.system.visible_text import visible, visible_json, visible_report
 
 # A terminal may be any width; text is laid out for one between these.
 _NARROWEST, _WIDEST = 80, 120

@@ -20,12 +20,17 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.command import command, run
-from data_pipelines.contradictions import Contradiction, contradictions_of, counts_by_kind, write_contradictions
-from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
-from data_pipelines.linking import link
-from data_pipelines.links import Links, save_links
-from data_pipelines.visible_text import visible, visible_report
+from data_pipelines.prepared.contradictions import (
+    Contradiction,
+    contradictions_of,
+    counts_by_kind,
+    write_contradictions,
+)
+from data_pipelines.prepared.copies_of import Links, save_links
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.system.visible_text import visible, visible_report
 
 _DATASETS = flags.DEFINE_multi_string("dataset", [], "Directory of a prepared data set; may be given several times.")
 _OUT = flags.DEFINE_string("out", None, "File to write, such as links.npz; replaced where it exists.")

@@ -1,4 +1,4 @@
-"""Measures the physiology vector of every record of a data set: intervals, amplitudes and rhythm (`physiology.py`).
+"""Measures the physiology vector of every record of a data set: intervals, amplitudes and rhythm (`vector.py`).
 
   python -m data_pipelines.measure --dataset=DIR [--num_workers=N]
 
@@ -14,8 +14,8 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.command import command, run
-from data_pipelines.dataset import open_dataset
-from data_pipelines.physiology_store import PHYSIOLOGY_DIR, Physiology, measure_dataset, open_physiology
+from data_pipelines.physiology.store import PHYSIOLOGY_DIR, Physiology, measure_dataset, open_physiology
+from data_pipelines.prepared.dataset import open_dataset
 
 _DATASET = flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)

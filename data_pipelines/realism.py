@@ -29,14 +29,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.command import command, run
-from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.index import NOT_A_DUPLICATE
-from data_pipelines.median_beat import Measurements, measure
-from data_pipelines.realism_figure import Condition, draw_strips
+from data_pipelines.paper.strips import Condition, draw_strips
+from data_pipelines.physiology.median_beat import Measurements, measure
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.prepared.index import NOT_A_DUPLICATE
 from data_pipelines.records import STORED_LEADS
-from data_pipelines.simulator import SIMULATED_NOTICE, Cohort, CohortConfig, SimulatedRecords
-from data_pipelines.store import open_store
+from data_pipelines.simulation.cohort import SIMULATED_NOTICE, Cohort, CohortConfig, SimulatedRecords
+from data_pipelines.storage.store import open_store
 
 INTERVALS = ("pr", "qrs", "qt", "rr")
 _NORMAL_LABEL = "superdiagnostic:NORM"

@@ -19,12 +19,12 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.command import command, run
-from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.local_copy import stage_dataset
-from data_pipelines.packed_format import PACKED_DIR, record_bytes
-from data_pipelines.packing import pack
-from data_pipelines.remote import TIMEOUT_S
+from data_pipelines.packing.local_copy import stage_dataset
+from data_pipelines.packing.packed_copy import pack
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.storage.packed_format import PACKED_DIR, record_bytes
+from data_pipelines.system.remote import TIMEOUT_S
 
 
 class _Bar:

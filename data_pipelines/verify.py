@@ -20,15 +20,15 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.command import command, run
-from data_pipelines.dataset import open_dataset, read_card
-from data_pipelines.digests import DIGESTS_FILE, file_digest, files_of, read_digests
 from data_pipelines.errors import DataError
-from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, find_bad_shards, read_contents
-from data_pipelines.physiology_store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE, open_physiology
-from data_pipelines.plain_names import why_elsewhere
+from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE, open_physiology
+from data_pipelines.prepared.dataset import open_dataset, read_card
 from data_pipelines.records import SignalFormat, content_hash
-from data_pipelines.store import open_store
-from data_pipelines.visible_text import visible
+from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, find_bad_shards, read_contents
+from data_pipelines.storage.store import open_store
+from data_pipelines.system.digests import DIGESTS_FILE, file_digest, files_of, read_digests
+from data_pipelines.system.plain_names import why_elsewhere
+from data_pipelines.system.visible_text import visible
 
 #: Folders of a data set that are made after it, each with digests of its own.
 PARTS = (PACKED_DIR, PHYSIOLOGY_DIR)

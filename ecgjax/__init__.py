@@ -1,1 +1,65 @@
-"""Pretraining ECG encoders in JAX."""
+"""Pretraining ECG encoders in JAX: from prepared recordings to encoders, and to what these are worth."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from data_pipelines.version import __version__
+
+if TYPE_CHECKING:
+    from ecgjax.config.recipes import load_recipe, recipe_names
+    from ecgjax.data.recordings import Recordings, open_recordings
+    from ecgjax.data.tasks import parse_task
+    from ecgjax.errors import CheckpointError, ConfigError, DivergedError
+    from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
+    from ecgjax.training.loop import train
+    from ecgjax.training.run import Run, prepare_run
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DivergedError",
+    "Encoder",
+    "Recordings",
+    "Run",
+    "__version__",
+    "load_encoder",
+    "load_recipe",
+    "open_recordings",
+    "parse_task",
+    "prepare_run",
+    "random_encoder",
+    "recalibrate_batch_norm",
+    "recipe_names",
+    "train",
+]
+
+#: Public name → its module, which is imported when the name is first used.
+_MODULES = {
+    "CheckpointError": "ecgjax.errors",
+    "ConfigError": "ecgjax.errors",
+    "DivergedError": "ecgjax.errors",
+    "Encoder": "ecgjax.evaluation.features.frozen_encoder",
+    "Recordings": "ecgjax.data.recordings",
+    "Run": "ecgjax.training.run",
+    "load_encoder": "ecgjax.evaluation.features.frozen_encoder",
+    "load_recipe": "ecgjax.config.recipes",
+    "open_recordings": "ecgjax.data.recordings",
+    "parse_task": "ecgjax.data.tasks",
+    "prepare_run": "ecgjax.training.run",
+    "random_encoder": "ecgjax.evaluation.features.frozen_encoder",
+    "recalibrate_batch_norm": "ecgjax.evaluation.features.frozen_encoder",
+    "recipe_names": "ecgjax.config.recipes",
+    "train": "ecgjax.training.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,7 @@ time of those that are run. `embed` times the encoder of a config from stored si
 
 from __future__ import annotations
 
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
@@ -32,10 +32,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from data_pipelines import input_benchmark, scale_benchmark
-from data_pipelines.dataset import open_dataset
+from data_pipelines.benchmarks import input, scale
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
-from ecgjax import configuration
+from ecgjax.config import run_config
 
 _WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step", "embed"], "What to measure.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -69,7 +69,7 @@ def _input() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         folder = Path(scratch)
         datasets = [open_dataset(directory) for directory in _DATASET.value] or [
-            input_benchmark.simulated_dataset(
+            input.simulated_dataset(
                 folder / f"simulated_{seed}",
                 num_records=-(-_RECORDS.value // _NUM_SIMULATED),
                 seed=seed,
@@ -77,7 +77,7 @@ def _input() -> dict[str, Any]:
             )
             for seed in range(_NUM_SIMULATED)
         ]
-        return input_benchmark.measure(
+        return input.measure(
             datasets,
             scratch=folder,
             num_records=_RECORDS.value,
@@ -88,35 +88,35 @@ def _input() -> dict[str, Any]:
 
 def _scale() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
-        return scale_benchmark.measure(
+        return scale.measure(
             Path(scratch), num_records=_RECORDS.value, batch_size=_BATCH_SIZE.value, minutes=_MINUTES.value
         )
 
 
 def _objective() -> dict[str, Any]:
-    from ecgjax import objective_benchmark
+    from ecgjax.benchmarks import objective
 
-    return objective_benchmark.measure(most_rows=_MOST_ROWS.value, most_timed=_MOST_TIMED.value)
+    return objective.measure(most_rows=_MOST_ROWS.value, most_timed=_MOST_TIMED.value)
 
 
 def _step() -> dict[str, Any]:
     # Loads JAX and the models, of which reading knows nothing.
-    from ecgjax import step_benchmark
+    from ecgjax.benchmarks import training_step
 
-    return step_benchmark.measure(
+    return training_step.measure(
         _config(), steps=_STEPS.value, by_layer=_BREAKDOWN.value, simulated_format=_simulated_format()
     )
 
 
 def _embed() -> dict[str, Any]:
-    from ecgjax import embed_benchmark
+    from ecgjax.benchmarks import embed
 
-    return embed_benchmark.measure(_config(), simulated_format=_simulated_format())
+    return embed.measure(_config(), simulated_format=_simulated_format())
 
 
 def _config() -> ConfigDict:
     if _CONFIG.value is None:
-        raise configuration.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
+        raise run_config.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
     return _CONFIG.value
 
 
@@ -132,4 +132,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("what")
-    configuration.run(main)
+    run_config.run(main)

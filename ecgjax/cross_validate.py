@@ -12,7 +12,7 @@ fractions or seeds: what is there stays. report.html, report.md and results.json
 
 from __future__ import annotations
 
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
@@ -29,21 +29,23 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 from tqdm import tqdm
 
-from data_pipelines.dataset import open_dataset
-from data_pipelines.visible_text import visible
-from ecgjax import configuration, digests, firewall, recipes
-from ecgjax.cross_validation_page import write_report
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.system.visible_text import visible
+from ecgjax.config import recipes, run_config
+from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.cells import begin_study
-from ecgjax.evaluation.cross_validation import Fitted
-from ecgjax.evaluation.nested import cross_validate, patient_folds
-from ecgjax.evaluation.out_of_fold import OutOfFold
-from ecgjax.evaluation.questions import Problem, ask
-from ecgjax.files import replacing
-from ecgjax.frozen_models import FrozenModel, PretrainedRun, frozen_models, open_runs
-from ecgjax.overlaps import describe, find_overlaps
+from ecgjax.evaluation.features import digests
+from ecgjax.evaluation.models.nested_cross_validation import cross_validate, patient_folds
+from ecgjax.evaluation.models.out_of_fold import OutOfFold
+from ecgjax.leakage import guard
+from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.pages.page import SIMULATED
-from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.studies.cross_validation import FrozenModel, PretrainedRun, frozen_models, open_runs
+from ecgjax.studies.cross_validation_statistics import Fitted
+from ecgjax.studies.questions import Problem, ask
+from ecgjax.studies.report.cross_validation_page import write_report
+from ecgjax.studies.store import begin_study
+from ecgjax.system.files import replacing
 
 _NOT_LISTED = (
     "Which records {run} was pretrained on is not listed beside its checkpoints, which are older than such lists: "
@@ -210,7 +212,7 @@ def keep_apart(
     Args:
         runs: pretrained.
         recordings: of the data set.
-        overlaps: `"refuse"`, `"drop"` or `"mark"`, as `config.probe.overlaps` (`firewall.py`).
+        overlaps: `"refuse"`, `"drop"` or `"mark"`, as `config.probe.overlaps` (`guard.py`).
 
     Returns:
         The recordings, without those that some run has seen if these are to be dropped, so that all models are judged
@@ -242,7 +244,7 @@ def keep_apart(
             )
         seen.append(result.records)
         found.append(f"{described}{': they are left out for all models' if overlaps == 'drop' else ''}.")
-    found += [caution for run in runs for caution in firewall.labelled(run.config, name=run.title)]
+    found += [caution for run in runs for caution in guard.labelled(run.config, name=run.title)]
     if not recordings.linked and not recordings.simulated:
         found.append(_NOT_LINKED)
     if overlaps == "drop":
@@ -253,14 +255,14 @@ def keep_apart(
 
 def main(argv: list[str]) -> None:
     """Runs the study that the flags ask for and prints its tables."""
-    del argv  # checked by `configuration.run`
+    del argv  # checked by `run_config.run`
     chosen = flags.FLAGS
     for name in ("workdir", "dataset", "task", "out"):
         if not chosen[name].value:
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
-    fractions = configuration.parse_fractions(chosen.fractions)
+    fractions = run_config.parse_fractions(chosen.fractions)
     method, folder = Method.of(chosen.config), Path(chosen.out)
-    with configuration.exclusive(folder):
+    with run_config.exclusive(folder):
         recordings = open_whole(chosen.dataset, links=chosen.links)
         runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)
         recordings, cautions = keep_apart(runs, recordings, overlaps=chosen.overlaps)
@@ -292,10 +294,10 @@ def define_flags() -> None:
     flags.DEFINE_list("fractions", [".1", ".5", "1"], "Shares of the labelled training patients.")
     flags.DEFINE_integer("seeds", 3, "Divisions into folds, draws of labels, random initialisations.", lower_bound=1)
     flags.DEFINE_string("out", None, "Folder of the study.")
-    flags.DEFINE_enum("overlaps", "refuse", firewall.OVERLAPS, "What to do about records that a run has seen.")
+    flags.DEFINE_enum("overlaps", "refuse", guard.OVERLAPS, "What to do about records that a run has seen.")
     config_flags.DEFINE_config_file("config", recipes.path_of("cross_validation"), "How it is done.", lock_config=True)
 
 
 if __name__ == "__main__":
     define_flags()
-    configuration.run(main)
+    run_config.run(main)

@@ -5,9 +5,11 @@ The configs of methods begin with it and set what is theirs. It is none itself: 
 
 from ml_collections import ConfigDict, config_dict
 
-from ecgjax import encoders, finetune, optim, task_head
+from ecgjax import encoders, optim
 from ecgjax.augmentations import views
+from ecgjax.finetuning import trainer
 from ecgjax.objectives.objective import default_config
+from ecgjax.training import heads
 
 
 def get_config() -> ConfigDict:
@@ -65,9 +67,11 @@ def get_config() -> ConfigDict:
     config.columns.signal_downsample = 10  # samples averaged into one before signals are compared
     config.columns.signal_radius = config_dict.placeholder(int)  # of the band of "dtw", in such samples
     config.columns.signal_farthest = 2
-    config.columns.paired = ""  # folder of another modality's embeddings, see data_pipelines.paired_embeddings
+    config.columns.paired = (
+        ""  # folder of another modality's embeddings, see data_pipelines.physiology.paired_embeddings
+    )
 
-    config.task = task_head.default_config()  # a label predicted beside the objective: "binary" or "regression"
+    config.task = heads.default_config()  # a label predicted beside the objective: "binary" or "regression"
 
     config.reconstruction = ConfigDict()  # of the views before they were masked, beside the objective
     config.reconstruction.weight = 0.0
@@ -110,8 +114,8 @@ def get_config() -> ConfigDict:
     config.probe.treat_at = (0.1, 0.2)  # probabilities from which one would treat, at which net benefit is told
     config.probe.shuffles = 10
     # Training with labels; of each, `metric` is metric learning beside the task.
-    config.probe.supervised = finetune.default_config()  # from random initialisation
-    config.probe.finetune = finetune.default_config()  # and from a checkpoint
+    config.probe.supervised = trainer.default_config()  # from random initialisation
+    config.probe.finetune = trainer.default_config()  # and from a checkpoint
     config.probe.finetune.learning_rate = 3e-4
     config.probe.finetune.head_learning_rate = 3e-3
     return config

@@ -14,7 +14,7 @@ with figures; results.json and the scores of every test record. No choice is mad
 
 from __future__ import annotations
 
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
@@ -28,35 +28,37 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from configs import base
-from data_pipelines.visible_text import visible
-from ecgjax import configuration, evaluated_run, inference
+from data_pipelines.system.visible_text import visible
+from ecgjax import defaults
 from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
+from ecgjax.config import run_config
+from ecgjax.data.groups import check_groups, group_columns
+from ecgjax.data.labels import LabelledRecords, probe_data
+from ecgjax.data.recordings import Recordings, open_recordings, unit_of
+from ecgjax.data.row_metadata import label_column
+from ecgjax.data.tasks import Kind, configured_task, takes_no_threshold
 from ecgjax.errors import ConfigError
-from ecgjax.evaluated_run import STEP, WORKDIR, check_encoder, guarded, load_config, parse_flags
-from ecgjax.evaluation.answering import answer
-from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
-from ecgjax.evaluation.experiment import run_experiment
-from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
-from ecgjax.evaluation.grouping import check_groups, group_columns
-from ecgjax.evaluation.labels import LabelledRecords, probe_data
-from ecgjax.evaluation.neighbour_section import neighbour_section
-from ecgjax.evaluation.report import Evaluation, Provenance
-from ecgjax.evaluation.report_files import write_report
-from ecgjax.evaluation.report_tables import question, results_table
-from ecgjax.evaluation.tasks import Kind, configured_task, takes_no_threshold
-from ecgjax.finetune import check_settings, train_supervised
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.finetuning.trainer import check_settings, train_supervised
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import SIMULATED, Picture, Section
 from ecgjax.pages.write import Written
-from ecgjax.recordings import Recordings, open_recordings, unit_of
-from ecgjax.row_columns import label_column
-from ecgjax.telemetry import read_metrics
+from ecgjax.studies import finished_run
+from ecgjax.studies.finished_run import STEP, WORKDIR, check_encoder, guarded, load_config, parse_flags
+from ecgjax.studies.one_task_binary import run_experiment
+from ecgjax.studies.one_task_other import answer
+from ecgjax.studies.report.answers_page import AnswersEvaluation, answers_table, write_answers_report
+from ecgjax.studies.report.figures import augmented_views, metric_series, training_curve
+from ecgjax.studies.report.neighbour_section import neighbour_section
+from ecgjax.studies.report.report import Evaluation, Provenance
+from ecgjax.studies.report.report_files import write_report
+from ecgjax.studies.report.report_tables import question, results_table
+from ecgjax.training.telemetry import read_metrics
 
 #: Records whose augmented views are drawn.
 _PREVIEWED = 2
@@ -68,7 +70,7 @@ def evaluate(
     """Evaluates a checkpoint and writes its report.
 
     Args:
-        config: Config of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
+        config: Config of the run, as `finished_run.load_config` reads it, `config.probe` perhaps changed.
         workdir: of the pretraining run.
         step: of the checkpoint; the latest by default.
         progress: whether to say what is going on.
@@ -85,7 +87,7 @@ def evaluate(
     workdir, probe = Path(workdir), config.probe
     own = load_config(workdir)
     check_encoder(own, config, workdir=str(workdir))
-    configuration.check_ranges(config)
+    run_config.check_ranges(config)
     # The threshold of the run's own question is no part of another that has none.
     threshold = (
         None
@@ -103,7 +105,7 @@ def evaluate(
     drawn = {"task": task, "label_fraction": probe.label_fraction, "seed": probe.seed}
     data = probe_data(recordings.index, recordings.split, **drawn)
     say = print if progress else _silent
-    pretrained = inference.load_encoder(workdir, step=step, layer=probe.layer)
+    pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
     step = pretrained.step
     judged = np.concatenate([data.val.records, data.test.records])
     recordings, found = guarded(own, config, recordings, encoder=pretrained, records=judged)
@@ -113,10 +115,10 @@ def evaluate(
         say(caution)
     train, val, test = (_counts(part, task.kind) for part in (data.train, data.val, data.test))
     say(f"{task.title}: {train} train, {val} validation, {test} test")
-    random = inference.random_encoder(config, seed=config.seed)
+    random = frozen_encoder.random_encoder(config, seed=config.seed)
     # Batch norm of both on the same unaugmented training records: otherwise the table would compare statistics.
     pretrained, random = (
-        inference.recalibrate_batch_norm(encoder, store.read, records=split.train, seed=probe.seed)
+        frozen_encoder.recalibrate_batch_norm(encoder, store.read, records=split.train, seed=probe.seed)
         for encoder in (pretrained, random)
     )
 
@@ -173,7 +175,7 @@ def evaluate(
         _augmentations(config, recordings),
         data_section(recordings.datasets),
     ]
-    return evaluation, write(evaluation, workdir, default_config=base.get_config().to_dict(), sections=sections)
+    return evaluation, write(evaluation, workdir, default_config=defaults.get_config().to_dict(), sections=sections)
 
 
 def _silent(message: str) -> None:
@@ -187,10 +189,8 @@ def _counts(part: LabelledRecords, kind: Kind) -> str:
 
 def _command(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path, *, step: int) -> str:
     """Returns the command that repeats this evaluation, with what differs from the run's own configuration."""
-    before = configuration.leaves(own.to_dict())
-    changed = {
-        name: value for name, value in configuration.leaves(config.to_dict()).items() if value != before.get(name)
-    }
+    before = run_config.leaves(own.to_dict())
+    changed = {name: value for name, value in run_config.leaves(config.to_dict()).items() if value != before.get(name)}
     overrides = [f"--config.{name}={value}" for name, value in changed.items()]
     return shlex.join(["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *overrides])
 
@@ -244,7 +244,7 @@ def _stored(recordings: Recordings, records: np.ndarray) -> tuple[jax.Array, Rec
 
 def main(argv: list[str]) -> None:
     """Runs the evaluation the flags ask for and prints its table."""
-    del argv  # checked by `configuration.run`
+    del argv  # checked by `run_config.run`
     evaluation, report = evaluate(flags.FLAGS.config, WORKDIR.value, step=STEP.value)
     print(f"\n{visible(question(evaluation.data))}")
     binary = isinstance(evaluation, Evaluation)
@@ -253,7 +253,7 @@ def main(argv: list[str]) -> None:
     print(f"\nreport: {report.html}")
 
 
-flags.adopt_module_key_flags(evaluated_run)
+flags.adopt_module_key_flags(finished_run)
 
 if __name__ == "__main__":
-    configuration.run(main, flags_parser=parse_flags)
+    run_config.run(main, flags_parser=parse_flags)

@@ -13,7 +13,7 @@ results.json in --out show all of it. `--config.probe.supervised.…` (random) a
 
 from __future__ import annotations
 
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
@@ -24,15 +24,16 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.visible_text import visible
-from ecgjax import configuration, evaluated_run
+from data_pipelines.system.visible_text import visible
+from ecgjax.config import run_config
+from ecgjax.data.tasks import parse_task
 from ecgjax.errors import ConfigError
-from ecgjax.evaluated_run import STEP, WORKDIR, parse_flags
-from ecgjax.evaluation.cells import INITIALISATIONS, MODES, Cell, read_cells, run_cells
-from ecgjax.evaluation.plain_models import PLAIN
-from ecgjax.evaluation.tasks import parse_task
-from ecgjax.label_efficiency_page import write_report
-from ecgjax.label_efficiency_study import Study
+from ecgjax.evaluation.models.plain_models import PLAIN
+from ecgjax.studies import finished_run
+from ecgjax.studies.finished_run import STEP, WORKDIR, parse_flags
+from ecgjax.studies.label_efficiency import Study
+from ecgjax.studies.report.label_efficiency_page import write_report
+from ecgjax.studies.store import INITIALISATIONS, MODES, Cell, read_cells, run_cells
 
 
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:
@@ -55,14 +56,14 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
 
 def main(argv: list[str]) -> None:
     """Runs the study the flags ask for and prints its tables."""
-    del argv  # checked by `configuration.run`
+    del argv  # checked by `run_config.run`
     chosen = flags.FLAGS
     for name in ("task", "out"):
         if chosen[name].value is None:
             raise ConfigError(f"--{name} is needed (--help tells more)")
-    cells = cells_of(configuration.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
+    cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
-    with configuration.exclusive(folder):
+    with run_config.exclusive(folder):
         study = Study(
             chosen.config,
             Path(WORKDIR.value),
@@ -92,9 +93,9 @@ def define_flags() -> None:
     flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
     flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
     flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, plain (without an encoder).")
-    flags.adopt_module_key_flags(evaluated_run)
+    flags.adopt_module_key_flags(finished_run)
 
 
 if __name__ == "__main__":
     define_flags()
-    configuration.run(main, flags_parser=parse_flags)
+    run_config.run(main, flags_parser=parse_flags)

@@ -8,7 +8,7 @@ resumes from the last checkpoint; after SIGTERM the run saves and leaves with st
 
 from __future__ import annotations
 
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
@@ -20,20 +20,21 @@ import jax
 import ml_collections
 from absl import flags
 
-from data_pipelines.visible_text import visible
-from ecgjax import configuration, parallel
-from ecgjax.checkpoint import Checkpoints
-from ecgjax.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
-from ecgjax.sampling import describe_sampling
-from ecgjax.telemetry import Telemetry
-from ecgjax.training import train
+from data_pipelines.system.visible_text import visible
+from ecgjax.config import run_config
+from ecgjax.data.samplers import describe_sampling
+from ecgjax.training import device_mesh
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.loop import train
+from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
+from ecgjax.training.telemetry import Telemetry
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
     """Trains to the end, from the last checkpoint where there is one.
 
     Args:
-        config: as in `configs/base.py`.
+        config: as in `ecgjax/defaults.py`.
         workdir: checkpoints, metrics and the resolved config go there.
         progress: whether to draw a progress bar.
 
@@ -47,12 +48,12 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         DivergedError: the loss or a parameter is no longer finite.
     """
     first = jax.process_index() == 0
-    with configuration.exclusive(workdir) if first else contextlib.nullcontext():
+    with run_config.exclusive(workdir) if first else contextlib.nullcontext():
         return _pretrain(config, workdir, progress=progress)
 
 
 def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool) -> bool:
-    configuration.check_resume(config, workdir)
+    run_config.check_resume(config, workdir)
     run = prepare_run(config)
     trained_on = records_of(run)
     metadata = {
@@ -63,11 +64,11 @@ def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progres
         "num_steps": run.num_steps,
     }
     keep = config.checkpoint.keep
-    with Checkpoints(configuration.checkpoint_dir(workdir), keep_last=keep) as checkpoints:
+    with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=keep) as checkpoints:
         state = restore_latest(run, checkpoints, metadata)
         # Only now: a run that is refused must leave the config of the one that was here.
         if jax.process_index() == 0:
-            configuration.write_resolved(config, workdir)
+            run_config.write_resolved(config, workdir)
             trained_on.write(workdir)
         start = int(state.step)
         _announce(run, start)
@@ -116,11 +117,11 @@ def _announce(run: Run, start: int) -> None:
 
 def main(_: list[str]) -> int:
     """Runs what the flags ask for."""
-    parallel.start_processes()
+    device_mesh.start_processes()
     finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
-    return 0 if finished else configuration.EXIT_STOPPED
+    return 0 if finished else run_config.EXIT_STOPPED
 
 
 if __name__ == "__main__":
-    configuration.define_flags()
-    configuration.run(main)
+    run_config.define_flags()
+    run_config.run(main)

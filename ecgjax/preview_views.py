@@ -1,7 +1,7 @@
 """Draws a recording before and after each augmentation, one picture an augmentation.
 
-    python -m ecgjax.augmentations --out=DIR
-    python -m ecgjax.augmentations --out=DIR --dataset=data/ptbxl --record=ID --config=configs/simclr.py
+    python -m ecgjax.preview_views --out=DIR
+    python -m ecgjax.preview_views --out=DIR --dataset=data/ptbxl --record=ID --config=configs/simclr.py
 
 Without --dataset the recordings are SIMULATED. Settings are those of --config (all of them, enabled or not), else the
 published ones; `views.png` has the views that the config gives. Each picture has two draws beside the original; what is
@@ -10,7 +10,7 @@ moved towards another recording goes towards --partner, whatever its label.
 
 from __future__ import annotations
 
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
@@ -24,17 +24,18 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from data_pipelines.chosen_records import chosen_records
-from data_pipelines.dataset import open_dataset
-from data_pipelines.paper_page import save_png
-from data_pipelines.simulator import Cohort, CohortConfig
-from data_pipelines.store import open_store
-from ecgjax import configuration, leads
+from data_pipelines.paper.page import save_png
+from data_pipelines.prepared.chosen_records import chosen_records
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from data_pipelines.storage.store import open_store
+from ecgjax import leads
 from ecgjax.augmentations.geodesic import towards_others
 from ecgjax.augmentations.views import AUGMENTATIONS, RESTORE, Recorded, Views, default_config
+from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.figures import augmented_views
 from ecgjax.keys import row_keys
+from ecgjax.studies.report.figures import augmented_views
 
 _DRAWS = 2
 _RATE_HZ = 250
@@ -160,4 +161,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    configuration.run(main)
+    run_config.run(main)

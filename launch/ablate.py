@@ -16,7 +16,7 @@ every arm stands the same encoder at random initialisation. Results are in repor
 
 from __future__ import annotations
 
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
@@ -38,19 +38,21 @@ from absl import app, flags
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from ecgjax import configuration, digests, firewall, inference
+from ecgjax.config import run_config
+from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
+from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.tasks import parse_task
 from ecgjax.errors import CheckpointError, ConfigError
-from ecgjax.evaluation.ablation import ArmRun
-from ecgjax.evaluation.cells import begin_study
-from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
-from ecgjax.evaluation.tasks import parse_task
-from ecgjax.files import write_atomically
+from ecgjax.evaluation.features import digests, frozen_encoder
+from ecgjax.leakage import guard
+from ecgjax.leakage.trained_on import pretraining_records
 from ecgjax.pages.page import SIMULATED
-from ecgjax.pretraining_records import pretraining_records
-from ecgjax.probing import probe_tasks
-from ecgjax.recordings import Recordings, open_recordings
-from ecgjax.telemetry import read_metrics
-from launch.ablation_report import training_facts, write_report
+from ecgjax.studies.ablation import probe_tasks
+from ecgjax.studies.ablation_statistics import ArmRun
+from ecgjax.studies.report.ablation_page import training_facts, write_report
+from ecgjax.studies.store import begin_study
+from ecgjax.system.files import write_atomically
+from ecgjax.training.telemetry import read_metrics
 from launch.arms import Arm, arms_of
 
 #: Leaves in which all arms must agree, so that their answers are about the same records.
@@ -100,7 +102,7 @@ class Planned(NamedTuple):
     @property
     def digest(self) -> str:
         """Of all that decides its result."""
-        leaves = configuration.leaves(self.config.to_dict())
+        leaves = run_config.leaves(self.config.to_dict())
         told = repr(sorted((name, repr(value)) for name, value in leaves.items() if _decides(name)))
         return hashlib.blake2b(f"{self.arm} {told}".encode(), digest_size=16).hexdigest()
 
@@ -194,15 +196,15 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
     del others[tuple(first.data.train_folds)]
     trained = [recordings.split.train, *(open_recordings(data).split.train for data in others.values())]
     trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
-    recordings, found = firewall.guard(
+    recordings, found = guard.guard(
         recordings,
         trained_on,
         np.concatenate([recordings.split.val, recordings.split.test]),
-        overlaps=firewall.overlaps_setting(first),
+        overlaps=guard.overlaps_setting(first),
         directories=[directory.strip() for directory in first.data.dir.split(",")],
     )
-    of_labels = (caution for run in runs if run.twin for caution in firewall.labelled(run.config, name=run.arm))
-    return recordings, (*found, *firewall.unlinked(recordings), *dict.fromkeys(of_labels))
+    of_labels = (caution for run in runs if run.twin for caution in guard.labelled(run.config, name=run.arm))
+    return recordings, (*found, *guard.unlinked(recordings), *dict.fromkeys(of_labels))
 
 
 def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> int:
@@ -224,10 +226,10 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
         command = [sys.executable, "-m", "ecgjax.pretrain", *run.flags, f"--workdir={workdir}"]
         if status := subprocess.run(command, check=False, env=_environment()).returncode:
             return status
-        encoder = inference.load_encoder(workdir, layer=run.config.probe.layer)
+        encoder = frozen_encoder.load_encoder(workdir, layer=run.config.probe.layer)
         facts = training_facts(read_metrics(workdir))
     else:
-        encoder = inference.random_encoder(run.config, seed=run.seed)
+        encoder = frozen_encoder.random_encoder(run.config, seed=run.seed)
     scores = probe_tasks(encoder, recordings, tasks, seed=run.seed, title=f"embeddings, {run.arm}")
     ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=scores, facts=facts).save(path)
     return 0
@@ -291,9 +293,9 @@ def ablate(asked: Asked) -> int | None:
             except (DataError, CheckpointError) as error:
                 failed[run.name] = str(error)
                 continue
-            if status == configuration.EXIT_STOPPED or status < 0:
+            if status == run_config.EXIT_STOPPED or status < 0:
                 print(f"{run.name} was stopped; the same command goes on", file=sys.stderr)
-                return configuration.EXIT_STOPPED
+                return run_config.EXIT_STOPPED
             if status:
                 failed[run.name] = f"pretraining ended with status {status}"
     found = [(run, _result_path(out, run)) for run in runs]
@@ -382,9 +384,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return app.parse_flags_with_usage(common_changes(argv)[0])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(configuration.EXIT_USER_ERROR)
+        sys.exit(run_config.EXIT_USER_ERROR)
 
 
 if __name__ == "__main__":
     define_flags()
-    configuration.run(lambda _: ablate(asked_by(flags.FLAGS, arguments=sys.argv[1:])), flags_parser=_parse_flags)
+    run_config.run(lambda _: ablate(asked_by(flags.FLAGS, arguments=sys.argv[1:])), flags_parser=_parse_flags)

@@ -12,7 +12,7 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from ecgjax import configuration, recipes
+from ecgjax.config import recipes, run_config
 from ecgjax.errors import ConfigError
 
 #: Alternative of a sweep that changes nothing.
@@ -59,7 +59,7 @@ class Arm:
             ConfigError: there is no such file or leaf, or a value is not possible.
         """
         try:
-            configuration.check_retired(name for name, _ in (*self.common, *self.changed))
+            run_config.check_retired(name for name, _ in (*self.common, *self.changed))
         except ConfigError as error:
             raise ConfigError(f"{self.title}: {error}") from error
         values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]
@@ -71,7 +71,7 @@ class Arm:
         except (flags.Error, TypeError, ValueError) as error:
             raise ConfigError(f"{self.title}: {error}") from error
         config = values.config
-        configuration.check_ranges(config)
+        run_config.check_ranges(config)
         return config
 
     def _load(self) -> ml_collections.ConfigDict:

@@ -32,8 +32,8 @@ _PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_
 def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) -> int:
     """Runs `command` as `processes` processes of one JAX run, and waits for them.
 
-    They find each other through the `ECGJAX_…` variables that `ecgjax.parallel.start_processes` reads. When one fails,
-    the others wait for it in a collective for minutes, so they are killed after `grace_s`.
+    They find each other through the `ECGJAX_…` variables that `ecgjax.training.device_mesh.start_processes` reads. When
+    one fails, the others wait for it in a collective for minutes, so they are killed after `grace_s`.
 
     Args:
         command: program and arguments.

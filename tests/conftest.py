@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests import compile_options
+from tests.support import compile_options
 
 # Two test processes share two cores: threads of OpenMP and BLAS would spend their time waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,11 +20,11 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines import shard_plan
-from data_pipelines.dataset import Dataset
-from data_pipelines.packed_format import PACKED_DIR
-from data_pipelines.packing import pack
-from tests.fixtures import RECORDS_A_PACKED_SHARD, make_simulated_dataset, stored_examples
+from data_pipelines.packing.packed_copy import pack
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.shards import plan
+from data_pipelines.storage.packed_format import PACKED_DIR
+from tests.support.fixtures import RECORDS_A_PACKED_SHARD, make_simulated_dataset, stored_examples
 
 NUM_DEVICES = 8
 
@@ -58,7 +58,7 @@ def real_data() -> Path:
 def stored_dataset(tmp_path_factory) -> tuple[Dataset, np.ndarray]:
     """A data set in three ArrayRecord shards and a packed copy in four, with the signals as TFDS reads them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_plan, "MAX_SHARD_BYTES", 2**19)
+        patch.setattr(plan, "MAX_SHARD_BYTES", 2**19)
         dataset = make_simulated_dataset(tmp_path_factory.mktemp("store"), num_patients=45)
     assert len(dataset.shards) >= 3
     pack(dataset, shard_bytes=RECORDS_A_PACKED_SHARD * 16_000)

@@ -32,24 +32,24 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.lib.format import open_memmap
 
-from data_pipelines.benchmark_disk import bytes_from_disk, disk_bytes_per_second, drop_from_page_cache
-from data_pipelines.benchmark_machine import describe_machine
-from data_pipelines.buffers import BatchBuffers
+from data_pipelines.benchmarks.disk import bytes_from_disk, disk_bytes_per_second, drop_from_page_cache
+from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.builders.simulated import SimulatedSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.joint import join
-from data_pipelines.joint_store import JointStore
-from data_pipelines.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
-from data_pipelines.packed_format import PACKED_DIR
-from data_pipelines.packing import pack
+from data_pipelines.packing.packed_copy import pack
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.prepared.joint import join
 from data_pipelines.records import SignalFormat
-from data_pipelines.sampling import Sampler
-from data_pipelines.shard_making import LocalProcesses
-from data_pipelines.shard_plan import SPLIT
-from data_pipelines.store import Store, open_store
-from data_pipelines.stream import BATCHES_AHEAD, batches
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.shards.making import LocalProcesses
+from data_pipelines.shards.plan import SPLIT
+from data_pipelines.storage.joint_store import JointStore
+from data_pipelines.storage.packed_format import PACKED_DIR
+from data_pipelines.storage.store import Store, open_store
+from data_pipelines.streaming.batches import BATCHES_AHEAD, batches
+from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
+from data_pipelines.streaming.sampler import Sampler
+from data_pipelines.system.buffers import BatchBuffers
 
 #: Timed repetitions; the median is reported, after one that is thrown away.
 REPEATS = 5

@@ -19,19 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.benchmark_machine import describe_machine
-from data_pipelines.dataset import CARD_FILE, Dataset, open_dataset
-from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, open_index, save_column, save_contents, scalar_column
-from data_pipelines.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
-from data_pipelines.packed_format import (
-    PACKED_DIR,
-    PackedShard,
-    file_hash,
-    npy_header,
-    record_bytes,
-    shard_name,
-    shard_spans,
-    write_contents,
+from data_pipelines.benchmarks.machine import describe_machine
+from data_pipelines.prepared.dataset import CARD_FILE, Dataset, open_dataset
+from data_pipelines.prepared.index import (
+    INDEX_DIR,
+    NOT_A_DUPLICATE,
+    open_index,
+    save_column,
+    save_contents,
+    scalar_column,
 )
 from data_pipelines.records import (
     ENVELOPE_SAMPLES,
@@ -41,9 +37,20 @@ from data_pipelines.records import (
     SignalFormat,
     content_hash,
 )
-from data_pipelines.sampling import Sampler
-from data_pipelines.store import open_store
-from data_pipelines.stream import batches
+from data_pipelines.storage.packed_format import (
+    PACKED_DIR,
+    PackedShard,
+    file_hash,
+    npy_header,
+    record_bytes,
+    shard_name,
+    shard_spans,
+    write_contents,
+)
+from data_pipelines.storage.store import open_store
+from data_pipelines.streaming.batches import batches
+from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
+from data_pipelines.streaming.sampler import Sampler
 
 #: Rows of the global batches whose record numbers are timed.
 BATCH_SIZES = (1024, 16384, 65536)

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from data_pipelines.builders.reading_notes import note
 from data_pipelines.builders.unforeseen import file_of, reason_and_message
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.lengths import Length
-from data_pipelines.readers.recording import Recording
-from data_pipelines.reading_notes import note
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
-from data_pipelines.signals import StoredSignal, stored_signal
-from data_pipelines.visible_text import storable_text
+from data_pipelines.signals.conversion import StoredSignal, stored_signal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.system.visible_text import storable_text
 
 _TEXTS = ("record_id", "patient_id", "report")
 

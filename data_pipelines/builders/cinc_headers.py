@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.contents import read_contents
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.missing import is_missing
-from data_pipelines.readers.contents import read_contents
-from data_pipelines.readers.recording import Recording
+from data_pipelines.metadata.missing import is_missing
 from data_pipelines.readers.wfdb_files import LARGEST_HEADER, read_wfdb
+from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS
 
 #: What Georgia's first headers state, units per mV, and what is true.

@@ -19,18 +19,18 @@ import pandas as pd
 
 from data_pipelines.builders.base import RecordingReader, Refusal, SourceCard, check_not_refused, ecg_record
 from data_pipelines.builders.lazy_items import LazyItems
-from data_pipelines.builders.text_table import read_text_table
-from data_pipelines.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.missing import is_missing_id
-from data_pipelines.origins import origin_of
-from data_pipelines.readers.contents import check_unpacked
+from data_pipelines.files.contents import check_unpacked
+from data_pipelines.label_tables.text_table import read_text_table
+from data_pipelines.metadata.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
+from data_pipelines.metadata.missing import is_missing_id
+from data_pipelines.metadata.origins import origin_of
+from data_pipelines.metadata.sexes import IS_MALE_CODING
 from data_pipelines.readers.hdf5_own import own_dataset
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, STANDARD_LEADS, EcgRecord, LabelSchema, Remark
-from data_pipelines.sexes import IS_MALE_CODING
-from data_pipelines.signals import StoredSignal
+from data_pipelines.signals.conversion import StoredSignal
+from data_pipelines.signals.recipe import SignalRecipe
 
 EXAMS_FILE = "exams.csv"
 

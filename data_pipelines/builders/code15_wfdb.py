@@ -11,18 +11,18 @@ from pathlib import Path
 
 from data_pipelines.builders.base import RecordingReader, Source, SourceCard, ecg_record
 from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLING_RATE_HZ, Code15Source
-from data_pipelines.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.missing import is_missing_in_file
-from data_pipelines.origins import folder_of, origin_of
+from data_pipelines.metadata.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
+from data_pipelines.metadata.missing import is_missing_in_file
+from data_pipelines.metadata.origins import folder_of, origin_of
+from data_pipelines.metadata.sexes import WORDS
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.lengths import Length, wfdb_length
-from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import EcgRecord, LabelSchema, Remark
-from data_pipelines.sexes import WORDS
-from data_pipelines.signals import StoredSignal
+from data_pipelines.signals.conversion import StoredSignal
+from data_pipelines.signals.recipe import SignalRecipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,20 +13,20 @@ import numpy as np
 
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
-from data_pipelines.builders.text_table import read_text_table
-from data_pipelines.demographics import fold_of_patient, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.missing import is_missing
-from data_pipelines.origins import origin_of
-from data_pipelines.readers.declared import Declared
+from data_pipelines.files.tree import files_under
+from data_pipelines.label_tables.text_table import read_text_table
+from data_pipelines.metadata.demographics import fold_of_patient, read_person, unread_label
+from data_pipelines.metadata.missing import is_missing
+from data_pipelines.metadata.origins import origin_of
+from data_pipelines.metadata.sexes import WORDS
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.matlab_files import read_matlab
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.tree import files_under
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
-from data_pipelines.sexes import WORDS
-from data_pipelines.signals import StoredSignal
+from data_pipelines.signals.conversion import StoredSignal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.statements.declared import Declared
 
 REFERENCE_FILE = "REFERENCE.csv"
 

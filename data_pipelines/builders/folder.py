@@ -12,14 +12,15 @@ from pathlib import Path
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.folder_folds import check_dealing, with_stratified_folds
 from data_pipelines.builders.folder_people import FolderPeople
-from data_pipelines.builders.label_table import LabelTable
-from data_pipelines.builders.source_names import name_of_source
-from data_pipelines.demographics import fold_of_patient, number
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.missing import folded, is_missing
-from data_pipelines.origins import folder_of, origin_of
+from data_pipelines.label_tables.label_table import LabelTable
+from data_pipelines.metadata.demographics import fold_of_patient, number
+from data_pipelines.metadata.missing import folded, is_missing
+from data_pipelines.metadata.origins import folder_of, origin_of
+from data_pipelines.metadata.sexes import declared_sexes, files_coding
+from data_pipelines.metadata.source_names import name_of_source
+from data_pipelines.prepared.stratified_folds import dealt_note
 from data_pipelines.readers import left_out
-from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.formats import (
     FORMATS,
     FORMATS_OF_BARE_SAMPLES,
@@ -28,12 +29,11 @@ from data_pipelines.readers.formats import (
     read_recording,
 )
 from data_pipelines.readers.lengths import Length, wfdb_length
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
-from data_pipelines.sexes import declared_sexes, files_coding
-from data_pipelines.signals import StoredSignal
-from data_pipelines.stratified_folds import dealt_note
+from data_pipelines.signals.conversion import StoredSignal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.statements.declared import Declared
 
 # TFDS makes file names and identifiers of it.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

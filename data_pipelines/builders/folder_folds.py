@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from data_pipelines.builders.label_table import LabelTable
-from data_pipelines.demographics import number
 from data_pipelines.errors import DataError
-from data_pipelines.missing import is_missing_id
-from data_pipelines.stratified_folds import label_indicators, stratified_folds
+from data_pipelines.label_tables.label_table import LabelTable
+from data_pipelines.metadata.demographics import number
+from data_pipelines.metadata.missing import is_missing_id
+from data_pipelines.prepared.stratified_folds import label_indicators, stratified_folds
 
 
 def check_dealing(folds: str | None, table: LabelTable | None) -> None:

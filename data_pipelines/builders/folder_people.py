@@ -6,12 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from data_pipelines.ages import UNKNOWN_AGE, ReadAge, read_age
-from data_pipelines.demographics import Person, missing_patient
-from data_pipelines.missing import is_missing, is_missing_id, is_missing_in_file
-from data_pipelines.readers.recording import Recording
+from data_pipelines.metadata.ages import UNKNOWN_AGE, ReadAge, read_age
+from data_pipelines.metadata.demographics import Person, missing_patient
+from data_pipelines.metadata.missing import is_missing, is_missing_id, is_missing_in_file
+from data_pipelines.metadata.sexes import SexCoding
+from data_pipelines.recording import Recording
 from data_pipelines.records import SEX_UNKNOWN, Remark
-from data_pipelines.sexes import SexCoding
 
 # Ages are whole years, and a recording may lie between two birthdays.
 _MOST_YEARS_APART = 1.5

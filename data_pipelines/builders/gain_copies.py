@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data_pipelines.builders.cinc_headers import CincHeader
-from data_pipelines.calibration_doubts import AMPLITUDE_MV
+from data_pipelines.calibration.doubts import AMPLITUDE_MV
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import RECIPES
+from data_pipelines.recording import Recording
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT
-from data_pipelines.signals import stored_signal
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.recipe import RECIPES
 
 #: A gain is usual in its set if a larger share of its records states it.
 USUAL = 0.5

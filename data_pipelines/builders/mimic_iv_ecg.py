@@ -16,16 +16,16 @@ import pandas as pd
 
 from data_pipelines.builders.base import RecordingReader, Refusal, SourceCard, check_not_refused, ecg_record
 from data_pipelines.builders.lazy_items import LazyItems
-from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
-from data_pipelines.origins import origin_of
-from data_pipelines.plain_names import path_below
+from data_pipelines.metadata.demographics import fold_of_patient
+from data_pipelines.metadata.origins import origin_of
 from data_pipelines.readers.lengths import Length, wfdb_length
-from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import EcgRecord, LabelSchema
-from data_pipelines.signals import StoredSignal
+from data_pipelines.signals.conversion import StoredSignal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.system.plain_names import path_below
 
 RECORDS_FILE = "record_list.csv"
 MEASUREMENTS_FILE = "machine_measurements.csv"

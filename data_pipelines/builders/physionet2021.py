@@ -20,19 +20,19 @@ from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
 from data_pipelines.builders.cinc_headers import DOUBTFUL_GAIN, TRUE_GAIN, CincHeader, dx_codes, read_cinc, scan_header
 from data_pipelines.builders.gain_copies import WrongGain, wrong_gains
 from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
-from data_pipelines.builders.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
-from data_pipelines.demographics import fold_of_patient, read_person, unread_label
 from data_pipelines.errors import DataError
-from data_pipelines.origins import origin_of
+from data_pipelines.metadata.demographics import fold_of_patient, read_person, unread_label
+from data_pipelines.metadata.origins import origin_of
+from data_pipelines.metadata.sexes import WORDS
+from data_pipelines.metadata.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
 from data_pipelines.readers.left_out import what_is_there
 from data_pipelines.readers.lengths import Length, wfdb_length
-from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import find_wfdb_records
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
-from data_pipelines.sexes import WORDS
-from data_pipelines.signals import StoredSignal
-from data_pipelines.workers import map_ordered
+from data_pipelines.signals.conversion import StoredSignal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.system.workers import map_ordered
 
 # A header takes 80 µs from memory, milliseconds from a cold disk; a process takes 3 s to start.
 _HEADERS_WORTH_A_PROCESS = 10_000

@@ -15,15 +15,15 @@ from typing import Generic, NamedTuple, overload
 
 from data_pipelines.builders.base import ItemReader, NamedItemT, Quarantined, RecordingReader, Source
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.lead_checks import check_timing
 from data_pipelines.readers.lengths import Length
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import EcgRecord
-from data_pipelines.signals import stored_signal
-from data_pipelines.visible_text import storable_text
-from data_pipelines.window import num_pieces
-from data_pipelines.workers import map_ordered
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.lead_checks import check_timing
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.signals.window import num_pieces
+from data_pipelines.system.visible_text import storable_text
+from data_pipelines.system.workers import map_ordered
 
 _ITEMS_PER_TASK = 64
 

@@ -18,16 +18,16 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.builders.base import Quarantined, SourceCard, ecg_record
-from data_pipelines.dataset import Dataset, open_dataset
-from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.example_format import parse, seconds_of
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.metadata.demographics import fold_of_patient
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.prepared.stratified_folds import dealt_note, label_indicators, stratified_folds
+from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema, SignalFormat, content_hash
-from data_pipelines.signals import stored_signal
-from data_pipelines.store import open_store
-from data_pipelines.stratified_folds import dealt_note, label_indicators, stratified_folds
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.storage.example_format import parse, seconds_of
+from data_pipelines.storage.store import open_store
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 

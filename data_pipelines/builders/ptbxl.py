@@ -17,19 +17,19 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
-from data_pipelines.builders.text_table import read_text_table
-from data_pipelines.demographics import missing_patient, read_person, unread_label
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.missing import is_missing_id
-from data_pipelines.origins import origin_of
-from data_pipelines.plain_names import path_below
+from data_pipelines.label_tables.text_table import read_text_table
+from data_pipelines.metadata.demographics import missing_patient, read_person, unread_label
+from data_pipelines.metadata.missing import is_missing_id
+from data_pipelines.metadata.origins import origin_of
+from data_pipelines.metadata.sexes import PTBXL_CODING
 from data_pipelines.readers.lengths import Length, wfdb_length
-from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
-from data_pipelines.sexes import PTBXL_CODING
-from data_pipelines.signals import StoredSignal
+from data_pipelines.signals.conversion import StoredSignal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.system.plain_names import path_below
 
 _FILENAME_COLUMN = {100: "filename_lr", 500: "filename_hr"}
 _DATABASE_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold")

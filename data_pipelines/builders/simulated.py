@@ -6,17 +6,17 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from data_pipelines.builders.base import SourceCard
-from data_pipelines.demographics import fold_of_patient
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.metadata.demographics import fold_of_patient
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
-from data_pipelines.simulator import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig, SimulatedRecords
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.simulation.cohort import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig, SimulatedRecords
 
 # Drawn together, which a record does not depend on: enough to hide the overhead, few enough to stay in a cache.
 _RECORDS_AT_A_TIME = 128
 
 
 class SimulatedSource:
-    """The records of `simulator.Cohort`, patients dealt to folds 1 to 10 by a hash of their id.
+    """The records of `cohort.Cohort`, patients dealt to folds 1 to 10 by a hash of their id.
 
     A patient has the same records and fold in a cohort of any size. An item is a record's number in the cohort.
     """

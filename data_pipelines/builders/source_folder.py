@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_pipelines.dataset import CARD_FILE
 from data_pipelines.errors import DataError
-from data_pipelines.readers.content_kind import content_kind, head_of
+from data_pipelines.files.content_kind import content_kind, head_of
+from data_pipelines.prepared.dataset import CARD_FILE
 
 #: The builder that reads what builds wrote.
 PREPARED_BUILDER = "prepared"

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.visible_text import visible
+from data_pipelines.system.visible_text import visible
 
 #: Environment variable under which faults of a reader are raised, as they are in this project's tests.
 RAISE_VARIABLE = "ECGJAX_RAISE_READER_FAULTS"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-#: Median, 5th and 95th percentile by name of a measure (`calibration_measures.py`), None where none is known.
+#: Median, 5th and 95th percentile by name of a measure (`size_and_polarity.py`), None where none is known.
 Numbers = Mapping[str, tuple[float, float, float] | None]
 
 #: A group is of so many patients at least; smaller ones are judged with what they share most with.

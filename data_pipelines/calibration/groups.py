@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from data_pipelines.calibration_doubts import MIN_PATIENTS, Numbers, doubts_of
-from data_pipelines.calibration_measures import MEASURES
-from data_pipelines.origins import origin_parts, origin_text
+from data_pipelines.calibration.doubts import MIN_PATIENTS, Numbers, doubts_of
+from data_pipelines.calibration.size_and_polarity import MEASURES
+from data_pipelines.metadata.origins import origin_parts, origin_text
 
 #: Where a source has more places than this, they are patients or days rather than archives.
 MAX_PLACES = 40
@@ -65,7 +65,7 @@ class Measured:
     """What is known of every record of a set.
 
     Attributes:
-        values: `f32[n, 9]` of `calibration_measures.MEASURES`.
+        values: `f32[n, 9]` of `size_and_polarity.MEASURES`.
         origin: `int64[n]`, which of `origins`.
         origins: every origin that there is.
         patient: `int64[n]`, codes of patients.

@@ -1,7 +1,7 @@
 """How large, how fast and which way up a record is: what shows a factor, a rate or a sign that is wrong in all leads.
 
 Einthoven's identities hold whatever all leads are multiplied by. What is measured here is compared with other records
-by `calibration_groups.py`. All but the last three is of the band of `signature.band_of`, free of wander, mains and most
+by `groups.py`. All but the last three is of the band of `signature.band_of`, free of wander, mains and most
 muscle noise.
 """
 
@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
+from data_pipelines.duplicates.signature import BAND_RATE_HZ, Correlations
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
-from data_pipelines.signature import BAND_RATE_HZ, Correlations
 
 #: Names of what is measured, in the order of the numbers: amplitude of the largest lead, mV; of the largest chest lead
 #: as a multiple of the largest limb lead; skewness of the leads whose QRS complex points upwards in nearly everybody;

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.dataset import Dataset
-from data_pipelines.fold_labels import labels_by_fold
-from data_pipelines.index import NOT_A_DUPLICATE, Index
-from data_pipelines.kept_seconds import kept_seconds
-from data_pipelines.quality import QualityFlag, flag_names
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.prepared.fold_labels import labels_by_fold
+from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index
+from data_pipelines.prepared.kept_seconds import kept_seconds
 from data_pipelines.records import FEMALE, LABEL_MISSING, MICROVOLTS_PER_MILLIVOLT, SEX_NAMES, SEX_UNKNOWN, STORED_LEADS
-from data_pipelines.store import Store
+from data_pipelines.signals.quality import QualityFlag, flag_names
+from data_pipelines.storage.store import Store
 
 #: What is copied from the data set's own card.
 _FROM_CARD = (
@@ -43,7 +43,7 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
         amplitudes: of its signals, from `amplitudes_of`.
 
     Returns:
-        Sections by name; `card_text.card_text` prints them.
+        Sections by name; `text.card_text` prints them.
     """
     index = dataset.index
     summary = dataset.card["summary"]

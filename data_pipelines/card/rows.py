@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines.kept_seconds import kept_sentence
+from data_pipelines.prepared.kept_seconds import kept_sentence
+from data_pipelines.prepared.shared_contents import shared_sentence
 from data_pipelines.records import NO_FOLD
-from data_pipelines.shared_contents import shared_sentence
 
 #: Numbers of records of a patient that are counted each on their own.
 _PATIENT_SIZES = (1, 2, 3, 4)
@@ -36,7 +36,7 @@ def origin_facts(card: Mapping[str, Any]) -> Facts:
     """Says whose the recordings are and what was done to them.
 
     Args:
-        card: here as everywhere below, from `dataset_card.dataset_card`.
+        card: here as everywhere below, from `figures.dataset_card`.
     """
     form = card["signal_format"]
     seconds = form["num_samples"] / form["sampling_rate_hz"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines.fold_labels import fold_table
+from data_pipelines.prepared.fold_labels import fold_table
 
 _MOST_LABELS = 12
 

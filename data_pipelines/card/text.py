@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.card_rows import (
+from data_pipelines.card.rows import (
     FLAG_HEADER,
     FOLD_HEADER,
     SCALAR_HEADER,
@@ -18,8 +18,8 @@ from data_pipelines.card_rows import (
     percent,
     scalar_rows,
 )
-from data_pipelines.fold_labels import fold_table
-from data_pipelines.remarks import remark_lines
+from data_pipelines.prepared.fold_labels import fold_table
+from data_pipelines.prepared.remarks import remark_lines
 
 _INDENT = "  "
 _NAME_WIDTH = 22
@@ -32,7 +32,7 @@ def card_text(card: Mapping[str, Any], *, width: int) -> str:
     """Writes a card for people.
 
     Args:
-        card: from `dataset_card.dataset_card`.
+        card: from `figures.dataset_card`.
         width: of the terminal, characters; only long names make a line longer.
     """
     sections = (

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.optimize
 
-from data_pipelines.near_duplicates import Alignable, Match, candidates_among, match
-from data_pipelines.order_free import match_envelopes
+from data_pipelines.duplicates.near_duplicates import Alignable, Match, candidates_among, match
+from data_pipelines.duplicates.order_free import match_envelopes
+from data_pipelines.duplicates.signature import BAND_RATE_HZ, level_leads
 from data_pipelines.records import STORED_LEADS
-from data_pipelines.signature import BAND_RATE_HZ, level_leads
 
 #: Smallest cosine of order-free signatures of a candidate, and how many candidates of a record are looked at.
 CANDIDATE_COSINE = 0.90

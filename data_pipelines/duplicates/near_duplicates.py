@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.fft
 
-from data_pipelines.signature import BAND_RATE_HZ, level_leads
+from data_pipelines.duplicates.signature import BAND_RATE_HZ, level_leads
 
 #: Smallest cosine of signatures of a candidate: 0.014 % of the pairs of 930 real records reach it.
 CANDIDATE_COSINE = 0.92

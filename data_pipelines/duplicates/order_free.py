@@ -19,8 +19,15 @@ import dataclasses
 import numpy as np
 import scipy.fft
 
+from data_pipelines.duplicates.signature import (
+    BAND_RATE_HZ,
+    OWN_LAGS,
+    RHYTHM_LAGS,
+    Correlations,
+    level_leads,
+    projected,
+)
 from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE
-from data_pipelines.signature import BAND_RATE_HZ, OWN_LAGS, RHYTHM_LAGS, Correlations, level_leads, projected
 
 #: Rate of an envelope, Hz: a QRS complex takes two or three samples.
 ENVELOPE_RATE_HZ = 25

@@ -1,4 +1,4 @@
-"""Finds which records of one or several data sets belong together: `links.py` says what that means, and keeps it.
+"""Finds which records of one or several data sets belong together: `copies_of.py` says what that means, and keeps it.
 
 Apart from it, because the search loads signal processing, which those that only open links need not wait for.
 """
@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import scipy.sparse
 
-from data_pipelines.copies import Copy, Traces, find_suspects, verify_suspects
-from data_pipelines.dataset import Dataset
+from data_pipelines.duplicates.copies import Copy, Traces, find_suspects, verify_suspects
+from data_pipelines.duplicates.near_duplicates import candidates, verify
+from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
-from data_pipelines.links import PAIR_FIELDS, LinkedDataset, Links
-from data_pipelines.near_duplicates import candidates, verify
-from data_pipelines.shared_contents import own_codes, shared_by_many
-from data_pipelines.signature import band_of
-from data_pipelines.store import Store, open_store
+from data_pipelines.prepared.copies_of import PAIR_FIELDS, LinkedDataset, Links
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.prepared.shared_contents import own_codes, shared_by_many
+from data_pipelines.storage.store import Store, open_store
 
 
 def link(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.recording import Samples
+from data_pipelines.recording import Samples
 
 #: Up to so many values (three minutes of 12 leads at 500 Hz, 8 MiB) are converted at once: that costs less than asking
 #: for them piece by piece.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from data_pipelines.sexes import TRUTH_COLUMNS
+from data_pipelines.metadata.sexes import TRUTH_COLUMNS
 
 #: Columns with a meaning of their own; every other numeric column becomes a scalar label.
 KNOWN_COLUMNS = ("record", "patient_id", "age", "sex", "fold", "report")

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines.demographics import number
 from data_pipelines.errors import DataError
-from data_pipelines.missing import is_missing
+from data_pipelines.metadata.demographics import number
+from data_pipelines.metadata.missing import is_missing
 
 #: What often stands for a missing number.
 SENTINELS = (-1, -9, -99, -999, -9999, 99, 999, 9999, 99999, 999999, -32768, 32767, 29999, 65535)

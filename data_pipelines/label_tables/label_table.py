@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_pipelines.ages import read_age
-from data_pipelines.builders.column_names import is_nameless, is_other_id, known_names
-from data_pipelines.builders.label_columns import judge_column
-from data_pipelines.builders.text_table import read_text_table
 from data_pipelines.errors import DataError
-from data_pipelines.missing import is_missing
-from data_pipelines.sexes import SexCoding, column_coding
+from data_pipelines.label_tables.column_names import is_nameless, is_other_id, known_names
+from data_pipelines.label_tables.label_columns import judge_column
+from data_pipelines.label_tables.text_table import read_text_table
+from data_pipelines.metadata.ages import read_age
+from data_pipelines.metadata.missing import is_missing
+from data_pipelines.metadata.sexes import SexCoding, column_coding
 
 #: What a table may be called.
 SUFFIXES = (".csv", ".parquet")

@@ -9,7 +9,7 @@ import math
 import re
 from typing import NamedTuple
 
-from data_pipelines.missing import folded, is_missing
+from data_pipelines.metadata.missing import folded, is_missing
 from data_pipelines.records import Remark
 
 #: PTB-XL, and sets made from it, store ages above 89 as 300 for anonymity; they are kept as the lowest they can be.

@@ -6,11 +6,11 @@ import hashlib
 import math
 from typing import NamedTuple
 
-from data_pipelines.ages import read_age
 from data_pipelines.errors import RecordError
-from data_pipelines.missing import folded, is_missing
+from data_pipelines.metadata.ages import read_age
+from data_pipelines.metadata.missing import folded, is_missing
+from data_pipelines.metadata.sexes import SexCoding
 from data_pipelines.records import Remark
-from data_pipelines.sexes import SexCoding
 
 #: Number of folds that patients are dealt to where the source has none of its own.
 NUM_FOLDS = 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from data_pipelines.readers.recording import Recording
+from data_pipelines.recording import Recording
 
 _BETWEEN = " | "
 

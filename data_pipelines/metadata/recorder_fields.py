@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from data_pipelines.ages import YEARS_OF_UNIT, read_age
-from data_pipelines.missing import folded, is_missing
+from data_pipelines.metadata.ages import YEARS_OF_UNIT, read_age
+from data_pipelines.metadata.missing import folded, is_missing
 from data_pipelines.records import Remark
 
 #: Keys of `Recording.fields` that readers of recorders' files use.

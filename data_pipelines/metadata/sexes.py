@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from data_pipelines.errors import DataError
-from data_pipelines.missing import folded, is_missing
+from data_pipelines.metadata.missing import folded, is_missing
 from data_pipelines.records import FEMALE, MALE, SEX_NAMES, SEX_UNKNOWN, Remark
 
 #: Remarks that are made of sexes.

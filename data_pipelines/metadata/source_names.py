@@ -1,6 +1,6 @@
 """Names of data sets built from folders: what tells the patients of one from those of another.
 
-A patient is an id within data sets of one name (`ecgjax/pretraining_records.py`). Two sources that share a name would
+A patient is an id within data sets of one name (`ecgjax/leakage/trained_on.py`). Two sources that share a name would
 share their patients, and a source under two names would have its patients twice.
 """
 

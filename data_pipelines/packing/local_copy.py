@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.array_record_shard import ArrayRecordShard, why_bad
-from data_pipelines.dataset import (
+from data_pipelines.errors import DataError
+from data_pipelines.packing.packed_copy import Progress, write_packed
+from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILES
+from data_pipelines.prepared.dataset import (
     CARD_FILE,
     QUARANTINE_FILE,
     REMARKS_FILE,
@@ -23,17 +25,15 @@ from data_pipelines.dataset import (
     read_card,
     staging_directory,
 )
-from data_pipelines.digests import DIGESTS_FILE, changed_file, files_of, write_digests
-from data_pipelines.errors import DataError
-from data_pipelines.index import INDEX_DIR, INDEX_FILE
-from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, SHARD_BYTES
-from data_pipelines.packed_store import PackedStore
-from data_pipelines.packing import Progress, write_packed
-from data_pipelines.physiology_store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILES
-from data_pipelines.plain_names import files_below
-from data_pipelines.remote import TIMEOUT_S, RemoteFolder, Task
-from data_pipelines.staging import exclusive_staging, publish
-from data_pipelines.stored_example import SignalDecoder
+from data_pipelines.prepared.index import INDEX_DIR, INDEX_FILE
+from data_pipelines.storage.array_record_shard import ArrayRecordShard, why_bad
+from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, SHARD_BYTES
+from data_pipelines.storage.packed_store import PackedStore
+from data_pipelines.storage.stored_example import SignalDecoder
+from data_pipelines.system.atomic_directory import exclusive_staging, publish
+from data_pipelines.system.digests import DIGESTS_FILE, changed_file, files_of, write_digests
+from data_pipelines.system.plain_names import files_below
+from data_pipelines.system.remote import TIMEOUT_S, RemoteFolder, Task
 
 _DATASET_DIR, _SCRATCH_DIR = "dataset", "downloading"
 

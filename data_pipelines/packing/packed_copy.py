@@ -16,11 +16,11 @@ from typing import Protocol
 
 import numpy as np
 
-from data_pipelines.array_record_store import ArrayRecordStore
-from data_pipelines.dataset import Dataset
-from data_pipelines.digests import write_digests
 from data_pipelines.errors import DataError
-from data_pipelines.packed_format import (
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.records import content_hash
+from data_pipelines.storage.array_record_store import ArrayRecordStore
+from data_pipelines.storage.packed_format import (
     PACKED_DIR,
     PACKED_FILE,
     SHARD_BYTES,
@@ -33,9 +33,9 @@ from data_pipelines.packed_format import (
     shard_spans,
     write_contents,
 )
-from data_pipelines.packed_store import PackedStore
-from data_pipelines.records import content_hash
-from data_pipelines.staging import exclusive_staging, publish
+from data_pipelines.storage.packed_store import PackedStore
+from data_pipelines.system.atomic_directory import exclusive_staging, publish
+from data_pipelines.system.digests import write_digests
 
 #: Told of every number of records that are done, those of an interrupted run included.
 Progress = Callable[[int], None]

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from data_pipelines.lead_algebra import twelve_leads
-from data_pipelines.paper_layout import LAYOUTS, PaperLayout
-from data_pipelines.paper_page import LINE_SPACING, Page, broken_lines, millimetres
+from data_pipelines.paper.layout import LAYOUTS, PaperLayout
+from data_pipelines.paper.page import LINE_SPACING, Page, broken_lines, millimetres
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STANDARD_LEADS, STORED_LEADS
+from data_pipelines.signals.lead_algebra import twelve_leads
 
 #: The scale at which ECGs are read.
 MM_PER_SECOND = 25.0
@@ -95,7 +95,7 @@ def draw_ecg(
         pixels_per_mm: resolution of a PNG, a whole number so that the lines of the grid come out alike.
 
     Returns:
-        The figure, for `paper_page.save_png`, or `figure.savefig` to PDF or SVG. Its artists have the ids
+        The figure, for `page.save_png`, or `figure.savefig` to PDF or SVG. Its artists have the ids
         `lead NAME`, `rhythm NAME`, `calibration`, `padding`, `small boxes` and `large boxes`.
 
     Raises:

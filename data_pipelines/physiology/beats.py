@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 from scipy import signal as scipy_signal
 
-from data_pipelines.delineation import T_END_RR, Boundaries, find_boundaries, smoothed
+from data_pipelines.physiology.delineation import T_END_RR, Boundaries, find_boundaries, smoothed
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
 #: Everything is measured at this rate, whatever the stored one: boundaries then fall on a 2 ms grid.

@@ -13,7 +13,7 @@ Why NeuroKit2's wavelet boundaries of lead II are not taken: median absolute err
   these, single beats, all leads (`beats.py`)       1.6  9.1  2.2  |            4.0 10.5  5.3
   these, median beat, all leads                     1.8  9.0  2.2  |            2.8  9.1  3.6
 
-The wavelets take 100 ms a record, everything that `physiology.py` measures 20 to 30 ms.
+The wavelets take 100 ms a record, everything that `vector.py` measures 20 to 30 ms.
 
 On the 500 PTB-XL records at 100 Hz, against the annotated diagnoses (AUROC, the median beat and NeuroKit2), QRS
 separates complete left bundle branch block by .99 and .61, right by .98 and .58, PR separates first-degree AV block

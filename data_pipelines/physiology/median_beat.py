@@ -1,6 +1,6 @@
 """Intervals and amplitudes of stored ECGs from the median beat of all leads: a table to compare data sets with.
 
-The vector that is stored with a data set, beat by beat, is another one: `physiology.py`.
+The vector that is stored with a data set, beat by beat, is another one: `vector.py`.
 
 What cannot be measured is NaN, with a reason that is counted: a zero would be a measurement.
 """
@@ -17,10 +17,10 @@ from collections.abc import Mapping
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoBeatsError, Strip, prepare
 from data_pipelines.errors import DataError
+from data_pipelines.physiology.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoBeatsError, Strip, prepare
 from data_pipelines.records import STORED_LEADS
-from data_pipelines.workers import map_ordered
+from data_pipelines.system.workers import map_ordered
 
 #: Windows in the median beat that waves are read in, seconds from R. The QRS window holds a bundle branch block, the T
 #: window ends at this share of RR, before the next P wave.

@@ -2,7 +2,7 @@
 
 DIR/physiology/
 values.npy         f32[record, measurement], NaN where missing
-reasons.npy        int32[record], why: a mask of `physiology.Missing`
+reasons.npy        int32[record], why: a mask of `vector.Missing`
 physiology.json    names, units, versions, the data set's fingerprint, counts of what is missing
 SHA256SUMS         digests of these three
 """
@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.dataset import Dataset, open_dataset
-from data_pipelines.digests import write_digests
 from data_pipelines.errors import DataError
-from data_pipelines.npy_files import write_npy
-from data_pipelines.physiology import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
-from data_pipelines.staging import clear_staging, exclusive_staging, publish
-from data_pipelines.store import Store, open_store
-from data_pipelines.workers import map_ordered
+from data_pipelines.physiology.vector import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.storage.store import Store, open_store
+from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish
+from data_pipelines.system.digests import write_digests
+from data_pipelines.system.npy_files import write_npy
+from data_pipelines.system.workers import map_ordered
 
 #: Folder of the measurements inside a data set, and its table of contents.
 PHYSIOLOGY_DIR = "physiology"
@@ -59,7 +59,7 @@ class Physiology:
         names: of the measurements, in column order.
         units: of the measurements.
         values: `f32[record, measurement]`, memory-mapped, NaN where missing.
-        reasons: `int32[record]`, memory-mapped, why: a mask of `physiology.Missing`, 0 where nothing is missing.
+        reasons: `int32[record]`, memory-mapped, why: a mask of `vector.Missing`, 0 where nothing is missing.
         card: `physiology.json`.
     """
 

@@ -13,7 +13,7 @@ Where this leaves the published code, and why:
 - Waves are matched to beats by their position in a list, which one missed wave shifts. Here by time from the R peak.
 - A wave that single beats find somewhere in fibrillation is no P wave (`beats.py`).
 
-Standardise before any cosine (`physiology_standard.py`), or milliseconds outweigh everything else.
+Standardise before any cosine (`standardise.py`), or milliseconds outweigh everything else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from data_pipelines.beats import Beats, NoBeatsError, measure_beats, prepare
+from data_pipelines.physiology.beats import Beats, NoBeatsError, measure_beats, prepare
 
 #: Of the definition; measurements of another version are not comparable.
 PHYSIOLOGY_VERSION = 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
+from data_pipelines.prepared.dataset import Dataset
 
 
 def chosen_records(dataset: Dataset, record_ids: list[str]) -> np.ndarray:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.dataset import Dataset
-from data_pipelines.index import Index
-from data_pipelines.links import Links
+from data_pipelines.prepared.copies_of import Links
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.prepared.index import Index
 from data_pipelines.records import FEMALE, LABEL_MISSING, SEX_UNKNOWN
-from data_pipelines.visible_text import table_cell
+from data_pipelines.system.visible_text import table_cell
 
 #: Ages contradict if they differ by more: rounded up or down, or before and after a birthday, they differ by one.
 AGE_TOLERANCE_YEARS = 1.0

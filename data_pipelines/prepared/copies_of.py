@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.prepared.splitting import Linked
 from data_pipelines.records import SIGNATURE_VERSION
-from data_pipelines.splitting import Linked
 
 #: Version of the file; a reader refuses another one.
 LINKS_VERSION = 1

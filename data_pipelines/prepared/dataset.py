@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.digests import check_digests
 from data_pipelines.errors import DataError
-from data_pipelines.index import INDEX_DIR, INDEX_FILE, Index, open_index
-from data_pipelines.plain_names import files_below
+from data_pipelines.prepared.index import INDEX_DIR, INDEX_FILE, Index, open_index
 from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS, SignalFormat
+from data_pipelines.system.digests import check_digests
+from data_pipelines.system.plain_names import files_below
 
 #: The card; a directory without one is no finished data set.
 CARD_FILE = "ecgjax_dataset.json"
@@ -80,7 +80,7 @@ def open_dataset(directory: Path | str) -> Dataset:
         directory: what `python -m data_pipelines.build --out=` wrote.
 
     Returns:
-        The data set; signals are read through a store (`data_pipelines.store`), which checks the shards.
+        The data set; signals are read through a store (`data_pipelines.storage.store`), which checks the shards.
 
     Raises:
         DataError: no such directory, an unfinished build, another layout version, or a damaged card or index.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.index import Index
+from data_pipelines.prepared.index import Index
 from data_pipelines.records import LABEL_MISSING, NO_FOLD
 
 _RECORDS_PER_STEP = 1 << 16

@@ -17,8 +17,8 @@ import scipy.sparse
 from numpy.lib.format import open_memmap
 
 from data_pipelines.errors import DataError
-from data_pipelines.npy_files import write_npy
-from data_pipelines.plain_names import why_elsewhere
+from data_pipelines.prepared.shared_contents import own_codes, shared_by_many
+from data_pipelines.prepared.splitting import Linked, Split, split_linked, split_of
 from data_pipelines.records import (
     ENVELOPE_SAMPLES,
     LABEL_MISSING,
@@ -28,8 +28,8 @@ from data_pipelines.records import (
     SIGNATURE_BYTES,
     SignalFormat,
 )
-from data_pipelines.shared_contents import own_codes, shared_by_many
-from data_pipelines.splitting import Linked, Split, split_linked, split_of
+from data_pipelines.system.npy_files import write_npy
+from data_pipelines.system.plain_names import why_elsewhere
 
 #: Folder of the index inside a data set, and its table of contents.
 INDEX_DIR = "index"
@@ -205,9 +205,9 @@ class Index:
             train_folds: folds to train on.
             val_folds: folds to select on.
             test_folds: folds to report on.
-            links: `links.Links.of` this data set: near-duplicates then count as duplicates, and groups are the joint
-                ones. Of duplicates on one side the first by record id stays. `joint.join` splits several data sets at
-                once.
+            links: `copies_of.Links.of` this data set: near-duplicates then count as duplicates, and groups are the
+                joint ones. Of duplicates on one side the first by record id stays. `joint.join` splits several data
+                sets at once.
 
         Raises:
             DataError: a fold on two sides, or one that no record has.

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import scipy.sparse
 
-from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
-from data_pipelines.index import NOT_A_DUPLICATE, Index, duplicates
-from data_pipelines.links import Links
+from data_pipelines.prepared.copies_of import Links
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index, duplicates
+from data_pipelines.prepared.shared_contents import shared_by_many
+from data_pipelines.prepared.splitting import SIDES, Linked, Split, split_linked
 from data_pipelines.records import SignalFormat
-from data_pipelines.shared_contents import shared_by_many
-from data_pipelines.splitting import SIDES, Linked, Split, split_linked
 
 
 class JointColumn:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.index import Index
+from data_pipelines.prepared.index import Index
 from data_pipelines.records import SignalFormat
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_pipelines.index import Index
+from data_pipelines.prepared.index import Index
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 
 #: Ages of one person in one archive are seldom further apart, years.

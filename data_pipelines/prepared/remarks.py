@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.records import Remark
-from data_pipelines.visible_text import table_cell, visible
+from data_pipelines.system.visible_text import table_cell, visible
 
 #: Values of a reason that are counted each on their own on the card; those that come most.
 _MOST_VALUES = 20

@@ -31,7 +31,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linked:
-    """What a data set's records have to do with each other and with those of other data sets (`links.py`).
+    """What a data set's records have to do with each other and with those of other data sets (`copies_of.py`).
 
     Attributes:
         group: `int32[n]`, equal for records that share a patient or a recording, directly or through others.

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy.sparse
 
-from data_pipelines.demographics import NUM_FOLDS
+from data_pipelines.metadata.demographics import NUM_FOLDS
 
 #: Ways to deal patients to folds.
 DEALINGS = ("hash", "stratified")

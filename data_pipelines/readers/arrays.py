@@ -1,6 +1,6 @@
 """NumPy's `.npy` and `.npz`.
 
-None of them has to say its rate, unit or leads: what it does say is found by name (`statement_names.py`), and whoever
+None of them has to say its rate, unit or leads: what it does say is found by name (`names.py`), and whoever
 has such files declares the rest.
 """
 
@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.contents import MAX_BYTES, check_unpacked, read_contents
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.nested_values import named_values
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.sample_matrix import (
+from data_pipelines.files.contents import MAX_BYTES, check_unpacked, read_contents
+from data_pipelines.recording import Recording
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.nested_values import named_values
+from data_pipelines.statements.sample_matrix import (
     SIGNAL_NAMES,
     described_fields,
     is_matrix,
     is_signal_name,
     matrix_recording,
 )
-from data_pipelines.readers.stated import statements
+from data_pipelines.statements.stated import statements
 
 # How an archive begins: one of files, and one of none.
 _ARCHIVE = (b"PK\x03\x04", b"PK\x05\x06")

@@ -23,12 +23,12 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.contents import MAX_BYTES, read_contents
+from data_pipelines.files.samples import converted
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers import metadata
-from data_pipelines.readers.contents import MAX_BYTES, read_contents
+from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.dicom_structure import check_nesting
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.samples import converted
+from data_pipelines.recording import Recording
 
 _SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
@@ -256,24 +256,24 @@ def _number(item: Dataset, keyword: str, source: str, *, default: float | None =
     return number
 
 
-def _known_fields(dataset: Dataset, source: str) -> metadata.RecorderFields:
+def _known_fields(dataset: Dataset, source: str) -> recorder_fields.RecorderFields:
     age = str(dataset.get("PatientAge") or "").strip()
-    return metadata.recorder_fields(
+    return recorder_fields.recorder_fields(
         source=source,
         patient_id=str(dataset.get("PatientID") or "").strip(),
         sex=str(dataset.get("PatientSex") or ""),
-        age=metadata.age_text(age[:-1], unit=age[-1:]) if age[-1:] in _AGE_UNITS else age,
-        birth=metadata.birth_date(str(dataset.get("PatientBirthDate") or "")),
+        age=recorder_fields.age_text(age[:-1], unit=age[-1:]) if age[-1:] in _AGE_UNITS else age,
+        birth=recorder_fields.birth_date(str(dataset.get("PatientBirthDate") or "")),
         acquired=_acquired(dataset),
     )
 
 
-def _acquired(dataset: Dataset) -> metadata.StatedDate:
+def _acquired(dataset: Dataset) -> recorder_fields.StatedDate:
     """Returns when the recording began, by the most particular of the elements that may say so."""
     texts = [str(dataset.get("AcquisitionDateTime") or "")]
     for kind in ("Acquisition", "Content", "Study"):
         date, time = (str(dataset.get(f"{kind}{part}") or "") for part in ("Date", "Time"))
         texts += [date + time.partition(".")[0], date]
-    moments = (metadata.compact_moment(text) for text in texts)
+    moments = (recorder_fields.compact_moment(text) for text in texts)
     acquired = next((moment for moment in moments if moment is not None), None)
-    return metadata.StatedDate(next(filter(None, texts), ""), acquired)
+    return recorder_fields.StatedDate(next(filter(None, texts), ""), acquired)

@@ -10,20 +10,20 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.files.content_kind import content_kind, head_of, is_dicom, not_brought, other_dicom_class
+from data_pipelines.files.tree import list_tree
 from data_pipelines.readers.arrays import read_numpy
-from data_pipelines.readers.content_kind import content_kind, head_of, is_dicom, not_brought, other_dicom_class
-from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.dicom_files import read_dicom
 from data_pipelines.readers.foreign import kind_of_suffix
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
-from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.table_files import table_columns
-from data_pipelines.readers.text_samples import read_csv
-from data_pipelines.readers.tree import list_tree
-from data_pipelines.readers.vendor_xml import read_vendor_xml
+from data_pipelines.readers.text.samples import read_csv
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.visible_text import storable_text
+from data_pipelines.readers.xml.vendors import read_vendor_xml
+from data_pipelines.recording import Recording
+from data_pipelines.statements.declared import Declared
+from data_pipelines.system.visible_text import storable_text
 
 #: The format that files of a suffix are read as.
 FORMAT_OF_SUFFIX: Mapping[str, str] = types.MappingProxyType(

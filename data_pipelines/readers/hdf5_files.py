@@ -11,16 +11,16 @@ import h5py
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.contents import check_present, check_unpacked, most_unpacked
-from data_pipelines.readers.declared import Declared
+from data_pipelines.files.contents import check_present, check_unpacked, most_unpacked
+from data_pipelines.files.samples import VALUES_AT_ONCE, unreadable
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
-from data_pipelines.readers.nested_values import NamedValue, named_values
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.sample_matrix import SIGNAL_NAMES, described_fields, is_signal_name, matrix_recording
-from data_pipelines.readers.samples import VALUES_AT_ONCE, unreadable
-from data_pipelines.readers.stated import statements
-from data_pipelines.readers.statement_names import stated_name
+from data_pipelines.recording import Recording
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import stated_name
+from data_pipelines.statements.nested_values import NamedValue, named_values
+from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, described_fields, is_signal_name, matrix_recording
+from data_pipelines.statements.stated import statements
 
 # No recording has more leads, and no attribute more texts.
 _MOST_TEXTS = 1000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data_pipelines.files.tree import list_tree
 from data_pipelines.readers.foreign import counts_in_words, remedies
 from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, FoundRecordings
-from data_pipelines.readers.tree import list_tree
-from data_pipelines.visible_text import visible
+from data_pipelines.system.visible_text import visible
 
 _MOST_NAMED = 5
 _MOST_COLUMNS = 6

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.contents import read_contents
+from data_pipelines.files.contents import read_contents
 from data_pipelines.readers.wfdb_files import LARGEST_HEADER
 
 

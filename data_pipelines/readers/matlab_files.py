@@ -12,22 +12,22 @@ import numpy as np
 import scipy.io
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers import metadata
-from data_pipelines.readers.contents import MAX_BYTES, check_present, most_unpacked, read_contents
-from data_pipelines.readers.declared import Declared
+from data_pipelines.files.contents import MAX_BYTES, check_present, most_unpacked, read_contents
+from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.matlab_structure import check_structure
-from data_pipelines.readers.nested_values import NamedValue, named_values
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.sample_matrix import (
+from data_pipelines.recording import Recording
+from data_pipelines.records import STANDARD_LEADS
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind
+from data_pipelines.statements.nested_values import NamedValue, named_values
+from data_pipelines.statements.sample_matrix import (
     SIGNAL_NAMES,
     described_fields,
     is_matrix,
     is_signal_name,
     matrix_recording,
 )
-from data_pipelines.readers.stated import Statement, statements
-from data_pipelines.readers.statement_names import Kind
-from data_pipelines.records import STANDARD_LEADS
+from data_pipelines.statements.stated import Statement, statements
 
 #: Name of CPSC-2018's struct, and what its publishers state about all of them (Liu et al., An open access database for
 #: evaluating the algorithms of ECG rhythm and morphology abnormality detection, J. Med. Imaging Health Inform. 2018).
@@ -125,7 +125,7 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
         (Kind.LEADS, STANDARD_LEADS),
     ):
         stated.add(kind, Statement(where="the description of CPSC-2018", value=value))
-    known = metadata.known_fields({metadata.SEX: _scalar(sex), metadata.AGE: _scalar(age)})
+    known = recorder_fields.known_fields({recorder_fields.SEX: _scalar(sex), recorder_fields.AGE: _scalar(age)})
     return matrix_recording(samples, path, declared, stated=stated, fields=known)
 
 

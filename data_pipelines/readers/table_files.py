@@ -6,8 +6,8 @@ import csv
 import re
 from pathlib import Path
 
+from data_pipelines.files.content_kind import head_of
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.content_kind import head_of
 
 #: Columns that say which record or patient a row is of.
 _IDS = frozenset(

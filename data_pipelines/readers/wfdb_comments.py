@@ -8,10 +8,10 @@ from pathlib import Path
 import wfdb
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.nested_values import NamedValue, header_line
-from data_pipelines.readers.stated import statements
-from data_pipelines.readers.stated_values import one_number
-from data_pipelines.readers.statement_names import Kind, hertz_per, voltage
+from data_pipelines.statements.names import Kind, hertz_per, voltage
+from data_pipelines.statements.nested_values import NamedValue, header_line
+from data_pipelines.statements.stated import statements
+from data_pipelines.statements.stated_values import one_number
 
 # Comments that may be about the heart.
 _OTHER_RATES = ("rate", "frequency", "freq")

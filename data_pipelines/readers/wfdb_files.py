@@ -23,12 +23,12 @@ import numpy as np
 import wfdb
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.contents import read_contents
-from data_pipelines.readers.recording import Recording, Samples
-from data_pipelines.readers.samples import ConvertedSamples, ReadAhead, row_blocks, unreadable
-from data_pipelines.readers.tree import files_under
+from data_pipelines.files.contents import read_contents
+from data_pipelines.files.samples import ConvertedSamples, ReadAhead, row_blocks, unreadable
+from data_pipelines.files.tree import files_under
 from data_pipelines.readers.wfdb_comments import check_comments, comment_fields
 from data_pipelines.readers.wfdb_record_line import OpenRecord, RecordLine, parsed_record_line, readable_record
+from data_pipelines.recording import Recording, Samples
 
 #: Bytes per sample of the WFDB formats that are read.
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}

@@ -1,6 +1,6 @@
 """Makes the shards of a build with Apache Beam: DirectRunner on this machine; Dataflow, Spark or Flink on many.
 
-Workers are given the path of a task and do what every other worker does (`shard_making.make_shard`): the same records
+Workers are given the path of a task and do what every other worker does (`making.make_shard`): the same records
 come into the same shards. They must see the directory of the data set, and the recordings, under the same paths as
 this machine; a bucket has to be mounted.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from data_pipelines.errors import DataError
-from data_pipelines.shard_making import BuildJob, ShardTask, make_shard
-from data_pipelines.shard_plan import Shard
+from data_pipelines.shards.making import BuildJob, ShardTask, make_shard
+from data_pipelines.shards.plan import Shard
 
 # Beam's DirectRunner first looks for Prism, a program that it would download, and then does with this one.
 _RUNNERS = {"DirectRunner": "FnApiRunner"}
@@ -47,7 +47,7 @@ class BeamWorkers:
     def __call__(
         self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
     ) -> None:
-        """Makes every shard; see `building.ShardMaker`.
+        """Makes every shard; see `dataset_build.ShardMaker`.
 
         Raises:
             DataError: what the pipeline failed with.

@@ -4,7 +4,7 @@ OUT.building/
 build.json     which build this is: what was asked for, and a name that its card has too
 tasks/         items of every shard, where machines other than this one make them
 unfinished/    files being written
-parts/         what is known of every finished shard (`shard_parts.py`)
+parts/         what is known of every finished shard (`parts.py`)
 dataset/       finished shards, and the rest of the data set while it is being completed
 finished/      the whole data set, ready to be put in place; after that, the one that it changed places with
 retired/       the data set that is being replaced, where the system cannot exchange directories
@@ -21,10 +21,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.dataset import CARD_FILE, read_card
+from data_pipelines.builders.reading_notes import last_noted
 from data_pipelines.errors import DataError
-from data_pipelines.reading_notes import last_noted
-from data_pipelines.staging import clear_staging, publish, recover_retired, sync
+from data_pipelines.prepared.dataset import CARD_FILE, read_card
+from data_pipelines.system.atomic_directory import clear_staging, publish, recover_retired, sync
 
 _STATE_FILE = "build.json"
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from data_pipelines.calibration_doubts import AMPLITUDE_MV
-from data_pipelines.calibration_groups import Measured
-from data_pipelines.example_format import parse
-from data_pipelines.near_duplicates import Alignable, candidates_among, match
-from data_pipelines.origins import origin_parts, units_per_millivolt
+from data_pipelines.calibration.doubts import AMPLITUDE_MV
+from data_pipelines.calibration.groups import Measured
+from data_pipelines.duplicates.near_duplicates import Alignable, candidates_among, match
+from data_pipelines.duplicates.signature import band_of
+from data_pipelines.metadata.origins import origin_parts, units_per_millivolt
 from data_pipelines.records import SignalFormat
-from data_pipelines.shard_parts import ShardPart
-from data_pipelines.signature import band_of
+from data_pipelines.shards.parts import ShardPart
+from data_pipelines.storage.example_format import parse
 
 #: Smallest cosine of the signatures of a recording at two factors, which differ by rounding and clipping alone.
 MIN_COSINE = 0.98

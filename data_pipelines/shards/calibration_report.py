@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.calibration_copies import MAX_COMPARED, Search, StoredSignals, scaled_copies
-from data_pipelines.calibration_doubts import AMPLITUDE_MV, MIN_PATIENTS
-from data_pipelines.calibration_groups import Group, Measured, doubtful_records, far_records, judged_groups, rare_scales
-from data_pipelines.index import key_codes
-from data_pipelines.index_merging import gathered
-from data_pipelines.origins import origin_parts
-from data_pipelines.quality import QualityFlag
-from data_pipelines.readback import PATIENT_KEY
+from data_pipelines.calibration.doubts import AMPLITUDE_MV, MIN_PATIENTS
+from data_pipelines.calibration.groups import Group, Measured, doubtful_records, far_records, judged_groups, rare_scales
+from data_pipelines.metadata.origins import origin_parts
+from data_pipelines.prepared.index import key_codes
 from data_pipelines.records import SignalFormat
-from data_pipelines.shard_parts import ShardPart
+from data_pipelines.shards.calibration_copies import MAX_COMPARED, Search, StoredSignals, scaled_copies
+from data_pipelines.shards.merging import gathered
+from data_pipelines.shards.parts import ShardPart
+from data_pipelines.shards.readback import PATIENT_KEY
+from data_pipelines.signals.quality import QualityFlag
 
 #: Groups and records that the card names; it counts all.
 _GROUPS_KEPT = 100

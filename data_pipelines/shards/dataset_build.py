@@ -19,30 +19,35 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from data_pipelines.build_state import BuildState
 from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
-from data_pipelines.calibration_report import calibration_section, judge_calibration, proven_factors, with_factors
-from data_pipelines.contradictions import contradiction_section, contradictions_within
-from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
-from data_pipelines.digests import files_of, write_digests
 from data_pipelines.errors import DataError
-from data_pipelines.example_format import features
-from data_pipelines.fold_labels import labels_by_fold, lacking_folds
-from data_pipelines.index import INDEX_DIR, NOT_A_DUPLICATE, Index, content_codes
-from data_pipelines.index_merging import merge_parts
-from data_pipelines.kept_seconds import kept_seconds
-from data_pipelines.patient_checks import patient_doubts
-from data_pipelines.quality import QualityFlag, flag_names
+from data_pipelines.prepared.contradictions import contradiction_section, contradictions_within
+from data_pipelines.prepared.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
+from data_pipelines.prepared.fold_labels import labels_by_fold, lacking_folds
+from data_pipelines.prepared.index import INDEX_DIR, NOT_A_DUPLICATE, Index, content_codes
+from data_pipelines.prepared.kept_seconds import kept_seconds
+from data_pipelines.prepared.patient_checks import patient_doubts
+from data_pipelines.prepared.remarks import list_remarks
+from data_pipelines.prepared.shared_contents import listed_contents
 from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SEX_NAMES, SIGNATURE_VERSION, STORED_LEADS
-from data_pipelines.remarks import list_remarks
-from data_pipelines.shard_making import BuildJob, LocalProcesses, ShardTask
-from data_pipelines.shard_parts import PART_VERSION, ShardPart
-from data_pipelines.shard_plan import SPLIT, Shard, plan_shards
-from data_pipelines.shared_contents import listed_contents
-from data_pipelines.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
-from data_pipelines.staging import exclusive_staging
-from data_pipelines.visible_text import table_cell, visible
+from data_pipelines.shards.build_state import BuildState
+from data_pipelines.shards.calibration_report import (
+    calibration_section,
+    judge_calibration,
+    proven_factors,
+    with_factors,
+)
+from data_pipelines.shards.making import BuildJob, LocalProcesses, ShardTask
+from data_pipelines.shards.merging import merge_parts
+from data_pipelines.shards.parts import PART_VERSION, ShardPart
+from data_pipelines.shards.plan import SPLIT, Shard, plan_shards
+from data_pipelines.shards.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
+from data_pipelines.signals.quality import QualityFlag, flag_names
+from data_pipelines.storage.example_format import features
+from data_pipelines.system.atomic_directory import exclusive_staging
+from data_pipelines.system.digests import files_of, write_digests
+from data_pipelines.system.visible_text import table_cell, visible
 
 _ONE_PROCESS = LocalProcesses(1)
 
@@ -54,7 +59,7 @@ _WRITERS = ("array_record", "numpy", "scipy", "tensorflow-datasets", "wfdb")
 
 
 class ShardMaker(Protocol):
-    """A way to make shards: `shard_making.LocalProcesses`, or Beam (`beam_build.py`)."""
+    """A way to make shards: `making.LocalProcesses`, or Beam (`beam.py`)."""
 
     def __call__(
         self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]

@@ -1,6 +1,6 @@
 """One shard of a build, from its items to a verified file: the unit of work of every way to build.
 
-Signals stay in the process that read them. What others need to know lies beside the shard in a part (`shard_parts.py`),
+Signals stay in the process that read them. What others need to know lies beside the shard in a part (`parts.py`),
 which is written last: a shard without its part was never made.
 """
 
@@ -20,17 +20,17 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from threadpoolctl import threadpool_limits
 
 from data_pipelines.builders.base import Quarantined, Reader
-from data_pipelines.digests import file_digest
+from data_pipelines.builders.reading_notes import last_noted, noting
 from data_pipelines.errors import DataError
-from data_pipelines.example_format import serialise
-from data_pipelines.readback import columns_of_shard
-from data_pipelines.reading_notes import last_noted, noting
+from data_pipelines.prepared.remarks import RecordRemark, remarks_of
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
-from data_pipelines.remarks import RecordRemark, remarks_of
-from data_pipelines.shard_parts import ShardPart, load_part, save_part
-from data_pipelines.shard_plan import Shard
-from data_pipelines.staging import sync
-from data_pipelines.workers import WorkerDiedError, map_ordered
+from data_pipelines.shards.parts import ShardPart, load_part, save_part
+from data_pipelines.shards.plan import Shard
+from data_pipelines.shards.readback import columns_of_shard
+from data_pipelines.storage.example_format import serialise
+from data_pipelines.system.atomic_directory import sync
+from data_pipelines.system.digests import file_digest
+from data_pipelines.system.workers import WorkerDiedError, map_ordered
 
 # Records need no decompression: random reads would spend 66 of some 80 µs a record in zstd, to save three tenths of
 # the disk.
@@ -130,7 +130,7 @@ class LocalProcesses:
     def __call__(
         self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
     ) -> None:
-        """Makes every shard; see `building.ShardMaker`.
+        """Makes every shard; see `dataset_build.ShardMaker`.
 
         Raises:
             DataError: the source's reader is at fault, or the disk, or a worker died.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.index import (
+from data_pipelines.prepared.index import (
     COLUMNS,
     LATER_COLUMNS,
     NOT_A_DUPLICATE,
@@ -28,10 +28,10 @@ from data_pipelines.index import (
     scalar_column,
     task_column,
 )
-from data_pipelines.npy_files import write_npy
-from data_pipelines.readback import PATIENT_KEY, RECORD_KEY, RECORDING_KEY
 from data_pipelines.records import LabelSchema
-from data_pipelines.shard_parts import ShardPart
+from data_pipelines.shards.parts import ShardPart
+from data_pipelines.shards.readback import PATIENT_KEY, RECORD_KEY, RECORDING_KEY
+from data_pipelines.system.npy_files import write_npy
 
 # Columns that follow from all records together.
 _DERIVED = ("patient", "group", "duplicate_of", "recording")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.builders.base import Quarantined
-from data_pipelines.remarks import RecordRemark, packed_remarks, unpacked_remarks
-from data_pipelines.staging import sync
+from data_pipelines.prepared.remarks import RecordRemark, packed_remarks, unpacked_remarks
+from data_pipelines.system.atomic_directory import sync
 
 #: Version of what is kept of a shard, and of how quality is judged: with another, shards are made again.
 PART_VERSION = 4

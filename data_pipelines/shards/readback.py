@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from data_pipelines.calibration_measures import MEASURES, measures_of
+from data_pipelines.calibration.size_and_polarity import MEASURES, measures_of
+from data_pipelines.duplicates.order_free import envelope, order_free_signature
+from data_pipelines.duplicates.signature import band_of, correlations, signature_of
 from data_pipelines.errors import DataError
-from data_pipelines.example_format import parse, seconds_of
-from data_pipelines.index import COLUMN_WIDTHS, scalar_column, task_column
-from data_pipelines.order_free import envelope, order_free_signature
-from data_pipelines.quality import clipped_samples, quality_flags
+from data_pipelines.prepared.index import COLUMN_WIDTHS, scalar_column, task_column
 from data_pipelines.records import LabelSchema, SignalFormat, content_hash
-from data_pipelines.signature import band_of, correlations, signature_of
+from data_pipelines.signals.quality import clipped_samples, quality_flags
+from data_pipelines.storage.example_format import parse, seconds_of
 
 #: Digests of ids, by which equal ones are found without the ids themselves.
 RECORD_KEY, PATIENT_KEY, RECORDING_KEY = "record_key", "patient_key", "recording_key"
@@ -52,7 +52,7 @@ def columns_of_shard(
 
     Returns:
         The columns of the index (`index.py`) that follow from single records, the keys of their ids
-        (`uint8[n, 16]`) and what the scale is judged by (`f32[n, 9]`, `calibration_measures.py`);
+        (`uint8[n, 16]`) and what the scale is judged by (`f32[n, 9]`, `size_and_polarity.py`);
         scalars and tasks by the names of their columns.
 
     Raises:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.readers.tree import files_under
-from data_pipelines.visible_text import visible
+from data_pipelines.files.tree import files_under
+from data_pipelines.system.visible_text import visible
 
 #: The listing of a data set's source, beside its card.
 LISTING_FILE = "source_files.npy"

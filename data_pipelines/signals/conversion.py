@@ -13,15 +13,15 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.filters import filtered, hold_finite, lay_end, margin, resample
-from data_pipelines.lead_checks import check_leads, check_stored, check_timing
 from data_pipelines.lead_names import lead_columns
-from data_pipelines.quality import STORED_LIMIT_UV
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.statement_names import voltage
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
-from data_pipelines.window import Window, window_of
+from data_pipelines.signals.filters import filtered, hold_finite, lay_end, margin, resample
+from data_pipelines.signals.lead_checks import check_leads, check_stored, check_timing
+from data_pipelines.signals.quality import STORED_LIMIT_UV
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.signals.window import Window, window_of
+from data_pipelines.statements.names import voltage
 
 #: Millivolts per unit, by the unit's one spelling.
 MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "nV": 1e-6, "V": 1e3}

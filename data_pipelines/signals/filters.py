@@ -13,8 +13,8 @@ import numpy as np
 import scipy.ndimage
 import scipy.signal
 
-from data_pipelines.recipe import SignalRecipe
-from data_pipelines.window import rate_ratio
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.signals.window import rate_ratio
 
 # Narrow enough to leave the QRS alone: 50/30 Hz wide.
 _NOTCH_QUALITY = 30.0

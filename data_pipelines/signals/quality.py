@@ -41,7 +41,7 @@ class QualityFlag(enum.IntFlag):
     STUCK = 8
     WANDER = 16
     NOISE = 32
-    #: Its size, polarity or rate is doubted, by itself or with all records of its origin (`calibration_groups.py`).
+    #: Its size, polarity or rate is doubted, by itself or with all records of its origin (`groups.py`).
     CALIBRATION = 64
 
 

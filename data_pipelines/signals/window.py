@@ -11,7 +11,7 @@ import math
 from fractions import Fraction
 
 from data_pipelines.errors import RecordError
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.signals.recipe import SignalRecipe
 
 # A rest that is a rounding error short of the shortest length is as long as that.
 _ROUNDING_S = 1e-6

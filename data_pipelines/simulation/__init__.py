@@ -1,1 +1,1 @@
-"""What the simulated cohort (`data_pipelines.simulator`) is made of: draws, states, rhythm, waves, noise."""
+"""What the simulated cohort (`data_pipelines.simulation.cohort`) is made of: draws, states, rhythm, waves, noise."""

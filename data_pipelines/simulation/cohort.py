@@ -18,9 +18,9 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
-from data_pipelines.simulation.draws import Draws
 from data_pipelines.simulation.kernels import intervals_ms
 from data_pipelines.simulation.noise import NoiseLevels, draw_noise_levels, record_noise
+from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC, Rhythms, draw_rhythms
 from data_pipelines.simulation.states import States, draw_states
 from data_pipelines.simulation.waves import Templates, at_rr, draw_templates

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.fft
 
-from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.random_numbers import Draws
 
 #: Electrodes: right arm, left arm, left leg, V1 … V6.
 NUM_ELECTRODES = 9

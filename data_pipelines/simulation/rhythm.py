@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.states import States
 
 #: Kinds of beats; a kind indexes the beat templates of `waves.py`.

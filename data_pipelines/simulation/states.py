@@ -13,7 +13,7 @@ from scipy.special import gammaincinv, ndtr
 from scipy.stats import gamma, norm
 
 from data_pipelines.records import FEMALE, MALE
-from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.random_numbers import Draws
 
 # Correlations of two visits' normal scores. LVEF hardly changes, filling pressure does, and potassium is a state of the
 # day: drawn once a patient, positives of the same patient would look far better at potassium than they are.

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.records import FEMALE, STORED_LEADS
 from data_pipelines.simulation import kernels as k
-from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC
 from data_pipelines.simulation.states import States
 

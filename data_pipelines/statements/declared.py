@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.lead_names import lead_columns
-from data_pipelines.readers.statement_names import voltage
+from data_pipelines.statements.names import voltage
 
 Value = TypeVar("Value")
 

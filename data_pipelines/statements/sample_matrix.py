@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers import metadata
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.nested_values import NamedValue
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.samples import row_blocks
-from data_pipelines.readers.stated import Statement, Statements
-from data_pipelines.readers.stated_leads import (
+from data_pipelines.files.samples import row_blocks
+from data_pipelines.metadata import recorder_fields
+from data_pipelines.recording import Recording
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, stated_name
+from data_pipelines.statements.nested_values import NamedValue
+from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated_leads import (
     LeadNames,
     check_leads_declared,
     check_num_leads,
@@ -22,20 +23,19 @@ from data_pipelines.readers.stated_leads import (
     stated_leads,
     stated_orientation,
 )
-from data_pipelines.readers.stated_rates import StatedRate, rate_of_times, settled_rate, stated_rates
-from data_pipelines.readers.stated_scales import calibrated
-from data_pipelines.readers.statement_names import Kind, stated_name
-from data_pipelines.readers.time_axis import check_numbers, even_times
+from data_pipelines.statements.stated_rates import StatedRate, rate_of_times, settled_rate, stated_rates
+from data_pipelines.statements.stated_scales import calibrated
+from data_pipelines.statements.time_axis import check_numbers, even_times
 
 #: What a file may call its samples, in any capitals.
 SIGNAL_NAMES = ("signal", "ecg", "data", "val")
 
 _FIELDS: Mapping[str, str] = {
-    "patient_id": metadata.PATIENT_ID,
-    "patientid": metadata.PATIENT_ID,
-    "patient id": metadata.PATIENT_ID,
-    "age": metadata.AGE,
-    "sex": metadata.SEX,
+    "patient_id": recorder_fields.PATIENT_ID,
+    "patientid": recorder_fields.PATIENT_ID,
+    "patient id": recorder_fields.PATIENT_ID,
+    "age": recorder_fields.AGE,
+    "sex": recorder_fields.SEX,
 }
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.nested_values import NamedValue
-from data_pipelines.readers.statement_names import Kind, StatedName, is_about_something_else, stated_name
+from data_pipelines.statements.names import Kind, StatedName, is_about_something_else, stated_name
+from data_pipelines.statements.nested_values import NamedValue
 
 # Groups and structs that describe what the samples were made of.
 _FORMER = re.compile(r"orig|source|old|before|previous|unprocessed|target|new|resampl|download", re.IGNORECASE)

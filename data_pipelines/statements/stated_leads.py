@@ -11,10 +11,10 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.stated import Statement, Statements
-from data_pipelines.readers.stated_values import one_number, shown
-from data_pipelines.readers.statement_names import Kind, voltage
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, voltage
+from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated_values import one_number, shown
 
 # 'I (mV)', 'I [µV]', 'I/mV'; and, but not for V, which may be part of a lead's name, 'II_uV' and 'II mV'.
 _WITH_UNIT = re.compile(

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.stated import Statement, Statements
-from data_pipelines.readers.stated_values import MOST_LEADS, one_number, quantity, shown
-from data_pipelines.readers.statement_names import Kind, hertz_per, seconds_per
-from data_pipelines.readers.time_axis import PLAUSIBLE_RATES_HZ, EvenTimes, even_times, seconds_of
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, hertz_per, seconds_per
+from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated_values import MOST_LEADS, one_number, quantity, shown
+from data_pipelines.statements.time_axis import PLAUSIBLE_RATES_HZ, EvenTimes, even_times, seconds_of
 
 #: No converter is faster.
 MAX_RATE_HZ = 1e6

@@ -13,14 +13,14 @@ import re
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.samples import as_float, converted, row_blocks
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.recording import Samples
-from data_pipelines.readers.samples import as_float, converted, row_blocks
-from data_pipelines.readers.stated import Statement, Statements
-from data_pipelines.readers.stated_units import check_calibrated, lead_key, settled_units, stated_units
-from data_pipelines.readers.stated_values import quantity, shown
-from data_pipelines.readers.statement_names import Kind, voltage
+from data_pipelines.recording import Samples
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, voltage
+from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated_units import check_calibrated, lead_key, settled_units, stated_units
+from data_pipelines.statements.stated_values import quantity, shown
 
 # What a converter's resolution may be, in bits.
 _BITS = frozenset((8, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 32))

@@ -8,10 +8,10 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.stated import Statement, Statements
-from data_pipelines.readers.stated_values import shown
-from data_pipelines.readers.statement_names import Kind, hertz_per, seconds_per, voltage
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, hertz_per, seconds_per, voltage
+from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated_values import shown
 
 # Units that say that samples are not calibrated.
 _UNCALIBRATED = frozenset(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from data_pipelines.plain_names import why_elsewhere
-from data_pipelines.stored_example import SignalDecoder
+from data_pipelines.storage.stored_example import SignalDecoder
+from data_pipelines.system.plain_names import why_elsewhere
 
 # One record at a time in the calling thread: 16 µs for 40 kB in the page cache. The reader's call for a list of records
 # takes 20 to 50 on several processors: it hands them to a pool whose threads spin while they wait, and walks through

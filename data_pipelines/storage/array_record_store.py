@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.array_record_shard import ArrayRecordShard, why_bad
-from data_pipelines.bad_shards import BadRecords, BadShard, refuse
-from data_pipelines.dataset import Dataset
 from data_pipelines.errors import DataError
-from data_pipelines.read_arguments import check_valid, checked_numbers, checked_out
-from data_pipelines.stored_example import SignalDecoder
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.storage.array_record_shard import ArrayRecordShard, why_bad
+from data_pipelines.storage.bad_shards import BadRecords, BadShard, refuse
+from data_pipelines.storage.read_arguments import check_valid, checked_numbers, checked_out
+from data_pipelines.storage.stored_example import SignalDecoder
 
 _REMEDY = "restore them from a copy, or build the data set again with --overwrite"
 
@@ -70,7 +70,7 @@ class ArrayRecordStore:
     def read(
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
-        """Reads signals; see `data_pipelines.store.Store.read`."""
+        """Reads signals; see `data_pipelines.storage.store.Store.read`."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
         check_valid(valid, len(numbers))

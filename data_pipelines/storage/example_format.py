@@ -1,7 +1,7 @@
 """A record as the serialised `tf.train.Example` that is stored: TFDS's features, written and read without TFDS.
 
 TFDS's own encoding of a record takes .4 ms and its decoding .5 (measured); the protocol buffer itself takes a tenth of
-that. TFDS reads what is written here (`tests/test_build.py`).
+that. TFDS reads what is written here (`tests/data_pipelines/shards/test_dataset_build.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat, content_hash
-from data_pipelines.stored_example import joined_example, signal_entry
+from data_pipelines.storage.stored_example import joined_example, signal_entry
 
 #: Stands for a length or place in a recording that is not known.
 UNKNOWN_MICROSECONDS = -1

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.bad_shards import BadShard
-from data_pipelines.read_arguments import check_valid, checked_numbers, checked_out
-from data_pipelines.store import Store
+from data_pipelines.storage.bad_shards import BadShard
+from data_pipelines.storage.read_arguments import check_valid, checked_numbers, checked_out
+from data_pipelines.storage.store import Store
 
 # Records read at a time where their rows do not follow each other: enough to keep a disk busy, few enough to be still
 # in the processor's cache when they are moved to their rows (68 % of the speed of one store, warm; all at once 51 %).
@@ -53,7 +53,7 @@ class JointStore:
     def read(
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
-        """Reads signals; see `data_pipelines.store.Store.read`."""
+        """Reads signals; see `data_pipelines.storage.store.Store.read`."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
         check_valid(valid, len(numbers))

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.bad_shards import BadShard
 from data_pipelines.errors import DataError
-from data_pipelines.plain_names import files_below, why_elsewhere
 from data_pipelines.records import LAYOUT_VERSION, SignalFormat
+from data_pipelines.storage.bad_shards import BadShard
+from data_pipelines.system.plain_names import files_below, why_elsewhere
 
 #: Folder of the packed copy inside a data set, and its table of contents, written last.
 PACKED_DIR = "packed"

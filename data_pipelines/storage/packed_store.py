@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.bad_shards import BadRecords, BadShard, refuse
-from data_pipelines.dataset import Dataset
-from data_pipelines.joined_map import Piece, can_join, join_pieces
-from data_pipelines.packed_format import (
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.records import content_hash
+from data_pipelines.storage.bad_shards import BadRecords, BadShard, refuse
+from data_pipelines.storage.packed_format import (
     PACKED_DIR,
     data_offset,
     find_bad_shards,
@@ -17,9 +17,9 @@ from data_pipelines.packed_format import (
     record_bytes,
     remedy,
 )
-from data_pipelines.page_cache import ReadAhead
-from data_pipelines.read_arguments import check_valid, checked_numbers, checked_out
-from data_pipelines.records import content_hash
+from data_pipelines.storage.read_arguments import check_valid, checked_numbers, checked_out
+from data_pipelines.system.joined_map import Piece, can_join, join_pieces
+from data_pipelines.system.page_cache import ReadAhead
 
 #: Up to this many bytes the hash of every shard is checked on opening; above, single records are.
 FULL_CHECK_BYTES = 2 * 2**30
@@ -83,7 +83,7 @@ class PackedStore:
     def read(
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
-        """Reads signals; see `data_pipelines.store.Store.read`."""
+        """Reads signals; see `data_pipelines.storage.store.Store.read`."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
         check_valid(valid, len(numbers))

@@ -12,12 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from data_pipelines.array_record_store import ArrayRecordStore
-from data_pipelines.bad_shards import BadShard
-from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.packed_format import PACKED_DIR
-from data_pipelines.packed_store import PackedStore
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.storage.array_record_store import ArrayRecordStore
+from data_pipelines.storage.bad_shards import BadShard
+from data_pipelines.storage.packed_format import PACKED_DIR
+from data_pipelines.storage.packed_store import PackedStore
 
 #: What `open_store` takes; `auto` is the packed copy where there is one, else the ArrayRecord shards.
 STORE_KINDS = ("auto", "packed", "array_record")

@@ -1,6 +1,6 @@
 """This process's rows of every global batch, from a step on, read ahead by Grain.
 
-Which records a global batch holds follows from the step alone (`sampling.py`); a process takes its rows of it. So
+Which records a global batch holds follows from the step alone (`sampler.py`); a process takes its rows of it. So
 the same rows stand in the same places for any number of processes, and a resumed run goes on exactly.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 import grain
 import numpy as np
 
-from data_pipelines.buffers import BatchBuffers
-from data_pipelines.sampling import Sampler
-from data_pipelines.store import Store
+from data_pipelines.storage.store import Store
+from data_pipelines.streaming.sampler import Sampler
+from data_pipelines.system.buffers import BatchBuffers
 
 #: Batches ready ahead. Grain's defaults suit elements of one record, ours is a batch of megabytes.
 BATCHES_AHEAD = 3

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.permutation import MAX_SIZE, derive_key, permute
+from data_pipelines.streaming.permutation import MAX_SIZE, derive_key, permute
 
 #: Version of the orders below; part of every fingerprint.
 SAMPLING_VERSION = 1

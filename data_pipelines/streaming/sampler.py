@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.orders import Order, fingerprint
+from data_pipelines.streaming.orders import Order, fingerprint
 
 
 class Sampler:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from data_pipelines.plain_names import file_below
+from data_pipelines.system.plain_names import file_below
 
 #: Table of the digests of the folder that it lies in.
 DIGESTS_FILE = "SHA256SUMS"

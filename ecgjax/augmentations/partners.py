@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.permutation import derive_key
-from data_pipelines.sampling import Sampler
+from data_pipelines.streaming.permutation import derive_key
+from data_pipelines.streaming.sampler import Sampler
 from ecgjax.errors import ConfigError
 
 #: Column of a batch, `i32[batch]`: global row of the partner, −1 where there is none.

@@ -8,14 +8,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from data_pipelines.benchmark_machine import describe_machine
+from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.records import SignalFormat
-from ecgjax import devices, inference, step_ceilings
+from ecgjax.benchmarks import step_ceilings
+from ecgjax.benchmarks.training_step import with_data
+from ecgjax.data.recordings import open_recordings
 from ecgjax.encoders import PRECISIONS, cost
-from ecgjax.evaluation.features import map_records
-from ecgjax.evaluation.frozen import fit_linear
-from ecgjax.recordings import open_recordings
-from ecgjax.step_benchmark import with_data
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.models.linear import fit_linear
+from ecgjax.training import devices
 
 #: Recordings embedded in each repetition, and at a time; labels that the timed probe is fitted on and selected by.
 NUM_EMBEDDED = 2048
@@ -41,7 +43,7 @@ def measure(
     """
     with with_data(config, simulated_format) as config:
         recordings = open_recordings(config.data)
-        encoder = inference.random_encoder(config, seed=0)
+        encoder = frozen_encoder.random_encoder(config, seed=0)
         # A small data set is read over and over; its signals then come from memory.
         records = np.resize(np.arange(recordings.index.num_records), NUM_EMBEDDED)
         arguments = {"read": recordings.store.read, "batch_size": BATCH_SIZE, "title": "", "progress": False}

@@ -18,15 +18,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ecgjax import parallel
 from ecgjax.keys import step_key
-from ecgjax.objectives.contrastive import nt_xent
-from ecgjax.objectives.distances import DISTANCES
-from ecgjax.objectives.mining import semi_hard
-from ecgjax.objectives.outputs import LossOutput
-from ecgjax.objectives.relations import Rows, same_patient
-from ecgjax.objectives.tiles import FORMS, Tiling
-from ecgjax.objectives.triplet import triplet
+from ecgjax.objectives.losses.nt_xent import nt_xent
+from ecgjax.objectives.losses.triplet import triplet
+from ecgjax.objectives.miners.miners import semi_hard
+from ecgjax.objectives.pairs.distances import DISTANCES
+from ecgjax.objectives.pairs.outputs import LossOutput
+from ecgjax.objectives.pairs.relations import Rows, same_patient
+from ecgjax.objectives.pairs.tiles import FORMS, Tiling
+from ecgjax.training import device_mesh
 
 #: Rows of the global batch.
 ROWS = (1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
@@ -55,7 +55,7 @@ def measure(*, most_rows: int, most_timed: int) -> dict[str, Any]:
         JSON: for every loss, form and number of rows the MiB a device with arguments and outputs, the milliseconds
         (median; None where it was not run), and of the tiled forms the time as a share of the dense form's.
     """
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     found: dict[str, Any] = {}
     for name, loss in {"nt_xent": _nt_xent, "semi_hard_triplet": _semi_hard_triplet}.items():
         found[name] = [
@@ -111,7 +111,9 @@ def _compile(loss: Callable[..., LossOutput], rows: int, tiling: Tiling, mesh: M
         jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding),
     )
     return (
-        jax.jit(jax.value_and_grad(value), out_shardings=(parallel.replicated(mesh), sharding)).lower(*shapes).compile()
+        jax.jit(jax.value_and_grad(value), out_shardings=(device_mesh.replicated(mesh), sharding))
+        .lower(*shapes)
+        .compile()
     )
 
 

@@ -19,10 +19,10 @@ from jax import Array
 from jax.extend import core
 
 from ecgjax import encoders
+from ecgjax.benchmarks.step_ceilings import Timed, take_turns
 from ecgjax.encoders import cost, layers
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import row_keys
-from ecgjax.step_ceilings import Timed, take_turns
 
 #: Products below this share of all FLOP are summed up as one line.
 LEAST_SHARE = 0.002

@@ -15,22 +15,23 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from data_pipelines.benchmark_machine import describe_machine
-from data_pipelines.input_benchmark import simulated_dataset
-from data_pipelines.physiology_store import measure_dataset
+from data_pipelines.benchmarks.input import simulated_dataset
+from data_pipelines.benchmarks.machine import describe_machine
+from data_pipelines.physiology.store import measure_dataset
 from data_pipelines.records import SignalFormat
-from ecgjax import devices, step_ceilings
-from ecgjax.assembly import make_overlay, make_views
 from ecgjax.augmentations import partners
 from ecgjax.augmentations.crops import Recorded
+from ecgjax.benchmarks import step_ceilings
+from ecgjax.benchmarks.step_breakdown import breakdown
+from ecgjax.data.row_metadata import NEEDS
 from ecgjax.encoders import PRECISIONS
 from ecgjax.keys import row_keys
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.parallel import unanimous
-from ecgjax.row_columns import NEEDS
-from ecgjax.run import Run, prepare_run
-from ecgjax.step_breakdown import breakdown
-from ecgjax.steps import Batch, TrainState
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import devices
+from ecgjax.training.assembly import make_overlay, make_views
+from ecgjax.training.device_mesh import unanimous
+from ecgjax.training.run import Run, prepare_run
+from ecgjax.training.steps import Batch, TrainState
 
 #: Simulated records where no data set is given. They are read over and over, from memory.
 NUM_SIMULATED = 256

@@ -19,10 +19,10 @@ from ml_collections.config_flags import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from data_pipelines.errors import DataError
-from data_pipelines.visible_text import visible_lines
-from ecgjax import recipes
+from data_pipelines.system.visible_text import visible_lines
+from ecgjax.config import recipes
 from ecgjax.errors import CheckpointError, ConfigError, DivergedError
-from ecgjax.files import write_atomically
+from ecgjax.system.files import write_atomically
 
 CONFIG_FILE = "config.json"
 

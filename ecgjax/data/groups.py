@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.recordings import Recordings, unit_of
+from ecgjax.data.recordings import Recordings, unit_of
 
 #: Columns with groups of their own; all others are labels of the index.
 AGE, SEX, DATASET = "age", "sex", "dataset"

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.fold_labels import SPREAD_LABELS
-from ecgjax.evaluation.tasks import LabelColumns, Task
+from data_pipelines.prepared.fold_labels import SPREAD_LABELS
+from ecgjax.data.tasks import LabelColumns, Task
 
 #: Fewer records of a class than these tell nothing about a group.
 MIN_EVENTS = 10

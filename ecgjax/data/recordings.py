@@ -10,14 +10,14 @@ import dataclasses
 import ml_collections
 import numpy as np
 
-from data_pipelines.dataset import Dataset, open_dataset
-from data_pipelines.index import Index
-from data_pipelines.joint import JointIndex, join
-from data_pipelines.joint_store import JointStore
-from data_pipelines.links import Links, open_links
+from data_pipelines.prepared.copies_of import Links, open_links
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.prepared.index import Index
+from data_pipelines.prepared.joint import JointIndex, join
+from data_pipelines.prepared.splitting import Split
 from data_pipelines.records import SignalFormat
-from data_pipelines.splitting import Split
-from data_pipelines.store import Store, open_store
+from data_pipelines.storage.joint_store import JointStore
+from data_pipelines.storage.store import Store, open_store
 from ecgjax.errors import ConfigError
 
 
@@ -70,7 +70,7 @@ def open_recordings(data: ml_collections.ConfigDict) -> Recordings:
     """Opens data sets, their stores, and the links between their records where `data.links` names some.
 
     Args:
-        data: `config.data`, as in `configs/base.py`; `dir` holds one directory, or several with commas between.
+        data: `config.data`, as in `ecgjax/defaults.py`; `dir` holds one directory, or several with commas between.
 
     Raises:
         ConfigError: `dir` names none.

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from data_pipelines.paired_embeddings import PairedEmbeddings, open_paired
-from data_pipelines.physiology_standard import Pca, Standardizer
+from data_pipelines.physiology.paired_embeddings import PairedEmbeddings, open_paired
+from data_pipelines.physiology.standardise import Pca, Standardizer
 from ecgjax.augmentations import partners
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.tasks import BinaryTask
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.tasks import BinaryTask
-from ecgjax.recordings import Recordings
 
 #: Relation, miner or loss → columns that it looks at and that are not streamed in any case: of
 #: `objectives.relations.Rows`, and `paired`.
@@ -148,7 +148,7 @@ def _check_two_labels(columns: ml_collections.ConfigDict, labels: np.ndarray) ->
 def _measured(recordings: Recordings) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the physiology vectors of all recordings, `f32[n, measurements]`, and the measurements' names."""
     # Here, because it loads signal processing, a second that runs without it should not wait.
-    from data_pipelines.physiology_store import open_physiology
+    from data_pipelines.physiology.store import open_physiology
 
     opened = [open_physiology(dataset) for dataset in recordings.datasets]
     return np.concatenate([physiology.values for physiology in opened]), opened[0].names

@@ -8,11 +8,18 @@ import ml_collections
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed, smallest_block
-from data_pipelines.sampling import Sampler
+from data_pipelines.streaming.orders import (
+    MixtureOrder,
+    Order,
+    PatientOrder,
+    RecordOrder,
+    component_seed,
+    smallest_block,
+)
+from data_pipelines.streaming.sampler import Sampler
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.tasks import BinaryTask
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.tasks import BinaryTask
-from ecgjax.recordings import Recordings
 
 #: Rule of `config.sampling.balance` that takes every value of a label, a whole number, for a class of its own.
 CLASSES = "classes"
@@ -39,7 +46,7 @@ def make_sampler(config: ml_collections.ConfigDict, recordings: Recordings, reco
     """Makes the sampler that `config.sampling` and `config.data.weights` name.
 
     Args:
-        config: as in `configs/base.py`.
+        config: as in `ecgjax/defaults.py`.
         recordings: opened by it.
         records: `int64[m]`, ascending: one side of their split.
 

@@ -13,7 +13,7 @@ from jax.extend import core
 from jax.sharding import PartitionSpec
 
 from ecgjax.encoders import Split, apply
-from ecgjax.objectives.tiles import RECOMPUTED
+from ecgjax.objectives.pairs.tiles import RECOMPUTED
 
 #: Products of a size with the scores in cuDNN's attention, by primitive: scores and values forwards; backwards the
 #: gradients of values, weights, queries and keys (it computes the scores again, which does not count).

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ml_collections
 
-from ecgjax import encoders
+from ecgjax.encoders.registry import Split, create
 
 
-def create_split(config: ml_collections.ConfigDict, *, seed: int) -> encoders.Split:
+def create_split(config: ml_collections.ConfigDict, *, seed: int) -> Split:
     """Initialises the encoder of a config.
 
     Args:
@@ -21,4 +21,4 @@ def create_split(config: ml_collections.ConfigDict, *, seed: int) -> encoders.Sp
         ConfigError: The encoder's name, precision or a setting is unknown.
     """
     settings = {key: value for key, value in config.encoder.to_dict().items() if value is not None}
-    return encoders.create(settings.pop("name"), seed=seed, precision=settings.pop("precision"), **settings)
+    return create(settings.pop("name"), seed=seed, precision=settings.pop("precision"), **settings)

@@ -59,7 +59,7 @@ def _forward(x: Array, window: int, stride: int, padding: tuple[int, int]) -> tu
         place = jnp.where(sample > greatest, jnp.int8(k), place)
         greatest = jnp.maximum(greatest, sample)
     # Maxima and places are kept as they were found together. Without the barrier XLA 0.11 on CPUs compiles the gradient
-    # of `pclr_resnet:small` to something else (`python -m tests.gradient_table`).
+    # of `pclr_resnet:small` to something else (`python -m tests.support.gradient_table`).
     greatest, place = jax.lax.optimization_barrier((greatest, place))
     return greatest, (place, jnp.zeros((0, length), x.dtype))
 

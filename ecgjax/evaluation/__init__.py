@@ -1,1 +1,1 @@
-"""Evaluation: probe tasks, metrics, patient bootstrap, comparison with the mandatory baselines, report."""
+"""Evaluation of a representation: what goes in, which models are fitted on it, how they are judged."""

@@ -20,16 +20,16 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from ecgjax.data.tasks import Kind
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.tasks import Kind
 from ecgjax.keys import step_key
-from ecgjax.objectives import mining
-from ecgjax.objectives.distances import DISTANCES
-from ecgjax.objectives.outputs import LossOutput
-from ecgjax.objectives.relations import Relation, Rows, same_label, same_record
-from ecgjax.objectives.search import Miner
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.objectives.triplet import triplet
+from ecgjax.objectives.losses.triplet import triplet
+from ecgjax.objectives.miners import miners as mining
+from ecgjax.objectives.miners.search import Miner
+from ecgjax.objectives.pairs.distances import DISTANCES
+from ecgjax.objectives.pairs.outputs import LossOutput
+from ecgjax.objectives.pairs.relations import Relation, Rows, same_label, same_record
+from ecgjax.objectives.pairs.tiles import Tiling
 
 #: Kind of task → relation, and the miners that go with it, the published default first. Published miners look at
 #: distances that are not squared, and at random negatives where there is no semi-hard one; of several semi-hard ones

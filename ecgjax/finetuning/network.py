@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jax import Array
 
-from ecgjax.steps import TrainState
+from ecgjax.training.steps import TrainState
 
 #: Rows a call on the device when predicting.
 _PREDICTED_AT_ONCE = 128

@@ -16,24 +16,26 @@ from ml_collections import ConfigDict, config_dict
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.orders import MixtureOrder, Order, RecordOrder, component_seed
-from data_pipelines.sampling import Sampler
-from ecgjax import encoders, inference, metric_term, optim
+from data_pipelines.streaming.orders import MixtureOrder, Order, RecordOrder, component_seed
+from data_pipelines.streaming.sampler import Sampler
+from ecgjax import encoders, optim
+from ecgjax.data.tasks import Kind
 from ecgjax.encoders.freezing import freeze
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.calibration import prior_shift
-from ecgjax.evaluation.features import Read, map_records
-from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
-from ecgjax.evaluation.tasks import Kind
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.features import Read, map_records
+from ecgjax.evaluation.metrics.calibration import prior_shift
+from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
+from ecgjax.finetuning import metric_term
+from ecgjax.finetuning.metric_term import MetricTerm, patient_codes
+from ecgjax.finetuning.network import Network, predict, shaped
 from ecgjax.keys import row_keys
-from ecgjax.labelled_network import Network, predict, shaped
 from ecgjax.leads import prepare
-from ecgjax.metric_term import MetricTerm, patient_codes
 from ecgjax.optim.parameters import parameters
-from ecgjax.steps import TrainState, init_state, train_step
-from ecgjax.task_head import LinearHead, TaskHead
+from ecgjax.training.heads import LinearHead, TaskHead
+from ecgjax.training.steps import TrainState, init_state, train_step
 
 HEADS = ("linear", "mlp")
 POSITIVE_WEIGHTS = ("none", "balanced")
@@ -196,10 +198,10 @@ class FineTuning:
             outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
             if not np.isfinite(outputs).all():
                 return -np.inf, -np.inf  # A look that gave no numbers is no better one; an earlier one stands.
-            metric = scoring.primary(self._kind, val_labels, outputs, classes=self.classes)
+            metric = selection.primary(self._kind, val_labels, outputs, classes=self.classes)
             if settings.select == "metric":
                 return metric, metric
-            return metric, -scoring.loss(self._kind, val_labels, outputs)
+            return metric, -selection.loss(self._kind, val_labels, outputs)
 
         looks = _Looks(measure)
         if self.begins_at_probe:
@@ -221,10 +223,10 @@ class FineTuning:
         if not looks.trained:
             raise DataError(
                 "training with labels diverged: no look at validation gave a number; lower learning_rate",
-                reason=scoring.NO_MODEL,
+                reason=selection.NO_MODEL,
             )
         state, metric, step = looks.best
-        by = f"best {scoring.PRIMARY[self._kind]}" if settings.select == "metric" else "lowest loss"
+        by = f"best {selection.PRIMARY[self._kind]}" if settings.select == "metric" else "lowest loss"
         on = f"{len(val_records):,} of {num_validation:,}" if len(val_records) < num_validation else "the"
         return Network(
             self._outputs,
@@ -254,10 +256,10 @@ class FineTuning:
                 )
             )
             records, labels = records[chosen], labels[chosen]
-        if reason := scoring.undefined(self._kind, labels):
+        if reason := selection.undefined(self._kind, labels):
             raise DataError(
                 f"no step can be selected on validation: {reason} there; give it more folds, or more eval_records",
-                reason=scoring.NO_MODEL,
+                reason=selection.NO_MODEL,
             )
         return records, labels
 
@@ -295,7 +297,7 @@ class FineTuning:
             if not all(map(len, parts)):
                 raise DataError(
                     "balanced batches need training records of both labels; raise the label fraction",
-                    reason=scoring.NO_MODEL,
+                    reason=selection.NO_MODEL,
                 )
             orders = [RecordOrder(part, seed=component_seed(seed, number)) for number, part in enumerate(parts)]
             order = MixtureOrder(orders, block=self._settings.batch_size, seed=seed)
@@ -375,7 +377,7 @@ def train_supervised(
         DataError: as `FineTuning.train`, and as `fit_linear`.
         ConfigError: as `FineTuning`.
     """
-    encoder = inference.Encoder(create_split(config, seed=seed), num_leads=config.encoder.num_leads)
+    encoder = frozen_encoder.Encoder(create_split(config, seed=seed), num_leads=config.encoder.num_leads)
     training = FineTuning(
         config.probe.supervised,
         optimizer=config.optimizer,
@@ -386,7 +388,7 @@ def train_supervised(
     )
     probe = None
     if training.begins_at_probe:
-        encoder = inference.recalibrate_batch_norm(encoder, read, records=train_records, seed=seed)
+        encoder = frozen_encoder.recalibrate_batch_norm(encoder, read, records=train_records, seed=seed)
         train, val = (
             map_records(
                 encoder.embed, records, read=read, batch_size=encoder.batch_size, title=title, progress=progress

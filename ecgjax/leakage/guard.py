@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.errors import ConfigError
-from ecgjax.overlaps import describe, find_overlaps
-from ecgjax.pretraining_records import PretrainingRecords
-from ecgjax.recordings import Recordings
-from ecgjax.row_columns import labels_looked_at
+from ecgjax.leakage.overlaps import describe, find_overlaps
+from ecgjax.leakage.trained_on import PretrainingRecords
 
 #: What `config.probe.overlaps` takes. The first is what a run without that setting gets: a number that may come from
 #: records the encoder has seen is to be asked for.

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
-from data_pipelines.signature import band_of
-from data_pipelines.store import Store, open_store
-from ecgjax.pretraining_records import PretrainingRecords, Source
-from ecgjax.recordings import Recordings
+from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.storage.store import Store, open_store
+from ecgjax.data.recordings import Recordings
+from ecgjax.leakage.trained_on import PretrainingRecords, Source
 
 
 class KnownSignals:

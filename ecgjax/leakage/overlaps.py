@@ -1,6 +1,6 @@
 """Which records, or whose, an encoder has seen in pretraining.
 
-A record is compared with what the checkpoint lists of the records it was pretrained on (`pretraining_records.py`): is
+A record is compared with what the checkpoint lists of the records it was pretrained on (`trained_on.py`): is
 there an equal content; a copy, rescaled, resampled, filtered, shifted, cut or with its leads in another order, under
 whatever patient's id; or a patient of the same data set? What is done about it is the firewall's.
 """
@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.builders.source_names import NO_NAME
-from data_pipelines.copies import MAX_CANDIDATES, Copy, Suspects, Traces, find_suspects, verify_suspects
+from data_pipelines.duplicates.copies import MAX_CANDIDATES, Copy, Suspects, Traces, find_suspects, verify_suspects
+from data_pipelines.metadata.source_names import NO_NAME
 from data_pipelines.records import STORED_LEADS
-from ecgjax.known_signals import KnownSignals, bands_of, reachable
-from ecgjax.pretraining_records import PretrainingRecords, is_traced, patient_keys, traces_of
-from ecgjax.recordings import Recordings
+from ecgjax.data.recordings import Recordings
+from ecgjax.leakage.known_signals import KnownSignals, bands_of, reachable
+from ecgjax.leakage.trained_on import PretrainingRecords, is_traced, patient_keys, traces_of
 
 #: Kinds of overlap in words, the stronger first: a record counts as the first that holds.
 KINDS: Mapping[str, str] = {

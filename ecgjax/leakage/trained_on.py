@@ -6,8 +6,9 @@
 - a hash of its patient. No plain ids: a checkpoint is passed on further than recordings are, and a list of ids would
   say who is in a hospital's data. The hash keeps an id from being read, not from being tried: who has an id and the
   data set's name can still find out whether it is in the list;
-- the order-free signature and the envelope that the data set's index keeps (`data_pipelines/order_free.py`), by which
-  copies are found. They are copied and not referred to: an encoder must know what it has seen where the data are not;
+- the order-free signature and the envelope that the data set's index keeps
+  (`data_pipelines/duplicates/order_free.py`), by which copies are found. They are copied and not referred to: an
+  encoder must know what it has seen where the data are not;
 - its number in its data set, by which its signal is read where the data are.
 """
 
@@ -23,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.builders.source_names import NO_NAME
-from data_pipelines.dataset import Dataset
+from data_pipelines.metadata.source_names import NO_NAME
+from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE, ORDER_FREE_VERSION, SIGNATURE_BYTES
+from ecgjax.data.recordings import Recordings
 from ecgjax.errors import CheckpointError
-from ecgjax.files import replacing
-from ecgjax.recordings import Recordings
+from ecgjax.system.files import replacing
 
 #: In the folder of a run.
 RECORDS_FILE = "pretraining_records.npz"

@@ -1,1 +1,39 @@
-"""Objectives over the global batch: a relation says what a pair is, a loss folds over tiles of it."""
+"""Objectives over the global batch: relations say what a pair is, miners choose, losses fold over tiles of pairs."""
+
+from ecgjax.objectives.losses.clip import clip_loss
+from ecgjax.objectives.losses.clocs import clocs
+from ecgjax.objectives.losses.hard_negatives import debiased, hcl
+from ecgjax.objectives.losses.multi_similarity import multi_similarity
+from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
+from ecgjax.objectives.losses.registry import LOSSES
+from ecgjax.objectives.losses.triplet import TRIPLET_LOSSES, angular, margin, triplet
+from ecgjax.objectives.losses.vicreg import vicreg
+from ecgjax.objectives.miners.miners import MINERS
+from ecgjax.objectives.objective import OBJECTIVES, Objective
+from ecgjax.objectives.pairs.outputs import LossOutput
+from ecgjax.objectives.pairs.relations import RELATIONS, Rows
+from ecgjax.objectives.pairs.tiles import Tiling
+
+__all__ = [
+    "LOSSES",
+    "MINERS",
+    "OBJECTIVES",
+    "RELATIONS",
+    "TRIPLET_LOSSES",
+    "LossOutput",
+    "Objective",
+    "Rows",
+    "Tiling",
+    "angular",
+    "clip_loss",
+    "clocs",
+    "debiased",
+    "hcl",
+    "margin",
+    "multi_similarity",
+    "nt_xent",
+    "sigmoid",
+    "three_kg",
+    "triplet",
+    "vicreg",
+]

@@ -22,13 +22,13 @@ from ml_collections import ConfigDict, config_dict
 
 from ecgjax.errors import ConfigError
 from ecgjax.keys import step_key
-from ecgjax.objectives.distances import DISTANCES
-from ecgjax.objectives.losses import LOSSES
-from ecgjax.objectives.mining import MINERS
-from ecgjax.objectives.outputs import REDUCERS, LossOutput
-from ecgjax.objectives.relations import RELATIONS, Rows
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.objectives.triplet import TRIPLET_LOSSES
+from ecgjax.objectives.losses.registry import LOSSES
+from ecgjax.objectives.losses.triplet import TRIPLET_LOSSES
+from ecgjax.objectives.miners.miners import MINERS
+from ecgjax.objectives.pairs.distances import DISTANCES
+from ecgjax.objectives.pairs.outputs import REDUCERS, LossOutput
+from ecgjax.objectives.pairs.relations import RELATIONS, Rows
+from ecgjax.objectives.pairs.tiles import Tiling
 
 #: Every loss by name; those of triplets take a miner.
 OBJECTIVES: Mapping[str, Callable[..., LossOutput]] = {**LOSSES, **TRIPLET_LOSSES}

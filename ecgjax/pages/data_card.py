@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipelines.card_rows import (
+from data_pipelines.card.figures import dataset_card
+from data_pipelines.card.rows import (
     FLAG_HEADER,
     FOLD_HEADER,
     SCALAR_HEADER,
@@ -17,9 +18,8 @@ from data_pipelines.card_rows import (
     percent,
     scalar_rows,
 )
-from data_pipelines.dataset import Dataset
-from data_pipelines.dataset_card import dataset_card
-from data_pipelines.fold_labels import fold_table, lacking_folds
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.prepared.fold_labels import fold_table, lacking_folds
 from ecgjax.pages.page import Block, Folded, Paragraph, Section, Table
 
 
@@ -39,7 +39,7 @@ def card_blocks(card: Mapping[str, Any]) -> list[Block]:
     """Lays a card out.
 
     Args:
-        card: from `data_pipelines.dataset_card.dataset_card`; its amplitudes are not shown.
+        card: from `data_pipelines.card.figures.dataset_card`; its amplitudes are not shown.
     """
     name = f"{card['name']} (SIMULATED: no patient was recorded)" if card["simulated"] else card["name"]
     facts = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ecgjax.configuration import leaves
-from ecgjax.environment import describe_environment
+from ecgjax.config.run_config import leaves
 from ecgjax.pages.page import Folded, Paragraph, Preformatted, Section, Table
+from ecgjax.system.environment import describe_environment
 
 #: Of a setting that one side does not have.
 _ABSENT = "(none)"
@@ -29,16 +29,16 @@ def configuration_section(config: Mapping[str, Any], *, default: Mapping[str, An
 
     Args:
         config: resolved, nested.
-        default: that `config` is compared with, nested; of a command, `configs.base.get_config().to_dict()`.
+        default: that `config` is compared with, nested; of a command, `ecgjax.defaults.get_config().to_dict()`.
     """
     now, before = leaves(config), leaves(default)
     changed = [name for name in now if name not in before or not _same(now[name], before[name])]
     rows = [(name, repr(now[name]), repr(before[name]) if name in before else _ABSENT) for name in changed]
-    said = f"{len(changed)} of {len(now)} settings are not as in configs/base.py:"
+    said = f"{len(changed)} of {len(now)} settings are not as in ecgjax/defaults.py:"
     return Section(
         "Configuration",
         [
-            Paragraph(said if changed else "All settings are as in configs/base.py."),
+            Paragraph(said if changed else "All settings are as in ecgjax/defaults.py."),
             *([Table(header=("setting", "value", "base"), rows=rows)] if rows else []),
             Folded(
                 f"All {len(now)} settings",

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ecgjax.files import write_atomically
 from ecgjax.pages.html import to_html
 from ecgjax.pages.images import image_of
 from ecgjax.pages.markdown import to_markdown
 from ecgjax.pages.page import Block, Folded, Page, Picture
+from ecgjax.system.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

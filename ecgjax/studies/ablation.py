@@ -6,19 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ecgjax import inference
-from ecgjax.evaluation.ablation import TaskScores
-from ecgjax.evaluation.features import map_records
-from ecgjax.evaluation.frozen import fit_linear
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.recordings import Recordings
+from ecgjax.data.labels import ProbeData
+from ecgjax.data.recordings import Recordings
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.models.linear import fit_linear
+from ecgjax.studies.ablation_statistics import TaskScores
 
 #: Records embedded at a time.
 _BATCH = 256
 
 
 def probe_tasks(
-    encoder: inference.Encoder,
+    encoder: frozen_encoder.Encoder,
     recordings: Recordings,
     tasks: Mapping[str, ProbeData],
     *,
@@ -40,7 +40,7 @@ def probe_tasks(
         DataError: a task's labels allow no probe.
     """
     read = recordings.store.read
-    encoder = inference.recalibrate_batch_norm(encoder, read, records=recordings.split.train, seed=seed)
+    encoder = frozen_encoder.recalibrate_batch_norm(encoder, read, records=recordings.split.train, seed=seed)
     parts = [part.records for data in tasks.values() for part in (data.train, data.val, data.test)]
     records = np.unique(np.concatenate(parts))
     embeddings = map_records(encoder.embed, records, read=read, batch_size=_BATCH, title=title, progress=progress)

@@ -15,12 +15,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.bootstrap import Bootstrap, Interval, bootstrap_metrics
-from ecgjax.evaluation.tables import plain
-from ecgjax.evaluation.tasks import Kind
-from ecgjax.files import replacing
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.metrics.bootstrap import Bootstrap, Interval, bootstrap_metrics
+from ecgjax.evaluation.models import selection
+from ecgjax.pages.json_values import plain
 from ecgjax.pages.page import Table
+from ecgjax.system.files import replacing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,9 +154,9 @@ def sum_up(
         resamples: of the bootstrap over patients.
         seed: of the resampling.
     """
-    primary = scoring.PRIMARY[kind]
+    primary = selection.PRIMARY[kind]
     metrics = {
-        _key(run.arm, run.seed): scoring.metrics(kind, targets, run.tasks[task].scores, classes=classes)[primary]
+        _key(run.arm, run.seed): selection.metrics(kind, targets, run.tasks[task].scores, classes=classes)[primary]
         for run in runs
     }
     found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=f"a {primary}")

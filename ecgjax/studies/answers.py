@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ecgjax.evaluation.bootstrap import Interval
-from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.labels import common_classes
-from ecgjax.evaluation.neighbourhood import Neighbourhood
-from ecgjax.evaluation.regression import BlandAltman
+from ecgjax.data.labels import common_classes
+from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.metrics.regression import BlandAltman
+from ecgjax.studies.comparison import REFERENCE
+from ecgjax.studies.neighbourhood import Neighbourhood
 
 #: Models whose AUROC is given class by class.
 BY_CLASS = (REFERENCE, "random", "supervised")

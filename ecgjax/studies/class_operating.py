@@ -10,24 +10,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_pipelines.builders.snomed import SCORED_CLASSES
-from ecgjax.evaluation.answers import (
-    ClassesOperating,
-    ClassOperating,
-    Contestant,
-    ModelDecisions,
-    common_is_fewer,
-)
-from ecgjax.evaluation.bootstrap import Bootstrap, bootstrap_metrics
-from ecgjax.evaluation.calibration import LogisticCalibration, brier
-from ecgjax.evaluation.cinc2021 import challenge_score, unscored
-from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.labels import ProbeData, common_classes
-from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.multilabel import macro_of
-from ecgjax.evaluation.operating import RESAMPLES, SPECIFICITY, Calibrated, calibrate
-from ecgjax.evaluation.operating_points import Decisions
-from ecgjax.evaluation.weighting import Metric
+from data_pipelines.metadata.snomed import SCORED_CLASSES
+from ecgjax.data.labels import ProbeData, common_classes
+from ecgjax.evaluation.metrics.bootstrap import Bootstrap, bootstrap_metrics
+from ecgjax.evaluation.metrics.calibration import LogisticCalibration, brier
+from ecgjax.evaluation.metrics.cinc2021 import challenge_score, unscored
+from ecgjax.evaluation.metrics.multilabel import macro_of
+from ecgjax.evaluation.metrics.operating_points import Decisions
+from ecgjax.evaluation.metrics.ranking import undefined_reason
+from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.studies.answers import ClassesOperating, ClassOperating, Contestant, ModelDecisions, common_is_fewer
+from ecgjax.studies.comparison import REFERENCE
+from ecgjax.studies.operating import RESAMPLES, SPECIFICITY, Calibrated, calibrate
 
 #: Name of the score of the CinC 2021 Challenge among the metrics.
 CHALLENGE = "CinC 2021 score"

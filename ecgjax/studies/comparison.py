@@ -9,12 +9,12 @@ import numpy as np
 from sklearn.base import TransformerMixin
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.bootstrap import Interval, patient_bootstrap
-from ecgjax.evaluation.features import SplitFeatures
-from ecgjax.evaluation.frozen import fit_nearest
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.metrics import auroc
-from ecgjax.evaluation.probe import LinearProbe, ShuffleControl, fit_linear_probe, shuffle_control
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.features.features import SplitFeatures
+from ecgjax.evaluation.metrics.bootstrap import Interval, patient_bootstrap
+from ecgjax.evaluation.metrics.ranking import auroc
+from ecgjax.evaluation.models.linear import fit_nearest
+from ecgjax.evaluation.models.logistic import LinearProbe, ShuffleControl, fit_linear_probe, shuffle_control
 
 #: The model whose difference from every other is given.
 REFERENCE = "pretrained"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ecgjax.evaluation.boosted import fit_boosted
-from ecgjax.evaluation.comparison import Contender
-from ecgjax.evaluation.features import SplitFeatures
-from ecgjax.evaluation.labels import ProbeData
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.features.features import SplitFeatures
+from ecgjax.evaluation.models.boosted import fit_boosted
+from ecgjax.studies.comparison import Contender
 
 
 def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, seed: int) -> Contender:

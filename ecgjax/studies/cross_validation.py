@@ -18,15 +18,16 @@ import ml_collections
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from data_pipelines import median_beat
+from data_pipelines.physiology import median_beat
 from data_pipelines.records import SignalFormat
-from ecgjax import configuration, digests, inference
+from ecgjax.config import run_config
+from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.baselines import median_beat_preprocessor
-from ecgjax.evaluation.features import map_records
-from ecgjax.evaluation.nested import MakePreprocessor
-from ecgjax.evaluation.weighting import check_finite
-from ecgjax.recordings import Recordings, open_recordings
+from ecgjax.evaluation.features import digests, frozen_encoder
+from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.features.measurements import median_beat_preprocessor
+from ecgjax.evaluation.metrics.weighting import check_finite
+from ecgjax.evaluation.models.nested_cross_validation import MakePreprocessor
 
 #: Title of the baseline without a network.
 BASELINE = "median beat"
@@ -76,7 +77,7 @@ class PretrainedRun:
 
     title: str
     config: ml_collections.ConfigDict
-    encoder: inference.Encoder
+    encoder: frozen_encoder.Encoder
     recordings: Recordings
 
     @property
@@ -106,7 +107,7 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
 
     Args:
         workdirs: their folders.
-        layer: of the encoders, see `inference.Encoder`.
+        layer: of the encoders, see `frozen_encoder.Encoder`.
         format: of the recordings to embed.
 
     Raises:
@@ -118,7 +119,7 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
         raise ConfigError("--workdir names a run twice")
     runs = []
     for title, workdir in zip(_titles(workdirs), workdirs, strict=True):
-        config = configuration.load_resolved(workdir)
+        config = run_config.load_resolved(workdir)
         recordings = open_recordings(config.data)
         if recordings.format != format:
             raise ConfigError(
@@ -126,7 +127,7 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
                 f"{recordings.format.sampling_rate_hz} Hz, --dataset has {format.num_samples} at "
                 f"{format.sampling_rate_hz} Hz: convert it with python -m data_pipelines.build --builder=prepared"
             )
-        encoder = inference.load_encoder(workdir, layer=layer)
+        encoder = frozen_encoder.load_encoder(workdir, layer=layer)
         runs.append(PretrainedRun(title=title, config=config, encoder=encoder, recordings=recordings))
     return runs
 
@@ -155,15 +156,17 @@ def frozen_models(
     """
     read = recordings.store.read
 
-    def embed(encoder: inference.Encoder, run: PretrainedRun, title: str) -> np.ndarray:
+    def embed(encoder: frozen_encoder.Encoder, run: PretrainedRun, title: str) -> np.ndarray:
         if jax.tree.leaves(encoder.split.stats):
-            encoder = inference.recalibrate_batch_norm(encoder, run.recordings.store.read, records=run.norm_records)
+            encoder = frozen_encoder.recalibrate_batch_norm(
+                encoder, run.recordings.store.read, records=run.norm_records
+            )
         found = map_records(encoder.embed, records, read=read, batch_size=_BATCH, title=title, progress=progress)
         check_finite(found, f"numbers of the embeddings by {title}")
         return found
 
-    def random(run: PretrainedRun, seed: int) -> inference.Encoder:
-        return inference.random_encoder(_with_layer(run.config, layer), seed=seed)
+    def random(run: PretrainedRun, seed: int) -> frozen_encoder.Encoder:
+        return frozen_encoder.random_encoder(_with_layer(run.config, layer), seed=seed)
 
     models = [_median_beats(recordings, records, progress=progress)]
     twins: dict[str, str] = {}

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from ecgjax.evaluation.ablation import Answer
-from ecgjax.evaluation.bootstrap import Bootstrap, bootstrap_metrics
-from ecgjax.evaluation.out_of_fold import OutOfFold, fold_mean_auroc
-from ecgjax.evaluation.questions import Problem, Question
-from ecgjax.evaluation.weighting import Metric
+from ecgjax.evaluation.metrics.bootstrap import Bootstrap, bootstrap_metrics
+from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.evaluation.models.out_of_fold import OutOfFold, fold_mean_auroc
 from ecgjax.pages.page import Table
+from ecgjax.studies.ablation_statistics import Answer
+from ecgjax.studies.questions import Problem, Question
 
 #: What a resample must have for a fold-averaged AUROC to be defined.
 _NEEDS = "both labels in every fold"

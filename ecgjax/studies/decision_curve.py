@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.operating import RESAMPLES, Operating
-from ecgjax.evaluation.operating_points import net_benefit
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics
+from ecgjax.evaluation.metrics.operating_points import net_benefit
+from ecgjax.studies.operating import RESAMPLES, Operating
 
 #: Key of the row of treating everybody, which is no model's.
 TREAT_ALL = "treat_all"

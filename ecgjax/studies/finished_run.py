@@ -14,12 +14,14 @@ import numpy as np
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
-from configs import base
-from data_pipelines.visible_text import visible_lines
-from ecgjax import configuration, encoders, firewall, optim
+from data_pipelines.system.visible_text import visible_lines
+from ecgjax import defaults as base
+from ecgjax import encoders, optim
+from ecgjax.config import run_config
+from ecgjax.data.recordings import Recordings
 from ecgjax.errors import CheckpointError
-from ecgjax.inference import Encoder
-from ecgjax.recordings import Recordings
+from ecgjax.evaluation.features.frozen_encoder import Encoder
+from ecgjax.leakage import guard
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
@@ -42,11 +44,11 @@ def parse_flags(argv: list[str]) -> list[str]:
     workdir = WORKDIR.value  # Flags are to be parsed again, and cannot be asked until then.
     try:
         config = load_config(workdir)
-    except configuration.ConfigError as error:
+    except run_config.ConfigError as error:
         _leave(str(error))
     flags.FLAGS.unparse_flags()
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
-    for name, value in configuration.leaves(config.to_dict()).items():
+    for name, value in run_config.leaves(config.to_dict()).items():
         if value is None and name.startswith(_SETTABLE):
             section, _, leaf = name.partition(".")
             known = typed.get(section, {})
@@ -56,7 +58,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
     except (AttributeError, KeyError) as error:
-        _leave(_unknown(argv, configuration.leaves(config.to_dict()), workdir=workdir) or str(error))
+        _leave(_unknown(argv, run_config.leaves(config.to_dict()), workdir=workdir) or str(error))
     return app.parse_flags_with_usage(argv)
 
 
@@ -64,9 +66,9 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
     """Reads the config that a run was trained with, and gives `config.probe` the leaves that are newer than the run.
 
     Raises:
-        ConfigError: as `configuration.load_resolved`.
+        ConfigError: as `run_config.load_resolved`.
     """
-    config = configuration.load_resolved(workdir)
+    config = run_config.load_resolved(workdir)
     _complete(config.probe, base.get_config().probe)
     return config
 
@@ -86,7 +88,7 @@ def _unknown(argv: Sequence[str], leaves: Mapping[str, Any], *, workdir: str) ->
         if name not in leaves:
             alike = ", ".join(f"config.{path}" for path in difflib.get_close_matches(name, leaves))
             meant = f"; there are: {alike}" if alike else ""
-            known = Path(workdir) / configuration.CONFIG_FILE
+            known = Path(workdir) / run_config.CONFIG_FILE
             return (
                 f"this run's configuration has no setting config.{name}{meant} ({known} has all that it was begun with)"
             )
@@ -95,7 +97,7 @@ def _unknown(argv: Sequence[str], leaves: Mapping[str, Any], *, workdir: str) ->
 
 def _leave(message: str) -> NoReturn:
     print(f"error: {visible_lines(message)}", file=sys.stderr)
-    sys.exit(configuration.EXIT_USER_ERROR)
+    sys.exit(run_config.EXIT_USER_ERROR)
 
 
 def check_encoder(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, *, workdir: str) -> None:
@@ -105,7 +107,7 @@ def check_encoder(own: ml_collections.ConfigDict, config: ml_collections.ConfigD
         ConfigError: it does.
     """
     if own.encoder.to_dict() != config.encoder.to_dict():
-        raise configuration.ConfigError(
+        raise run_config.ConfigError(
             f"config.encoder is not that of the run in {workdir}: the baselines would be other networks than the "
             "pretrained one; leave config.encoder as it is, or pretrain with it in another --workdir"
         )
@@ -136,7 +138,7 @@ def guarded(
         ConfigError: there are such records and they are to be refused, or the setting is unknown.
         CheckpointError: the list of what was pretrained on is missing or damaged, unless that too is to be marked.
     """
-    overlaps = firewall.overlaps_setting(config)
+    overlaps = guard.overlaps_setting(config)
     if encoder.trained_on is None:
         found = (*_seen_folds(own, config, recordings, encoder), NOT_LISTED)
     else:
@@ -148,10 +150,8 @@ def guarded(
             found = (f"Whether validation and test records were pretrained on is not known: {error}.",)
         else:
             directories = [directory.strip() for directory in own.data.dir.split(",")]
-            recordings, found = firewall.guard(
-                recordings, trained_on, records, overlaps=overlaps, directories=directories
-            )
-    found += (*firewall.unlinked(recordings), *firewall.labelled(own))
+            recordings, found = guard.guard(recordings, trained_on, records, overlaps=overlaps, directories=directories)
+    found += (*guard.unlinked(recordings), *guard.labelled(own))
     return recordings, found
 
 

@@ -14,35 +14,32 @@ import ml_collections
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax import configuration, digests, encoders, finetune, inference
+from ecgjax import encoders
+from ecgjax.config import run_config
+from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
+from ecgjax.data.recordings import open_recordings
+from ecgjax.data.tasks import Task
 from ecgjax.errors import ConfigError
-from ecgjax.evaluated_run import check_encoder, guarded
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.cells import (
-    Cell,
-    CellResult,
-    Initialisation,
-    Mode,
-    begin_study,
-)
-from ecgjax.evaluation.features import map_records
-from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
-from ecgjax.evaluation.kept_features import kept_embeddings
-from ecgjax.evaluation.label_efficiency import Summary, summarise
-from ecgjax.evaluation.labels import ProbeData, of_common_classes, probe_data
-from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.plain_models import PlainModels
-from ecgjax.evaluation.tasks import Task
-from ecgjax.finetune import FineTuning
+from ecgjax.evaluation.features import digests, frozen_encoder
+from ecgjax.evaluation.features.cache import kept_embeddings
+from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.metrics.ranking import undefined_reason
+from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
+from ecgjax.evaluation.models.plain_models import PlainModels
+from ecgjax.finetuning import trainer
+from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pages.page import SIMULATED
-from ecgjax.recordings import open_recordings
+from ecgjax.studies.finished_run import check_encoder, guarded
+from ecgjax.studies.label_efficiency_statistics import Summary, summarise
+from ecgjax.studies.store import Cell, CellResult, Initialisation, Mode, begin_study
 
 #: Records scored at a time.
 _BATCH = 256
 
 #: Leaves of the run that a study's cells depend on, beside all that decided the pretraining.
 _LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links", "probe.layer", "probe.seed",
-           "probe.supervised.", "probe.finetune.", *(f"optimizer.{name}" for name in finetune.SHARED))  # fmt: skip
+           "probe.supervised.", "probe.finetune.", *(f"optimizer.{name}" for name in trainer.SHARED))  # fmt: skip
 
 # Of a training with labels: leaves that studies may be older than, and what was done then.
 _AS_BEFORE = {"eval_records": 0, "head_start": "zeros"}
@@ -52,7 +49,7 @@ class Study:
     """The models of one task and one checkpoint.
 
     Args:
-        config: Config of the run, as `evaluated_run.load_config` reads it, `config.probe` perhaps changed.
+        config: Config of the run, as `finished_run.load_config` reads it, `config.probe` perhaps changed.
         workdir: of the run.
         task: what is asked.
         folder: of the study.
@@ -77,12 +74,12 @@ class Study:
         features: Path | None = None,
         progress: bool = True,
     ):
-        own = configuration.load_resolved(workdir)
+        own = run_config.load_resolved(workdir)
         check_encoder(own, config, workdir=str(workdir))
-        configuration.check_ranges(config)
+        run_config.check_ranges(config)
         # Before anything is trained, and before the folder is this study's.
         for name in ("supervised", "finetune"):
-            finetune.check_settings(config.probe[name], task.kind, section=f"config.probe.{name}")
+            trainer.check_settings(config.probe[name], task.kind, section=f"config.probe.{name}")
             if config.probe[name].head_start == "probe" and config.probe.layer != "features":
                 raise ConfigError(
                     f"config.probe.{name}.head_start='probe' needs probes of what the head sees: set "
@@ -98,7 +95,7 @@ class Study:
             "plain": self._plain,
         }
         self.recordings = open_recordings(config.data)
-        self.pretrained = inference.load_encoder(workdir, step=step, layer=config.probe.layer)
+        self.pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=config.probe.layer)
         judged, _ = self._data(1.0, 0)
         self.recordings, self._cautions = guarded(
             own,
@@ -109,7 +106,7 @@ class Study:
         )
         self.data, rare = self._data(1.0, 0)  # Without what was dropped.
         self._cautions += rare
-        if reason := scoring.undefined(task.kind, self.data.test.labels):
+        if reason := selection.undefined(task.kind, self.data.test.labels):
             raise DataError(f"{task.title}: nothing can be compared on the test records: {reason}")
         parts = (self.data.train_available, self.data.val, self.data.test)
         begin_study(
@@ -123,7 +120,7 @@ class Study:
                 "data": list(self.recordings.fingerprints),
                 # Which is trained, selected and tested on, of however many there are.
                 "records": [digests.of_arrays(*part.arrays) for part in parts],
-                "config": _deciding(configuration.leaves(config.to_dict())),
+                "config": _deciding(run_config.leaves(config.to_dict())),
             },
         )  # fmt: skip
 
@@ -144,12 +141,12 @@ class Study:
             "positives": None if kind == "quantity" else int(np.max(train.labels.sum(axis=0))),
             "unlearnt": sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0,
         }
-        reason = scoring.undefined(kind, train.labels)
+        reason = selection.undefined(kind, train.labels)
         if not reason:
             try:
                 fitted = self._makers[cell.mode](cell, data)
             except DataError as error:
-                if error.reason != scoring.NO_MODEL:
+                if error.reason != selection.NO_MODEL:
                     raise
                 reason = str(error)
         if reason:
@@ -220,14 +217,14 @@ class Study:
 
     def _encoder(self, initialisation: Initialisation, seed: int, *, as_it_is: bool) -> encoders.Split:
         of_random = initialisation == "random"
-        encoder = inference.random_encoder(self.config, seed=seed) if of_random else self.pretrained
+        encoder = frozen_encoder.random_encoder(self.config, seed=seed) if of_random else self.pretrained
         if as_it_is:
             return encoder.split
         # What a probe was fitted on, and what no training changes, has the statistics that it has behind linear probes.
         # Kept: setting them takes half as long as the training of a small cell.
         key = (initialisation, seed if of_random else None)
         if key not in self._recalibrated:
-            self._recalibrated[key] = inference.recalibrate_batch_norm(
+            self._recalibrated[key] = frozen_encoder.recalibrate_batch_norm(
                 encoder, self.recordings.store.read, records=self.recordings.split.train, seed=self.config.probe.seed
             ).split
         return self._recalibrated[key]
@@ -268,7 +265,7 @@ class Study:
         # Batch norm of both on the same unaugmented training records: else statistics would be compared.
         return kept_embeddings(
             self._kept,
-            inference.random_encoder(self.config, seed=seed) if of_random else self.pretrained,
+            frozen_encoder.random_encoder(self.config, seed=seed) if of_random else self.pretrained,
             self._labelled,
             name=f"random-seed{seed}" if of_random else "pretrained",
             settings=self.config.encoder.to_dict(),
@@ -282,7 +279,7 @@ class Study:
 
 def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Says where the two trainings differ: then it is not pretraining alone that is compared."""
-    ours, theirs = (configuration.leaves(probe[name].to_dict()) for name in ("finetune", "supervised"))
+    ours, theirs = (run_config.leaves(probe[name].to_dict()) for name in ("finetune", "supervised"))
     for leaves in (ours, theirs):
         if leaves["head_learning_rate"] is None:
             leaves["head_learning_rate"] = leaves["learning_rate"]

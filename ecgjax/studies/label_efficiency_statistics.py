@@ -16,12 +16,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.bootstrap import Bootstrap, Interval, bootstrap_metrics
-from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
-from ecgjax.evaluation.plain_models import Plain
-from ecgjax.evaluation.tasks import Kind
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.metrics.bootstrap import Bootstrap, Interval, bootstrap_metrics
+from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.plain_models import Plain
 from ecgjax.pages.page import Table
+from ecgjax.studies.store import CellResult, Initialisation, Mode
 
 #: Positive training records; a cell with fewer says little of anything.
 MIN_POSITIVES = 10
@@ -117,11 +117,11 @@ def summarise(
     Raises:
         DataError: the test records do not define the metric.
     """
-    if reason := scoring.undefined(kind, targets):
+    if reason := selection.undefined(kind, targets):
         raise DataError(f"nothing can be compared on the test records: {reason}; give them more folds")
-    name = scoring.PRIMARY[kind]
+    name = selection.PRIMARY[kind]
     metrics = {
-        result.cell.name: scoring.metrics(kind, targets, result.scores, classes=classes)[name]
+        result.cell.name: selection.metrics(kind, targets, result.scores, classes=classes)[name]
         for result in results
         if result.scores is not None
     }

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics
-from ecgjax.evaluation.nearest import Retrieval, retrieval
-from ecgjax.evaluation.weighting import mean
+from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics
+from ecgjax.evaluation.metrics.retrieval import Retrieval, retrieval
+from ecgjax.evaluation.metrics.weighting import mean
 
 _KS = (1, 5)
 

@@ -19,8 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.evaluation.baselines import median_beat_preprocessor
-from ecgjax.evaluation.comparison import (
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.features.features import Read, interval_preprocessor
+from ecgjax.evaluation.features.measurements import median_beat_preprocessor
+from ecgjax.evaluation.features.model_inputs import (
+    Classifier,
+    FrozenEncoder,
+    embedded,
+    plain_features,
+    supervised_scores,
+)
+from ecgjax.evaluation.metrics.subgroups import Subgroup
+from ecgjax.studies.comparison import (
     REFERENCE,
     Comparison,
     Contender,
@@ -29,14 +39,10 @@ from ecgjax.evaluation.comparison import (
     network_contender,
     probe_contender,
 )
-from ecgjax.evaluation.contenders import boosted_contender
-from ecgjax.evaluation.decision_curve import NetBenefit, net_benefits
-from ecgjax.evaluation.features import Read, interval_preprocessor
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
-from ecgjax.evaluation.neighbourhood import Neighbourhood, neighbourhoods
-from ecgjax.evaluation.operating import Operating, by_group, operate
-from ecgjax.evaluation.subgroups import Subgroup
+from ecgjax.studies.contenders import boosted_contender
+from ecgjax.studies.decision_curve import NetBenefit, net_benefits
+from ecgjax.studies.neighbourhood import Neighbourhood, neighbourhoods
+from ecgjax.studies.operating import Operating, by_group, operate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

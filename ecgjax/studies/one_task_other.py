@@ -15,9 +15,27 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.fold_labels import SPREAD_LABELS
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.answers import (
+from data_pipelines.prepared.fold_labels import SPREAD_LABELS
+from ecgjax.data.labels import MIN_EVENTS, ProbeData, common_classes
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.features.features import Read, SplitFeatures, interval_preprocessor, preprocessed
+from ecgjax.evaluation.features.measurements import median_beat_preprocessor
+from ecgjax.evaluation.features.model_inputs import (
+    Classifier,
+    FrozenEncoder,
+    embedded,
+    plain_features,
+    supervised_scores,
+)
+from ecgjax.evaluation.metrics.bootstrap import bootstrap_metrics
+from ecgjax.evaluation.metrics.multilabel import auroc_of, by_class
+from ecgjax.evaluation.metrics.regression import BlandAltman, bland_altman
+from ecgjax.evaluation.metrics.subgroups import in_order
+from ecgjax.evaluation.metrics.weighting import Metric, ratio
+from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.boosted import fit_boosted
+from ecgjax.evaluation.models.linear import fit_linear, fit_nearest
+from ecgjax.studies.answers import (
     BY_CLASS,
     AnswerGroup,
     AnswerRow,
@@ -27,21 +45,9 @@ from ecgjax.evaluation.answers import (
     common_is_fewer,
     one_a_patient,
 )
-from ecgjax.evaluation.baselines import median_beat_preprocessor
-from ecgjax.evaluation.boosted import fit_boosted
-from ecgjax.evaluation.bootstrap import bootstrap_metrics
-from ecgjax.evaluation.class_operating import operate_classes
-from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.features import Read, SplitFeatures, interval_preprocessor, preprocessed
-from ecgjax.evaluation.frozen import fit_linear, fit_nearest
-from ecgjax.evaluation.labels import MIN_EVENTS, ProbeData, common_classes
-from ecgjax.evaluation.model_inputs import Classifier, FrozenEncoder, embedded, plain_features, supervised_scores
-from ecgjax.evaluation.multilabel import auroc_of, by_class
-from ecgjax.evaluation.neighbourhood import neighbourhoods
-from ecgjax.evaluation.regression import BlandAltman, bland_altman
-from ecgjax.evaluation.subgroups import in_order
-from ecgjax.evaluation.tasks import Kind
-from ecgjax.evaluation.weighting import Metric, ratio
+from ecgjax.studies.class_operating import operate_classes
+from ecgjax.studies.comparison import REFERENCE
+from ecgjax.studies.neighbourhood import neighbourhoods
 
 _NEEDS: Mapping[Kind, str] = {
     "multilabel": "both labels of every class",
@@ -63,14 +69,14 @@ def answer(
     groups: Mapping[str, np.ndarray],
     progress: bool = True,
 ) -> Answers:
-    """Runs the models on the same records and compares them; arguments are those of `experiment.run_experiment`.
+    """Runs the models on the same records and compares them; arguments are those of `one_task_binary.run_experiment`.
 
     Raises:
         DataError: validation or test has nothing to choose or to judge by, or as the probes.
     """
     kind, test = data.task.kind, data.test
     for name, part in (("train", data.train), ("validation", data.val), ("test", test)):
-        if reason := scoring.undefined(kind, part.labels):
+        if reason := selection.undefined(kind, part.labels):
             raise DataError(
                 f"{data.task.title}: {reason} in the {name} split; give it more labels or more folds. {SPREAD_LABELS}"
             )
@@ -104,7 +110,7 @@ def answer(
         contestants["mean"] = Contestant(
             title="mean of the training labels", val_outputs=np.full(len(data.val.records), mean),
             outputs=np.full(len(test.records), mean),
-            val_metric=scoring.primary(kind, data.val.labels, np.full(len(data.val.records), mean)), selected="",
+            val_metric=selection.primary(kind, data.val.labels, np.full(len(data.val.records), mean)), selected="",
         )  # fmt: skip
     draws = {"resamples": bootstrap, "seed": seed}
     of_test = {name: each.test for name, each in features.items()}
@@ -145,7 +151,7 @@ def _network(data: ProbeData, val: np.ndarray, test: np.ndarray, selected: str) 
         title="labels only, end to end",
         val_outputs=val,
         outputs=test,
-        val_metric=scoring.primary(data.task.kind, data.val.labels, val, classes=data.classes),
+        val_metric=selection.primary(data.task.kind, data.val.labels, val, classes=data.classes),
         selected=selected,
     )
 
@@ -155,7 +161,7 @@ def _compared(data: ProbeData) -> str:
     labels = data.test.labels
     if data.task.kind == "multilabel" and common_is_fewer(labels) and (common := common_classes(labels)):
         return f"macro AUROC of {len(common)} classes"
-    return scoring.PRIMARY[data.task.kind]
+    return selection.PRIMARY[data.task.kind]
 
 
 def _rows(
@@ -163,7 +169,7 @@ def _rows(
 ) -> tuple[AnswerRow, ...]:
     kind, test, metrics = data.task.kind, data.test, {}
     for name, contestant in contestants.items():
-        own = scoring.metrics(kind, test.labels, contestant.outputs, classes=data.classes)
+        own = selection.metrics(kind, test.labels, contestant.outputs, classes=data.classes)
         if compared not in own:
             common = common_classes(test.labels)
             chosen = by_class(

@@ -9,13 +9,13 @@ import numpy as np
 from scipy import special
 from sklearn.linear_model import LogisticRegression
 
-from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics
-from ecgjax.evaluation.calibration import LogisticCalibration, brier, expected_calibration_error
-from ecgjax.evaluation.comparison import Contender
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.operating_points import Decisions, best_f1_threshold, threshold_at_specificity
-from ecgjax.evaluation.subgroups import Subgroup, subgroups
-from ecgjax.evaluation.weighting import Metric
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics
+from ecgjax.evaluation.metrics.calibration import LogisticCalibration, brier, expected_calibration_error
+from ecgjax.evaluation.metrics.operating_points import Decisions, best_f1_threshold, threshold_at_specificity
+from ecgjax.evaluation.metrics.subgroups import Subgroup, subgroups
+from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.studies.comparison import Contender
 
 #: Specificity on validation at which sensitivity is given.
 SPECIFICITY = 0.9

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.labels import LabelledIndex
-from ecgjax.evaluation.tasks import MultiLabelTask, Task, parse_task
+from ecgjax.data.labels import LabelledIndex
+from ecgjax.data.tasks import MultiLabelTask, Task, parse_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

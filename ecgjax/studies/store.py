@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.plain_models import Plain
-from ecgjax.files import write_atomically
+from ecgjax.evaluation.models.plain_models import Plain
+from ecgjax.system.files import write_atomically
 
 Initialisation = Literal["random", "pretrained"]
 Mode = Literal["frozen", "finetuned", "plain"]

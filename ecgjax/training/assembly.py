@@ -13,19 +13,19 @@ from data_pipelines.records import SignalFormat
 from ecgjax import encoders, optim
 from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Views
-from ecgjax.embedding_rows import Layout, check_positives
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.row_metadata import Columns
 from ecgjax.encoders.freezing import freeze, has_batch_statistics
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
-from ecgjax.micro_batches import check_parts
+from ecgjax.objectives.losses.reconstruction import Reconstruction
 from ecgjax.objectives.objective import Objective
-from ecgjax.objectives.reconstruction import Reconstruction
-from ecgjax.objectives.tiles import Tiling, take
-from ecgjax.recordings import Recordings
-from ecgjax.row_columns import Columns
-from ecgjax.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
-from ecgjax.steps import pretraining_loss
-from ecgjax.task_head import SupervisedTask
+from ecgjax.objectives.pairs.tiles import Tiling, take
+from ecgjax.training.embedding_rows import Layout, check_positives
+from ecgjax.training.heads import SupervisedTask
+from ecgjax.training.micro_batches import check_parts
+from ecgjax.training.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
+from ecgjax.training.steps import pretraining_loss
 
 
 class Assembly(NamedTuple):
@@ -52,7 +52,7 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     """Initialises what a config names.
 
     Args:
-        config: as in `configs/base.py`.
+        config: as in `ecgjax/defaults.py`.
         recordings: opened by it.
         columns: of `row_columns`.
         mesh: of the run.

@@ -14,7 +14,7 @@ from ecgjax.augmentations import partners
 from ecgjax.augmentations.crops import Recorded, segments_alike
 from ecgjax.augmentations.views import Shown
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.relations import RELATIONS, WITHIN_RECORDING, Rows
+from ecgjax.objectives.pairs.relations import RELATIONS, WITHIN_RECORDING, Rows
 
 # Columns of a batch that are no metadata of its rows.
 _NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", partners.COLUMN, "moved")

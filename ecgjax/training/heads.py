@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from ecgjax import encoders
 from ecgjax.encoders import layers
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.outputs import LossOutput
-from ecgjax.objectives.relations import Rows
-from ecgjax.objectives.task import TASKS
+from ecgjax.objectives.losses.label_prediction import TASKS
+from ecgjax.objectives.pairs.outputs import LossOutput
+from ecgjax.objectives.pairs.relations import Rows
 
 
 def default_config() -> ConfigDict:

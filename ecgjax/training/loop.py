@@ -19,10 +19,10 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import DivergedError
-from ecgjax.steps import Batch, Metrics, TrainState
-from ecgjax.telemetry import Telemetry
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.steps import Batch, Metrics, TrainState
+from ecgjax.training.telemetry import Telemetry
 
 
 class StopRequest:

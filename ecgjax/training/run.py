@@ -13,21 +13,23 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Compiled
 
-from data_pipelines.paired_embeddings import PairedEmbeddings
-from data_pipelines.sampling import Sampler
-from data_pipelines.stream import Choice, batches
-from ecgjax import configuration, encoders, optim, parallel
-from ecgjax.assembly import assemble
+from data_pipelines.physiology.paired_embeddings import PairedEmbeddings
+from data_pipelines.streaming.batches import Choice, batches
+from data_pipelines.streaming.sampler import Sampler
+from ecgjax import encoders, optim
 from ecgjax.augmentations import partners
-from ecgjax.checkpoint import Checkpoints
-from ecgjax.configuration import ConfigError
-from ecgjax.embedding_rows import Layout, positives_are_other_recordings
+from ecgjax.config import run_config
+from ecgjax.config.run_config import ConfigError
+from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.row_metadata import Columns, row_columns
+from ecgjax.data.samplers import make_sampler, patients_with_others, sampled_records
 from ecgjax.encoders import cost
-from ecgjax.pretraining_records import PretrainingRecords, pretraining_records
-from ecgjax.recordings import Recordings, open_recordings
-from ecgjax.row_columns import Columns, row_columns
-from ecgjax.sampling import make_sampler, patients_with_others, sampled_records
-from ecgjax.steps import Batch, TrainState, eval_step, init_state, train_step
+from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
+from ecgjax.training import device_mesh
+from ecgjax.training.assembly import assemble
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
+from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
 
 #: Raise it when the same config, data and seed would no longer give the same batches and views.
 #: 2: crops keep to what was recorded. 3: augmentations are keyed by name; Gaussian noise from hashed bits.
@@ -80,8 +82,8 @@ class Run:
 
     def batches(self, sampler: Sampler, *, start_step: int = 0) -> Iterator[Batch]:
         """Global batches on the mesh, from `start_step` on, without end."""
-        sharding = parallel.batch_sharding(self.mesh)
-        rows = parallel.local_rows(sharding, self.batch_size)
+        sharding = device_mesh.batch_sharding(self.mesh)
+        rows = device_mesh.local_rows(sharding, self.batch_size)
         columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()} | self.columns
         stream = batches(
             self.recordings.store,
@@ -94,8 +96,8 @@ class Run:
         )
         seed = _seed(self.config, self.mesh)
         for batch in stream:
-            valid = parallel.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
-            yield parallel.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {
+            valid = device_mesh.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
+            yield device_mesh.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {
                 "valid": valid,
                 "seed": seed,
             }
@@ -112,35 +114,35 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     """Opens the data, initialises the encoder on the mesh and compiles the step.
 
     Args:
-        config: as in `configs/base.py`.
+        config: as in `ecgjax/defaults.py`.
         mesh: instead of one over all devices.
 
     Raises:
         ConfigError: the config asks for what does not exist or does not fit.
         DataError: the data set is missing, unfinished or damaged.
     """
-    configuration.check_ranges(config)
+    run_config.check_ranges(config)
     recordings = open_recordings(config.data)
-    mesh = parallel.make_mesh(model=config.mesh.model) if mesh is None else mesh
+    mesh = device_mesh.make_mesh(model=config.mesh.model) if mesh is None else mesh
     sampler = make_sampler(config, recordings, recordings.split.train)
-    num_steps = configuration.num_steps(
+    num_steps = run_config.num_steps(
         config.duration, batch_size=config.batch_size, examples_per_epoch=sampler.examples_per_epoch
     )
     columns = row_columns(config, recordings)
     fingerprint = _fingerprint(config, recordings, columns, sampler)
-    parallel.check_alike(fingerprint, what="data sets, split or sampling")
+    device_mesh.check_alike(fingerprint, what="data sets, split or sampling")
     model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
     check_other_recordings(config, recordings, model.layout)
     optimizer = optim.create(config.optimizer, num_steps=num_steps, batch_size=config.batch_size, params=model.params)
-    rules = parallel.rules_of(config.mesh.sharding, config.mesh.rules)
+    rules = device_mesh.rules_of(config.mesh.sharding, config.mesh.rules)
     ema_decay = config.optimizer.ema_decay
     state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None)
-    shardings = parallel.shardings_of(state, mesh, rules)
+    shardings = device_mesh.shardings_of(state, mesh, rules)
     # A copy, because the step donates its state and the encoder stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
     step = train_step(model.loss, optimizer, frozen=model.frozen, ema_decay=ema_decay)
     # One trace both to compile and to count: the compiler itself counts a loop's body once.
-    traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(mesh))).trace(
+    traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, device_mesh.replicated(mesh))).trace(
         state, abstract_batch(config, recordings, columns, mesh)
     )
     return Run(
@@ -259,7 +261,7 @@ def _digest(values: np.ndarray) -> str:
 def _seed(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.Array:
     """The run's seed as steps take it, `u32[]` on every device."""
     seed = np.uint32(config.seed % 2**32)
-    return jax.make_array_from_callback((), parallel.replicated(mesh), lambda _: seed)
+    return jax.make_array_from_callback((), device_mesh.replicated(mesh), lambda _: seed)
 
 
 def abstract_batch(
@@ -279,12 +281,12 @@ def abstract_batch(
     Raises:
         ConfigError: the batch does not divide among the devices.
     """
-    sharding = parallel.batch_sharding(mesh)
-    parallel.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide
+    sharding = device_mesh.batch_sharding(mesh)
+    device_mesh.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide
     shape = jax.ShapeDtypeStruct
     ids = shape((config.batch_size,), np.int32, sharding=sharding)
     signal = shape((config.batch_size, *recordings.format.shape), np.int16, sharding=sharding)
-    votes = shape((config.batch_size, mesh.shape["model"]), np.bool_, sharding=parallel.votes_sharding(mesh))
+    votes = shape((config.batch_size, mesh.shape["model"]), np.bool_, sharding=device_mesh.votes_sharding(mesh))
     others = {
         name: shape((config.batch_size, *values.shape[1:]), values.dtype, sharding=sharding)
         for name, values in columns.items()
@@ -295,7 +297,7 @@ def abstract_batch(
         "valid": votes,
         "row": ids,
         "record": ids,
-        "seed": shape((), np.uint32, sharding=parallel.replicated(mesh)),
+        "seed": shape((), np.uint32, sharding=device_mesh.replicated(mesh)),
         **dict.fromkeys(COLUMNS, ids),
         **others,
         **chosen,

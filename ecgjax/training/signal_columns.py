@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from ecgjax import leads
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.neighbours import SIGNAL_DISTANCES, downsample, nearest_and_farthest
-from ecgjax.objectives.relations import Rows
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.miners.signal_space import SIGNAL_DISTANCES, downsample, nearest_and_farthest
+from ecgjax.objectives.pairs.relations import Rows
+from ecgjax.objectives.pairs.tiles import Tiling
 
 #: Relations and miners that look at them.
 LOOK_AT_SIGNALS = ("nearest_signal", "signal_distance")

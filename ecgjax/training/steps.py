@@ -18,17 +18,17 @@ from ecgjax.augmentations import partners
 from ecgjax.augmentations.beats import r_peaks
 from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Recorded, Views
-from ecgjax.embedding_rows import Layout, embedding_rows, patient_pairs
 from ecgjax.keys import row_keys, split_rows, step_key
-from ecgjax.micro_batches import map_parts
-from ecgjax.objectives import representation
+from ecgjax.objectives.losses import representation
+from ecgjax.objectives.losses.reconstruction import Reconstruction, SquaredErrors, mean_errors, squared_errors
 from ecgjax.objectives.objective import Objective
-from ecgjax.objectives.reconstruction import Reconstruction, SquaredErrors, mean_errors, squared_errors
 from ecgjax.optim.averaging import average
 from ecgjax.optim.parameters import hold
-from ecgjax.parallel import unanimous
-from ecgjax.signal_columns import SignalNeighbours
-from ecgjax.task_head import SupervisedTask
+from ecgjax.training.device_mesh import unanimous
+from ecgjax.training.embedding_rows import Layout, embedding_rows, patient_pairs
+from ecgjax.training.heads import SupervisedTask
+from ecgjax.training.micro_batches import map_parts
+from ecgjax.training.signal_columns import SignalNeighbours
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]

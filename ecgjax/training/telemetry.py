@@ -15,8 +15,8 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ecgjax import devices
-from ecgjax.files import write_atomically
+from ecgjax.system.files import write_atomically
+from ecgjax.training import devices
 
 #: Embeddings that vary in fewer directions than this have collapsed, or are about to.
 COLLAPSED_RANK = 2.0

@@ -11,10 +11,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 from data_pipelines import build as build_command
-from data_pipelines.dataset import CARD_FILE, open_dataset
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_command_line(tmp_path):

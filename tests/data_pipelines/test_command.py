@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 from data_pipelines.command import command
 from data_pipelines.errors import DataError, RecordError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def raising(error):

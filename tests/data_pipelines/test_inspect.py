@@ -17,19 +17,19 @@ from PIL import Image
 from data_pipelines import inspect as inspect_command
 from data_pipelines.builders.base import Quarantined, SourceCard
 from data_pipelines.builders.ptbxl import PtbxlSource
-from data_pipelines.building import build_dataset
-from data_pipelines.card_rows import recipe_text
-from data_pipelines.card_text import card_text
-from data_pipelines.chosen_records import chosen_records, random_records
-from data_pipelines.dataset import open_dataset
-from data_pipelines.dataset_card import amplitudes_of, dataset_card
+from data_pipelines.card.figures import amplitudes_of, dataset_card
+from data_pipelines.card.rows import recipe_text
+from data_pipelines.card.text import card_text
 from data_pipelines.errors import DataError
 from data_pipelines.inspect import record_lines
-from data_pipelines.recipe import RECIPES, SignalRecipe
+from data_pipelines.prepared.chosen_records import chosen_records, random_records
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema
-from data_pipelines.simulator import SCALARS, UNITS
-from data_pipelines.store import open_store
-from tests.fixtures import as_given, make_simulated_dataset
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES, SignalRecipe
+from data_pipelines.simulation.cohort import SCALARS, UNITS
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import as_given, make_simulated_dataset
 
 RECIPE = SignalRecipe(name="test", version=3, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0, lowpass_hz=40.0)
 SCHEMA = LabelSchema(

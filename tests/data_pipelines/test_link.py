@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from data_pipelines.builders.base import SourceCard
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset
+from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
-from data_pipelines.linking import link
-from data_pipelines.links import open_links, save_links
-from data_pipelines.recipe import RECIPES
+from data_pipelines.prepared.copies_of import open_links, save_links
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.prepared.splitting import Linked, split_linked
 from data_pipelines.records import EcgRecord, LabelSchema
-from data_pipelines.simulator import Cohort, CohortConfig
-from data_pipelines.splitting import Linked, split_linked
-from ecgjax.evaluation.labels import draw_patients
-from tests.fixtures import as_given
-from tests.planted import DISTORTIONS, resampled, stored
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from ecgjax.data.labels import draw_patients
+from tests.support.fixtures import as_given
+from tests.support.planted import DISTORTIONS, resampled, stored
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 #: Distorted copies of records of the first data set, in the second, which is stored at 100 Hz and 8 s.
 PLANTED = {0: "100 Hz", 3: "noise", 5: "later", 8: "all", 10: "4.88-fold", 13: "high-pass"}

@@ -14,24 +14,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import physiology_store
 from data_pipelines.builders.simulated import SimulatedSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.physiology import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
-from data_pipelines.physiology_store import (
+from data_pipelines.physiology import store
+from data_pipelines.physiology.store import (
     PHYSIOLOGY_DIR,
     PHYSIOLOGY_FILE,
     measure_dataset,
     open_physiology,
     physiology_staging,
 )
+from data_pipelines.physiology.vector import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
-from data_pipelines.store import open_store
-from tests.fixtures import make_simulated_dataset
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import make_simulated_dataset
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 RATE = 100
 
 
@@ -119,7 +119,7 @@ def test_padding_is_not_measured_and_odd_records_have_their_reason(tmp_path):
 def test_a_killed_run_is_resumed_and_ends_with_the_same_bytes(copy, original):
     script = textwrap.dedent("""
         import sys, time
-        from data_pipelines.physiology_store import measure_dataset
+        from data_pipelines.physiology.store import measure_dataset
 
         done = 0
 
@@ -228,7 +228,7 @@ def test_stale_and_damaged_measurements_are_refused_with_a_remedy(copy, original
         measure_dataset(copy, num_workers=1)
     _change_card(copy, fingerprint=dataset.fingerprint)
     with monkeypatch.context() as patched:
-        patched.setattr(physiology_store, "PHYSIOLOGY_VERSION", PHYSIOLOGY_VERSION + 1)
+        patched.setattr(store, "PHYSIOLOGY_VERSION", PHYSIOLOGY_VERSION + 1)
         with pytest.raises(DataError, match=f"version {PHYSIOLOGY_VERSION} of the definition.*{remedy}"):
             open_physiology(dataset)
     values = copy / PHYSIOLOGY_DIR / "values.npy"

@@ -9,9 +9,9 @@ import pytest
 
 from data_pipelines import realism
 from data_pipelines.errors import DataError
-from data_pipelines.median_beat import NAMES, UNITS, Measurements
+from data_pipelines.physiology.median_beat import NAMES, UNITS, Measurements
 from data_pipelines.records import STORED_LEADS, SignalFormat
-from data_pipelines.simulator import Cohort, CohortConfig
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
 
 _RATE_HZ = 100
 _NUM_RECORDS = 240

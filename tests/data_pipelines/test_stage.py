@@ -17,17 +17,17 @@ import pytest
 from absl import flags
 
 from data_pipelines import stage
-from data_pipelines.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, open_dataset, staging_directory
-from data_pipelines.digests import DIGESTS_FILE, files_of, write_digests
 from data_pipelines.errors import DataError
-from data_pipelines.local_copy import stage_dataset
-from data_pipelines.packed_format import PACKED_DIR
-from data_pipelines.packing import pack, packed_staging
-from data_pipelines.physiology_store import PHYSIOLOGY_DIR, measure_dataset, open_physiology
-from data_pipelines.store import open_store
-from tests.fixtures import RECORDS_A_PACKED_SHARD, flip_bit, make_simulated_dataset
+from data_pipelines.packing.local_copy import stage_dataset
+from data_pipelines.packing.packed_copy import pack, packed_staging
+from data_pipelines.physiology.store import PHYSIOLOGY_DIR, measure_dataset, open_physiology
+from data_pipelines.prepared.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, open_dataset, staging_directory
+from data_pipelines.storage.packed_format import PACKED_DIR
+from data_pipelines.storage.store import open_store
+from data_pipelines.system.digests import DIGESTS_FILE, files_of, write_digests
+from tests.support.fixtures import RECORDS_A_PACKED_SHARD, flip_bit, make_simulated_dataset
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 SHARD_BYTES = RECORDS_A_PACKED_SHARD * 16_000
 
@@ -71,9 +71,9 @@ def assert_read(directory, signals):
 _STALLING = textwrap.dedent("""
     import sys, time
     from pathlib import Path
-    from data_pipelines.dataset import open_dataset
-    from data_pipelines.local_copy import stage_dataset
-    from data_pipelines.packing import pack
+    from data_pipelines.prepared.dataset import open_dataset
+    from data_pipelines.packing.local_copy import stage_dataset
+    from data_pipelines.packing.packed_copy import pack
 
     done = 0
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.dataset import CARD_FILE, open_dataset
-from data_pipelines.digests import DIGESTS_FILE, read_digests, write_digests
 from data_pipelines.errors import DataError
-from data_pipelines.local_copy import stage_dataset
-from data_pipelines.physiology_store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE
+from data_pipelines.packing.local_copy import stage_dataset
+from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from data_pipelines.system.digests import DIGESTS_FILE, read_digests, write_digests
 from data_pipelines.verify import verify_dataset
-from tests.fixtures import flip_bit
+from tests.support.fixtures import flip_bit
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def names_of(directory):

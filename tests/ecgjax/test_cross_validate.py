@@ -11,20 +11,21 @@ from sklearn.metrics import roc_auc_score
 
 from configs import cross_validation as default_method
 from data_pipelines.errors import DataError
-from data_pipelines.simulator import Cohort, CohortConfig
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import cross_validate as entry
-from ecgjax import frozen_models, inference
-from ecgjax.cross_validation_page import write_report
+from ecgjax.data.recordings import open_recordings
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.cross_validation import Findings, Fitted, findings_table
-from ecgjax.evaluation.out_of_fold import OutOfFold
-from ecgjax.evaluation.questions import Problem, Question, ask
-from ecgjax.frozen_models import BASELINE, PretrainedRun
-from ecgjax.pretraining_records import pretraining_records
-from ecgjax.recordings import open_recordings
-from tests import tiny_config
-from tests.test_link import build, record
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.models.out_of_fold import OutOfFold
+from ecgjax.leakage.trained_on import pretraining_records
+from ecgjax.studies import cross_validation
+from ecgjax.studies.cross_validation import BASELINE, PretrainedRun
+from ecgjax.studies.cross_validation_statistics import Findings, Fitted, findings_table
+from ecgjax.studies.questions import Problem, Question, ask
+from ecgjax.studies.report.cross_validation_page import write_report
+from tests.data_pipelines.test_link import build, record
+from tests.support import tiny_config
 
 RATE_HZ = 100
 
@@ -73,7 +74,7 @@ def runs(trained_on_set):
         PretrainedRun(
             title=title,
             config=config,
-            encoder=inference.Encoder(
+            encoder=frozen_encoder.Encoder(
                 create_split(config, seed=seed),
                 num_leads=config.encoder.num_leads,
                 step=5,
@@ -92,7 +93,7 @@ def method(**changed):
 
 
 def test_a_whole_study(runs, tested_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     recordings, cautions = entry.keep_apart(
         runs, entry.open_whole(str(tested_set.directory), links=""), overlaps="refuse"
     )
@@ -141,7 +142,7 @@ def test_a_whole_study(runs, tested_set, tmp_path, monkeypatch):
     assert one["mean"]["estimate"] == pytest.approx(np.mean(by_seed), abs=1e-12)
 
     # What is there is not made again; more is made beside it; another study is refused.
-    monkeypatch.setattr(frozen_models, "map_records", None)
+    monkeypatch.setattr(cross_validation, "map_records", None)
     monkeypatch.setattr(entry, "cross_validate", None)
     again = study().run(fractions=[1.0], seeds=2)
     for fitted, result in again.items():
@@ -157,13 +158,13 @@ def test_a_whole_study(runs, tested_set, tmp_path, monkeypatch):
 
 
 def test_no_record_of_the_data_set_has_a_say_in_how_another_is_embedded(runs, tested_set, monkeypatch):
-    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     recordings = entry.open_whole(str(tested_set.directory), links="")
     records = recordings.split.train
     with jax.numpy_dtype_promotion("standard"):
-        for model in frozen_models.frozen_models(runs[:1], recordings, records, layer="features", progress=False):
+        for model in cross_validation.frozen_models(runs[:1], recordings, records, layer="features", progress=False):
             whole, half = model.features(0), None
-            for part in frozen_models.frozen_models(
+            for part in cross_validation.frozen_models(
                 runs[:1], recordings, records[:20], layer="features", progress=False
             ):
                 half = part.features(0) if part.title == model.title else half
@@ -312,14 +313,14 @@ def test_settings_that_make_no_sense_are_refused(runs, tested_set, tmp_path):
     with pytest.raises(ConfigError, match="must be numbers above 0"):
         method(strengths=())
     with pytest.raises(ConfigError, match="names a run twice"):
-        frozen_models.open_runs(["a", "./a"], layer="features", format=runs[0].recordings.format)
+        cross_validation.open_runs(["a", "./a"], layer="features", format=runs[0].recordings.format)
     with pytest.raises(ConfigError, match="is not the folder of a pretraining run"):
-        frozen_models.open_runs([str(tmp_path)], layer="features", format=runs[0].recordings.format)
-    assert frozen_models._titles(["/x/a/seed0", "/x/b/seed0"]) == ["a/seed0", "b/seed0"]
+        cross_validation.open_runs([str(tmp_path)], layer="features", format=runs[0].recordings.format)
+    assert cross_validation._titles(["/x/a/seed0", "/x/b/seed0"]) == ["a/seed0", "b/seed0"]
 
 
 def test_recordings_of_another_rate_are_refused(runs, monkeypatch):
-    monkeypatch.setattr(frozen_models.configuration, "load_resolved", lambda workdir: runs[0].config)
+    monkeypatch.setattr(cross_validation.run_config, "load_resolved", lambda workdir: runs[0].config)
     other = dataclasses.replace(runs[0].recordings.format, sampling_rate_hz=200)
     with pytest.raises(ConfigError, match=r"1000 samples at 100 Hz, --dataset has 1000 at 200 Hz"):
-        frozen_models.open_runs(["a"], layer="features", format=other)
+        cross_validation.open_runs(["a"], layer="features", format=other)

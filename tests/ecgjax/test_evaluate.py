@@ -10,18 +10,21 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from configs import simclr
-from data_pipelines.builders.snomed import SCORED_CLASSES
 from data_pipelines.errors import DataError
-from data_pipelines.index import Index, Task, duplicates, groups
+from data_pipelines.metadata.snomed import SCORED_CLASSES
+from data_pipelines.prepared.index import Index, Task, duplicates, groups
 from data_pipelines.records import STORED_LEADS, SignalFormat
-from data_pipelines.simulator import Cohort, CohortConfig
-from ecgjax import configuration, evaluated_run, recordings
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import evaluate as entry
+from ecgjax.config import run_config
+from ecgjax.data import recordings
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation import boosted, neighbour_section
-from ecgjax.evaluation.experiment import run_experiment
+from ecgjax.evaluation.models import boosted
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
+from ecgjax.studies import finished_run
+from ecgjax.studies.one_task_binary import run_experiment
+from ecgjax.studies.report import neighbour_section
 
 RATE_HZ = 100
 
@@ -108,13 +111,13 @@ def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
     monkeypatch.setattr(
         recordings, "open_store", lambda directory, **options: types.SimpleNamespace(read=cohort.signal.__getitem__)
     )
-    monkeypatch.setattr(entry.inference, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
-    monkeypatch.setattr(entry.inference, "random_encoder", lambda config, seed: _MeanAmplitudes())
-    monkeypatch.setattr(entry.inference, "recalibrate_batch_norm", recalibrate)
+    monkeypatch.setattr(entry.frozen_encoder, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
+    monkeypatch.setattr(entry.frozen_encoder, "random_encoder", lambda config, seed: _MeanAmplitudes())
+    monkeypatch.setattr(entry.frozen_encoder, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(boosted, "_TREES", 5)
     monkeypatch.setattr(entry, "run_experiment", run_once)
     monkeypatch.setattr(entry, "train_supervised", lambda config, kind="binary", **arguments: _Classifier(kind))
-    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: _config())
+    monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: _config())
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')
     return tmp_path
 
@@ -213,7 +216,7 @@ def test_command_repeats_what_was_changed(workdir):
 @pytest.mark.slow
 def test_a_quantity_has_the_whole_report(workdir):
     # The run's own question has a threshold, which this one does not inherit.
-    assert configuration.load_resolved(workdir).probe.threshold == _config().probe.threshold is not None
+    assert run_config.load_resolved(workdir).probe.threshold == _config().probe.threshold is not None
     evaluation, report = entry.evaluate(_config(label="age_years", rule="values"), workdir, progress=False)
     assert evaluation.unit == "years"
     html = report.html.read_text(encoding="utf-8")
@@ -257,7 +260,7 @@ def test_classes_have_the_whole_report(workdir):
 def test_what_a_report_cannot_be_asked_is_refused_before_anything_is_loaded(
     workdir, monkeypatch, probe, error, message
 ):
-    monkeypatch.setattr(entry.inference, "load_encoder", None)
+    monkeypatch.setattr(entry.frozen_encoder, "load_encoder", None)
     with pytest.raises(error, match=message):
         entry.evaluate(_config(**probe), workdir, progress=False)
 
@@ -274,7 +277,7 @@ def test_warns_of_folds_seen_in_pretraining(workdir):
     assert evaluation.provenance.cautions
     assert "pretrained on the signals of fold 2" in report.markdown.read_text(encoding="utf-8")
     evaluation, _ = entry.evaluate(_config(), workdir, progress=False)
-    assert evaluation.provenance.cautions == (evaluated_run.NOT_LISTED,)
+    assert evaluation.provenance.cautions == (finished_run.NOT_LISTED,)
 
 
 def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
@@ -299,7 +302,7 @@ def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):
     evaluation, _ = entry.evaluate(config, workdir, progress=False)
     assert evaluation.provenance.cautions == (
         "The encoder was pretrained on the signals of fold 2, which is validation or test here.",
-        evaluated_run.NOT_LISTED,
+        finished_run.NOT_LISTED,
     )
 
 
@@ -314,8 +317,8 @@ def test_both_encoders_are_asked_for_the_same_layer(workdir, monkeypatch):
         asked.append(config.probe.layer)
         return _MeanAmplitudes()
 
-    monkeypatch.setattr(entry.inference, "load_encoder", load)
-    monkeypatch.setattr(entry.inference, "random_encoder", random)
+    monkeypatch.setattr(entry.frozen_encoder, "load_encoder", load)
+    monkeypatch.setattr(entry.frozen_encoder, "random_encoder", random)
     entry.evaluate(_config(layer="embedding"), workdir, progress=False)
     assert asked == ["embedding", "embedding"]
 
@@ -333,14 +336,14 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
     del stored.probe.supervised["metric"]  # as of a run from before metric learning with labels
     for name in ("groups", "prevalence", "treat_at"):  # and before a report could be asked for these
         del stored.probe[name]
-    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: stored)
-    monkeypatch.setattr(evaluated_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
+    monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: stored)
+    monkeypatch.setattr(finished_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
     values = flags.FlagValues()
-    monkeypatch.setattr(evaluated_run.flags, "FLAGS", values)
-    monkeypatch.setattr(evaluated_run.app, "parse_flags_with_usage", lambda argv: values(argv))
-    define = evaluated_run.config_flags.DEFINE_config_dict
+    monkeypatch.setattr(finished_run.flags, "FLAGS", values)
+    monkeypatch.setattr(finished_run.app, "parse_flags_with_usage", lambda argv: values(argv))
+    define = finished_run.config_flags.DEFINE_config_dict
     monkeypatch.setattr(
-        evaluated_run.config_flags,
+        finished_run.config_flags,
         "DEFINE_config_dict",
         lambda *args, **kwargs: define(*args, flag_values=values, **kwargs),
     )
@@ -350,7 +353,7 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
         "probe.supervised.metric.weight=1", "probe.finetune.metric.miner=soft_hard", "probe.prevalence=0.05",
         "probe.groups=('sex', '=site')",
     )  # fmt: skip
-    evaluated_run.parse_flags(["program", *(f"--config.{each}" for each in given)])
+    finished_run.parse_flags(["program", *(f"--config.{each}" for each in given)])
     config = values.config
     assert (config.optimizer.clip_norm, config.encoder.dropout, config.probe.threshold) == (1.5, 0.25, 40.0)
     assert config.encoder.decoder is True
@@ -362,4 +365,4 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
 
 def test_leaves_name_every_setting():
     tree = ml_collections.ConfigDict({"a": {"b": 1, "c": {"d": (1, 2)}}, "e": None}).to_dict()
-    assert configuration.leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}
+    assert run_config.leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}

@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from data_pipelines.orders import smallest_block
-from ecgjax import configuration, evaluate, evaluated_run, parallel, pretrain
-from ecgjax.checkpoint import Checkpoints
+from data_pipelines.streaming.orders import smallest_block
+from ecgjax import evaluate, pretrain
+from ecgjax.config import run_config
+from ecgjax.data.groups import group_columns
+from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import CheckpointError, ConfigError
-from ecgjax.evaluation import boosted
-from ecgjax.evaluation.grouping import group_columns
-from ecgjax.inference import load_encoder
-from ecgjax.pretraining_records import RECORDS_FILE
-from ecgjax.recordings import open_recordings
-from ecgjax.run import prepare_run
-from tests import tiny_config
-from tests.finished_runs import final_state
-from tests.fixtures import make_simulated_dataset
+from ecgjax.evaluation.features.frozen_encoder import load_encoder
+from ecgjax.evaluation.models import boosted
+from ecgjax.leakage.trained_on import RECORDS_FILE
+from ecgjax.studies import finished_run
+from ecgjax.training import device_mesh
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.run import prepare_run
+from tests.support import tiny_config
+from tests.support.finished_runs import final_state
+from tests.support.fixtures import make_simulated_dataset
 
 STEPS = 16
 
@@ -32,9 +35,9 @@ def as_users_run_it(tmp_path_factory):
     cache = str(tmp_path_factory.mktemp("compiled"))
     settings = {"jax_compilation_cache_dir": cache, "jax_persistent_cache_min_compile_time_secs": 0.5}
     before = {name: getattr(jax.config, name) for name in settings}
-    one_device = functools.partial(parallel.make_mesh, devices=jax.devices()[:1])
+    one_device = functools.partial(device_mesh.make_mesh, devices=jax.devices()[:1])
     with jax.numpy_dtype_promotion("standard"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "make_mesh", one_device)
+        patch.setattr(device_mesh, "make_mesh", one_device)
         for name, value in settings.items():
             jax.config.update(name, value)
         yield
@@ -73,7 +76,7 @@ def runs(datasets, tmp_path_factory):
     config = joint_config(datasets)
     assert pretrain.pretrain(config, whole, progress=False)
     shutil.copytree(whole, resumed)
-    for checkpoint in configuration.checkpoint_dir(resumed).iterdir():
+    for checkpoint in run_config.checkpoint_dir(resumed).iterdir():
         if checkpoint.name.isdigit() and int(checkpoint.name) > STEPS // 2:
             shutil.rmtree(checkpoint)
     assert last_step(resumed) == STEPS // 2
@@ -82,7 +85,7 @@ def runs(datasets, tmp_path_factory):
 
 
 def last_step(workdir):
-    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.latest_step()
 
 
@@ -132,10 +135,10 @@ class RandomClassifier:
 def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest(datasets, runs, monkeypatch):
     monkeypatch.setattr(evaluate, "train_supervised", lambda config, **arguments: RandomClassifier())
     monkeypatch.setattr(boosted, "_TREES", 5)
-    monkeypatch.setattr(evaluate.inference, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
+    monkeypatch.setattr(evaluate.frozen_encoder, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
     encoder = load_encoder(runs[0])
     assert encoder.pretrained_on == tuple(dataset.fingerprint for dataset in datasets)
-    config = configuration.load_resolved(runs[0])
+    config = run_config.load_resolved(runs[0])
     config.data.dir = str(datasets[1].directory)
     evaluation, report = evaluate.evaluate(config, runs[0], progress=False)
     assert evaluation.provenance.fingerprint == datasets[1].fingerprint
@@ -145,8 +148,8 @@ def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest
 
 
 def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(datasets, runs, tmp_path):
-    own = configuration.load_resolved(runs[0])
-    config = configuration.load_resolved(runs[0])
+    own = run_config.load_resolved(runs[0])
+    config = run_config.load_resolved(runs[0])
     encoder = load_encoder(runs[0])
     config.data.train_folds, config.data.test_folds = (1, 2, 3, 4), (5, 9, 10)
 
@@ -155,7 +158,7 @@ def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(dat
         config.probe.overlaps = overlaps
         opened = open_recordings(config.data)
         records = np.concatenate([opened.split.val, opened.split.test])
-        return opened, *evaluated_run.guarded(own, config, opened, encoder=encoder, records=records)
+        return opened, *finished_run.guarded(own, config, opened, encoder=encoder, records=records)
 
     opened, _, (seen,) = guarded(datasets[1])
     of_fold_5 = int(np.sum(opened.index.fold[opened.split.test] == 5))
@@ -171,7 +174,7 @@ def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(dat
 
 
 def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_path):
-    own, config = configuration.load_resolved(runs[0]), configuration.load_resolved(runs[0])
+    own, config = run_config.load_resolved(runs[0]), run_config.load_resolved(runs[0])
     config.data.train_folds, config.data.test_folds = (1, 2, 3, 4), (5, 9, 10)
     encoder = load_encoder(runs[0])
     encoder.trained_on = None
@@ -179,30 +182,30 @@ def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_pa
     def cautions(*datasets):
         config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
         opened = open_recordings(config.data)
-        return evaluated_run.guarded(own, config, opened, encoder=encoder, records=opened.split.test)[1]
+        return finished_run.guarded(own, config, opened, encoder=encoder, records=opened.split.test)[1]
 
     seen = "The encoder was pretrained on the signals of fold 5, which is validation or test here."
-    assert cautions(datasets[1]) == (seen, evaluated_run.NOT_LISTED)
+    assert cautions(datasets[1]) == (seen, finished_run.NOT_LISTED)
     strange = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4, seed=2)
     unknown = "whether it has seen patients or signals of these is not known."
-    assert cautions(strange) == (f"The encoder was pretrained on other data: {unknown}", evaluated_run.NOT_LISTED)
+    assert cautions(strange) == (f"The encoder was pretrained on other data: {unknown}", finished_run.NOT_LISTED)
     assert cautions(datasets[0], strange) == (
         f"The encoder was pretrained on other data than simulated: {unknown}",
         seen,
-        evaluated_run.NOT_LISTED,
+        finished_run.NOT_LISTED,
     )
 
 
 def test_a_missing_list_is_an_error_unless_it_is_to_be_marked(datasets, runs, tmp_path):
     copy = shutil.copytree(runs[0], tmp_path / "copy")
     (copy / RECORDS_FILE).unlink()
-    own = configuration.load_resolved(copy)
+    own = run_config.load_resolved(copy)
     opened = open_recordings(own.data)
     arguments = {"encoder": load_encoder(copy), "records": opened.split.test}
     with pytest.raises(CheckpointError, match="lists what the encoder was pretrained on, is missing"):
-        evaluated_run.guarded(own, own, opened, **arguments)
+        finished_run.guarded(own, own, opened, **arguments)
     own.probe.overlaps = "mark"
-    _, (said,) = evaluated_run.guarded(own, own, opened, **arguments)
+    _, (said,) = finished_run.guarded(own, own, opened, **arguments)
     assert said.startswith("Whether validation and test records were pretrained on is not known: ")
 
 

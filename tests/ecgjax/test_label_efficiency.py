@@ -12,22 +12,19 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax import inference, label_efficiency_page, label_efficiency_study
 from ecgjax import label_efficiency as entry
+from ecgjax.data.tasks import parse_task
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation import boosted
-from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
-from ecgjax.evaluation.cells import CELLS_DIR, Cell, CellResult, begin_study, read_cells, run_cells
-from ecgjax.evaluation.label_efficiency import (
-    differences_table,
-    figure,
-    models_table,
-    summarise,
-)
-from ecgjax.evaluation.plain_models import PLAIN
-from ecgjax.evaluation.tasks import parse_task
-from tests import tiny_config
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.models import boosted
+from ecgjax.evaluation.models.plain_models import PLAIN
+from ecgjax.studies import label_efficiency
+from ecgjax.studies.label_efficiency_statistics import differences_table, figure, models_table, summarise
+from ecgjax.studies.report import label_efficiency_page
+from ecgjax.studies.report.cell_tables import classes_table, other_metrics_table
+from ecgjax.studies.store import CELLS_DIR, Cell, CellResult, begin_study, read_cells, run_cells
+from tests.support import tiny_config
 
 RNG = np.random.default_rng(0)
 PATIENTS = np.repeat(np.arange(150), 2)
@@ -249,11 +246,11 @@ def _without_one_val_record(own, config, recordings, **given):
 
 def test_a_whole_study(study_config, monkeypatch, tmp_path):
     split = create_split(study_config, seed=7)
-    pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
-    monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
-    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
+    monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(boosted, "_TREES", 3)
-    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: study_config)
+    monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: study_config)
     begin = lambda: entry.Study(  # noqa: E731
         study_config,
         tmp_path,
@@ -282,7 +279,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         "intervals, boosted trees",
         "data:image/svg+xml;base64,",
         "ecgjax.label_efficiency --task=…",
-        ">(4,)</td>",  # encoder.widths, which is not as in configs/base.py
+        ">(4,)</td>",  # encoder.widths, which is not as in ecgjax/defaults.py
         study.recordings.fingerprints[0],
     ):
         assert part in html
@@ -304,7 +301,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     # The frozen cells again from nothing but the kept embeddings, and to the bit.
     shutil.rmtree(study.folder / CELLS_DIR)
     again = begin()
-    monkeypatch.setattr(inference, "recalibrate_batch_norm", None)
+    monkeypatch.setattr(frozen_encoder, "recalibrate_batch_norm", None)
     for cell, result in zip(cells[:2], results[:2], strict=True):
         np.testing.assert_array_equal(again.train(cell).scores, result.scores)
     # Metric learning without a weight decides nothing: what it would be may change, and studies from before it go on.
@@ -325,10 +322,10 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
             begin()
     with monkeypatch.context() as patch:
         no_model = DataError("training with labels diverged", reason="no_model")
-        patch.setattr(label_efficiency_study, "fit_linear", _raising(no_model))
+        patch.setattr(label_efficiency, "fit_linear", _raising(no_model))
         result = again.train(cells[0])
         assert (result.reason, result.scores) == ("training with labels diverged", None)
-        patch.setattr(label_efficiency_study, "fit_linear", _raising(DataError("a shard is damaged")))
+        patch.setattr(label_efficiency, "fit_linear", _raising(DataError("a shard is damaged")))
         with pytest.raises(DataError, match="a shard is damaged"):
             again.train(cells[0])
     # What the default learning rates of the two, and a weight of metric learning in one, make of their difference.
@@ -345,7 +342,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         begin()
     study_config.probe.finetune.head_start = "zeros"
     with monkeypatch.context() as patch:
-        patch.setattr(label_efficiency_study, "guarded", _without_one_val_record)
+        patch.setattr(label_efficiency, "guarded", _without_one_val_record)
         with pytest.raises(ConfigError, match="holds another study: records differ"):
             begin()
     study_config.probe.finetune.metric.miner = "semi-hard"
@@ -362,9 +359,9 @@ def test_trainings_that_are_alike_are_not_said_to_differ():
     config.probe.finetune = config.probe.supervised.copy_and_resolve_references()
     config.probe.finetune.update({"hidden": 7, "head_learning_rate": config.probe.supervised.learning_rate})
     config.probe.finetune.metric.margin = 3.0
-    assert label_efficiency_study._unlike(config.probe) == ()
+    assert label_efficiency._unlike(config.probe) == ()
     config.probe.finetune.head = "mlp"
-    (said,) = label_efficiency_study._unlike(config.probe)
+    (said,) = label_efficiency._unlike(config.probe)
     assert "head mlp and linear; hidden 7 and 128. Unless" in said
 
 
@@ -372,10 +369,10 @@ def test_trainings_that_are_alike_are_not_said_to_differ():
 def test_fine_tuning_begins_at_the_linear_probe_of_the_frozen_cell(study_config, monkeypatch, tmp_path):
     study_config = study_config.copy_and_resolve_references()
     split = create_split(study_config, seed=7)
-    pretrained = inference.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
-    monkeypatch.setattr(inference, "load_encoder", lambda workdir, step, layer: pretrained)
-    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
-    monkeypatch.setattr(entry.configuration, "load_resolved", lambda workdir: study_config)
+    pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
+    monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: study_config)
     study_config.probe.finetune.metric.weight = 0.0
     for name in ("supervised", "finetune"):
         study_config.probe[name].head_start = "probe"

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from ecgjax import configuration
+from data_pipelines.prepared.dataset import open_dataset
+from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.pretrain import pretrain
-from ecgjax.telemetry import read_metrics
-from tests import tiny_config
-from tests.finished_runs import final_state
-from tests.fixtures import make_simulated_dataset
+from ecgjax.training.telemetry import read_metrics
+from tests.support import tiny_config
+from tests.support.finished_runs import final_state
+from tests.support.fixtures import make_simulated_dataset
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS = 120
 FEW_STEPS = 40
 SHORT = f"--config.duration.value={FEW_STEPS}"
@@ -37,8 +37,8 @@ def dataset(tmp_path_factory):
 def start(dataset, workdir, *flags):
     workdir.mkdir(exist_ok=True)
     command = [
-        sys.executable, "-m", "ecgjax.pretrain", "--config=tests/tiny_config.py", f"--config.data.dir={dataset}",
-        f"--workdir={workdir}", *flags,
+        sys.executable, "-m", "ecgjax.pretrain", "--config=tests/support/tiny_config.py",
+        f"--config.data.dir={dataset}", f"--workdir={workdir}", *flags,
     ]  # fmt: skip
     environment = {
         **os.environ,
@@ -145,7 +145,7 @@ def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp
     process = start(dataset, workdir)
     wait_for(lambda: last_step(workdir) >= STEPS - 30, process)
     process.send_signal(signal.SIGTERM)
-    finish(process, workdir, status=configuration.EXIT_STOPPED)
+    finish(process, workdir, status=run_config.EXIT_STOPPED)
     stopped_at = last_step(workdir)
     assert stopped_at < STEPS
     log = finish(start(dataset, workdir), workdir)
@@ -171,9 +171,9 @@ def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
 def test_another_config_is_refused_in_one_plain_line(dataset, short, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / configuration.CONFIG_FILE).write_bytes((short / configuration.CONFIG_FILE).read_bytes())
+    (mine / run_config.CONFIG_FILE).write_bytes((short / run_config.CONFIG_FILE).read_bytes())
     process = start(dataset, mine, SHORT, "--config.objective.temperature=.2")
-    log = finish(process, mine, status=configuration.EXIT_USER_ERROR)
+    log = finish(process, mine, status=run_config.EXIT_USER_ERROR)
     assert "objective.temperature was 0.1 and is 0.2" in log
     assert "Traceback" not in log
     assert [line for line in log.splitlines() if line.startswith("error: ")]
@@ -206,7 +206,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(dataset, tmp_p
 def test_other_data_under_the_same_path_are_refused(uninterrupted, tmp_path):
     workdir, _ = uninterrupted
     other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1).directory
-    before = (workdir / configuration.CONFIG_FILE).read_bytes()
-    log = finish(start(other, workdir), workdir, status=configuration.EXIT_USER_ERROR)
+    before = (workdir / run_config.CONFIG_FILE).read_bytes()
+    log = finish(start(other, workdir), workdir, status=run_config.EXIT_USER_ERROR)
     assert "was trained on another data set, split or sampling" in log
-    assert (workdir / configuration.CONFIG_FILE).read_bytes() == before, "the run's own config stays"
+    assert (workdir / run_config.CONFIG_FILE).read_bytes() == before, "the run's own config stays"

@@ -1,4 +1,4 @@
-"""Files whose meaning was changed, not their bytes: `python -m tests.fuzz_meanings --mutants=2000 --seed=0`.
+"""Files whose meaning was changed, not their bytes: `python -m tests.fuzzing.fuzz_meanings --mutants=2000 --seed=0`.
 
 A made-up recording of known truth is written in a format as people write it, with what such files say in all its
 dialects; one thing that it or its declaration says is another than in truth: rate, step of time, unit, gain, zero, name
@@ -25,12 +25,12 @@ import numpy as np
 from data_pipelines.builders.base import Quarantined
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.errors import DataError
-from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import STORED_LEADS, EcgRecord
-from tests import meaning_arrays, meaning_recorders, meaning_tables
-from tests.fixtures import results_of
-from tests.meaning_arrays import NUM_SAMPLES, Written
-from tests.meaning_book import TRUE_RATE, UNITS, Book
+from data_pipelines.signals.recipe import SignalRecipe
+from tests.fuzzing import meaning_arrays, meaning_recorders, meaning_tables
+from tests.fuzzing.meaning_arrays import NUM_SAMPLES, Written
+from tests.fuzzing.meaning_book import TRUE_RATE, UNITS, Book
+from tests.support.fixtures import results_of
 
 WRITERS: Mapping[str, Callable[[Book, Path], Written]] = {
     "wfdb": meaning_recorders.wfdb,

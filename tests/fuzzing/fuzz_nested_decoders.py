@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 
 from data_pipelines.records import STANDARD_LEADS
-from tests.fuzz_decoders import Decoded, UndecodableError, number
-from tests.vendor_files import SCP_NUMBERS
+from tests.data_pipelines.readers.vendor_files import SCP_NUMBERS
+from tests.fuzzing.fuzz_decoders import Decoded, UndecodableError, number
 
 
 def _strict(decode: Callable[[bytes], Decoded]) -> Callable[[bytes], Decoded]:

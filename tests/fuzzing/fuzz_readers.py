@@ -1,4 +1,4 @@
-"""Mutated files of every format through the readers: `python -m tests.fuzz_readers --mutants=2000 --seed=0`.
+"""Mutated files of every format through the readers: `python -m tests.fuzzing.fuzz_readers --mutants=2000 --seed=0`.
 
 A mutant must be refused with `RecordError`, or read as an independent decoding of its bytes says. Any other exception,
 a hang or an allocation out of proportion is a finding. Mutant number n of a format is a function of (seed, format, n).
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.recording import Recording
-from tests.fuzz_decoders import Decoded, UndecodableError
-from tests.fuzz_specimens import Specimen, specimens
+from data_pipelines.recording import Recording
+from tests.fuzzing.fuzz_decoders import Decoded, UndecodableError
+from tests.fuzzing.fuzz_specimens import Specimen, specimens
 
 #: Nothing as small as the specimens takes a second; the machine may be busy.
 HANG_SECONDS = 20

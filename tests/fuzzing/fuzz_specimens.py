@@ -11,19 +11,26 @@ import numpy as np
 import scipy.io
 
 from data_pipelines.readers.arrays import read_numpy
-from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.dicom_files import read_dicom
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.text_samples import read_csv
-from data_pipelines.readers.vendor_xml import read_vendor_xml
+from data_pipelines.readers.text.samples import read_csv
 from data_pipelines.readers.wfdb_files import read_wfdb
+from data_pipelines.readers.xml.vendors import read_vendor_xml
+from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS
-from tests.fixtures import twelve_lead_mv, write_wfdb
-from tests.fuzz_decoders import Decoded, decode_aecg, decode_csv, decode_muse, decode_npy, decode_wfdb
-from tests.fuzz_nested_decoders import decode_cpsc2018, decode_dicom, decode_hdf5, decode_npz
-from tests.vendor_files import STORED_COLUMNS, aecg_xml, counts_of, muse_xml, philips_xml, write_dicom
+from data_pipelines.statements.declared import Declared
+from tests.data_pipelines.readers.vendor_files import (
+    STORED_COLUMNS,
+    aecg_xml,
+    counts_of,
+    muse_xml,
+    philips_xml,
+    write_dicom,
+)
+from tests.fuzzing.fuzz_decoders import Decoded, decode_aecg, decode_csv, decode_muse, decode_npy, decode_wfdb
+from tests.fuzzing.fuzz_nested_decoders import decode_cpsc2018, decode_dicom, decode_hdf5, decode_npz
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 SECONDS = 0.3
 FULL = Declared(sampling_rate_hz=500.0, unit="mV", leads=STANDARD_LEADS)

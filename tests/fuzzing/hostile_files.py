@@ -1,4 +1,4 @@
-"""Files made to exhaust memory or to reach other files, read in another process: `python -m tests.hostile_files`.
+"""Files made to exhaust memory or to reach other files: `python -m tests.fuzzing.hostile_files` reads each.
 
 Prints JSON: for each file the reason it was refused under (or `read`), the most memory that reading it added in MiB,
 and which other files Python opened or reached meanwhile.
@@ -20,9 +20,9 @@ import h5py
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, FoundRecording, read_recording
 from data_pipelines.records import STANDARD_LEADS
+from data_pipelines.statements.declared import Declared
 
 DECLARED = Declared(sampling_rate_hz=500.0, unit="mV", leads=STANDARD_LEADS)
 SECRET = "secret.bin"

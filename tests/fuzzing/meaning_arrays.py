@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import scipy.io
 
-from data_pipelines.readers.declared import Declared
-from tests.fixtures import twelve_lead_mv
-from tests.meaning_book import TRUE_RATE, UNITS, Book
+from data_pipelines.statements.declared import Declared
+from tests.fuzzing.meaning_book import TRUE_RATE, UNITS, Book
+from tests.support.fixtures import twelve_lead_mv
 
 SECONDS = 3
 SIGNAL_MV = twelve_lead_mv(seconds=SECONDS, rate=TRUE_RATE)

@@ -7,9 +7,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN, STANDARD_LEADS, STORED_LEADS
-from tests.meaning_arrays import NUM_SAMPLES, Written, counts_of, spelled_leads
-from tests.meaning_book import Book
-from tests.vendor_files import SCP_NUMBERS, aecg_xml, muse_xml, philips_xml, write_dicom
+from tests.data_pipelines.readers.vendor_files import SCP_NUMBERS, aecg_xml, muse_xml, philips_xml, write_dicom
+from tests.fuzzing.meaning_arrays import NUM_SAMPLES, Written, counts_of, spelled_leads
+from tests.fuzzing.meaning_book import Book
 
 #: Texts of a field and what they mean; None is that it is not known.
 SEXES = (("Male", MALE), ("M", MALE), ("male", MALE), ("F", FEMALE), ("Female", FEMALE), ("FEMALE", FEMALE),

@@ -9,13 +9,13 @@ import numpy as np
 from data_pipelines.builders.base import Quarantined
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.errors import DataError
-from data_pipelines.readers.declared import Declared
-from data_pipelines.recipe import SignalRecipe
 from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN, STANDARD_LEADS, EcgRecord
-from tests.fixtures import results_of
-from tests.meaning_arrays import SIGNAL_MV
-from tests.meaning_book import TRUE_RATE
-from tests.meaning_recorders import AGES, PATIENTS
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.statements.declared import Declared
+from tests.fuzzing.meaning_arrays import SIGNAL_MV
+from tests.fuzzing.meaning_book import TRUE_RATE
+from tests.fuzzing.meaning_recorders import AGES, PATIENTS
+from tests.support.fixtures import results_of
 
 NUM_ROWS = 6
 _RECIPE = SignalRecipe(name="f", version=1, sampling_rate_hz=TRUE_RATE, seconds=2, min_seconds=1.0)

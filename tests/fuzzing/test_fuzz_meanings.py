@@ -1,6 +1,6 @@
 """Mutants of what files mean are read as they say or refused in words that name the field.
 
-Few of them in `make test`, more in `make test-slow`; `python -m tests.fuzz_meanings` counts thousands.
+Few of them in `make test`, more in `make test-slow`; `python -m tests.fuzzing.fuzz_meanings` counts thousands.
 """
 
 import dataclasses
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
+from data_pipelines.files.samples import converted
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers import formats
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.samples import converted
-from data_pipelines.readers.statement_names import Kind, stated_name
-from data_pipelines.readers.time_axis import even_times
-from tests.fuzz_meanings import FORMATS, fuzz, outcome
-from tests.meaning_arrays import SIGNAL_MV
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, stated_name
+from data_pipelines.statements.time_axis import even_times
+from tests.fuzzing.fuzz_meanings import FORMATS, fuzz, outcome
+from tests.fuzzing.meaning_arrays import SIGNAL_MV
 
 SEED = 0
 FEW, MANY = 12, 250

@@ -1,7 +1,7 @@
 """Mutants of every format's file are refused in plain words or read as an independent decoding says.
 
 Few of them in `make test`, more in `make test-slow`. `ECGJAX_FUZZ_MUTANTS=2000` makes the latter thorough; so does
-`python -m tests.fuzz_readers`, which counts as well.
+`python -m tests.fuzzing.fuzz_readers`, which counts as well.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import RecordError
-from tests import fuzz_readers
-from tests.fuzz_readers import MEMORY_BYTES, fuzz, mutant, outcome, peak_bytes
-from tests.fuzz_specimens import specimens
+from tests.fuzzing import fuzz_readers
+from tests.fuzzing.fuzz_readers import MEMORY_BYTES, fuzz, mutant, outcome, peak_bytes
+from tests.fuzzing.fuzz_specimens import specimens
 
 SEED = 0
 FEW, MANY = 25, int(os.environ.get("ECGJAX_FUZZ_MUTANTS", "300"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import hostile_files
+from tests.fuzzing import hostile_files
 
 #: Above what the process held before; the least that was taken before by any of the bombs is a gigabyte.
 MOST_MIB = 400
@@ -15,9 +15,9 @@ MOST_MIB = 400
 
 @pytest.fixture(scope="module")
 def read():
-    command = [sys.executable, "-m", "tests.hostile_files"]
+    command = [sys.executable, "-m", "tests.fuzzing.hostile_files"]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=600, check=False
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -11,12 +11,14 @@ import pytest
 from absl import flags
 
 from data_pipelines.errors import DataError
-from ecgjax import configuration, inference, pretrain
+from ecgjax import pretrain
+from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.features import frozen_encoder
 from launch import ablate
 from launch.arms import arms_of
 
-TINY = "tests/tiny_config.py"
+TINY = "tests/support/tiny_config.py"
 
 
 def _plan(sweeps, *, seeds=1, configs=(TINY,), common=()):
@@ -82,7 +84,7 @@ def given(stored_dataset, monkeypatch, tmp_path):
         return ablate.ablate(asked)
 
     monkeypatch.setattr(ablate, "subprocess", types.SimpleNamespace(run=pretrain_here))
-    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     return give
 
 
@@ -189,7 +191,7 @@ def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(giv
 
 
 def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):
-    status = configuration.EXIT_STOPPED
+    status = run_config.EXIT_STOPPED
     stopping = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, status))
     monkeypatch.setattr(ablate, "subprocess", stopping)
     assert given("--sweep=objective.temperature=.1|.5") == status

@@ -51,13 +51,15 @@ def test_the_same_arm_twice_is_refused():
 
 
 def test_an_arm_s_own_value_of_a_tuple_takes_the_place_of_the_common_one():
-    (arm,) = arms_of(["tests/tiny_config.py data.train_folds=(1,2)"], [], common=[("data.train_folds", "(3,4)")])
+    (arm,) = arms_of(
+        ["tests/support/tiny_config.py data.train_folds=(1,2)"], [], common=[("data.train_folds", "(3,4)")]
+    )
     assert arm.resolve(seed=0).data.train_folds == (1, 2)
 
 
 def test_files_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="both called tiny_config, and tables could not tell them apart"):
-        arms_of(["tests/tiny_config.py", "other/tiny_config.py"], [])
+        arms_of(["tests/support/tiny_config.py", "other/tiny_config.py"], [])
 
 
 def test_folders_tell_titles_apart_that_look_alike_in_safe_characters():

@@ -13,17 +13,18 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.dataset import open_dataset
-from data_pipelines.packing import pack
-from data_pipelines.store import open_store
-from ecgjax import configuration, parallel
-from ecgjax.telemetry import read_metrics
+from data_pipelines.packing.packed_copy import pack
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.storage.store import open_store
+from ecgjax.config import run_config
+from ecgjax.training import device_mesh
+from ecgjax.training.telemetry import read_metrics
 from launch import local
-from tests import process_rows
-from tests.finished_runs import final_state
-from tests.fixtures import make_simulated_dataset
+from tests.support import process_rows
+from tests.support.finished_runs import final_state
+from tests.support.fixtures import make_simulated_dataset
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS = 24
 
 
@@ -108,7 +109,7 @@ def environment(tmp_path_factory):
     "devices", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["one device each", "two devices each"]
 )
 def test_processes_read_the_global_batch_and_train_on_it_as_one(dataset, environment, tmp_path, devices):
-    command = launcher(sys.executable, "-m", "tests.process_rows", str(dataset), str(tmp_path))
+    command = launcher(sys.executable, "-m", "tests.support.process_rows", str(dataset), str(tmp_path))
     subprocess.run(command, cwd=ROOT, env={**environment, "JAX_NUM_CPU_DEVICES": str(devices)}, check=True)
     sampler = process_rows.make_sampler(open_dataset(dataset))
     store = open_store(dataset)
@@ -126,7 +127,7 @@ def test_processes_read_the_global_batch_and_train_on_it_as_one(dataset, environ
 
 
 def assert_trained_as_one(store, sampler, path):
-    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
     state, update = process_rows.training(mesh, store.read(np.arange(1))[0].size)
     first, losses = state.params["encoder"], []
     for step in range(process_rows.STEPS):
@@ -143,15 +144,16 @@ def assert_trained_as_one(store, sampler, path):
 
 @pytest.mark.slow
 def test_any_number_of_processes_on_any_mesh_reads_the_same_global_batch(environment):
-    assert run([sys.executable, "-m", "tests.pod_rows"], {**environment, "JAX_NUM_CPU_DEVICES": "64"}) == (
+    assert run([sys.executable, "-m", "tests.support.pod_rows"], {**environment, "JAX_NUM_CPU_DEVICES": "64"}) == (
         "16 meshes agree\n"
     )
 
 
 def pretrain(dataset, workdir, *, steps=STEPS):
     return [
-        sys.executable, "-m", "ecgjax.pretrain", "--config=tests/tiny_config.py", f"--config.data.dir={dataset}",
-        f"--workdir={workdir}", f"--config.duration.value={steps}", "--config.eval_every=12",
+        sys.executable, "-m", "ecgjax.pretrain", "--config=tests/support/tiny_config.py",
+        f"--config.data.dir={dataset}", f"--workdir={workdir}",
+        f"--config.duration.value={steps}", "--config.eval_every=12",
         "--config.checkpoint.every=12",
         # One stage and one augmentation: what is compiled here is compiled by every process.
         "--config.encoder.widths=(8,)", "--config.augment.vcg.enabled=False",
@@ -207,7 +209,7 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
             assert process.poll() is None, log.seek(0) or log.read()
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=120) == configuration.EXIT_STOPPED, log.seek(0) or log.read()
+        assert process.wait(timeout=120) == run_config.EXIT_STOPPED, log.seek(0) or log.read()
     stopped = max(step for step, _ in lines_of(two, "train/"))
     assert 4 <= stopped < STEPS
 
@@ -249,5 +251,5 @@ def test_processes_with_different_data_are_refused(dataset, environment, tmp_pat
     own = pretrain(f"{tmp_path}/data-$ECGJAX_PROCESS_ID", tmp_path / "run", steps=6)
     command = launcher("sh", "-c", shell(own))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == configuration.EXIT_USER_ERROR
+    assert done.returncode == run_config.EXIT_USER_ERROR
     assert "process 1 has other data sets, split or sampling than process 0" in done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """Every config of a published system can be traced at published size, and its small form differs in size alone.
 
-`python -m tests.run_configs` trains two steps of each.
+`python -m tests.support.run_configs` trains two steps of each.
 """
 
 import functools
@@ -14,8 +14,10 @@ import pytest
 
 from configs import real_recordings
 from data_pipelines.records import SignalFormat
-from ecgjax import assembly, configuration, encoders, parallel
-from ecgjax.variants import variant_of
+from ecgjax import encoders
+from ecgjax.config import run_config
+from ecgjax.config.variants import variant_of
+from ecgjax.training import assembly, device_mesh
 
 #: Name → (variants, rows of embeddings that a recording becomes in each).
 CONFIGS = {
@@ -45,8 +47,8 @@ def shapes_alone(config, *, seed):
 def model_and_batch(config):
     """What a config trains, and the shapes of a batch of four recordings at 500 Hz."""
     config.batch_size, config.micro_batch.parts = BATCH, 1
-    configuration.check_ranges(config)
-    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    run_config.check_ranges(config)
+    mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
     recordings = types.SimpleNamespace(
         format=SignalFormat(sampling_rate_hz=500, num_samples=5000), split=types.SimpleNamespace(train=np.arange(BATCH))
     )
@@ -76,7 +78,7 @@ def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
 
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_the_small_form_differs_in_size_alone(name, variant):
-    published, small = (configuration.leaves(load(name, variant, size).to_dict()) for size in ("", "small"))
+    published, small = (run_config.leaves(load(name, variant, size).to_dict()) for size in ("", "small"))
     differing = {leaf for leaf in published if published[leaf] != small[leaf]}
     assert differing <= {"encoder.name", "encoder.embedding_dim", "batch_size", "micro_batch.parts"}
     assert small["encoder.name"] == f"{published['encoder.name']}:small"
@@ -96,10 +98,10 @@ def test_the_systems_of_the_study_on_real_recordings_are_those_published_with_on
     studied = {name: real_recordings.get_config(name) for name in real_recordings.SYSTEMS}
     shared = ("data.", "duration.", "batch_size", "eval_", "log_every", "checkpoint.", "columns.signal_downsample",
               "optimizer.learning_rate", "optimizer.schedule")  # fmt: skip
-    leaves = {name: configuration.leaves(config.to_dict()) for name, config in studied.items()}
+    leaves = {name: run_config.leaves(config.to_dict()) for name, config in studied.items()}
     for name, config in studied.items():
-        configuration.check_ranges(config)
-        published = configuration.leaves(real_recordings.SYSTEMS[name]().to_dict())
+        run_config.check_ranges(config)
+        published = run_config.leaves(real_recordings.SYSTEMS[name]().to_dict())
         assert {leaf for leaf in published if leaves[name][leaf] != published[leaf]} <= {
             leaf for leaf in published if leaf.startswith(shared)
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OURS = ("configs", "data_pipelines", "ecgjax", "launch", "tests")
 OLD_WAYS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning", "ImportWarning")
 

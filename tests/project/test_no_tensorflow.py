@@ -31,8 +31,8 @@ SCRIPT = textwrap.dedent("""
 
     if __name__ == "__main__":
         import numpy as np
-        from data_pipelines.store import open_store
-        from tests.fixtures import make_simulated_dataset
+        from data_pipelines.storage.store import open_store
+        from tests.support.fixtures import make_simulated_dataset
         dataset = make_simulated_dataset(Path(tempfile.mkdtemp()), num_patients=3, rate=50, seconds=4)
         signals = open_store(dataset.directory).read(np.arange(dataset.index.num_records))
         assert signals.dtype == np.int16 and signals.shape[1:] == (200, 8) and signals.any()
@@ -43,7 +43,7 @@ SCRIPT = textwrap.dedent("""
 
 
 def test_everything_imports_builds_and_reads_without_tensorflow(tmp_path):
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(

@@ -10,20 +10,22 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from ecgjax import parallel, row_columns
+from ecgjax.data import row_metadata
 from ecgjax.keys import step_key
-from ecgjax.objectives import objective, relations
-from ecgjax.objectives.relations import Rows
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives import objective
+from ecgjax.objectives.pairs import relations
+from ecgjax.objectives.pairs.relations import Rows
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import device_mesh
 
-GUIDE = Path(__file__).parents[1] / "docs" / "objectives.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "objectives.md"
 N, DIM = 48, 6
 
 
 @pytest.fixture
 def code(monkeypatch):
     """Its source; what it registers is taken back."""
-    for module, name in ((objective, "OBJECTIVES"), (relations, "RELATIONS"), (row_columns, "NEEDS")):
+    for module, name in ((objective, "OBJECTIVES"), (relations, "RELATIONS"), (row_metadata, "NEEDS")):
         registry = getattr(module, name)
         for key in {"pull_push", "same_decade"}:
             monkeypatch.setitem(registry, key, None)
@@ -57,7 +59,7 @@ def test_the_guide_s_method_works_in_every_form(code):
     config = ConfigDict()
     config.objective, config.relation, config.miner = objective.default_config()
     config.objective.name, config.relation.name, config.objective.temperature = "pull_push", "same_decade", 0.2
-    assert row_columns.NEEDS["same_decade"] == ("age",)
+    assert row_metadata.NEEDS["same_decade"] == ("age",)
 
     rng = np.random.default_rng(0)
     z, number = rng.normal(size=(N, DIM)), np.arange(N, dtype=np.int32)
@@ -65,7 +67,7 @@ def test_the_guide_s_method_works_in_every_form(code):
     ids = [jnp.asarray(values) for values in (number, number // 2, number // 4, number % 2, number >= 0)]
     rows = Rows(*ids, age=jnp.asarray(age))
     embeddings = jnp.asarray(z, jnp.float32)
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     placed = jax.device_put((embeddings, rows), NamedSharding(mesh, PartitionSpec("data")))
     key, step = step_key(0, jnp.int32(0), stream="mining"), jnp.int32(0)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # a guide is not that strict

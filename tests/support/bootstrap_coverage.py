@@ -1,6 +1,6 @@
 """Counts how often 95 % bootstrap intervals of an AUROC hold the true value, by patient and by record.
 
-python -m tests.bootstrap_coverage                 # 2,000 runs of 200 patients with five correlated records, minutes
+python -m tests.support.bootstrap_coverage    # 2,000 runs of 200 patients with five correlated records, minutes
 
 The suite does the same with fewer, smaller runs and wide bounds. Prints a line of JSON.
 """
@@ -11,7 +11,7 @@ import json
 import numpy as np
 from tqdm import tqdm
 
-from tests.test_bootstrap import covers
+from tests.ecgjax.evaluation.metrics.test_bootstrap import covers
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The gradient of a small ResNet in float64 beside central differences: leaf → relative error, as JSON.
 
-    python -m tests.finite_differences
+    python -m tests.support.finite_differences
 
 The network is the one that runs, with every float32 in it replaced by float64, so that differences have digits enough
 to judge every leaf. It is a process of its own, because JAX takes 64 bits for all programs or for none.
@@ -16,14 +16,15 @@ jax.config.update("jax_enable_x64", True)
 jnp.float32 = jnp.float64  # before the package reads it
 
 from ecgjax import encoders  # noqa: E402
-from tests.plain_networks import away_from_initialisation, simulated_ecg  # noqa: E402
+from ecgjax.encoders import registry  # noqa: E402
+from tests.support.plain_networks import away_from_initialisation, simulated_ecg  # noqa: E402
 
 _STEP = 1e-6
 
 
 def errors():
     """Returns leaf → difference between the slope along a random direction and the gradient's part along it."""
-    encoders.PRECISIONS = {"float32": jnp.dtype("float64")}
+    registry.PRECISIONS = {"float32": jnp.dtype("float64")}
     encoder = encoders.abstract("resnet18", widths=(4, 6), kernel=3, embedding_dim=8, dropout=0.2)
     encoder = away_from_initialisation(encoder)
     params, stats = (jax.tree.map(lambda x: jnp.asarray(x, np.float64), tree) for tree in encoder[1:])

@@ -13,11 +13,11 @@ import wfdb
 
 from data_pipelines.builders.base import Quarantined, Reader, Source
 from data_pipelines.builders.simulated import SimulatedSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.records import STANDARD_LEADS, EcgRecord, SignalFormat
-from data_pipelines.shard_plan import SPLIT
-from data_pipelines.workers import map_ordered
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.shards.plan import SPLIT
+from data_pipelines.system.workers import map_ordered
 
 #: Records in a packed shard of the fixture `stored_dataset`: what 16 kB each take to fill whole memory pages.
 RECORDS_A_PACKED_SHARD = 32

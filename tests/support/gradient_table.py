@@ -1,6 +1,6 @@
 """How far every leaf's gradient is from that of a plain network, as a table.
 
-    python -m tests.gradient_table --encoders=resnet18:small,vit_s:small --devices=2
+    python -m tests.support.gradient_table --encoders=resnet18:small,vit_s:small --devices=2
 
 A leaf passes if it differs by at most four times what the plain network's own gradient moves when its input changes by
 a millionth, and by at most 1 % of the leaf's greatest element, or no more than the plain one moves.
@@ -57,13 +57,13 @@ def compare(name, *, batch=8, rate_hz=100, devices=1, model=1, **settings):
     """
     import jax
 
-    from ecgjax import parallel
-    from tests import plain_networks
+    from ecgjax.training import device_mesh
+    from tests.support import plain_networks
 
     num_leads = settings.pop("num_leads", 8 if name.startswith("temporal_net") else 12)
     settings["num_leads"] = num_leads
     encoder, gradient = plain_networks.training_gradient(name, **settings)
-    mesh = parallel.make_mesh(devices=jax.devices()[:devices], model=model)
+    mesh = device_mesh.make_mesh(devices=jax.devices()[:devices], model=model)
     with plain_networks.plain():
         _, reference = plain_networks.training_gradient(name, **settings)
         steadiest = None
@@ -82,7 +82,7 @@ def compare(name, *, batch=8, rate_hz=100, devices=1, model=1, **settings):
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*along))
 
     params = jax.device_put(encoder.params, jax.tree.map(divided, encoder.params))
-    found = jax.device_get(gradient(params, jax.device_put(ecg, parallel.batch_sharding(mesh))))
+    found = jax.device_get(gradient(params, jax.device_put(ecg, device_mesh.batch_sharding(mesh))))
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(expected)]
     return [
         Leaf(name, jax.tree_util.keystr(path, simple=True, separator="/"), error, moved)

@@ -1,6 +1,6 @@
-"""Kills builds at random points and checks what is left: run by `test_build_killed.py`, or alone for longer.
+"""Kills builds at random points and checks what is left: run by `test_killed.py`, or alone for longer.
 
-  python -m tests.kill_builds --folder=DIR [--kills=1000] [--seed=0] [--kills_of_command=5]
+  python -m tests.support.kill_builds --folder=DIR [--kills=1000] [--seed=0] [--kills_of_command=5]
 
 A build is a child that was forked after everything had been imported, and that kills itself just before or after one of
 its file-system operations, drawn over the whole build: reading, writing shards, the index, the card, renaming. Every
@@ -26,18 +26,19 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines import shard_making, shard_plan, staging
-from data_pipelines.build_state import BuildState
 from data_pipelines.builders.base import Quarantined, SourceCard
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import CARD_FILE, open_dataset, staging_directory
-from data_pipelines.example_format import features
-from data_pipelines.quality import quality_flags
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.duplicates.signature import signature
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset, staging_directory
 from data_pipelines.records import EcgRecord, LabelSchema
-from data_pipelines.signature import signature
-from data_pipelines.store import open_store
-from tests.fixtures import as_given, stored_examples
+from data_pipelines.shards import making, plan
+from data_pipelines.shards.build_state import BuildState
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.quality import quality_flags
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.storage.example_format import features
+from data_pipelines.storage.store import open_store
+from data_pipelines.system import atomic_directory
+from tests.support.fixtures import as_given, stored_examples
 
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0)
 NUM_ITEMS, NUM_SHARDS = 24, 6
@@ -129,9 +130,9 @@ class Trap:
         ):
             for name in names:
                 setattr(owner, name, self._around(getattr(owner, name), name))
-        renameat2, staging._exchange = staging._exchange, None
-        staging._exchange = self._around(renameat2, "exchange")
-        trap, writer = self, shard_making.ArrayRecordWriter
+        renameat2, atomic_directory._exchange = atomic_directory._exchange, None
+        atomic_directory._exchange = self._around(renameat2, "exchange")
+        trap, writer = self, making.ArrayRecordWriter
 
         class Writer:
             def __init__(self, *arguments):
@@ -139,7 +140,7 @@ class Trap:
                 self.write = trap._around(self._writer.write, "write a record")
                 self.close = trap._around(self._writer.close, "close a shard")
 
-        shard_making.ArrayRecordWriter = Writer
+        making.ArrayRecordWriter = Writer
 
     def _around(self, function, name):
         def trapped(*arguments, **options):
@@ -193,7 +194,7 @@ def warm_up(directory):
     recorded = {"sampling_rate_hz": 100, "valid_start": 0, "valid_samples": 200}
     signature(signal, **recorded)
     quality_flags(signal, **recorded)
-    split = tfds.builder_from_directory(directory).info.splits[shard_plan.SPLIT]
+    split = tfds.builder_from_directory(directory).info.splits[plan.SPLIT]
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
         features=features(RECIPE.signal_format, MadeUpSource.label_schema),
@@ -214,8 +215,8 @@ def kill_builds(folder, *, kills, seed, can_exchange=True):
         AssertionError: a data set was lost, or is not what it should be.
     """
     if not can_exchange:
-        staging._exchange = lambda first, second: False
-    shard_plan.MAX_SHARD_BYTES = 4224 * NUM_ITEMS // NUM_SHARDS
+        atomic_directory._exchange = lambda first, second: False
+    plan.MAX_SHARD_BYTES = 4224 * NUM_ITEMS // NUM_SHARDS
     generator = np.random.default_rng(seed)
     # What each of two data sets looks like when nothing interrupts its build.
     expected = {}

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecgjax import parallel
-from ecgjax.objectives.relations import Rows
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.pairs.relations import Rows
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import device_mesh
 
 _DTYPES = {"valid": bool, "label": np.float32, "age": np.float32, "physiology": np.float32}
 
@@ -181,11 +181,11 @@ def tilings(chunk, *, every=False):
     """
     devices = np.array(jax.devices(), dtype=object)
     meshes = {
-        "1 device": parallel.make_mesh(devices=list(devices[:1])),
-        "2 devices": parallel.make_mesh(devices=list(devices[:2])),
-        "4 devices": parallel.make_mesh(devices=list(devices[:4])),
-        "8 devices": parallel.make_mesh(devices=list(np.random.default_rng(7).permutation(devices))),
-        "data x model": parallel.make_mesh(model=2),
+        "1 device": device_mesh.make_mesh(devices=list(devices[:1])),
+        "2 devices": device_mesh.make_mesh(devices=list(devices[:2])),
+        "4 devices": device_mesh.make_mesh(devices=list(devices[:4])),
+        "8 devices": device_mesh.make_mesh(devices=list(np.random.default_rng(7).permutation(devices))),
+        "data x model": device_mesh.make_mesh(model=2),
     }
     some = {("ring", "2 devices"), ("gathered", "4 devices"), ("ring", "8 devices"), ("gathered", "data x model")}
     return {
@@ -215,7 +215,7 @@ def assert_forms_agree(function, args, *, shared=(), chunk=24, every=False, only
     tried = tilings(chunk, every=every)
     for name, tiling in (tried if only is None else {only: tried[only]}).items():
         placed = jax.device_put(args, NamedSharding(tiling.mesh, PartitionSpec("data")))
-        everywhere = jax.device_put(shared, parallel.replicated(tiling.mesh))
+        everywhere = jax.device_put(shared, device_mesh.replicated(tiling.mesh))
         found = jax.jit(functools.partial(function, tiling=tiling))(*placed, *everywhere)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             a, b = np.asarray(a), np.asarray(b)
@@ -255,7 +255,7 @@ def assert_fits(objective, *, mib, num_rows=32768, dim=256):
         num_rows: of the global batch, two views of a record, two records of a patient.
         dim: of the embeddings.
     """
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     by_row = NamedSharding(mesh, PartitionSpec("data"))
 
     def loss(z, row):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_pipelines.simulator import Cohort, CohortConfig
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import encoders, leads
 from ecgjax.encoders import attention, convolutions, layers, physio_transformer, pooling
 

@@ -8,11 +8,11 @@ import itertools
 import jax
 import numpy as np
 
-from data_pipelines.orders import MixtureOrder, PatientOrder, RecordOrder
-from data_pipelines.sampling import Sampler
-from data_pipelines.stream import batches
-from ecgjax import parallel
-from tests.fixtures import MadeUpStore
+from data_pipelines.streaming.batches import batches
+from data_pipelines.streaming.orders import MixtureOrder, PatientOrder, RecordOrder
+from data_pipelines.streaming.sampler import Sampler
+from ecgjax.training import device_mesh
+from tests.support.fixtures import MadeUpStore
 
 BATCH, STEPS, START, NUM_RECORDS, NUM_DEVICES = 128, 2, 7, 1000, 64
 PATIENT = np.arange(NUM_RECORDS, dtype=np.int32) // 3
@@ -44,12 +44,12 @@ def shares(devices, num_processes, *, interleaved):
 
 def check(sampler, *, num_processes, model, interleaved, order):
     devices = jax.devices()
-    sharding = parallel.batch_sharding(parallel.make_mesh(model=model, devices=[devices[i] for i in order]))
+    sharding = device_mesh.batch_sharding(device_mesh.make_mesh(model=model, devices=[devices[i] for i in order]))
     expected = read(sampler, np.arange(BATCH))
     found = [{name: np.full_like(values, -1) for name, values in batch.items()} for batch in expected]
     placed = np.zeros(BATCH, int)
     for share in shares(devices, num_processes, interleaved=interleaved):
-        rows = parallel.local_rows(ShareOfSharding(sharding, share), BATCH)
+        rows = device_mesh.local_rows(ShareOfSharding(sharding, share), BATCH)
         placed[rows] += 1
         for whole, batch in zip(found, read(sampler, rows), strict=True):
             for name, values in batch.items():

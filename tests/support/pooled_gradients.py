@@ -1,6 +1,6 @@
 """Whether max-pooling and batch norm pass their gradients on in a network, without a reference: a line of JSON.
 
-    python -m tests.pooled_gradients --devices=2
+    python -m tests.support.pooled_gradients --devices=2
 
 Convolution, batch norm, ReLU and max-pooling are compiled as one program, in which a constant is added to every channel
 just before the pooling, and another just before the normalisation. Whichever sample of a window is the greatest, the
@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ecgjax import parallel
 from ecgjax.encoders import layers
 from ecgjax.encoders.pooling import max_pool
-from tests.plain_networks import simulated_ecg
+from ecgjax.training import device_mesh
+from tests.support.plain_networks import simulated_ecg
 
 #: Window, stride and padding of the encoders' poolings: ResNet, TemporalNet, CLOCS, PCLR.
 POOLINGS = ((3, 2, (1, 1)), (4, 4, "VALID"), (2, 2, "VALID"), (4, 4, "SAME"))
@@ -92,8 +92,8 @@ def worst_error(pool, *, seeds, norm="ours", devices=1, batch=16, function=max_p
         function: The pooling.
     """
     window, stride, padding = pool
-    mesh = parallel.make_mesh(devices=jax.devices()[:devices])
-    ecg = jax.device_put(simulated_ecg(batch, 12), parallel.batch_sharding(mesh))
+    mesh = device_mesh.make_mesh(devices=jax.devices()[:devices])
+    ecg = jax.device_put(simulated_ecg(batch, 12), device_mesh.batch_sharding(mesh))
 
     def stem(arrays, ecg):
         kernel, scale, bias, before_norm, before_pool = arrays

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from data_pipelines.dataset import open_dataset
-from data_pipelines.orders import RecordOrder
-from data_pipelines.sampling import Sampler
-from data_pipelines.store import open_store
-from data_pipelines.stream import batches
-from ecgjax import parallel
-from ecgjax.embedding_rows import Layout, embedding_rows
-from ecgjax.objectives.contrastive import nt_xent
-from ecgjax.objectives.relations import same_record
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.steps import init_state, train_step
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.storage.store import open_store
+from data_pipelines.streaming.batches import batches
+from data_pipelines.streaming.orders import RecordOrder
+from data_pipelines.streaming.sampler import Sampler
+from ecgjax.objectives.losses.nt_xent import nt_xent
+from ecgjax.objectives.pairs.relations import same_record
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import device_mesh
+from ecgjax.training.embedding_rows import Layout, embedding_rows
+from ecgjax.training.steps import init_state, train_step
 
 BATCH, STEPS, START = 8, 3, 5
 
@@ -46,22 +46,22 @@ def training(mesh, size):
     optimizer = optax.sgd(0.1)
     step = jax.jit(train_step(functools.partial(linear_loss, mesh=mesh), optimizer))
     matrix = np.random.default_rng(0).normal(size=(size // 2, 4)).astype(np.float32)
-    return jax.device_put(init_state({"encoder": matrix}, {}, optimizer), parallel.replicated(mesh)), step
+    return jax.device_put(init_state({"encoder": matrix}, {}, optimizer), device_mesh.replicated(mesh)), step
 
 
 def main(directory, out):
-    parallel.start_processes()
+    device_mesh.start_processes()
     dataset = open_dataset(directory)
     # Devices alternate between the processes, so that neither has a contiguous block of rows.
     devices = sorted(jax.devices(), key=lambda device: (device.id % jax.local_device_count(), -device.process_index))
-    mesh = parallel.make_mesh(devices=devices)
-    sharding = parallel.batch_sharding(mesh)
-    rows = parallel.local_rows(sharding, BATCH)
+    mesh = device_mesh.make_mesh(devices=devices)
+    sharding = device_mesh.batch_sharding(mesh)
+    rows = device_mesh.local_rows(sharding, BATCH)
     stream = batches(open_store(directory), make_sampler(dataset), rows=rows, start_step=START)
     state, update = training(mesh, int(np.prod(dataset.format.shape)))
     losses = []
     for step in range(STEPS):
-        batch = parallel.put_batch(next(stream), sharding=sharding, rows=rows, batch_size=BATCH)
+        batch = device_mesh.put_batch(next(stream), sharding=sharding, rows=rows, batch_size=BATCH)
         placed = [
             (np.arange(BATCH)[shard.index[0]], *(np.asarray(part.data) for part in parts))
             for shard, *parts in zip(

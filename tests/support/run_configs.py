@@ -1,7 +1,7 @@
 """Trains a few steps of every published config on simulated recordings, and prints a line of JSON for each.
 
-python -m tests.run_configs                      # published size, two steps of four recordings
-python -m tests.run_configs --size=small --batch_size=16 --steps=20 --only=physioclr
+python -m tests.support.run_configs                      # published size, two steps of four recordings
+python -m tests.support.run_configs --size=small --batch_size=16 --steps=20 --only=physioclr
 """
 
 import argparse
@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from data_pipelines.physiology_store import measure_dataset
-from ecgjax.run import prepare_run
-from tests.fixtures import make_simulated_dataset
-from tests.test_configs import CASES, load
+from data_pipelines.physiology.store import measure_dataset
+from ecgjax.training.run import prepare_run
+from tests.project.test_configs import CASES, load
+from tests.support.fixtures import make_simulated_dataset
 
 NUM_PATIENTS = 80
 

@@ -1,6 +1,6 @@
 """Whether the compiled training step of a config goes by the right gradient: a line of JSON for each.
 
-    python -m tests.step_gradients --only=simclr,dade_1m:single --batch_size=64
+    python -m tests.support.step_gradients --only=simclr,dade_1m:single --batch_size=64
 
 The step is the run's own program, with the optimiser, as XLA compiles it on this machine: which gradients it computes
 again, and so what a faulty rule would do, is up to XLA. Its gradient is read off Adam's running mean, and compared
@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from data_pipelines.physiology_store import measure_dataset
-from ecgjax import encoders, finetune, optim
-from ecgjax.recordings import open_recordings
-from ecgjax.run import prepare_run
-from ecgjax.steps import init_state
-from tests.fixtures import make_simulated_dataset
-from tests.plain_networks import plain
+from data_pipelines.physiology.store import measure_dataset
+from ecgjax import encoders, optim
+from ecgjax.data.recordings import open_recordings
+from ecgjax.finetuning import trainer
+from ecgjax.training.run import prepare_run
+from ecgjax.training.steps import init_state
+from tests.support.fixtures import make_simulated_dataset
+from tests.support.plain_networks import plain
 
 NUM_PATIENTS = 80
 
@@ -80,13 +81,13 @@ def compare_with_labels(encoder_name, dataset, *, batch_size, steps=3):
         batch_size: Recordings of a batch.
         steps: Steps to take.
     """
-    settings = finetune.default_config()
+    settings = trainer.default_config()
     settings.batch_size = batch_size
     num_leads = 8 if encoder_name.startswith("temporal_net") else 12
     encoder = encoders.create(encoder_name, seed=0, num_leads=num_leads)
 
     def training():
-        return finetune.FineTuning(
+        return trainer.FineTuning(
             settings, optimizer=optim.default_config(), encoder=encoder, num_leads=num_leads, kind="binary"
         )
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.time_axis import is_moment
+from data_pipelines.statements.time_axis import is_moment
 
 #: What stands for a sample that is missing, in lower case.
 MISSING = frozenset(("", "nan", "na", "n/a", "null", "none", "#n/a", "-", "?"))

@@ -27,10 +27,10 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.nested_values import NamedValue, header_line
-from data_pipelines.readers.stated_leads import without_unit
-from data_pipelines.readers.statement_names import is_unit
-from data_pipelines.readers.text_cells import Dialect, best_dialect, cells_or_none
+from data_pipelines.readers.text.cells import Dialect, best_dialect, cells_or_none
+from data_pipelines.statements.names import is_unit
+from data_pipelines.statements.nested_values import NamedValue, header_line
+from data_pipelines.statements.stated_leads import without_unit
 
 _COMMENT = ("#", "%", "//")
 _MOST_LINES_ABOVE = 1000

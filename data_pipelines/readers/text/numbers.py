@@ -16,8 +16,8 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import standard_lead
-from data_pipelines.readers.text_cells import MISSING, Dialect
-from data_pipelines.readers.time_axis import is_moment, seconds_of
+from data_pipelines.readers.text.cells import MISSING, Dialect
+from data_pipelines.statements.time_axis import is_moment, seconds_of
 
 _BLOCK_BYTES = 2**21
 _BLANK_LINE = re.compile(rb"(?:\A|\n)[ \t]*\n")

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.contents import MAX_BYTES, read_contents
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.sample_matrix import described_fields, recording_of
-from data_pipelines.readers.stated import Statements, statements
-from data_pipelines.readers.stated_leads import LeadNames, check_leads_declared, lead_names, stated_leads
-from data_pipelines.readers.stated_rates import StatedRate, rate_of_times
-from data_pipelines.readers.statement_names import Kind, stated_name, voltage
-from data_pipelines.readers.text_layout import Layout, layout_of
-from data_pipelines.readers.text_numbers import TableNumbers
-from data_pipelines.readers.time_axis import even_times
+from data_pipelines.files.contents import MAX_BYTES, read_contents
+from data_pipelines.readers.text.layout import Layout, layout_of
+from data_pipelines.readers.text.numbers import TableNumbers
+from data_pipelines.recording import Recording
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, stated_name, voltage
+from data_pipelines.statements.sample_matrix import described_fields, recording_of
+from data_pipelines.statements.stated import Statements, statements
+from data_pipelines.statements.stated_leads import LeadNames, check_leads_declared, lead_names, stated_leads
+from data_pipelines.statements.stated_rates import StatedRate, rate_of_times
+from data_pipelines.statements.time_axis import even_times
 
 _UTF16 = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -34,7 +34,7 @@ _INDEX, _TIME = "index", "time"
 def read_csv(path: Path | str, declared: Declared) -> Recording:
     """Reads a table of text.
 
-    What stands above the samples is told from them by the rules of `text_layout.py`. Cells are separated by commas,
+    What stands above the samples is told from them by the rules of `layout.py`. Cells are separated by commas,
     semicolons, tabs, bars or white space; numbers have a decimal point or, where it separates nothing, a decimal comma;
     an empty cell, `NaN`, `NA`, `null` and their like are samples marked as invalid. Text is UTF-8, UTF-16 or Latin-1.
 

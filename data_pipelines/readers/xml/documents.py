@@ -18,7 +18,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.contents import read_contents
+from data_pipelines.files.contents import read_contents
 
 #: A larger document is refused: ten seconds of twelve leads take less than one megabyte in any of the formats.
 MAX_BYTES = 2**27

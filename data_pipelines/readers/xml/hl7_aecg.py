@@ -17,9 +17,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers import metadata
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.xml_documents import (
+from data_pipelines.metadata import recorder_fields
+from data_pipelines.readers.xml.documents import (
     attribute_of,
     find_all,
     needed_number,
@@ -29,6 +28,7 @@ from data_pipelines.readers.xml_documents import (
     stacked,
     text_of,
 )
+from data_pipelines.recording import Recording
 
 NAMESPACE = "urn:hl7-org:v3"
 _LEAD_CODE = "MDC_ECG_LEAD_"
@@ -158,15 +158,15 @@ def _lead(value: Element, code: str, source: str) -> tuple[np.ndarray, str]:
     return origin + scale * counts, unit
 
 
-def _known_fields(root: Element, series: Element, source: str) -> metadata.RecorderFields:
+def _known_fields(root: Element, series: Element, source: str) -> recorder_fields.RecorderFields:
     began = attribute_of(series, "effectiveTime/low", "value") or attribute_of(root, "effectiveTime/low", "value")
     # An id is a root that says who gave it, and what was given; some writers have only one of the two.
     patient = attribute_of(root, f"{_SUBJECT}/id", "extension") or attribute_of(root, f"{_SUBJECT}/id", "root")
     sex = attribute_of(root, f"{_PERSON}/administrativeGenderCode", "code")
-    return metadata.recorder_fields(
+    return recorder_fields.recorder_fields(
         source=source,
         patient_id=patient,
         sex=sex,
-        birth=metadata.birth_date(attribute_of(root, f"{_PERSON}/birthTime", "value")),
-        acquired=metadata.StatedDate(began, metadata.compact_moment(began)),
+        birth=recorder_fields.birth_date(attribute_of(root, f"{_PERSON}/birthTime", "value")),
+        acquired=recorder_fields.StatedDate(began, recorder_fields.compact_moment(began)),
     )

@@ -15,9 +15,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers import metadata
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.xml_documents import (
+from data_pipelines.metadata import recorder_fields
+from data_pipelines.readers.xml.documents import (
     base64_bytes,
     check_count,
     check_number,
@@ -29,6 +28,7 @@ from data_pipelines.readers.xml_documents import (
     stacked,
     text_of,
 )
+from data_pipelines.recording import Recording
 
 _UNITS = {"microvolts": "uV", "millivolts": "mV", "volts": "V"}
 
@@ -126,17 +126,17 @@ def _unit(element: Element, source: str) -> str:
     return _UNITS[stated.casefold()]
 
 
-def _known_fields(root: Element, source: str) -> metadata.RecorderFields:
+def _known_fields(root: Element, source: str) -> recorder_fields.RecorderFields:
     date, time = text_of(root, "TestDemographics/AcquisitionDate"), text_of(root, "TestDemographics/AcquisitionTime")
-    acquired = metadata.moment(f"{date} {time}", "%m-%d-%Y %H:%M:%S") or metadata.moment(date, "%m-%d-%Y")
-    age = metadata.age_text(
+    acquired = recorder_fields.moment(f"{date} {time}", "%m-%d-%Y %H:%M:%S") or recorder_fields.moment(date, "%m-%d-%Y")
+    age = recorder_fields.age_text(
         text_of(root, "PatientDemographics/PatientAge"), unit=text_of(root, "PatientDemographics/AgeUnits")
     )
-    return metadata.recorder_fields(
+    return recorder_fields.recorder_fields(
         source=source,
         patient_id=text_of(root, "PatientDemographics/PatientID"),
         sex=text_of(root, "PatientDemographics/Gender"),
         age=age,
-        birth=metadata.birth_date(text_of(root, "PatientDemographics/DateofBirth"), "%m-%d-%Y"),
-        acquired=metadata.StatedDate(date, acquired),
+        birth=recorder_fields.birth_date(text_of(root, "PatientDemographics/DateofBirth"), "%m-%d-%Y"),
+        acquired=recorder_fields.StatedDate(date, acquired),
     )

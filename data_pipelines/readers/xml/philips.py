@@ -23,9 +23,8 @@ import numpy as np
 from sierraecg.xli import xli_decode
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers import metadata
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.xml_documents import (
+from data_pipelines.metadata import recorder_fields
+from data_pipelines.readers.xml.documents import (
     attribute_of,
     base64_bytes,
     check_count,
@@ -38,6 +37,7 @@ from data_pipelines.readers.xml_documents import (
     stacked,
     text_of,
 )
+from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS
 
 DOCUMENT_TYPES = ("SierraECG", "PhilipsECG")
@@ -265,17 +265,17 @@ def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _known_fields(root: Element, source: str) -> metadata.RecorderFields:
+def _known_fields(root: Element, source: str) -> recorder_fields.RecorderFields:
     date = attribute_of(root, "dataacquisition", "date")
     time = attribute_of(root, "dataacquisition", "time")
-    acquired = metadata.moment(f"{date} {time}", "%Y-%m-%d %H:%M:%S") or metadata.moment(date, "%Y-%m-%d")
+    acquired = recorder_fields.moment(f"{date} {time}", "%Y-%m-%d %H:%M:%S") or recorder_fields.moment(date, "%Y-%m-%d")
     patient = "patient/generalpatientdata"
-    age = metadata.age_text(text_of(root, f"{patient}/age/years"), unit="years")
-    return metadata.recorder_fields(
+    age = recorder_fields.age_text(text_of(root, f"{patient}/age/years"), unit="years")
+    return recorder_fields.recorder_fields(
         source=source,
         patient_id=text_of(root, f"{patient}/patientid"),
         sex=text_of(root, f"{patient}/sex"),
         age=age,
-        birth=metadata.birth_date(text_of(root, f"{patient}/age/dateofbirth")),
-        acquired=metadata.StatedDate(date, acquired),
+        birth=recorder_fields.birth_date(text_of(root, f"{patient}/age/dateofbirth")),
+        acquired=recorder_fields.StatedDate(date, acquired),
     )

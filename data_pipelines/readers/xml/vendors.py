@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.hl7_aecg import read_aecg
-from data_pipelines.readers.muse_xml import read_muse
-from data_pipelines.readers.philips_xml import read_philips
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.xml_documents import root_name
+from data_pipelines.readers.xml.documents import root_name
+from data_pipelines.readers.xml.hl7_aecg import read_aecg
+from data_pipelines.readers.xml.muse import read_muse
+from data_pipelines.readers.xml.philips import read_philips
+from data_pipelines.recording import Recording
 
 _READER_OF_ROOT: Mapping[str, Callable[[Path], Recording]] = types.MappingProxyType(
     {"RestingECG": read_muse, "restingecgdata": read_philips, "AnnotatedECG": read_aecg}

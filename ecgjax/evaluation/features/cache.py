@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import median_beat
 from data_pipelines.errors import DataError
-from ecgjax import inference
-from ecgjax.evaluation.features import Read, map_records
+from data_pipelines.physiology import median_beat
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.features import Read, map_records
 
 #: Records embedded at a time, and measured: the latter in processes that are started anew for each part.
 _BATCH = 256
@@ -30,7 +30,7 @@ _MEASURED_AT_ONCE = 8192
 
 def kept_embeddings(
     folder: Path,
-    encoder: inference.Encoder,
+    encoder: frozen_encoder.Encoder,
     records: np.ndarray,
     *,
     name: str,
@@ -63,7 +63,7 @@ def kept_embeddings(
     """
 
     def embed() -> np.ndarray:
-        recalibrated = inference.recalibrate_batch_norm(encoder, read, records=recalibrate_on, seed=seed)
+        recalibrated = frozen_encoder.recalibrate_batch_norm(encoder, read, records=recalibrate_on, seed=seed)
         return map_records(
             recalibrated.embed, records, read=read, batch_size=_BATCH, title=f"embeddings, {name}", progress=progress
         )
@@ -73,7 +73,7 @@ def kept_embeddings(
         "layer": encoder.layer,
         "datasets": list(datasets),
         "seed": seed,
-        "batches": inference.RECALIBRATION_BATCHES,
+        "batches": frozen_encoder.RECALIBRATION_BATCHES,
         "records": [len(records), len(recalibrate_on)],
     }
     arrays = (records, recalibrate_on, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))

@@ -12,8 +12,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from data_pipelines.median_beat import measure
-from ecgjax.evaluation.labels import ProbeData
+from data_pipelines.physiology.median_beat import measure
+from ecgjax.data.labels import ProbeData
 
 #: Reads stored signals: record numbers `int64[n]` → `int16[n, time, lead]`.
 Read = Callable[[np.ndarray], np.ndarray]

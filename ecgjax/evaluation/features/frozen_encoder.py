@@ -13,13 +13,14 @@ import ml_collections
 import numpy as np
 from jax import Array
 
-from ecgjax import configuration, encoders
-from ecgjax.checkpoint import Checkpoints
+from ecgjax import encoders
+from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.leads import prepare
-from ecgjax.pretraining_records import RECORDS_FILE, PretrainingRecords, open_pretraining_records
-from ecgjax.steps import EMA
+from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, open_pretraining_records
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.steps import EMA
 
 #: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
 RECALIBRATION_BATCHES = 64
@@ -110,11 +111,11 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | N
         ConfigError: the folder holds no run.
         CheckpointError: it holds no finished checkpoint, or a damaged one.
     """
-    config = configuration.load_resolved(workdir)
+    config = run_config.load_resolved(workdir)
     split = create_split(config, seed=config.seed)
     prefix = "" if config.optimizer.ema_decay is None else EMA
     names = (f"{prefix}params_encoder", f"{prefix}stats_encoder")
-    with Checkpoints(configuration.checkpoint_dir(workdir), read_only=True) as checkpoints:
+    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
         step, parts = checkpoints.restore(dict(zip(names, (split.params, split.stats), strict=True)), step=step)
         metadata = checkpoints.metadata(step)
     return Encoder(

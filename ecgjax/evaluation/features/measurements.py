@@ -9,8 +9,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ecgjax.evaluation.features import SplitFeatures
-from ecgjax.evaluation.tasks import BinaryTask, QuantityTask, Task
+from ecgjax.data.tasks import BinaryTask, QuantityTask, Task
+from ecgjax.evaluation.features.features import SplitFeatures
 
 #: Principal components of the median beat.
 _COMPONENTS = 40

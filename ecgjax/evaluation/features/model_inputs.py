@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data_pipelines.median_beat import NAMES as MEASUREMENTS
-from ecgjax.evaluation.baselines import demographic_features, median_beat_features
-from ecgjax.evaluation.features import Read, SplitFeatures, interval_features, map_records, split_features
-from ecgjax.evaluation.labels import ProbeData
+from data_pipelines.physiology.median_beat import NAMES as MEASUREMENTS
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.features.features import Read, SplitFeatures, interval_features, map_records, split_features
+from ecgjax.evaluation.features.measurements import demographic_features, median_beat_features
 
 #: Records embedded or scored at a time.
 _BATCH = 256

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics import RankedScores, undefined_reason
-from ecgjax.evaluation.weighting import Metric, estimate
+from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
+from ecgjax.evaluation.metrics.weighting import Metric, estimate
 
 #: Weights held at once: 32 MB of float64, small enough for any host and large enough to keep NumPy busy.
 _WEIGHTS_AT_ONCE = 4_000_000

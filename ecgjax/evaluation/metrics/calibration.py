@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.weighting import Metric, check_probabilities, mean
+from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, mean
 
 # Newton steps for two coefficients: five or six suffice but where the classes separate, which has no solution.
 _NEWTON_STEPS = 30

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.builders.snomed import SCORED_CLASSES
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.weighting import Metric
+from data_pipelines.metadata.snomed import SCORED_CLASSES
+from ecgjax.evaluation.metrics.weighting import Metric
 
 #: What a model that knows nothing answers, and is worth 0.
 NORMAL = "NSR"

@@ -9,20 +9,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics import RankedScores, undefined_reason
-from ecgjax.evaluation.weighting import Metric, estimate
+from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
+from ecgjax.evaluation.metrics.weighting import Metric, estimate
 
 #: (labels `[n]`, scores `[n]`) → the metric of a class.
 MetricOf = Callable[[np.ndarray, np.ndarray], Metric]
 
 
 def auroc_of(labels: np.ndarray, scores: np.ndarray) -> Metric:
-    """The AUROC as a metric; see `metrics.RankedScores`."""
+    """The AUROC as a metric; see `ranking.RankedScores`."""
     return RankedScores(labels, scores).auroc
 
 
 def auprc_of(labels: np.ndarray, scores: np.ndarray) -> Metric:
-    """The average precision as a metric; see `metrics.RankedScores`."""
+    """The average precision as a metric; see `ranking.RankedScores`."""
     return RankedScores(labels, scores).auprc
 
 

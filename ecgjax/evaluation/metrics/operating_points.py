@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.weighting import Metric, check_binary, check_probabilities, divide, ratio
+from ecgjax.evaluation.metrics.ranking import undefined_reason
+from ecgjax.evaluation.metrics.weighting import Metric, check_binary, check_probabilities, divide, ratio
 
 
 class Decisions:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.weighting import check_binary, divide, estimate
+from ecgjax.evaluation.metrics.weighting import check_binary, divide, estimate
 
 
 class RankedScores:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.weighting import Metric, check_finite, divide, mean
+from ecgjax.evaluation.metrics.weighting import Metric, check_finite, divide, mean
 
 
 def rmse(truth: np.ndarray, predicted: np.ndarray) -> Metric:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.weighting import check_finite
+from ecgjax.evaluation.metrics.weighting import check_finite
 
 # Queries at a time: 1,024 × 100,000 similarities are 800 MB of float64; blocks shrink for larger galleries.
 _SIMILARITIES_AT_ONCE = 2**24

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics
-from ecgjax.evaluation.grouping import MISSING
-from ecgjax.evaluation.labels import MIN_EVENTS
-from ecgjax.evaluation.metrics import RankedScores
-from ecgjax.evaluation.weighting import Metric, check_probabilities, ratio
+from ecgjax.data.groups import MISSING
+from ecgjax.data.labels import MIN_EVENTS
+from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics
+from ecgjax.evaluation.metrics.ranking import RankedScores
+from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, ratio
 
 #: What is compared between a group and all other records: metric → what a difference means.
 GAPS: Mapping[str, str] = {
@@ -72,7 +72,7 @@ def subgroups(
     Args:
         labels: `[n]` of 0 and 1.
         probabilities: `[n]`, of the positive class.
-        columns: name → `[n]` names of groups, see `grouping.categories` and `grouping.bands`.
+        columns: name → `[n]` names of groups, see `groups.categories` and `groups.bands`.
         patients: `int[n]`, patient (group) code of each record.
         threshold: from which a record is called positive.
         min_events: positives, and negatives, that a group and the rest must have to be measured.

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.frozen import FrozenProbe
-from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.tasks import Kind
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.metrics.ranking import undefined_reason
+from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.linear import FrozenProbe
 
 #: Leaves of the trees to choose from, and how many trees there are to choose from of each.
 _LEAVES = (4, 15)
@@ -49,14 +49,14 @@ def fit_boosted(
         DataError: train or validation does not define the task's metric.
     """
     for split, targets in (("train", train_targets), ("validation", val_targets)):
-        if reason := scoring.undefined(kind, targets):
-            raise DataError(f"no trees can be fitted: {reason} in the {split} split", reason=scoring.NO_MODEL)
+        if reason := selection.undefined(kind, targets):
+            raise DataError(f"no trees can be fitted: {reason} in the {split} split", reason=selection.NO_MODEL)
     best: tuple[_Models, int, int] = ({}, 0, 0)
     best_value = -np.inf
     for leaves in _LEAVES:
         models = _fit(kind, train_features, train_targets, leaves=leaves, seed=seed)
         for trees, outputs in enumerate(_staged(kind, models, val_features, classes=len(classes)), start=1):
-            value = scoring.primary(kind, val_targets, outputs, classes=classes)
+            value = selection.primary(kind, val_targets, outputs, classes=classes)
             if value > best_value:
                 best, best_value = (models, trees, leaves), value
     models, trees, leaves = best

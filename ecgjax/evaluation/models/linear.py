@@ -1,6 +1,6 @@
 """What a frozen encoder is worth for any task: a linear probe or nearest neighbours on cached embeddings.
 
-Everything there is to choose is chosen on validation records by the task's primary metric (`scoring.PRIMARY`).
+Everything there is to choose is chosen on validation records by the task's primary metric (`selection.PRIMARY`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.errors import DataError
-from data_pipelines.fold_labels import SPREAD_LABELS
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.nearest import nearest_neighbours
-from ecgjax.evaluation.probe import fit_linear_probe
-from ecgjax.evaluation.tasks import Kind
-from ecgjax.evaluation.weighting import check_finite
+from data_pipelines.prepared.fold_labels import SPREAD_LABELS
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.metrics.ranking import undefined_reason
+from ecgjax.evaluation.metrics.retrieval import nearest_neighbours
+from ecgjax.evaluation.metrics.weighting import check_finite
+from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.logistic import fit_linear_probe
 
 #: Numbers of neighbours to choose from, as far as there are so many training records.
 NEIGHBOURS: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
@@ -110,7 +110,7 @@ def fit_nearest(
     if not possible:
         raise DataError(f"none of k = {', '.join(map(str, ks))} neighbours is among {len(train_features)} records")
     predicted = nearest_neighbours(train_features, train_targets, queries=val_features, ks=possible)
-    values = {k: scoring.primary(kind, val_targets, scores, classes=classes) for k, scores in predicted.items()}
+    values = {k: selection.primary(kind, val_targets, scores, classes=classes) for k, scores in predicted.items()}
     best = max(possible, key=lambda k: (values[k], k))
     return FrozenProbe(
         predict=lambda features: nearest_neighbours(train_features, train_targets, queries=features, ks=[best])[best],
@@ -146,7 +146,7 @@ def _one_versus_rest(
                 # Separable labels do not converge at weak strengths, which validation then does not choose.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.set_params(C=c).fit(train, targets[:, column])
-        if (value := scoring.primary("multilabel", val_targets, scores(models, val), classes=classes)) > best_value:
+        if (value := selection.primary("multilabel", val_targets, scores(models, val), classes=classes)) > best_value:
             best, best_value, best_c = copy.deepcopy(models), value, c
     return FrozenProbe(
         predict=lambda features: scores(best, features),
@@ -162,7 +162,7 @@ def _ridge(train: np.ndarray, targets: np.ndarray, *, val: np.ndarray, val_targe
     along = u.T @ (targets - mean)
     # The penalty is of the mean squared error, so that a strength means the same for few records and for many.
     weights = np.stack([vt.T @ (s / (s * s + penalty * len(train)) * along) for penalty in _PENALTIES])
-    values = [scoring.primary("quantity", val_targets, val @ w + mean) for w in weights]
+    values = [selection.primary("quantity", val_targets, val @ w + mean) for w in weights]
     best = int(np.argmax(values))
     return FrozenProbe(
         predict=lambda features: features @ weights[best] + mean,
@@ -173,10 +173,10 @@ def _ridge(train: np.ndarray, targets: np.ndarray, *, val: np.ndarray, val_targe
 
 def _check(kind: Kind, train_targets: np.ndarray, val_targets: np.ndarray, features: np.ndarray) -> None:
     for split, targets in (("train", train_targets), ("validation", val_targets)):
-        if reason := scoring.undefined(kind, targets):
+        if reason := selection.undefined(kind, targets):
             raise DataError(
                 f"no probe is possible: {reason} in the {split} split; give it more labels or more folds. "
                 f"{SPREAD_LABELS}",
-                reason=scoring.NO_MODEL,
+                reason=selection.NO_MODEL,
             )
     check_finite(features, "numbers of embeddings")

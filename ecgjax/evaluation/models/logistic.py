@@ -19,8 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.fold_labels import SPREAD_LABELS
-from ecgjax.evaluation.metrics import auroc, undefined_reason
+from data_pipelines.prepared.fold_labels import SPREAD_LABELS
+from ecgjax.evaluation.metrics.ranking import auroc, undefined_reason
 
 #: Inverse strengths C tried, strongest regularisation first. At the strong end the direction no longer changes (it is
 #: the difference of the class means), at the weak end a few hundred labels with 512 features are fitted perfectly.

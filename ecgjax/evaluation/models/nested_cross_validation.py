@@ -20,10 +20,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.labels import draw_patients
-from ecgjax.evaluation.metrics import undefined_reason
-from ecgjax.evaluation.out_of_fold import OutOfFold
-from ecgjax.evaluation.weighting import check_binary
+from ecgjax.data.labels import draw_patients
+from ecgjax.evaluation.metrics.ranking import undefined_reason
+from ecgjax.evaluation.metrics.weighting import check_binary
+from ecgjax.evaluation.models.out_of_fold import OutOfFold
 
 #: Number of training records → unfitted scikit-learn transformer.
 MakePreprocessor = Callable[[int], TransformerMixin]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics import RankedScores
-from ecgjax.evaluation.weighting import Metric
-from ecgjax.files import replacing
+from ecgjax.evaluation.metrics.ranking import RankedScores
+from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.system.files import replacing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

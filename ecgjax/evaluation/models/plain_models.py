@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_pipelines.median_beat import NAMES
-from ecgjax.evaluation.baselines import demographic_columns, median_beat_preprocessor
-from ecgjax.evaluation.boosted import fit_boosted
-from ecgjax.evaluation.features import SplitFeatures, interval_preprocessor, preprocessed
-from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
-from ecgjax.evaluation.kept_features import kept_measurements
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.tasks import Task
-from ecgjax.recordings import Recordings
+from data_pipelines.physiology.median_beat import NAMES
+from ecgjax.data.labels import ProbeData
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.tasks import Task
+from ecgjax.evaluation.features.cache import kept_measurements
+from ecgjax.evaluation.features.features import SplitFeatures, interval_preprocessor, preprocessed
+from ecgjax.evaluation.features.measurements import demographic_columns, median_beat_preprocessor
+from ecgjax.evaluation.models.boosted import fit_boosted
+from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
 
 Plain = Literal["age_sex", "intervals", "median_beat"]
 

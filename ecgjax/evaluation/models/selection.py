@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import special
 
-from ecgjax.evaluation import regression
-from ecgjax.evaluation.metrics import RankedScores, undefined_reason
-from ecgjax.evaluation.multilabel import auprc_of, auroc_of, by_class
-from ecgjax.evaluation.tasks import Kind
-from ecgjax.evaluation.weighting import Metric, estimate
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.metrics import regression
+from ecgjax.evaluation.metrics.multilabel import auprc_of, auroc_of, by_class
+from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
+from ecgjax.evaluation.metrics.weighting import Metric, estimate
 
 #: Kind of task → name of the metric that choices are made and models compared by; the higher the better.
 PRIMARY: Mapping[Kind, str] = {"binary": "AUROC", "multilabel": "macro AUROC", "quantity": "R²"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import outputs
-from ecgjax.objectives.contrastive import cross_entropies
-from ecgjax.objectives.outputs import LossOutput, Reducer
-from ecgjax.objectives.relations import Pairs, Rows
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.losses.nt_xent import cross_entropies
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
+from ecgjax.objectives.pairs.relations import Pairs, Rows
+from ecgjax.objectives.pairs.tiles import Tiling
 
 
 def same_pair(anchors: Rows, keys: Rows) -> Pairs:
@@ -48,7 +48,7 @@ def clip_loss(
         paired: `[rows, dim]` of each row's partner, already projected to the ECGs' dimensions; not yet normalised. What
             stands where there is no partner is not looked at, as long as it is finite.
         temperature: τ, fixed or learnt.
-        positives: several are summed `"outside"` or `"inside"` the log, as in `contrastive.nt_xent`.
+        positives: several are summed `"outside"` or `"inside"` the log, as in `nt_xent.nt_xent`.
         reducer: of the rows.
         tiling: how the pairs are gone through.
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import outputs
-from ecgjax.objectives.distances import inner_products, normalise
-from ecgjax.objectives.outputs import LossOutput, Reducer
-from ecgjax.objectives.relations import Relation, Rows, same_signal
-from ecgjax.objectives.running import LogSum, PairStats
-from ecgjax.objectives.tiles import Tiling, fold
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.distances import inner_products, normalise
+from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
+from ecgjax.objectives.pairs.relations import Relation, Rows, same_signal
+from ecgjax.objectives.pairs.running import LogSum, PairStats
+from ecgjax.objectives.pairs.tiles import Tiling, fold
 
 
 class _Running(NamedTuple):

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import outputs
-from ecgjax.objectives.outputs import LossOutput, Reducer
-from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.running import LogSum, fold_logits, sum_terms
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
+from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
+from ecgjax.objectives.pairs.running import LogSum, fold_logits, sum_terms
+from ecgjax.objectives.pairs.tiles import Tiling
 
 
 def hcl(

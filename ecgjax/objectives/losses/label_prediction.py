@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ecgjax.objectives import outputs
-from ecgjax.objectives.outputs import LossOutput
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.outputs import LossOutput
 
 #: Under the root of the mean square error, whose gradient has no end at 0 without it.
 RMSE_EPSILON = 1e-6

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.objectives import outputs
-from ecgjax.objectives.outputs import LossOutput, Reducer, mean_where
-from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.running import LogSum, PairStats, fold_logits
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.outputs import LossOutput, Reducer, mean_where
+from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
+from ecgjax.objectives.pairs.running import LogSum, PairStats, fold_logits
+from ecgjax.objectives.pairs.tiles import Tiling
 
 
 class _Mined(NamedTuple):

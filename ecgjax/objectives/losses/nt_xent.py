@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import outputs
-from ecgjax.objectives.outputs import LossOutput, Reducer
-from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.running import LogSum, PairStats, fold_logits, sum_terms
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
+from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
+from ecgjax.objectives.pairs.running import LogSum, PairStats, fold_logits, sum_terms
+from ecgjax.objectives.pairs.tiles import Tiling
 
 #: Where SigLIP's log t starts: t = 10.
 LOG_SCALE = math.log(10)

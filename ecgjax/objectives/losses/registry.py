@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ecgjax.objectives.clocs import clocs
-from ecgjax.objectives.contrastive import nt_xent, sigmoid, three_kg
-from ecgjax.objectives.hard_negatives import debiased, hcl
-from ecgjax.objectives.multi_similarity import multi_similarity
-from ecgjax.objectives.outputs import LossOutput
-from ecgjax.objectives.paired import clip_loss
-from ecgjax.objectives.variance import vicreg
+from ecgjax.objectives.losses.clip import clip_loss
+from ecgjax.objectives.losses.clocs import clocs
+from ecgjax.objectives.losses.hard_negatives import debiased, hcl
+from ecgjax.objectives.losses.multi_similarity import multi_similarity
+from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
+from ecgjax.objectives.losses.vicreg import vicreg
+from ecgjax.objectives.pairs.outputs import LossOutput
 
 #: `config.objective.name` → `(embeddings, rows, *, settings) → LossOutput`. Settings are keyword arguments: most take
 #: `relation` and `tiling`; `clocs` also and `vicreg` only the number of `views`; `clip` the `paired` embeddings.

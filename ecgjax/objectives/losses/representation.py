@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.objectives.distances import centred, inner_products, normalise, squared_euclidean_matrix
-from ecgjax.objectives.outputs import Stats, mean_where
+from ecgjax.objectives.pairs.distances import centred, inner_products, normalise, squared_euclidean_matrix
+from ecgjax.objectives.pairs.outputs import Stats, mean_where
 
 #: Names of what `statistics` returns.
 STATISTICS = ("alignment", "uniformity", "effective_rank")

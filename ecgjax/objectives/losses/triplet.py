@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import outputs
-from ecgjax.objectives.distances import DISTANCES, Distance, inner_products, normalise, safe_sqrt
-from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE, LossOutput, Reducer, count_where, mean_where
-from ecgjax.objectives.relations import Relation, Rows
-from ecgjax.objectives.running import LogSum
-from ecgjax.objectives.search import Miner, Search, Tile
-from ecgjax.objectives.tiles import Tiling, fold, take
+from ecgjax.objectives.miners.search import Miner, Search, Tile
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.distances import DISTANCES, Distance, inner_products, normalise, safe_sqrt
+from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, LossOutput, Reducer, count_where, mean_where
+from ecgjax.objectives.pairs.relations import Relation, Rows
+from ecgjax.objectives.pairs.running import LogSum
+from ecgjax.objectives.pairs.tiles import Tiling, fold, take
 
 TRIPLET_FORMS = ("hinge", "soft")
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import outputs
-from ecgjax.objectives.outputs import LossOutput, Reducer, mean_where
-from ecgjax.objectives.relations import Rows
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.outputs import LossOutput, Reducer, mean_where
+from ecgjax.objectives.pairs.relations import Rows
 
 #: Added to a variance before its square root is taken.
 _EPSILON = 1e-4

@@ -20,11 +20,11 @@ import optax
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.distances import DISTANCES, Distance
-from ecgjax.objectives.reference_mining import label_distance, signal_distance
-from ecgjax.objectives.relations import Relation, Rows
-from ecgjax.objectives.search import Mined, Search, Tile
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.miners.reference_mining import label_distance, signal_distance
+from ecgjax.objectives.miners.search import Mined, Search, Tile
+from ecgjax.objectives.pairs.distances import DISTANCES, Distance
+from ecgjax.objectives.pairs.relations import Relation, Rows
+from ecgjax.objectives.pairs.tiles import Tiling
 
 #: Wu et al. 2017: nearer pairs are drawn as if they were this far apart, farther ones than the second not at all.
 _NEAREST_DRAWN, _FARTHEST_DRAWN = 0.5, 1.4

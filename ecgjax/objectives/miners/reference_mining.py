@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.relations import Relation, Rows
-from ecgjax.objectives.search import Mined, Search, Tile, candidates
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.miners.search import Mined, Search, Tile, candidates
+from ecgjax.objectives.pairs.relations import Relation, Rows
+from ecgjax.objectives.pairs.tiles import Tiling
 
 
 def signal_distance(

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.objectives import hashing
-from ecgjax.objectives.distances import DISTANCES, Distance, Points
-from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE, Stats, count_where, mean_where
-from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.tiles import Tiling, fold, take
-from ecgjax.objectives.winners import Winners
+from ecgjax.objectives.miners.winners import Winners
+from ecgjax.objectives.pairs import hashing
+from ecgjax.objectives.pairs.distances import DISTANCES, Distance, Points
+from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, Stats, count_where, mean_where
+from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
+from ecgjax.objectives.pairs.tiles import Tiling, fold, take
 
 
 class Mined(NamedTuple):

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.distances import centred, safe_sqrt, squared_euclidean_matrix
-from ecgjax.objectives.relations import Rows
-from ecgjax.objectives.search import candidates
-from ecgjax.objectives.tiles import Tiling, fold, take
-from ecgjax.objectives.winners import Winners
+from ecgjax.objectives.miners.search import candidates
+from ecgjax.objectives.miners.winners import Winners
+from ecgjax.objectives.pairs.distances import centred, safe_sqrt, squared_euclidean_matrix
+from ecgjax.objectives.pairs.relations import Rows
+from ecgjax.objectives.pairs.tiles import Tiling, fold, take
 
 #: Elements that a block of anchors may hold at a time: of running sums on CPUs, where they should stay in the cache,
 #: and on accelerators, where there should be enough to do.

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.objectives import outputs
-from ecgjax.objectives.distances import inner_products, normalise
-from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE, count_where, mean_where
-from ecgjax.objectives.relations import Pairs, Relation, Rows
-from ecgjax.objectives.tiles import Tiling, fold
+from ecgjax.objectives.pairs import outputs
+from ecgjax.objectives.pairs.distances import inner_products, normalise
+from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, count_where, mean_where
+from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
+from ecgjax.objectives.pairs.tiles import Tiling, fold
 
 _LOW = -jnp.inf
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgjax.evaluation import ablation
-from ecgjax.evaluation.ablation import ArmRun
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.tables import plain
-from ecgjax.files import write_atomically
+from ecgjax.data.labels import ProbeData
+from ecgjax.data.recordings import Recordings
 from ecgjax.pages.data_card import data_section
+from ecgjax.pages.json_values import plain
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.recordings import Recordings
+from ecgjax.studies import ablation_statistics
+from ecgjax.studies.ablation_statistics import ArmRun
+from ecgjax.system.files import write_atomically
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -70,7 +70,7 @@ def write_report(
         command: that makes all of it again.
     """
     answers = [
-        ablation.sum_up(
+        ablation_statistics.sum_up(
             runs,
             name,
             kind=data.task.kind,
@@ -82,18 +82,18 @@ def write_report(
         for name, data in tasks.items()
     ]
     tables = {
-        "Linear probes on the frozen encoders": ablation.arms_table(answers),
-        "Difference from the same encoder at random initialisation": ablation.differences_table(
+        "Linear probes on the frozen encoders": ablation_statistics.arms_table(answers),
+        "Difference from the same encoder at random initialisation": ablation_statistics.differences_table(
             answers, "above_random"
         ),
-        "Difference from the first arm": ablation.differences_table(answers, "above_first"),
-        "Training, means over seeds": ablation.facts_table(runs),
+        "Difference from the first arm": ablation_statistics.differences_table(answers, "above_first"),
+        "Training, means over seeds": ablation_statistics.facts_table(runs),
     }
     tables = {title: table for title, table in tables.items() if table.rows}
     sections = [Section(title, [table]) for title, table in tables.items()]
     if any(answer.above_random for answer in answers):
         alt = "Of every arm and task the difference from the random encoder with its interval, as in the table of them."
-        picture = Picture(figure=ablation.figure(answers), alt=alt, caption="Dots: single seeds.")
+        picture = Picture(figure=ablation_statistics.figure(answers), alt=alt, caption="Dots: single seeds.")
         sections.insert(0, Section("What pretraining adds to random initialisation", [picture]))
     reasons = [f"{name} ({reason})" for name, reason in failed.items()]
     unfinished = [
@@ -129,7 +129,7 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
 
 
 def _write_results(
-    answers: Sequence[ablation.ArmAnswers],
+    answers: Sequence[ablation_statistics.ArmAnswers],
     runs: Sequence[ArmRun],
     recordings: Recordings,
     *,

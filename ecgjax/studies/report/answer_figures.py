@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ecgjax.evaluation.answers import ClassRow
-from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.regression import BlandAltman
+from ecgjax.evaluation.metrics.regression import BlandAltman
+from ecgjax.studies.answers import ClassRow
+from ecgjax.studies.comparison import REFERENCE
 
 _POINTS = {"s": 10, "alpha": 0.35, "color": "#1f6fb4", "linewidths": 0}
 _LINE = "#b3202c"

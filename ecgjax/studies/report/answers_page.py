@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
-from ecgjax.evaluation.answers import BY_CLASS, Answers, ClassesOperating, one_a_patient
-from ecgjax.evaluation.class_section import class_section
-from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.embedding_map import map_figure, project, values_map_figure
-from ecgjax.evaluation.labels import MIN_EVENTS, ProbeData, common_classes
-from ecgjax.evaluation.model_figures import differences_figure
-from ecgjax.evaluation.report import Provenance
-from ecgjax.evaluation.report_files import common_results, replace_report
-from ecgjax.evaluation.report_page import GROUPS_MADE, NO_GROUPS, embedding_picture, framed, how_compared
-from ecgjax.evaluation.report_tables import near_table
+from ecgjax.data.labels import MIN_EVENTS, ProbeData, common_classes
+from ecgjax.evaluation.models import selection
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.write import Written
+from ecgjax.studies.answers import BY_CLASS, Answers, ClassesOperating, one_a_patient
+from ecgjax.studies.comparison import REFERENCE
+from ecgjax.studies.report.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
+from ecgjax.studies.report.class_section import class_section
+from ecgjax.studies.report.embedding_map import map_figure, project, values_map_figure
+from ecgjax.studies.report.model_figures import differences_figure
+from ecgjax.studies.report.report import Provenance
+from ecgjax.studies.report.report_files import common_results, replace_report
+from ecgjax.studies.report.report_page import GROUPS_MADE, NO_GROUPS, embedding_picture, framed, how_compared
+from ecgjax.studies.report.report_tables import near_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -320,7 +320,7 @@ def results_dict(evaluation: AnswersEvaluation) -> dict[str, Any]:
     return common | {
         "task": {**common["task"], "kind": kind},
         "unit": evaluation.unit,
-        "metric": scoring.PRIMARY[kind],
+        "metric": selection.PRIMARY[kind],
         "models": {row.name: dataclasses.asdict(row) for row in answers.rows},
         "classes": [dataclasses.asdict(each) for each in answers.classes],
         "operating": _operating_results(answers.operating),

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.cells import CellResult, Initialisation, Mode
-from ecgjax.evaluation.label_efficiency import TITLES
-from ecgjax.evaluation.multilabel import by_class
-from ecgjax.evaluation.plain_models import Plain
-from ecgjax.evaluation.tasks import Kind
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.metrics.multilabel import by_class
+from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.plain_models import Plain
 from ecgjax.pages.page import Table
+from ecgjax.studies.label_efficiency_statistics import TITLES
+from ecgjax.studies.store import CellResult, Initialisation, Mode
 
 _Group = tuple[float, Mode, Initialisation | Plain]
 
@@ -31,8 +31,8 @@ def other_metrics_table(
     """
     rows, names = [], []
     for (fraction, mode, model), cells in _groups(results).items():
-        found = [scoring.estimates(kind, targets, cell.scores, classes=classes) for cell in cells]
-        names = [name for name in found[0] if name != scoring.PRIMARY[kind]]
+        found = [selection.estimates(kind, targets, cell.scores, classes=classes) for cell in cells]
+        names = [name for name in found[0] if name != selection.PRIMARY[kind]]
         spread = (_spread([each[name] for each in found]) for name in names)
         rows.append((f"{fraction:.3g}", TITLES[model, mode], *spread))
     header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)

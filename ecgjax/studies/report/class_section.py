@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ecgjax.evaluation.answers import ClassesOperating, ClassOperating
-from ecgjax.evaluation.class_operating import CHALLENGE
-from ecgjax.evaluation.operating import RESAMPLES, SPECIFICITY
 from ecgjax.pages.page import Folded, Paragraph, Section, Table
+from ecgjax.studies.answers import ClassesOperating, ClassOperating
+from ecgjax.studies.class_operating import CHALLENGE
+from ecgjax.studies.operating import RESAMPLES, SPECIFICITY
 
 #: Metrics of a class that have a table of their own.
 _CALIBRATION = ("Brier", "slope", "intercept")

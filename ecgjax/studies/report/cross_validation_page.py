@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.evaluation.cross_validation import Finding, Findings, Fitted, figure, findings_table
-from ecgjax.evaluation.out_of_fold import OutOfFold
-from ecgjax.evaluation.questions import Problem, Question
-from ecgjax.evaluation.tables import plain
-from ecgjax.files import write_atomically
-from ecgjax.frozen_models import BASELINE, FrozenModel, PretrainedRun
+from ecgjax.data.recordings import Recordings
+from ecgjax.evaluation.models.out_of_fold import OutOfFold
 from ecgjax.pages.data_card import data_section
+from ecgjax.pages.json_values import plain
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.recordings import Recordings
+from ecgjax.studies.cross_validation import BASELINE, FrozenModel, PretrainedRun
+from ecgjax.studies.cross_validation_statistics import Finding, Findings, Fitted, figure, findings_table
+from ecgjax.studies.questions import Problem, Question
+from ecgjax.system.files import write_atomically
 
 
 def write_report(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from ecgjax.evaluation.nearest import unit_length
+from ecgjax.evaluation.metrics.retrieval import unit_length
 
 #: Records that are drawn; of more, so many at random. Clouds of more are no easier to read.
 MAX_POINTS = 3000

@@ -7,23 +7,21 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from configs import base
-from ecgjax.evaluation import scoring
-from ecgjax.evaluation.cell_tables import classes_table, other_metrics_table
-from ecgjax.evaluation.cells import (
-    CellResult,
-)
-from ecgjax.evaluation.label_efficiency import differences_table, figure, models_table
-from ecgjax.evaluation.tables import plain
-from ecgjax.evaluation.tasks import Kind
-from ecgjax.files import write_atomically
-from ecgjax.label_efficiency_study import Study
+from ecgjax import defaults
+from ecgjax.data.recordings import unit_of
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.models import selection
 from ecgjax.pages.data_card import data_section
+from ecgjax.pages.json_values import plain
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.recordings import unit_of
+from ecgjax.studies.label_efficiency import Study
+from ecgjax.studies.label_efficiency_statistics import differences_table, figure, models_table
+from ecgjax.studies.report.cell_tables import classes_table, other_metrics_table
+from ecgjax.studies.store import CellResult
+from ecgjax.system.files import write_atomically
 
 _POSITIVES: Mapping[Kind, str] = {
     "binary": " Positives: the fewest of a seed.",
@@ -45,7 +43,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     """
     resamples = study.config.probe.bootstrap
     summaries = study.summaries(results, resamples=resamples)
-    metric, data = scoring.PRIMARY[study.task.kind], study.data
+    metric, data = selection.PRIMARY[study.task.kind], study.data
     said = study.cautions({result.cell.mode for result in results})
     title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
     tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
@@ -92,7 +90,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
             ),
             data_section(study.recordings.datasets),
             command_section(command),
-            configuration_section(study.config.to_dict(), default=base.get_config().to_dict()),
+            configuration_section(study.config.to_dict(), default=defaults.get_config().to_dict()),
             environment_section(),
         ],
     )
@@ -115,7 +113,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                 "val_metric": result.val_metric,
                 "test": {}
                 if result.scores is None
-                else scoring.estimates(study.task.kind, data.test.labels, result.scores, classes=data.classes),
+                else selection.estimates(study.task.kind, data.test.labels, result.scores, classes=data.classes),
             }
             for result in results
         ],

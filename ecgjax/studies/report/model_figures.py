@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve
 
-from ecgjax.evaluation.bootstrap import Interval
-from ecgjax.evaluation.calibration import ReliabilityCurve
-from ecgjax.evaluation.comparison import REFERENCE, Comparison, Row
+from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.metrics.calibration import ReliabilityCurve
+from ecgjax.studies.comparison import REFERENCE, Comparison, Row
 
 _COLORS = ("#b3202c", "#e08a3c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93", "#2aa198")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.ecg_paper import MM_PER_MILLIVOLT, MM_PER_SECOND, draw_ecg
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.nearest import nearest_records
-from ecgjax.evaluation.tasks import BinaryTask, Kind
+from data_pipelines.paper.draw import MM_PER_MILLIVOLT, MM_PER_SECOND, draw_ecg
+from ecgjax.data.labels import ProbeData
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.tasks import BinaryTask, Kind
+from ecgjax.evaluation.metrics.retrieval import nearest_records
 from ecgjax.pages.page import Block, Paragraph, Picture, Section
-from ecgjax.recordings import Recordings
 
 #: Neighbours that are drawn of each record.
 NEIGHBOURS = 3

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.evaluation.comparison import Comparison
-from ecgjax.evaluation.decision_curve import NetBenefit
-from ecgjax.evaluation.labels import ProbeData
-from ecgjax.evaluation.neighbourhood import Neighbourhood
-from ecgjax.evaluation.operating import Operating
-from ecgjax.evaluation.subgroups import Subgroup
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.metrics.subgroups import Subgroup
+from ecgjax.studies.comparison import Comparison
+from ecgjax.studies.decision_curve import NetBenefit
+from ecgjax.studies.neighbourhood import Neighbourhood
+from ecgjax.studies.operating import Operating
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

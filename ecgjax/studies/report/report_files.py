@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax.environment import describe_environment
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.neighbourhood import Neighbourhood
-from ecgjax.evaluation.report import Evaluation, Provenance
-from ecgjax.evaluation.report_page import evaluation_page
-from ecgjax.evaluation.tables import plain
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.pages.json_values import plain
 from ecgjax.pages.page import Page, Section
 from ecgjax.pages.write import Written, write_page
+from ecgjax.studies.neighbourhood import Neighbourhood
+from ecgjax.studies.report.report import Evaluation, Provenance
+from ecgjax.studies.report.report_page import evaluation_page
+from ecgjax.system.environment import describe_environment
 
 #: Folder of the report inside a workdir.
 REPORT_DIR = "evaluation"

@@ -7,19 +7,21 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ecgjax.evaluation.calibration import reliability_curve
-from ecgjax.evaluation.comparison import REFERENCE
-from ecgjax.evaluation.embedding_map import MAX_POINTS, map_figure, project
-from ecgjax.evaluation.labels import MIN_EVENTS, ProbeData
-from ecgjax.evaluation.model_figures import (
+from ecgjax.data.labels import MIN_EVENTS, ProbeData
+from ecgjax.evaluation.metrics.calibration import reliability_curve
+from ecgjax.pages.page import SIMULATED, Block, Page, Paragraph, Picture, Section, Table
+from ecgjax.pages.provenance import command_section, configuration_section, environment_section
+from ecgjax.studies.comparison import REFERENCE
+from ecgjax.studies.operating import RESAMPLES, SPECIFICITY
+from ecgjax.studies.report.embedding_map import MAX_POINTS, map_figure, project
+from ecgjax.studies.report.model_figures import (
     differences_figure,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
 )
-from ecgjax.evaluation.operating import RESAMPLES, SPECIFICITY
-from ecgjax.evaluation.report import Evaluation, Provenance
-from ecgjax.evaluation.report_tables import (
+from ecgjax.studies.report.report import Evaluation, Provenance
+from ecgjax.studies.report.report_tables import (
     decisions_table,
     groups_table,
     near_table,
@@ -29,8 +31,6 @@ from ecgjax.evaluation.report_tables import (
     results_table,
     splits_table,
 )
-from ecgjax.pages.page import SIMULATED, Block, Page, Paragraph, Picture, Section, Table
-from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 
 #: What stands where groups would.
 NO_GROUPS = "No groups were asked for (config.probe.groups)."

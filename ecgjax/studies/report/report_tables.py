@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ecgjax.evaluation.comparison import Comparison
-from ecgjax.evaluation.decision_curve import NetBenefit
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.neighbourhood import Neighbourhood
-from ecgjax.evaluation.operating import SPECIFICITY, Operating
-from ecgjax.evaluation.subgroups import GAPS, Subgroup
-from ecgjax.evaluation.tasks import Kind
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import Kind
+from ecgjax.evaluation.metrics.subgroups import GAPS, Subgroup
 from ecgjax.pages.page import Table
+from ecgjax.studies.comparison import Comparison
+from ecgjax.studies.decision_curve import NetBenefit
+from ecgjax.studies.neighbourhood import Neighbourhood
+from ecgjax.studies.operating import SPECIFICITY, Operating
 
 
 def results_table(comparison: Comparison) -> Table:

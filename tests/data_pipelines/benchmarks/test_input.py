@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines import input_benchmark, scale_benchmark
+from data_pipelines.benchmarks import input, scale
 from data_pipelines.errors import DataError
-from data_pipelines.packing import pack
-from tests.fixtures import make_simulated_dataset
+from data_pipelines.packing.packed_copy import pack
+from tests.support.fixtures import make_simulated_dataset
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 COMMON = {"ecgs_per_sec", "repetitions", "threads"}
 WARM = COMMON | {"memory_map_ecgs_per_sec", "memory_map_repetitions", "ratio_to_memory_map", "checksum"}
 COLD = COMMON | {
@@ -31,7 +31,7 @@ def datasets(tmp_path):
 
 def measure(datasets, tmp_path, **changes):
     options = {"scratch": tmp_path, "num_records": 40, "batch_size": 8, "repeats": 3}
-    return input_benchmark.measure(datasets, **(options | changes))
+    return input.measure(datasets, **(options | changes))
 
 
 @pytest.mark.parametrize("num_threads", [None, pytest.param(1, marks=pytest.mark.slow)])
@@ -88,7 +88,7 @@ def test_a_store_that_gives_other_samples_is_found_out(datasets, tmp_path, monke
             out[...] = 0
             return out
 
-    monkeypatch.setattr(input_benchmark, "open_store", lambda directory, kind: Wrong())
+    monkeypatch.setattr(input, "open_store", lambda directory, kind: Wrong())
     with pytest.raises(DataError, match="array_record gave other samples than TFDS reads"):
         measure(datasets[:1], tmp_path, num_records=24)
 
@@ -110,7 +110,7 @@ def test_the_command_prints_one_json_object_on_cohorts_of_its_own():
 
 
 def test_a_large_index_is_made_up_and_timed(tmp_path):
-    report = json.loads(json.dumps(scale_benchmark.measure(tmp_path, num_records=5000, batch_size=32, minutes=0)))
+    report = json.loads(json.dumps(scale.measure(tmp_path, num_records=5000, batch_size=32, minutes=0)))
     assert report["made_up"] is True
     assert report["num_records"] == 5000
     assert 0 < report["num_training_records"] < 5000

@@ -8,13 +8,13 @@ import wfdb
 from data_pipelines.builders.code15 import DIAGNOSES, Code15Source
 from data_pipelines.builders.code15_wfdb import Code15WfdbSource, code15_source
 from data_pipelines.builders.lazy_items import LazyItems
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset
-from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
-from data_pipelines.recipe import RECIPES
+from data_pipelines.metadata.demographics import fold_of_patient
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import FEMALE, MALE, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from tests.support.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 HEADER = (

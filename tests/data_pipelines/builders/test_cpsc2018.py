@@ -5,13 +5,13 @@ import pytest
 import scipy.io
 
 from data_pipelines.builders.cpsc2018 import CLASSES, Cpsc2018Source
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset
-from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
-from data_pipelines.recipe import RECIPES
+from data_pipelines.metadata.demographics import fold_of_patient
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import FEMALE, MALE, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import results_of, stored_examples, twelve_lead_mv
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from tests.support.fixtures import results_of, stored_examples, twelve_lead_mv
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 REFERENCE = """\

@@ -12,15 +12,15 @@ import pytest
 import scipy.io
 
 from data_pipelines.builders.folder import FolderSource
-from data_pipelines.builders.label_table import LabelTable
 from data_pipelines.errors import DataError
-from data_pipelines.readers.declared import Declared
+from data_pipelines.label_tables.label_table import LabelTable
 from data_pipelines.readers.formats import find_recordings
-from data_pipelines.recipe import RECIPES
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import results_of, twelve_lead_mv, write_wfdb
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.statements.declared import Declared
+from tests.support.fixtures import results_of, twelve_lead_mv, write_wfdb
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 RECIPE = RECIPES["plain"].changed(sampling_rate_hz=500)
 DECLARED = Declared(sampling_rate_hz=500.0, unit="mV", leads=STANDARD_LEADS)

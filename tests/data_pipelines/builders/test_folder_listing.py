@@ -20,12 +20,12 @@ from data_pipelines.builders.physionet2021 import Physionet2021Source
 from data_pipelines.builders.source_folder import check_source
 from data_pipelines.command import command
 from data_pipelines.errors import DataError
-from data_pipelines.readers.declared import Declared
+from data_pipelines.files.tree import file_litter, folder_litter, list_tree
 from data_pipelines.readers.formats import find_recordings
-from data_pipelines.readers.tree import file_litter, folder_litter, list_tree
-from data_pipelines.recipe import RECIPES
 from data_pipelines.records import STANDARD_LEADS
-from tests.fixtures import results_of, twelve_lead_mv, write_wfdb
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.statements.declared import Declared
+from tests.support.fixtures import results_of, twelve_lead_mv, write_wfdb
 
 RECIPE = RECIPES["plain"].changed(sampling_rate_hz=500)
 DECLARED = Declared(sampling_rate_hz=500.0, unit="mV", leads=STANDARD_LEADS)

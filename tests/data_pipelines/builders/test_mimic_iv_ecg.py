@@ -7,13 +7,13 @@ import pytest
 import wfdb
 
 from data_pipelines.builders.mimic_iv_ecg import MEASUREMENTS, MimicIvEcgSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset
-from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError
-from data_pipelines.recipe import RECIPES
+from data_pipelines.metadata.demographics import fold_of_patient
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SEX_UNKNOWN, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from tests.support.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 #: As the carts write them: aVF before aVL.
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")

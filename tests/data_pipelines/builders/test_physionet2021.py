@@ -10,14 +10,14 @@ import wfdb
 
 from data_pipelines.builders.cinc_headers import read_cinc, scan_header
 from data_pipelines.builders.physionet2021 import SETS, Physionet2021Source
-from data_pipelines.builders.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset
-from data_pipelines.demographics import fold_of_patient
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.recipe import RECIPES
+from data_pipelines.metadata.demographics import fold_of_patient
+from data_pipelines.metadata.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN, STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from tests.support.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 AF, AFL, LBBB, CLBBB, LVH = "164889003", "164890007", "164909002", "733534002", "164873001"

@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 
-from data_pipelines import building
 from data_pipelines.build import summary
 from data_pipelines.builders import prepared
 from data_pipelines.builders.base import Quarantined, RecordingReader, SourceCard, ecg_record
@@ -17,20 +16,21 @@ from data_pipelines.builders.code15_wfdb import Code15WfdbSource
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.builders.pieces import PiecedSource
 from data_pipelines.builders.prepared import PreparedSource
-from data_pipelines.card_rows import count_facts
-from data_pipelines.dataset import open_dataset
-from data_pipelines.dataset_card import dataset_card
+from data_pipelines.card.figures import dataset_card
+from data_pipelines.card.rows import count_facts
+from data_pipelines.files import samples
+from data_pipelines.files.samples import VALUES_AT_ONCE
 from data_pipelines.inspect import record_lines
-from data_pipelines.readers import samples
-from data_pipelines.readers.declared import Declared
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.readers.lengths import Length, wfdb_length
-from data_pipelines.readers.recording import Recording
-from data_pipelines.readers.samples import VALUES_AT_ONCE
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS, LabelSchema
-from data_pipelines.store import open_store
-from tests.fixtures import results_of, twelve_lead_mv, write_wfdb
+from data_pipelines.shards import dataset_build
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.statements.declared import Declared
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import results_of, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=500)
@@ -41,7 +41,7 @@ def folder_source(folder, recipe=RECIPE, **changes):
 
 
 def build(source, out):
-    card = building.build_dataset(lambda: source, out, request={})
+    card = dataset_build.build_dataset(lambda: source, out, request={})
     return card, open_dataset(out)
 
 

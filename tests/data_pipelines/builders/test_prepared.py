@@ -14,18 +14,18 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipelines.builders.base import SourceCard
 from data_pipelines.builders.prepared import PreparedSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import CARD_FILE, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.joint import join
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import RECIPES
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from data_pipelines.prepared.joint import join
+from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema
-from data_pipelines.signals import stored_signal
-from data_pipelines.store import open_store
-from tests.fixtures import flip_bit, make_simulated_dataset, stored_examples, twelve_lead_mv
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import flip_bit, make_simulated_dataset, stored_examples, twelve_lead_mv
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PADDED = RECIPES["plain"].changed(sampling_rate_hz=500, seconds=8.0, pad="both", min_seconds=2.0)
 
 

@@ -8,12 +8,12 @@ import pytest
 import wfdb
 
 from data_pipelines.builders.ptbxl import PtbxlSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.recipe import RECIPES
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from tests.support.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 NUM_CLASSES = {"all": 71, "diagnostic": 44, "subdiagnostic": 23, "superdiagnostic": 5, "form": 19, "rhythm": 12}

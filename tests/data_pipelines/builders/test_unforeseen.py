@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import shard_plan
 from data_pipelines.builders.base import ItemReader, Quarantined, SourceCard
+from data_pipelines.builders.reading_notes import last_noted, note, noting
 from data_pipelines.builders.unforeseen import RAISE_VARIABLE
-from data_pipelines.building import build_dataset
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.reading_notes import last_noted, note, noting
-from data_pipelines.recipe import RECIPES
 from data_pipelines.records import EcgRecord, LabelSchema
-from data_pipelines.shard_making import LocalProcesses
+from data_pipelines.shards import plan
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.shards.making import LocalProcesses
+from data_pipelines.signals.recipe import RECIPES
 
 RECIPE = RECIPES["plain"].changed(sampling_rate_hz=100, seconds=1.0)
 
@@ -144,7 +144,7 @@ def test_a_cell_of_the_quarantine_list_is_no_formula(tmp_path):
 
 
 def test_a_worker_that_dies_names_the_file_that_it_was_reading(tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 2**18)
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 2**18)
     dying = items(400, n250="dies")
     with pytest.raises(DataError, match=r"^/d/250\.csv: a worker process died \(killed, as the system does") as caught:
         build(dying, tmp_path / "out", make_shards=LocalProcesses(2))

@@ -10,21 +10,21 @@ import pytest
 from data_pipelines.build import summary
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.builders.physionet2021 import Physionet2021Source
-from data_pipelines.building import build_dataset
-from data_pipelines.calibration_groups import Measured, doubtful_records, judged_groups, rare_scales
-from data_pipelines.calibration_measures import MEASURES, measures_of
-from data_pipelines.calibration_report import calibration_lines
-from data_pipelines.dataset import open_dataset
+from data_pipelines.calibration.groups import Measured, doubtful_records, judged_groups, rare_scales
+from data_pipelines.calibration.size_and_polarity import MEASURES, measures_of
+from data_pipelines.duplicates.signature import band_of, correlations
 from data_pipelines.errors import RecordError
-from data_pipelines.origins import origin_parts, origin_text, units_per_millivolt
-from data_pipelines.quality import QualityFlag
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import RECIPES
+from data_pipelines.metadata.origins import origin_parts, origin_text, units_per_millivolt
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS
-from data_pipelines.signals import stored_signal
-from data_pipelines.signature import band_of, correlations
-from data_pipelines.simulator import Cohort, CohortConfig
-from tests.fixtures import results_of, write_wfdb
+from data_pipelines.shards.calibration_report import calibration_lines
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.quality import QualityFlag
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from tests.support.fixtures import results_of, write_wfdb
 
 RATE = 100
 RECIPE = RECIPES["plain"].changed(sampling_rate_hz=RATE)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from data_pipelines.copies import Traces, find_suspects, lead_order, verify_suspects
-from data_pipelines.near_duplicates import Alignable, candidates, candidates_among
-from data_pipelines.order_free import envelope, order_free_signature
-from data_pipelines.signature import band_of, correlations
-from data_pipelines.simulator import Cohort, CohortConfig
-from tests.planted import noisy, resampled, stored
-from tests.test_near_duplicates import cosines, random_signatures
+from data_pipelines.duplicates.copies import Traces, find_suspects, lead_order, verify_suspects
+from data_pipelines.duplicates.near_duplicates import Alignable, candidates, candidates_among
+from data_pipelines.duplicates.order_free import envelope, order_free_signature
+from data_pipelines.duplicates.signature import band_of, correlations
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from tests.data_pipelines.duplicates.test_near_duplicates import cosines, random_signatures
+from tests.support.planted import noisy, resampled, stored
 
 ORDER = (3, 5, 1, 0, 7, 2, 6, 4)
 
@@ -79,7 +79,7 @@ def test_records_of_one_person_are_no_copies(known):
 
 def test_queries_are_crowded_by_what_is_as_close_as_copies(known, monkeypatch):
     signals, bands = known
-    monkeypatch.setattr("data_pipelines.copies.MAX_CANDIDATES", 3)
+    monkeypatch.setattr("data_pipelines.duplicates.copies.MAX_CANDIDATES", 3)
     near = [band(stored(noisy(signals[0].astype(float), 5, seed=seed))) for seed in range(4)]
     assert find_suspects(traces([bands[0], bands[6]]), traces([*near, *bands[2:]])).crowded == 1
     assert find_suspects(traces([bands[0], bands[6]]), traces([*near[:2], *bands[10:]])).crowded == 0
@@ -107,7 +107,7 @@ def test_silent_leads_keep_their_places(known):
 
 @pytest.mark.parametrize("block", [7, 4096])
 def test_candidates_among_others_are_all_above_the_cosine(monkeypatch, block):
-    monkeypatch.setattr("data_pipelines.near_duplicates._BLOCK", block)
+    monkeypatch.setattr("data_pipelines.duplicates.near_duplicates._BLOCK", block)
     signatures = random_signatures(9)
     queries = np.concatenate([signatures[::3], np.zeros((2, 192), np.int8)])
     similar = cosines(np.concatenate([queries, signatures]))[: len(queries), len(queries) :]

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from data_pipelines import near_duplicates
-from data_pipelines.near_duplicates import Alignable, candidates, match, verify
-from data_pipelines.signature import band_of
-from data_pipelines.simulator import Cohort, CohortConfig
-from tests.planted import DISTORTIONS, noisy, stored
+from data_pipelines.duplicates import near_duplicates
+from data_pipelines.duplicates.near_duplicates import Alignable, candidates, match, verify
+from data_pipelines.duplicates.signature import band_of
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from tests.support.planted import DISTORTIONS, noisy, stored
 
 #: What a copy's gain and lag must come out as, where not 1 and 0 s.
 GAINS = {"a fifth": 0.2, "4.88-fold": 4.88, "all": 0.3}

@@ -5,15 +5,15 @@ import hashlib
 import numpy as np
 import pytest
 
-from data_pipelines import signature as signature_module
-from data_pipelines.copies import CANDIDATE_COSINE, MIN_ENVELOPE
-from data_pipelines.order_free import envelope, match_envelopes, order_free_signature
+from data_pipelines.duplicates import signature as signature_module
+from data_pipelines.duplicates.copies import CANDIDATE_COSINE, MIN_ENVELOPE
+from data_pipelines.duplicates.order_free import envelope, match_envelopes, order_free_signature
+from data_pipelines.duplicates.signature import band_of, correlations
 from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE, ORDER_FREE_VERSION
-from data_pipelines.signature import band_of, correlations
-from data_pipelines.simulator import Cohort, CohortConfig
-from data_pipelines.store import open_store
-from tests.fixtures import make_simulated_dataset
-from tests.planted import DISTORTIONS, stored
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import make_simulated_dataset
+from tests.support.planted import DISTORTIONS, stored
 
 #: By how much the copies begin later, s.
 LAGS = {"later": 1.0, "middle 7 s": 1.5, "all": 0.5}

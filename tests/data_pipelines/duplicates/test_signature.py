@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from data_pipelines import signature as signature_module
-from data_pipelines.near_duplicates import CANDIDATE_COSINE
+from data_pipelines.duplicates import signature as signature_module
+from data_pipelines.duplicates.near_duplicates import CANDIDATE_COSINE
+from data_pipelines.duplicates.signature import SIGNATURE_BYTES, band_of, signature
 from data_pipelines.records import SIGNATURE_VERSION
-from data_pipelines.signature import SIGNATURE_BYTES, band_of, signature
-from data_pipelines.simulator import Cohort, CohortConfig
-from data_pipelines.store import open_store
-from tests.fixtures import make_simulated_dataset
-from tests.planted import DISTORTIONS, stored
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import make_simulated_dataset
+from tests.support.planted import DISTORTIONS, stored
 
 
 def signature_of(signal, rate=250):

@@ -1,7 +1,7 @@
 """Files behind links to folders are found, each once, and links in circles end."""
 
+from data_pipelines.files.tree import files_under
 from data_pipelines.readers.formats import find_recordings
-from data_pipelines.readers.tree import files_under
 from data_pipelines.readers.wfdb_files import find_wfdb_records
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipelines.builders.label_columns import judge_column
-from data_pipelines.builders.label_table import LabelTable
 from data_pipelines.errors import DataError
+from data_pipelines.label_tables.label_columns import judge_column
+from data_pipelines.label_tables.label_table import LabelTable
 
 PATH = "labels.csv"
 

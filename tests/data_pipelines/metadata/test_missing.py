@@ -5,15 +5,15 @@ import csv
 import numpy as np
 import pytest
 
-from data_pipelines.ages import read_age
 from data_pipelines.builders.folder import FolderSource
-from data_pipelines.demographics import number
 from data_pipelines.errors import DataError
-from data_pipelines.missing import is_missing, is_missing_id, is_missing_in_file
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.metadata.ages import read_age
+from data_pipelines.metadata.demographics import number
+from data_pipelines.metadata.missing import is_missing, is_missing_id, is_missing_in_file
+from data_pipelines.metadata.sexes import WORDS, column_coding, declared_sexes
 from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN
-from data_pipelines.sexes import WORDS, column_coding, declared_sexes
-from tests.fixtures import results_of, twelve_lead_mv, write_wfdb
+from data_pipelines.signals.recipe import SignalRecipe
+from tests.support.fixtures import results_of, twelve_lead_mv, write_wfdb
 
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0)
 

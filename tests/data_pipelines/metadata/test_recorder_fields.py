@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 
 from data_pipelines.builders.folder import FolderSource
+from data_pipelines.metadata.recorder_fields import StatedDate, age_text, birth_date, compact_moment, recorder_fields
 from data_pipelines.readers.dicom_files import read_dicom
-from data_pipelines.readers.hl7_aecg import read_aecg
-from data_pipelines.readers.metadata import StatedDate, age_text, birth_date, compact_moment, recorder_fields
-from data_pipelines.readers.muse_xml import read_muse
-from data_pipelines.readers.philips_xml import read_philips
-from data_pipelines.recipe import SignalRecipe
-from tests.fixtures import results_of
-from tests.vendor_files import STORED_COLUMNS, aecg_xml, counts_of, muse_xml, philips_xml, write_dicom
+from data_pipelines.readers.xml.hl7_aecg import read_aecg
+from data_pipelines.readers.xml.muse import read_muse
+from data_pipelines.readers.xml.philips import read_philips
+from data_pipelines.signals.recipe import SignalRecipe
+from tests.data_pipelines.readers.vendor_files import (
+    STORED_COLUMNS,
+    aecg_xml,
+    counts_of,
+    muse_xml,
+    philips_xml,
+    write_dicom,
+)
+from tests.support.fixtures import results_of
 
 COUNTS = counts_of(microvolts=2.5)
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0)

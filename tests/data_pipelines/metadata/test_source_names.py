@@ -8,10 +8,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 from data_pipelines import build as build_command
-from data_pipelines.builders.source_names import NO_NAME, name_of_source
-from data_pipelines.dataset import CARD_FILE, open_dataset, read_card
-from ecgjax.pretraining_records import patient_keys
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from data_pipelines.metadata.source_names import NO_NAME, name_of_source
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset, read_card
+from ecgjax.leakage.trained_on import patient_keys
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines.dataset import open_dataset
-from data_pipelines.digests import DIGESTS_FILE
 from data_pipelines.errors import DataError
-from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, PAGE_BYTES, file_hash, shard_spans
-from data_pipelines.packing import pack, packed_staging
-from data_pipelines.store import open_store
-from tests.fixtures import RECORDS_A_PACKED_SHARD, flip_bit
+from data_pipelines.packing.packed_copy import pack, packed_staging
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, PAGE_BYTES, file_hash, shard_spans
+from data_pipelines.storage.store import open_store
+from data_pipelines.system.digests import DIGESTS_FILE
+from tests.support.fixtures import RECORDS_A_PACKED_SHARD, flip_bit
 
 SHARD_BYTES = RECORDS_A_PACKED_SHARD * 16_000
 

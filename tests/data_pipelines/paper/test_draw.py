@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.ecg_paper import draw_ecg
-from data_pipelines.lead_algebra import twelve_leads
-from data_pipelines.paper_layout import LAYOUTS
-from data_pipelines.paper_page import MM_PER_INCH, broken_lines, save_png
+from data_pipelines.paper.draw import draw_ecg
+from data_pipelines.paper.layout import LAYOUTS
+from data_pipelines.paper.page import MM_PER_INCH, broken_lines, save_png
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
+from data_pipelines.signals.lead_algebra import twelve_leads
 from ecgjax.leads import twelve_leads as twelve_leads_of_the_model
 
 RATE = 250

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.median_beat import NAMES, UNITS, measure
+from data_pipelines.physiology.median_beat import NAMES, UNITS, measure
 from data_pipelines.records import STORED_LEADS
 
 #: Amplitude of P, Q, R, S and T in each stored lead, mV.
@@ -228,7 +228,7 @@ def test_separates_annotated_diagnoses(real_data):
     """Conduction diagnoses of PTB-XL are defined by these intervals: they must separate them."""
     import wfdb
 
-    from ecgjax.evaluation.metrics import auroc
+    from ecgjax.evaluation.metrics.ranking import auroc
 
     folder = real_data / "ptbxl"
     with (folder / "ptbxl_database.csv").open() as file:
@@ -254,7 +254,7 @@ def test_separates_annotated_diagnoses(real_data):
 
 
 def test_agrees_with_the_simulators_own_intervals():
-    from data_pipelines.simulator import Cohort, CohortConfig
+    from data_pipelines.simulation.cohort import Cohort, CohortConfig
 
     cohort = Cohort(CohortConfig(num_patients=80, sampling_rate_hz=100, seed=3))
     simulated = cohort.simulate(0, cohort.num_records)

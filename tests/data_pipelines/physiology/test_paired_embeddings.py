@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.paired_embeddings import open_paired
+from data_pipelines.physiology.paired_embeddings import open_paired
 
 IDS = np.array(["a", "b", "c", "d", "e"])
 VALUES = np.array([[1, 2], [3, 4], [1, 2], [5, 6]], np.float32)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_pipelines import physiology_standard
 from data_pipelines.errors import DataError
-from data_pipelines.physiology_standard import Pca, Standardizer
+from data_pipelines.physiology import standardise
+from data_pipelines.physiology.standardise import Pca, Standardizer
 
 NAMES = ("rr", "pr", "t", "flat", "rare", "never")
 
@@ -55,7 +55,7 @@ def test_blocks_change_nothing_that_matters(monkeypatch):
     values, rows = _values(), np.arange(400)
     values[:100, 1] = np.nan  # The first blocks have none of it.
     whole = Standardizer.fit(values, rows, names=NAMES)
-    monkeypatch.setattr(physiology_standard, "_BLOCK", 7)
+    monkeypatch.setattr(standardise, "_BLOCK", 7)
     blocks = Standardizer.fit(values, rows, names=NAMES)
     assert blocks.kept == whole.kept
     np.testing.assert_allclose(blocks.mean, whole.mean, rtol=1e-12)

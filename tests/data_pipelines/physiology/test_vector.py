@@ -7,8 +7,8 @@ import statistics
 import numpy as np
 import pytest
 
-from data_pipelines.beats import Beats, measure_beats, prepare
-from data_pipelines.physiology import NAMES, NUM_BEATS, UNITS, UNUSABLE, Missing, measure_record
+from data_pipelines.physiology.beats import Beats, measure_beats, prepare
+from data_pipelines.physiology.vector import NAMES, NUM_BEATS, UNITS, UNUSABLE, Missing, measure_record
 from data_pipelines.records import STORED_LEADS
 
 RATE = 500
@@ -293,7 +293,7 @@ def test_odd_signals_give_reasons_and_neither_errors_nor_warnings(name):
 
 @pytest.mark.parametrize("sampling_rate_hz", [100, 250])
 def test_clean_sinus_rhythm_against_the_simulators_truth(sampling_rate_hz):
-    from data_pipelines.simulator import Cohort, CohortConfig
+    from data_pipelines.simulation.cohort import Cohort, CohortConfig
 
     config = CohortConfig(num_patients=30, sampling_rate_hz=sampling_rate_hz, seed=4, noise=0.0)
     made = Cohort(config).simulate(0, Cohort(config).num_records)
@@ -313,7 +313,7 @@ def test_clean_sinus_rhythm_against_the_simulators_truth(sampling_rate_hz):
 
 
 def test_fibrillation_has_no_p_waves_and_an_irregular_rhythm():
-    from data_pipelines.simulator import Cohort, CohortConfig
+    from data_pipelines.simulation.cohort import Cohort, CohortConfig
 
     cohort = Cohort(CohortConfig(num_patients=400, sampling_rate_hz=100, seed=4, visits_per_patient=(1, 1)))
     made = cohort.simulate(0, 400)
@@ -350,7 +350,7 @@ def test_at_most_a_twentieth_of_real_records_fails(real_data):
 
 
 def test_a_t_wave_far_from_the_others_is_none(monkeypatch):
-    from data_pipelines import beats
+    from data_pipelines.physiology import beats
 
     shift = np.zeros(12)
     shift[5] = 0.06
@@ -366,8 +366,8 @@ def test_a_t_wave_far_from_the_others_is_none(monkeypatch):
 
 def test_a_qrs_that_runs_into_st_ends_where_the_vector_is_slowest(monkeypatch):
     """Simulated left bundle branch block whose discordant ST leaves no quiet stretch after the QRS."""
-    from data_pipelines import delineation
-    from data_pipelines.simulator import Cohort, CohortConfig
+    from data_pipelines.physiology import delineation
+    from data_pipelines.simulation.cohort import Cohort, CohortConfig
 
     made = Cohort(CohortConfig(num_patients=40, sampling_rate_hz=250, seed=4, noise=0.0)).simulate(29, 30)
     assert made.scalars["lbbb"][0] == 1

@@ -10,17 +10,17 @@ import pytest
 
 from data_pipelines.build import summary
 from data_pipelines.builders.base import SourceCard
-from data_pipelines.building import build_dataset
-from data_pipelines.contradictions import FIELDS, contradictions_of, contradictions_within, counts_by_kind
-from data_pipelines.dataset import open_dataset
-from data_pipelines.linking import link
-from data_pipelines.recipe import RECIPES
+from data_pipelines.duplicates.search import link
+from data_pipelines.prepared.contradictions import FIELDS, contradictions_of, contradictions_within, counts_by_kind
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN, EcgRecord, LabelSchema
-from data_pipelines.simulator import Cohort, CohortConfig
-from tests.fixtures import as_given
-from tests.planted import resampled, stored
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from tests.support.fixtures import as_given
+from tests.support.planted import resampled, stored
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 RATE = 100
 NAN = float("nan")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.dataset import CARD_FILE, open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.readback import columns_of_shard
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
 from data_pipelines.records import LabelSchema
-from data_pipelines.simulator import SCALARS
-from data_pipelines.store import open_store
-from tests.fixtures import make_simulated_dataset
+from data_pipelines.shards.readback import columns_of_shard
+from data_pipelines.simulation.cohort import SCALARS
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import make_simulated_dataset
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.index import (
+from data_pipelines.prepared.index import (
     COLUMNS,
     LATER_COLUMNS,
     Index,

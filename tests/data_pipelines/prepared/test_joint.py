@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.bad_shards import BadShard
+from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
-from data_pipelines.joint import JointColumn, join
-from data_pipelines.joint_store import JointStore
-from data_pipelines.linking import link
-from data_pipelines.store import open_store
-from tests.fixtures import make_simulated_dataset
+from data_pipelines.prepared.joint import JointColumn, join
+from data_pipelines.storage.bad_shards import BadShard
+from data_pipelines.storage.joint_store import JointStore
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import make_simulated_dataset
 
 FOLDS = {"train_folds": range(1, 7), "val_folds": (7, 8), "test_folds": (9, 10)}
 

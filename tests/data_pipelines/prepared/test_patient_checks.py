@@ -9,18 +9,18 @@ import pytest
 from data_pipelines.build import summary
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.builders.prepared import PreparedSource
-from data_pipelines.building import build_dataset
-from data_pipelines.card_text import card_text
-from data_pipelines.dataset import CARD_FILE, open_dataset
-from data_pipelines.dataset_card import dataset_card
+from data_pipelines.card.figures import dataset_card
+from data_pipelines.card.text import card_text
 from data_pipelines.errors import DataError
-from data_pipelines.fold_labels import fold_table, labels_by_fold, lacking_folds
-from data_pipelines.patient_checks import patient_doubts
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from data_pipelines.prepared.fold_labels import fold_table, labels_by_fold, lacking_folds
+from data_pipelines.prepared.patient_checks import patient_doubts
+from data_pipelines.prepared.stratified_folds import label_indicators, stratified_folds
 from data_pipelines.records import NO_FOLD
-from data_pipelines.stratified_folds import label_indicators, stratified_folds
-from tests.fixtures import stored_examples, twelve_lead_mv, write_wfdb
-from tests.test_build import ListSource, made_up
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import SignalRecipe
+from tests.data_pipelines.shards.test_dataset_build import ListSource, made_up
+from tests.support.fixtures import stored_examples, twelve_lead_mv, write_wfdb
 
 
 def doubts_of(tmp_path, records):

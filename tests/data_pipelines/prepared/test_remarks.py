@@ -5,11 +5,11 @@ import csv
 import numpy as np
 
 from data_pipelines.build import summary
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import REMARKS_FILE
+from data_pipelines.prepared.dataset import REMARKS_FILE
+from data_pipelines.prepared.remarks import list_remarks, packed_remarks, remark_lines, remarks_of, unpacked_remarks
 from data_pipelines.records import Remark
-from data_pipelines.remarks import list_remarks, packed_remarks, remark_lines, remarks_of, unpacked_remarks
-from tests.test_build import ListSource, made_up
+from data_pipelines.shards.dataset_build import build_dataset
+from tests.data_pipelines.shards.test_dataset_build import ListSource, made_up
 
 
 def _age(value):

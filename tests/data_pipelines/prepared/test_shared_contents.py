@@ -7,18 +7,18 @@ import pytest
 
 from data_pipelines.build import summary
 from data_pipelines.builders.base import SourceCard
-from data_pipelines.building import build_dataset
-from data_pipelines.card_rows import count_facts
-from data_pipelines.dataset import open_dataset
-from data_pipelines.dataset_card import dataset_card
-from data_pipelines.index import duplicates, groups
-from data_pipelines.joint import join
-from data_pipelines.linking import link
-from data_pipelines.recipe import RECIPES
+from data_pipelines.card.figures import dataset_card
+from data_pipelines.card.rows import count_facts
+from data_pipelines.duplicates.search import link
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.prepared.index import duplicates, groups
+from data_pipelines.prepared.joint import join
+from data_pipelines.prepared.shared_contents import MOST_PATIENTS_OF_A_CONTENT, shared_by_many
 from data_pipelines.records import EcgRecord, LabelSchema
-from data_pipelines.shared_contents import MOST_PATIENTS_OF_A_CONTENT, shared_by_many
-from data_pipelines.simulator import Cohort, CohortConfig
-from tests.fixtures import as_given
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from tests.support.fixtures import as_given
 
 RECIPE = RECIPES["plain"].changed(sampling_rate_hz=100)
 

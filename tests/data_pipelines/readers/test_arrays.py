@@ -9,15 +9,17 @@ import pytest
 import scipy.io
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files import contents
 from data_pipelines.readers import arrays as arrays_module
-from data_pipelines.readers import contents, matlab_files, text_samples
+from data_pipelines.readers import matlab_files
 from data_pipelines.readers.arrays import read_numpy
-from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
-from data_pipelines.readers.text_samples import read_csv
+from data_pipelines.readers.text import samples
+from data_pipelines.readers.text.samples import read_csv
 from data_pipelines.records import STANDARD_LEADS
-from tests.fixtures import twelve_lead_mv
+from data_pipelines.statements.declared import Declared
+from tests.support.fixtures import twelve_lead_mv
 
 SIGNAL = twelve_lead_mv(seconds=2)
 FULL = Declared(sampling_rate_hz=500.0, unit="mV", leads=STANDARD_LEADS)
@@ -158,7 +160,7 @@ def test_no_such_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("read", "module"), [(read_numpy, arrays_module), (read_csv, text_samples), (read_matlab, matlab_files)]
+    ("read", "module"), [(read_numpy, arrays_module), (read_csv, samples), (read_matlab, matlab_files)]
 )
 def test_files_larger_than_any_recording(tmp_path, monkeypatch, read, module):
     monkeypatch.setattr(module, "MAX_BYTES", 100)

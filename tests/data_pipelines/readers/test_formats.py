@@ -13,19 +13,27 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.readers import dicom_files, xml_documents
-from data_pipelines.readers.declared import Declared
+from data_pipelines.readers import dicom_files
 from data_pipelines.readers.dicom_files import read_dicom
 from data_pipelines.readers.formats import find_recordings, read_recording
-from data_pipelines.readers.hl7_aecg import read_aecg
-from data_pipelines.readers.muse_xml import read_muse
-from data_pipelines.readers.philips_xml import read_philips
-from data_pipelines.readers.vendor_xml import read_vendor_xml
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.readers.xml import documents
+from data_pipelines.readers.xml.hl7_aecg import read_aecg
+from data_pipelines.readers.xml.muse import read_muse
+from data_pipelines.readers.xml.philips import read_philips
+from data_pipelines.readers.xml.vendors import read_vendor_xml
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from data_pipelines.signals import stored_signal
-from tests.fixtures import twelve_lead_mv, write_wfdb
-from tests.vendor_files import STORED_COLUMNS, aecg_xml, counts_of, muse_xml, philips_xml, write_dicom
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.statements.declared import Declared
+from tests.data_pipelines.readers.vendor_files import (
+    STORED_COLUMNS,
+    aecg_xml,
+    counts_of,
+    muse_xml,
+    philips_xml,
+    write_dicom,
+)
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 MUSE_COUNTS = counts_of(microvolts=4.88)[:, STORED_COLUMNS]
 MUSE = muse_xml(MUSE_COUNTS)
@@ -337,7 +345,7 @@ def test_other_documents(tmp_path):
 
 def test_files_larger_than_any_recording(tmp_path, monkeypatch):
     path = write(tmp_path, "x" * 101)
-    monkeypatch.setattr(xml_documents, "MAX_BYTES", 100)
+    monkeypatch.setattr(documents, "MAX_BYTES", 100)
     refused(read_vendor_xml, path, "unreadable_header", r"record\.xml: 101 bytes, more than any ECG takes as XML$")
     monkeypatch.setattr(dicom_files, "MAX_BYTES", 100)
     refused(read_dicom, path, "unreadable_header", r"record\.xml: 101 bytes, more than any ECG takes$")

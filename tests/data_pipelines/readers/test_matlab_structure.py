@@ -8,10 +8,10 @@ import pytest
 import scipy.io
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.matlab_files import read_matlab
 from data_pipelines.readers.matlab_structure import check_structure
-from tests.fixtures import twelve_lead_mv
+from data_pipelines.statements.declared import Declared
+from tests.support.fixtures import twelve_lead_mv
 
 SIGNAL = twelve_lead_mv(seconds=0.2)
 ECG = {"sex": "Male", "age": 40, "data": SIGNAL.T}

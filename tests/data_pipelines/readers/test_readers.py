@@ -9,13 +9,13 @@ import wfdb
 
 from data_pipelines.errors import RecordError
 from data_pipelines.lead_names import lead_columns, standard_lead
-from data_pipelines.quality import clipped_samples
-from data_pipelines.readers.recording import Recording
 from data_pipelines.readers.wfdb_files import read_wfdb
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from data_pipelines.signals import resample, stored_signal
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from data_pipelines.signals.conversion import resample, stored_signal
+from data_pipelines.signals.quality import clipped_samples
+from data_pipelines.signals.recipe import SignalRecipe
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=500)
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.declared import Declared
-from data_pipelines.readers.text_cells import Dialect
-from data_pipelines.readers.text_numbers import TableNumbers
-from data_pipelines.readers.text_samples import read_csv
+from data_pipelines.readers.text.cells import Dialect
+from data_pipelines.readers.text.numbers import TableNumbers
+from data_pipelines.readers.text.samples import read_csv
 from data_pipelines.records import STANDARD_LEADS
-from tests.fixtures import twelve_lead_mv
+from data_pipelines.statements.declared import Declared
+from tests.support.fixtures import twelve_lead_mv
 
 SIGNAL = np.round(twelve_lead_mv(seconds=0.4), 3)
 TIMES = (np.arange(len(SIGNAL)) / 500).tolist()

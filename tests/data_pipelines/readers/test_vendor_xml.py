@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.hl7_aecg import read_aecg
-from data_pipelines.readers.muse_xml import read_muse
-from data_pipelines.readers.philips_xml import read_philips
+from data_pipelines.readers.xml.hl7_aecg import read_aecg
+from data_pipelines.readers.xml.muse import read_muse
+from data_pipelines.readers.xml.philips import read_philips
 from data_pipelines.records import STANDARD_LEADS
-from tests.vendor_files import counts_of, philips_xml, xli_chunk
+from tests.data_pipelines.readers.vendor_files import counts_of, philips_xml, xli_chunk
 
 COUNTS = counts_of(microvolts=5)
 LATER = philips_xml(COUNTS)

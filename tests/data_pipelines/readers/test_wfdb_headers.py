@@ -5,7 +5,7 @@ import pytest
 
 from data_pipelines.errors import RecordError
 from data_pipelines.readers.wfdb_files import read_wfdb
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 SIGNAL = twelve_lead_mv(seconds=1)
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, TwelveLeadECGWaveformStorage, generate_uid
 
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from tests.fixtures import twelve_lead_mv
+from tests.support.fixtures import twelve_lead_mv
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 

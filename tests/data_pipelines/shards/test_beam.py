@@ -9,14 +9,14 @@ from absl import flags
 from absl.testing import flagsaver
 
 from data_pipelines import build as build_command
-from data_pipelines import shard_plan
-from data_pipelines.beam_build import BeamWorkers, local_options
-from data_pipelines.build_state import BuildState
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset, staging_directory
 from data_pipelines.errors import DataError
-from data_pipelines.shard_making import LocalProcesses
-from tests.kill_builds import NUM_ITEMS, NUM_SHARDS, MadeUpSource, content
+from data_pipelines.prepared.dataset import open_dataset, staging_directory
+from data_pipelines.shards import plan
+from data_pipelines.shards.beam import BeamWorkers, local_options
+from data_pipelines.shards.build_state import BuildState
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.shards.making import LocalProcesses
+from tests.support.kill_builds import NUM_ITEMS, NUM_SHARDS, MadeUpSource, content
 
 needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None, reason="Apache Beam is not installed (pip install 'ecgjax[beam]')"
@@ -27,7 +27,7 @@ beams_own_warnings = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(autouse=True)
 def six_shards(monkeypatch):
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 4224 * NUM_ITEMS // NUM_SHARDS)
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 4224 * NUM_ITEMS // NUM_SHARDS)
 
 
 def build(out, make_shards, source=None, progress=None):

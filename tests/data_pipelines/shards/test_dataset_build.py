@@ -11,21 +11,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import shard_plan
 from data_pipelines.builders.base import Quarantined, SourceCard
 from data_pipelines.builders.folder import FolderSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import CARD_FILE, open_dataset, staging_directory
 from data_pipelines.errors import DataError
-from data_pipelines.index import INDEX_DIR
-from data_pipelines.recipe import RECIPES, SignalRecipe
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset, staging_directory
+from data_pipelines.prepared.index import INDEX_DIR
 from data_pipelines.records import EcgRecord, LabelSchema, content_hash
-from data_pipelines.shard_making import LocalProcesses
-from data_pipelines.simulator import Cohort, CohortConfig
-from data_pipelines.staging import exclusive_staging
-from tests.fixtures import as_given, make_simulated_dataset, results_of, stored_examples, twelve_lead_mv, write_wfdb
+from data_pipelines.shards import plan
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.shards.making import LocalProcesses
+from data_pipelines.signals.recipe import RECIPES, SignalRecipe
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from data_pipelines.system.atomic_directory import exclusive_staging
+from tests.support.fixtures import (
+    as_given,
+    make_simulated_dataset,
+    results_of,
+    stored_examples,
+    twelve_lead_mv,
+    write_wfdb,
+)
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0)
 FORMAT = RECIPE.signal_format
 SCHEMA = LabelSchema(scalars=("lvef",), tasks={"rhythm": ("AF", "SR", "SB")})
@@ -118,8 +125,8 @@ def test_equal_content_is_reported_and_marked(tmp_path):
 
 
 def test_many_shards_even_one_left_empty_by_the_quarantine(tmp_path, monkeypatch):
-    record_bytes = 2 * 200 * 8 + shard_plan._OTHER_BYTES_PER_RECORD
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 3 * record_bytes)
+    record_bytes = 2 * 200 * 8 + plan._OTHER_BYTES_PER_RECORD
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 3 * record_bytes)
     results = [made_up(i) for i in range(3)] + [bad(i) for i in range(3)] + [made_up(i) for i in range(3, 8)]
     build(results, tmp_path / "out")
     dataset = open_dataset(tmp_path / "out")
@@ -139,7 +146,7 @@ def one_too_many(items):
 
 @pytest.mark.parametrize(("reader", "num_results"), [(one_too_few, 1), (one_too_many, 3)])
 def test_a_reader_that_miscounts_builds_nothing(tmp_path, monkeypatch, reader, num_results):
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 10_000)
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 10_000)
     source = ListSource([made_up(i) for i in range(6)], reader=reader)
     message = rf"'listed' has 2 recordings in shard 0, of which its reader gave {num_results}"
     with pytest.raises(DataError, match=message):
@@ -185,7 +192,7 @@ def test_fold_of_a_simulated_patient_does_not_depend_on_the_size_of_the_cohort(t
 
 @pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_folder_with_labels(tmp_path, monkeypatch, num_workers):
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 3 * 41_024)
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 3 * 41_024)
     source = tmp_path / "in"
     for number, place in enumerate(["a/x", "a/y", "b/z", "b/v", "b/w"]):
         write_wfdb(source / place[0], place[2:], twelve_lead_mv(seed=number), comments=("Age: 33", "Sex: Female"))
@@ -355,7 +362,7 @@ def test_two_builds_at_once(tmp_path):
 def test_workers_of_a_killed_process_leave_too(tmp_path):
     code = textwrap.dedent("""
         import multiprocessing, os, signal, sys, time
-        from data_pipelines.workers import map_ordered
+        from data_pipelines.system.workers import map_ordered
 
         if __name__ == "__main__":
             results = map_ordered(abs, range(1000), num_workers=2, chunk_size=1)
@@ -383,7 +390,7 @@ def is_running(pid):
 
 
 def test_any_number_of_processes_builds_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 40_000)
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 40_000)
     results = [made_up(number) for number in range(60)]
     one, two = (
         open_dataset(build(results, tmp_path / str(count), make_shards=LocalProcesses(count)) and tmp_path / str(count))

@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import shard_making, shard_plan, staging
-from data_pipelines.build_state import BuildState
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import open_dataset, staging_directory
 from data_pipelines.errors import DataError
-from data_pipelines.shard_making import LocalProcesses
-from data_pipelines.simulator import Cohort, CohortConfig
-from data_pipelines.staging import publish, recover_retired
-from data_pipelines.store import open_store
-from tests.kill_builds import MadeUpSource, content
+from data_pipelines.prepared.dataset import open_dataset, staging_directory
+from data_pipelines.shards import making, plan
+from data_pipelines.shards.build_state import BuildState
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.shards.making import LocalProcesses
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from data_pipelines.storage.store import open_store
+from data_pipelines.system import atomic_directory
+from data_pipelines.system.atomic_directory import publish, recover_retired
+from tests.support.kill_builds import MadeUpSource, content
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def folder(tmp_path):
 
 @pytest.mark.slow
 def test_builds_killed_at_random_points_lose_nothing_and_are_completed(folder):
-    command = [sys.executable, "-m", "tests.kill_builds", f"--folder={folder}", "--kills=20"]
+    command = [sys.executable, "-m", "tests.support.kill_builds", f"--folder={folder}", "--kills=20"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
@@ -102,7 +103,7 @@ class Watching:
 
 @pytest.fixture
 def six_shards(monkeypatch):
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 4 * 4224)
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 4 * 4224)
 
 
 def build(out, *, source=None, make_shards=None, request=None, **options):
@@ -149,7 +150,7 @@ def test_another_request_or_reader_or_plan_begins_anew(tmp_path, six_shards, mon
         build(tmp_path / "read", source=source, make_shards=Interrupting(0))
     assert not any(BuildState(staging_directory(tmp_path / "read")).parts.iterdir())
     interrupt(tmp_path / "planned")
-    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", 3 * 4224)
+    monkeypatch.setattr(plan, "MAX_SHARD_BYTES", 3 * 4224)
     assert build(tmp_path / "planned") == list(range(8))
 
 
@@ -223,7 +224,7 @@ def test_publishing_replaces_at_once(tmp_path, monkeypatch, can_exchange):
         folder.mkdir()
         (folder / "name").write_text(folder.name)
     if not can_exchange:
-        monkeypatch.setattr(staging, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(atomic_directory, "_exchange", lambda first, second: False)
     publish(finished, out, retired=retired)
     assert (out / "name").read_text() == "finished"
     assert ((finished if can_exchange else retired) / "name").read_text() == "out"
@@ -247,7 +248,7 @@ def test_a_shard_made_twice_at_once_is_the_same(tmp_path, six_shards):
     class Twice:
         def __call__(self, job, tasks, *, folder, progress):
             for task in [*tasks, *tasks]:
-                progress(shard_making.make_shard(job, task))
+                progress(making.make_shard(job, task))
 
     build(tmp_path / "twice", make_shards=Twice())
     build(tmp_path / "once")

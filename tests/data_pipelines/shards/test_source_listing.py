@@ -9,14 +9,14 @@ from absl import flags
 from absl.testing import flagsaver
 
 from data_pipelines import build as build_command
-from data_pipelines.build_state import BuildState
 from data_pipelines.builders.folder import FolderSource
-from data_pipelines.building import build_dataset
-from data_pipelines.dataset import read_card, staging_directory
 from data_pipelines.errors import DataError
-from data_pipelines.recipe import RECIPES
-from data_pipelines.source_listing import LISTING_FILE, changes_since, list_source, open_listing
-from tests.fixtures import twelve_lead_mv, write_wfdb
+from data_pipelines.prepared.dataset import read_card, staging_directory
+from data_pipelines.shards.build_state import BuildState
+from data_pipelines.shards.dataset_build import build_dataset
+from data_pipelines.shards.source_listing import LISTING_FILE, changes_since, list_source, open_listing
+from data_pipelines.signals.recipe import RECIPES
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 RECIPE = RECIPES["plain"].changed(sampling_rate_hz=100, seconds=2.0, min_seconds=2.0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.quality import QualityFlag, clipped_samples, flag_names, quality_flags
+from data_pipelines.signals.quality import QualityFlag, clipped_samples, flag_names, quality_flags
 
 RATE = 250
 NOISE = np.random.default_rng(0).normal(size=(2500, 8))

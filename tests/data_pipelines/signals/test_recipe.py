@@ -7,12 +7,12 @@ import pytest
 import scipy.signal
 
 from data_pipelines.errors import DataError
-from data_pipelines.quality import QualityFlag, quality_flags
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import RECIPES, SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from data_pipelines.signals import stored_signal
-from tests.fixtures import twelve_lead_mv
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.quality import QualityFlag, quality_flags
+from data_pipelines.signals.recipe import RECIPES, SignalRecipe
+from tests.support.fixtures import twelve_lead_mv
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 RECIPE = SignalRecipe(name="test", version=1, sampling_rate_hz=500)

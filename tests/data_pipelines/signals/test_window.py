@@ -7,11 +7,11 @@ import pytest
 import scipy.signal
 
 from data_pipelines.errors import RecordError
-from data_pipelines.readers.recording import Recording
-from data_pipelines.recipe import SignalRecipe
+from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
-from data_pipelines.signals import stored_signal
-from tests.fixtures import twelve_lead_mv
+from data_pipelines.signals.conversion import stored_signal
+from data_pipelines.signals.recipe import SignalRecipe
+from tests.support.fixtures import twelve_lead_mv
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 PLAIN = SignalRecipe(name="test", version=1)

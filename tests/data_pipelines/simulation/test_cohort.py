@@ -14,11 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from data_pipelines.errors import DataError
 from data_pipelines.records import FEMALE, MALE, STORED_LEADS
 from data_pipelines.simulation import kernels, noise, waves
-from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.cohort import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig
+from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC, draw_rhythms
 from data_pipelines.simulation.states import States, draw_states
-from data_pipelines.simulator import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig
-from data_pipelines.workers import map_ordered
+from data_pipelines.system.workers import map_ordered
 
 _NUM_STATES = 40_000
 

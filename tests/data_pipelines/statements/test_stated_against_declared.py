@@ -10,14 +10,14 @@ import scipy.io
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.arrays import read_numpy
-from data_pipelines.readers.declared import Declared
 from data_pipelines.readers.hdf5_files import read_hdf5
 from data_pipelines.readers.matlab_files import read_matlab
-from data_pipelines.readers.statement_names import Kind, stated_name
-from data_pipelines.readers.time_axis import even_times, seconds_of
-from data_pipelines.recipe import RECIPES
 from data_pipelines.records import STANDARD_LEADS
-from tests.fixtures import results_of, twelve_lead_mv, write_wfdb
+from data_pipelines.signals.recipe import RECIPES
+from data_pipelines.statements.declared import Declared
+from data_pipelines.statements.names import Kind, stated_name
+from data_pipelines.statements.time_axis import even_times, seconds_of
+from tests.support.fixtures import results_of, twelve_lead_mv, write_wfdb
 
 SIGNAL = twelve_lead_mv(seconds=1)
 COUNTS = np.rint(SIGNAL * 1000).astype(np.int16)

@@ -9,11 +9,11 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from google.protobuf import empty_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.store import open_store
-from data_pipelines.stored_example import SignalDecoder
-from tests.fixtures import flip_bit, in_threads, make_simulated_dataset
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.storage.store import open_store
+from data_pipelines.storage.stored_example import SignalDecoder
+from tests.support.fixtures import flip_bit, in_threads, make_simulated_dataset
 
 # Serialised examples
 

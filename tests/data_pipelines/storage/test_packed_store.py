@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import packed_store, page_cache
 from data_pipelines.errors import DataError
-from data_pipelines.joined_map import Piece, can_join, join_pieces
-from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE, file_hash
-from data_pipelines.page_cache import ReadAhead
-from data_pipelines.store import open_store
-from tests.fixtures import RECORDS_A_PACKED_SHARD, flip_bit, make_simulated_dataset
+from data_pipelines.storage import packed_store
+from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, file_hash
+from data_pipelines.storage.store import open_store
+from data_pipelines.system import page_cache
+from data_pipelines.system.joined_map import Piece, can_join, join_pieces
+from data_pipelines.system.page_cache import ReadAhead
+from tests.support.fixtures import RECORDS_A_PACKED_SHARD, flip_bit, make_simulated_dataset
 
 # Ways of mapping
 

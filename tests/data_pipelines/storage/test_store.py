@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.bad_shards import BadRecords, BadShard
-from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE
-from data_pipelines.store import open_store
-from tests.fixtures import in_threads
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.storage.bad_shards import BadRecords, BadShard
+from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE
+from data_pipelines.storage.store import open_store
+from tests.support.fixtures import in_threads
 
 KINDS = ("array_record", "packed")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.orders import PatientOrder, RecordOrder
-from data_pipelines.sampling import Sampler
-from data_pipelines.stream import batches
-from tests.fixtures import MadeUpStore
+from data_pipelines.streaming.batches import batches
+from data_pipelines.streaming.orders import PatientOrder, RecordOrder
+from data_pipelines.streaming.sampler import Sampler
+from tests.support.fixtures import MadeUpStore
 
 NUM_RECORDS, BATCH_SIZE = 300, 64
 STORE = {"num_records": NUM_RECORDS, "shape": (5, 8), "num_threads": 2}

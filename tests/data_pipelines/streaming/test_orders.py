@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.orders import (
+from data_pipelines.streaming.orders import (
     MAX_TICKS,
     MixtureOrder,
     PatientOrder,

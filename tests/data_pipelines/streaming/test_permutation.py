@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data_pipelines.permutation import MAX_SIZE, derive_key, permute
+from data_pipelines.streaming.permutation import MAX_SIZE, derive_key, permute
 
 
 @pytest.mark.parametrize("size", [*range(1, 70), 255, 256, 257, 1000, 4095, 4097, 65_537, 100_003])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.orders import MixtureOrder, PatientOrder, RecordOrder, component_seed
-from data_pipelines.sampling import Sampler
+from data_pipelines.streaming.orders import MixtureOrder, PatientOrder, RecordOrder, component_seed
+from data_pipelines.streaming.sampler import Sampler
 
 
 def by_record(records, *, batch_size, seed=0):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.buffers import BatchBuffers
+from data_pipelines.system.buffers import BatchBuffers
 
 
 @pytest.fixture

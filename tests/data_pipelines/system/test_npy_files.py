@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.npy_files import write_npy
+from data_pipelines.system.npy_files import write_npy
 
 
 @pytest.mark.parametrize("dtype", ["<U7", "<i8", "|u1", "<f4"])

@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines.dataset import CARD_FILE, open_dataset
-from data_pipelines.digests import DIGESTS_FILE
 from data_pipelines.errors import DataError
-from data_pipelines.index import INDEX_DIR, INDEX_FILE
-from data_pipelines.local_copy import stage_dataset
-from data_pipelines.packed_format import PACKED_DIR, PACKED_FILE
-from data_pipelines.plain_names import file_below, files_below, is_plain_name
-from data_pipelines.store import open_store
+from data_pipelines.packing.local_copy import stage_dataset
+from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from data_pipelines.prepared.index import INDEX_DIR, INDEX_FILE
+from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE
+from data_pipelines.storage.store import open_store
+from data_pipelines.system.digests import DIGESTS_FILE
+from data_pipelines.system.plain_names import file_below, files_below, is_plain_name
 
 STRANGE = (
     *("../x", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "C:x", "a\0b", "a\nb", "\x1b[2J", "con", "NUL.npy", "x."),

@@ -10,10 +10,10 @@ import fsspec
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.local_copy import stage_dataset
-from data_pipelines.remote import RemoteFolder
+from data_pipelines.packing.local_copy import stage_dataset
+from data_pipelines.system.remote import RemoteFolder
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 
 
 class Silent(fsspec.AbstractFileSystem):
@@ -42,7 +42,8 @@ def test_a_remote_that_does_not_answer_is_given_up(tmp_path):
 
 def test_the_command_ends_though_the_remote_never_answers(tmp_path):
     """Threads that hang must not keep the process."""
-    script = "import sys, tests.test_remote as t, fsspec; fsspec.register_implementation('silent', t.Silent)\n"
+    script = "import sys, tests.data_pipelines.system.test_remote as t, fsspec\n"
+    script += "fsspec.register_implementation('silent', t.Silent)\n"
     script += "from data_pipelines import stage; stage.define_flags(); stage.run(stage.main, required=['dataset'])"
     command = [sys.executable, "-c", script, "--dataset=silent://bucket/x", f"--out={tmp_path / 'x'}", "--timeout=0.5"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from data_pipelines.visible_text import storable_text, table_cell, visible, visible_json, visible_lines
+from data_pipelines.system.visible_text import storable_text, table_cell, visible, visible_json, visible_lines
 from ecgjax.pages.html import escaped
 from ecgjax.pages.markdown import format_table
 

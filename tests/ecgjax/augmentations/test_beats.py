@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.simulation.draws import Draws
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.rhythm import draw_rhythms
 from data_pipelines.simulation.states import draw_states
-from data_pipelines.simulator import Cohort, CohortConfig
 from ecgjax import leads
 from ecgjax.augmentations.beats import heartbeat_shuffle, permute_beats, r_peaks
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from data_pipelines.orders import RecordOrder
-from data_pipelines.sampling import Sampler
-from data_pipelines.simulator import Cohort, CohortConfig
-from ecgjax import leads, parallel
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from data_pipelines.streaming.orders import RecordOrder
+from data_pipelines.streaming.sampler import Sampler
+from ecgjax import leads
 from ecgjax.augmentations import partners as partners_module
 from ecgjax.augmentations.beats import r_peaks
 from ecgjax.augmentations.crops import Recorded
@@ -20,8 +20,9 @@ from ecgjax.augmentations.geodesic import Overlay, geodesic, towards_others
 from ecgjax.augmentations.partners import Partners, preview_partners, transport_plan
 from ecgjax.augmentations.views import Views
 from ecgjax.keys import row_keys
-from ecgjax.micro_batches import map_parts
-from ecgjax.objectives.tiles import Tiling, take
+from ecgjax.objectives.pairs.tiles import Tiling, take
+from ecgjax.training import device_mesh
+from ecgjax.training.micro_batches import map_parts
 
 RATE_HZ = 100
 RNG = np.random.default_rng(0)
@@ -233,7 +234,7 @@ def batch():
         "recorded": Recorded(jnp.full(16, 20, jnp.int32), jnp.full(16, 380, jnp.int32)),
         "valid": jnp.arange(16) != 5,
     }
-    views, moved = draw(rows, mesh=parallel.make_mesh(devices=jax.devices()[:1]))
+    views, moved = draw(rows, mesh=device_mesh.make_mesh(devices=jax.devices()[:1]))
     assert 10 <= moved.sum() < 15
     return rows, views, moved
 
@@ -262,7 +263,7 @@ def draw(rows, *, mesh, form="gathered", parts=1, augment=None):
 )
 def test_eight_devices_and_parts_give_the_same_bits(batch, form, parts):
     rows, views, moved = batch
-    mesh = parallel.make_mesh(devices=[jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)])
+    mesh = device_mesh.make_mesh(devices=[jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)])
     again, moved_again = draw(rows, mesh=mesh, form=form, parts=parts)
     np.testing.assert_array_equal(again, views)
     np.testing.assert_array_equal(moved_again, moved)
@@ -270,7 +271,7 @@ def test_eight_devices_and_parts_give_the_same_bits(batch, form, parts):
 
 def test_only_the_views_that_it_is_told_and_only_rows_with_partners_move(batch):
     rows, views, moved = batch
-    plain, _ = draw(rows, mesh=parallel.make_mesh(devices=jax.devices()[:1]), augment={"random_crop": {}})
+    plain, _ = draw(rows, mesh=device_mesh.make_mesh(devices=jax.devices()[:1]), augment={"random_crop": {}})
     changed = (plain != views).any((2, 3)).reshape(16, 2, 2)
     assert not changed[:, :, 0].any()
     np.testing.assert_array_equal(changed[:, :, 1].any(1), moved)

@@ -5,12 +5,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import simclr
-from ecgjax import configuration, leads, parallel
+from ecgjax import leads
 from ecgjax.augmentations import views as views_module
 from ecgjax.augmentations.views import AUGMENTATIONS, Recorded, Views, default_config, key_of
+from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.keys import row_keys, split_rows, step_key
-from tests.compile_options import EMITTERS_OF_RUNS
+from ecgjax.training import device_mesh
+from tests.support.compile_options import EMITTERS_OF_RUNS
 
 RNG = np.random.default_rng(0)
 RATE_HZ = 125
@@ -65,9 +67,9 @@ def test_views_depend_on_seed_step_and_row_alone(everything):
 def test_views_are_the_same_on_one_and_on_eight_devices(everything):
     run, whole = everything
     devices = [jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)]
-    mesh = parallel.make_mesh(devices=devices)
+    mesh = device_mesh.make_mesh(devices=devices)
     arrays = jax.device_put((ROWS, SIGNAL, TOWARDS), NamedSharding(mesh, PartitionSpec("data")))
-    key = jax.device_put(step_key(0, 0, stream="views"), parallel.replicated(mesh))
+    key = jax.device_put(step_key(0, 0, stream="views"), device_mesh.replicated(mesh))
     np.testing.assert_array_equal(run(key, *arrays), whole)
 
 
@@ -212,9 +214,9 @@ def test_default_config_has_every_setting():
 
 def test_every_numeric_setting_has_a_range():
     config = simclr.get_config()
-    leaves = configuration.leaves(config.augment.to_dict(), "augment.")
+    leaves = run_config.leaves(config.augment.to_dict(), "augment.")
     numbers = {name for name, value in leaves.items() if isinstance(value, float | int) and not isinstance(value, bool)}
-    assert numbers == {name for name in configuration.RANGES if name.startswith("augment.")}
+    assert numbers == {name for name in run_config.RANGES if name.startswith("augment.")}
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from ecgjax import objective_benchmark
+from ecgjax.benchmarks import objective
 
 
 def test_every_form_is_compiled_and_timed(monkeypatch):
-    monkeypatch.setattr(objective_benchmark, "ROWS", (64, 256))
-    monkeypatch.setattr(objective_benchmark, "REPEATS", 1)
-    report = json.loads(json.dumps(objective_benchmark.measure(most_rows=128, most_timed=64)))
+    monkeypatch.setattr(objective, "ROWS", (64, 256))
+    monkeypatch.setattr(objective, "REPEATS", 1)
+    report = json.loads(json.dumps(objective.measure(most_rows=128, most_timed=64)))
     assert report["num_devices"] == 8
     for loss in ("nt_xent", "semi_hard_triplet"):
         (found,) = report[loss]
@@ -23,6 +23,6 @@ def test_every_form_is_compiled_and_timed(monkeypatch):
 
 
 def test_dense_is_left_out_where_it_would_not_fit():
-    assert objective_benchmark._fits("dense", 1024)
-    assert not objective_benchmark._fits("dense", 2**20)
-    assert objective_benchmark._fits("ring", 2**20)
+    assert objective._fits("dense", 1024)
+    assert not objective._fits("dense", 2**20)
+    assert objective._fits("ring", 2**20)

@@ -9,19 +9,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from data_pipelines.dataset import open_dataset
-from data_pipelines.physiology_store import open_physiology
+from data_pipelines.physiology.store import open_physiology
+from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
-from ecgjax import embed_benchmark, parallel, step_benchmark, step_ceilings
+from ecgjax.benchmarks import embed, step_ceilings, training_step
+from ecgjax.benchmarks.step_breakdown import breakdown
 from ecgjax.encoders import cost
-from ecgjax.run import prepare_run
-from ecgjax.step_breakdown import breakdown
-from tests import tiny_config
+from ecgjax.training import device_mesh
+from ecgjax.training.run import prepare_run
+from tests.support import tiny_config
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(step_benchmark, "NUM_SIMULATED", 80)
+    monkeypatch.setattr(training_step, "NUM_SIMULATED", 80)
     monkeypatch.setattr(step_ceilings, "REPEATS", 1)
     monkeypatch.setattr(step_ceilings, "_SIDE", {"cpu": 64})
     monkeypatch.setattr(step_ceilings, "_COPIED", {"cpu": 4096})
@@ -30,11 +31,11 @@ def quick(monkeypatch):
 @pytest.mark.slow
 def test_every_figure_is_there(stored_dataset, monkeypatch):
     runs = []
-    monkeypatch.setattr(step_benchmark, "prepare_run", lambda config: runs.append(prepare_run(config)) or runs[0])
+    monkeypatch.setattr(training_step, "prepare_run", lambda config: runs.append(prepare_run(config)) or runs[0])
     config = tiny_config.get_config()
     config.data.dir = str(stored_dataset[0].directory)
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-        report = json.loads(json.dumps(step_benchmark.measure(config, steps=1)))
+        report = json.loads(json.dumps(training_step.measure(config, steps=1)))
     assert (report["batch_size"], report["embeddings_a_record"], report["samples"]) == (8, 2, 1000)
     assert report["simulated"] is True
     assert report["mfu"] is None
@@ -57,10 +58,10 @@ def test_every_figure_is_there(stored_dataset, monkeypatch):
 
 @pytest.mark.slow
 def test_without_a_data_set_one_is_simulated_with_what_the_relation_needs(monkeypatch):
-    monkeypatch.setattr(step_benchmark, "NUM_SIMULATED", 2)
+    monkeypatch.setattr(training_step, "NUM_SIMULATED", 2)
     config = tiny_config.get_config()
     config.relation.name = "similar_physiology"
-    with step_benchmark.with_data(config, SignalFormat(sampling_rate_hz=100, num_samples=1000)) as with_data:
+    with training_step.with_data(config, SignalFormat(sampling_rate_hz=100, num_samples=1000)) as with_data:
         dataset = open_dataset(with_data.data.dir)
         assert dataset.format == SignalFormat(sampling_rate_hz=100, num_samples=1000)
         assert len(open_physiology(dataset).values) == dataset.index.num_records
@@ -93,7 +94,7 @@ def test_a_convolution_and_its_gradients_are_told_apart():
 
 
 def test_a_breakdown_on_devices_is_of_one_device_s_share():
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     rows, width = 16, 4
     spec = jax.sharding.PartitionSpec("data")
 
@@ -112,13 +113,13 @@ def test_a_breakdown_on_devices_is_of_one_device_s_share():
 
 
 def test_embedding_and_the_probe_are_timed(stored_dataset, monkeypatch):
-    monkeypatch.setattr(embed_benchmark, "NUM_EMBEDDED", 12)
-    monkeypatch.setattr(embed_benchmark, "BATCH_SIZE", 8)
-    monkeypatch.setattr(embed_benchmark, "NUM_LABELS", 30)
-    monkeypatch.setattr(embed_benchmark, "NUM_VALIDATION", 30)
+    monkeypatch.setattr(embed, "NUM_EMBEDDED", 12)
+    monkeypatch.setattr(embed, "BATCH_SIZE", 8)
+    monkeypatch.setattr(embed, "NUM_LABELS", 30)
+    monkeypatch.setattr(embed, "NUM_VALIDATION", 30)
     config = tiny_config.get_config()
     config.data.dir = str(stored_dataset[0].directory)
-    report = json.loads(json.dumps(embed_benchmark.measure(config)))
+    report = json.loads(json.dumps(embed.measure(config)))
     assert (report["layer"], report["features"], report["samples"]) == ("features", 8, 1000)
     assert 0 < report["read_frac"] < 1
     assert report["probe_s"] > 0

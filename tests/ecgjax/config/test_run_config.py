@@ -8,32 +8,32 @@ from absl import flags
 
 from configs import quickstart, simclr
 from data_pipelines.errors import DataError
-from ecgjax import configuration
+from ecgjax.config import run_config
 from ecgjax.errors import ConfigError, DivergedError
 
 
 @pytest.mark.parametrize("config", [simclr.get_config(), simclr.get_config("small"), quickstart.get_config()])
 def test_resolved_config_comes_back_as_it_was(tmp_path, config):
-    configuration.write_resolved(config, tmp_path)
-    assert configuration.load_resolved(tmp_path).to_dict() == config.to_dict()
-    assert [path.name for path in tmp_path.iterdir()] == [configuration.CONFIG_FILE]
+    run_config.write_resolved(config, tmp_path)
+    assert run_config.load_resolved(tmp_path).to_dict() == config.to_dict()
+    assert [path.name for path in tmp_path.iterdir()] == [run_config.CONFIG_FILE]
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match="is not the folder of a pretraining run"):
-        configuration.load_resolved(tmp_path / "nowhere")
+        run_config.load_resolved(tmp_path / "nowhere")
 
 
 def test_resume_names_every_leaf_that_differs(tmp_path):
     config = simclr.get_config()
-    configuration.check_resume(config, tmp_path)
-    configuration.write_resolved(config, tmp_path)
-    configuration.check_resume(config, tmp_path)
+    run_config.check_resume(config, tmp_path)
+    run_config.write_resolved(config, tmp_path)
+    run_config.check_resume(config, tmp_path)
     config.batch_size = 32
     config.augment.vcg.max_angle_deg = 30.0
     config.data.train_folds = (1, 2)
     with pytest.raises(ConfigError) as error:
-        configuration.check_resume(config, tmp_path)
+        run_config.check_resume(config, tmp_path)
     for part in (
         "batch_size was 64 and is 32",
         "augment.vcg.max_angle_deg was 45.0 and is 30.0",
@@ -48,22 +48,22 @@ def test_a_run_that_is_older_than_some_leaves_goes_on(tmp_path):
     for leaf in newer:
         section, name = leaf.split(".")
         assert before[section].pop(name) is None
-    (tmp_path / configuration.CONFIG_FILE).write_text(json.dumps(before))
-    configuration.check_resume(config, tmp_path)
+    (tmp_path / run_config.CONFIG_FILE).write_text(json.dumps(before))
+    run_config.check_resume(config, tmp_path)
     config.optimizer.decayed = "all"
     with pytest.raises(ConfigError, match=r"optimizer\.decayed was None and is 'all'"):
-        configuration.check_resume(config, tmp_path)
+        run_config.check_resume(config, tmp_path)
 
 
 def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):
     config = simclr.get_config()
-    configuration.write_resolved(config, tmp_path)
+    run_config.write_resolved(config, tmp_path)
     config.data.dir = "elsewhere"
     config.data.store = "packed"
     config.log_every = 3
     config.checkpoint.every = 7
     config.probe.label = "sex"
-    configuration.check_resume(config, tmp_path)
+    run_config.check_resume(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):
 def test_durations(value, unit, steps):
     config = simclr.get_config()
     config.duration.update({"value": value, "unit": unit})
-    assert configuration.num_steps(config.duration, batch_size=4, examples_per_epoch=100) == steps
+    assert run_config.num_steps(config.duration, batch_size=4, examples_per_epoch=100) == steps
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_bad_durations(value, unit, message):
     config = simclr.get_config()
     config.duration.update({"value": value, "unit": unit})
     with pytest.raises(ConfigError, match=message):
-        configuration.num_steps(config.duration, batch_size=4, examples_per_epoch=100)
+        run_config.num_steps(config.duration, batch_size=4, examples_per_epoch=100)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_errors_of_the_user_print_one_line(error, capsys):
         raise error
 
     with pytest.raises(SystemExit) as status:
-        configuration.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
-    assert status.value.code == configuration.EXIT_USER_ERROR
+        run_config.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+    assert status.value.code == run_config.EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: no such lead\n"
 
 
@@ -104,8 +104,8 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
         raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
     with pytest.raises(SystemExit) as status:
-        configuration.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
-    assert status.value.code == configuration.EXIT_USER_ERROR
+        run_config.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+    assert status.value.code == run_config.EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'metrics.jsonl'\n"
 
 
@@ -141,29 +141,29 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
 )
 def test_values_that_make_no_sense_are_refused_by_name(name, value):
     config = simclr.get_config()
-    configuration.check_ranges(config)
+    run_config.check_ranges(config)
     config.update_from_flattened_dict({name: value})
     with pytest.raises(ConfigError, match=f"config.{name}={value!r} is not possible; it must be"):
-        configuration.check_ranges(config)
+        run_config.check_ranges(config)
 
 
 def test_every_range_is_of_a_leaf_that_exists():
-    assert set(configuration.RANGES) <= set(configuration.leaves(simclr.get_config().to_dict()))
+    assert set(run_config.RANGES) <= set(run_config.leaves(simclr.get_config().to_dict()))
 
 
 def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / configuration.CONFIG_FILE).write_text("{")
+    (tmp_path / run_config.CONFIG_FILE).write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json is damaged"):
-        configuration.check_resume(simclr.get_config(), tmp_path)
+        run_config.check_resume(simclr.get_config(), tmp_path)
 
 
 def test_checkpoints_without_their_config_are_refused(tmp_path):
-    folder = configuration.checkpoint_dir(tmp_path)
+    folder = run_config.checkpoint_dir(tmp_path)
     folder.mkdir()
-    configuration.check_resume(simclr.get_config(), tmp_path)
+    run_config.check_resume(simclr.get_config(), tmp_path)
     (folder / "10").mkdir()
     with pytest.raises(ConfigError, match=r"holds checkpoints, but .* is gone"):
-        configuration.check_resume(simclr.get_config(), tmp_path)
+        run_config.check_resume(simclr.get_config(), tmp_path)
 
 
 def test_a_workdir_is_of_one_run_at_a_time(tmp_path):
@@ -174,28 +174,28 @@ def test_a_workdir_is_of_one_run_at_a_time(tmp_path):
     )
     try:
         assert other.stdout.readline() == "\n"
-        with pytest.raises(ConfigError, match="another run is writing to"), configuration.exclusive(workdir):
+        with pytest.raises(ConfigError, match="another run is writing to"), run_config.exclusive(workdir):
             pass
     finally:
         other.kill()
         other.communicate()
-    with configuration.exclusive(workdir):  # a killed run holds nothing
+    with run_config.exclusive(workdir):  # a killed run holds nothing
         pass
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     refused = pytest.raises(ConfigError, match="file is no folder that can be written")
-    with refused, configuration.exclusive(tmp_path / "file"):
+    with refused, run_config.exclusive(tmp_path / "file"):
         pass
 
 
 def test_a_stray_argument_is_an_error(capsys):
     with pytest.raises(SystemExit) as status:
-        configuration.run(
+        run_config.run(
             lambda _: 0, argv=["program", "x"], flags_parser=lambda argv: [*flags.FLAGS(argv[:1]), *argv[1:]]
         )
-    assert status.value.code == configuration.EXIT_USER_ERROR
+    assert status.value.code == run_config.EXIT_USER_ERROR
     assert "unexpected argument 'x'" in capsys.readouterr().err
 
 
@@ -204,11 +204,11 @@ def test_bugs_keep_their_trace():
         raise KeyError("a bug")
 
     with pytest.raises(KeyError):
-        configuration.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+        run_config.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
 
 
 def test_fractions_are_read_in_order_and_each_once():
-    assert configuration.parse_fractions(["1", ".1", "1.0"]) == [0.1, 1.0]
+    assert run_config.parse_fractions(["1", ".1", "1.0"]) == [0.1, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -216,5 +216,5 @@ def test_fractions_are_read_in_order_and_each_once():
     [(["x"], "are no numbers"), (["0"], "must be above 0"), ([], "must be above 0"), ([".1", "1.5"], "at most 1")],
 )
 def test_fractions_that_are_none_are_refused(texts, message):
-    with pytest.raises(configuration.ConfigError, match=message):
-        configuration.parse_fractions(texts)
+    with pytest.raises(run_config.ConfigError, match=message):
+        run_config.parse_fractions(texts)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from ecgjax import recordings
-from ecgjax.evaluation.grouping import MISSING, check_groups, group_columns
+from ecgjax.data import recordings
+from ecgjax.data.groups import MISSING, check_groups, group_columns
 
 COLUMNS = {
     "sex": [1, 0, math.nan, 1, 0, 1, 0, 1, 0, 1, 0, 1],

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData, draw_patients, of_common_classes, probe_data
-from ecgjax.evaluation.tasks import BinaryTask, MultiLabelTask
+from ecgjax.data.labels import LabelledRecords, ProbeData, draw_patients, of_common_classes, probe_data
+from ecgjax.data.tasks import BinaryTask, MultiLabelTask
 
 
 @pytest.mark.parametrize(

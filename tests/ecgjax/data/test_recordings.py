@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from configs import simclr
-from data_pipelines.dataset import open_dataset
+from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
-from data_pipelines.linking import link
-from data_pipelines.links import save_links
-from data_pipelines.packing import pack
+from data_pipelines.packing.packed_copy import pack
+from data_pipelines.prepared.copies_of import save_links
+from data_pipelines.prepared.dataset import open_dataset
+from ecgjax.data.recordings import open_recordings
+from ecgjax.data.samplers import describe_sampling, make_sampler
 from ecgjax.errors import ConfigError
-from ecgjax.recordings import open_recordings
-from ecgjax.sampling import describe_sampling, make_sampler
-from tests.fixtures import make_simulated_dataset
+from tests.support.fixtures import make_simulated_dataset
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.dataset import open_dataset
 from data_pipelines.errors import DataError
-from data_pipelines.physiology_store import measure_dataset
-from ecgjax import parallel
-from ecgjax.assembly import assemble
+from data_pipelines.physiology.store import measure_dataset
+from data_pipelines.prepared.dataset import open_dataset
+from ecgjax.data.recordings import open_recordings
+from ecgjax.data.row_metadata import CLUSTERED, row_columns
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.relations import Rows
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.recordings import open_recordings
-from ecgjax.row_columns import CLUSTERED, row_columns
-from ecgjax.run import abstract_batch, prepare_run
-from ecgjax.signal_columns import SignalNeighbours
-from tests import tiny_config
-from tests.fixtures import make_simulated_dataset
+from ecgjax.objectives.pairs.relations import Rows
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import device_mesh
+from ecgjax.training.assembly import assemble
+from ecgjax.training.run import abstract_batch, prepare_run
+from ecgjax.training.signal_columns import SignalNeighbours
+from tests.support import tiny_config
+from tests.support.fixtures import make_simulated_dataset
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_methods_are_built_from_the_config_alone(directory, partners, method):
     if config.objective.name == "clip":
         config.columns.paired = str(partners)
     recordings, columns = columns_of(config)
-    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
     model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
     batch = abstract_batch(config, recordings, columns, mesh)
     (loss, _), gradient = jax.eval_shape(

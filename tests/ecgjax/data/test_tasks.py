@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.labels import probe_data
-from ecgjax.evaluation.tasks import PRESETS, BinaryTask, MultiLabelTask, QuantityTask, parse_task
+from ecgjax.data.labels import probe_data
+from ecgjax.data.tasks import PRESETS, BinaryTask, MultiLabelTask, QuantityTask, parse_task
 
 NAN = np.nan
 COLUMNS = {

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ecgjax import encoders
 from ecgjax.encoders.cost import macs
-from tests.plain_networks import away_from_initialisation
+from tests.support.plain_networks import away_from_initialisation
 
 PUBLISHED = sorted(name for name in encoders.ENCODERS if ":" not in name)
 SMALL = [f"{name}:small" for name in PUBLISHED]

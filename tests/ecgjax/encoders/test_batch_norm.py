@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgjax import parallel
 from ecgjax.encoders import layers
 from ecgjax.encoders.layers import BatchNorm
-from tests import plain_networks
+from ecgjax.training import device_mesh
+from tests.support import plain_networks
 
 BATCH, LENGTH, CHANNELS = 16, 250, 4
 
@@ -88,7 +88,7 @@ def test_a_constant_channel_has_no_variance_and_a_finite_gradient():
 def test_devices_join_their_rows(devices):
     x, valid = activations(10_000), np.ones(BATCH, bool)
     valid[5] = False
-    sharding = parallel.batch_sharding(parallel.make_mesh(devices=jax.devices()[:devices]))
+    sharding = device_mesh.batch_sharding(device_mesh.make_mesh(devices=jax.devices()[:devices]))
     found = program()(*(jax.device_put(array, sharding) for array in (x, valid)))
     for ours, one in zip(found, program()(x, valid), strict=True):
         np.testing.assert_allclose(ours, one, atol=4e-3, rtol=1e-5)

@@ -10,13 +10,14 @@ import pytest
 from jax.extend import core
 from jax.sharding import PartitionSpec
 
-from ecgjax import encoders, parallel
+from ecgjax import encoders
 from ecgjax.encoders.cost import macs_of, step_flops
-from ecgjax.micro_batches import map_parts
-from ecgjax.objectives.contrastive import nt_xent
-from ecgjax.objectives.relations import Rows, same_patient
-from ecgjax.objectives.tiles import Tiling
-from tests.test_encoders_all import DIM, LEADS, TINY
+from ecgjax.objectives.losses.nt_xent import nt_xent
+from ecgjax.objectives.pairs.relations import Rows, same_patient
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import device_mesh
+from ecgjax.training.micro_batches import map_parts
+from tests.ecgjax.encoders.test_all import DIM, LEADS, TINY
 
 BATCH, SAMPLES = 4, 192
 
@@ -74,7 +75,7 @@ def encoded(name, *, parts, mesh, **settings):
 
 
 def mesh_of(devices, model=1):
-    return parallel.make_mesh(devices=jax.devices()[:devices], model=model)
+    return device_mesh.make_mesh(devices=jax.devices()[:devices], model=model)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -17,8 +17,8 @@ import pytest
 
 from ecgjax import encoders
 from ecgjax.encoders.pooling import max_pool
-from tests import gradient_table
-from tests.pooled_gradients import NORMS, POOLINGS, worst_error
+from tests.support import gradient_table
+from tests.support.pooled_gradients import NORMS, POOLINGS, worst_error
 
 SMALL = sorted(name for name in encoders.ENCODERS if name.endswith(":small"))
 #: Of the same classes and pieces as others; `make test-slow` has them too.
@@ -69,7 +69,7 @@ def test_every_window_passes_its_gradient_on_within_a_network(pool, norm):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_every_window_passes_its_gradient_on_as_users_compile(devices):
-    done = run_as_users_do("tests.pooled_gradients", f"--devices={devices}", "--seeds=20")
+    done = run_as_users_do("tests.support.pooled_gradients", f"--devices={devices}", "--seeds=20")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found["errors"]) == len(POOLINGS) * len(NORMS)
@@ -92,13 +92,15 @@ def test_gradients_of_small_encoders_are_those_of_plain_networks(name):
     ("encoders", "devices"), [("resnet18:small,temporal_net_dual:small", 2), ("resnet18:small,temporal_net:small", 8)]
 )
 def test_gradients_of_small_encoders_on_several_devices(encoders, devices):
-    done = run_as_users_do("tests.gradient_table", f"--encoders={encoders}", f"--devices={devices}")
+    done = run_as_users_do("tests.support.gradient_table", f"--encoders={encoders}", f"--devices={devices}")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_gradient_of_a_step_in_micro_batches():
-    done = run_as_users_do("tests.step_gradients", "--only=simclr:small", "--parts=2", "--batch_size=32", "--steps=1")
+    done = run_as_users_do(
+        "tests.support.step_gradients", "--only=simclr:small", "--parts=2", "--batch_size=32", "--steps=1"
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["leaves"] == 62
@@ -107,25 +109,31 @@ def test_gradient_of_a_step_in_micro_batches():
 
 
 def test_gradients_of_a_small_encoder_as_users_compile():
-    done = run_as_users_do("tests.gradient_table", "--encoders=resnet18:small")
+    done = run_as_users_do("tests.support.gradient_table", "--encoders=resnet18:small")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_gradients_of_parameters_that_are_divided_over_devices():
-    done = run_as_users_do("tests.gradient_table", "--encoders=resnet18:small,vit_s:small", "--devices=4", "--model=2")
+    done = run_as_users_do(
+        "tests.support.gradient_table", "--encoders=resnet18:small,vit_s:small", "--devices=4", "--model=2"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_gradients_of_the_published_resnet_are_those_of_a_plain_network():
-    done = run_as_users_do("tests.gradient_table", "--encoders=resnet18", "--batch=2")
+    done = run_as_users_do("tests.support.gradient_table", "--encoders=resnet18", "--batch=2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_gradients_in_float64_are_finite_differences():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.finite_differences"], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-m", "tests.support.finite_differences"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)

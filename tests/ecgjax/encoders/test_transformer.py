@@ -15,7 +15,7 @@ from ecgjax.encoders.attention import _implementation
 from ecgjax.encoders.physio_transformer import ConvPositions, ConvStem
 from ecgjax.encoders.transformer import Blocks, pad_to_multiple
 from ecgjax.errors import ConfigError
-from tests.random_arrays import count, random_encoder, random_module
+from tests.support.random_arrays import count, random_encoder, random_module
 
 VIT = {"patch": 8, "dim": 32, "depth": 3, "num_heads": 2, "num_leads": 3}
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from ecgjax import encoders
 from ecgjax.encoders.cost import macs
 from ecgjax.encoders.transformer import sincos_positions
 from ecgjax.errors import ConfigError
-from tests.random_arrays import count, random_encoder
+from tests.support.random_arrays import count, random_encoder
 
 TINY = {"patch": 8, "dim": 16, "depth": 2, "num_heads": 2, "embedding_dim": 4, "num_leads": 3}
 RNG = np.random.default_rng(0)

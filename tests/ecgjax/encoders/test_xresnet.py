@@ -10,7 +10,7 @@ from flax import nnx
 
 from ecgjax import encoders
 from ecgjax.encoders.xresnet import Bottleneck, _average_pairs
-from tests.random_arrays import count, random_encoder, random_module
+from tests.support.random_arrays import count, random_encoder, random_module
 
 TINY = {"num_blocks": (1, 2), "width": 4, "stem_widths": (4, 4, 8), "embedding_dim": 4, "num_leads": 3}
 RNG = np.random.default_rng(0)

@@ -8,14 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from ecgjax import encoders, finetune, metric_term, optim
+from ecgjax import encoders, optim
 from ecgjax.errors import ConfigError
-from ecgjax.finetune import FineTuning
+from ecgjax.finetuning import metric_term, trainer
+from ecgjax.finetuning.metric_term import MetricTerm, default_config
+from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
-from ecgjax.metric_term import MetricTerm, default_config
-from ecgjax.steps import init_state, train_step
-from tests.objective_cases import assert_gradient, brute_triplet
+from ecgjax.training.steps import init_state, train_step
+from tests.support.objective_cases import assert_gradient, brute_triplet
 
 NUM = 24
 RNG = np.random.default_rng(0)
@@ -124,7 +125,7 @@ def test_a_record_drawn_twice_is_neither_its_own_positive_nor_its_negative(terms
 
 
 def _settings(**metric):
-    settings = finetune.default_config()
+    settings = trainer.default_config()
     settings.update({"steps": 2, "batch_size": 8, "eval_every": 2})
     settings.metric.update(metric)
     return settings

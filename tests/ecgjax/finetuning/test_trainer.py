@@ -6,10 +6,12 @@ import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax import encoders, finetune, inference, optim
+from ecgjax import encoders, optim
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.frozen import FrozenProbe, fit_linear
-from ecgjax.finetune import FineTuning, default_config
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
+from ecgjax.finetuning import trainer
+from ecgjax.finetuning.trainer import FineTuning, default_config
 
 RNG = np.random.default_rng(0)
 TINY = {"widths": (6,), "kernel": 3, "dropout": 0.3, "embedding_dim": 6}
@@ -113,7 +115,7 @@ def test_what_balance_adds_to_the_log_odds_is_taken_off_again(changes):
 )
 def test_a_head_that_begins_at_a_probe_answers_as_the_probe(kind, changes):
     x, y = _task(kind)
-    features = inference.Encoder(ENCODER, num_leads=8).embed(x)
+    features = frozen_encoder.Encoder(ENCODER, num_leads=8).embed(x)
     probe = fit_linear(
         kind, features[:48], y[:48], val_features=features[48:72], val_targets=y[48:72], classes=("0", "1")
     )
@@ -153,7 +155,7 @@ def test_a_probe_is_given_where_the_head_begins_at_it_and_nowhere_else():
 
 def test_training_ends_when_validation_no_longer_improves(monkeypatch):
     looks = iter([0.6, 0.7, 0.65, 0.7, 0.9, 0.9])
-    monkeypatch.setattr(finetune.scoring, "primary", lambda *args, **kwargs: next(looks))
+    monkeypatch.setattr(trainer.selection, "primary", lambda *args, **kwargs: next(looks))
     training = _training("binary", steps=60, eval_every=10, patience=2)
     training._step = lambda state, batch: (state, {})  # which step is chosen does not depend on what is learned
     network = _run(training, *_task("binary"))
@@ -171,7 +173,7 @@ def test_training_ends_when_validation_no_longer_improves(monkeypatch):
 
 def test_a_look_sees_as_many_validation_records_as_it_is_given(monkeypatch):
     seen = []
-    monkeypatch.setattr(finetune.scoring, "primary", lambda kind, labels, *args, **kwargs: seen.append(labels) or 0.5)
+    monkeypatch.setattr(trainer.selection, "primary", lambda kind, labels, *args, **kwargs: seen.append(labels) or 0.5)
     training = _training("binary", steps=20, eval_every=10, eval_records=9)
     training._step = lambda state, batch: (state, {})
     x, y = _task("binary")
@@ -223,9 +225,9 @@ def test_a_look_that_gives_no_numbers_is_no_better_one(monkeypatch):
     x, y = _task("binary")
     _, whole = _train("binary", (x, y), steps=2, eval_every=1)
     calls = iter(range(100))
-    predict = finetune.predict
+    predict = trainer.predict
     spoilt = lambda *given: predict(*given) * (np.nan if next(calls) else 1.0)  # noqa: E731
-    monkeypatch.setattr(finetune, "predict", spoilt)
+    monkeypatch.setattr(trainer, "predict", spoilt)
     _, network = _train("binary", (x, y), steps=2, eval_every=1)
     assert network.step == 1
     assert np.isfinite(network.val_metric)

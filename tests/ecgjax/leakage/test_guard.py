@@ -12,20 +12,23 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.simulator import Cohort, CohortConfig
-from ecgjax import configuration, firewall, parallel, pretrain
+from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from ecgjax import pretrain
+from ecgjax.config import run_config
+from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import CheckpointError, ConfigError
-from ecgjax.firewall import DROPPED, guard
-from ecgjax.inference import load_encoder
-from ecgjax.overlaps import find_overlaps
-from ecgjax.pretraining_records import RECORDS_FILE, pretraining_records
-from ecgjax.recordings import open_recordings
-from ecgjax.run import records_of
-from tests import tiny_config
-from tests.planted import noisy, resampled, stored
-from tests.test_link import build, record
+from ecgjax.evaluation.features.frozen_encoder import load_encoder
+from ecgjax.leakage import guard as firewall
+from ecgjax.leakage.guard import DROPPED, guard
+from ecgjax.leakage.overlaps import find_overlaps
+from ecgjax.leakage.trained_on import RECORDS_FILE, pretraining_records
+from ecgjax.training import device_mesh
+from ecgjax.training.run import records_of
+from tests.data_pipelines.test_link import build, record
+from tests.support import tiny_config
+from tests.support.planted import noisy, resampled, stored
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 ORDER = (3, 5, 1, 0, 7, 2, 6, 4)
 RATE_HZ = 100
 
@@ -262,9 +265,9 @@ def test_an_unknown_setting_is_refused(trained_on_set):
 @pytest.fixture(scope="module")
 def as_users_run_it():
     """Optimisers mix types, which the other tests forbid; one device compiles faster than eight."""
-    one_device = functools.partial(parallel.make_mesh, devices=jax.devices()[:1])
+    one_device = functools.partial(device_mesh.make_mesh, devices=jax.devices()[:1])
     with jax.numpy_dtype_promotion("standard"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "make_mesh", one_device)
+        patch.setattr(device_mesh, "make_mesh", one_device)
         yield
 
 
@@ -322,7 +325,7 @@ def test_commands_refuse_leaks_and_drop_them_when_asked(run, leaking_set, tmp_pa
     _, workdir = run
     data = f"--config.data.dir={leaking_set.directory}"
     refused = command("evaluate", workdir, data)
-    assert refused.returncode == configuration.EXIT_USER_ERROR
+    assert refused.returncode == run_config.EXIT_USER_ERROR
     assert refused.stderr.startswith("error: 7 of the ")
     assert not (workdir / "evaluation").exists()
     study = ("--task=age_years>55", f"--out={tmp_path / 'study'}", "--fractions=1", "--seeds=1", "--modes=frozen")

@@ -6,17 +6,12 @@ import types
 import numpy as np
 import pytest
 
+from ecgjax.data.recordings import open_recordings
+from ecgjax.data.samplers import sampled_records
 from ecgjax.errors import CheckpointError
-from ecgjax.pretraining_records import (
-    RECORDS_FILE,
-    open_pretraining_records,
-    patient_keys,
-    pretraining_records,
-)
-from ecgjax.recordings import open_recordings
-from ecgjax.sampling import sampled_records
-from tests import tiny_config
-from tests.fixtures import flip_bit, make_simulated_dataset
+from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, patient_keys, pretraining_records
+from tests.support import tiny_config
+from tests.support.fixtures import flip_bit, make_simulated_dataset
 
 
 @pytest.fixture(scope="module")

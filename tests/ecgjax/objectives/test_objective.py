@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from ecgjax.errors import ConfigError
 from ecgjax.keys import step_key
-from ecgjax.objectives.contrastive import nt_xent
-from ecgjax.objectives.mining import MINERS
+from ecgjax.objectives.losses.nt_xent import nt_xent
+from ecgjax.objectives.miners.miners import MINERS
 from ecgjax.objectives.objective import MIN_TEMPERATURE, OBJECTIVES, Objective, default_config
-from ecgjax.objectives.relations import RELATIONS, Rows, similar_physiology
-from ecgjax.objectives.tiles import Tiling
+from ecgjax.objectives.pairs.relations import RELATIONS, Rows, similar_physiology
+from ecgjax.objectives.pairs.tiles import Tiling
 
 # Recordings of four views: two parts of the time in two leads. Patients have two recordings.
 N, VIEWS = 32, 4

@@ -7,15 +7,16 @@ import optax
 import pytest
 from flax import nnx
 
-from ecgjax import encoders, optim, parallel
-from ecgjax.checkpoint import Checkpoints
+from ecgjax import encoders, optim
 from ecgjax.encoders.freezing import freeze
 from ecgjax.encoders.layers import BatchNorm, row_dropout
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 from ecgjax.optim.averaging import average
 from ecgjax.optim.parameters import layer_factors, name_of, parameters
-from ecgjax.steps import init_state, train_step
+from ecgjax.training import device_mesh
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.steps import init_state, train_step
 
 RNG = np.random.default_rng(0)
 SHAPES = {
@@ -280,13 +281,13 @@ def test_frozen_gradients_do_not_count_in_the_norm():
 
 
 def test_state_takes_the_shardings_of_its_parameters():
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     rules = ((r"stem_conv/kernel$", jax.sharding.PartitionSpec(None, None, "data")),)
     params = random_tree({"encoder": {"stem_conv": {"kernel": (3, 2, 8)}, "head": {"kernel": (8, 2)}}})
     for frozen in ((), ("head",)):
         optimizer = create(params, frozen=frozen)
         state = init_state(params, {}, optimizer, ema=True)
-        found = parallel.shardings_of(state, mesh, rules)
+        found = device_mesh.shardings_of(state, mesh, rules)
         cut = [leaf for leaf, s in named_shardings(found).items() if s.spec != jax.sharding.PartitionSpec()]
         # The parameter, its moving average and Adam's two moments.
         assert len(cut) == 4

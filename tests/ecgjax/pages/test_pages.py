@@ -224,7 +224,7 @@ def test_what_is_not_default_comes_first():
     config = {"a": 1, "b": {"c": (1, 2), "d": float("nan"), "e": 1.5}, "new": "x"}
     section = configuration_section(config, default={"a": 1, "b": {"c": [1, 2], "d": float("nan"), "e": 2.0}})
     said, changed, folded = section.blocks
-    assert said.text == "2 of 5 settings are not as in configs/base.py:"
+    assert said.text == "2 of 5 settings are not as in ecgjax/defaults.py:"
     assert changed.rows == [("b.e", "1.5", "2.0"), ("new", "'x'", "(none)")]
     assert [name for name, _ in folded.blocks[0].rows] == ["a", "b.c", "b.d", "b.e", "new"]
     assert "All settings are as in" in configuration_section({"a": 1}, default={"a": 1, "b": 2}).blocks[0].text
@@ -248,7 +248,7 @@ def test_long_names_may_break_and_stay_what_they_are(cell, breaks):
 
 def test_the_example_of_the_docs_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     (example,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "write_page" in code]
     exec(example, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure_1.svg", "report.html", "report.md"]

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.ablation import (
+from ecgjax.studies.ablation_statistics import (
     ArmRun,
     TaskScores,
     arms_table,

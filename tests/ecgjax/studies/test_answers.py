@@ -8,21 +8,21 @@ import pytest
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_mean_squared_error
 
 from data_pipelines.errors import DataError
-from data_pipelines.median_beat import NAMES as MEASUREMENTS
-from ecgjax.evaluation import frozen
-from ecgjax.evaluation import model_inputs as module
-from ecgjax.evaluation.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
-from ecgjax.evaluation.answering import answer
-from ecgjax.evaluation.answers import BY_CLASS, one_a_patient
-from ecgjax.evaluation.answers_page import AnswersEvaluation, answers_table, write_answers_report
-from ecgjax.evaluation.baselines import demographic_features
-from ecgjax.evaluation.features import SplitFeatures
-from ecgjax.evaluation.grouping import bands
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.report import Provenance
-from ecgjax.evaluation.tasks import BinaryTask, MultiLabelTask, QuantityTask, configured_task
+from data_pipelines.physiology.median_beat import NAMES as MEASUREMENTS
+from ecgjax.data.groups import bands
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import BinaryTask, MultiLabelTask, QuantityTask, configured_task
+from ecgjax.evaluation.features import model_inputs as module
+from ecgjax.evaluation.features.features import SplitFeatures
+from ecgjax.evaluation.features.measurements import demographic_features
+from ecgjax.evaluation.models import linear
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
+from ecgjax.studies.answers import BY_CLASS, one_a_patient
+from ecgjax.studies.one_task_other import answer
+from ecgjax.studies.report.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
+from ecgjax.studies.report.answers_page import AnswersEvaluation, answers_table, write_answers_report
+from ecgjax.studies.report.report import Provenance
 
 RNG = np.random.default_rng(0)
 NUM = 320
@@ -103,7 +103,7 @@ def found():
     out = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "interval_features", _measured)
-        patch.setattr(frozen, "_STRENGTHS", (1e-3, 0.1))
+        patch.setattr(linear, "_STRENGTHS", (1e-3, 0.1))
         for kind in ("quantity", "multilabel"):
             seen = {}
             result = answer(

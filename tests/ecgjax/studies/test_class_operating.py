@@ -7,16 +7,16 @@ import pytest
 from scipy import special
 from sklearn.metrics import brier_score_loss, f1_score, recall_score
 
-from data_pipelines.builders.snomed import SCORED_CLASSES
-from ecgjax.evaluation.answers import Contestant
-from ecgjax.evaluation.cinc2021 import challenge_score
-from ecgjax.evaluation.class_operating import CHALLENGE, operate_classes
-from ecgjax.evaluation.class_section import class_section
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.operating import platt
-from ecgjax.evaluation.tasks import MultiLabelTask
-from ecgjax.evaluation.weighting import estimate
+from data_pipelines.metadata.snomed import SCORED_CLASSES
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import MultiLabelTask
+from ecgjax.evaluation.metrics.cinc2021 import challenge_score
+from ecgjax.evaluation.metrics.weighting import estimate
 from ecgjax.pages.page import Folded, Paragraph, Table
+from ecgjax.studies.answers import Contestant
+from ecgjax.studies.class_operating import CHALLENGE, operate_classes
+from ecgjax.studies.operating import platt
+from ecgjax.studies.report.class_section import class_section
 
 #: Common, rare in test, absent from test, from validation, and present in every test record.
 CLASSES = ("common", "rare", "untested", "unseen", "all")

@@ -6,16 +6,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.metrics import f1_score, precision_score, r2_score, recall_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import boosted
-from ecgjax.evaluation.baselines import median_beat_features, median_beat_preprocessor
-from ecgjax.evaluation.comparison import Contender
-from ecgjax.evaluation.contenders import boosted_contender
-from ecgjax.evaluation.decision_curve import TREAT_ALL, net_benefits
-from ecgjax.evaluation.features import SplitFeatures
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.neighbourhood import neighbourhoods
-from ecgjax.evaluation.operating import by_group, operate, platt
-from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import BinaryTask
+from ecgjax.evaluation.features.features import SplitFeatures
+from ecgjax.evaluation.features.measurements import median_beat_features, median_beat_preprocessor
+from ecgjax.evaluation.models import boosted
+from ecgjax.studies.comparison import Contender
+from ecgjax.studies.contenders import boosted_contender
+from ecgjax.studies.decision_curve import TREAT_ALL, net_benefits
+from ecgjax.studies.neighbourhood import neighbourhoods
+from ecgjax.studies.operating import by_group, operate, platt
 
 RNG = np.random.default_rng(0)
 PARTS = {"train": 200, "val": 200, "test": 400}

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from configs import base
-from ecgjax import configuration
+from ecgjax import defaults
+from ecgjax.config import run_config
 
 PROGRAM = """
 import sys
@@ -21,10 +21,10 @@ print(flags.FLAGS.config.probe)
 @pytest.fixture
 def old_run(tmp_path):
     """The folder of a run from before heads could begin at a probe, and before anything was asked of groups."""
-    config = json.loads(json.dumps(base.get_config().to_dict()))
+    config = json.loads(json.dumps(defaults.get_config().to_dict()))
     del config["probe"]["supervised"], config["probe"]["finetune"]["head_start"], config["probe"]["groups"]
     config["probe"]["finetune"]["steps"] = 7
-    (tmp_path / configuration.CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / run_config.CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     return tmp_path
 
 
@@ -49,7 +49,7 @@ def test_an_older_run_can_be_asked_what_it_did_not_know_of(old_run):
 )
 def test_a_mistyped_setting_is_told_what_it_is_like(old_run, given, meant):
     result = _parsed(old_run, "--config.probe.supervised.steps=3", f"--config.{given}=1")
-    assert result.returncode == configuration.EXIT_USER_ERROR
+    assert result.returncode == run_config.EXIT_USER_ERROR
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"error: this run's configuration has no setting config.{given}; there are: config.")
     assert f"config.{meant}" in line

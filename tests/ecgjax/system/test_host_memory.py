@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from ecgjax import host_memory
+from ecgjax.system import host_memory
 
 _FAULTS = """
 import resource, sys
-from ecgjax.host_memory import keep_freed_memory
+from ecgjax.system.host_memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = []

@@ -11,9 +11,9 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecgjax import parallel
-from ecgjax.checkpoint import Checkpoints, _describe
 from ecgjax.errors import CheckpointError
+from ecgjax.training import device_mesh
+from ecgjax.training.checkpoint import Checkpoints, _describe
 
 
 def make_parts(seed=0, width=64):
@@ -69,7 +69,7 @@ def test_retention(tmp_path):
 
 def test_restores_onto_another_sharding(tmp_path):
     values = jnp.arange(64.0).reshape(16, 4)
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     sharded = jax.device_put(values, NamedSharding(mesh, PartitionSpec("data")))
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, {"params": {"w": sharded}}, metadata={})
@@ -165,7 +165,7 @@ def test_no_checkpoint_is_a_plain_error(tmp_path):
 
 SAVES_FOR_EVER = textwrap.dedent("""
     import sys, itertools, jax.numpy as jnp
-    from ecgjax.checkpoint import Checkpoints
+    from ecgjax.training.checkpoint import Checkpoints
     with Checkpoints(sys.argv[1]) as checkpoints:
         start = checkpoints.latest_step() or 0
         if start:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ecgjax import parallel
+from ecgjax.training import device_mesh
 
 ORDER = [3, 7, 0, 5, 1, 6, 2, 4]
 
@@ -11,16 +11,16 @@ ORDER = [3, 7, 0, 5, 1, 6, 2, 4]
 @pytest.mark.parametrize(("count", "model"), [(1, 1), (2, 1), (8, 1), (8, 2), (8, 8)])
 def test_one_process_has_all_rows_in_order(count, model):
     devices = [jax.devices()[i] for i in ORDER][:count]
-    sharding = parallel.batch_sharding(parallel.make_mesh(model=model, devices=devices))
-    np.testing.assert_array_equal(parallel.local_rows(sharding, 16), np.arange(16))
+    sharding = device_mesh.batch_sharding(device_mesh.make_mesh(model=model, devices=devices))
+    np.testing.assert_array_equal(device_mesh.local_rows(sharding, 16), np.arange(16))
 
 
 @pytest.mark.parametrize("model", [1, 2])
 def test_put_batch_puts_each_row_where_the_mesh_has_it(model):
-    mesh = parallel.make_mesh(model=model, devices=[jax.devices()[i] for i in ORDER])
-    sharding = parallel.batch_sharding(mesh)
+    mesh = device_mesh.make_mesh(model=model, devices=[jax.devices()[i] for i in ORDER])
+    sharding = device_mesh.batch_sharding(mesh)
     values = np.arange(32).reshape(16, 2)
-    batch = parallel.put_batch({"x": values}, sharding=sharding, rows=np.arange(16), batch_size=16)
+    batch = device_mesh.put_batch({"x": values}, sharding=sharding, rows=np.arange(16), batch_size=16)
     np.testing.assert_array_equal(batch["x"], values)
     share = 16 // (8 // model)
     for shard in batch["x"].addressable_shards:
@@ -39,25 +39,25 @@ class PartOfASharding:
 
 
 def test_rows_of_a_process_follow_its_devices_and_may_be_apart_or_shared():
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     apart = PartOfASharding(mesh, [slice(12, 14), slice(2, 4)])
-    np.testing.assert_array_equal(parallel.local_rows(apart, 16), [2, 3, 12, 13])
+    np.testing.assert_array_equal(device_mesh.local_rows(apart, 16), [2, 3, 12, 13])
     shared = PartOfASharding(mesh, [slice(4, 6), slice(4, 6)])
-    np.testing.assert_array_equal(parallel.local_rows(shared, 16), [4, 5])
+    np.testing.assert_array_equal(device_mesh.local_rows(shared, 16), [4, 5])
 
 
 def test_what_does_not_divide_is_refused():
     with pytest.raises(ValueError, match=r"config\.batch_size=12 does not divide over the 8 devices"):
-        parallel.local_rows(parallel.batch_sharding(parallel.make_mesh()), 12)
+        device_mesh.local_rows(device_mesh.batch_sharding(device_mesh.make_mesh()), 12)
     with pytest.raises(ValueError, match=r"config\.mesh\.model=3 does not divide the 8 devices"):
-        parallel.make_mesh(model=3)
+        device_mesh.make_mesh(model=3)
 
 
 def test_first_matching_rule_counts_and_the_rest_is_replicated():
-    mesh = parallel.make_mesh()
+    mesh = device_mesh.make_mesh()
     tree = {"conv1": {"kernel": np.zeros((3, 4, 8))}, "norm": {"scale": np.zeros(8)}, "step": np.zeros(())}
     rules = ((r"conv1/kernel$", PartitionSpec(None, None, "data")), (r"kernel|step", PartitionSpec("data")))
-    found = parallel.shardings_of(tree, mesh, rules)
+    found = device_mesh.shardings_of(tree, mesh, rules)
     assert found["conv1"]["kernel"].spec == PartitionSpec(None, None, "data")
     assert found["norm"]["scale"].spec == PartitionSpec()
     assert found["step"].spec == PartitionSpec(), "a scalar cannot be cut"
@@ -68,4 +68,4 @@ def test_a_half_set_environment_is_refused(monkeypatch):
     monkeypatch.delenv("ECGJAX_NUM_PROCESSES", raising=False)
     monkeypatch.setenv("ECGJAX_PROCESS_ID", "0")
     with pytest.raises(ValueError, match="ECGJAX_NUM_PROCESSES is not"):
-        parallel.start_processes()
+        device_mesh.start_processes()

@@ -10,15 +10,15 @@ from ml_collections import ConfigDict
 
 from ecgjax.augmentations.crops import Recorded, segments_alike, segments_of
 from ecgjax.augmentations.views import Shown
-from ecgjax.embedding_rows import (
+from ecgjax.errors import ConfigError
+from ecgjax.objectives.pairs.relations import other_segment, other_segment_or_lead, same_patient, same_record
+from ecgjax.training.embedding_rows import (
     Layout,
     check_positives,
     embedding_rows,
     patient_pairs,
     positives_are_other_recordings,
 )
-from ecgjax.errors import ConfigError
-from ecgjax.objectives.relations import other_segment, other_segment_or_lead, same_patient, same_record
 
 
 def test_rows_of_a_recording_stand_together_leads_fastest():

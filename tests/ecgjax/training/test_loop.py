@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import pytest
 
-from ecgjax.checkpoint import Checkpoints
 from ecgjax.errors import DivergedError
-from ecgjax.telemetry import Telemetry, read_metrics
-from ecgjax.training import train
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.loop import train
+from ecgjax.training.telemetry import Telemetry, read_metrics
 
 
 class State(NamedTuple):

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from ecgjax import devices
-from ecgjax.telemetry import METRICS_FILE, TENSORBOARD_DIR, Telemetry, read_metrics
+from ecgjax.training import devices
+from ecgjax.training.telemetry import METRICS_FILE, TENSORBOARD_DIR, Telemetry, read_metrics
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("ecgjax.telemetry.time.perf_counter", clock)
+    monkeypatch.setattr("ecgjax.training.telemetry.time.perf_counter", clock)
     return clock
 
 
@@ -66,7 +66,7 @@ def test_a_collapse_is_told_once_until_it_is_over(tmp_path, clock, capsys):
 
 
 def test_mfu_where_the_device_is_known(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr("ecgjax.telemetry.devices.peak_flops", lambda: 1e12)
+    monkeypatch.setattr("ecgjax.training.telemetry.devices.peak_flops", lambda: 1e12)
     with make(tmp_path, flops_per_step=1e11) as telemetry:
         clock.now += 1
         telemetry.step()

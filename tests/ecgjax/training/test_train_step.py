@@ -10,17 +10,18 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from ecgjax import encoders, parallel, task_head
+from ecgjax import encoders
 from ecgjax.augmentations.views import Views
-from ecgjax.embedding_rows import Layout
 from ecgjax.encoders.layers import row_dropout
 from ecgjax.errors import ConfigError
-from ecgjax.micro_batches import check_parts
+from ecgjax.objectives.losses.reconstruction import Reconstruction
 from ecgjax.objectives.objective import Objective, default_config
-from ecgjax.objectives.reconstruction import Reconstruction
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.steps import init_state, pretraining_loss, train_step
-from ecgjax.task_head import SupervisedTask
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import device_mesh, heads
+from ecgjax.training.embedding_rows import Layout
+from ecgjax.training.heads import SupervisedTask
+from ecgjax.training.micro_batches import check_parts
+from ecgjax.training.steps import init_state, pretraining_loss, train_step
 
 BATCH = 16
 RNG = np.random.default_rng(0)
@@ -56,12 +57,12 @@ def make_loss(mesh, *, graph=ENCODER.graph, **options):
 
 
 def place(mesh, *, host_batch=HOST_BATCH, unread=()):
-    sharding = parallel.batch_sharding(mesh)
-    rows = parallel.local_rows(sharding, BATCH)
+    sharding = device_mesh.batch_sharding(mesh)
+    rows = device_mesh.local_rows(sharding, BATCH)
     local = {name: values[rows] for name, values in host_batch.items()}
     valid = ~np.isin(rows, unread)
-    votes = parallel.put_votes(valid, mesh=mesh, rows=rows, batch_size=BATCH)
-    return parallel.put_batch(local, sharding=sharding, rows=rows, batch_size=BATCH) | {
+    votes = device_mesh.put_votes(valid, mesh=mesh, rows=rows, batch_size=BATCH)
+    return device_mesh.put_batch(local, sharding=sharding, rows=rows, batch_size=BATCH) | {
         "valid": votes,
         "seed": jnp.uint32(0),
     }
@@ -69,7 +70,7 @@ def place(mesh, *, host_batch=HOST_BATCH, unread=()):
 
 def make_mesh(name):
     order, model = ORDERS[name]
-    return parallel.make_mesh(model=model, devices=[jax.devices()[i] for i in order])
+    return device_mesh.make_mesh(model=model, devices=[jax.devices()[i] for i in order])
 
 
 @functools.cache
@@ -86,7 +87,7 @@ def compiled(name):
 @functools.cache
 def loss_and_gradient(name, unread=()):
     mesh, run = make_mesh(name), compiled(name)
-    replicated = parallel.replicated(mesh)
+    replicated = device_mesh.replicated(mesh)
     params, stats = jax.device_put((PARAMS, STATS), replicated)
     (value, (stats, _)), gradient = jax.device_get(run(params, stats, place(mesh, unread=unread)))
     return value, stats, gradient
@@ -177,7 +178,7 @@ LABELS = RNG.normal(15, 4, BATCH).astype(np.float32)
 def in_parts(name, parts):
     """With a task and a reconstruction beside the objective."""
     mesh = make_mesh(name)
-    settings = task_head.default_config()
+    settings = heads.default_config()
     settings.name = "regression"
     task = SupervisedTask(settings, embedding_dim=8, labels=LABELS, seed=0)
     loss = make_loss(mesh, parts=parts, graph=PLAIN.graph, task=task, reconstruction=Reconstruction())
@@ -187,7 +188,7 @@ def in_parts(name, parts):
         )
     )
     params = {**PARAMS, "encoder": PLAIN.params, "task": task.head.params}
-    params, stats = jax.device_put((params, {"encoder": {}, "task": task.head.stats}), parallel.replicated(mesh))
+    params, stats = jax.device_put((params, {"encoder": {}, "task": task.head.stats}), device_mesh.replicated(mesh))
     batch = place(mesh, host_batch={**HOST_BATCH, "label": LABELS}, unread=UNREAD)
     lowered = run.lower(params, stats, batch).compile()
     (value, (stats, metrics)), gradient = jax.device_get(lowered(params, stats, batch))
@@ -233,7 +234,7 @@ def test_three_steps_of_sgd_agree_and_donate_their_state():
         optimizer = optax.sgd(0.1)
         step = jax.jit(train_step(make_loss(mesh), optimizer), donate_argnums=0)
         copies = jax.tree.map(jnp.copy, (PARAMS, STATS))
-        state = jax.device_put(init_state(*copies, optimizer), parallel.replicated(mesh))
+        state = jax.device_put(init_state(*copies, optimizer), device_mesh.replicated(mesh))
         for _ in range(3):
             before = jax.tree.leaves(state.params)
             state, metrics = step(state, place(mesh))
@@ -250,11 +251,11 @@ def test_three_steps_of_sgd_agree_and_donate_their_state():
 def test_fsdp_rules_shard_parameters_and_change_nothing():
     mesh = make_mesh("eight")
     rules = ((r"conv\d?/kernel$", jax.sharding.PartitionSpec(None, None, "data")),)
-    shardings = parallel.shardings_of(PARAMS, mesh, rules)
+    shardings = device_mesh.shardings_of(PARAMS, mesh, rules)
     params = jax.device_put(PARAMS, shardings)
     kernel = params["encoder"]["blocks"][0]["conv1"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 8, 1)
     loss = make_loss(mesh)
-    stats = jax.device_put(STATS, parallel.replicated(mesh))
+    stats = jax.device_put(STATS, device_mesh.replicated(mesh))
     value, _ = jax.jit(lambda p, s, b: loss(p, s, b, jnp.int32(3), train=True))(params, stats, place(mesh))
     np.testing.assert_allclose(value, loss_and_gradient("one device")[0], rtol=1e-6)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from data_pipelines import median_beat
 from data_pipelines.errors import DataError
-from ecgjax import encoders, inference
-from ecgjax.evaluation import kept_features as module
-from ecgjax.evaluation.kept_features import kept_embeddings
+from data_pipelines.physiology import median_beat
+from ecgjax import encoders
+from ecgjax.evaluation.features import cache as module
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.cache import kept_embeddings
 
 SETTINGS = {"name": "clocs_cnn:small", "num_leads": 8}
 SIGNALS = np.random.default_rng(0).integers(-500, 500, (40, 200, 8)).astype(np.int16)
@@ -25,13 +26,13 @@ def made(monkeypatch):
 
     map_records = module.map_records
     monkeypatch.setattr(module, "map_records", recorded)
-    monkeypatch.setattr(inference, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     return names
 
 
 def _encoder(*, seed=0, layer="features"):
     split = encoders.create("clocs_cnn:small", seed=seed, num_leads=8, embedding_dim=4)
-    return inference.Encoder(split, num_leads=8, layer=layer, batch_size=16)
+    return frozen_encoder.Encoder(split, num_leads=8, layer=layer, batch_size=16)
 
 
 def _kept(folder, encoder=None, records=RECORDS, **changes):
@@ -47,7 +48,9 @@ def test_what_was_made_serves_again_and_is_what_the_encoder_gives(made, tmp_path
     again = _kept(tmp_path / "shared")
     assert made == ["embeddings, random-seed0"]
     np.testing.assert_array_equal(first, again)
-    recalibrated = inference.recalibrate_batch_norm(_encoder(), SIGNALS.__getitem__, records=RECALIBRATE_ON, seed=0)
+    recalibrated = frozen_encoder.recalibrate_batch_norm(
+        _encoder(), SIGNALS.__getitem__, records=RECALIBRATE_ON, seed=0
+    )
     np.testing.assert_allclose(first, recalibrated.embed(SIGNALS[RECORDS]), rtol=1e-6, atol=1e-6)
 
 

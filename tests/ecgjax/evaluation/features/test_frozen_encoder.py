@@ -6,14 +6,16 @@ from sklearn.metrics import roc_auc_score
 
 from configs import simclr
 from data_pipelines.errors import DataError
-from ecgjax import configuration, encoders, finetune
-from ecgjax.checkpoint import Checkpoints
+from ecgjax import encoders
+from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import CheckpointError
-from ecgjax.evaluation.frozen import fit_linear
-from ecgjax.finetune import train_supervised
-from ecgjax.inference import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
+from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
+from ecgjax.evaluation.models.linear import fit_linear
+from ecgjax.finetuning import trainer
+from ecgjax.finetuning.trainer import train_supervised
 from ecgjax.leads import twelve_leads
+from ecgjax.training.checkpoint import Checkpoints
 
 RNG = np.random.default_rng(0)
 TINY = {"widths": (4, 8), "kernel": 3, "dropout": 0.0, "embedding_dim": 6}
@@ -71,9 +73,9 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     config = make_config()
     x = signals(4)
     trained = random_encoder(config, seed=7)
-    with pytest.raises(configuration.ConfigError, match="is not the folder of a pretraining run"):
+    with pytest.raises(run_config.ConfigError, match="is not the folder of a pretraining run"):
         load_encoder(str(tmp_path))
-    configuration.write_resolved(config, tmp_path)
+    run_config.write_resolved(config, tmp_path)
     with pytest.raises(CheckpointError, match="no such directory"):
         load_encoder(str(tmp_path))
     other = random_encoder(config, seed=8).split
@@ -84,7 +86,7 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
         "ema_stats_encoder": other.stats,
         "opt_state": {"count": jnp.int32(3)},
     }
-    with Checkpoints(configuration.checkpoint_dir(tmp_path)) as checkpoints:
+    with Checkpoints(run_config.checkpoint_dir(tmp_path)) as checkpoints:
         checkpoints.save(12, parts, metadata={"datasets": ["f00d", "cafe"]})
     loaded = load_encoder(str(tmp_path))
     assert loaded.step == 12
@@ -92,7 +94,7 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     assert loaded.pretrained_on == ("f00d", "cafe")
     np.testing.assert_array_equal(loaded.embed(x), trained.embed(x))
     config.optimizer.ema_decay = 0.999
-    configuration.write_resolved(config, tmp_path)
+    run_config.write_resolved(config, tmp_path)
     averaged = load_encoder(tmp_path).split
     jax.tree.map(np.testing.assert_array_equal, (averaged.params, averaged.stats), (other.params, other.stats))
 
@@ -126,7 +128,7 @@ def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
 
     # And where the head begins at a probe, of what the random encoder tells: seen before the first step.
     config.probe.supervised.update({"head_start": "probe", "steps": 1})
-    monkeypatch.setattr(finetune, "train_step", lambda *args, **kwargs: lambda state, batch: (state, {}))
+    monkeypatch.setattr(trainer, "train_step", lambda *args, **kwargs: lambda state, batch: (state, {}))
     network = train_supervised(config, seed=0, **arguments)
     random = Encoder(create_split(config, seed=0), num_leads=config.encoder.num_leads)
     random = recalibrate_batch_norm(random, arguments["read"], records=order[:80], seed=0)

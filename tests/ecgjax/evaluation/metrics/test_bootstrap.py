@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import calibration, regression
-from ecgjax.evaluation.bootstrap import Interval, bootstrap_metrics, patient_bootstrap, resample_patients
-from ecgjax.evaluation.metrics import RankedScores, auroc
-from ecgjax.evaluation.operating_points import Decisions
+from ecgjax.evaluation.metrics import calibration, regression
+from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics, patient_bootstrap, resample_patients
+from ecgjax.evaluation.metrics.operating_points import Decisions
+from ecgjax.evaluation.metrics.ranking import RankedScores, auroc
 
 
 def _cohort(rng, *, patients, visits, shared):
@@ -55,7 +55,7 @@ def test_resamples_whole_patients():
 def test_does_not_depend_on_the_size_of_the_blocks(monkeypatch):
     patients = np.random.default_rng(0).integers(0, 40, 100)
     whole = np.concatenate(list(resample_patients(patients, resamples=300, seed=5)))
-    monkeypatch.setattr("ecgjax.evaluation.bootstrap._WEIGHTS_AT_ONCE", 1700)
+    monkeypatch.setattr("ecgjax.evaluation.metrics.bootstrap._WEIGHTS_AT_ONCE", 1700)
     blocks = list(resample_patients(patients, resamples=300, seed=5))
     assert len(blocks) > 10
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
@@ -207,7 +207,7 @@ def test_one_patient_gives_no_interval_instead_of_one_without_width():
 
 
 def test_the_example_of_the_docs_runs_as_it_stands(capsys):
-    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[4] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     (example,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "bootstrap_metrics" in code]
     exec(example, {})
     assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\n", capsys.readouterr().out)

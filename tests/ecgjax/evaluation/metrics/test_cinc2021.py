@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from data_pipelines.builders.snomed import SCORED_CLASSES
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.cinc2021 import NORMAL, challenge_score, challenge_weights, unscored
-from ecgjax.evaluation.weighting import estimate
+from data_pipelines.metadata.snomed import SCORED_CLASSES
+from ecgjax.evaluation.metrics.cinc2021 import NORMAL, challenge_score, challenge_weights, unscored
+from ecgjax.evaluation.metrics.weighting import estimate
 
 CLASSES = ("AF", "Brady", "NSR", "QAb", "PAC|SVPB")
 

@@ -10,8 +10,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import calibration, multilabel
-from ecgjax.evaluation.operating_points import (
+from ecgjax.evaluation.metrics import calibration, multilabel
+from ecgjax.evaluation.metrics.operating_points import (
     Decisions,
     best_f1_threshold,
     net_benefit,
@@ -19,7 +19,7 @@ from ecgjax.evaluation.operating_points import (
     ppv_at_prevalence,
     threshold_at_specificity,
 )
-from ecgjax.evaluation.weighting import estimate
+from ecgjax.evaluation.metrics.weighting import estimate
 
 
 def cohort(seed, *, n=200, levels=0):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics import RankedScores, auprc, auroc, undefined_reason
+from ecgjax.evaluation.metrics.ranking import RankedScores, auprc, auroc, undefined_reason
 
 
 def _labels_scores(seed, *, n, levels):

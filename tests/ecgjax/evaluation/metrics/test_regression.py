@@ -8,8 +8,8 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import regression
-from ecgjax.evaluation.weighting import estimate
+from ecgjax.evaluation.metrics import regression
+from ecgjax.evaluation.metrics.weighting import estimate
 
 
 @pytest.mark.parametrize("seed", range(3))

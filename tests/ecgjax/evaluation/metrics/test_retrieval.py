@@ -8,8 +8,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import nearest
-from ecgjax.evaluation.nearest import nearest_neighbours, retrieval
+from ecgjax.evaluation.metrics import retrieval as nearest
+from ecgjax.evaluation.metrics.retrieval import nearest_neighbours, retrieval
 
 
 def on_circle(degrees):

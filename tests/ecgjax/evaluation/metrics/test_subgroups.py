@@ -8,8 +8,8 @@ from scipy import special
 from sklearn.metrics import roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.grouping import MISSING, bands, categories
-from ecgjax.evaluation.subgroups import subgroups
+from ecgjax.data.groups import MISSING, bands, categories
+from ecgjax.evaluation.metrics.subgroups import subgroups
 
 
 def cohort(n=3000):

@@ -7,8 +7,8 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import frozen
-from ecgjax.evaluation.frozen import fit_linear, fit_nearest
+from ecgjax.evaluation.models import linear
+from ecgjax.evaluation.models.linear import fit_linear, fit_nearest
 
 KINDS = ("binary", "multilabel", "quantity")
 CLASSES = ("a", "b")
@@ -47,7 +47,7 @@ def test_finds_what_is_there(kind, fit):
 
 
 def test_ridge_equals_scikit_learn(monkeypatch):
-    monkeypatch.setattr(frozen, "_PENALTIES", (0.3,))
+    monkeypatch.setattr(linear, "_PENALTIES", (0.3,))
     probe = _fit("quantity", fit_linear)
     (x, y), (z, _) = _data("quantity", 0), _data("quantity", 2)
     scaler = StandardScaler().fit(x.astype(np.float64))
@@ -56,7 +56,7 @@ def test_ridge_equals_scikit_learn(monkeypatch):
 
 
 def test_one_versus_rest_equals_scikit_learn(monkeypatch):
-    monkeypatch.setattr(frozen, "_STRENGTHS", (0.1,))
+    monkeypatch.setattr(linear, "_STRENGTHS", (0.1,))
     probe = _fit("multilabel", fit_linear)
     (x, y), (z, _) = _data("multilabel", 0), _data("multilabel", 2)
     scaler = StandardScaler().fit(x.astype(np.float64))
@@ -68,9 +68,9 @@ def test_one_versus_rest_equals_scikit_learn(monkeypatch):
 
 def test_ridge_penalty_is_the_best_on_validation(monkeypatch):
     values = []
-    for penalty in frozen._PENALTIES:
+    for penalty in linear._PENALTIES:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(frozen, "_PENALTIES", (penalty,))
+            patch.setattr(linear, "_PENALTIES", (penalty,))
             values.append(_fit("quantity", fit_linear).val_metric)
     assert _fit("quantity", fit_linear).val_metric == max(values)
     assert len(set(values)) == len(values)

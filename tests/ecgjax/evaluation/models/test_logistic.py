@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics import auroc
-from ecgjax.evaluation.probe import STRENGTHS, fit_linear_probe, shuffle_control
+from ecgjax.evaluation.metrics.ranking import auroc
+from ecgjax.evaluation.models.logistic import STRENGTHS, fit_linear_probe, shuffle_control
 
 
 def _features(seed, n, *, dimensions=32, signal=0.5):

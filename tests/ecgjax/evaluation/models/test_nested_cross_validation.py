@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation import nested
-from ecgjax.evaluation.nested import cross_validate, fit_nested, patient_folds
-from ecgjax.evaluation.out_of_fold import OutOfFold, fold_mean_auroc
+from ecgjax.evaluation.models import nested_cross_validation
+from ecgjax.evaluation.models.nested_cross_validation import cross_validate, fit_nested, patient_folds
+from ecgjax.evaluation.models.out_of_fold import OutOfFold, fold_mean_auroc
 
 RNG = np.random.default_rng(0)
 PATIENTS = np.repeat(np.arange(60), RNG.integers(1, 4, 60))
@@ -104,7 +104,7 @@ def test_inner_folds_are_of_patients(monkeypatch):
         return made
 
     folds = patient_folds(LABELS, PATIENTS, folds=OUTER, seed=0)
-    monkeypatch.setattr(nested, "patient_folds", noted)
+    monkeypatch.setattr(nested_cross_validation, "patient_folds", noted)
     validated(folds=folds)
     assert seen == [1] * OUTER
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.paired import clip_loss
-from ecgjax.objectives.tiles import Tiling
-from tests.objective_cases import (
+from ecgjax.objectives.losses.clip import clip_loss
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import (
     CASES,
     EMBEDDINGS,
     FORMS,

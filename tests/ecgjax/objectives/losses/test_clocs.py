@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.clocs import clocs
-from ecgjax.objectives.relations import other_lead, other_segment, other_segment_or_lead, same_record
-from ecgjax.objectives.tiles import Tiling
-from tests.objective_cases import (
+from ecgjax.objectives.losses.clocs import clocs
+from ecgjax.objectives.pairs.relations import other_lead, other_segment, other_segment_or_lead, same_record
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import (
     CASES,
     EMBEDDINGS,
     FORMS,

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecgjax.objectives import mining, neighbours
-from ecgjax.objectives.distances import DISTANCES, centred, squared_euclidean_matrix
-from ecgjax.objectives.relations import same_patient
-from ecgjax.objectives.representation import statistics
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.objectives.triplet import margin, triplet
-from ecgjax.objectives.variance import vicreg
-from tests.objective_cases import assert_gradient, brute_triplet, make_rows, squared, tilings, unit
+from ecgjax.objectives.losses.representation import statistics
+from ecgjax.objectives.losses.triplet import margin, triplet
+from ecgjax.objectives.losses.vicreg import vicreg
+from ecgjax.objectives.miners import miners, signal_space
+from ecgjax.objectives.pairs.distances import DISTANCES, centred, squared_euclidean_matrix
+from ecgjax.objectives.pairs.relations import same_patient
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import assert_gradient, brute_triplet, make_rows, squared, tilings, unit
 
 ROWS, DIM = 96, 16
 OFFSETS = (0.0, 1.0, 1e3, 1e4)
@@ -47,7 +47,7 @@ def nearest_negatives(d):
 
 @functools.cache
 def miner(name, distance):
-    function = mining.MINERS[name]
+    function = miners.MINERS[name]
     settings = {"relation": same_patient, "distance": DISTANCES[distance], "tiling": Tiling(chunk=32), "key": KEY}
     return jax.jit(functools.partial(function, **settings))
 
@@ -157,7 +157,7 @@ def test_negatives_between_two_distances_are_those_of_float64_at_a_large_offset(
 
 
 def test_the_choice_is_the_same_on_any_number_of_devices_at_a_large_offset():
-    run = functools.partial(mining.batch_hard, relation=same_patient, distance=DISTANCES["euclidean"])
+    run = functools.partial(miners.batch_hard, relation=same_patient, distance=DISTANCES["euclidean"])
     z = jnp.asarray(embeddings_at(1e3, garbage=np.nan))
     expected = miner("batch_hard", "euclidean")(z, BATCH)
     for name, tiling in tilings(5).items():
@@ -212,7 +212,7 @@ def brute_margin(z, mined, *, alpha, beta):
 
 @pytest.mark.parametrize("name", ["triplet", "margin"])
 def test_losses_and_gradients_are_those_of_float64_at_any_offset(name):
-    mine = functools.partial(mining.batch_hard, distance=DISTANCES["euclidean"])
+    mine = functools.partial(miners.batch_hard, distance=DISTANCES["euclidean"])
     common = {"relation": same_patient, "miner": mine, "tiling": Tiling(chunk=32), "key": KEY}
     loss, brute = {
         "triplet": (
@@ -238,7 +238,7 @@ def test_losses_and_gradients_are_those_of_float64_at_any_offset(name):
 def test_nearest_signals_are_those_of_float64_at_any_offset(offset):
     rows = make_rows(np.arange(ROWS), np.arange(ROWS), valid=VALID)
     signals = embeddings_at(offset, garbage=1e6).reshape(ROWS, DIM // 2, 2)
-    find = functools.partial(neighbours.nearest_and_farthest, distance=neighbours.l2, tiling=Tiling(chunk=7))
+    find = functools.partial(signal_space.nearest_and_farthest, distance=signal_space.l2, tiling=Tiling(chunk=7))
     d = in_float64(signals.reshape(ROWS, DIM), on_sphere=False)
     d = np.where(VALID[:, None] & VALID[None] & ~np.eye(ROWS, dtype=bool), d, np.inf)
     first, second = np.sort(d, axis=1)[:, :2].T

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.hard_negatives import debiased, hcl
-from ecgjax.objectives.multi_similarity import multi_similarity
-from ecgjax.objectives.relations import same_patient, same_record
-from ecgjax.objectives.tiles import Tiling
-from tests.objective_cases import (
+from ecgjax.objectives.losses.hard_negatives import debiased, hcl
+from ecgjax.objectives.losses.multi_similarity import multi_similarity
+from ecgjax.objectives.pairs.relations import same_patient, same_record
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import (
     CASES,
     EMBEDDINGS,
     FORMS,

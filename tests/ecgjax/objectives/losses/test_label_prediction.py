@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ecgjax import task_head
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.task import RMSE_EPSILON, binary_cross_entropy, root_mean_square_error
-from ecgjax.task_head import SupervisedTask
-from tests.objective_cases import assert_gradient, make_rows
+from ecgjax.objectives.losses.label_prediction import RMSE_EPSILON, binary_cross_entropy, root_mean_square_error
+from ecgjax.training import heads
+from ecgjax.training.heads import SupervisedTask
+from tests.support.objective_cases import assert_gradient, make_rows
 
 RNG = np.random.default_rng(0)
 PREDICTIONS = 2 * RNG.normal(size=12)
@@ -58,7 +58,7 @@ def test_a_perfect_regression_has_a_gradient():
 
 
 def make_task(labels, **leaves):
-    config = task_head.default_config()
+    config = heads.default_config()
     config.update(ConfigDict({"name": "regression", "hidden": 16, "dropout": 0.0, **leaves}))
     return SupervisedTask(config, embedding_dim=3, labels=np.asarray(labels, np.float32), seed=0)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.contrastive import nt_xent, sigmoid, three_kg
-from ecgjax.objectives.distances import normalise
-from ecgjax.objectives.losses import LOSSES
-from ecgjax.objectives.outputs import mean_of_counted
-from ecgjax.objectives.relations import RELATIONS, same_patient, same_record, similar_physiology
-from ecgjax.objectives.tiles import Tiling
-from tests.objective_cases import (
+from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
+from ecgjax.objectives.losses.registry import LOSSES
+from ecgjax.objectives.pairs.distances import normalise
+from ecgjax.objectives.pairs.outputs import mean_of_counted
+from ecgjax.objectives.pairs.relations import RELATIONS, same_patient, same_record, similar_physiology
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import (
     CASES,
     EMBEDDINGS,
     FORMS,

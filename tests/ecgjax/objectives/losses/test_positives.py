@@ -10,29 +10,34 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import pclr
-from ecgjax import encoders, parallel
-from ecgjax.assembly import make_overlay
+from ecgjax import encoders
 from ecgjax.augmentations import partners, views
 from ecgjax.augmentations.views import AUGMENTATIONS, Shown, Views
-from ecgjax.embedding_rows import Layout
+from ecgjax.data.samplers import CLASSES, make_sampler, patients_with_others
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import mining
-from ecgjax.objectives.clocs import clocs
-from ecgjax.objectives.contrastive import nt_xent, sigmoid, three_kg
-from ecgjax.objectives.distances import DISTANCES
-from ecgjax.objectives.hard_negatives import hcl
-from ecgjax.objectives.multi_similarity import multi_similarity
+from ecgjax.objectives.losses.clocs import clocs
+from ecgjax.objectives.losses.hard_negatives import hcl
+from ecgjax.objectives.losses.multi_similarity import multi_similarity
+from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
+from ecgjax.objectives.losses.triplet import angular, margin, triplet
+from ecgjax.objectives.miners import miners
 from ecgjax.objectives.objective import Objective, default_config
-from ecgjax.objectives.outputs import ANCHORS_WITHOUT_POSITIVE
-from ecgjax.objectives.relations import other_segment, same_label, same_patient
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.objectives.triplet import angular, margin, triplet
-from ecgjax.run import check_other_recordings, describe_positives, prepare_run
-from ecgjax.sampling import CLASSES, make_sampler, patients_with_others
-from ecgjax.steps import pretraining_loss
-from tests import tiny_config
-from tests.fixtures import make_simulated_dataset
-from tests.objective_cases import (
+from ecgjax.objectives.pairs.distances import DISTANCES
+from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE
+from ecgjax.objectives.pairs.relations import other_segment, same_label, same_patient
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import device_mesh
+from ecgjax.training.assembly import make_overlay
+from ecgjax.training.embedding_rows import Layout
+from ecgjax.training.run import check_other_recordings, describe_positives, prepare_run
+from ecgjax.training.steps import pretraining_loss
+from tests.ecgjax.objectives.losses.test_clocs import brute_clocs
+from tests.ecgjax.objectives.losses.test_hard_negatives import brute_hcl, brute_multi_similarity
+from tests.ecgjax.objectives.losses.test_nt_xent import brute_nt_xent, brute_sigmoid, brute_three_kg
+from tests.ecgjax.objectives.losses.test_triplet import brute_angular
+from tests.support import tiny_config
+from tests.support.fixtures import make_simulated_dataset
+from tests.support.objective_cases import (
     EMBEDDINGS,
     NUM_ROWS,
     SMOOTH,
@@ -44,10 +49,6 @@ from tests.objective_cases import (
     loss_and_gradients,
     make_rows,
 )
-from tests.test_clocs import brute_clocs
-from tests.test_contrastive import brute_nt_xent, brute_sigmoid, brute_three_kg
-from tests.test_contrastive_hard import brute_hcl, brute_multi_similarity
-from tests.test_triplet import brute_angular
 
 KEY = jax.random.key(9, impl="threefry2x32")
 ONE_ROW = Layout(views=1, shown=(Shown(0),))
@@ -130,10 +131,10 @@ def test_losses_of_recordings_drawn_twice_equal_brute_force(name):
 
 EUCLIDEAN = DISTANCES["euclidean"]
 MINERS = {
-    "random": functools.partial(mining.random, triplets=2),
-    "batch_hard": functools.partial(mining.batch_hard, distance=EUCLIDEAN),
-    "semi_hard": functools.partial(mining.semi_hard, distance=EUCLIDEAN, choice="random", fallback="random"),
-    "soft_hard": functools.partial(mining.soft_hard, distance=EUCLIDEAN),
+    "random": functools.partial(miners.random, triplets=2),
+    "batch_hard": functools.partial(miners.batch_hard, distance=EUCLIDEAN),
+    "semi_hard": functools.partial(miners.semi_hard, distance=EUCLIDEAN, choice="random", fallback="random"),
+    "soft_hard": functools.partial(miners.soft_hard, distance=EUCLIDEAN),
 }
 
 
@@ -167,7 +168,7 @@ def test_margin_and_angular_losses_leave_rows_without_positive_out():
     of_angle = jax.jit(
         jax.value_and_grad(lambda z, rows: (lambda o: (o.loss, o))(angular(z, rows, **settings)), has_aux=True)
     )
-    mine = jax.jit(functools.partial(mining.random, **settings))
+    mine = jax.jit(functools.partial(miners.random, **settings))
     z = EMBEDDINGS["random"]
     for case, rows in DOUBLED.items():
         counts = [bool(near and far) for near, far in by_loops(rows)]
@@ -321,7 +322,7 @@ def test_recordings_that_nothing_was_moved_towards_are_no_views_of_themselves():
     config.objective.name, config.relation.name = "nt_xent", "same_record"
     seen = Views({"geodesic": {}}, num_views=2, rate_hz=50)
     encoder = encoders.create("resnet18", seed=0, widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
-    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
     loss = pretraining_loss(
         encoder.graph,
         seen,
@@ -360,7 +361,7 @@ def test_a_step_of_cmsc_has_no_positive_of_recordings_that_fill_no_more_than_a_s
         seen,
         Objective(config, tiling=Tiling(), num_views=layout.rows),
         layout=layout,
-        mesh=parallel.make_mesh(devices=jax.devices()[:1]),
+        mesh=device_mesh.make_mesh(devices=jax.devices()[:1]),
     )
     # Of 10 s that are stored 3, 5, 7 and 10 were recorded, and 3 in the midst; the last recording is drawn twice.
     start, samples = np.array([0, 0, 0, 0, 170, 170]), np.array([150, 250, 350, 500, 150, 150])

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ecgjax.objectives.reconstruction import mean_errors, squared_errors
+from ecgjax.objectives.losses.reconstruction import mean_errors, squared_errors
 
 RNG = np.random.default_rng(0)
 TARGET = 0.3 * RNG.normal(size=(4, 60, 3)) + RNG.normal(size=(4, 1, 3))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgjax.objectives.representation import MAX_ROWS, statistics
+from ecgjax.objectives.losses.representation import MAX_ROWS, statistics
 
 RNG = np.random.default_rng(0)
 

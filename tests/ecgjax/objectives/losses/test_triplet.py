@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import mining
-from ecgjax.objectives.distances import DISTANCES
-from ecgjax.objectives.relations import same_patient, same_record
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.objectives.triplet import TRIPLET_LOSSES, angular, margin, triplet
-from tests.objective_cases import (
+from ecgjax.objectives.losses.triplet import TRIPLET_LOSSES, angular, margin, triplet
+from ecgjax.objectives.miners import miners
+from ecgjax.objectives.pairs.distances import DISTANCES
+from ecgjax.objectives.pairs.relations import same_patient, same_record
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import (
     CASES,
     EMBEDDINGS,
     NUM_ROWS,
@@ -33,9 +33,9 @@ from tests.objective_cases import (
 
 KEY = jax.random.key(9, impl="threefry2x32")
 TILED = Tiling(chunk=7)  # which does not divide 24
-RANDOM = functools.partial(mining.random, triplets=2)
-SEMI_HARD = functools.partial(mining.semi_hard, distance=DISTANCES["euclidean_on_sphere"])
-BATCH_HARD = functools.partial(mining.batch_hard, distance=DISTANCES["euclidean"])
+RANDOM = functools.partial(miners.random, triplets=2)
+SEMI_HARD = functools.partial(miners.semi_hard, distance=DISTANCES["euclidean_on_sphere"])
+BATCH_HARD = functools.partial(miners.batch_hard, distance=DISTANCES["euclidean"])
 LABELS = np.arange(NUM_ROWS, dtype=np.float32) // 4 % 3
 LABELS[[2, 3]] = np.nan
 
@@ -168,7 +168,7 @@ def test_angular_equals_brute_force(l2_form):
     for rows in CASES.values():
         for kind, z in EMBEDDINGS.items():
             # The positive is the one that the random miner draws with this key.
-            chosen = jax.tree.map(np.asarray, triplets_of(f32(z), rows, miner=mining.random))
+            chosen = jax.tree.map(np.asarray, triplets_of(f32(z), rows, miner=miners.random))
             value, gradient = run(f32(z), rows)
             brute = functools.partial(brute_angular, rows=rows, chosen=chosen, degrees=degrees, l2_form=l2_form)
             assert float(value) == pytest.approx(brute(z), rel=2e-5, abs=2e-5)

@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.variance import vicreg
-from tests.objective_cases import CASES, EMBEDDINGS, SMOOTH, assert_gradient, batch_of, make_rows, tilings
+from ecgjax.objectives.losses.vicreg import vicreg
+from tests.support.objective_cases import CASES, EMBEDDINGS, SMOOTH, assert_gradient, batch_of, make_rows, tilings
 
 
 def repeats(shown):

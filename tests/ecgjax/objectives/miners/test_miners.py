@@ -12,13 +12,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import hashing
-from ecgjax.objectives.distances import DISTANCES
-from ecgjax.objectives.mining import MINERS
-from ecgjax.objectives.relations import nearest_signal, same_label, same_patient, same_record
-from ecgjax.objectives.tiles import Tiling
-from ecgjax.objectives.winners import Winners
-from tests.objective_cases import CASES, EMBEDDINGS, NUM_ROWS, batch_of, columns, make_rows, tilings, unit
+from ecgjax.objectives.miners.miners import MINERS
+from ecgjax.objectives.miners.winners import Winners
+from ecgjax.objectives.pairs import hashing
+from ecgjax.objectives.pairs.distances import DISTANCES
+from ecgjax.objectives.pairs.relations import nearest_signal, same_label, same_patient, same_record
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import CASES, EMBEDDINGS, NUM_ROWS, batch_of, columns, make_rows, tilings, unit
 
 RNG = np.random.default_rng(21)
 KEY = jax.random.key(5, impl="threefry2x32")

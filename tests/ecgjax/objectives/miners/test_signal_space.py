@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives import neighbours
-from ecgjax.objectives.relations import nearest_signal
-from ecgjax.objectives.tiles import Tiling
-from tests.objective_cases import CASES, assert_forms_agree, columns, make_rows
+from ecgjax.objectives.miners import signal_space
+from ecgjax.objectives.pairs.relations import nearest_signal
+from ecgjax.objectives.pairs.tiles import Tiling
+from tests.support.objective_cases import CASES, assert_forms_agree, columns, make_rows
 
 RNG = np.random.default_rng(11)
 SIGNALS = RNG.normal(size=(24, 9, 3)).astype(np.float32)
@@ -34,7 +34,7 @@ def dtw_by_hand(a, b, radius):
 @pytest.mark.parametrize("radius", [0, 1, 2, 3, 8, 50])
 def test_dtw_is_the_dynamic_programme_to_the_last_bit(radius):
     a, b = SIGNALS[:5], SIGNALS[5:12]
-    found = jax.jit(functools.partial(neighbours.dtw, radius=radius))(a, b)
+    found = jax.jit(functools.partial(signal_space.dtw, radius=radius))(a, b)
     expected = [[dtw_by_hand(x, y, radius) for y in b] for x in a]
     np.testing.assert_array_equal(found, np.array(expected, np.float32))
 
@@ -47,38 +47,38 @@ def test_dtw_by_hand():
     # Within |i − j| ≤ 1 the path (0,0) (0,1) (1,2) (2,2) costs 0 + 0 + 0 + 1 = 1, a third of which is the distance.
     # With radius 0 the path is the diagonal, 0 + 1 + 1 = 2: two thirds, the mean absolute difference.
     a, b = (jnp.asarray(x, jnp.float32).reshape(1, 3, 1) for x in ([0, 1, 2], [0, 0, 1]))
-    assert float(neighbours.dtw(a, b, radius=1)[0, 0]) == pytest.approx(1 / 3)
-    assert float(neighbours.dtw(a, b, radius=0)[0, 0]) == pytest.approx(2 / 3)
+    assert float(signal_space.dtw(a, b, radius=1)[0, 0]) == pytest.approx(1 / 3)
+    assert float(signal_space.dtw(a, b, radius=0)[0, 0]) == pytest.approx(2 / 3)
 
 
 def test_dtw_forgives_a_delay_that_l1_does_not():
     t = np.arange(60)
     beat, late, other = (np.exp(-0.5 * ((t - c) / 2) ** 2) for c in (20, 24, 45))
     signals = jnp.asarray(np.stack([beat, late, other])[:, :, None], jnp.float32)
-    warped = neighbours.dtw(signals, signals, radius=5)
-    straight = neighbours.l1(signals, signals)
+    warped = signal_space.dtw(signals, signals, radius=5)
+    straight = signal_space.l1(signals, signals)
     assert float(warped[0, 1]) < 0.02 * float(straight[0, 1])
     assert float(warped[0, 2]) > 0.5 * float(straight[0, 2])
 
 
 def test_dtw_refuses_a_negative_radius():
     with pytest.raises(ConfigError, match="radius=-1"):
-        neighbours.dtw(SIGNALS, SIGNALS, radius=-1)
+        signal_space.dtw(SIGNALS, SIGNALS, radius=-1)
 
 
 def test_l1_and_l2_equal_loops():
     a, b = SIGNALS[:5].astype(np.float64), SIGNALS[5:].astype(np.float64)
     expected_l1 = [[np.mean(np.abs(x - y)) for y in b] for x in a]
     expected_l2 = [[np.sqrt(np.mean((x - y) ** 2)) for y in b] for x in a]
-    np.testing.assert_allclose(neighbours.l1(SIGNALS[:5], SIGNALS[5:]), expected_l1, rtol=1e-6)
-    np.testing.assert_allclose(neighbours.l2(SIGNALS[:5], SIGNALS[5:]), expected_l2, rtol=1e-5)
+    np.testing.assert_allclose(signal_space.l1(SIGNALS[:5], SIGNALS[5:]), expected_l1, rtol=1e-6)
+    np.testing.assert_allclose(signal_space.l2(SIGNALS[:5], SIGNALS[5:]), expected_l2, rtol=1e-5)
 
 
 def test_downsample_is_the_mean_of_whole_blocks():
     signals = jnp.asarray(np.arange(14).reshape(1, 7, 2), jnp.float32)
-    np.testing.assert_array_equal(neighbours.downsample(signals, 3), [[[2, 3], [8, 9]]])
+    np.testing.assert_array_equal(signal_space.downsample(signals, 3), [[[2, 3], [8, 9]]])
     with pytest.raises(ConfigError, match="downsampled by 8"):
-        neighbours.downsample(signals, 8)
+        signal_space.downsample(signals, 8)
 
 
 def brute_force(signals, rows, measure):
@@ -100,10 +100,10 @@ def brute_force(signals, rows, measure):
 
 
 MEASURES = {
-    "l1": (neighbours.l1, lambda x, y: np.abs(x - y).sum()),
-    "l2": (neighbours.l2, lambda x, y: ((x - y) ** 2).sum()),
+    "l1": (signal_space.l1, lambda x, y: np.abs(x - y).sum()),
+    "l2": (signal_space.l2, lambda x, y: ((x - y) ** 2).sum()),
     "dtw": (
-        functools.partial(neighbours.dtw, radius=2),
+        functools.partial(signal_space.dtw, radius=2),
         lambda x, y: dtw_by_hand(x.astype(np.float32), y.astype(np.float32), 2),
     ),
 }
@@ -111,7 +111,7 @@ MEASURES = {
 
 @functools.partial(jax.jit, static_argnames=("distance", "chunk"))
 def found_by(signals, rows, *, distance, chunk):
-    return neighbours.nearest_and_farthest(signals, rows, distance=distance, tiling=Tiling(chunk=chunk))
+    return signal_space.nearest_and_farthest(signals, rows, distance=distance, tiling=Tiling(chunk=chunk))
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -131,13 +131,13 @@ def test_neighbours_equal_brute_force(name):
 def test_forms_agree():
     rows = make_rows(np.arange(64) // 2, np.arange(64) // 4, valid=np.arange(64) % 11 != 0)
     signals = np.random.default_rng(3).normal(size=(64, 9, 3)).astype(np.float32)
-    find = functools.partial(neighbours.nearest_and_farthest, distance=neighbours.l1)
+    find = functools.partial(signal_space.nearest_and_farthest, distance=signal_space.l1)
     assert_forms_agree(find, (jnp.asarray(signals), rows), chunk=5)
 
 
 def test_nearest_is_what_the_relation_looks_at():
     rows = CASES["two records a patient"]
-    nearest = jax.jit(functools.partial(neighbours.nearest_and_farthest, distance=neighbours.l1, tiling=Tiling()))
+    nearest = jax.jit(functools.partial(signal_space.nearest_and_farthest, distance=signal_space.l1, tiling=Tiling()))
     near = nearest(jnp.asarray(SIGNALS), rows).nearest
     rows = rows._replace(nearest=near)
     np.testing.assert_array_equal(nearest_signal(rows, rows).positive.argmax(1), near)

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ecgjax import assembly, encoders
+from ecgjax import encoders
 from ecgjax.keys import step_key
 from ecgjax.objectives.objective import Objective
-from ecgjax.objectives.tiles import Tiling
-from tests.float_comparisons import float_comparisons
-from tests.test_configs import CASES, load, model_and_batch, shapes_alone
-from tests.test_encoders_all import DIM, LEADS, TINY, draw
-from tests.test_objective import COMBINATIONS, EMBEDDINGS, ROWS, VIEWS, config_of, make_config
+from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.training import assembly
+from tests.ecgjax.encoders.test_all import DIM, LEADS, TINY, draw
+from tests.ecgjax.objectives.test_objective import COMBINATIONS, EMBEDDINGS, ROWS, VIEWS, config_of, make_config
+from tests.project.test_configs import CASES, load, model_and_batch, shapes_alone
+from tests.support.float_comparisons import float_comparisons
 
 X = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
 

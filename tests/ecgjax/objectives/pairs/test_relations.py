@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.relations import RELATIONS
-from tests.objective_cases import make_rows
+from ecgjax.objectives.pairs.relations import RELATIONS
+from tests.support.objective_cases import make_rows
 
 NUM = 48
 NAN = np.nan

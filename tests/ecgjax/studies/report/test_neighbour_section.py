@@ -7,12 +7,12 @@ import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
-from ecgjax.evaluation.embedding_map import MAX_POINTS, map_figure, project
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.nearest import nearest_records
-from ecgjax.evaluation.neighbour_section import neighbour_section
-from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import BinaryTask
+from ecgjax.evaluation.metrics.retrieval import nearest_records
 from ecgjax.pages.page import Picture
+from ecgjax.studies.report.embedding_map import MAX_POINTS, map_figure, project
+from ecgjax.studies.report.neighbour_section import neighbour_section
 
 RNG = np.random.default_rng(0)
 

@@ -10,16 +10,16 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from ecgjax.evaluation import boosted
-from ecgjax.evaluation.experiment import run_experiment
-from ecgjax.evaluation.features import interval_preprocessor, map_records
-from ecgjax.evaluation.figures import augmented_views, metric_series, training_curve
-from ecgjax.evaluation.labels import LabelledRecords, ProbeData
-from ecgjax.evaluation.report import Evaluation, Provenance
-from ecgjax.evaluation.report_files import write_report
-from ecgjax.evaluation.report_page import evaluation_page
-from ecgjax.evaluation.tasks import BinaryTask
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import BinaryTask
+from ecgjax.evaluation.features.features import interval_preprocessor, map_records
+from ecgjax.evaluation.models import boosted
 from ecgjax.pages.page import Paragraph, Picture, Section, Table
+from ecgjax.studies.one_task_binary import run_experiment
+from ecgjax.studies.report.figures import augmented_views, metric_series, training_curve
+from ecgjax.studies.report.report import Evaluation, Provenance
+from ecgjax.studies.report.report_files import write_report
+from ecgjax.studies.report.report_page import evaluation_page
 
 RATE_HZ, SECONDS = 100, 4
 
@@ -176,7 +176,7 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
             "The random encoder&#x27;s embeddings"
             if text.startswith("<!DOCTYPE")
             else "The random encoder's embeddings",
-            "2 of 3 settings are not as in configs/base.py",
+            "2 of 3 settings are not as in ecgjax/defaults.py",
             f"{jax.device_count()} × {jax.devices()[0].device_kind}",
             jax.__version__,
             "PPV at 0.05",

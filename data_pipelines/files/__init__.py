@@ -1,0 +1,1 @@
+"""Files of a source: what they hold by their first bytes, their contents, and where they lie."""

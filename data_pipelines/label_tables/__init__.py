@@ -1,0 +1,1 @@
+"""Tables of patients and labels beside a folder of recordings."""

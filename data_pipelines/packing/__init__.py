@@ -1,0 +1,1 @@
+"""Packed copies of data sets, on the same disk or on another."""

@@ -1,0 +1,1 @@
+"""Measurements of a recording: beats, wave boundaries, intervals, the physiology vector."""

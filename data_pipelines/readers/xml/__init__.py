@@ -1,0 +1,1 @@
+"""XML formats of recorders, a module for each."""

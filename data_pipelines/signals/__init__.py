@@ -1,0 +1,1 @@
+"""From a recording's samples to the stored signal: checks, filters, window, recipe."""

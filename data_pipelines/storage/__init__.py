@@ -1,0 +1,1 @@
+"""Stores of signals by record number: ArrayRecord shards, packed copies, several as one."""

@@ -1,0 +1,1 @@
+"""Streams of global batches: random orders, samplers, and batches read ahead."""

@@ -1,0 +1,8 @@
+"""Earlier name of `python -m ecgjax.preview_views`, which it starts; it goes with the next version."""
+
+import runpy
+import sys
+
+if __name__ == "__main__":
+    print("python -m ecgjax.augmentations is now called python -m ecgjax.preview_views", file=sys.stderr)
+    runpy.run_module("ecgjax.preview_views", run_name="__main__", alter_sys=True)

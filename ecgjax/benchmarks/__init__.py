@@ -1,0 +1,1 @@
+"""Benchmarks of the training step, of objectives and of embedding, beside measured ceilings."""

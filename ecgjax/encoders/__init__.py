@@ -1,0 +1,50 @@
+"""Encoders by name: made from settings or from a config, and applied as pure functions."""
+
+from ecgjax.encoders.clocs_cnn import ClocsCNN
+from ecgjax.encoders.from_config import create_split
+from ecgjax.encoders.lead_wise import LeadWise
+from ecgjax.encoders.pclr_resnet import PCLRResNet
+from ecgjax.encoders.physio_transformer import PhysioTransformer
+from ecgjax.encoders.registry import (
+    ENCODERS,
+    PRECISIONS,
+    Arrays,
+    Split,
+    abstract,
+    apply,
+    create,
+    default_config,
+    merge,
+    reconstruct,
+    split,
+    stats_of,
+)
+from ecgjax.encoders.resnet import ResNet18
+from ecgjax.encoders.temporal_net import DualTemporalNet, TemporalNet
+from ecgjax.encoders.vit import ViT1D
+from ecgjax.encoders.xresnet import XResNet1d
+
+__all__ = [
+    "ENCODERS",
+    "PRECISIONS",
+    "Arrays",
+    "ClocsCNN",
+    "DualTemporalNet",
+    "LeadWise",
+    "PCLRResNet",
+    "PhysioTransformer",
+    "ResNet18",
+    "Split",
+    "TemporalNet",
+    "ViT1D",
+    "XResNet1d",
+    "abstract",
+    "apply",
+    "create",
+    "create_split",
+    "default_config",
+    "merge",
+    "reconstruct",
+    "split",
+    "stats_of",
+]

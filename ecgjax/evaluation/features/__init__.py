@@ -1,0 +1,1 @@
+"""Features of labelled recordings: embeddings of frozen encoders, and plain measurements."""

@@ -1,0 +1,1 @@
+"""Metrics of predictions, with intervals over patients, in groups and at thresholds."""

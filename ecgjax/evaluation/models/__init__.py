@@ -1,0 +1,1 @@
+"""Models fitted on features: linear probes, boosted trees, cross-validated probes."""

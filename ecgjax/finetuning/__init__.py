@@ -1,0 +1,1 @@
+"""Training with labels, of a random or a pretrained encoder."""

@@ -1,0 +1,1 @@
+"""Miners: which positives and negatives of an anchor a loss looks at."""

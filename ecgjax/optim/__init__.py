@@ -1,0 +1,29 @@
+"""Optimisers, their schedules and their settings."""
+
+from ecgjax.optim.averaging import average
+from ecgjax.optim.optimizers import (
+    BASE_BATCH,
+    DECAYED,
+    DEFAULT_WARMUP_FRACTION,
+    OPTIMIZERS,
+    SCALINGS,
+    create,
+    default_config,
+    frozen_parameters,
+    peak_rates,
+    schedule,
+)
+
+__all__ = [
+    "BASE_BATCH",
+    "DECAYED",
+    "DEFAULT_WARMUP_FRACTION",
+    "OPTIMIZERS",
+    "SCALINGS",
+    "average",
+    "create",
+    "default_config",
+    "frozen_parameters",
+    "peak_rates",
+    "schedule",
+]

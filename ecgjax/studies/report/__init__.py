@@ -1,0 +1,1 @@
+"""Pages of the studies, with their tables and figures."""

@@ -1,0 +1,1 @@
+"""The machine below a run: files that appear whole, memory, versions."""
