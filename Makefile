@@ -31,9 +31,14 @@ define pinned_environment
 endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
 # What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
-ON_BOTH := $(patsubst %,tests/test_%.py,front_door encoders encoders_all encoders_published convolutions pooling \
-  cost gradients batch_norm float_comparisons augment_views contrastive mining positives common_offset objective optim \
-  train_step checkpoint resume stream build readers_formats)
+ON_BOTH := $(patsubst %,tests/%.py,project/test_front_door ecgjax/encoders/test_registry ecgjax/encoders/test_all ecgjax/encoders/test_published \
+  ecgjax/encoders/test_convolutions ecgjax/encoders/test_pooling ecgjax/encoders/test_cost \
+  ecgjax/encoders/test_gradients ecgjax/encoders/test_batch_norm ecgjax/objectives/pairs/test_float_comparisons \
+  ecgjax/augmentations/test_views ecgjax/objectives/losses/test_nt_xent ecgjax/objectives/miners/test_miners \
+  ecgjax/objectives/losses/test_positives ecgjax/objectives/losses/test_common_offset \
+  ecgjax/objectives/test_objective ecgjax/optim/test_optimizers ecgjax/training/test_train_step \
+  ecgjax/training/test_checkpoint ecgjax/test_resume data_pipelines/streaming/test_batches \
+  data_pipelines/shards/test_dataset_build data_pipelines/readers/test_formats)
 
 .PHONY: help install quickstart test test-slow slow test-newer-python newer-python-found test-newest lint format \
   constraints clean

@@ -53,6 +53,7 @@ from ecgjax.studies.report.ablation_page import training_facts, write_report
 from ecgjax.studies.store import begin_study
 from ecgjax.system.files import write_atomically
 from ecgjax.training.telemetry import read_metrics
+
 from .arms import Arm, arms_of
 
 #: Leaves in which all arms must agree, so that their answers are about the same records.

@@ -1,4 +1,4 @@
-"""The plan of the folders: arrows one way, no command imported, small rooms, names that differ by more than an ending."""
+"""The plan of the folders: arrows one way, no command imported, small rooms, names that differ by more than endings."""
 
 import ast
 import collections
