@@ -59,7 +59,7 @@ class Arm:
             ConfigError: there is no such file or leaf, or a value is not possible.
         """
         try:
-            run_config.check_retired(name for name, _ in (*self.common, *self.changed))
+            run_config.check_retired(name for name, _ in (*self.common, *self.changes))
         except ConfigError as error:
             raise ConfigError(f"{self.title}: {error}") from error
         values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]

@@ -182,11 +182,19 @@ def define_flags(default: str | None = None) -> None:
     flags.mark_flags_as_required(["config", "workdir"])
 
 
-def run(main: Callable[[list[str]], int | None], **kwargs: Any) -> None:
-    """Runs an entry point; errors in what the user gave print as one line, without a stack trace."""
+def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None = None, **kwargs: Any) -> None:
+    """Runs an entry point; errors in what the user gave print as one line, without a stack trace.
+
+    Args:
+        main: Function that takes what is left of the command line, and returns the exit status.
+        argv: Command line, program first; that of the process by default.
+        **kwargs: Further arguments of `absl.app.run`.
+    """
+    arguments = list(sys.argv if argv is None else argv)
     try:
-        check_retired(argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:])
-        arguments = recipes.with_paths(sys.argv) if _takes_one_config() else sys.argv
+        check_retired(argument.lstrip("-").partition("=")[0] for argument in arguments[1:])
+        if _takes_one_config():
+            arguments = recipes.with_paths(arguments)
     except ConfigError as error:
         print(f"error: {visible_lines(str(error))}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

@@ -82,10 +82,18 @@ def test_changes_are_resolved_with_the_leaf_s_type():
     assert config.encoder.name == "resnet18:small"
 
 
+def test_an_arm_can_be_a_recipe():
+    named, file = (Arm(config).resolve(seed=1) for config in ("simclr:small", "configs/simclr.py:small"))
+    assert named.to_dict() == file.to_dict()
+    assert Arm("simclr:small").title == "simclr:small"
+
+
 @pytest.mark.parametrize(
     ("arm", "words"),
     [
         (Arm("configs/absent.py"), "absent: there is no config file configs/absent.py"),
+        (Arm("simcl:small"), "simcl:small: there is no config file simcl, and no recipe .*: clocs"),
+        (Arm("simclr", (("gradient_accumulation", "2"),)), "simclr .*config.gradient_accumulation cannot be set"),
         (Arm("configs/simclr.py:large"), "simclr:large: .*after the colon"),
         (Arm("configs/simclr.py", (("augment.vgc.enabled", "True"),)), "simclr .*no leaf .*vgc"),
         (Arm("configs/simclr.py", (("batch_size", "many"),)), "simclr batch_size=many: .*'many'"),

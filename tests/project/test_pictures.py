@@ -1,4 +1,4 @@
-"""The pictures of docs/how_it_works.md: they show the code as it is, and every place that they and the page name is there."""
+"""The pictures of docs/how_it_works.md show the code as it is, and every place that they and the page name is there."""
 
 import importlib.util
 import re

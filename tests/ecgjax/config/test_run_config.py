@@ -218,3 +218,18 @@ def test_fractions_are_read_in_order_and_each_once():
 def test_fractions_that_are_none_are_refused(texts, message):
     with pytest.raises(run_config.ConfigError, match=message):
         run_config.parse_fractions(texts)
+
+
+def test_a_run_that_has_a_leaf_that_is_gone_goes_on(tmp_path):
+    config = simclr.get_config()
+    run_config.write_resolved(config, tmp_path)
+    path = tmp_path / run_config.CONFIG_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"gradient_accumulation": 1}))
+    run_config.check_resume(config, tmp_path)
+    assert "gradient_accumulation" not in run_config.load_resolved(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gradient_accumulation", "config.gradient_accumulation"])
+def test_a_leaf_that_is_gone_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match=r"config.gradient_accumulation cannot be set: .*config.micro_batch.parts"):
+        run_config.check_retired(["batch_size", name])

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from ecgjax.errors import ConfigError
 from ecgjax.training import device_mesh
 
 ORDER = [3, 7, 0, 5, 1, 6, 2, 4]
@@ -69,3 +70,32 @@ def test_a_half_set_environment_is_refused(monkeypatch):
     monkeypatch.setenv("ECGJAX_PROCESS_ID", "0")
     with pytest.raises(ValueError, match="ECGJAX_NUM_PROCESSES is not"):
         device_mesh.start_processes()
+
+
+def test_rules_lay_out_the_first_parameters_that_they_are_found_in():
+    mesh = device_mesh.make_mesh(model=2)
+    rules = device_mesh.rules_of("replicated", ["head/.*kernel=,model", "kernel=model"])
+    tree = {"head": {"kernel": np.zeros((4, 8)), "bias": np.zeros(8)}, "stem": {"kernel": np.zeros((4, 8))}}
+    found = device_mesh.shardings_of(tree, mesh, rules)
+    assert found["head"]["kernel"].spec == PartitionSpec(None, "model")
+    assert found["stem"]["kernel"].spec == PartitionSpec("model")
+    assert found["head"]["bias"].spec == PartitionSpec()
+
+
+def test_replicated_is_what_a_run_does_without_rules():
+    assert device_mesh.rules_of("replicated", ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("sharding", "rules", "message"),
+    [
+        ("fsdp", (), r"config.mesh.sharding='fsdp' is unknown; there are: replicated"),
+        ("replicated", ("kernel",), r"config.mesh.rules: 'kernel' is no rule; write REGEX=AXIS,AXIS"),
+        ("replicated", ("=model",), r"config.mesh.rules: '=model' is no rule"),
+        ("replicated", ("kernel=modle",), r"'kernel=modle' names the axis 'modle'; there are: data, model"),
+        ("replicated", ("(kernel=model",), r"config.mesh.rules: '\(kernel' is no regular expression"),
+    ],
+)
+def test_layouts_that_are_none_are_refused(sharding, rules, message):
+    with pytest.raises(ConfigError, match=message):
+        device_mesh.rules_of(sharding, rules)

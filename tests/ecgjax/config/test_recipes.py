@@ -1,0 +1,79 @@
+"""Configs by name: which file a name means, how it reaches the commands, and what is said of a name that is none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import clocs, simclr
+from ecgjax.config import recipes
+from ecgjax.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_name_is_the_file_of_that_name_with_its_variant():
+    assert recipes.load_recipe("simclr:small").to_dict() == simclr.get_config("small").to_dict()
+    assert recipes.load_recipe("clocs:cmlc,small").to_dict() == clocs.get_config("cmlc,small").to_dict()
+    assert recipes.load_recipe("simclr").to_dict() == simclr.get_config().to_dict()
+    assert recipes.path_of("clocs:cmlc,small") == f"{ROOT / 'configs/clocs.py'}:cmlc,small"
+
+
+def test_every_config_file_is_a_recipe():
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
+    assert set(recipes.recipe_names()) == files
+    assert len(files) > 8
+
+
+def test_a_file_comes_before_a_recipe_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "simclr").write_text("def get_config(): return 'mine'\n")
+    assert recipes.path_of("simclr") == "simclr"
+
+
+def test_a_path_stays_as_it_was_given():
+    for path in ("configs/simclr.py", "configs/simclr.py:small", str(ROOT / "configs/pclr.py")):
+        assert recipes.path_of(path) == path
+
+
+@pytest.mark.parametrize("name", ["simcl", "configs/absent.py:small", "", "../configs/simclr"])
+def test_a_name_that_is_none_is_told_what_there_is(name):
+    with pytest.raises(ConfigError, match=r"there is no config file .*; recipes are: clocs, .*, simclr, "):
+        recipes.path_of(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["--config=pclr:small", "--seed=1"], ["--config={}:small", "--seed=1"]),
+        (["-config", "pclr"], ["-config", "{}"]),
+        (["--config.data.dir=pclr", "--configs=pclr"], ["--config.data.dir=pclr", "--configs=pclr"]),
+        (["--", "--config=pclr"], ["--", "--config=pclr"]),
+        (["--config"], ["--config"]),
+    ],
+)
+def test_arguments_get_the_path(given, wanted):
+    assert recipes.with_paths(given) == [text.format(ROOT / "configs/pclr.py") for text in wanted]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config=simcl", "--workdir=x"],
+            "error: there is no config file simcl, and no recipe of that name; recipes",
+        ),
+        (
+            ["--config=simclr:small", "--workdir=x", "--config.gradient_accumulation=4"],
+            "error: config.gradient_accumulation cannot be set: negatives come from the batch",
+        ),
+        (["--config=simclr:small", "--workdir=x"], "error: config.data.dir"),
+    ],
+)
+def test_the_command_takes_a_name_and_says_what_is_wrong_in_one_line(tmp_path, arguments, message):
+    command = [sys.executable, "-m", "ecgjax.pretrain", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
