@@ -377,7 +377,7 @@ def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
         *(f"--{name}={own[name]}" for name in ("label_fraction", "seeds", "resamples", "out")),
         *(f"--config.{leaf}={value}" for leaf, value in common),
     ]
-    return Asked(**own, common=common, command=shlex.join(["python", "-m", "launch.ablate", *repeated]))
+    return Asked(**own, common=common, command=shlex.join(["python", "-m", f"{__package__}.ablate", *repeated]))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
