@@ -32,6 +32,9 @@ NUM_DEVICES = 8
 _COMPILED = tempfile.TemporaryDirectory(prefix="ecgjax-tests-compiled-")
 jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# Processes that tests start have another, which the next of them finds filled. Each worker of pytest-xdist has its own.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_COMPILED.name, "of_processes")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
 jax.config.update("jax_platforms", "cpu")

@@ -138,6 +138,7 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
 
 
 def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     kept = jax.config.jax_compilation_cache_dir
     ablate.keep_compiled(tmp_path)
     assert jax.config.jax_compilation_cache_dir == kept

@@ -15,7 +15,7 @@ import pytest
 from configs import real_recordings
 from data_pipelines.records import SignalFormat
 from ecgjax import encoders
-from ecgjax.config import run_config
+from ecgjax.config import recipes, run_config
 from ecgjax.config.variants import variant_of
 from ecgjax.training import assembly, device_mesh
 
@@ -101,7 +101,7 @@ def test_the_systems_of_the_study_on_real_recordings_are_those_published_with_on
     leaves = {name: run_config.leaves(config.to_dict()) for name, config in studied.items()}
     for name, config in studied.items():
         run_config.check_ranges(config)
-        published = run_config.leaves(real_recordings.SYSTEMS[name]().to_dict())
+        published = run_config.leaves(recipes.load_recipe(real_recordings.SYSTEMS[name]).to_dict())
         assert {leaf for leaf in published if leaves[name][leaf] != published[leaf]} <= {
             leaf for leaf in published if leaf.startswith(shared)
         }

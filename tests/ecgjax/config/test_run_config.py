@@ -168,7 +168,7 @@ def test_checkpoints_without_their_config_are_refused(tmp_path):
 
 def test_a_workdir_is_of_one_run_at_a_time(tmp_path):
     workdir = tmp_path / "läuft gerade"
-    hold = "import sys; from ecgjax import configuration\nwith configuration.exclusive(sys.argv[1]): print(); input()"
+    hold = "import sys; from ecgjax.config import run_config\nwith run_config.exclusive(sys.argv[1]): print(); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", hold, str(workdir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -21,8 +21,10 @@ from tests.support import gradient_table
 from tests.support.pooled_gradients import NORMS, POOLINGS, worst_error
 
 SMALL = sorted(name for name in encoders.ENCODERS if name.endswith(":small"))
-#: Of the same classes and pieces as others; `make test-slow` has them too.
-ALIKE = ("temporal_net_dual:small", "vit_b:small", "xresnet1d101:small")
+#: Of the same classes and pieces as others, or slow to differentiate twice; `make test-slow` has them too.
+ALIKE = (
+    "temporal_net:small", "temporal_net_dual:small", "vit_b:small", "xresnet1d50:small", "xresnet1d101:small",
+)  # fmt: skip
 
 
 def run_as_users_do(module, *arguments, timeout=1500):

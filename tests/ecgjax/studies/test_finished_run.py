@@ -11,8 +11,8 @@ from ecgjax.config import run_config
 
 PROGRAM = """
 import sys
-from ecgjax import evaluated_run
-evaluated_run.parse_flags(sys.argv)
+from ecgjax.studies import finished_run
+finished_run.parse_flags(sys.argv)
 from absl import flags
 print(flags.FLAGS.config.probe)
 """

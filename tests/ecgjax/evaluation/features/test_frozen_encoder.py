@@ -99,6 +99,7 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, (averaged.params, averaged.stats), (other.params, other.stats))
 
 
+@pytest.mark.slow
 def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
     # Positives carry a slow wave in V5: easy, so that a tiny network gets it in a few steps.
     n = 160
