@@ -14,7 +14,7 @@ from tests.golden.opening import open_old
 from tests.golden.runs import step_jobs
 from tests.golden.studies import study_jobs
 
-RECORDED = Path(__file__).parent / "golden"
+RECORDED = Path(__file__).parents[1] / "golden"
 
 
 @functools.cache
