@@ -15,8 +15,7 @@ from absl import app, flags
 from ml_collections.config_flags import config_flags
 
 from data_pipelines.system.visible_text import visible_lines
-from ecgjax import defaults as base
-from ecgjax import encoders, optim
+from ecgjax import defaults, encoders, optim
 from ecgjax.config import run_config
 from ecgjax.data.recordings import Recordings
 from ecgjax.errors import CheckpointError
@@ -69,12 +68,12 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
         ConfigError: as `run_config.load_resolved`.
     """
     config = run_config.load_resolved(workdir)
-    _complete(config.probe, base.get_config().probe)
+    _complete(config.probe, defaults.get_config().probe)
     return config
 
 
-def _complete(config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict) -> None:
-    for name, value in defaults.items():
+def _complete(config: ml_collections.ConfigDict, complete: ml_collections.ConfigDict) -> None:
+    for name, value in complete.items():
         if name not in config:
             config[name] = value
         elif isinstance(value, ml_collections.ConfigDict):
