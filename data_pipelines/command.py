@@ -1,59 +1,104 @@
-"""What the commands of the data pipelines share: how they begin, and how they tell a user's error."""
+"""What all commands share: how they begin, how they parse their flags, and how they tell a user's error."""
 
 from __future__ import annotations
 
 import errno
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 
 from data_pipelines.errors import DataError
 from data_pipelines.system.visible_text import visible_lines
 
+#: Exit status after an error in what the user asked for or gave.
+EXIT_USER_ERROR = 2
+
 # What the system says of a full disk, mostly without naming a file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _VERBOSITY = flags.FLAGS["verbosity"]
 
+_HELP = re.compile(r"--?(help|helpshort|helpfull|helpxml|\?)(=.*)?")
+_NOT_GIVEN = re.compile(r"flag --([\w.]+)=None: Flag --\1 must have a value other than None\.")
+
+
+def fail(message: str) -> NoReturn:
+    """Ends a command with one line that tells a user's error, and status 2."""
+    print(f"error: {visible_lines(message)}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
+    """Parses the flags of a command line; `absl.app.run` takes it as `flags_parser`.
+
+    Help leaves with status 0, and an error is one line with status 2, where absl has 1 and several lines for both.
+
+    Args:
+        argv: Command line, program first.
+        known_only: Whether flags that are not defined are left for later, instead of an error.
+
+    Returns:
+        The arguments that are no flags, or are left, the program first.
+    """
+    try:
+        return flags.FLAGS(list(argv), known_only=known_only)
+    except flags.Error as error:
+        fail(f"{_NOT_GIVEN.sub(_asked_for, _in_one_line(error))} (--help tells more)")
+    except SystemExit as left:
+        sys.exit(0 if any(map(_HELP.fullmatch, argv)) else left.code)
+
+
+def _asked_for(found: re.Match[str]) -> str:
+    return f"--{found[1]}=… must be given"
+
+
+def _in_one_line(error: flags.Error) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # An error within a config file comes with its stack trace, and ends with what it says.
+    return lines[-1] if any(line.startswith("Traceback") for line in lines) else "; ".join(lines)
+
 
 def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
     """Makes the `main(argv)` of a command out of a function that reads its flags.
 
-    Errors in what the user gave, and those of the system (a full or read-only disk is no fault of the program), end it
-    with status 1 and one line, without a stack trace.
+    Errors in what the user gave, and those of the system (a full or read-only disk, or too little memory, is no fault
+    of the program), end it with status 2 and one line, without a stack trace.
 
     Args:
-        main: does what the flags ask for; may raise `DataError` or `OSError`.
+        main: Function that does what the flags ask for; it may raise `DataError`, `OSError` or `MemoryError`.
 
     Returns:
-        Takes the arguments that are no flags, the command's own name first; raises `UsageError` where there are more.
+        A function of the arguments that are no flags, the command's own name first, of which there may be no other.
     """
 
     @functools.wraps(main)
     def wrapped(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected argument {argv[1]}; every option starts with --")
+            fail(f"unexpected argument {argv[1]}; every option starts with --")
         if not _VERBOSITY.present:
             logging.set_verbosity(logging.WARNING)  # TFDS tells its steps at INFO.
         try:
             main()
         except (DataError, OSError) as error:
             full = isinstance(error, OSError) and error.errno in _FULL
-            remedy = "; make room, then run the same command again" if full else ""
-            sys.exit(f"error: {visible_lines(str(error))}{remedy}")
+            fail(f"{error}{'; make room, then run the same command again' if full else ''}")
+        except MemoryError as error:
+            fail(f"too little memory for what was asked for ({error}); ask for less, or take a larger machine")
 
     return wrapped
 
 
-def run(main: Callable[[list[str]], None], *, required: Sequence[str]) -> None:
+def run(main: Callable[[list[str]], int | None], *, required: Sequence[str] = ()) -> None:
     """Runs a command from the console.
 
     Args:
-        main: what `command` made.
-        required: names of the flags that must be given; not said where they are defined, since it would then hold for
-            every program that imports the command's module.
+        main: Function of the arguments that are no flags, such as `command` makes.
+        required: Names of the flags that must be given. They are not said where the flags are defined, since that
+            would hold for every program that imports the command's module.
     """
     flags.mark_flags_as_required(required)
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -34,9 +34,10 @@ from typing import NamedTuple
 import jax
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
+from data_pipelines.command import parse_flags
 from data_pipelines.errors import DataError
 from ecgjax.config import run_config
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
@@ -382,7 +383,7 @@ def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(common_changes(argv)[0])
+        return parse_flags(common_changes(argv)[0])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(run_config.EXIT_USER_ERROR)

@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
-from absl import app, flags
+from absl import flags
+
+from data_pipelines.command import run
 
 #: How long the others get to end by themselves after one process failed: most often they fail of the same cause.
 GRACE_S = 10.0
@@ -122,4 +124,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

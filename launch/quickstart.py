@@ -18,7 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
+
+from data_pipelines.command import run
 
 #: Two folds of ten are test folds: at least 1,000 patients.
 NUM_PATIENTS = 5600
@@ -63,4 +65,4 @@ def main(_: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -68,17 +68,28 @@ def with_paths(arguments: Sequence[str]) -> list[str]:
         ConfigError: There is neither a file nor a recipe of that name.
     """
     found = list(arguments)
+    for place, before, config in _given(arguments):
+        found[place] = f"{before}{path_of(config)}"
+    return found
+
+
+def configs_in(arguments: Sequence[str]) -> list[str]:
+    """Returns what command-line arguments give `--config` for."""
+    return [config for _, _, config in _given(arguments)]
+
+
+def _given(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yields the place of every config among arguments, what stands before it there, and the config."""
     for place, argument in enumerate(arguments):
         if argument == "--":
-            break
+            return
         if not _CONFIG_FLAG.fullmatch(argument):
             continue
-        flag, equals, value = argument.partition("=")
+        flag, equals, config = argument.partition("=")
         if equals:
-            found[place] = f"{flag}={path_of(value)}"
+            yield place, f"{flag}=", config
         elif place + 1 < len(arguments):
-            found[place + 1] = path_of(arguments[place + 1])
-    return found
+            yield place + 1, "", arguments[place + 1]
 
 
 def _folder() -> Path:

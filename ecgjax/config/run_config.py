@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import fcntl
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,8 @@ from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
+from data_pipelines import command
+from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.errors import DataError
 from data_pipelines.system.visible_text import visible_lines
 from ecgjax.config import recipes
@@ -28,8 +32,6 @@ CONFIG_FILE = "config.json"
 
 #: Exit status of a run that was told to stop (SIGTERM), saved, and left; the same command again goes on.
 EXIT_STOPPED = 75
-#: Exit status after an error in what the user asked for or gave.
-EXIT_USER_ERROR = 2
 
 #: Leaves that may differ between a run and its resumption: where the data lie, how often things happen, and how the
 #: result is judged. Everything else decides the numbers.
@@ -195,9 +197,9 @@ def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None =
         check_retired(argument.lstrip("-").partition("=")[0] for argument in arguments[1:])
         if _takes_one_config():
             arguments = recipes.with_paths(arguments)
+            _check_config_flags(sys.argv if argv is None else argv)
     except ConfigError as error:
-        print(f"error: {visible_lines(str(error))}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        command.fail(str(error))
 
     def wrapped(argv: list[str]) -> int | None:
         if len(argv) > 1:
@@ -216,11 +218,42 @@ def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None =
             print(f"error: {visible_lines(str(error))}", file=sys.stderr)
             return EXIT_USER_ERROR
 
-    app.run(wrapped, argv=arguments, **kwargs)
+    app.run(wrapped, argv=arguments, **{"flags_parser": command.parse_flags, **kwargs})
 
 
 def _takes_one_config() -> bool:
     return "config" in flags.FLAGS and isinstance(flags.FLAGS["config"].parser, ConfigFileFlagParser)
+
+
+def _check_config_flags(arguments: Sequence[str]) -> None:
+    """Refuses a variant that a config file has not, and settings that its config has not."""
+    for config in recipes.configs_in(arguments):
+        try:
+            found = recipes.load_recipe(config)
+        except ValueError as error:
+            raise ConfigError(f"--config={config}: {error}") from error
+        check_leaves(arguments, found, of=config)
+
+
+def check_leaves(arguments: Sequence[str], config: ml_collections.ConfigDict, *, of: str) -> None:
+    """Refuses the first `--config.LEAF=…` of a command line whose leaf a config has not.
+
+    Args:
+        arguments: Command line.
+        config: Config that the leaves are looked for in.
+        of: Name of the config for the message.
+
+    Raises:
+        ConfigError: There is no such leaf; the message names those that are spelt much like it.
+    """
+    known = leaves(config.to_dict())
+    sections = {name.rpartition(".")[0] for name in known}
+    for argument in arguments:
+        given = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        if given and given[1] not in known and given[1] not in sections:
+            alike = ", ".join(f"config.{name}" for name in difflib.get_close_matches(given[1], known))
+            meant = f"; did you mean {alike}?" if alike else ""
+            raise ConfigError(f"there is no setting config.{given[1]} of {of}{meant}")
 
 
 def check_retired(names: Iterable[str]) -> None:

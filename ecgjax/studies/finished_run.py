@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections.config_flags import config_flags
 
-from data_pipelines.system.visible_text import visible_lines
+from data_pipelines import command
 from ecgjax import defaults, encoders, optim
 from ecgjax.config import run_config
 from ecgjax.data.recordings import Recordings
@@ -37,14 +32,14 @@ NOT_LISTED = (
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; those of the configuration are known once the workdir is."""
-    flags.FLAGS(argv, known_only=True)
+    command.parse_flags(argv, known_only=True)
     if WORKDIR.value is None:
-        _leave("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
+        command.fail("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
     workdir = WORKDIR.value  # Flags are to be parsed again, and cannot be asked until then.
     try:
         config = load_config(workdir)
     except run_config.ConfigError as error:
-        _leave(str(error))
+        command.fail(str(error))
     flags.FLAGS.unparse_flags()
     typed = {"encoder": encoders.default_config(), "optimizer": optim.default_config()}
     for name, value in run_config.leaves(config.to_dict()).items():
@@ -54,11 +49,15 @@ def parse_flags(argv: list[str]) -> list[str]:
             # JSON does not know the type of what was left empty; in config.probe all of it is numbers.
             kind = known.get_type(leaf) if leaf in known else float
             config[section].update_from_flattened_dict({leaf: ml_collections.config_dict.placeholder(kind)})
+    known = Path(workdir) / run_config.CONFIG_FILE
     try:
+        run_config.check_leaves(argv, config, of=f"this run ({known} has all that it was begun with)")
         config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
+    except run_config.ConfigError as error:
+        command.fail(str(error))
     except (AttributeError, KeyError) as error:
-        _leave(_unknown(argv, run_config.leaves(config.to_dict()), workdir=workdir) or str(error))
-    return app.parse_flags_with_usage(argv)
+        command.fail(str(error))
+    return command.parse_flags(argv)
 
 
 def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
@@ -78,25 +77,6 @@ def _complete(config: ml_collections.ConfigDict, complete: ml_collections.Config
             config[name] = value
         elif isinstance(value, ml_collections.ConfigDict):
             _complete(config[name], value)
-
-
-def _unknown(argv: Sequence[str], leaves: Mapping[str, Any], *, workdir: str) -> str:
-    """Names the first setting given that there is none of, and those that are called much like it; "" if none is."""
-    given = [found[1] for text in argv if (found := re.match(r"--(?:no)?config\.([\w.]+)", text))]
-    for name in given:
-        if name not in leaves:
-            alike = ", ".join(f"config.{path}" for path in difflib.get_close_matches(name, leaves))
-            meant = f"; there are: {alike}" if alike else ""
-            known = Path(workdir) / run_config.CONFIG_FILE
-            return (
-                f"this run's configuration has no setting config.{name}{meant} ({known} has all that it was begun with)"
-            )
-    return ""
-
-
-def _leave(message: str) -> NoReturn:
-    print(f"error: {visible_lines(message)}", file=sys.stderr)
-    sys.exit(run_config.EXIT_USER_ERROR)
 
 
 def check_encoder(own: ml_collections.ConfigDict, config: ml_collections.ConfigDict, *, workdir: str) -> None:

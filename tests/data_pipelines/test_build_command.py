@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
         timeout=300,
         check=False,
     )
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert "Traceback" not in run.stderr
     assert "cannot be written (" in run.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -361,6 +361,6 @@ def test_command(tmp_path, datasets, links):
     assert "first a10 (patient 10) ~ second b-10 (patient other-10): correlation" in done.stdout
     np.testing.assert_array_equal(open_links(out).pairs, links.pairs)
     missing = run_link(f"--dataset={tmp_path / 'nothing'}", f"--out={out}")
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert missing.stderr.strip().endswith("build it with python -m data_pipelines.build --out=…")
     assert "Traceback" not in missing.stderr

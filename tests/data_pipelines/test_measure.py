@@ -256,6 +256,6 @@ def test_the_command_says_what_it_did(copy, original):
     assert "Warning" not in first.stderr
     assert _bytes(copy) == _bytes(original.directory)
     missing = subprocess.run([*command[:-2], "--dataset=nowhere"], cwd=REPOSITORY, capture_output=True, text=True)
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "error: nowhere: no such directory" in missing.stderr
     assert "Traceback" not in missing.stderr

@@ -340,7 +340,9 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
     monkeypatch.setattr(finished_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
     values = flags.FlagValues()
     monkeypatch.setattr(finished_run.flags, "FLAGS", values)
-    monkeypatch.setattr(finished_run.app, "parse_flags_with_usage", lambda argv: values(argv))
+    monkeypatch.setattr(
+        finished_run.command, "parse_flags", lambda argv, known_only=False: values(argv, known_only=known_only)
+    )
     define = finished_run.config_flags.DEFINE_config_dict
     monkeypatch.setattr(
         finished_run.config_flags,

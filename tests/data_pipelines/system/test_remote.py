@@ -47,7 +47,7 @@ def test_the_command_ends_though_the_remote_never_answers(tmp_path):
     script += "from data_pipelines import stage; stage.define_flags(); stage.run(stage.main, required=['dataset'])"
     command = [sys.executable, "-c", script, "--dataset=silent://bucket/x", f"--out={tmp_path / 'x'}", "--timeout=0.5"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: silent://bucket/x: no answer within 0.5 s")
     assert "Traceback" not in done.stderr
 

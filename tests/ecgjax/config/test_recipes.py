@@ -69,6 +69,14 @@ def test_arguments_get_the_path(given, wanted):
             "error: config.gradient_accumulation cannot be set: negatives come from the batch",
         ),
         (["--config=simclr:small", "--workdir=x"], "error: config.data.dir"),
+        (["--config=simclr:tiny", "--workdir=x"], "error: --config=simclr:tiny: after the colon of --config may stand"),
+        (
+            ["--config=simclr", "--workdir=x", "--config.objective.temprature=.1"],
+            "there is no setting config.objective.temprature of simclr; did you mean config.objective.temperature",
+        ),
+        (["--config=simclr", "--workdir=x", "--config.seed=1e23"], "error: flag --config.seed=1e23: invalid literal"),
+        ([], "error: --config=… must be given; --workdir=… must be given (--help tells more)"),
+        (["--nope=1"], "error: Unknown command line flag 'nope'"),
     ],
 )
 def test_the_command_takes_a_name_and_says_what_is_wrong_in_one_line(tmp_path, arguments, message):

@@ -51,6 +51,6 @@ def test_a_mistyped_setting_is_told_what_it_is_like(old_run, given, meant):
     result = _parsed(old_run, "--config.probe.supervised.steps=3", f"--config.{given}=1")
     assert result.returncode == run_config.EXIT_USER_ERROR
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith(f"error: this run's configuration has no setting config.{given}; there are: config.")
-    assert f"config.{meant}" in line
+    assert line.startswith(f"error: there is no setting config.{given} of this run ({old_run}/config.json has all that")
+    assert f"did you mean config.{meant}" in line
     assert len(line) < 500
