@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 from data_pipelines import build as build_command
 from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
 from tests.support.fixtures import twelve_lead_mv, write_wfdb
+from tests.support.user_errors import told
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -47,13 +48,12 @@ def test_command_line(tmp_path):
         (["--builder=simulated", "--seconds=1.001"], "is 250.25 samples, a whole number is needed"),
     ],
 )
-def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, message):
+def test_command_line_errors_are_one_line(tmp_path, monkeypatch, arguments, message, capsys):
     monkeypatch.chdir(tmp_path)
     with flagsaver.flagsaver():
         flags.FLAGS(["build", *arguments, "--out=x"])
-        with pytest.raises(SystemExit, match=message) as caught:
+        with told(capsys, message):
             build_command.main(["build"])
-    assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -67,12 +67,12 @@ def test_pieces_are_asked_for_by_a_flag_and_told_at_the_end(tmp_path, capsys):
     write_wfdb(tmp_path / "in", "a", twelve_lead_mv(seconds=26))
     command = ["--builder=folder", f"--source={tmp_path / 'in'}", "--num_workers=1", f"--out={tmp_path / 'out'}"]
     run_in_process(*command, "--pieces")
-    told = capsys.readouterr().out
-    assert re.search(r"recordings in +1, as 3 records\n +stored +3 of 1 patients", told)
-    assert "26 s kept of 26 s recorded in 1 recording; 0 s dropped" in told
+    summary = capsys.readouterr().out
+    assert re.search(r"recordings in +1, as 3 records\n +stored +3 of 1 patients", summary)
+    assert "26 s kept of 26 s recorded in 1 recording; 0 s dropped" in summary
     run_in_process(*command, "--pieces")
     assert capsys.readouterr().out.startswith("finished already")
-    with pytest.raises(SystemExit, match=r"holds a finished data set built otherwise, with pieces=True"):
+    with told(capsys, r"holds a finished data set built otherwise, with pieces=True"):
         run_in_process(*command)
 
 
@@ -107,11 +107,11 @@ def test_a_disk_that_is_full_is_told_in_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_cannot_be_made_is_told_in_one_line(tmp_path):
+def test_an_output_that_cannot_be_made_is_told_in_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with flagsaver.flagsaver():
         flags.FLAGS(["build", "--builder=simulated", "--num_patients=2", f"--out={tmp_path / 'file' / 'out'}"])
-        with pytest.raises(SystemExit, match=r"error: .*Not a directory"):
+        with told(capsys, r"error: .*Not a directory"):
             build_command.main(["build"])
 
 
@@ -126,5 +126,5 @@ def test_an_edited_table_of_labels_is_another_request(tmp_path, capsys):
         build_command.main(["build"])
         assert "finished already, nothing to do" in capsys.readouterr().out
         table.write_text("record,patient_id,lvef\nx,p,30\n")
-        with pytest.raises(SystemExit, match="holds a finished data set built otherwise, with labels_digest="):
+        with told(capsys, "holds a finished data set built otherwise, with labels_digest="):
             build_command.main(["build"])

@@ -30,6 +30,7 @@ from data_pipelines.signals.recipe import RECIPES, SignalRecipe
 from data_pipelines.simulation.cohort import SCALARS, UNITS
 from data_pipelines.storage.store import open_store
 from tests.support.fixtures import as_given, make_simulated_dataset
+from tests.support.user_errors import told
 
 RECIPE = SignalRecipe(name="test", version=3, sampling_rate_hz=100, seconds=2.0, min_seconds=1.0, lowpass_hz=40.0)
 SCHEMA = LabelSchema(
@@ -361,21 +362,23 @@ def test_quarantined_recordings_are_listed_by_reason(made, inspect):
         ({"random": 2, "quarantined": True, "out": "x"}, "--random and --quarantined ask for different things"),
     ],
 )
-def test_wrong_requests_are_told_in_a_line_and_draw_nothing(made, inspect, values, message, tmp_path, monkeypatch):
+def test_wrong_requests_are_told_in_a_line_and_draw_nothing(
+    made, inspect, values, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+    with told(capsys, f"^error: .*{message}"):
         inspect(made, **values)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_data_set_that_is_not_there_is_told(inspect, tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: .*nowhere: no such directory"):
+def test_a_data_set_that_is_not_there_is_told(inspect, tmp_path, capsys):
+    with told(capsys, r"^error: .*nowhere: no such directory"):
         inspect(tmp_path / "nowhere")
 
 
-def test_an_out_that_is_a_file_is_told(made, inspect, tmp_path):
+def test_an_out_that_is_a_file_is_told(made, inspect, tmp_path, capsys):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(SystemExit, match=r"^error: .*taken.* not a directory"):
+    with told(capsys, r"^error: .*taken.* not a directory"):
         inspect(made, random=1, out=str(tmp_path / "taken"))
 
 

