@@ -108,7 +108,7 @@ def test_gradient_of_a_step_in_micro_batches():
     assert found["leaves"] == 62
     assert found["beyond_rounding"] == [{}]
     # Rounding changes activations by less than a millionth. Where a change by a millionth moves the gradient far, a ReLU
-    # stands at its kink, and whether two programs fall on one side of it is up to their fusions: of one JAX they do.
+    # stands at its kink, and whether two programs fall on one side of it is up to how XLA fuses them.
     assert found["whole"][0] < max(1e-4, found["whole_by_a_millionth"][0])
     assert found["whole_by_a_millionth"][0] < 0.02
 
