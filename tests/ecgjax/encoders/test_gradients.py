@@ -107,8 +107,8 @@ def test_gradient_of_a_step_in_micro_batches():
     found = json.loads(done.stdout)
     assert found["leaves"] == 62
     assert found["beyond_rounding"] == [{}]
-    # Rounding changes activations by less than a millionth. Where a change by a millionth moves the gradient far, a ReLU
-    # stands at its kink, and whether two programs fall on one side of it is up to how XLA fuses them.
+    # Rounding changes activations by less than a millionth. Where such a change moves the gradient far, a ReLU is at
+    # its kink, and on which side of it two programs are is up to how XLA fuses them.
     assert found["whole"][0] < max(1e-4, found["whole_by_a_millionth"][0])
     assert found["whole_by_a_millionth"][0] < 0.02
 
