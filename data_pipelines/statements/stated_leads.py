@@ -22,6 +22,8 @@ _WITH_UNIT = re.compile(
     r"[\s_.,-]+(?P<bare>[munµμ]v|[a-zµμ]*volts?))",
     flags=re.IGNORECASE,
 )
+# 'I V' and 'V1_V', where what stands before it is a lead's name by itself.
+_WITH_VOLT = re.compile(r"(?P<name>.*?)[\s_.]+V", flags=re.IGNORECASE)
 _SEPARATORS = re.compile(r"\s*[,;|/]\s*|\s+")
 
 _TIME_WORDS = ("time", "times", "t", "sample", "samples", "samp", "timesteps", "steps", "points", "nsamples")
@@ -63,6 +65,8 @@ def without_unit(name: str) -> tuple[str, str]:
     """Takes the unit of voltage off a name: `II [µV]` → (`II`, `uV`); without one the second is empty."""
     match = _WITH_UNIT.fullmatch(name.strip())
     unit = voltage(match["inner"] or match["after"] or match["bare"]) if match else None
+    if unit is None and (volt := _WITH_VOLT.fullmatch(name.strip())) and standard_lead(volt["name"]):
+        return volt["name"].strip(), "V"
     return (match["name"].strip(" _"), unit) if match and unit and match["name"] else (name.strip(), "")
 
 

@@ -90,9 +90,12 @@ class Book:
         return self._say("zero", where, true, (true + 80, true - 400, true + 7), may_miss=False,
                          spelled=lambda zero: (f"{zero:g}",))  # fmt: skip
 
-    def leads(self, where: str, true: tuple[str, ...] = STANDARD_LEADS, *, may_miss: bool = False) -> tuple | None:
-        """Returns the standard names of all columns in order."""
-        return self._say("leads", where, true, _other_leads(true), may_miss=may_miss, spelled=lambda names: names)
+    def leads(
+        self, where: str, true: tuple[str, ...] = STANDARD_LEADS, *, may_miss: bool = False, free_text: bool = False
+    ) -> tuple | None:
+        """Returns the standard names of all columns in order; in free text a name that is no lead's means nothing."""
+        others = [names for names in _other_leads(true) if not free_text or set(names) <= set(true)]
+        return self._say("leads", where, true, others, may_miss=may_miss, spelled=lambda names: names)
 
     def orientation(self, where: str, true: str) -> str:
         """Returns `time_lead` or `lead_time`."""

@@ -56,7 +56,7 @@ def dicom(book: Book, folder: Path) -> Written:
     unit, factor = book.pick((("uV", 1.0), ("mV", 1e-3), ("V", 1e-6), ("uV", 1.0)))
     dataset = write_dicom(folder / "a.dcm", counts, rate=rate)
     leads, by_meaning = book.leads("codes of channels"), book.chance(0.3)
-    meant = book.leads("meanings of codes") if not by_meaning and book.chance(0.5) else leads
+    meant = book.leads("meanings of codes", free_text=True) if not by_meaning and book.chance(0.5) else leads
     correction = book.pick((1, 1, 2, 0.5))
     for channel, lead, meaning in zip(_channels(dataset), leads, meant, strict=True):
         _name(channel.ChannelSourceSequence[0], lead, meaning, by_meaning=by_meaning)

@@ -16,6 +16,7 @@ from data_pipelines.records import STANDARD_LEADS
 from data_pipelines.signals.recipe import RECIPES
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, stated_name
+from data_pipelines.statements.stated_leads import without_unit
 from data_pipelines.statements.time_axis import even_times, seconds_of
 from tests.support.fixtures import results_of, twelve_lead_mv, write_wfdb
 
@@ -358,3 +359,14 @@ def test_a_build_tells_which_files_a_declaration_is_not_for_and_quarantines_thos
     assert "what was declared (--declared_…) is not for files that describe themselves: 1 wfdb" in source.card.notes
     m, n, w = results_of(source)
     assert (m.reason, n.valid_samples, w.valid_samples) == ("header_disagrees", 2500, 2500)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "unit"),
+    [
+        ("I V", "I", "V"), ("II v", "II", "V"), ("aVR V", "aVR", "V"), ("V1_V", "V1", "V"), ("I mV", "I", "mV"),
+        ("V", "V", ""), ("V 1", "V 1", ""), ("aV R", "aV R", ""), ("Pleth V", "Pleth V", ""), ("V V", "V V", ""),
+    ],
+)  # fmt: skip
+def test_volts_stand_behind_names_of_leads_alone(text, name, unit):
+    assert without_unit(text) == (name, unit)
