@@ -135,6 +135,9 @@ def _judged_refusal(book: Book, refused: Quarantined) -> str:
         # Both values, in any spelling.
         texts = [{text for saying in book.said(field) if saying.meaning == meaning for text in saying.texts}
                  for meaning in different]  # fmt: skip
+        # Data that do not fit the number of samples that a rate states are refused before a second rate is looked for.
+        if refused.reason == "truncated_file" and any(text in message for spellings in texts for text in spellings):
+            return "refused (truncated_file)"
         if all(not spellings or any(text in message for text in spellings) for spellings in texts):
             return f"refused ({refused.reason})"
         return f"WRONG refusal, not both values of {field}: {refused.message}"

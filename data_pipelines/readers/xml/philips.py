@@ -189,7 +189,7 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: 
             reason="unreadable_header",
         )
     content = base64_bytes(waveforms.text or "", what="parsedwaveforms", source=source)
-    chunks = _chunks(content, num_samples, source)
+    chunks = _chunks(content, num_samples, rate, source)
     if not len(names) <= len(chunks) <= max(len(names), _MAX_CHANNELS):
         raise RecordError(
             f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again",
@@ -233,7 +233,7 @@ def _check_codes(compressed: bytes, name: str, source: str) -> None:
         )
 
 
-def _chunks(content: bytes, num_samples: int, source: str) -> list[bytes]:
+def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[bytes]:
     """Cuts the data into compressed leads with their headers, none of which may claim more than there can be."""
     # A code for each byte of the samples, and one to end them.
     most = 2 * num_samples * _CODE_BITS // 8 + 8
@@ -244,7 +244,8 @@ def _chunks(content: bytes, num_samples: int, source: str) -> list[bytes]:
         if not 0 <= size <= min(most, left):
             raise RecordError(
                 f"{source}: compressed lead {len(chunks) + 1} is to have {size} bytes, where {left} are left and "
-                f"{most} are the most for {num_samples} samples; it is damaged: export the file again",
+                f"{most} are the most for {num_samples} samples at {rate:g} Hz; it is damaged, or the file states a "
+                "rate or duration that is not its own: export it again",
                 reason="truncated_file",
             )
         end = offset + _CHUNK_HEADER.size + size
