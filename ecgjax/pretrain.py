@@ -34,7 +34,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     """Trains to the end, from the last checkpoint where there is one.
 
     Args:
-        config: as in `ecgjax/defaults.py`.
+        config: Config of the run, with the leaves of `ecgjax/defaults.py`.
         workdir: checkpoints, metrics and the resolved config go there.
         progress: whether to draw a progress bar.
 

@@ -37,7 +37,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import parse_flags
+from data_pipelines.command import fail, parse_flags
 from data_pipelines.errors import DataError
 from ecgjax.config import run_config
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
@@ -385,8 +385,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return parse_flags(common_changes(argv)[0])
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(run_config.EXIT_USER_ERROR)
+        fail(str(error))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ from ml_collections.config_flags import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from data_pipelines import command
-from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.errors import DataError
-from data_pipelines.system.visible_text import visible_lines
 from ecgjax.config import recipes
 from ecgjax.errors import CheckpointError, ConfigError, DivergedError
 from ecgjax.system.files import write_atomically
@@ -192,31 +190,28 @@ def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None =
         argv: Command line, program first; that of the process by default.
         **kwargs: Further arguments of `absl.app.run`.
     """
-    arguments = list(sys.argv if argv is None else argv)
+    given = arguments = list(sys.argv if argv is None else argv)
     try:
-        check_retired(argument.lstrip("-").partition("=")[0] for argument in arguments[1:])
+        check_retired(argument.lstrip("-").partition("=")[0] for argument in given[1:])
         if _takes_one_config():
-            arguments = recipes.with_paths(arguments)
-            _check_config_flags(sys.argv if argv is None else argv)
+            arguments = recipes.with_paths(given)
+            _check_config_flags(given)
     except ConfigError as error:
         command.fail(str(error))
 
     def wrapped(argv: list[str]) -> int | None:
         if len(argv) > 1:
-            print(f"error: unexpected argument {argv[1]!r}; every option starts with --", file=sys.stderr)
-            return EXIT_USER_ERROR
+            command.fail(f"unexpected argument {argv[1]!r}; every option starts with --")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
         try:
             return main(argv)
         except (ConfigError, DataError, CheckpointError, DivergedError) as error:
-            print(f"error: {visible_lines(str(error))}", file=sys.stderr)
-            return EXIT_USER_ERROR
+            command.fail(str(error))
         except OSError as error:
             if error.errno not in _MACHINE_ERRORS:
                 raise
-            print(f"error: {visible_lines(str(error))}", file=sys.stderr)
-            return EXIT_USER_ERROR
+            command.fail(str(error))
 
     app.run(wrapped, argv=arguments, **{"flags_parser": command.parse_flags, **kwargs})
 

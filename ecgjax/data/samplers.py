@@ -46,7 +46,7 @@ def make_sampler(config: ml_collections.ConfigDict, recordings: Recordings, reco
     """Makes the sampler that `config.sampling` and `config.data.weights` name.
 
     Args:
-        config: as in `ecgjax/defaults.py`.
+        config: Config of the run, with the leaves of `ecgjax/defaults.py`.
         recordings: opened by it.
         records: `int64[m]`, ascending: one side of their split.
 

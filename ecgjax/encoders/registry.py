@@ -83,7 +83,7 @@ class Split(NamedTuple):
 
     Attributes:
         graph: static structure; hashable, compiled into the step.
-        params: what the optimiser updates, float32.
+        params: Parameters that the optimiser updates, float32.
         stats: running statistics of batch norm, float32.
     """
 
@@ -109,7 +109,7 @@ def create(name: str, *, seed: int, precision: str = "float32", **settings: Any)
 
     Args:
         name: a key of `ENCODERS`; `:small` forms keep the architecture at a fraction of the cost.
-        seed: of the initialisation.
+        seed: Seed of the initialisation.
         precision: compute type, a key of `PRECISIONS`; parameters and statistics are float32 either way.
         **settings: overrides of the class's arguments, such as `embedding_dim`; and `lead_wise`, True for one network
             of one channel that sees every lead by itself, see `LeadWise`.
@@ -174,7 +174,7 @@ def apply(
     """Runs the encoder as a pure function.
 
     Args:
-        encoder: what `create` returned, or the same with other arrays.
+        encoder: Encoder as `create` returns it, or the same one with other arrays.
         ecg: `f32[batch, time, lead]`, mV.
         train: use the batch's statistics and update the running ones.
         keys: `key[batch]` for dropout, None without.

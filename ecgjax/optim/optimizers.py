@@ -129,7 +129,7 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 
     Args:
         config: `config.optimizer`.
-        num_steps: of the whole run.
+        num_steps: Number of steps of the whole run.
 
     Raises:
         ConfigError: unknown name.
@@ -161,9 +161,9 @@ def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) 
 
     Args:
         config: `config.optimizer` with the leaves of `default_config`.
-        num_steps: of the whole run.
+        num_steps: Number of steps of the whole run.
         batch_size: recordings of the global batch.
-        params: what is to be optimised, arrays or shapes, with the encoder's under `encoder`.
+        params: Parameters to optimise, arrays or shapes, with the encoder's under `encoder`.
 
     Raises:
         ConfigError: an unknown name, a setting that the optimiser does not take, a pattern that is found nowhere, or

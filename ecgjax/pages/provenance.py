@@ -29,7 +29,7 @@ def configuration_section(config: Mapping[str, Any], *, default: Mapping[str, An
 
     Args:
         config: resolved, nested.
-        default: that `config` is compared with, nested; of a command, `ecgjax.defaults.get_config().to_dict()`.
+        default: Nested config that `config` is compared with; for a command `ecgjax.defaults.get_config().to_dict()`.
     """
     now, before = leaves(config), leaves(default)
     changed = [name for name in now if name not in before or not _same(now[name], before[name])]

@@ -52,7 +52,7 @@ def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, colum
     """Initialises what a config names.
 
     Args:
-        config: as in `ecgjax/defaults.py`.
+        config: Config of the run, with the leaves of `ecgjax/defaults.py`.
         recordings: opened by it.
         columns: of `row_columns`.
         mesh: of the run.

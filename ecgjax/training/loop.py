@@ -74,7 +74,7 @@ def train(
         state: to start from; donated.
         step: the compiled step; it donates its state.
         batches: of the steps from `state.step` on, on the devices.
-        num_steps: of the whole run.
+        num_steps: Number of steps of the whole run.
         telemetry: where metrics go.
         checkpoints: where states go.
         metadata: stored with every checkpoint.

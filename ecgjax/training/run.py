@@ -53,7 +53,7 @@ class Run:
         sampler: of training records.
         split: the encoder at initialisation.
         layout: which rows of embeddings a recording becomes.
-        num_steps: of the whole run.
+        num_steps: Number of steps of the whole run.
         state: before the first step, on the mesh.
         step: compiled, `(state, batch) → (state, metrics)`; donates its state.
         loss: see `steps.pretraining_loss`.
@@ -114,7 +114,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     """Opens the data, initialises the encoder on the mesh and compiles the step.
 
     Args:
-        config: as in `ecgjax/defaults.py`.
+        config: Config of the run, with the leaves of `ecgjax/defaults.py`.
         mesh: instead of one over all devices.
 
     Raises:

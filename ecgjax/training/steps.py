@@ -46,7 +46,8 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: number of finished updates, `i32[]`.
-        params: what the optimiser updates, float32: `"encoder"` → nested dictionary, and what stands on it by name.
+        params: Parameters that the optimiser updates, float32: `"encoder"` → nested dictionary, and what stands on it
+            by name.
         stats: running statistics, likewise.
         opt_state: of optax.
         ema: moving average of parameters and statistics, or None where none is kept.

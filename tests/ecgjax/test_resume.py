@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import open_dataset
 from ecgjax.config import run_config
@@ -173,7 +174,7 @@ def test_another_config_is_refused_in_one_plain_line(dataset, short, tmp_path):
     mine.mkdir()
     (mine / run_config.CONFIG_FILE).write_bytes((short / run_config.CONFIG_FILE).read_bytes())
     process = start(dataset, mine, SHORT, "--config.objective.temperature=.2")
-    log = finish(process, mine, status=run_config.EXIT_USER_ERROR)
+    log = finish(process, mine, status=EXIT_USER_ERROR)
     assert "objective.temperature was 0.1 and is 0.2" in log
     assert "Traceback" not in log
     assert [line for line in log.splitlines() if line.startswith("error: ")]
@@ -207,6 +208,6 @@ def test_other_data_under_the_same_path_are_refused(uninterrupted, tmp_path):
     workdir, _ = uninterrupted
     other = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4, seed=1).directory
     before = (workdir / run_config.CONFIG_FILE).read_bytes()
-    log = finish(start(other, workdir), workdir, status=run_config.EXIT_USER_ERROR)
+    log = finish(start(other, workdir), workdir, status=EXIT_USER_ERROR)
     assert "was trained on another data set, split or sampling" in log
     assert (workdir / run_config.CONFIG_FILE).read_bytes() == before, "the run's own config stays"

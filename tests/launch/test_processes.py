@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.packing.packed_copy import pack
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.storage.store import open_store
@@ -251,5 +252,5 @@ def test_processes_with_different_data_are_refused(dataset, environment, tmp_pat
     own = pretrain(f"{tmp_path}/data-$ECGJAX_PROCESS_ID", tmp_path / "run", steps=6)
     command = launcher("sh", "-c", shell(own))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == run_config.EXIT_USER_ERROR
+    assert done.returncode == EXIT_USER_ERROR
     assert "process 1 has other data sets, split or sampling than process 0" in done.stdout + done.stderr

@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 
 from configs import quickstart, simclr
+from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.errors import DataError
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError, DivergedError
@@ -95,7 +96,7 @@ def test_errors_of_the_user_print_one_line(error, capsys):
 
     with pytest.raises(SystemExit) as status:
         run_config.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
-    assert status.value.code == run_config.EXIT_USER_ERROR
+    assert status.value.code == EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: no such lead\n"
 
 
@@ -105,7 +106,7 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
 
     with pytest.raises(SystemExit) as status:
         run_config.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
-    assert status.value.code == run_config.EXIT_USER_ERROR
+    assert status.value.code == EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'metrics.jsonl'\n"
 
 
@@ -195,7 +196,7 @@ def test_a_stray_argument_is_an_error(capsys):
         run_config.run(
             lambda _: 0, argv=["program", "x"], flags_parser=lambda argv: [*flags.FLAGS(argv[:1]), *argv[1:]]
         )
-    assert status.value.code == run_config.EXIT_USER_ERROR
+    assert status.value.code == EXIT_USER_ERROR
     assert "unexpected argument 'x'" in capsys.readouterr().err
 
 

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import pretrain
-from ecgjax.config import run_config
 from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import load_encoder
@@ -325,7 +325,7 @@ def test_commands_refuse_leaks_and_drop_them_when_asked(run, leaking_set, tmp_pa
     _, workdir = run
     data = f"--config.data.dir={leaking_set.directory}"
     refused = command("evaluate", workdir, data)
-    assert refused.returncode == run_config.EXIT_USER_ERROR
+    assert refused.returncode == EXIT_USER_ERROR
     assert refused.stderr.startswith("error: 7 of the ")
     assert not (workdir / "evaluation").exists()
     study = ("--task=age_years>55", f"--out={tmp_path / 'study'}", "--fractions=1", "--seeds=1", "--modes=frozen")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from data_pipelines.command import EXIT_USER_ERROR
 from ecgjax import defaults
 from ecgjax.config import run_config
 
@@ -49,7 +50,7 @@ def test_an_older_run_can_be_asked_what_it_did_not_know_of(old_run):
 )
 def test_a_mistyped_setting_is_told_what_it_is_like(old_run, given, meant):
     result = _parsed(old_run, "--config.probe.supervised.steps=3", f"--config.{given}=1")
-    assert result.returncode == run_config.EXIT_USER_ERROR
+    assert result.returncode == EXIT_USER_ERROR
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"error: there is no setting config.{given} of this run ({old_run}/config.json has all that")
     assert f"did you mean config.{meant}" in line
