@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from data_pipelines.system.late_names import late_names
 from data_pipelines.version import __version__
 
 if TYPE_CHECKING:
@@ -64,12 +64,4 @@ _MODULES = {
     "open_store": "data_pipelines.storage.store",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(__name__, _MODULES, others=globals())
