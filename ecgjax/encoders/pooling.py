@@ -48,33 +48,24 @@ def _max_pool(x: Array, window: int, stride: int, padding: tuple[int, int]) -> A
 
 def _forward(x: Array, window: int, stride: int, padding: tuple[int, int]) -> tuple[Array, tuple[Array, Array]]:
     """Returns the maxima, and as residuals their places, `i8[batch, windows, channel]`, and an empty array like `x`."""
-    length = x.shape[1]
+    batch, length, channels = x.shape
     windows = (sum(padding) + length - window) // stride + 1
-    parts = _in_blocks(x, windows, window, stride, padding)
-    greatest = parts[:, :windows, 0]
+    padded = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (*padding, 0), (0, 0, 0)))
+
+    def samples(k: int) -> Array:
+        # A slice with strides, not a slice of `x` in the shape `[batch, window, place, channel]`. XLA on CPUs takes a
+        # reshaped array for another one: a fusion that reads `x` in both shapes may write its result over `x` while
+        # other windows' samples are still to be read (jax 0.10.2 and 0.11.2).
+        last = k + (windows - 1) * stride
+        return jax.lax.slice(padded, (0, k, 0), (batch, last + 1, channels), (1, stride, 1))
+
+    greatest = samples(0)
     place = jnp.zeros(greatest.shape, jnp.int8)
     for k in range(1, window):
-        block, within = divmod(k, stride)
-        sample = parts[:, block : block + windows, within]
+        sample = samples(k)
         place = jnp.where(sample > greatest, jnp.int8(k), place)
         greatest = jnp.maximum(greatest, sample)
-    # Maxima and places are kept as they were found together. Without the barrier XLA 0.11 on CPUs compiles the gradient
-    # of `pclr_resnet:small` to something else (`python -m tests.support.gradient_table`).
-    greatest, place = jax.lax.optimization_barrier((greatest, place))
     return greatest, (place, jnp.zeros((0, length), x.dtype))
-
-
-def _in_blocks(x: Array, windows: int, window: int, stride: int, padding: tuple[int, int]) -> Array:
-    """Pads `x` to `[batch, block, place, channel]` with blocks as long as the stride.
-
-    The samples at one place of all windows are then one slice.
-    """
-    batch, length, channels = x.shape
-    blocks = windows + (window - 1) // stride
-    after = blocks * stride - padding[0] - length
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    padded = jax.lax.pad(x, lowest, ((0, 0, 0), (padding[0], after, 0), (0, 0, 0)))
-    return padded.reshape(batch, blocks, stride, channels)
 
 
 def _backward(
@@ -82,17 +73,19 @@ def _backward(
 ) -> tuple[Array]:
     chosen, like = residuals
     batch, windows, channels = chosen.shape
-    length, blocks = like.shape[1], windows + (window - 1) // stride
-    none = (0, 0, 0)
-    zero = jnp.zeros((), g.dtype)
-    places = [jnp.zeros((batch, blocks, channels), g.dtype)] * stride
-    for k in range(window):
-        block, place = divmod(k, stride)
-        of_place = jnp.where(chosen == k, g, zero)
-        places[place] += jax.lax.pad(of_place, zero, (none, (block, blocks - windows - block, 0), none))
-    dx = jnp.stack(places, axis=2).reshape(batch, blocks * stride, channels)
+    length, reach = like.shape[1], (window - 1) // stride
+    blocks = windows + reach
+    none, zero = (0, 0, 0), jnp.zeros((), g.dtype)
+    dx = jnp.zeros((batch, blocks, stride, channels), g.dtype)
+    # A window's samples lie in as many blocks, each as long as the stride, as the window is longer than the stride.
+    for block in range(reach + 1):
+        around = (none, (block, reach - block, 0), none)
+        of_block = jax.lax.pad(g, zero, around)[:, :, None]
+        place = jax.lax.pad(chosen, jnp.int8(-1), around)[:, :, None]
+        places = jnp.arange(block * stride, (block + 1) * stride).reshape(1, 1, stride, 1)
+        dx += jnp.where(place.astype(jnp.int32) == places, of_block, zero)
     after = blocks * stride - padding[0] - length
-    return (jax.lax.pad(dx, zero, (none, (-padding[0], -after, 0), none)),)
+    return (jax.lax.pad(dx.reshape(batch, blocks * stride, channels), zero, (none, (-padding[0], -after, 0), none)),)
 
 
 _max_pool.defvjp(_forward, _backward)

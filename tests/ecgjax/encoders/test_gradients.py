@@ -25,6 +25,8 @@ SMALL = sorted(name for name in encoders.ENCODERS if name.endswith(":small"))
 ALIKE = (
     "temporal_net:small", "temporal_net_dual:small", "vit_b:small", "xresnet1d50:small", "xresnet1d101:small",
 )  # fmt: skip
+#: One of every class at its published size.
+PUBLISHED = ("resnet18", "pclr_resnet", "xresnet1d50", "vit_s", "physio_transformer", "clocs_cnn", "temporal_net")
 
 
 def run_as_users_do(module, *arguments, timeout=1500):
@@ -127,8 +129,9 @@ def test_gradients_of_parameters_that_are_divided_over_devices():
 
 
 @pytest.mark.slow
-def test_gradients_of_the_published_resnet_are_those_of_a_plain_network():
-    done = run_as_users_do("tests.support.gradient_table", "--encoders=resnet18", "--batch=2")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_gradients_of_published_encoders_are_those_of_plain_networks(name):
+    done = run_as_users_do("tests.support.gradient_table", f"--encoders={name}", "--batch=2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
