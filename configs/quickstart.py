@@ -26,9 +26,7 @@ def get_config() -> ConfigDict:
     config.eval_batches = 2
     config.checkpoint.every = 100
 
-    config.probe.label = "lvef"
-    config.probe.rule = "below"
-    config.probe.threshold = 40.0
+    config.probe.task = "lvef<40"
     config.probe.label_fraction = 0.1
     config.probe.supervised.steps = 150
     return config

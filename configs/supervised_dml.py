@@ -38,14 +38,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.views.num = 1
     config.objective.name = "triplet"
     config.objective.margin, config.objective.distance = 0.2, "squared_euclidean"
-    config.task.name, config.columns.label = task, "wedge_pressure"
+    config.task.name, config.columns.task = task, "wedge_pressure"
     if task == "binary":
-        config.columns.rule, config.columns.threshold = "above", 18.0
+        config.columns.task = "wedge_pressure>18"
         config.relation.name, config.miner.name = "same_label", "npair"
     else:
         config.objective.weight = 3.0
         config.relation.name, config.miner.name = "same_record", "label_distance"
     config.optimizer.name, config.optimizer.weight_decay = "adam", 0.1
     config.optimizer.learning_rate, config.optimizer.schedule = 1e-4, "constant"
-    config.probe.label, config.probe.rule, config.probe.threshold = "wedge_pressure", "above", 18.0
+    config.probe.task = "wedge_pressure>18"
     return config

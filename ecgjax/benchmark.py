@@ -27,15 +27,18 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from data_pipelines.benchmarks import input, scale
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
 from ecgjax.config import run_config
+
+if TYPE_CHECKING:
+    from ecgjax.defaults import RunSettings
 
 _WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step", "embed"], "What to measure.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -100,24 +103,26 @@ def _objective() -> dict[str, Any]:
 
 
 def _step() -> dict[str, Any]:
-    # Loads JAX and the models, of which reading knows nothing.
     from ecgjax.benchmarks import training_step
 
     return training_step.measure(
-        _config(), steps=_STEPS.value, by_layer=_BREAKDOWN.value, simulated_format=_simulated_format()
+        _settings(), steps=_STEPS.value, by_layer=_BREAKDOWN.value, simulated_format=_simulated_format()
     )
 
 
 def _embed() -> dict[str, Any]:
     from ecgjax.benchmarks import embed
 
-    return embed.measure(_config(), simulated_format=_simulated_format())
+    return embed.measure(_settings(), simulated_format=_simulated_format())
 
 
-def _config() -> ConfigDict:
+def _settings() -> RunSettings:
     if _CONFIG.value is None:
         raise run_config.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
-    return _CONFIG.value
+    # Loads JAX and the models, of which reading knows nothing.
+    from ecgjax import defaults
+
+    return defaults.settings_of(_CONFIG.value)
 
 
 def _simulated_format() -> SignalFormat:

@@ -23,7 +23,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 from absl import flags
 from ml_collections.config_flags import config_flags
@@ -33,6 +32,8 @@ from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.system.visible_text import visible
 from ecgjax.config import recipes, run_config
 from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.row_metadata import labels_looked_at
+from ecgjax.data.settings import DataSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import digests
 from ecgjax.evaluation.models.nested_cross_validation import cross_validate, patient_folds
@@ -40,6 +41,9 @@ from ecgjax.evaluation.models.out_of_fold import OutOfFold
 from ecgjax.leakage import guard
 from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.pages.page import SIMULATED
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, TWO_OR_MORE
+from ecgjax.settings.leaf import leaf
+from ecgjax.settings.sections import read
 from ecgjax.studies.cross_validation import FrozenModel, PretrainedRun, frozen_models, open_runs
 from ecgjax.studies.cross_validation_statistics import Fitted
 from ecgjax.studies.questions import Problem, ask
@@ -60,35 +64,16 @@ _NOT_LINKED = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """How it is done; see `configs/cross_validation.py`."""
+    """How it is done; the same as `configs/cross_validation.py`."""
 
-    outer_folds: int
-    inner_folds: int
-    strengths: tuple[float, ...]
-    min_positives: int
-    layer: str
-    resamples: int
-
-    @classmethod
-    def of(cls, config: ml_collections.ConfigDict) -> Method:
-        """Reads a config.
-
-        Raises:
-            ConfigError: a setting is missing, unknown or makes no sense.
-        """
-        values = config.to_dict()
-        known = [field.name for field in dataclasses.fields(cls)]
-        if differing := sorted(set(known) ^ set(values)):
-            raise ConfigError(
-                f"--config: {', '.join(differing)} missing or unknown; the settings are {', '.join(known)}"
-            )
-        method = cls(**{**values, "strengths": tuple(values["strengths"])})
-        for name in ("outer_folds", "inner_folds"):
-            if getattr(method, name) < 2:
-                raise ConfigError(f"config.{name}={getattr(method, name)} is not possible; it must be at least 2")
-        if not method.strengths or min(method.strengths) <= 0:
-            raise ConfigError(f"config.strengths={method.strengths} is not possible; they must be numbers above 0")
-        return method
+    outer_folds: int = leaf(5, "Folds of the patients; a seed is another division.", bound=TWO_OR_MORE)
+    inner_folds: int = leaf(5, "Folds of the patients that are left, to choose a strength by.", bound=TWO_OR_MORE)
+    strengths: tuple[float, ...] = leaf(
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), "Inverse L2 strengths C of a logistic regression.", bound=POSITIVE
+    )
+    min_positives: int = leaf(10, "Positive, and negative, records that a yes or no needs.", bound=ONE_OR_MORE)
+    layer: str = leaf("features", 'Layer: "features", pooled activations, or "embedding", after the last layer.')
+    resamples: int = leaf(2000, "Resamples of the patients for intervals.", bound=ONE_OR_MORE)
 
 
 class Study:
@@ -199,9 +184,7 @@ def open_whole(directory: str, *, links: str) -> Recordings:
         links: what `data_pipelines.link` wrote, or nothing.
     """
     folds = tuple(np.unique(open_dataset(directory).index.fold).tolist())
-    settings = {"dir": directory, "links": links, "store": "auto", "allow_bad_shards": False}
-    sides = {"train_folds": folds, "val_folds": (), "test_folds": ()}
-    return open_recordings(ml_collections.ConfigDict({**settings, **sides}))
+    return open_recordings(DataSettings(dir=directory, links=links, train_folds=folds, val_folds=(), test_folds=()))
 
 
 def keep_apart(
@@ -244,7 +227,9 @@ def keep_apart(
             )
         seen.append(result.records)
         found.append(f"{described}{': they are left out for all models' if overlaps == 'drop' else ''}.")
-    found += [caution for run in runs for caution in guard.labelled(run.config, name=run.title)]
+    found += [
+        caution for run in runs for caution in guard.labelled(labels_looked_at(run.settings.column_use), name=run.title)
+    ]
     if not recordings.linked and not recordings.simulated:
         found.append(_NOT_LINKED)
     if overlaps == "drop":
@@ -261,7 +246,7 @@ def main(argv: list[str]) -> None:
         if not chosen[name].value:
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
     fractions = run_config.parse_fractions(chosen.fractions)
-    method, folder = Method.of(chosen.config), Path(chosen.out)
+    method, folder = read(Method, chosen.config), Path(chosen.out)
     with run_config.exclusive(folder):
         recordings = open_whole(chosen.dataset, links=chosen.links)
         runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)
@@ -290,7 +275,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("workdir", [], "Folder of a pretraining run. Repeat for several.")
     flags.DEFINE_string("dataset", None, "The data set to test on, made by python -m data_pipelines.build.")
     flags.DEFINE_string("links", "", "What python -m data_pipelines.link wrote about the data set.")
-    flags.DEFINE_multi_string("task", [], "Such as NORM, female, superdiagnostic, 'lvef<40'. Repeat for several.")
+    flags.DEFINE_multi_string("task", [], "Question, as 'lvef<40' or superdiagnostic:NORM. Repeat for several.")
     flags.DEFINE_list("fractions", [".1", ".5", "1"], "Shares of the labelled training patients.")
     flags.DEFINE_integer("seeds", 3, "Divisions into folds, draws of labels, random initialisations.", lower_bound=1)
     flags.DEFINE_string("out", None, "Folder of the study.")

@@ -25,8 +25,8 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.system.visible_text import visible
+from ecgjax import defaults
 from ecgjax.config import run_config
-from ecgjax.data.tasks import parse_task
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.plain_models import PLAIN
 from ecgjax.studies import finished_run
@@ -59,15 +59,15 @@ def main(argv: list[str]) -> None:
     del argv  # checked by `run_config.run`
     chosen = flags.FLAGS
     for name in ("task", "out"):
-        if chosen[name].value is None:
+        if not chosen[name].value:
             raise ConfigError(f"--{name} is needed (--help tells more)")
     cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
     with run_config.exclusive(folder):
         study = Study(
-            chosen.config,
+            defaults.settings_of(chosen.config),
             Path(WORKDIR.value),
-            task=parse_task(chosen.task),
+            question=chosen.task,
             folder=folder,
             step=STEP.value,
             features=Path(chosen.features) if chosen.features else None,
@@ -82,7 +82,11 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the command's own flags: here, because other commands have some of the same names."""
-    flags.DEFINE_string("task", None, "Such as 'lvef<40', NORM, superdiagnostic, age; see docs/evaluation.md.")
+    flags.DEFINE_string(
+        "task",
+        None,
+        "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years.",
+    )
     flags.DEFINE_string("out", None, "Folder of the study.")
     flags.DEFINE_string(
         "features",

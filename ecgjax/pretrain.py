@@ -14,6 +14,7 @@ if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,8 +22,8 @@ import ml_collections
 from absl import flags
 
 from data_pipelines.system.visible_text import visible
+from ecgjax import defaults
 from ecgjax.config import run_config
-from ecgjax.data.samplers import describe_sampling
 from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
@@ -49,12 +50,19 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     """
     first = jax.process_index() == 0
     with run_config.exclusive(workdir) if first else contextlib.nullcontext():
-        return _pretrain(config, workdir, progress=progress)
+        settings = defaults.settings_of(config)
+        run_config.check_resume(config, workdir)
+
+        def begin() -> None:
+            # Only when the run is not refused: one that is must leave the config of the one that was here.
+            if first:
+                run_config.write_resolved(config, workdir)
+
+        return _train(prepare_run(settings), workdir, begin=begin, progress=progress)
 
 
-def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool) -> bool:
-    run_config.check_resume(config, workdir)
-    run = prepare_run(config)
+def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress: bool) -> bool:
+    settings = run.settings
     trained_on = records_of(run)
     metadata = {
         "fingerprint": run.fingerprint,
@@ -63,12 +71,10 @@ def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progres
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
     }
-    keep = config.checkpoint.keep
-    with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=keep) as checkpoints:
+    with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=settings.checkpoint.keep) as checkpoints:
         state = restore_latest(run, checkpoints, metadata)
-        # Only now: a run that is refused must leave the config of the one that was here.
+        begin()
         if jax.process_index() == 0:
-            run_config.write_resolved(config, workdir)
             trained_on.write(workdir)
         start = int(state.step)
         _announce(run, start)
@@ -88,10 +94,10 @@ def _pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progres
                 telemetry=telemetry,
                 checkpoints=checkpoints,
                 metadata=metadata,
-                log_every=config.log_every,
-                save_every=config.checkpoint.every,
+                log_every=settings.log_every,
+                save_every=settings.checkpoint.every,
                 evaluate=make_evaluation(run),
-                eval_every=config.eval_every,
+                eval_every=settings.eval_every,
             )
     return finished
 
@@ -103,13 +109,11 @@ def _announce(run: Run, start: int) -> None:
         print("The recordings are SIMULATED.")
     for shard in run.recordings.store.bad_shards:
         print(f"left out: {visible(str(shard))}")
-    for line in describe_sampling(run.config, run.recordings, run.recordings.split.train):
-        print(visible(line))
-    for line in describe_positives(run.config, run.recordings, run.layout):
+    for line in (*run.side.describe(), *describe_positives(run)):
         print(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     print(
-        f"{run.config.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
+        f"{run.settings.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
         f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps on {run.mesh.size} × "
         f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )

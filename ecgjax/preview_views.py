@@ -15,13 +15,13 @@ from ecgjax.system.host_memory import keep_freed_memory
 if __name__ == "__main__":
     keep_freed_memory()  # before the imports below, which start threads
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from data_pipelines.paper.page import save_png
@@ -29,12 +29,13 @@ from data_pipelines.prepared.chosen_records import chosen_records
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from data_pipelines.storage.store import open_store
-from ecgjax import leads
+from ecgjax import defaults, leads
 from ecgjax.augmentations.geodesic import towards_others
-from ecgjax.augmentations.views import AUGMENTATIONS, RESTORE, Recorded, Views, default_config
+from ecgjax.augmentations.views import AUGMENTATIONS, RESTORE, Recorded, Views
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.keys import row_keys
+from ecgjax.settings.leaf import Arguments
 from ecgjax.studies.report.figures import augmented_views
 
 _DRAWS = 2
@@ -86,7 +87,7 @@ class Recording:
             columns = (opened.index.valid_start[numbers], opened.index.valid_samples[numbers])
         self.recorded = Recorded(*(jnp.asarray(values, jnp.int32) for values in columns))
 
-    def draw(self, augment: ConfigDict, path: Path, *, seed: int) -> None:
+    def draw(self, augment: Mapping[str, Arguments], path: Path, *, seed: int) -> None:
         """Writes a picture of the recording, of its views, and of its partner where they are moved towards that.
 
         Raises:
@@ -111,15 +112,11 @@ class Recording:
         save_png(figure, path)
 
 
-def one_enabled(augment: ConfigDict, name: str) -> ConfigDict:
-    """The settings with one augmentation enabled, on all views and with certainty, and no other."""
-    alone = augment.copy_and_resolve_references()
-    for other in alone:
-        alone[other].enabled = other == name
-    alone[name].views = ()
-    if "p" in alone[name]:
-        alone[name].p = 1.0
-    return alone
+def one_enabled(augment: Mapping[str, Arguments], name: str) -> dict[str, Arguments]:
+    """Returns the settings with one augmentation enabled, on all views and with certainty, and no other."""
+    alone = {other: {**settings, "enabled": other == name} for other, settings in augment.items()}
+    certain = {"p": 1.0} if "p" in augment[name] else {}
+    return alone | {name: {**alone[name], "views": (), **certain}}
 
 
 def main(_: list[str]) -> None:
@@ -128,9 +125,7 @@ def main(_: list[str]) -> None:
     for name in ("record", "partner"):
         if values[name].value is not None and values.dataset is None:
             raise ConfigError(f"--{name} names a recording of a data set; give --dataset=DIR as well")
-    augment = default_config()
-    if values.config is not None:
-        augment.update(values.config.augment)
+    augment = defaults.settings_of(defaults.get_config() if values.config is None else values.config).augment
     out = Path(values.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out={out} exists and is no directory; name another")
@@ -143,7 +138,7 @@ def main(_: list[str]) -> None:
             print(f"{name}: {error}")
             continue
         print(out / f"{name}.png")
-    if any(settings.enabled for name, settings in augment.items() if name != RESTORE):
+    if any(settings["enabled"] for name, settings in augment.items() if name != RESTORE):
         recording.draw(augment, out / "views.png", seed=values.seed)
         print(out / "views.png")
 

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -42,12 +41,15 @@ from data_pipelines.errors import DataError
 from ecgjax.config import run_config
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.data.tasks import parse_task
+from ecgjax.defaults import RunSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import pretraining_records
 from ecgjax.pages.page import SIMULATED
+from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.ablation import probe_tasks
 from ecgjax.studies.ablation_statistics import ArmRun
 from ecgjax.studies.report.ablation_page import training_facts, write_report
@@ -85,7 +87,7 @@ class Planned(NamedTuple):
         folder: name for its files.
         seed: of the run and of which labels are drawn.
         twin: title of the random encoder it is compared with; "" of such an encoder itself.
-        config: resolved.
+        settings: Settings of the run.
         flags: of `ecgjax.pretrain`.
     """
 
@@ -93,7 +95,7 @@ class Planned(NamedTuple):
     folder: str
     seed: int
     twin: str
-    config: ml_collections.ConfigDict
+    settings: RunSettings
     flags: Sequence[str]
 
     @property
@@ -104,14 +106,20 @@ class Planned(NamedTuple):
     @property
     def digest(self) -> str:
         """Of all that decides its result."""
-        leaves = run_config.leaves(self.config.to_dict())
-        told = repr(sorted((name, repr(value)) for name, value in leaves.items() if _decides(name)))
+        leaves = flat(tree_of(self.settings)).items()
+        decides = _decides if self.twin else _decides_for_encoder
+        told = repr(sorted((name, repr(value)) for name, value in leaves if decides(name)))
         return hashlib.blake2b(f"{self.arm} {told}".encode(), digest_size=16).hexdigest()
 
 
 def _decides(leaf: str) -> bool:
     # Where the data lie decides nothing; nor what is of other evaluations than a linear probe.
     return leaf != "data.dir" and (not leaf.startswith("probe.") or leaf in ("probe.layer", "probe.seed"))
+
+
+def _decides_for_encoder(leaf: str) -> bool:
+    """Whether the result of a random encoder depends on a leaf."""
+    return _decides(leaf) and (leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe.")))
 
 
 def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
@@ -125,19 +133,19 @@ def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
     for seed in range(seeds):
         made = set()
         for arm in arms:
-            config = arm.resolve(seed=seed)
-            settings = repr(config.encoder.to_dict())
+            of_arm = arm.resolve(seed=seed)
+            settings = repr(tree_of(of_arm.encoder))
             names = list(twins.values())
             if settings not in twins:
-                same = sum(name.split(" #")[0] == f"random {config.encoder.name}" for name in names)
-                twins[settings] = f"random {config.encoder.name}" + (f" #{same + 1}" if same else "")
+                same = sum(name.split(" #")[0] == f"random {of_arm.encoder.name}" for name in names)
+                twins[settings] = f"random {of_arm.encoder.name}" + (f" #{same + 1}" if same else "")
             twin = twins[settings]
             if twin not in made:
                 made.add(twin)
                 folder = twin.replace(" ", "-").replace(":", "_").replace("#", "")
-                runs.append(Planned(twin, folder, seed, "", _encoder_alone(config), ()))
-            runs.append(Planned(arm.title, arm.folder, seed, twin, config, arm.flags(seed=seed)))
-    shared = [{name: _leaf(run.config, name) for name in _SHARED} for run in runs]
+                runs.append(Planned(twin, folder, seed, "", of_arm, ()))
+            runs.append(Planned(arm.title, arm.folder, seed, twin, of_arm, arm.flags(seed=seed)))
+    shared = [{name: flat(tree_of(run.settings))[name] for name in _SHARED} for run in runs]
     for run, values in zip(runs, shared, strict=True):
         for name, value in values.items():
             if value != shared[0][name]:
@@ -146,17 +154,6 @@ def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
                     "judged on the same records; give it once for all"
                 )
     return runs
-
-
-def _leaf(config: ml_collections.ConfigDict, name: str):
-    section, _, leaf = name.partition(".")
-    return config[section][leaf]
-
-
-def _encoder_alone(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """What the result of a random encoder depends on."""
-    kept = {name: config[name].to_dict() for name in ("encoder", "data", "probe")}
-    return ml_collections.ConfigDict({**kept, "seed": config.seed})
 
 
 def tasks_of(
@@ -192,20 +189,26 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
         ConfigError: there are overlaps, and `config.probe.overlaps` refuses them.
         DataError: the data set is not as it must be.
     """
-    first = runs[0].config
+    first = runs[0].settings
     recordings = open_recordings(first.data)
-    others = {tuple(run.config.data.train_folds): run.config.data for run in runs}
-    del others[tuple(first.data.train_folds)]
+    others = {run.settings.data.train_folds: run.settings.data for run in runs}
+    del others[first.data.train_folds]
     trained = [recordings.split.train, *(open_recordings(data).split.train for data in others.values())]
     trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
+    guard.check_overlaps(first.probe.overlaps)
     recordings, found = guard.guard(
         recordings,
         trained_on,
         np.concatenate([recordings.split.val, recordings.split.test]),
-        overlaps=guard.overlaps_setting(first),
+        overlaps=first.probe.overlaps,
         directories=[directory.strip() for directory in first.data.dir.split(",")],
     )
-    of_labels = (caution for run in runs if run.twin for caution in guard.labelled(run.config, name=run.arm))
+    of_labels = (
+        caution
+        for run in runs
+        if run.twin
+        for caution in guard.labelled(labels_looked_at(run.settings.column_use), name=run.arm)
+    )
     return recordings, (*found, *guard.unlinked(recordings), *dict.fromkeys(of_labels))
 
 
@@ -228,10 +231,10 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
         command = [sys.executable, "-m", "ecgjax.pretrain", *run.flags, f"--workdir={workdir}"]
         if status := subprocess.run(command, check=False, env=_environment()).returncode:
             return status
-        encoder = frozen_encoder.load_encoder(workdir, layer=run.config.probe.layer)
+        encoder = frozen_encoder.load_encoder(workdir, layer=run.settings.probe.layer)
         facts = training_facts(read_metrics(workdir))
     else:
-        encoder = frozen_encoder.random_encoder(run.config, seed=run.seed)
+        encoder = frozen_encoder.random_encoder(run.settings.encoder, layer=run.settings.probe.layer, seed=run.seed)
     scores = probe_tasks(encoder, recordings, tasks, seed=run.seed, title=f"embeddings, {run.arm}")
     ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=scores, facts=facts).save(path)
     return 0

@@ -8,11 +8,12 @@ import itertools
 import re
 from collections.abc import Sequence
 
-import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from ecgjax.config import recipes, run_config
+from ecgjax import defaults
+from ecgjax.config import earlier, recipes, run_config
+from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 
 #: Alternative of a sweep that changes nothing.
@@ -52,32 +53,30 @@ class Arm:
         leaves = dict((*self.common, *self.changes, ("seed", str(seed)), ("probe.seed", str(seed))))
         return [f"--config={self.config}", *(f"--config.{leaf}={value}" for leaf, value in leaves.items())]
 
-    def resolve(self, *, seed: int) -> ml_collections.ConfigDict:
-        """Returns the config with all its changes.
+    def resolve(self, *, seed: int) -> RunSettings:
+        """Returns the settings of the config with all its changes.
 
         Raises:
             ConfigError: there is no such file or leaf, or a value is not possible.
         """
         try:
-            run_config.check_retired(name for name, _ in (*self.common, *self.changes))
+            earlier.check_retired(name for name, _ in (*self.common, *self.changes))
         except ConfigError as error:
             raise ConfigError(f"{self.title}: {error}") from error
         values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]
         try:
-            config_flags.DEFINE_config_dict("config", self._load(), flag_values=values, sys_argv=arguments)
-            values(arguments)
+            typed = run_config.without_none(arguments)
+            config_flags.DEFINE_config_dict(
+                "config", recipes.load_recipe(self.config), flag_values=values, sys_argv=typed
+            )
+            values(typed)
+            run_config.set_none(values.config, arguments)
+            return defaults.settings_of(values.config)
+        except ConfigError as error:
+            raise ConfigError(f"{self.title}: {error}") from error
         except (AttributeError, KeyError) as error:
             raise ConfigError(f"{self.title}: the config has no leaf {error}") from error
         except (flags.Error, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.title}: {error}") from error
-        config = values.config
-        run_config.check_ranges(config)
-        return config
-
-    def _load(self) -> ml_collections.ConfigDict:
-        try:
-            return recipes.load_recipe(self.config)
-        except ConfigError as error:
             raise ConfigError(f"{self.title}: {error}") from error
 
 

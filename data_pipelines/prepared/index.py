@@ -28,6 +28,7 @@ from data_pipelines.records import (
     SIGNATURE_BYTES,
     SignalFormat,
 )
+from data_pipelines.system.near_names import meant
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.plain_names import why_elsewhere
 
@@ -186,7 +187,9 @@ class Index:
         if task in self.tasks and label in self.tasks[task].classes:
             values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])
             return _nan_where(values, values == LABEL_MISSING)
-        raise DataError(f"no label '{name}' in this data set; it has {', '.join(self.labels)}")
+        raise DataError(
+            f"no label '{name}' in this data set{meant(name, self.labels)}; it has {', '.join(self.labels)}"
+        )
 
     def split(
         self,

@@ -18,6 +18,7 @@ from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index, duplicates
 from data_pipelines.prepared.shared_contents import shared_by_many
 from data_pipelines.prepared.splitting import SIDES, Linked, Split, split_linked
 from data_pipelines.records import SignalFormat
+from data_pipelines.system.near_names import meant
 
 
 class JointColumn:
@@ -83,6 +84,11 @@ class JointIndex:
         return self._column("patient_id")
 
     @functools.cached_property
+    def fold(self) -> JointColumn:
+        """`int8[n]`, fold of every record within its data set."""
+        return self._column("fold")
+
+    @functools.cached_property
     def valid_start(self) -> JointColumn:
         """`int32[n]`, first recorded sample."""
         return self._column("valid_start")
@@ -104,7 +110,10 @@ class JointIndex:
             DataError: no data set has such a label.
         """
         if name not in self.labels:
-            raise DataError(f"no label '{name}' in any of these data sets; they have {', '.join(self.labels)}")
+            raise DataError(
+                f"no label '{name}' in any of these data sets{meant(name, self.labels)}; they have "
+                f"{', '.join(self.labels)}"
+            )
         return np.concatenate(
             [
                 index.label(name) if name in index.labels else np.full(index.num_records, np.nan, np.float32)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.augmentations.draws import sometimes
+from ecgjax.settings.bounds import Probability
 
 #: A turn is the second difference over so many seconds: a QRS turns sharply at this scale, a T wave does not.
 _TURN_S = 0.020
@@ -60,7 +61,7 @@ def r_peaks(ecg: Array, *, rate_hz: float) -> Array:
     return _is_largest(turn, 2 * reach) & (turn > 0)
 
 
-def heartbeat_shuffle(key: Array, ecg: Array, *, rate_hz: float, p: float = 1.0) -> Array:
+def heartbeat_shuffle(key: Array, ecg: Array, *, rate_hz: float, p: Probability = 1.0) -> Array:
     """Puts whole beats, from R peak to R peak, in a random order, all leads together.
 
     What precedes the first R peak and what follows the last stay where they are. Samples only change places. The order

@@ -10,6 +10,7 @@ from jax import Array
 
 from ecgjax.augmentations.resampling import resample
 from ecgjax.errors import ConfigError
+from ecgjax.settings.bounds import Share
 
 #: Places between two samples at which a resized part may begin.
 _STEPS = 2**14
@@ -27,7 +28,7 @@ class Recorded(NamedTuple):
     samples: Array
 
 
-def random_crop(key: Array, ecg: Array, *, recorded: Recorded | None = None, ratio: float = 0.5) -> Array:
+def random_crop(key: Array, ecg: Array, *, recorded: Recorded | None = None, ratio: Share = 0.5) -> Array:
     """Cuts out a contiguous part of a fixed length at a random place, all leads together.
 
     Without it the two views of a recording share every beat's place in time, and an encoder can tell recordings apart
@@ -53,8 +54,8 @@ def resized_crop(
     ecg: Array,
     *,
     recorded: Recorded | None = None,
-    min_ratio: float = 0.5,
-    max_ratio: float = 1.0,
+    min_ratio: Share = 0.5,
+    max_ratio: Share = 1.0,
     method: str = "linear",
 ) -> Array:
     """Cuts out a part of a random length at a random place, and resamples it to the length of the whole.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax import Array
 
 from ecgjax import leads
 from ecgjax.errors import ConfigError
+from ecgjax.settings.bounds import ONE_OR_MORE, between
 
 
 def rotation(angles: Array) -> Array:
@@ -34,8 +36,8 @@ def vcg(
     key: Array,
     ecg: Array,
     *,
-    max_angle_deg: float = 45.0,
-    max_scale: float = 1.5,
+    max_angle_deg: Annotated[float, between(0, 180)] = 45.0,
+    max_scale: Annotated[float, ONE_OR_MORE] = 1.5,
     invert: bool = True,
     matrix: str = "dower",
 ) -> Array:

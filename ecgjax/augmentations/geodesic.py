@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,24 @@ from jax import Array
 from ecgjax import leads
 from ecgjax.augmentations.beats import peak_positions, r_peaks
 from ecgjax.augmentations.crops import Recorded
+from ecgjax.settings.bounds import Probability, between
 
 #: Steps between none and the whole way. Few enough for integers, whose sums no compiler rounds.
 _STEPS = 2**10
 
 
-def geodesic(key: Array, stored: Array, towards: Array, *, max_step: float = 0.5, p: float = 1.0) -> Array:
+#: Share of the way towards a partner's recording.
+StepShare = Annotated[float, between(0, 0.5, "farther on the label is the partner's")]
+
+
+def geodesic(
+    key: Array,
+    stored: Array,
+    towards: Array,
+    *,
+    max_step: StepShare = 0.5,
+    p: Probability = 1.0,
+) -> Array:
     """Moves a recording a step of U(0, max) of the way towards its partner of the other label, beat for beat.
 
     The label stays, up to half of the way.

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ecgjax.settings.bounds import BelowOne
 
-def time_mask(key: Array, ecg: Array, *, ratio: float = 0.5) -> Array:
+
+def time_mask(key: Array, ecg: Array, *, ratio: BelowOne = 0.5) -> Array:
     """Zeroes, in each lead, its own contiguous window, which wraps around the end.
 
     Args:
@@ -27,7 +29,7 @@ def time_mask(key: Array, ecg: Array, *, ratio: float = 0.5) -> Array:
     return jnp.where(since < round(ratio * num_samples), jnp.float32(0), ecg)
 
 
-def lead_mask(key: Array, ecg: Array, *, drop_rate: float = 0.5) -> Array:
+def lead_mask(key: Array, ecg: Array, *, drop_rate: BelowOne = 0.5) -> Array:
     """Zeroes whole leads, each by a draw of its own, but never all.
 
     Args:

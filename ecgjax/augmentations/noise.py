@@ -12,9 +12,10 @@ from jax import Array
 
 from ecgjax.augmentations.draws import between, normals, sometimes
 from ecgjax.errors import ConfigError
+from ecgjax.settings.bounds import Count, Positive, Probability, Share, ZeroOrMore
 
 
-def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: float = 0.01, max_sigma_mv: float = 0.1) -> Array:
+def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: ZeroOrMore = 0.01, max_sigma_mv: ZeroOrMore = 0.1) -> Array:
     """Adds white noise of a standard deviation U(min, max) that the row's leads share.
 
     Args:
@@ -31,7 +32,7 @@ def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: float = 0.01, max_si
     return ecg + sigma * normals(key_noise, ecg.shape)
 
 
-def emg(key: Array, ecg: Array, *, max_amplitude_mv: float = 0.5, p: float = 1.0) -> Array:
+def emg(key: Array, ecg: Array, *, max_amplitude_mv: ZeroOrMore = 0.5, p: Probability = 1.0) -> Array:
     """Adds muscle noise: white, of a standard deviation U(0, max) of each lead's own.
 
     Args:
@@ -53,9 +54,9 @@ def powerline(
     ecg: Array,
     *,
     rate_hz: float,
-    max_amplitude_mv: float = 0.5,
-    mains_hz: tuple[float, ...] = (50.0, 60.0),
-    p: float = 1.0,
+    max_amplitude_mv: ZeroOrMore = 0.5,
+    mains_hz: tuple[Positive, ...] = (50.0, 60.0),
+    p: Probability = 1.0,
 ) -> Array:
     """Adds mains hum: a cosine of amplitude U(0, max) and any phase, the same in all leads.
 
@@ -91,12 +92,12 @@ def baseline_wander(
     ecg: Array,
     *,
     rate_hz: float,
-    max_amplitude_mv: float = 0.5,
-    min_hz: float = 0.01,
-    max_hz: float = 0.2,
-    num_waves: int = 3,
-    lead_spread: float = 0.5,
-    p: float = 1.0,
+    max_amplitude_mv: ZeroOrMore = 0.5,
+    min_hz: ZeroOrMore = 0.01,
+    max_hz: Positive = 0.2,
+    num_waves: Count = 3,
+    lead_spread: ZeroOrMore = 0.5,
+    p: Probability = 1.0,
 ) -> Array:
     """Adds slow waves, as of breathing and moving electrodes, that each lead sees with a gain of its own.
 
@@ -128,7 +129,9 @@ def baseline_wander(
     return sometimes(key_p, ecg + wander[:, None] * gain[None, :], ecg, p=p)
 
 
-def baseline_shift(key: Array, ecg: Array, *, max_shift_mv: float = 0.25, ratio: float = 0.2, p: float = 1.0) -> Array:
+def baseline_shift(
+    key: Array, ecg: Array, *, max_shift_mv: ZeroOrMore = 0.25, ratio: Share = 0.2, p: Probability = 1.0
+) -> Array:
     """Moves the baseline of one segment by U(0, max), up in some leads and down in others.
 
     The published code subtracts the shift from ±1 mV where it says to multiply; here it is ±U(0, max).

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from data_pipelines.streaming.permutation import derive_key
 from data_pipelines.streaming.sampler import Sampler
 from ecgjax.errors import ConfigError
+from ecgjax.settings.bounds import POSITIVE
+from ecgjax.settings.leaf import Arguments, Leaf
 
 #: Column of a batch, `i32[batch]`: global row of the partner, −1 where there is none.
 COLUMN = "geodesic_partner"
@@ -36,10 +37,13 @@ _STREAM = zlib.crc32(b"geodesic partners")
 COUPLINGS: Mapping[str, tuple[str, ...]] = {"transport": ("label", "physiology"), "independent": ("label",)}
 
 #: Settings of `config.augment.geodesic` that concern the choice.
-SETTINGS: Mapping[str, Any] = {"coupling": "transport", "regularisation": 0.05}
+LEAVES: Mapping[str, Leaf] = {
+    "coupling": Leaf(str, None, "transport", False, f"Choice of partners: {', '.join(COUPLINGS)}."),
+    "regularisation": Leaf(float, None, 0.05, False, "Entropic regularisation, as a share of the mean cost.", POSITIVE),
+}
 
 
-def needs(augment: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def needs(augment: Mapping[str, Arguments]) -> tuple[str, ...]:
     """Returns the columns that `config.augment` looks at when partners are chosen; none where nobody has one.
 
     Raises:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from ml_collections import ConfigDict
 
 from ecgjax import leads
 from ecgjax.augmentations import partners
@@ -29,6 +28,8 @@ from ecgjax.augmentations.noise import baseline_shift, baseline_wander, emg, gau
 from ecgjax.augmentations.warps import amplitude_scale, polarity, time_reversal, time_warp
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
+from ecgjax.settings.bounds import ZERO_OR_MORE
+from ecgjax.settings.leaf import Arguments, Leaf, Value, arguments_of
 
 Augmentation = Callable[..., Array]
 
@@ -61,7 +62,7 @@ RESTORE = "restore_limb_algebra"
 # Arguments that no config sets.
 _NOT_SETTINGS = ("key", "ecg", "stored", "towards", "recorded", "rate_hz")
 # Settings that are not those of the function, but of what makes its arguments.
-_OF_ARGUMENTS = {"geodesic": partners.SETTINGS}
+_OF_ARGUMENTS = {"geodesic": partners.LEAVES}
 # Any of these settings at 0 makes its augmentation leave every signal as it is.
 _IDLE_AT_ZERO = {
     "geodesic": ("max_step", "p"),
@@ -90,16 +91,15 @@ _ACT_OR_NOT = ("time_reversal", "polarity")
 _COMMON = ("enabled", "views")
 
 
-def default_config() -> ConfigDict:
-    """Returns `config.augment`: every augmentation with its published settings, all disabled.
-
-    `views` of each are the numbers of those that it acts on, from 0; empty for all.
-    """
-    augment = ConfigDict()
-    for name in AUGMENTATIONS:
-        augment[name] = ConfigDict({"enabled": False, "views": (), **_defaults(name)})
-    augment[RESTORE] = ConfigDict({"enabled": False})
-    return augment
+def leaves_by_name() -> dict[str, dict[str, Leaf]]:
+    """Returns the leaves of `config.augment`: every augmentation with its published settings, all disabled."""
+    enabled = Leaf(bool, None, False, False, "Whether it is enabled.")
+    views = Leaf(tuple, int, (), False, "Numbers of the views that it acts on, from 0; empty for all.", ZERO_OR_MORE)
+    found = {}
+    for name, function in AUGMENTATIONS.items():
+        own = arguments_of(function, without=_NOT_SETTINGS)
+        found[name] = {"enabled": enabled, "views": views, **own, **_OF_ARGUMENTS.get(name, {})}
+    return found | {RESTORE: {"enabled": enabled}}
 
 
 class Shown(NamedTuple):
@@ -134,7 +134,7 @@ class Views:
 
     def __init__(
         self,
-        augment: Mapping[str, Mapping[str, Any]],
+        augment: Mapping[str, Arguments],
         *,
         num_views: int = 2,
         segments: int = 1,
@@ -250,7 +250,7 @@ def key_of(key: Array, name: str) -> Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def _shown(acting: Sequence[tuple[str, ...]], settings: Mapping[str, Mapping[str, Any]]) -> tuple[Shown, ...]:
+def _shown(acting: Sequence[tuple[str, ...]], settings: Mapping[str, Arguments]) -> tuple[Shown, ...]:
     """What each view shows, from the augmentations that act on it and all their settings."""
     changes = [[name for name in names if not _is_idle(name, settings[name])] for names in acting]
     always = [tuple(name for name in names if name in _ACT_OR_NOT and settings[name]["p"] == 1) for names in changes]
@@ -262,20 +262,20 @@ def _shown(acting: Sequence[tuple[str, ...]], settings: Mapping[str, Mapping[str
     )
 
 
-def _is_idle(name: str, settings: Mapping[str, Any]) -> bool:
+def _is_idle(name: str, settings: Arguments) -> bool:
     together = _IDLE_AT.get(name)
     return any(settings[leaf] == 0 for leaf in _IDLE_AT_ZERO.get(name, ())) or (
         together is not None and all(settings[leaf] == value for leaf, value in together.items())
     )
 
 
-def _defaults(name: str) -> dict[str, Any]:
+def _defaults(name: str) -> dict[str, Value]:
     parameters = inspect.signature(AUGMENTATIONS[name]).parameters
     own = {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTINGS}
-    return {**own, **_OF_ARGUMENTS.get(name, {})}
+    return own | {setting: leaf.default for setting, leaf in _OF_ARGUMENTS.get(name, {}).items()}
 
 
-def _check_names(augment: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_names(augment: Mapping[str, Arguments]) -> None:
     known = [*AUGMENTATIONS, RESTORE]
     if unknown := sorted(set(augment) - set(known)):
         raise ConfigError(f"config.augment has unknown entries {unknown}; there are: {known}")
@@ -285,7 +285,7 @@ def _check_names(augment: Mapping[str, Mapping[str, Any]]) -> None:
             raise ConfigError(f"config.augment.{name} has no settings {unknown}; there are: {settable}")
 
 
-def _check_views(enabled: Mapping[str, Mapping[str, Any]], acting: Sequence[tuple[str, ...]]) -> None:
+def _check_views(enabled: Mapping[str, Arguments], acting: Sequence[tuple[str, ...]]) -> None:
     for name, settings in enabled.items():
         views = settings.get("views") or ()
         if any(view not in range(len(acting)) for view in views):
@@ -299,7 +299,7 @@ def _check_views(enabled: Mapping[str, Mapping[str, Any]], acting: Sequence[tupl
         )
 
 
-def _bound(name: str, settings: Mapping[str, Any], *, rate_hz: float) -> Augmentation:
+def _bound(name: str, settings: Arguments, *, rate_hz: float) -> Augmentation:
     function = AUGMENTATIONS[name]
     own = {key: value for key, value in settings.items() if key not in (*_COMMON, *_OF_ARGUMENTS.get(name, ()))}
     if "rate_hz" in inspect.signature(function).parameters:

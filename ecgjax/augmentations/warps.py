@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from scipy.interpolate import CubicSpline
 
 from ecgjax.augmentations.draws import sometimes
 from ecgjax.augmentations.resampling import resample
+from ecgjax.settings.bounds import Probability, ZeroOrMore, between
 
 #: Speeds at the knots are cut off at so many standard deviations.
 _MOST_DEVIATIONS = 2.25
@@ -19,7 +21,18 @@ _MOST_DEVIATIONS = 2.25
 _SPEEDS = 2**8
 
 
-def time_warp(key: Array, ecg: Array, *, sigma: float = 0.2, num_knots: int = 4) -> Array:
+#: Standard deviation of a relative speed, and number of places at which it is drawn.
+Warp = Annotated[float, between(0, 0.2, "above, time could run back")]
+Knots = Annotated[int, between(1, 16)]
+
+
+def time_warp(
+    key: Array,
+    ecg: Array,
+    *,
+    sigma: Warp = 0.2,
+    num_knots: Knots = 4,
+) -> Array:
     """Runs time at a smoothly changing speed: N(1, σ²) at evenly spaced knots, a natural cubic spline between them.
 
     The mean speed is taken out, so that the first and the last sample stay where they are. Draws are cut off at 2.25 σ:
@@ -63,7 +76,7 @@ def _travelled(num_samples: int, num_knots: int) -> np.ndarray:
     return np.round(ahead / unit) * unit
 
 
-def time_reversal(key: Array, ecg: Array, *, p: float = 0.5) -> Array:
+def time_reversal(key: Array, ecg: Array, *, p: Probability = 0.5) -> Array:
     """Runs time backwards with probability `p`: T before QRS before P, which no heart does.
 
     Args:
@@ -77,7 +90,7 @@ def time_reversal(key: Array, ecg: Array, *, p: float = 0.5) -> Array:
     return sometimes(key, ecg[::-1], ecg, p=p)
 
 
-def amplitude_scale(key: Array, ecg: Array, *, sigma: float = 0.1) -> Array:
+def amplitude_scale(key: Array, ecg: Array, *, sigma: ZeroOrMore = 0.1) -> Array:
     """Multiplies each stored lead by a gain N(1, σ²) of its own (Um et al. 2017).
 
     Args:
@@ -91,7 +104,7 @@ def amplitude_scale(key: Array, ecg: Array, *, sigma: float = 0.1) -> Array:
     return ecg * (1 + sigma * jax.random.normal(key, (1, ecg.shape[1]), jnp.float32))
 
 
-def polarity(key: Array, ecg: Array, *, p: float = 0.5) -> Array:
+def polarity(key: Array, ecg: Array, *, p: Probability = 0.5) -> Array:
     """Turns all leads upside down with probability `p`: ST elevation becomes depression, every axis its opposite.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from data_pipelines.benchmarks.machine import describe_machine
@@ -18,6 +17,7 @@ from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.models.linear import fit_linear
 from ecgjax.training import devices
+from ecgjax.training.settings import PretrainingSettings
 
 #: Recordings embedded in each repetition, and at a time; labels that the timed probe is fitted on and selected by.
 NUM_EMBEDDED = 2048
@@ -26,14 +26,14 @@ NUM_LABELS, NUM_VALIDATION = 1000, 2000
 
 
 def measure(
-    config: ml_collections.ConfigDict,
+    settings: PretrainingSettings,
     *,
     simulated_format: SignalFormat = SignalFormat(sampling_rate_hz=250, num_samples=2500),  # noqa: B008
 ) -> dict[str, Any]:
     """Times a random encoder, from stored signals to embeddings, and the probe with its whole sweep.
 
     Args:
-        config: of a pretraining run; without a data set one is simulated for it.
+        settings: Settings of a pretraining run; without a data set one is simulated for it.
         simulated_format: rate and length of what is simulated.
 
     Returns:
@@ -41,13 +41,13 @@ def measure(
         products beside `matrix_product_flops_per_sec` of the same run, and `probe_s` of a logistic regression on
         `NUM_LABELS` embeddings.
     """
-    with with_data(config, simulated_format) as config:
-        recordings = open_recordings(config.data)
-        encoder = frozen_encoder.random_encoder(config, seed=0)
+    with with_data(settings.data, None, simulated_format) as data:
+        recordings = open_recordings(data)
+        encoder = frozen_encoder.random_encoder(settings.encoder, layer="features", seed=0)
         # A small data set is read over and over; its signals then come from memory.
         records = np.resize(np.arange(recordings.index.num_records), NUM_EMBEDDED)
         arguments = {"read": recordings.store.read, "batch_size": BATCH_SIZE, "title": "", "progress": False}
-        product = step_ceilings.matrix_product(PRECISIONS[config.encoder.precision])
+        product = step_ceilings.matrix_product(PRECISIONS[settings.encoder.precision])
         embeddings = map_records(encoder.embed, records, **arguments)
         rng = np.random.default_rng(0)
         features = rng.standard_normal((NUM_LABELS + NUM_VALIDATION, embeddings.shape[1])).astype(np.float32)
@@ -70,19 +70,19 @@ def measure(
                 "probe": fit,
             }
         )
-        shape = (recordings.format.num_samples, config.encoder.num_leads)
+        shape = (recordings.format.num_samples, settings.encoder.num_leads)
         macs = cost.macs(encoder.split, shape)
         rate = 2.0 * macs * NUM_EMBEDDED / seconds["embed"]
         product_rate = product.amount / seconds["product"]
         return {
             "what": "embed",
-            "encoder": config.encoder.name,
+            "encoder": settings.encoder.name,
             "layer": encoder.layer,
-            "precision": config.encoder.precision,
+            "precision": settings.encoder.precision,
             "features": embeddings.shape[1],
             "macs_a_record": macs,
             "samples": recordings.format.num_samples,
-            "leads": config.encoder.num_leads,
+            "leads": settings.encoder.num_leads,
             "simulated": recordings.simulated,
             "device": jax.devices()[0].device_kind,
             "num_devices": jax.device_count(),

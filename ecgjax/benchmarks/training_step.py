@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import dataclasses
 import os
 import tempfile
 import time
@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from data_pipelines.benchmarks.input import simulated_dataset
 from data_pipelines.benchmarks.machine import describe_machine
@@ -23,7 +22,8 @@ from ecgjax.augmentations import partners
 from ecgjax.augmentations.crops import Recorded
 from ecgjax.benchmarks import step_ceilings
 from ecgjax.benchmarks.step_breakdown import breakdown
-from ecgjax.data.row_metadata import NEEDS
+from ecgjax.data.row_metadata import needed_columns
+from ecgjax.data.settings import ColumnUse, DataSettings
 from ecgjax.encoders import PRECISIONS
 from ecgjax.keys import row_keys
 from ecgjax.objectives.pairs.tiles import Tiling
@@ -31,6 +31,7 @@ from ecgjax.training import devices
 from ecgjax.training.assembly import make_overlay, make_views
 from ecgjax.training.device_mesh import unanimous
 from ecgjax.training.run import Run, prepare_run
+from ecgjax.training.settings import PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState
 
 #: Simulated records where no data set is given. They are read over and over, from memory.
@@ -38,7 +39,7 @@ NUM_SIMULATED = 256
 
 
 def measure(
-    config: ml_collections.ConfigDict,
+    settings: PretrainingSettings,
     *,
     steps: int = 3,
     by_layer: bool = False,
@@ -49,8 +50,8 @@ def measure(
     All take turns with a matrix product and a copy, and the median counts.
 
     Args:
-        config: of a pretraining run; without a data set one is simulated for it, with the measurements it needs.
-        steps: in each repetition.
+        settings: Settings of a run; without a data set one is simulated for it, with the measurements it needs.
+        steps: Steps of each repetition.
         by_layer: take the step apart, see `step_breakdown`.
         simulated_format: rate and length of what is simulated.
 
@@ -62,18 +63,23 @@ def measure(
         `mfu` (None where the device is not in the table of known ones); memory. Figures of FLOP are None where the
         step's trace or the compiler does not tell.
     """
-    with with_data(config, simulated_format) as config:
-        return _measure(config, steps=steps, by_layer=by_layer)
+    with with_data(settings.data, settings.column_use, simulated_format) as data:
+        return _measure(dataclasses.replace(settings, data=data), steps=steps, by_layer=by_layer)
 
 
 @contextlib.contextmanager
-def with_data(config: ml_collections.ConfigDict, simulated_format: SignalFormat) -> Iterator[ml_collections.ConfigDict]:
-    """The config, with a simulated data set that goes afterwards where it names none."""
-    if config.data.dir:
-        yield config
+def with_data(data: DataSettings, use: ColumnUse | None, simulated_format: SignalFormat) -> Iterator[DataSettings]:
+    """Gives settings of data, of a simulated data set that goes afterwards where they name none.
+
+    Args:
+        data: Settings of the data.
+        use: What is looked at beside patient and signal; None for nothing.
+        simulated_format: Rate and length of what is simulated.
+    """
+    if data.dir:
+        yield data
         return
-    chosen = (config.relation.name, config.miner.name, config.objective.name)
-    needed = {column for name in chosen for column in NEEDS.get(name, ())} | set(partners.needs(config.augment))
+    needed = set() if use is None else needed_columns(use)
     workers = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         directory = Path(scratch) / "simulated"
@@ -82,20 +88,18 @@ def with_data(config: ml_collections.ConfigDict, simulated_format: SignalFormat)
         )
         if needed & {"physiology", "cluster"}:
             measure_dataset(directory, num_workers=workers)
-        config = copy.deepcopy(config)
-        config.data.dir = str(directory)
-        yield config
+        yield dataclasses.replace(data, dir=str(directory))
 
 
-def _measure(config: ml_collections.ConfigDict, *, steps: int, by_layer: bool) -> dict[str, Any]:
+def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> dict[str, Any]:
     start = time.perf_counter()
-    run = prepare_run(config)
+    run = prepare_run(settings)
     compile_s = time.perf_counter() - start
     stream = run.batches(run.sampler)
     batch = next(stream)
     abstract = jax.eval_shape(lambda *args: args, run.state, batch)
     views = _views(run)
-    product, moved = step_ceilings.matrix_product(PRECISIONS[config.encoder.precision]), step_ceilings.copy()
+    product, moved = step_ceilings.matrix_product(PRECISIONS[settings.encoder.precision]), step_ceilings.copy()
     repetition = _Repetition(run, steps)
     seconds = step_ceilings.take_turns(
         {
@@ -114,20 +118,20 @@ def _measure(config: ml_collections.ConfigDict, *, steps: int, by_layer: bool) -
     taken_apart = {}
     if by_layer:
         one = step_ceilings.Timed(product.run, product.amount / jax.device_count())
-        settings = {"product": one, "step_s": alone, "num_devices": run.mesh.size}
-        taken_apart = {"breakdown": breakdown(_gradient(run), abstract, **settings)}
+        taken = breakdown(_gradient(run), abstract, product=one, step_s=alone, num_devices=run.mesh.size)
+        taken_apart = {"breakdown": taken}
     return {
         "what": "step",
-        "encoder": config.encoder.name,
-        "objective": config.objective.name,
-        "relation": config.relation.name,
-        "miner": config.miner.name,
-        "precision": config.encoder.precision,
+        "encoder": settings.encoder.name,
+        "objective": settings.objective.name,
+        "relation": settings.relation.name,
+        "miner": settings.miner.name,
+        "precision": settings.encoder.precision,
         "batch_size": run.batch_size,
         "embeddings_a_record": run.layout.rows,
         "samples": run.recordings.format.num_samples,
         "rate_hz": run.recordings.format.sampling_rate_hz,
-        "leads": config.encoder.num_leads,
+        "leads": settings.encoder.num_leads,
         "simulated": run.recordings.simulated,
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
@@ -194,11 +198,17 @@ def _gradient(run: Run) -> Callable[[TrainState, Batch], Any]:
 
 def _views(run: Run) -> Callable[[Batch], jax.Array]:
     """Making the views of a batch, by itself."""
-    views = make_views(run.config, run.recordings)
-    overlay = make_overlay(views, tiling=Tiling(run.config.tiling.form, mesh=run.mesh))
+    settings = run.settings
+    views = make_views(
+        settings.augment,
+        settings.views,
+        num_leads=settings.encoder.num_leads,
+        rate_hz=run.recordings.format.sampling_rate_hz,
+    )
+    overlay = make_overlay(views, tiling=Tiling(settings.tiling.form, mesh=run.mesh))
 
     def make(batch: Batch) -> jax.Array:
-        keys = row_keys(run.config.seed, jnp.int32(0), batch["row"], stream="views")
+        keys = row_keys(settings.seed, jnp.int32(0), batch["row"], stream="views")
         recorded, towards = Recorded(batch["valid_start"], batch["valid_samples"]), None
         if overlay is not None:
             valid = unanimous(batch["valid"])

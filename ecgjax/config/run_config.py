@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import fcntl
 import json
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,10 @@ from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from data_pipelines import command
 from data_pipelines.errors import DataError
-from ecgjax.config import recipes
+from data_pipelines.system.near_names import meant
+from ecgjax.config import earlier, recipes
 from ecgjax.errors import CheckpointError, ConfigError, DivergedError
+from ecgjax.settings.sections import flat
 from ecgjax.system.files import write_atomically
 
 CONFIG_FILE = "config.json"
@@ -47,130 +47,11 @@ MAY_CHANGE = (
 #: Held while a run writes to its workdir.
 _LOCK_FILE = ".lock"
 
+# An argument that sets a leaf to None.
+_SETS_NONE = re.compile(r"--?config\.([\w.]+)=None")
+
 #: What the machine refuses and no code can mend: no space, no permission, a read-only disk.
 _MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-
-_ONE_OR_MORE = (lambda value: value >= 1, "at least 1")
-_ZERO_OR_MORE = (lambda value: value >= 0, "0 or more")
-_POSITIVE = (lambda value: 0 < value < math.inf, "above 0")
-_PROBABILITY = (lambda value: 0 <= value <= 1, "0 to 1")
-_BELOW_ONE = (lambda value: 0 <= value < 1, "0 or more and below 1")
-_SHARE_OF_TIME = (lambda value: 0 < value <= 1, "above 0 and at most 1")
-
-#: Leaf → whether a value makes sense, and in words which do. Here are those that nothing else would refuse plainly.
-RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "duration.value": _POSITIVE,
-    "log_every": _ONE_OR_MORE,
-    "eval_every": _ZERO_OR_MORE,
-    "eval_batches": _ONE_OR_MORE,
-    "views.num": _ONE_OR_MORE,
-    "views.segments": _ONE_OR_MORE,
-    "reconstruction.weight": _ZERO_OR_MORE,
-    "reconstruction.peak_weight": _ZERO_OR_MORE,
-    "task.weight": _ZERO_OR_MORE,
-    "task.dropout": _BELOW_ONE,
-    "task.hidden": _ONE_OR_MORE,
-    "objective.weight": _ZERO_OR_MORE,
-    "checkpoint.every": _ONE_OR_MORE,
-    "checkpoint.keep": _ONE_OR_MORE,
-    "encoder.dropout": _BELOW_ONE,
-    "augment.geodesic.max_step": (lambda value: 0 <= value <= 0.5, "0 to .5: farther on the label is the partner's"),
-    "augment.geodesic.p": _PROBABILITY,
-    "augment.geodesic.regularisation": _POSITIVE,
-    "augment.random_crop.ratio": _SHARE_OF_TIME,
-    "augment.resized_crop.min_ratio": _SHARE_OF_TIME,
-    "augment.resized_crop.max_ratio": _SHARE_OF_TIME,
-    "augment.heartbeat_shuffle.p": _PROBABILITY,
-    "augment.time_warp.sigma": (lambda value: 0 <= value <= 0.2, "0 to .2: above, time could run back"),
-    "augment.time_warp.num_knots": (lambda value: 1 <= value <= 16, "1 to 16"),
-    "augment.time_reversal.p": _PROBABILITY,
-    "augment.vcg.max_angle_deg": (lambda value: 0 <= value <= 180, "0 to 180"),
-    "augment.vcg.max_scale": _ONE_OR_MORE,
-    "augment.amplitude_scale.sigma": _ZERO_OR_MORE,
-    "augment.polarity.p": _PROBABILITY,
-    "augment.gaussian_noise.min_sigma_mv": _ZERO_OR_MORE,
-    "augment.gaussian_noise.max_sigma_mv": _ZERO_OR_MORE,
-    "augment.emg.max_amplitude_mv": _ZERO_OR_MORE,
-    "augment.emg.p": _PROBABILITY,
-    "augment.powerline.max_amplitude_mv": _ZERO_OR_MORE,
-    "augment.powerline.p": _PROBABILITY,
-    "augment.baseline_wander.max_amplitude_mv": _ZERO_OR_MORE,
-    "augment.baseline_wander.min_hz": _ZERO_OR_MORE,
-    "augment.baseline_wander.max_hz": _POSITIVE,
-    "augment.baseline_wander.num_waves": _ONE_OR_MORE,
-    "augment.baseline_wander.lead_spread": _ZERO_OR_MORE,
-    "augment.baseline_wander.p": _PROBABILITY,
-    "augment.baseline_shift.max_shift_mv": _ZERO_OR_MORE,
-    "augment.baseline_shift.ratio": _SHARE_OF_TIME,
-    "augment.baseline_shift.p": _PROBABILITY,
-    "augment.time_mask.ratio": _BELOW_ONE,
-    "augment.lead_mask.drop_rate": _BELOW_ONE,
-    "objective.temperature": _POSITIVE,
-    "objective.concentration": _ZERO_OR_MORE,
-    "objective.degrees": (lambda value: 0 < value < 90, "above 0 and below 90"),
-    "miner.triplets": _ONE_OR_MORE,
-    "columns.signal_downsample": _ONE_OR_MORE,
-    "columns.signal_farthest": _ONE_OR_MORE,
-    "columns.signal_radius": _ZERO_OR_MORE,
-    "columns.components": _ZERO_OR_MORE,
-    "columns.clusters": _ONE_OR_MORE,
-    "encoder.embedding_dim": _ONE_OR_MORE,
-    **{
-        f"encoder.{name}": _ONE_OR_MORE
-        for name in (
-            "patch",
-            "dim",
-            "depth",
-            "num_heads",
-            "hidden_dim",
-            "stem_width",
-            "position_kernel",
-            "position_groups",
-        )
-    },
-    "optimizer.b1": _BELOW_ONE,
-    "optimizer.b2": _BELOW_ONE,
-    "optimizer.momentum": _BELOW_ONE,
-    "optimizer.eps": _POSITIVE,
-    "tiling.chunk": _ONE_OR_MORE,
-    "micro_batch.parts": _ONE_OR_MORE,
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.warmup_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
-    "optimizer.final_fraction": (lambda value: 0 <= value <= 1, "0 to 1"),
-    "optimizer.weight_decay": _ZERO_OR_MORE,
-    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    "optimizer.ema_decay": _BELOW_ONE,
-    "optimizer.clip_norm": _POSITIVE,
-    "probe.prevalence": (lambda value: 0 < value < 1, "above 0 and below 1: a share, not a percentage"),
-    "probe.treat_at": (
-        lambda values: all(isinstance(value, int | float) and 0 <= value < 1 for value in values),
-        "probabilities of 0 or more and below 1, with commas between",
-    ),
-    **{
-        f"probe.{section}.{name}": holds
-        for section in ("supervised", "finetune")
-        for name, holds in {
-            "steps": _ONE_OR_MORE,
-            "batch_size": _ONE_OR_MORE,
-            "eval_every": _ONE_OR_MORE,
-            "patience": _ZERO_OR_MORE,
-            "learning_rate": _POSITIVE,
-            "head_learning_rate": _POSITIVE,
-            "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-            "hidden": _ONE_OR_MORE,
-            "head_dropout": _BELOW_ONE,
-        }.items()
-    },
-}
-
-
-#: Leaf of older configs → why it cannot be set. Its only value changed nothing.
-RETIRED: Mapping[str, str] = {
-    "gradient_accumulation": (
-        "negatives come from the batch, and parts whose gradients are added know no negatives but their own, which is "
-        "another loss. For large batches in little memory set config.micro_batch.parts, whose gradient is exact"
-    ),
-}
 
 
 def define_flags(default: str | None = None) -> None:
@@ -192,7 +73,7 @@ def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None =
     """
     given = arguments = list(sys.argv if argv is None else argv)
     try:
-        check_retired(argument.lstrip("-").partition("=")[0] for argument in given[1:])
+        earlier.check_retired(argument.lstrip("-").partition("=")[0] for argument in given[1:])
         if _takes_one_config():
             arguments = recipes.with_paths(given)
             _check_config_flags(given)
@@ -213,7 +94,31 @@ def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None =
                 raise
             command.fail(str(error))
 
-    app.run(wrapped, argv=arguments, **{"flags_parser": command.parse_flags, **kwargs})
+    def parse(argv: list[str]) -> list[str]:
+        rest = command.parse_flags(without_none(argv))
+        if _takes_one_config() and flags.FLAGS.config is not None:
+            set_none(flags.FLAGS.config, argv)
+        return rest
+
+    app.run(wrapped, argv=arguments, **{"flags_parser": parse, **kwargs})
+
+
+def without_none(arguments: Sequence[str]) -> list[str]:
+    """Returns a command line without `--config.LEAF=None`, which no parser of a typed leaf takes; see `set_none`."""
+    return [argument for argument in arguments if not _SETS_NONE.fullmatch(argument)]
+
+
+def set_none(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
+    """Sets to None what a command line asks to be None.
+
+    Args:
+        config: Config that is changed; whether the leaf may be None is judged where settings are read from it.
+        arguments: Command line, of which `--config.LEAF=None` are read.
+    """
+    for argument in arguments:
+        if given := _SETS_NONE.fullmatch(argument):
+            with config.ignore_type():
+                config.update_from_flattened_dict({given[1]: None})
 
 
 def _takes_one_config() -> bool:
@@ -241,28 +146,14 @@ def check_leaves(arguments: Sequence[str], config: ml_collections.ConfigDict, *,
     Raises:
         ConfigError: There is no such leaf; the message names those that are spelt much like it.
     """
-    known = leaves(config.to_dict())
+    known = flat(config.to_dict())
     sections = {name.rpartition(".")[0] for name in known}
     for argument in arguments:
         given = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if given and given[1] not in known and given[1] not in sections:
-            alike = ", ".join(f"config.{name}" for name in difflib.get_close_matches(given[1], known))
-            meant = f"; did you mean {alike}?" if alike else ""
-            raise ConfigError(f"there is no setting config.{given[1]} of {of}{meant}")
-
-
-def check_retired(names: Iterable[str]) -> None:
-    """Refuses leaves that configs no longer have.
-
-    Args:
-        names: Leaves, with or without `config.` in front.
-
-    Raises:
-        ConfigError: One of them is in `RETIRED`; the message says what to do instead.
-    """
-    for name in names:
-        if reason := RETIRED.get(name.removeprefix("config.")):
-            raise ConfigError(f"config.{name.removeprefix('config.')} cannot be set: {reason}")
+            raise ConfigError(
+                f"there is no setting config.{given[1]} of {of}{meant(given[1], known, prefix='config.')}"
+            )
 
 
 def checkpoint_dir(workdir: str | Path) -> Path:
@@ -296,19 +187,6 @@ def exclusive(workdir: str | Path) -> Iterator[None]:
         os.close(lock)
 
 
-def check_ranges(config: ml_collections.ConfigDict) -> None:
-    """Refuses values that make no sense, before they fail far from where they were given.
-
-    Raises:
-        ConfigError: naming the leaf, its value and what is possible.
-    """
-    found = leaves(config.to_dict())
-    for name, (holds, words) in RANGES.items():
-        value = found.get(name)
-        if value is not None and not holds(value):
-            raise ConfigError(f"config.{name}={value!r} is not possible; it must be {words}")
-
-
 def write_resolved(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Writes every leaf of the config to `config.json` of the workdir, atomically."""
     path = Path(workdir) / CONFIG_FILE
@@ -326,8 +204,7 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise ConfigError(f"{workdir} is not the folder of a pretraining run: {path} does not exist")
     try:
-        found = _tuples(json.loads(path.read_text(encoding="utf-8")))
-        return ml_collections.ConfigDict({name: value for name, value in found.items() if name not in RETIRED})
+        return ml_collections.ConfigDict(earlier.translated(_tuples(json.loads(path.read_text(encoding="utf-8")))))
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 
@@ -348,8 +225,8 @@ def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None
                 "from a copy, or use another --workdir"
             )
         return
-    before = leaves(load_resolved(workdir).to_dict())
-    now = leaves(_tuples(json.loads(json.dumps(config.to_dict()))))
+    before = flat(load_resolved(workdir).to_dict())
+    now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
@@ -377,36 +254,8 @@ def parse_fractions(texts: Sequence[str]) -> list[float]:
     return fractions
 
 
-def num_steps(duration: ml_collections.ConfigDict, *, batch_size: int, examples_per_epoch: int) -> int:
-    """Steps of a run whose length is given in steps, epochs or examples.
-
-    Args:
-        duration: `config.duration` with `value` and `unit`.
-        batch_size: examples a step.
-        examples_per_epoch: of the sampler.
-
-    Raises:
-        ConfigError: unknown unit, or not a single step.
-    """
-    steps_per_unit = {"steps": 1.0, "epochs": examples_per_epoch / batch_size, "examples": 1.0 / batch_size}
-    if duration.unit not in steps_per_unit:
-        raise ConfigError(f"config.duration.unit={duration.unit!r} is unknown; there are: {', '.join(steps_per_unit)}")
-    steps = math.ceil(duration.value * steps_per_unit[duration.unit])
-    if steps < 1:
-        raise ConfigError(f"config.duration of {duration.value} {duration.unit} is not a single step")
-    return steps
-
-
 def _tuples(tree: Any) -> Any:
     # JSON has no tuples and the config files have no lists; a ConfigDict keeps the type that a leaf starts with.
     if isinstance(tree, Mapping):
         return {name: _tuples(value) for name, value in tree.items()}
     return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the values of a nested mapping by their paths, such as `probe.label`."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found

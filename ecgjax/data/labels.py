@@ -23,6 +23,7 @@ class LabelledIndex(LabelColumns, Protocol):
 
     patient_id: np.ndarray
     group: np.ndarray
+    fold: np.ndarray
 
 
 class RecordSplit(Protocol):

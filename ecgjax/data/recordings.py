@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import ml_collections
 import numpy as np
 
 from data_pipelines.prepared.copies_of import Links, open_links
@@ -18,6 +17,7 @@ from data_pipelines.prepared.splitting import Split
 from data_pipelines.records import SignalFormat
 from data_pipelines.storage.joint_store import JointStore
 from data_pipelines.storage.store import Store, open_store
+from ecgjax.data.settings import DataSettings
 from ecgjax.errors import ConfigError
 
 
@@ -66,11 +66,11 @@ class Recordings:
         return np.split(records, np.searchsorted(self.dataset_of(records), np.arange(1, len(self.datasets))))
 
 
-def open_recordings(data: ml_collections.ConfigDict) -> Recordings:
+def open_recordings(data: DataSettings) -> Recordings:
     """Opens data sets, their stores, and the links between their records where `data.links` names some.
 
     Args:
-        data: `config.data`, as in `ecgjax/defaults.py`; `dir` holds one directory, or several with commas between.
+        data: Settings of the data.
 
     Raises:
         ConfigError: `dir` names none.

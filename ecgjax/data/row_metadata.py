@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import ml_collections
 import numpy as np
 
 from data_pipelines.physiology.paired_embeddings import PairedEmbeddings, open_paired
 from data_pipelines.physiology.standardise import Pca, Standardizer
 from ecgjax.augmentations import partners
 from ecgjax.data.recordings import Recordings
-from ecgjax.data.tasks import BinaryTask
+from ecgjax.data.settings import ColumnSettings, ColumnUse
+from ecgjax.data.tasks import Task, parse_task
 from ecgjax.errors import ConfigError
 
 #: Relation, miner or loss → columns that it looks at and that are not streamed in any case: of
@@ -31,8 +31,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 #: Column → values over all recordings; partners of another modality are read row by row.
 Columns = dict[str, np.ndarray | PairedEmbeddings]
 
-#: Rule of `config.columns` that takes a label's values as they are: classes, or for regression.
-VALUES = "values"
+#: Leaf that names the question whose answers are the labels.
+TASK = "config.columns.task"
 
 #: Measurements that wave-attribute clusters are made of (Jeong et al. 2024 take 11 such).
 CLUSTERED = (
@@ -50,26 +50,25 @@ CLUSTERED = (
 )
 
 
-def needed_columns(config: ml_collections.ConfigDict) -> set[str]:
-    """Returns names of the columns that the config's relation, miner, loss, task and augmentations look at."""
-    chosen = (config.relation.name, config.miner.name, config.objective.name)
-    needed = {column for name in chosen for column in NEEDS.get(name, ())} | set(partners.needs(config.augment))
-    return needed | ({"label"} if config.task.name else set())
+def needed_columns(use: ColumnUse) -> set[str]:
+    """Returns names of the columns that relation, miner, loss, task and augmentations look at."""
+    needed = {column for name in use.methods if name is not None for column in NEEDS.get(name, ())}
+    return needed | set(partners.needs(use.augment)) | ({"label"} if use.has_task else set())
 
 
-def labels_looked_at(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Returns the labels of recordings that a pretraining knows: by its columns, and by balanced batches."""
-    labels = [config.columns.label] if "label" in needed_columns(config) else []
-    return tuple(dict.fromkeys(filter(None, (*labels, config.sampling.balance.label))))
+def labels_looked_at(use: ColumnUse) -> tuple[str, ...]:
+    """Returns the questions whose answers a pretraining knows: by its columns, and by balanced batches."""
+    labels = [use.settings.task] if "label" in needed_columns(use) else []
+    return tuple(dict.fromkeys(filter(None, (*labels, use.balance))))
 
 
-def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Columns:
-    """Returns the columns that the config's relation, miner, loss, task and augmentations look at.
+def row_columns(use: ColumnUse, recordings: Recordings, *, seed: int) -> Columns:
+    """Returns the columns that relation, miner, loss, task and augmentations look at.
 
     Args:
-        config: with `objective.name`, `relation.name`, `miner.name`, `task.name` and the sections `columns` and
-            `augment`.
-        recordings: opened by it.
+        use: What is looked at.
+        recordings: Recordings of the run.
+        seed: Seed of the clusters.
 
     Returns:
         Name → `[n, …]` over all recordings, of the types of `Rows`; `paired`, `f32[n, dim]`, is read row by row.
@@ -78,19 +77,19 @@ def row_columns(config: ml_collections.ConfigDict, recordings: Recordings) -> Co
         ConfigError: the section says nothing of what is needed.
         DataError: a data set has no such label, or its physiology was never measured.
     """
-    needed = needed_columns(config)
+    needed, settings = needed_columns(use), use.settings
     makers = {
-        "physiology": lambda: _physiology(config.columns, recordings),
-        "cluster": lambda: _cluster(config.columns, recordings, seed=config.seed),
+        "physiology": lambda: _physiology(settings, recordings),
+        "cluster": lambda: _cluster(settings, recordings, seed=seed),
         "sex": lambda: _sex(recordings),
         "age": lambda: recordings.index.label("age_years"),
-        "label": lambda: label_column(config.columns, recordings),
+        "label": lambda: label_column(settings.task, recordings),
     }
     columns: Columns = {name: make() for name, make in makers.items() if name in needed}
-    if partners.needs(config.augment):
-        _check_two_labels(config.columns, columns["label"][recordings.split.train])
+    if partners.needs(use.augment):
+        _check_two_labels(_question(settings.task), columns["label"][recordings.split.train])
     if "paired" in needed:
-        columns["paired"], columns["pair_group"] = _paired(config.columns.paired, recordings)
+        columns["paired"], columns["pair_group"] = _paired(settings.paired, recordings)
     return columns
 
 
@@ -109,39 +108,42 @@ def _sex(recordings: Recordings) -> np.ndarray:
     return np.where(np.isnan(sex), -1, sex).astype(np.int32)
 
 
-def label_column(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.ndarray:
-    """Returns the labels that `config.columns` names, `f32[n]` over all recordings, NaN where unknown.
+def label_column(question: str, recordings: Recordings) -> np.ndarray:
+    """Returns the answers to a question as labels, `f32[n]` over all recordings, NaN where unknown.
+
+    Args:
+        question: Question as `config.columns.task` takes it; a quantity's values are taken as they are.
+        recordings: Recordings of the run.
 
     Raises:
-        ConfigError: no label is named, or a threshold stands beside a rule that takes none.
-        DataError: a data set has no such label, or the rule does not suit it.
+        ConfigError: No question is named, or it has several answers a record.
+        DataError: A data set has no such label, or the question does not suit it.
     """
-    if not columns.label:
+    return _question(question).targets(recordings.index).astype(np.float32)
+
+
+def _question(question: str) -> Task:
+    if not question:
         raise ConfigError(
-            "this relation, miner, task or augmentation looks at labels: name one in config.columns.label, such as "
-            "'lvef'"
+            f"this relation, miner, task or augmentation looks at labels: name a question in {TASK}, such as 'lvef<40'"
         )
-    values = recordings.index.label(columns.label)
-    if columns.rule == VALUES:
-        if columns.threshold is not None:
-            raise ConfigError(f"config.columns.rule={VALUES!r} takes no threshold")
-        return values
-    task = BinaryTask(label=columns.label, rule=columns.rule, threshold=columns.threshold, section="config.columns")
-    return task.answer(values).astype(np.float32)
+    task = parse_task(question, asked_by=TASK)
+    if task.kind == "multilabel":
+        raise ConfigError(f"{TASK}={question!r} has several answers a record; name one class, as in 'TASK:CLASS'")
+    return task
 
 
-def _check_two_labels(columns: ml_collections.ConfigDict, labels: np.ndarray) -> None:
+def _check_two_labels(task: Task, labels: np.ndarray) -> None:
     """Refuses labels between which no recording can be moved."""
-    if columns.rule == VALUES:
+    if task.kind != "binary":
         raise ConfigError(
-            f"config.augment.geodesic moves recordings between two labels; config.columns.rule={VALUES!r} gives "
-            "values: set it to 'present', or to 'below' or 'above' and a config.columns.threshold"
+            f"config.augment.geodesic moves recordings between two labels, and {TASK}={task.title!r} gives values: ask "
+            f"a yes or no, as in {TASK}='{task.title}<40'"
         )
     if missing := [value for value in (0, 1) if not (labels == value).any()]:
         raise ConfigError(
-            f"config.augment.geodesic moves recordings between two labels, and no training record has the label "
-            f"{missing[0]} of config.columns.label={columns.label!r}, rule={columns.rule!r}, "
-            f"threshold={columns.threshold}; choose others"
+            f"config.augment.geodesic moves recordings between two labels, and no training record has the answer "
+            f"{missing[0]} to {TASK}={task.title!r}; ask another question"
         )
 
 
@@ -154,19 +156,19 @@ def _measured(recordings: Recordings) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.concatenate([physiology.values for physiology in opened]), opened[0].names
 
 
-def _physiology(columns: ml_collections.ConfigDict, recordings: Recordings) -> np.ndarray:
+def _physiology(settings: ColumnSettings, recordings: Recordings) -> np.ndarray:
     """Returns standardised vectors, reduced to principal components; NaN for recordings without any measurement."""
     values, names = _measured(recordings)
     train = recordings.split.train
     standardizer = Standardizer.fit(values, train, names=names)
     standard = standardizer.transform(values)
     measured = standardizer.mask(values).any(axis=1)
-    if columns.components:
-        standard = Pca.fit(standard[train[measured[train]]], num_components=columns.components).transform(standard)
+    if settings.components:
+        standard = Pca.fit(standard[train[measured[train]]], num_components=settings.components).transform(standard)
     return np.where(measured[:, None], standard, np.float32(np.nan))
 
 
-def _cluster(columns: ml_collections.ConfigDict, recordings: Recordings, *, seed: int) -> np.ndarray:
+def _cluster(settings: ColumnSettings, recordings: Recordings, *, seed: int) -> np.ndarray:
     """Returns the k-means cluster of every recording's wave attributes, −1 where one of them is missing."""
     from sklearn.cluster import MiniBatchKMeans  # A second to import, which no other run should wait.
 
@@ -175,10 +177,10 @@ def _cluster(columns: ml_collections.ConfigDict, recordings: Recordings, *, seed
     train, complete = recordings.split.train, np.isfinite(chosen).all(axis=1)
     standard = Standardizer.fit(chosen, train, names=CLUSTERED).transform(chosen)
     fitted = train[complete[train]]
-    if len(fitted) < columns.clusters:
+    if len(fitted) < settings.clusters:
         raise ConfigError(
-            f"config.columns.clusters={columns.clusters} are more than the {len(fitted)} training records with all of "
+            f"config.columns.clusters={settings.clusters} are more than the {len(fitted)} training records with all of "
             f"{', '.join(CLUSTERED)}"
         )
-    kmeans = MiniBatchKMeans(columns.clusters, random_state=seed, n_init=3).fit(standard[fitted])
+    kmeans = MiniBatchKMeans(settings.clusters, random_state=seed, n_init=3).fit(standard[fitted])
     return np.where(complete, kmeans.predict(standard), -1).astype(np.int32)

@@ -1,10 +1,10 @@
-"""The sampler that a config asks for: records or patients, one data set, a weighted mixture, or balanced classes."""
+"""The sampler that settings ask for: records or patients, one data set, a weighted mixture, or balanced answers."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
-import ml_collections
 import numpy as np
 
 from data_pipelines.errors import DataError
@@ -18,22 +18,23 @@ from data_pipelines.streaming.orders import (
 )
 from data_pipelines.streaming.sampler import Sampler
 from ecgjax.data.recordings import Recordings
-from ecgjax.data.tasks import BinaryTask
+from ecgjax.data.settings import SamplingSettings
+from ecgjax.data.tasks import parse_task
 from ecgjax.errors import ConfigError
 
-#: Rule of `config.sampling.balance` that takes every value of a label, a whole number, for a class of its own.
-CLASSES = "classes"
+#: Leaf that names the question of balanced batches.
+BALANCE = "config.sampling.balance"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Mixture:
-    """What a sampler draws from.
+    """Components that a sampler draws from.
 
     Attributes:
-        titles: of the components, for people.
-        records: `int64[m]` of each component.
-        weights: shares of the components; None for equal ones.
-        without_label: records that belong to no class.
+        titles: Names of the components, for people.
+        records: Record numbers of each component, `int64[m]`.
+        weights: Shares of the components; None for equal ones.
+        without_label: Number of records that belong to no component.
     """
 
     titles: tuple[str, ...]
@@ -42,110 +43,101 @@ class _Mixture:
     without_label: int = 0
 
 
-def make_sampler(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> Sampler:
-    """Makes the sampler that `config.sampling` and `config.data.weights` name.
+class SampledSide:
+    """One side of a split, and how records are drawn from it.
 
     Args:
-        config: Config of the run, with the leaves of `ecgjax/defaults.py`.
-        recordings: opened by it.
-        records: `int64[m]`, ascending: one side of their split.
+        settings: Settings of the sampling.
+        recordings: Recordings that are drawn from.
+        records: Record numbers of the side, `int64[m]`, ascending.
+        weights: Shares of the data sets in every batch; none where every record comes equally often.
 
     Raises:
-        ConfigError: an unknown way of sampling, or settings that contradict each other.
-        DataError: a data set or class without records, or a batch that tears patients apart.
+        ConfigError: The settings contradict each other.
+        DataError: A data set or an answer is without records.
     """
-    mixture = _mixture(config, recordings, records)
-    if mixture is None:
-        return Sampler(_order(config, recordings, records, seed=config.seed), batch_size=config.batch_size)
-    orders = [
-        _order(config, recordings, own, seed=component_seed(config.seed, number))
-        for number, own in enumerate(mixture.records)
-    ]
-    # Every batch has its shares, unless it is too small for the smallest of them.
-    units_a_batch = max(1, config.batch_size // orders[0].unit_size)
-    weights = mixture.weights
-    block = units_a_batch if weights is None else smallest_block(weights, multiple_of=units_a_batch)
-    return Sampler(MixtureOrder(orders, weights=weights, block=block, seed=config.seed), batch_size=config.batch_size)
 
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        recordings: Recordings,
+        records: np.ndarray,
+        *,
+        weights: tuple[float, ...] = (),
+    ):
+        if weights and settings.balance:
+            raise ConfigError(f"config.data.weights and {BALANCE} both say how often a recording is drawn; give one")
+        self._settings, self._recordings, self._side = settings, recordings, records
+        self._mixture: _Mixture | None = None
+        if weights:
+            self._mixture = _by_dataset(weights, recordings, records)
+        elif settings.balance:
+            self._mixture = _by_answer(settings.balance, recordings, records)
 
-def sampled_records(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> np.ndarray:
-    """Returns the records that `make_sampler` draws from: `int64[n]`, ascending.
+    @functools.cached_property
+    def records(self) -> np.ndarray:
+        """Record numbers that are drawn from, `int64[n]`, ascending."""
+        return self._side if self._mixture is None else np.unique(np.concatenate(self._mixture.records))
 
-    Args:
-        config: Config of the run.
-        recordings: Recordings that it opens.
-        records: Record numbers of one side of the split, `int64[n]`.
-    """
-    mixture = _mixture(config, recordings, records)
-    return records if mixture is None else np.unique(np.concatenate(mixture.records))
+    @functools.cached_property
+    def patients_with_others(self) -> tuple[int, int]:
+        """How many patients have two or more of the records that are drawn from, and how many there are.
 
+        Units of several records are of one component of a mixture: a patient counts in each component that has records
+        of theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a batch.
+        """
+        units = self._settings.name == "patients" and self._settings.records_per_patient > 1
+        apart = self._mixture.records if self._mixture is not None and units else (self.records,)
+        counts = [np.unique(self._recordings.index.group[own], return_counts=True)[1] for own in apart]
+        return sum(int(np.count_nonzero(count > 1)) for count in counts), sum(len(count) for count in counts)
 
-def patients_with_others(
-    config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray
-) -> tuple[int, int]:
-    """Returns how many patients have two or more of the records that `make_sampler` draws from, and how many there are.
+    def sampler(self, *, batch_size: int, seed: int) -> Sampler:
+        """Makes the sampler.
 
-    Units of several records are of one component of a mixture: a patient counts in each component that has records of
-    theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a batch.
+        Args:
+            batch_size: Recordings of the global batch.
+            seed: Seed of the order.
 
-    Args:
-        config: Config of the run.
-        recordings: Recordings that it opens.
-        records: Record numbers of one side of the split, `int64[n]`.
-    """
-    mixture = _mixture(config, recordings, records)
-    units = config.sampling.name == "patients" and config.sampling.records_per_patient > 1
-    apart = mixture.records if mixture is not None and units else (sampled_records(config, recordings, records),)
-    counts = [np.unique(recordings.index.group[own], return_counts=True)[1] for own in apart]
-    return sum(int(np.count_nonzero(count > 1)) for count in counts), sum(len(count) for count in counts)
+        Raises:
+            ConfigError: The way of sampling is unknown.
+            DataError: A batch tears patients apart.
+        """
+        if self._mixture is None:
+            return Sampler(self._order(self._side, seed=seed), batch_size=batch_size)
+        orders = [
+            self._order(own, seed=component_seed(seed, number)) for number, own in enumerate(self._mixture.records)
+        ]
+        # Every batch has its shares, unless it is too small for the smallest of them.
+        units_a_batch = max(1, batch_size // orders[0].unit_size)
+        weights = self._mixture.weights
+        block = units_a_batch if weights is None else smallest_block(weights, multiple_of=units_a_batch)
+        return Sampler(MixtureOrder(orders, weights=weights, block=block, seed=seed), batch_size=batch_size)
 
+    def describe(self) -> list[str]:
+        """Returns a line for people on every component, and on what is left out; none where nothing is mixed."""
+        if self._mixture is None:
+            return []
+        titles, weights = self._mixture.titles, np.array(self._mixture.weights or np.ones(len(self._mixture.titles)))
+        lines = [
+            f"{title}: {share:.3g} of every batch from {len(own):,} recordings"
+            for title, own, share in zip(titles, self._mixture.records, weights / weights.sum(), strict=True)
+        ]
+        if self._mixture.without_label:
+            lines.append(f"{self._mixture.without_label:,} recordings without the label are left out")
+        return lines
 
-def describe_sampling(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> list[str]:
-    """Returns a line for people on every component that is mixed, and on what is left out; none where nothing is mixed.
-
-    Args:
-        config: Config of the run.
-        recordings: Recordings that it opens.
-        records: Record numbers of one side of the split, `int64[n]`.
-    """
-    mixture = _mixture(config, recordings, records)
-    if mixture is None:
-        return []
-    weights = np.ones(len(mixture.titles)) if mixture.weights is None else np.array(mixture.weights)
-    lines = [
-        f"{title}: {share:.3g} of every batch from {len(own):,} recordings"
-        for title, own, share in zip(mixture.titles, mixture.records, weights / weights.sum(), strict=True)
-    ]
-    if mixture.without_label:
-        lines.append(f"{mixture.without_label:,} recordings without the label are left out")
-    return lines
-
-
-def _order(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray, *, seed: int) -> Order:
-    name = config.sampling.name
-    if name == "records":
-        return RecordOrder(records, seed=seed)
-    if name == "patients":
-        return PatientOrder(
-            records,
-            patients=recordings.index.group[records],
-            records_per_patient=config.sampling.records_per_patient,
-            seed=seed,
-        )
-    raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients")
-
-
-def _mixture(config: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> _Mixture | None:
-    weights, balance = tuple(config.data.weights), config.sampling.balance
-    if weights and balance.label:
-        raise ConfigError(
-            "config.data.weights and config.sampling.balance.label both say how often a recording is drawn; give one"
-        )
-    if weights:
-        return _by_dataset(weights, recordings, records)
-    if balance.label:
-        return _by_class(balance, recordings, records)
-    return None
+    def _order(self, records: np.ndarray, *, seed: int) -> Order:
+        name = self._settings.name
+        if name == "records":
+            return RecordOrder(records, seed=seed)
+        if name == "patients":
+            return PatientOrder(
+                records,
+                patients=self._recordings.index.group[records],
+                records_per_patient=self._settings.records_per_patient,
+                seed=seed,
+            )
+        raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients")
 
 
 def _by_dataset(weights: tuple[float, ...], recordings: Recordings, records: np.ndarray) -> _Mixture:
@@ -164,30 +156,25 @@ def _by_dataset(weights: tuple[float, ...], recordings: Recordings, records: np.
     return _Mixture(titles=directories, records=tuple(parts), weights=weights)
 
 
-def _by_class(balance: ml_collections.ConfigDict, recordings: Recordings, records: np.ndarray) -> _Mixture:
-    values = recordings.index.label(balance.label)[records]
-    if balance.rule == CLASSES:
-        if balance.threshold is not None:
-            raise ConfigError(f"config.sampling.balance.rule={CLASSES!r} takes no threshold")
-        if not (np.isnan(values) | (values == np.rint(values))).all():
-            raise DataError(
-                f"label {balance.label!r} has values that are no whole numbers, and so no classes: set "
-                "config.sampling.balance.rule to 'below' or 'above' and a threshold"
-            )
-    else:
-        task = BinaryTask(
-            label=balance.label, rule=balance.rule, threshold=balance.threshold, section="config.sampling.balance"
+def _by_answer(question: str, recordings: Recordings, records: np.ndarray) -> _Mixture:
+    task = parse_task(question, asked_by=BALANCE)
+    if task.kind == "multilabel":
+        raise ConfigError(f"{BALANCE}={question!r} has several answers a record; name one class, as in 'TASK:CLASS'")
+    answers = task.targets(recordings.index)[records]
+    if task.kind == "quantity" and not (np.isnan(answers) | (answers == np.rint(answers))).all():
+        raise DataError(
+            f"label {question!r} has values that are no whole numbers, and so no classes: ask below or above a value, "
+            f"as in {BALANCE}='{question}<40'"
         )
-        values = task.answer(values)
-    classes = np.unique(values[~np.isnan(values)])
-    without = int(np.isnan(values).sum())
+    classes = np.unique(answers[~np.isnan(answers)])
+    without = int(np.isnan(answers).sum())
     if len(classes) < 2:
         raise DataError(
-            f"of {len(records):,} records {without:,} have no label {balance.label!r} and the others are all of "
-            f"{'one class' if len(classes) else 'no class'}; there is nothing to balance"
+            f"of {len(records):,} records {without:,} have no answer to {BALANCE}={question!r} and the others all have "
+            f"{'the same one' if len(classes) else 'none'}; there is nothing to balance"
         )
     return _Mixture(
-        titles=tuple(f"{balance.label} = {label:g}" for label in classes),
-        records=tuple(records[values == label] for label in classes),
+        titles=tuple(f"{task.title} = {label:g}" for label in classes),
+        records=tuple(records[answers == label] for label in classes),
         without_label=without,
     )

@@ -1,11 +1,12 @@
 """What can be asked of a record: a yes or no, several at once, or a quantity; from any column of an index.
 
-A task is written in one line, as the command line takes it:
+A question is written in one line, on the command line, in configs and in reports alike:
 
-    lvef<40   potassium>5                a scalar below or above a threshold, both strictly
-    af=1   superdiagnostic:NORM=1        a label that is 0 or 1
-    superdiagnostic:*                    all classes of a task of the index
-    age_years                            a quantity, in its own unit
+    lvef<40   potassium>5            a scalar below or above a threshold, both strictly
+    superdiagnostic:NORM             a class of a task of the index, yes or no
+    af=1                             a scalar that is 0 or 1, yes or no
+    superdiagnostic:*                all classes of a task of the index
+    age_years                        a quantity, in its own unit
 """
 
 from __future__ import annotations
@@ -22,15 +23,12 @@ from data_pipelines.errors import DataError
 
 RULES = ("below", "above", "present")
 
-#: Rule of a quantity, whose values are asked for as they are.
-_VALUES = "values"
-
 Kind = Literal["binary", "multilabel", "quantity"]
 
 #: Short name → task. The six of PTB-XL go by their own names, such as `superdiagnostic`.
 PRESETS: Mapping[str, str] = {
-    "NORM": "superdiagnostic:NORM=1",
-    "AF": "rhythm:AFIB=1",
+    "NORM": "superdiagnostic:NORM",
+    "AF": "rhythm:AFIB",
     **{name: f"{name}:*" for name in ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")},
     "physionet26": "scored:*",
     "age": "age_years",
@@ -38,6 +36,7 @@ PRESETS: Mapping[str, str] = {
 }
 
 _SYMBOLS = {"<": "below", ">": "above"}
+_OF_RULES = {rule: symbol for symbol, rule in _SYMBOLS.items()}
 
 
 class LabelColumns(Protocol):
@@ -56,14 +55,14 @@ class Task(Protocol):
 
     Attributes:
         kind: of the answers.
-        title: the question in words.
+        title: Question in one line, as `parse_task` reads it.
     """
 
     kind: ClassVar[Kind]
 
     @property
     def title(self) -> str:
-        """The question in words."""
+        """The question in one line, as `parse_task` reads it."""
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
         """Returns the names of the columns of `targets`; none where it has one value a record."""
@@ -77,33 +76,37 @@ class BinaryTask:
     """A yes or no.
 
     Attributes:
-        label: name of a scalar of the data set, such as `"lvef"`, or of a class of a task, such as
+        label: Name of a scalar of the data set, such as `"lvef"`, or of a class of a task, such as
             `"superdiagnostic:NORM"`.
         rule: `"below"` or `"above"` the threshold, both strictly; or `"present"` for labels that are 0 or 1.
-        threshold: in the label's unit; `None` for `"present"`.
-        section: of the config that asks it, which messages name.
+        threshold: Threshold in the label's unit; None for `"present"`.
+        section: Flag or leaf that asks it, which messages name.
     """
 
     kind: ClassVar[Kind] = "binary"
     label: str
     rule: str
     threshold: float | None = None
-    section: str = "config.probe"
+    section: str = "--task"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Checks rule and threshold.
+
+        Raises:
+            DataError: The rule is unknown, or its threshold is no number.
+        """
         if self.rule not in RULES:
-            raise DataError(f"{self.section}.rule is {self.rule!r}; choose one of {', '.join(RULES)}")
-        known = self.threshold is not None and math.isfinite(self.threshold)
-        if known != (self.rule != "present"):
-            need = "takes no" if self.rule == "present" else "needs a finite"
-            raise DataError(
-                f"{self.section}.rule={self.rule!r} {need} {self.section}.threshold, it is {self.threshold}"
-            )
+            raise DataError(f"{self.section}: a rule of {self.label!r} is {self.rule!r}; there are: {', '.join(RULES)}")
+        if self.rule != "present" and not (self.threshold is not None and math.isfinite(self.threshold)):
+            asked = f"{self.label}{_OF_RULES[self.rule]}{self.threshold}"
+            raise DataError(f"{self.section}={asked!r}: the threshold must be a finite number")
 
     @property
     def title(self) -> str:
-        """The question in words, such as `"lvef below 40"`."""
-        return self.label if self.rule == "present" else f"{self.label} {self.rule} {self.threshold:g}"
+        """The question in one line, such as `"lvef<40"`."""
+        if self.rule == "present":
+            return self.label if ":" in self.label else f"{self.label}=1"
+        return f"{self.label}{_OF_RULES[self.rule]}{self.threshold:g}"
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
         """None: one value a record."""
@@ -127,8 +130,8 @@ class BinaryTask:
         if self.rule == "present":
             if not np.isin(values[~missing], (0, 1)).all():
                 raise DataError(
-                    f"label {self.label!r} has values other than 0 and 1: "
-                    f"set {self.section}.rule to 'below' or 'above' and a {self.section}.threshold"
+                    f"label {self.label!r} has values other than 0 and 1: ask below or above a value, as in "
+                    f"{self.section}='{self.label}<40'"
                 )
             answers = values
         else:
@@ -149,8 +152,8 @@ class MultiLabelTask:
 
     @property
     def title(self) -> str:
-        """The question in words."""
-        return f"{self.task}, all classes"
+        """The question in one line, such as `"superdiagnostic:*"`."""
+        return f"{self.task}:*"
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
         """Returns the names of the classes.
@@ -185,7 +188,7 @@ class QuantityTask:
 
     @property
     def title(self) -> str:
-        """The question in words."""
+        """The question in one line, the label's name."""
         return self.label
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
@@ -198,66 +201,47 @@ class QuantityTask:
         return index.label(self.label).astype(np.float64)
 
 
-def takes_no_threshold(label: str, rule: str) -> bool:
-    """Whether `config.probe.label` and `rule` ask what has no threshold: values, a label of 0 or 1, or all classes."""
-    return rule in (_VALUES, "present") or label.endswith(":*")
-
-
-def configured_task(*, label: str, rule: str, threshold: float | None) -> Task:
-    """Returns the task that `config.probe` asks.
-
-    Args:
-        label: a scalar or a class; or `TASK:*`, all classes of a task of the index.
-        rule: `"values"` for a quantity; else as of `BinaryTask`, `"present"` for all classes.
-        threshold: likewise.
-
-    Raises:
-        DataError: they do not go together.
-    """
-    if rule not in (*RULES, _VALUES):
-        raise DataError(f"config.probe.rule is {rule!r}; choose one of {', '.join((*RULES, _VALUES))}")
-    all_classes = label.endswith(":*")
-    if threshold is not None and (rule == _VALUES or all_classes):
-        raise DataError(
-            f"config.probe.threshold={threshold} is of a yes or no; a quantity and all classes of a task have none: "
-            "leave it out, or give config.probe.rule 'below' or 'above' with a single label"
-        )
-    if all_classes:
-        if rule != "present":
-            raise DataError(f"config.probe.label={label!r} asks for classes: config.probe.rule must be 'present'")
-        return MultiLabelTask(task=label.removesuffix(":*"))
-    if rule == _VALUES:
-        return QuantityTask(label=label)
-    return BinaryTask(label=label, rule=rule, threshold=threshold)
-
-
-def parse_task(text: str) -> Task:
+def parse_task(text: str, *, asked_by: str = "--task") -> Task:
     """Returns the task that a line or the name of a preset means.
 
     Args:
-        text: see above.
+        text: Line as this module describes it, or a key of `PRESETS`.
+        asked_by: Flag or leaf that it was given to, which messages name.
 
     Raises:
-        DataError: it means none.
+        DataError: The line means no task.
     """
     line = PRESETS.get(text.strip(), text.strip())
-    if found := re.fullmatch(r"([^<>=*]+)([<>])\s*([-+.\deE]+)", line):
-        label, symbol, number = found.groups()
+    if comparison := re.fullmatch(r"([^<>=*]+)([<>])\s*([-+.\deE]+)", line):
+        label, symbol, number = comparison.groups()
         try:
-            return BinaryTask(label=label.strip(), rule=_SYMBOLS[symbol], threshold=float(number), section="--task")
+            return BinaryTask(label=label.strip(), rule=_SYMBOLS[symbol], threshold=float(number), section=asked_by)
         except ValueError as error:
-            raise _unreadable(text) from error
-    if found := re.fullmatch(r"([^<>=*]+)=1", line):
-        return BinaryTask(label=found[1].strip(), rule="present", section="--task")
-    if found := re.fullmatch(r"([^<>=*:]+):\*", line):
-        return MultiLabelTask(task=found[1].strip())
+            raise _unreadable(text, asked_by) from error
+    if named := re.fullmatch(r"([^<>=*]+)=1", line) or re.fullmatch(r"([^<>=*:]+:[^<>=*]+)", line):
+        return BinaryTask(label=named[1].strip(), rule="present", section=asked_by)
+    if classes := re.fullmatch(r"([^<>=*:]+):\*", line):
+        return MultiLabelTask(task=classes[1].strip())
     if re.fullmatch(r"[^<>=*:]+", line):
         return QuantityTask(label=line)
-    raise _unreadable(text)
+    raise _unreadable(text, asked_by)
 
 
-def _unreadable(text: str) -> DataError:
+def earlier_task(*, label: str, rule: str, threshold: float | None) -> str:
+    """Returns the line of a question that an older config asks in three leaves.
+
+    Args:
+        label: Scalar or class; or `TASK:*`, all classes of a task of the index.
+        rule: `"values"` for a quantity, `"classes"` for whole numbers as classes; else as of `BinaryTask`.
+        threshold: Threshold, as of `BinaryTask`.
+    """
+    if not label or rule in ("values", "classes") or label.endswith(":*"):
+        return label
+    return BinaryTask(label=label, rule=rule, threshold=threshold).title
+
+
+def _unreadable(text: str, asked_by: str) -> DataError:
     return DataError(
-        f"--task={text!r} is no task; write LABEL<NUMBER, LABEL>NUMBER, LABEL=1, TASK:* or, for a quantity, LABEL; "
-        f"or one of {', '.join(PRESETS)}"
+        f"{asked_by}={text!r} is no question; write LABEL<NUMBER, LABEL>NUMBER, LABEL=1, TASK:CLASS, TASK:* or, for a "
+        f"quantity, LABEL; or one of {', '.join(PRESETS)}"
     )

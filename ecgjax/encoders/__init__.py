@@ -13,13 +13,13 @@ from ecgjax.encoders.registry import (
     abstract,
     apply,
     create,
-    default_config,
     merge,
     reconstruct,
     split,
     stats_of,
 )
 from ecgjax.encoders.resnet import ResNet18
+from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.encoders.temporal_net import DualTemporalNet, TemporalNet
 from ecgjax.encoders.vit import ViT1D
 from ecgjax.encoders.xresnet import XResNet1d
@@ -30,6 +30,7 @@ __all__ = [
     "Arrays",
     "ClocsCNN",
     "DualTemporalNet",
+    "EncoderSettings",
     "LeadWise",
     "PCLRResNet",
     "PhysioTransformer",
@@ -42,7 +43,6 @@ __all__ = [
     "apply",
     "create",
     "create_split",
-    "default_config",
     "merge",
     "reconstruct",
     "split",

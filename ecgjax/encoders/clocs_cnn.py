@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
+from ecgjax.settings.bounds import ZERO_OR_MORE, BelowOne, Count, Counts
 
 KERNEL, STRIDE, POOL = 7, 3, 2
 
@@ -47,11 +48,11 @@ class ClocsCNN(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 1,
-        widths: Sequence[int] = (4, 16, 32),
-        input_samples: int = 2500,
-        dropout: float = 0.1,
-        embedding_dim: int = 128,
+        num_leads: Count = 1,
+        widths: Counts = (4, 16, 32),
+        input_samples: Annotated[int, ZERO_OR_MORE] = 2500,
+        dropout: BelowOne = 0.1,
+        embedding_dim: Count = 128,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

@@ -1,17 +1,17 @@
-"""Encoders at initialisation, as a config names them."""
+"""Encoders at initialisation, as settings name them."""
 
 from __future__ import annotations
 
-import ml_collections
-
 from ecgjax.encoders.registry import Split, create
+from ecgjax.encoders.settings import EncoderSettings
+from ecgjax.errors import ConfigError
 
 
-def create_split(config: ml_collections.ConfigDict, *, seed: int) -> Split:
-    """Initialises the encoder of a config.
+def create_split(settings: EncoderSettings, *, seed: int) -> Split:
+    """Initialises an encoder.
 
     Args:
-        config: Config of a run; `config.encoder` is read, and its leaves that are None are left to the encoder.
+        settings: Settings of the encoder.
         seed: Seed of the initialisation.
 
     Returns:
@@ -20,5 +20,12 @@ def create_split(config: ml_collections.ConfigDict, *, seed: int) -> Split:
     Raises:
         ConfigError: The encoder's name, precision or a setting is unknown.
     """
-    settings = {key: value for key, value in config.encoder.to_dict().items() if value is not None}
-    return create(settings.pop("name"), seed=seed, precision=settings.pop("precision"), **settings)
+    if settings.name is None:
+        raise ConfigError("config.encoder.name is needed: the name of an encoder, as docs/encoders.md lists them")
+    of_all = {
+        "num_leads": settings.num_leads,
+        "embedding_dim": settings.embedding_dim,
+        "lead_wise": settings.lead_wise,
+    }
+    chosen = {name: value for name, value in of_all.items() if value is not None}
+    return create(settings.name, seed=seed, precision=settings.precision, **chosen, **settings.arguments)

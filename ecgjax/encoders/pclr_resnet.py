@@ -6,7 +6,7 @@ It is that of Ribeiro et al. 2020 (Nature Communications 11:1760) with another k
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
+from ecgjax.settings.bounds import ZERO_OR_MORE, BelowOne, Count, Counts
 
 
 class ResidualUnit(nnx.Module):
@@ -86,12 +87,12 @@ class PCLRResNet(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 12,
-        widths: Sequence[int] = (64, 128, 196, 256, 320),
-        kernel: int = 16,
-        input_samples: int = 4096,
-        dropout: float = 0.0,
-        embedding_dim: int = 320,
+        num_leads: Count = 12,
+        widths: Counts = (64, 128, 196, 256, 320),
+        kernel: Count = 16,
+        input_samples: Annotated[int, ZERO_OR_MORE] = 4096,
+        dropout: BelowOne = 0.0,
+        embedding_dim: Count = 320,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

@@ -15,6 +15,7 @@ from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
+from ecgjax.settings.bounds import BelowOne, Count, Counts
 
 _NUM_HALVINGS = 4
 _STRIDE = 2**_NUM_HALVINGS
@@ -159,18 +160,18 @@ class PhysioTransformer(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 12,
-        stem_width: int = 256,
-        dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        hidden_dim: int = 3072,
-        position_kernel: int = 128,
-        position_groups: int = 16,
-        dropout: float = 0.1,
-        embedding_dim: int = 128,
+        num_leads: Count = 12,
+        stem_width: Count = 256,
+        dim: Count = 768,
+        depth: Count = 12,
+        num_heads: Count = 12,
+        hidden_dim: Count = 3072,
+        position_kernel: Count = 128,
+        position_groups: Count = 16,
+        dropout: BelowOne = 0.1,
+        embedding_dim: Count = 128,
         decoder: bool = False,
-        decoder_widths: Sequence[int] = (256, 128, 128, 128),
+        decoder_widths: Counts = (256, 128, 128, 128),
         remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,

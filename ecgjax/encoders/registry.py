@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from ml_collections import ConfigDict, config_dict
 
 from ecgjax.encoders.clocs_cnn import ClocsCNN
 from ecgjax.encoders.lead_wise import LeadWise
@@ -72,8 +70,8 @@ ENCODERS: Mapping[str, tuple[type[nnx.Module], Mapping[str, Any]]] = {
 
 PRECISIONS: Mapping[str, jnp.dtype] = {"float32": jnp.dtype("float32"), "bfloat16": jnp.dtype("bfloat16")}
 
-# Arguments of encoders that no config sets.
-_NOT_LEAVES = ("self", "rngs", "dtype", "return")
+#: Arguments of encoders that no config sets.
+NOT_LEAVES = ("self", "rngs", "dtype", "return")
 
 Arrays = dict[str, Any]
 
@@ -90,18 +88,6 @@ class Split(NamedTuple):
     graph: nnx.GraphDef
     params: Arrays
     stats: Arrays
-
-
-def default_config() -> ConfigDict:
-    """Returns `config.encoder` with every leaf of every encoder; None is the encoder's own, published default."""
-    config = ConfigDict({"precision": "float32", "num_leads": 12})
-    config.name = config_dict.placeholder(str)
-    config.lead_wise = config_dict.placeholder(bool)
-    for cls, _ in ENCODERS.values():
-        for name, hint in typing.get_type_hints(cls.__init__).items():
-            if name not in (*_NOT_LEAVES, *config):
-                config[name] = config_dict.placeholder(hint if hint in (bool, int, float) else tuple)
-    return config
 
 
 def create(name: str, *, seed: int, precision: str = "float32", **settings: Any) -> Split:
@@ -135,7 +121,7 @@ def _module(name: str, *, seed: int, precision: str, **settings: Any) -> nnx.Mod
         raise ConfigError(f"config.encoder.precision={precision!r} is unknown; there are: {', '.join(PRECISIONS)}")
     cls, defaults = ENCODERS[name]
     arguments = inspect.signature(cls.__init__).parameters
-    known = {*arguments, "lead_wise"} - {*_NOT_LEAVES}
+    known = {*arguments, "lead_wise"} - {*NOT_LEAVES}
     if unknown := set(settings) - known:
         raise ConfigError(f"config.encoder has unknown settings {sorted(unknown)}; {name} takes: {sorted(known)}")
     settings = {"num_leads": arguments["num_leads"].default, "lead_wise": False, **defaults, **settings}

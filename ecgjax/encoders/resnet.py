@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,6 +11,7 @@ from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
+from ecgjax.settings.bounds import BelowOne, Count, Counts
 
 
 class BasicBlock(nnx.Module):
@@ -55,11 +54,11 @@ class ResNet18(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 12,
-        widths: Sequence[int] = (64, 128, 256, 512),
-        kernel: int = 7,
-        dropout: float = 0.2,
-        embedding_dim: int = 128,
+        num_leads: Count = 12,
+        widths: Counts = (64, 128, 256, 512),
+        kernel: Count = 7,
+        dropout: BelowOne = 0.2,
+        embedding_dim: Count = 128,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

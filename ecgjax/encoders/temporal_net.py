@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
+from ecgjax.settings.bounds import BelowOne, Count, Counts
 
 #: {I, II, V5, V6} and {V1–V4}, by number of leads: their places among the stored leads and among all twelve.
 STREAMS = {8: ((0, 1, 6, 7), (2, 3, 4, 5)), 12: ((0, 1, 10, 11), (6, 7, 8, 9))}
@@ -75,11 +75,11 @@ class TemporalNet(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 1,
-        widths: Sequence[int] = (32, 64, 128, 256, 256),
-        kernels: Sequence[int] = (3, 7),
-        dropout: float = 0.5,
-        embedding_dim: int = 128,
+        num_leads: Count = 1,
+        widths: Counts = (32, 64, 128, 256, 256),
+        kernels: Counts = (3, 7),
+        dropout: BelowOne = 0.5,
+        embedding_dim: Count = 128,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -153,11 +153,11 @@ class DualTemporalNet(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 8,
-        widths: Sequence[int] = (32, 64, 128, 256, 256),
-        kernels: Sequence[int] = (3, 7),
-        dropout: float = 0.5,
-        embedding_dim: int = 128,
+        num_leads: Count = 8,
+        widths: Counts = (32, 64, 128, 256, 256),
+        kernels: Counts = (3, 7),
+        dropout: BelowOne = 0.5,
+        embedding_dim: Count = 128,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

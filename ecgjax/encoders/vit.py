@@ -12,6 +12,7 @@ from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple, sincos_positions
 from ecgjax.errors import ConfigError
+from ecgjax.settings.bounds import BelowOne, Count
 
 
 class ViT1D(Encoder):
@@ -31,13 +32,13 @@ class ViT1D(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 12,
-        patch: int = 25,
-        dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        dropout: float = 0.0,
-        embedding_dim: int = 128,
+        num_leads: Count = 12,
+        patch: Count = 25,
+        dim: Count = 768,
+        depth: Count = 12,
+        num_heads: Count = 12,
+        dropout: BelowOne = 0.0,
+        embedding_dim: Count = 128,
         remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,

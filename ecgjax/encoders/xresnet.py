@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,6 +10,7 @@ from jax import Array
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.pooling import max_pool
+from ecgjax.settings.bounds import BelowOne, Count, Counts
 
 _EXPANSION = 4
 
@@ -95,13 +94,13 @@ class XResNet1d(Encoder):
     def __init__(
         self,
         *,
-        num_leads: int = 12,
-        num_blocks: Sequence[int] = (3, 4, 6, 3),
-        width: int = 64,
-        stem_widths: Sequence[int] = (32, 32, 64),
-        kernel: int = 5,
-        dropout: float = 0.5,
-        embedding_dim: int = 128,
+        num_leads: Count = 12,
+        num_blocks: Counts = (3, 4, 6, 3),
+        width: Count = 64,
+        stem_widths: Counts = (32, 32, 64),
+        kernel: Count = 5,
+        dropout: BelowOne = 0.5,
+        embedding_dim: Count = 128,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

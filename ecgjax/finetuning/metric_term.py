@@ -18,7 +18,6 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from ml_collections import ConfigDict
 
 from ecgjax.data.tasks import Kind
 from ecgjax.errors import ConfigError
@@ -30,6 +29,7 @@ from ecgjax.objectives.pairs.distances import DISTANCES
 from ecgjax.objectives.pairs.outputs import LossOutput
 from ecgjax.objectives.pairs.relations import Relation, Rows, same_label, same_record
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.settings.probe import AUTO, MetricSettings
 
 #: Kind of task → relation, and the miners that go with it, the published default first. Published miners look at
 #: distances that are not squared, and at random negatives where there is no semi-hard one; of several semi-hard ones
@@ -52,25 +52,12 @@ CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
 
 _SECTION = "training with labels"
 
-#: The setting that means the first miner of a kind.
-AUTO = "auto"
-
-
-def default_config() -> ConfigDict:
-    """Returns the leaves of `….metric`: no metric learning, and what it is where a weight is given."""
-    config = ConfigDict()
-    config.weight = 0.0  # of a triplet loss on the features beside the task's; published: 1, of a quantity 3
-    config.margin = 0.2
-    config.distance = "squared_euclidean"
-    config.miner = AUTO  # npair, of a quantity label_distance; or "semi_hard", "semi_hard_random", "soft_hard"
-    return config
-
 
 class MetricTerm:
     """The triplet loss on the features of a batch of labelled rows.
 
     Args:
-        config: leaves of `default_config`, the weight above 0.
+        settings: Settings of the term, the weight above 0.
         kind: of the task.
         section: of the config that holds them, which messages name.
 
@@ -81,24 +68,22 @@ class MetricTerm:
         ConfigError: a setting is unknown or makes no sense, or the task is multi-label.
     """
 
-    def __init__(self, config: ConfigDict, *, kind: Kind, section: str = _SECTION):
+    def __init__(self, settings: MetricSettings, *, kind: Kind, section: str = _SECTION):
         if kind not in CHOICES:
             raise ConfigError(
-                f"{section}: metric.weight={config.weight} is for tasks with one label a record, not for "
+                f"{section}: metric.weight={settings.weight} is for tasks with one label a record, not for "
                 f"one of kind {kind!r}: no relation says which of two sets of labels are alike; set it to 0"
             )
         self._relation, miners = CHOICES[kind]
-        name = next(iter(miners)) if config.miner == AUTO else config.miner
-        for leaf, value, known in (("miner", name, miners), ("distance", config.distance, DISTANCES)):
+        name = next(iter(miners)) if settings.miner == AUTO else settings.miner
+        for leaf, value, known in (("miner", name, miners), ("distance", settings.distance, DISTANCES)):
             if value not in known:
                 raise ConfigError(
                     f"{section}: metric.{leaf}={value!r} is unknown to tasks of kind {kind!r}; there are: "
                     f"{', '.join(known)}"
                 )
-        if not config.margin > 0:
-            raise ConfigError(f"{section}: metric.margin={config.margin} must be above 0")
-        self.weight, self._margin = config.weight, config.margin
-        self._miner, self._distance = miners[name], DISTANCES[config.distance]
+        self.weight, self._margin = settings.weight, settings.margin
+        self._miner, self._distance = miners[name], DISTANCES[settings.distance]
 
     def __call__(self, features: Array, batch: Mapping[str, Array], step: Array) -> LossOutput:
         """Evaluates the loss.
@@ -133,15 +118,13 @@ class MetricTerm:
         )
 
 
-def metric_term(config: ConfigDict, *, kind: Kind, section: str = _SECTION) -> MetricTerm | None:
-    """Returns the term that a config asks for, None without one.
+def metric_term(settings: MetricSettings, *, kind: Kind, section: str = _SECTION) -> MetricTerm | None:
+    """Returns the term that settings ask for, None without one.
 
     Raises:
-        ConfigError: the weight is no number of 0 or more, or as `MetricTerm`.
+        ConfigError: As `MetricTerm`.
     """
-    if not 0 <= config.weight < float("inf"):
-        raise ConfigError(f"{section}: metric.weight={config.weight} must be a number, 0 or more")
-    return MetricTerm(config, kind=kind, section=section) if config.weight else None
+    return MetricTerm(settings, kind=kind, section=section) if settings.weight else None
 
 
 def patient_codes(patients: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
-from ml_collections import ConfigDict, config_dict
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
@@ -22,6 +21,7 @@ from ecgjax import encoders, optim
 from ecgjax.data.tasks import Kind
 from ecgjax.encoders.freezing import freeze
 from ecgjax.encoders.from_config import create_split
+from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import Read, map_records
@@ -34,6 +34,8 @@ from ecgjax.finetuning.network import Network, predict, shaped
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.optim.parameters import parameters
+from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.settings.probe import FineTuneSettings
 from ecgjax.training.heads import LinearHead, TaskHead
 from ecgjax.training.steps import TrainState, init_state, train_step
 
@@ -44,29 +46,6 @@ SELECTIONS = ("metric", "loss")
 
 # Leaves of `config.optimizer` that training with labels takes over.
 SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
-
-
-def default_config() -> ConfigDict:
-    """Returns the leaves of a training with labels, as it is done from random initialisation."""
-    config = ConfigDict()
-    config.steps = 300
-    config.batch_size = 64
-    config.learning_rate = 1e-3
-    config.head_learning_rate = config_dict.placeholder(float)  # of the head alone; None: as of the encoder
-    config.layer_decay = 1.0  # factor of the learning rate from each block to the one below
-    config.frozen = ()  # parts that stay as they are, such as ("^encoder/",); their batch norm and dropout too
-    config.head = "linear"  # or "mlp": linear-BN-ReLU-dropout-linear
-    config.head_start = "zeros"  # or "probe": a linear head begins as the probe of the encoder's features
-    config.hidden = 128  # of "mlp"
-    config.head_dropout = 0.3  # of "mlp"
-    config.positive_weight = "none"  # or "balanced": positives weigh as much as negatives, class by class
-    config.balance = False  # True: as many positives as negatives in every batch of a binary task
-    config.eval_every = 25  # steps between looks at validation
-    config.eval_records = 0  # validation records that a look sees, drawn at random; 0 for all
-    config.patience = 0  # looks without a better one after which training ends; 0 for never
-    config.metric = metric_term.default_config()  # metric learning on the features beside the task
-    config.select = "metric"  # what the best step is chosen by on validation: the task's primary metric, or "loss"
-    return config
 
 
 class FineTuning:
@@ -83,8 +62,8 @@ class FineTuning:
     probe is looked at too, as step 0.
 
     Args:
-        settings: leaves of `default_config`.
-        optimizer: `config.optimizer`, of which warm-up, decay and clipping are taken over.
+        settings: Settings of the training.
+        optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
         encoder: of the structure.
         num_leads: that it takes.
         kind: of the task.
@@ -96,9 +75,9 @@ class FineTuning:
 
     def __init__(
         self,
-        settings: ConfigDict,
+        settings: FineTuneSettings,
         *,
-        optimizer: ConfigDict,
+        optimizer: OptimizerSettings,
         encoder: encoders.Split,
         num_leads: int,
         kind: Kind,
@@ -112,8 +91,8 @@ class FineTuning:
         self._feature_dim = encoders.merge(encoder).feature_dim
         head = self._head(seed=0)
         params = {"encoder": encoder.params, "head": head.params}
-        config = _optimizer_config(settings, optimizer)
-        frozen = optim.frozen_parameters(config, params)
+        of_training = _optimizer_settings(settings, optimizer)
+        frozen = optim.frozen_parameters(of_training, params)
         #: Whether training leaves the encoder as it is.
         self.encoder_is_frozen = {name for name in parameters(params) if name.startswith("encoder/")} <= frozen
         #: Whether a probe of the encoder's features is where the head begins.
@@ -124,7 +103,9 @@ class FineTuning:
                 "whose parameters are frozen; set it to 0, or freeze fewer"
             )
         graph = freeze(encoder, frozen).graph
-        self._optimizer = optim.create(config, num_steps=settings.steps, batch_size=settings.batch_size, params=params)
+        self._optimizer = optim.create(
+            of_training, num_steps=settings.steps, batch_size=settings.batch_size, params=params
+        )
         network = functools.partial(_network, graph, head.graph, num_leads)
         self._step = jax.jit(
             train_step(functools.partial(_loss, network, kind, self._metric), self._optimizer, frozen=frozen),
@@ -344,8 +325,10 @@ def _at_probe(head: encoders.Split, probe: FrozenProbe, *, dim: int, offset: np.
 
 
 def train_supervised(
-    config: ConfigDict,
+    settings: FineTuneSettings,
     *,
+    encoder: EncoderSettings,
+    optimizer: OptimizerSettings,
     read: Read,
     train_records: np.ndarray,
     train_labels: np.ndarray,
@@ -356,13 +339,15 @@ def train_supervised(
     kind: Kind = "binary",
     progress: bool = True,
 ) -> Network:
-    """Trains `config.encoder` from random initialisation with the labels of a task alone.
+    """Trains an encoder from random initialisation with the labels of a task alone.
 
     With `head_start="probe"` the head begins at a probe of what the random encoder tells, its batch norm set by the
     training records.
 
     Args:
-        config: with `encoder`, `optimizer` and `probe.supervised`.
+        settings: Settings of the training.
+        encoder: Settings of the encoder.
+        optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
         read: record numbers → `int16[n, time, 8]`.
         train_records: `int64[n]`.
         train_labels: `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
@@ -377,21 +362,21 @@ def train_supervised(
         DataError: as `FineTuning.train`, and as `fit_linear`.
         ConfigError: as `FineTuning`.
     """
-    encoder = frozen_encoder.Encoder(create_split(config, seed=seed), num_leads=config.encoder.num_leads)
+    network = frozen_encoder.Encoder(create_split(encoder, seed=seed), num_leads=encoder.num_leads)
     training = FineTuning(
-        config.probe.supervised,
-        optimizer=config.optimizer,
-        encoder=encoder.split,
-        num_leads=config.encoder.num_leads,
+        settings,
+        optimizer=optimizer,
+        encoder=network.split,
+        num_leads=encoder.num_leads,
         kind=kind,
         num_outputs=train_labels.shape[1] if kind == "multilabel" else 1,
     )
     probe = None
     if training.begins_at_probe:
-        encoder = frozen_encoder.recalibrate_batch_norm(encoder, read, records=train_records, seed=seed)
+        network = frozen_encoder.recalibrate_batch_norm(network, read, records=train_records, seed=seed)
         train, val = (
             map_records(
-                encoder.embed, records, read=read, batch_size=encoder.batch_size, title=title, progress=progress
+                network.embed, records, read=read, batch_size=network.batch_size, title=title, progress=progress
             )
             for title, records in (("random features", train_records), ("of validation", val_records))
         )
@@ -399,7 +384,7 @@ def train_supervised(
             kind, train, train_labels, val_features=val, val_targets=val_labels, classes=training.classes
         )
     return training.train(
-        encoder.split,
+        network.split,
         read=read,
         train_records=train_records,
         train_labels=train_labels,
@@ -413,11 +398,11 @@ def train_supervised(
     )
 
 
-def check_settings(settings: ConfigDict, kind: Kind, *, section: str = "training with labels") -> None:
+def check_settings(settings: FineTuneSettings, kind: Kind, *, section: str = "training with labels") -> None:
     """Refuses settings that are unknown or contradict each other or the task.
 
     Args:
-        settings: leaves of `default_config`.
+        settings: Settings of the training.
         kind: of the task.
         section: of the config that holds them, which messages name.
 
@@ -426,10 +411,8 @@ def check_settings(settings: ConfigDict, kind: Kind, *, section: str = "training
     """
     choices = {"head": HEADS, "head_start": HEAD_STARTS, "positive_weight": POSITIVE_WEIGHTS, "select": SELECTIONS}
     for leaf, known in choices.items():
-        if settings[leaf] not in known:
-            raise ConfigError(f"{section}: {leaf}={settings[leaf]!r} is unknown; there are: {', '.join(known)}")
-    if settings.eval_records < 0:
-        raise ConfigError(f"{section}: eval_records={settings.eval_records} must be 0, for all, or above")
+        if (value := getattr(settings, leaf)) not in known:
+            raise ConfigError(f"{section}: {leaf}={value!r} is unknown; there are: {', '.join(known)}")
     if settings.head_start == "probe" and settings.head != "linear":
         raise ConfigError(f"{section}: head_start='probe' is for head='linear', not for {settings.head!r}")
     if settings.balance and kind != "binary":
@@ -441,15 +424,19 @@ def check_settings(settings: ConfigDict, kind: Kind, *, section: str = "training
     metric_term.metric_term(settings.metric, kind=kind, section=section)
 
 
-def _optimizer_config(settings: ConfigDict, optimizer: ConfigDict) -> ConfigDict:
+def _optimizer_settings(settings: FineTuneSettings, optimizer: OptimizerSettings) -> OptimizerSettings:
     # Of the pretraining's optimiser only what suits any training: not what it froze, nor its rates.
-    config = optim.default_config()
-    config.update({name: optimizer[name] for name in SHARED})
-    config.learning_rate, config.layer_decay = settings.learning_rate, settings.layer_decay
-    config.frozen = tuple(settings.frozen)
-    if settings.head_learning_rate is not None:
-        config.rates = (("^head/", settings.head_learning_rate),)
-    return config
+    of_head = settings.head_learning_rate
+    return OptimizerSettings(
+        warmup_fraction=optimizer.warmup_fraction,
+        final_fraction=optimizer.final_fraction,
+        weight_decay=optimizer.weight_decay,
+        clip_norm=optimizer.clip_norm,
+        learning_rate=settings.learning_rate,
+        layer_decay=settings.layer_decay,
+        frozen=settings.frozen,
+        rates=() if of_head is None else (("^head/", of_head),),
+    )
 
 
 def _network(

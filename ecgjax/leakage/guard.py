@@ -8,11 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import ml_collections
 import numpy as np
 
 from ecgjax.data.recordings import Recordings
-from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.errors import ConfigError
 from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.leakage.trained_on import PretrainingRecords
@@ -25,16 +23,14 @@ OVERLAPS = ("refuse", "mark", "drop")
 DROPPED = "seen_in_pretraining"
 
 
-def overlaps_setting(config: ml_collections.ConfigDict) -> str:
-    """Returns `config.probe.overlaps`, which runs from before there was one do not have.
+def check_overlaps(overlaps: str) -> None:
+    """Refuses a value that `config.probe.overlaps` cannot have.
 
     Raises:
-        ConfigError: it is unknown.
+        ConfigError: It is unknown.
     """
-    chosen = config.probe.get("overlaps", OVERLAPS[0])
-    if chosen not in OVERLAPS:
-        raise ConfigError(f"config.probe.overlaps={chosen!r} is unknown; there are: {', '.join(OVERLAPS)}")
-    return chosen
+    if overlaps not in OVERLAPS:
+        raise ConfigError(f"config.probe.overlaps={overlaps!r} is unknown; there are: {', '.join(OVERLAPS)}")
 
 
 def guard(
@@ -101,9 +97,13 @@ def unlinked(recordings: Recordings) -> tuple[str, ...]:
     )
 
 
-def labelled(pretraining: ml_collections.ConfigDict, *, name: str = "The encoder") -> tuple[str, ...]:
-    """Says which labels a pretraining looked at: what is learnt from few labels afterwards had these besides."""
-    labels = labels_looked_at(pretraining)
+def labelled(labels: Sequence[str], *, name: str = "The encoder") -> tuple[str, ...]:
+    """Says which labels a pretraining looked at: what is learnt from few labels afterwards had these besides.
+
+    Args:
+        labels: Questions whose answers it knew, as `row_metadata.labels_looked_at` gives them.
+        name: Name of the encoder at the start of a sentence.
+    """
     if not labels:
         return ()
     return (

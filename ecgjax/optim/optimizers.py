@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from ml_collections import ConfigDict, config_dict
 
 from ecgjax.errors import ConfigError
 from ecgjax.optim.parameters import Parameter, layer_factors, matching, name_of, parameters
+from ecgjax.optim.settings import OptimizerSettings
 
 Known = Mapping[str, Parameter]
 
@@ -99,44 +99,22 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
 _NOT_SETTINGS = ("shape", "known", "decay")
 
 
-def default_config() -> ConfigDict:
-    """Returns `config.optimizer` with every leaf; settings of the optimisers are None, their own defaults."""
-    config = ConfigDict()
-    config.name = "adamw"  # or adam (L2 in the gradient), lars, lamb
-    config.learning_rate = 1e-3  # at its peak
-    config.scaling = "none"  # or "linear", "sqrt": learning_rate is for 256 recordings
-    config.schedule = "warmup_cosine"  # or warmup_constant, constant
-    config.warmup_fraction = config_dict.placeholder(float)  # of the run; None: .1 of warmup_*, none of constant
-    config.final_fraction = 0.0  # of the peak, at the end of the cosine
-    config.weight_decay = 1e-2
-    config.decayed = config_dict.placeholder(str)  # None: "kernels" alone; or "all", biases, scales and scalars too
-    config.clip_norm = config_dict.placeholder(float)  # of the gradient, over all parameters
-    for function in OPTIMIZERS.values():
-        for name in _settings(function):
-            config[name] = config_dict.placeholder(float)
-    config.layer_decay = 1.0  # factor of the learning rate from each block to the one below
-    config.rates = ()  # learning rates of their own, such as (("objective/beta", 5e-4),)
-    config.frozen = ()  # parts that stay as they are, such as ("encoder/stem_",)
-    config.ema_decay = config_dict.placeholder(float)  # averaged weights, for evaluation and whoever loads the encoder
-    return config
-
-
-def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
+def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
     """Returns the share of the peak learning rate at each step, 0 to 1.
 
     `warmup_cosine` rises evenly from 0 over `warmup_fraction` of the run and falls in a cosine to `final_fraction`;
     `warmup_constant` rises likewise and stays; `constant` is 1, after a warm-up where a fraction is given.
 
     Args:
-        config: `config.optimizer`.
+        settings: Settings of the optimiser.
         num_steps: Number of steps of the whole run.
 
     Raises:
         ConfigError: unknown name.
     """
-    fraction = config.warmup_fraction
+    fraction = settings.warmup_fraction
     if fraction is None:
-        fraction = 0.0 if config.schedule == "constant" else DEFAULT_WARMUP_FRACTION
+        fraction = 0.0 if settings.schedule == "constant" else DEFAULT_WARMUP_FRACTION
     # At least one step of each, whatever the fraction: optax refuses a cosine of none.
     warmup = min(max(1, round(fraction * num_steps)), max(1, num_steps - 1))
     schedules: dict[str, Callable[[], optax.Schedule]] = {
@@ -145,22 +123,24 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
             peak_value=1.0,
             warmup_steps=warmup,
             decay_steps=max(2, num_steps),
-            end_value=config.final_fraction,
+            end_value=settings.final_fraction,
         ),
         "warmup_constant": lambda: optax.linear_schedule(0.0, 1.0, warmup),
         "constant": lambda: optax.linear_schedule(0.0, 1.0, warmup) if fraction else optax.constant_schedule(1.0),
     }
-    return _chosen(schedules, config.schedule, "schedule")()
+    return _chosen(schedules, settings.schedule, "schedule")()
 
 
-def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) -> optax.GradientTransformation:
-    """Builds the optimiser that a config names.
+def create(
+    settings: OptimizerSettings, *, num_steps: int, batch_size: int, params: Any
+) -> optax.GradientTransformation:
+    """Builds the optimiser that settings name.
 
     Gradients are clipped by their global norm first, where asked for. Weight decay (unless `decayed` is `"all"`) and
     the trust ratios of LARS and LAMB concern kernels only. Frozen parameters take part in nothing and have no state.
 
     Args:
-        config: `config.optimizer` with the leaves of `default_config`.
+        settings: Settings of the optimiser.
         num_steps: Number of steps of the whole run.
         batch_size: recordings of the global batch.
         params: Parameters to optimise, arrays or shapes, with the encoder's under `encoder`.
@@ -170,45 +150,44 @@ def create(config: ConfigDict, *, num_steps: int, batch_size: int, params: Any) 
             nothing left to train.
     """
     known = parameters(params)
-    function = _chosen(OPTIMIZERS, config.name, "name")
-    settings = {name: config[name] for other in OPTIMIZERS.values() for name in _settings(other)}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if unknown := sorted(set(settings) - set(_settings(function))):
+    function = _chosen(OPTIMIZERS, settings.name, "name")
+    arguments = {name: getattr(settings, name) for other in OPTIMIZERS.values() for name in _settings(other)}
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    if unknown := sorted(set(arguments) - set(_settings(function))):
         raise ConfigError(
-            f"config.optimizer.{unknown[0]}={settings[unknown[0]]!r} is no setting of {config.name!r}, which takes: "
-            f"{', '.join(_settings(function))}; set it to None"
+            f"config.optimizer.{unknown[0]}={arguments[unknown[0]]!r} is no setting of {settings.name!r}, which takes: "
+            f"{', '.join(_settings(function))}; give --config.optimizer.{unknown[0]}=None"
         )
-    rates = peak_rates(config, known, batch_size=batch_size)
-    clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
-    # A run that is older than this leaf does not have it.
-    decayed = _chosen(DECAYED, config.get("decayed") or "kernels", "decayed")
-    decay = _decay(known, config.weight_decay, decayed)
+    rates = peak_rates(settings, known, batch_size=batch_size)
+    clip = [] if settings.clip_norm is None else [optax.clip_by_global_norm(settings.clip_norm)]
+    decayed = _chosen(DECAYED, settings.decayed or "kernels", "decayed")
+    decay = _decay(known, settings.weight_decay, decayed)
     optimizer = optax.chain(
         *clip,
-        function(schedule(config, num_steps), known, decay=decay, **settings),
+        function(schedule(settings, num_steps), known, decay=decay, **arguments),
         _by_parameter(lambda name, update, _: update * jnp.asarray(rates[name], update.dtype)),
     )
-    frozen = frozen_parameters(config, params)
+    frozen = frozen_parameters(settings, params)
     if not frozen:
         return optimizer
     if len(frozen) == len(known):
-        raise ConfigError(f"config.optimizer.frozen={tuple(config.frozen)} freezes every parameter: nothing is trained")
+        raise ConfigError(f"config.optimizer.frozen={settings.frozen} freezes every parameter: nothing is trained")
     labels = jax.tree_util.tree_map_with_path(lambda p, _: "frozen" if name_of(p) in frozen else "trained", params)
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
 
-def frozen_parameters(config: ConfigDict, params: Any) -> frozenset[str]:
+def frozen_parameters(settings: OptimizerSettings, params: Any) -> frozenset[str]:
     """Returns the names of the parameters that `config.optimizer.frozen` means; arguments as for `create`."""
-    return frozenset(matching(tuple(config.frozen), parameters(params), setting="config.optimizer.frozen"))
+    return frozenset(matching(settings.frozen, parameters(params), setting="config.optimizer.frozen"))
 
 
-def peak_rates(config: ConfigDict, known: Known, *, batch_size: int) -> dict[str, float | np.ndarray]:
+def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) -> dict[str, float | np.ndarray]:
     """Returns the learning rate of every parameter at the schedule's peak.
 
     Rates of `config.optimizer.rates` are taken as they stand there, neither scaled nor decayed.
 
     Args:
-        config: `config.optimizer`.
+        settings: Settings of the optimiser.
         known: parameters by name.
         batch_size: recordings of the global batch.
 
@@ -218,9 +197,9 @@ def peak_rates(config: ConfigDict, known: Known, *, batch_size: int) -> dict[str
     Raises:
         ConfigError: an unknown scaling, a pattern that is found nowhere, or no blocks to tell depths by.
     """
-    peak = config.learning_rate * _chosen(SCALINGS, config.scaling, "scaling")(batch_size / BASE_BATCH)
-    factors = dict.fromkeys(known, 1.0) if config.layer_decay == 1 else layer_factors(known, config.layer_decay)
-    own = _own_rates(tuple(config.rates))
+    peak = settings.learning_rate * _chosen(SCALINGS, settings.scaling, "scaling")(batch_size / BASE_BATCH)
+    factors = dict.fromkeys(known, 1.0) if settings.layer_decay == 1 else layer_factors(known, settings.layer_decay)
+    own = _own_rates(settings.rates)
     hits = matching(tuple(own), known, setting="config.optimizer.rates")
     return {name: own[hits[name]] if name in hits else peak * factors[name] for name in known}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ecgjax.config.run_config import leaves
 from ecgjax.pages.page import Folded, Paragraph, Preformatted, Section, Table
+from ecgjax.settings.sections import flat
 from ecgjax.system.environment import describe_environment
 
 #: Of a setting that one side does not have.
@@ -29,9 +29,9 @@ def configuration_section(config: Mapping[str, Any], *, default: Mapping[str, An
 
     Args:
         config: resolved, nested.
-        default: Nested config that `config` is compared with; for a command `ecgjax.defaults.get_config().to_dict()`.
+        default: Nested config that `config` is compared with; for a command the values of `RunSettings()`.
     """
-    now, before = leaves(config), leaves(default)
+    now, before = flat(config), flat(default)
     changed = [name for name in now if name not in before or not _same(now[name], before[name])]
     rows = [(name, repr(now[name]), repr(before[name]) if name in before else _ABSENT) for name in changed]
     said = f"{len(changed)} of {len(now)} settings are not as in ecgjax/defaults.py:"

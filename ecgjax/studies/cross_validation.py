@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import ml_collections
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.physiology import median_beat
 from data_pipelines.records import SignalFormat
-from ecgjax.config import run_config
+from ecgjax import defaults
 from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.measurements import median_beat_preprocessor
 from ecgjax.evaluation.metrics.weighting import check_finite
 from ecgjax.evaluation.models.nested_cross_validation import MakePreprocessor
+from ecgjax.settings.sections import tree_of
 
 #: Title of the baseline without a network.
 BASELINE = "median beat"
@@ -70,20 +71,20 @@ class PretrainedRun:
 
     Attributes:
         title: its folder's name.
-        config: resolved.
-        encoder: of its last checkpoint.
+        settings: Settings of the run.
+        encoder: Encoder of its last checkpoint.
         recordings: that it was pretrained on.
     """
 
     title: str
-    config: ml_collections.ConfigDict
+    settings: RunSettings
     encoder: frozen_encoder.Encoder
     recordings: Recordings
 
     @property
     def directories(self) -> list[str]:
         """Where its data sets lie."""
-        return [directory.strip() for directory in self.config.data.dir.split(",")]
+        return [directory.strip() for directory in self.settings.data.dir.split(",")]
 
     @property
     def pretrained_on(self) -> list[tuple[str, int, bool]]:
@@ -119,8 +120,8 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
         raise ConfigError("--workdir names a run twice")
     runs = []
     for title, workdir in zip(_titles(workdirs), workdirs, strict=True):
-        config = run_config.load_resolved(workdir)
-        recordings = open_recordings(config.data)
+        settings = defaults.settings_of_run(workdir)
+        recordings = open_recordings(settings.data)
         if recordings.format != format:
             raise ConfigError(
                 f"--workdir={workdir} was pretrained on {recordings.format.num_samples} samples at "
@@ -128,7 +129,7 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
                 f"{format.sampling_rate_hz} Hz: convert it with python -m data_pipelines.build --builder=prepared"
             )
         encoder = frozen_encoder.load_encoder(workdir, layer=layer)
-        runs.append(PretrainedRun(title=title, config=config, encoder=encoder, recordings=recordings))
+        runs.append(PretrainedRun(title=title, settings=settings, encoder=encoder, recordings=recordings))
     return runs
 
 
@@ -166,14 +167,14 @@ def frozen_models(
         return found
 
     def random(run: PretrainedRun, seed: int) -> frozen_encoder.Encoder:
-        return frozen_encoder.random_encoder(_with_layer(run.config, layer), seed=seed)
+        return frozen_encoder.random_encoder(run.settings.encoder, layer=layer, seed=seed)
 
     models = [_median_beats(recordings, records, progress=progress)]
     twins: dict[str, str] = {}
     for run in runs:
         norm = digests.of_arrays(_contents(run))
-        settings = json.dumps([run.config.encoder.to_dict(), norm, layer], sort_keys=True, default=str)
-        name = f"random {run.config.encoder.name}"
+        settings = json.dumps([tree_of(run.settings.encoder), norm, layer], sort_keys=True, default=str)
+        name = f"random {run.settings.encoder.name}"
         if settings not in twins:
             same = sum(title.split(" #")[0] == name for title in twins.values())
             twins[settings] = name + (f" #{same + 1}" if same else "")
@@ -182,7 +183,7 @@ def frozen_models(
                     title=twins[settings],
                     kind="random",
                     twin="",
-                    identity={"encoder": run.config.encoder.to_dict(), "batch_norm_records": norm, "layer": layer},
+                    identity={"encoder": tree_of(run.settings.encoder), "batch_norm_records": norm, "layer": layer},
                     features=lambda seed, run=run, title=twins[settings]: embed(random(run, seed), run, title),
                     by_seed=True,
                     make_preprocessor=_standardised,
@@ -211,12 +212,6 @@ def _contents(run: PretrainedRun) -> np.ndarray:
     starts = np.cumsum([0, *(dataset.index.num_records for dataset in run.recordings.datasets)])
     parts = zip(run.recordings.datasets, run.recordings.by_dataset(run.norm_records), starts, strict=False)
     return np.concatenate([np.asarray(dataset.index.content_hash[own - start]) for dataset, own, start in parts])
-
-
-def _with_layer(config: ml_collections.ConfigDict, layer: str) -> ml_collections.ConfigDict:
-    changed = config.copy_and_resolve_references()
-    changed.probe.layer = layer
-    return changed
 
 
 def _standardised(train_records: int) -> StandardScaler:

@@ -6,19 +6,17 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax import encoders
-from ecgjax.config import run_config
+from ecgjax import defaults, encoders
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.data.recordings import open_recordings
-from ecgjax.data.tasks import Task
+from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.features.cache import kept_embeddings
@@ -30,8 +28,12 @@ from ecgjax.evaluation.models.plain_models import PlainModels
 from ecgjax.finetuning import trainer
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pages.page import SIMULATED
+from ecgjax.settings.leaf import Value
+from ecgjax.settings.probe import ProbeSettings
+from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.finished_run import check_encoder, guarded
 from ecgjax.studies.label_efficiency_statistics import Summary, summarise
+from ecgjax.studies.questions import asked, check_answerable
 from ecgjax.studies.store import Cell, CellResult, Initialisation, Mode, begin_study
 
 #: Records scored at a time.
@@ -49,12 +51,12 @@ class Study:
     """The models of one task and one checkpoint.
 
     Args:
-        config: Config of the run, as `finished_run.load_config` reads it, `config.probe` perhaps changed.
-        workdir: of the run.
-        task: what is asked.
-        folder: of the study.
-        step: of the checkpoint; the latest by default.
-        features: folder of kept embeddings and measurements, that of other studies perhaps; inside `folder` by default.
+        settings: Settings of the run, as `defaults.settings_of_run` reads them, `probe` perhaps changed.
+        workdir: Folder of the run.
+        question: Question in one line.
+        folder: Folder of the study.
+        step: Step of the checkpoint; the latest by default.
+        features: Folder of kept embeddings and measurements, that of other studies perhaps; inside `folder` by default.
         progress: whether to draw progress bars.
 
     Raises:
@@ -65,27 +67,28 @@ class Study:
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        settings: RunSettings,
         workdir: Path,
         *,
-        task: Task,
+        question: str,
         folder: Path,
         step: int | None = None,
         features: Path | None = None,
         progress: bool = True,
     ):
-        own = run_config.load_resolved(workdir)
-        check_encoder(own, config, workdir=str(workdir))
-        run_config.check_ranges(config)
+        own, probe = defaults.settings_of_run(workdir), settings.probe
+        check_encoder(own.encoder, settings.encoder, workdir=str(workdir))
+        self.recordings = open_recordings(settings.data)
+        task = asked(question, self.recordings.index)
         # Before anything is trained, and before the folder is this study's.
-        for name in ("supervised", "finetune"):
-            trainer.check_settings(config.probe[name], task.kind, section=f"config.probe.{name}")
-            if config.probe[name].head_start == "probe" and config.probe.layer != "features":
+        for name, training in (("supervised", probe.supervised), ("finetune", probe.finetune)):
+            trainer.check_settings(training, task.kind, section=f"config.probe.{name}")
+            if training.head_start == "probe" and probe.layer != "features":
                 raise ConfigError(
                     f"config.probe.{name}.head_start='probe' needs probes of what the head sees: set "
                     "config.probe.layer=features"
                 )
-        self.config, self.task, self.folder, self._progress = config, task, folder, progress
+        self.settings, self.task, self.folder, self._progress = settings, task, folder, progress
         self._kept = features or folder / "features"
         self._trainings: dict[Initialisation, FineTuning] = {}
         self._recalibrated: dict[tuple[Initialisation, int | None], encoders.Split] = {}
@@ -94,20 +97,18 @@ class Study:
             "finetuned": self._finetuned,
             "plain": self._plain,
         }
-        self.recordings = open_recordings(config.data)
-        self.pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=config.probe.layer)
+        self.pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
         judged, _ = self._data(1.0, 0)
         self.recordings, self._cautions = guarded(
             own,
-            config,
+            settings.data,
             self.recordings,
+            overlaps=probe.overlaps,
             encoder=self.pretrained,
             records=np.concatenate([judged.val.records, judged.test.records]),
         )
         self.data, rare = self._data(1.0, 0)  # Without what was dropped.
-        self._cautions += rare
-        if reason := selection.undefined(task.kind, self.data.test.labels):
-            raise DataError(f"{task.title}: nothing can be compared on the test records: {reason}")
+        self._cautions += (*rare, *check_answerable(self.data, self.recordings.index))
         parts = (self.data.train_available, self.data.val, self.data.test)
         begin_study(
             folder,
@@ -115,19 +116,19 @@ class Study:
                 "task": dataclasses.asdict(task),
                 "checkpoint_step": self.pretrained.step,
                 "weights": digests.of_weights(self.pretrained.split),
-                "pretraining": {**own.to_dict(), "probe": None, "checkpoint": None, "data": None},
+                "pretraining": {**tree_of(own), "probe": None, "checkpoint": None, "data": None},
                 "pretrained_on": list(self.pretrained.pretrained_on),
                 "data": list(self.recordings.fingerprints),
                 # Which is trained, selected and tested on, of however many there are.
                 "records": [digests.of_arrays(*part.arrays) for part in parts],
-                "config": _deciding(run_config.leaves(config.to_dict())),
+                "config": _deciding(flat(tree_of(settings))),
             },
         )  # fmt: skip
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
         """Returns what is to be said beside cells of some modes."""
         simulated = (SIMULATED,) if self.recordings.simulated else ()
-        return (*simulated, *self._cautions, *(_unlike(self.config.probe) if "finetuned" in modes else ()))
+        return (*simulated, *self._cautions, *(_unlike(self.settings.probe) if "finetuned" in modes else ()))
 
     def train(self, cell: Cell) -> CellResult:
         """Trains one cell and scores the test records."""
@@ -164,7 +165,7 @@ class Study:
             patients=test.patients,
             classes=self.data.classes,
             resamples=resamples,
-            seed=self.config.probe.seed,
+            seed=self.settings.probe.seed,
         )
 
     def _data(self, fraction: float, seed: int) -> tuple[ProbeData, tuple[str, ...]]:
@@ -217,7 +218,7 @@ class Study:
 
     def _encoder(self, initialisation: Initialisation, seed: int, *, as_it_is: bool) -> encoders.Split:
         of_random = initialisation == "random"
-        encoder = frozen_encoder.random_encoder(self.config, seed=seed) if of_random else self.pretrained
+        encoder = self._random(seed) if of_random else self.pretrained
         if as_it_is:
             return encoder.split
         # What a probe was fitted on, and what no training changes, has the statistics that it has behind linear probes.
@@ -225,9 +226,12 @@ class Study:
         key = (initialisation, seed if of_random else None)
         if key not in self._recalibrated:
             self._recalibrated[key] = frozen_encoder.recalibrate_batch_norm(
-                encoder, self.recordings.store.read, records=self.recordings.split.train, seed=self.config.probe.seed
+                encoder, self.recordings.store.read, records=self.recordings.split.train, seed=self.settings.probe.seed
             ).split
         return self._recalibrated[key]
+
+    def _random(self, seed: int) -> frozen_encoder.Encoder:
+        return frozen_encoder.random_encoder(self.settings.encoder, layer=self.settings.probe.layer, seed=seed)
 
     def _training(self, initialisation: Initialisation) -> FineTuning:
         # Kept: a compilation takes longer than the training of a small cell.
@@ -236,12 +240,12 @@ class Study:
         return self._trainings[initialisation]
 
     def _new_training(self, initialisation: Initialisation) -> FineTuning:
-        probe = self.config.probe
+        probe = self.settings.probe
         return FineTuning(
             probe.finetune if initialisation == "pretrained" else probe.supervised,
-            optimizer=self.config.optimizer,
+            optimizer=self.settings.optimizer,
             encoder=self._encoder(initialisation, 0, as_it_is=True),
-            num_leads=self.config.encoder.num_leads,
+            num_leads=self.settings.encoder.num_leads,
             kind=self.task.kind,
             num_outputs=max(1, len(self.data.classes)),
         )
@@ -265,21 +269,21 @@ class Study:
         # Batch norm of both on the same unaugmented training records: else statistics would be compared.
         return kept_embeddings(
             self._kept,
-            frozen_encoder.random_encoder(self.config, seed=seed) if of_random else self.pretrained,
+            self._random(seed) if of_random else self.pretrained,
             self._labelled,
             name=f"random-seed{seed}" if of_random else "pretrained",
-            settings=self.config.encoder.to_dict(),
+            settings=tree_of(self.settings.encoder),
             read=self.recordings.store.read,
             datasets=self.recordings.fingerprints,
             recalibrate_on=self.recordings.split.train,
-            seed=self.config.probe.seed,
+            seed=self.settings.probe.seed,
             progress=self._progress,
         )
 
 
-def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
+def _unlike(probe: ProbeSettings) -> tuple[str, ...]:
     """Says where the two trainings differ: then it is not pretraining alone that is compared."""
-    ours, theirs = (run_config.leaves(probe[name].to_dict()) for name in ("finetune", "supervised"))
+    ours, theirs = (flat(tree_of(training)) for training in (probe.finetune, probe.supervised))
     for leaves in (ours, theirs):
         if leaves["head_learning_rate"] is None:
             leaves["head_learning_rate"] = leaves["learning_rate"]
@@ -301,7 +305,7 @@ def _unlike(probe: ml_collections.ConfigDict) -> tuple[str, ...]:
     )
 
 
-def _deciding(leaves: dict[str, Any]) -> dict[str, Any]:
+def _deciding(leaves: Mapping[str, Value]) -> dict[str, Value]:
     """Returns the leaves that cells depend on."""
 
     def idle(name: str) -> bool:

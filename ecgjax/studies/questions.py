@@ -1,4 +1,4 @@
-"""What a cross-validation asks of a data set: yes-or-no problems, and questions that are means over some of them."""
+"""Questions to a data set: whether they can be answered, and the yes-or-no problems that a cross-validation asks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,75 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.data.labels import LabelledIndex
+from data_pipelines.prepared.fold_labels import SPREAD_LABELS
+from ecgjax.data.labels import MIN_EVENTS, LabelledIndex, ProbeData
 from ecgjax.data.tasks import MultiLabelTask, Task, parse_task
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.models import selection
+
+
+def asked(text: str, index: LabelledIndex, *, asked_by: str = "--task") -> Task:
+    """Returns the task of a question, whose labels the data set has.
+
+    Args:
+        text: Question as `tasks.parse_task` takes it.
+        index: Columns of the data set.
+        asked_by: Flag or leaf that it was given to, which messages name.
+
+    Raises:
+        ConfigError: No question is asked.
+        DataError: The line means no task, or the data set has no such label.
+    """
+    if not text:
+        raise ConfigError(
+            f"{asked_by}=QUESTION is needed, such as 'lvef<40', 'superdiagnostic:NORM' or 'age_years'; this data set "
+            f"has {', '.join(index.labels)}"
+        )
+    task = parse_task(text, asked_by=asked_by)
+    task.targets(index)
+    return task
+
+
+def check_answerable(data: ProbeData, index: LabelledIndex) -> tuple[str, ...]:
+    """Refuses a question that validation or test records cannot answer, before anything is trained for it.
+
+    Args:
+        data: Labelled records of the question.
+        index: Columns of the data set.
+
+    Returns:
+        What a reader must know first where there are few positive or negative test records, one sentence; else nothing.
+
+    Raises:
+        DataError: A side has no records of one answer.
+    """
+    for name, part in (("training", data.train), ("validation", data.val), ("test", data.test)):
+        if reason := selection.undefined(data.task.kind, part.labels):
+            raise DataError(
+                f"{data.task.title} cannot be answered: {reason} on the {name} side. {_what_would_help(data, index)}"
+            )
+    if data.task.kind != "binary":
+        return ()
+    positives, negatives = data.test.positives, len(data.test.records) - data.test.positives
+    fewest, name = min((positives, "positive"), (negatives, "negative"))
+    if fewest >= MIN_EVENTS:
+        return ()
+    return (
+        f"{data.task.title}: only {fewest} {name} test records, which tell little: intervals are wide or not defined, "
+        f"and curves are not drawn. {_what_would_help(data, index)}",
+    )
+
+
+def _what_would_help(data: ProbeData, index: LabelledIndex) -> str:
+    """Says where in the data set there are records that could be judged on."""
+    if data.task.kind != "binary":
+        return SPREAD_LABELS
+    answers, folds = data.task.targets(index), np.asarray(index.fold)
+    counts = [f"{np.count_nonzero(answers[folds == fold] == 1):,} in fold {fold}" for fold in np.unique(folds)]
+    return (
+        f"Of all records {np.count_nonzero(answers == 1):,} are positive ({', '.join(counts)}): choose others by "
+        f"config.data.train_folds, val_folds and test_folds, or another threshold. {SPREAD_LABELS}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,11 @@
-"""An encoder, what stands on it and their loss, put together as a config names them."""
+"""An encoder, what stands on it and their loss, put together as settings name them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import ml_collections
 from jax.sharding import Mesh
 
 from data_pipelines.records import SignalFormat
@@ -21,9 +20,11 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives.losses.reconstruction import Reconstruction
 from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.pairs.tiles import Tiling, take
+from ecgjax.settings.leaf import Arguments
 from ecgjax.training.embedding_rows import Layout, check_positives
 from ecgjax.training.heads import SupervisedTask
 from ecgjax.training.micro_batches import check_parts
+from ecgjax.training.settings import MethodSettings, PretrainingSettings, ReconstructionSettings, ViewSettings
 from ecgjax.training.signal_columns import LOOK_AT_SIGNALS, SignalNeighbours
 from ecgjax.training.steps import pretraining_loss
 
@@ -48,80 +49,93 @@ class Assembly(NamedTuple):
     loss: Callable[..., Any]
 
 
-def assemble(config: ml_collections.ConfigDict, *, recordings: Recordings, columns: Columns, mesh: Mesh) -> Assembly:
-    """Initialises what a config names.
+def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: Columns, mesh: Mesh) -> Assembly:
+    """Initialises what settings name.
 
     Args:
-        config: Config of the run, with the leaves of `ecgjax/defaults.py`.
-        recordings: opened by it.
-        columns: of `row_columns`.
-        mesh: of the run.
+        settings: Settings of the run.
+        recordings: Recordings of the run.
+        columns: Columns that `row_columns` gives.
+        mesh: Mesh of the run.
 
     Raises:
         ConfigError: the config asks for what does not exist or does not fit.
     """
-    if not (config.objective.weight or config.task.name or config.reconstruction.weight):
+    if not (settings.objective.weight or settings.task.name or settings.reconstruction.weight):
         raise ConfigError(
             "config.objective.weight=0, and neither config.task nor config.reconstruction trains anything"
         )
-    _check_segments(config.views.segments, recordings.format)
-    encoder = create_split(config, seed=config.seed)
+    _check_segments(settings.views.segments, recordings.format)
+    encoder = create_split(settings.encoder, seed=settings.seed)
     module = encoders.merge(encoder)
-    views = make_views(config, recordings)
-    layout = Layout(config.views.segments, config.views.num, module.lead_groups, views.shown)
-    check_positives(config, layout)
-    tiling = Tiling(config.tiling.form, mesh=mesh, chunk=config.tiling.chunk)
+    views = make_views(
+        settings.augment,
+        settings.views,
+        num_leads=settings.encoder.num_leads,
+        rate_hz=recordings.format.sampling_rate_hz,
+    )
+    layout = Layout(settings.views.segments, settings.views.num, module.lead_groups, views.shown)
+    check_positives(settings.method, layout)
+    tiling = Tiling(settings.tiling.form, mesh=mesh, chunk=settings.tiling.chunk)
     projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
-    objective = Objective(config, tiling=tiling, num_views=layout.rows, projected=projected)
+    objective = Objective(
+        settings.objective,
+        settings.relation,
+        settings.miner,
+        tiling=tiling,
+        num_views=layout.rows,
+        projected=projected,
+    )
     task = None
-    if config.task.name:
+    if settings.task.name:
         labels = columns["label"][recordings.split.train]
-        task = SupervisedTask(config.task, embedding_dim=module.embedding_dim, labels=labels, seed=config.seed)
+        task = SupervisedTask(settings.task, embedding_dim=module.embedding_dim, labels=labels, seed=settings.seed)
     heads = {} if task is None else {"task": task.head}
     params = {
         "encoder": encoder.params,
-        "objective": objective.init(seed=config.seed),
+        "objective": objective.init(seed=settings.seed),
         **{name: head.params for name, head in heads.items()},
     }
-    frozen = optim.frozen_parameters(config.optimizer, params)
+    frozen = optim.frozen_parameters(settings.optimizer, params)
     encoder = freeze(encoder, frozen)
     check_parts(
-        config.micro_batch.parts,
-        batch_size=config.batch_size,
+        settings.micro_batch.parts,
+        batch_size=settings.batch_size,
         mesh=mesh,
         has_batch_norm=has_batch_statistics(encoder),
-        batch_norm=config.micro_batch.batch_norm,
+        batch_norm=settings.micro_batch.batch_norm,
     )
+    decoder = bool(settings.encoder.arguments.get("decoder"))
     loss = pretraining_loss(
         encoder.graph,
         views,
         objective,
         layout=layout,
         task=task,
-        reconstruction=_reconstruction(config),
+        reconstruction=_reconstruction(settings.reconstruction, decoder=decoder),
         overlay=make_overlay(views, tiling=tiling),
-        neighbours=SignalNeighbours(config.columns, tiling=tiling) if _looks_at_signals(config) else None,
+        neighbours=SignalNeighbours(settings.columns, tiling=tiling) if _looks_at_signals(settings.method) else None,
         mesh=mesh,
-        parts=config.micro_batch.parts,
-        statistics_every=config.log_every,
+        parts=settings.micro_batch.parts,
+        statistics_every=settings.log_every,
     )
     stats = {"encoder": encoder.stats, **{name: head.stats for name, head in heads.items()}}
     return Assembly(encoder, params, stats, frozen, layout, loss)
 
 
-def make_views(config: ml_collections.ConfigDict, recordings: Recordings) -> Views:
-    """The views that a config names, of its recordings.
+def make_views(augment: Mapping[str, Arguments], settings: ViewSettings, *, num_leads: int, rate_hz: float) -> Views:
+    """Returns the views that settings name.
+
+    Args:
+        augment: Settings of the augmentations by name.
+        settings: Settings of the views.
+        num_leads: Leads of a view, 12 or 8.
+        rate_hz: Samples a second of the recordings.
 
     Raises:
-        ConfigError: they cannot be.
+        ConfigError: There can be no such views.
     """
-    return Views(
-        config.augment,
-        num_views=config.views.num,
-        segments=config.views.segments,
-        num_leads=config.encoder.num_leads,
-        rate_hz=recordings.format.sampling_rate_hz,
-    )
+    return Views(augment, num_views=settings.num, segments=settings.segments, num_leads=num_leads, rate_hz=rate_hz)
 
 
 def make_overlay(views: Views, *, tiling: Tiling) -> Overlay | None:
@@ -131,11 +145,8 @@ def make_overlay(views: Views, *, tiling: Tiling) -> Overlay | None:
     return Overlay(rate_hz=views.rate_hz, take=functools.partial(take, tiling=tiling))
 
 
-def _reconstruction(config: ml_collections.ConfigDict) -> Reconstruction | None:
-    terms, decoder = (
-        Reconstruction(config.reconstruction.weight, config.reconstruction.peak_weight),
-        config.encoder.decoder,
-    )
+def _reconstruction(settings: ReconstructionSettings, *, decoder: bool) -> Reconstruction | None:
+    terms = Reconstruction(settings.weight, settings.peak_weight)
     if not any(terms):
         if decoder:
             raise ConfigError(
@@ -160,5 +171,5 @@ def _check_segments(segments: int, signal_format: SignalFormat) -> None:
         )
 
 
-def _looks_at_signals(config: ml_collections.ConfigDict) -> bool:
-    return config.relation.name in LOOK_AT_SIGNALS or config.miner.name in LOOK_AT_SIGNALS
+def _looks_at_signals(method: MethodSettings) -> bool:
+    return not set(method.names).isdisjoint(LOOK_AT_SIGNALS)

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from ml_collections import ConfigDict
 
 from ecgjax.augmentations import partners
 from ecgjax.augmentations.crops import Recorded, segments_alike
 from ecgjax.augmentations.views import Shown
+from ecgjax.data.settings import SamplingSettings
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.pairs.relations import RELATIONS, WITHIN_RECORDING, Rows
+from ecgjax.training.settings import MethodSettings
 
 # Columns of a batch that are no metadata of its rows.
 _NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", partners.COLUMN, "moved")
@@ -134,21 +135,21 @@ def _equal_pairs(ids: Array, valid: Array) -> Array:
     return jnp.sum(index - jnp.searchsorted(ordered, ordered, side="left"), dtype=jnp.float32)
 
 
-def check_positives(config: ConfigDict, layout: Layout) -> None:
+def check_positives(method: MethodSettings, layout: Layout) -> None:
     """Refuses a relation that finds no positive among the rows that a recording becomes: its loss would stay 0.
 
     Args:
-        config: Config with `objective`, `relation.name` and `miner.name`.
+        method: Settings of loss, relation and miner.
         layout: Layout of every recording.
 
     Raises:
-        ConfigError: naming what a recording becomes.
+        ConfigError: There is none; the message names what a recording becomes.
     """
-    name, loss = config.relation.name, config.objective.name
-    within = WITHOUT_RELATION.get(loss, name)
+    name, loss = method.relation.name, method.objective.name
+    within = name if loss is None else WITHOUT_RELATION.get(loss, name)
     # The positives of label_distance are other recordings, whatever the relation.
-    others = within not in WITHIN_RECORDING or config.miner.name == "label_distance"
-    if others or config.objective.weight == 0 or _finds_positives(within, layout):
+    others = within not in WITHIN_RECORDING or method.miner.name == "label_distance"
+    if others or method.objective.weight == 0 or _finds_positives(within, layout):
         return
     who = f"config.objective.name={loss!r}" if loss in WITHOUT_RELATION else f"config.relation.name={name!r}"
     becomes = (
@@ -161,21 +162,22 @@ def check_positives(config: ConfigDict, layout: Layout) -> None:
     raise ConfigError(becomes)
 
 
-def positives_are_other_recordings(config: ConfigDict, layout: Layout) -> bool:
+def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSettings, layout: Layout) -> bool:
     """Whether a row can only have other recordings of its patient for positives.
 
     So it is with `same_patient` where a recording becomes one row and nothing is drawn for it.
 
     Args:
-        config: Config with `objective.weight`, `relation.name`, `miner.name` and `sampling`.
+        method: Settings of loss, relation and miner.
+        sampling: Settings of the sampling.
         layout: Layout of every recording.
     """
-    if config.relation.name != "same_patient" or config.objective.weight == 0:
+    if method.relation.name != "same_patient" or method.objective.weight == 0:
         return False
-    if config.miner.name == "label_distance":
+    if method.miner.name == "label_distance":
         return False
     # Units of several recordings draw one again where a patient has too few: another view, where anything is drawn.
-    again = config.sampling.name == "patients" and config.sampling.records_per_patient > 1
+    again = sampling.name == "patients" and sampling.records_per_patient > 1
     return not _finds_positives("same_patient", layout, drawn=2 if again else 1)
 
 

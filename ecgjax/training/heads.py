@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from ml_collections import ConfigDict
 
 from ecgjax import encoders
 from ecgjax.encoders import layers
@@ -15,11 +14,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives.losses.label_prediction import TASKS
 from ecgjax.objectives.pairs.outputs import LossOutput
 from ecgjax.objectives.pairs.relations import Rows
-
-
-def default_config() -> ConfigDict:
-    """Returns `config.task`: no task, and what the published head is made of."""
-    return ConfigDict({"name": "", "weight": 1.0, "hidden": 128, "dropout": 0.3})
+from ecgjax.training.settings import TaskSettings
 
 
 class TaskHead(nnx.Module):
@@ -100,7 +95,7 @@ class SupervisedTask:
     """The task of a config, and its head.
 
     Args:
-        config: `config.task`: `name` of `objectives.task.TASKS`, `weight`, `hidden`, `dropout`.
+        settings: Settings of the task, of which `name` is a key of `TASKS`.
         embedding_dim: of the encoder.
         labels: of training records, `f32[n]`, NaN where unknown.
         seed: of the head's initialisation.
@@ -109,28 +104,28 @@ class SupervisedTask:
         ConfigError: an unknown task, too few labels, or labels of a binary task that are not 0 and 1.
     """
 
-    def __init__(self, config: ConfigDict, *, embedding_dim: int, labels: np.ndarray, seed: int):
-        if config.name not in TASKS:
-            raise ConfigError(f"config.task.name={config.name!r} is unknown; there are: {', '.join(TASKS)}")
+    def __init__(self, settings: TaskSettings, *, embedding_dim: int, labels: np.ndarray, seed: int):
+        if settings.name not in TASKS:
+            raise ConfigError(f"config.task.name={settings.name!r} is unknown; there are: {', '.join(TASKS)}")
         known = labels[np.isfinite(labels)].astype(np.float64)
         if len(np.unique(known)) < 2:
             raise ConfigError(
-                f"config.task.name={config.name!r}: the {len(known)} labelled training records hold fewer than two "
-                "different labels; see config.columns.label, rule and threshold"
+                f"config.task.name={settings.name!r}: the {len(known)} labelled training records hold fewer than two "
+                "different labels; see config.columns.task"
             )
-        binary = config.name == "binary"
+        binary = settings.name == "binary"
         if binary and not np.isin(known, (0, 1)).all():
             raise ConfigError(
-                "config.task.name='binary' needs labels 0 and 1: set config.columns.rule to 'present', 'below' or "
-                "'above'"
+                "config.task.name='binary' needs labels 0 and 1: ask a yes or no in config.columns.task, such as "
+                "'lvef<40'"
             )
-        self.weight = config.weight
-        self._loss = TASKS[config.name]
+        self.weight = settings.weight
+        self._loss = TASKS[settings.name]
         location, scale = (0.0, 1.0) if binary else (known.mean(), known.std())
         head = TaskHead(
             embedding_dim,
-            hidden=config.hidden,
-            dropout=config.dropout,
+            hidden=settings.hidden,
+            dropout=settings.dropout,
             location=location,
             scale=scale,
             rngs=nnx.Rngs(seed),

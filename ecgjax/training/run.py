@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Compiled
@@ -18,17 +18,17 @@ from data_pipelines.streaming.batches import Choice, batches
 from data_pipelines.streaming.sampler import Sampler
 from ecgjax import encoders, optim
 from ecgjax.augmentations import partners
-from ecgjax.config import run_config
-from ecgjax.config.run_config import ConfigError
 from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import Columns, row_columns
-from ecgjax.data.samplers import make_sampler, patients_with_others, sampled_records
+from ecgjax.data.samplers import SampledSide
 from ecgjax.encoders import cost
+from ecgjax.errors import ConfigError
 from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import assemble
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
+from ecgjax.training.settings import DurationSettings, PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
 
 #: Raise it when the same config, data and seed would no longer give the same batches and views.
@@ -45,8 +45,9 @@ class Run:
     """A pretraining run, ready for its first step.
 
     Attributes:
-        config: resolved.
-        recordings: opened and divided.
+        settings: Settings of the run.
+        recordings: Recordings, opened and divided.
+        side: Training side, and how it is drawn from.
         columns: what relation and miner look at beside patient and signal, name → `[n, …]` over all recordings.
         fingerprint: digest of all that decides which rows and views a step gets.
         mesh: of all devices of the run.
@@ -61,8 +62,9 @@ class Run:
             not tell.
     """
 
-    config: ml_collections.ConfigDict
+    settings: PretrainingSettings
     recordings: Recordings
+    side: SampledSide
     columns: Columns
     fingerprint: str
     mesh: Mesh
@@ -78,7 +80,7 @@ class Run:
     @property
     def batch_size(self) -> int:
         """Recordings of the global batch."""
-        return self.config.batch_size
+        return self.settings.batch_size
 
     def batches(self, sampler: Sampler, *, start_step: int = 0) -> Iterator[Batch]:
         """Global batches on the mesh, from `start_step` on, without end."""
@@ -92,9 +94,9 @@ class Run:
             start_step=start_step,
             columns=columns,
             chosen=self._chosen(sampler),
-            allow_bad_shards=self.config.data.allow_bad_shards,
+            allow_bad_shards=self.settings.data.allow_bad_shards,
         )
-        seed = _seed(self.config, self.mesh)
+        seed = _seed(self.settings.seed, self.mesh)
         for batch in stream:
             valid = device_mesh.put_votes(batch.pop("valid"), mesh=self.mesh, rows=rows, batch_size=self.batch_size)
             yield device_mesh.put_batch(batch, sharding=sharding, rows=rows, batch_size=self.batch_size) | {
@@ -104,38 +106,45 @@ class Run:
 
     def _chosen(self, sampler: Sampler) -> dict[str, Choice]:
         """What of a batch follows from its step and rows and is no column over all recordings."""
-        if not partners.needs(self.config.augment):
+        augment = self.settings.augment
+        if not partners.needs(augment):
             return {}
-        settings = {name: self.config.augment.geodesic[name] for name in partners.SETTINGS}
-        return {partners.COLUMN: partners.Partners(sampler, self.columns, seed=self.config.seed, **settings)}
+        coupling, regularisation = (augment["geodesic"][name] for name in partners.LEAVES)
+        chosen = partners.Partners(
+            sampler,
+            self.columns,
+            seed=self.settings.seed,
+            coupling=str(coupling),
+            regularisation=float(regularisation),
+        )
+        return {partners.COLUMN: chosen}
 
 
-def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) -> Run:
+def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> Run:
     """Opens the data, initialises the encoder on the mesh and compiles the step.
 
     Args:
-        config: Config of the run, with the leaves of `ecgjax/defaults.py`.
-        mesh: instead of one over all devices.
+        settings: Settings of the run.
+        mesh: Mesh instead of one over all devices.
 
     Raises:
-        ConfigError: the config asks for what does not exist or does not fit.
-        DataError: the data set is missing, unfinished or damaged.
+        ConfigError: The settings ask for what does not exist or does not fit.
+        DataError: The data set is missing, unfinished or damaged.
     """
-    run_config.check_ranges(config)
-    recordings = open_recordings(config.data)
-    mesh = device_mesh.make_mesh(model=config.mesh.model) if mesh is None else mesh
-    sampler = make_sampler(config, recordings, recordings.split.train)
-    num_steps = run_config.num_steps(
-        config.duration, batch_size=config.batch_size, examples_per_epoch=sampler.examples_per_epoch
-    )
-    columns = row_columns(config, recordings)
-    fingerprint = _fingerprint(config, recordings, columns, sampler)
+    recordings = open_recordings(settings.data)
+    mesh = device_mesh.make_mesh(model=settings.mesh.model) if mesh is None else mesh
+    side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
+    sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
+    steps = num_steps(settings.duration, batch_size=settings.batch_size, examples_per_epoch=sampler.examples_per_epoch)
+    columns = row_columns(settings.column_use, recordings, seed=settings.seed)
+    fingerprint = _fingerprint(recordings, columns, sampler, seed=settings.seed)
     device_mesh.check_alike(fingerprint, what="data sets, split or sampling")
-    model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
-    check_other_recordings(config, recordings, model.layout)
-    optimizer = optim.create(config.optimizer, num_steps=num_steps, batch_size=config.batch_size, params=model.params)
-    rules = device_mesh.rules_of(config.mesh.sharding, config.mesh.rules)
-    ema_decay = config.optimizer.ema_decay
+    model = assemble(settings, recordings=recordings, columns=columns, mesh=mesh)
+    if positives_are_other_recordings(settings.method, settings.sampling, model.layout):
+        _check_other_recordings(side, settings)
+    optimizer = optim.create(settings.optimizer, num_steps=steps, batch_size=settings.batch_size, params=model.params)
+    rules = device_mesh.rules_of(settings.mesh.sharding, settings.mesh.rules)
+    ema_decay = settings.optimizer.ema_decay
     state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None)
     shardings = device_mesh.shardings_of(state, mesh, rules)
     # A copy, because the step donates its state and the encoder stays in use.
@@ -143,18 +152,19 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
     step = train_step(model.loss, optimizer, frozen=model.frozen, ema_decay=ema_decay)
     # One trace both to compile and to count: the compiler itself counts a loop's body once.
     traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, device_mesh.replicated(mesh))).trace(
-        state, abstract_batch(config, recordings, columns, mesh)
+        state, abstract_batch(settings, recordings, columns, mesh)
     )
     return Run(
-        config=config,
+        settings=settings,
         recordings=recordings,
+        side=side,
         columns=columns,
         fingerprint=fingerprint,
         mesh=mesh,
         sampler=sampler,
         split=model.encoder,
         layout=model.layout,
-        num_steps=num_steps,
+        num_steps=steps,
         state=state,
         step=traced.lower().compile(),
         loss=model.loss,
@@ -164,8 +174,7 @@ def prepare_run(config: ml_collections.ConfigDict, *, mesh: Mesh | None = None) 
 
 def records_of(run: Run) -> PretrainingRecords:
     """Lists the records that a run may draw."""
-    records = sampled_records(run.config, run.recordings, run.recordings.split.train)
-    return pretraining_records(run.recordings, records, run=run.fingerprint)
+    return pretraining_records(run.recordings, run.side.records, run=run.fingerprint)
 
 
 def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
@@ -185,7 +194,7 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
     ):
         raise ConfigError(
             f"{checkpoints.directory} was trained on another data set, split or sampling than "
-            f"{run.config.data.dir} with this config gives; resume on the same data, or use another --workdir"
+            f"{run.settings.data.dir} with this config gives; resume on the same data, or use another --workdir"
         )
     _, parts = checkpoints.restore(run.state.parts(), step=latest)
     return run.state.with_parts(parts)
@@ -193,64 +202,82 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
 
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
     """The contrastive loss over a fixed set of validation batches, or None where the validation folds are empty."""
-    if not run.config.eval_every or not len(run.recordings.split.val):
+    settings = run.settings
+    if not settings.eval_every or not len(run.recordings.split.val):
         return None
     step = jax.jit(eval_step(run.loss))
-    sampler = make_sampler(run.config, run.recordings, run.recordings.split.val)
+    side = SampledSide(settings.sampling, run.recordings, run.recordings.split.val, weights=settings.data.weights)
+    sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
 
     def evaluate(state: TrainState) -> Mapping[str, float]:
         stream = run.batches(sampler)
-        metrics = jax.device_get([step(state, next(stream)) for _ in range(run.config.eval_batches)])
+        metrics = jax.device_get([step(state, next(stream)) for _ in range(settings.eval_batches)])
         stream.close()
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
     return evaluate
 
 
-def check_other_recordings(config: ml_collections.ConfigDict, recordings: Recordings, layout: Layout) -> None:
+def _check_other_recordings(side: SampledSide, settings: PretrainingSettings) -> None:
     """Refuses training records of which no patient has two, where a positive can be nothing else."""
-    if not positives_are_other_recordings(config, layout):
-        return
-    repeated, patients = patients_with_others(config, recordings, recordings.split.train)
+    repeated, patients = side.patients_with_others
     if not repeated:
         raise ConfigError(
-            f"config.relation.name={config.relation.name!r} finds no positive: none of the {patients:,} patients of "
-            f"{config.data.dir}'s training side (config.data.train_folds) has two recordings, and a recording becomes "
-            "one row for which nothing is drawn. Give data in which patients repeat, or make views positives: "
+            f"config.relation.name={settings.relation.name!r} finds no positive: none of the {patients:,} patients of "
+            f"{settings.data.dir}'s training side (config.data.train_folds) has two recordings, and a recording "
+            "becomes one row for which nothing is drawn. Give data in which patients repeat, or make views positives: "
             "config.views.num=2 and one of config.augment, as configs/three_kg.py does"
         )
 
 
-def describe_positives(config: ml_collections.ConfigDict, recordings: Recordings, layout: Layout) -> list[str]:
+def describe_positives(run: Run) -> list[str]:
     """Returns lines for people where only other recordings of a patient are positives; none where views are, too."""
-    if not positives_are_other_recordings(config, layout):
+    settings, recordings = run.settings, run.recordings
+    if not positives_are_other_recordings(settings.method, settings.sampling, run.layout):
         return []
-    repeated, patients = patients_with_others(config, recordings, recordings.split.train)
+    repeated, patients = run.side.patients_with_others
     lines = [
         f"{repeated:,} of {patients:,} patients have two recordings or more; those of the others are negatives alone "
         "(train/anchors_without_positive counts them)"
     ]
     validation = recordings.split.val
-    if config.eval_every and len(validation) and not patients_with_others(config, recordings, validation)[0]:
-        lines.append(
-            "no patient of the validation side has two recordings: there is no positive in evaluation, and eval/loss "
-            "is 0"
-        )
+    if settings.eval_every and len(validation):
+        side = SampledSide(settings.sampling, recordings, validation, weights=settings.data.weights)
+        if not side.patients_with_others[0]:
+            lines.append(
+                "no patient of the validation side has two recordings: there is no positive in evaluation, and "
+                "eval/loss is 0"
+            )
     return lines
 
 
-def _fingerprint(
-    config: ml_collections.ConfigDict,
-    recordings: Recordings,
-    columns: Columns,
-    sampler: Sampler,
-) -> str:
+def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch: int) -> int:
+    """Returns the steps of a run whose length is given in steps, epochs or examples.
+
+    Args:
+        duration: Settings of the length.
+        batch_size: Examples of a step.
+        examples_per_epoch: Examples of an epoch of the sampler.
+
+    Raises:
+        ConfigError: The unit is unknown, or the length is not a single step.
+    """
+    steps_per_unit = {"steps": 1.0, "epochs": examples_per_epoch / batch_size, "examples": 1.0 / batch_size}
+    if duration.unit not in steps_per_unit:
+        raise ConfigError(f"config.duration.unit={duration.unit!r} is unknown; there are: {', '.join(steps_per_unit)}")
+    steps = math.ceil(duration.value * steps_per_unit[duration.unit])
+    if steps < 1:
+        raise ConfigError(f"config.duration of {duration.value} {duration.unit} is not a single step")
+    return steps
+
+
+def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, seed: int) -> str:
     """Digest of all that decides which rows and views a step gets."""
     digests = [
         (name, values.digest if isinstance(values, PairedEmbeddings) else _digest(values))
         for name, values in sorted({"group": recordings.index.group, **columns}.items())
     ]
-    parts = (PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), config.seed)
+    parts = (PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), seed)
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -258,14 +285,14 @@ def _digest(values: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest()
 
 
-def _seed(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.Array:
+def _seed(seed: int, mesh: Mesh) -> jax.Array:
     """The run's seed as steps take it, `u32[]` on every device."""
-    seed = np.uint32(config.seed % 2**32)
-    return jax.make_array_from_callback((), device_mesh.replicated(mesh), lambda _: seed)
+    bits = np.uint32(seed % 2**32)
+    return jax.make_array_from_callback((), device_mesh.replicated(mesh), lambda _: bits)
 
 
 def abstract_batch(
-    config: ml_collections.ConfigDict,
+    settings: PretrainingSettings,
     recordings: Recordings,
     columns: Columns,
     mesh: Mesh,
@@ -273,8 +300,8 @@ def abstract_batch(
     """Shapes, types and shardings of what `Run.batches` yields.
 
     Args:
-        config: Config of the run.
-        recordings: Recordings that it opens.
+        settings: Settings of the run.
+        recordings: Recordings of the run.
         columns: What `row_columns` gives.
         mesh: Mesh of the run.
 
@@ -282,16 +309,16 @@ def abstract_batch(
         ConfigError: the batch does not divide among the devices.
     """
     sharding = device_mesh.batch_sharding(mesh)
-    device_mesh.local_rows(sharding, config.batch_size)  # refuses a batch that does not divide
+    device_mesh.local_rows(sharding, settings.batch_size)  # refuses a batch that does not divide
     shape = jax.ShapeDtypeStruct
-    ids = shape((config.batch_size,), np.int32, sharding=sharding)
-    signal = shape((config.batch_size, *recordings.format.shape), np.int16, sharding=sharding)
-    votes = shape((config.batch_size, mesh.shape["model"]), np.bool_, sharding=device_mesh.votes_sharding(mesh))
+    ids = shape((settings.batch_size,), np.int32, sharding=sharding)
+    signal = shape((settings.batch_size, *recordings.format.shape), np.int16, sharding=sharding)
+    votes = shape((settings.batch_size, mesh.shape["model"]), np.bool_, sharding=device_mesh.votes_sharding(mesh))
     others = {
-        name: shape((config.batch_size, *values.shape[1:]), values.dtype, sharding=sharding)
+        name: shape((settings.batch_size, *values.shape[1:]), values.dtype, sharding=sharding)
         for name, values in columns.items()
     }
-    chosen = {partners.COLUMN: ids} if partners.needs(config.augment) else {}
+    chosen = {partners.COLUMN: ids} if partners.needs(settings.augment) else {}
     return {
         "signal": signal,
         "valid": votes,

@@ -6,9 +6,9 @@ import functools
 
 import jax.numpy as jnp
 from jax import Array
-from ml_collections import ConfigDict
 
 from ecgjax import leads
+from ecgjax.data.settings import ColumnSettings
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.miners.signal_space import SIGNAL_DISTANCES, downsample, nearest_and_farthest
 from ecgjax.objectives.pairs.relations import Rows
@@ -24,16 +24,14 @@ class SignalNeighbours:
     Signals are compared as they are stored, before any augmentation, in mV and all eight leads.
 
     Args:
-        columns: `config.columns` with `signal_distance` (a name of `SIGNAL_DISTANCES`), `signal_downsample` (samples
-            averaged into one), `signal_radius` (of the band of `"dtw"`, in samples after that) and `signal_farthest`
-            (how many).
+        columns: Settings, of which `signal_distance` is a key of `SIGNAL_DISTANCES`.
         tiling: how pairs are gone through.
 
     Raises:
         ConfigError: an unknown distance, or a radius where there is no band.
     """
 
-    def __init__(self, columns: ConfigDict, *, tiling: Tiling):
+    def __init__(self, columns: ColumnSettings, *, tiling: Tiling):
         if columns.signal_distance not in SIGNAL_DISTANCES:
             raise ConfigError(
                 f"config.columns.signal_distance={columns.signal_distance!r} is unknown; there are: "

@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax import Array
 
-from ecgjax import encoders
+from ecgjax import defaults, encoders
 from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
+from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
 from ecgjax.leads import prepare
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, open_pretraining_records
@@ -94,9 +94,18 @@ def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, sign
     return encoders.apply(encoders.Split(graph, params, stats), ecg, train=False, features=layer == "features")[0]
 
 
-def random_encoder(config: ml_collections.ConfigDict, *, seed: int) -> Encoder:
-    """`config.encoder` at random initialisation: the baseline that every probe must stand beside."""
-    return Encoder(create_split(config, seed=seed), num_leads=config.encoder.num_leads, layer=config.probe.layer)
+def random_encoder(settings: EncoderSettings, *, layer: str, seed: int) -> Encoder:
+    """Returns an encoder at random initialisation: the baseline that every probe must stand beside.
+
+    Args:
+        settings: Settings of the encoder.
+        layer: Layer, see `Encoder`.
+        seed: Seed of the initialisation.
+
+    Raises:
+        ConfigError: There is no such encoder or layer.
+    """
+    return Encoder(create_split(settings, seed=seed), num_leads=settings.num_leads, layer=layer)
 
 
 def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | None = None) -> Encoder:
@@ -111,17 +120,17 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | N
         ConfigError: the folder holds no run.
         CheckpointError: it holds no finished checkpoint, or a damaged one.
     """
-    config = run_config.load_resolved(workdir)
-    split = create_split(config, seed=config.seed)
-    prefix = "" if config.optimizer.ema_decay is None else EMA
+    settings = defaults.settings_of_run(workdir)
+    split = create_split(settings.encoder, seed=settings.seed)
+    prefix = "" if settings.optimizer.ema_decay is None else EMA
     names = (f"{prefix}params_encoder", f"{prefix}stats_encoder")
     with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
         step, parts = checkpoints.restore(dict(zip(names, (split.params, split.stats), strict=True)), step=step)
         metadata = checkpoints.metadata(step)
     return Encoder(
         split._replace(params=parts[names[0]], stats=parts[names[1]]),
-        num_leads=config.encoder.num_leads,
-        layer=config.probe.layer if layer is None else layer,
+        num_leads=settings.encoder.num_leads,
+        layer=settings.probe.layer if layer is None else layer,
         step=step,
         pretrained_on=tuple(metadata.get("datasets", ())),
         trained_on=_trained_on(Path(workdir), metadata),

@@ -10,6 +10,7 @@ from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Pairs, Rows
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.settings.bounds import Positive
 
 
 def same_pair(anchors: Rows, keys: Rows) -> Pairs:
@@ -31,7 +32,7 @@ def clip_loss(
     rows: Rows,
     *,
     paired: Array,
-    temperature: float | Array = 0.07,
+    temperature: Positive | Array = 0.07,
     positives: str = "outside",
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,

@@ -16,6 +16,7 @@ from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Relation, Rows, same_signal
 from ecgjax.objectives.pairs.running import LogSum, PairStats
 from ecgjax.objectives.pairs.tiles import Tiling, fold
+from ecgjax.settings.bounds import Positive
 
 
 class _Running(NamedTuple):
@@ -35,7 +36,7 @@ def clocs(
     *,
     relation: Relation,
     views: int,
-    temperature: float | Array = 0.1,
+    temperature: Positive | Array = 0.1,
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:

@@ -15,6 +15,7 @@ from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
 from ecgjax.objectives.pairs.running import LogSum, fold_logits, sum_terms
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.settings.bounds import Positive, ZeroOrMore
 
 
 def hcl(
@@ -22,8 +23,8 @@ def hcl(
     rows: Rows,
     *,
     relation: Relation,
-    temperature: float | Array = 0.5,
-    concentration: float | Array = 1.0,
+    temperature: Positive | Array = 0.5,
+    concentration: ZeroOrMore | Array = 1.0,
     positive_prior: float = 0.1,
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
@@ -116,7 +117,7 @@ def debiased(
     rows: Rows,
     *,
     relation: Relation,
-    temperature: float | Array = 0.5,
+    temperature: Positive | Array = 0.5,
     positive_prior: float = 0.1,
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,

@@ -19,6 +19,7 @@ from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
 from ecgjax.objectives.pairs.running import LogSum, PairStats, fold_logits, sum_terms
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.settings.bounds import Positive
 
 #: Where SigLIP's log t starts: t = 10.
 LOG_SCALE = math.log(10)
@@ -29,7 +30,7 @@ def nt_xent(
     rows: Rows,
     *,
     relation: Relation,
-    temperature: float | Array = 0.1,
+    temperature: Positive | Array = 0.1,
     positives: str = "outside",
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
@@ -70,7 +71,7 @@ def cross_entropies(
     rows: Rows,
     *,
     relation: Relation,
-    temperature: float | Array,
+    temperature: Positive | Array,
     positives: str,
     tiling: Tiling,
     keys: Array | None = None,
@@ -122,7 +123,7 @@ def three_kg(
     rows: Rows,
     *,
     relation: Relation,
-    temperature: float | Array = 0.1,
+    temperature: Positive | Array = 0.1,
     reducer: Reducer | None = None,
     tiling: Tiling,
 ) -> LossOutput:

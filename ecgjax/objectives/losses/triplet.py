@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, LossOutput
 from ecgjax.objectives.pairs.relations import Relation, Rows
 from ecgjax.objectives.pairs.running import LogSum
 from ecgjax.objectives.pairs.tiles import Tiling, fold, take
+from ecgjax.settings.bounds import Bound
 
 TRIPLET_FORMS = ("hinge", "soft")
 
@@ -29,6 +30,10 @@ L2_FORMS: Mapping[str, Callable[[Array], Array]] = {"squared_norm": lambda squar
 
 #: Width of the hinge in Jeong et al. 2023, and in FaceNet.
 _MARGIN = 0.2
+
+
+#: Angle of a triangle that is not flat.
+Degrees = Annotated[float, Bound(lambda value: 0 < value < 90, "above 0 and below 90")]
 
 
 def triplet(
@@ -148,7 +153,7 @@ def angular(
     rows: Rows,
     *,
     relation: Relation,
-    degrees: float = 45.0,
+    degrees: Degrees = 45.0,
     angular_weight: float = 2.0,
     l2_weight: float = 0.005,
     l2_form: str = "squared_norm",

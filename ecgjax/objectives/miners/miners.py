@@ -25,6 +25,7 @@ from ecgjax.objectives.miners.search import Mined, Search, Tile
 from ecgjax.objectives.pairs.distances import DISTANCES, Distance
 from ecgjax.objectives.pairs.relations import Relation, Rows
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.settings.bounds import Count
 
 #: Wu et al. 2017: nearer pairs are drawn as if they were this far apart, farther ones than the second not at all.
 _NEAREST_DRAWN, _FARTHEST_DRAWN = 0.5, 1.4
@@ -42,7 +43,7 @@ def random(
     relation: Relation,
     tiling: Tiling,
     key: Array,
-    triplets: int = 1,
+    triplets: Count = 1,
 ) -> Mined:
     """A random positive and a random negative. By labels (relation `same_label`) it is the miner called npair.
 
@@ -189,7 +190,7 @@ def distance_weighted(
     distance: Distance,
     tiling: Tiling,
     key: Array,
-    triplets: int = 1,
+    triplets: Count = 1,
 ) -> Mined:
     """A random positive, and negatives drawn so that their distances are spread evenly.
 
@@ -240,7 +241,7 @@ def hardest(
     tiling: Tiling,
     key: Array,
     ceiling: float,
-    triplets: int = 1,
+    triplets: Count = 1,
 ) -> Mined:
     """A random positive, and the nearest negatives whose cosine similarity is below a ceiling.
 
@@ -280,7 +281,7 @@ def scheduled(
     key: Array,
     step: Array,
     schedule: optax.Schedule,
-    triplets: int = 1,
+    triplets: Count = 1,
 ) -> Mined:
     """A random positive, and negatives drawn with weights e^{−γ d}, of which a schedule says how hard they are.
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ecgjax import defaults
 from ecgjax.data.recordings import unit_of
 from ecgjax.data.tasks import Kind
+from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.models import selection
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.json_values import plain
@@ -17,6 +17,7 @@ from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.pages.write import write_page
+from ecgjax.settings.sections import tree_of
 from ecgjax.studies.label_efficiency import Study
 from ecgjax.studies.label_efficiency_statistics import differences_table, figure, models_table
 from ecgjax.studies.report.cell_tables import classes_table, other_metrics_table
@@ -41,7 +42,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     Returns:
         The tables as text, and where the page is.
     """
-    resamples = study.config.probe.bootstrap
+    resamples = study.settings.probe.bootstrap
     summaries = study.summaries(results, resamples=resamples)
     metric, data = selection.PRIMARY[study.task.kind], study.data
     said = study.cautions({result.cell.mode for result in results})
@@ -63,7 +64,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
         cautions=said,
         summary=[
             Paragraph(
-                f"Data set {study.recordings.name}, encoder {study.config.encoder.name}, checkpoint of step "
+                f"Data set {study.recordings.name}, encoder {study.settings.encoder.name}, checkpoint of step "
                 f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
                 f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
                 f"validation records{_part(study)}, which at small fractions are more labels than it is trained with, "
@@ -90,7 +91,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
             ),
             data_section(study.recordings.datasets),
             command_section(command),
-            configuration_section(study.config.to_dict(), default=defaults.get_config().to_dict()),
+            configuration_section(tree_of(study.settings), default=tree_of(RunSettings())),
             environment_section(),
         ],
     )
@@ -125,7 +126,8 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
 
 
 def _part(study: Study) -> str:
-    looks = {study.config.probe[name].eval_records for name in ("supervised", "finetune")} - {0}
+    probe = study.settings.probe
+    looks = {training.eval_records for training in (probe.supervised, probe.finetune)} - {0}
     if not looks or min(looks) >= len(study.data.val.records):
         return ""
     numbers = " or ".join(f"{number:,}" for number in sorted(looks))

@@ -1,0 +1,80 @@
+"""Leaves of earlier configs: what takes their place, and what cannot be set any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from data_pipelines.errors import DataError
+from ecgjax.data.tasks import earlier_task
+from ecgjax.errors import ConfigError
+from ecgjax.settings.leaf import Value
+from ecgjax.settings.sections import Tree
+
+_IN_ONE_LINE = "a question is written in one line"
+
+#: Leaf of earlier configs, or section of such, and why it cannot be set.
+RETIRED: Mapping[str, str] = {
+    "gradient_accumulation": (
+        "negatives come from the batch, and parts whose gradients are added know no negatives but their own, which is "
+        "another loss. For large batches in little memory set config.micro_batch.parts, whose gradient is exact"
+    ),
+    **{
+        f"{section}.{leaf}": f"{_IN_ONE_LINE}, as in --config.{now}='lvef<40', 'superdiagnostic:NORM' or 'age_years'"
+        for section, now in (
+            ("probe", "probe.task"),
+            ("columns", "columns.task"),
+            ("sampling.balance", "sampling.balance"),
+        )
+        for leaf in ("label", "rule", "threshold")
+    },
+}
+
+
+def check_retired(names: Iterable[str]) -> None:
+    """Refuses leaves that configs no longer have.
+
+    Args:
+        names: Leaves, with or without `config.` in front.
+
+    Raises:
+        ConfigError: One of them is in `RETIRED`; the message says what to do instead.
+    """
+    for name in names:
+        if reason := RETIRED.get(name.removeprefix("config.")):
+            raise ConfigError(f"config.{name.removeprefix('config.')} cannot be set: {reason}")
+
+
+def translated(tree: Tree) -> dict[str, Value | Tree]:
+    """Returns a config with the leaves of today in the place of earlier ones.
+
+    Args:
+        tree: Values of a config that a run was trained with, nested.
+
+    Raises:
+        ValueError: An earlier question cannot be read.
+    """
+    now = {name: value for name, value in tree.items() if name not in RETIRED}
+    for section in ("probe", "columns"):
+        values = now.get(section)
+        if isinstance(values, Mapping) and "label" in values:
+            now[section] = {"task": _question(values), **_without_question(values)}
+    sampling = now.get("sampling")
+    if isinstance(sampling, Mapping) and isinstance(balance := sampling.get("balance"), Mapping):
+        now["sampling"] = {**sampling, "balance": _question(balance)}
+    return now
+
+
+def _question(values: Tree) -> str:
+    threshold = values.get("threshold")
+    try:
+        return earlier_task(
+            label=str(values["label"]),
+            rule=str(values.get("rule", "present")),
+            threshold=float(threshold) if isinstance(threshold, int | float) else None,
+        )
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
+def _without_question(values: Tree) -> Tree:
+    return {name: value for name, value in values.items() if name not in ("label", "rule", "threshold")}

@@ -1,0 +1,81 @@
+"""Settings of the data: which recordings, how they are drawn, and what is looked at beside their signals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from ecgjax.settings.bounds import ONE_OR_MORE, ZERO_OR_MORE
+from ecgjax.settings.leaf import Arguments, leaf
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """`config.data`: the recordings of a run."""
+
+    dir: str = leaf("", "Folder of a data set made by python -m data_pipelines.build, or several with commas between.")
+    weights: tuple[float, ...] = leaf(
+        (),
+        "Shares of several data sets in every batch; without, every recording comes equally often.",
+        bound=ZERO_OR_MORE,
+    )
+    store: str = leaf("auto", 'Storage: "auto", the packed copy where there is one; "packed" or "arrayrecord".')
+    allow_bad_shards: bool = leaf(False, "Whether rows of shards that cannot be read are left out instead of an error.")
+    links: str = leaf(
+        "", "File that python -m data_pipelines.link wrote; without, only equal recordings are kept apart."
+    )
+    train_folds: tuple[int, ...] = leaf((1, 2, 3, 4, 5, 6, 7, 8), "Folds that are trained on.")
+    val_folds: tuple[int, ...] = leaf((9,), "Folds that choices are made on.")
+    test_folds: tuple[int, ...] = leaf((10,), "Folds that results are told for.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """`config.sampling`: how recordings are drawn."""
+
+    name: str = leaf("records", 'Unit that is drawn: "records", or "patients" with several recordings of each.')
+    records_per_patient: int = leaf(2, 'Recordings of each patient by "patients".', bound=ONE_OR_MORE)
+    balance: str = leaf(
+        "",
+        "Question of which every batch holds as many recordings of each answer, such as 'lvef<40', "
+        "'superdiagnostic:NORM', or a label of whole numbers, each a class of its own; empty for none.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnSettings:
+    """`config.columns`: what some relations, miners and heads look at beside patient and signal."""
+
+    task: str = leaf(
+        "",
+        "Question whose answers are the labels: 'lvef<40', 'superdiagnostic:NORM', or a quantity or whole-numbered "
+        "classes by the label's name, such as 'wedge_pressure'.",
+    )
+    components: int = leaf(50, "Principal components of physiology; 0 for all measurements.", bound=ZERO_OR_MORE)
+    clusters: int = leaf(40, "Clusters of wave attributes.", bound=ONE_OR_MORE)
+    signal_distance: str = leaf("l1", 'Distance in signal space: "l1", "l2" or "dtw".')
+    signal_downsample: int = leaf(10, "Samples averaged into one before signals are compared.", bound=ONE_OR_MORE)
+    signal_radius: int | None = leaf(None, 'Half width of the band of "dtw", in averaged samples.', bound=ZERO_OR_MORE)
+    signal_farthest: int = leaf(2, "Number of farthest signals that a negative is drawn from.", bound=ONE_OR_MORE)
+    paired: str = leaf(
+        "", "Folder of another modality's embeddings for each data set (data_pipelines.physiology.paired_embeddings)."
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnUse:
+    """What a pretraining looks at beside patient and signal, and why.
+
+    Attributes:
+        settings: Settings of the columns.
+        methods: Names of the relation, the miner and the loss; None where there is none.
+        augment: Settings of the augmentations by name.
+        has_task: Whether a label is predicted beside the objective.
+        balance: Question of balanced batches; empty for none.
+    """
+
+    settings: ColumnSettings
+    methods: tuple[str | None, ...]
+    augment: Mapping[str, Arguments]
+    has_task: bool = False
+    balance: str = ""

@@ -1,0 +1,1 @@
+"""Settings as frozen dataclasses: every leaf of a config with its type, default, meaning and bound in one place."""

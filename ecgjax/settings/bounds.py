@@ -1,0 +1,54 @@
+"""Bounds of settings, which stand beside the defaults that they bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple
+
+
+class Bound(NamedTuple):
+    """What a number must be.
+
+    Attributes:
+        holds: Whether a number is possible.
+        words: What is possible, in words that follow "must be".
+    """
+
+    holds: Callable[[float], bool]
+    words: str
+
+
+FINITE = Bound(math.isfinite, "a finite number")
+ONE_OR_MORE = Bound(lambda value: 1 <= value < math.inf, "at least 1")
+TWO_OR_MORE = Bound(lambda value: 2 <= value < math.inf, "at least 2")
+ZERO_OR_MORE = Bound(lambda value: 0 <= value < math.inf, "0 or more")
+POSITIVE = Bound(lambda value: 0 < value < math.inf, "above 0")
+PROBABILITY = Bound(lambda value: 0 <= value <= 1, "0 to 1")
+BELOW_ONE = Bound(lambda value: 0 <= value < 1, "0 or more and below 1")
+INSIDE_ONE = Bound(lambda value: 0 < value < 1, "above 0 and below 1: a share, not a percentage")
+SHARE = Bound(lambda value: 0 < value <= 1, "above 0 and at most 1")
+#: Seeds are hashed as eight bytes with a sign.
+SEED = Bound(lambda value: -(2**63) <= value < 2**63, "a whole number of at most 63 bits")
+
+
+def between(low: float, high: float, why: str = "") -> Bound:
+    """Returns the bound of a closed interval.
+
+    Args:
+        low: Least number that is possible.
+        high: Greatest number that is possible.
+        why: What would happen beyond, as an addition to the words.
+    """
+    words = f"{low:g} to {high:g}".replace("0.", ".") + (f": {why}" if why else "")
+    return Bound(lambda value: low <= value <= high, words)
+
+
+#: Types of arguments that are settings, with their bounds.
+Count = Annotated[int, ONE_OR_MORE]
+Counts = Annotated[Sequence[int], ONE_OR_MORE]
+Positive = Annotated[float, POSITIVE]
+ZeroOrMore = Annotated[float, ZERO_OR_MORE]
+Probability = Annotated[float, PROBABILITY]
+BelowOne = Annotated[float, BELOW_ONE]
+Share = Annotated[float, SHARE]

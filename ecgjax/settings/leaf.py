@@ -1,0 +1,136 @@
+"""A leaf of a config: type, default, meaning and bound of one setting.
+
+Settings of which the code knows by name are fields of frozen dataclasses. Settings of what is chosen by name (encoders,
+losses, augmentations) are the arguments of functions and classes, and their leaves are read from the signatures: the
+bound from an annotation such as `Annotated[float, POSITIVE]`, the meaning from the docstring.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+from ecgjax.settings.bounds import Bound
+
+Plain: TypeAlias = bool | int | float | str
+
+#: Value of a setting as a command line or a file gives it; tuples are at most two deep.
+Value: TypeAlias = Plain | tuple[Plain | tuple[Plain, ...], ...] | None
+
+#: Values of settings by name, as arguments of what was chosen.
+Arguments: TypeAlias = Mapping[str, Value]
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One setting.
+
+    Attributes:
+        kind: `bool`, `int`, `float`, `str` or `tuple`.
+        element: Kind of every element of a tuple; None where elements differ.
+        default: Value where nothing else is given.
+        optional: Whether it may be None.
+        meaning: What the setting means, for people.
+        bound: What a number, or every element of a tuple, must be.
+    """
+
+    kind: type
+    element: type | None
+    default: Value
+    optional: bool
+    meaning: str = ""
+    bound: Bound | None = None
+
+
+def leaf(default: T, meaning: str, *, bound: Bound | None = None) -> T:
+    """Returns a field of a settings class.
+
+    Args:
+        default: Value where nothing else is given.
+        meaning: What the setting means, for people.
+        bound: What a number, or every element of a tuple, must be.
+    """
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "bound": bound})
+
+
+def section(settings: Callable[[], S]) -> S:
+    """Returns a field that is a section of its own, at its defaults."""
+    return dataclasses.field(default_factory=settings)
+
+
+def leaf_of(hint: object, *, default: Value, meaning: str = "", bound: Bound | None = None) -> Leaf:
+    """Returns the leaf for a type hint.
+
+    Args:
+        hint: Type hint, such as `float`, `Annotated[int, ONE_OR_MORE] | None` or `tuple[int, ...]`.
+        default: Value where nothing else is given.
+        meaning: What the setting means, for people.
+        bound: Bound, unless the hint is annotated with one.
+
+    Raises:
+        TypeError: No setting can be of such a type.
+    """
+    optional, element = False, None
+    while not isinstance(hint, type) or typing.get_origin(hint) is not None:
+        origin, options = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Annotated:
+            hint, bound = options[0], next((each for each in options[1:] if isinstance(each, Bound)), bound)
+        elif origin in (types.UnionType, typing.Union):
+            optional |= type(None) in options
+            hint = next(each for each in options if each is not type(None))
+        elif origin is typing.Literal:
+            hint = str
+        elif isinstance(origin, type) and issubclass(origin, Sequence):
+            hint, elements = tuple, {each for each in options if each is not Ellipsis}
+            if len(elements) == 1:
+                (only,) = elements
+                if typing.get_origin(only) is not tuple:
+                    of_element = leaf_of(only, default=None, bound=bound)
+                    element, bound = of_element.kind, of_element.bound
+        else:
+            raise TypeError(f"no setting can be of the type {hint}")
+    if hint not in (bool, int, float, str, tuple):
+        raise TypeError(f"no setting can be of the type {hint}")
+    return Leaf(hint, element, default, optional or default is None, meaning, bound)
+
+
+def arguments_of(function: Callable[..., object], *, without: Collection[str]) -> dict[str, Leaf]:
+    """Returns the leaves of a function's, or a class's, arguments.
+
+    Args:
+        function: Function or class with a docstring in Google's style.
+        without: Names of arguments that no config sets.
+    """
+    of_init = function.__init__ if isinstance(function, type) else function
+    hints, meanings = typing.get_type_hints(of_init, include_extras=True), described(function)
+    leaves = {}
+    for name, parameter in inspect.signature(of_init).parameters.items():
+        if name in without:
+            continue
+        default = None if parameter.default is inspect.Parameter.empty else parameter.default
+        leaves[name] = leaf_of(hints.get(name, type(default)), default=default, meaning=meanings.get(name, ""))
+    return leaves
+
+
+def described(function: Callable[..., object]) -> dict[str, str]:
+    """Returns the meanings of arguments as the `Args` section of a docstring tells them."""
+    _, _, after = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in after.split("\n"):
+        if line and not line.startswith(" "):
+            break
+        if found := re.match(r" {4}(\w+): (.*)", line):
+            name = found[1]
+            meanings[name] = found[2]
+        elif name and line.strip():
+            meanings[name] += f" {line.strip()}"
+    return meanings

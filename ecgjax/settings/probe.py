@@ -1,0 +1,85 @@
+"""Settings of a training with labels, and of how a pretrained encoder is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ecgjax.settings.bounds import BELOW_ONE, INSIDE_ONE, ONE_OR_MORE, POSITIVE, SEED, SHARE, ZERO_OR_MORE
+from ecgjax.settings.leaf import leaf, section
+
+#: The setting of `MetricSettings.miner` that means the first miner of a kind of task.
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricSettings:
+    """`….metric`: metric learning on the features beside the task."""
+
+    weight: float = leaf(
+        0.0,
+        "Weight of a triplet loss beside the task's; published 1, for a quantity 3.",
+        bound=ZERO_OR_MORE,
+    )
+    margin: float = leaf(0.2, "Margin of the triplet loss.", bound=POSITIVE)
+    distance: str = leaf("squared_euclidean", "Distance of the triplet loss.")
+    miner: str = leaf(
+        AUTO,
+        'Miner of negatives: "auto" for npair, or label_distance for a quantity; or "semi_hard", "semi_hard_random", '
+        '"soft_hard".',
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuneSettings:
+    """A training with labels, by default as it is done from random initialisation."""
+
+    steps: int = leaf(300, "Steps of training.", bound=ONE_OR_MORE)
+    batch_size: int = leaf(64, "Recordings of a batch.", bound=ONE_OR_MORE)
+    learning_rate: float = leaf(1e-3, "Learning rate of the encoder at its peak.", bound=POSITIVE)
+    head_learning_rate: float | None = leaf(None, "Learning rate of the head; None for the encoder's.", bound=POSITIVE)
+    layer_decay: float = leaf(1.0, "Factor of the learning rate from each block to the one below.", bound=SHARE)
+    frozen: tuple[str, ...] = leaf(
+        (), 'Parts that stay as they are, batch norm and dropout included, such as ("^encoder/",).'
+    )
+    head: str = leaf("linear", 'Head: "linear", or "mlp" of linear-BN-ReLU-dropout-linear.')
+    head_start: str = leaf("zeros", 'Start of a linear head: "zeros", or "probe" of the encoder\'s features.')
+    hidden: int = leaf(128, 'Width inside "mlp".', bound=ONE_OR_MORE)
+    head_dropout: float = leaf(0.3, 'Dropout inside "mlp".', bound=BELOW_ONE)
+    positive_weight: str = leaf("none", 'Weight of positives: "none", or "balanced" class by class.')
+    balance: bool = leaf(False, "Whether every batch of a binary task holds as many positives as negatives.")
+    eval_every: int = leaf(25, "Steps between looks at validation.", bound=ONE_OR_MORE)
+    eval_records: int = leaf(0, "Validation records that a look sees, drawn at random; 0 for all.", bound=ZERO_OR_MORE)
+    patience: int = leaf(0, "Looks without a better one after which training ends; 0 for never.", bound=ZERO_OR_MORE)
+    metric: MetricSettings = section(MetricSettings)
+    select: str = leaf("metric", 'Choice of the best step on validation: by the task\'s primary "metric" or by "loss".')
+
+
+def _of_pretrained() -> FineTuneSettings:
+    return FineTuneSettings(learning_rate=3e-4, head_learning_rate=3e-3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """`config.probe`: how a pretrained encoder is judged."""
+
+    task: str = leaf(
+        "",
+        "Question, such as 'lvef<40', 'superdiagnostic:NORM', 'superdiagnostic:*' or a quantity such as 'age_years'.",
+    )
+    label_fraction: float = leaf(1.0, "Share of the labelled training patients.", bound=SHARE)
+    seed: int = leaf(0, "Seed of the labels that are drawn, and of resampling.", bound=SEED)
+    layer: str = leaf("features", 'Layer: "features", pooled activations, or "embedding", after the last layer.')
+    overlaps: str = leaf("refuse", 'Records that were pretrained on: "refuse", "drop" them, or "mark" the report.')
+    bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=ONE_OR_MORE)
+    groups: tuple[str, ...] = leaf(
+        ("sex", "age"), 'Groups of patients: any scalar or class of the data set too, "=site", or "dataset".'
+    )
+    prevalence: float | None = leaf(
+        None, "Prevalence at which PPV and NPV are told beside the records' own.", bound=INSIDE_ONE
+    )
+    treat_at: tuple[float, ...] = leaf(
+        (0.1, 0.2), "Probabilities from which one would treat, at which net benefit is told.", bound=BELOW_ONE
+    )
+    shuffles: int = leaf(10, "Permutations of the labels that the control is made of.", bound=ZERO_OR_MORE)
+    supervised: FineTuneSettings = section(FineTuneSettings)
+    finetune: FineTuneSettings = section(_of_pretrained)

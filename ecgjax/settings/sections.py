@@ -1,0 +1,255 @@
+"""Sections of a config: from settings classes to a config with their defaults, and from a config to typed settings.
+
+A settings class is a frozen dataclass whose fields are leaves, sections (settings classes again), the arguments of what
+is chosen by name, or such arguments by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias, TypeVar
+
+from ml_collections import ConfigDict, config_dict
+
+from data_pipelines.system.near_names import meant
+from ecgjax.errors import ConfigError
+from ecgjax.settings.leaf import Arguments, Leaf, Value, leaf_of
+
+#: A config as nested mappings, as `ConfigDict.to_dict` gives it.
+Tree: TypeAlias = "Mapping[str, Value | Tree]"
+
+S = TypeVar("S")
+
+# Kinds by the words that a message says what is possible in.
+_WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+def arguments(leaves: Callable[[], Mapping[str, Leaf]]) -> Arguments:
+    """Returns a field for the arguments of what a section chooses by name; its leaves stand beside the others.
+
+    Args:
+        leaves: Makes the leaves by name; those of which the value is None are left out of the settings.
+    """
+    return dataclasses.field(default_factory=dict, metadata={"arguments": leaves})
+
+
+def arguments_by_name(leaves: Callable[[], Mapping[str, Mapping[str, Leaf]]]) -> Mapping[str, Arguments]:
+    """Returns a field for arguments of several functions, each in a section of the function's name.
+
+    Args:
+        leaves: Makes the leaves of every function by the function's name.
+    """
+    return dataclasses.field(
+        default_factory=lambda: {name: _defaults(own) for name, own in leaves().items()}, metadata={"by_name": leaves}
+    )
+
+
+def _defaults(leaves: Mapping[str, Leaf]) -> Arguments:
+    return {name: leaf.default for name, leaf in leaves.items()}
+
+
+def leaves_of(settings: Callable[[], object], prefix: str = "") -> dict[str, Leaf]:
+    """Returns every leaf of a settings class by its path, such as `probe.task`.
+
+    Args:
+        settings: Settings class, or what else makes settings at their defaults.
+        prefix: What stands before every path.
+    """
+    return _leaves(settings(), prefix)
+
+
+def _leaves(defaults: object, prefix: str) -> dict[str, Leaf]:
+    found: dict[str, Leaf] = {}
+    for name, part in _parts(defaults):
+        if isinstance(part, Leaf):
+            found[f"{prefix}{name}"] = part
+        elif isinstance(part, Mapping):
+            found |= {f"{prefix}{name}.{leaf}" if name else f"{prefix}{leaf}": own for leaf, own in part.items()}
+        else:
+            found |= _leaves(part, f"{prefix}{name}.")
+    return found
+
+
+def _parts(defaults: object) -> Iterator[tuple[str, Leaf | object | Mapping[str, Leaf]]]:
+    """Yields name and leaf, section at its defaults, or leaves of arguments, without name if they stand beside."""
+    hints = typing.get_type_hints(type(defaults), include_extras=True)
+    for field in dataclasses.fields(defaults):  # type: ignore[arg-type]  # Settings are instances of a dataclass.
+        if "arguments" in field.metadata:
+            yield "", field.metadata["arguments"]()
+        elif "by_name" in field.metadata:
+            for name, leaves in field.metadata["by_name"]().items():
+                yield f"{field.name}.{name}", leaves
+        elif dataclasses.is_dataclass(value := getattr(defaults, field.name)):
+            yield field.name, value
+        else:
+            meaning, bound = field.metadata.get("meaning", ""), field.metadata.get("bound")
+            yield field.name, leaf_of(hints[field.name], default=value, meaning=meaning, bound=bound)
+
+
+def config_of(settings: Callable[[], object]) -> ConfigDict:
+    """Returns a config with every leaf of a settings class at its default."""
+    config = ConfigDict()
+    for path, leaf in leaves_of(settings).items():
+        *above, name = path.split(".")
+        inner = config
+        for section in above:
+            if section not in inner:
+                inner[section] = ConfigDict()
+            inner = inner[section]
+        # A leaf that may be None keeps its type by a reference.
+        inner[name] = config_dict.FieldReference(leaf.default, field_type=leaf.kind) if leaf.optional else leaf.default
+    return config
+
+
+def read(settings: Callable[[], S], config: ConfigDict | Tree, *, path: str = "config") -> S:
+    """Returns the settings that a config, or a section of one, gives.
+
+    Args:
+        settings: Settings class, or what else makes settings at their defaults.
+        config: Values by name. What is missing, in a config of an older run, is at its default.
+        path: Path of the section, which messages name.
+
+    Raises:
+        ConfigError: A value is of another type or out of its bound, or there is no such setting.
+    """
+    return _read(settings(), config.to_dict() if isinstance(config, ConfigDict) else config, path=path)
+
+
+def _read(defaults: S, tree: Tree, *, path: str) -> S:
+    values: dict[str, object] = {}
+    known: set[str] = set()
+    parts = dict(_parts(defaults))
+    for field in dataclasses.fields(defaults):  # type: ignore[arg-type]  # Settings are instances of a dataclass.
+        if "arguments" in field.metadata:
+            leaves = field.metadata["arguments"]()
+            given = {
+                name: conform(tree[name], leaf, path=f"{path}.{name}") for name, leaf in leaves.items() if name in tree
+            }
+            values[field.name] = {name: value for name, value in given.items() if value is not None}
+            known |= set(leaves)
+            continue
+        known.add(field.name)
+        if field.name not in tree:
+            continue
+        inner, below = tree[field.name], f"{path}.{field.name}"
+        part = parts.get(field.name)
+        if isinstance(part, Leaf):
+            values[field.name] = conform(inner, part, path=below)
+        elif not isinstance(inner, Mapping):
+            raise ConfigError(f"{below}={inner!r} is not possible; it is a section with settings of its own")
+        elif "by_name" in field.metadata:
+            values[field.name] = _by_name(field.metadata["by_name"](), inner, path=below)
+        else:
+            values[field.name] = _read(part, inner, path=below)
+    if unknown := sorted(set(tree) - known):
+        raise ConfigError(f"there is no setting {path}.{unknown[0]}{meant(unknown[0], known, prefix=f'{path}.')}")
+    return dataclasses.replace(defaults, **values)  # type: ignore[type-var]  # Settings are instances of a dataclass.
+
+
+def _by_name(leaves: Mapping[str, Mapping[str, Leaf]], tree: Tree, *, path: str) -> dict[str, Arguments]:
+    found = {name: dict(_defaults(own)) for name, own in leaves.items()}
+    for name, values in tree.items():
+        below = f"{path}.{name}"
+        if name not in leaves:
+            raise _unknown(name, leaves, path=path)
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{below}={values!r} is not possible; it is a section with settings of its own")
+        for leaf, value in values.items():
+            if leaf not in leaves[name]:
+                raise _unknown(leaf, leaves[name], path=below)
+            found[name][leaf] = conform(value, leaves[name][leaf], path=f"{below}.{leaf}")
+    return dict(found)
+
+
+def _unknown(name: str, known: Iterable[str], *, path: str) -> ConfigError:
+    return ConfigError(f"there is no setting {path}.{name}{meant(name, known, prefix=f'{path}.')}")
+
+
+def conform(value: object, leaf: Leaf, *, path: str) -> Value:
+    """Returns a value in the type of its leaf.
+
+    Args:
+        value: What was given.
+        leaf: Leaf that it is for.
+        path: Path of the leaf, which messages name.
+
+    Raises:
+        ConfigError: The value is of another type, or out of the leaf's bound.
+    """
+    if value is None:
+        if leaf.optional:
+            return None
+        raise ConfigError(f"{path}=None is not possible; it must be {_possible(leaf)}")
+    if leaf.kind is tuple:
+        if not isinstance(value, tuple | list):
+            raise ConfigError(f"{path}={value!r} is not possible; it must be values in brackets, with commas between")
+        inner = leaf.element
+        elements = (_nested(each) if inner is None else _number(each, inner) for each in value)
+        found: Value = tuple(elements)
+    else:
+        found = _number(value, leaf.kind)
+    if found is None or (isinstance(found, tuple) and any(each is None for each in found)):
+        raise ConfigError(f"{path}={value!r} is not possible; it must be {_possible(leaf)}")
+    if leaf.bound is not None:
+        numbers = found if isinstance(found, tuple) else (found,)
+        if not all(isinstance(each, int | float) and leaf.bound.holds(each) for each in numbers):
+            each = "every one of them must" if isinstance(found, tuple) else "it must"
+            raise ConfigError(f"{path}={value!r} is not possible; {each} be {leaf.bound.words}")
+    return found
+
+
+def _possible(leaf: Leaf) -> str:
+    if leaf.kind is tuple:
+        return f"{_WORDS.get(leaf.element or str, 'values')} each, in brackets with commas between"
+    return _WORDS[leaf.kind]
+
+
+def _number(value: object, kind: type) -> Value:
+    """Returns a value as one of `bool`, `int`, `float` or `str`; None where it is none of that kind."""
+    if isinstance(value, bool) or kind is bool:
+        return value if isinstance(value, bool) and kind is bool else None
+    if kind is float and isinstance(value, int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    if kind is int and isinstance(value, int):
+        return value
+    return value if kind is str and isinstance(value, str) else None
+
+
+def _nested(value: object) -> Value:
+    """Returns tuples all the way down, of what is no mapping."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_nested, value))
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def tree_of(settings: object) -> dict[str, Value | Tree]:
+    """Returns settings as nested mappings, as the config that they were read from has them.
+
+    Args:
+        settings: Instance of a settings class.
+    """
+    found: dict[str, Value | Tree] = {}
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]  # Settings are instances of a dataclass.
+        value = getattr(settings, field.name)
+        if "arguments" in field.metadata:
+            found |= {name: value.get(name) for name in field.metadata["arguments"]()}
+        elif dataclasses.is_dataclass(value):
+            found[field.name] = tree_of(value)
+        else:
+            found[field.name] = (
+                {name: dict(own) for name, own in value.items()} if "by_name" in field.metadata else value
+            )
+    return found
+
+
+def flat(tree: Tree, prefix: str = "") -> dict[str, Value]:
+    """Returns the values of nested mappings by their paths, such as `probe.task`."""
+    found: dict[str, Value] = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

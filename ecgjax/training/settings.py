@@ -1,0 +1,152 @@
+"""Settings of a pretraining run, section by section."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from ecgjax.augmentations.views import leaves_by_name
+from ecgjax.data.settings import ColumnSettings, ColumnUse, DataSettings, SamplingSettings
+from ecgjax.encoders.settings import EncoderSettings
+from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
+from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE
+from ecgjax.settings.leaf import Arguments, leaf, section
+from ecgjax.settings.sections import arguments_by_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DurationSettings:
+    """`config.duration`: the length of a run."""
+
+    value: float = leaf(100.0, "Length of the run in its unit.", bound=POSITIVE)
+    unit: str = leaf("epochs", 'Unit of the length: "epochs", "steps" or "examples".')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """`config.views`: what every recording becomes."""
+
+    num: int = leaf(2, "Views of each segment.", bound=ONE_OR_MORE)
+    segments: int = leaf(1, "Adjacent parts that a recording is cut into.", bound=ONE_OR_MORE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TilingSettings:
+    """`config.tiling`: how the pairs of the global batch are gone through."""
+
+    form: str = leaf("gathered", 'Form: "gathered", "dense" or "ring".')
+    chunk: int | None = leaf(None, "Keys of a tile; None chooses by backend.", bound=ONE_OR_MORE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """`config.task`: a label that is predicted beside the objective; `config.columns.task` says which."""
+
+    name: str = leaf("", 'Kind of the prediction: "binary" or "regression"; empty for none.')
+    weight: float = leaf(1.0, "Weight of the prediction's loss.", bound=ZERO_OR_MORE)
+    hidden: int = leaf(128, "Width inside the head.", bound=ONE_OR_MORE)
+    dropout: float = leaf(0.3, "Dropout inside the head.", bound=BELOW_ONE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructionSettings:
+    """`config.reconstruction`: the views before they were masked, reconstructed beside the objective."""
+
+    weight: float = leaf(0.0, "Weight of the squared error.", bound=ZERO_OR_MORE)
+    peak_weight: float = leaf(0.0, "Weight of the squared error about R peaks.", bound=ZERO_OR_MORE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MicroBatchSettings:
+    """`config.micro_batch`: a step in less memory."""
+
+    parts: int = leaf(
+        1, "Parts of a batch, encoded one after the other and again for the gradient: exact.", bound=ONE_OR_MORE
+    )
+    batch_norm: str = leaf("refuse", 'Batch norm in parts: "refuse", or "per_part" with statistics of a part.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSettings:
+    """`config.mesh`: the devices."""
+
+    model: int = leaf(1, "Devices that share every row of the batch; the others divide its rows.", bound=ONE_OR_MORE)
+    sharding: str = leaf("replicated", 'Layout of parameters: "replicated", all on every device.')
+    rules: tuple[str, ...] = leaf(
+        (),
+        'Exceptions, each "REGEX=AXIS,AXIS": the first that is found in a parameter\'s path lays out its dimensions; '
+        "an empty axis leaves a dimension whole.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """`config.checkpoint`."""
+
+    every: int = leaf(100, "Steps between checkpoints.", bound=ONE_OR_MORE)
+    keep: int = leaf(2, "Checkpoints that are kept.", bound=ONE_OR_MORE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """The sections that together name a loss.
+
+    Attributes:
+        objective: Settings of the loss.
+        relation: Settings of its relation.
+        miner: Settings of its miner.
+    """
+
+    objective: ObjectiveSettings
+    relation: RelationSettings
+    miner: MinerSettings
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """Names of relation, miner and loss."""
+        return self.relation.name, self.miner.name, self.objective.name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingSettings:
+    """All that decides a pretraining, and how it is watched and saved."""
+
+    seed: int = leaf(0, "Seed of initialisation, order and augmentation.", bound=SEED)
+    data: DataSettings = section(DataSettings)
+    sampling: SamplingSettings = section(SamplingSettings)
+    batch_size: int = leaf(64, "Recordings of the global batch.", bound=ONE_OR_MORE)
+    duration: DurationSettings = section(DurationSettings)
+    encoder: EncoderSettings = section(EncoderSettings)
+    views: ViewSettings = section(ViewSettings)
+    augment: Mapping[str, Arguments] = arguments_by_name(leaves_by_name)
+    objective: ObjectiveSettings = section(ObjectiveSettings)
+    relation: RelationSettings = section(RelationSettings)
+    miner: MinerSettings = section(MinerSettings)
+    tiling: TilingSettings = section(TilingSettings)
+    columns: ColumnSettings = section(ColumnSettings)
+    task: TaskSettings = section(TaskSettings)
+    reconstruction: ReconstructionSettings = section(ReconstructionSettings)
+    micro_batch: MicroBatchSettings = section(MicroBatchSettings)
+    optimizer: OptimizerSettings = section(OptimizerSettings)
+    mesh: MeshSettings = section(MeshSettings)
+    log_every: int = leaf(10, "Steps between lines of metrics.", bound=ONE_OR_MORE)
+    eval_every: int = leaf(100, "Steps between evaluations of the loss on validation; 0 for none.", bound=ZERO_OR_MORE)
+    eval_batches: int = leaf(4, "Validation batches of such an evaluation.", bound=ONE_OR_MORE)
+    checkpoint: CheckpointSettings = section(CheckpointSettings)
+
+    @property
+    def method(self) -> MethodSettings:
+        """The sections that together name the loss."""
+        return MethodSettings(objective=self.objective, relation=self.relation, miner=self.miner)
+
+    @property
+    def column_use(self) -> ColumnUse:
+        """What is looked at beside patient and signal."""
+        return ColumnUse(
+            settings=self.columns,
+            methods=self.method.names,
+            augment=self.augment,
+            has_task=bool(self.task.name),
+            balance=self.sampling.balance,
+        )
