@@ -49,7 +49,12 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     except flags.Error as error:
         fail(f"{_NOT_GIVEN.sub(_asked_for, _in_one_line(error))} (--help tells more)")
     except SystemExit as left:
-        sys.exit(0 if any(map(_HELP.fullmatch, argv)) else left.code)
+        sys.exit(0 if asks_for_help(argv) else left.code)
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Returns whether a command line asks for help."""
+    return any(map(_HELP.fullmatch, argv))
 
 
 def _asked_for(found: re.Match[str]) -> str:

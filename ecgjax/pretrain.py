@@ -2,7 +2,8 @@
 
   python -m ecgjax.pretrain --config=configs/simclr.py --config.data.dir=data/ptbxl --workdir=runs/ptbxl
 
-Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`). The same command again
+Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`); `--help` after
+`--config=…` lists them with their meaning, and `=None` leaves one to the method's own default. The same command again
 resumes from the last checkpoint; after SIGTERM the run saves and leaves with status 75.
 """
 
@@ -128,4 +129,4 @@ def main(_: list[str]) -> int:
 
 if __name__ == "__main__":
     run_config.define_flags()
-    run_config.run(main)
+    run_config.run(main, leaves=defaults.leaves)

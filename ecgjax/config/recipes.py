@@ -99,6 +99,8 @@ def _folder() -> Path:
 
 def _module(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"recipe_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--config={path} is no Python file; give one that ends in .py, or the name of a recipe")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -22,7 +22,9 @@ from data_pipelines import command
 from data_pipelines.errors import DataError
 from data_pipelines.system.near_names import meant
 from ecgjax.config import earlier, recipes
+from ecgjax.config.help import describe_leaves
 from ecgjax.errors import CheckpointError, ConfigError, DivergedError
+from ecgjax.settings.leaf import Leaf
 from ecgjax.settings.sections import flat
 from ecgjax.system.files import write_atomically
 
@@ -61,15 +63,25 @@ def define_flags(default: str | None = None) -> None:
     )
     flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, the resolved config.")
     flags.mark_flags_as_required(["config", "workdir"])
+    flags.register_validator("workdir", lambda value: value != "", message="it must name a folder")
+    for name in ("config", "workdir"):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])  # So that `--help` lists it.
 
 
-def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None = None, **kwargs: Any) -> None:
+def run(
+    main: Callable[[list[str]], int | None],
+    *,
+    argv: Sequence[str] | None = None,
+    flags_parser: Callable[[list[str]], list[str]] | None = None,
+    leaves: Callable[[], Mapping[str, Leaf]] | None = None,
+) -> None:
     """Runs an entry point; errors in what the user gave print as one line, without a stack trace.
 
     Args:
         main: Function that takes what is left of the command line, and returns the exit status.
         argv: Command line, program first; that of the process by default.
-        **kwargs: Further arguments of `absl.app.run`.
+        flags_parser: Parser of the command line instead of the one that every command with one config has.
+        leaves: Function that gives the leaves of the command's config, which `--help` then lists.
     """
     given = arguments = list(sys.argv if argv is None else argv)
     try:
@@ -95,12 +107,29 @@ def run(main: Callable[[list[str]], int | None], *, argv: Sequence[str] | None =
             command.fail(str(error))
 
     def parse(argv: list[str]) -> list[str]:
+        if leaves is not None and command.asks_for_help(argv):
+            show_help(argv, leaves())
         rest = command.parse_flags(without_none(argv))
         if _takes_one_config() and flags.FLAGS.config is not None:
             set_none(flags.FLAGS.config, argv)
         return rest
 
-    app.run(wrapped, argv=arguments, **{"flags_parser": parse, **kwargs})
+    app.run(wrapped, argv=arguments, flags_parser=flags_parser or parse)
+
+
+def show_help(argv: Sequence[str], leaves: Mapping[str, Leaf]) -> NoReturn:
+    """Prints the help of the command, then leaves of its config, and ends the process with status 0.
+
+    Args:
+        argv: Command line, program first, which asks for help.
+        leaves: Leaves to list, with the values of the config that the command line names.
+    """
+    configs = recipes.configs_in(argv)
+    values = flat(recipes.load_recipe(configs[-1]).to_dict()) if configs else {}
+    try:
+        command.parse_flags(argv)
+    finally:  # Which leaves once it has printed.
+        print(describe_leaves(leaves, values, of=configs[-1] if configs else "every config, unless it sets its own"))
 
 
 def without_none(arguments: Sequence[str]) -> list[str]:

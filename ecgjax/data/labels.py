@@ -94,6 +94,13 @@ class ProbeData:
     classes: tuple[str, ...] = ()
 
     @property
+    def enough_for_curves(self) -> bool:
+        """Whether there are so many positive and negative test records that curves of them are no steps of a few."""
+        if self.task.kind != "binary":
+            return True
+        return min(self.test.positives, len(self.test.records) - self.test.positives) >= MIN_EVENTS
+
+    @property
     def for_training(self) -> dict[str, np.ndarray]:
         """What a training with labels takes by name: the training records, and the validation records to select on."""
         return {

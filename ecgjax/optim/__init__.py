@@ -12,12 +12,14 @@ from ecgjax.optim.optimizers import (
     peak_rates,
     schedule,
 )
+from ecgjax.optim.settings import OptimizerSettings
 
 __all__ = [
     "BASE_BATCH",
     "DECAYED",
     "DEFAULT_WARMUP_FRACTION",
     "OPTIMIZERS",
+    "OptimizerSettings",
     "SCALINGS",
     "average",
     "create",

@@ -109,15 +109,19 @@ def arguments_of(function: Callable[..., object], *, without: Collection[str]) -
         function: Function or class with a docstring in Google's style.
         without: Names of arguments that no config sets.
     """
-    of_init = function.__init__ if isinstance(function, type) else function
-    hints, meanings = typing.get_type_hints(of_init, include_extras=True), described(function)
+    hints, meanings = typing.get_type_hints(_called(function), include_extras=True), described(function)
     leaves = {}
-    for name, parameter in inspect.signature(of_init).parameters.items():
+    for name, parameter in inspect.signature(_called(function)).parameters.items():
         if name in without:
             continue
         default = None if parameter.default is inspect.Parameter.empty else parameter.default
         leaves[name] = leaf_of(hints.get(name, type(default)), default=default, meaning=meanings.get(name, ""))
     return leaves
+
+
+def _called(function: Callable[..., object]) -> Callable[..., object]:
+    # Of a class, its instances' initialisation: the annotations of the class itself are those of its attributes.
+    return vars(function)["__init__"] if isinstance(function, type) else function
 
 
 def described(function: Callable[..., object]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 
 from data_pipelines.system.near_names import meant
 from ecgjax.errors import ConfigError
-from ecgjax.settings.leaf import Arguments, Leaf, Value, leaf_of
+from ecgjax.settings.leaf import Arguments, Leaf, Plain, Value, leaf_of
 
 #: A config as nested mappings, as `ConfigDict.to_dict` gives it.
 Tree: TypeAlias = "Mapping[str, Value | Tree]"
@@ -144,7 +144,7 @@ def _read(defaults: S, tree: Tree, *, path: str) -> S:
         else:
             values[field.name] = _read(part, inner, path=below)
     if unknown := sorted(set(tree) - known):
-        raise ConfigError(f"there is no setting {path}.{unknown[0]}{meant(unknown[0], known, prefix=f'{path}.')}")
+        raise _unknown(unknown[0], known, path=path)
     return dataclasses.replace(defaults, **values)  # type: ignore[type-var]  # Settings are instances of a dataclass.
 
 
@@ -178,19 +178,10 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
     Raises:
         ConfigError: The value is of another type, or out of the leaf's bound.
     """
-    if value is None:
-        if leaf.optional:
-            return None
-        raise ConfigError(f"{path}=None is not possible; it must be {_possible(leaf)}")
-    if leaf.kind is tuple:
-        if not isinstance(value, tuple | list):
-            raise ConfigError(f"{path}={value!r} is not possible; it must be values in brackets, with commas between")
-        inner = leaf.element
-        elements = (_nested(each) if inner is None else _number(each, inner) for each in value)
-        found: Value = tuple(elements)
-    else:
-        found = _number(value, leaf.kind)
-    if found is None or (isinstance(found, tuple) and any(each is None for each in found)):
+    if value is None and leaf.optional:
+        return None
+    found = _elements(value, leaf.element) if leaf.kind is tuple else _plain(value, leaf.kind)
+    if found is None:
         raise ConfigError(f"{path}={value!r} is not possible; it must be {_possible(leaf)}")
     if leaf.bound is not None:
         numbers = found if isinstance(found, tuple) else (found,)
@@ -201,15 +192,16 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
 
 
 def _possible(leaf: Leaf) -> str:
-    if leaf.kind is tuple:
-        return f"{_WORDS.get(leaf.element or str, 'values')} each, in brackets with commas between"
-    return _WORDS[leaf.kind]
+    if leaf.kind is not tuple:
+        return _WORDS[leaf.kind] + (", or None" if leaf.optional else "")
+    each = "values" if leaf.element is None else f"{_WORDS[leaf.element]} each"
+    return f"{each}, in brackets with commas between" + (", or None" if leaf.optional else "")
 
 
-def _number(value: object, kind: type) -> Value:
+def _plain(value: object, kind: type) -> Plain | None:
     """Returns a value as one of `bool`, `int`, `float` or `str`; None where it is none of that kind."""
-    if isinstance(value, bool) or kind is bool:
-        return value if isinstance(value, bool) and kind is bool else None
+    if isinstance(value, bool):
+        return value if kind is bool else None
     if kind is float and isinstance(value, int | float):
         try:
             return float(value)
@@ -220,10 +212,19 @@ def _number(value: object, kind: type) -> Value:
     return value if kind is str and isinstance(value, str) else None
 
 
-def _nested(value: object) -> Value:
-    """Returns tuples all the way down, of what is no mapping."""
+def _elements(value: object, kind: type | None) -> tuple[Plain | tuple[Plain, ...], ...] | None:
+    """Returns a tuple of elements of one kind, or of any kind and at most one level deeper; None where it is none."""
+    if not isinstance(value, tuple | list):
+        return None
+    elements = [_nested(each) if kind is None else _plain(each, kind) for each in value]
+    known = tuple(each for each in elements if each is not None)
+    return known if len(known) == len(elements) else None
+
+
+def _nested(value: object) -> Plain | tuple[Plain, ...] | None:
     if isinstance(value, tuple | list):
-        return tuple(map(_nested, value))
+        known = tuple(each for each in value if isinstance(each, bool | int | float | str))
+        return known if len(known) == len(value) else None
     return value if isinstance(value, bool | int | float | str) else None
 
 

@@ -34,6 +34,9 @@ NOT_LISTED = (
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; those of the configuration are known once the workdir is."""
+    if command.asks_for_help(argv):
+        leaves = defaults.leaves().items()
+        run_config.show_help(argv, {name: leaf for name, leaf in leaves if name.startswith("probe.")})
     command.parse_flags(argv, known_only=True)
     if not WORKDIR.value:
         command.fail("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")

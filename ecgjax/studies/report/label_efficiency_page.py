@@ -14,7 +14,7 @@ from ecgjax.evaluation.models import selection
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.json_values import plain
 from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Page, Paragraph, Picture, Section
+from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.pages.write import write_page
 from ecgjax.settings.sections import tree_of
@@ -54,11 +54,13 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     if study.task.kind == "multilabel":
         more.append(classes_table(results, **asked))
     lacking = [f"{result.cell.name}: {result.reason}" for result in results if result.reason]
-    picture = Picture(
-        figure=figure(summaries, metric=metric, title=title),
-        alt=f"{metric} and its paired difference over the fraction of labels, as in the tables.",
-        caption="Bars: intervals over patients. Dots beside them: single seeds.",
-    )
+    curves: Block = Paragraph("Curves are not drawn: there are too few positive or negative test records.")
+    if data.enough_for_curves:
+        curves = Picture(
+            figure=figure(summaries, metric=metric, title=title),
+            alt=f"{metric} and its paired difference over the fraction of labels, as in the tables.",
+            caption="Bars: intervals over patients. Dots beside them: single seeds.",
+        )
     page = Page(
         title=f"{study.task.title}: how few labels suffice",
         cautions=said,
@@ -76,7 +78,7 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
             Section(
                 "Results",
                 [
-                    picture,
+                    curves,
                     *(table for table in tables if table.rows),
                     Paragraph(
                         f"Intervals over patients: {resamples:,} resamples of the test patients, the same for all "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ REPORT_DIR = "evaluation"
 def write_report(
     evaluation: Evaluation, workdir: Path, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
 ) -> Written:
-    """Writes the report into `workdir/evaluation`, replacing an earlier one only when the new one is whole.
+    """Writes the report into the question's folder of `workdir/evaluation`, in the place of an earlier one once it is whole.
 
     Args:
         evaluation: what to report.
@@ -44,7 +45,7 @@ def write_report(
 def replace_report(
     workdir: Path, page: Page, results: Mapping[str, Any], *, data: ProbeData, scores: Mapping[str, np.ndarray]
 ) -> Written:
-    """Replaces `workdir/evaluation` by a page, `results.json` and `scores.npz`, once all are there.
+    """Fills the question's folder of `workdir/evaluation` with a page, `results.json` and `scores.npz`, all or nothing.
 
     Args:
         workdir: folder of the run.
@@ -53,8 +54,9 @@ def replace_report(
         data: of whose test records the scores are.
         scores: model name → `f64[test records, ...]`.
     """
-    target = workdir / REPORT_DIR
-    building = Path(tempfile.mkdtemp(prefix=f".{REPORT_DIR}-", dir=workdir))
+    target = workdir / REPORT_DIR / folder_of(data.task.title)
+    target.parent.mkdir(exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         written = write_page(page, building)
         _write_results(building, results, data=data, scores=scores)
@@ -67,6 +69,18 @@ def replace_report(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Written(html=target / written.html.name, markdown=target / written.markdown.name)
+
+
+def folder_of(question: str) -> str:
+    """Returns the name of a question's folder: its line in characters that every file system has.
+
+    Args:
+        question: Question in one line, such as `"lvef<40"`, whose folder is `lvef_below_40`.
+    """
+    words = {"<": "_below_", ">": "_above_", ":*": "_all"}
+    for symbol, word in words.items():
+        question = question.replace(symbol, word)
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", question.removesuffix("=1"))
 
 
 def _write_results(

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ecgjax.data.labels import MIN_EVENTS, ProbeData
-from ecgjax.evaluation.metrics.calibration import reliability_curve
+from ecgjax.evaluation.metrics.calibration import ReliabilityCurve, reliability_curve
 from ecgjax.pages.page import SIMULATED, Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.studies.comparison import REFERENCE
@@ -151,12 +151,17 @@ def _results(evaluation: Evaluation) -> list[Block]:
     comparison, data = evaluation.comparison, evaluation.data
     curves = {"labels": data.test.labels, "scores": evaluation.scores}
     counts = f"{data.test.positives:,} positive of {len(data.test.records):,} test records"
-    return [
+    table: list[Block] = [
         results_table(comparison),
         Paragraph(
             f"{how_compared(data, resamples=comparison.bootstrap)} In the control, labels are dealt out anew among the "
             "patients of all splits; its interval is that of the mean over shuffles."
         ),
+    ]
+    if not data.enough_for_curves:
+        return [*table, Paragraph(f"Curves are not drawn: {counts}, and steps of a few records are no curve.")]
+    return [
+        *table,
         Picture(
             figure=roc_figure(comparison, **curves),
             alt="ROC curve of every model, with its AUROC as in the table of results.",
@@ -193,13 +198,17 @@ def _operating(evaluation: Evaluation) -> list[Block]:
             "(config.probe.prevalence)."
         ),
         *_net_benefits(evaluation),
-        Picture(
-            figure=reliability_figure(curves),
-            alt="For every model, how often predictions of a probability come true; right is the diagonal.",
-            caption="Frequency of positives over predicted probability, calibrated on validation; bars are Wilson's "
-            "intervals.",
-        ),
+        *([_reliability(curves)] if evaluation.data.enough_for_curves else []),
     ]
+
+
+def _reliability(curves: Mapping[str, ReliabilityCurve]) -> Picture:
+    return Picture(
+        figure=reliability_figure(curves),
+        alt="For every model, how often predictions of a probability come true; right is the diagonal.",
+        caption="Frequency of positives over predicted probability, calibrated on validation; bars are Wilson's "
+        "intervals.",
+    )
 
 
 def _net_benefits(evaluation: Evaluation) -> list[Block]:

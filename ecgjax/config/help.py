@@ -1,0 +1,40 @@
+"""The leaves of a config as `--help` lists them: value, meaning, and what is possible."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+from ecgjax.settings.leaf import Leaf, Value
+
+_WIDTH = 100
+
+
+def describe_leaves(leaves: Mapping[str, Leaf], values: Mapping[str, Value], *, of: str) -> str:
+    """Returns a list of leaves with their values, section by section.
+
+    Args:
+        leaves: Leaves by path.
+        values: Values of the chosen config by path.
+        of: Name of the config for the heading.
+    """
+    lines = [f"Settings of {of}. Each is changed by --config.NAME=VALUE; None, where it is possible, by =None.", ""]
+    section = ""
+    for path, leaf in sorted(leaves.items(), key=lambda item: (item[0].rpartition(".")[0], item[0])):
+        above = path.rpartition(".")[0]
+        if above != section:
+            lines += ["", f"  {above}"]
+            section = above
+        lines += _leaf(path, leaf, values.get(path, leaf.default))
+    return "\n".join(lines)
+
+
+def _leaf(path: str, leaf: Leaf, value: Value) -> list[str]:
+    kind = leaf.kind.__name__ + (" or None" if leaf.optional else "")
+    bound = "" if leaf.bound is None else f", {leaf.bound.words}"
+    meaning = f"{leaf.meaning} ({kind}{bound})" if leaf.meaning else f"({kind}{bound})"
+    indent = " " * 8
+    return [
+        f"    --config.{path}={value!r}",
+        *textwrap.wrap(meaning, _WIDTH, initial_indent=indent, subsequent_indent=indent),
+    ]
