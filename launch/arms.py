@@ -59,24 +59,17 @@ class Arm:
         Raises:
             ConfigError: there is no such file or leaf, or a value is not possible.
         """
-        try:
-            earlier.check_retired(name for name, _ in (*self.common, *self.changes))
-        except ConfigError as error:
-            raise ConfigError(f"{self.title}: {error}") from error
         values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]
         try:
+            earlier.check_retired(name for name, _ in (*self.common, *self.changes))
+            recipe = recipes.load_recipe(self.config)
+            run_config.check_leaves(arguments, recipe, of=self.config)
             typed = run_config.without_none(arguments)
-            config_flags.DEFINE_config_dict(
-                "config", recipes.load_recipe(self.config), flag_values=values, sys_argv=typed
-            )
+            config_flags.DEFINE_config_dict("config", recipe, flag_values=values, sys_argv=typed)
             values(typed)
             run_config.set_none(values.config, arguments)
             return defaults.settings_of(values.config)
-        except ConfigError as error:
-            raise ConfigError(f"{self.title}: {error}") from error
-        except (AttributeError, KeyError) as error:
-            raise ConfigError(f"{self.title}: the config has no leaf {error}") from error
-        except (flags.Error, TypeError, ValueError) as error:
+        except (ConfigError, flags.Error, TypeError, ValueError) as error:
             raise ConfigError(f"{self.title}: {error}") from error
 
 

@@ -148,6 +148,23 @@ class PhysioTransformer(Encoder):
     nothing after it knows at how many millivolts a recording was: neither a probe for voltage criteria nor a
     reconstruction in mV.
 
+    Args:
+        num_leads: Channels of the input.
+        stem_width: Channels of the stem's convolutions.
+        dim: Width of the tokens.
+        depth: Number of transformer blocks.
+        num_heads: Heads of every attention.
+        hidden_dim: Width inside a block's two layers.
+        position_kernel: Samples of the convolution that encodes positions.
+        position_groups: Groups of channels of that convolution.
+        dropout: Share of the activations that dropout takes.
+        embedding_dim: Dimension of an embedding.
+        decoder: Whether there is a decoder, which reconstruction trains.
+        decoder_widths: Channels of the decoder's layers.
+        remat: Whether a block is computed again for the gradient, in less memory.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
+
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the mean over the tokens before the last layer.

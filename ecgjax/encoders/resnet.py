@@ -46,6 +46,15 @@ class ResNet18(Encoder):
     The published form has widths 64/128/256/512, kernel 7, dropout .2, 12 leads and an embedding of 128: 8.74 M
     parameters before the last layer. There is no projection head and no normalisation of the output.
 
+    Args:
+        num_leads: Channels of the input.
+        widths: Channels of the four stages.
+        kernel: Samples of the kernels in the blocks.
+        dropout: Share of the activations that dropout takes.
+        embedding_dim: Dimension of an embedding.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
+
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the pooled activations before the last layer.

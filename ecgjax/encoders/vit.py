@@ -24,6 +24,18 @@ class ViT1D(Encoder):
     mean (the authors fine-tune on that mean or on an attention pool, which is a head and no encoder). Lengths that the
     patch does not divide have their last sample repeated.
 
+    Args:
+        num_leads: Channels of the input.
+        patch: Samples of a patch.
+        dim: Width of the tokens.
+        depth: Number of transformer blocks.
+        num_heads: Heads of every attention.
+        dropout: Share of the activations that dropout takes.
+        embedding_dim: Dimension of an embedding.
+        remat: Whether a block is computed again for the gradient, in less memory.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
+
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the mean over the patches before the last layer.

@@ -86,6 +86,17 @@ class XResNet1d(Encoder):
     has 886,400 parameters before the head, xresnet1d101, (3, 4, 23, 3), 1,804,672. The benchmark trains on 2.5 s at
     100 Hz.
 
+    Args:
+        num_leads: Channels of the input.
+        num_blocks: Blocks of each stage.
+        width: Channels inside a block, a quarter of those between blocks.
+        stem_widths: Channels of the stem's three convolutions.
+        kernel: Samples of the kernels in stem and blocks.
+        dropout: Share of the activations that dropout takes.
+        embedding_dim: Dimension of an embedding.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
+
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the two poolings side by side.

@@ -15,8 +15,8 @@ from data_pipelines.metadata.snomed import SCORED_CLASSES
 from data_pipelines.prepared.index import Index, Task, duplicates, groups
 from data_pipelines.records import STORED_LEADS, SignalFormat
 from data_pipelines.simulation.cohort import Cohort, CohortConfig
+from ecgjax import defaults
 from ecgjax import evaluate as entry
-from ecgjax.config import run_config
 from ecgjax.data import recordings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models import boosted
@@ -112,11 +112,11 @@ def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
         recordings, "open_store", lambda directory, **options: types.SimpleNamespace(read=cohort.signal.__getitem__)
     )
     monkeypatch.setattr(entry.frozen_encoder, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
-    monkeypatch.setattr(entry.frozen_encoder, "random_encoder", lambda config, seed: _MeanAmplitudes())
+    monkeypatch.setattr(entry.frozen_encoder, "random_encoder", lambda settings, layer, seed: _MeanAmplitudes())
     monkeypatch.setattr(entry.frozen_encoder, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(boosted, "_TREES", 5)
     monkeypatch.setattr(entry, "run_experiment", run_once)
-    monkeypatch.setattr(entry, "train_supervised", lambda config, kind="binary", **arguments: _Classifier(kind))
+    monkeypatch.setattr(entry, "train_supervised", lambda settings, kind="binary", **arguments: _Classifier(kind))
     monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: _config())
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')
     return tmp_path
@@ -147,15 +147,19 @@ def _config(**probe):
     config = simclr.get_config()
     config.data.dir = "data/simulated"
     config.data.train_folds, config.data.val_folds, config.data.test_folds = (0, 1, 2), (3,), (4, 5)
-    settings = {"label": "age_years", "rule": "above", "threshold": 60.0, "label_fraction": 0.7, "bootstrap": 100,
+    settings = {"task": "age_years>60", "label_fraction": 0.7, "bootstrap": 100,
                 "shuffles": 2, "groups": ("sex", "age", "lvef", "scored:AF"), "prevalence": 0.02, **probe}  # fmt: skip
     config.probe.update(settings)
     return config
 
 
+def _evaluate(config, workdir):
+    return entry.evaluate(defaults.settings_of(config), workdir, progress=False)
+
+
 def test_writes_the_whole_report(drawn_workdir, cohort):
-    evaluation, report = entry.evaluate(_config(), drawn_workdir, progress=False)
-    assert report.html == drawn_workdir / "evaluation" / "report.html"
+    evaluation, report = _evaluate(_config(), drawn_workdir)
+    assert report.html == drawn_workdir / "evaluation" / "age_years_above_60" / "report.html"
     data = evaluation.data
     sides = [set(cohort.patient[part.records].tolist()) for part in (data.train, data.val, data.test)]
     assert not sides[0] & sides[1]
@@ -165,7 +169,6 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
     html, markdown = report.html.read_text(encoding="utf-8"), report.markdown.read_text(encoding="utf-8")
     for part in (
         "SIMULATED",
-        "age_years above 60",
         "f00d",
         "step 700",
         "Training curve",
@@ -181,12 +184,14 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
         assert part in html
         assert part in markdown
     assert "A &lt;made-up&gt; cohort." in html
+    assert "age_years&gt;60" in html
+    assert "# age_years>60" in markdown
     assert len(html) < 5_000_000
     results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
     assert list(results["models"]) == [
         "pretrained", "nearest", "random", "supervised", "intervals", "boosted", "median_beat", "demographics",
     ]  # fmt: skip
-    assert results["provenance"]["config"]["probe"]["label"] == "age_years"
+    assert results["provenance"]["config"]["probe"]["task"] == "age_years>60"
     assert {group["column"] for group in results["groups"]} == {"sex", "age", "lvef", "scored:AF"}
     of_lvef = [group for group in results["groups"] if group["column"] == "lvef"]
     assert len(of_lvef) == 4, "a quarter of the records each"
@@ -206,23 +211,20 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
 
 
 def test_command_repeats_what_was_changed(workdir):
-    evaluation, _ = entry.evaluate(_config(label="lvef", rule="below", threshold=55.0), workdir, progress=False)
+    evaluation, _ = _evaluate(_config(task="lvef<55"), workdir)
     command = evaluation.provenance.command
-    for part in ("--config.probe.label=lvef", "--config.probe.rule=below", "--config.probe.threshold=55.0"):
-        assert part in command
+    assert "'--task=lvef<55'" in command
     assert "label_fraction" not in command
 
 
 @pytest.mark.slow
 def test_a_quantity_has_the_whole_report(workdir):
-    # The run's own question has a threshold, which this one does not inherit.
-    assert run_config.load_resolved(workdir).probe.threshold == _config().probe.threshold is not None
-    evaluation, report = entry.evaluate(_config(label="age_years", rule="values"), workdir, progress=False)
+    evaluation, report = _evaluate(_config(task="age_years", prevalence=None), workdir)
     assert evaluation.unit == "years"
     html = report.html.read_text(encoding="utf-8")
     for part in (
         "age_years, 0.7 of the training labels", "Limits of agreement", "RMSE, years", "highest tenth",
-        "Training curve", "--config.probe.rule=values", "mean ± SD [range]",
+        "Training curve", "--task=age_years", "mean ± SD [range]",
     ):  # fmt: skip
         assert part in html
     assert recordings.unit_of("lvef", types.SimpleNamespace(datasets=[])) == ""
@@ -230,8 +232,8 @@ def test_a_quantity_has_the_whole_report(workdir):
 
 @pytest.mark.slow
 def test_classes_have_the_whole_report(workdir):
-    config = _config(label="scored:*", rule="present", threshold=None, groups=("scored:AF",), treat_at=())
-    evaluation, report = entry.evaluate(config, workdir, progress=False)
+    config = _config(task="scored:*", prevalence=None, groups=("scored:AF",), treat_at=())
+    evaluation, report = _evaluate(config, workdir)
     results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
     assert results["operating"]["unscored"] == []
     assert set(results["operating"]["models"]["pretrained"]["metrics"]) >= {"macro F1", "CinC 2021 score"}
@@ -254,7 +256,7 @@ def test_classes_have_the_whole_report(workdir):
         ({"prevalence": 2.0}, ConfigError, r"config\.probe\.prevalence=2\.0 .* above 0 and below 1"),
         ({"treat_at": (0.1, 10)}, ConfigError, r"config\.probe\.treat_at=\(0\.1, 10\) .* 0 or more and below 1"),
         ({"treat_at": ("a",)}, ConfigError, r"config\.probe\.treat_at=\('a',\)"),
-        ({"rule": "values", "prevalence": 0.3}, ConfigError, r"prevalence=0\.3 is of a yes or no"),
+        ({"task": "age_years", "prevalence": 0.3}, ConfigError, r"prevalence=0\.3 is of a yes or no"),
     ],
 )
 def test_what_a_report_cannot_be_asked_is_refused_before_anything_is_loaded(
@@ -262,21 +264,21 @@ def test_what_a_report_cannot_be_asked_is_refused_before_anything_is_loaded(
 ):
     monkeypatch.setattr(entry.frozen_encoder, "load_encoder", None)
     with pytest.raises(error, match=message):
-        entry.evaluate(_config(**probe), workdir, progress=False)
+        _evaluate(_config(**probe), workdir)
 
 
 def test_unknown_label_lists_what_there_is(workdir):
-    with pytest.raises(DataError, match=r"no label 'ejection'.*lvef.*potassium"):
-        entry.evaluate(_config(label="ejection"), workdir, progress=False)
+    with pytest.raises(DataError, match=r"no label 'ejection_fraction'.*lvef.*potassium"):
+        _evaluate(_config(task="ejection_fraction<40"), workdir)
 
 
 def test_warns_of_folds_seen_in_pretraining(workdir):
     config = _config()
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
-    evaluation, report = entry.evaluate(config, workdir, progress=False)
+    evaluation, report = _evaluate(config, workdir)
     assert evaluation.provenance.cautions
     assert "pretrained on the signals of fold 2" in report.markdown.read_text(encoding="utf-8")
-    evaluation, _ = entry.evaluate(_config(), workdir, progress=False)
+    evaluation, _ = _evaluate(_config(), workdir)
     assert evaluation.provenance.cautions == (finished_run.NOT_LISTED,)
 
 
@@ -284,13 +286,13 @@ def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
     config = _config()
     config.data.dir = "moved/elsewhere"
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
-    evaluation, _ = entry.evaluate(config, workdir, progress=False)
+    evaluation, _ = _evaluate(config, workdir)
     assert "pretrained on the signals of fold 2" in evaluation.provenance.cautions[0]
 
 
 def test_other_data_than_those_pretrained_on_are_said(workdir, monkeypatch):
     monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another",))
-    evaluation, report = entry.evaluate(_config(), workdir, progress=False)
+    evaluation, report = _evaluate(_config(), workdir)
     assert "pretrained on other data" in evaluation.provenance.cautions[0]
     assert "pretrained on other data" in report.markdown.read_text(encoding="utf-8")
 
@@ -299,7 +301,7 @@ def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):
     monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another", "f00d"))
     config = _config()
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
-    evaluation, _ = entry.evaluate(config, workdir, progress=False)
+    evaluation, _ = _evaluate(config, workdir)
     assert evaluation.provenance.cautions == (
         "The encoder was pretrained on the signals of fold 2, which is validation or test here.",
         finished_run.NOT_LISTED,
@@ -313,13 +315,13 @@ def test_both_encoders_are_asked_for_the_same_layer(workdir, monkeypatch):
         asked.append(layer)
         return _MeanAmplitudes()
 
-    def random(config, seed):
-        asked.append(config.probe.layer)
+    def random(settings, layer, seed):
+        asked.append(layer)
         return _MeanAmplitudes()
 
     monkeypatch.setattr(entry.frozen_encoder, "load_encoder", load)
     monkeypatch.setattr(entry.frozen_encoder, "random_encoder", random)
-    entry.evaluate(_config(layer="embedding"), workdir, progress=False)
+    _evaluate(_config(layer="embedding"), workdir)
     assert asked == ["embedding", "embedding"]
 
 
@@ -327,7 +329,7 @@ def test_baselines_of_another_architecture_are_refused(workdir):
     config = _config()
     config.encoder.embedding_dim = 64
     with pytest.raises(ConfigError, match=r"config\.encoder is not that of the run"):
-        entry.evaluate(config, workdir, progress=False)
+        _evaluate(config, workdir)
 
 
 def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
@@ -351,20 +353,15 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
     )
     values(["program"])
     given = (
-        "optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.threshold=40",
+        "optimizer.clip_norm=1.5", "encoder.dropout=0.25", "encoder.decoder=True", "probe.task=lvef<40",
         "probe.supervised.metric.weight=1", "probe.finetune.metric.miner=soft_hard", "probe.prevalence=0.05",
         "probe.groups=('sex', '=site')",
     )  # fmt: skip
     finished_run.parse_flags(["program", *(f"--config.{each}" for each in given)])
     config = values.config
-    assert (config.optimizer.clip_norm, config.encoder.dropout, config.probe.threshold) == (1.5, 0.25, 40.0)
+    assert (config.optimizer.clip_norm, config.encoder.dropout, config.probe.task) == (1.5, 0.25, "lvef<40")
     assert config.encoder.decoder is True
     assert (config.probe.prevalence, config.probe.groups) == (0.05, ("sex", "=site"))
     assert config.probe.treat_at == (0.1, 0.2)
     assert (config.probe.supervised.metric.weight, config.probe.supervised.metric.miner) == (1.0, "auto")
     assert config.probe.finetune.metric.miner == "soft_hard"
-
-
-def test_leaves_name_every_setting():
-    tree = ml_collections.ConfigDict({"a": {"b": 1, "c": {"d": (1, 2)}}, "e": None}).to_dict()
-    assert run_config.leaves(tree) == {"a.b": 1, "a.c.d": (1, 2), "e": None}

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
+from ecgjax.settings.bounds import ZeroOrMore
 
 
 class Rows(NamedTuple):
@@ -136,8 +137,14 @@ def same_cluster(anchors: Rows, keys: Rows) -> Pairs:
     return _matched(anchors, keys, same=_equal(a, b), known=(a >= 0)[:, None] & (b >= 0)[None, :])
 
 
-def same_demographics(anchors: Rows, keys: Rows, *, max_years: float = 5.0) -> Pairs:
-    """Demographics matching (Jeong et al. 2024): the same sex and ages at most `max_years` apart are positives."""
+def same_demographics(anchors: Rows, keys: Rows, *, max_years: ZeroOrMore = 5.0) -> Pairs:
+    """Demographics matching (Jeong et al. 2024): the same sex and ages at most `max_years` apart are positives.
+
+    Args:
+        anchors: Metadata of the anchors, with `sex` and `age`.
+        keys: Metadata of the keys, likewise.
+        max_years: Greatest difference in age, in years.
+    """
     sex_a, sex_b = _both(anchors, keys, "sex")
     age_a, age_b = _both(anchors, keys, "age")
     known = ((sex_a >= 0) & jnp.isfinite(age_a))[:, None] & ((sex_b >= 0) & jnp.isfinite(age_b))[None, :]

@@ -60,7 +60,7 @@ def write_answers_report(
     default_config: Mapping[str, Any],
     sections: Sequence[Section] = (),
 ) -> Written:
-    """Writes the report into the question's folder of `workdir/evaluation`, as `report_files.write_report` does of a binary task."""
+    """Writes the report of another task than a binary one, as `report_files.write_report` does of that."""
     page = answers_page(evaluation, default_config=default_config, sections=sections)
     return replace_report(
         workdir, page, results_dict(evaluation), data=evaluation.data, scores=evaluation.answers.outputs

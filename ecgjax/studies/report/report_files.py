@@ -30,7 +30,7 @@ REPORT_DIR = "evaluation"
 def write_report(
     evaluation: Evaluation, workdir: Path, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
 ) -> Written:
-    """Writes the report into the question's folder of `workdir/evaluation`, in the place of an earlier one once it is whole.
+    """Writes the report into a folder of `workdir/evaluation`, in the place of an earlier one once it is whole.
 
     Args:
         evaluation: what to report.

@@ -9,7 +9,7 @@ from absl import flags
 from configs import quickstart, simclr
 from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.errors import DataError
-from ecgjax.config import run_config
+from ecgjax.config import earlier, run_config
 from ecgjax.errors import ConfigError, DivergedError
 
 
@@ -63,28 +63,8 @@ def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):
     config.data.store = "packed"
     config.log_every = 3
     config.checkpoint.every = 7
-    config.probe.label = "sex"
+    config.probe.task = "sex=1"
     run_config.check_resume(config, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "steps"),
-    [(10.0, "steps", 10), (2.0, "epochs", 50), (0.5, "epochs", 13), (65.0, "examples", 17), (1.0, "examples", 1)],
-)
-def test_durations(value, unit, steps):
-    config = simclr.get_config()
-    config.duration.update({"value": value, "unit": unit})
-    assert run_config.num_steps(config.duration, batch_size=4, examples_per_epoch=100) == steps
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "message"), [(1.0, "hours", "unknown; there are: steps"), (0.0, "epochs", "not a single")]
-)
-def test_bad_durations(value, unit, message):
-    config = simclr.get_config()
-    config.duration.update({"value": value, "unit": unit})
-    with pytest.raises(ConfigError, match=message):
-        run_config.num_steps(config.duration, batch_size=4, examples_per_epoch=100)
 
 
 @pytest.mark.parametrize(
@@ -108,48 +88,6 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
         run_config.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
     assert status.value.code == EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'metrics.jsonl'\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("log_every", 0),
-        ("eval_batches", 0),
-        ("checkpoint.every", 0),
-        ("checkpoint.keep", 0),
-        ("duration.value", float("nan")),
-        ("duration.value", float("inf")),
-        ("encoder.dropout", 1.0),
-        ("augment.random_crop.ratio", 1.5),
-        ("augment.time_mask.ratio", 1.0),
-        ("augment.vcg.max_scale", 0.5),
-        ("objective.temperature", 0.0),
-        ("objective.degrees", 90.0),
-        ("miner.triplets", 0),
-        ("columns.signal_farthest", 0),
-        ("task.dropout", 1.0),
-        ("task.hidden", 0),
-        ("encoder.embedding_dim", 0),
-        ("encoder.num_heads", 0),
-        ("encoder.position_groups", 0),
-        ("optimizer.b2", 1.0),
-        ("tiling.chunk", 0),
-        ("optimizer.warmup_fraction", 1.1),
-        ("optimizer.layer_decay", 0.0),
-        ("optimizer.ema_decay", 1.0),
-        ("probe.supervised.eval_every", 0),
-    ],
-)
-def test_values_that_make_no_sense_are_refused_by_name(name, value):
-    config = simclr.get_config()
-    run_config.check_ranges(config)
-    config.update_from_flattened_dict({name: value})
-    with pytest.raises(ConfigError, match=f"config.{name}={value!r} is not possible; it must be"):
-        run_config.check_ranges(config)
-
-
-def test_every_range_is_of_a_leaf_that_exists():
-    assert set(run_config.RANGES) <= set(run_config.leaves(simclr.get_config().to_dict()))
 
 
 def test_a_damaged_config_is_named(tmp_path):
@@ -230,7 +168,44 @@ def test_a_run_that_has_a_leaf_that_is_gone_goes_on(tmp_path):
     assert "gradient_accumulation" not in run_config.load_resolved(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["gradient_accumulation", "config.gradient_accumulation"])
-def test_a_leaf_that_is_gone_is_refused_by_name(name):
-    with pytest.raises(ConfigError, match=r"config.gradient_accumulation cannot be set: .*config.micro_batch.parts"):
-        run_config.check_retired(["batch_size", name])
+def test_a_run_that_asks_its_questions_in_three_leaves_is_translated(tmp_path):
+    config = simclr.get_config()
+    config.probe.task, config.columns.task, config.sampling.balance = "wedge_pressure>18", "lvef", "sex=1"
+    run_config.write_resolved(config, tmp_path)
+    path = tmp_path / run_config.CONFIG_FILE
+    before = json.loads(path.read_text())
+    del before["probe"]["task"], before["columns"]["task"]
+    before["probe"] |= {"label": "wedge_pressure", "rule": "above", "threshold": 18.0}
+    before["columns"] |= {"label": "lvef", "rule": "values", "threshold": None}
+    before["sampling"]["balance"] = {"label": "sex", "rule": "present", "threshold": None}
+    path.write_text(json.dumps(before))
+    assert run_config.load_resolved(tmp_path).to_dict() == config.to_dict()
+    run_config.check_resume(config, tmp_path)
+
+
+def test_none_is_set_where_the_command_line_says_so():
+    config = simclr.get_config()
+    given = [
+        "--config.relation.name=None",
+        "--config.optimizer.clip_norm=None",
+        "--config.seed=3",
+        "-config.batch_size=None",
+    ]
+    assert run_config.without_none(given) == ["--config.seed=3"]
+    run_config.set_none(config, given)
+    assert config.relation.name is None
+    assert config.batch_size is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gradient_accumulation", r"config\.gradient_accumulation cannot be set: .*config\.micro_batch\.parts"),
+        ("config.gradient_accumulation", r"config\.gradient_accumulation cannot be set: .*config\.micro_batch\.parts"),
+        ("config.probe.label", r"config\.probe\.label cannot be set: .*--config\.probe\.task='lvef<40'"),
+        ("sampling.balance.rule", r"config\.sampling\.balance\.rule cannot be set: .*--config\.sampling\.balance="),
+    ],
+)
+def test_a_leaf_that_is_gone_is_refused_by_name(name, words):
+    with pytest.raises(ConfigError, match=words):
+        earlier.check_retired(["batch_size", name])
