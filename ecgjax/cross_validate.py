@@ -69,7 +69,9 @@ class Method:
     outer_folds: int = leaf(5, "Folds of the patients; a seed is another division.", bound=TWO_OR_MORE)
     inner_folds: int = leaf(5, "Folds of the patients that are left, to choose a strength by.", bound=TWO_OR_MORE)
     strengths: tuple[float, ...] = leaf(
-        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), "Inverse L2 strengths C of a logistic regression.", bound=POSITIVE
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        "Inverse L2 strengths C of a logistic regression.",
+        bound=POSITIVE._replace(fewest=1),
     )
     min_positives: int = leaf(10, "Positive, and negative, records that a yes or no needs.", bound=ONE_OR_MORE)
     layer: str = leaf("features", 'Layer: "features", pooled activations, or "embedding", after the last layer.')

@@ -13,10 +13,12 @@ class Bound(NamedTuple):
     Attributes:
         holds: Whether a number is possible.
         words: What is possible, in words that follow "must be".
+        fewest: Least number of elements of a tuple.
     """
 
     holds: Callable[[float], bool]
     words: str
+    fewest: int = 0
 
 
 FINITE = Bound(math.isfinite, "a finite number")
@@ -46,7 +48,7 @@ def between(low: float, high: float, why: str = "") -> Bound:
 
 #: Types of arguments that are settings, with their bounds.
 Count = Annotated[int, ONE_OR_MORE]
-Counts = Annotated[Sequence[int], ONE_OR_MORE]
+Counts = Annotated[Sequence[int], ONE_OR_MORE._replace(fewest=1)]
 Positive = Annotated[float, POSITIVE]
 ZeroOrMore = Annotated[float, ZERO_OR_MORE]
 Probability = Annotated[float, PROBABILITY]

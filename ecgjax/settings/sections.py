@@ -185,6 +185,8 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
         raise ConfigError(f"{path}={value!r} is not possible; it must be {_possible(leaf)}")
     if leaf.bound is not None:
         numbers = found if isinstance(found, tuple) else (found,)
+        if len(numbers) < leaf.bound.fewest:
+            raise ConfigError(f"{path}={value!r} is not possible; it must have at least {leaf.bound.fewest} elements")
         if not all(isinstance(each, int | float) and leaf.bound.holds(each) for each in numbers):
             each = "every one of them must" if isinstance(found, tuple) else "it must"
             raise ConfigError(f"{path}={value!r} is not possible; {each} be {leaf.bound.words}")

@@ -1,7 +1,6 @@
 """Label efficiency: cells that are resumed, two kinds of spread apart, and a whole small study."""
 
 import dataclasses
-import functools
 import json
 import re
 import shutil
@@ -13,12 +12,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_pipelines.errors import DataError
 from ecgjax import label_efficiency as entry
-from ecgjax.data.tasks import parse_task
+from ecgjax.config import run_config
+from ecgjax.defaults import settings_of
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
 from ecgjax.evaluation.models.plain_models import PLAIN
+from ecgjax.settings.probe import FineTuneSettings, MetricSettings, ProbeSettings
 from ecgjax.studies import label_efficiency
 from ecgjax.studies.label_efficiency_statistics import differences_table, figure, models_table, summarise
 from ecgjax.studies.report import label_efficiency_page
@@ -238,23 +239,23 @@ def _raising(error):
     return function
 
 
-def _without_one_val_record(own, config, recordings, **given):
+def _without_one_val_record(own, data, recordings, **given):
     """As a firewall that drops one."""
     split = dataclasses.replace(recordings.split, val=recordings.split.val[1:])
     return dataclasses.replace(recordings, split=split), ()
 
 
 def test_a_whole_study(study_config, monkeypatch, tmp_path):
-    split = create_split(study_config, seed=7)
+    split = create_split(settings_of(study_config).encoder, seed=7)
     pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(boosted, "_TREES", 3)
-    monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: study_config)
+    monkeypatch.setattr(run_config, "load_resolved", lambda workdir: study_config)
     begin = lambda: entry.Study(  # noqa: E731
-        study_config,
+        settings_of(study_config),
         tmp_path,
-        task=parse_task("age_years>55"),
+        question="age_years>55",
         folder=tmp_path / "study",
         features=tmp_path / "kept",
         progress=False,
@@ -316,7 +317,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         begin()
     study_config.optimizer.weight_decay = weight_decay
     with monkeypatch.context() as patch:
-        retrained = create_split(study_config, seed=8)
+        retrained = create_split(settings_of(study_config).encoder, seed=8)
         patch.setattr(pretrained, "split", retrained)
         with pytest.raises(ConfigError, match="holds another study: weights differ"):
             begin()
@@ -347,38 +348,40 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
             begin()
     study_config.probe.finetune.metric.miner = "semi-hard"
     with pytest.raises(ConfigError, match=r"config\.probe\.finetune: metric\.miner='semi-hard' is unknown"):
-        entry.Study(study_config, tmp_path, task=parse_task("age_years>55"), folder=tmp_path / "other")
+        entry.Study(settings_of(study_config), tmp_path, question="age_years>55", folder=tmp_path / "other")
     assert not (tmp_path / "other").exists(), "nothing is begun with settings that cannot be"
     study_config.probe.finetune.metric.miner = "auto"
     with pytest.raises(ConfigError, match="holds another study: records, task differ"):
-        entry.Study(study_config, tmp_path, task=parse_task("age"), folder=tmp_path / "study", progress=False)
+        entry.Study(settings_of(study_config), tmp_path, question="age", folder=tmp_path / "study", progress=False)
 
 
 def test_trainings_that_are_alike_are_not_said_to_differ():
-    config = tiny_config.get_config()
-    config.probe.finetune = config.probe.supervised.copy_and_resolve_references()
-    config.probe.finetune.update({"hidden": 7, "head_learning_rate": config.probe.supervised.learning_rate})
-    config.probe.finetune.metric.margin = 3.0
-    assert label_efficiency._unlike(config.probe) == ()
-    config.probe.finetune.head = "mlp"
-    (said,) = label_efficiency._unlike(config.probe)
+    supervised = FineTuneSettings()
+    finetune = dataclasses.replace(
+        supervised, hidden=7, head_learning_rate=supervised.learning_rate, metric=MetricSettings(margin=3.0)
+    )
+    assert label_efficiency._unlike(ProbeSettings(supervised=supervised, finetune=finetune)) == ()
+    with_mlp = dataclasses.replace(finetune, head="mlp")
+    (said,) = label_efficiency._unlike(ProbeSettings(supervised=supervised, finetune=with_mlp))
     assert "head mlp and linear; hidden 7 and 128. Unless" in said
 
 
 @pytest.mark.slow
 def test_fine_tuning_begins_at_the_linear_probe_of_the_frozen_cell(study_config, monkeypatch, tmp_path):
     study_config = study_config.copy_and_resolve_references()
-    split = create_split(study_config, seed=7)
+    split = create_split(settings_of(study_config).encoder, seed=7)
     pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
-    monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: study_config)
+    monkeypatch.setattr(run_config, "load_resolved", lambda workdir: study_config)
     study_config.probe.finetune.metric.weight = 0.0
     for name in ("supervised", "finetune"):
         study_config.probe[name].head_start = "probe"
-    begin = functools.partial(
-        entry.Study, study_config, tmp_path, task=parse_task("age_years>55"), folder=tmp_path / "study", progress=False
-    )
+
+    def begin():
+        settings = settings_of(study_config)
+        return entry.Study(settings, tmp_path, question="age_years>55", folder=tmp_path / "study", progress=False)
+
     study = begin()
     for model in ("pretrained", "random"):
         study._training(model)._step = lambda state, batch: (state, {})

@@ -16,6 +16,7 @@ from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import pretrain
 from ecgjax.data.recordings import open_recordings
+from ecgjax.defaults import settings_of
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import load_encoder
 from ecgjax.leakage import guard as firewall
@@ -111,12 +112,12 @@ def config_of(*datasets, **data):
     config = tiny_config.get_config()
     config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
     config.data.update(data)
-    config.probe.update({"label": "age_years", "rule": "above", "threshold": 55.0, "bootstrap": 100, "shuffles": 1})
+    config.probe.update({"task": "age_years>55", "bootstrap": 100, "shuffles": 1})
     return config
 
 
 def opened(*datasets, **data):
-    return open_recordings(config_of(*datasets, **data).data)
+    return open_recordings(settings_of(config_of(*datasets, **data)).data)
 
 
 @pytest.fixture(scope="module")
@@ -252,14 +253,11 @@ def test_data_sets_without_envelopes_are_said_not_to_be_looked_at(trained_on, le
     assert len(result.cautions) == 1
 
 
-def test_an_unknown_setting_is_refused(trained_on_set):
-    config = config_of(trained_on_set)
-    assert firewall.overlaps_setting(config) == "refuse"
-    del config.probe["overlaps"]
-    assert firewall.overlaps_setting(config) == "refuse", "as for runs from before there was the setting"
-    config.probe.overlaps = "warn"
+def test_an_unknown_setting_is_refused():
     with pytest.raises(ConfigError, match=r"config\.probe\.overlaps='warn' is unknown; there are: refuse, mark, drop"):
-        firewall.overlaps_setting(config)
+        firewall.check_overlaps("warn")
+    for known in firewall.OVERLAPS:
+        firewall.check_overlaps(known)
 
 
 @pytest.fixture(scope="module")

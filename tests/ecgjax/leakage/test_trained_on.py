@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ecgjax.data.recordings import open_recordings
-from ecgjax.data.samplers import sampled_records
+from ecgjax.data.samplers import SampledSide
+from ecgjax.data.settings import SamplingSettings
+from ecgjax.defaults import settings_of
 from ecgjax.errors import CheckpointError
 from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, patient_keys, pretraining_records
 from tests.support import tiny_config
@@ -31,8 +33,10 @@ def config_of(*datasets, **sampling):
 
 
 def listed(config):
-    opened = open_recordings(config.data)
-    return opened, pretraining_records(opened, sampled_records(config, opened, opened.split.train), run="f00d")
+    settings = settings_of(config)
+    opened = open_recordings(settings.data)
+    side = SampledSide(settings.sampling, opened, opened.split.train)
+    return opened, pretraining_records(opened, side.records, run="f00d")
 
 
 def test_it_lists_the_training_records_of_every_data_set(datasets):
@@ -51,12 +55,11 @@ def test_it_lists_the_training_records_of_every_data_set(datasets):
 
 
 def test_records_without_a_class_are_not_trained_on(datasets):
-    opened = open_recordings(config_of(datasets[0]).data)
+    opened = open_recordings(settings_of(config_of(datasets[0])).data)
     ages = np.asarray(opened.index.age_years).copy()
     ages[opened.split.train[::3]] = np.nan
     opened = dataclasses.replace(opened, index=dataclasses.replace(opened.index, age_years=ages))
-    config = config_of(datasets[0], balance={"label": "age_years", "rule": "above", "threshold": 55.0})
-    found = sampled_records(config, opened, opened.split.train)
+    found = SampledSide(SamplingSettings(balance="age_years>55"), opened, opened.split.train).records
     np.testing.assert_array_equal(found, np.setdiff1d(opened.split.train, opened.split.train[::3]))
 
 
@@ -129,7 +132,7 @@ def test_a_flipped_bit_is_found_and_mended(datasets, tmp_path, share):
 
 
 def test_a_data_set_without_envelopes_is_listed_all_the_same(datasets):
-    opened = open_recordings(config_of(datasets[0]).data)
+    opened = open_recordings(settings_of(config_of(datasets[0])).data)
     index = dataclasses.replace(opened.index, order_free_signature=None, envelope=None)
     opened = dataclasses.replace(opened, datasets=(dataclasses.replace(opened.datasets[0], index=index),))
     found = pretraining_records(opened, opened.split.train, run="f00d")

@@ -11,7 +11,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.physiology.median_beat import NAMES as MEASUREMENTS
 from ecgjax.data.groups import bands
 from ecgjax.data.labels import LabelledRecords, ProbeData
-from ecgjax.data.tasks import BinaryTask, MultiLabelTask, QuantityTask, configured_task
+from ecgjax.data.tasks import BinaryTask, MultiLabelTask, QuantityTask, earlier_task
 from ecgjax.evaluation.features import model_inputs as module
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.features.measurements import demographic_features
@@ -326,14 +326,11 @@ def test_what_cannot_be_judged_is_refused():
         )  # fmt: skip
 
 
-def test_tasks_as_a_config_asks_them():
-    assert configured_task(label="lvef", rule="values", threshold=None) == QuantityTask(label="lvef")
-    assert configured_task(label="form:*", rule="present", threshold=None) == MultiLabelTask(task="form")
-    assert configured_task(label="lvef", rule="below", threshold=40.0).kind == "binary"
-    for given, message in (
-        ({"label": "lvef", "rule": "value", "threshold": None}, "choose one of below, above, present, values"),
-        ({"label": "lvef", "rule": "values", "threshold": 40.0}, "threshold=40.0 is of a yes or no"),
-        ({"label": "form:*", "rule": "values", "threshold": None}, "rule must be 'present'"),
-    ):
-        with pytest.raises(DataError, match=message):
-            configured_task(**given)
+def test_questions_of_older_configs_are_lines():
+    assert earlier_task(label="lvef", rule="values", threshold=None) == "lvef"
+    assert earlier_task(label="grade", rule="classes", threshold=None) == "grade"
+    assert earlier_task(label="form:*", rule="present", threshold=None) == "form:*"
+    assert earlier_task(label="superdiagnostic:NORM", rule="present", threshold=None) == "superdiagnostic:NORM"
+    assert earlier_task(label="sex", rule="present", threshold=None) == "sex=1"
+    assert earlier_task(label="lvef", rule="below", threshold=40.0) == "lvef<40"
+    assert earlier_task(label="", rule="present", threshold=None) == ""

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from configs import simclr
 from data_pipelines.errors import DataError
 from ecgjax import encoders
 from ecgjax.config import run_config
+from ecgjax.defaults import settings_of
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import CheckpointError
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
@@ -15,6 +18,7 @@ from ecgjax.evaluation.models.linear import fit_linear
 from ecgjax.finetuning import trainer
 from ecgjax.finetuning.trainer import train_supervised
 from ecgjax.leads import twelve_leads
+from ecgjax.settings.probe import FineTuneSettings
 from ecgjax.training.checkpoint import Checkpoints
 
 RNG = np.random.default_rng(0)
@@ -72,13 +76,13 @@ def make_config():
 def test_load_encoder_gives_back_what_was_trained(tmp_path):
     config = make_config()
     x = signals(4)
-    trained = random_encoder(config, seed=7)
+    trained = random_encoder(settings_of(config).encoder, layer="features", seed=7)
     with pytest.raises(run_config.ConfigError, match="is not the folder of a pretraining run"):
         load_encoder(str(tmp_path))
     run_config.write_resolved(config, tmp_path)
     with pytest.raises(CheckpointError, match="no such directory"):
         load_encoder(str(tmp_path))
-    other = random_encoder(config, seed=8).split
+    other = random_encoder(settings_of(config).encoder, layer="features", seed=8).split
     parts = {
         "params_encoder": trained.split.params,
         "stats_encoder": trained.split.stats,
@@ -107,8 +111,8 @@ def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
     x = RNG.normal(0, 100, (n, 200, 8))
     x[labels == 1, :, 6] += 400 * np.sin(np.linspace(0, 12 * np.pi, 200))
     x = x.astype(np.int16)
-    config = make_config()
-    config.probe.supervised.update({"steps": 24, "batch_size": 32, "eval_every": 8, "learning_rate": 3e-3})
+    settings = settings_of(make_config())
+    training = FineTuneSettings(steps=24, batch_size=32, eval_every=8, learning_rate=3e-3)
     order = RNG.permutation(n)  # record numbers need not be sorted
     arguments = {
         "read": lambda numbers: x[numbers],
@@ -118,20 +122,22 @@ def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
         "val_records": order[80:120],
         "val_labels": labels[order[80:120]],
         "progress": False,
+        "encoder": settings.encoder,
+        "optimizer": settings.optimizer,
     }
     # Optax's Adam raises a float to an integer power, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
-        network = train_supervised(config, seed=0, **arguments)
+        network = train_supervised(training, seed=0, **arguments)
     test = order[120:]
     scores = network.scores(x[test])
     assert scores.shape == (40,)
     assert roc_auc_score(labels[test], scores) > 0.9
 
     # And where the head begins at a probe, of what the random encoder tells: seen before the first step.
-    config.probe.supervised.update({"head_start": "probe", "steps": 1})
+    training = dataclasses.replace(training, head_start="probe", steps=1)
     monkeypatch.setattr(trainer, "train_step", lambda *args, **kwargs: lambda state, batch: (state, {}))
-    network = train_supervised(config, seed=0, **arguments)
-    random = Encoder(create_split(config, seed=0), num_leads=config.encoder.num_leads)
+    network = train_supervised(training, seed=0, **arguments)
+    random = Encoder(create_split(settings.encoder, seed=0), num_leads=settings.encoder.num_leads)
     random = recalibrate_batch_norm(random, arguments["read"], records=order[:80], seed=0)
     train, val, held_out = (random.embed(x[part]) for part in (order[:80], order[80:120], test))
     probe = fit_linear("binary", train, labels[order[:80]], val_features=val, val_targets=labels[order[80:120]])
@@ -141,9 +147,12 @@ def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
 
 def test_nothing_is_selected_on_validation_of_one_class():
     labels = np.zeros(8, np.int64)
+    settings = settings_of(make_config())
     with pytest.raises(DataError, match="none of 8 records is positive there"):
         train_supervised(
-            make_config(),
+            settings.probe.supervised,
+            encoder=settings.encoder,
+            optimizer=settings.optimizer,
             read=lambda numbers: np.zeros((len(numbers), 200, 8), np.int16),
             train_records=np.arange(8),
             train_labels=1 - labels,
