@@ -92,9 +92,10 @@ test-newest: lint  ## the tests of `make test` with the newest release of every 
 	$(NEWEST)/bin/python -m pip install --quiet -e '.[test]'
 	$(NEWEST)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not slow"
 
-lint: install  ## ruff check and format check
+lint: install  ## ruff check and format check, then types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy data_pipelines launch configs
 
 format: install  ## rewrite with ruff
 	$(PY) -m ruff check --fix .

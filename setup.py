@@ -37,7 +37,16 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     "beam": ["apache-beam>=2.70"],
-    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.17,<0.18"],
+    "test": [
+        "mypy>=2.4,<2.5",
+        "pandas-stubs>=3.1",
+        "pytest>=8.3",
+        "pytest-xdist>=3.6",
+        "ruff>=0.17,<0.18",
+        "types-defusedxml>=0.7",
+        "types-protobuf>=7.35",
+        "types-tqdm>=4.70",
+    ],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
 }
@@ -59,6 +68,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["ecgjax", "ecgjax.*", "data_pipelines", "data_pipelines.*"]), *RENAMED],
     package_dir=RENAMED,
+    package_data={"": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

@@ -43,7 +43,7 @@ from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.builders.source_folder import check_source
 from data_pipelines.card.summary_lines import fold_lines, sex_lines
-from data_pipelines.command import command, run
+from data_pipelines.command import command, given, run
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.source_names import NO_NAME, name_notes, name_of_source
 from data_pipelines.physiology.store import measure_dataset
@@ -93,7 +93,9 @@ _MAX_QUARANTINED = flags.DEFINE_float(
     "max_quarantined", 0.5, "Fail if more than this share of the recordings cannot be stored.", 0.0, 1.0
 )
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the data set at --out once the new one is whole.")
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that read recordings.", lower_bound=1)
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", os.cpu_count() or 1, "Processes that read recordings.", lower_bound=1
+)
 
 _BEAM = flags.DEFINE_string(
     "beam",
@@ -217,7 +219,7 @@ def _name() -> str:
     """Returns the name of a folder's data set: as given, as it is at --out already, or made of the source."""
     if _NAME.value is not None:
         return _NAME.value
-    if _is_nameless(Path(_OUT.value)):
+    if _is_nameless(Path(given(_OUT))):
         return NO_NAME
     return name_of_source(Path(_SOURCE.value) if _SOURCE.value else _source_directory())
 
@@ -286,7 +288,7 @@ _BUILDER = flags.DEFINE_enum("builder", None, list(_BUILDERS), "What kind of sou
 
 
 def _make_source(recipe: SignalRecipe) -> Source:
-    source = _BUILDERS[_BUILDER.value].make(recipe)
+    source = _BUILDERS[given(_BUILDER)].make(recipe)
     return PiecedSource(source, num_workers=_NUM_WORKERS.value) if _PIECES.value else source
 
 
@@ -294,7 +296,7 @@ def _source_directory() -> Path:
     if _SOURCE.value is None:
         raise DataError(f"--builder={_BUILDER.value} needs --source=DIR, the directory of the recordings")
     path = Path(_SOURCE.value)
-    check_source(path, _SOURCE.value, builder=_BUILDER.value)
+    check_source(path, _SOURCE.value, builder=given(_BUILDER))
     return path
 
 
@@ -316,7 +318,7 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
                 raise DataError(f"--{_CHANGES[field].name} means nothing to --builder=simulated; leave it out")
         if _RECIPE.present:
             raise DataError("--recipe means nothing to --builder=simulated; leave it out")
-    request = {"builder": builder, "recipe": recipe.to_json()}
+    request: dict[str, Any] = {"builder": builder, "recipe": recipe.to_json()}
     request |= {name: flags.FLAGS[name].value for name in own if name not in _LATER_FLAGS or _is_given(name)}
     if not request.get("pieces"):
         request.pop("pieces", None)  # Data sets built before there were pieces were asked for in the same words.
@@ -347,7 +349,8 @@ def _listed_folder() -> Path | None:
 
 def _not_compared(out: Path) -> str:
     """Says why a finished data set was not compared with its source, if it was not."""
-    if "source" not in _BUILDERS[_BUILDER.value].flags or _BUILDER.value == "prepared":
+    builder = given(_BUILDER)
+    if "source" not in _BUILDERS[builder].flags or builder == "prepared":
         return ""
     if _listed_folder() is None:
         return f"; --source={_SOURCE.value} is not there, so whether it has changed is not known"
@@ -359,7 +362,11 @@ def _not_compared(out: Path) -> str:
 @contextlib.contextmanager
 def _progress_bar(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
     with tqdm(total=total, initial=done, unit=" ECGs", desc=title, disable=None, file=sys.stderr) as bar:
-        yield bar.update
+
+        def tell(count: int) -> None:
+            bar.update(count)
+
+        yield tell
 
 
 def summary(card: dict[str, Any], out: Path) -> str:
@@ -421,16 +428,16 @@ def _quality_lines(counts: dict[str, Any]) -> list[str]:
 @command
 def main() -> None:
     """Runs the build the flags ask for."""
-    if "://" in _OUT.value:
+    if "://" in given(_OUT):
         raise DataError(f"--out={_OUT.value}: a build writes to a directory; mount the bucket, and give its path there")
-    out = Path(_OUT.value)
+    out = Path(given(_OUT))
     recipe = _recipe()
     make_source: Callable[[], Source] = functools.partial(_make_source, recipe)
     existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
     card = build_dataset(
         make_source,
         out,
-        request=_request(_BUILDER.value, recipe),
+        request=_request(given(_BUILDER), recipe),
         make_shards=_make_shards(),
         max_quarantined=_MAX_QUARANTINED.value,
         overwrite=_OVERWRITE.value,

@@ -7,7 +7,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from absl import app, flags, logging
 
@@ -24,6 +24,9 @@ _VERBOSITY = flags.FLAGS["verbosity"]
 
 _HELP = re.compile(r"--?(help|helpshort|helpfull|helpxml|\?)(=.*)?")
 _NOT_GIVEN = re.compile(r"flag --([\w.]+)=None: Flag --\1 must have a value other than None\.")
+
+
+Value = TypeVar("Value")
 
 
 def fail(message: str) -> NoReturn:
@@ -95,6 +98,17 @@ def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
             fail(f"too little memory for what was asked for ({error}); ask for less, or take a larger machine")
 
     return wrapped
+
+
+def given(flag: flags.FlagHolder[Value | None]) -> Value:
+    """Returns the value of a flag that must be given, as `run` has it.
+
+    Raises:
+        DataError: it was not given.
+    """
+    if flag.value is None:
+        raise DataError(f"--{flag.name}=… must be given")
+    return flag.value
 
 
 def run(main: Callable[[list[str]], int | None], *, required: Sequence[str] = ()) -> None:

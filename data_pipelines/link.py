@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import command, run
+from data_pipelines.command import command, given, run
 from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.contradictions import (
@@ -114,7 +114,8 @@ class _Progress:
     """A bar for every phase, made when the phase begins."""
 
     def __init__(self, bars: contextlib.ExitStack):
-        self._bars, self._of = bars, {}
+        self._bars = bars
+        self._of: dict[str, tqdm] = {}
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self._of:
@@ -131,8 +132,9 @@ def main() -> None:
     datasets = [open_dataset(directory) for directory in _DATASETS.value]
     with contextlib.ExitStack() as bars:
         links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
-    save_links(links, Path(_OUT.value))
-    found, listed = contradictions_of(links, datasets), Path(_OUT.value).with_suffix(".contradictions.csv")
+    out = Path(given(_OUT))
+    save_links(links, out)
+    found, listed = contradictions_of(links, datasets), out.with_suffix(".contradictions.csv")
     write_contradictions(found, listed)
     print(visible_report(f"{_OUT.value}:\n{summary(links, datasets)}\n{contradictions_text(found, listed)}"))
 

@@ -13,12 +13,12 @@ import os
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import command, run
+from data_pipelines.command import command, given, run
 from data_pipelines.physiology.store import PHYSIOLOGY_DIR, Physiology, measure_dataset, open_physiology
 from data_pipelines.prepared.dataset import open_dataset
 
 _DATASET = flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count() or 1, "Processes that measure.", lower_bound=1)
 
 
 def summary(physiology: Physiology) -> str:
@@ -37,9 +37,13 @@ def summary(physiology: Physiology) -> str:
 @command
 def main() -> None:
     """Measures the data set the flags name."""
-    dataset = open_dataset(_DATASET.value)
+    dataset = open_dataset(given(_DATASET))
     with tqdm(total=dataset.index.num_records, unit=" ECGs", desc="measuring", disable=None) as bar:
-        made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, progress=bar.update)
+
+        def tell(count: int) -> None:
+            bar.update(count)
+
+        made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, progress=tell)
     physiology = open_physiology(dataset)
     state = "measured" if made else "measured already, nothing to do"
     print(f"{dataset.directory / PHYSIOLOGY_DIR}: {dataset.index.num_records} ECGs, {state}")

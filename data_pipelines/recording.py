@@ -30,6 +30,10 @@ class Samples(Protocol):
         """
         ...
 
+    def __mul__(self, factor: float, /) -> Samples:
+        """Returns the samples times a number."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:

@@ -32,7 +32,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar = tqdm(unit=" ECGs", desc="staging", disable=None)
-        self._record_bytes = 0
+        self._num_records = self._record_bytes = 0
         self._downloaded = 0
 
     def __enter__(self) -> _Bar:
@@ -42,7 +42,8 @@ class _Bar:
         self._bar.close()
 
     def start(self, dataset: Dataset) -> None:
-        self._bar.reset(dataset.index.num_records)
+        self._num_records = dataset.index.num_records
+        self._bar.reset(self._num_records)
         self._record_bytes = record_bytes(dataset.format)
 
     def update(self, num_records: int) -> None:
@@ -57,7 +58,7 @@ class _Bar:
         written = self._bar.n * self._record_bytes / 1e9
         came = f", {self._downloaded / 1e9:.2f} downloaded" if self._downloaded else ""
         self._bar.set_postfix_str(
-            f"{written:.2f} of {self._bar.total * self._record_bytes / 1e9:.2f} GB{came}", refresh
+            f"{written:.2f} of {self._num_records * self._record_bytes / 1e9:.2f} GB{came}", refresh
         )
 
 

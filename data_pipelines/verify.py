@@ -209,7 +209,11 @@ def report(verdict: Verdict, directory: Path) -> str:
 @contextlib.contextmanager
 def _progress_bar(total: int, unit: str) -> Iterator[Progress]:
     with tqdm(total=total, unit=unit, unit_scale=unit == "B", desc="verifying", disable=None) as shown:
-        yield shown.update
+
+        def tell(count: int) -> None:
+            shown.update(count)
+
+        yield tell
 
 
 def define_flags() -> None:

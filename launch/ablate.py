@@ -59,6 +59,9 @@ from ecgjax.training.telemetry import read_metrics
 
 from .arms import Arm, arms_of
 
+# Of JAX: where it keeps compiled programs, and how many seconds of compiling one must have taken.
+_COMPILATION = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
 #: Leaves in which all arms must agree, so that their answers are about the same records.
 _SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer", "probe.overlaps")
 
@@ -168,10 +171,12 @@ def tasks_of(
     Raises:
         DataError: a task cannot be read, or these records do not have its label.
     """
-    tasks, rare = {}, ()
+    tasks: dict[str, ProbeData] = {}
+    rare: tuple[str, ...] = ()
     for text in texts:
         data = probe_data(
-            recordings.index, recordings.split, task=parse_task(text), label_fraction=fraction, seed=seed
+            recordings.index, recordings.split,  # type: ignore[arg-type]  # ecgjax asks for attributes that can be set.
+            task=parse_task(text), label_fraction=fraction, seed=seed,
         )  # fmt: skip
         tasks[text], more = of_common_classes(data)
         rare += more
@@ -242,15 +247,24 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
 
 def keep_compiled(out: Path) -> None:
     """Keeps compiled programs beside the results, unless the user keeps them elsewhere: seeds of an arm share them."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if _compilation()[0] is None:
+        jax.config.update(_COMPILATION[0], str((out / "compiled").absolute()))
+        jax.config.update(_COMPILATION[1], 0.0)
+
+
+def _compilation() -> tuple[str | None, float]:
+    """Returns the values of `_COMPILATION`."""
+    # By their names: JAX makes these attributes when it starts, so a type checker does not know them.
+    folder, seconds = (getattr(jax.config, name) for name in _COMPILATION)
+    return folder, seconds
 
 
 def _environment() -> dict[str, str]:
-    folder, seconds = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    folder, seconds = _compilation()
+    if not folder:
+        return dict(os.environ)
     kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(seconds)}
-    return {**os.environ, **(kept if folder else {})}
+    return {**os.environ, **kept}
 
 
 def _result_path(out: Path, run: Planned) -> Path:

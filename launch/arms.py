@@ -86,7 +86,7 @@ def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
     """
     alternatives = [part.split() for part in text.split("|")]
     leaf, equals, _ = alternatives[0][0].partition("=") if alternatives[0] else ("", "", "")
-    found = []
+    found: list[tuple[tuple[str, str], ...]] = []
     for words in alternatives:
         if words == [AS_IT_IS]:
             found.append(())

@@ -85,7 +85,8 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
             process.wait()
         for reader, process in zip(readers, running, strict=True):
             reader.join()
-            process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -367,7 +367,7 @@ def _independent_map(drawn: _Drawn, path: Path) -> np.ndarray:
 def _checksum(signals: Iterator[np.ndarray]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for batch in signals:
-        digest.update(batch)
+        digest.update(batch.data)
     return digest.hexdigest()
 
 

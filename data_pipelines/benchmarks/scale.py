@@ -8,6 +8,7 @@ there in seconds, and everything but the size of the page cache is as with real 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import statistics
@@ -145,13 +146,13 @@ def _time_orders(dataset: Dataset, records: np.ndarray) -> dict[str, Any]:
 
 
 def _milliseconds(sampler: Sampler, rows: np.ndarray | None) -> float:
-    seconds = [_timed(lambda step=step: sampler.record_numbers(step, rows))[1] for step in range(_STEPS_TIMED)]
+    seconds = [_timed(functools.partial(sampler.record_numbers, step, rows))[1] for step in range(_STEPS_TIMED)]
     return round(1e3 * statistics.median(seconds), 3)
 
 
 def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_size: int) -> dict[str, Any]:
     """Streams for some time and reads the process's own memory, which mapped files are no part of."""
-    readings = []
+    readings: list[float] = []
     start, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < 60 * minutes or count == 0:
         next(stream)

@@ -71,14 +71,17 @@ class Source(Protocol[ItemT]):
         recipe: what is done to every signal.
         signal_format: rate and length that follow from it.
         label_schema: names of its labels.
-        items: what the records are read from, one a record, always in the same order. A slice can be pickled.
     """
 
     card: SourceCard
     recipe: SignalRecipe
     signal_format: SignalFormat
     label_schema: LabelSchema
-    items: Sequence[ItemT]
+
+    @property
+    def items(self) -> Sequence[ItemT]:
+        """What the records are read from, one a record, always in the same order. A slice can be pickled."""
+        ...
 
     def reader(self) -> Reader[ItemT]:
         """Returns what reads a slice of the items, in whichever process; it can be pickled.
@@ -90,7 +93,8 @@ class Source(Protocol[ItemT]):
 
 
 class _Named(Protocol):
-    record_id: str
+    @property
+    def record_id(self) -> str: ...
 
 
 NamedItemT = TypeVar("NamedItemT", bound=_Named)

@@ -118,7 +118,7 @@ def with_true_gain(recording: Recording) -> Recording:
         RecordError: `broken_gain`, where they are not.
     """
     columns = [column for column, name in enumerate(recording.channels) if standard_lead(name) in STORED_LEADS]
-    signal = recording.signal[:, columns]
+    signal = recording.signal[:][:, columns]
     samples = np.rint(signal[np.isfinite(signal)] * DOUBTFUL_GAIN)
     nearest = np.rint(samples / STEP_UV)
     # What is cut off from a multiple may be nearer to the one below.

@@ -122,7 +122,7 @@ class Code15Source:
         self._ambiguous = exams["ambiguous"].to_numpy()
         in_parts = np.concatenate([part.exam_ids for part in parts])
         row_of_exam = pd.Index(exams["exam_id"].astype(np.int64))
-        exam_rows = row_of_exam.get_indexer(in_parts)
+        exam_rows = row_of_exam.get_indexer(pd.Index(in_parts))
         unread = np.setdiff1d(np.arange(len(exams)), exam_rows)
         sizes = [len(part.exam_ids) for part in parts]
         num_unread = len(unread)
@@ -190,12 +190,18 @@ def _source(item: Code15Item) -> str:
     return f"{item.part}: exam {item.record_id} (row {item.row})"
 
 
+def _part_of(item: Code15Item) -> Path:
+    if item.part is None:
+        raise RecordError(f"exam {item.record_id}: is in no part", reason="missing_file")
+    return item.part
+
+
 def _open(item: Code15Item) -> Recording:
     check_not_refused(item.refusal)
     patient_id = item.values["patient_id"]
     if is_missing_id(patient_id):
         raise missing_patient(patient_id, where=f"patient_id in {EXAMS_FILE}", source=_source(item))
-    return _recording(item.part, item.row, _source(item))
+    return _recording(_part_of(item), item.row, _source(item))
 
 
 def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> EcgRecord:
@@ -204,7 +210,7 @@ def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> Ecg
     remarks = [*person.remarks]
     return ecg_record(
         stored,
-        origin=origin_of(recording, place=item.part.name, form="hdf5"),
+        origin=origin_of(recording, place=_part_of(item).name, form="hdf5"),
         record_id=item.record_id,
         patient_id=patient_id,
         age_years=person.age_years,

@@ -158,7 +158,7 @@ class FolderSource:
             )
         if self._table is not None:
             notes += self._table.notes
-        if self._folds == "stratified":
+        if self._folds == "stratified" and self._table is not None:
             notes.append(dealt_note(self._table.scalars))
         elif self._table is None or "fold" not in self._table.columns:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
@@ -187,23 +187,33 @@ def _naming(name: str, folder: Path) -> tuple[str, ...]:
     )
 
 
-def _open(item: FolderItem, *, people: FolderPeople, declared: Declared) -> Recording:
+def _file_and_row(item: FolderItem) -> tuple[FoundRecording, Mapping[str, str]]:
+    """Returns the file of an item and its row of the table.
+
+    Raises:
+        RecordError: `missing_file` or `missing_patient`: it lacks one of them.
+    """
     if item.found is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")
-    source = str(item.found.path)
     if item.row is None:
         raise RecordError(
-            f"{source}: has no row in the table of labels, so its patient is not known; add one",
+            f"{item.found.path}: has no row in the table of labels, so its patient is not known; add one",
             reason="missing_patient",
         )
-    recording = read_recording(item.found, declared).rescaled(item.factor)
-    people.check_patient(item.row, recording)
+    return item.found, item.row
+
+
+def _open(item: FolderItem, *, people: FolderPeople, declared: Declared) -> Recording:
+    found, row = _file_and_row(item)
+    recording = read_recording(found, declared).rescaled(item.factor)
+    people.check_patient(row, recording)
     return recording
 
 
 def _length(item: FolderItem) -> Length | None:
-    is_header = item.found is not None and item.found.format == "wfdb"
-    return wfdb_length(item.found.path.with_suffix("")) if is_header else None
+    if item.found is None or item.found.format != "wfdb":
+        return None
+    return wfdb_length(item.found.path.with_suffix(""))
 
 
 def _record(
@@ -214,18 +224,19 @@ def _record(
     people: FolderPeople,
     scalars: tuple[str, ...],
 ) -> EcgRecord:
-    source, patient_id = str(item.found.path), people.patient_of(item.row, recording)
-    person = people.person(item.row, recording)
+    found, row = _file_and_row(item)
+    source, patient_id = str(found.path), people.patient_of(row, recording)
+    person = people.person(row, recording)
     return ecg_record(
         stored,
-        origin=origin_of(recording, place=folder_of(item.record_id), form=item.found.format),
+        origin=origin_of(recording, place=folder_of(item.record_id), form=found.format),
         record_id=item.record_id,
         patient_id=patient_id,
         age_years=person.age_years,
         sex=person.sex,
-        fold=_fold(item.row["fold"], source) if "fold" in item.row else fold_of_patient(patient_id),
-        report=_report(item.row.get("report", "")),
-        scalars={name: number(item.row[name]) for name in scalars},
+        fold=_fold(row["fold"], source) if "fold" in row else fold_of_patient(patient_id),
+        report=_report(row.get("report", "")),
+        scalars={name: number(row[name]) for name in scalars},
         remarks=(*recording.remarks, *person.remarks),
     )
 

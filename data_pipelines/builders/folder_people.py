@@ -60,7 +60,7 @@ class FolderPeople:
         if abs(age - own_age) > _MOST_YEARS_APART and not of_age and not of_own_age:
             disagrees.append(_disagreement("age", f"{age:g}", f"{own_age:g}", source))
         if SEX_UNKNOWN not in (sex, own_sex) and sex != own_sex:
-            disagrees.append(_disagreement("sex", row["sex"], recording.field("Sex"), source))
+            disagrees.append(_disagreement("sex", row["sex"], recording.field("Sex") or "", source))
         if is_missing(row.get("age", "")):
             age, of_age = own_age, of_own_age
         if is_missing(row.get("sex", "")):

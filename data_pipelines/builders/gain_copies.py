@@ -60,17 +60,17 @@ def wrong_gains(
     """
     stated = collections.Counter((set_name, header.gain) for header, set_name in zip(headers, set_names, strict=True))
     of_set = collections.Counter(set_names)
-    copies: dict[tuple, list[int]] = collections.defaultdict(list)
+    copies: dict[tuple, list[tuple[int, float]]] = collections.defaultdict(list)
     for position, header in enumerate(headers):
         if header.samples and header.gain:
-            copies[header.samples].append(position)
+            copies[header.samples].append((position, header.gain))
     found = []
-    for positions in copies.values():
-        gains = {headers[position].gain for position in positions}
+    for alike in copies.values():
+        gains = {gain for _, gain in alike}
         if len(gains) < 2:
             continue
-        for position in positions:
-            set_name, gain = set_names[position], headers[position].gain
+        for position, gain in alike:
+            set_name = set_names[position]
             usual = [each for each in gains if stated[set_name, each] > USUAL * of_set[set_name]]
             if usual and gain not in usual and _is_more_usual(read, position, stated=gain, other=usual[0]):
                 found.append(WrongGain(position=position, stated=gain, true=usual[0]))

@@ -93,7 +93,7 @@ class MimicIvEcgSource:
         measured = _read_measurements(folder / MEASUREMENTS_FILE)
         self._folder = folder
         self._study, self._subject, self._path = records["study_id"], records["subject_id"], records["path"]
-        self._row = pd.Index(measured["study_id"]).get_indexer(self._study)
+        self._row = pd.Index(measured.study_id).get_indexer(self._study)
         self._measured = measured
         self._time_days = _days_since_first(records["seconds"], self._subject)
         self.items = LazyItems(len(self._study), self._item)
@@ -117,7 +117,7 @@ class MimicIvEcgSource:
             "the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id",
             "age and sex are not part of MIMIC-IV-ECG and are missing",
         ]
-        removed = ", ".join(f"{name} {count}" for name, count in self._measured["num_removed"].items() if count)
+        removed = ", ".join(f"{name} {count}" for name, count in self._measured.num_removed.items() if count)
         if removed:
             notes.append(
                 f"measurements that stand for 'not measured' (29999 …) or cannot be, and are missing: {removed}"
@@ -125,7 +125,7 @@ class MimicIvEcgSource:
         num_without = int(np.count_nonzero(self._row == _NO_ROW))
         if num_without:
             notes.append(f"{num_without} records have no row in {MEASUREMENTS_FILE}: no measurements and no report")
-        num_unused = len(self._measured["study_id"]) - len(np.unique(self._row[self._row != _NO_ROW]))
+        num_unused = len(self._measured.study_id) - len(np.unique(self._row[self._row != _NO_ROW]))
         if num_unused:
             notes.append(f"{num_unused} rows of {MEASUREMENTS_FILE} are of studies that {RECORDS_FILE} does not list")
         if num_timeless:
@@ -140,7 +140,7 @@ class MimicIvEcgSource:
         study, subject, row = int(self._study[position]), int(self._subject[position]), int(self._row[position])
         path = self._path[position]
         has_row = row != _NO_ROW
-        values = self._measured["values"][row] if has_row else np.full(len(MEASUREMENTS), math.nan, np.float32)
+        values = self._measured.values[row] if has_row else np.full(len(MEASUREMENTS), math.nan, np.float32)
         refusal = None
         if path_below(self._folder, path) is None or f"/p{subject}/s{study}/" not in f"/{path}":
             refusal = Refusal(
@@ -148,17 +148,17 @@ class MimicIvEcgSource:
                 f"study {study} of patient {subject}: its path '{path}' is not that of this patient and study; "
                 f"restore {RECORDS_FILE}",
             )
-        elif has_row and int(self._measured["subject_id"][row]) != subject:
+        elif has_row and int(self._measured.subject_id[row]) != subject:
             refusal = Refusal(
                 "missing_patient",
-                f"study {study}: of patient {subject} in {RECORDS_FILE}, of {int(self._measured['subject_id'][row])} "
+                f"study {study}: of patient {subject} in {RECORDS_FILE}, of {int(self._measured.subject_id[row])} "
                 f"in {MEASUREMENTS_FILE}; use the files of one release",
             )
         return MimicItem(
             record_id=str(study),
             patient_id=str(subject),
             path=self._folder / path,
-            report=self._measured["report"][row] if has_row else "",
+            report=self._measured.report[row] if has_row else "",
             scalars=(*values.tolist(), float(self._time_days[position])),
             refusal=refusal,
         )
@@ -199,9 +199,27 @@ def _read_records(path: Path) -> dict[str, np.ndarray]:
     return records
 
 
-def _read_measurements(path: Path) -> dict:
-    """Returns `study_id`, `subject_id`, `values` (`f32[n, 9]`), `report` (list of texts) and `num_removed` by name."""
-    types = {"subject_id": np.int64, "study_id": np.int64}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Measurements:
+    """What the table of measurements says, a row a study.
+
+    Attributes:
+        study_id: `int64[n]`.
+        subject_id: `int64[n]`.
+        values: `f32[n, 9]`.
+        report: text of every study.
+        num_removed: how many values of each name were impossible.
+    """
+
+    study_id: np.ndarray
+    subject_id: np.ndarray
+    values: np.ndarray
+    report: list[str]
+    num_removed: dict[str, int]
+
+
+def _read_measurements(path: Path) -> _Measurements:
+    types: dict[str, type] = {"subject_id": np.int64, "study_id": np.int64}
     types |= dict.fromkeys(_REPORT_LINES, str) | dict.fromkeys(MEASUREMENTS, np.float32)
     low, high = np.array([RANGES[name] for name in MEASUREMENTS], np.float32).T
     studies, subjects, values, reports = [], [], [], []
@@ -216,14 +234,14 @@ def _read_measurements(path: Path) -> dict:
         lines = table[list(_REPORT_LINES)].to_numpy().tolist()
         # Many reports are the same few lines: one copy of each is kept.
         reports += [sys.intern("\n".join(filter(None, map(str.strip, row)))) for row in lines]
-    measured = {
-        "study_id": np.concatenate(studies),
-        "subject_id": np.concatenate(subjects),
-        "values": np.concatenate(values),
-        "report": reports,
-        "num_removed": dict(zip(MEASUREMENTS, num_removed.tolist(), strict=True)),
-    }
-    _check_unique(measured["study_id"], path)
+    measured = _Measurements(
+        study_id=np.concatenate(studies),
+        subject_id=np.concatenate(subjects),
+        values=np.concatenate(values),
+        report=reports,
+        num_removed=dict(zip(MEASUREMENTS, num_removed.tolist(), strict=True)),
+    )
+    _check_unique(measured.study_id, path)
     return measured
 
 

@@ -172,15 +172,15 @@ class Physionet2021Source:
 def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
     """Returns the records of the sets, and the number of records with a name that none of all sets has."""
     set_of_path = {path: _set_of(path.name) for path in find_wfdb_records(folder)}
-    chosen = [path for path, set_name in set_of_path.items() if set_name in sets]
+    chosen = {path: name for path, name in set_of_path.items() if name is not None and name in sets}
     items = [
         CincItem(
             record_id=named.record_id,
             path=named.path,
-            set_name=set_of_path[named.path],
+            set_name=chosen[named.path],
             first_path=named.first_path,
         )
-        for named in named_paths(chosen, folder, name_of=lambda path: path.name)
+        for named in named_paths(list(chosen), folder, name_of=lambda path: path.name)
     ]
     return items, sum(set_name is None for set_name in set_of_path.values())
 

@@ -122,8 +122,11 @@ class PieceReader(Generic[NamedItemT]):
         if piece.count == _cut(_length_of(recording), recipe).pieces:
             stored = stored_signal(recording, recipe=recipe, piece=piece.number)
             record = self.whole.record(piece.item, recording, stored)
-            ids = {"record_id": piece.record_id, "recording_id": piece.item.record_id}
-            return dataclasses.replace(record, **{name: storable_text(text) for name, text in ids.items()})
+            return dataclasses.replace(
+                record,
+                record_id=storable_text(piece.record_id),
+                recording_id=storable_text(piece.item.record_id),
+            )
         raise RecordError(
             f"{recording.source}: has {recording.signal.shape[0]} samples at {recording.sampling_rate_hz:g} Hz, which "
             f"are not the {piece.count} pieces that were counted before; was it changed during the build? Build again",
@@ -140,7 +143,7 @@ class _LastOpened(Generic[NamedItemT]):
         self._result: Recording | RecordError | None = None
 
     def __call__(self, item: NamedItemT) -> Recording:
-        if item.record_id != self._record_id:
+        if self._result is None or item.record_id != self._record_id:
             self._record_id = self._result = None  # Two recordings are never held at once.
             self._result = self._opened(item)
             self._record_id = item.record_id
@@ -164,8 +167,13 @@ class PiecedSource:
         Args:
             source: whose reader is a `RecordingReader`.
             num_workers: processes that look at lengths.
+
+        Raises:
+            TypeError: the source has another reader.
         """
         reader = source.reader()
+        if not isinstance(reader, RecordingReader):
+            raise TypeError(f"{source.card.name}: its records are no recordings, which could be cut")
         workers = min(num_workers, len(source.items) // _ITEMS_WORTH_A_PROCESS)
         look = functools.partial(_cut_of_item, reader)
         cuts = list(map_ordered(look, source.items, num_workers=workers, chunk_size=_ITEMS_PER_TASK))

@@ -62,7 +62,7 @@ def link(
     read_bands = _Bands(datasets, stores, starts)
     rows = [
         (first_of[number], number, True, 1.0, 1.0, 0.0, 1.0, _seconds(datasets, starts, number), False)
-        for number in exact
+        for number in exact.tolist()
     ]
     compared = verify(found, lambda numbers: read_bands(unique[numbers]))
     for number, (one, two, match) in enumerate(compared, start=1):
@@ -76,9 +76,9 @@ def link(
         rows.append((*sorted(ends), False, *dataclasses.astuple(match), True))
     pairs = _pairs(rows, starts)
     edges = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
-    copy = _components(edges, num_nodes=int(starts[-1]))
+    copies = _components(edges, num_nodes=int(starts[-1]))
     patient = _patients(datasets, namespaces)
-    group = _components(_by_common(_identifying(datasets, starts, copy), patient), num_nodes=int(starts[-1]))
+    group = _components(_by_common(_identifying(datasets, starts, copies), patient), num_nodes=int(starts[-1]))
     return Links(
         datasets=tuple(
             LinkedDataset(
@@ -88,7 +88,7 @@ def link(
                 patient_namespace=namespace,
                 num_records=int(stop - start),
                 group=group[start:stop],
-                copy=copy[start:stop],
+                copy=copies[start:stop],
             )
             for dataset, namespace, start, stop in zip(datasets, namespaces, starts[:-1], starts[1:], strict=True)
         ),
@@ -128,19 +128,19 @@ class _Bands:
         self._datasets, self._stores, self._starts = datasets, stores, starts
 
     def __call__(self, numbers: np.ndarray) -> list[np.ndarray]:
-        bands: list[np.ndarray] = [None] * len(numbers)
+        bands: dict[int, np.ndarray] = {}
         position = np.searchsorted(self._starts, numbers, side="right") - 1
         for which in np.unique(position):
             dataset, at = self._datasets[which], np.flatnonzero(position == which)
             records = numbers[at] - self._starts[which]
-            for place, record, signal in zip(at, records, self._stores[which].read(records), strict=True):
+            for place, record, signal in zip(at.tolist(), records, self._stores[which].read(records), strict=True):
                 bands[place] = band_of(
                     signal,
                     sampling_rate_hz=dataset.format.sampling_rate_hz,
                     valid_start=int(dataset.index.valid_start[record]),
                     valid_samples=int(dataset.index.valid_samples[record]),
                 )
-        return bands
+        return [bands[place] for place in range(len(numbers))]
 
 
 def _namespaces(datasets: Sequence[Dataset], given: Sequence[str] | None) -> list[str]:

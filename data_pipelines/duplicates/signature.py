@@ -23,6 +23,9 @@ import scipy.signal
 
 from data_pipelines.records import SIGNATURE_BYTES, STORED_LEADS
 
+# Instead of a norm of zero.
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
 #: Rate of the band in which records are compared, Hz.
 BAND_RATE_HZ = 100
 
@@ -146,7 +149,7 @@ def projected(parts: Sequence[np.ndarray], *, weights: Sequence[float], salt: by
         return np.zeros(SIGNATURE_BYTES, np.int8)
     features = np.concatenate(
         [
-            weight * part / max(float(np.linalg.norm(part)), np.finfo(np.float32).tiny)
+            weight * part / max(float(np.linalg.norm(part)), _SMALLEST)
             for weight, part in zip(weights, parts, strict=True)
         ]
     )

@@ -7,6 +7,7 @@ float64, of which a build that keeps ten seconds needs half a megabyte.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,41 @@ from data_pipelines.recording import Samples
 #: Up to so many values (three minutes of 12 leads at 500 Hz, 8 MiB) are converted at once: that costs less than asking
 #: for them piece by piece.
 VALUES_AT_ONCE = 2**20
+
+
+class Matrix(Protocol):
+    """Numbers of any type, `[time, lead]` or `[lead, time]`, that are read by slices of rows: an array is one.
+
+    Others hold where in a file the numbers lie, and read them when they are looked at.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Length of both axes."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes; 2, unless a file holds something else in place of samples."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the numbers."""
+        ...
+
+    @property
+    def T(self) -> Matrix:  # noqa: N802 as NumPy calls it
+        """The matrix with its axes exchanged."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Returns some rows.
+
+        Raises:
+            RecordError: the file cannot be read any more.
+        """
+        ...
 
 
 class ConvertedSamples:
@@ -85,7 +121,7 @@ def converted(shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) ->
     return read(0, shape[0]) if shape[0] * shape[1] <= VALUES_AT_ONCE else ConvertedSamples(shape, read)
 
 
-def as_float(samples: np.ndarray) -> Samples:
+def as_float(samples: Matrix) -> Samples:
     """Returns numbers of any type, `[time, channel]`, as samples that are kept in their own type until looked at."""
     return converted(samples.shape, lambda start, stop: samples[start:stop].astype(np.float64))
 

@@ -62,7 +62,7 @@ def judge_column(name: str, values: Iterable[str], *, path: Path) -> Judged:
             continue
     others = Counter({text: count for text, count in counts.items() if text not in numbers})
     if not others:
-        known = Counter()
+        known: Counter[float] = Counter()
         for text, value in numbers.items():
             known[value] += counts[text]
         return Judged(bool(known), _oddities(name, known))
@@ -80,7 +80,7 @@ def judge_column(name: str, values: Iterable[str], *, path: Path) -> Judged:
 def _nearly_numbers(texts: Counter[str]) -> Counter[str]:
     """Returns those that are numbers but for their spelling; codes such as `12A` and `14B` are none."""
     found = {text: match for text in texts if (match := _NEARLY_A_NUMBER.fullmatch(text.strip()))}
-    units = Counter()
+    units: Counter[str] = Counter()
     for text, match in found.items():
         units[match[1] or ""] += texts[text]
     common = {

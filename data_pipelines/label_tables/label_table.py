@@ -61,7 +61,9 @@ class LabelTable:
         self._rows = _rows(table, path, notes)
         self.sex_coding = _sex_coding(table, names, declared_sexes or {}, path)
         self.zero_is_no_age = "age" in table.columns and _is_zero_no_age(table["age"])
-        self.scalars, self.ignored = _labels(table, [name for name in table if name not in names.values()], path, notes)
+        self.scalars, self.ignored = _labels(
+            table, [name for name in self.columns if name not in names.values()], path, notes
+        )
         self.notes = tuple(notes)
 
     def __len__(self) -> int:
@@ -159,7 +161,9 @@ def _rows(table: pd.DataFrame, path: Path, notes: list[str]) -> dict[str, Mappin
     twice = [record for record, count in Counter(kept["record"]).items() if count > 1]
     if twice:
         raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
-    return {row["record"]: row for row in kept.to_dict("records")}
+    columns: list[str] = kept.columns.tolist()
+    rows = (dict(zip(columns, texts, strict=True)) for texts in kept.itertuples(index=False, name=None))
+    return {row["record"]: row for row in rows}
 
 
 def _sex_coding(
@@ -223,13 +227,17 @@ def _read_parquet(path: Path) -> pd.DataFrame:
                 f"{path}: column '{own}' holds numbers with a fraction, too large to be exact: different ids can look "
                 "the same; write it as text or as whole numbers"
             )
-    return pd.DataFrame({name: [_as_text(value) for value in table[name].astype(object)] for name in table}, dtype=str)
+    return pd.DataFrame({name: _as_texts(table[name]) for name in table}, dtype=str)
+
+
+def _as_texts(column: pd.Series) -> list[str]:
+    """Returns a column of Parquet as a CSV would have it."""
+    cells = zip(column.astype(object), column.isna(), strict=True)
+    return ["" if is_absent else _as_text(value) for value, is_absent in cells]
 
 
 def _as_text(value: object) -> str:
-    """Returns a Parquet cell as a CSV would have it; whole numbers without a fraction, so that ids stay ids."""
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return ""
+    """Returns a cell that is not empty; whole numbers without a fraction, so that ids stay ids."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     if isinstance(value, bytes):

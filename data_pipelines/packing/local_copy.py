@@ -178,8 +178,8 @@ def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> Non
         _check_came_whole(remote, changed_file(making, names, table=staging / DIGESTS_FILE), staging)
     measured = making / PHYSIOLOGY_DIR
     if measured.is_dir():
-        name = changed_file(measured, PHYSIOLOGY_FILES, table=measured / DIGESTS_FILE)
-        _check_came_whole(remote, name and f"{PHYSIOLOGY_DIR}/{name}", staging)
+        changed = changed_file(measured, PHYSIOLOGY_FILES, table=measured / DIGESTS_FILE)
+        _check_came_whole(remote, changed and f"{PHYSIOLOGY_DIR}/{changed}", staging)
 
 
 def _check_came_whole(remote: RemoteFolder, changed: str | None, staging: Path) -> None:

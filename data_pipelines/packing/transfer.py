@@ -78,10 +78,11 @@ class RemoteShards:
         signals = np.empty((len(record_numbers), *self._shape), np.int16)
         for signal, record_number in zip(signals, record_numbers.tolist(), strict=True):
             shard = self._shard_number(record_number)
-            if shard != self._number:
-                self._open(shard)
+            opened = self._opened
+            if opened is None or shard != self._number:
+                opened = self._open(shard)
             try:
-                self._opened.read_into(record_number - self._bounds[shard], signal)
+                opened.read_into(record_number - self._bounds[shard], signal)
             except ValueError as error:
                 raise self._bad(record_number, str(error)) from error
         return signals
@@ -97,7 +98,7 @@ class RemoteShards:
     def _shard_number(self, record_number: int) -> int:
         return int(np.searchsorted(self._bounds, record_number, side="right")) - 1
 
-    def _open(self, shard: int) -> None:
+    def _open(self, shard: int) -> ArrayRecordShard:
         self._leave()
         path = (self._coming.pop(shard, None) or self._bring(shard)).result()
         if shard + 1 < len(self._names):
@@ -105,18 +106,21 @@ class RemoteShards:
         reason = why_bad(path, self._bounds[shard + 1] - self._bounds[shard])
         if reason is not None:
             raise self._bad(self._bounds[shard], reason)
-        self._opened, self._path, self._number = ArrayRecordShard(path, self._decoder), path, shard
+        opened = ArrayRecordShard(path, self._decoder)
+        self._opened, self._path, self._number = opened, path, shard
+        return opened
 
     def _leave(self) -> None:
         if self._opened is not None:
             self._opened.close()
-            if self._remote.local is None:
+            if self._remote.local is None and self._path is not None:
                 self._path.unlink(missing_ok=True)
         self._opened, self._number = None, -1
 
     def _bring(self, shard: int) -> Task[Path]:
-        if self._remote.local is not None:
-            return Task(lambda: self._remote.local / self._names[shard])
+        local = self._remote.local
+        if local is not None:
+            return Task(lambda: local / self._names[shard])
 
         def download() -> Path:
             path = self._scratch / self._names[shard]

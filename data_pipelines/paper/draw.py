@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -47,6 +48,8 @@ _FOOTER_MM = 14.0
 _TOP_MM, _BOTTOM_MM = 7.0, 5.0
 _GAP_MM = 2.0
 _NARROWEST_GRID_MM = 130.0
+
+Number = TypeVar("Number", float, np.ndarray)
 
 _PAPER, _SMALL_LINE, _LARGE_LINE = "#fffcfa", "#f8d8d1", "#eba79d"
 _INK, _FAINT_INK, _WARNING, _HATCH = "#14141c", "#5d5757", "#b3202c", "#c4b8b5"
@@ -143,7 +146,7 @@ class _Recording:
     def num_samples(self) -> int:
         return len(self.leads_mm["I"])
 
-    def mm(self, samples: float | np.ndarray) -> float | np.ndarray:
+    def mm(self, samples: Number) -> Number:
         """Width of a number of samples."""
         return samples * MM_PER_SECOND / self.sampling_rate_hz
 
@@ -247,17 +250,17 @@ class _Sheet:
         below_top = self._layout.row_mm * (row + 0.5)
         return top - LARGE_BOX_MM * round(below_top / LARGE_BOX_MM)
 
-    def _x(self, sample: float | np.ndarray) -> float | np.ndarray:
+    def _x(self, sample: Number) -> Number:
         return self._corner[0] + _CALIBRATION_ROOM_MM + self._recording.mm(sample)
 
     def _draw_grid(self) -> None:
-        area = {"corner": self._corner, "size": self._size}
-        self.page.box(**area, color=_PAPER, layer=_SHEET)
+        corner, size = self._corner, self._size
+        self.page.box(corner=corner, size=size, color=_PAPER, layer=_SHEET)
         for name, step, width, color in (
             ("small boxes", SMALL_BOX_MM, _SMALL_LINE_MM, _SMALL_LINE),
             ("large boxes", LARGE_BOX_MM, _LARGE_LINE_MM, _LARGE_LINE),
         ):
-            self.page.grid(**area, step_mm=step, width_mm=width, color=color, layer=_GRID, name=name)
+            self.page.grid(corner=corner, size=size, step_mm=step, width_mm=width, color=color, layer=_GRID, name=name)
 
     def _draw_calibration(self, row: int) -> None:
         width, height = CALIBRATION_SECONDS * MM_PER_SECOND, CALIBRATION_MV * MM_PER_MILLIVOLT

@@ -139,9 +139,19 @@ class Page:
         self._axes.add_patch(rectangle)
 
     def text(
-        self, x: float, y: float, text: str, *, size: float, color: str, layer: int, bold: bool = False, **placing: str
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float,
+        color: str,
+        layer: int,
+        bold: bool = False,
+        ha: str = "left",
+        va: str = "baseline",
     ) -> Text:
-        """Writes a line; `placing` is Matplotlib's `ha` and `va`."""
+        """Writes a line; `ha` and `va` are Matplotlib's: what of the text lies at `x` and at `y`."""
         weight = "bold" if bold else "normal"
         return self._axes.text(
             x,
@@ -153,7 +163,8 @@ class Page:
             weight=weight,
             family=_FONT,
             parse_math=False,
-            **placing,
+            ha=ha,
+            va=va,
         )
 
     def lines_of_text(

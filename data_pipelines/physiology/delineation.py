@@ -98,7 +98,7 @@ def find_boundaries(
     if qrs is None:
         return Boundaries()
     onset, offset = qrs
-    found = {"qrs_onset": onset, "qrs_offset": offset}
+    found: dict[str, float] = {"qrs_onset": onset, "qrs_offset": offset}
     # The vector's level just before the QRS stands for "no activity" in P and T alike.
     level = np.median(beat[max(onset - round(0.016 * rate_hz), 0) : onset], axis=0)
     earliest = r_peak - round(_P_START_RR * rr_before_s * rate_hz)

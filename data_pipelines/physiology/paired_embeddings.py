@@ -82,7 +82,7 @@ def open_paired(
     return PairedEmbeddings(values, place, content=content), np.where(place >= 0, groups[place], -1).astype(np.int32)
 
 
-def _open(directory: Path, record_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _open(directory: Path, record_id: np.ndarray) -> tuple[np.memmap, np.ndarray]:
     """Returns the embeddings, memory-mapped, and the row of every record, −1 without one."""
     values, of = (_load(directory / name) for name in ("embedding.npy", "record_id.npy"))
     if values.ndim != 2 or values.dtype not in (np.float16, np.float32):
@@ -110,14 +110,14 @@ def _open(directory: Path, record_id: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return values, row
 
 
-def _load(path: Path) -> np.ndarray:
+def _load(path: Path) -> np.memmap:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an array: {error}") from error
 
 
-def _groups(values: Sequence[np.ndarray]) -> tuple[np.ndarray, str]:
+def _groups(values: Sequence[np.memmap]) -> tuple[np.ndarray, str]:
     """Numbers equal rows alike, `int64[rows of all]`, and digests all of them, going through the memory maps once."""
     numbers: dict[bytes, int] = {}
     out, content = [], hashlib.blake2b(digest_size=16)

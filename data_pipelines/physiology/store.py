@@ -266,7 +266,9 @@ def _assemble(dataset: Dataset, chunks: list[_Chunk], folder: Path) -> None:
         "units": [UNITS[name] for name in NAMES],
         "num_records": num_records,
         "num_unusable": int(np.count_nonzero(reasons & int(UNUSABLE))),
-        "reasons": {reason.name.lower(): int(np.count_nonzero(reasons & int(reason))) for reason in Missing},
+        "reasons": {
+            name.lower(): int(np.count_nonzero(reasons & int(reason))) for name, reason in Missing.__members__.items()
+        },
         "missing": dict(zip(NAMES, missing.tolist(), strict=True)),
     }
     (folder / PHYSIOLOGY_FILE).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -150,9 +151,9 @@ def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:
     Args:
         section: of the card, from `contradiction_section`; data sets built before there was one have none.
     """
-    counts = (section or {}).get("counts", {})
-    if not counts:
+    if not section or not section.get("counts"):
         return []
+    counts = section["counts"]
     total = sum(counts.values())
     kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
     return [
@@ -231,13 +232,19 @@ def _labels(index: Index, units: Mapping[str, str]) -> dict[str, Callable[[int],
     }
     for name, values in index.scalars.items():
         unit = units.get(name, "")
-        labels[f"{name} [{unit}]" if unit else name] = lambda record, values=values: float(values[record])
+        labels[f"{name} [{unit}]" if unit else name] = functools.partial(_value_at, values)
     for name, task in index.tasks.items():
         for column, label in enumerate(task.classes):
-            labels[f"{name}:{label}"] = lambda record, values=task.values, column=column: _known(
-                values[record, column], missing=LABEL_MISSING
-            )
+            labels[f"{name}:{label}"] = functools.partial(_class_at, task.values, column)
     return labels
+
+
+def _value_at(values: np.ndarray, record: int) -> float:
+    return float(values[record])
+
+
+def _class_at(values: np.ndarray, column: int, record: int) -> float:
+    return _known(values[record, column], missing=LABEL_MISSING)
 
 
 def _known(value: Any, *, missing: int) -> float:

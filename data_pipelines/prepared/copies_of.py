@@ -20,6 +20,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.prepared.splitting import Linked
 from data_pipelines.records import SIGNATURE_VERSION
+from data_pipelines.system.npy_files import write_npz
 
 #: Version of the file; a reader refuses another one.
 LINKS_VERSION = 1
@@ -131,7 +132,7 @@ def save_links(links: Links, path: Path | str) -> None:
     for position, linked in enumerate(links.datasets):
         arrays |= {f"group_{position}": linked.group, f"copy_{position}": linked.copy}
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    write_npz(content, arrays, compressed=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_name(f"{path.name}.{os.getpid()}.making")
     with making.open("wb") as file:

@@ -128,7 +128,7 @@ def fold_table(counted: Mapping[str, Any], *, most: int | None = _LABELS_SHOWN) 
     if most is not None and len(names) > most:
         sizes = collections.Counter(name.partition(":")[0] for name in names)
         names = sorted(names, key=lambda name: sizes[name.partition(":")[0]])[:most]
-    rows = [header, ["records", *map(str, counted["records"][: len(shown)])]]
+    rows: list[Sequence[str]] = [header, ["records", *map(str, counted["records"][: len(shown)])]]
     rows += [[name, *_cells(counted["labels"][name])[: len(shown)]] for name in names]
     if more_folds:
         rows = [[*row, f"… {more_folds} more" if row is header else ""] for row in rows]

@@ -241,7 +241,7 @@ class Index:
         """Returns the hex digest of what a model can see here: layout, format, contents and patients in order."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode())
-        digest.update(np.ascontiguousarray(self.content_hash))
+        digest.update(np.ascontiguousarray(self.content_hash).data)
         # Piece by piece: a hundred million texts at once would not fit the memory.
         for start in range(0, self.num_records, _RECORDS_PER_DIGEST):
             digest.update(b"\n" if start else b"")

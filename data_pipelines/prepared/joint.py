@@ -168,7 +168,7 @@ class JointDataset:
             linked=self.linked,
             sides=[sides] * len(self.datasets),
         )
-        excluded = collections.Counter()
+        excluded: collections.Counter[str] = collections.Counter()
         for split in splits:
             excluded.update(split.excluded)
         return Split(

@@ -24,7 +24,7 @@ def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
         whose recording has no known length, which are counted in nothing else. Empty for an index without such
         columns.
     """
-    if index.recording is None:
+    if index.recording is None or index.recording_seconds is None:
         return {}
     known = ~np.isnan(index.recording_seconds)
     recording, first = np.unique(np.asarray(index.recording)[known], return_index=True)
@@ -68,7 +68,7 @@ def place_text(index: Index, signal_format: SignalFormat, number: int) -> str:
         signal_format: of its records.
         number: of the record.
     """
-    if index.recording is None or np.isnan(index.recording_seconds[number]):
+    if index.recording_seconds is None or index.start_seconds is None or np.isnan(index.recording_seconds[number]):
         return ""
     whole, start = float(index.recording_seconds[number]), float(index.start_seconds[number])
     stored = int(index.valid_samples[number]) / signal_format.sampling_rate_hz

@@ -160,7 +160,7 @@ class _Listing:
             if columns is not None:
                 self.tables[path] = columns
                 return
-        if name in self._formats:
+        if name is not None and name in self._formats:
             self._add(path, name, path.relative_to(self._folder).with_suffix("").as_posix())
         elif name is None and kind_of_suffix(suffix) is None and "dicom" in self._formats:
             self._take_by_content(path, suffix)

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import check_present, check_unpacked, most_unpacked
-from data_pipelines.files.samples import VALUES_AT_ONCE, unreadable
+from data_pipelines.files.samples import VALUES_AT_ONCE, Matrix, unreadable
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
 from data_pipelines.recording import Recording
@@ -155,7 +155,7 @@ class _Slices:
             raise unreadable(str(self._path), error) from error
 
 
-def _samples_of(dataset: h5py.Dataset, path: Path) -> np.ndarray | _Slices:
+def _samples_of(dataset: h5py.Dataset, path: Path) -> Matrix:
     """Returns a short matrix, or one that is compressed, in memory; of a long one what reads it."""
     # Of what is compressed, a few rows may take as long to read as all.
     if dataset.size <= VALUES_AT_ONCE or dataset.chunks is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from data_pipelines.files.tree import list_tree
 from data_pipelines.readers.foreign import counts_in_words, remedies
 from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, FoundRecordings
 from data_pipelines.system.visible_text import visible
+
+Item = TypeVar("Item")
 
 _MOST_NAMED = 5
 _MOST_COLUMNS = 6
@@ -114,5 +117,5 @@ def _closed_in_words(closed: Sequence[Path]) -> str:
     )
 
 
-def _first(items: object) -> list:
+def _first(items: Iterable[Item]) -> list[Item]:
     return list(items)[:_MOST_NAMED]

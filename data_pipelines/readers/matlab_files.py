@@ -75,10 +75,10 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     if _is_cpsc2018(arrays):
         return _read_cpsc2018(arrays, path, declared)
     values = named_values(arrays)
-    signal = _signal_of(values, arrays, path)
+    signal, samples = _signal_of(values, arrays, path)
     others = [value for value in values if value is not signal]
     return matrix_recording(
-        signal.value,
+        samples,
         path,
         declared,
         stated=statements(others, beside=signal.path[:-1]),
@@ -86,11 +86,16 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     )
 
 
-def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> NamedValue:
-    numbers = [value for value in values if isinstance(value.value, np.ndarray) and value.value.dtype.kind in "iuf"]
-    named = [value for value in numbers if is_signal_name(value.path[-1])]
-    matrices = [value for value in named if is_matrix(value.value)] or named
-    matrices = matrices or [value for value in numbers if is_matrix(value.value)]
+def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:
+    """Returns the value that is the samples, and the matrix that it holds."""
+    numbers = [
+        (value, value.value)
+        for value in values
+        if isinstance(value.value, np.ndarray) and value.value.dtype.kind in "iuf"
+    ]
+    named = [(value, array) for value, array in numbers if is_signal_name(value.path[-1])]
+    matrices = [(value, array) for value, array in named if is_matrix(array)] or named
+    matrices = matrices or [(value, array) for value, array in numbers if is_matrix(array)]
     if len(matrices) != 1:
         raise RecordError(
             f"{path}: holds {', '.join(arrays) or 'nothing'}; a struct '{CPSC2018_STRUCT}' or one matrix, called "
@@ -117,7 +122,7 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
         ) from error
     # What the set's publishers state counts like what a file states, so that a file that says otherwise is noticed.
     beside = {name: value for name, value in arrays.items() if name != CPSC2018_STRUCT}
-    of_struct = {name: fields[name] for name in struct.dtype.names if name not in _CPSC2018_FIELDS}
+    of_struct = {name: fields[name] for name in struct.dtype.names or () if name not in _CPSC2018_FIELDS}
     stated = statements(named_values({**beside, CPSC2018_STRUCT: of_struct}), beside=(CPSC2018_STRUCT,))
     for kind, value in (
         (Kind.RATE, np.array(CPSC2018_RATE_HZ)),

@@ -39,9 +39,9 @@ def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) 
                 f"{statement.value}; correct one of them",
                 reason="header_disagrees",
             )
-    units = {voltage(unit) for unit in header.units if voltage(unit)}
+    units = {known for unit in header.units if (known := voltage(unit))}
     for statement in stated.of(Kind.UNIT):
-        unit = voltage(statement.value)
+        unit = voltage(statement.value) if isinstance(statement.value, str) else None
         if unit and units and unit not in units:
             raise RecordError(
                 f"{header_path}: its signals are in {', '.join(sorted(units))}, but its comment '{statement.where}' "

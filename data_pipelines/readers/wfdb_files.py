@@ -80,7 +80,7 @@ def read_wfdb(record: Path | str) -> Recording:
     _check_signals(header, gains, header_path)
     if not line.has_samples:
         header.sig_len = _num_samples(header, header_path)
-        opened = functools.partial(opened, num_samples=header.sig_len)
+        opened = functools.partial(readable_record, path, line, lines, num_samples=header.sig_len)
     _check_length(header, header_path)
     _check_file_sizes(header, header_path)
     check_comments(comments, header, header_path)

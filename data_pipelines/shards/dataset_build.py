@@ -6,6 +6,7 @@ import collections
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import pickle
@@ -137,8 +138,10 @@ def build_dataset(
         _warn_of(state.left_reading())
         begun_anew = state.has_shards_of_other_files(request, files=listing.digest if listing else None)
         build_id = state.begin(request, key=job.key, files=listing.digest if listing else None)
-        making = {"make_shards": make_shards, "folder": state.tasks, "progress": progress}
-        parts = _make_missing(source.items, plan, job, **making)
+        make_missing = functools.partial(
+            _make_missing, plan=plan, job=job, make_shards=make_shards, folder=state.tasks, progress=progress
+        )
+        parts = make_missing(source.items)
         quarantined = [entry for part in parts for entry in part.quarantined]
         if _is_too_much(source, quarantined, max_quarantined):
             _write_quarantine(quarantined, staging / QUARANTINE_FILE)
@@ -148,7 +151,7 @@ def build_dataset(
         factors = proven_factors(judged, parts)
         items = with_factors(source.items, factors)
         if items is not source.items:
-            parts = _make_missing(items, plan, job, **making)
+            parts = make_missing(items)
             judged = judge_calibration(parts, job.paths(plan), signal_format=source.signal_format)
             quarantined = [entry for part in parts for entry in part.quarantined]
         corrected = factors if items is not source.items else {}
@@ -190,7 +193,7 @@ def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | 
             "choose another --out, or replace it with --overwrite"
         )
     before = open_listing(out / LISTING_FILE) if source_folder else None
-    if before is not None:
+    if before is not None and source_folder is not None:
         changes = changes_since(before, list_source(source_folder, leave_out=[out, staging_directory(out)]))
         if changes:
             raise DataError(
@@ -258,14 +261,14 @@ def _make_missing(
             for shard in missing:
                 job.part_path(shard).unlink(missing_ok=True)  # What it says of other items must not pass for the new.
             make_shards(job, tasks, folder=folder, progress=tell)
-    parts = [job.finished_part(shard) for shard in plan]
-    absent = [shard.file_name for shard, part in zip(plan, parts, strict=True) if part is None]
+    found = [job.finished_part(shard) for shard in plan]
+    absent = [shard.file_name for shard, part in zip(plan, found, strict=True) if part is None]
     if absent:
         raise DataError(
             f"{job.shards}: {len(absent)} shards are not there after they were made, first {absent[0]}; do all workers "
             "see this directory?"
         )
-    return parts
+    return [part for part in found if part is not None]
 
 
 def _complete(

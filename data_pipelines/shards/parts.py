@@ -15,6 +15,7 @@ import numpy as np
 from data_pipelines.builders.base import Quarantined
 from data_pipelines.prepared.remarks import RecordRemark, packed_remarks, unpacked_remarks
 from data_pipelines.system.atomic_directory import sync
+from data_pipelines.system.npy_files import write_npz
 
 #: Version of what is kept of a shard, and of how quality is judged: with another, shards are made again.
 PART_VERSION = 4
@@ -72,7 +73,7 @@ def save_part(
     header_bytes = np.frombuffer(json.dumps(header).encode(), np.uint8)
     making = unfinished / f"{part.path.name}-{uuid.uuid4().hex}"
     with making.open("wb") as file:
-        np.savez(file, **{_HEADER: header_bytes, _REMARKS: packed_remarks(remarks)}, **columns)
+        write_npz(file, {_HEADER: header_bytes, _REMARKS: packed_remarks(remarks), **columns}, compressed=False)
         file.flush()
         os.fsync(file.fileno())
     making.rename(part.path)

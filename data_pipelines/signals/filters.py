@@ -48,7 +48,7 @@ def margin(recipe: SignalRecipe, *, sampling_rate_hz: float, ratio: Fraction) ->
     if recipe.baseline == "median":
         seconds += sum(_BASELINE_WINDOWS_S)
     # Two rows more than resampling reaches, so that the outermost may be moved (`lay_end`).
-    resampling = 0 if ratio == 1 else math.ceil(_REACH_OF_RESAMPLING * max(1, 1 / ratio)) + 2
+    resampling = 0 if ratio == 1 else math.ceil(_REACH_OF_RESAMPLING * max(Fraction(1), 1 / ratio)) + 2
     return math.ceil(seconds * sampling_rate_hz) + resampling
 
 

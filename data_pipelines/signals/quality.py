@@ -88,7 +88,7 @@ def quality_flags(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int
 
 def flag_names(flags: int) -> tuple[str, ...]:
     """Returns the names of the flags set in a mask, in lower case."""
-    return tuple(flag.name.lower() for flag in QualityFlag if flags & flag)
+    return tuple(name.lower() for name, flag in QualityFlag.__members__.items() if flags & flag)
 
 
 def _longest_stretch(leads: np.ndarray) -> int:

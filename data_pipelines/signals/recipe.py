@@ -57,7 +57,7 @@ class SignalRecipe:
     cut: str = "start"
     pad: str = "end"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks the recipe.
 
         Raises:

@@ -79,7 +79,7 @@ class CohortConfig:
     seconds: float = 10.0
     noise: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every field.
 
         Raises:

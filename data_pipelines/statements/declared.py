@@ -6,9 +6,8 @@ import dataclasses
 import math
 from typing import TypeVar
 
-import numpy as np
-
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.files.samples import Matrix
 from data_pipelines.lead_names import lead_columns
 from data_pipelines.statements.names import voltage
 
@@ -74,9 +73,7 @@ class Declared:
         """
         return tuple(self._needed("lead names", self.leads, source))
 
-    def by_time(
-        self, samples: np.ndarray, *, num_leads: int, source: str, orientation: str | None = None
-    ) -> np.ndarray:
+    def by_time(self, samples: Matrix, *, num_leads: int, source: str, orientation: str | None = None) -> Matrix:
         """Turns a matrix of samples so that time comes first.
 
         Args:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ _LONGEST_TEXT = 2**20
 _DESCRIPTIONS = re.compile(r"info|header|hdr|meta|comment|descr|note|attr|param|setting|remark|readme", re.IGNORECASE)
 _LINE = re.compile(r"\s*[#%]*\s*(?P<name>[^:=]{1,60}?)\s*[:=]\s*(?P<value>[^:=].*?)\s*", flags=re.DOTALL)
 
+#: A text, several, or numbers.
+StatedValue: TypeAlias = str | tuple[str, ...] | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class NamedValue:
@@ -30,7 +33,7 @@ class NamedValue:
     """
 
     path: tuple[str, ...]
-    value: str | tuple[str, ...] | np.ndarray
+    value: StatedValue
 
     @property
     def name(self) -> str:
@@ -130,8 +133,8 @@ def _of_array(array: np.ndarray, path: tuple[str, ...], *, depth: int) -> Iterat
 def _of_list(values: list, path: tuple[str, ...], *, depth: int) -> Iterator[NamedValue]:
     values = values[:_MOST_VALUES]
     texts = [_as_text(value) for value in values]
-    if texts and all(text is not None for text in texts):
-        found = tuple(text.strip(" \0") for text in texts)
+    found = tuple(text.strip(" \0") for text in texts if text is not None)
+    if texts and len(found) == len(texts):
         yield NamedValue(path, found)
         if path and _DESCRIPTIONS.search(path[-1]):
             yield from _of_lines(list(found), path)

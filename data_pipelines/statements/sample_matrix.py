@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.files.samples import row_blocks
+from data_pipelines.files.samples import Matrix, row_blocks
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
@@ -51,7 +51,7 @@ def is_matrix(value: object) -> bool:
 
 def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
     """Returns patient id, age and sex where a file states them, by the names that all formats share."""
-    found = {}
+    found: dict[str, str] = {}
     for value in values:
         field = _FIELDS.get(value.path[-1].casefold()) if value.path else None
         if field is None or isinstance(value.value, tuple):
@@ -64,7 +64,7 @@ def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
 
 
 def matrix_recording(
-    samples: np.ndarray,
+    samples: Matrix,
     path: Path,
     declared: Declared,
     *,
@@ -84,7 +84,7 @@ def matrix_recording(
         RecordError: `unreadable_header`, `missing_metadata` or `header_disagrees`.
     """
     source, leads = str(path), None
-    if samples.dtype.names and samples.ndim == 1:
+    if isinstance(samples, np.ndarray) and samples.dtype.names and samples.ndim == 1:
         leads = lead_names(samples.dtype.names, "names of its columns")
         samples = _columns(samples, source)
     if samples.dtype.kind not in "iuf":
@@ -104,7 +104,7 @@ def matrix_recording(
 
 
 def recording_of(
-    samples: np.ndarray,
+    samples: Matrix,
     leads: LeadNames,
     stated: Statements,
     declared: Declared,
@@ -146,16 +146,17 @@ def recording_of(
 
 def _columns(table: np.ndarray, source: str) -> np.ndarray:
     """Returns the columns of a structured array, `f64[time, column]`."""
-    wrong = [name for name in table.dtype.names if table.dtype[name].kind not in "iuf"]
+    names = table.dtype.names or ()
+    wrong = [name for name in names if table.dtype[name].kind not in "iuf"]
     if wrong:
         raise RecordError(
             f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed",
             reason="unreadable_header",
         )
-    return np.stack([table[name].astype(np.float64) for name in table.dtype.names], axis=1)
+    return np.stack([table[name].astype(np.float64) for name in names], axis=1)
 
 
-def _column(samples: np.ndarray, column: int) -> np.ndarray:
+def _column(samples: Matrix, column: int) -> np.ndarray:
     """Returns one column of samples that may be readable by rows alone."""
     if isinstance(samples, np.ndarray):
         return samples[:, column]
@@ -167,7 +168,7 @@ def _is_time_or_number(name: str) -> bool:
     return Kind.TIMES in kinds or Kind.INDEX in kinds
 
 
-def _rates_of_columns(samples: np.ndarray, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:
+def _rates_of_columns(samples: Matrix, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:
     """Checks columns of times and of numbers; returns the rates of the times, adds columns of rates to `stated`."""
     rates = []
     for column, text in enumerate(names):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.names import Kind, StatedName, is_about_something_else, stated_name
-from data_pipelines.statements.nested_values import NamedValue
+from data_pipelines.statements.nested_values import NamedValue, StatedValue
 
 # Groups and structs that describe what the samples were made of.
 _FORMER = re.compile(r"orig|source|old|before|previous|unprocessed|target|new|resampl|download", re.IGNORECASE)
@@ -34,7 +34,7 @@ class Statement:
     """
 
     where: str
-    value: str | tuple[str, ...] | np.ndarray
+    value: StatedValue
     unit: str = ""
     is_weak: bool = False
     of_leads: tuple[str, ...] = ()
@@ -69,10 +69,11 @@ def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> S
         The statements. What lies in a group of another name counts as well, unless that name is of another signal or of
         a filter; rates under `original`, `target` and their like are doubtful.
     """
-    values = [(_within(value.path, tuple(beside)), value) for value in values]
-    units = {path[:-1]: value.value for path, value in values if len(path) > 1 and path[-1].casefold() in _UNIT_NAMES}
-    found, by_lead = Statements(), {}
-    for path, value in values:
+    placed = [(_within(value.path, tuple(beside)), value) for value in values]
+    units = {path[:-1]: value.value for path, value in placed if len(path) > 1 and path[-1].casefold() in _UNIT_NAMES}
+    found = Statements()
+    by_lead: dict[tuple[Kind, tuple[str, ...]], dict[str, StatedValue]] = {}
+    for path, value in placed:
         if not path or any(map(is_about_something_else, path[:-1])):
             continue
         name, parent = stated_name(path[-1]), stated_name(path[-2]) if len(path) > 1 else StatedName()
@@ -114,12 +115,14 @@ def _add(found: Statements, name: StatedName, value: NamedValue, *, unit: str, i
             found.add(kind, statement)
 
 
-def _add_of_leads(found: Statements, kind: Kind, where: str, entries: dict) -> None:
-    values = list(entries.values())
-    if all(isinstance(value, str) for value in values):
-        value = tuple(values)
-    elif all(isinstance(value, np.ndarray) and value.size == 1 for value in values):
-        value = np.array([float(entry.reshape(())) for entry in values])
+def _add_of_leads(found: Statements, kind: Kind, where: str, entries: Mapping[str, StatedValue]) -> None:
+    texts = tuple(entry for entry in entries.values() if isinstance(entry, str))
+    numbers = [entry for entry in entries.values() if isinstance(entry, np.ndarray) and entry.size == 1]
+    value: StatedValue
+    if len(texts) == len(entries):
+        value = texts
+    elif len(numbers) == len(entries):
+        value = np.array([float(entry.reshape(())) for entry in numbers])
     else:
         return
     found.add(kind, Statement(where=where, value=value, of_leads=tuple(entries)))

@@ -144,10 +144,12 @@ def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, sou
     for kind, actual in ((Kind.NUM_LEADS, num_leads), (Kind.NUM_SAMPLES, num_samples)):
         for statement in stated.of(kind):
             found = one_number(statement.value)
-            is_count = found is not None and found[0] == int(found[0]) > 0 and not found[1]
-            if is_count and not statement.is_weak and found[0] != actual:
+            if found is None or statement.is_weak:
+                continue
+            number, unit = found
+            if number == int(number) > 0 and not unit and number != actual:
                 raise RecordError(
-                    f"{source}: '{statement.where}' states a {kind.value} of {found[0]:g}, but it holds {actual}; "
+                    f"{source}: '{statement.where}' states a {kind.value} of {number:g}, but it holds {actual}; "
                     "correct one of them",
                     reason="header_disagrees",
                 )

@@ -149,10 +149,11 @@ def _interval(statement: Statement, unit_of_times: str, source: str) -> StatedRa
     found = one_number(statement.value)
     unit = (found[1] if found else "") or statement.unit or unit_of_times
     seconds = seconds_per(unit) if unit else None
-    is_number = found is not None and found[0] > 0
-    if is_number and unit and seconds is None and hertz_per(unit):
-        return StatedRate(where=statement.where, hertz=(found[0] * hertz_per(unit),), error=0.0)
-    rates = EvenTimes(found[0], 0.0).rates_hz(seconds) if is_number and (seconds or not unit) else ()
+    number = found[0] if found is not None and found[0] > 0 else None
+    hertz = hertz_per(unit) if unit and seconds is None else None
+    if number is not None and hertz:
+        return StatedRate(where=statement.where, hertz=(number * hertz,), error=0.0)
+    rates = EvenTimes(number, 0.0).rates_hz(seconds) if number is not None and (seconds or not unit) else ()
     low, high = PLAUSIBLE_RATES_HZ
     if statement.is_weak and not (rates and low <= rates[0] <= high):
         return None

@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from data_pipelines.errors import RecordError
-from data_pipelines.files.samples import as_float, converted, row_blocks
+from data_pipelines.files.samples import Matrix, as_float, converted, row_blocks
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.recording import Samples
 from data_pipelines.statements.declared import Declared
@@ -67,7 +67,7 @@ class Calibrated:
 
 
 def calibrated(
-    samples: np.ndarray,
+    samples: Matrix,
     names: tuple[str, ...],
     stated: Statements,
     declared: Declared,
@@ -120,12 +120,14 @@ def _gain(statement: Statement, names: tuple[str, ...], source: str) -> Scale | 
     if isinstance(texts, tuple):
         if any("mm" in text.casefold() for text in texts):
             return None  # That of paper.
-        matches = [_WFDB_GAIN.fullmatch(text.strip()) for text in texts]
-        units = {(match["unit"] or "") for match in matches if match}
-        if not all(matches) or len(units) != 1:
+        matches = [match for text in texts if (match := _WFDB_GAIN.fullmatch(text.strip()))]
+        units = {(match["unit"] or "") for match in matches}
+        if len(matches) != len(texts) or len(units) != 1:
             raise _no_scale(statement, source)
-        value, unit = np.array([float(match["gain"]) for match in matches]), units.pop() or unit
-    gains = _of_each_lead(statement, value, names, source)
+        numbers, unit = np.array([float(match["gain"]) for match in matches]), units.pop() or unit
+    else:
+        numbers = texts
+    gains = _of_each_lead(statement, numbers, names, source)
     if not np.all(np.isfinite(gains)) or np.any(gains == 0):
         raise _no_scale(statement, source)
     return Scale(gains, True, voltage(unit) or "", statement.where)
@@ -174,11 +176,11 @@ def _no_scale(statement: Statement, source: str) -> RecordError:
     )
 
 
-def _as_samples(samples: np.ndarray) -> Samples:
+def _as_samples(samples: Matrix) -> Samples:
     return samples if isinstance(samples, np.ndarray) and samples.dtype == np.float64 else as_float(samples)
 
 
-def _are_counts(samples: np.ndarray) -> bool:
+def _are_counts(samples: Matrix) -> bool:
     if samples.dtype.kind in "iu":
         return True
     for start, stop in row_blocks(samples.shape):
@@ -189,7 +191,7 @@ def _are_counts(samples: np.ndarray) -> bool:
 
 
 def _scaled(
-    samples: np.ndarray,
+    samples: Matrix,
     names: tuple[str, ...],
     units: list[tuple[str, str]] | None,
     scales: list[Scale],
@@ -239,13 +241,13 @@ _MICROVOLTS = {"nV": 1e-3, "uV": 1.0, "mV": 1e3, "V": 1e6}
 def _unit_of_scale(scale: Scale, units: tuple[str, ...], names: tuple[str, ...], source: str) -> str:
     of_leads = {unit for name, unit in zip(names, units, strict=True) if standard_lead(name)}
     known = {voltage(unit) for unit in of_leads}
-    if len(known) != 1 or None in known:
+    unit = known.pop() if len(known) == 1 else None
+    if unit is None:
         raise RecordError(
             f"{source}: '{scale.where}' states a scale without its unit, and the leads are in "
             f"{', '.join(sorted(of_leads))}; name it with its unit, such as uv_per_bit",
             reason="missing_metadata",
         )
-    unit = known.pop()
     if unit == "uV" and np.all(scale.step == _STEP_OF_1000):
         return _SCALED_ALREADY
     if unit in ("uV", "nV"):
@@ -265,8 +267,8 @@ def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray
     for statement in stated.of(Kind.GAIN):
         texts = (statement.value,) if isinstance(statement.value, str) else statement.value
         if isinstance(texts, tuple):
-            inner = [_WFDB_GAIN.fullmatch(text.strip())["zero"] for text in texts]
-            if all(inner):
+            inner = [match["zero"] for text in texts if (match := _WFDB_GAIN.fullmatch(text.strip()))]
+            if len(inner) == len(texts) and all(inner):
                 zeros.append((statement.where, _of_each_lead(statement, np.array(inner, float), names, source)))
     # In WFDB's terms a baseline goes before the converter's zero.
     said = [statement for statement in stated.of(Kind.ZERO) if "adc" not in statement.where.casefold()]

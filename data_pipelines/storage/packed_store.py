@@ -114,7 +114,7 @@ class PackedStore:
         numbers = np.unique(np.linspace(0, self.num_records - 1, _NUM_SPOT_CHECKS).astype(np.int64))
         valid = np.empty(len(numbers), bool)
         signals = self.read(numbers, valid=valid)
-        found = {}
+        found: dict[int, BadShard] = {}
         for number, signal in zip(numbers[valid].tolist(), signals[valid], strict=True):
             if content_hash(signal) != dataset.index.content_hash[number].tobytes():
                 shard = int(np.searchsorted(self._bounds, number, side="right")) - 1

@@ -63,7 +63,7 @@ class SignalDecoder:
         """
         start = self._find(example)
         # Half the time of an assignment between arrays.
-        memoryview(signal).cast("B")[:] = memoryview(example)[start : start + self._num_bytes]
+        signal.data.cast("B")[:] = memoryview(example)[start : start + self._num_bytes]
 
     def _find(self, example: bytes) -> int:
         header = self._header

@@ -7,7 +7,7 @@ the same rows stand in the same places for any number of processes, and a resume
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import grain
@@ -75,7 +75,7 @@ def batches(
     chosen: Mapping[str, Choice] | None = None,
     num_threads: int | None = None,
     allow_bad_shards: bool = False,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """Yields this process's part of the global batches of steps `start_step`, `start_step` + 1, … without end.
 
     Args:
@@ -130,7 +130,7 @@ def _check(
             raise ValueError(f"column '{name}' must be over all {store.num_records} records and have a name of its own")
 
 
-def _closing(iterator: grain.DatasetIterator) -> Iterator[dict[str, np.ndarray]]:
+def _closing(iterator: grain.DatasetIterator) -> Generator[dict[str, np.ndarray], None, None]:
     """Ends the reading threads when the caller closes or drops the stream, or an error ends it."""
     try:
         yield from iterator

@@ -11,7 +11,7 @@ import ctypes
 import dataclasses
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,25 +63,25 @@ def join_pieces(pieces: Sequence[Piece]) -> np.ndarray:
     position = joined.ctypes.data
     for piece in pieces:
         if piece.path is not None:
-            _map_piece(map_at, piece, position)
+            _map_piece(map_at, piece.path, piece, address=position)
         position += piece.num_bytes
     return joined
 
 
-def _map_function() -> ctypes._CFuncPtr:
+def _map_function() -> Callable[..., int | None]:
     function = ctypes.CDLL(None, use_errno=True).mmap
     function.restype = ctypes.c_void_p
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]  # off_t is ssize_t
     return function
 
 
-def _map_piece(map_at: ctypes._CFuncPtr, piece: Piece, address: int) -> None:
-    handle = os.open(piece.path, os.O_RDONLY)
+def _map_piece(map_at: Callable[..., int | None], path: Path, piece: Piece, *, address: int) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         # Within the range reserved, whose release takes this mapping with it.
         flags = mmap.MAP_SHARED | _MAP_FIXED
         if map_at(address, piece.num_bytes, mmap.PROT_READ, flags, handle, piece.offset) != address:
             error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error), str(piece.path))
+            raise OSError(error, os.strerror(error), str(path))
     finally:
         os.close(handle)

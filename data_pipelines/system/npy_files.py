@@ -1,9 +1,10 @@
-"""Writing an `.npy` file piece by piece."""
+"""Writing arrays: an `.npy` file piece by piece, and an `.npz` file by names that are not known beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -30,7 +31,19 @@ def write_npy(path: Path, pieces: Iterable[np.ndarray], *, dtype: np.dtype, shap
         for piece in pieces:
             if piece.shape[1:] != shape[1:]:
                 raise ValueError(f"{path}: a piece of shape {piece.shape} for an array of shape {shape}")
-            file.write(np.ascontiguousarray(piece, dtype))
+            file.write(np.ascontiguousarray(piece, dtype).data)
             rows += len(piece)
     if rows != shape[0]:
         raise ValueError(f"{path}: pieces of {rows} rows for an array of shape {shape}")
+
+
+def write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compressed: bool) -> None:
+    """Writes arrays as NumPy does.
+
+    Args:
+        file: open for writing.
+        arrays: of any names but `file` and `allow_pickle`.
+        compressed: whether to compress them.
+    """
+    save = np.savez_compressed if compressed else np.savez
+    save(file, **arrays)  # type: ignore[arg-type]  # NumPy's types take each name for `allow_pickle`, which is a bool.

@@ -64,19 +64,21 @@ class ReadAhead:
         if all(map(self._in_memory, files[probed].tolist(), offsets[probed].tolist())):
             return
         for file, offset in zip(files.tolist(), offsets.tolist(), strict=True):
-            if self._paths[file] is not None:
-                self._with_handle(file, self._announce, offset)
+            if (path := self._paths[file]) is not None:
+                self._with_handle(file, path, self._announce, offset)
 
     def _in_memory(self, file: int, offset: int) -> bool:
-        return self._paths[file] is None or self._with_handle(file, _can_be_read_at_once, offset)
+        path = self._paths[file]
+        return path is None or self._with_handle(file, path, _can_be_read_at_once, offset)
 
     def _announce(self, handle: int, offset: int) -> None:
         os.posix_fadvise(handle, offset, self._record_bytes, os.POSIX_FADV_WILLNEED)
 
-    def _with_handle(self, file: int, use: Callable[[int, int], Result], offset: int) -> Result:
-        if file < len(self._handles):
-            return use(self._handles[file], offset)
-        handle = os.open(self._paths[file], os.O_RDONLY)
+    def _with_handle(self, file: int, path: Path, use: Callable[[int, int], Result], offset: int) -> Result:
+        kept = self._handles[file] if file < len(self._handles) else None
+        if kept is not None:
+            return use(kept, offset)
+        handle = os.open(path, os.O_RDONLY)
         try:
             return use(handle, offset)
         finally:

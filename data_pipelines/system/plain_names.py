@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeGuard
 
 from data_pipelines.errors import DataError
 
@@ -24,7 +25,7 @@ _RESERVED = frozenset(
 )
 
 
-def is_plain_name(name: object) -> bool:
+def is_plain_name(name: object) -> TypeGuard[str]:
     """Returns whether a value is the name of a file that lies in the folder it is joined to, on any system."""
     return (
         isinstance(name, str)

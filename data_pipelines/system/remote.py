@@ -26,14 +26,14 @@ class Task(Generic[Result]):
     def __init__(self, work: Callable[[], Result]):
         """Starts the work."""
         # The executors of the standard library wait for their threads at exit, for ever if one hangs.
-        self._answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[Result] | BaseException] = queue.SimpleQueue()
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
 
     def _run(self, work: Callable[[], Result]) -> None:
         try:
-            self._answers.put((work(), None))
+            self._answers.put((work(),))
         except BaseException as error:  # Raised again where the result is taken.
-            self._answers.put((None, error))
+            self._answers.put(error)
 
     def result(self, timeout_s: float | None = None) -> Result:
         """Waits for the result, to be taken once.
@@ -42,12 +42,12 @@ class Task(Generic[Result]):
             TimeoutError: it did not come in time.
         """
         try:
-            result, error = self._answers.get(timeout=timeout_s)
+            answer = self._answers.get(timeout=timeout_s)
         except queue.Empty:
             raise TimeoutError from None
-        if error is not None:
-            raise error
-        return result
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer[0]
 
 
 class RemoteFolder:

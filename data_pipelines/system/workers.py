@@ -7,16 +7,27 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from data_pipelines.errors import DataError
 
 Item = TypeVar("Item")
+ItemOut = TypeVar("ItemOut", covariant=True)
 Result = TypeVar("Result")
+
+
+class Items(Protocol[ItemOut]):
+    """Items one behind the other, of which a slice holds some: a sequence, or an array by its first axis."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ItemOut]: ...
+
+    def __getitem__(self, index: slice, /) -> Iterable[ItemOut]: ...
 
 
 class WorkerDiedError(DataError):
@@ -33,8 +44,8 @@ class WorkerDiedError(DataError):
 
 
 def map_ordered(
-    function: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int, chunk_size: int = 32
-) -> Iterator[Result]:
+    function: Callable[[Item], Result], items: Items[Item], *, num_workers: int, chunk_size: int = 32
+) -> Generator[Result, None, None]:
     """Yields `function(item)` for every item in order, computed by `num_workers` processes.
 
     Only a few chunks are in flight, so memory stays bounded however slowly the results are taken.
@@ -77,9 +88,12 @@ def map_ordered(
 
 def _died(workers: Collection[BaseProcess]) -> WorkerDiedError:
     # The pool ends the other workers by SIGTERM.
-    died = [worker for worker in workers if worker.exitcode not in (None, 0, -signal.SIGTERM)]
-    codes = sorted({worker.exitcode for worker in died})
-    return WorkerDiedError([worker.pid for worker in died], ", ".join(map(_how, codes)) or "out of memory?")
+    ended = [
+        (worker.pid, worker.exitcode) for worker in workers if worker.pid is not None and worker.exitcode is not None
+    ]
+    died = [(process_id, code) for process_id, code in ended if code not in (0, -signal.SIGTERM)]
+    codes = sorted({code for _, code in died})
+    return WorkerDiedError([process_id for process_id, _ in died], ", ".join(map(_how, codes)) or "out of memory?")
 
 
 def _how(exitcode: int) -> str:
@@ -88,13 +102,15 @@ def _how(exitcode: int) -> str:
     return f"by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"with exit code {exitcode}"
 
 
-def _map_chunk(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result]:
+def _map_chunk(function: Callable[[Item], Result], chunk: Iterable[Item]) -> list[Result]:
     return [function(item) for item in chunk]
 
 
 def _leave_with_parent() -> None:
     """Ends this worker when its parent is gone: a killed build must leave no process behind."""
     parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("only a worker leaves with its parent")
 
     def wait() -> None:
         parent.join()

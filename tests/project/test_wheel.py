@@ -69,6 +69,7 @@ def test_a_wheel_has_the_packages_the_recipes_and_no_test(installed):
     for package, inside in (("configs", "ecgjax_recipes"), ("launch", "ecgjax_launch"), ("ecgjax", "ecgjax")):
         here = {path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*.py")}
         assert {path.relative_to(installed / inside) for path in (installed / inside).rglob("*.py")} == here
+    assert {path.parent.name for path in installed.rglob("py.typed")} == {"data_pipelines", "ecgjax", "ecgjax_launch"}
 
 
 @pytest.mark.slow

@@ -155,8 +155,8 @@ def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
         return None
     if all(cells[-1] == "" for cells in rows):
         return width - 1
-    numbers = [_number_of(cells[0]) for cells in rows]
-    counts = all(number is not None for number in numbers) and np.all(np.diff(numbers) == 1)
+    numbers = [number for cells in rows if (number := _number_of(cells[0])) is not None]
+    counts = len(numbers) == len(rows) and np.all(np.diff(numbers) == 1)
     return 0 if counts else None
 
 
@@ -266,8 +266,8 @@ def _lacks_one(cells: Sequence[str], width: int, unnamed: int | None) -> bool:
 def _known(cells: tuple[str, ...]) -> tuple[str | None, ...]:
     """Returns names of columns, None for those that only count."""
     for first in range(min(3, len(cells))):
-        matches = [_COUNTED.fullmatch(cell.removesuffix(".0")) for cell in cells[first:]]
-        if len(matches) < 3 or not all(matches):
+        matches = [match for cell in cells[first:] if (match := _COUNTED.fullmatch(cell.removesuffix(".0")))]
+        if len(matches) < 3 or len(matches) < len(cells) - first:
             continue
         numbers = [int(match["number"]) for match in matches]
         stems = {(match["stem"] or "").casefold() for match in matches}

@@ -83,8 +83,8 @@ class TableNumbers:
         return numbers
 
     def _block(self, block: bytes) -> np.ndarray:
-        if _BLANK_LINE.search(block):
-            at = self._first_line + self._num_rows + block[: _BLANK_LINE.search(block).end() - 1].count(b"\n")
+        if blank := _BLANK_LINE.search(block):
+            at = self._first_line + self._num_rows + block[: blank.end() - 1].count(b"\n")
             raise RecordError(
                 f"{self._path}: no table (line {at} is empty); take it out, or give it a sample a column",
                 reason="unreadable_header",

@@ -237,7 +237,8 @@ def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[
     """Cuts the data into compressed leads with their headers, none of which may claim more than there can be."""
     # A code for each byte of the samples, and one to end them.
     most = 2 * num_samples * _CODE_BITS // 8 + 8
-    chunks, offset = [], 0
+    chunks: list[bytes] = []
+    offset = 0
     while offset < len(content):
         left = len(content) - offset - _CHUNK_HEADER.size
         size = _CHUNK_HEADER.unpack_from(content, offset)[0] if left >= 0 else 0

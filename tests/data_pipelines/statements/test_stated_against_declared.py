@@ -163,6 +163,7 @@ def test_units_are_set_against_the_declared_one_in_any_spelling(tmp_path):
         {"lsb": "1 uV"},
         {"resolution_mv": 0.001},
         {"counts_per_mv": 1000},
+        {"counts_per_mv": 1000, "gain": "10 mm per mV"},
     ],
 )
 def test_counts_are_scaled_as_the_file_says(tmp_path, scale):
