@@ -14,9 +14,10 @@ import pytest
 
 from configs import real_recordings
 from data_pipelines.records import SignalFormat
-from ecgjax import encoders
-from ecgjax.config import recipes, run_config
+from ecgjax import defaults, encoders
+from ecgjax.config import recipes
 from ecgjax.config.variants import variant_of
+from ecgjax.settings import sections
 from ecgjax.training import assembly, device_mesh
 
 #: Name → (variants, rows of embeddings that a recording becomes in each).
@@ -38,22 +39,22 @@ def load(name, *parts):
     return importlib.import_module(f"configs.{name}").get_config(",".join(filter(None, parts)))
 
 
-def shapes_alone(config, *, seed):
+def shapes_alone(settings, *, seed):
     del seed
-    settings = {key: value for key, value in config.encoder.to_dict().items() if value is not None}
-    return encoders.abstract(settings.pop("name"), **settings)
+    config = sections.tree_of(settings)
+    chosen = {key: value for key, value in config.items() if value is not None}
+    return encoders.abstract(chosen.pop("name"), **chosen)
 
 
 def model_and_batch(config):
     """What a config trains, and the shapes of a batch of four recordings at 500 Hz."""
     config.batch_size, config.micro_batch.parts = BATCH, 1
-    run_config.check_ranges(config)
     mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
     recordings = types.SimpleNamespace(
         format=SignalFormat(sampling_rate_hz=500, num_samples=5000), split=types.SimpleNamespace(train=np.arange(BATCH))
     )
     columns = {"label": np.arange(BATCH, dtype=np.float32) % 2, "physiology": np.zeros((BATCH, 50), np.float32)}
-    model = assembly.assemble(config, recordings=recordings, columns=columns, mesh=mesh)
+    model = assembly.assemble(defaults.settings_of(config), recordings=recordings, columns=columns, mesh=mesh)
     ids = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
     return model, dict.fromkeys(("row", "record", "patient", "valid_start", "valid_samples"), ids) | {
         "signal": jax.ShapeDtypeStruct((BATCH, 5000, 8), jnp.int16),
@@ -78,7 +79,7 @@ def test_a_step_of_published_size_can_be_traced(monkeypatch, name, variant):
 
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_the_small_form_differs_in_size_alone(name, variant):
-    published, small = (run_config.leaves(load(name, variant, size).to_dict()) for size in ("", "small"))
+    published, small = (sections.flat(load(name, variant, size).to_dict()) for size in ("", "small"))
     differing = {leaf for leaf in published if published[leaf] != small[leaf]}
     assert differing <= {"encoder.name", "encoder.embedding_dim", "batch_size", "micro_batch.parts"}
     assert small["encoder.name"] == f"{published['encoder.name']}:small"
@@ -98,10 +99,10 @@ def test_the_systems_of_the_study_on_real_recordings_are_those_published_with_on
     studied = {name: real_recordings.get_config(name) for name in real_recordings.SYSTEMS}
     shared = ("data.", "duration.", "batch_size", "eval_", "log_every", "checkpoint.", "columns.signal_downsample",
               "optimizer.learning_rate", "optimizer.schedule")  # fmt: skip
-    leaves = {name: run_config.leaves(config.to_dict()) for name, config in studied.items()}
+    leaves = {name: sections.flat(config.to_dict()) for name, config in studied.items()}
     for name, config in studied.items():
-        run_config.check_ranges(config)
-        published = run_config.leaves(recipes.load_recipe(real_recordings.SYSTEMS[name]).to_dict())
+        defaults.settings_of(config)
+        published = sections.flat(recipes.load_recipe(real_recordings.SYSTEMS[name]).to_dict())
         assert {leaf for leaf in published if leaves[name][leaf] != published[leaf]} <= {
             leaf for leaf in published if leaf.startswith(shared)
         }

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from ecgjax.data import row_metadata
 from ecgjax.keys import step_key
@@ -16,6 +15,7 @@ from ecgjax.objectives import objective
 from ecgjax.objectives.pairs import relations
 from ecgjax.objectives.pairs.relations import Rows
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.training import device_mesh
 
 GUIDE = Path(__file__).parents[2] / "docs" / "objectives.md"
@@ -56,9 +56,11 @@ def test_the_guide_s_method_works_in_every_form(code):
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]
     assert len(lines) < 30
     exec(compile(code, str(GUIDE), "exec"), {})
-    config = ConfigDict()
-    config.objective, config.relation, config.miner = objective.default_config()
-    config.objective.name, config.relation.name, config.objective.temperature = "pull_push", "same_decade", 0.2
+    method = (
+        ObjectiveSettings(name="pull_push", arguments={"temperature": 0.2}),
+        RelationSettings(name="same_decade"),
+        MinerSettings(),
+    )
     assert row_metadata.NEEDS["same_decade"] == ("age",)
 
     rng = np.random.default_rng(0)
@@ -72,7 +74,7 @@ def test_the_guide_s_method_works_in_every_form(code):
     key, step = step_key(0, jnp.int32(0), stream="mining"), jnp.int32(0)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # a guide is not that strict
         for tiling in (Tiling("dense"), Tiling("gathered", mesh=mesh, chunk=5), Tiling("ring", mesh=mesh)):
-            loss = objective.Objective(config, tiling=tiling, num_views=2)
+            loss = objective.Objective(*method, tiling=tiling, num_views=2)
             run = jax.jit(jax.value_and_grad(lambda z, rows, loss=loss: loss({}, z, rows, key=key, step=step).loss))
             value, gradient = run(*((embeddings, rows) if tiling.mesh is None else placed))
             np.testing.assert_allclose(value, brute_force(z, number // 4, age, 0.2), rtol=1e-5)

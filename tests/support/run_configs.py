@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from data_pipelines.physiology.store import measure_dataset
+from ecgjax import defaults
 from ecgjax.training.run import prepare_run
 from tests.project.test_configs import CASES, load
 from tests.support.fixtures import make_simulated_dataset
@@ -23,7 +24,7 @@ NUM_PATIENTS = 80
 
 def train(config, *, steps):
     start = time.perf_counter()
-    run = prepare_run(config)
+    run = prepare_run(defaults.settings_of(config))
     compiled = time.perf_counter()
     stream, state, losses = run.batches(run.sampler), run.state, []
     for _ in range(steps):

@@ -20,9 +20,12 @@ import numpy as np
 import optax
 
 from data_pipelines.physiology.store import measure_dataset
-from ecgjax import encoders, optim
+from ecgjax import defaults, encoders
 from ecgjax.data.recordings import open_recordings
+from ecgjax.data.settings import DataSettings
 from ecgjax.finetuning import trainer
+from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.settings.probe import FineTuneSettings
 from ecgjax.training.run import prepare_run
 from ecgjax.training.steps import init_state
 from tests.support.fixtures import make_simulated_dataset
@@ -63,9 +66,9 @@ def compare(make_config, *, steps=3):
         make_config: Makes the config; called twice.
         steps: Steps to take.
     """
-    run = prepare_run(make_config())
+    run = prepare_run(defaults.settings_of(make_config()))
     with plain():
-        reference = prepare_run(make_config())
+        reference = prepare_run(defaults.settings_of(make_config()))
     stream = run.batches(run.sampler)
     found = _follow(run.step, reference.step, run.state, (next(stream) for _ in range(steps)))
     stream.close()
@@ -81,14 +84,13 @@ def compare_with_labels(encoder_name, dataset, *, batch_size, steps=3):
         batch_size: Recordings of a batch.
         steps: Steps to take.
     """
-    settings = trainer.default_config()
-    settings.batch_size = batch_size
+    settings = FineTuneSettings(batch_size=batch_size)
     num_leads = 8 if encoder_name.startswith("temporal_net") else 12
     encoder = encoders.create(encoder_name, seed=0, num_leads=num_leads)
 
     def training():
         return trainer.FineTuning(
-            settings, optimizer=optim.default_config(), encoder=encoder, num_leads=num_leads, kind="binary"
+            settings, optimizer=OptimizerSettings(), encoder=encoder, num_leads=num_leads, kind="binary"
         )
 
     ours, theirs = training(), training()
@@ -98,7 +100,7 @@ def compare_with_labels(encoder_name, dataset, *, batch_size, steps=3):
         jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
         ours._optimizer,
     )
-    store = open_recordings(load("simclr:small", dataset, batch_size=batch_size, rate_hz=100).data).store
+    store = open_recordings(DataSettings(dir=str(dataset))).store
     rng = np.random.default_rng(0)
 
     def batches():
