@@ -34,6 +34,7 @@ from ecgjax.config import recipes, run_config
 from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.data.settings import DataSettings
+from ecgjax.data.tasks import file_name
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import digests
 from ecgjax.evaluation.models.nested_cross_validation import cross_validate, patient_folds
@@ -145,7 +146,7 @@ class Study:
         return found
 
     def _scores(self, fitted: Fitted, model: FrozenModel, problem: Problem) -> OutOfFold:
-        name = f"{problem.name}-{fitted.fraction:g}-seed{fitted.seed}".replace(":", "_").replace(" ", "_")
+        name = f"{file_name(problem.name)}-{fitted.fraction:g}-seed{fitted.seed}"
         path = self._of(model) / "scores" / f"{name}-{digests.of_arrays(problem.rows, problem.labels)[:8]}.npz"
         if path.is_file():
             return OutOfFold.load(path)

@@ -227,6 +227,17 @@ def parse_task(text: str, *, asked_by: str = "--task") -> Task:
     raise _unreadable(text, asked_by)
 
 
+def file_name(title: str) -> str:
+    """Returns a question's line in characters that every file system takes, such as `"lvef_below_40"`.
+
+    Args:
+        title: Title of a task, such as `"lvef<40"`.
+    """
+    for symbol, word in {"<": "_below_", ">": "_above_", "=": "_is_", ":*": "_all"}.items():
+        title = title.replace(symbol, word)
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", title)
+
+
 def earlier_task(*, label: str, rule: str, threshold: float | None) -> str:
     """Returns the line of a question that an older config asks in three leaves.
 

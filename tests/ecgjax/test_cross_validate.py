@@ -115,9 +115,9 @@ def test_a_whole_study(runs, tested_set, tmp_path, monkeypatch):
     assert [model.title for model in first.models] == titles, "encoders of one kind share a random twin"
     assert set(results) == {
         Fitted(title, problem, fraction, seed)
-        for title in titles for problem in ("age_years above 55", "sex") for fraction in (0.5, 1.0) for seed in (0, 1)
+        for title in titles for problem in ("age_years>55", "sex=1") for fraction in (0.5, 1.0) for seed in (0, 1)
     }  # fmt: skip
-    labels = first.problems["sex"].labels
+    labels = first.problems["sex=1"].labels
     np.testing.assert_array_equal(labels, recordings.index.sex[recordings.split.train])
     folder = tmp_path / "cv" / "models"
     files = {path.name for path in (folder / "random-resnet18").iterdir()}
@@ -140,7 +140,7 @@ def test_a_whole_study(runs, tested_set, tmp_path, monkeypatch):
     )  # fmt: skip
     by_seed = [
         np.mean([roc_auc_score(labels[r.folds == fold], r.scores[r.folds == fold]) for fold in range(3)])
-        for r in (results[Fitted("one", "sex", 1.0, seed)] for seed in (0, 1))
+        for r in (results[Fitted("one", "sex=1", 1.0, seed)] for seed in (0, 1))
     ]
     assert one["mean"]["estimate"] == pytest.approx(np.mean(by_seed), abs=1e-12)
 

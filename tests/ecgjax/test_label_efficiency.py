@@ -275,7 +275,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     html = page.read_text(encoding="utf-8").replace("<wbr>", "")
     for part in (
         "SIMULATED DATA",
-        "age_years above 55: how few labels suffice",
+        "age_years&gt;55: how few labels suffice",
         "pretrained, fine-tuned",
         "intervals, boosted trees",
         "data:image/svg+xml;base64,",

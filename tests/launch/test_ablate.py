@@ -28,7 +28,7 @@ def _plan(sweeps, *, seeds=1, configs=(TINY,), common=()):
 def test_every_encoder_has_one_random_twin_a_seed():
     runs = _plan(["objective.temperature=.1|.2", "base|encoder.dropout=.5"], seeds=2)
     twins = [(run.arm, run.seed) for run in runs if not run.twin]
-    name = runs[0].config.encoder.name
+    name = runs[0].settings.encoder.name
     assert twins == [(f"random {name}{more}", seed) for seed in (0, 1) for more in ("", " #2")]
     trained = [run for run in runs if run.twin]
     assert len(trained) == 8
@@ -45,7 +45,7 @@ def test_where_the_data_lie_decides_nothing():
 def test_settings_of_other_evaluations_decide_nothing_and_those_of_the_probe_do():
     (_, plain), (_, other), (_, layer) = (
         _plan([], common=common)
-        for common in ([], [("probe.finetune.steps", "7"), ("probe.label", "x")], [("probe.layer", "embedding")])
+        for common in ([], [("probe.finetune.steps", "7"), ("probe.task", "x")], [("probe.layer", "embedding")])
     )
     assert plain.digest == other.digest != layer.digest
 

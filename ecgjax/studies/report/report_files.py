@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import file_name
 from ecgjax.pages.json_values import plain
 from ecgjax.pages.page import Page, Section
 from ecgjax.pages.write import Written, write_page
@@ -54,7 +54,7 @@ def replace_report(
         data: of whose test records the scores are.
         scores: model name → `f64[test records, ...]`.
     """
-    target = workdir / REPORT_DIR / folder_of(data.task.title)
+    target = workdir / REPORT_DIR / file_name(data.task.title)
     target.parent.mkdir(exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -69,18 +69,6 @@ def replace_report(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Written(html=target / written.html.name, markdown=target / written.markdown.name)
-
-
-def folder_of(question: str) -> str:
-    """Returns the name of a question's folder: its line in characters that every file system has.
-
-    Args:
-        question: Question in one line, such as `"lvef<40"`, whose folder is `lvef_below_40`.
-    """
-    words = {"<": "_below_", ">": "_above_", ":*": "_all"}
-    for symbol, word in words.items():
-        question = question.replace(symbol, word)
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", question.removesuffix("=1"))
 
 
 def _write_results(
