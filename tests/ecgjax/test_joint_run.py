@@ -215,9 +215,8 @@ def test_a_missing_list_is_an_error_unless_it_is_to_be_marked(datasets, runs, tm
     opened = open_recordings(own.data)
     arguments = {"encoder": load_encoder(copy), "records": opened.split.test}
     with pytest.raises(CheckpointError, match="lists what the encoder was pretrained on, is missing"):
-        finished_run.guarded(own, own, opened, **arguments)
-    own.probe.overlaps = "mark"
-    _, (said,) = finished_run.guarded(own, own, opened, **arguments)
+        finished_run.guarded(own, own.data, opened, overlaps="refuse", **arguments)
+    _, (said,) = finished_run.guarded(own, own.data, opened, overlaps="mark", **arguments)
     assert said.startswith("Whether validation and test records were pretrained on is not known: ")
 
 

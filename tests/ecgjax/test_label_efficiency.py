@@ -278,7 +278,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         "age_years&gt;55: how few labels suffice",
         "pretrained, fine-tuned",
         "intervals, boosted trees",
-        "data:image/svg+xml;base64,",
+        "Curves are not drawn: there are too few positive or negative test records.",
         "ecgjax.label_efficiency --task=…",
         ">(4,)</td>",  # encoder.widths, which is not as in ecgjax/defaults.py
         study.recordings.fingerprints[0],

@@ -20,9 +20,9 @@ TASK = "age_years>60"
 
 #: Question → leaves of `config.probe`, and others.
 QUESTIONS: dict[str, tuple[str, ...]] = {
-    "binary": ("probe.label=age_years", "probe.rule=above", "probe.threshold=60", "probe.prevalence=.1"),
-    "classes": ("probe.label=all:*", "data.dir=data/coded", "data.links="),
-    "quantity": ("probe.label=age_years", "probe.rule=values"),
+    "binary": ("probe.task=age_years>60", "probe.prevalence=.1"),
+    "classes": ("probe.task=all:*", "data.dir=data/coded", "data.links="),
+    "quantity": ("probe.task=age_years",),
 }
 
 _FEW = ("probe.bootstrap=100", "probe.shuffles=2")
@@ -43,7 +43,8 @@ def evaluate(folder: Path, question: str) -> Any:
     shutil.copytree(folder / WHOLE_DIR, folder / workdir)
     leaves = _leaves(*QUESTIONS[question], *_FEW, *_FEW_STEPS)
     run("ecgjax.evaluate", f"--workdir={workdir}", *leaves, folder=folder)
-    return _results(folder / workdir / "evaluation")
+    (of_question,) = (folder / workdir / "evaluation").iterdir()
+    return _results(of_question)
 
 
 def label_efficiency(folder: Path) -> Any:

@@ -119,7 +119,7 @@ def test_neighbours_as_ecgs():
         (expected, cosines), *_ = nearest_records(embeddings, queries=np.array([query]), apart=test.patients, k=3)
         assert numbers[1:] == (expected + 2).tolist()
         assert f"cosine {cosines[0]:.3f}" in pictures[start + 1].caption
-        assert f"lvef below 35: {'yes' if label else 'no'}, lvef {numbers[0] + 30}" in pictures[start].caption
+        assert f"lvef<35: {'yes' if label else 'no'}, lvef {numbers[0] + 30}" in pictures[start].caption
         assert numbers[0] // 2 not in [number // 2 for number in numbers[1:]]
     # The traces are those of the record that the caption names: lead II, over its zero line, in mm.
     for picture in pictures:

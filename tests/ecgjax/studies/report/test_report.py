@@ -158,7 +158,8 @@ def test_the_comparison_finds_what_was_put_in(outcome):
 def test_report_holds_every_number_it_should(evaluation, tmp_path):
     report = write_report(evaluation, tmp_path, default_config={"seed": 0, "probe": {"label": "potassium"}})
     path = report.markdown
-    assert (report.html, path) == (tmp_path / "evaluation" / "report.html", tmp_path / "evaluation" / "report.md")
+    folder = tmp_path / "evaluation" / "lvef_below_40"
+    assert (report.html, path) == (folder / "report.html", folder / "report.md")
     for text in (path.read_text(encoding="utf-8"), report.html.read_text(encoding="utf-8")):
         assert "SIMULATED DATA" in text
         for row in evaluation.comparison.rows:
@@ -244,12 +245,14 @@ def test_a_report_replaces_the_earlier_one_only_when_whole(evaluation, tmp_path)
         )
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "note.txt"} == before
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["lvef_below_40"]
     write_report(evaluation, tmp_path, default_config={})
     assert not (folder / "note.txt").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".npz"} == {
         name: content for name, content in before.items() if not name.endswith(".npz")
     }
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["lvef_below_40"]
 
 
 @pytest.mark.slow
