@@ -34,6 +34,7 @@ def _index():
         ("superdiagnostic:MI=1", BinaryTask(label="superdiagnostic:MI", rule="present", section="--task")),
         ("scored:*", MultiLabelTask(task="scored")),
         ("wedge_pressure", QuantityTask(label="wedge_pressure")),
+        ("superdiagnostic:NORM", BinaryTask(label="superdiagnostic:NORM", rule="present", section="--task")),
         ("NORM", BinaryTask(label="superdiagnostic:NORM", rule="present", section="--task")),
         ("physionet26", MultiLabelTask(task="scored")),
         ("age", QuantityTask(label="age_years")),
@@ -43,9 +44,9 @@ def test_a_line_means_a_task(text, task):
     assert parse_task(text) == task
 
 
-@pytest.mark.parametrize("text", ["", "lvef<", "lvef<4.0.0", "lvef=2", "*", "superdiagnostic:NORM", "lvef<40>20"])
+@pytest.mark.parametrize("text", ["", "lvef<", "lvef<4.0.0", "lvef=2", "*", "superdiagnostic:", "lvef<40>20"])
 def test_other_lines_are_refused(text):
-    with pytest.raises(DataError, match=r"is no task; write LABEL<NUMBER.*physionet26"):
+    with pytest.raises(DataError, match=r"--task=.* is no question; write LABEL<NUMBER.*physionet26"):
         parse_task(text)
 
 
