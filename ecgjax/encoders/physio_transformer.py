@@ -148,6 +148,23 @@ class PhysioTransformer(Encoder):
     nothing after it knows at how many millivolts a recording was: neither a probe for voltage criteria nor a
     reconstruction in mV.
 
+    Args:
+        num_leads: channels of the input.
+        stem_width: channels of the stem.
+        dim: width of a token.
+        depth: number of transformer layers.
+        num_heads: heads of attention.
+        hidden_dim: width inside the feed-forward part of a layer.
+        position_kernel: tokens that the convolution of positions sees.
+        position_groups: groups of channels of that convolution.
+        dropout: of every layer.
+        embedding_dim: of the last layer.
+        decoder: whether there is a decoder, which reconstructs the signals.
+        decoder_widths: of the decoder's convolutions.
+        remat: whether layers are computed again for the gradient, which takes time and saves memory.
+        dtype: compute type.
+        rngs: of the initialisation.
+
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the mean over the tokens before the last layer.

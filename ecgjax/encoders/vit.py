@@ -24,6 +24,18 @@ class ViT1D(Encoder):
     mean (the authors fine-tune on that mean or on an attention pool, which is a head and no encoder). Lengths that the
     patch does not divide have their last sample repeated.
 
+    Args:
+        num_leads: channels of the input.
+        patch: samples of a patch.
+        dim: width of a token.
+        depth: number of transformer layers.
+        num_heads: heads of attention.
+        dropout: of every layer.
+        embedding_dim: of the last layer.
+        remat: whether layers are computed again for the gradient, which takes time and saves memory.
+        dtype: compute type.
+        rngs: of the initialisation.
+
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the mean over the patches before the last layer.

@@ -86,6 +86,17 @@ class XResNet1d(Encoder):
     has 886,400 parameters before the head, xresnet1d101, (3, 4, 23, 3), 1,804,672. The benchmark trains on 2.5 s at
     100 Hz.
 
+    Args:
+        num_leads: channels of the input.
+        num_blocks: blocks of each stage.
+        width: channels inside the blocks of all stages.
+        stem_widths: of the stem's convolutions.
+        kernel: of the convolutions of stem and blocks.
+        dropout: before the last layer.
+        embedding_dim: of the last layer.
+        dtype: compute type.
+        rngs: of the initialisation.
+
     Attributes:
         embedding_dim: size of what `__call__` returns.
         feature_dim: size of what `features` returns, the two poolings side by side.

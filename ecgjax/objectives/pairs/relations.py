@@ -137,7 +137,13 @@ def same_cluster(anchors: Rows, keys: Rows) -> Pairs:
 
 
 def same_demographics(anchors: Rows, keys: Rows, *, max_years: float = 5.0) -> Pairs:
-    """Demographics matching (Jeong et al. 2024): the same sex and ages at most `max_years` apart are positives."""
+    """Demographics matching (Jeong et al. 2024): the same sex and ages at most `max_years` apart are positives.
+
+    Args:
+        anchors: Rows that positives are looked for.
+        keys: Rows that they are looked for among.
+        max_years: Greatest difference of ages.
+    """
     sex_a, sex_b = _both(anchors, keys, "sex")
     age_a, age_b = _both(anchors, keys, "age")
     known = ((sex_a >= 0) & jnp.isfinite(age_a))[:, None] & ((sex_b >= 0) & jnp.isfinite(age_b))[None, :]
