@@ -152,11 +152,9 @@ def test_classes_with_too_few_test_records_of_either_label_are_not_asked():
     assert data.classes == ("a", "c")
     for part in (data.train, data.val, data.test, data.train_available):
         np.testing.assert_array_equal(part.labels.sum(axis=0), [10, 20])
-    assert said == ("diagnosis, all classes: not asked, for fewer than 10 positive or negative test records: b, d.",)
+    assert said == ("diagnosis:*: not asked, for fewer than 10 positive or negative test records: b, d.",)
     whole = _of_classes(10, 20)
     assert of_common_classes(whole) == (whole, ())
     rare, said = of_common_classes(_of_classes(3, 29))
     assert rare.classes == ("a", "b")
-    assert said == (
-        "diagnosis, all classes: every class has fewer than 10 positive or negative test records, which tell little.",
-    )
+    assert said == ("diagnosis:*: every class has fewer than 10 positive or negative test records, which tell little.",)

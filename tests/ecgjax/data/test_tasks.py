@@ -50,6 +50,11 @@ def test_other_lines_are_refused(text):
         parse_task(text)
 
 
+def test_a_threshold_that_is_no_finite_number_is_refused():
+    with pytest.raises(DataError, match=r"--task='lvef<inf': the threshold must be a finite number"):
+        parse_task("lvef<1e999")
+
+
 def test_every_preset_is_a_task():
     assert all(parse_task(name) == parse_task(line) for name, line in PRESETS.items())
 
