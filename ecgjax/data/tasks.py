@@ -215,9 +215,10 @@ def parse_task(text: str, *, asked_by: str = "--task") -> Task:
     if comparison := re.fullmatch(r"([^<>=*]+)([<>])\s*([-+.\deE]+)", line):
         label, symbol, number = comparison.groups()
         try:
-            return BinaryTask(label=label.strip(), rule=_SYMBOLS[symbol], threshold=float(number), section=asked_by)
+            threshold = float(number)
         except ValueError as error:
             raise _unreadable(text, asked_by) from error
+        return BinaryTask(label=label.strip(), rule=_SYMBOLS[symbol], threshold=threshold, section=asked_by)
     if named := re.fullmatch(r"([^<>=*]+)=1", line) or re.fullmatch(r"([^<>=*:]+:[^<>=*]+)", line):
         return BinaryTask(label=named[1].strip(), rule="present", section=asked_by)
     if classes := re.fullmatch(r"([^<>=*:]+):\*", line):
