@@ -106,7 +106,9 @@ class BinaryTask:
         """The question in one line, such as `"lvef<40"`."""
         if self.rule == "present":
             return self.label if ":" in self.label else f"{self.label}=1"
-        return f"{self.label}{_OF_RULES[self.rule]}{self.threshold:g}"
+        short = f"{self.threshold:g}"
+        # All digits where six are not all: the line asks the question again.
+        return f"{self.label}{_OF_RULES[self.rule]}{short if float(short) == self.threshold else self.threshold}"
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
         """None: one value a record."""
