@@ -106,7 +106,9 @@ class BinaryTask:
         """The question in one line, such as `"lvef<40"`."""
         if self.rule == "present":
             return self.label if ":" in self.label else f"{self.label}=1"
-        return f"{self.label}{_OF_RULES[self.rule]}{self.threshold:g}"
+        short = f"{self.threshold:g}"
+        # All digits where six are not all: the line asks the question again.
+        return f"{self.label}{_OF_RULES[self.rule]}{short if float(short) == self.threshold else self.threshold}"
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
         """None: one value a record."""
@@ -215,9 +217,10 @@ def parse_task(text: str, *, asked_by: str = "--task") -> Task:
     if comparison := re.fullmatch(r"([^<>=*]+)([<>])\s*([-+.\deE]+)", line):
         label, symbol, number = comparison.groups()
         try:
-            return BinaryTask(label=label.strip(), rule=_SYMBOLS[symbol], threshold=float(number), section=asked_by)
+            threshold = float(number)
         except ValueError as error:
             raise _unreadable(text, asked_by) from error
+        return BinaryTask(label=label.strip(), rule=_SYMBOLS[symbol], threshold=threshold, section=asked_by)
     if named := re.fullmatch(r"([^<>=*]+)=1", line) or re.fullmatch(r"([^<>=*:]+:[^<>=*]+)", line):
         return BinaryTask(label=named[1].strip(), rule="present", section=asked_by)
     if classes := re.fullmatch(r"([^<>=*:]+):\*", line):

@@ -212,11 +212,13 @@ def _relation(relation: RelationSettings) -> Relation:
 def _refuse(settings: RelationSettings | MinerSettings, section: str, loss: str | None) -> None:
     """Refuses a relation or miner beside a loss that takes none."""
     names = ("name", *(SCHEDULE if isinstance(settings, MinerSettings) else ()))
-    chosen = {name: getattr(settings, name) for name in names} | dict(settings.arguments)
-    if given := ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value is not None):
+    every = {name: getattr(settings, name) for name in names} | dict(settings.arguments)
+    chosen = {name: value for name, value in every.items() if value is not None}
+    if chosen:
+        given = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
         raise ConfigError(
             f"config.objective.name={loss!r} takes no {section}; set config.{section} to None: {given} "
-            f"(--config.{section}.name=None)"
+            f"({' '.join(f'--config.{section}.{name}=None' for name in chosen)})"
         )
 
 

@@ -1,5 +1,6 @@
 """A run on two data sets with weights, end to end: shares, resumption, and evaluation on one of them."""
 
+import dataclasses
 import functools
 import itertools
 import shutil
@@ -10,11 +11,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipelines.streaming.orders import smallest_block
-from ecgjax import evaluate, pretrain
+from ecgjax import defaults, evaluate, pretrain
 from ecgjax.config import run_config
 from ecgjax.data.groups import group_columns
 from ecgjax.data.recordings import open_recordings
-from ecgjax.defaults import settings_of, settings_of_run
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import load_encoder
 from ecgjax.evaluation.models import boosted
@@ -100,7 +100,7 @@ def test_gone_on_with_equals_uninterrupted(runs):
 
 
 def test_batches_hold_each_data_sets_share_of_its_training_records(datasets):
-    run = prepare_run(settings_of(joint_config(datasets)))
+    run = prepare_run(defaults.settings_of(joint_config(datasets)))
     ends = np.cumsum([dataset.index.num_records for dataset in datasets])
     fold = np.concatenate([dataset.index.fold for dataset in datasets])
     assert smallest_block((0.75, 0.25), multiple_of=8) == 8, "every batch is a block"
@@ -132,6 +132,11 @@ class RandomClassifier:
         return np.random.default_rng(0).normal(size=len(signals)).astype(np.float32)
 
 
+def data_of(settings, *datasets, **changes):
+    directories = ",".join(str(dataset.directory) for dataset in datasets)
+    return dataclasses.replace(settings.data, dir=directories, **changes)
+
+
 @pytest.mark.slow
 def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest(datasets, runs, monkeypatch):
     monkeypatch.setattr(evaluate, "train_supervised", lambda settings, **arguments: RandomClassifier())
@@ -139,30 +144,27 @@ def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest
     monkeypatch.setattr(evaluate.frozen_encoder, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
     encoder = load_encoder(runs[0])
     assert encoder.pretrained_on == tuple(dataset.fingerprint for dataset in datasets)
-    config = run_config.load_resolved(runs[0])
-    config.data.dir = str(datasets[1].directory)
-    evaluation, report = evaluate.evaluate(settings_of(config), runs[0], progress=False)
+    settings = defaults.settings_of_run(runs[0])
+    settings = dataclasses.replace(settings, data=data_of(settings, datasets[1]))
+    evaluation, report = evaluate.evaluate(settings, runs[0], progress=False)
     assert evaluation.provenance.fingerprint == datasets[1].fingerprint
     assert evaluation.provenance.cautions == ()
     assert report.html.is_file()
     assert set(datasets[1].index.fold[evaluation.data.test.records].tolist()) <= {9, 10}
 
 
+OTHER_FOLDS = {"train_folds": (1, 2, 3, 4), "test_folds": (5, 9, 10)}
+
+
 def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(datasets, runs, tmp_path):
-    own = settings_of_run(runs[0])
-    config = run_config.load_resolved(runs[0])
+    own = defaults.settings_of_run(runs[0])
     encoder = load_encoder(runs[0])
-    config.data.train_folds, config.data.test_folds = (1, 2, 3, 4), (5, 9, 10)
 
     def guarded(*datasets, overlaps="mark"):
-        config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
-        config.probe.overlaps = overlaps
-        settings = settings_of(config)
-        opened = open_recordings(settings.data)
+        data = data_of(own, *datasets, **OTHER_FOLDS)
+        opened = open_recordings(data)
         records = np.concatenate([opened.split.val, opened.split.test])
-        return opened, *finished_run.guarded(
-            own, settings.data, opened, overlaps=overlaps, encoder=encoder, records=records
-        )
+        return opened, *finished_run.guarded(own, data, opened, overlaps=overlaps, encoder=encoder, records=records)
 
     opened, _, (seen,) = guarded(datasets[1])
     of_fold_5 = int(np.sum(opened.index.fold[opened.split.test] == 5))
@@ -178,23 +180,15 @@ def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(dat
 
 
 def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_path):
-    own, config = settings_of_run(runs[0]), run_config.load_resolved(runs[0])
-    config.data.train_folds, config.data.test_folds = (1, 2, 3, 4), (5, 9, 10)
+    own = defaults.settings_of_run(runs[0])
     encoder = load_encoder(runs[0])
     encoder.trained_on = None
 
     def cautions(*datasets):
-        config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
-        settings = settings_of(config)
-        opened = open_recordings(settings.data)
-        return finished_run.guarded(
-            own,
-            settings.data,
-            opened,
-            overlaps=settings.probe.overlaps,
-            encoder=encoder,
-            records=opened.split.test,
-        )[1]
+        data = data_of(own, *datasets, **OTHER_FOLDS)
+        opened = open_recordings(data)
+        records = opened.split.test
+        return finished_run.guarded(own, data, opened, overlaps="refuse", encoder=encoder, records=records)[1]
 
     seen = "The encoder was pretrained on the signals of fold 5, which is validation or test here."
     assert cautions(datasets[1]) == (seen, finished_run.NOT_LISTED)
@@ -211,7 +205,8 @@ def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_pa
 def test_a_missing_list_is_an_error_unless_it_is_to_be_marked(datasets, runs, tmp_path):
     copy = shutil.copytree(runs[0], tmp_path / "copy")
     (copy / RECORDS_FILE).unlink()
-    own = settings_of_run(copy)
+    own = defaults.settings_of_run(copy)
+    assert own.probe.overlaps == "refuse"
     opened = open_recordings(own.data)
     arguments = {"encoder": load_encoder(copy), "records": opened.split.test}
     with pytest.raises(CheckpointError, match="lists what the encoder was pretrained on, is missing"):

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import simclr
 from ecgjax import leads
 from ecgjax.augmentations import views as views_module
-from ecgjax.augmentations.views import AUGMENTATIONS, Recorded, Views, default_config, key_of
-from ecgjax.config import run_config
+from ecgjax.augmentations.views import AUGMENTATIONS, Recorded, Views, key_of, leaves_by_name
 from ecgjax.errors import ConfigError
 from ecgjax.keys import row_keys, split_rows, step_key
 from ecgjax.training import device_mesh
+from ecgjax.training.settings import PretrainingSettings
 from tests.support.compile_options import EMITTERS_OF_RUNS
 
 RNG = np.random.default_rng(0)
@@ -193,16 +192,16 @@ def test_padding_changes_the_crop_alone_and_no_other_row():
 
 
 def test_nothing_enabled_gives_what_an_encoder_sees():
-    views = views_of(default_config())(keys_of(np.arange(16)), SIGNAL)
+    views = views_of(PretrainingSettings().augment)(keys_of(np.arange(16)), SIGNAL)
     for view in range(2):
         np.testing.assert_array_equal(views[:, view], leads.prepare(SIGNAL))
 
 
-def test_default_config_has_every_setting():
-    augment = default_config()
+def test_settings_at_their_defaults_have_every_augmentation_and_enable_none():
+    augment = PretrainingSettings().augment
     assert set(augment) == {*AUGMENTATIONS, "restore_limb_algebra"}
-    assert not any(settings.enabled for settings in augment.values())
-    assert augment.vcg.to_dict() == {
+    assert not any(settings["enabled"] for settings in augment.values())
+    assert augment["vcg"] == {
         "enabled": False,
         "views": (),
         "max_angle_deg": 45.0,
@@ -212,11 +211,12 @@ def test_default_config_has_every_setting():
     }
 
 
-def test_every_numeric_setting_has_a_range():
-    config = simclr.get_config()
-    leaves = run_config.leaves(config.augment.to_dict(), "augment.")
-    numbers = {name for name, value in leaves.items() if isinstance(value, float | int) and not isinstance(value, bool)}
-    assert numbers == {name for name in run_config.RANGES if name.startswith("augment.")}
+def test_every_setting_has_a_meaning_and_every_numeric_one_a_bound():
+    for name, leaves in leaves_by_name().items():
+        for setting, leaf in leaves.items():
+            where = f"augment.{name}.{setting}"
+            assert leaf.meaning, where
+            assert (leaf.bound is not None) == bool({leaf.kind, leaf.element} & {int, float}), where
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from data_pipelines.physiology.store import open_physiology
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
+from ecgjax import defaults
 from ecgjax.benchmarks import embed, step_ceilings, training_step
 from ecgjax.benchmarks.step_breakdown import breakdown
 from ecgjax.encoders import cost
@@ -31,11 +32,11 @@ def quick(monkeypatch):
 @pytest.mark.slow
 def test_every_figure_is_there(stored_dataset, monkeypatch):
     runs = []
-    monkeypatch.setattr(training_step, "prepare_run", lambda config: runs.append(prepare_run(config)) or runs[0])
+    monkeypatch.setattr(training_step, "prepare_run", lambda settings: runs.append(prepare_run(settings)) or runs[0])
     config = tiny_config.get_config()
     config.data.dir = str(stored_dataset[0].directory)
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-        report = json.loads(json.dumps(training_step.measure(config, steps=1)))
+        report = json.loads(json.dumps(training_step.measure(defaults.settings_of(config), steps=1)))
     assert (report["batch_size"], report["embeddings_a_record"], report["samples"]) == (8, 2, 1000)
     assert report["simulated"] is True
     assert report["mfu"] is None
@@ -61,12 +62,13 @@ def test_without_a_data_set_one_is_simulated_with_what_the_relation_needs(monkey
     monkeypatch.setattr(training_step, "NUM_SIMULATED", 2)
     config = tiny_config.get_config()
     config.relation.name = "similar_physiology"
-    with training_step.with_data(config, SignalFormat(sampling_rate_hz=100, num_samples=1000)) as with_data:
-        dataset = open_dataset(with_data.data.dir)
+    settings, simulated = defaults.settings_of(config), SignalFormat(sampling_rate_hz=100, num_samples=1000)
+    with training_step.with_data(settings.data, settings.column_use, simulated) as data:
+        dataset = open_dataset(data.dir)
         assert dataset.format == SignalFormat(sampling_rate_hz=100, num_samples=1000)
         assert len(open_physiology(dataset).values) == dataset.index.num_records
     assert not dataset.directory.exists()
-    assert config.data.dir == ""
+    assert settings.data.dir == ""
 
 
 def _conv(x, kernel):
@@ -119,7 +121,7 @@ def test_embedding_and_the_probe_are_timed(stored_dataset, monkeypatch):
     monkeypatch.setattr(embed, "NUM_VALIDATION", 30)
     config = tiny_config.get_config()
     config.data.dir = str(stored_dataset[0].directory)
-    report = json.loads(json.dumps(embed.measure(config)))
+    report = json.loads(json.dumps(embed.measure(defaults.settings_of(config))))
     assert (report["layer"], report["features"], report["samples"]) == ("features", 8, 1000)
     assert 0 < report["read_frac"] < 1
     assert report["probe_s"] > 0

@@ -17,23 +17,22 @@ from ecgjax.data.tasks import BinaryTask, MultiLabelTask
 def test_rules_are_strict_and_keep_missing(rule, threshold, expected):
     task = BinaryTask(label="lvef", rule=rule, threshold=threshold)
     np.testing.assert_array_equal(task.answer(np.array([39.9, 40.0, 40.1, np.nan], np.float32)), expected)
-    assert task.title == f"lvef {rule} 40"
+    assert task.title == {"below": "lvef<40", "above": "lvef>40"}[rule]
 
 
 def test_present_takes_zeros_and_ones_only():
     task = BinaryTask(label="superdiagnostic:NORM", rule="present")
     np.testing.assert_array_equal(task.answer(np.array([0, 1, np.nan], np.float32)), [0, 1, np.nan])
-    with pytest.raises(DataError, match="'below' or 'above'"):
+    with pytest.raises(DataError, match="ask below or above a value, as in --task='superdiagnostic:NORM<40'"):
         task.answer(np.array([0, 55], np.float32))
 
 
 @pytest.mark.parametrize(
     ("rule", "threshold", "message"),
     [
-        ("under", 40.0, "choose one of below, above, present"),
-        ("below", np.nan, "needs a finite config.probe.threshold, it is nan"),
-        ("above", None, "needs a finite config.probe.threshold, it is None"),
-        ("present", 40.0, "takes no config.probe.threshold, it is 40.0"),
+        ("under", 40.0, "--task: a rule of 'lvef' is 'under'; there are: below, above, present"),
+        ("below", np.nan, "--task='lvef<nan': the threshold must be a finite number"),
+        ("above", None, "--task='lvef>None': the threshold must be a finite number"),
     ],
 )
 def test_refuses_another_rule(rule, threshold, message):
@@ -153,11 +152,9 @@ def test_classes_with_too_few_test_records_of_either_label_are_not_asked():
     assert data.classes == ("a", "c")
     for part in (data.train, data.val, data.test, data.train_available):
         np.testing.assert_array_equal(part.labels.sum(axis=0), [10, 20])
-    assert said == ("diagnosis, all classes: not asked, for fewer than 10 positive or negative test records: b, d.",)
+    assert said == ("diagnosis:*: not asked, for fewer than 10 positive or negative test records: b, d.",)
     whole = _of_classes(10, 20)
     assert of_common_classes(whole) == (whole, ())
     rare, said = of_common_classes(_of_classes(3, 29))
     assert rare.classes == ("a", "b")
-    assert said == (
-        "diagnosis, all classes: every class has fewer than 10 positive or negative test records, which tell little.",
-    )
+    assert said == ("diagnosis:*: every class has fewer than 10 positive or negative test records, which tell little.",)

@@ -10,6 +10,7 @@ import pytest
 from data_pipelines.errors import DataError
 from data_pipelines.physiology.store import measure_dataset
 from data_pipelines.prepared.dataset import open_dataset
+from ecgjax import defaults
 from ecgjax.data.recordings import open_recordings
 from ecgjax.data.row_metadata import CLUSTERED, row_columns
 from ecgjax.errors import ConfigError
@@ -41,29 +42,33 @@ def partners(directory, tmp_path_factory):
     return folder
 
 
-def make_config(directory, **leaves):
+def settings_of(directory, **leaves):
     config = tiny_config.get_config()
     config.data.dir = str(directory)
     config.columns.components, config.columns.clusters = 5, 3
     for path, value in leaves.items():
-        section, _, leaf = path.partition("__")
-        config[section][leaf] = value
-    return config
+        *above, leaf = path.split("__")
+        section = config
+        for name in above:
+            section = section[name]
+        with section.ignore_type():
+            section[leaf] = value
+    return defaults.settings_of(config)
 
 
-def columns_of(config):
-    recordings = open_recordings(config.data)
-    return recordings, row_columns(config, recordings)
+def columns_of(settings):
+    recordings = open_recordings(settings.data)
+    return recordings, row_columns(settings.column_use, recordings, seed=settings.seed)
 
 
 def test_only_what_is_looked_at_is_made(directory):
-    assert columns_of(make_config(directory))[1] == {}
-    _, columns = columns_of(make_config(directory, relation__name="same_demographics"))
+    assert columns_of(settings_of(directory))[1] == {}
+    _, columns = columns_of(settings_of(directory, relation__name="same_demographics"))
     assert {name: values.dtype.name for name, values in columns.items()} == {"age": "float32", "sex": "int32"}
 
 
 def test_physiology_is_standardised_on_training_records_alone(directory):
-    recordings, columns = columns_of(make_config(directory, relation__name="similar_physiology"))
+    recordings, columns = columns_of(settings_of(directory, relation__name="similar_physiology"))
     vectors, train = columns["physiology"], recordings.split.train
     assert vectors.shape == (recordings.index.num_records, 5)
     np.testing.assert_allclose(np.nanmean(vectors[train], axis=0), 0, atol=1e-4)
@@ -72,41 +77,40 @@ def test_physiology_is_standardised_on_training_records_alone(directory):
 
 
 def test_clusters_are_numbered_and_incomplete_records_have_none(directory):
-    recordings, columns = columns_of(make_config(directory, relation__name="same_cluster"))
+    recordings, columns = columns_of(settings_of(directory, relation__name="same_cluster"))
     assert set(np.unique(columns["cluster"])) <= {-1, 0, 1, 2}
     assert len(np.unique(columns["cluster"][recordings.split.train])) >= 3
     assert len(CLUSTERED) == 11
 
 
 def test_labels_are_values_or_answers(directory):
-    _, values = columns_of(make_config(directory, relation__name="same_label", columns__label="lvef"))
-    answers = {"columns__label": "lvef", "columns__rule": "below", "columns__threshold": 40.0}
-    recordings, classes = columns_of(make_config(directory, relation__name="same_label", **answers))
+    _, values = columns_of(settings_of(directory, relation__name="same_label", columns__task="lvef"))
+    recordings, classes = columns_of(settings_of(directory, relation__name="same_label", columns__task="lvef<40"))
     np.testing.assert_array_equal(values["label"], recordings.index.label("lvef"))
     np.testing.assert_array_equal(classes["label"], values["label"] < 40)
 
 
 def test_partners_need_a_folder_for_every_data_set(directory, partners):
-    recordings, columns = columns_of(make_config(directory, objective__name="clip", columns__paired=str(partners)))
+    recordings, columns = columns_of(settings_of(directory, objective__name="clip", columns__paired=str(partners)))
     assert columns["paired"].shape == (recordings.index.num_records, 6)
     assert len(np.unique(columns["pair_group"])) == 6
     for folders in ("", f"{partners},{partners}"):
         with pytest.raises(ConfigError, match=r"must name a folder of embedding\.npy and record_id\.npy for each of"):
-            columns_of(make_config(directory, objective__name="clip", columns__paired=folders))
+            columns_of(settings_of(directory, objective__name="clip", columns__paired=folders))
 
 
 def test_what_is_missing_is_said(directory, tmp_path):
-    with pytest.raises(ConfigError, match=r"name one in config\.columns\.label"):
-        columns_of(make_config(directory, relation__name="same_label"))
+    with pytest.raises(ConfigError, match=r"name a question in config\.columns\.task, such as 'lvef<40'"):
+        columns_of(settings_of(directory, relation__name="same_label"))
     with pytest.raises(ConfigError, match=r"config\.columns\.clusters=4000 are more than the \d+ training records"):
-        columns_of(make_config(directory, relation__name="same_cluster", columns__clusters=4000))
+        columns_of(settings_of(directory, relation__name="same_cluster", columns__clusters=4000))
     bare = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4).directory
     with pytest.raises(DataError, match=r"data_pipelines\.measure"):
-        columns_of(make_config(bare, relation__name="similar_physiology"))
+        columns_of(settings_of(bare, relation__name="similar_physiology"))
     with pytest.raises(ConfigError, match=r"signal_radius=None with signal_distance='dtw'"):
-        SignalNeighbours(make_config(directory, columns__signal_distance="dtw").columns, tiling=Tiling())
+        SignalNeighbours(settings_of(directory, columns__signal_distance="dtw").columns, tiling=Tiling())
     with pytest.raises(ConfigError, match=r"signal_distance='cosine' is unknown; there are: l1, l2, dtw"):
-        SignalNeighbours(make_config(directory, columns__signal_distance="cosine").columns, tiling=Tiling())
+        SignalNeighbours(settings_of(directory, columns__signal_distance="cosine").columns, tiling=Tiling())
 
 
 def test_neighbours_of_views_are_the_same_views_of_the_nearest_recordings(directory):
@@ -114,7 +118,7 @@ def test_neighbours_of_views_are_the_same_views_of_the_nearest_recordings(direct
     signal = (1000 * rng.normal(size=(6, 50, 8))).astype(np.int16)
     number = jnp.arange(6, dtype=jnp.int32)
     recordings = Rows(row=number, record=number, patient=number // 2, view=0 * number, valid=number != 4)
-    found = SignalNeighbours(make_config(directory).columns, tiling=Tiling())(
+    found = SignalNeighbours(settings_of(directory).columns, tiling=Tiling())(
         jnp.asarray(signal), recordings, num_views=2
     )
     means = signal.astype(np.float64).reshape(6, 5, 10, 8).mean(2) / 1000
@@ -145,9 +149,7 @@ METHODS = {
         "objective__learn": ("beta",),
         "relation__name": "same_label",
         "miner__name": "npair",
-        "columns__label": "lvef",
-        "columns__rule": "below",
-        "columns__threshold": 40.0,
+        "columns__task": "lvef<40",
         "task__name": "binary",
     },
     "partners of another modality": {
@@ -162,42 +164,41 @@ METHODS = {
 TRAINED = {"labels, mined"}
 
 
+def method_of(directory, partners, method):
+    leaves = METHODS[method]
+    paired = {"columns__paired": str(partners)} if leaves.get("objective__name") == "clip" else {}
+    return settings_of(directory, **leaves | paired)
+
+
 def moving(directory, **leaves):
-    answers = {"columns__label": "lvef", "columns__rule": "below", "columns__threshold": 40.0}
-    config = make_config(directory, **answers | leaves)
-    config.augment.geodesic.enabled = True
-    return config
+    return settings_of(directory, **{"columns__task": "lvef<40", "augment__geodesic__enabled": True} | leaves)
 
 
 def test_moving_between_labels_needs_two_of_them(directory):
-    config = moving(directory)
-    assert set(columns_of(config)[1]) == {"label", "physiology"}
-    config.augment.geodesic.coupling = "independent"
-    assert set(columns_of(config)[1]) == {"label"}
-    for leaf, value, message in (
-        ("threshold", -1.0, r"no training record has the label 1 of config\.columns\.label='lvef', rule='below'"),
-        ("label", "", r"augmentation looks at labels: name one in config\.columns\.label"),
+    assert set(columns_of(moving(directory))[1]) == {"label", "physiology"}
+    assert set(columns_of(moving(directory, augment__geodesic__coupling="independent"))[1]) == {"label"}
+    for question, message in (
+        ("lvef<-1", r"no training record has the answer 1 to config\.columns\.task='lvef<-1'"),
+        ("", r"augmentation looks at labels: name a question in config\.columns\.task"),
+        (
+            "lvef",
+            r"between two labels, and config\.columns\.task='lvef' gives values: .*\.task='lvef<40'",
+        ),
+        ("superdiagnostic:*", r"config\.columns\.task='superdiagnostic:\*' has several answers a record"),
     ):
-        refused = moving(directory)
-        refused.columns[leaf] = value
         with pytest.raises(ConfigError, match=message):
-            columns_of(refused)
-    with pytest.raises(ConfigError, match=r"between two labels; config\.columns\.rule='values' gives values"):
-        columns_of(moving(directory, columns__rule="values", columns__threshold=None))
-    config.augment.geodesic.coupling = "nearest"
+            columns_of(moving(directory, columns__task=question))
     with pytest.raises(ConfigError, match=r"coupling='nearest' is unknown; there are: transport, independent"):
-        columns_of(config)
+        columns_of(moving(directory, augment__geodesic__coupling="nearest"))
 
 
 @pytest.mark.parametrize("method", [*sorted(METHODS.keys() - TRAINED), "moved between labels"])
 def test_methods_are_built_from_the_config_alone(directory, partners, method):
-    config = moving(directory) if method not in METHODS else make_config(directory, **METHODS[method])
-    if config.objective.name == "clip":
-        config.columns.paired = str(partners)
-    recordings, columns = columns_of(config)
+    settings = moving(directory) if method not in METHODS else method_of(directory, partners, method)
+    recordings, columns = columns_of(settings)
     mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
-    model = assemble(config, recordings=recordings, columns=columns, mesh=mesh)
-    batch = abstract_batch(config, recordings, columns, mesh)
+    model = assemble(settings, recordings=recordings, columns=columns, mesh=mesh)
+    batch = abstract_batch(settings, recordings, columns, mesh)
     (loss, _), gradient = jax.eval_shape(
         jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True),
         model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32),
@@ -208,9 +209,8 @@ def test_methods_are_built_from_the_config_alone(directory, partners, method):
 
 @pytest.mark.slow
 def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
-    config = moving(directory)
     with jax.numpy_dtype_promotion("standard"):
-        run = prepare_run(config)
+        run = prepare_run(moving(directory))
     stream = run.batches(run.sampler)
     state, batch = run.state, next(stream)
     stream.close()
@@ -228,11 +228,9 @@ def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
     [pytest.param(name, marks=() if name in TRAINED else pytest.mark.slow) for name in METHODS],
 )
 def test_methods_train_from_the_config_alone(directory, partners, method):
-    config = make_config(directory, **METHODS[method])
-    if config.objective.name == "clip":
-        config.columns.paired = str(partners)
+    settings = method_of(directory, partners, method)
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
-        run = prepare_run(config)
+        run = prepare_run(settings)
     stream = run.batches(run.sampler)
     before = jax.device_get(run.state.params)
     state = run.state
@@ -245,8 +243,8 @@ def test_methods_train_from_the_config_alone(directory, partners, method):
     assert (after["encoder"]["head"]["kernel"] != before["encoder"]["head"]["kernel"]).any()
     for name in METHODS[method].get("objective__learn", ()):
         assert after["objective"][name] != before["objective"][name]
-    if config.task.name:
+    if settings.task.name:
         assert (after["task"]["inner"]["kernel"] != before["task"]["inner"]["kernel"]).any()
         np.testing.assert_allclose(metrics["loss"], metrics["objective"] + metrics["task"], rtol=1e-6)
-    if config.objective.name == "clip":
+    if settings.objective.name == "clip":
         assert (after["objective"]["projection"] != before["objective"]["projection"]).any()

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.errors import DataError
 from ecgjax.data.labels import probe_data
-from ecgjax.data.tasks import PRESETS, BinaryTask, MultiLabelTask, QuantityTask, parse_task
+from ecgjax.data.tasks import PRESETS, BinaryTask, MultiLabelTask, QuantityTask, earlier_task, parse_task
 
 NAN = np.nan
 COLUMNS = {
@@ -34,6 +34,7 @@ def _index():
         ("superdiagnostic:MI=1", BinaryTask(label="superdiagnostic:MI", rule="present", section="--task")),
         ("scored:*", MultiLabelTask(task="scored")),
         ("wedge_pressure", QuantityTask(label="wedge_pressure")),
+        ("superdiagnostic:NORM", BinaryTask(label="superdiagnostic:NORM", rule="present", section="--task")),
         ("NORM", BinaryTask(label="superdiagnostic:NORM", rule="present", section="--task")),
         ("physionet26", MultiLabelTask(task="scored")),
         ("age", QuantityTask(label="age_years")),
@@ -43,10 +44,50 @@ def test_a_line_means_a_task(text, task):
     assert parse_task(text) == task
 
 
-@pytest.mark.parametrize("text", ["", "lvef<", "lvef<4.0.0", "lvef=2", "*", "superdiagnostic:NORM", "lvef<40>20"])
+@pytest.mark.parametrize("text", ["", "lvef<", "lvef<4.0.0", "lvef=2", "*", "superdiagnostic:", "lvef<40>20"])
 def test_other_lines_are_refused(text):
-    with pytest.raises(DataError, match=r"is no task; write LABEL<NUMBER.*physionet26"):
+    with pytest.raises(DataError, match=r"--task=.* is no question; write LABEL<NUMBER.*physionet26"):
         parse_task(text)
+
+
+@pytest.mark.parametrize(
+    ("task", "title"),
+    [
+        (BinaryTask(label="lvef", rule="below", threshold=40.0), "lvef<40"),
+        (BinaryTask(label="qtc", rule="above", threshold=-0.5), "qtc>-0.5"),
+        (BinaryTask(label="qtc", rule="above", threshold=123456.789), "qtc>123456.789"),
+        (BinaryTask(label="qtc", rule="below", threshold=1.23456789e-7), "qtc<1.23456789e-07"),
+        (BinaryTask(label="sex", rule="present"), "sex=1"),
+        (BinaryTask(label="superdiagnostic:NORM", rule="present"), "superdiagnostic:NORM"),
+        (MultiLabelTask(task="superdiagnostic"), "superdiagnostic:*"),
+        (QuantityTask(label="age_years"), "age_years"),
+    ],
+)
+def test_the_title_of_a_task_is_the_line_that_asks_it(task, title):
+    assert task.title == title
+    assert parse_task(title) == task
+
+
+@pytest.mark.parametrize(
+    ("label", "rule", "threshold", "line"),
+    [
+        ("lvef", "below", 40.0, "lvef<40"),
+        ("potassium", "above", 5.5, "potassium>5.5"),
+        ("sex", "present", None, "sex=1"),
+        ("superdiagnostic:NORM", "present", None, "superdiagnostic:NORM"),
+        ("superdiagnostic:*", "present", None, "superdiagnostic:*"),
+        ("wedge_pressure", "values", None, "wedge_pressure"),
+        ("hyperkalaemia_grade", "classes", None, "hyperkalaemia_grade"),
+        ("", "below", None, ""),
+    ],
+)
+def test_a_question_in_three_leaves_is_a_line(label, rule, threshold, line):
+    assert earlier_task(label=label, rule=rule, threshold=threshold) == line
+
+
+def test_a_threshold_that_is_no_finite_number_is_refused():
+    with pytest.raises(DataError, match=r"--task='lvef<inf': the threshold must be a finite number"):
+        parse_task("lvef<1e999")
 
 
 def test_every_preset_is_a_task():

@@ -8,13 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from ecgjax import encoders, optim
+from ecgjax import encoders
 from ecgjax.errors import ConfigError
-from ecgjax.finetuning import metric_term, trainer
-from ecgjax.finetuning.metric_term import MetricTerm, default_config
+from ecgjax.finetuning import metric_term
+from ecgjax.finetuning.metric_term import MetricTerm
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
+from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.settings.probe import FineTuneSettings, MetricSettings
+from ecgjax.settings.sections import read
 from ecgjax.training.steps import init_state, train_step
 from tests.support.objective_cases import assert_gradient, brute_triplet
 
@@ -27,10 +30,8 @@ MARGIN = 1.5
 ENCODER = encoders.create("clocs_cnn:small", seed=0, num_leads=8, embedding_dim=4)
 
 
-def _config(**changes):
-    config = default_config()
-    config.update({"weight": 1.0, "margin": MARGIN, **changes})
-    return config
+def _metric(**changes):
+    return MetricSettings(**{"weight": 1.0, "margin": MARGIN, **changes})
 
 
 def _batch(label, *, patient=PATIENT, record=None):
@@ -48,7 +49,7 @@ def terms():
     """Kind → `(features, batch, step) → (loss, statistics, mined triplets, gradient)`, compiled once."""
 
     def of(kind):
-        term, mined = MetricTerm(_config(), kind=kind), []
+        term, mined = MetricTerm(_metric(), kind=kind), []
 
         def spy(*args, miner=term._miner, **settings):
             mined.append(miner(*args, **settings))
@@ -124,21 +125,16 @@ def test_a_record_drawn_twice_is_neither_its_own_positive_nor_its_negative(terms
     assert stats["anchors_without_positive"] == 0
 
 
-def _settings(**metric):
-    settings = trainer.default_config()
-    settings.update({"steps": 2, "batch_size": 8, "eval_every": 2})
-    settings.metric.update(metric)
-    return settings
+def _settings(*, metric, **changes):
+    return FineTuneSettings(steps=2, batch_size=8, eval_every=2, metric=MetricSettings(**metric), **changes)
 
 
 def _training(settings, kind="binary"):
-    return FineTuning(settings, optimizer=optim.default_config(), encoder=ENCODER, num_leads=8, kind=kind)
+    return FineTuning(settings, optimizer=OptimizerSettings(), encoder=ENCODER, num_leads=8, kind=kind)
 
 
 def test_training_adds_the_term_also_to_balanced_batches():
-    settings = _settings(weight=0.5)
-    settings.balance = True
-    training, seen = _training(settings), []
+    training, seen = _training(_settings(metric={"weight": 0.5}, balance=True)), []
     step = training._step
 
     def spied(state, batch):
@@ -168,7 +164,7 @@ def test_training_adds_the_term_also_to_balanced_batches():
 def test_without_a_weight_the_program_is_that_of_the_task_alone(monkeypatch):
     """The same program to the letter, hence the same numbers to the bit, and no columns but the task's."""
     monkeypatch.setattr(metric_term, "triplet", None)  # would be an error if it were called
-    training = _training(_settings(margin=3.0, miner="soft_hard"))
+    training = _training(_settings(metric={"margin": 3.0, "miner": "soft_hard"}))
     assert training._metric is None
     head = training._head(seed=0)
 
@@ -206,26 +202,34 @@ def test_without_a_weight_the_program_is_that_of_the_task_alone(monkeypatch):
         ("binary", {"miner": "hardest"}, "metric.miner='hardest' is unknown .* there are: npair, semi_hard, s"),
         ("quantity", {"miner": "npair"}, "metric.miner='npair' is unknown to tasks of kind 'quantity'.*label_distance"),
         ("binary", {"distance": "dtw"}, "metric.distance='dtw' is unknown"),
-        ("binary", {"margin": 0.0}, "metric.margin=0.0 must be above 0"),
-        ("binary", {"weight": -1.0}, "metric.weight=-1.0 must be a number, 0 or more"),
         ("multilabel", {}, "for tasks with one label a record, not for one of kind 'multilabel'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(kind, changes, message):
     with pytest.raises(ConfigError, match=message):
-        metric_term.metric_term(_config(**changes), kind=kind)
+        metric_term.metric_term(_metric(**changes), kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"margin": 0.0}, "metric.margin=0.0 is not possible; it must be above 0"),
+        ({"weight": -1.0}, "metric.weight=-1.0 is not possible; it must be 0 or more"),
+    ],
+)
+def test_numbers_out_of_their_bounds_are_refused_where_they_are_read(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        read(MetricSettings, changes, path="config.probe.finetune.metric")
 
 
 def test_a_term_that_could_change_nothing_is_refused():
-    settings = _settings(weight=1.0)
-    settings.frozen = ("^encoder/",)
     with pytest.raises(ConfigError, match="all of whose parameters are frozen"):
-        _training(settings)
+        _training(_settings(metric={"weight": 1.0}, frozen=("^encoder/",)))
 
 
 @pytest.mark.parametrize("miner", ["semi_hard", "soft_hard"])
 def test_other_published_miners_find_triplets(miner):
-    term = functools.partial(MetricTerm(_config(miner=miner), kind="binary"), step=jnp.int32(0))
+    term = functools.partial(MetricTerm(_metric(miner=miner), kind="binary"), step=jnp.int32(0))
     out = jax.jit(term)(jnp.asarray(FEATURES, jnp.float32), _batch(ANSWERS["binary"]))
     assert out.loss > 0
     assert out.counts.all()

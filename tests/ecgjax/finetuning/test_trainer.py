@@ -6,12 +6,15 @@ import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
 from data_pipelines.errors import DataError
-from ecgjax import encoders, optim
+from ecgjax import encoders
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
 from ecgjax.finetuning import trainer
-from ecgjax.finetuning.trainer import FineTuning, default_config
+from ecgjax.finetuning.trainer import FineTuning
+from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.settings.probe import FineTuneSettings
+from ecgjax.settings.sections import read
 
 RNG = np.random.default_rng(0)
 TINY = {"widths": (6,), "kernel": 3, "dropout": 0.3, "embedding_dim": 6}
@@ -34,14 +37,12 @@ def _task(kind):
 
 
 def _settings(**changes):
-    settings = default_config()
-    settings.update({"steps": 20, "batch_size": 16, "eval_every": 10, "learning_rate": 5e-3, **changes})
-    return settings
+    return FineTuneSettings(**{"steps": 20, "batch_size": 16, "eval_every": 10, "learning_rate": 5e-3, **changes})
 
 
 def _training(kind, *, encoder=ENCODER, **changes):
     return FineTuning(
-        _settings(**changes), optimizer=optim.default_config(), encoder=encoder, num_leads=8, kind=kind,
+        _settings(**changes), optimizer=OptimizerSettings(), encoder=encoder, num_leads=8, kind=kind,
         num_outputs=2 if kind == "multilabel" else 1,
     )  # fmt: skip
 
@@ -206,7 +207,6 @@ def test_features_count_whatever_the_encoders_head_is():
     ("kind", "changes", "message"),
     [
         ("binary", {"head": "deep"}, "head='deep' is unknown; there are: linear, mlp"),
-        ("binary", {"eval_records": -1}, "eval_records=-1 must be 0, for all, or above"),
         ("binary", {"select": "test"}, "select='test' is unknown; there are: metric, loss"),
         ("binary", {"head_start": "chance"}, "head_start='chance' is unknown; there are: zeros, probe"),
         ("binary", {"head_start": "probe", "head": "mlp"}, "head_start='probe' is for head='linear', not for 'mlp'"),
@@ -219,6 +219,12 @@ def test_features_count_whatever_the_encoders_head_is():
 def test_settings_that_make_no_sense_are_refused(kind, changes, message):
     with pytest.raises(ConfigError, match=message):
         _train(kind, **changes)
+
+
+def test_a_look_at_fewer_than_no_records_is_refused_where_it_is_read():
+    message = r"config\.probe\.finetune\.eval_records=-1 is not possible; it must be 0 or more"
+    with pytest.raises(ConfigError, match=message):
+        read(FineTuneSettings, {"eval_records": -1}, path="config.probe.finetune")
 
 
 def test_a_look_that_gives_no_numbers_is_no_better_one(monkeypatch):

@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from ecgjax.errors import ConfigError
 from ecgjax.keys import step_key
 from ecgjax.objectives.losses.nt_xent import nt_xent
 from ecgjax.objectives.miners.miners import MINERS
-from ecgjax.objectives.objective import MIN_TEMPERATURE, OBJECTIVES, Objective, default_config
+from ecgjax.objectives.objective import MIN_TEMPERATURE, OBJECTIVES, Objective
 from ecgjax.objectives.pairs.relations import RELATIONS, Rows, similar_physiology
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
+from ecgjax.settings.sections import read
 
 # Recordings of four views: two parts of the time in two leads. Patients have two recordings.
 N, VIEWS = 32, 4
@@ -39,18 +40,20 @@ ROWS = Rows(
 )
 
 
-def make_config(**leaves):
-    config = ConfigDict()
-    config.objective, config.relation, config.miner = default_config()
-    config.objective.name, config.relation.name = "nt_xent", "same_record"
+SECTIONS = {"objective": ObjectiveSettings, "relation": RelationSettings, "miner": MinerSettings}
+
+
+def make_method(**leaves):
+    """Settings of loss, relation and miner, as a config with these leaves gives them."""
+    trees = {"objective": {"name": "nt_xent"}, "relation": {"name": "same_record"}, "miner": {}}
     for path, value in leaves.items():
         section, _, leaf = path.partition("__")
-        config[section][leaf] = value
-    return config
+        trees[section][leaf] = value
+    return [read(SECTIONS[name], tree, path=f"config.{name}") for name, tree in trees.items()]
 
 
-def evaluate(config, params=None):
-    objective = Objective(config, tiling=Tiling(), num_views=VIEWS)
+def evaluate(method, params=None):
+    objective = Objective(*method, tiling=Tiling(), num_views=VIEWS)
     params = objective.init() if params is None else params
     key = step_key(0, jnp.int32(3), stream="mining")
     return objective(params, EMBEDDINGS, ROWS, key=key, step=jnp.int32(3))
@@ -66,29 +69,32 @@ COMBINATIONS = [
 ]
 
 
-def config_of(loss, relation, miner):
-    """The config of one combination, with the settings that it cannot do without."""
-    config = make_config(objective__name=loss, miner__name=miner)
-    config.relation.name = None if loss == "vicreg" else relation
+def method_of(loss, relation, miner):
+    """The settings of one combination, with those that it cannot do without."""
+    leaves = {"objective__name": loss, "relation__name": None if loss == "vicreg" else relation, "miner__name": miner}
     if miner and "distance" in inspect.signature(MINERS[miner]).parameters:
-        config.miner.distance = "euclidean_on_sphere"
-    config.miner.ceiling = 0.9 if miner == "hardest" else None
+        leaves["miner__distance"] = "euclidean_on_sphere"
+    leaves["miner__ceiling"] = 0.9 if miner == "hardest" else None
     if miner == "scheduled":
-        config.miner.first_hardness, config.miner.last_hardness, config.miner.over_steps = 0.0, 10.0, 100
-    return config
+        leaves |= {"miner__first_hardness": 0.0, "miner__last_hardness": 10.0, "miner__over_steps": 100}
+    return make_method(**leaves)
 
 
 @pytest.mark.parametrize(("loss", "relation", "miner"), COMBINATIONS)
 def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
-    out = evaluate(config_of(loss, relation, miner))
+    out = evaluate(method_of(loss, relation, miner))
     assert np.isfinite(out.loss)
     assert out.loss != 0
     assert all(np.isfinite(value) for value in out.stats.values())
 
 
 def test_settings_reach_the_loss_and_the_relation():
-    config = make_config(objective__temperature=0.3, objective__positives="inside", relation__name="similar_physiology")
-    config.relation.min_cosine = 0.6
+    method = make_method(
+        objective__temperature=0.3,
+        objective__positives="inside",
+        relation__name="similar_physiology",
+        relation__min_cosine=0.6,
+    )
     expected = nt_xent(
         EMBEDDINGS,
         ROWS,
@@ -97,25 +103,25 @@ def test_settings_reach_the_loss_and_the_relation():
         positives="inside",
         tiling=Tiling(),
     )
-    assert evaluate(config).loss == expected.loss
+    assert evaluate(method).loss == expected.loss
 
 
 def test_a_learnt_temperature_starts_where_it_is_set_and_stays_above_its_least():
-    config = make_config(objective__temperature=0.2, objective__learn=("temperature",))
-    assert evaluate(config).loss == evaluate(make_config(objective__temperature=0.2)).loss
-    objective = Objective(config, tiling=Tiling(), num_views=VIEWS)
+    method = make_method(objective__temperature=0.2, objective__learn=("temperature",))
+    assert evaluate(method).loss == evaluate(make_method(objective__temperature=0.2)).loss
+    objective = Objective(*method, tiling=Tiling(), num_views=VIEWS)
     assert list(objective.init()) == ["temperature"]
     low = {"temperature": jnp.log(jnp.float32(MIN_TEMPERATURE / 50))}
-    assert evaluate(config, low).stats["temperature"] == jnp.float32(MIN_TEMPERATURE)
-    gradient = jax.grad(lambda params: evaluate(config, params).loss)(objective.init())["temperature"]
+    assert evaluate(method, low).stats["temperature"] == jnp.float32(MIN_TEMPERATURE)
+    gradient = jax.grad(lambda params: evaluate(method, params).loss)(objective.init())["temperature"]
     step = 1e-2
     at = float(objective.init()["temperature"])
-    around = [evaluate(config, {"temperature": jnp.float32(at + d)}).loss for d in (-step, step)]
+    around = [evaluate(method, {"temperature": jnp.float32(at + d)}).loss for d in (-step, step)]
     np.testing.assert_allclose(gradient, (around[1] - around[0]) / (2 * step), rtol=2e-3)
 
 
 def test_a_temperature_below_its_least_gets_the_gradient_that_leads_back_up():
-    objective = Objective(make_config(objective__learn=("temperature",)), tiling=Tiling(), num_views=VIEWS)
+    objective = Objective(*make_method(objective__learn=("temperature",)), tiling=Tiling(), num_views=VIEWS)
     low = {"temperature": jnp.log(jnp.float32(MIN_TEMPERATURE / 2))}
 
     def gradient(sign):
@@ -131,17 +137,20 @@ def test_a_temperature_below_its_least_gets_the_gradient_that_leads_back_up():
 
 
 def test_each_class_may_learn_a_boundary_of_its_own():
-    config = make_config(
-        objective__name="margin", objective__learn=("beta",), objective__beta_classes=3, miner__name="npair"
+    method = make_method(
+        objective__name="margin",
+        objective__learn=("beta",),
+        objective__beta_classes=3,
+        relation__name="same_label",
+        miner__name="npair",
     )
-    config.relation.name = "same_label"
-    objective = Objective(config, tiling=Tiling(), num_views=VIEWS)
+    objective = Objective(*method, tiling=Tiling(), num_views=VIEWS)
     start = objective.init()["beta"]
     np.testing.assert_array_equal(start, np.full(3, 1.2, np.float32))
-    gradient = jax.grad(lambda params: evaluate(config, params).loss)({"beta": start})["beta"]
+    gradient = jax.grad(lambda params: evaluate(method, params).loss)({"beta": start})["beta"]
     assert (gradient != 0).all()
     assert len(set(gradient.tolist())) > 1
-    assert evaluate(config, {"beta": start}).stats["beta"] == pytest.approx(1.2)
+    assert evaluate(method, {"beta": start}).stats["beta"] == pytest.approx(1.2)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +158,11 @@ def test_each_class_may_learn_a_boundary_of_its_own():
     [
         ({"objective__name": "nt_xnet"}, "config.objective.name='nt_xnet' is unknown; there are: nt_xent"),
         ({"relation__name": None}, "config.relation.name=None is unknown; there are: same_record"),
-        ({"miner__name": "semi_hard"}, "takes no miner; set config.miner to None"),
+        (
+            {"miner__name": "semi_hard", "miner__margin": 0.1},
+            "takes no miner; set config.miner to None: name='semi_hard', margin=0.1 "
+            "(--config.miner.name=None --config.miner.margin=None)",
+        ),
         (
             {"objective__margin": 0.2},
             "config.objective.margin=0.2 is no setting of 'nt_xent', which takes: temp",
@@ -162,12 +175,17 @@ def test_each_class_may_learn_a_boundary_of_its_own():
             "config.miner.name='semi_hard' needs config.miner.distance",
         ),
         (
-            {"objective__name": "triplet", "miner__name": "scheduled", "miner__first_hardness": 1.0},
+            {
+                "objective__name": "triplet",
+                "miner__name": "scheduled",
+                "miner__distance": "euclidean",
+                "miner__first_hardness": 1.0,
+            },
             "needs config.miner.first_hardness and last_hardness, 0 or more, and over_steps",
         ),
         (
             {"miner__first_hardness": 1.0},
-            "takes no miner; set config.miner to None (first_hardness=1.0)",
+            "takes no miner; set config.miner to None: first_hardness=1.0 (--config.miner.first_hardness=None)",
         ),
         ({"objective__name": "triplet"}, "config.miner.name=None is unknown; there are: random"),
         (
@@ -192,5 +210,5 @@ def test_each_class_may_learn_a_boundary_of_its_own():
 )
 def test_what_does_not_fit_together_is_refused(leaves, message):
     with pytest.raises(ConfigError) as refused:
-        evaluate(make_config(**leaves))
+        evaluate(make_method(**leaves))
     assert message in str(refused.value)

@@ -14,6 +14,8 @@ from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 from ecgjax.optim.averaging import average
 from ecgjax.optim.parameters import layer_factors, name_of, parameters
+from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.settings.sections import read, tree_of
 from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.steps import init_state, train_step
@@ -46,14 +48,12 @@ def standard_promotion():
         yield
 
 
-def config(**leaves):
-    made = optim.default_config()
-    made.update({"schedule": "constant", "learning_rate": 0.1, **leaves})
-    return made
+def settings_of(**leaves):
+    return OptimizerSettings(**{"schedule": "constant", "learning_rate": 0.1, **leaves})
 
 
 def create(params=PARAMS, *, num_steps=10, batch_size=64, **leaves):
-    return optim.create(config(**leaves), num_steps=num_steps, batch_size=batch_size, params=params)
+    return optim.create(settings_of(**leaves), num_steps=num_steps, batch_size=batch_size, params=params)
 
 
 def run(optimizer, params=PARAMS, grads=GRADS):
@@ -121,9 +121,9 @@ def test_decay_of_every_parameter_is_that_of_torch_adam():
 
 
 def test_a_run_that_is_older_than_the_leaf_decays_kernels():
-    settings = config(name="adam", weight_decay=0.3)
-    del settings["decayed"]
-    before, _ = run(optim.create(settings, num_steps=10, batch_size=64, params=PARAMS))
+    older = tree_of(settings_of(name="adam", weight_decay=0.3))
+    del older["decayed"]
+    before, _ = run(optim.create(read(OptimizerSettings, older), num_steps=10, batch_size=64, params=PARAMS))
     now, _ = run(create(name="adam", weight_decay=0.3))
     for leaf, value in named(now).items():
         np.testing.assert_array_equal(named(before)[leaf], value)
@@ -170,7 +170,7 @@ def test_clipping_leaves_the_gradients_direction_and_comes_before_everything():
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 100])
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.95, 1.0])
 def test_any_warm_up_gives_a_schedule(num_steps, fraction):
-    shape = optim.schedule(config(schedule="warmup_cosine", warmup_fraction=fraction), num_steps)
+    shape = optim.schedule(settings_of(schedule="warmup_cosine", warmup_fraction=fraction), num_steps)
     shares = [float(shape(step)) for step in range(num_steps)]
     assert np.isfinite(shares).all()
     assert max(shares) <= 1 + 1e-6
@@ -179,7 +179,7 @@ def test_any_warm_up_gives_a_schedule(num_steps, fraction):
 
 def test_schedules_values():
     def values(name, **leaves):
-        shape = optim.schedule(config(schedule=name, warmup_fraction=0.2, **leaves), 100)
+        shape = optim.schedule(settings_of(schedule=name, warmup_fraction=0.2, **leaves), 100)
         return [float(shape(step)) for step in (0, 10, 20, 60, 100)]
 
     cosine = 0.1 + 0.9 * 0.5  # half way down
@@ -190,10 +190,10 @@ def test_schedules_values():
 
 def test_without_a_fraction_constant_is_constant_and_the_others_warm_up():
     def values(name, fraction):
-        shape = optim.schedule(config(schedule=name, warmup_fraction=fraction), 100)
+        shape = optim.schedule(settings_of(schedule=name, warmup_fraction=fraction), 100)
         return [float(shape(step)) for step in (0, 5, 10)]
 
-    assert optim.default_config().warmup_fraction is None
+    assert OptimizerSettings().warmup_fraction is None
     assert values("constant", None) == values("constant", 0.0) == [1, 1, 1]
     for name in ("warmup_cosine", "warmup_constant"):
         np.testing.assert_allclose(values(name, None), [0, 0.5, 1], atol=1e-6)
@@ -201,13 +201,13 @@ def test_without_a_fraction_constant_is_constant_and_the_others_warm_up():
 
 @pytest.mark.parametrize(("scaling", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
 def test_learning_rate_scales_with_the_batch(scaling, factor):
-    rates = optim.peak_rates(config(scaling=scaling), parameters(PARAMS), batch_size=1024)
+    rates = optim.peak_rates(settings_of(scaling=scaling), parameters(PARAMS), batch_size=1024)
     np.testing.assert_allclose(list(rates.values()), 0.1 * factor)
 
 
 def test_rates_fall_with_depth_and_own_rates_stay():
     leaves = {"layer_decay": 0.5, "rates": (("objective/", 5e-4), ("stem_conv", 0.25)), "scaling": "linear"}
-    rates = optim.peak_rates(config(**leaves), parameters(PARAMS), batch_size=512)
+    rates = optim.peak_rates(settings_of(**leaves), parameters(PARAMS), batch_size=512)
     assert {name: pytest.approx(rate) for name, rate in rates.items()} == {
         "encoder/blocks/0/kernel": 0.05,
         "encoder/blocks/1/bias": 0.1,
@@ -355,7 +355,7 @@ def toy_loss(params, stats, batch, step, *, train):
 def test_a_stopped_run_goes_on_bit_for_bit_with_its_average(tmp_path):
     params = random_tree({"encoder": {"stem_conv": {"kernel": (2, 3)}, "blocks": {1: {"kernel": (2, 3)}}}})
     optimizer = create(params, name="lamb", schedule="warmup_cosine", frozen=FROZEN[:1], layer_decay=0.8)
-    frozen = optim.frozen_parameters(config(frozen=FROZEN[:1]), params)
+    frozen = optim.frozen_parameters(settings_of(frozen=FROZEN[:1]), params)
     assert frozen == {"encoder/stem_conv/kernel"}
     step = jax.jit(train_step(toy_loss, optimizer, frozen=frozen, ema_decay=0.6))
 

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from ecgjax.augmentations.crops import Recorded, segments_alike, segments_of
 from ecgjax.augmentations.views import Shown
+from ecgjax.data.settings import SamplingSettings
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.pairs.relations import other_segment, other_segment_or_lead, same_patient, same_record
+from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.training.embedding_rows import (
     Layout,
     check_positives,
@@ -19,6 +20,7 @@ from ecgjax.training.embedding_rows import (
     patient_pairs,
     positives_are_other_recordings,
 )
+from ecgjax.training.settings import MethodSettings
 
 
 def test_rows_of_a_recording_stand_together_leads_fastest():
@@ -56,14 +58,11 @@ def test_a_plain_pair_of_views_has_one_segment_and_one_group():
     np.testing.assert_array_equal(rows.lead, np.zeros(6))
 
 
-def config_of(relation, *, miner=None, weight=1.0, loss="nt_xent", sampling="records", records_per_patient=2):
-    return ConfigDict(
-        {
-            "relation": {"name": relation},
-            "miner": {"name": miner},
-            "objective": {"name": loss, "weight": weight},
-            "sampling": {"name": sampling, "records_per_patient": records_per_patient},
-        }
+def method_of(relation, *, miner=None, weight=1.0, loss="nt_xent"):
+    return MethodSettings(
+        objective=ObjectiveSettings(name=loss, weight=weight),
+        relation=RelationSettings(name=relation),
+        miner=MinerSettings(name=miner),
     )
 
 
@@ -78,15 +77,15 @@ def config_of(relation, *, miner=None, weight=1.0, loss="nt_xent", sampling="rec
 )
 def test_a_relation_without_any_positive_is_refused(relation, none, some):
     with pytest.raises(ConfigError, match=f"config.relation.name='{relation}' finds no positive: a recording becomes"):
-        check_positives(config_of(relation), none)
-    check_positives(config_of(relation), some)
-    check_positives(config_of(relation, miner="label_distance"), none)
-    check_positives(config_of(relation, weight=0.0), none)
+        check_positives(method_of(relation), none)
+    check_positives(method_of(relation), some)
+    check_positives(method_of(relation, miner="label_distance"), none)
+    check_positives(method_of(relation, weight=0.0), none)
 
 
 def test_relations_between_recordings_need_no_second_row():
     for relation in ("same_patient", "same_label", None):
-        check_positives(config_of(relation), Layout(views=1))
+        check_positives(method_of(relation), Layout(views=1))
 
 
 def test_pairs_of_a_patient_are_counted_among_readable_recordings():
@@ -128,33 +127,34 @@ def test_rows_tell_what_they_show_of_their_recording():
 
 def test_views_that_are_all_one_signal_are_refused():
     same = Layout(shown=(SAME, SAME))
-    for config in (config_of("same_record"), config_of(None, loss="vicreg")):
+    for method in (method_of("same_record"), method_of(None, loss="vicreg")):
         with pytest.raises(ConfigError, match=r"nothing is drawn for the views, which are all the same signal: enable"):
-            check_positives(config, same)
+            check_positives(method, same)
         for other in ((SAME, OWN), (SAME, Shown(1)), (SAME, Shown(0, if_moved=True))):
-            check_positives(config, Layout(shown=other))
-    check_positives(config_of("other_segment"), Layout(segments=2, views=1, shown=(SAME,)))
+            check_positives(method, Layout(shown=other))
+    check_positives(method_of("other_segment"), Layout(segments=2, views=1, shown=(SAME,)))
     with pytest.raises(ConfigError, match=r"config\.objective\.name='vicreg' finds no positive"):
-        check_positives(config_of(None, loss="vicreg"), Layout(views=1))
+        check_positives(method_of(None, loss="vicreg"), Layout(views=1))
 
 
 def test_where_positives_can_be_nothing_but_other_recordings():
-    alone, patients = Layout(views=1, shown=(SAME,)), {"sampling": "patients"}
-    assert positives_are_other_recordings(config_of("same_patient", **patients), alone)
-    assert positives_are_other_recordings(config_of("same_patient"), alone)
-    drawn = Layout(views=1, shown=(OWN,))
-    assert positives_are_other_recordings(config_of("same_patient"), drawn)
-    assert not positives_are_other_recordings(config_of("same_patient", **patients), drawn), "drawn twice: two views"
-    assert positives_are_other_recordings(config_of("same_patient", records_per_patient=1, **patients), drawn)
-    for config in (
-        config_of("same_patient", weight=0.0),
-        config_of("same_patient", miner="label_distance"),
-        config_of("same_record"),
-        config_of("same_label"),
+    alone, drawn = Layout(views=1, shown=(SAME,)), Layout(views=1, shown=(OWN,))
+    records, patients = SamplingSettings(name="records"), SamplingSettings(name="patients", records_per_patient=2)
+    one_each, others = SamplingSettings(name="patients", records_per_patient=1), method_of("same_patient")
+    assert positives_are_other_recordings(others, patients, alone)
+    assert positives_are_other_recordings(others, records, alone)
+    assert positives_are_other_recordings(others, records, drawn)
+    assert not positives_are_other_recordings(others, patients, drawn), "drawn twice: two views"
+    assert positives_are_other_recordings(others, one_each, drawn)
+    for method in (
+        method_of("same_patient", weight=0.0),
+        method_of("same_patient", miner="label_distance"),
+        method_of("same_record"),
+        method_of("same_label"),
     ):
-        assert not positives_are_other_recordings(config, alone)
+        assert not positives_are_other_recordings(method, records, alone)
     for layout in (Layout(shown=(OWN, OWN)), Layout(segments=2, views=1, shown=(SAME,))):
-        assert not positives_are_other_recordings(config_of("same_patient"), layout)
+        assert not positives_are_other_recordings(others, records, layout)
 
 
 #: Stored samples and, of each recording, the first recorded one and their number: of 10 s at 100 Hz 3, 5, 7 and 10 s.

@@ -8,19 +8,20 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 
 from ecgjax import encoders
 from ecgjax.augmentations.views import Views
 from ecgjax.encoders.layers import row_dropout
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.losses.reconstruction import Reconstruction
-from ecgjax.objectives.objective import Objective, default_config
+from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.pairs.tiles import Tiling
-from ecgjax.training import device_mesh, heads
+from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
+from ecgjax.training import device_mesh
 from ecgjax.training.embedding_rows import Layout
 from ecgjax.training.heads import SupervisedTask
 from ecgjax.training.micro_batches import check_parts
+from ecgjax.training.settings import TaskSettings
 from ecgjax.training.steps import init_state, pretraining_loss, train_step
 
 BATCH = 16
@@ -47,12 +48,13 @@ ORDERS = {
 
 
 def make_loss(mesh, *, graph=ENCODER.graph, **options):
-    config = ConfigDict()
-    config.objective, config.relation, config.miner = default_config()
-    config.objective.name, config.objective.temperature = "nt_xent", 0.5
-    config.objective.learn = ("temperature",)
-    config.relation.name = "same_patient"
-    objective = Objective(config, tiling=Tiling(mesh=mesh, chunk=5), num_views=2)
+    objective = Objective(
+        ObjectiveSettings(name="nt_xent", learn=("temperature",), arguments={"temperature": 0.5}),
+        RelationSettings(name="same_patient"),
+        MinerSettings(),
+        tiling=Tiling(mesh=mesh, chunk=5),
+        num_views=2,
+    )
     return pretraining_loss(graph, Views(AUGMENT, rate_hz=100), objective, layout=Layout(), mesh=mesh, **options)
 
 
@@ -178,9 +180,7 @@ LABELS = RNG.normal(15, 4, BATCH).astype(np.float32)
 def in_parts(name, parts):
     """With a task and a reconstruction beside the objective."""
     mesh = make_mesh(name)
-    settings = heads.default_config()
-    settings.name = "regression"
-    task = SupervisedTask(settings, embedding_dim=8, labels=LABELS, seed=0)
+    task = SupervisedTask(TaskSettings(name="regression"), embedding_dim=8, labels=LABELS, seed=0)
     loss = make_loss(mesh, parts=parts, graph=PLAIN.graph, task=task, reconstruction=Reconstruction())
     run = jax.jit(
         lambda params, stats, batch: jax.value_and_grad(loss, has_aux=True)(

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.losses.label_prediction import RMSE_EPSILON, binary_cross_entropy, root_mean_square_error
-from ecgjax.training import heads
 from ecgjax.training.heads import SupervisedTask
+from ecgjax.training.settings import TaskSettings
 from tests.support.objective_cases import assert_gradient, make_rows
 
 RNG = np.random.default_rng(0)
@@ -58,9 +57,8 @@ def test_a_perfect_regression_has_a_gradient():
 
 
 def make_task(labels, **leaves):
-    config = heads.default_config()
-    config.update(ConfigDict({"name": "regression", "hidden": 16, "dropout": 0.0, **leaves}))
-    return SupervisedTask(config, embedding_dim=3, labels=np.asarray(labels, np.float32), seed=0)
+    settings = TaskSettings(**{"name": "regression", "hidden": 16, "dropout": 0.0, **leaves})
+    return SupervisedTask(settings, embedding_dim=3, labels=np.asarray(labels, np.float32), seed=0)
 
 
 def test_a_regression_starts_in_the_unit_of_its_labels_and_is_learnt():
@@ -106,7 +104,7 @@ def test_dropout_of_the_head_follows_the_rows_keys():
     ("labels", "leaves", "message"),
     [
         ([1, 2, 3], {"name": "ranking"}, "config.task.name='ranking' is unknown; there are: binary, regression"),
-        ([0, 1, 2], {"name": "binary"}, "needs labels 0 and 1: set config.columns.rule"),
+        ([0, 1, 2], {"name": "binary"}, "needs labels 0 and 1: ask a yes or no in config.columns.task"),
         ([5, 5, np.nan], {}, "the 2 labelled training records hold fewer than two different labels"),
     ],
 )

@@ -1,5 +1,6 @@
 """A positive is another recording or another view: recordings that stand in a batch twice, through losses and runs."""
 
+import dataclasses
 import functools
 import types
 
@@ -7,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import pclr
-from ecgjax import encoders
+from ecgjax import defaults, encoders
 from ecgjax.augmentations import partners, views
 from ecgjax.augmentations.views import AUGMENTATIONS, Shown, Views
-from ecgjax.data.samplers import CLASSES, make_sampler, patients_with_others
+from ecgjax.data.samplers import SampledSide
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.losses.clocs import clocs
 from ecgjax.objectives.losses.hard_negatives import hcl
@@ -21,15 +21,16 @@ from ecgjax.objectives.losses.multi_similarity import multi_similarity
 from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
 from ecgjax.objectives.losses.triplet import angular, margin, triplet
 from ecgjax.objectives.miners import miners
-from ecgjax.objectives.objective import Objective, default_config
+from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.pairs.distances import DISTANCES
 from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE
 from ecgjax.objectives.pairs.relations import other_segment, same_label, same_patient
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import make_overlay
-from ecgjax.training.embedding_rows import Layout
-from ecgjax.training.run import check_other_recordings, describe_positives, prepare_run
+from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
+from ecgjax.training.run import _check_other_recordings, describe_positives, prepare_run
 from ecgjax.training.steps import pretraining_loss
 from tests.ecgjax.objectives.losses.test_clocs import brute_clocs
 from tests.ecgjax.objectives.losses.test_hard_negatives import brute_hcl, brute_multi_similarity
@@ -273,24 +274,28 @@ def dataset(tmp_path_factory):
     return make_simulated_dataset(tmp_path_factory.mktemp("data"), num_patients=40, rate=50, seconds=4)
 
 
-def pclr_config(directory):
+def pclr_settings(directory):
     config, method = tiny_config.get_config(), pclr.get_config("small")
     for section in ("augment", "sampling", "relation", "objective"):
         config[section] = method[section]
     config.views.num = method.views.num
     config.data.dir, config.batch_size = str(directory), 16
     config.encoder.dropout = 0.0
-    return config
+    return defaults.settings_of(config)
+
+
+def method_of(loss, relation):
+    return ObjectiveSettings(name=loss), RelationSettings(name=relation), MinerSettings()
 
 
 def test_a_step_of_pclr_has_the_loss_of_other_recordings_alone(dataset):
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-        run = prepare_run(pclr_config(dataset.directory))
+        run = prepare_run(pclr_settings(dataset.directory))
     group = np.asarray(run.recordings.index.group)
     _, count = np.unique(group[run.recordings.split.train], return_counts=True)
     assert run.layout == ONE_ROW
     assert 0 < (count == 1).sum() < len(count), "patients of one recording, and of more"
-    split, seen = run.split, Views(run.config.augment, num_views=1, rate_hz=50)
+    split, seen = run.split, Views(run.settings.augment, num_views=1, rate_hz=50)
 
     @jax.jit
     def embed(params, stats, signal):
@@ -317,16 +322,13 @@ def test_a_step_of_pclr_has_the_loss_of_other_recordings_alone(dataset):
 
 
 def test_recordings_that_nothing_was_moved_towards_are_no_views_of_themselves():
-    config = ConfigDict()
-    config.objective, config.relation, config.miner = default_config()
-    config.objective.name, config.relation.name = "nt_xent", "same_record"
     seen = Views({"geodesic": {}}, num_views=2, rate_hz=50)
     encoder = encoders.create("resnet18", seed=0, widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
     mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
     loss = pretraining_loss(
         encoder.graph,
         seen,
-        Objective(config, tiling=Tiling(), num_views=2),
+        Objective(*method_of("nt_xent", "same_record"), tiling=Tiling(), num_views=2),
         layout=Layout(shown=seen.shown),
         overlay=make_overlay(seen, tiling=Tiling()),
         mesh=mesh,
@@ -350,16 +352,13 @@ def test_recordings_that_nothing_was_moved_towards_are_no_views_of_themselves():
 
 @pytest.mark.parametrize("name", ["nt_xent", "clocs"])
 def test_a_step_of_cmsc_has_no_positive_of_recordings_that_fill_no_more_than_a_segment(name):
-    config = ConfigDict()
-    config.objective, config.relation, config.miner = default_config()
-    config.objective.name, config.relation.name = name, "other_segment"
     seen = Views({}, num_views=1, segments=2, rate_hz=50)
     layout = Layout(2, 1, shown=seen.shown)
     encoder = encoders.create("resnet18", seed=0, widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
     loss = pretraining_loss(
         encoder.graph,
         seen,
-        Objective(config, tiling=Tiling(), num_views=layout.rows),
+        Objective(*method_of(name, "other_segment"), tiling=Tiling(), num_views=layout.rows),
         layout=layout,
         mesh=device_mesh.make_mesh(devices=jax.devices()[:1]),
     )
@@ -398,21 +397,37 @@ def recordings_of(train, val):
     return types.SimpleNamespace(index=types.SimpleNamespace(group=group), split=split)
 
 
+def training_side(settings, recordings):
+    return SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
+
+
+def check(settings, recordings, layout):
+    """Refuses training records of which no patient has two, where a run would."""
+    if positives_are_other_recordings(settings.method, settings.sampling, layout):
+        _check_other_recordings(training_side(settings, recordings), settings)
+
+
+def describe(settings, recordings, layout):
+    """The lines for people of a run, as far as they look at it."""
+    side = training_side(settings, recordings)
+    return describe_positives(types.SimpleNamespace(settings=settings, recordings=recordings, side=side, layout=layout))
+
+
 def test_data_without_a_second_recording_are_refused_or_said():
-    config = pclr_config("data/alone")
+    settings = pclr_settings("data/alone")
     once, twice = [1, 2, 3, 4], [5, 6, 6, 7]
     message = "none of the 4 patients of data/alone's training side .* has two recordings, and .* configs/three_kg"
     with pytest.raises(ConfigError, match=message):
-        check_other_recordings(config, recordings_of(once, twice), ONE_ROW)
-    check_other_recordings(config, recordings_of(twice, once), ONE_ROW)
+        check(settings, recordings_of(once, twice), ONE_ROW)
+    check(settings, recordings_of(twice, once), ONE_ROW)
     drawn = Layout(views=1, shown=(Shown(-1),))
-    check_other_recordings(config, recordings_of(once, twice), drawn)
-    assert describe_positives(config, recordings_of(once, twice), drawn) == []
-    lines = describe_positives(config, recordings_of(twice, once), ONE_ROW)
+    check(settings, recordings_of(once, twice), drawn)
+    assert describe(settings, recordings_of(once, twice), drawn) == []
+    lines = describe(settings, recordings_of(twice, once), ONE_ROW)
     assert lines[0].startswith("1 of 3 patients have two recordings or more; those of the others are negatives alone")
     assert lines[1].startswith("no patient of the validation side has two recordings")
     for recordings in (recordings_of(twice, twice), recordings_of(twice, [])):
-        assert len(describe_positives(config, recordings, ONE_ROW)) == 1
+        assert len(describe(settings, recordings, ONE_ROW)) == 1
 
 
 def components_of(group, dataset):
@@ -428,31 +443,36 @@ def components_of(group, dataset):
 
 @pytest.mark.parametrize("mixed_by", ["weights", "balance"])
 def test_a_patient_with_one_recording_in_each_of_two_components_never_has_two_in_a_unit(mixed_by):
-    config = pclr_config("data/two")
+    settings = pclr_settings("data/two")
     if mixed_by == "weights":
-        config.data.weights = (1.0, 1.0)
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, weights=(1.0, 1.0)))
     else:
-        config.sampling.balance.label, config.sampling.balance.rule = "dataset", CLASSES
+        balanced = dataclasses.replace(settings.sampling, balance="dataset")
+        settings = dataclasses.replace(settings, sampling=balanced)
+
+    def sampled(**sampling):
+        changed = dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, **sampling))
+        return training_side(changed, apart)
+
     apart = components_of([1, 1, 2, 2, 3], [0, 1, 0, 1, 0])
     mixed = components_of([1, 1, 2, 2, 3, 3, 3, 1], [0, 1, 0, 0, 1, 1, 0, 1])
     for recordings in (apart, mixed):
         records = recordings.split.train
-        sampler = make_sampler(config, recordings, records)
+        side = training_side(settings, recordings)
+        sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
         units = np.concatenate([sampler.record_numbers(step).reshape(-1, 2) for step in range(20)])
         pairs = units[units[:, 0] != units[:, 1]]
         dataset = np.asarray(recordings.index.label("dataset"))
         repeated = {(recordings.index.group[a], dataset[a]) for a, _ in pairs}
         all_of_them = {(recordings.index.group[a], dataset[a]) for a in records}
-        assert patients_with_others(config, recordings, records) == (len(repeated), len(all_of_them))
+        assert side.patients_with_others == (len(repeated), len(all_of_them))
     assert len(repeated) == 3
     with pytest.raises(ConfigError, match="none of the 5 patients of data/two's training side"):
-        check_other_recordings(config, apart, ONE_ROW)
-    check_other_recordings(config, mixed, ONE_ROW)
+        check(settings, apart, ONE_ROW)
+    check(settings, mixed, ONE_ROW)
     # Drawn one by one, any two of a patient may meet in a batch.
-    config.sampling.name = "records"
-    assert patients_with_others(config, apart, apart.split.train) == (2, 3)
-    config.sampling.name, config.sampling.records_per_patient = "patients", 1
-    assert patients_with_others(config, apart, apart.split.train) == (2, 3)
+    assert sampled(name="records").patients_with_others == (2, 3)
+    assert sampled(name="patients", records_per_patient=1).patients_with_others == (2, 3)
 
 
 def test_recordings_with_one_label_are_positives_and_one_of_them_drawn_twice_is_not():

@@ -12,7 +12,7 @@ from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.training import assembly
 from tests.ecgjax.encoders.test_all import DIM, LEADS, TINY, draw
-from tests.ecgjax.objectives.test_objective import COMBINATIONS, EMBEDDINGS, ROWS, VIEWS, config_of, make_config
+from tests.ecgjax.objectives.test_objective import COMBINATIONS, EMBEDDINGS, ROWS, VIEWS, make_method, method_of
 from tests.project.test_configs import CASES, load, model_and_batch, shapes_alone
 from tests.support.float_comparisons import float_comparisons
 
@@ -65,7 +65,7 @@ def test_gradients_of_encoders_compare_none(name):
 
 @pytest.mark.parametrize(("loss", "relation", "miner"), COMBINATIONS)
 def test_objectives_and_their_gradients_compare_none(loss, relation, miner):
-    objective = Objective(config_of(loss, relation, miner), tiling=Tiling(chunk=16), num_views=VIEWS)
+    objective = Objective(*method_of(loss, relation, miner), tiling=Tiling(chunk=16), num_views=VIEWS)
 
     def value(params, embeddings):
         out = objective(params, embeddings, ROWS, key=step_key(0, jnp.int32(3), stream="mining"), step=jnp.int32(3))
@@ -75,8 +75,8 @@ def test_objectives_and_their_gradients_compare_none(loss, relation, miner):
 
 
 def test_hard_negatives_without_a_prior_compare_none():
-    config = make_config(objective__name="hcl", objective__positive_prior=0.0)
-    objective = Objective(config, tiling=Tiling(chunk=16), num_views=VIEWS)
+    method = make_method(objective__name="hcl", objective__positive_prior=0.0)
+    objective = Objective(*method, tiling=Tiling(chunk=16), num_views=VIEWS)
 
     def loss(embeddings):
         return objective({}, embeddings, ROWS, key=step_key(0, jnp.int32(3), stream="mining"), step=jnp.int32(3)).loss
