@@ -99,7 +99,7 @@ class Study:
         self.settings, self.task, self.folder, self._progress = settings, task, folder, progress
         self._kept = features or folder / "features"
         self._trainings: dict[Initialisation, FineTuning] = {}
-        self._recalibrated: dict[tuple[Initialisation, int | None], encoders.Split] = {}
+        self._recalibrated: dict[tuple[Initialisation, int | None], encoders.Split[encoders.Encoder]] = {}
         self._makers: dict[Mode, Callable[[Cell, ProbeData], _Answered]] = {
             "frozen": self._frozen,
             "finetuned": self._finetuned,
@@ -228,7 +228,9 @@ class Study:
         )
         return _Answered(val_metric=network.val_metric, selected=network.selected, scores=scores.astype(np.float32))
 
-    def _encoder(self, initialisation: Initialisation, seed: int, *, as_it_is: bool) -> encoders.Split:
+    def _encoder(
+        self, initialisation: Initialisation, seed: int, *, as_it_is: bool
+    ) -> encoders.Split[encoders.Encoder]:
         of_random = initialisation == "random"
         encoder = self._random(seed) if of_random else self.pretrained
         if as_it_is:
