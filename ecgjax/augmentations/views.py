@@ -151,8 +151,9 @@ class Views:
         self._functions = {
             name: _bound(name, enabled[name], rate_hz=rate_hz) for name in AUGMENTATIONS if name in enabled
         }
+        of_name = {name: _numbers(enabled[name]) for name in self._functions}
         acting = [
-            tuple(name for name in self._functions if not enabled[name].get("views") or view in enabled[name]["views"])
+            tuple(name for name in self._functions if not of_name[name] or view in of_name[name])
             for view in range(num_views)
         ]
         _check_views(enabled, acting)
@@ -287,16 +288,22 @@ def _check_names(augment: Mapping[str, Arguments]) -> None:
 
 def _check_views(enabled: Mapping[str, Arguments], acting: Sequence[tuple[str, ...]]) -> None:
     for name, settings in enabled.items():
-        views = settings.get("views") or ()
+        views = _numbers(settings)
         if any(view not in range(len(acting)) for view in views):
             raise ConfigError(
-                f"config.augment.{name}.views={tuple(views)} names views that there are not; each recording has "
+                f"config.augment.{name}.views={views} names views that there are not; each recording has "
                 f"{len(acting)}, from 0"
             )
     if len({"random_crop" in names for names in acting}) > 1:
         raise ConfigError(
             "config.augment.random_crop.views must be empty: all views of a recording have the same length"
         )
+
+
+def _numbers(settings: Arguments) -> tuple[object, ...]:
+    """Returns the numbers of the views that an augmentation acts on; none where it acts on all."""
+    views = settings.get("views") or ()
+    return views if isinstance(views, tuple) else (views,)
 
 
 def _bound(name: str, settings: Arguments, *, rate_hz: float) -> Augmentation:
