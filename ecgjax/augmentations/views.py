@@ -11,7 +11,7 @@ import functools
 import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -229,7 +229,9 @@ class Views:
         ecg = leads.millivolts(stored)
         if "geodesic" in names:
             ecg = self._functions["geodesic"](key_of(key, "geodesic"), stored, towards)
-        ecg = self._apply(CROPS, names, key, ecg, recorded=recorded)
+        for name in CROPS:
+            if name in names:
+                ecg = self._functions[name](key_of(key, name), ecg, recorded=recorded)
         ecg = self._apply(ON_STORED_LEADS, names, key, ecg)
         ecg = leads.derive(ecg, self.num_leads)
         ecg = self._apply(NOISE, names, key, ecg)
@@ -237,12 +239,10 @@ class Views:
             ecg = leads.restore_limb_algebra(ecg)
         return self._apply(MASKS, names, key, ecg), ecg
 
-    def _apply(
-        self, stage: Mapping[str, Augmentation], names: Sequence[str], key: Array, ecg: Array, **where: Any
-    ) -> Array:
+    def _apply(self, stage: Mapping[str, Augmentation], names: Sequence[str], key: Array, ecg: Array) -> Array:
         for name in stage:
             if name in names:
-                ecg = self._functions[name](key_of(key, name), ecg, **where)
+                ecg = self._functions[name](key_of(key, name), ecg)
         return ecg
 
 

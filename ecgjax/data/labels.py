@@ -119,17 +119,6 @@ class ProbeData:
     excluded: Mapping[str, int]
     classes: tuple[str, ...] = ()
 
-    @property
-    def for_training(self) -> dict[str, np.ndarray]:
-        """What a training with labels takes by name: the training records, and the validation records to select on."""
-        return {
-            "train_records": self.train.records,
-            "train_labels": self.train.labels,
-            "train_patients": self.train.patients,
-            "val_records": self.val.records,
-            "val_labels": self.val.labels,
-        }
-
 
 def common_classes(labels: np.ndarray) -> list[int]:
     """Returns the columns of `[n, classes]` labels with at least `MIN_EVENTS` positive and as many negative records."""

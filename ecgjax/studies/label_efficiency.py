@@ -217,7 +217,11 @@ class Study:
         network = training.train(
             self._encoder(begin, cell.seed, as_it_is=not (training.encoder_is_frozen or training.begins_at_probe)),
             read=read,
-            **data.for_training,
+            train_records=data.train.records,
+            train_labels=data.train.labels,
+            train_patients=data.train.patients,
+            val_records=data.val.records,
+            val_labels=data.val.labels,
             seed=cell.seed,
             probe=probe,
             progress=self._progress,

@@ -81,7 +81,8 @@ def supervised_scores(
     """Trains a network with the labels alone.
 
     Args:
-        train_supervised: takes `ProbeData.for_training`, `read` and `seed`.
+        train_supervised: takes `read`, the arrays of training records and of validation records to select on, and
+            `seed`, all by name.
         data: the labelled records.
         read: reads stored signals.
         seed: of the training.
@@ -91,7 +92,15 @@ def supervised_scores(
         Scores of the validation and of the test records, `f64[n]` or `f64[n, classes]`; and what it was selected by,
         in words.
     """
-    network = train_supervised(read=read, **data.for_training, seed=seed)
+    network = train_supervised(
+        read=read,
+        train_records=data.train.records,
+        train_labels=data.train.labels,
+        train_patients=data.train.patients,
+        val_records=data.val.records,
+        val_labels=data.val.labels,
+        seed=seed,
+    )
 
     def scores(part: LabelledRecords, name: str) -> np.ndarray:
         title = f"scores, labels only, {name}"
