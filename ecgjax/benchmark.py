@@ -132,7 +132,7 @@ def _simulated_format() -> SignalFormat:
 def main(_: list[str]) -> None:
     """Prints what the flags ask for."""
     measure = {"input": _input, "scale": _scale, "objective": _objective, "step": _step, "embed": _embed}
-    print(json.dumps(measure[_WHAT.value](), indent=1, ensure_ascii=False))
+    print(json.dumps(measure[flags.FLAGS.what](), indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
 from ecgjax.studies.compared import Compared
-from ecgjax.studies.finished_run import STEP, WORKDIR, check_encoder, guarded, parse_flags
+from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags
 from ecgjax.studies.one_task_binary import run_experiment
 from ecgjax.studies.one_task_other import answer
 from ecgjax.studies.questions import asked, check_answerable
@@ -267,7 +267,7 @@ def main(argv: list[str]) -> None:
     settings = defaults.settings_of(flags.FLAGS.config)
     if task := flags.FLAGS.task:
         settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, task=task))
-    evaluation, report = evaluate(settings, WORKDIR.value, step=STEP.value)
+    evaluation, report = evaluate(settings, flags.FLAGS.workdir, step=STEP.value)
     print(f"\n{visible(question(evaluation.data))}")
     table = results_table(evaluation.comparison) if isinstance(evaluation, Evaluation) else answers_table(evaluation)
     print(format_table(table.header, table.rows))

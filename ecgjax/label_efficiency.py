@@ -30,7 +30,7 @@ from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.plain_models import PLAIN
 from ecgjax.studies import finished_run
-from ecgjax.studies.finished_run import STEP, WORKDIR, parse_flags
+from ecgjax.studies.finished_run import STEP, parse_flags
 from ecgjax.studies.label_efficiency import Study
 from ecgjax.studies.report.label_efficiency_page import write_report
 from ecgjax.studies.store import INITIALISATIONS, MODES, Cell, read_cells, run_cells
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     with run_config.exclusive(folder):
         study = Study(
             defaults.settings_of(chosen.config),
-            Path(WORKDIR.value),
+            Path(chosen.workdir),
             question=chosen.task,
             folder=folder,
             step=STEP.value,

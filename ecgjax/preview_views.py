@@ -114,8 +114,8 @@ class Recording:
 
 def one_enabled(augment: Mapping[str, Arguments], name: str) -> dict[str, Arguments]:
     """Returns the settings with one augmentation enabled, on all views and with certainty, and no other."""
-    alone = {other: {**settings, "enabled": other == name} for other, settings in augment.items()}
-    certain = {"p": 1.0} if "p" in augment[name] else {}
+    alone: dict[str, Arguments] = {other: {**settings, "enabled": other == name} for other, settings in augment.items()}
+    certain: Arguments = {"p": 1.0} if "p" in augment[name] else {}
     return alone | {name: {**alone[name], "views": (), **certain}}
 
 

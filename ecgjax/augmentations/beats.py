@@ -170,7 +170,8 @@ def _windows(combine: Callable[[Array, Array], Array], x: Array, width: int, *, 
         `[time + width + 1]`; the window at i is that of samples i − width … i − 1.
     """
     level = jnp.pad(x, (width, width), constant_values=fill)
-    length, offset, total = len(x) + width + 1, 0, None
+    length, offset = len(x) + width + 1, 0
+    total: Array | None = None
     if combine in _IDEMPOTENT:
         span = 1
         while 2 * span <= width:
@@ -184,4 +185,6 @@ def _windows(combine: Callable[[Array, Array], Array], x: Array, width: int, *, 
             total = part if total is None else combine(total, part)
             offset += span
         level = combine(level[:-span], level[span:])
+    if total is None:
+        raise ValueError(f"a window of {width} samples is none")
     return total

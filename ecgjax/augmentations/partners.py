@@ -52,11 +52,12 @@ def needs(augment: Mapping[str, Arguments]) -> tuple[str, ...]:
     geodesic = augment["geodesic"]
     if not geodesic["enabled"]:
         return ()
-    if geodesic["coupling"] not in COUPLINGS:
+    coupling = geodesic["coupling"]
+    if not isinstance(coupling, str) or coupling not in COUPLINGS:
         raise ConfigError(
-            f"config.augment.geodesic.coupling={geodesic['coupling']!r} is unknown; there are: {', '.join(COUPLINGS)}"
+            f"config.augment.geodesic.coupling={coupling!r} is unknown; there are: {', '.join(COUPLINGS)}"
         )
-    return COUPLINGS[geodesic["coupling"]]
+    return COUPLINGS[coupling]
 
 
 def transport_plan(source: np.ndarray, target: np.ndarray, *, regularisation: float = 0.05) -> np.ndarray:

@@ -11,7 +11,7 @@ import functools
 import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -151,8 +151,9 @@ class Views:
         self._functions = {
             name: _bound(name, enabled[name], rate_hz=rate_hz) for name in AUGMENTATIONS if name in enabled
         }
+        of_name = {name: _numbers(enabled[name]) for name in self._functions}
         acting = [
-            tuple(name for name in self._functions if not enabled[name].get("views") or view in enabled[name]["views"])
+            tuple(name for name in self._functions if not of_name[name] or view in of_name[name])
             for view in range(num_views)
         ]
         _check_views(enabled, acting)
@@ -228,7 +229,9 @@ class Views:
         ecg = leads.millivolts(stored)
         if "geodesic" in names:
             ecg = self._functions["geodesic"](key_of(key, "geodesic"), stored, towards)
-        ecg = self._apply(CROPS, names, key, ecg, recorded=recorded)
+        for name in CROPS:
+            if name in names:
+                ecg = self._functions[name](key_of(key, name), ecg, recorded=recorded)
         ecg = self._apply(ON_STORED_LEADS, names, key, ecg)
         ecg = leads.derive(ecg, self.num_leads)
         ecg = self._apply(NOISE, names, key, ecg)
@@ -236,12 +239,10 @@ class Views:
             ecg = leads.restore_limb_algebra(ecg)
         return self._apply(MASKS, names, key, ecg), ecg
 
-    def _apply(
-        self, stage: Mapping[str, Augmentation], names: Sequence[str], key: Array, ecg: Array, **where: Any
-    ) -> Array:
+    def _apply(self, stage: Mapping[str, Augmentation], names: Sequence[str], key: Array, ecg: Array) -> Array:
         for name in stage:
             if name in names:
-                ecg = self._functions[name](key_of(key, name), ecg, **where)
+                ecg = self._functions[name](key_of(key, name), ecg)
         return ecg
 
 
@@ -287,16 +288,22 @@ def _check_names(augment: Mapping[str, Arguments]) -> None:
 
 def _check_views(enabled: Mapping[str, Arguments], acting: Sequence[tuple[str, ...]]) -> None:
     for name, settings in enabled.items():
-        views = settings.get("views") or ()
+        views = _numbers(settings)
         if any(view not in range(len(acting)) for view in views):
             raise ConfigError(
-                f"config.augment.{name}.views={tuple(views)} names views that there are not; each recording has "
+                f"config.augment.{name}.views={views} names views that there are not; each recording has "
                 f"{len(acting)}, from 0"
             )
     if len({"random_crop" in names for names in acting}) > 1:
         raise ConfigError(
             "config.augment.random_crop.views must be empty: all views of a recording have the same length"
         )
+
+
+def _numbers(settings: Arguments) -> tuple[object, ...]:
+    """Returns the numbers of the views that an augmentation acts on; none where it acts on all."""
+    views = settings.get("views") or ()
+    return views if isinstance(views, tuple) else (views,)
 
 
 def _bound(name: str, settings: Arguments, *, rate_hz: float) -> Augmentation:

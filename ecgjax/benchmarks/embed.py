@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -46,9 +47,14 @@ def measure(
         encoder = frozen_encoder.random_encoder(settings.encoder, layer="features", seed=0)
         # A small data set is read over and over; its signals then come from memory.
         records = np.resize(np.arange(recordings.index.num_records), NUM_EMBEDDED)
-        arguments = {"read": recordings.store.read, "batch_size": BATCH_SIZE, "title": "", "progress": False}
+
+        def mapped(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+            return map_records(
+                function, records, read=recordings.store.read, batch_size=BATCH_SIZE, title="", progress=False
+            )
+
         product = step_ceilings.matrix_product(PRECISIONS[settings.encoder.precision])
-        embeddings = map_records(encoder.embed, records, **arguments)
+        embeddings = mapped(encoder.embed)
         rng = np.random.default_rng(0)
         features = rng.standard_normal((NUM_LABELS + NUM_VALIDATION, embeddings.shape[1])).astype(np.float32)
         labels = (features[:, 0] + rng.standard_normal(len(features)) > 1).astype(np.int64)
@@ -64,8 +70,8 @@ def measure(
 
         seconds = step_ceilings.take_turns(
             {
-                "embed": lambda: map_records(encoder.embed, records, **arguments),
-                "read": lambda: map_records(lambda signals: signals[:, 0, 0], records, **arguments),
+                "embed": lambda: mapped(encoder.embed),
+                "read": lambda: mapped(lambda signals: signals[:, 0, 0]),
                 "product": product.run,
                 "probe": fit,
             }

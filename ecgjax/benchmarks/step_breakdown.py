@@ -9,8 +9,9 @@ that the step has.
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,16 @@ from ecgjax.keys import row_keys
 LEAST_SHARE = 0.002
 
 _PRODUCTS = ("conv_general_dilated", "dot_general")
+
+
+class _Product(TypedDict):
+    """A line of `products`."""
+
+    product: str
+    times: int
+    ms: float
+    flops_per_sec: float
+    of_matrix_product: float
 
 
 def breakdown(
@@ -63,7 +74,7 @@ def breakdown(
     of_layers = _layers(by_name.values())
     seconds = take_turns({"matrix product": product.run, **programs, **of_layers})
     rate = product.amount / seconds["matrix product"]
-    lines = [
+    lines: list[_Product] = [
         {
             "product": name,
             "times": counts[name],
@@ -119,16 +130,15 @@ def _role(equation: core.JaxprEqn) -> str:
     return "input gradient" if right[0] < right[1] else "convolution"
 
 
-def _shape(variable: Any) -> str:
-    return "×".join(str(size) for size in variable.aval.shape)
+def _shape(variable: core.Var | core.Literal) -> str:
+    return "×".join(str(size) for size in cost.shaped(variable).shape)
 
 
 def _alone(equation: core.JaxprEqn) -> Callable[[], Any]:
     """The equation as a program of its own, on random values."""
     rng = np.random.default_rng(0)
-    inputs = [
-        jnp.asarray(rng.normal(size=variable.aval.shape), dtype=variable.aval.dtype) for variable in equation.invars
-    ]
+    given = [cost.shaped(variable) for variable in equation.invars]
+    inputs = [jnp.asarray(rng.normal(size=each.shape), dtype=each.dtype) for each in given]
     program = jax.jit(lambda *inputs: equation.primitive.bind(*inputs, **equation.params))
     return lambda: jax.block_until_ready(program(*inputs))
 
@@ -137,26 +147,27 @@ def _layers(equations: Iterable[core.JaxprEqn]) -> dict[str, Callable[[], Any]]:
     """Programs of a normalisation, a dropout, a pooling, each with its gradient, and of a copy."""
     programs: dict[str, Callable[[], Any]] = {}
     for equation in equations:
-        name, out = equation.primitive.name, equation.outvars[0].aval
+        name = equation.primitive.name
+        if name not in ("conv_general_dilated", "reduce_window_max"):
+            continue
+        out = cost.shaped(equation.outvars[0])
         if name == "conv_general_dilated" and _role(equation) == "convolution" and out.ndim == 3:
             x = jnp.asarray(np.random.default_rng(0).normal(size=out.shape), out.dtype)
             programs[f"copy {_shape(equation.outvars[0])}"] = _gradient(lambda x: x, x)
             programs[f"batch norm, ReLU {_shape(equation.outvars[0])}"] = _gradient(_batch_norm(x), x)
             keys = row_keys(0, 0, jnp.arange(len(x)), stream="dropout")
-            programs[f"dropout {_shape(equation.outvars[0])}"] = _gradient(
-                lambda x, keys=keys: layers.row_dropout(x, keys, 0.1), x
-            )
+            dropout = functools.partial(layers.row_dropout, keys=keys, rate=0.1)
+            programs[f"dropout {_shape(equation.outvars[0])}"] = _gradient(dropout, x)
         if name == "reduce_window_max":
             params = equation.params
-            x = jnp.asarray(np.random.default_rng(0).normal(size=equation.invars[0].aval.shape), out.dtype)
-            settings = {
-                "window": params["window_dimensions"][1],
-                "stride": params["window_strides"][1],
-                "padding": params["padding"][1],
-            }
-            programs[f"max-pool {_shape(equation.invars[0])} → {_shape(equation.outvars[0])}"] = _gradient(
-                lambda x, settings=settings: max_pool(x, **settings), x
+            x = jnp.asarray(np.random.default_rng(0).normal(size=cost.shaped(equation.invars[0]).shape), out.dtype)
+            pool = functools.partial(
+                max_pool,
+                window=params["window_dimensions"][1],
+                stride=params["window_strides"][1],
+                padding=params["padding"][1],
             )
+            programs[f"max-pool {_shape(equation.invars[0])} → {_shape(equation.outvars[0])}"] = _gradient(pool, x)
     return programs
 
 

@@ -18,21 +18,47 @@ from ecgjax.data.tasks import LabelColumns, Task
 MIN_EVENTS = 10
 
 
+class Column(Protocol):
+    """A value of every record: an array, or what reads as one."""
+
+    def __getitem__(self, numbers: np.ndarray, /) -> np.ndarray:
+        """Returns the values of some records, `int64[n]`."""
+
+
 class LabelledIndex(LabelColumns, Protocol):
     """What the probe needs of a data set's index."""
 
-    patient_id: np.ndarray
-    group: np.ndarray
-    fold: np.ndarray
+    @property
+    def patient_id(self) -> Column:
+        """`str[records]`, patient of each."""
+
+    @property
+    def group(self) -> Column:
+        """`int[records]`, code of the patient, or of patients that belong together."""
+
+    @property
+    def fold(self) -> Column:
+        """`int[records]`, fold of each."""
 
 
 class RecordSplit(Protocol):
     """Record numbers of splits without common patients, and how many records were left out of them by reason."""
 
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    excluded: Mapping[str, int]
+    @property
+    def train(self) -> np.ndarray:
+        """`int64[n]`, of training."""
+
+    @property
+    def val(self) -> np.ndarray:
+        """`int64[n]`, of validation."""
+
+    @property
+    def test(self) -> np.ndarray:
+        """`int64[n]`, of test."""
+
+    @property
+    def excluded(self) -> Mapping[str, int]:
+        """Reason → records that were left out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,17 +125,6 @@ class ProbeData:
         if self.task.kind != "binary":
             return True
         return min(self.test.positives, len(self.test.records) - self.test.positives) >= MIN_EVENTS
-
-    @property
-    def for_training(self) -> dict[str, np.ndarray]:
-        """What a training with labels takes by name: the training records, and the validation records to select on."""
-        return {
-            "train_records": self.train.records,
-            "train_labels": self.train.labels,
-            "train_patients": self.train.patients,
-            "val_records": self.val.records,
-            "val_labels": self.val.labels,
-        }
 
 
 def common_classes(labels: np.ndarray) -> list[int]:

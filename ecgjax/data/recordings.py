@@ -84,8 +84,7 @@ def open_recordings(data: DataSettings) -> Recordings:
         )
     datasets = [open_dataset(directory) for directory in directories]
     links = open_links(data.links) if data.links else None
-    folds = {"train_folds": data.train_folds, "val_folds": data.val_folds, "test_folds": data.test_folds}
-    index, split = _one(datasets[0], links, folds) if len(datasets) == 1 else _several(datasets, links, folds)
+    index, split = _one(datasets[0], links, data) if len(datasets) == 1 else _several(datasets, links, data)
     stores = [
         open_store(directory, kind=data.store, allow_bad_shards=data.allow_bad_shards) for directory in directories
     ]
@@ -99,18 +98,17 @@ def open_recordings(data: DataSettings) -> Recordings:
     )
 
 
-def _one(dataset: Dataset, links: Links | None, folds: dict[str, tuple[int, ...]]) -> tuple[Index, Split]:
-    if links is None:
-        return dataset.index, dataset.index.split(**folds)
-    linked = links.of(dataset)
-    return dataclasses.replace(dataset.index, group=linked.group), dataset.index.split(**folds, links=linked)
+def _one(dataset: Dataset, links: Links | None, data: DataSettings) -> tuple[Index, Split]:
+    linked = None if links is None else links.of(dataset)
+    split = dataset.index.split(
+        train_folds=data.train_folds, val_folds=data.val_folds, test_folds=data.test_folds, links=linked
+    )
+    return dataset.index if linked is None else dataclasses.replace(dataset.index, group=linked.group), split
 
 
-def _several(
-    datasets: list[Dataset], links: Links | None, folds: dict[str, tuple[int, ...]]
-) -> tuple[JointIndex, Split]:
+def _several(datasets: list[Dataset], links: Links | None, data: DataSettings) -> tuple[JointIndex, Split]:
     joint = join(datasets, links=links)
-    return joint.index, joint.split(**folds)
+    return joint.index, joint.split(train_folds=data.train_folds, val_folds=data.val_folds, test_folds=data.test_folds)
 
 
 def unit_of(label: str, recordings: Recordings) -> str:

@@ -162,7 +162,7 @@ def _physiology(settings: ColumnSettings, recordings: Recordings) -> np.ndarray:
     train = recordings.split.train
     standardizer = Standardizer.fit(values, train, names=names)
     standard = standardizer.transform(values)
-    measured = standardizer.mask(values).any(axis=1)
+    measured = np.asarray(standardizer.mask(values).any(axis=1))
     if settings.components:
         standard = Pca.fit(standard[train[measured[train]]], num_components=settings.components).transform(standard)
     return np.where(measured[:, None], standard, np.float32(np.nan))

@@ -50,27 +50,6 @@ class LabelColumns(Protocol):
         """Returns `f32[records]`, NaN where missing; an unknown name is a `DataError` that lists the known ones."""
 
 
-class Task(Protocol):
-    """A question about a record.
-
-    Attributes:
-        kind: of the answers.
-        title: Question in one line, as `parse_task` reads it.
-    """
-
-    kind: ClassVar[Kind]
-
-    @property
-    def title(self) -> str:
-        """The question in one line, as `parse_task` reads it."""
-
-    def classes(self, index: LabelColumns) -> tuple[str, ...]:
-        """Returns the names of the columns of `targets`; none where it has one value a record."""
-
-    def targets(self, index: LabelColumns) -> np.ndarray:
-        """Returns `f64[records]`, or `f64[records, classes]` of a multi-label task; NaN where unknown."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinaryTask:
     """A yes or no.
@@ -201,6 +180,12 @@ class QuantityTask:
     def targets(self, index: LabelColumns) -> np.ndarray:
         """Returns `f64[records]`, NaN where unknown."""
         return index.label(self.label).astype(np.float64)
+
+
+#: A question about a record. Of each kind there is `kind`, of the answers; `title`, the question in one line as
+#: `parse_task` reads it; `classes(index)`, names of the columns of `targets`, none where it has one value a record; and
+#: `targets(index)`, `f64[records]`, or `f64[records, classes]` of a multi-label task, NaN where unknown.
+Task = BinaryTask | MultiLabelTask | QuantityTask
 
 
 def parse_task(text: str, *, asked_by: str = "--task") -> Task:

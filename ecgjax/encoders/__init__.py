@@ -1,6 +1,7 @@
 """Encoders by name: made from settings or from a config, and applied as pure functions."""
 
 from ecgjax.encoders.clocs_cnn import ClocsCNN
+from ecgjax.encoders.encoder import Encoder
 from ecgjax.encoders.from_config import create_split
 from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pclr_resnet import PCLRResNet
@@ -30,6 +31,7 @@ __all__ = [
     "Arrays",
     "ClocsCNN",
     "DualTemporalNet",
+    "Encoder",
     "EncoderSettings",
     "LeadWise",
     "PCLRResNet",

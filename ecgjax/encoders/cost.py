@@ -12,7 +12,7 @@ from jax import Array
 from jax.extend import core
 from jax.sharding import PartitionSpec
 
-from ecgjax.encoders import Split, apply
+from ecgjax.encoders import Encoder, Split, apply
 from ecgjax.objectives.pairs.tiles import RECOMPUTED
 
 #: Products of a size with the scores in cuDNN's attention, by primitive: scores and values forwards; backwards the
@@ -20,7 +20,7 @@ from ecgjax.objectives.pairs.tiles import RECOMPUTED
 _FUSED_ATTENTION = {"dot_product_attention_fwd": 2, "dot_product_attention_bwd": 4}
 
 
-def macs(encoder: Split, shape: tuple[int, int]) -> int:
+def macs(encoder: Split[Encoder], shape: tuple[int, int]) -> int:
     """Multiply-accumulates of embedding one record at inference.
 
     Args:
@@ -85,25 +85,36 @@ def macs_of_trace(trace: core.Jaxpr) -> int:
     return sum(macs_of_equation(equation) for equation in trace.eqns if not _is_recomputed(equation))
 
 
+def shaped(variable: core.Var | core.Literal) -> jax.core.ShapedArray:
+    """Returns shape and type of an argument or a result of an equation of a trace.
+
+    Raises:
+        TypeError: It is no array.
+    """
+    if not isinstance(variable.aval, jax.core.ShapedArray):
+        raise TypeError(f"{variable.aval} is no array")
+    return variable.aval
+
+
 def macs_of_equation(equation: core.JaxprEqn) -> int:
     """Multiply-accumulates of one equation of a trace; see `macs_of_trace`."""
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
-        kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+        kernel, out = shaped(equation.invars[1]).shape, shaped(equation.outvars[0]).shape
         features_out = kernel[params["dimension_numbers"].rhs_spec[0]]
         # The kernel's shape has the input features of one group alone.
         return math.prod(out) * math.prod(kernel) // features_out // math.prod(params["lhs_dilation"])
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+        left, out = shaped(equation.invars[0]).shape, shaped(equation.outvars[0]).shape
         return math.prod(out) * math.prod(left[axis] for axis in contracted)
     if products := _FUSED_ATTENTION.get(name.removesuffix("_wrapper")):
-        query, key = (variable.aval.shape for variable in equation.invars[:2])  # [batch, token, head, feature]
+        query, key = (shaped(variable).shape for variable in equation.invars[:2])  # [batch, token, head, feature]
         return products * math.prod(query) * key[1]
     inner = [macs_of_trace(trace) for trace in core.jaxprs_in_params(params)]
     if name == "cond":
         return max(inner)
-    if name == "while" and sum(inner):
+    if name == "while" and sum(inner) > 0:
         raise ValueError("a while loop with products in it: how often it runs cannot be told from the trace")
     return rounds(equation) * sum(inner)
 

@@ -15,7 +15,7 @@ from ecgjax import encoders
 from ecgjax.encoders.layers import BatchNorm
 
 
-def freeze(encoder: encoders.Split, frozen: Collection[str]) -> encoders.Split:
+def freeze(encoder: encoders.Split[encoders.Encoder], frozen: Collection[str]) -> encoders.Split[encoders.Encoder]:
     """Returns the encoder whose frozen modules have no dropout, and normalise by running statistics that stay.
 
     Args:
@@ -39,6 +39,6 @@ def freeze(encoder: encoders.Split, frozen: Collection[str]) -> encoders.Split:
     return encoder._replace(graph=nnx.split(module, nnx.Param, nnx.BatchStat)[0])
 
 
-def has_batch_statistics(encoder: encoders.Split) -> bool:
+def has_batch_statistics(encoder: encoders.Split[encoders.Encoder]) -> bool:
     """Whether it normalises by the batch anywhere: batch norm that is frozen does not."""
     return any(isinstance(part, BatchNorm) and not part.frozen for _, part in nnx.iter_modules(encoders.merge(encoder)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ecgjax.encoders.encoder import Encoder
 from ecgjax.encoders.registry import Split, create
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
 
 
-def create_split(settings: EncoderSettings, *, seed: int) -> Split:
+def create_split(settings: EncoderSettings, *, seed: int) -> Split[Encoder]:
     """Initialises an encoder.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -42,20 +44,30 @@ class LeadWise(Encoder):
         Returns:
             `f32[batch, feature_dim]`.
         """
-        out = self.encoder.features(**_leads_as_rows(ecg, keys, valid), train=train)
+        rows = _leads_as_rows(ecg, keys, valid)
+        out = self.encoder.features(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
         return jnp.mean(out.reshape(len(ecg), self.lead_groups, self.feature_dim), axis=1)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Embeddings of every lead, `f32[batch, lead, embedding_dim]`; arguments as for `features`."""
-        out = self.encoder(**_leads_as_rows(ecg, keys, valid), train=train)
+        rows = _leads_as_rows(ecg, keys, valid)
+        out = self.encoder(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
         return out.reshape(len(ecg), self.lead_groups, self.embedding_dim)
 
 
-def _leads_as_rows(ecg: Array, keys: Array | None, valid: Array | None) -> dict[str, Array | None]:
-    """The leads of a record next to each other: `[batch · lead, time, 1]`, with a key and a validity for each."""
+class _Leads(NamedTuple):
+    """Leads as rows of a batch, `[batch · lead, time, 1]`, with a key and a validity for each."""
+
+    ecg: Array
+    keys: Array | None
+    valid: Array | None
+
+
+def _leads_as_rows(ecg: Array, keys: Array | None, valid: Array | None) -> _Leads:
+    """Returns the leads of a record next to each other."""
     num_leads = ecg.shape[2]
-    return {
-        "ecg": ecg.swapaxes(1, 2).reshape(-1, ecg.shape[1], 1),
-        "keys": None if keys is None else split_rows(keys, num_leads).reshape(-1),
-        "valid": None if valid is None else jnp.repeat(valid, num_leads),
-    }
+    return _Leads(
+        ecg=ecg.swapaxes(1, 2).reshape(-1, ecg.shape[1], 1),
+        keys=None if keys is None else split_rows(keys, num_leads).reshape(-1),
+        valid=None if valid is None else jnp.repeat(valid, num_leads),
+    )

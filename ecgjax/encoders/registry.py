@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ecgjax.encoders.clocs_cnn import ClocsCNN
+from ecgjax.encoders.encoder import Encoder
 from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pclr_resnet import PCLRResNet
 from ecgjax.encoders.physio_transformer import PhysioTransformer
@@ -26,10 +27,11 @@ from ecgjax.encoders.temporal_net import DualTemporalNet, TemporalNet
 from ecgjax.encoders.vit import ViT1D
 from ecgjax.encoders.xresnet import XResNet1d
 from ecgjax.errors import ConfigError
+from ecgjax.settings.leaf import Arguments, Value
 
 #: Name → (class, settings that differ from the class's defaults; these may include `lead_wise`, see `create`). Small
 #: forms take at most 100 MMAC for 10 s of twelve leads at 250 Hz.
-ENCODERS: Mapping[str, tuple[type[nnx.Module], Mapping[str, Any]]] = {
+ENCODERS: Mapping[str, tuple[type[Encoder], Arguments]] = {
     "resnet18": (ResNet18, {}),
     "resnet18:small": (ResNet18, {"widths": (16, 32, 64, 128), "dropout": 0.1}),
     "temporal_net": (TemporalNet, {"num_leads": 8, "lead_wise": True}),
@@ -75,9 +77,12 @@ NOT_LEAVES = ("self", "rngs", "dtype", "return")
 
 Arrays = dict[str, Any]
 
+#: Class of a module: an encoder's, or that of what stands on one.
+M = TypeVar("M", bound=nnx.Module)
 
-class Split(NamedTuple):
-    """An encoder as graph definition and pure dictionaries of arrays.
+
+class Split(NamedTuple, Generic[M]):
+    """An encoder, or what stands on one, as graph definition and pure dictionaries of arrays.
 
     Attributes:
         graph: static structure; hashable, compiled into the step.
@@ -85,12 +90,12 @@ class Split(NamedTuple):
         stats: running statistics of batch norm, float32.
     """
 
-    graph: nnx.GraphDef
+    graph: nnx.GraphDef[M]
     params: Arrays
     stats: Arrays
 
 
-def create(name: str, *, seed: int, precision: str = "float32", **settings: Any) -> Split:
+def create(name: str, *, seed: int, precision: str = "float32", **settings: Value) -> Split[Encoder]:
     """Initialises the encoder called `name`.
 
     Args:
@@ -106,7 +111,7 @@ def create(name: str, *, seed: int, precision: str = "float32", **settings: Any)
     return split(_module(name, seed=seed, precision=precision, **settings))
 
 
-def abstract(name: str, *, precision: str = "float32", **settings: Any) -> Split:
+def abstract(name: str, *, precision: str = "float32", **settings: Value) -> Split[Encoder]:
     """What `create` returns with shapes in place of arrays, `jax.ShapeDtypeStruct`, for counting and planning.
 
     Nothing is computed and no memory taken, however large the encoder. Arguments and errors are those of `create`.
@@ -114,7 +119,7 @@ def abstract(name: str, *, precision: str = "float32", **settings: Any) -> Split
     return split(nnx.eval_shape(lambda: _module(name, seed=0, precision=precision, **settings)))
 
 
-def _module(name: str, *, seed: int, precision: str, **settings: Any) -> nnx.Module:
+def _module(name: str, *, seed: int, precision: str, **settings: Value) -> Encoder:
     if name not in ENCODERS:
         raise ConfigError(f"config.encoder.name={name!r} is unknown; there are: {', '.join(sorted(ENCODERS))}")
     if precision not in PRECISIONS:
@@ -125,16 +130,20 @@ def _module(name: str, *, seed: int, precision: str, **settings: Any) -> nnx.Mod
     if unknown := set(settings) - known:
         raise ConfigError(f"config.encoder has unknown settings {sorted(unknown)}; {name} takes: {sorted(known)}")
     settings = {"num_leads": arguments["num_leads"].default, "lead_wise": False, **defaults, **settings}
-    build = functools.partial(cls, dtype=PRECISIONS[precision], rngs=nnx.Rngs(seed))
+    make: Callable[..., Encoder] = cls  # Every class has arguments of its own.
+    build = functools.partial(make, dtype=PRECISIONS[precision], rngs=nnx.Rngs(seed))
     if not settings.pop("lead_wise"):
         return build(**settings)
     num_leads = settings.pop("num_leads")
+    if not isinstance(num_leads, int):
+        raise ConfigError(f"config.encoder.num_leads={num_leads!r} must be a whole number")
     return LeadWise(build(num_leads=1, **settings), num_leads=num_leads)
 
 
-def split(module: nnx.Module) -> Split:
+def split(module: M) -> Split[M]:
     """Splits a module, of an encoder or of what stands on one, into graph definition and arrays."""
-    graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    graph, params, *others = nnx.split(module, nnx.Param, nnx.BatchStat)
+    (stats,) = others
     return Split(graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 
@@ -143,13 +152,13 @@ def stats_of(module: nnx.Module) -> Arrays:
     return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
-def merge(encoder: Split) -> nnx.Module:
+def merge(encoder: Split[M]) -> M:
     """The module again, for use inside a traced function."""
     return nnx.merge(encoder.graph, nnx.State(encoder.params), nnx.State(encoder.stats))
 
 
 def apply(
-    encoder: Split,
+    encoder: Split[Encoder],
     ecg: Array,
     *,
     train: bool,
@@ -177,7 +186,7 @@ def apply(
 
 
 def reconstruct(
-    encoder: Split, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+    encoder: Split[Encoder], ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
 ) -> tuple[tuple[Array, Array], Arrays]:
     """As `apply`, of an encoder with a decoder: the embeddings, the signals again, and the statistics.
 

@@ -72,6 +72,8 @@ class TemporalNet(Encoder):
         feature_dim: size of what `features` returns, the pooled activations before the head.
     """
 
+    head: nnx.List[nnx.Linear]
+
     def __init__(
         self,
         *,

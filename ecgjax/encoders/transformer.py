@@ -61,15 +61,30 @@ class Block(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        common = {"use_bias": use_bias, "dtype": dtype}
-        linear = {**common, "param_dtype": PARAM_DTYPE, "rngs": rngs}
-        self.attention_norm = LayerNorm(dim, **common)
+        def linear(width_in: int, width: int, kernel_init: nnx.Initializer) -> nnx.Linear:
+            return nnx.Linear(
+                width_in,
+                width,
+                use_bias=use_bias,
+                dtype=dtype,
+                param_dtype=PARAM_DTYPE,
+                kernel_init=kernel_init,
+                rngs=rngs,
+            )
+
+        self.attention_norm = LayerNorm(dim, use_bias=use_bias, dtype=dtype)
         self.attention = SelfAttention(
-            dim, num_heads=num_heads, kernel_init=KERNEL_INIT, out_init=out_init, rngs=rngs, **common
+            dim,
+            num_heads=num_heads,
+            use_bias=use_bias,
+            kernel_init=KERNEL_INIT,
+            out_init=out_init,
+            dtype=dtype,
+            rngs=rngs,
         )
-        self.mlp_norm = LayerNorm(dim, **common)
-        self.mlp_in = nnx.Linear(dim, hidden_dim, kernel_init=KERNEL_INIT, **linear)
-        self.mlp_out = nnx.Linear(hidden_dim, dim, kernel_init=out_init, **linear)
+        self.mlp_norm = LayerNorm(dim, use_bias=use_bias, dtype=dtype)
+        self.mlp_in = linear(dim, hidden_dim, KERNEL_INIT)
+        self.mlp_out = linear(hidden_dim, dim, out_init)
         self.norm_first, self.dropout = norm_first, dropout
 
     def __call__(self, x: Array, keys: Array | None) -> Array:

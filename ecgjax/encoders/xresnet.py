@@ -50,15 +50,14 @@ class Bottleneck(nnx.Module):
     """
 
     def __init__(self, width_in: int, width: int, *, kernel: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-        common = {"dtype": dtype, "rngs": rngs}
         out = _EXPANSION * width
-        self.reduce = ConvNorm(width_in, width, kernel=1, **common)
-        self.wide = ConvNorm(width, width, kernel=kernel, stride=stride, **common)
-        self.expand = ConvNorm(width, out, kernel=1, relu=False, **common)
+        self.reduce = ConvNorm(width_in, width, kernel=1, dtype=dtype, rngs=rngs)
+        self.wide = ConvNorm(width, width, kernel=kernel, stride=stride, dtype=dtype, rngs=rngs)
+        self.expand = ConvNorm(width, out, kernel=1, relu=False, dtype=dtype, rngs=rngs)
         self.expand.norm.scale[...] = jnp.zeros_like(self.expand.norm.scale[...])
         self.stride, self.projects = stride, width_in != out
         if self.projects:
-            self.skip = ConvNorm(width_in, out, kernel=1, relu=False, **common)
+            self.skip = ConvNorm(width_in, out, kernel=1, relu=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool, valid: Array | None) -> Array:
         """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), 4 · width]`."""
@@ -115,16 +114,15 @@ class XResNet1d(Encoder):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        common = {"kernel": kernel, "dtype": dtype, "rngs": rngs}
         self.stem = nnx.List(
-            ConvNorm(width_in, width_out, stride=2 if i == 0 else 1, **common)
+            ConvNorm(width_in, width_out, kernel=kernel, stride=2 if i == 0 else 1, dtype=dtype, rngs=rngs)
             for i, (width_in, width_out) in enumerate(zip((num_leads, *stem_widths), stem_widths, strict=False))
         )
         blocks, width_in = [], stem_widths[-1]
         for stage, number in enumerate(num_blocks):
             for block in range(number):
                 stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(Bottleneck(width_in, width, stride=stride, **common))
+                blocks.append(Bottleneck(width_in, width, kernel=kernel, stride=stride, dtype=dtype, rngs=rngs))
                 width_in = _EXPANSION * width
         self.blocks = nnx.List(blocks)
         self.head_norm = layers.BatchNorm(2 * width_in, dtype=jnp.float32)

@@ -78,7 +78,7 @@ class FineTuning:
         settings: FineTuneSettings,
         *,
         optimizer: OptimizerSettings,
-        encoder: encoders.Split,
+        encoder: encoders.Split[encoders.Encoder],
         num_leads: int,
         kind: Kind,
         num_outputs: int = 1,
@@ -115,7 +115,7 @@ class FineTuning:
 
     def train(
         self,
-        encoder: encoders.Split,
+        encoder: encoders.Split[encoders.Encoder],
         *,
         read: Read,
         train_records: np.ndarray,
@@ -201,7 +201,7 @@ class FineTuning:
             if settings.patience and looks.since_best >= settings.patience:
                 break
         bar.close()
-        if not looks.trained:
+        if not looks.trained or looks.best is None:
             raise DataError(
                 "training with labels diverged: no look at validation gave a number; lower learning_rate",
                 reason=selection.NO_MODEL,
@@ -244,15 +244,25 @@ class FineTuning:
             )
         return records, labels
 
-    def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split:
+    def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split[TaskHead | LinearHead]:
         location, scale = 0.0, 1.0
         if self._kind == "quantity" and targets is not None:
             location, scale = float(targets.mean()), float(targets.std()) or 1.0
-        settings: dict[str, Any] = {"outputs": self._num_outputs, "location": location, "scale": scale}
         if self._settings.head == "linear":
-            return encoders.split(LinearHead(self._feature_dim, **settings))
-        mlp = {"hidden": self._settings.hidden, "dropout": self._settings.head_dropout}
-        return encoders.split(TaskHead(self._feature_dim, **mlp, **settings, rngs=nnx.Rngs(seed)))
+            return encoders.split(
+                LinearHead(self._feature_dim, outputs=self._num_outputs, location=location, scale=scale)
+            )
+        return encoders.split(
+            TaskHead(
+                self._feature_dim,
+                hidden=self._settings.hidden,
+                dropout=self._settings.head_dropout,
+                outputs=self._num_outputs,
+                location=location,
+                scale=scale,
+                rngs=nnx.Rngs(seed),
+            )
+        )
 
     def _prior(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the weight of positives, `f32[outputs]`, and what it or balance adds to the log odds, `f64[outputs]`.
@@ -266,7 +276,7 @@ class FineTuning:
         negatives = len(targets) - positives
         both = (positives > 0) & (negatives > 0)
         offset = np.zeros(self._num_outputs)
-        offset[both] = prior_shift(trained=0.5, prevalence=positives[both] / len(targets))
+        offset[both] = prior_shift(trained=np.array(0.5), prevalence=positives[both] / len(targets))
         if not settings.balance:
             np.divide(negatives, positives, out=weight, where=both)
         return weight.astype(np.float32), offset
@@ -312,7 +322,9 @@ class _Looks:
             self.since_best += 1
 
 
-def _at_probe(head: encoders.Split, probe: FrozenProbe, *, dim: int, offset: np.ndarray) -> encoders.Split:
+def _at_probe(
+    head: encoders.Split[TaskHead | LinearHead], probe: FrozenProbe, *, dim: int, offset: np.ndarray
+) -> encoders.Split[TaskHead | LinearHead]:
     """Returns the linear head that gives the probe's answers, `offset` above them.
 
     A linear probe is affine in the features: its values at the origin and at the unit vectors are all there is to it.
@@ -440,8 +452,8 @@ def _optimizer_settings(settings: FineTuneSettings, optimizer: OptimizerSettings
 
 
 def _network(
-    graph: nnx.GraphDef,
-    head_graph: nnx.GraphDef,
+    graph: nnx.GraphDef[encoders.Encoder],
+    head_graph: nnx.GraphDef[TaskHead | LinearHead],
     num_leads: int,
     params: Any,
     stats: Any,

@@ -95,7 +95,7 @@ class PretrainingRecords:
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr([(each.name, each.fingerprint, each.num_records) for each in self.sources]).encode())
         for column in (self.content, self.patient, self.number):
-            digest.update(np.ascontiguousarray(column))
+            digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
 
     @functools.cached_property
@@ -121,7 +121,8 @@ class PretrainingRecords:
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with replacing(path) as temporary, temporary.open("wb") as file:
             # Not compressed: hashes cannot be, signatures hardly.
-            np.savez(file, **{_HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)}, **columns)
+            told = np.frombuffer(json.dumps(header).encode(), np.uint8)
+            np.savez(file, allow_pickle=False, **{_HEADER: told}, **columns)
 
 
 def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str) -> PretrainingRecords:
@@ -168,8 +169,9 @@ def traces_of(dataset: Dataset, numbers: np.ndarray) -> tuple[np.ndarray, np.nda
         dataset: the data set.
         numbers: `int64[n]` of records in it.
     """
-    if is_traced(dataset):
-        return np.asarray(dataset.index.order_free_signature[numbers]), np.asarray(dataset.index.envelope[numbers])
+    signature, envelope = dataset.index.order_free_signature, dataset.index.envelope
+    if signature is not None and envelope is not None:
+        return np.asarray(signature[numbers]), np.asarray(envelope[numbers])
     return (
         np.zeros((len(numbers), SIGNATURE_BYTES), np.int8),
         np.full((len(numbers), ENVELOPE_SAMPLES), NO_SAMPLE, np.int8),

@@ -21,7 +21,8 @@ from ecgjax.errors import ConfigError
 from ecgjax.keys import step_key
 from ecgjax.objectives.miners.miners import MINERS
 from ecgjax.objectives.miners.search import Mined
-from ecgjax.objectives.pairs.outputs import LossOutput
+from ecgjax.objectives.pairs.distances import Distance
+from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import RELATIONS, Relation, Rows
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.objectives.settings import (
@@ -90,7 +91,8 @@ class Objective:
                 f"config.objective.temperature={self._start_of('temperature')} is below {MIN_TEMPERATURE}, the lowest "
                 "that is learnt"
             )
-        self._scheduled = False
+        # The miner whose hardness follows the step, where there is a schedule.
+        self._scheduled: Callable[..., Mined] | None = None
         if "relation" in takes:
             self._settings["relation"] = _relation(relation)
         else:
@@ -114,12 +116,15 @@ class Objective:
     def _miner(self, miner: MinerSettings) -> Callable[..., Mined]:
         function = _chosen(MINERS, miner.name, "config.miner")
         bound = _settings(function, miner.arguments, "config.miner", miner.name)
-        if "schedule" in inspect.signature(function).parameters:
-            self._scheduled = True
+        scheduled = "schedule" in inspect.signature(function).parameters
+        if scheduled:
             bound["schedule"] = _schedule(miner)
         elif given := _given(miner, SCHEDULE):
             raise ConfigError(f"config.miner.name={miner.name!r} has no schedule; set {given} to None")
-        return functools.partial(function, **bound) if bound else function
+        chosen = functools.partial(function, **bound) if bound else function
+        if scheduled:
+            self._scheduled = chosen
+        return chosen
 
     def init(self, *, seed: int = 0) -> dict[str, Array]:
         """Returns what the loss learns, at its first values.
@@ -164,20 +169,24 @@ class Objective:
         """
         settings = dict(self._settings)
         learnt = {name: _value(name, params[name]) for name in self._learnt}
-        if self._scheduled:
-            settings["miner"] = functools.partial(settings["miner"], step=step)
+        if self._scheduled is not None:
+            settings["miner"] = functools.partial(self._scheduled, step=step)
         if self._takes_key:
             settings["key"] = key
         if self._takes_paired:
+            if paired is None:
+                raise ValueError("a loss of paired modalities needs the partners of the rows")
             settings["paired"] = jnp.matmul(paired, params["projection"])
         out = self._function(embeddings, rows, **(settings | learnt))
         scalars = {name: jax.lax.stop_gradient(value) for name, value in learnt.items() if not value.ndim}
         return out._replace(stats=out.stats | scalars)
 
     def _start_of(self, name: str) -> float:
-        if name in self._settings:
-            return self._settings[name]
-        return inspect.signature(self._function).parameters[name].default
+        default = inspect.signature(self._function).parameters[name].default
+        value = self._settings.get(name, default)
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name}={value!r} is no number that could be learnt")
+        return value
 
 
 def _start(name: str, value: float) -> Array | float:
@@ -253,7 +262,7 @@ def _chosen(registry: Mapping[str, Callable[..., T]], name: str | None, section:
 
 def _settings(
     function: Callable[..., object], arguments: Arguments, section: str, name: str | None
-) -> dict[str, Value | Callable[..., Array]]:
+) -> dict[str, object]:
     """Returns arguments, looked up where they are names of functions."""
     possible = list(leaves_of_functions([function]))
     if unknown := sorted(set(arguments) - set(possible)):
@@ -268,7 +277,7 @@ def _settings(
     return {key: _by_name(key, value, section) if key in BY_NAME else value for key, value in arguments.items()}
 
 
-def _by_name(key: str, value: Value, section: str) -> Callable[..., Array]:
-    if value not in BY_NAME[key]:
+def _by_name(key: str, value: Value, section: str) -> Distance | Reducer:
+    if not isinstance(value, str) or value not in BY_NAME[key]:
         raise ConfigError(f"{section}.{key}={value!r} is unknown; there are: {', '.join(BY_NAME[key])}")
     return BY_NAME[key][value]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from ecgjax.objectives.losses.registry import LOSSES
 from ecgjax.objectives.losses.triplet import TRIPLET_LOSSES
 from ecgjax.objectives.miners.miners import MINERS
-from ecgjax.objectives.pairs.distances import DISTANCES
-from ecgjax.objectives.pairs.outputs import REDUCERS, LossOutput
+from ecgjax.objectives.pairs.distances import DISTANCES, Distance
+from ecgjax.objectives.pairs.outputs import REDUCERS, LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import RELATIONS
 from ecgjax.settings.bounds import ONE_OR_MORE, ZERO_OR_MORE
 from ecgjax.settings.leaf import Arguments, Leaf, arguments_of, leaf
@@ -20,7 +20,7 @@ from ecgjax.settings.sections import arguments
 OBJECTIVES: dict[str, Callable[..., LossOutput]] = {**LOSSES, **TRIPLET_LOSSES}
 
 #: Arguments that are functions, chosen by name.
-BY_NAME = {"distance": DISTANCES, "reducer": REDUCERS}
+BY_NAME: Mapping[str, Mapping[str, Distance | Reducer]] = {"distance": DISTANCES, "reducer": REDUCERS}
 
 #: Arguments that come from elsewhere than a leaf of the same name.
 NOT_LEAVES = (

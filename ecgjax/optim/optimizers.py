@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from ecgjax.optim.settings import OptimizerSettings
 Known = Mapping[str, Parameter]
 
 #: Adds a share of every decayed parameter to its update.
-Decay = optax.GradientTransformation
+Decay: TypeAlias = optax.GradientTransformation
 
 #: `config.optimizer.decayed` → whether weight decay concerns a parameter.
 DECAYED: Mapping[str, Callable[[Parameter], bool]] = {

@@ -90,15 +90,12 @@ def _section(name: str, section: Section, images: Mapping[Picture, Image]) -> li
 def _blocks(blocks: Sequence[Block], images: Mapping[Picture, Image]) -> list[str]:
     lines = []
     for is_picture, group in itertools.groupby(blocks, key=lambda block: isinstance(block, Picture)):
-        if is_picture:
-            pictures = [line for picture in group for line in _picture(picture, images[picture])]
-            lines += ['<div class="pictures">', *pictures, "</div>"]
-        else:
-            lines += [line for block in group for line in _block(block, images)]
+        inside = [line for block in group for line in _block(block, images)]
+        lines += ['<div class="pictures">', *inside, "</div>"] if is_picture else inside
     return lines
 
 
-def _block(block: Paragraph | Preformatted | Table | Folded, images: Mapping[Picture, Image]) -> list[str]:
+def _block(block: Block, images: Mapping[Picture, Image]) -> list[str]:
     match block:
         case Paragraph(text):
             return [f"<p>{escaped(text)}</p>"]
@@ -106,6 +103,8 @@ def _block(block: Paragraph | Preformatted | Table | Folded, images: Mapping[Pic
             return [f'<pre tabindex="0">{escaped(text)}</pre>']
         case Table():
             return _table(block)
+        case Picture():
+            return _picture(block, images[block])
         case Folded(title, blocks):
             return ["<details>", f"<summary>{escaped(title)}</summary>", *_blocks(blocks, images), "</details>"]
     raise TypeError(f"{type(block).__name__} is no block of a page")

@@ -17,9 +17,6 @@ MAX_SVG_BYTES = 120_000
 #: CSS pixels an inch.
 _CSS_DPI = 96
 
-# Ids in an SVG are random otherwise, and two reports of one result would differ.
-_SAME_EVERY_TIME = {"svg.hashsalt": "ecgjax"}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image:
@@ -62,6 +59,7 @@ def _png(picture: Picture) -> bytes:
 
 def _svg(figure: Figure) -> bytes:
     file = io.BytesIO()
-    with matplotlib.rc_context(_SAME_EVERY_TIME):
+    # Ids in an SVG are random otherwise, and two reports of one result would differ.
+    with matplotlib.rc_context({"svg.hashsalt": "ecgjax"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()

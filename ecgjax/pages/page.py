@@ -43,7 +43,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.header:
             raise ValueError("a table needs columns")
         for row in self.rows:
@@ -71,7 +71,7 @@ class Picture:
     dpi: float = 144.0
     scale: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.alt.strip():
             raise ValueError(f"a picture needs an alternative text (caption: {self.caption!r})")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ecgjax.pages.page import Folded, Paragraph, Preformatted, Section, Table
+from ecgjax.pages.page import Block, Folded, Paragraph, Preformatted, Section, Table
 from ecgjax.settings.sections import flat
 from ecgjax.system.environment import describe_environment
 
@@ -20,7 +20,7 @@ def command_section(command: str, *, note: str = "") -> Section:
         command: for a shell.
         note: below it; may be empty.
     """
-    blocks = [Preformatted(command), *([Paragraph(note)] if note else [])]
+    blocks: list[Block] = [Preformatted(command), *([Paragraph(note)] if note else [])]
     return Section("How to make it again", blocks)
 
 

@@ -71,7 +71,7 @@ class ArmRun:
         arrays = {f"scores{number}": task.scores for number, task in enumerate(self.tasks.values())}
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, told=np.frombuffer(json.dumps(plain(told)).encode(), np.uint8), **arrays)
+            np.savez(file, told=np.frombuffer(json.dumps(plain(told)).encode(), np.uint8), allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> ArmRun:

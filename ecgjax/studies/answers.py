@@ -193,6 +193,16 @@ class Answers:
         """Returns the row of a model."""
         return next(row for row in self.rows if row.name == name)
 
+    def difference(self, name: str) -> Interval:
+        """Returns how far the pretrained encoder is above another model.
+
+        Raises:
+            ValueError: The model is the pretrained encoder's own.
+        """
+        if (difference := self.row(name).difference) is None:
+            raise ValueError(f"{name!r} is what the others are compared with")
+        return difference
+
 
 def one_a_patient(patients: np.ndarray) -> np.ndarray:
     """Returns the first record of each patient, `int64[patients]`, in order."""

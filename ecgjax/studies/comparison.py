@@ -86,6 +86,16 @@ class Comparison:
         """Returns the row of a model."""
         return next(row for row in self.rows if row.name == name)
 
+    def difference(self, name: str) -> Interval:
+        """Returns how far the pretrained encoder is above another model.
+
+        Raises:
+            ValueError: The model is the pretrained encoder's own.
+        """
+        if (difference := self.row(name).difference) is None:
+            raise ValueError(f"{name!r} is what the others are compared with")
+        return difference
+
 
 def probe_contender(
     features: SplitFeatures, data: ProbeData, *, title: str, preprocessor: TransformerMixin | None = None

@@ -8,6 +8,7 @@ it had any: so no record that is tested on has a say in how it is embedded.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -166,8 +167,12 @@ def frozen_models(
         check_finite(found, f"numbers of the embeddings by {title}")
         return found
 
-    def random(run: PretrainedRun, seed: int) -> frozen_encoder.Encoder:
-        return frozen_encoder.random_encoder(run.settings.encoder, layer=layer, seed=seed)
+    def embed_random(run: PretrainedRun, title: str, seed: int) -> np.ndarray:
+        return embed(frozen_encoder.random_encoder(run.settings.encoder, layer=layer, seed=seed), run, title)
+
+    def embed_pretrained(run: PretrainedRun, seed: int) -> np.ndarray:
+        del seed
+        return embed(run.encoder, run, run.title)
 
     models = [_median_beats(recordings, records, progress=progress)]
     twins: dict[str, str] = {}
@@ -184,7 +189,7 @@ def frozen_models(
                     kind="random",
                     twin="",
                     identity={"encoder": tree_of(run.settings.encoder), "batch_norm_records": norm, "layer": layer},
-                    features=lambda seed, run=run, title=twins[settings]: embed(random(run, seed), run, title),
+                    features=functools.partial(embed_random, run, twins[settings]),
                     by_seed=True,
                     make_preprocessor=_standardised,
                 )
@@ -199,7 +204,7 @@ def frozen_models(
                     "batch_norm_records": norm,
                     "layer": layer,
                 },
-                features=lambda seed, run=run: embed(run.encoder, run, run.title),
+                features=functools.partial(embed_pretrained, run),
                 by_seed=False,
                 make_preprocessor=_standardised,
             )

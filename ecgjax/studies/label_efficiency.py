@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,6 +44,15 @@ _LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links"
 
 # Of a training with labels: leaves that studies may be older than, and what was done then.
 _AS_BEFORE = {"eval_records": 0, "head_start": "zeros"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Answered:
+    """What a model that was fitted answers; attributes as of `CellResult`."""
+
+    val_metric: float
+    selected: str
+    scores: np.ndarray | None
 
 
 class Study:
@@ -91,8 +99,8 @@ class Study:
         self.settings, self.task, self.folder, self._progress = settings, task, folder, progress
         self._kept = features or folder / "features"
         self._trainings: dict[Initialisation, FineTuning] = {}
-        self._recalibrated: dict[tuple[Initialisation, int | None], encoders.Split] = {}
-        self._makers: dict[Mode, Callable[[Cell, ProbeData], dict[str, Any]]] = {
+        self._recalibrated: dict[tuple[Initialisation, int | None], encoders.Split[encoders.Encoder]] = {}
+        self._makers: dict[Mode, Callable[[Cell, ProbeData], _Answered]] = {
             "frozen": self._frozen,
             "finetuned": self._finetuned,
             "plain": self._plain,
@@ -135,25 +143,27 @@ class Study:
         start = time.monotonic()
         data, _ = self._data(cell.fraction, cell.seed)
         train, kind = data.train, self.task.kind
-        counts: dict[str, Any] = {
-            "cell": cell,
-            "records": len(train.records),
-            "patients": train.num_patients,
-            "positives": None if kind == "quantity" else int(np.max(train.labels.sum(axis=0))),
-            "unlearnt": sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0,
-        }
+        answered = _Answered(val_metric=math.nan, selected="", scores=None)
         reason = selection.undefined(kind, train.labels)
         if not reason:
             try:
-                fitted = self._makers[cell.mode](cell, data)
+                answered = self._makers[cell.mode](cell, data)
             except DataError as error:
                 if error.reason != selection.NO_MODEL:
                     raise
                 reason = str(error)
-        if reason:
-            nothing = {"val_metric": math.nan, "selected": "", "scores": None}
-            return CellResult(**counts, **nothing, seconds=time.monotonic() - start, reason=reason)
-        return CellResult(**counts, **fitted, seconds=time.monotonic() - start)
+        return CellResult(
+            cell=cell,
+            records=len(train.records),
+            patients=train.num_patients,
+            positives=None if kind == "quantity" else int(np.max(train.labels.sum(axis=0))),
+            unlearnt=sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0,
+            val_metric=answered.val_metric,
+            selected=answered.selected,
+            scores=answered.scores,
+            seconds=time.monotonic() - start,
+            reason=reason,
+        )
 
     def summaries(self, results: list[CellResult], *, resamples: int) -> list[Summary]:
         """Sums up cells, with intervals over the test patients."""
@@ -173,11 +183,11 @@ class Study:
             probe_data(self.recordings.index, self.recordings.split, task=self.task, label_fraction=fraction, seed=seed)
         )
 
-    def _frozen(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
-        embeddings = self._embeddings(cell.model, cell.seed)
+    def _frozen(self, cell: Cell, data: ProbeData) -> _Answered:
+        embeddings = self._embeddings(_initialisation(cell), cell.seed)
         probe = self._probe(embeddings, data)
         scores = probe.predict(embeddings[self._row[data.test.records]])
-        return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
+        return _Answered(val_metric=probe.val_metric, selected=probe.selected, scores=scores.astype(np.float32))
 
     def _probe(self, embeddings: np.ndarray, data: ProbeData) -> FrozenProbe:
         return fit_linear(
@@ -189,23 +199,29 @@ class Study:
             classes=data.classes,
         )
 
-    def _plain(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
-        places = {name: self._row[getattr(data, name).records] for name in ("train", "val", "test")}
-        probe, scores = self._plain_models.scores(cell.model, data, **places, seed=cell.seed)
-        return {"val_metric": probe.val_metric, "selected": probe.selected, "scores": scores.astype(np.float32)}
+    def _plain(self, cell: Cell, data: ProbeData) -> _Answered:
+        if not (cell.model == "age_sex" or cell.model == "intervals" or cell.model == "median_beat"):
+            raise ValueError(f"{cell.name}: an encoder is no plain model")
+        train, val, test = (self._row[part.records] for part in (data.train, data.val, data.test))
+        probe, scores = self._plain_models.scores(cell.model, data, train=train, val=val, test=test, seed=cell.seed)
+        return _Answered(val_metric=probe.val_metric, selected=probe.selected, scores=scores.astype(np.float32))
 
     @functools.cached_property
     def _plain_models(self) -> PlainModels:
         return PlainModels(self.recordings, self._labelled, task=self.task, folder=self._kept, progress=self._progress)
 
-    def _finetuned(self, cell: Cell, data: ProbeData) -> dict[str, Any]:
-        read = self.recordings.store.read
-        training = self._training(cell.model)
-        probe = self._probe(self._embeddings(cell.model, cell.seed), data) if training.begins_at_probe else None
+    def _finetuned(self, cell: Cell, data: ProbeData) -> _Answered:
+        read, begin = self.recordings.store.read, _initialisation(cell)
+        training = self._training(begin)
+        probe = self._probe(self._embeddings(begin, cell.seed), data) if training.begins_at_probe else None
         network = training.train(
-            self._encoder(cell.model, cell.seed, as_it_is=not (training.encoder_is_frozen or training.begins_at_probe)),
+            self._encoder(begin, cell.seed, as_it_is=not (training.encoder_is_frozen or training.begins_at_probe)),
             read=read,
-            **data.for_training,
+            train_records=data.train.records,
+            train_labels=data.train.labels,
+            train_patients=data.train.patients,
+            val_records=data.val.records,
+            val_labels=data.val.labels,
             seed=cell.seed,
             probe=probe,
             progress=self._progress,
@@ -214,9 +230,11 @@ class Study:
         scores = map_records(
             network.scores, data.test.records, read=read, batch_size=_BATCH, title="test", progress=False
         )
-        return {"val_metric": network.val_metric, "selected": network.selected, "scores": scores.astype(np.float32)}
+        return _Answered(val_metric=network.val_metric, selected=network.selected, scores=scores.astype(np.float32))
 
-    def _encoder(self, initialisation: Initialisation, seed: int, *, as_it_is: bool) -> encoders.Split:
+    def _encoder(
+        self, initialisation: Initialisation, seed: int, *, as_it_is: bool
+    ) -> encoders.Split[encoders.Encoder]:
         of_random = initialisation == "random"
         encoder = self._random(seed) if of_random else self.pretrained
         if as_it_is:
@@ -279,6 +297,13 @@ class Study:
             seed=self.settings.probe.seed,
             progress=self._progress,
         )
+
+
+def _initialisation(cell: Cell) -> Initialisation:
+    """Returns how the encoder of a cell begins that has one."""
+    if cell.model == "random" or cell.model == "pretrained":
+        return cell.model
+    raise ValueError(f"{cell.name}: a plain model has no encoder")
 
 
 def _unlike(probe: ProbeSettings) -> tuple[str, ...]:

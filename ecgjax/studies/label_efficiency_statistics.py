@@ -134,14 +134,20 @@ def summarise(
     for (fraction, _), group in groups.items():
         out += [_summary({seed: [(1, r)] for seed, r in cells.items()}, found) for cells in group.values()]
         own = group.get("pretrained", {})
-        others = {"random": group.get("random", {}), **(groups.get((fraction, "plain"), {}) if own else {})}
+        others: dict[Initialisation | Plain, dict[int, CellResult]] = {"random": group.get("random", {})}
+        others |= groups.get((fraction, "plain"), {}) if own else {}
         for against, cells in others.items():
             if pairs := {s: [(1, result), (-1, cells[s])] for s, result in own.items() if s in cells}:
                 out.append(_summary(pairs, found, against=against))
     return out
 
 
-def _summary(terms: Mapping[int, Sequence[tuple[int, CellResult]]], found: Bootstrap, *, against: str = "") -> Summary:
+def _summary(
+    terms: Mapping[int, Sequence[tuple[int, CellResult]]],
+    found: Bootstrap,
+    *,
+    against: Initialisation | Plain | Literal[""] = "",
+) -> Summary:
     """Sums up signed sums of cells, one a seed."""
     without = {s: r.reason for s, parts in terms.items() for _, r in parts if r.scores is None}
     trained = {s: parts for s, parts in terms.items() if s not in without}
@@ -231,7 +237,7 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
     drawn = Figure(figsize=(11, 4.6), layout="constrained")
     drawn.suptitle(title, fontsize=11, parse_math=False)
     left, right = drawn.subplots(1, 2)
-    lines: dict[tuple[str, str, Mode], list[Summary]] = {}
+    lines: dict[tuple[str, Initialisation | Plain, Mode], list[Summary]] = {}
     for summary in summaries:
         if summary.against in ("", "random"):
             lines.setdefault((summary.against, summary.model, summary.mode), []).append(summary)
@@ -275,6 +281,8 @@ def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]], name: s
 
 
 def _against(summary: Summary) -> str:
+    if not summary.against:
+        raise ValueError("the cells of a model are no difference")
     return TITLES[summary.against, summary.mode if summary.against == "random" else "plain"]
 
 

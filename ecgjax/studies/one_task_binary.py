@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -110,18 +109,21 @@ def run_experiment(
     Raises:
         DataError: as the probe and the bootstrap.
     """
-    how: dict[str, Any] = {"read": read, "progress": progress}
-    embeddings = embedded({REFERENCE: pretrained, "random": random}, data, **how)
+    embeddings = embedded({REFERENCE: pretrained, "random": random}, data, read=read, progress=progress)
     contenders: dict[str, Contender] = {
         REFERENCE: probe_contender(embeddings[REFERENCE], data, title="pretrained, linear probe"),
         "nearest": nearest_contender(embeddings[REFERENCE], data, title="pretrained, nearest neighbours"),
         "random": probe_contender(embeddings["random"], data, title="random initialisation, linear probe"),
     }
-    val_scores, test_scores, selected = supervised_scores(train_supervised, data, seed=seed, **how)
+    val_scores, test_scores, selected = supervised_scores(
+        train_supervised, data, read=read, seed=seed, progress=progress
+    )
     contenders["supervised"] = network_contender(
         val_scores=val_scores, test_scores=test_scores, data=data, title="labels only, end to end", selected=selected
     )
-    plain = plain_features(data, sampling_rate_hz=sampling_rate_hz, demographics=demographics, **how)
+    plain = plain_features(
+        data, read=read, sampling_rate_hz=sampling_rate_hz, demographics=demographics, progress=progress
+    )
     contenders["intervals"] = probe_contender(
         plain.intervals, data, title="intervals and amplitudes, logistic", preprocessor=interval_preprocessor()
     )

@@ -80,15 +80,18 @@ def answer(
             raise DataError(
                 f"{data.task.title}: {reason} in the {name} split; give it more labels or more folds. {SPREAD_LABELS}"
             )
-    how: dict[str, Any] = {"read": read, "progress": progress}
-    features = embedded({REFERENCE: pretrained, "random": random}, data, **how)
+    features = embedded({REFERENCE: pretrained, "random": random}, data, read=read, progress=progress)
     contestants = {
         REFERENCE: _probe(features[REFERENCE], data, title="pretrained, linear probe"),
         "nearest": _probe(features[REFERENCE], data, title="pretrained, nearest neighbours", fit=fit_nearest),
         "random": _probe(features["random"], data, title="random initialisation, linear probe"),
-        "supervised": _network(data, *supervised_scores(train_supervised, data, kind=kind, seed=seed, **how)),
     }
-    plain = plain_features(data, sampling_rate_hz=sampling_rate_hz, demographics=demographics, **how)
+    train = functools.partial(train_supervised, kind=kind)
+    of_labels = supervised_scores(train, data, read=read, seed=seed, progress=progress)
+    contestants["supervised"] = _network(data, *of_labels)
+    plain = plain_features(
+        data, read=read, sampling_rate_hz=sampling_rate_hz, demographics=demographics, progress=progress
+    )
     linear = "ridge" if kind == "quantity" else "logistic"
     linearly = {
         "intervals": (plain.intervals, interval_preprocessor(), "intervals and amplitudes"),
@@ -167,7 +170,8 @@ def _compared(data: ProbeData) -> str:
 def _rows(
     contestants: Mapping[str, Contestant], data: ProbeData, *, compared: str, resamples: int, seed: int
 ) -> tuple[AnswerRow, ...]:
-    kind, test, metrics = data.task.kind, data.test, {}
+    kind, test = data.task.kind, data.test
+    metrics: dict[tuple[str, str], Metric] = {}
     for name, contestant in contestants.items():
         own = selection.metrics(kind, test.labels, contestant.outputs, classes=data.classes)
         if compared not in own:
@@ -282,7 +286,6 @@ def _of_group(
     columns, records = common_classes(labels[mask]), np.flatnonzero(mask)
     if not columns:
         return {}, 0
-    macro = by_class(
-        labels[np.ix_(records, columns)], outputs[np.ix_(records, columns)], classes=[data.classes[c] for c in columns]
-    ).macro
+    of_group = np.ix_(records, np.array(columns))
+    macro = by_class(labels[of_group], outputs[of_group], classes=[data.classes[c] for c in columns]).macro
     return {"macro AUROC": lambda weights: macro(np.asarray(weights)[:, records])}, len(columns)

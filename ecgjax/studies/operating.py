@@ -129,7 +129,8 @@ def operate(
         seed: of the resampling.
         prevalence: at which PPV and NPV are told beside those at the test records' own; None for these alone.
     """
-    labels, metrics, chosen = data.test.labels, {}, {}
+    labels, chosen = data.test.labels, {}
+    metrics: dict[str, Metric] = {}
     for name, contender in contenders.items():
         used = calibrate(data.val.labels, contender.val_scores, contender.scores)
         test = used.probabilities

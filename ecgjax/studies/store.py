@@ -152,14 +152,14 @@ def run_cells(
     """
     cells = list(cells)
     (folder / CELLS_DIR).mkdir(exist_ok=True)
-    found = {cell: _read(folder, cell) for cell in cells}
-    missing = [cell for cell in cells if found[cell] is None]
+    found = {cell: result for cell in cells if (result := _read(folder, cell)) is not None}
+    missing = [cell for cell in cells if cell not in found]
     done = len(cells) - len(missing)
     with tqdm(total=len(cells), initial=done, desc="cells", unit="cell", disable=None if progress else True) as bar:
         for cell in missing:
             bar.set_postfix_str(cell.name)
-            found[cell] = train(cell)
-            write_atomically(_path(folder, cell), found[cell].to_json())
+            result = found[cell] = train(cell)
+            write_atomically(_path(folder, cell), result.to_json())
             bar.update()
     return [found[cell] for cell in cells]
 

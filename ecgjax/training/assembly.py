@@ -41,7 +41,7 @@ class Assembly(NamedTuple):
         loss: see `steps.pretraining_loss`.
     """
 
-    encoder: encoders.Split
+    encoder: encoders.Split[encoders.Encoder]
     params: dict[str, Any]
     stats: dict[str, Any]
     frozen: frozenset[str]

@@ -158,8 +158,8 @@ def put_batch(
     """
 
     def put(values: np.ndarray) -> Array:
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
-            start, stop, _ = index[0].indices(batch_size)
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            start, stop, _ = _rows_of(index).indices(batch_size)
             first = np.searchsorted(rows, start)  # a device's rows are contiguous in `rows`, which holds them all
             return values[first : first + stop - start]
 
@@ -209,7 +209,14 @@ def put_votes(valid: np.ndarray, *, mesh: Mesh, rows: np.ndarray, batch_size: in
     by_row = np.zeros(batch_size, bool)
     by_row[rows] = valid
     shape = (batch_size, mesh.shape["model"])
-    return jax.make_array_from_callback(shape, votes_sharding(mesh), lambda index: by_row[index[0], None])
+    return jax.make_array_from_callback(shape, votes_sharding(mesh), lambda index: by_row[_rows_of(index), None])
+
+
+def _rows_of(index: tuple[slice, ...] | None) -> slice:
+    """Returns the rows that a device holds of an array; JAX's types allow for devices that hold nothing."""
+    if index is None:
+        raise ValueError("a device holds no rows of the batch")
+    return index[0]
 
 
 def unanimous(votes: Array) -> Array:

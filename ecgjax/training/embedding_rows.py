@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
         "lead": repeat(within % layout.lead_groups),
     }
     if layout.shown is not None and any(view.number >= 0 for view in layout.shown):
-        shown = _shown(layout, batch.get("moved"), _segments_alike(batch, layout.segments))
+        shown = _shown(layout, layout.shown, batch.get("moved"), _segments_alike(batch, layout.segments))
         places["shown"] = jnp.broadcast_to(shown, (size, layout.rows)).reshape(-1)
     return Rows(**columns | places)
 
@@ -99,12 +99,13 @@ def _segments_alike(batch: Mapping[str, Array], segments: int) -> Array:
     return segments_alike(batch["signal"].shape[1], recorded, segments=segments)
 
 
-def _shown(layout: Layout, moved: Array | None, alike: Array) -> Array:
+def _shown(layout: Layout, views: Sequence[Shown], moved: Array | None, alike: Array) -> Array:
     """What every row shows of its recording, as `Rows.shown`: `i32[1 or batch, layout.rows]`."""
     within = np.arange(layout.rows, dtype=np.int32)
     segment, lead = within // (layout.views * layout.lead_groups), within % layout.lead_groups
     view = within // layout.lead_groups % layout.views
-    number, if_moved = (np.array(of_views)[view] for of_views in zip(*layout.shown, strict=True))
+    number = np.array([each.number for each in views])[view]
+    if_moved = np.array([each.if_moved for each in views])[view]
     place = alike[:, segment] * layout.views * layout.lead_groups + (number * layout.lead_groups + lead)[None, :]
     shown = jnp.where((number >= 0)[None, :], place, -1).astype(jnp.int32)
     if moved is None or not if_moved.any():
@@ -149,7 +150,7 @@ def check_positives(method: MethodSettings, layout: Layout) -> None:
     within = name if loss is None else WITHOUT_RELATION.get(loss, name)
     # The positives of label_distance are other recordings, whatever the relation.
     others = within not in WITHIN_RECORDING or method.miner.name == "label_distance"
-    if others or method.objective.weight == 0 or _finds_positives(within, layout):
+    if within is None or others or method.objective.weight == 0 or _finds_positives(within, layout):
         return
     who = f"config.objective.name={loss!r}" if loss in WITHOUT_RELATION else f"config.relation.name={name!r}"
     becomes = (

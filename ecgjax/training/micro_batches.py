@@ -54,7 +54,7 @@ def check_parts(parts: int, *, batch_size: int, mesh: Mesh, has_batch_norm: bool
 
 
 def map_parts(
-    function: Callable[[Carry, Tree], tuple[Carry, Tree]], carry: Carry, rows: Tree, *, parts: int, mesh: Mesh
+    function: Callable[[Carry, Tree], tuple[Carry, Tree]], carry: Carry, rows: Tree, *, parts: int, mesh: Mesh | None
 ) -> tuple[Carry, Tree]:
     """Maps rows part by part, and computes each part again when its gradient is wanted.
 
@@ -66,13 +66,18 @@ def map_parts(
         carry: handed on from part to part, such as running statistics.
         rows: tree of `[batch, …]`, sharded along `data`.
         parts: that the rows of every device divide into.
-        mesh: of the run.
+        mesh: of the run; needed for more than one part.
+
+    Raises:
+        ValueError: There are several parts and no mesh.
 
     Returns:
         The last carry, and the tree of `[batch · k, …]` in the order of the rows.
     """
     if parts == 1:
         return function(carry, rows)
+    if mesh is None:
+        raise ValueError(f"{parts} parts need the mesh that their rows lie on")
     devices = mesh.shape["data"]
     sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
 

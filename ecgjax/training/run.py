@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -69,7 +69,7 @@ class Run:
     fingerprint: str
     mesh: Mesh
     sampler: Sampler
-    split: encoders.Split
+    split: encoders.Split[encoders.Encoder]
     layout: Layout
     num_steps: int
     state: TrainState
@@ -82,7 +82,7 @@ class Run:
         """Recordings of the global batch."""
         return self.settings.batch_size
 
-    def batches(self, sampler: Sampler, *, start_step: int = 0) -> Iterator[Batch]:
+    def batches(self, sampler: Sampler, *, start_step: int = 0) -> Generator[Batch, None, None]:
         """Global batches on the mesh, from `start_step` on, without end."""
         sharding = device_mesh.batch_sharding(self.mesh)
         rows = device_mesh.local_rows(sharding, self.batch_size)
@@ -109,12 +109,15 @@ class Run:
         augment = self.settings.augment
         if not partners.needs(augment):
             return {}
-        coupling, regularisation = (augment["geodesic"][name] for name in partners.LEAVES)
+        geodesic = augment["geodesic"]
+        regularisation = geodesic["regularisation"]
+        if not isinstance(regularisation, int | float):
+            raise ConfigError(f"config.augment.geodesic.regularisation={regularisation!r} must be a number")
         chosen = partners.Partners(
             sampler,
-            self.columns,
+            {name: values for name, values in self.columns.items() if isinstance(values, np.ndarray)},
             seed=self.settings.seed,
-            coupling=str(coupling),
+            coupling=str(geodesic["coupling"]),
             regularisation=float(regularisation),
         )
         return {partners.COLUMN: chosen}
@@ -282,7 +285,7 @@ def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, 
 
 
 def _digest(values: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(values), digest_size=16).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).hexdigest()
 
 
 def _seed(seed: int, mesh: Mesh) -> jax.Array:
@@ -296,7 +299,7 @@ def abstract_batch(
     recordings: Recordings,
     columns: Columns,
     mesh: Mesh,
-) -> Batch:
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, types and shardings of what `Run.batches` yields.
 
     Args:

@@ -101,8 +101,19 @@ def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation,
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), average)
 
 
+class _Drawn(NamedTuple):
+    """What the rows of a batch are encoded from, each leaf with an axis of rows."""
+
+    dropout: Array
+    recorded: Recorded
+    signal: Array
+    towards: Array | None
+    valid: Array
+    views: Array
+
+
 def pretraining_loss(
-    graph: nnx.GraphDef,
+    graph: nnx.GraphDef[encoders.Encoder],
     views: Views,
     objective: Objective,
     *,
@@ -139,40 +150,37 @@ def pretraining_loss(
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
         seed, valid = batch["seed"], unanimous(batch["valid"])
         batch = {name: values for name, values in batch.items() if name != "seed"} | {"valid": valid}
-        drawn = {
-            "views": row_keys(seed, step, batch["row"], stream="views"),
-            "dropout": row_keys(seed, step, batch["row"], stream="dropout"),
+        drawn = _Drawn(
+            dropout=row_keys(seed, step, batch["row"], stream="dropout"),
+            recorded=Recorded(batch["valid_start"], batch["valid_samples"]),
             # One process may have read what another, which has the same row, could not.
-            "signal": jnp.where(valid[:, None, None], batch["signal"], jnp.int16(0)),
-            "recorded": Recorded(batch["valid_start"], batch["valid_samples"]),
-            "valid": valid,
-        }
-        metrics = {}
+            signal=jnp.where(valid[:, None, None], batch["signal"], jnp.int16(0)),
+            towards=None,
+            valid=valid,
+            views=row_keys(seed, step, batch["row"], stream="views"),
+        )
+        metrics: Metrics = {}
         if overlay is not None:
             # Of the whole batch, since partners need not be of one part.
-            drawn["towards"], moved = overlay(
-                drawn["signal"], batch[partners.COLUMN], recorded=drawn["recorded"], valid=valid
-            )
+            towards, moved = overlay(drawn.signal, batch[partners.COLUMN], recorded=drawn.recorded, valid=valid)
+            drawn = drawn._replace(towards=towards)
             metrics["rows_without_partner"] = jnp.sum(valid & ~moved, dtype=jnp.float32)
             batch["moved"] = moved
 
-        def encode(stats: Any, drawn: Any) -> tuple[Any, tuple[Array, SquaredErrors | None]]:
+        def encode(stats: Any, drawn: _Drawn) -> tuple[Any, tuple[Array, SquaredErrors | None]]:
             drawn_views = views.masked_and_whole(
-                drawn["views"], drawn["signal"], recorded=drawn["recorded"], towards=drawn.get("towards")
+                drawn.views, drawn.signal, recorded=drawn.recorded, towards=drawn.towards
             )
             # Views next to each other keep the rows of a record on the device that already holds them.
             ecg, whole = (x.reshape(-1, *x.shape[2:]) for x in drawn_views)
-            settings = {
-                "train": train,
-                "keys": _spread_keys(drawn["dropout"], layout.signals) if train else None,
-                "valid": jnp.repeat(drawn["valid"], layout.signals),
-            }
+            keys = _spread_keys(drawn.dropout, layout.signals) if train else None
+            rows = jnp.repeat(drawn.valid, layout.signals)
             encoder = encoders.Split(graph, params["encoder"], stats)
             if reconstruction is None:
-                z, stats = encoders.apply(encoder, ecg, **settings)
+                z, stats = encoders.apply(encoder, ecg, train=train, keys=keys, valid=rows)
                 errors = None
             else:
-                (z, again), stats = encoders.reconstruct(encoder, ecg, **settings)
+                (z, again), stats = encoders.reconstruct(encoder, ecg, train=train, keys=keys, valid=rows)
                 peaks = jax.vmap(functools.partial(r_peaks, rate_hz=views.rate_hz))(whole)
                 errors = squared_errors(again, whole, peaks, rate_hz=views.rate_hz)
             return stats, (z.reshape(-1, z.shape[-1]), errors)
@@ -181,11 +189,11 @@ def pretraining_loss(
         after["encoder"], (z, errors) = map_parts(encode, stats["encoder"], drawn, parts=parts, mesh=mesh)
         rows = embedding_rows(batch, layout)
         if neighbours is not None:
-            near = neighbours(drawn["signal"], embedding_rows(batch, Layout(views=1)), num_views=layout.rows)
+            near = neighbours(drawn.signal, embedding_rows(batch, Layout(views=1)), num_views=layout.rows)
             rows = rows._replace(**near)
-        paired = {"paired": jnp.repeat(batch["paired"], layout.rows, axis=0)} if "paired" in batch else {}
+        paired = jnp.repeat(batch["paired"], layout.rows, axis=0) if "paired" in batch else None
         mining = step_key(seed, step, stream="mining")
-        out = objective(params["objective"], z, rows, key=mining, step=step, **paired)
+        out = objective(params["objective"], z, rows, key=mining, step=step, paired=paired)
         total, metrics = objective.weight * out.loss, metrics | out.stats
         if task is not None:
             keys = _spread_keys(row_keys(seed, step, batch["row"], stream="task"), layout.rows) if train else None
@@ -248,7 +256,7 @@ def train_step(
         params = optax.apply_updates(state.params, updates)
         metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
         ema = state.ema
-        if ema_decay is not None:
+        if ema_decay is not None and ema is not None:
             ema = Weights(*average(tuple(ema), (params, stats), decay=ema_decay, step=state.step))
         return TrainState(state.step + 1, params, stats, opt_state, ema), metrics
 

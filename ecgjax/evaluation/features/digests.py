@@ -18,6 +18,6 @@ def of_arrays(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def of_weights(split: encoders.Split) -> str:
+def of_weights(split: encoders.Split[encoders.Encoder]) -> str:
     """Returns a hex digest of an encoder's parameters."""
     return of_arrays(*(np.asarray(leaf) for leaf in jax.tree.leaves(split.params)))

@@ -41,7 +41,7 @@ class Encoder:
 
     def __init__(
         self,
-        split: encoders.Split,
+        split: encoders.Split[encoders.Encoder],
         *,
         num_leads: int,
         layer: str = "features",

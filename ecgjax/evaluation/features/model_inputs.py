@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from data_pipelines.physiology.median_beat import NAMES as MEASUREMENTS
-from ecgjax.data.labels import ProbeData
+from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.features.features import Read, SplitFeatures, interval_features, map_records, split_features
 from ecgjax.evaluation.features.measurements import demographic_features, median_beat_features
 
@@ -56,43 +56,58 @@ class PlainFeatures:
     failures: Mapping[str, int]
 
 
-def embedded(encoders: Mapping[str, FrozenEncoder], data: ProbeData, **how: Any) -> dict[str, SplitFeatures]:
+def embedded(
+    encoders: Mapping[str, FrozenEncoder], data: ProbeData, *, read: Read, progress: bool
+) -> dict[str, SplitFeatures]:
     """Embeds the labelled records by every encoder.
 
     Args:
         encoders: by name.
         data: the labelled records.
-        **how: `read` and `progress` of `features.map_records`.
+        read: reads stored signals.
+        progress: whether to say what is going on.
     """
     return {
-        name: split_features(encoder.embed, data, title=f"embeddings, {name}", batch_size=_BATCH, **how)
+        name: split_features(
+            encoder.embed, data, read=read, batch_size=_BATCH, title=f"embeddings, {name}", progress=progress
+        )
         for name, encoder in encoders.items()
     }
 
 
 def supervised_scores(
-    train_supervised: Callable[..., Classifier], data: ProbeData, *, read: Read, progress: bool, **settings: Any
+    train_supervised: Callable[..., Classifier], data: ProbeData, *, read: Read, seed: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Trains a network with the labels alone.
 
     Args:
-        train_supervised: takes `ProbeData.for_training`, `read` and settings.
+        train_supervised: takes `read`, the arrays of training records and of validation records to select on, and
+            `seed`, all by name.
         data: the labelled records.
         read: reads stored signals.
+        seed: of the training.
         progress: whether to say what is going on.
-        **settings: such as `seed`.
 
     Returns:
         Scores of the validation and of the test records, `f64[n]` or `f64[n, classes]`; and what it was selected by,
         in words.
     """
-    network = train_supervised(read=read, **data.for_training, **settings)
-    how = {"read": read, "batch_size": _BATCH, "progress": progress}
-    val, test = (
-        np.asarray(map_records(network.scores, part.records, title=f"scores, labels only, {name}", **how), np.float64)
-        for name, part in (("validation", data.val), ("test", data.test))
+    network = train_supervised(
+        read=read,
+        train_records=data.train.records,
+        train_labels=data.train.labels,
+        train_patients=data.train.patients,
+        val_records=data.val.records,
+        val_labels=data.val.labels,
+        seed=seed,
     )
-    return val, test, network.selected
+
+    def scores(part: LabelledRecords, name: str) -> np.ndarray:
+        title = f"scores, labels only, {name}"
+        found = map_records(network.scores, part.records, read=read, batch_size=_BATCH, title=title, progress=progress)
+        return np.asarray(found, np.float64)
+
+    return scores(data.val, "validation"), scores(data.test, "test"), network.selected
 
 
 def plain_features(

@@ -89,7 +89,7 @@ class Bootstrap:
     def mean_of(self, sums: Sequence[Sequence[tuple[int, str]]], *, confidence: float = 0.95) -> Interval:
         """Returns the mean of signed sums of metrics, such as one difference `((1, name), (-1, other))` a seed."""
         values = [sum(sign * self.estimates[name] for sign, name in parts) for parts in sums]
-        resampled = [sum(sign * self.resampled[name] for sign, name in parts) for parts in sums]
+        resampled = [sum((sign * self.resampled[name] for sign, name in parts), np.zeros(())) for parts in sums]
         return self._interval(float(np.mean(values)), np.mean(resampled, axis=0), confidence)
 
     def _interval(self, value: float, values: np.ndarray, confidence: float) -> Interval:

@@ -58,7 +58,8 @@ def retrieval(
     apart = np.arange(len(codes)) if apart is None else np.asarray(apart)
     if not len(unit) == len(codes) == len(apart):
         raise DataError(f"{len(unit)} embeddings, {len(codes)} codes and {len(apart)} values to keep apart")
-    queries, ranks, hits = [], [], {k: [] for k in ks}
+    queries, ranks = [], []
+    hits: dict[int, list[np.ndarray]] = {k: [] for k in ks}
     for rows, similarity in _similarities(unit, unit):
         candidate = apart[rows][:, None] != apart
         right = candidate & (codes[rows][:, None] == codes)

@@ -70,18 +70,21 @@ def fit_boosted(
 
 
 def _fit(kind: Kind, features: np.ndarray, targets: np.ndarray, *, leaves: int, seed: int) -> _Models:
-    make = HistGradientBoostingRegressor if kind == "quantity" else HistGradientBoostingClassifier
-    settings = {
-        "max_leaf_nodes": leaves,
-        "max_iter": _TREES,
-        "learning_rate": _LEARNING_RATE,
-        "early_stopping": False,
-        "random_state": seed,
-    }
+    kind_of_trees = HistGradientBoostingRegressor if kind == "quantity" else HistGradientBoostingClassifier
+
+    def make() -> HistGradientBoostingRegressor | HistGradientBoostingClassifier:
+        return kind_of_trees(
+            max_leaf_nodes=leaves,
+            max_iter=_TREES,
+            learning_rate=_LEARNING_RATE,
+            early_stopping=False,
+            random_state=seed,
+        )
+
     if kind != "multilabel":
-        return {0: make(**settings).fit(features, targets)}
+        return {0: make().fit(features, targets)}
     columns = [column for column in range(targets.shape[1]) if not undefined_reason(targets[:, column])]
-    return {column: make(**settings).fit(features, targets[:, column]) for column in columns}
+    return {column: make().fit(features, targets[:, column]) for column in columns}
 
 
 def _staged(kind: Kind, models: _Models, features: np.ndarray, *, classes: int) -> Iterator[np.ndarray]:

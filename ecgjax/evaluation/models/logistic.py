@@ -114,7 +114,8 @@ def fit_linear_probe(
     # float64: embeddings are few, and lbfgs in float32 stops early on badly scaled directions.
     train = preprocessor.fit_transform(np.asarray(train_features, np.float64))
     val = preprocessor.transform(np.asarray(val_features, np.float64))
-    sweep, best = [], None
+    sweep: list[SweepPoint] = []
+    best: tuple[SweepPoint, LogisticRegression] | None = None
     # From strong to weak each fit starts at the one before: the same optima in a fraction of the iterations.
     classifier = LogisticRegression(solver="lbfgs", max_iter=_MAX_ITERATIONS, warm_start=True)
     for c in sorted(strengths):
@@ -127,6 +128,8 @@ def fit_linear_probe(
         sweep.append(point)
         if best is None or point.val_auroc > best[0].val_auroc:
             best = (point, copy.deepcopy(classifier))
+    if best is None:
+        raise ValueError("there is no strength to choose from")
     return LinearProbe(
         preprocessor=preprocessor,
         classifier=best[1],

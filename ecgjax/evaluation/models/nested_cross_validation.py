@@ -106,7 +106,8 @@ def cross_validate(
         DataError: a label is not 0 or 1, or lengths differ.
     """
     labels, _ = check_binary(labels, folds)
-    scores, chosen, unchosen, records, positives = np.empty(len(labels), np.float32), [], 0, [], []
+    scores, unchosen, records, positives = np.empty(len(labels), np.float32), 0, [], []
+    chosen: list[float] = []
     for fold in range(int(folds.max()) + 1):
         train = np.flatnonzero(folds != fold)
         drawn = draw_patients(patients[train], patient_ids=patient_ids[train], fraction=fraction, seed=seed)

@@ -45,7 +45,7 @@ class OutOfFold:
         arrays = {"folds": self.folds} if self.scores is None else {"folds": self.folds, "scores": self.scores}
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+            np.savez(file, told=np.frombuffer(json.dumps(told).encode(), np.uint8), allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> OutOfFold:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 
 from data_pipelines.physiology.median_beat import NAMES
 from ecgjax.data.labels import ProbeData
@@ -55,21 +56,33 @@ class PlainModels:
         Raises:
             DataError: the labels give no model, or the measurements' file is damaged.
         """
-        targets: dict[str, Any] = {
-            "train_targets": data.train.labels,
-            "val_targets": data.val.labels,
-            "classes": data.classes,
-        }
         if name == "intervals":
-            values, _ = self._measured
-            probe = fit_boosted(data.task.kind, values[train], val_features=values[val], **targets, seed=seed)
-            return probe, probe.predict(values[test])
+            measured, _ = self._measured
+            probe = fit_boosted(
+                data.task.kind,
+                measured[train],
+                data.train.labels,
+                val_features=measured[val],
+                val_targets=data.val.labels,
+                classes=data.classes,
+                seed=seed,
+            )
+            return probe, probe.predict(measured[test])
+        known: np.ndarray
+        preprocessor: Pipeline
         if name == "age_sex":
             known, preprocessor = self._demographics, interval_preprocessor()
         else:
             known, preprocessor = self._median_beats, median_beat_preprocessor(train_records=len(train))
         values = preprocessed(SplitFeatures(train=known[train], val=known[val], test=known[test]), preprocessor)
-        probe = fit_linear(data.task.kind, values.train, val_features=values.val, **targets)
+        probe = fit_linear(
+            data.task.kind,
+            values.train,
+            data.train.labels,
+            val_features=values.val,
+            val_targets=data.val.labels,
+            classes=data.classes,
+        )
         return probe, probe.predict(values.test)
 
     @functools.cached_property

@@ -18,13 +18,17 @@ def same_pair(anchors: Rows, keys: Rows) -> Pairs:
 
     Rows without a partner (`pair_group` −1) are left out.
     """
-    for rows in (anchors, keys):
-        if rows.pair_group is None:
-            raise ConfigError("a paired objective looks at 'pair_group', which the rows of this run do not carry")
-    has = (anchors.valid & (anchors.pair_group >= 0))[:, None] & (keys.valid & (keys.pair_group >= 0))[None, :]
-    same_group = anchors.pair_group[:, None] == keys.pair_group[None, :]
+    of_anchors, of_keys = _pair_groups(anchors), _pair_groups(keys)
+    has = (anchors.valid & (of_anchors >= 0))[:, None] & (keys.valid & (of_keys >= 0))[None, :]
+    same_group = of_anchors[:, None] == of_keys[None, :]
     same_patient = anchors.patient[:, None] == keys.patient[None, :]
     return Pairs(positive=has & same_group, negative=has & ~same_group & ~same_patient)
+
+
+def _pair_groups(rows: Rows) -> Array:
+    if rows.pair_group is None:
+        raise ConfigError("a paired objective looks at 'pair_group', which the rows of this run do not carry")
+    return rows.pair_group
 
 
 def clip_loss(

@@ -61,7 +61,7 @@ def hcl(
     class Negatives(NamedTuple):
         weighted: LogSum  # log Σ n^β n
         weights: LogSum  # log Σ n^β
-        count: Array
+        number: Array
 
     def init(anchors: int) -> Negatives:
         empty = LogSum.empty((anchors,))
@@ -72,7 +72,7 @@ def hcl(
         return Negatives(
             carry.weighted.add(tempered + logits, pairs.negative),
             carry.weights.add(tempered, pairs.negative),
-            carry.count + pairs.negative.sum(1, dtype=jnp.float32),
+            carry.number + pairs.negative.sum(1, dtype=jnp.float32),
         )
 
     found = fold_logits(
@@ -85,8 +85,8 @@ def hcl(
         tiling=tiling,
         columns=jnp.broadcast_to(jnp.asarray(concentration, jnp.float32), rows.row.shape),
     )
-    some = found.count > 0
-    log_count = jnp.log(jnp.where(some, found.count, 1.0))
+    some = found.number > 0
+    log_count = jnp.log(jnp.where(some, found.number, 1.0))
     columns = {
         "some": some,
         "log_count": log_count,

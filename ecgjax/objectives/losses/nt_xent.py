@@ -104,7 +104,8 @@ def cross_entropies(
         return Running(empty, empty if inside else jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors))
 
     def update(carry: Running, similarity: Array, logits: Array, pairs: Pairs, _: Any) -> Running:
-        if inside:
+        of_positives: LogSum | Array
+        if isinstance(carry.of_positives, LogSum):
             of_positives = carry.of_positives.add(logits, pairs.positive)
         else:
             of_positives = carry.of_positives + jnp.where(pairs.positive, logits, 0.0).sum(1)

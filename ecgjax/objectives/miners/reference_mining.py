@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.miners.search import Mined, Search, Tile, candidates
+from ecgjax.objectives.miners.search import Mined, Search, Tile, candidates, given
 from ecgjax.objectives.pairs.relations import Relation, Rows
 from ecgjax.objectives.pairs.tiles import Tiling
 
@@ -85,7 +85,7 @@ def label_distance(
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
 
     def difference(tile: Tile) -> Array:
-        return jnp.abs(tile.anchors.label[:, None] - tile.keys.label[None, :])
+        return jnp.abs(given(tile.anchors.label)[:, None] - given(tile.keys.label)[None, :])
 
     def similar(tile: Tile) -> Array:
         apart = difference(tile)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from ecgjax.objectives.pairs.distances import DISTANCES, Distance, Points
 from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, Stats, count_where, mean_where
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
 from ecgjax.objectives.pairs.tiles import Tiling, fold, take
+
+T = TypeVar("T")
 
 
 class Mined(NamedTuple):
@@ -42,6 +44,17 @@ class Miner(Protocol):
 
     def __call__(self, embeddings: Array, rows: Rows, *, relation: Relation, tiling: Tiling, key: Array) -> Mined:
         """Chooses triplets."""
+
+
+def given(values: T | None) -> T:
+    """Returns what a choice looks at, which the search was given.
+
+    Raises:
+        ValueError: it was not.
+    """
+    if values is None:
+        raise ValueError("a choice looks at what its search was not given")
+    return values
 
 
 def candidates(where: Array, score: Array) -> Array:
@@ -72,21 +85,23 @@ class Tile(NamedTuple):
 
     def nearest(self, where: Array) -> Array:
         """Scores by which the nearest wins."""
-        return candidates(where, -self.distance)
+        return candidates(where, -given(self.distance))
 
     def farthest(self, where: Array) -> Array:
         """Scores by which the farthest wins."""
-        return candidates(where, self.distance)
+        return candidates(where, given(self.distance))
 
     def draw(self, stream: str, where: Array, log_weight: Array | None = None) -> Array:
         """Scores by which one wins at random, uniformly or by its weight."""
+        words = given(self.words)
         if log_weight is None:
-            return candidates(where, -hashing.uniforms(self.words, self.keys.row, stream=stream))
-        return candidates(where, log_weight + hashing.gumbels(self.words, self.keys.row, stream=stream))
+            return candidates(where, -hashing.uniforms(words, self.keys.row, stream=stream))
+        return candidates(where, log_weight + hashing.gumbels(words, self.keys.row, stream=stream))
 
     def cosine_distances(self) -> Array:
         """1 − cosine, of distances on the sphere; the compiler sees that the distance has the inner products."""
-        return DISTANCES["cosine"].matrix(*self.points)
+        anchors, keys = self.points
+        return DISTANCES["cosine"].matrix(given(anchors), given(keys))
 
     def any_positive(self) -> Array:
         """Scores by which one of the positives wins, at random."""

@@ -114,6 +114,8 @@ class Distance(NamedTuple):
         apart = self.of_places(anchors.place, keys.place)
         if self.from_zero is None:
             return apart
+        if anchors.zero is None or keys.zero is None:
+            raise ValueError("these points do not say which of them are zero")
         return jnp.where(anchors.zero[:, None] | keys.zero[None, :], jnp.float32(self.from_zero), apart)
 
 

@@ -140,7 +140,14 @@ def fold_logits(
 
 
 def sum_terms(
-    terms: Callable[[Array, Pairs, Any], Array], embeddings: Array, rows: Rows, **settings: Any
+    terms: Callable[[Array, Pairs, Any], Array],
+    embeddings: Array,
+    rows: Rows,
+    *,
+    relation: Relation,
+    temperature: float | Array,
+    tiling: Tiling,
+    columns: Any = None,
 ) -> tuple[Array, PairStats]:
     """Adds up what every pair costs its anchor, and counts pairs on the way.
 
@@ -148,7 +155,10 @@ def sum_terms(
         terms: `(logits, pairs, columns of the anchors) → f32[anchors, keys]`, 0 where a pair costs nothing.
         embeddings: `[rows, dim]`, not yet normalised.
         rows: their metadata.
-        **settings: of `fold_logits`.
+        relation: which pairs are positive and which negative.
+        temperature: τ; logits are cosine / τ.
+        tiling: how the pairs are gone through.
+        columns: tree of `[rows, ...]` that `terms` gets of the anchors, such as what an earlier pass found.
 
     Returns:
         The sums, `f32[rows]`, and what was counted.
@@ -162,4 +172,6 @@ def sum_terms(
     def init(anchors: int) -> tuple[Array, PairStats]:
         return jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors)
 
-    return fold_logits(init, update, embeddings, rows, **settings)
+    return fold_logits(
+        init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling, columns=columns
+    )

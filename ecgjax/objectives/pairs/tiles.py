@@ -287,4 +287,5 @@ def _join_floats(like: Tree, values: list, fixed: list) -> Tree:
     """Puts floating-point leaves and the others back into a tree of the structure of `like`."""
     leaves, structure = jax.tree.flatten(like)
     values_left, fixed_left = iter(values), iter(fixed)
-    return structure.unflatten([next(values_left if _is_float(leaf) else fixed_left) for leaf in leaves])
+    joined = [next(values_left if _is_float(leaf) else fixed_left) for leaf in leaves]
+    return jax.tree.unflatten(structure, joined)

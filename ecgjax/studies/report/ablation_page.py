@@ -23,23 +23,25 @@ from ecgjax.system.files import write_atomically
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """Returns the objective at the beginning and the end, and how many pairs batches had, of a run's metrics."""
-    facts = {}
+    facts: dict[str, float] = {}
     for name, title in (("eval/loss", "validation loss"), ("train/loss", "training loss")):
-        values = [line[name] for line in metrics if line.get(name) is not None]
-        if values:
+        if values := _values(metrics, name):
             facts[f"{title}, first"], facts[f"{title}, last"] = values[0], values[-1]
     for name, title in (
         ("train/positives_per_row", "positives a row"),
         ("train/patient_pairs", "same-patient pairs a batch"),
     ):
-        values = [line[name] for line in metrics if line.get(name) is not None]
-        if values:
+        if values := _values(metrics, name):
             facts[title] = float(np.mean(values))
-    speed = [line["perf/ecgs_per_sec"] for line in metrics if line.get("perf/ecgs_per_sec") is not None]
-    if speed:
+    if speed := _values(metrics, "perf/ecgs_per_sec"):
         facts["ECGs/s"] = float(np.median(speed))
-    facts["steps"] = float(max((line["step"] for line in metrics), default=0))
+    facts["steps"] = float(max(_values(metrics, "step"), default=0))
     return facts
+
+
+def _values(metrics: Sequence[Mapping[str, float | None]], name: str) -> list[float]:
+    """Returns a metric of the lines that have it."""
+    return [value for line in metrics if (value := line.get(name)) is not None]
 
 
 def write_report(

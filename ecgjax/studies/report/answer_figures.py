@@ -13,7 +13,6 @@ from ecgjax.evaluation.metrics.regression import BlandAltman
 from ecgjax.studies.answers import ClassRow
 from ecgjax.studies.comparison import REFERENCE
 
-_POINTS = {"s": 10, "alpha": 0.35, "color": "#1f6fb4", "linewidths": 0}
 _LINE = "#b3202c"
 _MODELS = {REFERENCE: ("#b3202c", "o", -0.14), "random": ("#5f5f5f", "s", 0.14)}
 
@@ -75,7 +74,7 @@ def bland_altman_figure(
     axes = figure.subplots()
     spread = agreement.upper - agreement.lower
     digits = max(0, 2 - math.floor(math.log10(spread))) if spread > 0 else 2
-    axes.scatter((truth + predicted) / 2, predicted - truth, **_POINTS)
+    _points(axes, (truth + predicted) / 2, predicted - truth)
     lines = (
         ("bias", agreement.bias, agreement.bias_interval, "-"),
         ("upper limit", agreement.upper, agreement.upper_interval, "--"),
@@ -124,10 +123,14 @@ def classes_figure(classes: Sequence[ClassRow]) -> Figure:
 def _scatter(
     axes: Axes, truth: np.ndarray, predicted: np.ndarray, *, limits: tuple[float, float], size: float = 10
 ) -> None:
-    axes.scatter(truth, predicted, **{**_POINTS, "s": size})
+    _points(axes, truth, predicted, size=size)
     axes.plot(limits, limits, color="#888888", linewidth=0.9, linestyle="--")
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     _plain(axes)
+
+
+def _points(axes: Axes, x: np.ndarray, y: np.ndarray, *, size: float = 10) -> None:
+    axes.scatter(x, y, s=size, alpha=0.35, color="#1f6fb4", linewidths=0)
 
 
 def _limits(truth: np.ndarray, predicted: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -72,11 +72,10 @@ def answers_page(
 ) -> Page:
     """Lays an evaluation out; arguments as of `report_page.evaluation_page`."""
     data, answers = evaluation.data, evaluation.answers
-    own = (
-        [Section("Predicted and true", _agreement(evaluation))]
-        if data.task.kind == "quantity"
-        else [Section("Class by class", _classes(evaluation)), class_section(answers.operating)]
-    )
+    if answers.operating is None:
+        own = [Section("Predicted and true", _agreement(evaluation))]
+    else:
+        own = [Section("Class by class", _classes(evaluation)), class_section(answers.operating)]
     results = [
         Section("Results", _results(evaluation)),
         *own,
@@ -127,7 +126,7 @@ def _summary(evaluation: AnswersEvaluation) -> str:
         f"{provenance.checkpoint_step:,}. The {answers.compared} of a linear probe on the frozen pretrained encoder is "
         f"{answers.row(REFERENCE).metrics[answers.compared]} on {len(data.test.records):,} test records of "
         f"{data.test.num_patients:,} patients; its difference from the same probe on the encoder at random "
-        f"initialisation is {answers.row('random').difference.signed()}."
+        f"initialisation is {answers.difference('random').signed()}."
     )
 
 
@@ -243,7 +242,7 @@ def _classes(evaluation: AnswersEvaluation) -> list[Block]:
     for each in answers.classes:
         counts = (f"{each.train_positives:,}", f"{each.positives:,} ({each.patients:,})")
         cells = [f"n/a ({each.reason})", "", "", ""]
-        if each.aurocs:
+        if each.aurocs and each.difference is not None:
             cells = [*(str(each.aurocs[name]) for name in BY_CLASS), each.difference.signed()]
         rows.append((each.name, *counts, *cells))
     blocks: list[Block] = [Table(header=header, rows=rows, caption="AUROC of every class")]
@@ -276,6 +275,7 @@ def _groups(evaluation: AnswersEvaluation) -> list[Block]:
         else:
             cells = [str(group.metrics.get("macro AUROC", "n/a (too few records)")), f"{group.classes:,}"]
         rows.append((*counts, *cells))
+    header: tuple[str, ...]
     if quantity:
         header = ("", "group", "records", "patients", f"MAE{unit}", "less others", f"bias{unit}", "less others")
         words = "differences are from all other records."

@@ -30,8 +30,8 @@ def other_metrics_table(
         unit: of a quantity; empty where it has none.
     """
     rows, names = [], []
-    for (fraction, mode, model), cells in _groups(results).items():
-        found = [selection.estimates(kind, targets, cell.scores, classes=classes) for cell in cells]
+    for (fraction, mode, model), scores in _groups(results).items():
+        found = [selection.estimates(kind, targets, each, classes=classes) for each in scores]
         names = [name for name in found[0] if name != selection.PRIMARY[kind]]
         spread = (_spread([each[name] for each in found]) for name in names)
         rows.append((f"{fraction:.3g}", TITLES[model, mode], *spread))
@@ -49,10 +49,8 @@ def classes_table(results: Sequence[CellResult], *, targets: np.ndarray, classes
     """
     groups = _groups(results)
     largest = max((fraction for fraction, _, _ in groups), default=1.0)
-    models = {TITLES[group[2], group[1]]: cells for group, cells in groups.items() if group[0] == largest}
-    found = {
-        title: [by_class(targets, cell.scores, classes=classes) for cell in cells] for title, cells in models.items()
-    }
+    models = {TITLES[group[2], group[1]]: scores for group, scores in groups.items() if group[0] == largest}
+    found = {title: [by_class(targets, each, classes=classes) for each in scores] for title, scores in models.items()}
     values = {title: [each.estimates() for each in seeds] for title, seeds in found.items()}
     reasons = next((seeds[0].left_out for seeds in found.values()), {})
     rows = []
@@ -66,12 +64,13 @@ def classes_table(results: Sequence[CellResult], *, targets: np.ndarray, classes
     return Table(header=("class", "positive in test", *models), rows=rows, caption=caption)
 
 
-def _groups(results: Sequence[CellResult]) -> dict[_Group, list[CellResult]]:
-    groups: dict[_Group, list[CellResult]] = {}
+def _groups(results: Sequence[CellResult]) -> dict[_Group, list[np.ndarray]]:
+    """Returns the scores of every seed of the cells that have some."""
+    groups: dict[_Group, list[np.ndarray]] = {}
     for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.model, r.cell.seed)):
         if result.scores is not None:
             cell = result.cell
-            groups.setdefault((cell.fraction, cell.mode, cell.model), []).append(result)
+            groups.setdefault((cell.fraction, cell.mode, cell.model), []).append(result.scores)
     return groups
 
 

@@ -181,8 +181,8 @@ def _runs_table(runs: Sequence[PretrainedRun]) -> Table:
     rows = []
     for run in runs:
         parts = [f"{number:,} of {name}{' (SIMULATED)' if made else ''}" for name, number, made in run.pretrained_on]
-        rows.append((run.title, run.settings.encoder.name, run.settings.objective.name, f"{run.encoder.step:,}",
-                     f"{run.settings.batch_size:,}", "; ".join(parts)))  # fmt: skip
+        rows.append((run.title, str(run.settings.encoder.name), str(run.settings.objective.name),
+                     f"{run.encoder.step:,}", f"{run.settings.batch_size:,}", "; ".join(parts)))  # fmt: skip
     return Table(header=("run", "encoder", "objective", "steps", "batch", "training records"), rows=rows)
 
 

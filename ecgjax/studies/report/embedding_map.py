@@ -14,9 +14,32 @@ from ecgjax.evaluation.metrics.retrieval import unit_length
 #: Records that are drawn; of more, so many at random. Clouds of more are no easier to read.
 MAX_POINTS = 3000
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Style:
+    """How the records of one label are drawn."""
+
+    name: str
+    marker: str
+    color: str
+    size: float
+    alpha: float
+
+    def draw(self, axes: Axes, points: np.ndarray) -> None:
+        """Draws points, `[n, 2]`."""
+        axes.scatter(
+            points[:, 0], points[:, 1], marker=self.marker, color=self.color, s=self.size, alpha=self.alpha,
+            linewidths=0,
+        )  # fmt: skip
+
+    def draw_for_legend(self, axes: Axes) -> None:
+        """Draws no point, but names what such points are; opaque, since in a legend they are few."""
+        axes.scatter([], [], label=self.name, marker=self.marker, color=self.color, s=self.size, alpha=1, linewidths=0)
+
+
 # Told apart without colour, too.
-_NEGATIVE = {"marker": "o", "color": "#1f6fb4", "s": 9, "alpha": 0.45, "linewidths": 0}
-_POSITIVE = {"marker": "^", "color": "#b3202c", "s": 16, "alpha": 0.75, "linewidths": 0}
+_NEGATIVE = _Style(name="negative", marker="o", color="#1f6fb4", size=9, alpha=0.45)
+_POSITIVE = _Style(name="positive", marker="^", color="#b3202c", size=16, alpha=0.75)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,10 +92,9 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
     blocks = np.array_split(order, min(40, len(order)))
     for block in blocks:
         for which, style in ((0, _NEGATIVE), (1, _POSITIVE)):
-            chosen = block[labels[block] == which]
-            axes.scatter(*projected.points[chosen].T, **style)
-    for style, name in ((_NEGATIVE, "negative"), (_POSITIVE, "positive")):
-        axes.scatter([], [], label=name, **{**style, "alpha": 1.0})
+            style.draw(axes, projected.points[block[labels[block] == which]])
+    for style in (_NEGATIVE, _POSITIVE):
+        style.draw_for_legend(axes)
     axes.legend(frameon=False, loc="best", fontsize=9)
     return figure
 
@@ -90,10 +112,12 @@ def values_map_figure(projected: EmbeddingMap, *, values: np.ndarray, name: str,
     order = _order(len(values), seed)
     figure, axes = _plane(projected, title)
     low, high = np.quantile(values, (0.02, 0.98))
+    drawn = projected.points[order]
     points = axes.scatter(
-        *projected.points[order].T, c=values[order], vmin=low, vmax=high, cmap="viridis", s=9, alpha=0.7, linewidths=0
+        drawn[:, 0], drawn[:, 1], c=values[order], vmin=low, vmax=high, cmap="viridis", s=9, alpha=0.7, linewidths=0
     )
-    figure.colorbar(points, ax=axes, label=name, shrink=0.8).solids.set_alpha(1)
+    if (solids := figure.colorbar(points, ax=axes, label=name, shrink=0.8).solids) is not None:
+        solids.set_alpha(1)
     return figure
 
 

@@ -48,11 +48,11 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     said = study.cautions({result.cell.mode for result in results})
     title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
     tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
-    asked = {"targets": data.test.labels, "classes": data.classes}
+    targets, classes = data.test.labels, data.classes
     unit = unit_of(study.task.title, study.recordings) if study.task.kind == "quantity" else ""
-    more = [other_metrics_table(results, kind=study.task.kind, unit=unit, **asked)]
+    more = [other_metrics_table(results, kind=study.task.kind, targets=targets, classes=classes, unit=unit)]
     if study.task.kind == "multilabel":
-        more.append(classes_table(results, **asked))
+        more.append(classes_table(results, targets=targets, classes=classes))
     lacking = [f"{result.cell.name}: {result.reason}" for result in results if result.reason]
     curves: Block = Paragraph("Curves are not drawn: there are too few positive or negative test records.")
     if data.enough_for_curves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from sklearn.metrics import precision_recall_curve
 
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.calibration import ReliabilityCurve
-from ecgjax.studies.comparison import REFERENCE, Comparison, Row
+from ecgjax.studies.comparison import REFERENCE, Comparison
 
 _COLORS = ("#b3202c", "#e08a3c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93", "#2aa198")
 
@@ -32,8 +33,9 @@ def roc_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[st
         scores: model name → `f64[n]`.
     """
     figure, axes = _square(title="ROC curves (AUROC)")
-    for row, style in _drawn(comparison, "auroc"):
-        axes.plot(*_roc(labels, scores[row.name]), **style)
+    for curve in _drawn(comparison, "auroc"):
+        alarms, hits = _roc(labels, scores[curve.model])
+        axes.plot(alarms, hits, color=curve.color, linewidth=curve.linewidth, label=curve.label)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle="--")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity")
     _legend(figure, axes)
@@ -47,9 +49,11 @@ def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, score
     (Davis and Goadrich, The relationship between precision-recall and ROC curves, ICML 2006).
     """
     figure, axes = _square(title="Precision over recall (AUPRC)")
-    for row, style in _drawn(comparison, "auprc"):
-        precision, recall, _ = precision_recall_curve(labels, scores[row.name])
-        axes.plot(recall, precision, drawstyle="steps-post", **style)
+    for curve in _drawn(comparison, "auprc"):
+        precision, recall, _ = precision_recall_curve(labels, scores[curve.model])
+        axes.plot(
+            recall, precision, drawstyle="steps-post", color=curve.color, linewidth=curve.linewidth, label=curve.label
+        )
     axes.axhline(float(np.mean(labels)), color="#bbbbbb", linewidth=0.8, linestyle="--")
     axes.set(xlabel="sensitivity (recall)", ylabel="positive predictive value (precision)")
     _legend(figure, axes)
@@ -59,9 +63,17 @@ def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, score
 class Compared(Protocol):
     """A row of models side by side; `comparison.Row` is one."""
 
-    name: str
-    title: str
-    difference: Interval | None
+    @property
+    def name(self) -> str:
+        """Key of the model, such as `"random"`."""
+
+    @property
+    def title(self) -> str:
+        """Its title as in the table."""
+
+    @property
+    def difference(self) -> Interval | None:
+        """Metric of the pretrained encoder less this model's, paired; None for itself."""
 
 
 def differences_figure(rows: Sequence[Compared], *, metric: str = "AUROC") -> Figure:
@@ -71,20 +83,20 @@ def differences_figure(rows: Sequence[Compared], *, metric: str = "AUROC") -> Fi
         rows: of all models, in the order to draw.
         metric: that the differences are of.
     """
-    others = [row for row in rows if row.difference is not None]
+    others = [(row, row.difference) for row in rows if row.difference is not None]
     figure = Figure(figsize=(_SIZE[0], 0.9 + 0.55 * len(others)), layout="constrained")
     axes = figure.subplots()
     colors = _colors(rows)
-    for position, row in enumerate(others):
-        estimate, low, high = row.difference.estimate, row.difference.low, row.difference.high
+    for position, (row, difference) in enumerate(others):
+        estimate, low, high = difference.estimate, difference.low, difference.high
         if math.isfinite(low):
             axes.plot([low, high], [position] * 2, color=colors[row.name], linewidth=2)
         if math.isfinite(estimate):
             axes.plot(estimate, position, "o", color=colors[row.name])
         at = (estimate if math.isfinite(estimate) else 0, position)
-        axes.annotate(row.difference.signed(), at, (0, 7), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(difference.signed(), at, (0, 7), textcoords="offset points", ha="center", fontsize=8)
     axes.axvline(0, color="#888888", linewidth=0.8)
-    axes.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row in others], fontsize=8)
+    axes.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row, _ in others], fontsize=8)
     axes.set_ylim(len(others) - 0.5, -0.8)
     axes.margins(x=0.25)
     axes.xaxis.set_major_locator(MaxNLocator(6))  # numbers with signs and two decimals are wide
@@ -140,15 +152,25 @@ def _colors(rows: Sequence[Compared]) -> dict[str, str]:
     return dict(zip((row.name for row in rows), itertools.cycle(_COLORS), strict=False))
 
 
-def _drawn(comparison: Comparison, metric: str) -> list[tuple[Row, dict[str, object]]]:
-    """Returns the models that have a curve, with how it is drawn."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Curve:
+    """How the curve of a model is drawn."""
+
+    model: str
+    color: str
+    linewidth: float
+    label: str
+
+
+def _drawn(comparison: Comparison, metric: str) -> list[_Curve]:
+    """Returns the curves of the models that have one."""
     colors, out = _colors(comparison.rows), []
     for row in comparison.rows:
         estimate = getattr(row, metric).estimate
         if math.isfinite(estimate):
             width = 2.2 if row.name == REFERENCE else 1.3
             label = f"{row.title} ({estimate:.3f})"
-            out.append((row, {"color": colors[row.name], "linewidth": width, "label": label}))
+            out.append(_Curve(model=row.name, color=colors[row.name], linewidth=width, label=label))
     return out
 
 

@@ -39,7 +39,9 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
     """
     test, generator = data.test, np.random.default_rng(seed)
     queries = {name: int(generator.choice(rows)) for name, rows in _asked(data) if len(rows)}
-    found = nearest_records(embeddings, queries=list(queries.values()), apart=test.patients, k=NEIGHBOURS)
+    found = nearest_records(
+        embeddings, queries=np.array(list(queries.values()), np.int64), apart=test.patients, k=NEIGHBOURS
+    )
     describe = _Describer(recordings, data)
     blocks: list[Block] = [
         Paragraph(

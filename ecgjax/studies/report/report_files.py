@@ -77,8 +77,9 @@ def _write_results(
     test = data.test
     text = json.dumps(plain(results), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    np.savez(folder / "scores.npz", records=test.records, patients=test.patients, labels=test.labels,
-             **{f"scores_{name}": values for name, values in scores.items()})  # fmt: skip
+    arrays = {"records": test.records, "patients": test.patients, "labels": test.labels}
+    arrays |= {f"scores_{name}": values for name, values in scores.items()}
+    np.savez(folder / "scores.npz", allow_pickle=False, **arrays)
 
 
 def results_dict(evaluation: Evaluation) -> dict[str, Any]:

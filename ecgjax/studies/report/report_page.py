@@ -143,13 +143,13 @@ def _summary(evaluation: Evaluation) -> str:
         f"{provenance.checkpoint_step:,}. A linear probe on the frozen pretrained encoder has an AUROC of "
         f"{comparison.row(REFERENCE).auroc} on {len(test.records):,} test records ({test.positives:,} positive) of "
         f"{test.num_patients:,} patients; its difference from the same probe on the encoder at random initialisation "
-        f"is {comparison.row('random').difference.signed()}."
+        f"is {comparison.difference('random').signed()}."
     )
 
 
 def _results(evaluation: Evaluation) -> list[Block]:
     comparison, data = evaluation.comparison, evaluation.data
-    curves = {"labels": data.test.labels, "scores": evaluation.scores}
+    labels, scores = data.test.labels, evaluation.scores
     counts = f"{data.test.positives:,} positive of {len(data.test.records):,} test records"
     table: list[Block] = [
         results_table(comparison),
@@ -163,12 +163,12 @@ def _results(evaluation: Evaluation) -> list[Block]:
     return [
         *table,
         Picture(
-            figure=roc_figure(comparison, **curves),
+            figure=roc_figure(comparison, labels=labels, scores=scores),
             alt="ROC curve of every model, with its AUROC as in the table of results.",
             caption=f"ROC curves, {counts}.",
         ),
         Picture(
-            figure=precision_recall_figure(comparison, **curves),
+            figure=precision_recall_figure(comparison, labels=labels, scores=scores),
             alt="Precision–recall curve of every model, with its AUPRC as in the table of results.",
             caption=f"Precision over recall, {counts}; dashed, their share.",
         ),
