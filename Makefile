@@ -95,7 +95,7 @@ test-newest: lint  ## the tests of `make test` with the newest release of every 
 lint: install  ## ruff check and format check, then types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy data_pipelines launch configs
+	$(PY) -m mypy ecgjax data_pipelines launch configs
 
 format: install  ## rewrite with ruff
 	$(PY) -m ruff check --fix .

@@ -175,7 +175,7 @@ def tasks_of(
     rare: tuple[str, ...] = ()
     for text in texts:
         data = probe_data(
-            recordings.index, recordings.split,  # type: ignore[arg-type]  # ecgjax asks for attributes that can be set.
+            recordings.index, recordings.split,
             task=parse_task(text), label_fraction=fraction, seed=seed,
         )  # fmt: skip
         tasks[text], more = of_common_classes(data)

@@ -126,10 +126,10 @@ def show_help(argv: Sequence[str], leaves: Mapping[str, Leaf]) -> NoReturn:
     """
     configs = recipes.configs_in(argv)
     values = flat(recipes.load_recipe(configs[-1]).to_dict()) if configs else {}
-    try:
+    with contextlib.suppress(SystemExit):  # Which it leaves by once it has printed.
         command.parse_flags(argv)
-    finally:  # Which leaves once it has printed.
-        print(describe_leaves(leaves, values, of=configs[-1] if configs else "every config, unless it sets its own"))
+    print(describe_leaves(leaves, values, of=configs[-1] if configs else "every config, unless it sets its own"))
+    sys.exit(0)
 
 
 def without_none(arguments: Sequence[str]) -> list[str]:
