@@ -1,0 +1,157 @@
+"""An interval of an AUROC where few patients have the label, without a resample.
+
+A bootstrap of five patients draws from five values: its intervals are too short, and a resample may lack the label.
+Here the variance comes from the ranks themselves, with patients as clusters (Obuchowski 1997, of one record a patient
+DeLong et al. 1988); the interval is that of a score test, as Wilson's is of a share; and Student's t stands for the
+normal distribution, since a variance of few patients is itself uncertain.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.metrics.ranking import undefined_reason
+from ecgjax.evaluation.metrics.weighting import check_binary
+
+#: Patients of each class below which no interval is given: nothing smaller was simulated.
+MIN_PATIENTS = 5
+
+#: The ends of what a bound may be; at 0 and 1 themselves the variance function is 0.
+_ENDS = (1e-9, 1 - 1e-9)
+
+
+def clustered_auroc_interval(
+    labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray, confidence: float = 0.95
+) -> Interval:
+    """Returns the AUROC and its interval over patients, for labels that as few as five patients have.
+
+    With V the clustered variance, h the variance of binormal scores (`binormal_variance`) and t Student's quantile, the
+    interval holds every θ with (estimate − θ)² ≤ t² V h(θ) / h(estimate). The degrees of freedom are one less than the
+    patients of the rarer class, each counted by its share of the records: (Σ m)² / Σ m² (Kish 1965).
+
+    Nothing is drawn: equal records give equal intervals.
+
+    Coverage of 95 % intervals by `python -m tests.support.rare_label_intervals`, of 300 and 2,000 patients with one to
+    four records each, correlations within patients of 0, .3 and .7, labels of patients and of records; lowest and
+    highest cell of 1,000 test sets, and their mean:
+
+        patients with the label    AUROC .6            AUROC .75           AUROC .9
+        5                          94.7–97.4 (96.1)    94.5–96.6 (95.5)    91.5–95.5 (93.4)
+        10                         95.0–96.3 (95.6)    93.7–96.0 (94.9)    91.0–94.3 (92.6)
+        15                         94.1–96.4 (95.3)    94.0–96.8 (95.1)    91.2–95.1 (93.6)
+        25                         94.2–96.5 (95.5)    93.6–95.6 (94.7)    91.9–95.4 (93.8)
+
+    It is lowest, near 92 %, at an AUROC of .9 with records of 2,000 patients that correlate by .7 (with 3,000 to 8,000
+    test sets a cell, 91.4 to 95.7 % at .9, standard error .3 to .5). The percentile interval of
+    `bootstrap.patient_bootstrap` holds 78 to 90 % with 5 such patients, and 89 to 95 % with 25.
+
+    Args:
+        labels: `[n]` of 0 and 1; a patient may have records of both.
+        scores: `[n]`, larger means more likely positive; ties count one half.
+        patients: `int[n]`, patient (or group) code of each record.
+        confidence: nominal coverage, in (0, 1).
+
+    Returns:
+        The estimate of `ranking.auroc`; bounds are NaN, with a reason, where fewer than `MIN_PATIENTS` patients have a
+        record of one of the classes, or where no positive and negative overlap, which says nothing of the variance.
+        `resamples` is 0.
+
+    Raises:
+        DataError: lengths differ, a label is not 0 or 1, or a score is not finite.
+
+    References:
+        Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics 53 (1997) 567.
+        DeLong, DeLong and Clarke-Pearson, Comparing the areas under two or more correlated receiver operating
+        characteristic curves, Biometrics 44 (1988) 837.
+        Newcombe, Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2,
+        Statistics in Medicine 25 (2006) 559, has score intervals of an AUROC, of independent records.
+    """
+    from scipy import optimize
+
+    labels, scores = check_binary(labels, scores)
+    patients = np.asarray(patients)
+    if patients.shape != labels.shape:
+        raise DataError(f"{len(patients)} patient codes for {len(labels)} labels")
+    if reason := undefined_reason(labels):
+        return _interval(math.nan, confidence, reason=reason)
+    for label, words in ((1, "a positive"), (0, "a negative")):
+        if (number := len(np.unique(patients[labels == label]))) < MIN_PATIENTS:
+            estimate = clustered_variance(labels, scores, patients=patients)[0]
+            reason = f"patients with {words} record: {number}, fewer than {MIN_PATIENTS}"
+            return _interval(estimate, confidence, reason=reason)
+    estimate, variance, freedom = clustered_variance(labels, scores, patients=patients)
+    if not _ENDS[0] < estimate < _ENDS[1]:
+        return _interval(estimate, confidence, reason="the scores separate the classes wholly")
+    if variance <= 0:
+        return _interval(estimate, confidence, reason="the ranks do not vary between patients")
+    quantile = float(special.stdtrit(freedom, (1 + confidence) / 2))
+    spread = quantile**2 * variance / binormal_variance(estimate)
+
+    def outside(value: float) -> float:
+        return (estimate - value) ** 2 - spread * binormal_variance(value)
+
+    # h falls more slowly than (1 − θ)² towards 1, and likewise towards 0: there is one root on each side, or none
+    # before the end.
+    low, high = (
+        end if outside(end) <= 0 else float(optimize.brentq(outside, *sorted((end, estimate)), xtol=1e-12))
+        for end in _ENDS
+    )
+    return _interval(estimate, confidence, low=low, high=high)
+
+
+def clustered_variance(labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> tuple[float, float, float]:
+    """Returns the AUROC, its variance over patients, and the degrees of freedom that this variance has.
+
+    The variance is NaN where one class has one patient only.
+
+    Args:
+        labels: `int[n]` of 0 and 1, of both.
+        scores: `[n]`, finite.
+        patients: `int[n]`.
+    """
+    codes, patient = np.unique(patients, return_inverse=True)
+    positive = labels == 1
+    # The share of the other class that a record outranks: of positives, and of negatives that are outranked.
+    placements = np.empty(len(labels))
+    placements[positive] = _share_below(scores[positive], scores[~positive])
+    placements[~positive] = 1 - _share_below(scores[~positive], scores[positive])
+    estimate = float(placements[positive].mean())
+    sums, variances, effective = [], [], []
+    for member in (positive, ~positive):
+        number = np.bincount(patient[member], minlength=len(codes))
+        total, having = int(number.sum()), int(np.count_nonzero(number))
+        sums.append(np.bincount(patient[member], placements[member] - estimate, minlength=len(codes)) / total)
+        variances.append(having / (having - 1) * float(sums[-1] @ sums[-1]) if having > 1 else math.nan)
+        effective.append(total**2 / float(number @ number))
+    # A patient with records of both classes moves both sums.
+    both = len(codes) / (len(codes) - 1) * float(sums[0] @ sums[1]) if len(codes) > 1 else math.nan
+    return estimate, sum(variances) + 2 * both, min(effective) - 1
+
+
+def binormal_variance(auroc: float) -> float:
+    """Returns the variance of a positive's share of outranked negatives, where scores of both classes are normal.
+
+    For equal variances of the classes: Φ₂(d, d; 1/2) − θ² with d = Φ⁻¹(θ), which is θ (1 − θ) − 2 T(d, 1/√3) with
+    Owen's T. It is symmetric, and 1/12 at θ = 1/2.
+
+    Args:
+        auroc: θ, in (0, 1).
+    """
+    return auroc * (1 - auroc) - 2 * float(special.owens_t(special.ndtri(auroc), 1 / math.sqrt(3)))
+
+
+def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the share of the others below each score, equal ones counting one half: `f64[n]`."""
+    ranked = np.sort(others)
+    return (np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")) / (2 * len(others))
+
+
+def _interval(
+    estimate: float, confidence: float, *, low: float = math.nan, high: float = math.nan, reason: str = ""
+) -> Interval:
+    return Interval(estimate=estimate, low=low, high=high, confidence=confidence, resamples=0, reason=reason)
