@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ecgjax.pages.page import Block, Folded, Paragraph, Preformatted, Section, Table
-from ecgjax.settings.sections import flat
+from ecgjax.settings.sections import Tree, flat
 from ecgjax.system.environment import describe_environment
 
 #: Of a setting that one side does not have.
@@ -24,7 +23,7 @@ def command_section(command: str, *, note: str = "") -> Section:
     return Section("How to make it again", blocks)
 
 
-def configuration_section(config: Mapping[str, Any], *, default: Mapping[str, Any]) -> Section:
+def configuration_section(config: Tree, *, default: Tree) -> Section:
     """Shows every leaf of a configuration, those that differ from the default first.
 
     Args:

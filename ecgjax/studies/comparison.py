@@ -12,6 +12,7 @@ from data_pipelines.errors import DataError
 from ecgjax.data.labels import ProbeData
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval, patient_bootstrap
+from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.metrics.ranking import auroc
 from ecgjax.evaluation.models.linear import fit_nearest
 from ecgjax.evaluation.models.logistic import LinearProbe, ShuffleControl, fit_linear_probe, shuffle_control
@@ -48,7 +49,7 @@ class Row:
     Attributes:
         name: key, such as `"random"`.
         title: as in the table.
-        auroc: on the test records, with its patient bootstrap interval.
+        auroc: AUROC on the test records, with its interval over patients.
         auprc: the same of the average precision.
         difference: AUROC of the pretrained encoder minus this model's, paired; `None` for itself.
         val_auroc: of what was selected on validation.
@@ -187,7 +188,9 @@ def compare(
         Row(
             name=name,
             title=contender.title,
-            auroc=aurocs.interval(name),
+            auroc=interval_of_few(
+                aurocs.interval(name), data.test.labels, contender.scores, patients=data.test.patients
+            ),
             auprc=auprcs.interval(name),
             difference=None if name == REFERENCE else aurocs.difference(REFERENCE, name),
             val_auroc=contender.val_auroc,

@@ -28,6 +28,7 @@ from ecgjax.evaluation.features.model_inputs import (
     supervised_scores,
 )
 from ecgjax.evaluation.metrics.bootstrap import bootstrap_metrics
+from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.metrics.multilabel import auroc_of, by_class
 from ecgjax.evaluation.metrics.regression import BlandAltman, bland_altman
 from ecgjax.evaluation.metrics.subgroups import in_order
@@ -217,7 +218,14 @@ def _classes(outputs: Mapping[str, np.ndarray], data: ProbeData, *, resamples: i
             train_positives=int(data.train.labels[:, column].sum()),
             positives=int(labels[:, column].sum()),
             patients=len(np.unique(patients[labels[:, column] == 1])),
-            aurocs={} if name in left_out else {model: found.interval(f"{model}\t{name}") for model in BY_CLASS},
+            aurocs={}
+            if name in left_out
+            else {
+                model: interval_of_few(
+                    found.interval(f"{model}\t{name}"), labels[:, column], outputs[model][:, column], patients=patients
+                )
+                for model in BY_CLASS
+            },
             difference=None if name in left_out else found.difference(f"{REFERENCE}\t{name}", f"random\t{name}"),
             reason=left_out.get(name, ""),
         )

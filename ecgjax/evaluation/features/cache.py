@@ -22,6 +22,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.physiology import median_beat
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import Read, map_records
+from ecgjax.settings.sections import Tree
 
 #: Records embedded at a time, and measured: the latter in processes that are started anew for each part.
 _BATCH = 256
@@ -34,7 +35,7 @@ def kept_embeddings(
     records: np.ndarray,
     *,
     name: str,
-    settings: Mapping[str, Any],
+    settings: Tree,
     read: Read,
     datasets: Sequence[str],
     recalibrate_on: np.ndarray,
@@ -48,7 +49,7 @@ def kept_embeddings(
         encoder: whose embeddings; its running statistics are replaced by those of unaugmented records.
         records: `int64[n]`, records to embed.
         name: of the encoder, in the file's name and on the progress bar.
-        settings: of the encoder, `config.encoder`; its weights alone do not tell what is computed with them.
+        settings: Values of `config.encoder`; the weights alone do not tell what is computed with them.
         read: record numbers → `int16[n, time, lead]`.
         datasets: fingerprints of what is read.
         recalibrate_on: `int64[m]`, training records.

@@ -21,6 +21,9 @@ from ecgjax.evaluation.metrics.weighting import check_binary
 #: Patients of each class below which no interval is given: nothing smaller was simulated.
 MIN_PATIENTS = 5
 
+#: Patients of the rarer class up to which a bootstrap's interval of an AUROC gives way to the one of this module.
+FEW_PATIENTS = 25
+
 #: The ends of what a bound may be; at 0 and 1 themselves the variance function is 0.
 _ENDS = (1e-9, 1 - 1e-9)
 
@@ -102,6 +105,21 @@ def clustered_auroc_interval(
         for end in _ENDS
     )
     return _interval(estimate, confidence, low=low, high=high)
+
+
+def interval_of_few(interval: Interval, labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> Interval:
+    """Returns a bootstrap's interval of an AUROC, or in its place `clustered_auroc_interval` where patients are few.
+
+    Args:
+        interval: Interval of the AUROC over resamples of the patients.
+        labels: `[n]` of 0 and 1.
+        scores: `[n]`, larger means more likely positive.
+        patients: `int[n]`, patient (or group) code of each record.
+    """
+    fewest = min(len(np.unique(patients[labels == label])) for label in (0, 1))
+    if fewest > FEW_PATIENTS:
+        return interval
+    return clustered_auroc_interval(labels, scores, patients=patients, confidence=interval.confidence)
 
 
 def clustered_variance(labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ from data_pipelines.errors import DataError
 from ecgjax.data.groups import MISSING
 from ecgjax.data.labels import MIN_EVENTS
 from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics
+from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.metrics.ranking import RankedScores
 from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, ratio
 
@@ -109,6 +110,9 @@ def subgroups(
     out = []
     for key, mask in members.items():
         names = [] if lacking[key] else ["auroc", *GAPS]
+        own = {name: found.interval(_name(key, name)) for name in names}
+        if names:
+            own["auroc"] = interval_of_few(own["auroc"], labels[mask], probabilities[mask], patients=patients[mask])
         gaps = [name for name in names if _name(key, name, rest=True) in metrics]
         out.append(
             Subgroup(
@@ -117,7 +121,7 @@ def subgroups(
                 records=int(mask.sum()),
                 patients=len(np.unique(patients[mask])),
                 events=int(labels[mask].sum()),
-                metrics={name: found.interval(_name(key, name)) for name in names},
+                metrics=own,
                 gaps={name: found.difference(_name(key, name), _name(key, name, rest=True)) for name in gaps},
                 reason=lacking[key],
             )

@@ -14,6 +14,7 @@ from ecgjax.data.labels import MIN_EVENTS, ProbeData, common_classes
 from ecgjax.evaluation.models import selection
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.write import Written
+from ecgjax.settings.sections import Tree
 from ecgjax.studies.answers import BY_CLASS, Answers, ClassesOperating, one_a_patient
 from ecgjax.studies.comparison import REFERENCE
 from ecgjax.studies.report.answer_figures import bland_altman_figure, classes_figure, panels_figure, scatter_figure
@@ -57,7 +58,7 @@ def write_answers_report(
     evaluation: AnswersEvaluation,
     workdir: Path,
     *,
-    default_config: Mapping[str, Any],
+    default_config: Tree,
     sections: Sequence[Section] = (),
 ) -> Written:
     """Writes the report of another task than a binary one, as `report_files.write_report` does of that."""
@@ -67,9 +68,7 @@ def write_answers_report(
     )
 
 
-def answers_page(
-    evaluation: AnswersEvaluation, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
-) -> Page:
+def answers_page(evaluation: AnswersEvaluation, *, default_config: Tree, sections: Sequence[Section] = ()) -> Page:
     """Lays an evaluation out; arguments as of `report_page.evaluation_page`."""
     data, answers = evaluation.data, evaluation.answers
     if answers.operating is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from ecgjax.data.labels import ProbeData
 from ecgjax.evaluation.metrics.subgroups import Subgroup
+from ecgjax.settings.sections import Tree
 from ecgjax.studies.comparison import Comparison
 from ecgjax.studies.decision_curve import NetBenefit
 from ecgjax.studies.neighbourhood import Neighbourhood
@@ -36,7 +36,7 @@ class Provenance:
     simulated: bool
     encoder: str
     checkpoint_step: int
-    config: Mapping[str, Any]
+    config: Tree
     command: str
     cautions: tuple[str, ...] = ()
 

@@ -18,6 +18,7 @@ from ecgjax.data.tasks import file_name
 from ecgjax.pages.json_values import plain
 from ecgjax.pages.page import Page, Section
 from ecgjax.pages.write import Written, write_page
+from ecgjax.settings.sections import Tree
 from ecgjax.studies.neighbourhood import Neighbourhood
 from ecgjax.studies.report.report import Evaluation, Provenance
 from ecgjax.studies.report.report_page import evaluation_page
@@ -28,7 +29,7 @@ REPORT_DIR = "evaluation"
 
 
 def write_report(
-    evaluation: Evaluation, workdir: Path, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
+    evaluation: Evaluation, workdir: Path, *, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Written:
     """Writes the report into a folder of `workdir/evaluation`, in the place of an earlier one once it is whole.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from ecgjax.data.labels import MIN_EVENTS, ProbeData
 from ecgjax.evaluation.metrics.calibration import ReliabilityCurve, reliability_curve
+from ecgjax.evaluation.metrics.clustered_auroc import FEW_PATIENTS
 from ecgjax.pages.page import SIMULATED, Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
+from ecgjax.settings.sections import Tree
 from ecgjax.studies.comparison import REFERENCE
 from ecgjax.studies.operating import RESAMPLES, SPECIFICITY
 from ecgjax.studies.report.embedding_map import MAX_POINTS, map_figure, project
@@ -42,9 +43,7 @@ GROUPS_MADE = (
 )
 
 
-def evaluation_page(
-    evaluation: Evaluation, *, default_config: Mapping[str, Any], sections: Sequence[Section] = ()
-) -> Page:
+def evaluation_page(evaluation: Evaluation, *, default_config: Tree, sections: Sequence[Section] = ()) -> Page:
     """Lays an evaluation out.
 
     Args:
@@ -77,7 +76,7 @@ def framed(
     provenance: Provenance,
     measurement_failures: Mapping[str, int],
     drawn: str,
-    default_config: Mapping[str, Any],
+    default_config: Tree,
 ) -> Page:
     """Puts the question above sections, and below them what they rest on: records, command, configuration, machine.
 
@@ -112,8 +111,9 @@ def how_compared(data: ProbeData, *, resamples: int) -> str:
         f"{len(data.val.records):,} validation records, or on a part where the table says so, and scored once on the "
         f"same {len(data.test.records):,} test records of {data.test.num_patients:,} patients; no patient and no "
         "signal is in two splits. Intervals are "
-        f"95 % percentile intervals over {resamples:,} resamples of the test patients; differences are "
-        "paired (same resamples). They hold for this training run: they do not contain the scatter between "
+        f"95 % percentile intervals over {resamples:,} resamples of the test patients, those of an AUROC of at most "
+        f"{FEW_PATIENTS} patients by its clustered variance (Obuchowski 1997); differences are paired (same "
+        "resamples). They hold for this training run: they do not contain the scatter between "
         "training seeds or draws of labels."
     )
 

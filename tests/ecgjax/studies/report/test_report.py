@@ -166,7 +166,7 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
             assert row.title in text
             assert str(row.auroc) in text
         for part in (
-            "lvef below 40",
+            "0.6 of the training labels",
             "duplicate",
             "1,200",
             "abc123",
