@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from ecgjax import defaults, encoders
+from ecgjax.config import earlier
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.data.recordings import open_recordings
 from ecgjax.defaults import RunSettings
@@ -131,6 +132,7 @@ class Study:
                 "records": [digests.of_arrays(*part.arrays) for part in parts],
                 "config": _deciding(flat(tree_of(settings))),
             },
+            upgrade=_upgraded,
         )  # fmt: skip
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
@@ -304,6 +306,11 @@ def _initialisation(cell: Cell) -> Initialisation:
     if cell.model == "random" or cell.model == "pretrained":
         return cell.model
     raise ValueError(f"{cell.name}: a plain model has no encoder")
+
+
+def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
+    """Writes the identity of a study with the leaves of today where its pretraining had earlier ones."""
+    return {**identity, "pretraining": earlier.translated(identity["pretraining"])}
 
 
 def _unlike(probe: ProbeSettings) -> tuple[str, ...]:

@@ -108,12 +108,15 @@ class CellResult:
         return cls(**values)
 
 
-def begin_study(folder: Path, identity: Mapping[str, Any]) -> None:
+def begin_study(
+    folder: Path, identity: Mapping[str, Any], *, upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> None:
     """Writes what a study is begun with, or checks that it is the same that it goes on with.
 
     Args:
         folder: of the study, made where it is missing.
         identity: everything that its cells depend on, as plain values.
+        upgrade: Function that writes the identity of an older study as it would be written today.
 
     Raises:
         ConfigError: the folder holds another study, and the message names what differs.
@@ -126,6 +129,8 @@ def begin_study(folder: Path, identity: Mapping[str, Any]) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"{path} is damaged ({error}); give another --out") from error
+        if upgrade is not None:
+            before = upgrade(before)
         differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
         if differing:
             raise ConfigError(

@@ -336,6 +336,14 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     )
     assert "margin" not in said
     assert said in text
+    # A study from before questions were one line goes on.
+    path = study.folder / "study.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    del before["pretraining"]["columns"]["task"]
+    before["pretraining"]["columns"] |= {"label": "", "rule": "values", "threshold": None}
+    before["pretraining"]["sampling"]["balance"] = {"label": "", "rule": "present", "threshold": None}
+    path.write_text(json.dumps(before), encoding="utf-8")
+    begin()
     # Studies from before heads could begin at a probe go on, and none gets cells that do.
     assert "head_start" not in (study.folder / "study.json").read_text(encoding="utf-8")
     study_config.probe.finetune.head_start = "probe"
