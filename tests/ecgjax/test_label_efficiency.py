@@ -332,7 +332,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     # What the default learning rates of the two, and a weight of metric learning in one, make of their difference.
     (said,) = study.cautions(["finetuned"])[len(study.cautions(["frozen", "plain"])) :]
     assert re.search(
-        r"finetune and .*supervised\): head_learning_rate 0.003 and 0.001; .*metric.weight 0.5 and 0", said
+        r"finetune and .*supervised\): .*head_learning_rate 0.003 and 0.001; .*metric.weight 0.5 and 0", said
     )
     assert "margin" not in said
     assert said in text
