@@ -24,6 +24,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from data_pipelines.command import output_folder
 from data_pipelines.paper.page import save_png
 from data_pipelines.prepared.chosen_records import chosen_records
 from data_pipelines.prepared.dataset import open_dataset
@@ -131,9 +132,7 @@ def main(_: list[str]) -> None:
     augment = default_config()
     if values.config is not None:
         augment.update(values.config.augment)
-    out = Path(values.out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out={out} exists and is no directory; name another")
+    out = output_folder("out", values.out)
     out.mkdir(parents=True, exist_ok=True)
     recording = Recording(values.dataset, values.record, values.partner, seed=values.seed)
     for name in AUGMENTATIONS:
@@ -155,7 +154,9 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
     flags.DEFINE_string("record", None, "Id of a record of --dataset; without, its first.")
     flags.DEFINE_string("partner", None, "Id of another record, to be moved towards; without, the one after --record.")
-    flags.DEFINE_integer("seed", 0, "Of the draws and of the simulated recording.", lower_bound=0)
+    flags.DEFINE_integer(
+        "seed", 0, "Of the draws and of the simulated recording.", lower_bound=0, upper_bound=2**31 - 1
+    )
     flags.mark_flags_as_required(["out"])
 
 
