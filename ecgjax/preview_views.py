@@ -76,9 +76,11 @@ class Recording:
             columns = (np.zeros(2), np.full(2, self.signal.shape[1]))
         else:
             opened = open_dataset(dataset)
-            number = 0 if record is None else int(chosen_records(opened, [record])[0])
-            following = (number + 1) % opened.index.num_records
-            numbers = np.array([number, following if partner is None else int(chosen_records(opened, [partner])[0])])
+            number = 0 if record is None else int(chosen_records(opened, [record], flag="record")[0])
+            other = (number + 1) % opened.index.num_records
+            if partner is not None:
+                other = int(chosen_records(opened, [partner], flag="partner")[0])
+            numbers = np.array([number, other])
             self.signal = jnp.asarray(open_store(dataset).read(numbers))
             self.rate_hz = opened.format.sampling_rate_hz
             self.title, self.partner_title = (
