@@ -43,7 +43,7 @@ from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.builders.source_folder import check_source
 from data_pipelines.card.summary_lines import fold_lines, sex_lines
-from data_pipelines.command import command, given, run
+from data_pipelines.command import MOST_WORKERS, command, given, output_folder, run
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.source_names import NO_NAME, name_notes, name_of_source
 from data_pipelines.physiology.store import measure_dataset
@@ -70,7 +70,7 @@ _RECIPE = flags.DEFINE_enum(
     sorted(RECIPES),
     "What is done to the signals; the flags below change single steps of it.",
 )
-_TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", None, "Rate to store, Hz.", lower_bound=50)
+_TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", None, "Rate to store, Hz.", lower_bound=50, upper_bound=10_000)
 _SECONDS = flags.DEFINE_float("seconds", None, "Length to store: longer recordings are cut, shorter ones padded.")
 _CHANGES = {
     "sampling_rate_hz": _TARGET_RATE_HZ,
@@ -94,7 +94,11 @@ _MAX_QUARANTINED = flags.DEFINE_float(
 )
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the data set at --out once the new one is whole.")
 _NUM_WORKERS = flags.DEFINE_integer(
-    "num_workers", os.cpu_count() or 1, "Processes that read recordings.", lower_bound=1
+    "num_workers",
+    os.cpu_count() or 1,
+    "Processes that read recordings.",
+    lower_bound=1,
+    upper_bound=MOST_WORKERS,
 )
 
 _BEAM = flags.DEFINE_string(
@@ -163,8 +167,10 @@ _FOLDS = flags.DEFINE_enum(
     "has no folds; or stratified, so that every label is as frequent in all.",
 )
 
-_NUM_PATIENTS = flags.DEFINE_integer("num_patients", 2000, "[simulated] Size of the cohort.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0)
+_NUM_PATIENTS = flags.DEFINE_integer(
+    "num_patients", 2000, "[simulated] Size of the cohort.", lower_bound=1, upper_bound=100_000_000
+)
+_SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0, upper_bound=2**63 - 1)
 
 # Data sets built before there were these flags are not otherwise than ones built without them.
 _LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds"})
@@ -430,7 +436,7 @@ def main() -> None:
     """Runs the build the flags ask for."""
     if "://" in given(_OUT):
         raise DataError(f"--out={_OUT.value}: a build writes to a directory; mount the bucket, and give its path there")
-    out = Path(given(_OUT))
+    out = output_folder("out", given(_OUT))
     recipe = _recipe()
     make_source: Callable[[], Source] = functools.partial(_make_source, recipe)
     existed = (out / CARD_FILE).exists() and not _OVERWRITE.value

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from data_pipelines.card.figures import amplitudes_of, dataset_card
 from data_pipelines.card.rows import recipe_text
 from data_pipelines.card.text import card_text
-from data_pipelines.command import command, run
+from data_pipelines.command import command, output_folder, run
 from data_pipelines.errors import DataError
 from data_pipelines.paper.draw import draw_ecg
 from data_pipelines.paper.layout import LAYOUTS
@@ -83,8 +83,6 @@ def _print_quarantined(dataset: Dataset) -> None:
 
 
 def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise DataError(f"--out={out}: exists and is not a directory; name another")
     store, index = open_store(dataset.directory), dataset.index
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -197,9 +195,10 @@ def main() -> None:
     if flags.FLAGS.quarantined:
         _print_quarantined(dataset)
     elif flags.FLAGS.records:
-        _draw(dataset, chosen_records(dataset, flags.FLAGS.records), Path(flags.FLAGS.out))
+        _draw(dataset, chosen_records(dataset, flags.FLAGS.records), output_folder("out", flags.FLAGS.out))
     elif flags.FLAGS.random:
-        _draw(dataset, random_records(dataset, flags.FLAGS.random, seed=flags.FLAGS.seed), Path(flags.FLAGS.out))
+        numbers = random_records(dataset, flags.FLAGS.random, seed=flags.FLAGS.seed)
+        _draw(dataset, numbers, output_folder("out", flags.FLAGS.out))
     else:
         _print_card(dataset)
 

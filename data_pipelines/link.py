@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import command, given, run
+from data_pipelines.command import command, output_file, run
 from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.contradictions import (
@@ -129,10 +129,15 @@ def main() -> None:
     """Links the data sets the flags name."""
     if not _DATASETS.value:
         raise DataError("name at least one data set with --dataset=DIR")
+    out = output_file("out", given(_OUT))
+    if _NAMESPACES.value and len(_NAMESPACES.value) != len(_DATASETS.value):
+        raise DataError(
+            f"--patient_namespace is given {len(_NAMESPACES.value)} times and --dataset {len(_DATASETS.value)} times; "
+            "give one for each data set, or none"
+        )
     datasets = [open_dataset(directory) for directory in _DATASETS.value]
     with contextlib.ExitStack() as bars:
         links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
-    out = Path(given(_OUT))
     save_links(links, out)
     found, listed = contradictions_of(links, datasets), out.with_suffix(".contradictions.csv")
     write_contradictions(found, listed)

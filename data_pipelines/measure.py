@@ -13,12 +13,14 @@ import os
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import command, given, run
+from data_pipelines.command import MOST_WORKERS, command, given, run
 from data_pipelines.physiology.store import PHYSIOLOGY_DIR, Physiology, measure_dataset, open_physiology
 from data_pipelines.prepared.dataset import open_dataset
 
 _DATASET = flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count() or 1, "Processes that measure.", lower_bound=1)
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", os.cpu_count() or 1, "Processes that measure.", lower_bound=1, upper_bound=MOST_WORKERS
+)
 
 
 def summary(physiology: Physiology) -> str:

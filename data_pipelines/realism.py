@@ -28,7 +28,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_pipelines.command import command, run
+from data_pipelines.command import MOST_WORKERS, command, output_folder, run
 from data_pipelines.errors import DataError
 from data_pipelines.paper.strips import Condition, draw_strips
 from data_pipelines.physiology.median_beat import Measurements, measure
@@ -316,20 +316,23 @@ def define_flags() -> None:
     """Defines the flags of the command; not at import, where they would meet those of other commands."""
     flags.DEFINE_string("real", None, "Directory of a prepared data set of real recordings.")
     flags.DEFINE_string("out", None, "Directory to write the report to.")
-    flags.DEFINE_integer("seed", 0, "Seed of the simulated cohort.", lower_bound=0)
+    # A seed of scikit-learn's has 32 bits.
+    flags.DEFINE_integer("seed", 0, "Seed of the simulated cohort.", lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_integer("max_records", 2000, "Most real records to compare with.", lower_bound=50)
-    flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes that measure.", lower_bound=1)
+    words = "Processes that measure."
+    flags.DEFINE_integer("num_workers", os.cpu_count(), words, lower_bound=1, upper_bound=MOST_WORKERS)
 
 
 @command
 def main() -> None:
     """Writes the report the flags ask for, and prints it."""
+    out = output_folder("out", flags.FLAGS.out)
     found = compare(
         open_dataset(flags.FLAGS.real),
         seed=flags.FLAGS.seed,
         max_records=flags.FLAGS.max_records,
         num_workers=flags.FLAGS.num_workers,
-        out=Path(flags.FLAGS.out),
+        out=out,
     )
     print(markdown(found))
     print(f"written to {flags.FLAGS.out}")

@@ -66,7 +66,9 @@ def define_flags() -> None:
     """Defines the flags of the command; not at import, where they would meet those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory or, with --out, URL of a prepared data set.")
     flags.DEFINE_string("out", None, "Directory of the local data set to be made.")
-    flags.DEFINE_float("timeout", TIMEOUT_S, "Seconds that a remote may take for one answer.", lower_bound=0.001)
+    flags.DEFINE_float(
+        "timeout", TIMEOUT_S, "Seconds that a remote may take for one answer.", lower_bound=0.001, upper_bound=86_400
+    )
 
 
 @command

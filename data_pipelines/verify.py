@@ -224,6 +224,8 @@ def define_flags() -> None:
 @command
 def main() -> None:
     """Verifies the data set the flags name."""
+    if "://" in flags.FLAGS.dataset:
+        raise DataError(f"--dataset={flags.FLAGS.dataset}: files are verified where they lie; mount the bucket")
     directory = Path(flags.FLAGS.dataset)
     verdict = verify_dataset(directory, bar=_progress_bar)
     print(report(verdict, directory))

@@ -33,6 +33,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.benchmarks import input, scale
+from data_pipelines.command import MOST_WORKERS
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
 from ecgjax.config import run_config
@@ -48,21 +49,42 @@ _DATASET = flags.DEFINE_list(
     "dataset", [], "[input] Prepared data sets of one rate and length; without, two cohorts are simulated."
 )
 _RECORDS = flags.DEFINE_integer(
-    "records", 8192, "[input] How many records to read over and over. [scale] Size of the index.", lower_bound=1
+    "records",
+    8192,
+    "[input] How many records to read over and over. [scale] Size of the index.",
+    lower_bound=1,
+    upper_bound=1_000_000_000,
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "[input, scale] Records of a batch.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 256, "[input, scale] Records of a batch.", lower_bound=1, upper_bound=1_000_000
+)
 _THREADS = flags.DEFINE_integer(
-    "threads", None, "[input] Threads that read batches; without, as many as training uses.", lower_bound=1
+    "threads",
+    None,
+    "[input] Threads that read batches; without, as many as training uses.",
+    lower_bound=1,
+    upper_bound=MOST_WORKERS,
 )
-_MINUTES = flags.DEFINE_float("minutes", 1.0, "[scale] How long to stream.", lower_bound=0.0)
+_MINUTES = flags.DEFINE_float("minutes", 1.0, "[scale] How long to stream.", lower_bound=0.0, upper_bound=10_000)
 
-_MOST_ROWS = flags.DEFINE_integer("most_rows", 32768, "[objective] Largest batch to compile.", lower_bound=1024)
-_MOST_TIMED = flags.DEFINE_integer("most_timed", 4096, "[objective] Largest batch to run.", lower_bound=0)
+_MOST_ROWS = flags.DEFINE_integer(
+    "most_rows", 32768, "[objective] Largest batch to compile.", lower_bound=1024, upper_bound=2**24
+)
+_MOST_TIMED = flags.DEFINE_integer(
+    "most_timed", 4096, "[objective] Largest batch to run.", lower_bound=0, upper_bound=2**24
+)
 
-_STEPS = flags.DEFINE_integer("steps", 3, "[step] Steps in each repetition.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 3, "[step] Steps in each repetition.", lower_bound=1, upper_bound=1_000_000)
 _BREAKDOWN = flags.DEFINE_bool("breakdown", False, "[step] Time every distinct product of the step by itself.")
-_RATE_HZ = flags.DEFINE_integer("rate_hz", 250, "[step, embed] Rate of what is simulated where no data set is given.")
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "[step, embed] Its length.")
+# What the simulator makes.
+_RATE_HZ = flags.DEFINE_integer(
+    "rate_hz",
+    250,
+    "[step, embed] Rate of what is simulated where no data set is given.",
+    lower_bound=50,
+    upper_bound=2000,
+)
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "[step, embed] Its length.", lower_bound=2, upper_bound=600)
 
 _NUM_SIMULATED = 2
 

@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+from data_pipelines.command import output_folder
 from data_pipelines.paper.page import save_png
 from data_pipelines.prepared.chosen_records import chosen_records
 from data_pipelines.prepared.dataset import open_dataset
@@ -76,9 +77,11 @@ class Recording:
             columns = (np.zeros(2), np.full(2, self.signal.shape[1]))
         else:
             opened = open_dataset(dataset)
-            number = 0 if record is None else int(chosen_records(opened, [record])[0])
-            following = (number + 1) % opened.index.num_records
-            numbers = np.array([number, following if partner is None else int(chosen_records(opened, [partner])[0])])
+            number = 0 if record is None else int(chosen_records(opened, [record], flag="record")[0])
+            other = (number + 1) % opened.index.num_records
+            if partner is not None:
+                other = int(chosen_records(opened, [partner], flag="partner")[0])
+            numbers = np.array([number, other])
             self.signal = jnp.asarray(open_store(dataset).read(numbers))
             self.rate_hz = opened.format.sampling_rate_hz
             self.title, self.partner_title = (
@@ -126,9 +129,7 @@ def main(_: list[str]) -> None:
         if values[name].value is not None and values.dataset is None:
             raise ConfigError(f"--{name} names a recording of a data set; give --dataset=DIR as well")
     augment = defaults.settings_of(defaults.get_config() if values.config is None else values.config).augment
-    out = Path(values.out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out={out} exists and is no directory; name another")
+    out = output_folder("out", values.out)
     out.mkdir(parents=True, exist_ok=True)
     recording = Recording(values.dataset, values.record, values.partner, seed=values.seed)
     for name in AUGMENTATIONS:
@@ -150,7 +151,9 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
     flags.DEFINE_string("record", None, "Id of a record of --dataset; without, its first.")
     flags.DEFINE_string("partner", None, "Id of another record, to be moved towards; without, the one after --record.")
-    flags.DEFINE_integer("seed", 0, "Of the draws and of the simulated recording.", lower_bound=0)
+    flags.DEFINE_integer(
+        "seed", 0, "Of the draws and of the simulated recording.", lower_bound=0, upper_bound=2**31 - 1
+    )
     flags.mark_flags_as_required(["out"])
 
 

@@ -36,7 +36,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import fail, parse_flags
+from data_pipelines.command import fail, output_file, output_folder, parse_flags
 from data_pipelines.errors import DataError
 from ecgjax.config import run_config
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
@@ -281,12 +281,14 @@ def ablate(asked: Asked) -> int | None:
     for name in ("config", "task", "out"):
         if not getattr(asked, name):
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
-    out = Path(asked.out)
+    out = output_folder("out", asked.out)
     runs = plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds)
     if asked.jobs:
         lacking = [run for run in runs if not _result_path(out, run).is_file()]
         jobs = [f"{asked.command} {shlex.quote(f'--only={run.name}')}" for run in lacking]
-        write_atomically(Path(asked.jobs), "".join(f"{job}\n" for job in jobs))
+        path = output_file("jobs", asked.jobs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, "".join(f"{job}\n" for job in jobs))
         print(f"{len(jobs)} of {len(runs)} runs are to be made: {asked.jobs}")
         return None
     recordings, cautions = judged_on(runs)
@@ -356,11 +358,11 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     many("sweep", [], "LEAF=VALUE|VALUE: alternatives, see above. Repeat for a grid.")
     many("task", [], "What the probes are asked, e.g. 'lvef<40'. Repeat for several.")
     many("only", [], "ARM/seedN as --jobs writes it: makes this run alone.")
-    flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1, upper_bound=1000, flag_values=values)
     words = "Share of the labelled training patients for the probes."
-    flags.DEFINE_float("label_fraction", 0.1, words, flag_values=values)
+    flags.DEFINE_float("label_fraction", 0.1, words, lower_bound=0, upper_bound=1, flag_values=values)
     words = "Of the test patients, for the intervals."
-    flags.DEFINE_integer("resamples", 2000, words, lower_bound=100, flag_values=values)
+    flags.DEFINE_integer("resamples", 2000, words, lower_bound=100, upper_bound=1_000_000, flag_values=values)
     flags.DEFINE_string("out", None, "Folder of the ablation.", flag_values=values)
     words = "Writes the commands of what is missing into this file, and runs nothing."
     flags.DEFINE_string("jobs", None, words, flag_values=values)
@@ -370,17 +372,17 @@ def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]
     """Divides arguments into those of this command and what `--config.LEAF=VALUE` changes in all arms.
 
     Raises:
-        ConfigError: such a one has no value.
+        ConfigError: such a one has no name or no value.
     """
     rest, common = [], []
     for argument in argv:
         name, equals, value = argument.partition("=")
         if not name.lstrip("-").startswith("config."):
             rest.append(argument)
-        elif equals:
+        elif equals and name.lstrip("-") != "config.":
             common.append((name.lstrip("-").removeprefix("config."), value))
         else:
-            raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
+            raise ConfigError(f"{argument} is no setting; write --config.LEAF=VALUE")
     return rest, common
 
 

@@ -10,6 +10,7 @@ SIGTERM and SIGINT reach all processes, so that they save and leave together.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,13 +23,13 @@ from typing import IO
 
 from absl import flags
 
-from data_pipelines.command import run
+from data_pipelines.command import MOST_WORKERS, fail, run
 
 #: How long the others get to end by themselves after one process failed: most often they fail of the same cause.
 GRACE_S = 10.0
 _POLL_S = 0.05
 
-_PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_bound=1, upper_bound=MOST_WORKERS)
 
 
 def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) -> int:
@@ -119,8 +120,9 @@ def _free_port() -> int:
 def main(argv: list[str]) -> int:
     """Launches the command after `--`."""
     if len(argv) < 2:
-        print("error: give the command after --, e.g. -- python -m ecgjax.pretrain …", file=sys.stderr)
-        return 2
+        fail("give the command after --, e.g. -- python -m ecgjax.pretrain …")
+    if shutil.which(argv[1]) is None:
+        fail(f"{argv[1] or repr('')}, the command after --, is no program that can be run; check its name and rights")
     return launch(argv[1:], processes=_PROCESSES.value)
 
 

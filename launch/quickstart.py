@@ -20,13 +20,19 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.command import run
+from data_pipelines.command import command, output_folder, run
 
 #: Two folds of ten are test folds: at least 1,000 patients.
 NUM_PATIENTS = 5600
 
 _OUT = flags.DEFINE_string("out", "runs/quickstart", "Folder for the cohort and the run.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of initialisation, sampling, views and which labels are drawn.")
+_SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Seed of initialisation, sampling, views and which labels are drawn.",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+)
 
 
 def commands(out: Path, seed: int) -> list[list[str]]:
@@ -52,16 +58,16 @@ def commands(out: Path, seed: int) -> list[list[str]]:
     ]
 
 
-def main(_: list[str]) -> int:
-    """Runs the commands one after another, and stops at the first that fails."""
+@command
+def main() -> None:
+    """Runs the commands one after another, and stops with the status of the first that fails."""
     start = time.monotonic()
-    for command in commands(Path(_OUT.value), _SEED.value):
-        print("$ python -m " + " ".join(command), flush=True)
-        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+    for words in commands(output_folder("out", _OUT.value), _SEED.value):
+        print("$ python -m " + " ".join(words), flush=True)
+        status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
         if status:
-            return status
+            sys.exit(status)
     print(f"quickstart finished in {time.monotonic() - start:.0f} s")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,8 +8,13 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
 
 
-def chosen_records(dataset: Dataset, record_ids: list[str]) -> np.ndarray:
+def chosen_records(dataset: Dataset, record_ids: list[str], *, flag: str = "records") -> np.ndarray:
     """Returns the numbers of records in the order asked for.
+
+    Args:
+        dataset: that has them.
+        record_ids: of the records.
+        flag: that names them, for the message of an error.
 
     Raises:
         DataError: ids that the data set does not have.
@@ -19,7 +24,7 @@ def chosen_records(dataset: Dataset, record_ids: list[str]) -> np.ndarray:
     unknown = [f"'{record_id}'" for record_id, found in numbers.items() if not len(found)]
     if unknown:
         raise DataError(
-            f"--records: {dataset.directory} has no record {', '.join(unknown)}; "
+            f"--{flag}: {dataset.directory} has no record {', '.join(unknown)}; "
             f"its ids look like {', '.join(repr(str(record_id)) for record_id in every[:3])}"
         )
     return np.concatenate(list(numbers.values()))

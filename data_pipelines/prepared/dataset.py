@@ -63,8 +63,14 @@ class Dataset:
 
 
 def staging_directory(out: Path) -> Path:
-    """Returns where a data set is made until it is whole: beside it, so that one rename finishes it."""
+    """Returns where a data set is made until it is whole: beside it, so that one rename finishes it.
+
+    Raises:
+        DataError: nothing is beside it, since it is the root of all folders.
+    """
     out = out.resolve()  # '.' has no name to add to.
+    if not out.name:
+        raise DataError(f"{out}: is the folder of all folders, and no data set; name one within it")
     return out.with_name(out.name + ".building")
 
 

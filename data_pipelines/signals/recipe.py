@@ -7,7 +7,6 @@ whoever changes what a named recipe does gives it a new version.
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,12 @@ from data_pipelines.records import SignalFormat
 
 #: No recipe stores or accepts less: below it there is no beat to judge the quality by.
 SHORTEST_SECONDS = 1.0
+
+#: No recipe stores more in one record: a day.
+LONGEST_SECONDS = 86_400.0
+
+#: Lowest corner of a filter: below it the filter's own numbers are lost in rounding.
+LOWEST_HZ = 0.01
 
 #: How the baseline is taken out: not at all, or as the running median over 200 ms and then 600 ms, which follows
 #: neither QRS nor T wave (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004).
@@ -61,12 +66,16 @@ class SignalRecipe:
         """Checks the recipe.
 
         Raises:
-            DataError: a value that means nothing, less than a second, or a frequency the stored rate cannot hold.
+            DataError: a value that means nothing, less than a second, more than a day, or a frequency that the
+                stored rate cannot hold.
         """
         for field in ("seconds", "min_seconds"):
-            # NaN and infinity pass for neither.
-            if not SHORTEST_SECONDS <= getattr(self, field) < math.inf:
-                raise DataError(f"--{field}={getattr(self, field):g}: at least {SHORTEST_SECONDS:g} s are needed")
+            # NaN passes for neither.
+            if not SHORTEST_SECONDS <= getattr(self, field) <= LONGEST_SECONDS:
+                raise DataError(
+                    f"--{field}={getattr(self, field):g}: at least {SHORTEST_SECONDS:g} s are needed, and "
+                    f"{LONGEST_SECONDS:g} s are the most"
+                )
         num_samples = self.seconds * self.sampling_rate_hz
         # 2.3 s at 100 Hz are 229.99… in binary fractions.
         if abs(num_samples - round(num_samples)) > 1e-6:
@@ -79,10 +88,10 @@ class SignalRecipe:
                 raise DataError(f"--{field}={getattr(self, field)}: choose one of {', '.join(known)}")
         for field in ("notch_hz", "highpass_hz", "lowpass_hz"):
             frequency = getattr(self, field)
-            if frequency is not None and not 0 < frequency < self.sampling_rate_hz / 2:
+            if frequency is not None and not LOWEST_HZ <= frequency < self.sampling_rate_hz / 2:
                 raise DataError(
-                    f"--{field}={frequency:g}: must lie between 0 and {self.sampling_rate_hz / 2:g} Hz, half of the "
-                    "stored rate"
+                    f"--{field}={frequency:g}: must lie between {LOWEST_HZ:g} and {self.sampling_rate_hz / 2:g} Hz, "
+                    "half of the stored rate"
                 )
         if self.highpass_hz and self.lowpass_hz and self.highpass_hz >= self.lowpass_hz:
             raise DataError(f"--highpass_hz={self.highpass_hz:g} is not below --lowpass_hz={self.lowpass_hz:g}")

@@ -29,14 +29,6 @@ def visible(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _HIDDEN_OR_LINE_END.sub(_escape, text)
 
 
-def visible_lines(text: str) -> str:
-    """Returns a text as `visible` does, but with its ends of lines, and what follows them indented.
-
-    So that nothing in a name can pass for a line of the program's own.
-    """
-    return _HIDDEN.sub(_escape, text).replace("\n", "\n  ")
-
-
 def visible_report(text: str) -> str:
     """Returns a text of several lines, each as `visible` has it: for what is put together of lines already."""
     return "\n".join(map(visible, text.split("\n")))

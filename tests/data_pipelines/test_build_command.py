@@ -111,7 +111,7 @@ def test_an_output_that_cannot_be_made_is_told_in_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with flagsaver.flagsaver():
         flags.FLAGS(["build", "--builder=simulated", "--num_patients=2", f"--out={tmp_path / 'file' / 'out'}"])
-        with told(capsys, r"error: .*Not a directory"):
+        with told(capsys, r"^error: --out=.*file exists and is not a directory"):
             build_command.main(["build"])
 
 

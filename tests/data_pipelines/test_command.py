@@ -9,7 +9,7 @@ import pytest
 from absl import flags, logging
 from absl.testing import flagsaver
 
-from data_pipelines.command import EXIT_USER_ERROR, command
+from data_pipelines.command import EXIT_USER_ERROR, command, output_file, output_folder, parse_flags
 from data_pipelines.errors import DataError, RecordError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -71,6 +71,69 @@ def test_libraries_are_quiet_unless_asked(arguments, level):
         logging.set_verbosity(logging.DEBUG)
         main(["measure"])
     assert seen == [level]
+
+
+def test_an_error_is_one_line_whatever_is_in_a_name(capsys):
+    with pytest.raises(SystemExit):
+        raising(DataError("a\nerror: all is well: gone"))(["measure"])
+    assert capsys.readouterr().err == "error: a\\nerror: all is well: gone\n"
+
+
+@pytest.fixture
+def three_flags():
+    """Flags of a command, gone after the test."""
+    defined = ("ends", "share", "places")
+    flags.DEFINE_string("ends", None, "A path.")
+    flags.DEFINE_float("share", 0.5, "A number.", lower_bound=0, upper_bound=1)
+    flags.DEFINE_list("places", ["a", "b"], "Names.")
+    yield
+    for name in defined:
+        delattr(flags.FLAGS, name)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--ends=", "--ends= has nothing where a value belongs"),
+        ("--ends= ", "--ends=  has nothing where a value belongs"),
+        ("--share=nan", "--share=nan is no number that can be used; give a finite one"),
+        ("--share=inf", "flag --share=inf"),
+        ("--places=", "--places= has nothing where a value belongs"),
+        ("--places=a,,b", "--places=a,,b has nothing between two commas where a value belongs"),
+        ("--flagfile=nowhere.txt", "nowhere.txt"),
+    ],
+)
+def test_values_that_no_flag_means_are_refused(three_flags, argument, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        parse_flags(["measure", argument])
+    assert left.value.code == EXIT_USER_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert line.endswith("(--help tells more)")
+
+
+def test_values_that_mean_something_are_taken(three_flags):
+    assert parse_flags(["measure", "--ends=a b", "--share=1", "--places=c", "rest"]) == ["measure", "rest"]
+    assert (flags.FLAGS.ends, flags.FLAGS.share, flags.FLAGS.places) == ("a b", 1.0, ["c"])
+
+
+def test_what_is_to_be_written_is_looked_at_before_the_work(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert output_folder("out", str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+    assert output_file("out", str(tmp_path / "a" / "b.npz")) == tmp_path / "a" / "b.npz"
+    assert output_file("out", str(file)) == file
+    assert list(tmp_path.iterdir()) == [file]
+    for check in (output_folder, output_file):
+        with pytest.raises(DataError, match=r"--out=gs://a/b: .*mounted"):
+            check("out", "gs://a/b")
+        with pytest.raises(DataError, match=r"file exists and is not a directory; name another"):
+            check("out", str(file / "below" / "it"))
+        with pytest.raises(DataError, match=r"--out=/proc.*cannot be written"):
+            check("out", "/proc/new/folder")
+    with pytest.raises(DataError, match="is a directory; name a file in it"):
+        output_file("out", str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ def test_the_earlier_name_does_the_same_and_names_the_new_one(tmp_path):
     (tmp_path / "file").write_text("")
     earlier, now = (run(f"ecgjax.{name}", f"--out={tmp_path / 'file'}") for name in ("augmentations", "preview_views"))
     assert now.returncode == earlier.returncode == 2
-    assert now.stderr == f"error: --out={tmp_path / 'file'} exists and is no directory; name another\n"
+    file = tmp_path / "file"
+    assert now.stderr == f"error: --out={file}: {file} exists and is not a directory; name another\n"
     told = "python -m ecgjax.augmentations is now called python -m ecgjax.preview_views\n"
     assert earlier.stderr == told + now.stderr

@@ -116,7 +116,7 @@ def test_cut_and_pad(seconds, changes, first, valid):
         ({"baseline": "spline"}, "--baseline=spline: choose one of keep, median"),
         ({"cut": "end"}, "--cut=end: choose one of start, center"),
         ({"pad": "start"}, "--pad=start: choose one of end, both"),
-        ({"lowpass_hz": 250.0}, "--lowpass_hz=250: must lie between 0 and 250 Hz"),
+        ({"lowpass_hz": 250.0}, "--lowpass_hz=250: must lie between 0.01 and 250 Hz"),
         ({"notch_hz": -50.0}, "--notch_hz=-50: must lie between"),
         ({"highpass_hz": 40.0, "lowpass_hz": 30.0}, "--highpass_hz=40 is not below --lowpass_hz=30"),
     ],

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from data_pipelines.system.visible_text import storable_text, table_cell, visible, visible_json, visible_lines
+from data_pipelines.system.visible_text import storable_text, table_cell, visible, visible_json
 from ecgjax.pages.html import escaped
 from ecgjax.pages.markdown import format_table
 
@@ -33,11 +33,11 @@ def test_what_cannot_be_seen_is_escaped(text, shown):
 
 @pytest.mark.parametrize("text", ["plain", "Müller", "心电图", "ECG-1 (µV) ±0,5 · a b", "👩‍⚕️", "שלום", "می‌شود"])
 def test_what_can_be_seen_stays(text):
-    assert visible(text) == visible_lines(text) == storable_text(text) == text
+    assert visible(text) == storable_text(text) == text
 
 
 def test_a_name_cannot_pass_for_a_line_of_the_program():
-    assert visible_lines("a\nerror: all is well\x1b[0m") == "a\n  error: all is well\\x1b[0m"
+    assert visible("a\nerror: all is well\x1b[0m") == r"a\nerror: all is well\x1b[0m"
 
 
 def test_json_holds_the_same_in_escapes_of_its_own():
