@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import command, output_file, run
+from data_pipelines.command import command, given, output_file, run
 from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.contradictions import (

@@ -42,7 +42,7 @@ from ecgjax.evaluation.models.out_of_fold import OutOfFold
 from ecgjax.leakage import guard
 from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.pages.page import SIMULATED
-from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, TWO_OR_MORE
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
 from ecgjax.settings.sections import read
 from ecgjax.studies.cross_validation import FrozenModel, PretrainedRun, frozen_models, open_runs
@@ -67,15 +67,19 @@ _NOT_LINKED = (
 class Method:
     """How it is done; the same as `configs/cross_validation.py`."""
 
-    outer_folds: int = leaf(5, "Folds of the patients; a seed is another division.", bound=TWO_OR_MORE)
-    inner_folds: int = leaf(5, "Folds of the patients that are left, to choose a strength by.", bound=TWO_OR_MORE)
+    outer_folds: int = leaf(5, "Folds of the patients; a seed is another division.", bound=between(2, 100))
+    inner_folds: int = leaf(5, "Folds of the patients that are left, to choose a strength by.", bound=between(2, 100))
     strengths: tuple[float, ...] = leaf(
         (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
         "Inverse L2 strengths C of a logistic regression.",
         bound=POSITIVE._replace(fewest=1),
     )
     min_positives: int = leaf(10, "Positive, and negative, records that a yes or no needs.", bound=ONE_OR_MORE)
-    layer: str = leaf("features", 'Layer: "features", pooled activations, or "embedding", after the last layer.')
+    layer: str = leaf(
+        "features",
+        'Layer; "features" are pooled activations.',
+        choices=("features", "embedding"),
+    )
     resamples: int = leaf(2000, "Resamples of the patients for intervals.", bound=ONE_OR_MORE)
 
 
@@ -250,7 +254,7 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
     fractions = run_config.parse_fractions(chosen.fractions)
     method, folder = read(Method, chosen.config), Path(chosen.out)
-    with run_config.exclusive(folder):
+    with run_config.exclusive(folder, flag="--out"):
         recordings = open_whole(chosen.dataset, links=chosen.links)
         runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)
         recordings, cautions = keep_apart(runs, recordings, overlaps=chosen.overlaps)

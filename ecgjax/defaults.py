@@ -59,6 +59,9 @@ def settings_of_run(workdir: str | Path) -> RunSettings:
         ConfigError: The folder holds no run, or its config is damaged.
     """
     try:
-        return settings_of(run_config.load_resolved(workdir))
+        config = run_config.load_resolved(workdir)
+        if lacking := {"data", "encoder", "objective"} - set(config):
+            raise ConfigError(f"the config is damaged, it lacks {', '.join(sorted(lacking))}; restore it from a copy")
+        return settings_of(config)
     except ConfigError as error:
         raise ConfigError(f"{Path(workdir) / run_config.CONFIG_FILE}: {error}") from error

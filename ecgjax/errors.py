@@ -5,6 +5,10 @@ class ConfigError(ValueError):
     """What was asked for is not possible, and the message says what is."""
 
 
+class UnknownSettingError(ConfigError):
+    """There is no such setting, and the message says which are spelt like it."""
+
+
 class DivergedError(RuntimeError):
     """Training has left the finite numbers, and the message says where and what to try."""
 

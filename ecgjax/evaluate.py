@@ -266,6 +266,10 @@ def main(argv: list[str]) -> None:
     del argv  # checked by `run_config.run`
     settings = defaults.settings_of(flags.FLAGS.config)
     if task := flags.FLAGS.task:
+        if settings.probe.task not in (task, defaults.settings_of_run(flags.FLAGS.workdir).probe.task):
+            raise ConfigError(
+                f"--task={task!r} and --config.probe.task={settings.probe.task!r} are two questions; give one"
+            )
         settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, task=task))
     evaluation, report = evaluate(settings, flags.FLAGS.workdir, step=STEP.value)
     print(f"\n{visible(question(evaluation.data))}")

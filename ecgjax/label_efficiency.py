@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"--{name} is needed (--help tells more)")
     cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
-    with run_config.exclusive(folder):
+    with run_config.exclusive(folder, flag="--out"):
         study = Study(
             defaults.settings_of(chosen.config),
             Path(chosen.workdir),

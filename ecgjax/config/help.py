@@ -32,6 +32,7 @@ def describe_leaves(leaves: Mapping[str, Leaf], values: Mapping[str, Value], *, 
 def _leaf(path: str, leaf: Leaf, value: Value) -> list[str]:
     kind = leaf.kind.__name__ + (" or None" if leaf.optional else "")
     bound = "" if leaf.bound is None else f", {leaf.bound.words}"
+    bound += f": {', '.join(map(repr, leaf.choices))}" if leaf.choices else ""
     meaning = f"{leaf.meaning} ({kind}{bound})" if leaf.meaning else f"({kind}{bound})"
     indent = " " * 8
     return [

@@ -17,7 +17,7 @@ from ecgjax.errors import ConfigError
 #: Folders beside this package that hold the recipes: an installed package has them under a name of its own.
 _FOLDERS = ("ecgjax_recipes", "configs")
 
-_CONFIG_FLAG = re.compile(r"--?config(=.*)?")
+_CONFIG_FLAG = re.compile(r"--?config(=.*)?", re.DOTALL)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -43,7 +43,8 @@ def path_of(config: str) -> str:
     if name in recipe_names():
         return f"{_folder() / name}.py{colon}{variant}"
     raise ConfigError(
-        f"there is no config file {name}, and no recipe of that name; recipes are: {', '.join(recipe_names())}"
+        f"--config={config}: there is no config file {name!r}, and no recipe of that name; recipes are: "
+        f"{', '.join(recipe_names())}"
     )
 
 
@@ -58,7 +59,14 @@ def load_recipe(config: str) -> ConfigDict:
         ValueError: The file has no such variant.
     """
     path, colon, variant = path_of(config).partition(":")
-    return _module(path).get_config(*([variant] if colon else []))
+    try:
+        module = _module(path)
+    # Whatever a user's file raises: its own lines, not ours, are where it is to be mended.
+    except (SyntaxError, ValueError, NameError, ImportError, AttributeError, TypeError, OSError) as error:
+        raise ConfigError(f"--config={config} cannot be read as Python: {error}") from error
+    if not callable(getattr(module, "get_config", None)):
+        raise ConfigError(f"--config={config} has no function get_config() that returns a config")
+    return module.get_config(*([variant] if colon else []))
 
 
 def with_paths(arguments: Sequence[str]) -> list[str]:

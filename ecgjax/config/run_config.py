@@ -23,7 +23,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.system.near_names import meant
 from ecgjax.config import earlier, recipes
 from ecgjax.config.help import describe_leaves
-from ecgjax.errors import CheckpointError, ConfigError, DivergedError
+from ecgjax.errors import CheckpointError, ConfigError, DivergedError, UnknownSettingError
 from ecgjax.settings.leaf import Leaf
 from ecgjax.settings.sections import flat
 from ecgjax.system.files import write_atomically
@@ -99,12 +99,20 @@ def run(
             logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
         try:
             return main(argv)
+        except UnknownSettingError as error:  # Of another kind of config: the command line's leaves are known.
+            configs = recipes.configs_in(given)
+            command.fail(f"--config={configs[-1]} is no config of this command: {error}" if configs else str(error))
         except (ConfigError, DataError, CheckpointError, DivergedError) as error:
             command.fail(str(error))
         except OSError as error:
             if error.errno not in _MACHINE_ERRORS:
                 raise
             command.fail(str(error))
+        except (MemoryError, RuntimeError) as error:
+            # JAX's error, which is no error of memory by its type.
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            command.fail(f"too little memory for what was asked for ({error}); ask for less, or take a larger machine")
 
     def parse(argv: list[str]) -> list[str]:
         if leaves is not None and command.asks_for_help(argv):
@@ -156,7 +164,9 @@ def _takes_one_config() -> bool:
 
 def _check_config_flags(arguments: Sequence[str]) -> None:
     """Refuses a variant that a config file has not, and settings that its config has not."""
-    for config in recipes.configs_in(arguments):
+    # Of a command that has a config of its own, the file that it has by default.
+    default = flags.FLAGS["config"].default_unparsed
+    for config in recipes.configs_in(arguments) or ([default] if default else []):
         try:
             found = recipes.load_recipe(config)
         except ValueError as error:
@@ -178,8 +188,8 @@ def check_leaves(arguments: Sequence[str], config: ml_collections.ConfigDict, *,
     known = flat(config.to_dict())
     sections = {name.rpartition(".")[0] for name in known}
     for argument in arguments:
-        given = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
-        if given and given[1] not in known and given[1] not in sections:
+        given = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if given and ((given[1] not in known and given[1] not in sections) or not given[1]):
             raise ConfigError(
                 f"there is no setting config.{given[1]} of {of}{meant(given[1], known, prefix='config.')}"
             )
@@ -191,25 +201,31 @@ def checkpoint_dir(workdir: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def exclusive(workdir: str | Path) -> Iterator[None]:
+def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]:
     """Keeps a workdir, made where it is missing, to this run: two that write there would destroy each other's files.
 
     The system drops the lock when the process ends, however it ends.
 
+    Args:
+        workdir: Folder of the run.
+        flag: Flag that names it, for messages.
+
     Raises:
-        ConfigError: another run is writing there, or the folder cannot be written.
+        ConfigError: Another run is writing there, or the folder cannot be written.
     """
+    if "://" in str(workdir):
+        raise ConfigError(f"{flag}={workdir} is no folder of this machine; mount the bucket, and give its path there")
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
         lock = os.open(Path(workdir) / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise ConfigError(f"--workdir={workdir} is no folder that can be written ({error.strerror})") from error
+        raise ConfigError(f"{flag}={workdir} is no folder that can be written ({error.strerror})") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"another run is writing to {workdir}; wait for it to end, or use another --workdir"
+                f"another run is writing to {workdir}; wait for it to end, or use another {flag}"
             ) from error
         yield
     finally:
@@ -230,10 +246,12 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
         ConfigError: the folder holds no run, or its config is damaged.
     """
     path = Path(workdir) / CONFIG_FILE
-    if not path.is_file():
-        raise ConfigError(f"{workdir} is not the folder of a pretraining run: {path} does not exist")
     try:
+        if not path.is_file():
+            raise ConfigError(f"--workdir={workdir} is not the folder of a pretraining run: {path} does not exist")
         return ml_collections.ConfigDict(earlier.translated(_tuples(json.loads(path.read_text(encoding="utf-8")))))
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: {path} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 

@@ -18,7 +18,7 @@ def variant_of(arg: str, variants: Sequence[str] = ()) -> tuple[str, bool]:
     Raises:
         ValueError: The text names something else.
     """
-    parts = [part.strip() for part in arg.split(",") if part.strip()]
+    parts = [part.strip() for part in arg.split(",")] if arg.strip() else []
     chosen = [part for part in parts if part != "small"]
     if len(chosen) > 1 or not set(chosen) <= set(variants) or len(parts) - len(chosen) > 1:
         known = ", ".join(("small", *variants))

@@ -82,6 +82,7 @@ def open_recordings(data: DataSettings) -> Recordings:
             f"config.data.dir={data.dir!r} names no data set: give what python -m data_pipelines.build --out=DIR made, "
             "or several such folders with commas between"
         )
+    _check_folds(data)
     datasets = [open_dataset(directory) for directory in directories]
     links = open_links(data.links) if data.links else None
     index, split = _one(datasets[0], links, data) if len(datasets) == 1 else _several(datasets, links, data)
@@ -96,6 +97,21 @@ def open_recordings(data: DataSettings) -> Recordings:
         split=split,
         linked=links is not None,
     )
+
+
+def _check_folds(data: DataSettings) -> None:
+    """Refuses folds that are given twice, and none to train on."""
+    sides = {f"config.data.{name}_folds": getattr(data, f"{name}_folds") for name in ("train", "val", "test")}
+    seen: dict[int, str] = {}
+    for name, folds in sides.items():
+        for fold in folds:
+            if fold in seen:
+                raise ConfigError(
+                    f"{name}={folds}: fold {fold} is given twice, also to {seen[fold]}; give it to one side"
+                )
+            seen[fold] = name
+    if not data.train_folds:
+        raise ConfigError("config.data.train_folds=() names no fold to train on")
 
 
 def _one(dataset: Dataset, links: Links | None, data: DataSettings) -> tuple[Index, Split]:

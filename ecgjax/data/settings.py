@@ -19,7 +19,11 @@ class DataSettings:
         "Shares of several data sets in every batch; without, every recording comes equally often.",
         bound=ZERO_OR_MORE,
     )
-    store: str = leaf("auto", 'Storage: "auto", the packed copy where there is one; "packed" or "arrayrecord".')
+    store: str = leaf(
+        "auto",
+        'Storage; "auto" is the packed copy where there is one.',
+        choices=("auto", "packed", "arrayrecord"),
+    )
     allow_bad_shards: bool = leaf(False, "Whether rows of shards that cannot be read are left out instead of an error.")
     links: str = leaf(
         "", "File that python -m data_pipelines.link wrote; without, only equal recordings are kept apart."
@@ -33,7 +37,11 @@ class DataSettings:
 class SamplingSettings:
     """`config.sampling`: how recordings are drawn."""
 
-    name: str = leaf("records", 'Unit that is drawn: "records", or "patients" with several recordings of each.')
+    name: str = leaf(
+        "records",
+        'Unit that is drawn; "patients" with several recordings of each.',
+        choices=("records", "patients"),
+    )
     records_per_patient: int = leaf(2, 'Recordings of each patient by "patients".', bound=ONE_OR_MORE)
     balance: str = leaf(
         "",
@@ -53,7 +61,7 @@ class ColumnSettings:
     )
     components: int = leaf(50, "Principal components of physiology; 0 for all measurements.", bound=ZERO_OR_MORE)
     clusters: int = leaf(40, "Clusters of wave attributes.", bound=ONE_OR_MORE)
-    signal_distance: str = leaf("l1", 'Distance in signal space: "l1", "l2" or "dtw".')
+    signal_distance: str = leaf("l1", "Distance in signal space.", choices=("l1", "l2", "dtw"))
     signal_downsample: int = leaf(10, "Samples averaged into one before signals are compared.", bound=ONE_OR_MORE)
     signal_radius: int | None = leaf(None, 'Half width of the band of "dtw", in averaged samples.', bound=ZERO_OR_MORE)
     signal_farthest: int = leaf(2, "Number of farthest signals that a negative is drawn from.", bound=ONE_OR_MORE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ecgjax.encoders.registry import ENCODERS, NOT_LEAVES
-from ecgjax.settings.bounds import ONE_OR_MORE
+from ecgjax.settings.bounds import ONE_OR_MORE, between
 from ecgjax.settings.leaf import Arguments, Leaf, arguments_of, leaf
 from ecgjax.settings.sections import arguments
 
@@ -32,8 +32,8 @@ class EncoderSettings:
     """
 
     name: str | None = leaf(None, "Name of the encoder; docs/encoders.md lists them.")
-    precision: str = leaf("float32", 'Type that is computed in: "float32" or "bfloat16".')
+    precision: str = leaf("float32", "Type that is computed in.", choices=("float32", "bfloat16"))
     num_leads: int = leaf(12, "Leads that the encoder sees: 12, or the 8 that are stored.", bound=ONE_OR_MORE)
-    embedding_dim: int | None = leaf(128, "Dimension of an embedding; None for the encoder's own.", bound=ONE_OR_MORE)
+    embedding_dim: int | None = leaf(128, "Dimension of an embedding; None for its own.", bound=between(1, 2**16))
     lead_wise: bool | None = leaf(None, "Whether one network of one lead sees every lead by itself.")
     arguments: Arguments = arguments(argument_leaves)

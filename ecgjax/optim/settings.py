@@ -12,17 +12,31 @@ from ecgjax.settings.leaf import leaf
 class OptimizerSettings:
     """`config.optimizer`. Settings that only some optimisers take are None for their own defaults."""
 
-    name: str = leaf("adamw", 'Optimiser: "adamw", "adam" (L2 in the gradient), "lars" or "lamb".')
+    name: str = leaf(
+        "adamw",
+        'Optimiser; "adam" has L2 in the gradient.',
+        choices=("adamw", "adam", "lars", "lamb"),
+    )
     learning_rate: float = leaf(1e-3, "Learning rate at its peak.", bound=POSITIVE)
-    scaling: str = leaf("none", 'Scaling of the rate with batch size / 256: "none", "linear" or "sqrt".')
-    schedule: str = leaf("warmup_cosine", 'Schedule: "warmup_cosine", "warmup_constant" or "constant".')
+    scaling: str = leaf(
+        "none",
+        "Scaling of the rate with batch size / 256.",
+        choices=("none", "linear", "sqrt"),
+    )
+    schedule: str = leaf(
+        "warmup_cosine",
+        "Schedule of the rate.",
+        choices=("warmup_cosine", "warmup_constant", "constant"),
+    )
     warmup_fraction: float | None = leaf(
         None, "Share of the run that warm-up takes; None for .1 of warmup_*, none of constant.", bound=PROBABILITY
     )
     final_fraction: float = leaf(0.0, "Share of the peak rate at the end of the cosine.", bound=PROBABILITY)
     weight_decay: float = leaf(1e-2, "Rate of weight decay.", bound=ZERO_OR_MORE)
     decayed: str | None = leaf(
-        None, 'Parameters that decay: None or "kernels" for kernels alone, "all" for biases, scales and scalars too.'
+        None,
+        'Parameters that decay; "all" are biases, scales and scalars too, None is kernels.',
+        choices=("kernels", "all"),
     )
     clip_norm: float | None = leaf(None, "Greatest norm of the gradient over all parameters.", bound=POSITIVE)
     b1: float | None = leaf(None, "Decay of Adam's and LAMB's first moment.", bound=BELOW_ONE)

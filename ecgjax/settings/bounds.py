@@ -23,7 +23,6 @@ class Bound(NamedTuple):
 
 FINITE = Bound(math.isfinite, "a finite number")
 ONE_OR_MORE = Bound(lambda value: 1 <= value < math.inf, "at least 1")
-TWO_OR_MORE = Bound(lambda value: 2 <= value < math.inf, "at least 2")
 ZERO_OR_MORE = Bound(lambda value: 0 <= value < math.inf, "0 or more")
 POSITIVE = Bound(lambda value: 0 < value < math.inf, "above 0")
 PROBABILITY = Bound(lambda value: 0 <= value <= 1, "0 to 1")
@@ -31,7 +30,11 @@ BELOW_ONE = Bound(lambda value: 0 <= value < 1, "0 or more and below 1")
 INSIDE_ONE = Bound(lambda value: 0 < value < 1, "above 0 and below 1: a share, not a percentage")
 SHARE = Bound(lambda value: 0 < value <= 1, "above 0 and at most 1")
 #: Seeds are hashed as eight bytes with a sign.
-SEED = Bound(lambda value: -(2**63) <= value < 2**63, "a whole number of at most 63 bits")
+SEED = Bound(lambda value: 0 <= value < 2**63, "a whole number, 0 or more, of at most 63 bits")
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}".removeprefix("0") or "0"
 
 
 def between(low: float, high: float, why: str = "") -> Bound:
@@ -42,7 +45,7 @@ def between(low: float, high: float, why: str = "") -> Bound:
         high: Greatest number that is possible.
         why: What would happen beyond, as an addition to the words.
     """
-    words = f"{low:g} to {high:g}".replace("0.", ".") + (f": {why}" if why else "")
+    words = f"{_number(low)} to {_number(high)}" + (f": {why}" if why else "")
     return Bound(lambda value: low <= value <= high, words)
 
 

@@ -40,6 +40,7 @@ class Leaf:
         optional: Whether it may be None.
         meaning: What the setting means, for people.
         bound: What a number, or every element of a tuple, must be.
+        choices: Texts that are possible; none where any is.
     """
 
     kind: type
@@ -48,17 +49,19 @@ class Leaf:
     optional: bool
     meaning: str = ""
     bound: Bound | None = None
+    choices: tuple[str, ...] = ()
 
 
-def leaf(default: T, meaning: str, *, bound: Bound | None = None) -> T:
+def leaf(default: T, meaning: str, *, bound: Bound | None = None, choices: tuple[str, ...] = ()) -> T:
     """Returns a field of a settings class.
 
     Args:
         default: Value where nothing else is given.
         meaning: What the setting means, for people.
         bound: What a number, or every element of a tuple, must be.
+        choices: Texts that are possible; none where any is.
     """
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "bound": bound})
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "bound": bound, "choices": choices})
 
 
 def section(settings: Callable[[], S]) -> S:

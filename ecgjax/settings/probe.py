@@ -41,17 +41,21 @@ class FineTuneSettings:
     frozen: tuple[str, ...] = leaf(
         (), 'Parts that stay as they are, batch norm and dropout included, such as ("^encoder/",).'
     )
-    head: str = leaf("linear", 'Head: "linear", or "mlp" of linear-BN-ReLU-dropout-linear.')
-    head_start: str = leaf("zeros", 'Start of a linear head: "zeros", or "probe" of the encoder\'s features.')
+    head: str = leaf("linear", 'Head; "mlp" is linear-BN-ReLU-dropout-linear.', choices=("linear", "mlp"))
+    head_start: str = leaf("zeros", 'Start of a linear head; "probe" is that of features.', choices=("zeros", "probe"))
     hidden: int = leaf(128, 'Width inside "mlp".', bound=ONE_OR_MORE)
     head_dropout: float = leaf(0.3, 'Dropout inside "mlp".', bound=BELOW_ONE)
-    positive_weight: str = leaf("none", 'Weight of positives: "none", or "balanced" class by class.')
+    positive_weight: str = leaf("none", 'Weight of positives; "balanced" class by class.', choices=("none", "balanced"))
     balance: bool = leaf(False, "Whether every batch of a binary task holds as many positives as negatives.")
     eval_every: int = leaf(25, "Steps between looks at validation.", bound=ONE_OR_MORE)
     eval_records: int = leaf(0, "Validation records that a look sees, drawn at random; 0 for all.", bound=ZERO_OR_MORE)
     patience: int = leaf(0, "Looks without a better one after which training ends; 0 for never.", bound=ZERO_OR_MORE)
     metric: MetricSettings = section(MetricSettings)
-    select: str = leaf("metric", 'Choice of the best step on validation: by the task\'s primary "metric" or by "loss".')
+    select: str = leaf(
+        "metric",
+        "What the best step is chosen by on validation.",
+        choices=("metric", "loss"),
+    )
 
 
 def _of_pretrained() -> FineTuneSettings:
@@ -68,8 +72,16 @@ class ProbeSettings:
     )
     label_fraction: float = leaf(1.0, "Share of the labelled training patients.", bound=SHARE)
     seed: int = leaf(0, "Seed of the labels that are drawn, and of resampling.", bound=SEED)
-    layer: str = leaf("features", 'Layer: "features", pooled activations, or "embedding", after the last layer.')
-    overlaps: str = leaf("refuse", 'Records that were pretrained on: "refuse", "drop" them, or "mark" the report.')
+    layer: str = leaf(
+        "features",
+        'Layer; "features" are pooled activations.',
+        choices=("features", "embedding"),
+    )
+    overlaps: str = leaf(
+        "refuse",
+        "What is done about records that were pretrained on.",
+        choices=("refuse", "drop", "mark"),
+    )
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=ONE_OR_MORE)
     groups: tuple[str, ...] = leaf(
         ("sex", "age"), 'Groups of patients: any scalar or class of the data set too, "=site", or "dataset".'

@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 from ml_collections import ConfigDict, config_dict
 
 from data_pipelines.system.near_names import meant
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, UnknownSettingError
 from ecgjax.settings.leaf import Arguments, Leaf, Plain, Value, leaf_of
 
 #: A config as nested mappings, as `ConfigDict.to_dict` gives it.
@@ -85,7 +85,8 @@ def _parts(defaults: object) -> Iterator[tuple[str, Leaf | object | Mapping[str,
             yield field.name, value
         else:
             meaning, bound = field.metadata.get("meaning", ""), field.metadata.get("bound")
-            yield field.name, leaf_of(hints[field.name], default=value, meaning=meaning, bound=bound)
+            own = leaf_of(hints[field.name], default=value, meaning=meaning, bound=bound)
+            yield field.name, dataclasses.replace(own, choices=field.metadata.get("choices", ()))
 
 
 def config_of(settings: Callable[[], object]) -> ConfigDict:
@@ -163,8 +164,8 @@ def _by_name(leaves: Mapping[str, Mapping[str, Leaf]], tree: Tree, *, path: str)
     return dict(found)
 
 
-def _unknown(name: str, known: Iterable[str], *, path: str) -> ConfigError:
-    return ConfigError(f"there is no setting {path}.{name}{meant(name, known, prefix=f'{path}.')}")
+def _unknown(name: str, known: Iterable[str], *, path: str) -> UnknownSettingError:
+    return UnknownSettingError(f"there is no setting {path}.{name}{meant(name, known, prefix=f'{path}.')}")
 
 
 def conform(value: object, leaf: Leaf, *, path: str) -> Value:
@@ -183,6 +184,8 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
     found = _elements(value, leaf.element) if leaf.kind is tuple else _plain(value, leaf.kind)
     if found is None:
         raise ConfigError(f"{path}={value!r} is not possible; it must be {_possible(leaf)}")
+    if leaf.choices and found not in leaf.choices:
+        raise ConfigError(f"{path}={value!r} is unknown; there are: {', '.join(map(repr, leaf.choices))}")
     if leaf.bound is not None:
         numbers = found if isinstance(found, tuple) else (found,)
         if len(numbers) < leaf.bound.fewest:

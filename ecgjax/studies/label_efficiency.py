@@ -87,6 +87,8 @@ class Study:
         progress: bool = True,
     ):
         own, probe = defaults.settings_of_run(workdir), settings.probe
+        if features is not None and features.exists() and not features.is_dir():
+            raise ConfigError(f"--features={features} is no folder; name another, or leave the flag out")
         check_encoder(own.encoder, settings.encoder, workdir=str(workdir))
         self.recordings = open_recordings(settings.data)
         task = asked(question, self.recordings.index)

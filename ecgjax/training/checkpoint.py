@@ -6,8 +6,10 @@ optimiser. Beside them stand type, shape and digest of every leaf: storage that 
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -152,7 +154,8 @@ class Checkpoints:
         for part, tree in wanted.items():
             self._check_structure(step, part, tree, stored.get(part, {}))
         try:
-            parts = self._orbax.load_checkpointables(step, {n: t for n, t in wanted.items() if jax.tree.leaves(t)})
+            with _quiet():
+                parts = self._orbax.load_checkpointables(step, {n: t for n, t in wanted.items() if jax.tree.leaves(t)})
         except Exception as error:
             raise CheckpointError(
                 f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
@@ -169,7 +172,8 @@ class Checkpoints:
 
     def _custom(self, step: int) -> dict[str, Any]:
         try:
-            custom = self._orbax.metadata(step).custom_metadata
+            with _quiet():
+                custom = self._orbax.metadata(step).custom_metadata
         except Exception as error:
             raise CheckpointError(
                 f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
@@ -200,6 +204,18 @@ class Checkpoints:
 
     def _save_error(self, step: int, cause: object) -> CheckpointError:
         return CheckpointError(f"saving {self._path(step)} failed ({cause}); earlier checkpoints are untouched")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from telling at length what is then told in one line, and where it goes wrong."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -35,6 +35,9 @@ from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, trai
 #: 2: crops keep to what was recorded. 3: augmentations are keyed by name; Gaussian noise from hashed bits.
 PIPELINE_VERSION = 3
 
+#: Steps are counted in 32 bits with a sign.
+_MOST_STEPS = 2**31 - 1
+
 #: Columns that a batch carries beside its signals, all `int32`, and where in the index they come from. Whose recordings
 #: they are is the group's number: patients with a recording in common are taken for one.
 COLUMNS = {"patient": "group", "valid_start": "valid_start", "valid_samples": "valid_samples"}
@@ -271,6 +274,11 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
     steps = math.ceil(duration.value * steps_per_unit[duration.unit])
     if steps < 1:
         raise ConfigError(f"config.duration of {duration.value} {duration.unit} is not a single step")
+    if steps > _MOST_STEPS:
+        raise ConfigError(
+            f"config.duration.value={duration.value} {duration.unit} are more than the {_MOST_STEPS:,} steps "
+            "that a run can count"
+        )
     return steps
 
 

@@ -10,7 +10,7 @@ from ecgjax.data.settings import ColumnSettings, ColumnUse, DataSettings, Sampli
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.optim.settings import OptimizerSettings
-from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE
+from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
 
@@ -20,22 +20,22 @@ class DurationSettings:
     """`config.duration`: the length of a run."""
 
     value: float = leaf(100.0, "Length of the run in its unit.", bound=POSITIVE)
-    unit: str = leaf("epochs", 'Unit of the length: "epochs", "steps" or "examples".')
+    unit: str = leaf("epochs", "Unit of the length.", choices=("epochs", "steps", "examples"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewSettings:
     """`config.views`: what every recording becomes."""
 
-    num: int = leaf(2, "Views of each segment.", bound=ONE_OR_MORE)
-    segments: int = leaf(1, "Adjacent parts that a recording is cut into.", bound=ONE_OR_MORE)
+    num: int = leaf(2, "Views of each segment.", bound=between(1, 256))
+    segments: int = leaf(1, "Adjacent parts that a recording is cut into.", bound=between(1, 3600))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TilingSettings:
     """`config.tiling`: how the pairs of the global batch are gone through."""
 
-    form: str = leaf("gathered", 'Form: "gathered", "dense" or "ring".')
+    form: str = leaf("gathered", "Form of the pass.", choices=("gathered", "dense", "ring"))
     chunk: int | None = leaf(None, "Keys of a tile; None chooses by backend.", bound=ONE_OR_MORE)
 
 
@@ -43,7 +43,7 @@ class TilingSettings:
 class TaskSettings:
     """`config.task`: a label that is predicted beside the objective; `config.columns.task` says which."""
 
-    name: str = leaf("", 'Kind of the prediction: "binary" or "regression"; empty for none.')
+    name: str = leaf("", "Kind of the prediction; empty for none.", choices=("", "binary", "regression"))
     weight: float = leaf(1.0, "Weight of the prediction's loss.", bound=ZERO_OR_MORE)
     hidden: int = leaf(128, "Width inside the head.", bound=ONE_OR_MORE)
     dropout: float = leaf(0.3, "Dropout inside the head.", bound=BELOW_ONE)
@@ -64,7 +64,11 @@ class MicroBatchSettings:
     parts: int = leaf(
         1, "Parts of a batch, encoded one after the other and again for the gradient: exact.", bound=ONE_OR_MORE
     )
-    batch_norm: str = leaf("refuse", 'Batch norm in parts: "refuse", or "per_part" with statistics of a part.')
+    batch_norm: str = leaf(
+        "refuse",
+        'Batch norm; "per_part" has statistics of a part.',
+        choices=("refuse", "per_part"),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,9 @@ class MeshSettings:
     """`config.mesh`: the devices."""
 
     model: int = leaf(1, "Devices that share every row of the batch; the others divide its rows.", bound=ONE_OR_MORE)
-    sharding: str = leaf("replicated", 'Layout of parameters: "replicated", all on every device.')
+    sharding: str = leaf(
+        "replicated", 'Layout of parameters; "replicated": all on every device.', choices=("replicated",)
+    )
     rules: tuple[str, ...] = leaf(
         (),
         'Exceptions, each "REGEX=AXIS,AXIS": the first that is found in a parameter\'s path lays out its dimensions; '
@@ -115,7 +121,7 @@ class PretrainingSettings:
     seed: int = leaf(0, "Seed of initialisation, order and augmentation.", bound=SEED)
     data: DataSettings = section(DataSettings)
     sampling: SamplingSettings = section(SamplingSettings)
-    batch_size: int = leaf(64, "Recordings of the global batch.", bound=ONE_OR_MORE)
+    batch_size: int = leaf(64, "Recordings of the global batch.", bound=between(1, 2**20))
     duration: DurationSettings = section(DurationSettings)
     encoder: EncoderSettings = section(EncoderSettings)
     views: ViewSettings = section(ViewSettings)
