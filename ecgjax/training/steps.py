@@ -151,13 +151,13 @@ def pretraining_loss(
         seed, valid = batch["seed"], unanimous(batch["valid"])
         batch = {name: values for name, values in batch.items() if name != "seed"} | {"valid": valid}
         drawn = _Drawn(
+            views=row_keys(seed, step, batch["row"], stream="views"),
             dropout=row_keys(seed, step, batch["row"], stream="dropout"),
-            recorded=Recorded(batch["valid_start"], batch["valid_samples"]),
             # One process may have read what another, which has the same row, could not.
             signal=jnp.where(valid[:, None, None], batch["signal"], jnp.int16(0)),
-            towards=None,
+            recorded=Recorded(batch["valid_start"], batch["valid_samples"]),
             valid=valid,
-            views=row_keys(seed, step, batch["row"], stream="views"),
+            towards=None,
         )
         metrics: Metrics = {}
         if overlay is not None:
