@@ -69,7 +69,7 @@ class Waves:
         (tuple[float, float], tuple, float, False, None),
         (tuple[Annotated[float, POSITIVE], ...] | None, tuple, float, True, POSITIVE),
         (Sequence[str], tuple, str, False, None),
-        (Counts, tuple, int, False, ONE_OR_MORE),
+        (Counts, tuple, int, False, ONE_OR_MORE._replace(fewest=1)),
         (tuple[str, float], tuple, None, False, None),
         (tuple[tuple[str, float], ...], tuple, None, False, None),
     ],

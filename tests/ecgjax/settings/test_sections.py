@@ -22,7 +22,7 @@ from ecgjax.settings.sections import (
     tree_of,
 )
 
-WIDTHS = Leaf(tuple, int, None, True, "Widths.", ONE_OR_MORE)
+WIDTHS = Leaf(tuple, int, None, True, "Widths.", ONE_OR_MORE._replace(fewest=1))
 ACT = {"enabled": Leaf(bool, None, False, False, "Whether."), "p": Leaf(float, None, 1.0, False, "P.", PROBABILITY)}
 
 
@@ -114,6 +114,7 @@ def test_values_take_the_type_of_their_leaf():
     found = read(Whole, {"slow": {"rate": 1}, "folds": [1, 2, 3], "network": {"widths": [4, 8]}})
     assert isinstance(found.slow.rate, float)
     assert found.folds == (1, 2, 3)
+    assert read(Whole, {"folds": ()}).folds == ()
     assert found.network.arguments == {"widths": (4, 8)}
     assert read(Whole, {"rates": [["a", 1.0], ["b", 2.0]]}).rates == (("a", 1.0), ("b", 2.0))
 
@@ -139,12 +140,18 @@ def test_of_arguments_by_name_what_is_not_given_is_at_its_default():
         ({"slow": {"rate": float("nan")}}, "c.slow.rate=nan is not possible; it must be above 0"),
         ({"slow": {"rate": 10**400}}, "is not possible; it must be a number"),
         ({"slow": {"bottom": -1.0}}, "c.slow.bottom=-1.0 is not possible; it must be above 0"),
-        ({"folds": 3}, "c.folds=3 is not possible; it must be values in brackets, with commas between"),
-        ({"folds": "12"}, "c.folds='12' is not possible; it must be values in brackets, with commas between"),
+        ({"folds": 3}, "c.folds=3 is not possible; it must be a whole number each, in brackets with commas between"),
+        ({"folds": "12"}, "c.folds='12' is not possible; it must be a whole number each, in brackets with commas"),
         ({"folds": (1, "2")}, "c.folds=(1, '2') is not possible; it must be a whole number each, in brackets"),
         ({"folds": (1, None)}, "c.folds=(1, None) is not possible; it must be a whole number each, in brackets"),
         ({"folds": (1, 0)}, "c.folds=(1, 0) is not possible; every one of them must be at least 1"),
         ({"folds": None}, "c.folds=None is not possible; it must be a whole number each, in brackets"),
+        ({"rates": 3}, "c.rates=3 is not possible; it must be values, in brackets with commas between"),
+        ({"rates": ((("a",), 1.0),)}, "c.rates=((('a',), 1.0),) is not possible; it must be values, in brackets"),
+        ({"rates": ({"a": 1.0},)}, "c.rates=({'a': 1.0},) is not possible; it must be values, in brackets"),
+        ({"slow": {"bottom": "low"}}, "c.slow.bottom='low' is not possible; it must be a number, or None"),
+        ({"network": {"widths": 4}}, "in brackets with commas between, or None"),
+        ({"network": {"widths": ()}}, "c.network.widths=() is not possible; it must have at least 1 elements"),
         ({"network": {"widths": (4, 0)}}, "c.network.widths=(4, 0) is not possible; every one of them must be at"),
         ({"act": {"noise": {"p": 1.5}}}, "c.act.noise.p=1.5 is not possible; it must be 0 to 1"),
         ({"slow": 3}, "c.slow=3 is not possible; it is a section with settings of its own"),
