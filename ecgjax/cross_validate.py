@@ -25,12 +25,11 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from ml_collections.config_flags import config_flags
 from tqdm import tqdm
 
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.system.visible_text import visible
-from ecgjax.config import recipes, run_config
+from ecgjax.config import run_config
 from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.data.settings import DataSettings
@@ -44,7 +43,7 @@ from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
-from ecgjax.settings.sections import read
+from ecgjax.settings.sections import leaves_of, read
 from ecgjax.studies.cross_validation import FrozenModel, PretrainedRun, frozen_models, open_runs
 from ecgjax.studies.cross_validation_statistics import Fitted
 from ecgjax.studies.questions import Problem, ask
@@ -287,9 +286,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("seeds", 3, "Divisions into folds, draws of labels, random initialisations.", lower_bound=1)
     flags.DEFINE_string("out", None, "Folder of the study.")
     flags.DEFINE_enum("overlaps", "refuse", guard.OVERLAPS, "What to do about records that a run has seen.")
-    config_flags.DEFINE_config_file("config", recipes.path_of("cross_validation"), "How it is done.", lock_config=True)
+    run_config.define_config("cross_validation", "How it is done.")
 
 
 if __name__ == "__main__":
     define_flags()
-    run_config.run(main)
+    run_config.run(main, leaves=lambda: leaves_of(Method))

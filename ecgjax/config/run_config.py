@@ -68,6 +68,21 @@ def define_flags(default: str | None = None) -> None:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])  # So that `--help` lists it.
 
 
+def define_config(default: str, words: str) -> None:
+    """Defines `--config` of a command that need not be given one.
+
+    Args:
+        default: Recipe that is taken where none is given.
+        words: Help of the flag.
+    """
+    if not recipes.configs_in(sys.argv):  # Settings of the default are set where the flag is defined, not later.
+        try:
+            check_leaves(sys.argv, recipes.load_recipe(default), of=default)
+        except ConfigError as error:
+            command.fail(str(error))
+    config_flags.DEFINE_config_file("config", recipes.path_of(default), words, lock_config=True)
+
+
 def run(
     main: Callable[[list[str]], int | None],
     *,
@@ -164,9 +179,7 @@ def _takes_one_config() -> bool:
 
 def _check_config_flags(arguments: Sequence[str]) -> None:
     """Refuses a variant that a config file has not, and settings that its config has not."""
-    # Of a command that has a config of its own, the file that it has by default.
-    default = flags.FLAGS["config"].default_unparsed
-    for config in recipes.configs_in(arguments) or ([default] if default else []):
+    for config in recipes.configs_in(arguments):
         try:
             found = recipes.load_recipe(config)
         except ValueError as error:

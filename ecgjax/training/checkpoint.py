@@ -54,12 +54,13 @@ class Checkpoints:
         policies = [_Preserve.LatestN(keep_last)]
         if keep_every is not None:
             policies.append(_Preserve.EveryNSteps(keep_every))
-        self._orbax = ocp.training.Checkpointer(
-            self.directory,
-            preservation_policy=_Preserve.AnyPreservationPolicy(policies),
-            save_decision_policy=_SaveWhen.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=not read_only,
-        )
+        with _quiet():
+            self._orbax = ocp.training.Checkpointer(
+                self.directory,
+                preservation_policy=_Preserve.AnyPreservationPolicy(policies),
+                save_decision_policy=_SaveWhen.FixedIntervalPolicy(1),
+                cleanup_tmp_directories=not read_only,
+            )
         self._pending: tuple[int, Any] | None = None
 
     def __enter__(self) -> Checkpoints:
