@@ -61,7 +61,7 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     except OSError as error:  # Of --flagfile.
         fail(f"{error} (--help tells more)")
     except SystemExit as left:
-        sys.exit(0 if asks_for_help(argv) else left.code)
+        sys.exit(0 if any(map(_HELP.fullmatch, argv)) else left.code)
     for name in sorted(flags.FLAGS):
         # Leaves of a config have types and ranges of their own.
         if "." not in name and (reason := _why_meaningless(flags.FLAGS[name])):
@@ -70,8 +70,9 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Returns whether a command line asks for help."""
-    return any(map(_HELP.fullmatch, argv))
+    """Returns whether a command line asks for help in words, and not in XML for programs."""
+    asked = [found[1] for argument in argv if (found := _HELP.fullmatch(argument))]
+    return bool(asked) and "helpxml" not in asked
 
 
 def _why_meaningless(flag: flags.Flag) -> str:
