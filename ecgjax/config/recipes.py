@@ -43,7 +43,7 @@ def path_of(config: str) -> str:
     if name in recipe_names():
         return f"{_folder() / name}.py{colon}{variant}"
     raise ConfigError(
-        f"--config={config}: there is no config file {name!r}, and no recipe of that name; recipes are: "
+        f"--config={config}: there is no config file {name}, and no recipe of that name; recipes are: "
         f"{', '.join(recipe_names())}"
     )
 

@@ -185,7 +185,8 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
     if found is None:
         raise ConfigError(f"{path}={value!r} is not possible; it must be {_possible(leaf)}")
     if leaf.choices and found not in leaf.choices:
-        raise ConfigError(f"{path}={value!r} is unknown; there are: {', '.join(map(repr, leaf.choices))}")
+        there_are = ", ".join(choice or "''" for choice in leaf.choices)
+        raise ConfigError(f"{path}={value!r} is unknown; there are: {there_are}")
     if leaf.bound is not None:
         numbers = found if isinstance(found, tuple) else (found,)
         if len(numbers) < leaf.bound.fewest:

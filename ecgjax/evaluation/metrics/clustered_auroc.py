@@ -8,6 +8,7 @@ normal distribution, since a variance of few patients is itself uncertain.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -119,7 +120,9 @@ def interval_of_few(interval: Interval, labels: np.ndarray, scores: np.ndarray, 
     fewest = min(len(np.unique(patients[labels == label])) for label in (0, 1))
     if fewest > FEW_PATIENTS:
         return interval
-    return clustered_auroc_interval(labels, scores, patients=patients, confidence=interval.confidence)
+    of_few = clustered_auroc_interval(labels, scores, patients=patients, confidence=interval.confidence)
+    # The same number, of which the two formulas may differ in the last bit.
+    return dataclasses.replace(of_few, estimate=interval.estimate)
 
 
 def clustered_variance(labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> tuple[float, float, float]:

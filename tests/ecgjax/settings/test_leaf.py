@@ -127,7 +127,6 @@ def test_meanings_end_where_the_arguments_do():
     [
         (bounds.FINITE, (-1e300, 0), (math.inf, -math.inf, math.nan)),
         (bounds.ONE_OR_MORE, (1, 10**9), (0, -1, math.inf, math.nan)),
-        (bounds.TWO_OR_MORE, (2, 3), (1, math.inf, math.nan)),
         (bounds.ZERO_OR_MORE, (0, 1e9), (-1e-9, math.inf, math.nan)),
         (bounds.POSITIVE, (1e-9, 1e9), (0, -1, math.inf, math.nan)),
         (bounds.PROBABILITY, (0, 0.5, 1), (-1e-9, 1.001, math.nan)),

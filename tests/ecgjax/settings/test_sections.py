@@ -220,7 +220,7 @@ def test_the_config_of_a_run_is_its_settings_at_their_defaults():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("batch_size", 0, "config.batch_size=0 is not possible; it must be at least 1"),
+        ("batch_size", 0, "config.batch_size=0 is not possible; it must be 1 to 1,048,576"),
         ("duration.value", float("inf"), "config.duration.value=inf is not possible; it must be above 0"),
         ("probe.label_fraction", 1.5, "config.probe.label_fraction=1.5 is not possible; it must be above 0 and at"),
         ("probe.prevalence", 30.0, "config.probe.prevalence=30.0 is not possible; it must be above 0 and below 1: a"),
@@ -232,7 +232,11 @@ def test_the_config_of_a_run_is_its_settings_at_their_defaults():
             "config.augment.geodesic.max_step=0.6 is not possible; it must be 0 to .5:",
         ),
         ("augment.vcg.views", (-1,), "config.augment.vcg.views=(-1,) is not possible; every one of them must be 0 or"),
-        ("seed", 2**63, f"config.seed={2**63} is not possible; it must be a whole number of at most 63 bits"),
+        (
+            "seed",
+            2**63,
+            f"config.seed={2**63} is not possible; it must be a whole number, 0 or more, of at most 63 bits",
+        ),
     ],
 )
 def test_values_of_a_run_out_of_their_bounds_are_refused_by_name(path, value, message):
