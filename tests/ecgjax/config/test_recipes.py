@@ -62,7 +62,7 @@ def test_arguments_get_the_path(given, wanted):
     [
         (
             ["--config=simcl", "--workdir=x"],
-            "error: there is no config file simcl, and no recipe of that name; recipes",
+            "error: --config=simcl: there is no config file simcl, and no recipe of that name; recipes",
         ),
         (
             ["--config=simclr:small", "--workdir=x", "--config.gradient_accumulation=4"],
