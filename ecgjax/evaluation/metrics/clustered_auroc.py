@@ -146,7 +146,7 @@ def clustered_variance(labels: np.ndarray, scores: np.ndarray, *, patients: np.n
         sums.append(np.bincount(patient[member], placements[member] - estimate, minlength=len(codes)) / total)
         variances.append(having / (having - 1) * float(sums[-1] @ sums[-1]) if having > 1 else math.nan)
         effective.append(total**2 / float(number @ number))
-    # A patient with records of both classes moves both sums.
+    # The covariance is not 0, since a patient with records of both classes contributes to both sums.
     both = len(codes) / (len(codes) - 1) * float(sums[0] @ sums[1]) if len(codes) > 1 else math.nan
     return estimate, sum(variances) + 2 * both, min(effective) - 1
 
