@@ -1,4 +1,4 @@
-"""Pretraining ECG encoders in JAX: from prepared recordings to encoders, and to what these are worth."""
+"""Pretraining of ECG encoders in JAX, from prepared recordings to encoders and their evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
     "train",
 ]
 
-#: Public name → its module, which is imported when the name is first used.
+#: Modules of the public names; a module is imported when one of its names is first used.
 _MODULES = {
     "CheckpointError": "ecgjax.errors",
     "ConfigError": "ecgjax.errors",

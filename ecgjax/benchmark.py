@@ -21,7 +21,7 @@ from __future__ import annotations
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before the imports below, which start threads
+    keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import json
 import os
@@ -76,7 +76,7 @@ _MOST_TIMED = flags.DEFINE_integer(
 
 _STEPS = flags.DEFINE_integer("steps", 3, "[step] Steps in each repetition.", lower_bound=1, upper_bound=1_000_000)
 _BREAKDOWN = flags.DEFINE_bool("breakdown", False, "[step] Time every distinct product of the step by itself.")
-# What the simulator makes.
+# Format of simulated recordings.
 _RATE_HZ = flags.DEFINE_integer(
     "rate_hz",
     250,
@@ -90,7 +90,7 @@ _NUM_SIMULATED = 2
 
 
 def _input() -> dict[str, Any]:
-    # Beside nothing that a user keeps: the cohorts and the bare map go when they have been read.
+    # The folder is temporary, because the cohorts and the bare map are deleted once they have been read.
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         folder = Path(scratch)
         datasets = [open_dataset(directory) for directory in _DATASET.value] or [
@@ -141,7 +141,7 @@ def _embed() -> dict[str, Any]:
 def _settings() -> RunSettings:
     if _CONFIG.value is None:
         raise run_config.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
-    # Loads JAX and the models, of which reading knows nothing.
+    # This is imported here because it loads JAX and the models, which `input` and `scale` do not need.
     from ecgjax import defaults
 
     return defaults.settings_of(_CONFIG.value)
@@ -152,7 +152,7 @@ def _simulated_format() -> SignalFormat:
 
 
 def main(_: list[str]) -> None:
-    """Prints what the flags ask for."""
+    """Prints the measurements that the flags ask for."""
     measure = {"input": _input, "scale": _scale, "objective": _objective, "step": _step, "embed": _embed}
     print(json.dumps(measure[flags.FLAGS.what](), indent=1, ensure_ascii=False))
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before the imports below, which start threads
+    keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import dataclasses
 import shlex
@@ -64,7 +64,7 @@ _NOT_LINKED = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """How it is done; the same as `configs/cross_validation.py`."""
+    """Settings of the cross-validation, with the defaults of `configs/cross_validation.py`."""
 
     outer_folds: int = leaf(5, "Folds of the patients; a seed is another division.", bound=between(2, 100))
     inner_folds: int = leaf(5, "Folds of the patients that are left, to choose a strength by.", bound=between(2, 100))
@@ -83,19 +83,19 @@ class Method:
 
 
 class Study:
-    """A data set, what is asked of it, and the models that answer.
+    """A data set, the tasks on it, and the models that are compared.
 
     Args:
-        runs: pretrained.
-        recordings: of the data set, all that are no copies in `split.train`.
-        tasks: lines as `tasks.parse_task` takes them.
-        method: how it is done.
-        folder: of the study.
-        progress: whether to draw progress bars.
+        runs: Pretrained runs.
+        recordings: Recordings of the data set, of which `split.train` holds all except copies.
+        tasks: Tasks as lines that `tasks.parse_task` reads.
+        method: Settings of the cross-validation.
+        folder: Folder of the study.
+        progress: Whether progress bars are drawn.
 
     Raises:
-        DataError: a task cannot be asked.
-        ConfigError: the folder holds another study.
+        DataError: A task cannot be asked.
+        ConfigError: The folder holds another study.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Study:
             begin_study(self._of(model), {"title": model.title, **model.identity})
 
     def run(self, *, fractions: Sequence[float], seeds: int) -> dict[Fitted, OutOfFold]:
-        """Makes what is missing and returns the scores of every model, problem, fraction and seed."""
+        """Computes what is missing and returns the scores of every model, problem, fraction and seed."""
         wanted = {
             Fitted(model.title, problem.name, fraction, seed): (model, problem)
             for seed in range(seeds)
@@ -171,7 +171,7 @@ class Study:
         return result
 
     def _features(self, model: FrozenModel, seed: int) -> np.ndarray:
-        """Returns the features of all records, `f32[n, dim]`, kept in a file."""
+        """Returns the features of all records, `f32[n, dim]`, which are kept in a file."""
         path = self._of(model) / (f"features-seed{seed}.npy" if model.by_seed else "features.npy")
         if not path.is_file():
             with replacing(path) as temporary, temporary.open("wb") as file:
@@ -183,11 +183,11 @@ class Study:
 
 
 def open_whole(directory: str, *, links: str) -> Recordings:
-    """Opens a data set with all its records on one side; of copies one stays.
+    """Opens a data set with all its records on one side; of several copies one is kept.
 
     Args:
-        directory: of the data set.
-        links: what `data_pipelines.link` wrote, or nothing.
+        directory: Folder of the data set.
+        links: Path of the file that `data_pipelines.link` wrote; empty for none.
     """
     folds = tuple(np.unique(open_dataset(directory).index.fold).tolist())
     return open_recordings(DataSettings(dir=directory, links=links, train_folds=folds, val_folds=(), test_folds=()))
@@ -196,20 +196,20 @@ def open_whole(directory: str, *, links: str) -> Recordings:
 def keep_apart(
     runs: Sequence[PretrainedRun], recordings: Recordings, *, overlaps: str
 ) -> tuple[Recordings, tuple[str, ...]]:
-    """Compares all records with what the encoders were pretrained on.
+    """Compares all records with what the encoders were pretrained on, and refuses, drops or marks overlaps.
 
     Args:
-        runs: pretrained.
-        recordings: of the data set.
-        overlaps: `"refuse"`, `"drop"` or `"mark"`, as `config.probe.overlaps` (`guard.py`).
+        runs: Pretrained runs.
+        recordings: Recordings of the data set.
+        overlaps: Value of `config.probe.overlaps`, `"refuse"`, `"drop"` or `"mark"` (`guard.py`).
 
     Returns:
-        The recordings, without those that some run has seen if these are to be dropped, so that all models are judged
-        on the same; and what a reader must know, one sentence each.
+        The recordings, without those that any run has seen if these are to be dropped, so that all models are evaluated
+        on the same records; and what a reader must know, one sentence each.
 
     Raises:
-        ConfigError: there are overlaps, and they are to be refused.
-        CheckpointError: the list of what a run was pretrained on is missing or damaged.
+        ConfigError: There are overlaps, and they are to be refused.
+        CheckpointError: The list of what a run was pretrained on is missing or damaged.
     """
     found, seen, compared = [], [np.zeros(0, np.int64)], {}
     for run in runs:
@@ -246,7 +246,7 @@ def keep_apart(
 
 def main(argv: list[str]) -> None:
     """Runs the study that the flags ask for and prints its tables."""
-    del argv  # checked by `run_config.run`
+    del argv  # It was checked by `run_config.run`.
     chosen = flags.FLAGS
     for name in ("workdir", "dataset", "task", "out"):
         if not chosen[name].value:
@@ -277,7 +277,7 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-    """Defines the command's flags: here, because other commands have some of the same names."""
+    """Defines the command's flags in a function, because other commands have flags of the same names."""
     flags.DEFINE_multi_string("workdir", [], "Folder of a pretraining run. Repeat for several.")
     flags.DEFINE_string("dataset", None, "The data set to test on, made by python -m data_pipelines.build.")
     flags.DEFINE_string("links", "", "What python -m data_pipelines.link wrote about the data set.")

@@ -1,6 +1,7 @@
-"""Every leaf of a pretraining config, at values that no method asks to be otherwise.
+"""Every leaf of a pretraining config, with default values that suit all methods.
 
-The configs of methods begin with it and set what is theirs. It is none itself: no objective is named here.
+The config of a method starts from these defaults and sets its own values. They are no complete config themselves,
+because they name no objective.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from ecgjax.training.settings import PretrainingSettings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings(PretrainingSettings):
-    """All settings of a run: its pretraining, and how the result is judged."""
+    """All settings of a run: those of its pretraining and of its evaluation."""
 
     probe: ProbeSettings = section(ProbeSettings)
 
 
 def get_config() -> ConfigDict:
-    """Returns the leaves as a config that a method's file sets its own values in."""
+    """Returns the leaves as a config, in which the file of a method sets its own values."""
     return sections.config_of(RunSettings)
 
 
@@ -38,13 +39,13 @@ def leaves() -> Mapping[str, Leaf]:
 
 
 def settings_of(config: ConfigDict | Tree) -> RunSettings:
-    """Returns the settings that a config gives.
+    """Returns the settings of a config.
 
     Args:
         config: Config of a run, or its values as nested mappings.
 
     Raises:
-        ConfigError: A value is of another type or out of its bound, or there is no such setting.
+        ConfigError: A value has another type or is out of its bound, or there is no such setting.
     """
     return sections.read(RunSettings, config)
 

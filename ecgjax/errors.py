@@ -1,16 +1,16 @@
-"""The errors a user of the training library meets; entry points print them as one line, without a stack trace."""
+"""The errors of the training library that users meet; entry points print them as one line, without a stack trace."""
 
 
 class ConfigError(ValueError):
-    """What was asked for is not possible, and the message says what is."""
+    """A request is not possible; the message says what is possible."""
 
 
 class UnknownSettingError(ConfigError):
-    """There is no such setting, and the message says which are spelt like it."""
+    """There is no such setting; the message names those with a similar spelling."""
 
 
 class DivergedError(RuntimeError):
-    """Training has left the finite numbers, and the message says where and what to try."""
+    """A loss or a parameter is no longer finite; the message says where and what to try."""
 
 
 class CheckpointError(RuntimeError):

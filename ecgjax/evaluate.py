@@ -17,7 +17,7 @@ from __future__ import annotations
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before the imports below, which start threads
+    keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import dataclasses
 import shlex
@@ -67,7 +67,7 @@ from ecgjax.studies.report.report_files import write_report
 from ecgjax.studies.report.report_tables import question, results_table
 from ecgjax.training.telemetry import read_metrics
 
-#: Records whose augmented views are drawn.
+#: Number of records whose augmented views are drawn.
 _PREVIEWED = 2
 
 
@@ -77,19 +77,19 @@ def evaluate(
     """Evaluates a checkpoint and writes its report.
 
     Args:
-        settings: Settings of the run, as `defaults.settings_of_run` reads them, `probe` perhaps changed.
+        settings: Settings of the run from `defaults.settings_of_run`, in which `probe` may be changed.
         workdir: Folder of the pretraining run.
         step: Step of the checkpoint; the latest by default.
-        progress: Whether to say what is going on.
+        progress: Whether progress is printed and drawn.
 
     Returns:
-        The evaluation, and where its report is.
+        The evaluation, and the paths of its report.
 
     Raises:
-        DataError: Data set, folds, question, groups or labels do not allow it.
+        DataError: Data set, folds, question, groups or labels do not allow the evaluation.
         ConfigError: The workdir holds no run, or one of another encoder; no question is asked; or a prevalence is given
-            to a question that has none.
-        CheckpointError: It holds no finished checkpoint, or a damaged one.
+            for a question that has none.
+        CheckpointError: The workdir holds no finished checkpoint, or a damaged one.
     """
     workdir, probe = Path(workdir), settings.probe
     own = defaults.settings_of_run(workdir)
@@ -111,14 +111,15 @@ def evaluate(
     recordings, found = guarded(
         own, settings.data, recordings, overlaps=probe.overlaps, encoder=pretrained, records=judged
     )
-    data = _labelled(task, recordings, probe)  # Without what was dropped.
+    data = _labelled(task, recordings, probe)  # The guard may have dropped records.
     few = check_answerable(data, recordings.index)
     for caution in (*([SIMULATED] if recordings.simulated else []), *found, *few):
         say(caution)
     train, val, test = (_counts(part, task.kind) for part in (data.train, data.val, data.test))
     say(f"{task.title}: {train} train, {val} validation, {test} test")
     random = frozen_encoder.random_encoder(settings.encoder, layer=probe.layer, seed=settings.seed)
-    # Batch norm of both on the same unaugmented training records: otherwise the table would compare statistics.
+    # Batch norm of both encoders is recalibrated on the same unaugmented training records: otherwise the table would
+    # compare statistics.
     pretrained, random = (
         frozen_encoder.recalibrate_batch_norm(
             encoder, recordings.store.read, records=recordings.split.train, seed=probe.seed
@@ -202,7 +203,7 @@ def _counts(part: LabelledRecords, kind: Kind) -> str:
 
 
 def _command(own: RunSettings, settings: RunSettings, workdir: Path, *, step: int) -> str:
-    """Returns the command that repeats this evaluation, with what differs from the run's own settings."""
+    """Returns the command that repeats this evaluation, with the leaves that differ from the run's own settings."""
     before = flat(tree_of(own))
     changed = {name: value for name, value in flat(tree_of(settings)).items() if value != before.get(name)}
     question = changed.pop("probe.task", None)
@@ -248,7 +249,9 @@ def _augmentations(settings: RunSettings, recordings: Recordings) -> Section:
 
 
 def _towards(question: str, recordings: Recordings, records: np.ndarray) -> jax.Array:
-    """What some recordings are moved towards in a figure: a training recording of the other label, for each."""
+    """Returns for each of some recordings what it is moved towards in a figure: a training recording of the other
+    label.
+    """
     others = preview_partners(label_column(question, recordings), records, among=recordings.split.train)
     (signal, recorded), (signals, others_recorded) = (_stored(recordings, numbers) for numbers in (records, others))
     rate_hz = recordings.format.sampling_rate_hz
@@ -262,8 +265,8 @@ def _stored(recordings: Recordings, records: np.ndarray) -> tuple[jax.Array, Rec
 
 
 def main(argv: list[str]) -> None:
-    """Runs the evaluation the flags ask for and prints its table."""
-    del argv  # checked by `run_config.run`
+    """Runs the evaluation that the flags ask for and prints its table."""
+    del argv  # It was checked by `run_config.run`.
     settings = defaults.settings_of(flags.FLAGS.config)
     if task := flags.FLAGS.task:
         if settings.probe.task not in (task, defaults.settings_of_run(flags.FLAGS.workdir).probe.task):
@@ -279,7 +282,7 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-    """Defines the command's own flag, which other commands have too, and adopts those of finished runs."""
+    """Defines the flag that other commands have too, and adopts those of finished runs."""
     flags.DEFINE_string(
         "task",
         None,

@@ -1,7 +1,7 @@
 """Random keys as a pure function of (seed, step, global row).
 
-A row's randomness depends on nothing else: not on the number of devices or processes, not on the other rows of its
-batch. Threefry is pinned because under `vmap` the `rbg` generator is not keyed per row.
+A row's randomness depends on nothing else, neither on the number of devices or processes nor on the other rows of its
+batch. Threefry is fixed because under `vmap` the `rbg` generator is not keyed per row.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from jax import Array
 
 
 def row_keys(seed: Array | int, step: Array | int, row: Array, *, stream: str) -> Array:
-    """Returns one key a row.
+    """Returns one key for each row.
 
     Args:
-        seed: the run's seed, `u32[]` where traced.
-        step: training step, `i32[]`.
-        row: global row numbers of the batch, `i32[batch]`.
-        stream: what the keys are for, such as `"views"`; streams of different names are independent.
+        seed: Seed of the run, `u32[]` where traced.
+        step: Training step, `i32[]`.
+        row: Global row numbers of the batch, `i32[batch]`.
+        stream: Purpose of the keys, such as `"views"`; streams of different names are independent.
 
     Returns:
-        `key<threefry2x32>[batch]`.
+        Keys of the rows, `key<threefry2x32>[batch]`.
     """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key(seed, step, stream=stream), row)
 
 
 def step_key(seed: Array | int, step: Array | int, *, stream: str) -> Array:
-    """Returns the one key of a step, `key<threefry2x32>[]`; arguments as for `row_keys`."""
+    """Returns the one key of a step, `key<threefry2x32>[]`; arguments are those of `row_keys`."""
     base = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(stream.encode()))
     return jax.random.fold_in(base, step)
 
 
 def split_rows(keys: Array, num: int) -> Array:
-    """Splits each row's key: `key[batch]` → `key[batch, num]`."""
+    """Splits each row's key, `key[batch]`, into `key[batch, num]`."""
     return jax.vmap(lambda key: jax.random.split(key, num))(keys)
 
 
 def hash_bits(high: Array, low: Array, position: Array) -> Array:
-    """Random bits as a function of two words of a key and of a position, by MurmurHash3's finaliser.
+    """Returns random bits as a function of two words of a key and of a position, by MurmurHash3's finaliser.
 
-    Where threefry for every element would take a good part of a step, the keys come from threefry and the bits of a
-    key from here.
+    Threefry for every element would take a large part of a step; it makes the keys there, and this function the bits of
+    each key.
 
     Args:
-        high: first word of the key, `u32[...]`.
-        low: second word, of the same shape.
-        position: which of the key's bits, `u32[...]`, to be broadcast against the words.
+        high: First word of the key, `u32[...]`.
+        low: Second word of the key, of the same shape.
+        position: Positions among the key's bits, `u32[...]`, broadcast against the words.
 
     Returns:
-        `u32[...]` of the broadcast shape.
+        Random bits, `u32[...]` of the broadcast shape.
     """
     h = (position * jnp.uint32(0x9E3779B9)) ^ high
     for multiplier, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13), (0x27D4EB2F, 15)):

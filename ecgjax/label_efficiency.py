@@ -16,7 +16,7 @@ from __future__ import annotations
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before the imports below, which start threads
+    keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import shlex
 import sys
@@ -37,10 +37,10 @@ from ecgjax.studies.store import INITIALISATIONS, MODES, Cell, read_cells, run_c
 
 
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:
-    """Returns the cells of a study, the cheap ones first.
+    """Returns the cells of a study, with the fast ones first.
 
     Raises:
-        ConfigError: an unknown mode.
+        ConfigError: A mode is unknown.
     """
     if unknown := sorted(set(modes) - set(MODES)):
         raise ConfigError(f"--modes={','.join(modes)}: {unknown[0]!r} is unknown; there are: {', '.join(MODES)}")
@@ -55,8 +55,8 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
 
 
 def main(argv: list[str]) -> None:
-    """Runs the study the flags ask for and prints its tables."""
-    del argv  # checked by `run_config.run`
+    """Runs the study that the flags ask for and prints its tables."""
+    del argv  # It was checked by `run_config.run`.
     chosen = flags.FLAGS
     for name in ("task", "out"):
         if not chosen[name].value:
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-    """Defines the command's own flags: here, because other commands have some of the same names."""
+    """Defines the command's own flags in a function, because other commands have flags of the same names."""
     flags.DEFINE_string(
         "task",
         None,

@@ -1,4 +1,4 @@
-"""Lead algebra: twelve leads from the eight stored ones, and the dipole (VCG) seen through them."""
+"""Lead algebra: twelve leads from the eight stored ones, and the dipole (VCG) that the leads measure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import Array
 
 from ecgjax.errors import ConfigError
 
-#: Dower 1980: rows are the stored leads I II V1…V6, columns X Y Z (+Z posterior). Maps a VCG to leads.
+#: Matrix of Dower 1980 from a VCG to leads: rows are the stored leads I II V1…V6, columns X Y Z (+Z posterior).
 DOWER = np.array(
     [
         [0.632, -0.235, 0.059],
@@ -25,10 +25,10 @@ DOWER = np.array(
     ]
 )
 
-#: Its pseudo-inverse, leads to VCG: Edenbrandt & Pahlm's (1988) inverse Dower matrix to 5e-4.
+#: Pseudo-inverse of `DOWER`, from leads to VCG: it equals Edenbrandt & Pahlm's (1988) inverse Dower matrix to 5e-4.
 DOWER_PINV = np.linalg.pinv(DOWER)
 
-#: Kors 1990, leads to VCG: rows X Y Z, columns I II V1…V6, found by regression on recorded VCGs.
+#: Matrix of Kors 1990 from leads to VCG: rows X Y Z, columns I II V1…V6, fitted by regression on recorded VCGs.
 KORS = np.array(
     [
         [0.38, -0.07, -0.13, 0.05, -0.01, 0.14, 0.06, 0.54],
@@ -37,8 +37,8 @@ KORS = np.array(
     ]
 )
 
-#: The leads as a least-squares fit to the Kors VCG of PTB-XL records: it explains 86 % of their energy, where the
-#: pseudo-inverse of `KORS` explains 46 %.
+#: Matrix from the Kors VCG to leads, by least squares on PTB-XL records: it explains 86 % of the leads' energy, where
+#: the pseudo-inverse of `KORS` explains 46 %.
 KORS_FORWARD = np.array(
     [
         [0.74, -0.23, 0.08],
@@ -52,7 +52,7 @@ KORS_FORWARD = np.array(
     ]
 )
 
-#: Name → from the VCG to the stored leads, `[8, 3]`, and from the leads to the VCG, `[3, 8]`.
+#: Matrices by name, each from the VCG to the stored leads, `[8, 3]`, and from the leads to the VCG, `[3, 8]`.
 DIPOLE_MATRICES: Mapping[str, tuple[np.ndarray, np.ndarray]] = {
     "dower": (DOWER, DOWER_PINV),
     "kors": (KORS_FORWARD, KORS),
@@ -68,7 +68,7 @@ TWELVE_FROM_EIGHT[5, :2] = (-0.5, 1.0)
 TWELVE_FROM_EIGHT[np.arange(6, 12), np.arange(2, 8)] = 1.0
 
 
-#: One stored step, 1 µV, in mV.
+#: Millivolts of one step of stored samples, which is 1 µV.
 MILLIVOLTS = 1e-3
 
 
@@ -81,19 +81,20 @@ def twelve_leads(ecg: Array) -> Array:
     """Derives I II III aVR aVL aVF V1…V6 from I II V1…V6.
 
     Args:
-        ecg: `f32[..., 8]`, any unit, leads in stored order.
+        ecg: Eight leads in stored order, `f32[..., 8]`, in any unit.
 
     Returns:
-        `f32[..., 12]`. III = II − I, aVR = −(I+II)/2, aVL = I − II/2, aVF = II − I/2, the rest copied bit for bit.
+        Twelve leads, `f32[..., 12]`: III = II − I, aVR = −(I+II)/2, aVL = I − II/2, aVF = II − I/2, and the others
+        copied bit for bit.
     """
     return _twelve([ecg[..., lead, None] for lead in range(8)])
 
 
 def _twelve(stored: Sequence[Array]) -> Array:
-    """`f32[..., 12]` from the eight stored leads, `f32[..., 1]` each.
+    """Returns twelve leads, `f32[..., 12]`, from the eight stored ones, `f32[..., 1]` each.
 
-    A sum of outer products: a concatenation of slices would keep all that the compiler fuses with it from being
-    vectorised on a CPU. Products with 0, ±1 and ±½ are exact, so the result is that of the formulas.
+    They are a sum of outer products, because a concatenation of slices would keep everything that the compiler fuses
+    with it from being vectorised on a CPU. Products with 0, ±1 and ±½ are exact, so the result equals the formulas.
     """
     matrix = jnp.asarray(TWELVE_FROM_EIGHT, jnp.float32)
     columns = [matrix[:, lead].reshape((1,) * (stored[0].ndim - 1) + (12,)) for lead in range(8)]
@@ -101,29 +102,29 @@ def _twelve(stored: Sequence[Array]) -> Array:
 
 
 def restore_limb_algebra(ecg: Array) -> Array:
-    """Derives III, aVR, aVL and aVF anew from I and II, of which noise on each lead has made them independent.
+    """Derives III, aVR, aVL and aVF again from I and II, after noise on each lead has made them independent.
 
     Args:
-        ecg: `f32[..., 12]`, any unit, leads I II III aVR aVL aVF V1…V6.
+        ecg: Leads I II III aVR aVL aVF V1…V6, `f32[..., 12]`, in any unit.
 
     Returns:
-        `f32[..., 12]`.
+        Consistent leads, `f32[..., 12]`.
     """
     return _twelve([ecg[..., lead, None] for lead in (0, 1, *range(6, 12))])
 
 
 def derive(ecg: Array, num_leads: int) -> Array:
-    """The leads that an encoder takes.
+    """Returns the leads that an encoder takes.
 
     Args:
-        ecg: `f32[..., 8]`, leads in stored order.
-        num_leads: 12, or 8 to keep the stored leads.
+        ecg: Eight leads in stored order, `f32[..., 8]`.
+        num_leads: Number of leads: 12, or 8 to keep the stored leads.
 
     Returns:
-        `f32[..., num_leads]`.
+        Leads, `f32[..., num_leads]`.
 
     Raises:
-        ConfigError: another number of leads.
+        ConfigError: The number of leads is neither 8 nor 12.
     """
     if num_leads not in (8, 12):
         raise ConfigError(f"config.encoder.num_leads={num_leads} is not possible: the stored leads give 8 or 12")
@@ -131,16 +132,16 @@ def derive(ecg: Array, num_leads: int) -> Array:
 
 
 def prepare(signal: Array, *, num_leads: int = 12) -> Array:
-    """What an encoder sees of a stored recording when nothing is augmented.
+    """Returns the input of an encoder for a stored recording without augmentation.
 
     Args:
-        signal: `int16[..., time, 8]`, µV.
-        num_leads: 12, or 8 to keep the stored leads.
+        signal: Stored recording, `int16[..., time, 8]`, in µV.
+        num_leads: Number of leads: 12, or 8 to keep the stored leads.
 
     Returns:
-        `f32[..., time, num_leads]`, mV.
+        Leads in mV, `f32[..., time, num_leads]`.
 
     Raises:
-        ConfigError: another number of leads.
+        ConfigError: The number of leads is neither 8 nor 12.
     """
     return derive(millivolts(signal), num_leads)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before the imports below, which start threads
+    keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import contextlib
 from collections.abc import Callable
@@ -37,17 +37,17 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
 
     Args:
         config: Config of the run, with the leaves of `ecgjax/defaults.py`.
-        workdir: checkpoints, metrics and the resolved config go there.
-        progress: whether to draw a progress bar.
+        workdir: Folder of the run for checkpoints, metrics and the resolved config.
+        progress: Whether a progress bar is drawn.
 
     Returns:
         Whether the run came to its end; False after SIGTERM.
 
     Raises:
-        ConfigError: as `prepare_run`, or the workdir belongs to another config or data set.
-        DataError: as `prepare_run`.
-        CheckpointError: a checkpoint is damaged or cannot be written.
-        DivergedError: the loss or a parameter is no longer finite.
+        ConfigError: `prepare_run` refuses the settings, or the workdir belongs to another config or data set.
+        DataError: `prepare_run` refuses the data.
+        CheckpointError: A checkpoint is damaged or cannot be written.
+        DivergedError: The loss or a parameter is no longer finite.
     """
     first = jax.process_index() == 0
     with run_config.exclusive(workdir) if first else contextlib.nullcontext():
@@ -55,7 +55,8 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         run_config.check_resume(config, workdir)
 
         def begin() -> None:
-            # Only when the run is not refused: one that is must leave the config of the one that was here.
+            # The config is written once the run is accepted: a refused run must leave an earlier run's config as it
+            # was.
             if first:
                 run_config.write_resolved(config, workdir)
 
@@ -121,7 +122,7 @@ def _announce(run: Run, start: int) -> None:
 
 
 def main(_: list[str]) -> int:
-    """Runs what the flags ask for."""
+    """Pretrains as the flags ask."""
     device_mesh.start_processes()
     finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
     return 0 if finished else run_config.EXIT_STOPPED

@@ -13,7 +13,7 @@ from __future__ import annotations
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before the imports below, which start threads
+    keep_freed_memory()  # This must come before the imports below, which start threads.
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,32 +41,32 @@ from ecgjax.studies.report.figures import augmented_views
 
 _DRAWS = 2
 _RATE_HZ = 250
-# Of the signals that are read: the recording and its partner.
+# Slices of the recording and of its partner in the signals that are read.
 _PARTS = (slice(0, 1), slice(1, 2))
 
 
 class Recording:
-    """What is drawn: a recording of a data set, or a simulated one, and another that it is moved towards.
+    """A recording to draw, from a data set or simulated, and another one that it is moved towards.
 
     Attributes:
-        title: its name.
-        partner_title: the other's.
-        signal: `int16[2, time, 8]`, µV, the recording and its partner.
-        recorded: which samples of each are no padding, `i32[2]`.
-        rate_hz: samples per second.
+        title: Name of the recording.
+        partner_title: Name of the partner.
+        signal: Signals of the recording and its partner, `int16[2, time, 8]`, in µV.
+        recorded: First recorded sample and number of recorded samples of each, `i32[2]`; other samples are padding.
+        rate_hz: Sampling rate in Hz.
     """
 
     def __init__(self, dataset: str | None, record: str | None, partner: str | None, *, seed: int):
-        """Reads them.
+        """Reads or simulates the two recordings.
 
         Args:
-            dataset: directory of a prepared data set, or None.
-            record: id of a record of it; None for its first.
-            partner: likewise; None for the one after `record`.
-            seed: of simulated recordings.
+            dataset: Folder of a prepared data set; None for simulated recordings.
+            record: Id of a record of the data set; None for its first.
+            partner: Id of another record of the data set; None for the one after `record`.
+            seed: Seed of simulated recordings.
 
         Raises:
-            DataError: the data set cannot be opened, or has no such record.
+            DataError: The data set cannot be opened, or has no such record.
         """
         if dataset is None:
             cohort = Cohort(CohortConfig(seed=seed, num_patients=2, sampling_rate_hz=_RATE_HZ))
@@ -91,10 +91,10 @@ class Recording:
         self.recorded = Recorded(*(jnp.asarray(values, jnp.int32) for values in columns))
 
     def draw(self, augment: Mapping[str, Arguments], path: Path, *, seed: int) -> None:
-        """Writes a picture of the recording, of its views, and of its partner where they are moved towards that.
+        """Writes a picture of the recording, of its views, and of its partner if the views are moved towards it.
 
         Raises:
-            ConfigError: the settings do not fit each other or the recording.
+            ConfigError: The settings do not fit each other or the recording.
         """
         views = Views(augment, num_views=_DRAWS, rate_hz=self.rate_hz)
         keys = row_keys(seed, 0, jnp.zeros(1, jnp.int32), stream="views")
@@ -116,14 +116,14 @@ class Recording:
 
 
 def one_enabled(augment: Mapping[str, Arguments], name: str) -> dict[str, Arguments]:
-    """Returns the settings with one augmentation enabled, on all views and with certainty, and no other."""
+    """Returns the settings with only one augmentation enabled, which is applied to all views with certainty."""
     alone: dict[str, Arguments] = {other: {**settings, "enabled": other == name} for other, settings in augment.items()}
     certain: Arguments = {"p": 1.0} if "p" in augment[name] else {}
     return alone | {name: {**alone[name], "views": (), **certain}}
 
 
 def main(_: list[str]) -> None:
-    """Draws what the flags ask for."""
+    """Draws the pictures that the flags ask for."""
     values = flags.FLAGS
     for name in ("record", "partner"):
         if values[name].value is not None and values.dataset is None:
@@ -145,7 +145,7 @@ def main(_: list[str]) -> None:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    """Defines the flags of the command in a function, because at import they would meet those of other commands."""
     config_flags.DEFINE_config_file("config", None, "Config file whose settings are drawn.", lock_config=True)
     flags.DEFINE_string("out", None, "Directory for the pictures; made where needed.")
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")

@@ -1,1 +1,1 @@
-"""Starting runs: several processes, clusters, ablations."""
+"""Commands that start runs: several processes, clusters, ablations."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before the imports below, which start threads
+    keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import functools
 import hashlib
@@ -59,15 +59,15 @@ from ecgjax.training.telemetry import read_metrics
 
 from .arms import Arm, arms_of
 
-# Of JAX: where it keeps compiled programs, and how many seconds of compiling one must have taken.
+# Options of JAX: the folder of its compiled programs, and the least seconds of compiling for a program to be kept.
 _COMPILATION = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
-#: Leaves in which all arms must agree, so that their answers are about the same records.
+#: Leaves in which all arms must agree, so that their results are on the same records.
 _SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer", "probe.overlaps")
 
 
 class Asked(NamedTuple):
-    """What the command line asks for; see `define_flags`."""
+    """The values of the command line, see `define_flags`."""
 
     config: Sequence[str]
     sweep: Sequence[str]
@@ -83,15 +83,15 @@ class Asked(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A run to make.
+    """A run of the ablation.
 
     Attributes:
-        arm: title.
-        folder: name for its files.
-        seed: of the run and of which labels are drawn.
-        twin: title of the random encoder it is compared with; "" of such an encoder itself.
+        arm: Title of the arm.
+        folder: Name of the folder of its files.
+        seed: Seed of the run and of the draw of labels.
+        twin: Title of the random encoder that it is compared with; empty for such an encoder itself.
         settings: Settings of the run.
-        flags: of `ecgjax.pretrain`.
+        flags: Arguments of `ecgjax.pretrain`.
     """
 
     arm: str
@@ -103,12 +103,12 @@ class Planned(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As `--only` takes it."""
+        """Name of the run in the form that `--only` takes."""
         return f"{self.folder}/seed{self.seed}"
 
     @property
     def digest(self) -> str:
-        """Of all that decides its result."""
+        """Digest of everything that decides the run's result."""
         leaves = flat(tree_of(self.settings)).items()
         decides = _decides if self.twin else _decides_for_encoder
         told = repr(sorted((name, repr(value)) for name, value in leaves if decides(name)))
@@ -116,12 +116,12 @@ class Planned(NamedTuple):
 
 
 def _decides(leaf: str) -> bool:
-    # Where the data lie decides nothing; nor what is of other evaluations than a linear probe.
+    # The place of the data does not change a result, nor do settings of evaluations other than a linear probe.
     return leaf != "data.dir" and (not leaf.startswith("probe.") or leaf in ("probe.layer", "probe.seed"))
 
 
 def _decides_for_encoder(leaf: str) -> bool:
-    """Whether the result of a random encoder depends on a leaf."""
+    """Returns whether the result of a random encoder depends on a leaf."""
     return _decides(leaf) and (leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe.")))
 
 
@@ -129,7 +129,7 @@ def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
     """Returns all runs, seed by seed, each arm after the random encoder that it is compared with.
 
     Raises:
-        ConfigError: an arm's config is not possible, or arms are about different records.
+        ConfigError: An arm's config is not possible, or arms are about different records.
     """
     twins: dict[str, str] = {}
     runs = []
@@ -165,11 +165,11 @@ def tasks_of(
     """Returns the labelled records of every task, with the labels that a seed draws.
 
     Returns:
-        Task → its records, of multi-label tasks the classes with enough test records of both labels; and what a reader
-        must know of the others, a sentence each.
+        The records by task, with the classes of multi-label tasks that have enough test records of both labels; and
+        what a reader must know of the other classes, one sentence each.
 
     Raises:
-        DataError: a task cannot be read, or these records do not have its label.
+        DataError: A task cannot be read, or these records do not have its label.
     """
     tasks: dict[str, ProbeData] = {}
     rare: tuple[str, ...] = ()
@@ -184,15 +184,15 @@ def tasks_of(
 
 
 def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
-    """Opens what all arms are judged on, and keeps apart from it what any of them is pretrained on.
+    """Opens the recordings that all arms are evaluated on, and handles overlaps with what any of them is pretrained on.
 
     Returns:
-        The recordings, without what was seen where `config.probe.overlaps` drops it; and what a reader must know, a
-        sentence each.
+        The recordings, without overlapping records where `config.probe.overlaps` drops them; and what a reader must
+        know, one sentence each.
 
     Raises:
-        ConfigError: there are overlaps, and `config.probe.overlaps` refuses them.
-        DataError: the data set is not as it must be.
+        ConfigError: There are overlaps, and `config.probe.overlaps` refuses them.
+        DataError: The data set cannot be opened or does not fit the settings.
     """
     first = runs[0].settings
     recordings = open_recordings(first.data)
@@ -218,11 +218,11 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
 
 
 def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> int:
-    """Pretrains and probes, unless it is done; returns the status of pretraining.
+    """Pretrains and probes, unless the result is there; returns the exit status of pretraining.
 
     Raises:
-        ConfigError: the result there is one of another config.
-        DataError: the result there is damaged, or the labels allow no probe.
+        ConfigError: The result that is there is one of another config.
+        DataError: The result that is there is damaged, or the labels allow no probe.
     """
     path = _result_path(out, run)
     if path.is_file():
@@ -246,7 +246,9 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
 
 
 def keep_compiled(out: Path) -> None:
-    """Keeps compiled programs beside the results, unless the user keeps them elsewhere: seeds of an arm share them."""
+    """Keeps compiled programs beside the results, unless the user keeps them elsewhere, so that seeds of an arm share
+    them.
+    """
     if _compilation()[0] is None:
         jax.config.update(_COMPILATION[0], str((out / "compiled").absolute()))
         jax.config.update(_COMPILATION[1], 0.0)
@@ -254,7 +256,8 @@ def keep_compiled(out: Path) -> None:
 
 def _compilation() -> tuple[str | None, float]:
     """Returns the values of `_COMPILATION`."""
-    # By their names: JAX makes these attributes when it starts, so a type checker does not know them.
+    # The options are read by name, because JAX makes these attributes when it starts and a type checker does not know
+    # them.
     folder, seconds = (getattr(jax.config, name) for name in _COMPILATION)
     return folder, seconds
 
@@ -272,11 +275,11 @@ def _result_path(out: Path, run: Planned) -> Path:
 
 
 def ablate(asked: Asked) -> int | None:
-    """Makes the runs that are asked for and prints the tables; returns the command's status.
+    """Makes the runs that are asked for and prints the tables; returns the command's exit status.
 
     Raises:
-        ConfigError: something needed is not given, or not possible.
-        DataError: the data set, its labels or a result are not as they must be.
+        ConfigError: A needed flag is missing, or a value is not possible.
+        DataError: The data set, its labels or a result are damaged or do not fit.
     """
     for name in ("config", "task", "out"):
         if not getattr(asked, name):
@@ -297,7 +300,7 @@ def ablate(asked: Asked) -> int | None:
         drawn[seed], rare = tasks_of(recordings, asked.task, fraction=asked.label_fraction, seed=seed)
     cautions = (*([SIMULATED] if recordings.simulated else []), *cautions, *rare)
     _begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
-    if not asked.only:  # jobs beside each other would write the same files
+    if not asked.only:  # Concurrent jobs would write the same files.
         keep_compiled(out)
     for caution in cautions:
         print(caution)
@@ -341,7 +344,7 @@ def ablate(asked: Asked) -> int | None:
 
 
 def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
-    """Checks that the folder is of these tasks and records."""
+    """Checks that the folder belongs to these tasks and records."""
     identity = {
         "tasks": list(tasks),
         "label_fraction": label_fraction,
@@ -369,10 +372,10 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Divides arguments into those of this command and what `--config.LEAF=VALUE` changes in all arms.
+    """Divides arguments into those of this command and the changes by `--config.LEAF=VALUE` in all arms.
 
     Raises:
-        ConfigError: such a one has no name or no value.
+        ConfigError: A change has no name or no value.
     """
     rest, common = [], []
     for argument in argv:
@@ -387,11 +390,11 @@ def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]
 
 
 def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
-    """Returns what parsed flags and the whole command line ask for."""
+    """Returns the request of parsed flags and the whole command line."""
     own = {name: getattr(values, name) for name in Asked._fields if name not in ("common", "command")}
     common = common_changes(arguments)[1]
-    # Without what says which part of the work to do. Made of the values, not of the arguments, which may be written in
-    # several ways.
+    # The command leaves out flags that only choose a part of the work. It is made of the values and not of the
+    # arguments, which may be written in several ways.
     repeated = [
         *(f"--{name}={value}" for name in ("config", "sweep", "task") for value in own[name]),
         *(f"--{name}={own[name]}" for name in ("label_fraction", "seeds", "resamples", "out")),

@@ -25,9 +25,9 @@ class Arm:
     """One config of an ablation.
 
     Attributes:
-        config: file, with what stands behind its colon.
-        changes: leaf, such as `"augment.vcg.enabled"`, and text of its value, of what the sweeps change.
-        common: likewise, of what is changed in all arms.
+        config: Config file, with the variant after its colon.
+        changes: Leaves that the sweeps change, such as `"augment.vcg.enabled"`, each with the text of its value.
+        common: Leaves that are changed in all arms, each with the text of its value.
     """
 
     config: str
@@ -36,20 +36,20 @@ class Arm:
 
     @property
     def title(self) -> str:
-        """For tables: the config's name and the changes."""
+        """Title for tables: the config's name and the changes."""
         name = self.config.rpartition("/")[2].replace(".py", "")
         return " ".join((name, *(f"{leaf}={value}" for leaf, value in self.changes)))
 
     @property
     def folder(self) -> str:
-        """For files: the title in safe characters, told apart from any other by a digest."""
+        """Name for files: the title in safe characters, made unique by a digest."""
         safe = re.sub(r"[^A-Za-z0-9.=]+", "_", self.title)[:80].strip("_.")
         told = repr((self.config, self.changes)).encode()
         return f"{safe}-{hashlib.blake2b(told, digest_size=4).hexdigest()}"
 
     def flags(self, *, seed: int) -> list[str]:
-        """Arguments of `ecgjax.pretrain`; the seed is the run's and that of the labels that are drawn."""
-        # Each leaf once: a tuple that is given twice would be both, one after the other.
+        """Returns the arguments of `ecgjax.pretrain`; the seed is that of the run and of the draw of labels."""
+        # Each leaf is given once, because a tuple that is given twice would become both, one after the other.
         leaves = dict((*self.common, *self.changes, ("seed", str(seed)), ("probe.seed", str(seed))))
         return [f"--config={self.config}", *(f"--config.{leaf}={value}" for leaf, value in leaves.items())]
 
@@ -57,7 +57,7 @@ class Arm:
         """Returns the settings of the config with all its changes.
 
         Raises:
-            ConfigError: there is no such file or leaf, or a value is not possible.
+            ConfigError: There is no such file or leaf, or a value is not possible.
         """
         values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]
         try:
@@ -74,15 +74,15 @@ class Arm:
 
 
 def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
-    """Returns the alternatives of one sweep, each the leaves that it changes with their values.
+    """Returns the alternatives of one sweep, each as the leaves that it changes with their values.
 
     Args:
-        text: alternatives with `|` between, each `LEAF=VALUE`, several of these with blanks between, or `base`, which
-            changes nothing. A value alone is one of the leaf that the first alternative changes:
+        text: Alternatives with `|` between, each `LEAF=VALUE`, several of these with blanks between, or `base`, which
+            changes nothing. A value alone belongs to the leaf that the first alternative changes:
             `augment.vcg.enabled=True|False`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: The text is no sweep.
     """
     alternatives = [part.split() for part in text.split("|")]
     leaf, equals, _ = alternatives[0][0].partition("=") if alternatives[0] else ("", "", "")
@@ -107,12 +107,13 @@ def arms_of(configs: Sequence[str], sweeps: Sequence[str], *, common: Sequence[t
     """Returns every config with every combination of one alternative of each sweep, in this order.
 
     Args:
-        configs: each a file and, with blanks between, what its arms alone change: `configs/clocs.py batch_size=64`.
-        sweeps: see `parse_sweep`.
-        common: leaf and value of what is changed in all arms, unless an arm changes it otherwise.
+        configs: Config files, each followed, with blanks between, by the changes of its own arms: `configs/clocs.py
+            batch_size=64`.
+        sweeps: Sweeps in the form that `parse_sweep` reads.
+        common: Leaves and values that are changed in all arms, unless an arm changes them otherwise.
 
     Raises:
-        ConfigError: a sweep or config cannot be read, or two arms are the same.
+        ConfigError: A sweep or config cannot be read, or two arms are the same.
     """
     grid = list(itertools.product(*(parse_sweep(text) for text in sweeps)))
     arms = []

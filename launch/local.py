@@ -25,7 +25,7 @@ from absl import flags
 
 from data_pipelines.command import MOST_WORKERS, fail, run
 
-#: How long the others get to end by themselves after one process failed: most often they fail of the same cause.
+#: Seconds that the others get to end by themselves after one process failed: most often they fail of the same cause.
 GRACE_S = 10.0
 _POLL_S = 0.05
 
@@ -39,12 +39,12 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
     one fails, the others wait for it in a collective for minutes, so they are killed after `grace_s`.
 
     Args:
-        command: program and arguments.
-        processes: how many.
-        grace_s: seconds that the others get after one has failed.
+        command: Program and its arguments.
+        processes: Number of processes.
+        grace_s: Seconds that the other processes get after one has failed.
 
     Returns:
-        0 where all succeeded, else the status of the first that failed (128 + signal where a signal ended it).
+        0 where all succeeded, otherwise the status of the first that failed (128 + signal where a signal ended it).
     """
     coordinator = f"127.0.0.1:{_free_port()}"
     environment = {
@@ -52,7 +52,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
         "PYTHONUNBUFFERED": "1",
         "ECGJAX_COORDINATOR": coordinator,
         "ECGJAX_NUM_PROCESSES": str(processes),
-        "JAX_COORDINATOR_BIND_ADDRESS": coordinator,  # JAX would listen on all interfaces
+        "JAX_COORDINATOR_BIND_ADDRESS": coordinator,  # By default JAX listens on all interfaces.
     }
     running: list[subprocess.Popen[str]] = []
 
@@ -61,7 +61,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
             if process.poll() is None:
                 process.send_signal(number)
 
-    # Set before the first start, so that no signal finds the launcher without it.
+    # The handlers are set before the first process starts, so that no signal is missed.
     previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     readers: list[threading.Thread] = []
     try:
@@ -73,7 +73,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # a Ctrl-C then reaches the process once, through `forward`
+                start_new_session=True,  # A Ctrl-C then reaches the process once, through `forward`.
             )
             running.append(process)
             readers.append(threading.Thread(target=_relay, args=(index, process.stdout), daemon=True))
@@ -82,7 +82,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
     finally:
         for process in running:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
+                os.killpg(process.pid, signal.SIGKILL)  # This also kills what the process has started.
             process.wait()
         for reader, process in zip(readers, running, strict=True):
             reader.join()
@@ -93,7 +93,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
 
 
 def _wait(running: Sequence[subprocess.Popen[str]], grace_s: float) -> int:
-    """Waits until all ended, or until `grace_s` after the first failure; returns that one's status."""
+    """Waits until all ended, or until `grace_s` after the first failure; returns the status of that one."""
     failure, deadline = 0, float("inf")
     while time.monotonic() < deadline:
         codes = [process.poll() for process in running]
@@ -118,7 +118,7 @@ def _free_port() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Launches the command after `--`."""
+    """Launches the command that follows `--`."""
     if len(argv) < 2:
         fail("give the command after --, e.g. -- python -m ecgjax.pretrain …")
     if shutil.which(argv[1]) is None:

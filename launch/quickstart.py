@@ -22,7 +22,7 @@ from absl import flags
 
 from data_pipelines.command import command, output_folder, run
 
-#: Two folds of ten are test folds: at least 1,000 patients.
+#: Number of patients, of whom two of ten folds, at least 1,000 patients, are test patients.
 NUM_PATIENTS = 5600
 
 _OUT = flags.DEFINE_string("out", "runs/quickstart", "Folder for the cohort and the run.")
@@ -36,7 +36,7 @@ _SEED = flags.DEFINE_integer(
 
 
 def commands(out: Path, seed: int) -> list[list[str]]:
-    """The commands of the quickstart, as argument lists of `python -m`."""
+    """Returns the commands of the quickstart as argument lists of `python -m`."""
     data, workdir = out / "data", out / f"seed{seed}"
     return [
         [

@@ -1,1 +1,1 @@
-"""Benchmarks of the training step, of objectives and of embedding, beside measured ceilings."""
+"""Benchmarks of the training step, of objectives and of embedding, each beside measured ceilings."""

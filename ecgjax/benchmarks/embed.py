@@ -1,4 +1,4 @@
-"""Speed of what labels ask of a finished encoder: embedding recordings, and fitting a probe on the embeddings."""
+"""Speed of the two steps between a pretrained encoder and a probe: embedding recordings and fitting the probe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ecgjax.evaluation.models.linear import fit_linear
 from ecgjax.training import devices
 from ecgjax.training.settings import PretrainingSettings
 
-#: Recordings embedded in each repetition, and at a time; labels that the timed probe is fitted on and selected by.
+#: Numbers of recordings embedded in each repetition and at a time, and of labels that the timed probe is fitted on and
+#: selected by.
 NUM_EMBEDDED = 2048
 BATCH_SIZE = 256
 NUM_LABELS, NUM_VALIDATION = 1000, 2000
@@ -31,21 +32,21 @@ def measure(
     *,
     simulated_format: SignalFormat = SignalFormat(sampling_rate_hz=250, num_samples=2500),  # noqa: B008
 ) -> dict[str, Any]:
-    """Times a random encoder, from stored signals to embeddings, and the probe with its whole sweep.
+    """Times a random encoder, from stored signals to embeddings, and the fit of a probe with its whole sweep.
 
     Args:
-        settings: Settings of a pretraining run; without a data set one is simulated for it.
-        simulated_format: rate and length of what is simulated.
+        settings: Settings of a pretraining run; if they name no data set, one is simulated.
+        simulated_format: Rate and length of the simulated recordings.
 
     Returns:
-        JSON: `ecgs_per_sec` with reading, `read_frac`, the share of the time that reading alone takes, the rate of the
-        products beside `matrix_product_flops_per_sec` of the same run, and `probe_s` of a logistic regression on
-        `NUM_LABELS` embeddings.
+        Values for JSON: `ecgs_per_sec` with reading; `read_frac`, the share of the time that reading alone takes; the
+        rate of the encoder's products beside `matrix_product_flops_per_sec` of the same run; and `probe_s`, the seconds
+        of a logistic regression on `NUM_LABELS` embeddings.
     """
     with with_data(settings.data, None, simulated_format) as data:
         recordings = open_recordings(data)
         encoder = frozen_encoder.random_encoder(settings.encoder, layer="features", seed=0)
-        # A small data set is read over and over; its signals then come from memory.
+        # A small data set is read repeatedly; its signals then come from memory.
         records = np.resize(np.arange(recordings.index.num_records), NUM_EMBEDDED)
 
         def mapped(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Time and memory of objectives over the global batch, in every form, from the real compiler.
+"""Time and memory of objectives over the global batch in every form, as compiled.
 
-Rows are spread over all devices of the run. `JAX_NUM_CPU_DEVICES=8` shows on any machine what eight devices would need.
+Rows are divided among all devices of the run. `JAX_NUM_CPU_DEVICES=8` shows on any machine what eight devices need.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from ecgjax.objectives.pairs.relations import Rows, same_patient
 from ecgjax.objectives.pairs.tiles import FORMS, Tiling
 from ecgjax.training import device_mesh
 
-#: Rows of the global batch.
+#: Numbers of rows of the global batch.
 ROWS = (1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 DIM = 256
 
-#: Timed runs of a form; fewer where they take long.
+#: Number of timed runs of a form; there are fewer where a size takes longer than `_SECONDS_A_SIZE`.
 REPEATS = 5
 _SECONDS_A_SIZE = 20.0
 
 _MIB = 2**20
 _GIB = 2**30
 
-#: Buffers of rows × rows that the dense form needs about, which is not run where they would not fit.
+#: Approximate number of buffers of rows × rows that the dense form needs; it is left out where they would not fit.
 _DENSE_BUFFERS = 4
 
 
 def measure(*, most_rows: int, most_timed: int) -> dict[str, Any]:
-    """Compiles value and gradient of NT-Xent and of the semi-hard triplet loss for ever larger batches.
+    """Compiles value and gradient of NT-Xent and of the semi-hard triplet loss for increasing batch sizes.
 
     Args:
-        most_rows: largest batch that is compiled.
-        most_timed: largest batch that is also run.
+        most_rows: Largest batch that is compiled.
+        most_timed: Largest batch that is also run.
 
     Returns:
-        JSON: for every loss, form and number of rows the MiB a device with arguments and outputs, the milliseconds
-        (median; None where it was not run), and of the tiled forms the time as a share of the dense form's.
+        Values for JSON: for every loss, form and number of rows the MiB on each device including arguments and outputs,
+        the milliseconds (median; None where it was not run), and the time as a share of the dense form's.
     """
     mesh = device_mesh.make_mesh()
     found: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def _compile(loss: Callable[..., LossOutput], rows: int, tiling: Tiling, mesh: M
     sharding = NamedSharding(mesh, PartitionSpec("data"))
 
     def value(z: Array, row: Array) -> Array:
-        # Two views of a recording, two recordings of a patient.
+        # Every recording has two views, and every patient two recordings.
         metadata = Rows(row=row, record=row // 2, patient=row // 4, view=row % 2, valid=row >= 0)
         return loss(z, metadata, tiling=tiling).loss
 
@@ -123,7 +123,7 @@ def _bytes(compiled: Any) -> int:
 
 
 def _times(by_form: dict[str, Any], rows: int, mesh: Mesh) -> dict[str, float]:
-    """Median seconds of every form, which take turns, so that a slow moment of the machine meets all of them."""
+    """Returns the median seconds of every form; forms take turns, so that a slow moment of the machine affects all."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     z = jax.device_put(np.random.default_rng(0).normal(size=(rows, DIM)).astype(np.float32), sharding)
     row = jax.device_put(np.arange(rows, dtype=np.int32), sharding)

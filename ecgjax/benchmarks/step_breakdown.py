@@ -1,9 +1,9 @@
-"""Where a training step's time goes: its products one by one, and what stands between them.
+"""Breakdown of a training step's time into its single products and the operations between them.
 
-The products are read off the step's trace, so that each convolution comes with its two gradients as the step has them,
-and each is timed alone beside a plain matrix product. What the step takes beyond their sum is normalisation,
-activation, dropout, pooling, augmentation and moving memory; those that act on whole layers are timed at the shapes
-that the step has.
+The products are taken from the step's trace, so that each convolution comes with its two gradients as the step computes
+them, and each is timed alone beside a plain matrix product. The time of the step beyond their sum is spent on
+normalisation, activation, dropout, pooling, augmentation and moving memory; operations on whole layers are timed at the
+shapes of the step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ecgjax.encoders import cost, layers
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import row_keys
 
-#: Products below this share of all FLOP are summed up as one line.
+#: Share of all FLOP below which products are not timed; `products_left_out_of_flops` is the sum of their shares.
 LEAST_SHARE = 0.002
 
 _PRODUCTS = ("conv_general_dilated", "dot_general")
@@ -47,17 +47,17 @@ def breakdown(
     """Times every distinct product of a step alone, and normalisation, dropout and pooling at the step's shapes.
 
     Args:
-        function: Function of the step, before it is compiled: what `jax.make_jaxpr` can trace.
-        args: Arguments that it is traced with, arrays or shapes.
-        product: The matrix product of the same run, on one device, since programs here run on one.
+        function: Function of the step before it is compiled, which `jax.make_jaxpr` can trace.
+        args: Arguments that the function is traced with, arrays or shapes.
+        product: Matrix product of the same run, on one device, since programs here run on one.
         step_s: Seconds of the whole step.
         num_devices: Number of devices that the step runs on and divides its products among.
 
     Returns:
-        JSON: `products`, the costliest first, with number of times in the step (what is computed again in the backward
-        pass included), milliseconds that all these take a device, FLOP/s and share of the matrix product's rate; their
-        sum beside the step; `layers`, milliseconds of a normalisation with
-        ReLU, a dropout and a pooling with their gradients, beside a copy of the same array.
+        Values for JSON: `products`, the most expensive first, each with its number of times in the step (including
+        recomputation in the backward pass), the milliseconds on each device of all these times, FLOP/s, and share of
+        the matrix product's rate; their sum, and the time of the step beyond it; and `layers_ms`, the milliseconds of a
+        normalisation with ReLU, a dropout and a pooling with their gradients, and of a copy of the same array.
     """
     equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)
     counts: collections.Counter[str] = collections.Counter()
@@ -98,7 +98,7 @@ def breakdown(
 
 
 def _equations(jaxpr: core.Jaxpr, times: int = 1) -> Iterable[tuple[int, core.JaxprEqn]]:
-    """Yields every equation and how often it is computed, on all devices together."""
+    """Yields the number of times that each equation is computed, on all devices together, and the equation."""
     for equation in jaxpr.eqns:
         yield times, equation
         for inner in core.jaxprs_in_params(equation.params):
@@ -119,10 +119,10 @@ def _describe(equation: core.JaxprEqn) -> str:
 
 
 def _role(equation: core.JaxprEqn) -> str:
-    """Which part of a convolution's forward and backward pass it is, by how JAX writes its gradients.
+    """Returns which part of a convolution's forward and backward pass it is, from the form of JAX's gradients.
 
     A forward convolution takes `[batch, time, channel]` and a kernel `[time, in, out]`; the input's gradient takes the
-    kernel with `in` and `out` exchanged; the kernel's sums over the batch as if it were channels.
+    kernel with `in` and `out` exchanged; the kernel's gradient sums over the batch as if it were channels.
     """
     left, right, _ = equation.params["dimension_numbers"]
     if left[0] != 0:
@@ -135,7 +135,7 @@ def _shape(variable: core.Var | core.Literal) -> str:
 
 
 def _alone(equation: core.JaxprEqn) -> Callable[[], Any]:
-    """The equation as a program of its own, on random values."""
+    """Returns a program that computes only this equation on random values."""
     rng = np.random.default_rng(0)
     given = [cost.shaped(variable) for variable in equation.invars]
     inputs = [jnp.asarray(rng.normal(size=each.shape), dtype=each.dtype) for each in given]
@@ -144,7 +144,7 @@ def _alone(equation: core.JaxprEqn) -> Callable[[], Any]:
 
 
 def _layers(equations: Iterable[core.JaxprEqn]) -> dict[str, Callable[[], Any]]:
-    """Programs of a normalisation, a dropout, a pooling, each with its gradient, and of a copy."""
+    """Returns programs of a normalisation, a dropout and a pooling, each with its gradient, and of a copy."""
     programs: dict[str, Callable[[], Any]] = {}
     for equation in equations:
         name = equation.primitive.name
@@ -176,7 +176,7 @@ def _batch_norm(x: Array) -> Callable[[Array], Array]:
     valid = jnp.ones(len(x), bool)
 
     def normalise(x: Array) -> Array:
-        # Made inside, because the statistics that it moves must be of the trace that moves them.
+        # The module is built inside the function, because the statistics that it updates must belong to this trace.
         stats = jax.tree.map(lambda value: value + 0 * x[0, 0, 0].astype(value.dtype), norm.stats)
         module = encoders.merge(norm._replace(stats=stats))
         return jax.nn.relu(module(x, train=True, valid=valid))
@@ -185,7 +185,7 @@ def _batch_norm(x: Array) -> Callable[[Array], Array]:
 
 
 def _gradient(function: Callable[[Array], Array], x: Array) -> Callable[[], Any]:
-    """Runs a function of `x` and its gradient for an output's gradient that is not constant."""
+    """Returns a program that computes a function of `x` and its gradient for a random gradient of the output."""
     out = jax.eval_shape(function, x)
     given = jnp.asarray(np.random.default_rng(1).normal(size=out.shape), out.dtype)
 

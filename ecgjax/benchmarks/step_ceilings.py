@@ -1,4 +1,4 @@
-"""What the devices of a run can do at most, measured: a matrix product and a copy; and how things are timed."""
+"""Measured ceilings of a run's devices, a matrix product and a copy, and the way in which programs are timed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-#: Timed repetitions; the median is reported, after one that is thrown away.
+#: Number of timed repetitions; their median is reported, without a first one that is discarded.
 REPEATS = 5
 
-#: Side of the square matrices, and values of the array that is copied: enough to be busy, and beyond the caches.
+#: Side of the square matrices and number of values of the copied array, by backend: large enough to occupy a device and
+#: to exceed its caches.
 _SIDE = {"cpu": 2048}
 _SIDE_ELSEWHERE = 8192
 _COPIED = {"cpu": 2**25}
 _COPIED_ELSEWHERE = 2**29
 
 
-#: A process rests when it uses less than this share of one processor for so long; it is waited for at most this long.
+#: A process is at rest when it uses less than `_REST_SHARE` of one processor during `_REST_S` seconds; programs wait
+#: for this at most `_REST_AT_MOST_S` seconds.
 _REST_SHARE, _REST_S, _REST_AT_MOST_S = 0.1, 0.02, 5.0
 
 
 class Timed(NamedTuple):
-    """A program that is ready to run and what it does.
+    """A program that is ready to run, with the amount of its work.
 
     Attributes:
-        run: runs it and waits for it.
-        amount: FLOP or bytes.
+        run: Function that runs the program and waits for it.
+        amount: Number of FLOP or bytes of one run.
     """
 
     run: Callable[[], None]
@@ -38,9 +40,10 @@ class Timed(NamedTuple):
 
 
 def take_turns(programs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of programs that take turns, so that a slow moment of the machine meets all of them.
+    """Returns the median seconds of programs, which take turns so that a slow moment of the machine affects all of
+    them.
 
-    Each begins when the process rests: a stream that reads ahead after its turn would count as the next one's time.
+    Each begins when the process is at rest: otherwise a stream that reads ahead after its turn would slow the next one.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(REPEATS + 1):
@@ -53,7 +56,7 @@ def take_turns(programs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
 
 
 def wait_for_rest() -> None:
-    """Waits until this process's threads use next to no processor time, and no longer than a few seconds."""
+    """Waits until this process's threads use almost no processor time, but no longer than a few seconds."""
     deadline = time.perf_counter() + _REST_AT_MOST_S
     while time.perf_counter() < deadline:
         used = time.process_time()
@@ -63,7 +66,7 @@ def wait_for_rest() -> None:
 
 
 def matrix_product(dtype: jnp.dtype) -> Timed:
-    """A square matrix product on every device; its amount is the FLOP of all together."""
+    """Returns a square matrix product on every device; its amount is the FLOP of all devices together."""
     side = _SIDE.get(jax.default_backend(), _SIDE_ELSEWHERE)
     values = _on_all_devices((side, side), dtype)
     product = jax.jit(lambda a: jnp.matmul(a, a), out_shardings=values.sharding)
@@ -71,7 +74,7 @@ def matrix_product(dtype: jnp.dtype) -> Timed:
 
 
 def copy() -> Timed:
-    """A large array moved on every device; its amount is the bytes read and written by all together."""
+    """Returns a copy of a large array on every device; its amount is the bytes that all devices read and write."""
     count = _COPIED.get(jax.default_backend(), _COPIED_ELSEWHERE)
     values = _on_all_devices((count,), jnp.dtype(jnp.float32))
     move = jax.jit(jnp.copy, out_shardings=values.sharding)
@@ -79,7 +82,7 @@ def copy() -> Timed:
 
 
 def _on_all_devices(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """Random values of `shape` on each device, `[device, *shape]`."""
+    """Returns random values of `shape` on each device, `[device, *shape]`."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     draw = jax.jit(

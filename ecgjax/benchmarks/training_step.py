@@ -34,7 +34,7 @@ from ecgjax.training.run import Run, prepare_run
 from ecgjax.training.settings import PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState
 
-#: Simulated records where no data set is given. They are read over and over, from memory.
+#: Number of simulated records where no data set is given. They are read repeatedly, from memory.
 NUM_SIMULATED = 256
 
 
@@ -47,21 +47,22 @@ def measure(
 ) -> dict[str, Any]:
     """Times the training step on one batch that stays on the device, its parts, and the step fed by the real stream.
 
-    All take turns with a matrix product and a copy, and the median counts.
+    All of them take turns with a matrix product and a copy, and medians are reported.
 
     Args:
-        settings: Settings of a run; without a data set one is simulated for it, with the measurements it needs.
-        steps: Steps of each repetition.
-        by_layer: take the step apart, see `step_breakdown`.
-        simulated_format: rate and length of what is simulated.
+        settings: Settings of a run; if they name no data set, one is simulated, with the measurements that the run
+            needs.
+        steps: Number of steps in each repetition.
+        by_layer: Whether `step_breakdown` also times the products of the step one by one.
+        simulated_format: Rate and length of the simulated recordings.
 
     Returns:
-        JSON: `step_ms` and `ecgs_per_sec` of the step alone, `stream_step_ms` and `input_wait_frac` of the step fed by
-        the stream, `augmentation_ms` of making the views alone and its share of the step; `flops_per_step`, as the run
-        counts it, and `compiler_flops_per_step`, in which additions count, but a loop's body once; `flops_per_sec`
-        beside `matrix_product_flops_per_sec` (of the encoder's precision) and `copy_bytes_per_sec` of the same run;
-        `mfu` (None where the device is not in the table of known ones); memory. Figures of FLOP are None where the
-        step's trace or the compiler does not tell.
+        Values for JSON: `step_ms` and `ecgs_per_sec` of the step alone; `stream_step_ms` and `input_wait_frac` of the
+        step fed by the stream; `augmentation_ms` of making the views alone, and its share of the step;
+        `flops_per_step`, as the run counts it, and `compiler_flops_per_step`, in which additions count, but a loop's
+        body only once; `flops_per_sec` beside `matrix_product_flops_per_sec` (at the encoder's precision) and
+        `copy_bytes_per_sec` of the same run; `mfu` (None where the device is not in the table of known ones); and
+        memory. Figures of FLOP are None where the step's trace or the compiler does not give them.
     """
     with with_data(settings.data, settings.column_use, simulated_format) as data:
         return _measure(dataclasses.replace(settings, data=data), steps=steps, by_layer=by_layer)
@@ -69,12 +70,12 @@ def measure(
 
 @contextlib.contextmanager
 def with_data(data: DataSettings, use: ColumnUse | None, simulated_format: SignalFormat) -> Iterator[DataSettings]:
-    """Gives settings of data, of a simulated data set that goes afterwards where they name none.
+    """Yields settings of data; where they name no data set, one is simulated and removed afterwards.
 
     Args:
         data: Settings of the data.
-        use: What is looked at beside patient and signal; None for nothing.
-        simulated_format: Rate and length of what is simulated.
+        use: Metadata that the run uses beside patient and signal; None for no metadata.
+        simulated_format: Rate and length of the simulated recordings.
     """
     if data.dir:
         yield data
@@ -157,11 +158,11 @@ def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> di
 
 
 class _Repetition:
-    """Runs some steps, each from the state that the last one left.
+    """Runs some steps, each from the state that the previous one left.
 
     Attributes:
-        waited: seconds waited for the stream's batches.
-        streamed: seconds of all repetitions that were fed by the stream.
+        waited: Seconds of waiting for the stream's batches.
+        streamed: Seconds of all repetitions that were fed by the stream.
     """
 
     def __init__(self, run: Run, steps: int):
@@ -182,13 +183,15 @@ class _Repetition:
 
 
 def _compiler_flops(run: Run) -> float | None:
-    """What the compiler counts, which is one device's share of the program, on all devices; None where it does not."""
+    """Returns the FLOP that the compiler counts for one device's share of the program, times the number of devices;
+    None where it counts none.
+    """
     flops = (run.step.cost_analysis() or {}).get("flops")
     return flops * run.mesh.size if flops else None
 
 
 def _gradient(run: Run) -> Callable[[TrainState, Batch], Any]:
-    """What costs products in a step: the loss and its gradient."""
+    """Returns the function with the products of a step, which computes the loss and its gradient."""
 
     def gradient(state: TrainState, batch: Batch) -> Any:
         return jax.grad(run.loss, has_aux=True)(state.params, state.stats, batch, state.step, train=True)
@@ -197,7 +200,7 @@ def _gradient(run: Run) -> Callable[[TrainState, Batch], Any]:
 
 
 def _views(run: Run) -> Callable[[Batch], jax.Array]:
-    """Making the views of a batch, by itself."""
+    """Returns a compiled function that makes the views of a batch."""
     settings = run.settings
     views = make_views(
         settings.augment,

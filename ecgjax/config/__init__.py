@@ -1,1 +1,1 @@
-"""Configs: files by name, variants, flags, and the resolved copy in a run's folder."""
+"""Configs: config files by name, their variants, flags, and the resolved copy in a run's folder."""

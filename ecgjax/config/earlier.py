@@ -1,4 +1,4 @@
-"""Leaves of earlier configs: what takes their place, and what cannot be set any more."""
+"""Leaves of earlier configs: which leaves replace them, and which cannot be set any more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecgjax.settings.sections import Tree
 
 _IN_ONE_LINE = "a question is written in one line"
 
-#: Leaf of earlier configs, or section of such, and why it cannot be set.
+#: Reasons why leaves, or sections, of earlier configs cannot be set, by path.
 RETIRED: Mapping[str, str] = {
     "gradient_accumulation": (
         "negatives come from the batch, and parts whose gradients are added know no negatives but their own, which is "
@@ -45,7 +45,7 @@ def check_retired(names: Iterable[str]) -> None:
 
 
 def translated(tree: Tree) -> dict[str, Value | Tree]:
-    """Returns a config with the leaves of today in the place of earlier ones.
+    """Returns a config in which today's leaves replace earlier ones.
 
     Args:
         tree: Values of a config that a run was trained with, nested.

@@ -1,4 +1,4 @@
-"""The leaves of a config as `--help` lists them: value, meaning, and what is possible."""
+"""The leaves of a config as `--help` lists them, with value, meaning and possible values."""
 
 from __future__ import annotations
 

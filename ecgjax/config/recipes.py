@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import ecgjax
 from ecgjax.errors import ConfigError
 
-#: Folders beside this package that hold the recipes: an installed package has them under a name of its own.
+#: Folders beside this package that may hold the recipes; in an installed package the folder has a name of its own.
 _FOLDERS = ("ecgjax_recipes", "configs")
 
 _CONFIG_FLAG = re.compile(r"--?config(=.*)?", re.DOTALL)
@@ -49,19 +49,19 @@ def path_of(config: str) -> str:
 
 
 def load_recipe(config: str) -> ConfigDict:
-    """Returns what a config file gives.
+    """Returns the config that a config file gives.
 
     Args:
-        config: Path or name, with or without `:VARIANT`; see `path_of`.
+        config: Path of a config file or name of a recipe, with or without `:VARIANT`.
 
     Raises:
-        ConfigError: There is neither a file nor a recipe of that name.
+        ConfigError: There is neither a file nor a recipe of that name, or the file cannot be read as a config.
         ValueError: The file has no such variant.
     """
     path, colon, variant = path_of(config).partition(":")
     try:
         module = _module(path)
-    # Whatever a user's file raises: its own lines, not ours, are where it is to be mended.
+    # Errors of a user's file become one message, because the user has to correct that file and not our code.
     except (SyntaxError, ValueError, NameError, ImportError, AttributeError, TypeError, OSError) as error:
         raise ConfigError(f"--config={config} cannot be read as Python: {error}") from error
     if not callable(getattr(module, "get_config", None)):
@@ -70,7 +70,7 @@ def load_recipe(config: str) -> ConfigDict:
 
 
 def with_paths(arguments: Sequence[str]) -> list[str]:
-    """Returns command-line arguments with the path of a config file wherever `--config` names a recipe.
+    """Returns command-line arguments in which the path of its file replaces every recipe that `--config` names.
 
     Raises:
         ConfigError: There is neither a file nor a recipe of that name.
@@ -82,12 +82,12 @@ def with_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def configs_in(arguments: Sequence[str]) -> list[str]:
-    """Returns what command-line arguments give `--config` for."""
+    """Returns the values that command-line arguments give for `--config`."""
     return [config for _, _, config in _given(arguments)]
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Yields the place of every config among arguments, what stands before it there, and the config."""
+    """Yields the place of every config among arguments, the text before it in its argument, and the config."""
     for place, argument in enumerate(arguments):
         if argument == "--":
             return

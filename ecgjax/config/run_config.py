@@ -1,4 +1,4 @@
-"""Configs and flags: one-line changes from the command line, a resolved copy in the workdir, plain errors."""
+"""Configs and flags: changes by single flags on the command line, a resolved copy in the workdir, plain errors."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from ecgjax.system.files import write_atomically
 
 CONFIG_FILE = "config.json"
 
-#: Exit status of a run that was told to stop (SIGTERM), saved, and left; the same command again goes on.
+#: Exit status of a run that was told to stop (SIGTERM), saved its state and ended; the same command resumes it.
 EXIT_STOPPED = 75
 
-#: Leaves that may differ between a run and its resumption: where the data lie, how often things happen, and how the
-#: result is judged. Everything else decides the numbers.
+#: Leaves, or beginnings of their paths, that may differ between a run and its resumption: where the data lie, how often
+#: things happen, and how the result is evaluated. Everything else changes the numbers.
 MAY_CHANGE = (
     "data.allow_bad_shards",
     "data.dir",
@@ -46,13 +46,13 @@ MAY_CHANGE = (
     "mesh.",
 )
 
-#: Held while a run writes to its workdir.
+#: Name of the file that is locked while a run writes to its workdir.
 _LOCK_FILE = ".lock"
 
 # An argument that sets a leaf to None.
 _SETS_NONE = re.compile(r"--?config\.([\w.]+)=None")
 
-#: What the machine refuses and no code can mend: no space, no permission, a read-only disk.
+#: Errors of the machine that no code can solve: no space, no permission, a read-only disk.
 _MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -65,17 +65,17 @@ def define_flags(default: str | None = None) -> None:
     flags.mark_flags_as_required(["config", "workdir"])
     flags.register_validator("workdir", lambda value: value != "", message="it must name a folder")
     for name in ("config", "workdir"):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])  # So that `--help` lists it.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])  # `--help` lists key flags only.
 
 
 def define_config(default: str, words: str) -> None:
-    """Defines `--config` of a command that need not be given one.
+    """Defines `--config` of a command that has a default config.
 
     Args:
-        default: Recipe that is taken where none is given.
+        default: Recipe that is used where none is given.
         words: Help of the flag.
     """
-    if not recipes.configs_in(sys.argv):  # Settings of the default are set where the flag is defined, not later.
+    if not recipes.configs_in(sys.argv):  # A default's leaves are set when its flag is defined.
         try:
             check_leaves(sys.argv, recipes.load_recipe(default), of=default)
         except ConfigError as error:
@@ -90,13 +90,13 @@ def run(
     flags_parser: Callable[[list[str]], list[str]] | None = None,
     leaves: Callable[[], Mapping[str, Leaf]] | None = None,
 ) -> None:
-    """Runs an entry point; errors in what the user gave print as one line, without a stack trace.
+    """Runs an entry point; errors in the user's input print as one line, without a stack trace.
 
     Args:
-        main: Function that takes what is left of the command line, and returns the exit status.
+        main: Function that takes the rest of the command line and returns the exit status.
         argv: Command line, program first; that of the process by default.
-        flags_parser: Parser of the command line instead of the one that every command with one config has.
-        leaves: Function that gives the leaves of the command's config, which `--help` then lists.
+        flags_parser: Parser of the command line; by default the one of commands with one config.
+        leaves: Function that returns the leaves of the command's config, which `--help` then lists.
     """
     given = arguments = list(sys.argv if argv is None else argv)
     try:
@@ -111,10 +111,10 @@ def run(
         if len(argv) > 1:
             command.fail(f"unexpected argument {argv[1]!r}; every option starts with --")
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+            logging.set_verbosity(logging.WARNING)  # Orbax logs every file that it writes.
         try:
             return main(argv)
-        except UnknownSettingError as error:  # Of another kind of config: the command line's leaves are known.
+        except UnknownSettingError as error:  # The config is of another kind, since its own leaves were checked.
             configs = recipes.configs_in(given)
             command.fail(f"--config={configs[-1]} is no config of this command: {error}" if configs else str(error))
         except (ConfigError, DataError, CheckpointError, DivergedError) as error:
@@ -124,7 +124,7 @@ def run(
                 raise
             command.fail(str(error))
         except (MemoryError, RuntimeError) as error:
-            # JAX's error, which is no error of memory by its type.
+            # JAX raises a RuntimeError, not a MemoryError, where memory is exhausted.
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             command.fail(f"too little memory for what was asked for ({error}); ask for less, or take a larger machine")
@@ -141,7 +141,7 @@ def run(
 
 
 def show_help(argv: Sequence[str], leaves: Mapping[str, Leaf]) -> NoReturn:
-    """Prints the help of the command, then leaves of its config, and ends the process with status 0.
+    """Prints the help of the command and then the leaves of its config, and ends the process with status 0.
 
     Args:
         argv: Command line, program first, which asks for help.
@@ -149,23 +149,23 @@ def show_help(argv: Sequence[str], leaves: Mapping[str, Leaf]) -> NoReturn:
     """
     configs = recipes.configs_in(argv)
     values = flat(recipes.load_recipe(configs[-1]).to_dict()) if configs else {}
-    with contextlib.suppress(SystemExit):  # Which it leaves by once it has printed.
+    with contextlib.suppress(SystemExit):  # The parser exits once it has printed the help.
         command.parse_flags(argv)
     print(describe_leaves(leaves, values, of=configs[-1] if configs else "every config, unless it sets its own"))
     sys.exit(0)
 
 
 def without_none(arguments: Sequence[str]) -> list[str]:
-    """Returns a command line without `--config.LEAF=None`, which no parser of a typed leaf takes; see `set_none`."""
+    """Returns a command line without `--config.LEAF=None`, which no parser of a typed leaf accepts; see `set_none`."""
     return [argument for argument in arguments if not _SETS_NONE.fullmatch(argument)]
 
 
 def set_none(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
-    """Sets to None what a command line asks to be None.
+    """Sets to None the leaves that a command line asks to be None.
 
     Args:
-        config: Config that is changed; whether the leaf may be None is judged where settings are read from it.
-        arguments: Command line, of which `--config.LEAF=None` are read.
+        config: Config that is changed; whether a leaf may be None is checked where settings are read from it.
+        arguments: Command line, of which only `--config.LEAF=None` is read.
     """
     for argument in arguments:
         if given := _SETS_NONE.fullmatch(argument):
@@ -178,7 +178,7 @@ def _takes_one_config() -> bool:
 
 
 def _check_config_flags(arguments: Sequence[str]) -> None:
-    """Refuses a variant that a config file has not, and settings that its config has not."""
+    """Refuses a variant that the config file lacks, and settings that its config lacks."""
     for config in recipes.configs_in(arguments):
         try:
             found = recipes.load_recipe(config)
@@ -188,7 +188,7 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
 
 
 def check_leaves(arguments: Sequence[str], config: ml_collections.ConfigDict, *, of: str) -> None:
-    """Refuses the first `--config.LEAF=…` of a command line whose leaf a config has not.
+    """Refuses the first `--config.LEAF=…` of a command line whose leaf the config lacks.
 
     Args:
         arguments: Command line.
@@ -196,7 +196,7 @@ def check_leaves(arguments: Sequence[str], config: ml_collections.ConfigDict, *,
         of: Name of the config for the message.
 
     Raises:
-        ConfigError: There is no such leaf; the message names those that are spelt much like it.
+        ConfigError: There is no such leaf; the message names those with a similar spelling.
     """
     known = flat(config.to_dict())
     sections = {name.rpartition(".")[0] for name in known}
@@ -209,15 +209,16 @@ def check_leaves(arguments: Sequence[str], config: ml_collections.ConfigDict, *,
 
 
 def checkpoint_dir(workdir: str | Path) -> Path:
-    """Where the checkpoints of a run lie."""
+    """Returns the folder of a run's checkpoints."""
     return Path(workdir) / "checkpoints"
 
 
 @contextlib.contextmanager
 def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]:
-    """Keeps a workdir, made where it is missing, to this run: two that write there would destroy each other's files.
+    """Locks a workdir, which is made where it is missing, for this run: two that write there would destroy each other's
+    files.
 
-    The system drops the lock when the process ends, however it ends.
+    The operating system drops the lock when the process ends, however it ends.
 
     Args:
         workdir: Folder of the run.
@@ -256,7 +257,7 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     """Reads the config that a run was trained with.
 
     Raises:
-        ConfigError: the folder holds no run, or its config is damaged.
+        ConfigError: The folder holds no run, or its config is damaged.
     """
     path = Path(workdir) / CONFIG_FILE
     try:
@@ -270,10 +271,10 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
 
 
 def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Refuses to go on with another config than the one a workdir was started with.
+    """Refuses to resume with another config than the one a workdir was started with.
 
     Raises:
-        ConfigError: leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
+        ConfigError: Leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
             checkpoints without the config that they were trained with.
     """
     path = Path(workdir) / CONFIG_FILE
@@ -300,10 +301,10 @@ def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None
 
 
 def parse_fractions(texts: Sequence[str]) -> list[float]:
-    """Returns the fractions of `--fractions` in order, each once.
+    """Returns the fractions of `--fractions` in ascending order, each once.
 
     Raises:
-        ConfigError: one is no number, or outside (0, 1].
+        ConfigError: A fraction is no number, or lies outside (0, 1].
     """
     try:
         fractions = sorted({float(text) for text in texts})

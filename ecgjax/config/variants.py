@@ -1,4 +1,4 @@
-"""Variants of a config file: what stands behind the colon of `--config=FILE:VARIANT,small`."""
+"""Variants of a config file: the text after the colon of `--config=FILE:VARIANT,small`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 def variant_of(arg: str, variants: Sequence[str] = ()) -> tuple[str, bool]:
-    """Reads what stands behind the colon of `--config=FILE:…`.
+    """Parses the text after the colon of `--config=FILE:…`.
 
     Args:
-        arg: Text behind the colon: empty, `"small"`, a variant, or both with a comma between.
+        arg: Text after the colon: empty, `"small"`, a variant, or both with a comma between.
         variants: Names of the file's variants; the first is the default.
 
     Returns:
-        The variant (`""` of a file that has none), and whether the small form is asked for.
+        The variant (`""` for a file that has none), and whether the small form is asked for.
 
     Raises:
         ValueError: The text names something else.

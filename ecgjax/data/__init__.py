@@ -1,1 +1,1 @@
-"""Recordings and what is known of them: labels, tasks, groups of patients, samplers."""
+"""Recordings and their metadata: labels, tasks, groups of patients, samplers."""

@@ -1,4 +1,4 @@
-"""The groups of patients that a report looks at: names of groups, made of columns of an index."""
+"""The groups of patients in a report, made from columns of an index."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import numpy as np
 from data_pipelines.errors import DataError
 from ecgjax.data.recordings import Recordings, unit_of
 
-#: Columns with groups of their own; all others are labels of the index.
+#: Columns whose groups are defined here; all others are labels of the index.
 AGE, SEX, DATASET = "age", "sex", "dataset"
 
-#: The group of records whose column says nothing.
+#: Group of the records whose value in a column is missing.
 MISSING = "missing"
 
-#: Before the name of a column of which every value is a group, however many there are, such as codes of sites.
+#: Prefix of the name of a column, such as codes of sites, of which every value is a group, however many there are.
 EACH = "="
 
-#: Edges of the age bands, years.
+#: Edges of the age bands in years.
 AGE_BANDS = (40.0, 60.0, 75.0)
 
-#: Numbers of at most so many distinct values are categories, of more they are cut into quarters.
+#: Most distinct values of a numeric column that are categories; columns with more are cut into quarters.
 _FEW = 10
 
 
 def check_groups(columns: Sequence[str], recordings: Recordings) -> None:
-    """Refuses columns that the recordings do not have.
+    """Refuses columns that the recordings lack.
 
     Args:
-        columns: of `config.probe.groups`.
-        recordings: to be evaluated.
+        columns: Columns of `config.probe.groups`.
+        recordings: Recordings to be evaluated.
 
     Raises:
-        DataError: naming the column, and what there is.
+        DataError: There is no such column; the message names it and the existing ones.
     """
     known = (SEX, AGE, *recordings.index.labels)
     for column in columns:
@@ -55,27 +55,28 @@ def group_columns(columns: Sequence[str], recordings: Recordings, records: np.nd
     """Returns the groups of some records.
 
     Args:
-        columns: `"sex"`, `"age"` (bands), `"dataset"`, or labels of the index: a scalar, or a class of a task, which is
-            `"yes"` or `"no"`. Of more than ten different numbers the quarters of these records are taken; `"=site"`
-            makes every value a group.
-        recordings: that the records are of.
-        records: `int64[n]`.
+        columns: Names of columns: `"sex"`, `"age"` (bands), `"dataset"`, or labels of the index, which are scalars, or
+            classes of a task, whose groups are `"yes"` and `"no"`. A column of more than ten different numbers is cut
+            at the quartiles of these records; `"=site"` makes every value of `site` a group.
+        recordings: Recordings that the records belong to.
+        records: Record numbers, `int64[n]`.
 
     Returns:
-        Column → `[n]` names of groups, `MISSING` where the column says nothing.
+        Names of the records' groups, `[n]`, by column, `MISSING` where the value is missing.
 
     Raises:
-        DataError: as `check_groups`.
+        DataError: `check_groups` refuses a column.
     """
     check_groups(columns, recordings)
     return {column: _groups(column, recordings, records) for column in columns}
 
 
 def categories(values: np.ndarray) -> np.ndarray:
-    """Returns a column's values as names of groups, `MISSING` where there is none.
+    """Returns a column's values as names of groups, `MISSING` where there is no value.
 
     Args:
-        values: `[n]`, text (empty where missing) or numbers (NaN where missing); whole numbers lose their ".0".
+        values: Values of the column, `[n]`, either text (empty where missing) or numbers (NaN where missing); whole
+            numbers lose their ".0".
     """
     values = np.asarray(values)
     if values.dtype.kind == "f":
@@ -89,12 +90,12 @@ def bands(values: np.ndarray, edges: Sequence[float], *, unit: str = "") -> np.n
     """Returns the band of each value as a name such as `"40 to 60"`; a value on an edge belongs to the band above.
 
     Args:
-        values: `[n]`, such as ages; NaN where missing.
-        edges: ascending.
-        unit: put behind the numbers.
+        values: Numbers, `[n]`, such as ages; NaN where missing.
+        edges: Edges of the bands, ascending.
+        unit: Unit that follows the numbers in the names.
 
     Raises:
-        DataError: the edges do not ascend.
+        DataError: The edges do not ascend.
     """
     edges = list(edges)
     if not edges or any(low >= high for low, high in itertools.pairwise(edges)):
@@ -127,13 +128,13 @@ def _groups(column: str, recordings: Recordings, records: np.ndarray) -> np.ndar
     known = values[~np.isnan(values)].astype(np.float64)
     if len(np.unique(known)) <= _FEW:
         return categories(values)
-    # Where many values are equal, two edges may be one.
+    # Where many values are equal, two quartiles may coincide.
     edges = np.unique(np.quantile(known, (0.25, 0.5, 0.75)))
     return bands(values, edges.tolist(), unit=unit_of(label, recordings))
 
 
 def _dataset_names(recordings: Recordings) -> np.ndarray:
-    """Returns the data sets' names, `[datasets]`, with their place in `config.data.dir` where two have the same."""
+    """Returns the data sets' names, `[datasets]`, with their place in `config.data.dir` where two are the same."""
     names = [dataset.card["name"] for dataset in recordings.datasets]
     number = collections.Counter(names)
     named = [f"{name} ({place})" if number[name] > 1 else name for place, name in enumerate(names, start=1)]

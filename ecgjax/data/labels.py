@@ -1,4 +1,4 @@
-"""From a task to labelled train, validation and test records of disjoint patients."""
+"""Makes labelled train, validation and test records of disjoint patients for a task."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.fold_labels import SPREAD_LABELS
 from ecgjax.data.tasks import LabelColumns, Task
 
-#: Fewer records of a class than these tell nothing about a group.
+#: Least number of records of a class for results that tell anything about a group.
 MIN_EVENTS = 10
 
 
 class Column(Protocol):
-    """A value of every record: an array, or what reads as one."""
+    """A value of every record, in an array or an object that is indexed like one."""
 
     def __getitem__(self, numbers: np.ndarray, /) -> np.ndarray:
-        """Returns the values of some records, `int64[n]`."""
+        """Returns the values of the records with these numbers, `int64[n]`."""
 
 
 class LabelledIndex(LabelColumns, Protocol):
-    """What the probe needs of a data set's index."""
+    """Columns of a data set's index that a probe needs."""
 
     @property
     def patient_id(self) -> Column:
-        """`str[records]`, patient of each."""
+        """Patient id of each record, `str[records]`."""
 
     @property
     def group(self) -> Column:
-        """`int[records]`, code of the patient, or of patients that belong together."""
+        """Code of the patient of each record, or of patients that belong together, `int[records]`."""
 
     @property
     def fold(self) -> Column:
-        """`int[records]`, fold of each."""
+        """Fold of each record, `int[records]`."""
 
 
 class RecordSplit(Protocol):
-    """Record numbers of splits without common patients, and how many records were left out of them by reason."""
+    """Record numbers of splits without common patients, and numbers of records that were left out by reason."""
 
     @property
     def train(self) -> np.ndarray:
-        """`int64[n]`, of training."""
+        """Numbers of the training records, `int64[n]`."""
 
     @property
     def val(self) -> np.ndarray:
-        """`int64[n]`, of validation."""
+        """Numbers of the validation records, `int64[n]`."""
 
     @property
     def test(self) -> np.ndarray:
-        """`int64[n]`, of test."""
+        """Numbers of the test records, `int64[n]`."""
 
     @property
     def excluded(self) -> Mapping[str, int]:
-        """Reason → records that were left out."""
+        """Number of records that were left out by reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ class LabelledRecords:
     """Records of one split that have the label.
 
     Attributes:
-        records: `int64[n]`, record numbers.
-        labels: `int64[n]` of 0 and 1, `int64[n, classes]` of a multi-label task, or `f64[n]` of a quantity.
-        patients: `int[n]`, patient (group) code.
-        unlabelled: records of the split left out because the label is missing.
+        records: Record numbers, `int64[n]`.
+        labels: Labels, `int64[n]` of 0 and 1, `int64[n, classes]` for a multi-label task, or `f64[n]` for a quantity.
+        patients: Patient (group) code of each record, `int[n]`.
+        unlabelled: Number of records of the split that were left out because the label is missing.
     """
 
     records: np.ndarray
@@ -89,24 +89,24 @@ class LabelledRecords:
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Records and labels, for the identity of a study."""
+        """Record numbers and labels, which identify a study."""
         return self.records, self.labels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeData:
-    """Everything labels decide: the same records for every model that is compared.
+    """Labelled records of a task, the same for every model that is compared.
 
     Attributes:
-        task: the question.
-        train: the drawn fraction of the labelled training patients.
-        val: labelled validation records.
-        test: labelled test records.
-        label_fraction: share of the labelled training patients that `train` holds.
-        seed: of the draw.
-        train_available: the labelled training records before the draw.
-        excluded: records left out of the splits, by reason.
-        classes: columns of a multi-label task's labels; none of others.
+        task: Task that the labels answer.
+        train: Labelled training records of the drawn fraction of patients.
+        val: Labelled validation records.
+        test: Labelled test records.
+        label_fraction: Share of the labelled training patients that `train` holds.
+        seed: Seed of the draw.
+        train_available: Labelled training records before the draw.
+        excluded: Number of records left out of the splits by reason.
+        classes: Names of the columns of a multi-label task's labels; empty for other tasks.
     """
 
     task: Task
@@ -121,24 +121,25 @@ class ProbeData:
 
     @property
     def enough_for_curves(self) -> bool:
-        """Whether there are so many positive and negative test records that curves of them are no steps of a few."""
+        """Whether there are enough positive and negative test records for curves that do not consist of a few steps."""
         if self.task.kind != "binary":
             return True
         return min(self.test.positives, len(self.test.records) - self.test.positives) >= MIN_EVENTS
 
 
 def common_classes(labels: np.ndarray) -> list[int]:
-    """Returns the columns of `[n, classes]` labels with at least `MIN_EVENTS` positive and as many negative records."""
+    """Returns the columns of labels `[n, classes]` with at least `MIN_EVENTS` positive and as many negative records."""
     positives = labels.sum(axis=0)
     return np.flatnonzero((positives >= MIN_EVENTS) & (len(labels) - positives >= MIN_EVENTS)).tolist()
 
 
 def of_common_classes(data: ProbeData) -> tuple[ProbeData, tuple[str, ...]]:
-    """Leaves classes out that the test records have too few of, one of which would leave the mean over all undefined.
+    """Leaves out classes that are too rare among the test records, since one of them would leave the mean over all
+    undefined.
 
     Returns:
-        The data; of a multi-label task with the classes that have `MIN_EVENTS` positive and negative test records,
-        where there are any. And what a reader must know of the others, a sentence each.
+        The data, reduced for a multi-label task to the classes with `MIN_EVENTS` positive and as many negative test
+        records, where there are any; and what a reader must know of the other classes, one sentence each.
     """
     if data.task.kind != "multilabel":
         return data, ()
@@ -165,14 +166,14 @@ def probe_data(index: LabelledIndex, split: RecordSplit, *, task: Task, label_fr
     """Labels the records of a split and draws a fraction of the training patients.
 
     Args:
-        index: columns of the data set.
-        split: record numbers, patients disjoint, duplicates left out.
-        task: the question.
-        label_fraction: share of the labelled training patients to keep, in (0, 1].
-        seed: of the draw.
+        index: Columns of the data set.
+        split: Record numbers of disjoint patients, without duplicates.
+        task: Task that the labels answer.
+        label_fraction: Share of the labelled training patients to keep, in (0, 1].
+        seed: Seed of the draw.
 
     Raises:
-        DataError: if the label is unknown, or a split has no labelled record.
+        DataError: The label is unknown, or a split has no labelled record.
     """
     answers = task.targets(index)
     dtype = np.float64 if task.kind == "quantity" else np.int64
@@ -208,20 +209,20 @@ def probe_data(index: LabelledIndex, split: RecordSplit, *, task: Task, label_fr
 def draw_patients(patients: np.ndarray, *, patient_ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Draws a fraction of the patients, with all their records.
 
-    Patients are ranked by a keyed hash of their own id, so a smaller fraction is part of every larger one, and a
+    Patients are ranked by a keyed hash of their own id, so that a smaller fraction is part of every larger one, and a
     patient's rank does not change when others join the data set.
 
     Args:
-        patients: `int[n]`, patient (group) code of each record. A group with several ids goes by the smallest.
-        patient_ids: `str[n]`, patient id of each record.
-        fraction: share of the patients, in (0, 1]; rounded up to a whole patient.
-        seed: of the hash.
+        patients: Patient (group) code of each record, `int[n]`. A group with several ids is ranked by the smallest.
+        patient_ids: Patient id of each record, `str[n]`.
+        fraction: Share of the patients, in (0, 1]; rounded up to a whole patient.
+        seed: Seed of the hash.
 
     Returns:
-        `bool[n]`, whether the record's patient was drawn.
+        Whether each record's patient was drawn, `bool[n]`.
 
     Raises:
-        DataError: if the fraction is not in (0, 1].
+        DataError: The fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise DataError(f"config.probe.label_fraction is {fraction:g}; it must be above 0 and at most 1")
@@ -230,7 +231,7 @@ def draw_patients(patients: np.ndarray, *, patient_ids: np.ndarray, fraction: fl
     key = seed.to_bytes(8, "little", signed=True)
     ranks = [hashlib.blake2b(str(name).encode(), key=key, digest_size=8).digest() for name in patient_ids[by_id][first]]
     order = sorted(range(len(codes)), key=ranks.__getitem__)
-    # 1e-9: a tenth of 30 patients is 3, although .1 × 30 > 3 in floating point.
+    # The 1e-9 absorbs rounding: a tenth of 30 patients is 3, although .1 × 30 > 3 in floating point.
     count = max(1, math.ceil(fraction * len(codes) - 1e-9))
     return np.isin(patients, codes[order[:count]])
 

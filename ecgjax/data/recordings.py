@@ -1,6 +1,6 @@
-"""The recordings that `config.data` names, and how they are divided: the same for pretraining and for evaluation.
+"""The recordings that `config.data` names and their split, the same for pretraining and for evaluation.
 
-One data set or several: nothing after this module needs to know which.
+They may come from one data set or from several; no code after this module needs to know which.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ecgjax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recordings:
-    """Opened recordings of one data set, or of several whose record numbers run on from one to the next.
+    """Opened recordings of one data set, or of several whose record numbers are consecutive.
 
     Attributes:
-        datasets: in the order of `config.data.dir`.
-        index: over all records; with links, its groups are the joint ones.
-        format: rate and length of all records.
-        store: their signals.
-        split: by `config.data`'s folds, nothing that belongs together on two sides.
-        linked: whether near-duplicates were taken into account, not only equal contents.
+        datasets: Data sets in the order of `config.data.dir`.
+        index: Index over all records; with links, its groups are the joint ones.
+        format: Sampling rate and length of all records.
+        store: Store of the signals of all records.
+        split: Split by the folds of `config.data`, without records that belong together on two sides.
+        linked: Whether near-duplicates were taken into account, not only equal contents.
     """
 
     datasets: tuple[Dataset, ...]
@@ -43,7 +43,7 @@ class Recordings:
 
     @property
     def name(self) -> str:
-        """Names of the data sets."""
+        """Names of the data sets, joined by " + "."""
         return " + ".join(dataset.card["name"] for dataset in self.datasets)
 
     @property
@@ -53,16 +53,16 @@ class Recordings:
 
     @property
     def simulated(self) -> bool:
-        """Whether any of them was simulated."""
+        """Whether any of the data sets was simulated."""
         return any(dataset.simulated for dataset in self.datasets)
 
     def dataset_of(self, records: np.ndarray) -> np.ndarray:
-        """Returns the place among `datasets` of the one that each record, in any order, is of: `int64[n]`."""
+        """Returns the place among `datasets` of the data set of each record, `int64[n]`, in any order of records."""
         ends = np.cumsum([dataset.index.num_records for dataset in self.datasets])
         return np.searchsorted(ends, records, side="right")
 
     def by_dataset(self, records: np.ndarray) -> list[np.ndarray]:
-        """Divides ascending record numbers by the data set that they are of."""
+        """Divides ascending record numbers by the data set that they belong to."""
         return np.split(records, np.searchsorted(self.dataset_of(records), np.arange(1, len(self.datasets))))
 
 
@@ -73,8 +73,8 @@ def open_recordings(data: DataSettings) -> Recordings:
         data: Settings of the data.
 
     Raises:
-        ConfigError: `dir` names none.
-        DataError: a part is missing, unfinished, damaged or stale, the folds do not fit, or data sets cannot be joined.
+        ConfigError: `dir` names no data set, or folds are given twice or not at all.
+        DataError: A part is missing, unfinished, damaged or stale, the folds do not fit, or data sets cannot be joined.
     """
     directories = [part.strip() for part in data.dir.split(",")]
     if not all(directories):
@@ -100,7 +100,7 @@ def open_recordings(data: DataSettings) -> Recordings:
 
 
 def _check_folds(data: DataSettings) -> None:
-    """Refuses folds that are given twice, and none to train on."""
+    """Refuses folds that are given twice, and an empty set of folds to train on."""
     sides = {f"config.data.{name}_folds": getattr(data, f"{name}_folds") for name in ("train", "val", "test")}
     seen: dict[int, str] = {}
     for name, folds in sides.items():
@@ -128,7 +128,7 @@ def _several(datasets: list[Dataset], links: Links | None, data: DataSettings) -
 
 
 def unit_of(label: str, recordings: Recordings) -> str:
-    """Returns the unit of a quantity as its data sets' cards give it; empty where they have none, or different ones."""
+    """Returns the unit of a quantity from its data sets' cards; it is empty where they have none, or different ones."""
     if label == "age_years":
         return "years"
     units = {dataset.card["scalars"].get(label, {}).get("unit", "") for dataset in recordings.datasets}

@@ -1,6 +1,6 @@
-"""What relations, miners and augmentations look at of a recording beside patient and signal: columns over all of them.
+"""Columns over all recordings that relations, miners and augmentations use beside patient and signal.
 
-Only what is chosen and needs it is read, fitted or streamed, and fitted on training records alone.
+A column is read, fitted or streamed only if a chosen method needs it, and fitted on training records alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ecgjax.data.settings import ColumnSettings, ColumnUse
 from ecgjax.data.tasks import Task, parse_task
 from ecgjax.errors import ConfigError
 
-#: Relation, miner or loss → columns that it looks at and that are not streamed in any case: of
-#: `objectives.relations.Rows`, and `paired`.
+#: Columns that relations, miners and losses need and that are not always streamed, by the method's name: columns of
+#: `objectives.pairs.relations.Rows`, and `paired`.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "similar_physiology": ("physiology",),
     "same_cluster": ("cluster",),
@@ -28,13 +28,13 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "clip": ("paired", "pair_group"),
 }
 
-#: Column → values over all recordings; partners of another modality are read row by row.
+#: Values over all recordings by column; partners of another modality are read row by row.
 Columns = dict[str, np.ndarray | PairedEmbeddings]
 
 #: Leaf that names the question whose answers are the labels.
 TASK = "config.columns.task"
 
-#: Measurements that wave-attribute clusters are made of (Jeong et al. 2024 take 11 such).
+#: Measurements that wave-attribute clusters are computed from (Jeong et al. 2024 use 11 such attributes).
 CLUSTERED = (
     "rr_mean",
     "pr_mean",
@@ -51,31 +51,32 @@ CLUSTERED = (
 
 
 def needed_columns(use: ColumnUse) -> set[str]:
-    """Returns names of the columns that relation, miner, loss, task and augmentations look at."""
+    """Returns the names of the columns that relation, miner, loss, task and augmentations need."""
     needed = {column for name in use.methods if name is not None for column in NEEDS.get(name, ())}
     return needed | set(partners.needs(use.augment)) | ({"label"} if use.has_task else set())
 
 
 def labels_looked_at(use: ColumnUse) -> tuple[str, ...]:
-    """Returns the questions whose answers a pretraining knows: by its columns, and by balanced batches."""
+    """Returns the questions whose answers a pretraining uses, in its columns or for balanced batches."""
     labels = [use.settings.task] if "label" in needed_columns(use) else []
     return tuple(dict.fromkeys(filter(None, (*labels, use.balance))))
 
 
 def row_columns(use: ColumnUse, recordings: Recordings, *, seed: int) -> Columns:
-    """Returns the columns that relation, miner, loss, task and augmentations look at.
+    """Returns the columns that relation, miner, loss, task and augmentations need.
 
     Args:
-        use: What is looked at.
+        use: Settings of the columns, and what uses them.
         recordings: Recordings of the run.
         seed: Seed of the clusters.
 
     Returns:
-        Name → `[n, …]` over all recordings, of the types of `Rows`; `paired`, `f32[n, dim]`, is read row by row.
+        Columns by name, `[n, …]` over all recordings, of the types of `Rows`; `paired`, `f32[n, dim]`, is read row by
+        row.
 
     Raises:
-        ConfigError: the section says nothing of what is needed.
-        DataError: a data set has no such label, or its physiology was never measured.
+        ConfigError: The section lacks a setting that is needed.
+        DataError: A data set has no such label, or its physiology was never measured.
     """
     needed, settings = needed_columns(use), use.settings
     makers = {
@@ -112,7 +113,7 @@ def label_column(question: str, recordings: Recordings) -> np.ndarray:
     """Returns the answers to a question as labels, `f32[n]` over all recordings, NaN where unknown.
 
     Args:
-        question: Question as `config.columns.task` takes it; a quantity's values are taken as they are.
+        question: Question in the form of `config.columns.task`; a quantity's values are used as they are.
         recordings: Recordings of the run.
 
     Raises:
@@ -134,7 +135,7 @@ def _question(question: str) -> Task:
 
 
 def _check_two_labels(task: Task, labels: np.ndarray) -> None:
-    """Refuses labels between which no recording can be moved."""
+    """Refuses a question without two labels in training, between which an augmentation could move recordings."""
     if task.kind != "binary":
         raise ConfigError(
             f"config.augment.geodesic moves recordings between two labels, and {TASK}={task.title!r} gives values: ask "
@@ -149,7 +150,7 @@ def _check_two_labels(task: Task, labels: np.ndarray) -> None:
 
 def _measured(recordings: Recordings) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the physiology vectors of all recordings, `f32[n, measurements]`, and the measurements' names."""
-    # Here, because it loads signal processing, a second that runs without it should not wait.
+    # This is imported here because it loads signal processing for a second, which runs without it should not wait for.
     from data_pipelines.physiology.store import open_physiology
 
     opened = [open_physiology(dataset) for dataset in recordings.datasets]
@@ -170,7 +171,7 @@ def _physiology(settings: ColumnSettings, recordings: Recordings) -> np.ndarray:
 
 def _cluster(settings: ColumnSettings, recordings: Recordings, *, seed: int) -> np.ndarray:
     """Returns the k-means cluster of every recording's wave attributes, −1 where one of them is missing."""
-    from sklearn.cluster import MiniBatchKMeans  # A second to import, which no other run should wait.
+    from sklearn.cluster import MiniBatchKMeans  # The import takes a second, which other runs should not wait for.
 
     values, names = _measured(recordings)
     chosen = values[:, [names.index(name) for name in CLUSTERED]]

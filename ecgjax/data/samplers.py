@@ -1,4 +1,6 @@
-"""The sampler that settings ask for: records or patients, one data set, a weighted mixture, or balanced answers."""
+"""The sampler that settings ask for: of records or patients, from one data set, a weighted mixture, or balanced
+answers.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ class _Mixture:
     """Components that a sampler draws from.
 
     Attributes:
-        titles: Names of the components, for people.
+        titles: Names of the components in words.
         records: Record numbers of each component, `int64[m]`.
         weights: Shares of the components; None for equal ones.
         without_label: Number of records that belong to no component.
@@ -44,17 +46,17 @@ class _Mixture:
 
 
 class SampledSide:
-    """One side of a split, and how records are drawn from it.
+    """One side of a split and its sampler.
 
     Args:
         settings: Settings of the sampling.
-        recordings: Recordings that are drawn from.
+        recordings: Recordings that records are drawn from.
         records: Record numbers of the side, `int64[m]`, ascending.
-        weights: Shares of the data sets in every batch; none where every record comes equally often.
+        weights: Shares of the data sets in every batch; empty where every record is drawn equally often.
 
     Raises:
         ConfigError: The settings contradict each other.
-        DataError: A data set or an answer is without records.
+        DataError: A data set has no records on this side, or there is nothing to balance.
     """
 
     def __init__(
@@ -76,15 +78,16 @@ class SampledSide:
 
     @functools.cached_property
     def records(self) -> np.ndarray:
-        """Record numbers that are drawn from, `int64[n]`, ascending."""
+        """Numbers of the records that are drawn from, `int64[n]`, ascending."""
         return self._side if self._mixture is None else np.unique(np.concatenate(self._mixture.records))
 
     @functools.cached_property
     def patients_with_others(self) -> tuple[int, int]:
-        """How many patients have two or more of the records that are drawn from, and how many there are.
+        """Number of patients with two or more of the records that are drawn from, and number of all patients.
 
-        Units of several records are of one component of a mixture: a patient counts in each component that has records
-        of theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a batch.
+        Units of several records come from one component of a mixture: a patient counts in each component that has
+        records of theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a
+        batch.
         """
         units = self._settings.name == "patients" and self._settings.records_per_patient > 1
         apart = self._mixture.records if self._mixture is not None and units else (self.records,)
@@ -92,29 +95,29 @@ class SampledSide:
         return sum(int(np.count_nonzero(count > 1)) for count in counts), sum(len(count) for count in counts)
 
     def sampler(self, *, batch_size: int, seed: int) -> Sampler:
-        """Makes the sampler.
+        """Returns a sampler of this side.
 
         Args:
-            batch_size: Recordings of the global batch.
+            batch_size: Number of recordings of the global batch.
             seed: Seed of the order.
 
         Raises:
             ConfigError: The way of sampling is unknown.
-            DataError: A batch tears patients apart.
+            DataError: The batch size would divide a unit, or the components cannot be mixed.
         """
         if self._mixture is None:
             return Sampler(self._order(self._side, seed=seed), batch_size=batch_size)
         orders = [
             self._order(own, seed=component_seed(seed, number)) for number, own in enumerate(self._mixture.records)
         ]
-        # Every batch has its shares, unless it is too small for the smallest of them.
+        # Every batch holds the components' shares, unless it is too small for the smallest of them.
         units_a_batch = max(1, batch_size // orders[0].unit_size)
         weights = self._mixture.weights
         block = units_a_batch if weights is None else smallest_block(weights, multiple_of=units_a_batch)
         return Sampler(MixtureOrder(orders, weights=weights, block=block, seed=seed), batch_size=batch_size)
 
     def describe(self) -> list[str]:
-        """Returns a line for people on every component, and on what is left out; none where nothing is mixed."""
+        """Returns a line in words for every component and one for what is left out; none where nothing is mixed."""
         if self._mixture is None:
             return []
         titles, weights = self._mixture.titles, np.array(self._mixture.weights or np.ones(len(self._mixture.titles)))

@@ -1,4 +1,4 @@
-"""Settings of the data: which recordings, how they are drawn, and what is looked at beside their signals."""
+"""Settings of the data: which recordings are read, how they are drawn, and which columns are used beside signals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SamplingSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColumnSettings:
-    """`config.columns`: what some relations, miners and heads look at beside patient and signal."""
+    """`config.columns`: metadata that some relations, miners and heads use beside patient and signal."""
 
     task: str = leaf(
         "",
@@ -72,7 +72,7 @@ class ColumnSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColumnUse:
-    """What a pretraining looks at beside patient and signal, and why.
+    """Metadata that a pretraining uses beside patient and signal, and the methods that use it.
 
     Attributes:
         settings: Settings of the columns.

@@ -1,4 +1,4 @@
-"""What can be asked of a record: a yes or no, several at once, or a quantity; from any column of an index.
+"""Tasks on any column of an index: a question with the answer yes or no, several such at once, or a quantity.
 
 A question is written in one line, on the command line, in configs and in reports alike:
 
@@ -25,7 +25,7 @@ RULES = ("below", "above", "present")
 
 Kind = Literal["binary", "multilabel", "quantity"]
 
-#: Short name → task. The six of PTB-XL go by their own names, such as `superdiagnostic`.
+#: Tasks by short name. The six of PTB-XL have their own names, such as `superdiagnostic`.
 PRESETS: Mapping[str, str] = {
     "NORM": "superdiagnostic:NORM",
     "AF": "rhythm:AFIB",
@@ -40,26 +40,28 @@ _OF_RULES = {rule: symbol for symbol, rule in _SYMBOLS.items()}
 
 
 class LabelColumns(Protocol):
-    """What a task needs of an index."""
+    """Label columns of an index, which a task needs."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every name that `label` takes."""
+        """Every name that `label` accepts."""
 
     def label(self, name: str) -> np.ndarray:
-        """Returns `f32[records]`, NaN where missing; an unknown name is a `DataError` that lists the known ones."""
+        """Returns a label, `f32[records]`, NaN where missing; an unknown name is a `DataError` that lists the known
+        ones.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinaryTask:
-    """A yes or no.
+    """A question with the answer yes or no.
 
     Attributes:
         label: Name of a scalar of the data set, such as `"lvef"`, or of a class of a task, such as
             `"superdiagnostic:NORM"`.
         rule: `"below"` or `"above"` the threshold, both strictly; or `"present"` for labels that are 0 or 1.
         threshold: Threshold in the label's unit; None for `"present"`.
-        section: Flag or leaf that asks it, which messages name.
+        section: Flag or leaf that asks the question, which messages name.
     """
 
     kind: ClassVar[Kind] = "binary"
@@ -72,7 +74,7 @@ class BinaryTask:
         """Checks rule and threshold.
 
         Raises:
-            DataError: The rule is unknown, or its threshold is no number.
+            DataError: The rule is unknown, or its threshold is no finite number.
         """
         if self.rule not in RULES:
             raise DataError(f"{self.section}: a rule of {self.label!r} is {self.rule!r}; there are: {', '.join(RULES)}")
@@ -86,26 +88,26 @@ class BinaryTask:
         if self.rule == "present":
             return self.label if ":" in self.label else f"{self.label}=1"
         short = f"{self.threshold:g}"
-        # All digits where six are not all: the line asks the question again.
+        # All digits are written where six are too few, because the line is parsed as a question again.
         return f"{self.label}{_OF_RULES[self.rule]}{short if float(short) == self.threshold else self.threshold}"
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
-        """None: one value a record."""
+        """Returns no names, since there is one value a record."""
         del index
         return ()
 
     def targets(self, index: LabelColumns) -> np.ndarray:
-        """Returns `f64[records]` of 0 and 1, NaN where unknown."""
+        """Returns the answers, `f64[records]` of 0 and 1, NaN where unknown."""
         return self.answer(index.label(self.label))
 
     def answer(self, values: np.ndarray) -> np.ndarray:
-        """Returns `f64[n]` of 0 and 1, NaN where the value is missing.
+        """Returns the answers, `f64[n]` of 0 and 1, NaN where the value is missing.
 
         Args:
-            values: `f32[n]`, the label of each record, NaN where missing.
+            values: Label of each record, `f32[n]`, NaN where missing.
 
         Raises:
-            DataError: if the rule is `"present"` and a value is neither 0 nor 1.
+            DataError: The rule is `"present"` and a value is neither 0 nor 1.
         """
         missing = np.isnan(values)
         if self.rule == "present":
@@ -122,10 +124,10 @@ class BinaryTask:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultiLabelTask:
-    """All classes of a task of the index at once; records without a label of the task are no part of it.
+    """All classes of a task of the index at once; records without a label of the task are left out.
 
     Attributes:
-        task: its name, such as `"superdiagnostic"`.
+        task: Name of the task, such as `"superdiagnostic"`.
     """
 
     kind: ClassVar[Kind] = "multilabel"
@@ -140,7 +142,7 @@ class MultiLabelTask:
         """Returns the names of the classes.
 
         Raises:
-            DataError: the index has no such task, naming those it has.
+            DataError: The index has no such task; the message names those it has.
         """
         of_tasks = [name.partition(":") for name in index.labels if ":" in name]
         if found := tuple(name for task, _, name in of_tasks if task == self.task):
@@ -149,7 +151,9 @@ class MultiLabelTask:
         raise DataError(f"no task {self.task!r} with classes in this data set; it has {known}")
 
     def targets(self, index: LabelColumns) -> np.ndarray:
-        """Returns `f64[records, classes]` of 0 and 1; NaN in all columns of a record where one is unknown."""
+        """Returns the answers, `f64[records, classes]` of 0 and 1; a record with an unknown answer has NaN in all
+        columns.
+        """
         columns = [index.label(f"{self.task}:{name}") for name in self.classes(index)]
         values = np.stack(columns, axis=1).astype(np.float64)
         values[np.isnan(values).any(axis=1)] = math.nan
@@ -161,7 +165,7 @@ class QuantityTask:
     """A quantity, to be predicted in its own unit.
 
     Attributes:
-        label: name of a scalar of the data set, such as `"wedge_pressure"`, or `"age_years"`.
+        label: Name of a scalar of the data set, such as `"wedge_pressure"`, or `"age_years"`.
     """
 
     kind: ClassVar[Kind] = "quantity"
@@ -169,34 +173,34 @@ class QuantityTask:
 
     @property
     def title(self) -> str:
-        """The question in one line, the label's name."""
+        """The question in one line, which is the label's name."""
         return self.label
 
     def classes(self, index: LabelColumns) -> tuple[str, ...]:
-        """None: one value a record."""
+        """Returns no names, since there is one value a record."""
         del index
         return ()
 
     def targets(self, index: LabelColumns) -> np.ndarray:
-        """Returns `f64[records]`, NaN where unknown."""
+        """Returns the values, `f64[records]`, NaN where unknown."""
         return index.label(self.label).astype(np.float64)
 
 
-#: A question about a record. Of each kind there is `kind`, of the answers; `title`, the question in one line as
-#: `parse_task` reads it; `classes(index)`, names of the columns of `targets`, none where it has one value a record; and
-#: `targets(index)`, `f64[records]`, or `f64[records, classes]` of a multi-label task, NaN where unknown.
+#: A question about a record. Every task has `kind`, the kind of its answers; `title`, the question in one line as
+#: `parse_task` reads it; `classes(index)`, the names of the columns of `targets`, empty where it has one value a
+#: record; and `targets(index)`, `f64[records]`, or `f64[records, classes]` for a multi-label task, NaN where unknown.
 Task = BinaryTask | MultiLabelTask | QuantityTask
 
 
 def parse_task(text: str, *, asked_by: str = "--task") -> Task:
-    """Returns the task that a line or the name of a preset means.
+    """Returns the task of a line or of the name of a preset.
 
     Args:
-        text: Line as this module describes it, or a key of `PRESETS`.
-        asked_by: Flag or leaf that it was given to, which messages name.
+        text: Line in the form that this module describes, or a key of `PRESETS`.
+        asked_by: Flag or leaf that the line was given to, which messages name.
 
     Raises:
-        DataError: The line means no task.
+        DataError: The line is no task.
     """
     line = PRESETS.get(text.strip(), text.strip())
     if comparison := re.fullmatch(r"([^<>=*]+)([<>])\s*([-+.\deE]+)", line):
@@ -216,7 +220,7 @@ def parse_task(text: str, *, asked_by: str = "--task") -> Task:
 
 
 def file_name(title: str) -> str:
-    """Returns a question's line in characters that every file system takes, such as `"lvef_below_40"`.
+    """Returns a question's line in characters that every file system accepts, such as `"lvef_below_40"`.
 
     Args:
         title: Title of a task, such as `"lvef<40"`.
@@ -230,9 +234,9 @@ def earlier_task(*, label: str, rule: str, threshold: float | None) -> str:
     """Returns the line of a question that an older config asks in three leaves.
 
     Args:
-        label: Scalar or class; or `TASK:*`, all classes of a task of the index.
-        rule: `"values"` for a quantity, `"classes"` for whole numbers as classes; else as of `BinaryTask`.
-        threshold: Threshold, as of `BinaryTask`.
+        label: Name of a scalar or class; or `TASK:*` for all classes of a task of the index.
+        rule: `"values"` for a quantity, `"classes"` for whole numbers as classes, or a rule of `BinaryTask`.
+        threshold: Threshold in the label's unit; None for a rule without one.
     """
     if not label or rule in ("values", "classes") or label.endswith(":*"):
         return label

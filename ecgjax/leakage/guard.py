@@ -1,4 +1,4 @@
-"""Between pretraining and evaluation: what is done about records, or patients, that the encoder has seen before.
+"""Handles records in an evaluation that the encoder has seen in pretraining, or whose patients it has seen.
 
 `overlaps` finds them; `config.probe.overlaps` says whether an evaluation refuses, marks or drops them.
 """
@@ -15,11 +15,11 @@ from ecgjax.errors import ConfigError
 from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.leakage.trained_on import PretrainingRecords
 
-#: What `config.probe.overlaps` takes. The first is what a run without that setting gets: a number that may come from
-#: records the encoder has seen is to be asked for.
+#: Values of `config.probe.overlaps`. The first is the default, so that a result on records that the encoder has seen is
+#: only computed on request.
 OVERLAPS = ("refuse", "mark", "drop")
 
-#: Why a record is left out of a split by `drop`.
+#: Reason for which `drop` leaves a record out of a split.
 DROPPED = "seen_in_pretraining"
 
 
@@ -27,7 +27,7 @@ def check_overlaps(overlaps: str) -> None:
     """Refuses a value that `config.probe.overlaps` cannot have.
 
     Raises:
-        ConfigError: It is unknown.
+        ConfigError: The value is unknown.
     """
     if overlaps not in OVERLAPS:
         raise ConfigError(f"config.probe.overlaps={overlaps!r} is unknown; there are: {', '.join(OVERLAPS)}")
@@ -41,20 +41,20 @@ def guard(
     overlaps: str,
     directories: Sequence[str] = (),
 ) -> tuple[Recordings, tuple[str, ...]]:
-    """Keeps what an encoder was pretrained on out of its evaluation, or says that it is there.
+    """Refuses, drops or marks records of an evaluation that overlap with what its encoder was pretrained on.
 
     Args:
-        recordings: of the evaluation.
-        trained_on: the encoder's list.
-        records: `int64[n]` of the evaluation: what is validated and tested on.
-        overlaps: one of `OVERLAPS`.
-        directories: where data sets that were trained on may lie.
+        recordings: Recordings of the evaluation.
+        trained_on: List of the encoder's pretraining records.
+        records: Numbers of the records of the evaluation that are validated and tested on, `int64[n]`.
+        overlaps: Value of `OVERLAPS` that says what is done.
+        directories: Folders in which data sets that were trained on may lie.
 
     Returns:
-        The recordings, with another split where records were dropped; and what a reader must know, one sentence each.
+        The recordings, with another split where records were dropped, and what a reader must know, one sentence each.
 
     Raises:
-        ConfigError: there are overlaps, and `overlaps` is `"refuse"`.
+        ConfigError: There are overlaps, and `overlaps` is `"refuse"`.
     """
     result = find_overlaps(recordings, trained_on, records, directories=directories)
     if not result.found:
@@ -88,7 +88,7 @@ def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
 
 
 def unlinked(recordings: Recordings) -> tuple[str, ...]:
-    """Says that copies between the splits were not looked for, where they were not."""
+    """Returns a caution where copies between the splits were not looked for."""
     if recordings.linked or recordings.simulated:
         return ()
     return (
@@ -98,10 +98,10 @@ def unlinked(recordings: Recordings) -> tuple[str, ...]:
 
 
 def labelled(labels: Sequence[str], *, name: str = "The encoder") -> tuple[str, ...]:
-    """Says which labels a pretraining looked at: what is learnt from few labels afterwards had these besides.
+    """Returns a caution on the labels that a pretraining used, since learning from few labels is not given only those.
 
     Args:
-        labels: Questions whose answers it knew, as `row_metadata.labels_looked_at` gives them.
+        labels: Questions whose answers the pretraining knew, as `row_metadata.labels_looked_at` returns them.
         name: Name of the encoder at the start of a sentence.
     """
     if not labels:

@@ -1,4 +1,4 @@
-"""The signals of records that were trained on, where their data sets still are."""
+"""The signals of records that were trained on, from those of their data sets that are still available."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ecgjax.leakage.trained_on import PretrainingRecords, Source
 
 
 class KnownSignals:
-    """Reads the bands of records that were trained on, of those data sets that are there.
+    """Reads the bands of records that were trained on, from the data sets that are available.
 
     Args:
-        trained_on: the encoder's list.
-        datasets: fingerprint → data set, of `reachable`.
+        trained_on: List of the encoder's pretraining records.
+        datasets: Data sets by fingerprint, from `reachable`.
     """
 
     def __init__(self, trained_on: PretrainingRecords, datasets: Mapping[str, Dataset]):
@@ -27,16 +27,16 @@ class KnownSignals:
         self._stores: dict[str, Store] = {}
 
     def here(self, places: np.ndarray) -> np.ndarray:
-        """Returns of which records the signals are there: `bool[n]`."""
+        """Returns whether the signal of each record is available, `bool[n]`."""
         there = np.array([each.fingerprint in self._datasets for each in self._trained_on.sources])
         return there[self._source(places)]
 
     def names(self, places: np.ndarray) -> list[str]:
-        """Returns the names of the data sets that records are of."""
+        """Returns the names of the data sets that the records belong to."""
         return list(dict.fromkeys(self._trained_on.sources[which].name for which in self._source(places)))
 
     def bands(self, places: np.ndarray) -> list[np.ndarray]:
-        """Returns `signature.band_of` of records by their places in the list."""
+        """Returns `signature.band_of` of records, given by their places in the list."""
         bands: list[np.ndarray] = [np.empty(0)] * len(places)
         of_source = self._source(places)
         for which in np.unique(of_source):
@@ -63,12 +63,12 @@ class KnownSignals:
 
 
 def reachable(trained_on: PretrainingRecords, recordings: Recordings, directories: Sequence[str]) -> dict[str, Dataset]:
-    """Returns the data sets that were trained on and are there, by fingerprint.
+    """Returns the available data sets that were trained on, by fingerprint.
 
     Args:
-        trained_on: the encoder's list.
-        recordings: of the evaluation, whose data sets may be among them.
-        directories: where others may lie; those that are there no more are passed over.
+        trained_on: List of the encoder's pretraining records.
+        recordings: Recordings of the evaluation, whose data sets may be among them.
+        directories: Folders in which other data sets may lie; those that no longer exist are skipped.
     """
     wanted = {source.fingerprint for source in trained_on.sources}
     found = {dataset.fingerprint: dataset for dataset in recordings.datasets}
@@ -76,7 +76,7 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
         try:
             dataset = open_dataset(directory)
         except DataError:
-            continue  # Moved or removed since: its records are told by what is listed of them, which is said.
+            continue  # It was moved or removed since; cautions tell that its signals were not compared.
         found.setdefault(dataset.fingerprint, dataset)
     return {fingerprint: dataset for fingerprint, dataset in found.items() if fingerprint in wanted}
 
@@ -84,7 +84,7 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
 def bands_of(
     store: Store, records: np.ndarray, *, rate_hz: int, valid_start: np.ndarray, valid_samples: np.ndarray
 ) -> list[np.ndarray]:
-    """Returns `signature.band_of` of a store's records, from what was recorded of each."""
+    """Returns `signature.band_of` of a store's records, each from its recorded samples alone."""
     return [
         band_of(signal, sampling_rate_hz=rate_hz, valid_start=int(start), valid_samples=int(count))
         for signal, start, count in zip(store.read(records), valid_start, valid_samples, strict=True)

@@ -1,8 +1,9 @@
-"""Which records, or whose, an encoder has seen in pretraining.
+"""Finds records that an encoder has seen in pretraining, and records of patients that it has seen.
 
-A record is compared with what the checkpoint lists of the records it was pretrained on (`trained_on.py`): is
-there an equal content; a copy, rescaled, resampled, filtered, shifted, cut or with its leads in another order, under
-whatever patient's id; or a patient of the same data set? What is done about it is the firewall's.
+A record is compared with the list of pretraining records beside the checkpoint (`trained_on.py`). Three kinds of
+overlap are looked for: an equal content; a copy, whether rescaled, resampled, filtered, shifted, cut or with its leads
+in another order, and under any patient id; and a patient of the same data set. What is done about them is decided in
+`guard.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ecgjax.data.recordings import Recordings
 from ecgjax.leakage.known_signals import KnownSignals, bands_of, reachable
 from ecgjax.leakage.trained_on import PretrainingRecords, is_traced, patient_keys, traces_of
 
-#: Kinds of overlap in words, the stronger first: a record counts as the first that holds.
+#: Descriptions of the kinds of overlap, the strongest first: a record counts as the first kind that applies.
 KINDS: Mapping[str, str] = {
     "recording": "equal recordings",
     "copy": "copies (rescaled, resampled, filtered, shifted or cut)",
@@ -37,10 +38,10 @@ class Overlap:
     """A record that the encoder has seen, or whose patient it has seen.
 
     Attributes:
-        record: its number.
-        kind: one of `KINDS`.
-        known: place of the record trained on in the list of those.
-        detail: how the two differ, in words, or nothing.
+        record: Number of the record.
+        kind: Kind of overlap, a key of `KINDS`.
+        known: Place of the overlapping pretraining record in their list.
+        detail: Description of how the two differ; may be empty.
     """
 
     record: int
@@ -51,12 +52,12 @@ class Overlap:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Overlaps:
-    """What was found.
+    """Result of a search for overlaps.
 
     Attributes:
-        found: one for each record that overlaps, in order of their numbers.
-        looked_at: how many records were.
-        cautions: what could not be looked for, one sentence each.
+        found: Overlaps, one for each record that overlaps, in the order of their numbers.
+        looked_at: Number of records that were compared.
+        cautions: Descriptions of what could not be looked for, one sentence each.
     """
 
     found: tuple[Overlap, ...]
@@ -65,18 +66,18 @@ class Overlaps:
 
     @property
     def records(self) -> np.ndarray:
-        """`int64[n]`, numbers of the records that overlap."""
+        """Numbers of the records that overlap, `int64[n]`."""
         return np.array([each.record for each in self.found], np.int64)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of records of each kind that there is, in the order of `KINDS`."""
+        """Number of records of each kind that occurs, in the order of `KINDS`."""
         number = collections.Counter(each.kind for each in self.found)
         return {kind: number[kind] for kind in KINDS if number[kind]}
 
 
 def describe(result: Overlaps, recordings: Recordings, trained_on: PretrainingRecords) -> str:
-    """Says in a sentence how many records overlap, by kind and with examples."""
+    """Returns a sentence on how many records overlap, by kind and with examples."""
     kinds = []
     for kind, count in result.counts.items():
         examples = [each for each in result.found if each.kind == kind][:_EXAMPLES]
@@ -99,13 +100,13 @@ def _example(overlap: Overlap, recordings: Recordings, trained_on: PretrainingRe
 def find_overlaps(
     recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray, *, directories: Sequence[str] = ()
 ) -> Overlaps:
-    """Compares records with those that were trained on.
+    """Compares records of an evaluation with those that were trained on.
 
     Args:
-        recordings: of the evaluation.
-        trained_on: the encoder's list.
-        records: `int64[n]` of the evaluation.
-        directories: where data sets that were trained on may lie; those of the evaluation are looked at as well.
+        recordings: Recordings of the evaluation.
+        trained_on: List of the encoder's pretraining records.
+        records: Numbers of the records to compare, `int64[n]`.
+        directories: Folders in which data sets that were trained on may lie, beside those of the evaluation.
     """
     records = np.unique(np.asarray(records, np.int64))
     of_dataset = list(zip(recordings.datasets, _numbers(recordings, records), strict=True))
@@ -116,7 +117,7 @@ def find_overlaps(
         for record, place in zip(records, equal, strict=True)
         if place >= 0
     }
-    # Equal recordings are the ends of a search already; what is left is looked for as a copy.
+    # A record with an equal content needs no further search; the others are searched for copies.
     others = records[equal < 0]
     copies, undecided = _copies(recordings, trained_on, others, directories=directories)
     for overlap in copies:
@@ -137,13 +138,13 @@ def _rank(overlap: Overlap) -> int:
 
 
 def _numbers(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
-    """Returns the numbers of records in each data set."""
+    """Returns the numbers of records within each data set."""
     starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
     return [own - start for own, start in zip(recordings.by_dataset(records), starts, strict=False)]
 
 
 def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns where each key stands among known ones, -1 where it does not: `int64[n]` for `uint8[n, 16]`."""
+    """Returns the place of each key among known ones, −1 where it is not there: `int64[n]` for `uint8[n, 16]`."""
     words, ordered = (np.ascontiguousarray(each).view(f"V{each.shape[1]}").ravel() for each in (keys, known))
     unique, first = np.unique(ordered, return_index=True)
     place = np.minimum(np.searchsorted(unique, words), len(unique) - 1)
@@ -153,9 +154,9 @@ def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _of_known_patients(
     recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray
 ) -> list[tuple[int, int]]:
-    """Returns records of patients that were trained on, and a record of such a patient.
+    """Returns the records whose patients were trained on, each with a pretraining record of that patient.
 
-    Patients whom a recording or a link makes one count as one.
+    Patients who share a recording or are joined by a link count as one.
     """
     group = np.asarray(recordings.index.group)
     asked = np.zeros(int(group.max()) + 1, bool)
@@ -177,7 +178,7 @@ def _of_known_patients(
 def _copies(
     recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray, *, directories: Sequence[str]
 ) -> tuple[list[Overlap], list[str]]:
-    """Returns the copies among records, and what could not be decided."""
+    """Returns the copies among records, and cautions on what could not be decided."""
     if not len(records):
         return [], []
     parts = [

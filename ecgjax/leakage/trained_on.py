@@ -1,15 +1,15 @@
-"""The records that a run is pretrained on: they stay with its checkpoints, so that an evaluation can tell leaks.
+"""The list of records that a run is pretrained on, kept with its checkpoints so that an evaluation can detect leaks.
 
 `WORKDIR/pretraining_records.npz` holds 488 bytes of every record that may be drawn:
 
-- the hash of its content, by which an equal recording is known in whatever data set it lies;
-- a hash of its patient. No plain ids: a checkpoint is passed on further than recordings are, and a list of ids would
-  say who is in a hospital's data. The hash keeps an id from being read, not from being tried: who has an id and the
-  data set's name can still find out whether it is in the list;
-- the order-free signature and the envelope that the data set's index keeps
-  (`data_pipelines/duplicates/order_free.py`), by which copies are found. They are copied and not referred to: an
-  encoder must know what it has seen where the data are not;
-- its number in its data set, by which its signal is read where the data are.
+- the hash of its content, by which an equal recording is recognised in any data set;
+- a hash of its patient. The list holds no plain ids, because a checkpoint is passed on further than recordings are, and
+  a list of ids would tell who is in a hospital's data. The hash keeps an id from being read, not from being guessed:
+  whoever has an id and the data set's name can still find out whether it is in the list;
+- the order-free signature and the envelope from the data set's index (`data_pipelines/duplicates/order_free.py`), by
+  which copies are found. They are copied into the list and not referred to, because an encoder must know what it has
+  seen where the data are not available;
+- its number in its data set, by which its signal is read where the data are available.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ecgjax.data.recordings import Recordings
 from ecgjax.errors import CheckpointError
 from ecgjax.system.files import replacing
 
-#: In the folder of a run.
+#: Name of the list in the folder of a run.
 RECORDS_FILE = "pretraining_records.npz"
 
 _VERSION = 1
@@ -39,19 +39,19 @@ _KEY_BYTES = 16
 _HEADER = "header"
 _COLUMNS = ("content", "patient", "number", "order_free_signature", "envelope")
 
-# What zip archives and NumPy raise where a file is not what it was.
+# Errors that zip archives and NumPy raise where a file is damaged.
 _DAMAGE = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set that records were trained on of.
+    """A data set whose records were trained on.
 
     Attributes:
-        name: of the data set.
-        fingerprint: of the data set.
-        num_records: how many were trained on.
-        traced: whether its index has what copies are found by.
+        name: Name of the data set.
+        fingerprint: Fingerprint of the data set.
+        num_records: Number of its records that were trained on.
+        traced: Whether its index has the signatures and envelopes by which copies are found.
     """
 
     name: str
@@ -62,19 +62,19 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingRecords:
-    """Records that were trained on, those of each data set one after the other.
+    """Records that were trained on, one data set after the other.
 
-    A record of a shard that could not be read is among them: whether it was drawn before the shard was damaged nobody
-    knows.
+    Records of a shard that could not be read are included, because they may have been drawn before the shard was
+    damaged.
 
     Attributes:
-        run: fingerprint of the run (`pretrain.Run.fingerprint`).
-        sources: data sets, in the order of the records.
-        content: `uint8[n, 16]`, content hashes.
-        patient: `uint8[n, 16]`, of `patient_keys`.
-        number: `int64[n]`, number in the data set.
-        order_free_signature: `int8[n, 192]`, zero in data sets that are not traced.
-        envelope: `int8[n, 256]`, empty likewise.
+        run: Fingerprint of the run (`ecgjax.training.run.Run.fingerprint`).
+        sources: Data sets, in the order of the records.
+        content: Content hashes, `uint8[n, 16]`.
+        patient: Patient hashes from `patient_keys`, `uint8[n, 16]`.
+        number: Number of each record in its data set, `int64[n]`.
+        order_free_signature: Order-free signatures, `int8[n, 192]`, zero in data sets that are not traced.
+        envelope: Envelopes, `int8[n, 256]`, without samples in data sets that are not traced.
     """
 
     run: str
@@ -86,12 +86,12 @@ class PretrainingRecords:
     envelope: np.ndarray
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Returns the number of records."""
         return len(self.content)
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hex digest of which records and patients these are; what copies are found by does not count."""
+        """Hex digest of the records and patients; signatures and envelopes are not part of it."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr([(each.name, each.fingerprint, each.num_records) for each in self.sources]).encode())
         for column in (self.content, self.patient, self.number):
@@ -100,15 +100,15 @@ class PretrainingRecords:
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
-        """`int64[sources + 1]`, at which record each data set begins, and at last the number of all."""
+        """First record of each data set, and at the end the number of all records, `int64[sources + 1]`."""
         return np.cumsum([0, *(each.num_records for each in self.sources)])
 
     def write(self, workdir: str | Path) -> None:
-        """Writes the file of a run, unless the same is there."""
+        """Writes the list into the folder of a run, unless the same list is there."""
         path = Path(workdir) / RECORDS_FILE
         try:
             kept = _read(path)
-        except _DAMAGE:  # Also where there is none.
+        except _DAMAGE:  # A missing file raises one of these too.
             kept = None
         if kept is not None and (kept.digest, kept.run, kept.sources) == (self.digest, self.run, self.sources):
             return
@@ -120,18 +120,18 @@ class PretrainingRecords:
         }
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with replacing(path) as temporary, temporary.open("wb") as file:
-            # Not compressed: hashes cannot be, signatures hardly.
+            # The archive is not compressed, because hashes cannot be and signatures hardly can.
             told = np.frombuffer(json.dumps(header).encode(), np.uint8)
             np.savez(file, allow_pickle=False, **{_HEADER: told}, **columns)
 
 
 def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str) -> PretrainingRecords:
-    """Lists records that are trained on.
+    """Returns the list of the records that are trained on.
 
     Args:
-        recordings: of the run.
-        records: `int64[n]`, ascending, the numbers of those that may be drawn.
-        run: fingerprint of the run.
+        recordings: Recordings of the run.
+        records: Numbers of the records that may be drawn, `int64[n]`, ascending.
+        run: Fingerprint of the run.
     """
     starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
     numbers = [
@@ -158,16 +158,18 @@ def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str
 
 
 def is_traced(dataset: Dataset) -> bool:
-    """Returns whether the index of a data set has what copies are found by; older ones have not."""
+    """Returns whether the index of a data set has signatures and envelopes, by which copies are found; older ones have
+    none.
+    """
     return dataset.index.order_free_signature is not None and dataset.index.envelope is not None
 
 
 def traces_of(dataset: Dataset, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns order-free signatures and envelopes of records of a data set, empty ones where it has none.
+    """Returns order-free signatures and envelopes of records of a data set, or empty ones where its index has none.
 
     Args:
-        dataset: the data set.
-        numbers: `int64[n]` of records in it.
+        dataset: Data set of the records.
+        numbers: Numbers of the records in it, `int64[n]`.
     """
     signature, envelope = dataset.index.order_free_signature, dataset.index.envelope
     if signature is not None and envelope is not None:
@@ -179,14 +181,14 @@ def traces_of(dataset: Dataset, numbers: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def patient_keys(dataset: Dataset, numbers: np.ndarray) -> np.ndarray:
-    """Returns hashes by which patients are known again: `uint8[n, 16]`.
+    """Returns hashes by which patients are recognised, `uint8[n, 16]`.
 
-    A patient is an id within a data set. Data sets of one name are one, at whatever rate and however filtered they were
-    prepared; a folder of recordings that was given no name is one with itself alone.
+    A patient is an id within a data set. Data sets of the same name count as one, whatever rate and filters they were
+    prepared with; a folder of recordings without a name counts as a data set of its own.
 
     Args:
-        dataset: the data set.
-        numbers: `int64[n]` of records in it.
+        dataset: Data set of the records.
+        numbers: Numbers of the records in it, `int64[n]`.
     """
     name = dataset.card["name"]
     identity = f"{name} {dataset.fingerprint}" if name == NO_NAME else name
@@ -200,12 +202,12 @@ def open_pretraining_records(workdir: str | Path, *, run: str, digest: str | Non
     """Opens the list of a checkpoint's records.
 
     Args:
-        workdir: of the run.
-        run: fingerprint of the run that the checkpoint is of.
-        digest: of the list, as the checkpoint knows it; None of one that was saved before there were lists.
+        workdir: Folder of the run.
+        run: Fingerprint of the run that the checkpoint belongs to.
+        digest: Digest of the list that the checkpoint stores; None for a checkpoint saved before there were lists.
 
     Raises:
-        CheckpointError: the list is missing, damaged, or of another run.
+        CheckpointError: The list is missing, damaged, or of another run.
     """
     path = Path(workdir) / RECORDS_FILE
     remedy = (
@@ -224,7 +226,7 @@ def open_pretraining_records(workdir: str | Path, *, run: str, digest: str | Non
 
 
 def _read(path: Path) -> PretrainingRecords:
-    # Opened here, since NumPy leaves a file open that is no whole archive. The zip format's checksums cover every byte.
+    # The file is opened here, since NumPy leaves a damaged archive open. The zip format's checksums cover every byte.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         header = json.loads(arrays[_HEADER].tobytes())
         if (header["version"], header["order_free_version"]) != (_VERSION, ORDER_FREE_VERSION):

@@ -1,1 +1,1 @@
-"""What commands report: pages of tables and figures, written as one self-contained HTML file and as Markdown."""
+"""Reports of commands: pages of tables and figures, written as one self-contained HTML file and as Markdown."""

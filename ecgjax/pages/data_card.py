@@ -1,4 +1,4 @@
-"""The card of a data set on a page."""
+"""The page section that shows the card of a data set."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ecgjax.pages.page import Block, Folded, Paragraph, Section, Table
 
 
 def data_section(datasets: tuple[Dataset, ...]) -> Section:
-    """Shows whose the recordings of data sets are, how many there are, with what labels, and how they were processed.
+    """Shows the origin, size, labels and processing of data sets.
 
     Args:
-        datasets: opened; their signals are not read.
+        datasets: Opened data sets; their signals are not read.
     """
     blocks = []
     for dataset in datasets:
@@ -36,10 +36,10 @@ def data_section(datasets: tuple[Dataset, ...]) -> Section:
 
 
 def card_blocks(card: Mapping[str, Any]) -> list[Block]:
-    """Lays a card out.
+    """Returns the blocks of a page that show a card.
 
     Args:
-        card: from `data_pipelines.card.figures.dataset_card`; its amplitudes are not shown.
+        card: Card from `data_pipelines.card.figures.dataset_card`; its amplitudes are not shown.
     """
     name = f"{card['name']} (SIMULATED: no patient was recorded)" if card["simulated"] else card["name"]
     facts = [
@@ -68,7 +68,7 @@ def card_blocks(card: Mapping[str, Any]) -> list[Block]:
     folded.append(Table(header=FLAG_HEADER, rows=flag_rows(card), caption="Quality"))
     return [
         Paragraph(card["description"]),
-        # Not the card's doubts, which can name patients.
+        # The card's own doubts are left out, because they can name patients.
         *(Paragraph(f"Doubt: {doubt}") for doubt in lacking_folds(card["labels_by_fold"])),
         *(Paragraph(f"Note: {note}") for note in notes),
         Table(header=("what", card["name"]), rows=facts[1:] if card["name"] == name else facts),

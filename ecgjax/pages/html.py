@@ -1,4 +1,4 @@
-"""A page as one HTML file that needs nothing else: styles and pictures are inside, and there is no script."""
+"""A page as one self-contained HTML file: styles and pictures are embedded, and there is no script."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Preformat
 from ecgjax.pages.style import STYLE
 from ecgjax.pages.texts import storable
 
-#: A browser that obeys it loads nothing from anywhere, whatever a text may have brought in.
+#: Content security policy under which a browser loads nothing from elsewhere, whatever the texts of a page contain.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-#: A picture is not shown narrower than this share of its width: it scrolls sideways instead.
+#: Least share of its width at which a picture is shown; on narrower screens it scrolls sideways.
 _NARROWEST = 0.56
 
-#: Two pictures of at most so many CSS pixels stand side by side on paper.
+#: Largest width in CSS pixels at which two pictures stand side by side on paper.
 _HALF = 620
 
-#: Cells of at most so many characters stay on one line.
+#: Most characters of a cell that stays on one line.
 _SHORT = 24
 
-#: And so much of numbers alone, such as an estimate with its interval in a unit of two or three digits.
+#: Most characters of a cell of numbers alone that stays on one line, such as an estimate with its interval in a unit of
+#: two or three digits.
 _SHORT_NUMBERS = 32
 
-#: A table of two columns with more rows stands in several columns where there is room.
+#: Number of rows above which a table of two columns is laid out side by side where there is room.
 _MANY_ROWS = 40
 
 _BEGINS = re.compile(r"[+\-−<≤>≥±]?\s*[.\d]")
@@ -37,11 +38,11 @@ _PIECE = re.compile(r"[^/._,=-]{1,16}[/._,=-]*|[/._,=-]+")
 
 
 def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
-    """Writes a page as HTML.
+    """Returns a page as HTML.
 
     Args:
-        page: what to write.
-        images: picture → as it is shown.
+        page: Page to write.
+        images: Images of the page's pictures, as they are shown.
     """
     sections = [(f"section-{number}", section) for number, section in enumerate(page.sections, start=1)]
     lines = [
@@ -71,7 +72,7 @@ def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Returns a text for use between tags or in a quoted attribute."""
+    """Returns a text escaped for use between tags or in a quoted attribute."""
     return html.escape(storable(text), quote=True)
 
 
@@ -120,9 +121,9 @@ def _table(table: Table) -> list[str]:
     label = escaped(table.caption or ", ".join(filter(None, table.header)))
     long = len(table.header) == 2 and len(table.rows) > _MANY_ROWS
     return [
-        # Not a <caption>, which would be as narrow as its table.
+        # A <caption> would be as narrow as its table, so that a paragraph is used.
         *([f'<p class="caption">{escaped(table.caption)}</p>'] if table.caption else []),
-        # It can be scrolled, so it must be reachable by keyboard.
+        # A region that scrolls must be reachable by keyboard.
         f'<div class="wide{" columns" if long else ""}" role="region" tabindex="0" aria-label="{label}">',
         "<table>",
         f"<thead><tr>{header}</tr></thead>",
@@ -150,7 +151,7 @@ def _classes(**applies: bool) -> str:
 
 
 def _breakable(cell: str) -> str:
-    """Lets long paths, names and digests break where a line ends: after what parts them, else anywhere."""
+    """Lets long paths, names and digests break at the end of a line: after separators, or else anywhere."""
     parts = re.split(r"(\S+)", cell)
     return "".join(
         "<wbr>".join(escaped(piece) for piece in _PIECE.findall(part)) if len(part) > _SHORT else escaped(part)
@@ -159,7 +160,7 @@ def _breakable(cell: str) -> str:
 
 
 def _numeric(cells: Sequence[str]) -> bool:
-    """Whether a column is one of numbers: intervals, counts and shares, some of which may be missing or explained."""
+    """Returns whether a column holds numbers: intervals, counts or shares, some of them missing or explained."""
     filled = [cell for cell in cells if cell.strip() and not cell.startswith("n/a")]
     return (
         bool(filled)

@@ -1,4 +1,4 @@
-"""Pictures as bytes: SVG where that is small, else PNG."""
+"""Pictures as bytes, SVG where that is small and PNG otherwise."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from ecgjax.pages.page import Picture
 
-#: A larger SVG (clouds of points, long signals) is replaced by a PNG. Bytes.
+#: Size in bytes above which an SVG (clouds of points, long signals) is replaced by a PNG.
 MAX_SVG_BYTES = 120_000
 
-#: CSS pixels an inch.
+#: CSS pixels per inch.
 _CSS_DPI = 96
 
 
@@ -23,10 +23,10 @@ class Image:
     """A picture as it is shown.
 
     Attributes:
-        data: bytes of the file.
-        kind: of file.
-        width: on the page, CSS pixels.
-        height: likewise.
+        data: Bytes of the file.
+        kind: Kind of the file.
+        width: Width on the page in CSS pixels.
+        height: Height on the page in CSS pixels.
     """
 
     data: bytes
@@ -59,7 +59,7 @@ def _png(picture: Picture) -> bytes:
 
 def _svg(figure: Figure) -> bytes:
     file = io.BytesIO()
-    # Ids in an SVG are random otherwise, and two reports of one result would differ.
+    # Without a fixed salt the ids in an SVG are random, and two reports of one result would differ.
     with matplotlib.rc_context({"svg.hashsalt": "ecgjax"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()

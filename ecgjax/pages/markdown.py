@@ -1,4 +1,4 @@
-"""A page as Markdown that is readable as it is, and tables for the terminal."""
+"""A page as Markdown that is readable as plain text, and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ecgjax.pages.texts import storable
 
 
 def to_markdown(page: Page, *, files: Mapping[Picture, str]) -> str:
-    """Writes a page as Markdown.
+    """Returns a page as Markdown.
 
     Args:
-        page: what to write.
-        files: picture → path of its file, from where the Markdown is.
+        page: Page to write.
+        files: Paths of the pictures' files, relative to the Markdown file.
     """
     lines = [f"# {_inline(page.title)}", ""]
     for caution in page.cautions:
@@ -26,11 +26,11 @@ def to_markdown(page: Page, *, files: Mapping[Picture, str]) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns an aligned table that is also Markdown.
+    """Returns an aligned table that is also valid Markdown.
 
     Args:
-        header: column names.
-        rows: cells, as many as columns.
+        header: Names of the columns.
+        rows: Cells of each row, as many as there are columns.
     """
     lines = [[_inline(cell).replace("|", r"\|") for cell in line] for line in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
@@ -64,7 +64,7 @@ def _block(block: Block, files: Mapping[Picture, str]) -> list[str]:
 
 
 def _inline(text: str) -> str:
-    """Returns a text on one line, in which nothing is an HTML tag, a link or a picture from elsewhere."""
+    """Returns a text on one line, in which nothing acts as an HTML tag, a link or a picture from elsewhere."""
     line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\r\n]+", " ", storable(text)))
-    # A bracket that an address or a definition follows: '![x](http://…' would load what it names.
+    # A closing bracket before an address or a definition is escaped: '![x](http://…' would load what it names.
     return re.sub(r"\](?=[(\[:])", r"\\]", line)

@@ -1,7 +1,7 @@
-"""A page as its author sees it: a title, cautions, and sections of paragraphs, tables and pictures.
+"""A page before it is written: a title, cautions, and sections of paragraphs, tables and pictures.
 
-`write.write_page` makes files of it. All texts are plain texts, whatever they hold: what is markup in HTML or Markdown
-is escaped where they are written.
+`write.write_page` writes its files. All texts are plain texts, whatever they contain: characters that are markup in
+HTML or Markdown are escaped when the page is written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-#: What stands above everything that was found on simulated data.
+#: Caution at the top of every page with results on simulated data.
 SIMULATED = "SIMULATED DATA: these numbers describe a simulator, not patients."
 
 
@@ -24,19 +24,19 @@ class Paragraph:
 
 @dataclasses.dataclass(frozen=True)
 class Preformatted:
-    """Text whose lines and spaces stay as they are, such as a command."""
+    """Text whose line breaks and spaces are kept, such as a command."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of texts; the first cell of a row names it, columns of numbers are set to the right.
+    """A table of texts; the first cell of a row names it, and columns of numbers are aligned to the right.
 
     Attributes:
-        header: names of the columns.
-        rows: cells, as many as columns.
-        caption: what the table shows; may be empty.
+        header: Names of the columns.
+        rows: Cells of each row, as many as there are columns.
+        caption: Description of the table; may be empty.
     """
 
     header: Sequence[str]
@@ -53,15 +53,15 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure with what it shows in words; pictures that follow each other stand side by side where there is room.
+    """A figure with a description in words; adjacent pictures stand side by side where there is room.
 
     Attributes:
-        figure: a Matplotlib figure, made without pyplot.
-        alt: what is to be seen, for those who cannot see it.
-        caption: under the picture; may be empty.
-        vector: draw it as SVG if that is small; False where it cannot be (long signals, clouds of points).
-        dpi: pixels an inch where the picture is drawn as PNG.
-        scale: of the size on the page, 1 for the figure's own.
+        figure: Matplotlib figure, made without pyplot.
+        alt: Description of the picture for readers who cannot see it.
+        caption: Caption under the picture; may be empty.
+        vector: Whether it is drawn as SVG if that is small; False for long signals and clouds of points.
+        dpi: Pixels per inch where the picture is drawn as PNG.
+        scale: Factor of the size on the page, 1 for the figure's own size.
     """
 
     figure: Figure
@@ -78,7 +78,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """Blocks that are shown when their title is opened; in print they are always there."""
+    """Blocks that are shown when the reader opens their title; in print they are always shown."""
 
     title: str
     blocks: Sequence[Block]
@@ -89,7 +89,7 @@ Block = Paragraph | Preformatted | Table | Picture | Folded
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a page that the table of contents names."""
+    """A part of a page that is listed in the table of contents."""
 
     title: str
     blocks: Sequence[Block]
@@ -100,10 +100,10 @@ class Page:
     """A page.
 
     Attributes:
-        title: of the page.
-        cautions: what a reader must know before believing anything below, one sentence each; they stand first.
-        summary: what stands before the first section.
-        sections: in order.
+        title: Title of the page.
+        cautions: Facts that a reader must know before believing anything below, one sentence each; they come first.
+        summary: Blocks before the first section.
+        sections: Sections in order.
     """
 
     title: str

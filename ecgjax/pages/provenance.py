@@ -1,4 +1,4 @@
-"""What stands at the end of every page: how to make it again, with which settings, on what."""
+"""The sections at the end of every page: how to reproduce it, with which settings and on which software and devices."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from ecgjax.pages.page import Block, Folded, Paragraph, Preformatted, Section, T
 from ecgjax.settings.sections import Tree, flat
 from ecgjax.system.environment import describe_environment
 
-#: Of a setting that one side does not have.
+#: Text for a setting that one side lacks.
 _ABSENT = "(none)"
 
 
 def command_section(command: str, *, note: str = "") -> Section:
-    """Shows how to make the page again.
+    """Shows how to produce the page again.
 
     Args:
-        command: for a shell.
-        note: below it; may be empty.
+        command: Command line for a shell.
+        note: Note below the command; may be empty.
     """
     blocks: list[Block] = [Preformatted(command), *([Paragraph(note)] if note else [])]
     return Section("How to make it again", blocks)
@@ -27,7 +27,7 @@ def configuration_section(config: Tree, *, default: Tree) -> Section:
     """Shows every leaf of a configuration, those that differ from the default first.
 
     Args:
-        config: resolved, nested.
+        config: Nested, resolved config.
         default: Nested config that `config` is compared with; for a command the values of `RunSettings()`.
     """
     now, before = flat(config), flat(default)
@@ -48,11 +48,11 @@ def configuration_section(config: Tree, *, default: Tree) -> Section:
 
 
 def environment_section() -> Section:
-    """Shows software and devices of this process."""
+    """Shows the versions of software and the devices of this process."""
     return Section("Environment", [Table(header=("what", "version"), rows=list(describe_environment().items()))])
 
 
 def _same(value: Any, other: Any) -> bool:
-    # JSON has lists for tuples; NaN is equal to nothing, and as text to itself.
+    # JSON has lists for tuples, and NaN equals itself only as text.
     as_list = [list(each) if isinstance(each, tuple) else each for each in (value, other)]
     return as_list[0] == as_list[1] or repr(as_list[0]) == repr(as_list[1])

@@ -1,4 +1,4 @@
-"""How a page looks: on a wide screen, on a phone, on paper."""
+"""The style sheet of a page for wide screens, phones and paper."""
 
 from __future__ import annotations
 

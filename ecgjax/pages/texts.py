@@ -1,4 +1,4 @@
-"""Texts that may hold anything: record ids, labels, names of files."""
+"""Texts that may contain any characters, such as record ids, labels and names of files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# What turns the direction of writing round, so that a text reads as another, or ends a line for some programs only.
+# Characters that reverse the direction of writing, so that a text reads as another, or end a line in some programs
+# only.
 _DIRECTION = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def storable(text: str) -> str:
-    """Returns a text that any file can hold, and that reads as it is: what is not to be seen becomes U+FFFD.
+    """Returns a text that any file can hold and that reads as it is: characters that cannot be seen become U+FFFD.
 
     These are control characters, lone surrogates and marks of direction.
     """

@@ -1,4 +1,4 @@
-"""The files of a page: `report.html`, which needs nothing else, and `report.md` with its pictures beside it."""
+"""The files of a page: `report.html`, which is self-contained, and `report.md` with its pictures beside it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ecgjax.system.files import write_atomically
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """Where a page is.
+    """Paths of a written page.
 
     Attributes:
-        html: the self-contained file.
-        markdown: the same for editors and version control.
+        html: Self-contained HTML file.
+        markdown: Markdown file of the same page, for editors and version control.
     """
 
     html: Path
@@ -30,9 +30,9 @@ def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
     """Writes a page into a folder, which must exist, as HTML and as Markdown.
 
     Args:
-        page: what to write.
-        folder: where to; pictures become `figure_1.svg`, `figure_2.png` …
-        stem: of the file names.
+        page: Page to write.
+        folder: Existing folder; pictures become `figure_1.svg`, `figure_2.png` …
+        stem: Names of the two files without extension.
     """
     images, files = {}, {}
     for number, picture in enumerate(dict.fromkeys(pictures(page)), start=1):

@@ -1,4 +1,4 @@
-"""Bounds of settings, which stand beside the defaults that they bound."""
+"""Bounds of settings, which are declared beside the defaults that they bound."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, NamedTuple
 
 
 class Bound(NamedTuple):
-    """What a number must be.
+    """Condition on a number.
 
     Attributes:
-        holds: Whether a number is possible.
-        words: What is possible, in words that follow "must be".
+        holds: Function that returns whether a number is possible.
+        words: Description of the possible numbers that can follow "must be".
         fewest: Least number of elements of a tuple.
     """
 
@@ -29,7 +29,7 @@ PROBABILITY = Bound(lambda value: 0 <= value <= 1, "0 to 1")
 BELOW_ONE = Bound(lambda value: 0 <= value < 1, "0 or more and below 1")
 INSIDE_ONE = Bound(lambda value: 0 < value < 1, "above 0 and below 1: a share, not a percentage")
 SHARE = Bound(lambda value: 0 < value <= 1, "above 0 and at most 1")
-#: Seeds are hashed as eight bytes with a sign.
+#: Seeds are hashed as signed integers of eight bytes.
 SEED = Bound(lambda value: 0 <= value < 2**63, "a whole number, 0 or more, of at most 63 bits")
 
 
@@ -43,7 +43,7 @@ def between(low: float, high: float, why: str = "") -> Bound:
     Args:
         low: Least number that is possible.
         high: Greatest number that is possible.
-        why: What would happen beyond, as an addition to the words.
+        why: Consequence of a number outside the interval, added to the words.
     """
     words = f"{_number(low)} to {_number(high)}" + (f": {why}" if why else "")
     return Bound(lambda value: low <= value <= high, words)

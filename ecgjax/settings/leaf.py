@@ -1,8 +1,8 @@
 """A leaf of a config: type, default, meaning and bound of one setting.
 
-Settings of which the code knows by name are fields of frozen dataclasses. Settings of what is chosen by name (encoders,
-losses, augmentations) are the arguments of functions and classes, and their leaves are read from the signatures: the
-bound from an annotation such as `Annotated[float, POSITIVE]`, the meaning from the docstring.
+Settings that the code refers to by name are fields of frozen dataclasses. Settings of methods that are chosen by name
+(encoders, losses, augmentations) are the arguments of functions and classes, and their leaves are read from the
+signatures: the bound from an annotation such as `Annotated[float, POSITIVE]`, the meaning from the docstring.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Plain: TypeAlias = bool | int | float | str
 #: Value of a setting as a command line or a file gives it; tuples are at most two deep.
 Value: TypeAlias = Plain | tuple[Plain | tuple[Plain, ...], ...] | None
 
-#: Values of settings by name, as arguments of what was chosen.
+#: Values of settings by name, as arguments of the function or class that was chosen.
 Arguments: TypeAlias = Mapping[str, Value]
 
 T = TypeVar("T")
@@ -34,13 +34,13 @@ class Leaf:
     """One setting.
 
     Attributes:
-        kind: `bool`, `int`, `float`, `str` or `tuple`.
-        element: Kind of every element of a tuple; None where elements differ.
+        kind: Type of the value: `bool`, `int`, `float`, `str` or `tuple`.
+        element: Type of every element of a tuple; None where elements differ.
         default: Value where nothing else is given.
-        optional: Whether it may be None.
-        meaning: What the setting means, for people.
-        bound: What a number, or every element of a tuple, must be.
-        choices: Texts that are possible; none where any is.
+        optional: Whether the value may be None.
+        meaning: Meaning of the setting in words.
+        bound: Condition on a number, or on every element of a tuple.
+        choices: Possible texts; empty where any text is possible.
     """
 
     kind: type
@@ -57,15 +57,15 @@ def leaf(default: T, meaning: str, *, bound: Bound | None = None, choices: tuple
 
     Args:
         default: Value where nothing else is given.
-        meaning: What the setting means, for people.
-        bound: What a number, or every element of a tuple, must be.
-        choices: Texts that are possible; none where any is.
+        meaning: Meaning of the setting in words.
+        bound: Condition on a number, or on every element of a tuple.
+        choices: Possible texts; empty where any text is possible.
     """
     return dataclasses.field(default=default, metadata={"meaning": meaning, "bound": bound, "choices": choices})
 
 
 def section(settings: Callable[[], S]) -> S:
-    """Returns a field that is a section of its own, at its defaults."""
+    """Returns a field that is a section with its own settings, at their defaults."""
     return dataclasses.field(default_factory=settings)
 
 
@@ -75,11 +75,11 @@ def leaf_of(hint: object, *, default: Value, meaning: str = "", bound: Bound | N
     Args:
         hint: Type hint, such as `float`, `Annotated[int, ONE_OR_MORE] | None` or `tuple[int, ...]`.
         default: Value where nothing else is given.
-        meaning: What the setting means, for people.
-        bound: Bound, unless the hint is annotated with one.
+        meaning: Meaning of the setting in words.
+        bound: Bound that holds unless the hint is annotated with one.
 
     Raises:
-        TypeError: No setting can be of such a type.
+        TypeError: No setting can have such a type.
     """
     optional, element = False, None
     while not isinstance(hint, type) or typing.get_origin(hint) is not None:
@@ -106,11 +106,11 @@ def leaf_of(hint: object, *, default: Value, meaning: str = "", bound: Bound | N
 
 
 def arguments_of(function: Callable[..., object], *, without: Collection[str]) -> dict[str, Leaf]:
-    """Returns the leaves of a function's, or a class's, arguments.
+    """Returns the leaves of the arguments of a function or class.
 
     Args:
         function: Function or class with a docstring in Google's style.
-        without: Names of arguments that no config sets.
+        without: Names of arguments that configs cannot set.
     """
     hints, meanings = typing.get_type_hints(_called(function), include_extras=True), described(function)
     leaves = {}
@@ -123,12 +123,12 @@ def arguments_of(function: Callable[..., object], *, without: Collection[str]) -
 
 
 def _called(function: Callable[..., object]) -> Callable[..., object]:
-    # Of a class, its instances' initialisation: the annotations of the class itself are those of its attributes.
+    # For a class this is `__init__`, because the annotations of the class itself describe its attributes.
     return vars(function)["__init__"] if isinstance(function, type) else function
 
 
 def described(function: Callable[..., object]) -> dict[str, str]:
-    """Returns the meanings of arguments as the `Args` section of a docstring tells them."""
+    """Returns the meanings of arguments from the `Args` section of a docstring."""
     _, _, after = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")
     meanings: dict[str, str] = {}
     name = ""

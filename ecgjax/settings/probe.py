@@ -1,4 +1,4 @@
-"""Settings of a training with labels, and of how a pretrained encoder is judged."""
+"""Settings of supervised training, and of the evaluation of a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import dataclasses
 from ecgjax.settings.bounds import BELOW_ONE, INSIDE_ONE, ONE_OR_MORE, POSITIVE, SEED, SHARE, ZERO_OR_MORE
 from ecgjax.settings.leaf import leaf, section
 
-#: The setting of `MetricSettings.miner` that means the first miner of a kind of task.
+#: Value of `MetricSettings.miner` that selects the first miner of a kind of task.
 AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricSettings:
-    """`….metric`: metric learning on the features beside the task."""
+    """`….metric`: metric learning on the features in addition to the task."""
 
     weight: float = leaf(
         0.0,
@@ -31,7 +31,7 @@ class MetricSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuneSettings:
-    """A training with labels, by default as it is done from random initialisation."""
+    """A training with labels; the defaults are those of a training from random initialisation."""
 
     steps: int = leaf(300, "Steps of training.", bound=ONE_OR_MORE)
     batch_size: int = leaf(64, "Recordings of a batch.", bound=ONE_OR_MORE)
@@ -64,7 +64,7 @@ def _of_pretrained() -> FineTuneSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeSettings:
-    """`config.probe`: how a pretrained encoder is judged."""
+    """`config.probe`: evaluation of a pretrained encoder."""
 
     task: str = leaf(
         "",

@@ -1,7 +1,7 @@
-"""Sections of a config: from settings classes to a config with their defaults, and from a config to typed settings.
+"""Sections of a config: conversion of settings classes to a config with their defaults, and of a config to settings.
 
-A settings class is a frozen dataclass whose fields are leaves, sections (settings classes again), the arguments of what
-is chosen by name, or such arguments by name.
+A settings class is a frozen dataclass whose fields are leaves, sections (settings classes again), the arguments of a
+method that is chosen by name, or the arguments of several methods by their names.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from data_pipelines.system.near_names import meant
 from ecgjax.errors import ConfigError, UnknownSettingError
 from ecgjax.settings.leaf import Arguments, Leaf, Plain, Value, leaf_of
 
-#: A config as nested mappings, as `ConfigDict.to_dict` gives it.
+#: A config as nested mappings, as `ConfigDict.to_dict` returns it.
 Tree: TypeAlias = "Mapping[str, Value | Tree]"
 
 S = TypeVar("S")
 
-# Kinds by the words that a message says what is possible in.
+# Descriptions of the types of values in messages.
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
 def arguments(leaves: Callable[[], Mapping[str, Leaf]]) -> Arguments:
-    """Returns a field for the arguments of what a section chooses by name; its leaves stand beside the others.
+    """Returns a field for the arguments of the method that a section chooses by name; its leaves are in the section
+    itself.
 
     Args:
-        leaves: Makes the leaves by name; those of which the value is None are left out of the settings.
+        leaves: Function that returns the leaves by name; settings leave out those whose value is None.
     """
     return dataclasses.field(default_factory=dict, metadata={"arguments": leaves})
 
 
 def arguments_by_name(leaves: Callable[[], Mapping[str, Mapping[str, Leaf]]]) -> Mapping[str, Arguments]:
-    """Returns a field for arguments of several functions, each in a section of the function's name.
+    """Returns a field for the arguments of several functions, each in a section of the function's name.
 
     Args:
-        leaves: Makes the leaves of every function by the function's name.
+        leaves: Function that returns the leaves of every function by the function's name.
     """
     return dataclasses.field(
         default_factory=lambda: {name: _defaults(own) for name, own in leaves().items()}, metadata={"by_name": leaves}
@@ -54,8 +55,8 @@ def leaves_of(settings: Callable[[], object], prefix: str = "") -> dict[str, Lea
     """Returns every leaf of a settings class by its path, such as `probe.task`.
 
     Args:
-        settings: Settings class, or what else makes settings at their defaults.
-        prefix: What stands before every path.
+        settings: Settings class, or a function that returns settings at their defaults.
+        prefix: Prefix of every path.
     """
     return _leaves(settings(), prefix)
 
@@ -73,7 +74,9 @@ def _leaves(defaults: object, prefix: str) -> dict[str, Leaf]:
 
 
 def _parts(defaults: object) -> Iterator[tuple[str, Leaf | object | Mapping[str, Leaf]]]:
-    """Yields name and leaf, section at its defaults, or leaves of arguments, without name if they stand beside."""
+    """Yields the name and content of every field: a leaf, a section at its defaults, or leaves of arguments, which have
+    an empty name if they are in the section itself.
+    """
     hints = typing.get_type_hints(type(defaults), include_extras=True)
     for field in dataclasses.fields(defaults):  # type: ignore[arg-type]  # Settings are instances of a dataclass.
         if "arguments" in field.metadata:
@@ -99,21 +102,21 @@ def config_of(settings: Callable[[], object]) -> ConfigDict:
             if section not in inner:
                 inner[section] = ConfigDict()
             inner = inner[section]
-        # A leaf that may be None keeps its type by a reference.
+        # A leaf that may be None keeps its type only as a FieldReference.
         inner[name] = config_dict.FieldReference(leaf.default, field_type=leaf.kind) if leaf.optional else leaf.default
     return config
 
 
 def read(settings: Callable[[], S], config: ConfigDict | Tree, *, path: str = "config") -> S:
-    """Returns the settings that a config, or a section of one, gives.
+    """Returns the settings of a config, or of a section of one.
 
     Args:
-        settings: Settings class, or what else makes settings at their defaults.
-        config: Values by name. What is missing, in a config of an older run, is at its default.
+        settings: Settings class, or a function that returns settings at their defaults.
+        config: Values by name. A missing value, as in a config of an older run, is at its default.
         path: Path of the section, which messages name.
 
     Raises:
-        ConfigError: A value is of another type or out of its bound, or there is no such setting.
+        ConfigError: A value has another type or is out of its bound, or there is no such setting.
     """
     return _read(settings(), config.to_dict() if isinstance(config, ConfigDict) else config, path=path)
 
@@ -172,12 +175,12 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
     """Returns a value in the type of its leaf.
 
     Args:
-        value: What was given.
-        leaf: Leaf that it is for.
+        value: Value as it was given.
+        leaf: Leaf of the value.
         path: Path of the leaf, which messages name.
 
     Raises:
-        ConfigError: The value is of another type, or out of the leaf's bound.
+        ConfigError: The value has another type, or is out of the leaf's bound.
     """
     if value is None and leaf.optional:
         return None
@@ -205,7 +208,7 @@ def _possible(leaf: Leaf) -> str:
 
 
 def _plain(value: object, kind: type) -> Plain | None:
-    """Returns a value as one of `bool`, `int`, `float` or `str`; None where it is none of that kind."""
+    """Returns a value as a `bool`, `int`, `float` or `str`; None where it is not of that type."""
     if isinstance(value, bool):
         return value if kind is bool else None
     if kind is float and isinstance(value, int | float):
@@ -219,7 +222,9 @@ def _plain(value: object, kind: type) -> Plain | None:
 
 
 def _elements(value: object, kind: type | None) -> tuple[Plain | tuple[Plain, ...], ...] | None:
-    """Returns a tuple of elements of one kind, or of any kind and at most one level deeper; None where it is none."""
+    """Returns a tuple of elements of one type, or of any type and at most one level deeper; None where the value is
+    none.
+    """
     if not isinstance(value, tuple | list):
         return None
     elements = [_nested(each) if kind is None else _plain(each, kind) for each in value]
@@ -235,7 +240,7 @@ def _nested(value: object) -> Plain | tuple[Plain, ...] | None:
 
 
 def tree_of(settings: object) -> dict[str, Value | Tree]:
-    """Returns settings as nested mappings, as the config that they were read from has them.
+    """Returns settings as nested mappings, in the form of the config that they were read from.
 
     Args:
         settings: Instance of a settings class.

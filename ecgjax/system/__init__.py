@@ -1,1 +1,1 @@
-"""The machine below a run: files that appear whole, memory, versions."""
+"""The machine that a run uses: files that appear complete or not at all, memory, versions."""

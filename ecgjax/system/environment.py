@@ -1,4 +1,4 @@
-"""On what a result was computed: versions of software, devices."""
+"""The environment in which a result was computed: versions of software, devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 
 import jax
 
-#: Packages that numbers depend on.
+#: Packages whose versions can change the numbers of a result.
 _PACKAGES = (
     "ecgjax",
     "jax",
@@ -27,7 +27,9 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, str]:
-    """Returns name → what it is, in words; nothing that names the machine or its user."""
+    """Returns descriptions of devices, system and packages by name, without anything that names the machine or its
+    user.
+    """
     kinds = Counter(device.device_kind for device in jax.devices())
     return {
         "devices": ", ".join(f"{count} × {kind}" for kind, count in kinds.items()) + f" ({jax.default_backend()})",

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, which takes the place of `path` when the block ends without an error."""
+    """Yields a path to write to, which replaces `path` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.tmp")
     yield temporary
     os.replace(temporary, path)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file, which an interruption leaves as it was."""
+    """Writes a text file; an interruption leaves an existing file as it was."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What this process does with memory that was freed."""
+"""Settings of how this process reuses freed memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _GROW_BY = 128 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Lets the C library keep large blocks that were freed, for the next that is asked for.
+    """Lets the C library keep large freed blocks for the next requests.
 
-    XLA asks for a step's temporary memory anew at every step on a CPU. glibc gets such blocks from the system and gives
-    them back, so that each page is zeroed at its first use, step after step: up to 40 % of a small encoder's processor
-    time (docs/speed.md). Afterwards the process keeps the most that it ever needed. Call it before the first thread is
-    started, which would have a memory pool of its own, and JAX's later ones would share it: what does not fit in there
-    comes from the system, whatever is set. Importing pandas is enough to start one, so commands call this before their
-    other imports.
+    On a CPU, XLA requests a step's temporary memory anew at every step. By default glibc gets such blocks from the
+    system and returns them, so that each page is zeroed at its first use in every step, which takes up to 40 % of a
+    small encoder's processor time (docs/speed.md). After this call the process keeps the most memory that it ever
+    needed. The call must come before the first thread is started: that thread would have a memory pool of its own,
+    which JAX's later threads would share, and what does not fit into this pool comes from the system whatever is set.
+    Importing pandas is enough to start a thread, so that commands call this before their other imports.
 
     Returns:
-        Whether there was anything to set: not with another C library than glibc.
+        Whether the settings were made; they cannot be made with another C library than glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,8 +1,8 @@
-"""Features of many records, made once for all studies that ask for the same.
+"""Features of many records, computed once for all studies that ask for the same.
 
-Files are named by what decides their content: the data sets and records; of embeddings the encoder's weights and
-settings, and the records that batch norm was recalibrated on. One folder therefore serves any number of studies, also
-several at a time.
+A file is named by a digest of what decides its content: the data sets and the records, and for embeddings also the
+encoder's weights and settings, and the records that batch norm was recalibrated on. One folder therefore serves any
+number of studies, also several at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import Read, map_records
 from ecgjax.settings.sections import Tree
 
-#: Records embedded at a time, and measured: the latter in processes that are started anew for each part.
+#: Number of records that are embedded, and measured, at a time. Each part is measured in newly started processes.
 _BATCH = 256
 _MEASURED_AT_ONCE = 8192
 
@@ -42,25 +42,25 @@ def kept_embeddings(
     seed: int,
     progress: bool = True,
 ) -> np.ndarray:
-    """Returns the embeddings of an encoder with recalibrated batch norm, from a file where they were made before.
+    """Returns the embeddings of an encoder with recalibrated batch norm, from a file if they were computed before.
 
     Args:
-        folder: of the files.
-        encoder: whose embeddings; its running statistics are replaced by those of unaugmented records.
-        records: `int64[n]`, records to embed.
-        name: of the encoder, in the file's name and on the progress bar.
+        folder: Folder of the files.
+        encoder: Encoder that embeds the records; its running statistics are replaced by those of unaugmented records.
+        records: Numbers of the records to embed, `int64[n]`.
+        name: Name of the encoder, in the file's name and on the progress bar.
         settings: Values of `config.encoder`; the weights alone do not tell what is computed with them.
-        read: record numbers → `int16[n, time, lead]`.
-        datasets: fingerprints of what is read.
-        recalibrate_on: `int64[m]`, training records.
-        seed: of the draw among them.
-        progress: whether to draw a progress bar.
+        read: Function of record numbers that returns their signals, `int16[n, time, lead]`.
+        datasets: Fingerprints of the data sets that are read.
+        recalibrate_on: Numbers of training records, `int64[m]`, among which those for recalibration are drawn.
+        seed: Seed of the draw among them.
+        progress: Whether a progress bar is drawn.
 
     Returns:
-        `f32[n, dim]`, memory-mapped.
+        Embeddings, `f32[n, dim]`, memory-mapped.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: The file is damaged.
     """
 
     def embed() -> np.ndarray:
@@ -90,22 +90,22 @@ def kept_measurements(
     sampling_rate_hz: int,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what `median_beat.measure` says of records, from a file where it was asked before.
+    """Returns the results of `median_beat.measure` for records, from a file if they were measured before.
 
     Args:
-        folder: of the files.
-        records: `int64[n]`, records to measure: 20 to 30 ms of a core each.
-        read: record numbers → `int16[n, time, lead]`.
-        datasets: fingerprints of what is read.
-        sampling_rate_hz: of the signals.
-        progress: whether to draw progress bars.
+        folder: Folder of the files.
+        records: Numbers of the records to measure, `int64[n]`; each takes 20 to 30 ms of a core.
+        read: Function of record numbers that returns their signals, `int16[n, time, lead]`.
+        datasets: Fingerprints of the data sets that are read.
+        sampling_rate_hz: Sampling rate of the signals in Hz.
+        progress: Whether progress bars are drawn.
 
     Returns:
-        The measurements, `f32[n, len(median_beat.NAMES)]`; and the median beats, `f32[n, samples * leads]`; NaN where
-        one could not be made, memory-mapped.
+        The measurements, `f32[n, len(median_beat.NAMES)]`, and the median beats, `f32[n, samples * leads]`, both
+        memory-mapped; NaN where a value or a beat could not be computed.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: The file is damaged.
     """
 
     def measured() -> np.ndarray:
@@ -152,12 +152,12 @@ def _kept(
 
 def _save(path: Path, features: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: another study may be making the same file.
+    # The temporary file has a name of its own, since another study may be making the same file.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             np.save(file, features)
-        os.chmod(temporary, 0o644)  # mkstemp's file is its owner's alone, other studies may be a colleague's.
+        os.chmod(temporary, 0o644)  # mkstemp lets only the owner read; other studies may be a colleague's.
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

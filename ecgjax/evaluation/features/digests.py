@@ -1,4 +1,4 @@
-"""Digests of content, by which results are told apart."""
+"""Digests of arrays and weights, by which results are told apart."""
 
 from __future__ import annotations
 

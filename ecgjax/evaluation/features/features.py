@@ -39,18 +39,19 @@ def map_records(
 ) -> np.ndarray:
     """Applies a function to the signals of many records, a batch at a time.
 
-    Every batch has the same size, the last filled up with its own last record: a compiled function compiles once.
+    Every batch has the same size, so that a compiled function compiles once; the last is filled up with its own last
+    record.
 
     Args:
-        function: `int16[batch, time, lead]` → `[batch, ...]`, row by row.
-        records: `int64[n]`, record numbers.
-        read: reads signals.
-        batch_size: records at a time.
-        title: of the progress bar.
-        progress: whether to draw one on a terminal.
+        function: Function that maps `int16[batch, time, lead]` to `[batch, ...]`, row by row.
+        records: Record numbers, `int64[n]`.
+        read: Function that reads stored signals.
+        batch_size: Number of records in a batch.
+        title: Title of the progress bar.
+        progress: Whether a progress bar is drawn on a terminal.
 
     Returns:
-        `[n, ...]`.
+        Results in the order of the records, `[n, ...]`.
     """
     results = []
     with tqdm(total=len(records), desc=title, unit="ECG", disable=None if progress else True) as bar:
@@ -71,7 +72,7 @@ def split_features(
     title: str,
     progress: bool = True,
 ) -> SplitFeatures:
-    """Applies a function, such as an encoder's `embed`, to the labelled records of every split (see `map_records`)."""
+    """Applies a function, such as an encoder's `embed`, to the labelled records of every split by `map_records`."""
     parts = (data.train, data.val, data.test)
     records = np.concatenate([part.records for part in parts])
     features = map_records(function, records, read=read, batch_size=batch_size, title=title, progress=progress)
@@ -81,17 +82,17 @@ def split_features(
 def interval_features(
     data: ProbeData, *, read: Read, sampling_rate_hz: int, progress: bool = True
 ) -> tuple[SplitFeatures, SplitFeatures, Mapping[str, int]]:
-    """Measures intervals and amplitudes of the labelled records, and takes their median beats.
+    """Measures intervals and amplitudes of the labelled records and computes their median beats.
 
     Args:
-        data: the labelled records.
-        read: reads signals.
-        sampling_rate_hz: of the signals.
-        progress: whether to draw a progress bar on a terminal.
+        data: Labelled records.
+        read: Function that reads stored signals.
+        sampling_rate_hz: Sampling rate of the signals in Hz.
+        progress: Whether a progress bar is drawn on a terminal.
 
     Returns:
-        The measurements (columns `median_beat.NAMES`) and the median beats `f32[records, samples, lead]`, NaN where one
-        could not be made; and the number of records by the reason why not.
+        The measurements (columns `median_beat.NAMES`); the median beats, `f32[records, samples, lead]`, NaN where a
+        beat could not be computed; and the number of failed records by reason.
     """
     records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
     found = measure(read(records), sampling_rate_hz=sampling_rate_hz, progress=progress)
@@ -99,14 +100,14 @@ def interval_features(
 
 
 def preprocessed(values: SplitFeatures, preprocessor: TransformerMixin) -> SplitFeatures:
-    """Fits a preprocessor on the training records and applies it to all: `f64[n, d]` of each part."""
+    """Fits a preprocessor on the training records and applies it to all: each split becomes `f64[n, d]`."""
     train = preprocessor.fit_transform(np.asarray(values.train, np.float64))
     val, test = (preprocessor.transform(np.asarray(each, np.float64)) for each in (values.val, values.test))
     return SplitFeatures(train=train, val=val, test=test)
 
 
 def interval_preprocessor() -> Pipeline:
-    """Returns the baseline's preprocessor: train median and a 0/1 column for what is missing, then scaling."""
+    """Returns the baseline's preprocessor, which imputes training medians, marks what was missing, and scales."""
     return make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
     )

@@ -1,4 +1,4 @@
-"""Frozen encoders: loading, embedding, recalibrating batch norm."""
+"""Loads frozen encoders, embeds recordings with them, and recalibrates their batch norm."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, open_pre
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.steps import EMA
 
-#: Batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
+#: Number of batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
 RECALIBRATION_BATCHES = 64
 
 
 class Encoder:
-    """An encoder at inference: running statistics, no dropout, nothing augmented.
+    """An encoder at inference: it uses running statistics, has no dropout and augments nothing.
 
     Args:
-        split: the encoder's arrays.
-        num_leads: what it takes, 12 or 8.
-        layer: `"features"` for the pooled activations, `"embedding"` for what follows the last layer.
-        step: updates that it was trained for; 0 for a random one.
-        pretrained_on: fingerprints of the data sets; none for a random one, or where the checkpoint does not tell.
-        trained_on: opens the list of the records; None for a random one, or where the checkpoint has none.
-        batch_size: rows a call on the device; the last batch is padded to it, so that one program serves all.
+        split: Arrays of the encoder.
+        num_leads: Number of leads that the encoder takes, 12 or 8.
+        layer: `"features"` for the pooled activations, `"embedding"` for the output of the last layer.
+        step: Number of updates that the encoder was trained for; 0 for a random one.
+        pretrained_on: Fingerprints of the data sets; none for a random encoder, or where the checkpoint does not tell.
+        trained_on: Function that opens the list of the records; None for a random encoder, or where the checkpoint has
+            none.
+        batch_size: Number of rows of one call on the device; the last batch is padded to it, so that one program serves
+            all.
     """
 
     def __init__(
@@ -60,10 +62,10 @@ class Encoder:
         """Embeds recordings.
 
         Args:
-            signals: `int16[n, time, 8]`, µV.
+            signals: Recordings in µV, `int16[n, time, 8]`.
 
         Returns:
-            `f32[n, dim]`.
+            Embeddings, `f32[n, dim]`.
         """
         out = []
         for start in range(0, len(signals), self.batch_size):
@@ -75,7 +77,7 @@ class Encoder:
         return np.concatenate(out)
 
     def with_stats(self, stats: encoders.Arrays) -> Encoder:
-        """The same encoder with other running statistics."""
+        """Returns the same encoder with other running statistics."""
         return Encoder(
             self.split._replace(stats=stats),
             num_leads=self.num_leads,
@@ -87,7 +89,7 @@ class Encoder:
         )
 
 
-# Compiled once for all encoders of one structure, such as a pretrained one and its random twins.
+# This is compiled once for all encoders of one structure, such as a pretrained one and its random twins.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, signal: Array) -> Array:
     ecg = prepare(signal, num_leads=num_leads)
@@ -95,11 +97,11 @@ def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, sign
 
 
 def random_encoder(settings: EncoderSettings, *, layer: str, seed: int) -> Encoder:
-    """Returns an encoder at random initialisation: the baseline that every probe must stand beside.
+    """Returns an encoder at random initialisation, the baseline that every probe is compared with.
 
     Args:
         settings: Settings of the encoder.
-        layer: Layer, see `Encoder`.
+        layer: Layer to embed with, a choice of `Encoder`.
         seed: Seed of the initialisation.
 
     Raises:
@@ -109,16 +111,16 @@ def random_encoder(settings: EncoderSettings, *, layer: str, seed: int) -> Encod
 
 
 def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | None = None) -> Encoder:
-    """The encoder of a pretraining run: the moving average of its weights where the run kept one.
+    """Returns the encoder of a pretraining run, with the moving average of its weights where the run kept one.
 
     Args:
-        workdir: of the run.
-        step: of the checkpoint; the latest by default.
-        layer: see `Encoder`; that of the run's config by default.
+        workdir: Folder of the run.
+        step: Step of the checkpoint; the latest by default.
+        layer: Layer to embed with, a choice of `Encoder`; that of the run's config by default.
 
     Raises:
-        ConfigError: the folder holds no run.
-        CheckpointError: it holds no finished checkpoint, or a damaged one.
+        ConfigError: The folder holds no run.
+        CheckpointError: The folder holds no finished checkpoint, or a damaged one.
     """
     settings = defaults.settings_of_run(workdir)
     split = create_split(settings.encoder, seed=settings.seed)
@@ -149,13 +151,14 @@ def recalibrate_batch_norm(
 ) -> Encoder:
     """Sets the running statistics to those of unaugmented recordings.
 
-    A random encoder has none, and a pretrained one has those of augmented views; both get the same treatment.
+    A random encoder has no running statistics, and a pretrained one has those of augmented views; both get the same
+    treatment.
 
     Args:
-        encoder: whose statistics to replace.
-        read: record numbers → `int16[n, time, 8]`.
-        records: training records, in any number.
-        seed: of the order in which they are drawn.
+        encoder: Encoder whose running statistics are replaced.
+        read: Function of record numbers that returns their signals, `int16[n, time, 8]`.
+        records: Numbers of training records; there may be any number of them.
+        seed: Seed of the order in which records are drawn.
     """
     rng = np.random.default_rng(seed)
     stats = encoder.split.stats

@@ -1,4 +1,4 @@
-"""Measured features of recordings, which a pretrained encoder has to beat: age and sex, intervals, the median beat."""
+"""Measured features that a pretrained encoder has to beat: age and sex, intervals, the median beat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from ecgjax.data.tasks import BinaryTask, QuantityTask, Task
 from ecgjax.evaluation.features.features import SplitFeatures
 
-#: Principal components of the median beat.
+#: Number of principal components of the median beat.
 _COMPONENTS = 40
 
 
@@ -21,14 +21,14 @@ _DEMOGRAPHICS = (("age_years", "age"), ("sex", "sex"))
 
 
 def demographic_features(of_patients: SplitFeatures, task: Task) -> tuple[SplitFeatures, str]:
-    """Leaves out of age and sex what the task asks for.
+    """Leaves out of age and sex the one that the task asks for.
 
     Args:
-        of_patients: age in years and sex, `f32[n, 2]` of each part.
-        task: what is asked.
+        of_patients: Age in years and sex, `f32[n, 2]` in each split.
+        task: Task of the probe.
 
     Returns:
-        The others, and their name.
+        The remaining columns, and their names in words.
     """
     asked = demographic_columns(task)
     kept = [column for column, known in enumerate(_DEMOGRAPHICS) if known in asked]
@@ -37,7 +37,7 @@ def demographic_features(of_patients: SplitFeatures, task: Task) -> tuple[SplitF
 
 
 def demographic_columns(task: Task) -> list[tuple[str, str]]:
-    """Returns label and name of age and sex, without what the task asks for."""
+    """Returns label and name of age and sex, without the one that the task asks for."""
     label = task.label if isinstance(task, BinaryTask | QuantityTask) else None
     return [(column, name) for column, name in _DEMOGRAPHICS if column != label]
 
@@ -46,9 +46,9 @@ def median_beat_features(beats: SplitFeatures, intervals: SplitFeatures, *, rr_c
     """Returns the samples of the median beat and, in the last column, the RR interval.
 
     Args:
-        beats: `[n, samples, lead]`, NaN where there is none.
-        intervals: measurements of the same records.
-        rr_column: that of the RR interval.
+        beats: Median beats, `[n, samples, lead]`, NaN where there is none.
+        intervals: Measurements of the same records.
+        rr_column: Column of the RR interval in `intervals`.
     """
     return SplitFeatures(
         **{
@@ -61,12 +61,12 @@ def median_beat_features(beats: SplitFeatures, intervals: SplitFeatures, *, rr_c
 
 
 def median_beat_preprocessor(*, train_records: int) -> Pipeline:
-    """Returns 40 principal components of the beat and the RR interval, brought to one scale.
+    """Returns a preprocessor that takes 40 principal components of the beat beside the RR interval and scales them.
 
-    A record without a beat has the median of all, and nothing that tells.
+    A record without a beat gets the median of the training records, and no column marks it as missing.
 
     Args:
-        train_records: that it will be fitted on; fewer than 40 have as many components less one.
+        train_records: Number of records that it will be fitted on, n; at most n − 1 components are taken.
     """
     components = PCA(n_components=max(1, min(_COMPONENTS, train_records - 1)), random_state=0)
     columns = ColumnTransformer([("beat", components, slice(0, -1)), ("rr", "passthrough", [-1])])

@@ -1,4 +1,4 @@
-"""What the models of an experiment look at: the same records through encoders, a network, and what can be measured."""
+"""Inputs of the models of an experiment: embeddings, scores of a network, and measurements of the same records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.features.features import Read, SplitFeatures, interval_features, map_records, split_features
 from ecgjax.evaluation.features.measurements import demographic_features, median_beat_features
 
-#: Records embedded or scored at a time.
+#: Number of records that are embedded or scored at a time.
 _BATCH = 256
 
 
@@ -28,7 +28,7 @@ class Classifier(Protocol):
     """A network trained on labels.
 
     Attributes:
-        selected: what its step was chosen by, in words.
+        selected: Description of the criterion that its step was chosen by.
     """
 
     selected: str
@@ -39,14 +39,14 @@ class Classifier(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlainFeatures:
-    """What needs no network.
+    """Features that need no network.
 
     Attributes:
-        intervals: what a cardiologist would measure.
-        median_beat: the median beat, and the heart rate.
-        demographics: age in years and sex, `f32[n, 2]`, or the one of them that is not asked for.
-        demographics_name: what these are.
-        failures: records by reason why intervals or amplitudes are missing.
+        intervals: Intervals and amplitudes that a cardiologist would measure.
+        median_beat: Samples of the median beat, and the RR interval.
+        demographics: Age in years and sex, `f32[n, 2]`, without the one that the task asks for.
+        demographics_name: Names of these in words, such as `"age and sex"`.
+        failures: Number of records by the reason why intervals or amplitudes are missing.
     """
 
     intervals: SplitFeatures
@@ -62,10 +62,10 @@ def embedded(
     """Embeds the labelled records by every encoder.
 
     Args:
-        encoders: by name.
-        data: the labelled records.
-        read: reads stored signals.
-        progress: whether to say what is going on.
+        encoders: Encoders by name.
+        data: Labelled records.
+        read: Function that reads stored signals.
+        progress: Whether progress bars are drawn.
     """
     return {
         name: split_features(
@@ -81,16 +81,16 @@ def supervised_scores(
     """Trains a network with the labels alone.
 
     Args:
-        train_supervised: takes `read`, the arrays of training records and of validation records to select on, and
-            `seed`, all by name.
-        data: the labelled records.
-        read: reads stored signals.
-        seed: of the training.
-        progress: whether to say what is going on.
+        train_supervised: Function that trains a network and takes by name `read`, `seed`, the records, labels and
+            patients of train, and the records and labels of validation, to select a step on.
+        data: Labelled records.
+        read: Function that reads stored signals.
+        seed: Seed of the training.
+        progress: Whether progress bars are drawn.
 
     Returns:
-        Scores of the validation and of the test records, `f64[n]` or `f64[n, classes]`; and what it was selected by,
-        in words.
+        Scores of the validation records and of the test records, `f64[n]` or `f64[n, classes]`, and the description of
+        the criterion that the network's step was selected by.
     """
     network = train_supervised(
         read=read,
@@ -116,12 +116,12 @@ def plain_features(
     """Measures the labelled records.
 
     Args:
-        data: the labelled records.
-        read: reads stored signals.
-        sampling_rate_hz: of the signals.
-        demographics: age in years and sex (1 female, 0 male) of all records of the data set, `f32[records, 2]`, NaN
+        data: Labelled records.
+        read: Function that reads stored signals.
+        sampling_rate_hz: Sampling rate of the signals in Hz.
+        demographics: Age in years and sex (1 female, 0 male) of all records of the data set, `f32[records, 2]`, NaN
             where unknown.
-        progress: whether to say what is going on.
+        progress: Whether progress bars are drawn.
     """
     intervals, beats, failures = interval_features(
         data, read=read, sampling_rate_hz=sampling_rate_hz, progress=progress

@@ -1,8 +1,8 @@
 """Patient-level percentile bootstrap of any metrics of the same records, and of their paired differences.
 
 Records of one patient are not independent, so patients are drawn, with all their records (a cluster bootstrap:
-Davison and Hinkley 1997, §3.8). Every model meets the same resamples: its difference from another is then paired,
-and the noise of the test set that both share cancels.
+Davison and Hinkley 1997, §3.8). Every model is evaluated on the same resamples: its difference from another is then
+paired, and the noise of the test set that both share cancels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, estimate
 
-#: Weights held at once: 32 MB of float64, small enough for any host and large enough to keep NumPy busy.
+#: Number of weights held at once: 32 MB of float64, small enough for any host and large enough to keep NumPy busy.
 _WEIGHTS_AT_ONCE = 4_000_000
 
 #: An interval from fewer defined resamples than this share of those asked for is not given.
@@ -30,12 +30,12 @@ class Interval:
     """A point estimate on the test records themselves, and its percentile interval over the resamples.
 
     Attributes:
-        estimate: NaN where undefined.
-        low: lower bound, NaN where undefined.
-        high: upper bound, NaN where undefined.
-        confidence: nominal coverage, such as .95.
-        resamples: number of resamples in which the metric is defined.
-        reason: why the estimate or the interval is undefined; empty where it is not.
+        estimate: Point estimate, NaN where undefined.
+        low: Lower bound, NaN where undefined.
+        high: Upper bound, NaN where undefined.
+        confidence: Nominal coverage, such as .95.
+        resamples: Number of resamples in which the metric is defined.
+        reason: Reason why the estimate or the interval is undefined; empty where it is defined.
     """
 
     estimate: float
@@ -49,11 +49,11 @@ class Interval:
         return self._text("z.3f")
 
     def signed(self) -> str:
-        """Returns the text of a difference, its signs shown: `"+0.088 [+0.069, +0.107]"`."""
+        """Returns the text of a difference with its signs shown: `"+0.088 [+0.069, +0.107]"`."""
         return self._text("+z.3f")
 
     def _text(self, form: str) -> str:
-        # "z": what rounds to 0 has no minus sign.
+        # "z" gives a value that rounds to 0 no minus sign.
         if math.isnan(self.estimate):
             return f"n/a ({self.reason})"
         bounds = f"n/a: {self.reason}" if math.isnan(self.low) else f"{self.low:{form}}, {self.high:{form}}"
@@ -65,10 +65,10 @@ class Bootstrap:
     """Metrics on the test records and on every resample of the patients.
 
     Attributes:
-        estimates: name, such as a model's → metric on the records as they are.
-        resampled: name → `f64[resamples]`, NaN where undefined; the same resamples for all.
-        reason: why the metrics are undefined; empty where they are not.
-        needs: what a resample must have for the metrics to be defined, in words.
+        estimates: Metrics on the records as they are, by name, such as a model's.
+        resampled: Metrics on the resamples by name, `f64[resamples]`, NaN where undefined; the same resamples for all.
+        reason: Reason why the metrics are undefined; empty where they are defined.
+        needs: Description of what a resample must have for the metrics to be defined.
     """
 
     estimates: Mapping[str, float]
@@ -87,7 +87,7 @@ class Bootstrap:
         )
 
     def mean_of(self, sums: Sequence[Sequence[tuple[int, str]]], *, confidence: float = 0.95) -> Interval:
-        """Returns the mean of signed sums of metrics, such as one difference `((1, name), (-1, other))` a seed."""
+        """Returns the mean of signed sums of metrics, such as a difference `((1, name), (-1, other))` for each seed."""
         values = [sum(sign * self.estimates[name] for sign, name in parts) for parts in sums]
         resampled = [sum((sign * self.resampled[name] for sign, name in parts), np.zeros(())) for parts in sums]
         return self._interval(float(np.mean(values)), np.mean(resampled, axis=0), confidence)
@@ -107,15 +107,15 @@ class Bootstrap:
 
 
 def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Draws as many patients as there are, with replacement, again and again.
+    """Draws as many patients as there are with replacement, once for every resample.
 
     Args:
-        patients: `int[n]`, patient (or group) code of each record.
-        resamples: number of resamples.
-        seed: of the draw; equal seeds and patients give equal resamples.
+        patients: Patient (or group) code of each record, `int[n]`.
+        resamples: Number of resamples.
+        seed: Seed of the draw; equal seeds and patients give equal resamples.
 
     Yields:
-        `int64[resamples of this block, n]`: how often each record is in each resample.
+        The number of times that each record is in each resample, `int64[resamples of this block, n]`.
     """
     codes, record_code = np.unique(patients, return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -140,26 +140,26 @@ def bootstrap_metrics(
     """Bootstraps metrics over patients, all on the same resamples.
 
     Args:
-        metrics: name → metric of weights on the records; of several models, or several metrics, or both.
-        patients: `int[n]`, patient (or group) code of each record. Codes of records instead would pretend that the
+        metrics: Metrics of weights on the records by name, of several models, or several metrics, or both.
+        patients: Patient (or group) code of each record, `int[n]`. Codes of records instead would pretend that the
             records of a patient are independent, and give intervals that are too short.
-        resamples: number of resamples, at least 100.
-        seed: of the resampling.
-        needs: what a resample must have for the metrics to be defined, for messages.
+        resamples: Number of resamples, at least 100.
+        seed: Seed of the resampling.
+        needs: Description of what a resample must have for the metrics to be defined, for messages.
 
     Raises:
-        DataError: there are too few resamples.
+        DataError: There are too few resamples.
     """
     if resamples < 100:
         raise DataError(f"a percentile interval needs at least 100 bootstrap resamples, not {resamples}")
     estimates = {name: estimate(metric, len(patients)) for name, metric in metrics.items()}
     if len(np.unique(patients)) < 2:
-        # Every resample would be the same records, and the interval of no width.
+        # Every resample would hold the same records, and the interval would have no width.
         reason = "all records are of one patient" if len(patients) else "no records"
         return _undefined(estimates, resamples, reason)
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     for counts in resample_patients(patients, resamples=resamples, seed=seed):
-        # Converted once: metrics are matrix products of float64.
+        # The counts are converted once for all metrics, which are matrix products of float64.
         weights = counts.astype(np.float64)
         for name, metric in metrics.items():
             blocks[name].append(metric(weights))
@@ -179,15 +179,15 @@ def patient_bootstrap(
     """Bootstraps AUROC or AUPRC of several models over patients.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        scores: model name → `[n]`, all for the same records.
-        patients: as for `bootstrap_metrics`.
-        metric: `"auroc"` or `"auprc"`.
-        resamples: number of resamples, at least 100.
-        seed: of the resampling.
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores `[n]` by the name of the model, all for the same records.
+        patients: Patient (or group) code of each record, `int[n]`.
+        metric: Metric to bootstrap, `"auroc"` or `"auprc"`.
+        resamples: Number of resamples, at least 100.
+        seed: Seed of the resampling.
 
     Raises:
-        DataError: if lengths differ, scores are not finite or there are too few resamples.
+        DataError: Lengths differ, scores are not finite, or there are too few resamples.
     """
     if len(patients) != len(labels):
         raise DataError(f"{len(patients)} patient codes for {len(labels)} labels")

@@ -1,4 +1,4 @@
-"""Whether predicted probabilities are frequencies: Brier score, calibration slope and intercept, ECE, reliability."""
+"""Calibration of predicted probabilities: Brier score, calibration slope and intercept, ECE, reliability curve."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scipy import special
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, mean
 
-# Newton steps for two coefficients: five or six suffice but where the classes separate, which has no solution.
+# Most Newton steps for two coefficients: five or six suffice unless the classes separate, which has no solution.
 _NEWTON_STEPS = 30
 _CONVERGED = 1e-9
-# Farther than this the classes separate in all but name.
+# A coefficient beyond this size is taken to mean that the log odds separate the classes.
 _LARGEST = 1e3
 
 
@@ -23,29 +23,31 @@ def brier(labels: np.ndarray, probabilities: np.ndarray) -> Metric:
     """Returns the mean squared difference of probability and outcome as a metric (Brier 1950).
 
     Args:
-        labels: `[n]` of 0 and 1.
-        probabilities: `[n]`, of the positive class.
+        labels: Labels, `[n]`, 0 or 1.
+        probabilities: Probabilities of the positive class, `[n]`.
     """
     labels, probabilities = check_probabilities(labels, probabilities)
     return mean((probabilities - labels) ** 2)
 
 
 class LogisticCalibration:
-    """Logistic regression of the outcome on the predicted log odds (Cox 1958); both methods are `weighting.Metric`.
+    """Logistic regression of the outcome on the predicted log odds (Cox 1958); slope and intercept are
+    `weighting.Metric`s.
 
     References:
         Van Calster et al., Calibration: the Achilles heel of predictive analytics, BMC Medicine 17 (2019) 230.
     """
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
-        """Takes the predictions.
+        """Checks and keeps the predictions.
 
         Args:
-            labels: `[n]` of 0 and 1.
-            probabilities: `[n]`, of the positive class, above 0 and below 1.
+            labels: Labels, `[n]`, 0 or 1.
+            probabilities: Probabilities of the positive class, `[n]`, above 0 and below 1.
 
         Raises:
-            DataError: as `check_probabilities`, or a probability of 0 or 1, whose log odds are infinite.
+            DataError: `check_probabilities` refuses the predictions, or a probability is 0 or 1, whose log odds are
+                infinite.
         """
         labels, probabilities = check_probabilities(labels, probabilities)
         if certain := np.count_nonzero((probabilities == 0) | (probabilities == 1)):
@@ -53,16 +55,18 @@ class LogisticCalibration:
         self._labels, self._log_odds = labels.astype(np.float64), special.logit(probabilities)
 
     def slope(self, weights: np.ndarray) -> np.ndarray:
-        """Returns `f64[weightings]`: 1 is right, below 1 the predictions are too extreme.
+        """Returns the calibration slope, `f64[weightings]`: it is 1 for calibrated predictions and below 1 for too
+        extreme ones.
 
-        NaN where a class has no weight, the log odds do not vary or separate the classes.
+        It is NaN where a class has no weight, or where the log odds do not vary or separate the classes.
         """
         return self._fit(weights, slope=True)[:, 1]
 
     def intercept(self, weights: np.ndarray) -> np.ndarray:
-        """Returns the calibration in the large, the slope held at 1: 0 is right, above 0 predictions are too low.
+        """Returns the calibration in the large, with the slope held at 1: it is 0 for calibrated predictions and above
+        0 for too low ones.
 
-        `f64[weightings]`, NaN where a class has no weight.
+        It is `f64[weightings]`, and NaN where a class has no weight.
         """
         return self._fit(weights, slope=False)[:, 0]
 
@@ -86,7 +90,7 @@ class LogisticCalibration:
             with np.errstate(divide="ignore", invalid="ignore"):
                 if slope:
                     determinant = h00 * h11 - h01 * h01
-                    # Log odds that do not vary leave nothing but rounding.
+                    # Where the log odds do not vary, the determinant is nothing but rounding error.
                     determinant[determinant <= 1e-12 * h00 * h11] = math.nan
                     steps = [
                         (h11 * gradient[:, 0] - h01 * gradient[:, 1]) / determinant,
@@ -94,7 +98,7 @@ class LogisticCalibration:
                     ]
                 else:
                     steps = [gradient[:, 0] / h00, np.zeros(len(rows))]
-            step = np.clip(np.stack(steps, axis=1), -2.0, 2.0)  # far from the solution a whole step may overshoot
+            step = np.clip(np.stack(steps, axis=1), -2.0, 2.0)  # Far from the solution a whole step may overshoot.
             found[rows] = now + step
             with np.errstate(invalid="ignore"):
                 open_[rows] = np.abs(found[rows]).max(axis=1) < _LARGEST
@@ -107,11 +111,11 @@ class ReliabilityCurve:
     """Observed frequency over predicted probability, bin by bin; bins without records are left out.
 
     Attributes:
-        predicted: `f64[bins]`, mean probability.
-        observed: `f64[bins]`, share of positives.
-        low: `f64[bins]`, lower end of Wilson's 95 % interval of the share, which takes records as independent.
-        high: `f64[bins]`, its upper end.
-        counts: `int64[bins]`, records.
+        predicted: Mean probability in each bin, `f64[bins]`.
+        observed: Share of positives in each bin, `f64[bins]`.
+        low: Lower end of Wilson's 95 % interval of the share, `f64[bins]`, which assumes that records are independent.
+        high: Upper end of Wilson's 95 % interval of the share, `f64[bins]`.
+        counts: Number of records in each bin, `int64[bins]`.
     """
 
     predicted: np.ndarray
@@ -127,10 +131,11 @@ def reliability_curve(
     """Returns the reliability curve.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        probabilities: `[n]`, of the positive class.
-        bins: at most so many.
-        by: `"width"`, equal widths; `"mass"`, about as many records in each, equal probabilities staying together.
+        labels: Labels, `[n]`, 0 or 1.
+        probabilities: Probabilities of the positive class, `[n]`.
+        bins: Largest number of bins.
+        by: `"width"` for bins of equal widths; `"mass"` for about as many records in each, with equal probabilities in
+            one bin.
     """
     labels, probabilities = check_probabilities(labels, probabilities)
     index = _bins(probabilities, bins, by)
@@ -144,7 +149,7 @@ def reliability_curve(
     return ReliabilityCurve(
         predicted=np.bincount(index, weights=probabilities, minlength=bins)[some] / n,
         observed=observed,
-        # The interval holds the share, and where all or none are positive ends at 1 or 0; but for rounding.
+        # The interval holds the share, and ends at 1 or 0 where all or none are positive; rounding could break both.
         low=np.clip(centre - half, 0.0, observed),
         high=np.clip(centre + half, observed, 1.0),
         counts=n,
@@ -159,10 +164,11 @@ def expected_calibration_error(
     It is above 0 for perfect predictions too, the more so the fewer records a bin has.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        probabilities: `[n]`, of the positive class.
-        bins: number of them.
-        by: as in `reliability_curve`; bins are those of the records as they are, for every weighting.
+        labels: Labels, `[n]`, 0 or 1.
+        probabilities: Probabilities of the positive class, `[n]`.
+        bins: Number of bins.
+        by: Division into bins, `"width"` or `"mass"` as in `reliability_curve`; bins are those of the records as they
+            are, for every weighting.
 
     References:
         Guo et al., On calibration of modern neural networks, ICML 2017.
@@ -181,18 +187,18 @@ def expected_calibration_error(
 
 
 def prior_shift(*, trained: np.ndarray, prevalence: np.ndarray) -> np.ndarray:
-    """Returns what training at another prevalence adds to the log odds, to be taken off again: `f64[...]`.
+    """Returns the offset that training at another prevalence adds to the log odds, to be subtracted again: `f64[...]`.
 
-    Balanced batches and positive weights train at .5. The odds are multiplied by the ratio of the prior odds (Elkan,
-    The foundations of cost-sensitive learning, IJCAI 2001); it holds where the ECGs of a class are alike in both
-    places.
+    Balanced batches and positive weights train at a prevalence of .5. The odds are multiplied by the ratio of the prior
+    odds (Elkan, The foundations of cost-sensitive learning, IJCAI 2001); this holds where the ECGs of a class have the
+    same distribution in both places.
 
     Args:
-        trained: share of positives in training as the model met them, `[...]`.
-        prevalence: where it is to be used, `[...]`.
+        trained: Share of positives in training as the model met them, `[...]`.
+        prevalence: Share of positives where the model is to be used, `[...]`.
 
     Raises:
-        DataError: a share is not above 0 and below 1.
+        DataError: A share is not above 0 and below 1.
     """
     for name, shares in (("trained", np.asarray(trained)), ("prevalence", np.asarray(prevalence))):
         if not ((shares > 0) & (shares < 1)).all():
@@ -206,6 +212,6 @@ def _bins(probabilities: np.ndarray, bins: int, by: str) -> np.ndarray:
         return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
     if by != "mass":
         raise DataError(f"bins are taken by 'width' or 'mass', not {by!r}")
-    # A probability's rank decides, that of its first record where several are equal.
+    # The rank of a probability decides its bin; equal probabilities all have the rank of the first of them.
     ranks = np.searchsorted(np.sort(probabilities), probabilities, side="left")
     return ranks * bins // max(1, len(probabilities))

@@ -1,4 +1,4 @@
-"""The score of the PhysioNet/CinC Challenge 2021: confusions between diagnoses cost what they cost the patient.
+"""The score of the PhysioNet/CinC Challenge 2021, which weights confusions between diagnoses by their harm to patients.
 
 Source: `evaluate_model.py` and the final `weights.csv` (26 classes) of https://github.com/physionetchallenges/evaluation-2021;
 Reyna et al., "Will Two Do? Varying Dimensions in Electrocardiography", Computing in Cardiology 48 (2021).
@@ -14,11 +14,12 @@ from data_pipelines.errors import DataError
 from data_pipelines.metadata.snomed import SCORED_CLASSES
 from ecgjax.evaluation.metrics.weighting import Metric
 
-#: What a model that knows nothing answers, and is worth 0.
+#: Class that a model without any information answers; such a model scores 0.
 NORMAL = "NSR"
 
-#: Where the challenge's weights put each class on a line. The weight of answering one class for another is .5 less
-#: their distance, and 1 for the right one: these 26 numbers and `OFF_THE_LINE` give all 676 of the published table.
+#: Position of each class on a line that reproduces the challenge's weights. The weight of answering one class for
+#: another is .5 minus their distance, and that of the right class is 1: these 26 numbers and `OFF_THE_LINE` give all
+#: 676 weights of the published table.
 POSITIONS: Mapping[str, float] = {
     "AF": 0.0,
     "AFL": 0.0,
@@ -48,25 +49,25 @@ POSITIONS: Mapping[str, float] = {
     "TInv": 0.0,
 }
 
-#: Pairs of one place that the table keeps apart all the same.
+#: Weights of pairs of classes at one position that the table nevertheless does not treat as the same class.
 OFF_THE_LINE: Mapping[tuple[str, str], float] = {("BBB", "CLBBB|LBBB"): 0.475, ("LQRSV", "PRWP"): 0.475}
 
 
 def unscored(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the classes that the challenge scored and that are not among these; with all of them there is a score."""
+    """Returns the classes that the challenge scored and that are not given; a score needs all of them."""
     return tuple(name for name in SCORED_CLASSES if name not in classes)
 
 
 def challenge_weights(classes: Sequence[str] = SCORED_CLASSES) -> np.ndarray:
-    """Returns the table of weights, `f64[classes, classes]`, rows for the truth and columns for the answer.
+    """Returns the table of weights, `f64[classes, classes]`, with rows for the truth and columns for the answer.
 
     Raises:
-        DataError: a class that the challenge did not score.
+        DataError: The challenge did not score a class.
     """
     if unknown := [name for name in classes if name not in POSITIONS]:
         raise DataError(f"the challenge did not score {', '.join(unknown)}; it scored: {', '.join(POSITIONS)}")
     position = np.array([POSITIONS[name] for name in classes])
-    # Four decimals are what the table has; rounding takes away the noise of the subtraction.
+    # The table has four decimals; rounding to them removes the error of the subtraction.
     weights = np.round(0.5 - np.abs(position[:, None] - position), 4)
     np.fill_diagonal(weights, 1.0)
     for (one, other), weight in OFF_THE_LINE.items():
@@ -79,18 +80,18 @@ def challenge_weights(classes: Sequence[str] = SCORED_CLASSES) -> np.ndarray:
 def challenge_score(labels: np.ndarray, answers: np.ndarray, *, classes: Sequence[str] = SCORED_CLASSES) -> Metric:
     """Returns the challenge's score as a metric: 1 for the right answers, 0 for answering sinus rhythm every time.
 
-    A record is worth the weights of all pairs of a class labelled and one answered, divided by the number of classes
-    labelled or answered; the sum over records is then set between those of the two models named. Equivalent codes must
-    be one class already, as `SCORED_CLASSES` has them. As in the published code the score is 0 where both models are
-    equal.
+    A record is worth the sum of the weights over all pairs of a labelled and an answered class, divided by the number
+    of classes labelled or answered. The sum over records is then rescaled so that the two models named above score 1
+    and 0. Equivalent codes must be one class already, as they are in `SCORED_CLASSES`. As in the published code, the
+    score is 0 where both models are equal.
 
     Args:
-        labels: `[n, classes]` of 0 and 1.
-        answers: `[n, classes]` of 0 and 1: decisions, not scores.
-        classes: names of the columns, `NORMAL` among them; those left out are not scored.
+        labels: Labels, `[n, classes]`, 0 or 1.
+        answers: Answers, `[n, classes]`, 0 or 1: decisions, not scores.
+        classes: Names of the columns, with `NORMAL` among them; classes left out are not scored.
 
     Raises:
-        DataError: shapes, classes or values do not fit.
+        DataError: Shapes, classes or values do not fit.
     """
     labels, answers = np.asarray(labels), np.asarray(answers)
     if labels.ndim != 2 or labels.shape != answers.shape or labels.shape[1] != len(classes):
@@ -117,7 +118,7 @@ def challenge_score(labels: np.ndarray, answers: np.ndarray, *, classes: Sequenc
 
 
 def _credit(weights: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Returns what the answers to each record are worth, `f64[n]`."""
+    """Returns the worth of the answers to each record, `f64[n]`."""
     answers = answers.astype(np.float64)
     number = np.maximum(np.maximum(labels, answers).sum(axis=1), 1.0)
     return np.sum((labels @ weights) * answers, axis=1) / number

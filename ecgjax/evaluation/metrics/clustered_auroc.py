@@ -1,9 +1,9 @@
-"""An interval of an AUROC where few patients have the label, without a resample.
+"""An interval of an AUROC without resampling, for labels that few patients have.
 
 A bootstrap of five patients draws from five values: its intervals are too short, and a resample may lack the label.
-Here the variance comes from the ranks themselves, with patients as clusters (Obuchowski 1997, of one record a patient
-DeLong et al. 1988); the interval is that of a score test, as Wilson's is of a share; and Student's t stands for the
-normal distribution, since a variance of few patients is itself uncertain.
+Here the variance comes from the ranks themselves, with patients as clusters (Obuchowski 1997; for one record a patient
+this is DeLong et al. 1988). The interval inverts a score test, as Wilson's does for a share, and uses Student's t in
+place of the normal distribution, since a variance of few patients is itself uncertain.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import check_binary
 
-#: Patients of each class below which no interval is given: nothing smaller was simulated.
+#: Fewest patients of each class for which an interval is given: nothing smaller was simulated.
 MIN_PATIENTS = 5
 
-#: Patients of the rarer class up to which a bootstrap's interval of an AUROC gives way to the one of this module.
+#: Most patients of the rarer class for which the interval of this module replaces a bootstrap's interval of an AUROC.
 FEW_PATIENTS = 25
 
-#: The ends of what a bound may be; at 0 and 1 themselves the variance function is 0.
+#: Lowest and highest value of a bound; at 0 and 1 themselves the variance function is 0.
 _ENDS = (1e-9, 1 - 1e-9)
 
 
@@ -38,11 +38,11 @@ def clustered_auroc_interval(
     interval holds every θ with (estimate − θ)² ≤ t² V h(θ) / h(estimate). The degrees of freedom are one less than the
     patients of the rarer class, each counted by its share of the records: (Σ m)² / Σ m² (Kish 1965).
 
-    Nothing is drawn: equal records give equal intervals.
+    Nothing is drawn at random: equal records give equal intervals.
 
-    Coverage of 95 % intervals by `python -m tests.support.rare_label_intervals`, of 300 and 2,000 patients with one to
-    four records each, correlations within patients of 0, .3 and .7, labels of patients and of records; lowest and
-    highest cell of 1,000 test sets, and their mean:
+    The table gives the coverage of 95 % intervals that `python -m tests.support.rare_label_intervals` measures for 300
+    and 2,000 patients with one to four records each, correlations within patients of 0, .3 and .7, and labels of
+    patients and of records. It lists the lowest and the highest cell of 1,000 test sets, and the mean of the cells:
 
         patients with the label    AUROC .6            AUROC .75           AUROC .9
         5                          94.7–97.4 (96.1)    94.5–96.6 (95.5)    91.5–95.5 (93.4)
@@ -50,23 +50,23 @@ def clustered_auroc_interval(
         15                         94.1–96.4 (95.3)    94.0–96.8 (95.1)    91.2–95.1 (93.6)
         25                         94.2–96.5 (95.5)    93.6–95.6 (94.7)    91.9–95.4 (93.8)
 
-    It is lowest, near 92 %, at an AUROC of .9 with records of 2,000 patients that correlate by .7 (with 3,000 to 8,000
-    test sets a cell, 91.4 to 95.7 % at .9, standard error .3 to .5). The percentile interval of
-    `bootstrap.patient_bootstrap` holds 78 to 90 % with 5 such patients, and 89 to 95 % with 25.
+    Coverage is lowest, near 92 %, at an AUROC of .9 with records of 2,000 patients that correlate by .7 (with 3,000 to
+    8,000 test sets a cell, 91.4 to 95.7 % at .9, standard error .3 to .5). The percentile interval of
+    `bootstrap.patient_bootstrap` covers 78 to 90 % with 5 such patients, and 89 to 95 % with 25.
 
     Args:
-        labels: `[n]` of 0 and 1; a patient may have records of both.
-        scores: `[n]`, larger means more likely positive; ties count one half.
-        patients: `int[n]`, patient (or group) code of each record.
-        confidence: nominal coverage, in (0, 1).
+        labels: Labels, `[n]`, 0 or 1; a patient may have records of both.
+        scores: Scores, `[n]`, larger for a more likely positive; ties count one half.
+        patients: Patient (or group) code of each record, `int[n]`.
+        confidence: Nominal coverage, in (0, 1).
 
     Returns:
-        The estimate of `ranking.auroc`; bounds are NaN, with a reason, where fewer than `MIN_PATIENTS` patients have a
-        record of one of the classes, or where no positive and negative overlap, which says nothing of the variance.
-        `resamples` is 0.
+        The estimate of `ranking.auroc` and its bounds. The bounds are NaN, with a reason, where fewer than
+        `MIN_PATIENTS` patients have a record of one of the classes, or where the scores of the classes do not overlap,
+        which says nothing of the variance. `resamples` is 0.
 
     Raises:
-        DataError: lengths differ, a label is not 0 or 1, or a score is not finite.
+        DataError: Lengths differ, a label is not 0 or 1, or a score is not finite.
 
     References:
         Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics 53 (1997) 567.
@@ -99,8 +99,8 @@ def clustered_auroc_interval(
     def outside(value: float) -> float:
         return (estimate - value) ** 2 - spread * binormal_variance(value)
 
-    # h falls more slowly than (1 − θ)² towards 1, and likewise towards 0: there is one root on each side, or none
-    # before the end.
+    # h falls more slowly than (1 − θ)² as θ goes to 1, and more slowly than θ² as θ goes to 0: on each side there is
+    # one root, or none before the end.
     low, high = (
         end if outside(end) <= 0 else float(optimize.brentq(outside, *sorted((end, estimate)), xtol=1e-12))
         for end in _ENDS
@@ -109,13 +109,13 @@ def clustered_auroc_interval(
 
 
 def interval_of_few(interval: Interval, labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> Interval:
-    """Returns a bootstrap's interval of an AUROC, or in its place `clustered_auroc_interval` where patients are few.
+    """Returns a bootstrap's interval of an AUROC, or `clustered_auroc_interval` in its place where patients are few.
 
     Args:
         interval: Interval of the AUROC over resamples of the patients.
-        labels: `[n]` of 0 and 1.
-        scores: `[n]`, larger means more likely positive.
-        patients: `int[n]`, patient (or group) code of each record.
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores, `[n]`, larger for a more likely positive.
+        patients: Patient (or group) code of each record, `int[n]`.
     """
     fewest = min(len(np.unique(patients[labels == label])) for label in (0, 1))
     if fewest > FEW_PATIENTS:
@@ -126,18 +126,18 @@ def interval_of_few(interval: Interval, labels: np.ndarray, scores: np.ndarray, 
 
 
 def clustered_variance(labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> tuple[float, float, float]:
-    """Returns the AUROC, its variance over patients, and the degrees of freedom that this variance has.
+    """Returns the AUROC, its variance over patients, and the degrees of freedom of this variance.
 
-    The variance is NaN where one class has one patient only.
+    The variance is NaN where a class has one patient only.
 
     Args:
-        labels: `int[n]` of 0 and 1, of both.
-        scores: `[n]`, finite.
-        patients: `int[n]`.
+        labels: Labels, `int[n]`, 0 or 1, with both present.
+        scores: Scores, `[n]`, finite.
+        patients: Patient (or group) code of each record, `int[n]`.
     """
     codes, patient = np.unique(patients, return_inverse=True)
     positive = labels == 1
-    # The share of the other class that a record outranks: of positives, and of negatives that are outranked.
+    # A positive record has the share of negatives that it outranks, a negative the share of positives that outrank it.
     placements = np.empty(len(labels))
     placements[positive] = _share_below(scores[positive], scores[~positive])
     placements[~positive] = 1 - _share_below(scores[~positive], scores[positive])
@@ -149,25 +149,25 @@ def clustered_variance(labels: np.ndarray, scores: np.ndarray, *, patients: np.n
         sums.append(np.bincount(patient[member], placements[member] - estimate, minlength=len(codes)) / total)
         variances.append(having / (having - 1) * float(sums[-1] @ sums[-1]) if having > 1 else math.nan)
         effective.append(total**2 / float(number @ number))
-    # A patient with records of both classes moves both sums.
+    # The covariance is not 0, since a patient with records of both classes contributes to both sums.
     both = len(codes) / (len(codes) - 1) * float(sums[0] @ sums[1]) if len(codes) > 1 else math.nan
     return estimate, sum(variances) + 2 * both, min(effective) - 1
 
 
 def binormal_variance(auroc: float) -> float:
-    """Returns the variance of a positive's share of outranked negatives, where scores of both classes are normal.
+    """Returns the variance of the share of negatives that a positive outranks, where scores of both classes are normal.
 
     For equal variances of the classes: Φ₂(d, d; 1/2) − θ² with d = Φ⁻¹(θ), which is θ (1 − θ) − 2 T(d, 1/√3) with
     Owen's T. It is symmetric, and 1/12 at θ = 1/2.
 
     Args:
-        auroc: θ, in (0, 1).
+        auroc: AUROC θ, in (0, 1).
     """
     return auroc * (1 - auroc) - 2 * float(special.owens_t(special.ndtri(auroc), 1 / math.sqrt(3)))
 
 
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the share of the others below each score, equal ones counting one half: `f64[n]`."""
+    """Returns the share of the others below each score, `f64[n]`; equal ones count one half."""
     ranked = np.sort(others)
     return (np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")) / (2 * len(others))
 

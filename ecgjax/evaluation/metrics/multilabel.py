@@ -1,4 +1,4 @@
-"""Several labels a record: a metric for every class, and their plain mean over the classes where it exists."""
+"""Metrics of several labels a record: one for every class, and their plain mean over the classes where it exists."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, estimate
 
-#: (labels `[n]`, scores `[n]`) → the metric of a class.
+#: Function of labels `[n]` and scores `[n]` that returns the metric of a class.
 MetricOf = Callable[[np.ndarray, np.ndarray], Metric]
 
 
 def auroc_of(labels: np.ndarray, scores: np.ndarray) -> Metric:
-    """The AUROC as a metric; see `ranking.RankedScores`."""
+    """Returns the AUROC as a metric, see `ranking.RankedScores`."""
     return RankedScores(labels, scores).auroc
 
 
 def auprc_of(labels: np.ndarray, scores: np.ndarray) -> Metric:
-    """The average precision as a metric; see `ranking.RankedScores`."""
+    """Returns the average precision as a metric, see `ranking.RankedScores`."""
     return RankedScores(labels, scores).auprc
 
 
@@ -31,9 +31,9 @@ class ByClass:
     """A metric of every class that has both labels.
 
     Attributes:
-        metrics: class → metric; `macro` takes the mean of these.
-        left_out: class → why it has none, such as `"none of 60 records is positive"`.
-        number: of records.
+        metrics: Metrics by class; `macro` takes the mean of these.
+        left_out: Reasons why classes have no metric, by class, such as `"none of 60 records is positive"`.
+        number: Number of records.
     """
 
     metrics: Mapping[str, Metric]
@@ -52,8 +52,8 @@ class ByClass:
 def macro_of(metrics: Collection[Metric]) -> Metric:
     """Returns the plain mean of metrics of classes.
 
-    NaN where one of them is undefined: a mean over whichever classes a resample happens to have would be another
-    metric in each.
+    The mean is NaN where one of them is undefined: a mean over whichever classes a resample happens to have would be
+    another metric in each resample.
     """
 
     def metric(weights: np.ndarray) -> np.ndarray:
@@ -69,13 +69,13 @@ def by_class(labels: np.ndarray, scores: np.ndarray, *, classes: Sequence[str], 
     """Returns a metric for every class.
 
     Args:
-        labels: `[n, classes]` of 0 and 1.
-        scores: `[n, classes]`, larger means more likely positive.
-        classes: names of the columns.
-        metric: of a class.
+        labels: Labels, `[n, classes]`, 0 or 1.
+        scores: Scores, `[n, classes]`, larger for a more likely positive.
+        classes: Names of the columns.
+        metric: Function that returns the metric of a class.
 
     Raises:
-        DataError: shapes differ, a name comes twice, a label is not 0 or 1, or a score is not finite.
+        DataError: Shapes differ, a name comes twice, a label is not 0 or 1, or a score is not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 2 or labels.shape != scores.shape or labels.shape[1] != len(classes):

@@ -1,4 +1,4 @@
-"""Decisions at one threshold, chosen on validation records and judged on others."""
+"""Decisions at one threshold, which is chosen on validation records and evaluated on others."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ecgjax.evaluation.metrics.weighting import Metric, check_binary, check_prob
 
 
 class Decisions:
-    """Metrics of deciding for positive where the score is at least the threshold; each is a `weighting.Metric`.
+    """Metrics of calling records positive whose score is at least the threshold; each is a `weighting.Metric`.
 
     Attributes:
-        sensitivity: true positives among the positives.
-        specificity: true negatives among the negatives.
-        ppv: true positives among those called positive, at the records' own prevalence.
-        npv: true negatives among those called negative.
-        f1: harmonic mean of PPV and sensitivity; 0 where there are positives and none is found.
-        accuracy: correct decisions.
+        sensitivity: Share of true positives among the positives.
+        specificity: Share of true negatives among the negatives.
+        ppv: Share of true positives among those called positive, at the records' own prevalence.
+        npv: Share of true negatives among those called negative, at the records' own prevalence.
+        f1: Harmonic mean of PPV and sensitivity; 0 where there are positives and none is found.
+        accuracy: Share of correct decisions.
     """
 
     sensitivity: Metric
@@ -29,15 +29,15 @@ class Decisions:
     accuracy: Metric
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray, *, threshold: float):
-        """Decides.
+        """Calls the records whose score is at least the threshold positive.
 
         Args:
-            labels: `[n]` of 0 and 1.
-            scores: `[n]`, larger means more likely positive.
-            threshold: chosen elsewhere; the same for every weighting.
+            labels: Labels, `[n]`, 0 or 1.
+            scores: Scores, `[n]`, larger for a more likely positive.
+            threshold: Threshold, chosen on other records; it is the same for every weighting.
 
         Raises:
-            DataError: as `weighting.check_binary`.
+            DataError: `weighting.check_binary` refuses the labels or scores.
         """
         labels, scores = check_binary(labels, scores)
         called, positive = scores >= threshold, labels == 1
@@ -50,13 +50,13 @@ class Decisions:
         self.accuracy = ratio(called == positive, np.ones(len(labels)))
 
     def ppv_at(self, prevalence: float) -> Metric:
-        """Returns the PPV where the disease is as frequent as stated, as a metric; see `ppv_at_prevalence`."""
+        """Returns the PPV at a given prevalence as a metric, see `ppv_at_prevalence`."""
         return lambda weights: ppv_at_prevalence(
             self.sensitivity(weights), self.specificity(weights), prevalence=prevalence
         )
 
     def npv_at(self, prevalence: float) -> Metric:
-        """Returns the NPV where the disease is as frequent as stated, as a metric; see `npv_at_prevalence`."""
+        """Returns the NPV at a given prevalence as a metric, see `npv_at_prevalence`."""
         return lambda weights: npv_at_prevalence(
             self.sensitivity(weights), self.specificity(weights), prevalence=prevalence
         )
@@ -65,14 +65,14 @@ class Decisions:
 def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """Returns the threshold with the highest F1, to be chosen on validation records.
 
-    Of equal F1s the highest threshold, which calls the fewest positive.
+    Of thresholds with equal F1 it is the highest, which calls the fewest records positive.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        scores: `[n]`.
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores, `[n]`, larger for a more likely positive.
 
     Raises:
-        DataError: no record is positive, or as `weighting.check_binary`.
+        DataError: A class is missing, or `weighting.check_binary` refuses the labels or scores.
     """
     thresholds, hits, called, positives, _ = _counts(labels, scores)
     return float(thresholds[np.argmax(2 * hits / (called + positives))])
@@ -81,15 +81,15 @@ def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 def threshold_at_specificity(labels: np.ndarray, scores: np.ndarray, *, specificity: float) -> float:
     """Returns the lowest threshold with at least that specificity, to be chosen on validation records.
 
-    Infinity, which calls nobody positive, where no score reaches it.
+    It is infinity, which calls nobody positive, where no score reaches that specificity.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        scores: `[n]`.
-        specificity: in [0, 1].
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores, `[n]`, larger for a more likely positive.
+        specificity: Least specificity, in [0, 1].
 
     Raises:
-        DataError: a class is missing, or as `weighting.check_binary`.
+        DataError: A class is missing, or `weighting.check_binary` refuses the labels or scores.
     """
     thresholds, hits, called, _, negatives = _counts(labels, scores)
     allowed = called - hits <= (1 - specificity) * negatives + 1e-9 * negatives
@@ -97,20 +97,20 @@ def threshold_at_specificity(labels: np.ndarray, scores: np.ndarray, *, specific
 
 
 def ppv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, prevalence: float) -> np.ndarray:
-    """Returns the PPV where the disease is as frequent as stated, by Bayes's rule; NaN where nobody is called positive.
+    """Returns the PPV at a given prevalence by Bayes's rule; it is NaN where nobody is called positive.
 
-    Records gathered for a study are seldom as ill as those who will be tested.
+    The prevalence among the records of a study is seldom that among the people who will be tested.
 
     Args:
-        sensitivity: `[...]` in [0, 1].
-        specificity: `[...]` in [0, 1].
-        prevalence: where the test is to be used, in [0, 1].
+        sensitivity: Sensitivity of the decisions, `[...]`, in [0, 1].
+        specificity: Specificity of the decisions, `[...]`, in [0, 1].
+        prevalence: Prevalence where the test is to be used, in [0, 1].
 
     Returns:
-        `f64[...]`.
+        The PPV, `f64[...]`.
 
     Raises:
-        DataError: the prevalence lies outside.
+        DataError: The prevalence lies outside [0, 1].
     """
     _check_prevalence(prevalence)
     true = np.asarray(sensitivity, np.float64) * prevalence
@@ -118,22 +118,25 @@ def ppv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, preva
 
 
 def npv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, prevalence: float) -> np.ndarray:
-    """Returns the NPV likewise; NaN where everybody is called positive. Arguments as of `ppv_at_prevalence`."""
+    """Returns the NPV at a given prevalence by Bayes's rule; it is NaN where everybody is called positive. Arguments
+    and errors are those of `ppv_at_prevalence`.
+    """
     _check_prevalence(prevalence)
     true = np.asarray(specificity, np.float64) * (1 - prevalence)
     return divide(true, true + (1 - np.asarray(sensitivity, np.float64)) * prevalence)
 
 
 def net_benefit(labels: np.ndarray, probabilities: np.ndarray, *, threshold: float) -> Metric:
-    """Returns the net benefit of a record as a metric: true positives less false ones times the threshold's odds.
+    """Returns the mean net benefit of a record as a metric: true positives minus false positives times the threshold's
+    odds.
 
-    A threshold of .1 says that one would treat nine healthy to treat one ill. Treating nobody is worth 0; treating all
-    is `net_benefit(labels, np.ones(n), threshold=…)`.
+    A threshold of .1 says that one would treat nine healthy people to treat one ill person. Treating nobody is worth 0;
+    treating everybody is worth `net_benefit(labels, np.ones(n), threshold=…)`.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        probabilities: `[n]`, calibrated.
-        threshold: probability from which one would treat, in [0, 1).
+        labels: Labels, `[n]`, 0 or 1.
+        probabilities: Calibrated probabilities of the positive class, `[n]`.
+        threshold: Probability from which one would treat, in [0, 1).
 
     References:
         Vickers and Elkin, Decision curve analysis, Medical Decision Making 26 (2006) 565.
@@ -152,7 +155,7 @@ def _check_prevalence(prevalence: float) -> None:
 
 
 def _counts(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
-    """Returns the distinct scores, descending; hits and calls at each as threshold; positives and negatives in all."""
+    """Returns the distinct scores, descending; hits and calls at each as threshold; all positives and negatives."""
     labels, scores = check_binary(labels, scores)
     if reason := undefined_reason(labels):
         raise DataError(f"no threshold can be chosen: {reason}")

@@ -1,4 +1,4 @@
-"""AUROC, AUPRC and points of the ROC curve of binary labels, for one weighting of the records or many at once.
+"""AUROC and AUPRC of binary labels, for one weighting of the records or many at once.
 
 One form serves the point estimate and the bootstrap: a resample is nothing but integer weights on the records, and a
 weighted metric needs one sort of the scores whatever the number of weightings.
@@ -16,18 +16,18 @@ class RankedScores:
     """Labels and scores sorted once, for metrics under many weightings of the records.
 
     Attributes:
-        labels: `int64[n]` of 0 and 1, in ascending order of the scores.
+        labels: Labels, `int64[n]`, 0 or 1, in ascending order of the scores.
     """
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray):
         """Sorts the records by score.
 
         Args:
-            labels: `[n]` of 0 and 1, any numeric type.
-            scores: `[n]`, larger means more likely positive.
+            labels: Labels, `[n]`, 0 or 1, of any numeric type.
+            scores: Scores, `[n]`, larger for a more likely positive.
 
         Raises:
-            DataError: if shapes differ, a label is not 0 or 1, or a score is not finite.
+            DataError: Shapes differ, a label is not 0 or 1, or a score is not finite.
         """
         labels, scores = check_binary(labels, scores)
         self._order = np.argsort(scores, kind="stable")
@@ -54,10 +54,10 @@ class RankedScores:
     def auroc(self, weights: np.ndarray) -> np.ndarray:
         """Returns the AUROC under each weighting: `f64[weightings]`, NaN where a class has no weight.
 
-        The probability that a positive outranks a negative, a tie counting one half (Mann and Whitney 1947).
+        It is the probability that a positive outranks a negative, where a tie counts one half (Mann and Whitney 1947).
 
         Args:
-            weights: `[weightings, n]`, non-negative, in the order the records were given in.
+            weights: Weights, `[weightings, n]`, non-negative, in the order in which the records were given.
         """
         positives, negatives = self._weight_by_threshold(weights)
         below = np.cumsum(negatives, axis=1) - negatives / 2
@@ -67,10 +67,10 @@ class RankedScores:
     def auprc(self, weights: np.ndarray) -> np.ndarray:
         """Returns the average precision under each weighting: `f64[weightings]`, NaN where a class has no weight.
 
-        The step form Σ (R_k − R_{k−1}) P_k, without interpolation (Davis and Goadrich 2006 show why).
+        It has the step form Σ (R_k − R_{k−1}) P_k, without interpolation (Davis and Goadrich 2006 show why).
 
         Args:
-            weights: `[weightings, n]`, non-negative, in the order the records were given in.
+            weights: Weights, `[weightings, n]`, non-negative, in the order in which the records were given.
         """
         positives, negatives = self._weight_by_threshold(weights)
         true_positives = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]
@@ -82,10 +82,10 @@ class RankedScores:
 
 
 def undefined_reason(labels: np.ndarray) -> str:
-    """Says why AUROC and AUPRC of these labels do not exist, or returns "" where they do.
+    """Returns the reason why AUROC and AUPRC of these labels do not exist, or "" where they do.
 
     Args:
-        labels: `[n]` of 0 and 1.
+        labels: Labels, `[n]`, 0 or 1.
     """
     positives = int(np.count_nonzero(labels))
     if len(labels) == 0:
@@ -98,20 +98,20 @@ def undefined_reason(labels: np.ndarray) -> str:
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the area under the ROC curve; NaN where `undefined_reason(labels)` gives a reason.
+    """Returns the area under the ROC curve, NaN where `undefined_reason(labels)` gives a reason.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        scores: `[n]`, larger means more likely positive; ties count one half.
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores, `[n]`, larger for a more likely positive; ties count one half.
     """
     return estimate(RankedScores(labels, scores).auroc, len(labels))
 
 
 def auprc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the average precision; NaN where `undefined_reason(labels)` gives a reason.
+    """Returns the average precision, NaN where `undefined_reason(labels)` gives a reason.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        scores: `[n]`, larger means more likely positive.
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores, `[n]`, larger for a more likely positive.
     """
     return estimate(RankedScores(labels, scores).auprc, len(labels))

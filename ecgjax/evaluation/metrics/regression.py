@@ -25,7 +25,7 @@ def mae(truth: np.ndarray, predicted: np.ndarray) -> Metric:
 
 
 def pearson(truth: np.ndarray, predicted: np.ndarray) -> Metric:
-    """Returns Pearson's correlation as a metric, NaN where one of both does not vary."""
+    """Returns Pearson's correlation as a metric, NaN where either variable does not vary."""
     x, y = _centred(*_checked(truth, predicted))
     columns = np.stack([x, y, x * x, y * y, x * y], axis=1)
 
@@ -42,7 +42,7 @@ def pearson(truth: np.ndarray, predicted: np.ndarray) -> Metric:
 def r_squared(truth: np.ndarray, predicted: np.ndarray) -> Metric:
     """Returns R², 1 − squared error / variance of the truth, as a metric.
 
-    Below 0 where the mean would predict better; NaN where the truth does not vary.
+    It is below 0 where the mean would predict better, and NaN where the truth does not vary.
     """
     truth, predicted = _checked(truth, predicted)
     x = truth - truth.mean() if len(truth) else truth
@@ -58,16 +58,16 @@ def r_squared(truth: np.ndarray, predicted: np.ndarray) -> Metric:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlandAltman:
-    """Agreement of prediction and truth: mean of the differences, and where 95 % of them lie.
+    """Agreement of prediction and truth: the mean of the differences, and limits between which 95 % of them lie.
 
     Attributes:
-        bias: mean of prediction − truth.
-        bias_interval: its 95 % interval.
-        lower: lower limit of agreement, bias − 1.96 standard deviations.
-        lower_interval: its 95 % interval.
-        upper: upper limit of agreement.
-        upper_interval: its 95 % interval.
-        number: of pairs.
+        bias: Mean of prediction − truth.
+        bias_interval: 95 % interval of the bias.
+        lower: Lower limit of agreement, bias − 1.96 standard deviations.
+        lower_interval: 95 % interval of the lower limit.
+        upper: Upper limit of agreement, bias + 1.96 standard deviations.
+        upper_interval: 95 % interval of the upper limit.
+        number: Number of pairs.
     """
 
     bias: float
@@ -82,19 +82,19 @@ class BlandAltman:
 def bland_altman(truth: np.ndarray, predicted: np.ndarray) -> BlandAltman:
     """Returns bias and limits of agreement, with intervals by Student's t.
 
-    The intervals take the pairs as independent: give one record a patient.
+    The intervals assume that the pairs are independent, so that each patient should have one record.
 
     Args:
-        truth: `[n]`, at least 3.
-        predicted: `[n]`.
+        truth: True values, `[n]`, at least 3.
+        predicted: Predictions, `[n]`.
 
     Raises:
-        DataError: fewer than 3 pairs, shapes differ, or values are not finite.
+        DataError: There are fewer than 3 pairs, shapes differ, or values are not finite.
 
     References:
         Bland and Altman, Measuring agreement in method comparison studies, Stat. Methods Med. Res. 8 (1999) 135.
     """
-    # Imported here: SciPy's statistics take a second to load and nothing else here needs them.
+    # This is imported here because SciPy's statistics take a second to load and nothing else here needs them.
     from scipy import stats
 
     truth, predicted = _checked(truth, predicted)
@@ -128,7 +128,7 @@ def _checked(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _centred(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
-    # Moments about the records' own mean: about 0 the variance of 7.4 ± .01 would drown in rounding.
+    # Moments are taken about the records' own mean: about 0, the variance of 7.4 ± .01 would drown in rounding.
     return tuple(column - column.mean() if len(column) else column for column in columns)
 
 
@@ -139,6 +139,6 @@ def _moments(weights: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _variance(square: np.ndarray, mean_: np.ndarray) -> np.ndarray:
-    """Returns the variance from moments; 0 where it is nothing but rounding."""
+    """Returns the variance from moments, 0 where it is nothing but rounding error."""
     variance = square - mean_ * mean_
     return np.where(variance > 1e-12 * square, variance, 0.0)

@@ -1,6 +1,6 @@
-"""What lies near in the space of embeddings, by cosine: retrieval, and k-nearest-neighbour classes and values.
+"""Neighbours by cosine in the space of embeddings: retrieval, and k-nearest-neighbour classes and values.
 
-Embeddings of equal similarity have no order: whatever depends on one is averaged over all of them.
+Embeddings of equal similarity have no order: whatever depends on their order is averaged over all orders.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy import special
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics.weighting import check_finite
 
-# Queries at a time: 1,024 × 100,000 similarities are 800 MB of float64; blocks shrink for larger galleries.
+# Number of similarities computed at a time, 128 MB of float64; larger galleries have fewer queries in a block.
 _SIMILARITIES_AT_ONCE = 2**24
 
 #: Similarities closer than this count as equal: rounding differs with the position in a matrix product.
@@ -23,12 +23,15 @@ _TIE = 1e-9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """How well records of one code find each other; only records that have somebody to find are asked.
+    """Success of records in finding others of their code; only records with another of their code are queries.
 
     Attributes:
-        recall: k → `f64[queries]`, whether one of the k nearest is right (its expectation where similarities tie).
-        reciprocal_rank: `f64[queries]`, of the first right one, likewise; their mean is the MRR.
-        queries: `int64[queries]`, which records were asked; the others have no other record of their code.
+        recall: Recall by k, `f64[queries]`: whether one of the k nearest is right (its expectation where similarities
+            tie).
+        reciprocal_rank: Reciprocal rank of the first right record, `f64[queries]` (its expectation where similarities
+            tie); the mean is the MRR.
+        queries: Numbers of the records that were queries, `int64[queries]`; the others have no other record of their
+            code.
     """
 
     recall: dict[int, np.ndarray]
@@ -39,17 +42,17 @@ class Retrieval:
 def retrieval(
     embeddings: np.ndarray, codes: np.ndarray, *, ks: Sequence[int] = (1, 5, 10), apart: np.ndarray | None = None
 ) -> Retrieval:
-    """Asks every record for others of its code, among all records.
+    """Looks for other records of each record's code among all records.
 
     Args:
-        embeddings: `[n, dim]`.
-        codes: `[n]`, patients (same patient) or labels (same label).
-        ks: ranks of the recall.
-        apart: `[n]`, records of equal value here are no candidates for each other: patients, when labels are looked
-            for, so that a patient's other record does not count as finding the diagnosis.
+        embeddings: Embeddings of the records, `[n, dim]`.
+        codes: Codes of the records, `[n]`: patients (same patient) or labels (same label).
+        ks: Ranks of the recall.
+        apart: Values of the records, `[n]`; records of equal value are no candidates for each other. These are patients
+            when labels are looked for, so that a patient's other record does not count as finding the diagnosis.
 
     Raises:
-        DataError: lengths differ, a k is below 1, or an embedding is not finite or zero.
+        DataError: Lengths differ, a k is below 1, or an embedding is not finite or is zero.
     """
     if min(ks) < 1:
         raise DataError(f"recall is of the nearest 1 or more records, not of {min(ks)}")
@@ -85,19 +88,21 @@ def nearest_neighbours(
 ) -> dict[int, np.ndarray]:
     """Predicts values as the mean over the k nearest embeddings of a gallery.
 
-    Of 0 and 1 that is a class's score, of several such columns all classes' scores, of quantities a regression.
+    For values of 0 and 1 the mean is a score of the class, for several such columns it gives scores of all classes, and
+    for quantities it is a regression.
 
     Args:
-        gallery: `[n, dim]`, embeddings of training records.
-        values: `[n]` or `[n, columns]`, what they are labelled with.
-        queries: `[m, dim]`, embeddings to predict for.
-        ks: numbers of neighbours, to be chosen from on validation; at most n.
+        gallery: Embeddings of training records, `[n, dim]`.
+        values: Labels or quantities of the training records, `[n]` or `[n, columns]`.
+        queries: Embeddings to predict for, `[m, dim]`.
+        ks: Numbers of neighbours, to be chosen from on validation; at most n.
 
     Returns:
-        k → `f64[m]` or `f64[m, columns]`. Several at the distance of the k-th share the places that are left.
+        Predictions by k, `f64[m]` or `f64[m, columns]`. Several neighbours at the distance of the k-th share the places
+        that are left.
 
     Raises:
-        DataError: lengths differ, a k is not possible, a value or an embedding is not finite, or an embedding zero.
+        DataError: Lengths differ, a k is not possible, a value or an embedding is not finite, or an embedding is zero.
     """
     unit, asked = unit_length(gallery), unit_length(queries)
     values = np.asarray(values, np.float64)
@@ -121,26 +126,27 @@ def nearest_neighbours(
 def nearest_records(
     embeddings: np.ndarray, *, queries: np.ndarray, apart: np.ndarray, k: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Finds the records nearest to a few of them, by cosine.
+    """Finds the records nearest to each of a few records by cosine.
 
     Args:
-        embeddings: `[n, dim]`.
-        queries: `int[m]`, rows to find neighbours of.
-        apart: `[n]`, records of equal value are no neighbours of each other: patients.
-        k: neighbours of each; fewer where there are no more others. Of equal similarities the lower row comes first.
+        embeddings: Embeddings of the records, `[n, dim]`.
+        queries: Row numbers of the records to find neighbours of, `int[m]`.
+        apart: Values of the records, `[n]`, such as patients; records of equal value are no neighbours of each other.
+        k: Number of neighbours of each; fewer where there are not so many others. Of equal similarities the lower row
+            comes first.
 
     Returns:
-        Of each query the rows of its neighbours, the nearest first, `int64[≤ k]`, and their cosines, `f64[≤ k]`.
+        For each query the rows of its neighbours, the nearest first, `int64[≤ k]`, and their cosines, `f64[≤ k]`.
 
     Raises:
-        DataError: an embedding is not finite, or zero.
+        DataError: An embedding is not finite or is zero.
     """
     unit, apart = unit_length(embeddings), np.asarray(apart)
     found = []
     for query in queries:
         others = np.flatnonzero(apart != apart[query])
         cosine = unit[others] @ unit[query]
-        # Rounded: rows that are equal to the bit can differ in the last place of a matrix product.
+        # Cosines are rounded: rows that are equal to the bit can differ in the last place of a matrix product.
         order = np.lexsort((others, -np.round(cosine / _TIE)))[:k]
         found.append((others[order], cosine[order]))
     return found
@@ -150,13 +156,13 @@ def unit_length(embeddings: np.ndarray) -> np.ndarray:
     """Scales embeddings to length 1.
 
     Args:
-        embeddings: `[n, dim]`.
+        embeddings: Embeddings, `[n, dim]`.
 
     Returns:
-        `f64[n, dim]`.
+        Embeddings of length 1, `f64[n, dim]`.
 
     Raises:
-        DataError: an embedding is not finite, or zero.
+        DataError: An embedding is not finite or is zero.
     """
     embeddings = np.asarray(embeddings, np.float64)
     if embeddings.ndim != 2:
@@ -169,7 +175,7 @@ def unit_length(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields numbers of queries and their cosines with the gallery, block by block."""
+    """Yields the row numbers of queries and their cosines with the gallery, block by block."""
     block = max(1, _SIMILARITIES_AT_ONCE // max(1, len(gallery)))
     for start in range(0, len(queries), block):
         rows = np.arange(start, min(start + block, len(queries)))
@@ -177,7 +183,7 @@ def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np
 
 
 def _all_miss(places: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the chance that none of so many places, drawn from a tied group, goes to one of its right members."""
+    """Returns the probability that none of `places` members drawn from a tied group is one of its right members."""
     wrong = number - right
     possible = places <= wrong
     drawn = np.where(possible, places, 0)
@@ -186,18 +192,18 @@ def _all_miss(places: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.n
         return special.gammaln(n + 1) - special.gammaln(drawn + 1) - special.gammaln(n - drawn + 1)
 
     chance = np.exp(log_choose(wrong) - log_choose(number))
-    # Logarithms round: nothing drawn misses for certain.
+    # Logarithms round, but where nothing is drawn the probability is exactly 1.
     return np.where(possible, np.where(drawn == 0, 1.0, chance), 0.0)
 
 
 def _expected_reciprocal_rank(above: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the mean of 1 / rank of the first right one over all orders of the tied group, `f64[queries]`."""
-    # An encoder that has collapsed ties everything, the same for every query: each case is computed once.
+    """Returns the mean of 1 / rank of the first right member over all orders of the tied group, `f64[queries]`."""
+    # Each case is computed once, since a collapsed encoder ties all records, in the same way for every query.
     cases, which = np.unique(np.stack([above, number, right], axis=1), axis=0, return_inverse=True)
     out = np.empty(len(cases))
     for case, (before, group, hits) in enumerate(cases):
         places = np.arange(group - hits + 1)
-        # First right one after `places` wrong ones: all of those miss, and the next does not.
+        # The first right member follows `places` wrong ones: all of those miss, and the next does not.
         missed = _all_miss(places, np.full(len(places), group), np.full(len(places), hits))
         out[case] = np.sum((missed - np.append(missed[1:], 0.0)) / (before + 1 + places))
     return out[which.reshape(-1)]

@@ -1,7 +1,7 @@
-"""A model in each group of patients at one threshold: who is missed more often than others, and who called in vain.
+"""Metrics of a model in each group of patients at one threshold: which groups have more misses or more false alarms.
 
-The threshold and the probabilities are those chosen and calibrated on validation for everybody: a group has none of its
-own in the clinic either.
+The threshold is chosen, and the probabilities are calibrated, on validation for everybody: in the clinic a group has no
+threshold of its own either.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.metrics.ranking import RankedScores
 from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, ratio
 
-#: What is compared between a group and all other records: metric → what a difference means.
+#: Metrics that are compared between a group and all other records, with their descriptions.
 GAPS: Mapping[str, str] = {
     "sensitivity": "share of positives that are found",
     "false_positive_rate": "share of negatives that are called positive",
@@ -30,15 +30,15 @@ GAPS: Mapping[str, str] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subgroup:
-    """A model in one group.
+    """Metrics of a model in one group.
 
     Attributes:
-        column: what the groups are made by, such as `"sex"`.
-        group: such as `"female"`, or `MISSING`.
-        records, patients, events: how many there are; events are positive records.
-        metrics: `"auroc"` and the names of `GAPS` → estimate and interval.
-        gaps: names of `GAPS` → this group less all other records, paired.
-        reason: why there are no metrics; empty where there are.
+        column: Name of the column that the groups are made by, such as `"sex"`.
+        group: Name of the group, such as `"female"`, or `MISSING`.
+        records, patients, events: Numbers of records, patients and events; events are positive records.
+        metrics: Estimates and intervals by name, `"auroc"` and the names of `GAPS`.
+        gaps: Paired differences of this group from all other records by name of `GAPS`.
+        reason: Reason why there are no metrics; empty where there are.
     """
 
     column: str
@@ -52,7 +52,7 @@ class Subgroup:
 
 
 def in_order(group: str) -> tuple[bool, bool, float, str]:
-    """Key by which groups are sorted: bands from below, others by name, `MISSING` last."""
+    """Returns the key by which groups are sorted: bands from below, others by name, `MISSING` last."""
     number = re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", group)
     return group == MISSING, not group.startswith("below "), float(number[0]) if number else 0.0, group
 
@@ -68,23 +68,24 @@ def subgroups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[Subgroup, ...]:
-    """Measures a model in every group of every column.
+    """Evaluates a model in every group of every column.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        probabilities: `[n]`, of the positive class.
-        columns: name → `[n]` names of groups, see `groups.categories` and `groups.bands`.
-        patients: `int[n]`, patient (group) code of each record.
-        threshold: from which a record is called positive.
-        min_events: positives, and negatives, that a group and the rest must have to be measured.
-        resamples: of the bootstrap over patients, the same for all groups.
-        seed: of the resampling.
+        labels: Labels, `[n]`, 0 or 1.
+        probabilities: Probabilities of the positive class, `[n]`.
+        columns: Names of the groups of the records, `[n]`, by column, made by `groups.categories` or `groups.bands`.
+        patients: Patient (group) code of each record, `int[n]`.
+        threshold: Probability from which a record is called positive.
+        min_events: Least number of positives, and of negatives, that a group must have to be evaluated, and the other
+            records to be compared with.
+        resamples: Number of resamples of the bootstrap over patients, the same resamples for all groups.
+        seed: Seed of the resampling.
 
     Returns:
         Groups in the order of the columns, bands from below, others by name, `MISSING` last.
 
     Raises:
-        DataError: lengths differ, or as `weighting.check_probabilities`.
+        DataError: Lengths differ, or `weighting.check_probabilities` refuses the labels or probabilities.
     """
     labels, probabilities = check_probabilities(labels, probabilities)
     patients = np.asarray(patients)

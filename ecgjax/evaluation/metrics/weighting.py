@@ -13,21 +13,21 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 
-#: `f64[weightings, n]`, none negative → `f64[weightings]`, NaN where the metric is undefined.
+#: Function of weights `f64[weightings, n]`, none negative, that returns `f64[weightings]`, NaN where it is undefined.
 Metric = Callable[[np.ndarray], np.ndarray]
 
 
 def estimate(metric: Metric, number: int) -> float:
-    """Returns a metric of `number` records as they are, each of weight one."""
+    """Returns the value of a metric on `number` records as they are, each with weight one."""
     return float(metric(np.ones((1, number)))[0])
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Metric:
-    """Returns the metric Σ weight · numerator / Σ weight · denominator, NaN where that is not above 0.
+    """Returns the metric Σ weight · numerator / Σ weight · denominator, NaN where the denominator's sum is not above 0.
 
     Args:
-        numerator: `[n]`.
-        denominator: `[n]`, none negative.
+        numerator: Numerator of each record, `[n]`.
+        denominator: Denominator of each record, `[n]`, none negative.
     """
     columns = np.stack([numerator, denominator], axis=1).astype(np.float64)
 
@@ -49,10 +49,10 @@ def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def check_binary(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels as `int64[n]` and scores as given.
+    """Returns labels as `int64[n]` and scores as they are given.
 
     Raises:
-        DataError: shapes differ, a label is not 0 or 1, or a score is not finite.
+        DataError: Shapes differ, a label is not 0 or 1, or a score is not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 1 or labels.shape != scores.shape:
@@ -67,7 +67,7 @@ def check_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> tuple[
     """Returns labels as `int64[n]` and probabilities as `f64[n]`.
 
     Raises:
-        DataError: as `check_binary`, or a probability lies outside [0, 1].
+        DataError: `check_binary` refuses the labels or probabilities, or a probability lies outside [0, 1].
     """
     labels, probabilities = check_binary(labels, probabilities)
     if outside := np.count_nonzero((probabilities < 0) | (probabilities > 1)):

@@ -1,4 +1,6 @@
-"""Gradient-boosted trees on measurements, for any kind of task: what a table of intervals tells without an encoder."""
+"""Gradient-boosted trees on measurements, for any kind of task: a baseline from a table of intervals, without an
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.models import selection
 from ecgjax.evaluation.models.linear import FrozenProbe
 
-#: Leaves of the trees to choose from, and how many trees there are to choose from of each.
+#: Numbers of leaves to choose from, and for each the number of trees up to which one is chosen.
 _LEAVES = (4, 15)
 _TREES = 150
 _LEARNING_RATE = 0.05
 
-#: Column of the answers → its trees.
+#: Trees by the column of the targets that they predict.
 _Models = Mapping[int, HistGradientBoostingClassifier | HistGradientBoostingRegressor]
 
 
@@ -33,20 +35,20 @@ def fit_boosted(
     classes: Sequence[str] = (),
     seed: int,
 ) -> FrozenProbe:
-    """Fits gradient-boosted trees, size and number chosen on validation; missing values are a branch.
+    """Fits gradient-boosted trees whose size and number are chosen on validation; missing values take their own branch.
 
     Args:
-        kind: of the task.
-        train_features: `[n, d]`, NaN where missing.
-        train_targets: `[n]`, or `[n, classes]`: trees for every class, of one size and number. Classes that training
-            records lack a label of are answered 0.
-        val_features: `[m, d]`, of patients that train does not have.
-        val_targets: `[m]`, or `[m, classes]`.
-        classes: names of the columns of a multi-label task.
-        seed: of the trees.
+        kind: Kind of the task.
+        train_features: Features of the training records, `[n, d]`, NaN where missing.
+        train_targets: Targets of the training records, `[n]`, or `[n, classes]`: there are trees for every class, all
+            of one size and number. A class that training records lack a label of is always answered 0.
+        val_features: Features of the validation records, `[m, d]`, of patients that train does not have.
+        val_targets: Targets of the validation records, `[m]`, or `[m, classes]`.
+        classes: Names of the columns of a multi-label task.
+        seed: Seed of the trees.
 
     Raises:
-        DataError: train or validation does not define the task's metric.
+        DataError: Train or validation does not define the task's metric.
     """
     for split, targets in (("train", train_targets), ("validation", val_targets)):
         if reason := selection.undefined(kind, targets):
@@ -88,7 +90,7 @@ def _fit(kind: Kind, features: np.ndarray, targets: np.ndarray, *, leaves: int, 
 
 
 def _staged(kind: Kind, models: _Models, features: np.ndarray, *, classes: int) -> Iterator[np.ndarray]:
-    """Gives the outputs of the first tree of every class, of the first two, and so on."""
+    """Yields the outputs of the first tree of every class, then those of the first two, and so on."""
     if kind == "quantity":
         yield from models[0].staged_predict(features)
     elif kind == "binary":

@@ -1,6 +1,6 @@
-"""What a frozen encoder is worth for any task: a linear probe or nearest neighbours on cached embeddings.
+"""Probes of a frozen encoder for any task: a linear model or nearest neighbours on cached embeddings.
 
-Everything there is to choose is chosen on validation records by the task's primary metric (`selection.PRIMARY`).
+All hyperparameters are chosen on validation records by the task's primary metric (`selection.PRIMARY`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ecgjax.evaluation.metrics.weighting import check_finite
 from ecgjax.evaluation.models import selection
 from ecgjax.evaluation.models.logistic import fit_linear_probe
 
-#: Numbers of neighbours to choose from, as far as there are so many training records.
+#: Numbers of neighbours to choose from; those larger than the number of training records are left out.
 NEIGHBOURS: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
 
-#: Inverse strengths C of the probes of several labels, one for all classes: coarser than of a single label's, because
-#: every one of them is a fit for each class.
+#: Inverse strengths C of a multi-label probe, one for all classes. They are coarser than those of a single label,
+#: because each strength takes a fit for every class.
 _STRENGTHS: tuple[float, ...] = tuple(float(c) for c in np.logspace(-5, 1, 7))
 
-#: Ridge penalties on the squared weights, per training record, of standardised features; strongest first.
+#: Ridge penalties on the squared weights of standardised features, per training record, strongest first.
 _PENALTIES: tuple[float, ...] = tuple(float(a) for a in np.logspace(3, -5, 17))
 
 _MAX_ITERATIONS = 500
@@ -42,9 +42,10 @@ class FrozenProbe:
     """A fitted probe.
 
     Attributes:
-        predict: features `[n, d]` → `f64[n]` or `f64[n, classes]`: log odds or scores, or values of a quantity.
-        val_metric: primary metric on validation of what was chosen there.
-        selected: what was chosen, in words, such as `"C = 0.001 of 13"`.
+        predict: Function of features `[n, d]` that returns log odds, scores or values of a quantity, `f64[n]` or
+            `f64[n, classes]`.
+        val_metric: Primary metric on validation of the chosen hyperparameters.
+        selected: Description of the chosen hyperparameters, such as `"C = 0.001 of 13"`.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
@@ -61,18 +62,19 @@ def fit_linear(
     val_targets: np.ndarray,
     classes: Sequence[str] = (),
 ) -> FrozenProbe:
-    """Fits a linear probe: logistic regression, one a class of a multi-label task, or ridge regression of a quantity.
+    """Fits a linear probe: logistic regression, for each class of a multi-label task, or ridge regression of a
+    quantity.
 
     Args:
-        kind: of the task.
-        train_features: `[n, d]`.
-        train_targets: `[n]`, or `[n, classes]`.
-        val_features: `[m, d]`, of patients that train does not have.
-        val_targets: `[m]`, or `[m, classes]`.
-        classes: names of the columns of a multi-label task.
+        kind: Kind of the task.
+        train_features: Features of the training records, `[n, d]`.
+        train_targets: Targets of the training records, `[n]`, or `[n, classes]`.
+        val_features: Features of the validation records, `[m, d]`, of patients that train does not have.
+        val_targets: Targets of the validation records, `[m]`, or `[m, classes]`.
+        classes: Names of the columns of a multi-label task.
 
     Raises:
-        DataError: features are not finite, or train or validation has nothing to learn or to choose by.
+        DataError: Features are not finite, or the targets of train or validation do not define the task's metric.
     """
     if kind == "binary":
         probe = fit_linear_probe(train_features, train_targets, val_features=val_features, val_labels=val_targets)
@@ -101,7 +103,7 @@ def fit_nearest(
     classes: Sequence[str] = (),
     ks: Sequence[int] = NEIGHBOURS,
 ) -> FrozenProbe:
-    """Predicts the mean over the k nearest training records by cosine, k chosen on validation.
+    """Predicts the mean over the k nearest training records by cosine, with k chosen on validation.
 
     Arguments and errors are those of `fit_linear`; of equal metrics the largest k of `ks` is kept.
     """
@@ -127,7 +129,9 @@ def _one_versus_rest(
     val_targets: np.ndarray,
     classes: Sequence[str],
 ) -> FrozenProbe:
-    """Fits a logistic regression a class, one strength for all; 0 for classes that training records lack a label of."""
+    """Fits a logistic regression for each class, with one strength for all. A class that training records lack a label
+    of scores 0.
+    """
     fitted = [column for column in range(targets.shape[1]) if not undefined_reason(targets[:, column])]
     models = {
         column: LogisticRegression(solver="lbfgs", max_iter=_MAX_ITERATIONS, warm_start=True) for column in fitted
@@ -143,7 +147,8 @@ def _one_versus_rest(
     for c in _STRENGTHS:
         for column, model in models.items():
             with warnings.catch_warnings():
-                # Separable labels do not converge at weak strengths, which validation then does not choose.
+                # Fits of separable labels do not converge at weak regularisation, which validation then does not choose
+                # anyway.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.set_params(C=c).fit(train, targets[:, column])
         if (value := selection.primary("multilabel", val_targets, scores(models, val), classes=classes)) > best_value:
@@ -160,7 +165,7 @@ def _ridge(train: np.ndarray, targets: np.ndarray, *, val: np.ndarray, val_targe
     mean = targets.mean()
     u, s, vt = np.linalg.svd(train, full_matrices=False)
     along = u.T @ (targets - mean)
-    # The penalty is of the mean squared error, so that a strength means the same for few records and for many.
+    # The penalty is relative to the mean squared error, so that it means the same for few records and for many.
     weights = np.stack([vt.T @ (s / (s * s + penalty * len(train)) * along) for penalty in _PENALTIES])
     values = [selection.primary("quantity", val_targets, val @ w + mean) for w in weights]
     best = int(np.argmax(values))

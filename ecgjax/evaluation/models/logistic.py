@@ -1,6 +1,6 @@
-"""Linear probe: L2 logistic regression on frozen features, its strength chosen on validation patients.
+"""Linear probe: L2 logistic regression on frozen features, with its strength chosen on validation patients.
 
-The test records take no part in any choice: they are scored once, with what validation chose.
+The test records take no part in any choice: they are scored once, by the probe that validation chose.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.fold_labels import SPREAD_LABELS
 from ecgjax.evaluation.metrics.ranking import auroc, undefined_reason
 
-#: Inverse strengths C tried, strongest regularisation first. At the strong end the direction no longer changes (it is
+#: Inverse strengths C to try, strongest regularisation first. At the strong end the direction no longer changes (it is
 #: the difference of the class means), at the weak end a few hundred labels with 512 features are fitted perfectly.
 STRENGTHS: tuple[float, ...] = tuple(float(c) for c in np.logspace(-5, 1, 13))
 
 _MAX_ITERATIONS = 2000
 
-#: Permutations tried before a control on shuffled labels is given up.
+#: Number of permutations that are tried before a control on shuffled labels is given up.
 _MAX_DEALS = 1000
 
 
@@ -45,13 +45,14 @@ class LinearProbe:
     """A fitted probe and how it was chosen.
 
     Attributes:
-        preprocessor: fitted on the training features.
-        classifier: the logistic regression of the chosen strength.
-        c: chosen inverse strength.
-        val_auroc: AUROC on validation at that strength (the number it was chosen by, hence optimistic).
-        sweep: every strength tried, strongest regularisation first.
-        num_features: columns the classifier saw, after the preprocessor.
-        train_records, train_positives, val_records, val_positives: sizes.
+        preprocessor: Preprocessor fitted on the training features.
+        classifier: Logistic regression of the chosen strength.
+        c: Chosen inverse strength C.
+        val_auroc: AUROC on validation at that strength, which it was chosen by and which is hence optimistic.
+        sweep: Every strength that was tried, strongest regularisation first.
+        num_features: Number of columns that the classifier saw, after the preprocessor.
+        train_records, train_positives, val_records, val_positives: Numbers of records and of positive records in train
+            and validation.
     """
 
     preprocessor: TransformerMixin
@@ -69,7 +70,7 @@ class LinearProbe:
         """Returns the log odds of the positive class, `f64[n]`.
 
         Args:
-            features: `[n, d]`, as the training features.
+            features: Features, `[n, d]`, with the columns of the training features.
         """
         return self.classifier.decision_function(self.preprocessor.transform(features))
 
@@ -86,16 +87,16 @@ def fit_linear_probe(
     """Fits a logistic regression for every strength and keeps the one with the highest validation AUROC.
 
     Args:
-        train_features: `[n, d]`.
-        train_labels: `[n]` of 0 and 1.
-        val_features: `[m, d]`, of patients that train does not have.
-        val_labels: `[m]` of 0 and 1.
-        strengths: inverse L2 strengths C, as in scikit-learn. Of equal AUROCs the strongest regularisation is kept.
-        preprocessor: unfitted scikit-learn transformer, fitted here on train alone; by default each feature is
-            brought to zero mean and unit standard deviation.
+        train_features: Features of the training records, `[n, d]`.
+        train_labels: Labels of the training records, `[n]`, 0 or 1.
+        val_features: Features of the validation records, `[m, d]`, of patients that train does not have.
+        val_labels: Labels of the validation records, `[m]`, 0 or 1.
+        strengths: Inverse L2 strengths C, as in scikit-learn. Of equal AUROCs the strongest regularisation is kept.
+        preprocessor: Unfitted scikit-learn transformer, fitted here on train alone; by default each feature is scaled
+            to zero mean and unit standard deviation.
 
     Raises:
-        DataError: if train or validation lacks a class, or features are not finite and no preprocessor handles them.
+        DataError: Train or validation lacks a class, or features are not finite and no preprocessor handles them.
     """
     for split, labels in (("train", train_labels), ("validation", val_labels)):
         reason = undefined_reason(labels)
@@ -111,17 +112,18 @@ def fit_linear_probe(
             if bad:
                 raise DataError(f"{bad} of {len(features)} embeddings of the {split} split are not finite")
         preprocessor = StandardScaler()
-    # float64: embeddings are few, and lbfgs in float32 stops early on badly scaled directions.
+    # float64 is affordable, since embeddings are few; in float32 lbfgs stops early on badly scaled directions.
     train = preprocessor.fit_transform(np.asarray(train_features, np.float64))
     val = preprocessor.transform(np.asarray(val_features, np.float64))
     sweep: list[SweepPoint] = []
     best: tuple[SweepPoint, LogisticRegression] | None = None
-    # From strong to weak each fit starts at the one before: the same optima in a fraction of the iterations.
+    # From strong to weak each fit starts at the one before, which reaches the same optima in a fraction of the
+    # iterations.
     classifier = LogisticRegression(solver="lbfgs", max_iter=_MAX_ITERATIONS, warm_start=True)
     for c in sorted(strengths):
         classifier.set_params(C=c)
         with warnings.catch_warnings():
-            # Separable training labels do not converge at weak strengths, and validation decides between strengths.
+            # Fits of separable labels do not converge at weak regularisation, and validation chooses the strength.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(train, train_labels)
         point = SweepPoint(c=c, val_auroc=auroc(val_labels, classifier.decision_function(val)))
@@ -146,13 +148,13 @@ def fit_linear_probe(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShuffleControl:
-    """Test AUROC of probes whose labels were dealt out anew among the patients: .5 unless something leaks.
+    """Test AUROC of probes whose labels were permuted among the patients; it is .5 unless something leaks.
 
     Attributes:
-        aurocs: one a shuffle.
-        mean: their mean.
-        low: lower end of the 95 % t-interval of the mean over shuffles.
-        high: upper end.
+        aurocs: AUROC of each shuffle.
+        mean: Mean of the AUROCs.
+        low: Lower end of the 95 % t-interval of the mean over shuffles.
+        high: Upper end of the 95 % t-interval of the mean over shuffles.
     """
 
     aurocs: tuple[float, ...]
@@ -171,25 +173,25 @@ def shuffle_control(
     strengths: Sequence[float] = STRENGTHS,
     progress: bool = False,
 ) -> ShuffleControl:
-    """Runs the same probe, selection and test included, on labels permuted among the patients of all splits.
+    """Runs the same probe, including selection and test, on labels permuted among the patients of all splits.
 
-    A patient keeps the label dealt to them in every split, so that a patient on two sides, by whatever mistake, lifts
-    the result above .5. The test labels are dealt out too: against the true ones, probes of permuted training labels
-    need not average .5, since outlying records weigh more in the rarer class, and they are not labelled at random.
+    A patient keeps the permuted label in every split, so that a patient in two splits, by whatever mistake, lifts the
+    result above .5. The test labels are permuted too: against the true ones, probes of permuted training labels need
+    not average .5, since outlying records weigh more in the rarer class, and they are not labelled at random.
 
     Args:
-        features: split (`"train"`, `"val"`, `"test"`) → `[n, d]`.
-        labels: split → `[n]` of 0 and 1.
-        patients: split → `int[n]`, patient (group) code of each record, the same codes in all splits.
-        shuffles: number of permutations, at least 2.
-        seed: of the permutations.
-        strengths: as in `fit_linear_probe`.
-        progress: whether to draw a progress bar on a terminal.
+        features: Features `[n, d]` by split (`"train"`, `"val"`, `"test"`).
+        labels: Labels `[n]` by split, 0 or 1.
+        patients: Patient (or group) code of each record, `int[n]`, by split, with the same codes in all splits.
+        shuffles: Number of permutations, at least 2.
+        seed: Seed of the permutations.
+        strengths: Inverse L2 strengths C to choose from, as in `fit_linear_probe`.
+        progress: Whether a progress bar is drawn on a terminal.
 
     Raises:
-        DataError: if there are fewer than 2 shuffles, or a class has too few patients to be in every split.
+        DataError: There are fewer than 2 shuffles, or a class has too few patients to be in every split.
     """
-    # Imported here: SciPy's statistics take a second to load and nothing else of the probe needs them.
+    # This is imported here because SciPy's statistics take a second to load and nothing else of the probe needs them.
     from scipy import stats
 
     if shuffles < 2:
@@ -214,7 +216,7 @@ def shuffle_control(
 def _deal(
     labels: Mapping[str, np.ndarray], patients: Mapping[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Permutes the patients' labels (that of their first record) among them, both classes in every split."""
+    """Permutes the patients' labels, each that of the patient's first record, until every split has both classes."""
     every, first, code = np.unique(np.concatenate(list(patients.values())), return_index=True, return_inverse=True)
     of_patient = np.concatenate(list(labels.values()))[first]
     ends = np.cumsum([len(part) for part in patients.values()])[:-1]

@@ -1,8 +1,8 @@
-"""Nested cross-validation of a frozen representation: folds of patients, a strength chosen inside, scores from outside.
+"""Nested cross-validation of a frozen representation: outer folds of patients are scored, inner folds choose strengths.
 
-Every record is scored once, by a model of which nothing has seen its patient: not the weights, not the scaling or the
-principal components before them, and not the choice of the strength, which is made by folds of the patients that are
-left (Varma and Simon 2006: chosen on the very folds that are reported, the result is optimistic).
+Every record is scored once, by a model of which no part has seen its patient: neither the weights, nor the scaling or
+the principal components before them, nor the choice of the strength, which is made on folds of the remaining patients
+(Varma and Simon 2006: a result is optimistic if the strength is chosen on the folds that are reported).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import check_binary
 from ecgjax.evaluation.models.out_of_fold import OutOfFold
 
-#: Number of training records → unfitted scikit-learn transformer.
+#: Function of the number of training records that returns an unfitted scikit-learn transformer.
 MakePreprocessor = Callable[[int], TransformerMixin]
 
 _MAX_ITERATIONS = 2000
@@ -36,10 +36,10 @@ class NestedFit:
     """A model and how its strength was chosen.
 
     Attributes:
-        scores: features `[n, d]` → log odds `f64[n]`.
-        c: inverse L2 strength, as in scikit-learn.
-        losses: mean cross-entropy over the inner folds of every strength tried, in nats; none where there was nothing
-            to choose by.
+        scores: Function of features `[n, d]` that returns log odds, `f64[n]`.
+        c: Inverse L2 strength C, as in scikit-learn.
+        losses: Mean cross-entropy over the inner folds of every strength tried, in nats; empty where there were no
+            inner folds to choose by.
     """
 
     scores: Callable[[np.ndarray], np.ndarray]
@@ -48,19 +48,19 @@ class NestedFit:
 
 
 def patient_folds(labels: np.ndarray, patients: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
-    """Divides patients among folds, positives as evenly as their patients allow.
+    """Divides patients among folds, with the positives as evenly as their patients allow.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        patients: `int[n]`, patient (group) code of each record.
-        folds: how many, at least 2.
-        seed: of the division.
+        labels: Labels, `[n]`, 0 or 1.
+        patients: Patient (or group) code of each record, `int[n]`.
+        folds: Number of folds, at least 2.
+        seed: Seed of the division.
 
     Returns:
-        `int64[n]`, the fold of each record; all records of a patient have the same.
+        The fold of each record, `int64[n]`; all records of a patient are in the same fold.
 
     Raises:
-        DataError: fewer patients with a positive, or with a negative, record than folds.
+        DataError: Fewer patients have a positive record, or a negative one, than there are folds.
     """
     for value, name in ((1, "positive"), (0, "negative")):
         number = len(np.unique(patients[labels == value]))
@@ -73,7 +73,7 @@ def patient_folds(labels: np.ndarray, patients: np.ndarray, *, folds: int, seed:
     return fold_of
 
 
-# Of matrices this small a second thread makes every fit slower, on busy cores fifty times.
+# With matrices this small a second thread makes every fit slower, on busy cores fifty times.
 @threadpool_limits.wrap(limits=1)
 def cross_validate(
     features: np.ndarray,
@@ -88,22 +88,24 @@ def cross_validate(
     fraction: float = 1.0,
     seed: int = 0,
 ) -> OutOfFold:
-    """Scores every record by a logistic regression that was trained and chosen without its patient's fold.
+    """Scores every record by a logistic regression that was trained and chosen without the fold of its patient.
 
     Args:
-        features: `[n, d]`.
-        labels: `[n]` of 0 and 1.
-        patients: `int[n]`, patient (group) code of each record.
-        patient_ids: `str[n]`, by which a fraction of the patients is drawn (`labels.draw_patients`).
-        folds: `int[n]`, from `patient_folds`.
-        strengths: inverse L2 strengths C to choose from.
-        inner_folds: folds of the training patients to choose by, fewer where too few have a label.
-        make_preprocessor: makes what is fitted on training records before the regression.
-        fraction: share of the training patients of every fold to train with, a smaller one being part of a larger.
-        seed: of the draw and of the inner folds.
+        features: Features, `[n, d]`.
+        labels: Labels, `[n]`, 0 or 1.
+        patients: Patient (or group) code of each record, `int[n]`.
+        patient_ids: Patient id of each record, `str[n]`, by which a fraction of the patients is drawn
+            (`labels.draw_patients`).
+        folds: Fold of each record, `int[n]`, from `patient_folds`.
+        strengths: Inverse L2 strengths C to choose from.
+        inner_folds: Number of folds of the training patients to choose by; there are fewer where too few patients have
+            a label.
+        make_preprocessor: Function that makes the transformer that is fitted on training records before the regression.
+        fraction: Share of the training patients of every fold to train with; a smaller share is part of a larger one.
+        seed: Seed of the draw and of the inner folds.
 
     Raises:
-        DataError: a label is not 0 or 1, or lengths differ.
+        DataError: A label is not 0 or 1, or lengths differ.
     """
     labels, _ = check_binary(labels, folds)
     scores, unchosen, records, positives = np.empty(len(labels), np.float32), 0, [], []
@@ -149,19 +151,19 @@ def fit_nested(
 ) -> NestedFit:
     """Chooses a strength by the cross-entropy on inner folds of patients, and trains with it on all records.
 
-    What scikit-learn's `GridSearchCV` does over a pipeline, but for fitting what stands before the regression once a
-    fold and not once a strength, and for starting each strength at the one before. The cross-entropy exists where a
-    fold has no positive record; an AUROC would not.
+    This does the same as scikit-learn's `GridSearchCV` over a pipeline, except that the preprocessor is fitted once a
+    fold and not once a strength, and that each strength starts at the solution of the one before. The cross-entropy
+    exists where a fold has no positive record; an AUROC would not.
 
     Args:
-        features: `[n, d]`.
-        labels: `[n]` of 0 and 1, both of which there are.
-        patients: `int[n]`, patient (group) code of each record.
-        strengths: inverse L2 strengths C; of equal losses the strongest regularisation is kept. It is also taken where
-            fewer than two patients have one of the labels, so that nothing can be chosen.
-        inner_folds: how many, fewer where fewer patients have one of the labels.
-        make_preprocessor: makes what is fitted on training records before the regression.
-        seed: of the inner folds.
+        features: Features, `[n, d]`.
+        labels: Labels, `[n]`, 0 or 1, with both present.
+        patients: Patient (or group) code of each record, `int[n]`.
+        strengths: Inverse L2 strengths C to choose from; of equal losses the strongest regularisation is kept. It is
+            also taken where fewer than two patients have one of the labels, so that nothing can be chosen.
+        inner_folds: Number of inner folds; there are fewer where fewer patients have one of the labels.
+        make_preprocessor: Function that makes the transformer that is fitted on training records before the regression.
+        seed: Seed of the inner folds.
     """
     strengths = sorted(strengths)
     losses = []
@@ -191,21 +193,23 @@ class _Path:
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, make_preprocessor: MakePreprocessor):
         self._preprocessor = make_preprocessor(len(features))
-        # float64: lbfgs in float32 stops early on badly scaled directions.
+        # The features are float64 because lbfgs in float32 stops early on badly scaled directions.
         self._features = self._preprocessor.fit_transform(np.asarray(features, np.float64))
         self._labels = labels
         self._model = LogisticRegression(solver="lbfgs", max_iter=_MAX_ITERATIONS, warm_start=True)
 
     def fit(self, c: float) -> Callable[[np.ndarray], np.ndarray]:
-        """Trains with a strength; returns features → log odds, of this strength until the next is trained."""
+        """Trains with a strength and returns a function of features that returns log odds, valid until the next is
+        trained.
+        """
         with warnings.catch_warnings():
-            # Separable labels do not converge at weak strengths, which the inner folds then do not choose.
+            # Fits of separable labels do not converge at weak regularisation, which the inner folds then do not choose.
             warnings.simplefilter("ignore", ConvergenceWarning)
             self._model.set_params(C=c).fit(self._features, self._labels)
         return lambda features: self._model.decision_function(self._transform(features))
 
     def loss(self, c: float, features: np.ndarray, labels: np.ndarray) -> float:
-        """Trains with a strength; returns the mean cross-entropy on other records, in nats."""
+        """Trains with a strength and returns the mean cross-entropy on other records, in nats."""
         self.fit(c)
         return float(log_loss(labels, self._model.predict_proba(self._transform(features)), labels=[0, 1]))
 

@@ -1,4 +1,4 @@
-"""Scores of a cross-validation: each record's by the model of the fold that it was left out of."""
+"""Scores of a cross-validation: each record is scored by the model of the fold that it was left out of."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class OutOfFold:
     """Scores of all records of a question.
 
     Attributes:
-        scores: `f32[n]`, log odds; None where a fold could not be trained. Those of different folds are of different
-            models and comparable within a fold alone.
-        folds: `int64[n]`, 0 to the number of folds - 1.
-        chosen: strength C of each fold.
-        unchosen: folds whose labels are too few to choose by, which have the strongest regularisation.
-        records: mean number of training records of a fold.
-        positives: fewest positive training records of a fold.
-        reason: why there are no scores; empty where there are.
+        scores: Log odds, `f32[n]`; None where a fold could not be trained. Scores of different folds come from
+            different models and are comparable only within a fold.
+        folds: Fold of each record, `int64[n]`, from 0 to the number of folds − 1.
+        chosen: Chosen strength C of each fold.
+        unchosen: Number of folds with too few labels to choose by, which have the strongest regularisation.
+        records: Mean number of training records of a fold.
+        positives: Fewest positive training records of a fold.
+        reason: Reason why there are no scores; empty where there are.
     """
 
     scores: np.ndarray | None
@@ -40,7 +40,7 @@ class OutOfFold:
     reason: str = ""
 
     def save(self, path: Path) -> None:
-        """Writes one NumPy archive, whole or not at all."""
+        """Writes one NumPy archive, either completely or not at all."""
         told = {name: getattr(self, name) for name in ("chosen", "unchosen", "records", "positives", "reason")}
         arrays = {"folds": self.folds} if self.scores is None else {"folds": self.folds, "scores": self.scores}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,10 @@ class OutOfFold:
 
     @classmethod
     def load(cls, path: Path) -> OutOfFold:
-        """Reads what `save` wrote.
+        """Reads an archive that `save` wrote.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: The file is damaged.
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -68,13 +68,13 @@ def fold_mean_auroc(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray) -
     """Returns the mean over folds of the AUROC within each, as a metric.
 
     Scores of different folds come from different models, and a pooled AUROC would compare them with each other (Forman
-    and Scholz 2010). Undefined where a fold has not both labels: a mean over whichever folds have them would be another
-    metric in every resample.
+    and Scholz 2010). The mean is undefined where a fold lacks a label: a mean over whichever folds have both would be
+    another metric in every resample.
 
     Args:
-        labels: `[n]` of 0 and 1.
-        scores: `[n]`, larger means more likely positive.
-        folds: `int[n]`, the fold of each record.
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores, `[n]`, larger for a more likely positive.
+        folds: Fold of each record, `int[n]`.
     """
     rows = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     ranked = [RankedScores(labels[own], scores[own]) for own in rows]

@@ -26,14 +26,14 @@ PLAIN: tuple[Plain, ...] = ("age_sex", "intervals", "median_beat")
 
 
 class PlainModels:
-    """Fits and applies them; records are measured when the first model asks, and once.
+    """Fits the models and applies them; the records are measured once, when a model first needs it.
 
     Args:
-        recordings: of the study.
-        records: `int64[n]`, all that are labelled.
-        task: what is asked.
-        folder: of the kept measurements.
-        progress: whether to draw progress bars.
+        recordings: Recordings of the study.
+        records: Numbers of all labelled records, `int64[n]`.
+        task: Task of the models.
+        folder: Folder of the kept measurements.
+        progress: Whether progress bars are drawn.
     """
 
     def __init__(self, recordings: Recordings, records: np.ndarray, *, task: Task, folder: Path, progress: bool = True):
@@ -43,18 +43,18 @@ class PlainModels:
     def scores(
         self, name: Plain, data: ProbeData, *, train: np.ndarray, val: np.ndarray, test: np.ndarray, seed: int
     ) -> tuple[FrozenProbe, np.ndarray]:
-        """Fits a model on training records, chosen on validation, and scores test records.
+        """Fits a model on training records, with hyperparameters chosen on validation, and scores test records.
 
         Args:
-            name: of the model.
-            data: the labelled records.
-            train: `int64[...]`, places among all labelled records of those to train on.
-            val: likewise of validation.
-            test: likewise of test.
-            seed: of the trees.
+            name: Name of the model.
+            data: Labelled records.
+            train: Places of the training records among all labelled records, `int64[...]`.
+            val: Places of the validation records among all labelled records, `int64[...]`.
+            test: Places of the test records among all labelled records, `int64[...]`.
+            seed: Seed of the trees.
 
         Raises:
-            DataError: the labels give no model, or the measurements' file is damaged.
+            DataError: The labels give no model, or the measurements' file is damaged.
         """
         if name == "intervals":
             measured, _ = self._measured

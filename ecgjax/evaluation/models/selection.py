@@ -1,4 +1,4 @@
-"""What an answer to each kind of task is judged by, on validation for a choice and on test for the result."""
+"""Metrics of each kind of task, on validation to choose a model and on test to report it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ecgjax.evaluation.metrics.multilabel import auprc_of, auroc_of, by_class
 from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, estimate
 
-#: Kind of task → name of the metric that choices are made and models compared by; the higher the better.
+#: Name of the metric by which models are chosen and compared, by kind of task; higher is better.
 PRIMARY: Mapping[Kind, str] = {"binary": "AUROC", "multilabel": "macro AUROC", "quantity": "R²"}
 
-#: `reason` of a `DataError` that says why labels and settings give no model. Others are about damaged data.
+#: The `reason` of a `DataError` that says why labels and settings give no model. Other errors are about damaged data.
 NO_MODEL = "no_model"
 
 
@@ -24,13 +24,13 @@ def metrics(kind: Kind, targets: np.ndarray, outputs: np.ndarray, *, classes: Se
     """Returns the metrics of a kind of task by name, the primary one first.
 
     Args:
-        kind: of the task.
-        targets: `[n]`, or `[n, classes]` of a multi-label task.
-        outputs: of the same shape: scores, or values in the quantity's unit.
-        classes: names of the columns of a multi-label task.
+        kind: Kind of the task.
+        targets: Targets, `[n]`, or `[n, classes]` for a multi-label task.
+        outputs: Outputs of the shape of the targets: scores, or values in the quantity's unit.
+        classes: Names of the columns of a multi-label task.
 
     Raises:
-        DataError: shapes differ, labels are not 0 and 1, or outputs are not finite.
+        DataError: Shapes differ, labels are not 0 or 1, or outputs are not finite.
     """
     if kind == "binary":
         ranked = RankedScores(targets, outputs)
@@ -68,7 +68,7 @@ def loss(kind: Kind, targets: np.ndarray, outputs: np.ndarray) -> float:
 
 
 def undefined(kind: Kind, targets: np.ndarray) -> str:
-    """Says why the primary metric of these targets does not exist, or returns "" where it does."""
+    """Returns the reason why the primary metric of these targets does not exist, or "" where it does."""
     if kind == "binary":
         return undefined_reason(targets)
     if kind == "multilabel":
