@@ -40,7 +40,7 @@ _EXTENSIONS = (".mat", ".hea", ".dat")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CincHeader:
-    """What a header states, as far as it could be parsed.
+    """The statements of a header, as far as they could be parsed.
 
     Attributes:
         has_extension: Whether the record line names the record with an extension.

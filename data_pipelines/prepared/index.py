@@ -111,7 +111,7 @@ class Index:
         content_hash: Hash of every stored signal, `uint8[n, 16]`.
         duplicate_of: Number of the first record with equal content, `int64[n]`, -1 for that first record itself.
         valid_start: Position of the first recorded sample, `int32[n]`.
-        valid_samples: Number of recorded samples from there on, `int32[n]`.
+        valid_samples: Number of recorded samples from `valid_start` on, `int32[n]`.
         quality: Flags of the signal's quality, `int32[n]`, from `quality.QualityFlag`.
         clipped_samples: Number of samples at the limit of what can be stored, `int32[n]`.
         signature: Signature for finding near-duplicates, `int8[n, 192]` (`signature.py`).
@@ -119,8 +119,8 @@ class Index:
         tasks: Multi-label tasks by name.
         order_free_signature: Signature for finding copies with any order of leads, `int8[n, 192]` (`order_free.py`);
             None in data sets older than this column.
-        envelope: Envelope for telling such copies from other records, `int8[n, 256]`; None in data sets older than this
-            column.
+        envelope: Envelope for telling copies with any order of leads from other records, `int8[n, 256]`; None in
+            data sets older than this column.
         recording: Code of every record's recording, `int32[n]`; records with equal codes are pieces of one recording,
             of one patient. None in data sets older than this column.
         recording_seconds: Length of the recording that a record was taken from in seconds, `f64[n]`, NaN where unknown;

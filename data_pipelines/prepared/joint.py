@@ -85,7 +85,7 @@ class JointIndex:
 
     @functools.cached_property
     def fold(self) -> JointColumn:
-        """Fold of every record within its data set, `int8[n]`."""
+        """Fold of every record within its data set, `int16[n]`."""
         return self._column("fold")
 
     @functools.cached_property
@@ -95,7 +95,7 @@ class JointIndex:
 
     @functools.cached_property
     def valid_samples(self) -> JointColumn:
-        """Number of recorded samples from there on, `int32[n]`."""
+        """Number of recorded samples from `valid_start` on, `int32[n]`."""
         return self._column("valid_samples")
 
     @property

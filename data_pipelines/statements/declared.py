@@ -1,4 +1,4 @@
-"""What a user declares about files that do not state it; what files do state is compared with it (`stated_*.py`)."""
+"""A user's declaration about files, for what they do not state; other statements must agree with it (`stated_*.py`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEAD_AXIS = {"time_lead": 1, "lead_time": 0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What is known about all files of a kind; None where nothing is known.
+    """The facts that a user declares about all files of a kind; None where nothing is known.
 
     Attributes:
         sampling_rate_hz: Samples per second and lead.

@@ -52,7 +52,7 @@ class Layout:
         dialect: Way in which the lines are written.
         num_columns: Number of cells in each line of samples.
         start: Position of the first line of samples, in bytes.
-        first_line: Number of that line, counted from 1.
+        first_line: Number of the first line of samples, counted from 1.
         names: Names of the columns, None for a column whose name only counts; None as a whole if there is no line of
             names.
         units: Units of the columns, empty where not stated; None as a whole if there is no line of units.
