@@ -1,4 +1,4 @@
-"""What a source of records is, and what sources share."""
+"""The interface of a source of records, and the parts that sources share."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Quarantined:
     """A recording that could not be stored.
 
     Attributes:
-        record_id: what the source calls it.
-        reason: the slug of its `RecordError`.
-        message: what is wrong and what to do, in plain words.
+        record_id: Id of the recording in the source.
+        reason: Slug of the `RecordError` that was raised.
+        message: Statement of what is wrong and what to do, in plain words.
     """
 
     record_id: str
@@ -36,16 +36,16 @@ class Quarantined:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceCard:
-    """What to tell about a data set.
+    """The description of a data set.
 
     Attributes:
-        name: short name in lower case, also that of the TFDS dataset and its files.
-        description: a paragraph for people, in which simulated sets say so.
-        simulated: whether no patient was ever connected to any of it.
-        citation: how to cite it, or empty.
-        license: its licence, or empty where unknown.
-        notes: remarks of this build that a reader of the summary should see.
-        sex_reading: how sex is read from the source, or empty where it says none.
+        name: Short name in lower case, also used for the TFDS dataset and its files.
+        description: Paragraph for human readers; it says so where the data are simulated.
+        simulated: Whether all of the data are simulated, so that no patient was ever recorded.
+        citation: Reference to cite for the data set, or empty.
+        license: Licence of the data set, or empty where it is unknown.
+        notes: Remarks about this build that a reader of the summary should see.
+        sex_reading: Statement of how sex is read from the source, or empty where the source does not state it.
     """
 
     name: str
@@ -59,18 +59,18 @@ class SourceCard:
 
 ItemT = TypeVar("ItemT")
 
-#: Reads items: result i is the record of item i, or why it could not be stored.
+#: Reads items: result i is the record of item i, or a `Quarantined` that says why it could not be stored.
 Reader = Callable[[Sequence[ItemT]], Iterator[EcgRecord | Quarantined]]
 
 
 class Source(Protocol[ItemT]):
-    """One data set as its publisher ships it. A new data set is one such class, in one file.
+    """A data set as its publisher ships it. Each data set is one such class, in a file of its own.
 
     Attributes:
-        card: what it is.
-        recipe: what is done to every signal.
-        signal_format: rate and length that follow from it.
-        label_schema: names of its labels.
+        card: Description of the data set.
+        recipe: Recipe by which every signal is converted.
+        signal_format: Rate and length of the stored signals, which follow from the recipe.
+        label_schema: Names of the data set's labels.
     """
 
     card: SourceCard
@@ -80,14 +80,14 @@ class Source(Protocol[ItemT]):
 
     @property
     def items(self) -> Sequence[ItemT]:
-        """What the records are read from, one a record, always in the same order. A slice can be pickled."""
+        """The items that records are read from, one for each, always in the same order. A slice can be pickled."""
         ...
 
     def reader(self) -> Reader[ItemT]:
-        """Returns what reads a slice of the items, in whichever process; it can be pickled.
+        """Returns a reader of slices of the items; the reader can be pickled and works in any process.
 
-        A build that was interrupted takes a shard for finished if the pickles of its items and of the reader are what
-        they were: both should hold all that a record depends on, beside the recordings themselves.
+        An interrupted build counts a shard as finished if the pickles of its items and of the reader have not changed.
+        Both should therefore hold everything that a record depends on, besides the recordings themselves.
         """
         ...
 
@@ -102,13 +102,14 @@ NamedItemT = TypeVar("NamedItemT", bound=_Named)
 
 @dataclasses.dataclass(frozen=True)
 class ItemReader(Generic[NamedItemT]):
-    """Reads items one by one; one whose reading raises an error is quarantined.
+    """Reads items one by one and quarantines an item whose reading raises an error.
 
-    A `RecordError` says why; what no reader foresaw is told as `unforeseen.py` has it. A `DataError` that is not one
-    recording's ends the build.
+    The message of a `RecordError` is kept; an error that no reader foresaw is described by `unforeseen.py`. Any other
+    `DataError` concerns more than one recording and ends the build.
 
     Attributes:
-        read: item to record; picklable. The item says its id, as `record_id`, even when reading fails.
+        read: Picklable function from an item to its record. The item has its id as `record_id` even when reading it
+            fails.
     """
 
     read: Callable[[NamedItemT], EcgRecord]
@@ -126,23 +127,25 @@ class ItemReader(Generic[NamedItemT]):
             reason, message = error.reason, str(error)
         except DataError:
             raise
-        except Exception as error:  # Files of strangers hold what nobody thought of.
+        except Exception as error:  # Files from outside can be damaged in ways that no reader foresaw.
             reason, message = reason_and_message(error, item)
         return Quarantined(record_id=item.record_id, reason=reason, message=message)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordingReader(Generic[NamedItemT]):
-    """Reads items that are a recording each; one whose reading raises `RecordError` is quarantined.
+    """Reads items that are one recording each; an item whose reading raises an error is quarantined.
 
-    A reader of pieces (`builders/pieces.py`) uses its parts to open a recording once for all pieces of it.
+    A reader of pieces (`builders/pieces.py`) uses its parts to open a recording once for all of its pieces.
 
     Attributes:
-        open: item to recording; picklable. What is wrong with the item itself is found here, before its file is read.
-        record: item, its recording, and the signal to store, to record; picklable.
-        recipe: what is done to the signals.
-        length: item to the length of its recording, or None where that is not known without opening it; picklable.
-            For builds that cut recordings into pieces, which must know all lengths before they begin.
+        open: Picklable function from an item to its recording. Faults of the item itself are found here, before its
+            file is read.
+        record: Picklable function from an item, its recording and the signal to store to the record.
+        recipe: Recipe by which the signals are converted.
+        length: Picklable function from an item to the length of its recording, or to None where the length is not known
+            without opening the recording. It serves builds that cut recordings into pieces, which must know all lengths
+            before they begin.
     """
 
     open: Callable[[NamedItemT], Recording]
@@ -160,8 +163,8 @@ class RecordingReader(Generic[NamedItemT]):
 
 
 def ecg_record(stored: StoredSignal, **fields: Any) -> EcgRecord:
-    """Returns the record of a signal that is ready to store; `fields` are the others of `EcgRecord`."""
-    # Names of files need not be UTF-8, which is what is stored.
+    """Returns the record of a signal that is ready to store; `fields` are the other fields of `EcgRecord`."""
+    # File names need not be valid UTF-8, but texts are stored as UTF-8.
     fields |= {name: storable_text(fields[name]) for name in _TEXTS if name in fields}
     return EcgRecord(
         signal=stored.signal,
@@ -174,13 +177,13 @@ def ecg_record(stored: StoredSignal, **fields: Any) -> EcgRecord:
 
 
 class Refusal(NamedTuple):
-    """Why an item is known to be unreadable before it is opened: reason and message of its `RecordError`."""
+    """The reason and message of the `RecordError` of an item that is known to be unreadable before it is opened."""
 
     reason: str
     message: str
 
 
 def check_not_refused(refusal: Refusal | None) -> None:
-    """Raises the `RecordError` of an item that is refused; does nothing for one that is not."""
+    """Raises the `RecordError` of an item that is refused; does nothing if `refusal` is None."""
     if refusal is not None:
         raise RecordError(refusal.message, reason=refusal.reason)

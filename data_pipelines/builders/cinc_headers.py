@@ -1,9 +1,9 @@
-"""Headers of the PhysioNet/CinC challenges: what is known of a record before its signal, and two faults of them.
+"""Headers of the PhysioNet/CinC challenges: scanning them before the signals are read, and correcting two faults.
 
 1. Headers of Georgia's records name the record with an extension (`E00271.mat 12 500 5000`), which WFDB does not
    allow. The signal is read through a corrected copy of the header; nothing else changes.
-2. Georgia's first headers state a gain of 4880/mV. The device resolves 4.88 µV, and the published samples are in µV
-   already: the gain is 1000/mV. A stated gain may be true, so it is only corrected where the samples prove it wrong.
+2. Georgia's first headers state a gain of 4880/mV. The device resolves 4.88 µV, but the published samples are already
+   in µV, so the gain is 1000/mV. A stated gain may be true, so it is only corrected where the samples prove it wrong.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from data_pipelines.readers.wfdb_files import LARGEST_HEADER, read_wfdb
 from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS
 
-#: What Georgia's first headers state, units per mV, and what is true.
+#: The gain that Georgia's first headers state and the true one, units per mV.
 DOUBTFUL_GAIN = 4880.0
 TRUE_GAIN = 1000.0
 
-#: Steps of Georgia's device, µV. Its samples of I, II, III and the chest leads are multiples of it with the fraction
-#: cut off: all of them, in the 31 records this was tried on. Of other sets' samples (PTB-XL, CPSC 2018, and Chapman
-#: and Ningbo, whose devices have the same steps but round) 11 to 87 % happen to be, of a true 4880 counts/mV 20 %,
-#: and of whole µV written with that gain half.
+#: Resolution of Georgia's device, µV. Its samples of I, II, III and the chest leads are multiples of this step with the
+#: fraction cut off: all samples were, in the 31 records that were checked. In other sets (PTB-XL, CPSC 2018, and
+#: Chapman and Ningbo, whose devices have the same resolution but round) 11 to 87 % of the samples are such multiples by
+#: chance; 20 % are if 4880 counts/mV is true, and half are if whole µV were written with that gain.
 STEP_UV = DOUBTFUL_GAIN / TRUE_GAIN
 _SHARE_ON_STEPS = 0.99
 
@@ -40,14 +40,15 @@ _EXTENSIONS = (".mat", ".hea", ".dat")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CincHeader:
-    """What a header says, as far as it could be understood.
+    """The statements of a header, as far as they could be parsed.
 
     Attributes:
-        has_extension: whether the record line names the record with an extension.
-        gains: units per mV of each signal; empty where a signal line cannot be understood.
-        codes: SNOMED codes of its `Dx` line, in the header's order; empty where there is none, or it is unknown.
-        samples: number of samples, then first sample and checksum of every signal: equal in copies of one recording,
-            and hardly ever in others; empty where the header does not say.
+        has_extension: Whether the record line names the record with an extension.
+        gains: Gain of each signal, units per mV; empty where a signal line cannot be parsed.
+        codes: SNOMED codes of the `Dx` line, in the header's order; empty where the line is absent or its value is
+            unknown.
+        samples: Number of samples, then first sample and checksum of every signal, as text. They are equal in copies of
+            one recording and hardly ever equal otherwise; empty where the header does not state them.
     """
 
     has_extension: bool
@@ -57,7 +58,7 @@ class CincHeader:
 
     @property
     def gain(self) -> float | None:
-        """The gain of every signal, None where there is none or several."""
+        """The gain that all signals share; None where they have none or different ones."""
         return self.gains[0] if len(set(self.gains)) == 1 else None
 
     @property
@@ -67,10 +68,10 @@ class CincHeader:
 
 
 def scan_header(record: Path) -> CincHeader:
-    """Reads what a build must know of all records before the first is stored; never fails on a damaged header.
+    """Reads the facts that a build needs of all records before it stores the first; never fails on a damaged header.
 
     Args:
-        record: path of the record without extension.
+        record: Path of the record without extension.
     """
     lines = _lines(record)
     record_line, *signal_lines = [lines[number].split() for number in _content(lines)] or [[]]
@@ -83,24 +84,24 @@ def scan_header(record: Path) -> CincHeader:
 
 
 def dx_codes(text: str) -> tuple[str, ...]:
-    """Returns the codes of a `Dx` value such as `"164889003,164909002"`; none for an empty or unknown one."""
+    """Returns the codes of a `Dx` value such as `"164889003,164909002"`; an empty or unknown value has none."""
     codes = (code.strip() for code in text.split(","))
     return tuple(dict.fromkeys(code for code in codes if not is_missing(code)))
 
 
 def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
-    """Reads a record of the challenges, its header corrected where it has one of the faults above.
+    """Reads a record of the challenges, with the header's two faults named by this module corrected where it has them.
 
     Args:
-        record: path of the record without extension.
-        correct_gain: whether a gain of 4880/mV is doubted, as it is in Georgia's records.
+        record: Path of the record without extension.
+        correct_gain: Whether a gain of 4880/mV is tested against the samples and corrected, as Georgia's records need.
 
     Returns:
-        The recording in the header's units.
+        The recording, with the units that the header states.
 
     Raises:
-        RecordError: as `read_wfdb`, and `broken_gain` where the gain is doubtful and the samples do not prove it
-            wrong.
+        RecordError: The record cannot be read (see `read_wfdb`), or its gain is doubtful and the samples do not prove
+            it wrong (`broken_gain`).
     """
     header = scan_header(record)
     recording = _read_renamed(record) if header.has_extension else read_wfdb(record)
@@ -110,18 +111,19 @@ def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
 
 
 def with_true_gain(recording: Recording) -> Recording:
-    """Returns a recording that was read with 4880 units/mV as it is with 1000, if its samples prove that.
+    """Returns a recording that was read with 4880 units/mV rescaled to 1000 units/mV, if its samples prove that gain.
 
-    They do when they are what Georgia's device and its publishers' conversion to whole µV make, and nothing else.
+    They prove it when they are multiples of the device's resolution, cut to whole µV: Georgia's device and its
+    publishers' conversion make such samples, and nothing else does.
 
     Raises:
-        RecordError: `broken_gain`, where they are not.
+        RecordError: The samples do not prove it (`broken_gain`).
     """
     columns = [column for column, name in enumerate(recording.channels) if standard_lead(name) in STORED_LEADS]
     signal = recording.signal[:][:, columns]
     samples = np.rint(signal[np.isfinite(signal)] * DOUBTFUL_GAIN)
     nearest = np.rint(samples / STEP_UV)
-    # What is cut off from a multiple may be nearer to the one below.
+    # Truncation can leave a multiple nearer to the step below it.
     on_steps = np.zeros(samples.shape, bool)
     for step in (nearest - 1, nearest, nearest + 1):
         on_steps |= np.trunc(step * STEP_UV) == samples
@@ -137,7 +139,7 @@ def with_true_gain(recording: Recording) -> Recording:
 
 
 def _read_renamed(record: Path) -> Recording:
-    """Reads through a copy of the header, in a folder of its own, whose record line lacks the extension."""
+    """Reads through a copy of the header, in a temporary folder, whose record line lacks the extension."""
     lines = _lines(record)
     numbers = _content(lines)
     name, *rest = lines[numbers[0]].split()
@@ -147,13 +149,14 @@ def _read_renamed(record: Path) -> Recording:
     with tempfile.TemporaryDirectory(prefix="cinc_header_") as folder:
         Path(folder, header_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
         for file_name in file_names:
-            # What is no name of a file beside the header, or cannot be one, is left for the reader to miss.
+            # A name that is not that of a file beside the header, or cannot be one, is left for the reader to report as
+            # missing.
             if Path(file_name).name == file_name != "..":
                 with contextlib.suppress(OSError, ValueError):
                     Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
         try:
             recording = read_wfdb(Path(folder, record.name))
-            samples = recording.signal[:]  # Of a long record they lie in the files still.
+            samples = recording.signal[:]  # Long records are read lazily, so read before the links go.
         except RecordError as error:
             message = str(error).replace(str(folder), str(record.parent))
             raise RecordError(message, reason=error.reason) from error
@@ -169,7 +172,7 @@ def _lines(record: Path) -> list[str]:
 
 
 def _content(lines: Sequence[str]) -> list[int]:
-    """Returns the numbers of the lines that are no comment: the record line, then the signal lines."""
+    """Returns the numbers of the lines that are not comments: the record line, then the signal lines."""
     return [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -179,14 +182,14 @@ def _comments(lines: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _samples(record_line: Sequence[str], signal_lines: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Returns what a header tells of its samples: `FILE FORMAT GAIN RESOLUTION ZERO FIRST CHECKSUM …` lines."""
+    """Returns what a header states of its samples, from lines `FILE FORMAT GAIN RESOLUTION ZERO FIRST CHECKSUM …`."""
     if len(record_line) < 4 or not signal_lines or any(len(line) < 7 for line in signal_lines):
         return ()
     return (record_line[3], *(value for line in signal_lines for value in line[5:7]))
 
 
 def _gains(signal_lines: Sequence[Sequence[str]]) -> tuple[float, ...]:
-    """Returns the gains of `FILE FORMAT GAIN(BASELINE)/UNIT …` lines."""
+    """Returns the gains that lines `FILE FORMAT GAIN(BASELINE)/UNIT …` state."""
     try:
         return tuple(float(line[2].partition("/")[0].partition("(")[0]) for line in signal_lines)
     except (IndexError, ValueError):

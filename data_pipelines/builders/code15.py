@@ -34,7 +34,7 @@ from data_pipelines.signals.recipe import SignalRecipe
 
 EXAMS_FILE = "exams.csv"
 
-#: What a part holds: `f32[exam, sample, lead]`, mV, with zeros before and after what was recorded.
+#: Each part holds `f32[exam, sample, lead]` in mV, padded with zeros before and after the recorded samples.
 SAMPLING_RATE_HZ = 400
 TRACING_SHAPE = (4096, len(STANDARD_LEADS))
 
@@ -57,11 +57,11 @@ class Code15Item:
     """One exam.
 
     Attributes:
-        record_id: its exam id, or part and row where that is no id of its own.
-        part: HDF5 file, None for an exam that cannot be read.
-        row: of the exam in it.
-        values: the columns of `exams.csv` as text; empty for an exam without a row there.
-        refusal: of an exam known to be unreadable before it is opened.
+        record_id: Exam id, or part and row where the id is not unique or has no row in `exams.csv`.
+        part: HDF5 file of the exam, None for an exam that no readable part has.
+        row: Row of the exam in its part.
+        values: Values of the exam in `exams.csv` by column, as text; empty for an exam without a row there.
+        refusal: Reason why the exam cannot be read, where that is known before it is opened.
     """
 
     record_id: str
@@ -73,7 +73,7 @@ class Code15Item:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Part:
-    """What is known of one HDF5 file before its signals are read; `damage` is why its exams cannot be."""
+    """One HDF5 file as it is known before its signals are read; `damage` is why its exams cannot be read."""
 
     path: Path
     exam_ids: np.ndarray
@@ -85,14 +85,14 @@ class Code15Source:
     """CODE-15 % as published: `exams.csv` beside `exams_part0.hdf5` to `exams_part17.hdf5`, or some of these."""
 
     def __init__(self, folder: Path, *, recipe: SignalRecipe):
-        """Reads `exams.csv` and the parts' lists of exams; signals are read by the reader.
+        """Reads `exams.csv` and each part's list of exams; the reader reads the signals.
 
         Args:
-            folder: where both lie.
-            recipe: what is done to the signals.
+            folder: Folder of `exams.csv` and the parts.
+            recipe: Recipe by which the signals are converted.
 
         Raises:
-            DataError: `exams.csv` is missing or not what it should be, or there is no part at all.
+            DataError: `exams.csv` is missing or malformed, or the folder has no part at all.
         """
         exams = _read_exams(folder / EXAMS_FILE)
         parts = [_read_part(path) for path in sorted(folder.glob("exams_part*.hdf5"), key=_part_number)]
@@ -116,7 +116,7 @@ class Code15Source:
         )
 
     def _join(self, exams: pd.DataFrame, parts: list[_Part]) -> None:
-        """Lines up the exams in the parts, in their order there, then those that are in `exams.csv` alone."""
+        """Orders the exams: those in the parts, in the parts' order, then those that only `exams.csv` has."""
         self._parts = parts
         self._columns = {name: exams[name].to_numpy() for name in _COLUMNS}
         self._ambiguous = exams["ambiguous"].to_numpy()
@@ -134,7 +134,7 @@ class Code15Source:
         self._is_repeated = np.concatenate([repeated, np.zeros(num_unread, bool)])
 
     def reader(self) -> RecordingReader[Code15Item]:
-        """Returns what reads exams: those of each part in its order, then those of `exams.csv` that no part has."""
+        """Returns a reader of exams: those of each part in its order, then those of `exams.csv` that no part has."""
         return RecordingReader(open=_open, record=_record, recipe=self.recipe)
 
     def _item(self, position: int) -> Code15Item:
@@ -244,13 +244,13 @@ def _recording(part: Path, row: int, source: str) -> Recording:
 
 @functools.lru_cache(maxsize=2)
 def _tracings(part: Path, modified_ns: int) -> h5py.Dataset:
-    """Opens a part once in a process, for exams come part by part; a part that was replaced is opened anew."""
+    """Opens a part once per process, since exams come part by part; a part that was replaced is opened again."""
     del modified_ns
     return own_dataset(h5py.File(part, "r"), "tracings", part)
 
 
 def _number(text: str, name: str, source: str, remarks: list[Remark]) -> float:
-    """Returns a number, NaN where missing; where it cannot be read it is missing too, and a remark is added."""
+    """Returns a number; it is NaN if the text is missing, or cannot be read, in which case a remark is added."""
     try:
         return number(text)
     except ValueError:
@@ -266,12 +266,12 @@ def _diagnoses(values: dict[str, str], source: str, remarks: list[Remark]) -> np
             remarks.append(unread_label(name, values[name], expected="True or False", source=source))
             value = math.nan
         row.append(value)
-    # One that is missing leaves the others without their meaning of 'and nothing else'.
+    # Zeros mean that a diagnosis is absent, so a row with one unknown value does not say 'this one and no other'.
     return np.full(len(row), LABEL_MISSING, np.int8) if np.isnan(row).any() else np.array(row, np.int8)
 
 
 def _read_exams(path: Path) -> pd.DataFrame:
-    """Reads `exams.csv` as text, one row an exam; `ambiguous` marks exams whose rows contradicted each other."""
+    """Reads `exams.csv` as text, one row per exam; `ambiguous` marks exams whose rows contradict each other."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; --source is the folder with it and the exams_partN.hdf5")
     table = read_text_table(path)
@@ -303,7 +303,7 @@ def _read_part(path: Path) -> _Part:
                 return _Part(
                     path=path, exam_ids=none, damage=Refusal("header_disagrees", f"{message}; download it again")
                 )
-            # The published parts end with a row that is no exam: id 0, no signal.
+            # The published parts end with a row of padding that is no exam: id 0 and no signal.
             has_empty_row = len(exam_ids) > 0 and exam_ids[-1] == 0 and not np.any(tracings[-1])
     except RecordError as error:
         return _Part(path=path, exam_ids=none, damage=Refusal(error.reason, str(error)))

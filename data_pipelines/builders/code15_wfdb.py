@@ -1,4 +1,4 @@
-"""CODE-15 % as WFDB records, the form of the PhysioNet/CinC Challenge 2025: patient and Chagas label in the header.
+"""CODE-15 % as WFDB records, as in the PhysioNet/CinC Challenge 2025: patient and Chagas label are in the header.
 
 Reyna et al., "Detection of Chagas Disease from the ECG: The George B. Moody PhysioNet Challenge 2025".
 """
@@ -27,24 +27,24 @@ from data_pipelines.signals.recipe import SignalRecipe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Code15WfdbItem:
-    """One record: its path below the folder, and as a whole, without extension."""
+    """One record: its id is its path below the folder, and `path` is the whole path, both without extension."""
 
     record_id: str
     path: Path
 
 
 class Code15WfdbSource:
-    """Every `.hea` under a folder, with `Patient ID`, `Age`, `Sex` and `Chagas label` among its comments."""
+    """The `.hea` files under a folder, with `Patient ID`, `Age`, `Sex` and `Chagas label` among their comments."""
 
     def __init__(self, folder: Path, *, recipe: SignalRecipe):
-        """Lists the records; they are read by the reader.
+        """Lists the records; the reader reads them.
 
         Args:
-            folder: searched recursively.
-            recipe: what is done to the signals.
+            folder: Folder that is searched recursively.
+            recipe: Recipe by which the signals are converted.
 
         Raises:
-            DataError: no record under the folder.
+            DataError: There is no record under the folder.
         """
         paths = find_wfdb_records(folder)
         if not paths:
@@ -71,19 +71,19 @@ class Code15WfdbSource:
         )
 
     def reader(self) -> RecordingReader[Code15WfdbItem]:
-        """Returns what reads records; they stand in the order of their paths."""
+        """Returns a reader of the records, which are ordered by path."""
         return RecordingReader(open=_open, record=_record, recipe=self.recipe, length=_length)
 
 
 def code15_source(folder: Path, *, recipe: SignalRecipe) -> Source:
-    """Returns the source of CODE-15 % in the layout it lies in: as published where there is an `exams.csv`, else WFDB.
+    """Returns the source for the folder's layout of CODE-15 %: as published where it has `exams.csv`, else as WFDB.
 
     Args:
-        folder: with `exams.csv` and its parts, or with WFDB records.
-        recipe: what is done to the signals.
+        folder: Folder with `exams.csv` and its parts, or with WFDB records.
+        recipe: Recipe by which the signals are converted.
 
     Raises:
-        DataError: the folder has neither.
+        DataError: The folder has neither.
     """
     source = Code15Source if (folder / EXAMS_FILE).is_file() else Code15WfdbSource
     return source(folder, recipe=recipe)
@@ -132,7 +132,7 @@ def _record(item: Code15WfdbItem, recording: Recording, stored: StoredSignal) ->
 
 
 def _chagas(text: str, source: str) -> tuple[float, tuple[Remark, ...]]:
-    """Returns the label, NaN where missing, and what is told of one that cannot be read."""
+    """Returns the label, NaN where it is missing, and a remark where it cannot be read."""
     try:
         return number(text), ()
     except ValueError:

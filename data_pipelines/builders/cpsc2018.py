@@ -30,7 +30,7 @@ from data_pipelines.statements.declared import Declared
 
 REFERENCE_FILE = "REFERENCE.csv"
 
-#: Classes 1 to 9 of the reference, in its order.
+#: Names of the classes 1 to 9 of the reference, in that order.
 CLASSES = ("Normal", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
 
 _RECORD_COLUMN = "Recording"
@@ -42,10 +42,10 @@ class Cpsc2018Item:
     """One record.
 
     Attributes:
-        record_id: its published name; the path below the folder where that name came before.
-        path: the file; None where only the reference names it.
-        labels: up to three numbers from 1 to 9, as text.
-        first_path: the file that has the same name, or None.
+        record_id: Published name of the record, or its path below the folder where an earlier record has that name.
+        path: File of the record; None where only the reference names it.
+        labels: Up to three class numbers from 1 to 9, as text.
+        first_path: Earlier file with the same name, or None.
     """
 
     record_id: str
@@ -55,17 +55,17 @@ class Cpsc2018Item:
 
 
 class Cpsc2018Source:
-    """Every `.mat` under a folder, with the labels of the `REFERENCE.csv` that lies there, if one does."""
+    """The `.mat` files under a folder, with the labels of its `REFERENCE.csv` if there is one."""
 
     def __init__(self, folder: Path, *, recipe: SignalRecipe):
-        """Lists the files and reads the reference; signals are read by the reader.
+        """Lists the files and reads the reference; the reader reads the signals.
 
         Args:
-            folder: searched recursively.
-            recipe: what is done to the signals.
+            folder: Folder that is searched recursively.
+            recipe: Recipe by which the signals are converted.
 
         Raises:
-            DataError: no file, or a reference that is not the set's own.
+            DataError: There is no file, or the reference is not the one of this data set.
         """
         reference = _read_reference(folder)
         matlab = (path for path in files_under(folder) if path.suffix == ".mat")
@@ -101,7 +101,9 @@ class Cpsc2018Source:
         )
 
     def reader(self) -> RecordingReader[Cpsc2018Item]:
-        """Returns what reads files: in the order of their paths, then those that only the reference names."""
+        """Returns a reader of the files in the order of their paths, followed by the records that only the reference
+        names.
+        """
         return RecordingReader(open=_open, record=_record, recipe=self.recipe)
 
 
@@ -128,7 +130,7 @@ def _open(item: Cpsc2018Item) -> Recording:
             reason="missing_file",
         )
     check_first_of_name(item.path, item.first_path)
-    # The reader knows rate, unit and leads of this set's structs; nothing is left to declare.
+    # The reader of MATLAB files knows rate, unit and leads of this data set's structs, so nothing needs to be declared.
     return read_matlab(item.path, Declared())
 
 
@@ -152,7 +154,7 @@ def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> E
 
 
 def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Remark, ...]]:
-    """Returns the classes of a record; missing ones, with a remark, where one of its labels is no class."""
+    """Returns the classes of a record; all are missing, with a remark, if one of its labels is not a class number."""
     missing = np.full(len(CLASSES), LABEL_MISSING, np.int8)
     if not texts:
         return missing, ()
@@ -166,7 +168,7 @@ def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Rema
 
 
 def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
-    """Returns the labels of every record of the reference, or None where there is no reference."""
+    """Returns the labels of every record in the reference, or None if there is no reference."""
     found = sorted(path for path in files_under(folder) if path.name == REFERENCE_FILE)
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Any tree of recordings, in one format or several, with an optional table of patients and labels."""
+"""A folder tree of recordings in one or several formats, with an optional table of patients and labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from data_pipelines.signals.conversion import StoredSignal
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.statements.declared import Declared
 
-# TFDS makes file names and identifiers of it.
+# TFDS uses the name in file names and identifiers.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -44,11 +44,12 @@ class FolderItem:
     """One recording of the tree, with its row of the table.
 
     Attributes:
-        record_id: path below the folder, without suffix.
-        found: the file; None where the table names one that is not there.
-        row: the table's values by column as text, empty where missing; None for a recording without a row. Without a
-            table, at most the patient id.
-        factor: what its signal is multiplied by, where a copy proved the scale that its file states wrong.
+        record_id: Path below the folder, without suffix.
+        found: File of the recording; None where the table names one that does not exist.
+        row: Values of the table by column as text, empty where missing; None for a recording without a row. Without a
+            table it holds the patient id at most.
+        factor: Number that the signal is multiplied by; other than 1 where a copy proved the scale that its file states
+            wrong.
     """
 
     record_id: str
@@ -58,7 +59,7 @@ class FolderItem:
 
 
 class FolderSource:
-    """Every recording under a folder."""
+    """All recordings under a folder."""
 
     def __init__(
         self,
@@ -74,27 +75,29 @@ class FolderSource:
         missing_ids: Sequence[str] = (),
         folds: str | None = None,
     ):
-        """Lists the folder and reads the table; signals are read by the reader.
+        """Lists the folder and reads the table; the reader reads the signals.
 
         Args:
-            folder: searched recursively.
-            labels: `.csv` or `.parquet` with the columns `record` (path below the folder without suffix, or the
-                recording's name) and `patient_id`, and optionally `age` in years, `sex` in words, `fold`
-                (whole number), `report` and any numeric columns, which become scalar labels. A recording without a row
-                is quarantined.
-            patient_field: field of a file's own metadata that holds the patient id, such as a header comment
-                `# FIELD: value` or, of DICOM and XML files, `Patient ID`; not with `labels`.
-            name: name of the data set.
-            recipe: what is done to the signals.
-            formats: which files to take, of `readers.formats.FORMATS`.
-            declared: what files of bare samples do not say.
-            sex_coding: what values of sex mean that are no words, such as `["1=male", "2=female"]`.
-            folds: one of `stratified_folds.DEALINGS`; None and `hash` are the same where the table has no `fold`.
-            missing_ids: values of the patient's id that are nobody's, beside those that always are.
+            folder: Folder that is searched recursively.
+            labels: Table, `.csv` or `.parquet`, with the columns `record` (path below the folder without suffix, or the
+                recording's name) and `patient_id`, and optionally `age` in years, `sex` in words, `fold` (whole
+                number), `report` and any numeric columns, which become scalar labels. A recording without a row is
+                quarantined.
+            patient_field: Name of the field of a file's own metadata that holds the patient id, such as a header
+                comment `# FIELD: value` or, in DICOM and XML files, `Patient ID`; not to be combined
+                with `labels`.
+            name: Name of the data set.
+            recipe: Recipe by which the signals are converted.
+            formats: Formats of the files to take, out of `readers.formats.FORMATS`.
+            declared: Rate, unit and leads of files of bare samples, which do not state them.
+            sex_coding: Meanings of values of sex that are not words, such as `["1=male", "2=female"]`.
+            folds: Way of dealing patients to folds, one of `stratified_folds.DEALINGS`; None is the same as `hash`
+                where the table has no column `fold`.
+            missing_ids: Values of the patient id that mean "unknown", in addition to those that always do.
 
         Raises:
-            DataError: no recording under the folder, two of one id, a table that does not fit it, or a declaration that
-                cannot be true.
+            DataError: There is no recording under the folder, two recordings have one id, the table does not fit the
+                folder, or a declaration cannot be true.
         """
         if labels and patient_field:
             raise DataError("--labels and --patient_field both say who the patient is; give one of them")
@@ -169,7 +172,7 @@ class FolderSource:
         return (*notes, *self._left_out)
 
     def reader(self) -> RecordingReader[FolderItem]:
-        """Returns what reads recordings: in the order of their paths, then those that only the table names."""
+        """Returns a reader of the recordings, ordered by path, followed by those that only the table names."""
         return RecordingReader(
             open=functools.partial(_open, people=self._people, declared=self._declared),
             record=functools.partial(_record, people=self._people, scalars=self.label_schema.scalars),
@@ -188,10 +191,10 @@ def _naming(name: str, folder: Path) -> tuple[str, ...]:
 
 
 def _file_and_row(item: FolderItem) -> tuple[FoundRecording, Mapping[str, str]]:
-    """Returns the file of an item and its row of the table.
+    """Returns the file of an item and its row in the table.
 
     Raises:
-        RecordError: `missing_file` or `missing_patient`: it lacks one of them.
+        RecordError: The item lacks its file (`missing_file`) or its row (`missing_patient`).
     """
     if item.found is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")

@@ -14,7 +14,7 @@ from data_pipelines.prepared.stratified_folds import label_indicators, stratifie
 
 
 def check_dealing(folds: str | None, table: LabelTable | None) -> None:
-    """Raises `DataError` where folds were asked for that the table has already, or has no labels for."""
+    """Raises `DataError` if `folds` asks for folds that the table already has, or has no labels to stratify by."""
     if folds is None:
         return
     if table is not None and "fold" in table.columns:
@@ -34,13 +34,13 @@ def with_stratified_folds(
     is_stored: Callable[[str], bool],
     missing_ids: Collection[str],
 ) -> dict[str, Mapping[str, str] | None]:
-    """Gives every row that has a recording and a patient a fold.
+    """Returns the rows, with a fold in every row that has a recording and a patient.
 
     Args:
-        rows: by record, None for a recording without a row.
-        table: where they are from.
-        is_stored: whether there is a recording of a record.
-        missing_ids: further ids that are nobody's.
+        rows: Row of each record by its id, None for a recording without a row.
+        table: Table that the rows come from.
+        is_stored: Function that returns whether a record has a recording.
+        missing_ids: Values of the patient id that mean "unknown", in addition to those that always do.
     """
     chosen = {
         record: row

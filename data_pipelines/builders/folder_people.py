@@ -1,4 +1,4 @@
-"""Whose the recordings of a folder are, by its table of labels or by the recordings' own files."""
+"""Patients of the recordings in a folder, from its table of labels or from the recordings' own files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from data_pipelines.metadata.sexes import SexCoding
 from data_pipelines.recording import Recording
 from data_pipelines.records import SEX_UNKNOWN, Remark
 
-# Ages are whole years, and a recording may lie between two birthdays.
+# Ages are in whole years, and the recording may have been made between two birthdays.
 _MOST_YEARS_APART = 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderPeople:
-    """How the folder's recordings name their patients.
+    """Rules for finding the patients of a folder's recordings.
 
     Attributes:
-        patient_field: field of a file's own metadata that holds the patient id, or None.
-        given: whether the source says who the patients are; else each recording is one of its own.
-        missing_ids: further values that are nobody's.
-        sex_of_table: what sexes mean in the table, None where it has none.
-        sex_of_files: what they mean in the files.
-        zero_is_no_age: whether an age of 0 in the table stands for one that is not known.
+        patient_field: Name of the field of a file's own metadata that holds the patient id, or None.
+        given: Whether the source states who the patients are; otherwise each recording counts as one patient.
+        missing_ids: Values of the patient id that mean "unknown", in addition to those that always do.
+        sex_of_table: Meaning of the values of sex in the table, or None where the table has no sex.
+        sex_of_files: Meaning of the values of sex in the files.
+        zero_is_no_age: Whether an age of 0 in the table means that the age is not known.
     """
 
     patient_field: str | None
@@ -38,11 +38,11 @@ class FolderPeople:
     zero_is_no_age: bool
 
     def patient_of(self, row: Mapping[str, str], recording: Recording) -> str:
-        """Returns the patient's id as it is stated, empty where it is not."""
+        """Returns the patient id as it is stated, or an empty text where it is not."""
         return (recording.field(self.patient_field) or "").strip() if self.patient_field else row["patient_id"]
 
     def check_patient(self, row: Mapping[str, str], recording: Recording) -> None:
-        """Raises `RecordError`, `missing_patient`, where the patient's id is missing or nobody's."""
+        """Raises a `RecordError` (`missing_patient`) if the patient id is missing or means "unknown"."""
         text = self.patient_of(row, recording)
         if self.patient_field and is_missing_in_file(text, more=self.missing_ids):
             raise missing_patient(text, where=f"field '{self.patient_field}' in the file", source=recording.source)
@@ -50,7 +50,7 @@ class FolderPeople:
             raise missing_patient(text, where="patient_id in the table of labels", source=recording.source)
 
     def person(self, row: Mapping[str, str], recording: Recording) -> Person:
-        """Returns age and sex: those of the table, or else those of the file; a remark says where the two differ."""
+        """Returns age and sex from the table, or else from the file, with a remark where the two differ."""
         source = recording.source
         age, of_age = self._age(row.get("age", ""), source)
         sex, of_sex = (self.sex_of_table or self.sex_of_files).read(row.get("sex", ""), source=source)

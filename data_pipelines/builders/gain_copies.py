@@ -1,8 +1,8 @@
-"""Headers of one recording that state different gains: copies with equal samples, of which one gain is wrong.
+"""Finds headers of one recording that state different gains: copies with equal samples, of which one gain is wrong.
 
-WFDB headers state the first sample and the checksum of every signal, so that equal samples are known without reading
-them. Twelve copies of PTB-XL in the challenge of 2020 state 200 units/mV where 1000 are true. A gain is taken for wrong
-only if most records of its set state the other, and the other makes the more usual size.
+WFDB headers state the first sample and the checksum of every signal, so equal samples are recognised without reading
+them. Twelve copies of PTB-XL in the challenge of 2020 state 200 units/mV where 1000 is true. A gain counts as wrong
+only if most records of its set state the other gain, and the other gain gives the more usual amplitude.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT
 from data_pipelines.signals.conversion import stored_signal
 from data_pipelines.signals.recipe import RECIPES
 
-#: A gain is usual in its set if a larger share of its records states it.
+#: A gain is usual in its set if more than this share of the set's records states it.
 USUAL = 0.5
 
-#: An amplitude is the median of so many parts of a record.
+#: The amplitude of a record is the median over this many parts of it.
 _WINDOWS = 5
 
 
@@ -33,9 +33,9 @@ class WrongGain:
     """A record whose header states a gain that a copy proves wrong.
 
     Attributes:
-        position: of the record among all.
-        stated: gain that its header states, units/mV.
-        true: gain that the header of a copy states.
+        position: Position of the record among all records.
+        stated: Gain that the record's header states, units/mV.
+        true: Gain that the header of a copy states, units/mV.
     """
 
     position: int
@@ -44,7 +44,7 @@ class WrongGain:
 
     @property
     def factor(self) -> float:
-        """What the record read with the stated gain is to be multiplied by."""
+        """The factor by which a record that was read with the stated gain must be multiplied."""
         return self.stated / self.true
 
 
@@ -54,9 +54,9 @@ def wrong_gains(
     """Finds records whose gain a copy proves wrong.
 
     Args:
-        headers: of all records.
-        set_names: set that each record is of.
-        read: gives a record by its position; called for those in question alone.
+        headers: Headers of all records.
+        set_names: Name of the set that each record belongs to.
+        read: Function that reads the record at a position; it is called only for records in question.
     """
     stated = collections.Counter((set_name, header.gain) for header, set_name in zip(headers, set_names, strict=True))
     of_set = collections.Counter(set_names)
@@ -78,7 +78,7 @@ def wrong_gains(
 
 
 def _is_more_usual(read: Callable[[int], Recording], position: int, *, stated: float, other: float) -> bool:
-    """Whether a record is nearer to the usual size with another gain than with the one its header states."""
+    """Returns whether another gain gives the record a more usual amplitude than the gain that its header states."""
     try:
         signal = stored_signal(read(position).rescaled(stated / other), recipe=RECIPES["plain"]).signal
     except RecordError:

@@ -1,4 +1,4 @@
-"""Items of a source that are made when they are read, so that a million of them need no memory."""
+"""Items of a source that are made when they are accessed, so that a million of them need no memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LazyItems(Sequence[ItemT]):
     """A sequence whose elements are made anew at every access; a slice is a list, ready to be sent to a process."""
 
     def __init__(self, length: int, make: Callable[[int], ItemT]):
-        """Takes the number of items and what makes the item of a position from 0 on."""
+        """Stores the number of items and the function that makes the item at a position, counted from 0."""
         self._length = length
         self._make = make
 

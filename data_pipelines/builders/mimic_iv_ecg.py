@@ -38,8 +38,8 @@ MEASUREMENTS = TIMES + AXES
 SCALARS = (*MEASUREMENTS, "time_days")
 UNITS = dict.fromkeys(TIMES, "ms") | dict.fromkeys(AXES, "degrees") | {"time_days": "d"}
 
-#: What a cart can have measured in 10 s. 29999 stands for 'not measured', as the ends of integer types do elsewhere;
-#: whatever lies outside is missing, and counted in the notes.
+#: Range of values that a cart can measure in 10 s. 29999 stands for 'not measured', and elsewhere the extremes of
+#: integer types do; values outside of the range are stored as missing and counted in the notes.
 RANGES = (
     {"rr_interval": (1.0, 10_000.0)} | dict.fromkeys(TIMES[1:], (0.0, 10_000.0)) | dict.fromkeys(AXES, (-360.0, 360.0))
 )
@@ -55,12 +55,12 @@ class MimicItem:
     """One record.
 
     Attributes:
-        record_id: its study id.
-        patient_id: its subject id.
-        path: WFDB record without extension.
-        report: the cart's lines.
-        scalars: values of `SCALARS`.
-        refusal: of a record that must not be stored.
+        record_id: Study id of the record.
+        patient_id: Subject id of the record.
+        path: Path of the WFDB record without extension.
+        report: Report of the cart, its lines joined by line feeds.
+        scalars: Values of `SCALARS`, in that order.
+        refusal: Reason why the record must not be stored, or None.
     """
 
     record_id: str
@@ -74,18 +74,18 @@ class MimicItem:
 class MimicIvEcgSource:
     """MIMIC-IV-ECG as published: `record_list.csv`, `machine_measurements.csv` and `files/pNNNN/pNNNNNNNN/sNNNNNNNN/`.
 
-    The tables are read in pieces into columns: some 500 bytes a record stay in memory.
+    The tables are read in chunks into columns; about 500 bytes per record stay in memory.
     """
 
     def __init__(self, folder: Path, *, recipe: SignalRecipe):
-        """Reads both tables; signals are read by the reader.
+        """Reads both tables; the reader reads the signals.
 
         Args:
-            folder: where the two tables lie.
-            recipe: what is done to the signals.
+            folder: Folder of the two tables.
+            recipe: Recipe by which the signals are converted.
 
         Raises:
-            DataError: a table is missing or empty, lacks a column, has a value that is none, or a study twice.
+            DataError: A table is missing or empty, lacks a column, has an invalid value, or lists a study twice.
         """
         records = _read_records(folder / RECORDS_FILE)
         if not len(records["study_id"]):
@@ -133,7 +133,7 @@ class MimicIvEcgSource:
         return tuple(notes)
 
     def reader(self) -> RecordingReader[MimicItem]:
-        """Returns what reads records; they stand in the order of `record_list.csv`."""
+        """Returns a reader of the records, in the order of `record_list.csv`."""
         return RecordingReader(open=_open, record=_record, recipe=self.recipe, length=_length)
 
     def _item(self, position: int) -> MimicItem:
@@ -201,14 +201,14 @@ def _read_records(path: Path) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Measurements:
-    """What the table of measurements says, a row a study.
+    """The contents of the table of measurements, one row per study.
 
     Attributes:
-        study_id: `int64[n]`.
-        subject_id: `int64[n]`.
-        values: `f32[n, 9]`.
-        report: text of every study.
-        num_removed: how many values of each name were impossible.
+        study_id: Study of each row, `int64[n]`.
+        subject_id: Patient of each row, `int64[n]`.
+        values: Measurements in the order of `MEASUREMENTS`, `f32[n, 9]`, NaN where missing.
+        report: Report of each study.
+        num_removed: Number of impossible values of each measurement, which were replaced by NaN.
     """
 
     study_id: np.ndarray
@@ -232,7 +232,7 @@ def _read_measurements(path: Path) -> _Measurements:
         studies.append(table["study_id"].to_numpy())
         subjects.append(table["subject_id"].to_numpy())
         lines = table[list(_REPORT_LINES)].to_numpy().tolist()
-        # Many reports are the same few lines: one copy of each is kept.
+        # Many reports consist of the same few lines, so equal reports share one string.
         reports += [sys.intern("\n".join(filter(None, map(str.strip, row)))) for row in lines]
     measured = _Measurements(
         study_id=np.concatenate(studies),
@@ -246,7 +246,7 @@ def _read_measurements(path: Path) -> _Measurements:
 
 
 def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
-    """Reads a table some rows at a time; texts are empty and numbers NaN where missing."""
+    """Reads a table in chunks of rows; missing texts are empty and missing numbers are NaN."""
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; --source is the folder of MIMIC-IV-ECG, with {RECORDS_FILE}, "
@@ -263,7 +263,7 @@ def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
             na_values={name: [""] for name in numbers},
         ) as pieces:
             yield from pieces
-    except ValueError as error:  # pandas' own errors are ValueErrors.
+    except ValueError as error:  # The errors of pandas are ValueErrors.
         raise DataError(f"{path}: not MIMIC-IV-ECG's own table ({error}); download it again") from error
 
 
@@ -276,6 +276,6 @@ def _check_unique(studies: np.ndarray, path: Path) -> None:
 
 
 def _days_since_first(seconds: np.ndarray, subject: np.ndarray) -> np.ndarray:
-    """Returns `f64[n]`: days since the first time of the same subject."""
+    """Returns the days since the subject's first time, `f64[n]`."""
     first = pd.Series(seconds).groupby(subject).transform("min").to_numpy()
     return (seconds - first) / _SECONDS_PER_DAY

@@ -34,7 +34,7 @@ from data_pipelines.signals.conversion import StoredSignal
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.system.workers import map_ordered
 
-# A header takes 80 µs from memory, milliseconds from a cold disk; a process takes 3 s to start.
+# Scanning a header takes 80 µs from memory and milliseconds from a cold disk; starting a process takes 3 s.
 _HEADERS_WORTH_A_PROCESS = 10_000
 _HEADERS_PER_TASK = 1000
 
@@ -44,11 +44,11 @@ class CincSet:
     """One source of the challenge.
 
     Attributes:
-        title: its name.
-        prefix: letters that its records' names begin with.
-        num_digits: digits after them.
-        numbers: numbers that belong to it where two sets share a prefix.
-        num_published: records of the published training data.
+        title: Name of the set for people.
+        prefix: Letters that the names of its records begin with.
+        num_digits: Number of digits after the prefix.
+        numbers: Record numbers of the set, where two sets share a prefix; else None.
+        num_published: Number of records in the published training data.
     """
 
     title: str
@@ -58,12 +58,12 @@ class CincSet:
     numbers: range | None = None
 
     def holds(self, name: str) -> bool:
-        """Whether a record of this name is of the set."""
+        """Returns whether a record of this name belongs to the set."""
         match = re.fullmatch(rf"{self.prefix}(\d{{{self.num_digits}}})", name)
         return match is not None and (self.numbers is None or int(match[1]) in self.numbers)
 
 
-#: The sets by the name they are chosen by; Chapman-Shaoxing and Ningbo are numbered through.
+#: The sets by the names that `--sets` takes; Chapman-Shaoxing and Ningbo share one numbering.
 SETS: dict[str, CincSet] = {
     "cpsc": CincSet(title="CPSC 2018", prefix="A", num_digits=4, num_published=6877),
     "cpsc_extra": CincSet(title="CPSC-Extra", prefix="Q", num_digits=4, num_published=3453),
@@ -83,11 +83,12 @@ class CincItem:
     """One record.
 
     Attributes:
-        record_id: its published name; the path below the folder where that name came before.
-        path: without extension.
-        set_name: key of `SETS`.
-        first_path: the record that has the same name, or None.
-        factor: what its signal is multiplied by, where a copy proved the gain that its header states wrong.
+        record_id: Published name of the record, or its path below the folder where an earlier record has that name.
+        path: Path of the record without extension.
+        set_name: Key of the record's set in `SETS`.
+        first_path: Earlier record with the same name, or None.
+        factor: Number that the signal is multiplied by; other than 1 where a copy proved the gain that its header
+            states wrong.
     """
 
     record_id: str
@@ -98,7 +99,7 @@ class CincItem:
 
 
 class Physionet2021Source:
-    """Every record of the chosen sets under a folder, in the challenge's layout of `.hea` and `.mat` files."""
+    """The records of the chosen sets under a folder, in the challenge's layout of `.hea` and `.mat` files."""
 
     def __init__(
         self,
@@ -108,16 +109,16 @@ class Physionet2021Source:
         recipe: SignalRecipe,
         num_workers: int,
     ):
-        """Lists the records and scans their headers; signals are read by the reader.
+        """Lists the records and scans their headers; the reader reads the signals.
 
         Args:
-            folder: searched recursively.
-            sets: keys of `SETS`; none takes all that are there.
-            recipe: what is done to the signals.
-            num_workers: processes that scan the headers.
+            folder: Folder that is searched recursively.
+            sets: Keys of `SETS` to take; if empty, all sets that are there are taken.
+            recipe: Recipe by which the signals are converted.
+            num_workers: Number of processes that scan the headers.
 
         Raises:
-            DataError: an unknown set, or one of which there is no record.
+            DataError: A set is unknown, or the folder has no record of it or of any set.
         """
         unknown = [name for name in sets if name not in SETS]
         if unknown:
@@ -160,7 +161,7 @@ class Physionet2021Source:
         )
 
     def reader(self) -> RecordingReader[CincItem]:
-        """Returns what reads records; they stand in the order of their paths."""
+        """Returns a reader of the records, which are ordered by path."""
         return RecordingReader(
             open=_open,
             record=functools.partial(_record, codes=self._codes),
@@ -170,7 +171,7 @@ class Physionet2021Source:
 
 
 def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
-    """Returns the records of the sets, and the number of records with a name that none of all sets has."""
+    """Returns the records of the given sets, and the number of records whose name fits none of `SETS`."""
     set_of_path = {path: _set_of(path.name) for path in find_wfdb_records(folder)}
     chosen = {path: name for path, name in set_of_path.items() if name is not None and name in sets}
     items = [
@@ -195,13 +196,13 @@ def _scan_headers(paths: Sequence[Path], *, num_workers: int) -> list[CincHeader
 
 
 def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> dict[int, WrongGain]:
-    """Returns by their position the records whose gain a copy proves wrong."""
+    """Returns the records whose gain a copy proves wrong, by position."""
     found = wrong_gains(
         headers,
         [item.set_name for item in items],
         read=lambda position: read_cinc(items[position].path, correct_gain=False),
     )
-    # Georgia's known fault is corrected where the samples prove it (`cinc_headers.py`).
+    # Georgia's known fault is corrected by `cinc_headers.py`, where the samples prove it.
     return {
         each.position: each
         for each in found
@@ -282,7 +283,7 @@ def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes
 
 
 def _present(text: str, source: str) -> tuple[tuple[str, ...], tuple[Remark, ...]]:
-    """Returns the codes of a record; none, with a remark, where one of them is no SNOMED CT code."""
+    """Returns the codes of a record; it has none, and a remark, if one of them is not a SNOMED CT code."""
     present = dx_codes(text)
     unknown = [code for code in present if not code.isdecimal()]
     if unknown:

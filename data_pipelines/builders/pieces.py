@@ -1,7 +1,7 @@
-"""Long recordings as several records: pieces of the recipe's length, one after the other, all of one recording.
+"""Cuts long recordings into several records: consecutive pieces of the recipe's length.
 
-Shards are planned from the number of items, so the number of pieces is known before anything is stored: from the header
-where that says how long a recording is, else by opening the recording, which reads the whole file once more.
+Shards are planned from the number of items, so the pieces are counted before anything is stored: from the header where
+it states the length of the recording, else by opening the recording, which costs one more read of the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from data_pipelines.system.workers import map_ordered
 
 _ITEMS_PER_TASK = 64
 
-# A process takes 3 s to start, the header of a recording .1 ms and a whole recording of ten seconds 5 ms.
+# Starting a process takes 3 s, reading a header 0.1 ms and reading a whole recording of ten seconds 5 ms.
 _ITEMS_WORTH_A_PROCESS = 2000
 
 _ROUNDING_S = 1e-6
@@ -35,12 +35,12 @@ _ROUNDING_S = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Piece(Generic[NamedItemT]):
-    """A piece of a recording, or a whole one that is a single piece.
+    """A piece of a recording, or the whole recording if it is a single piece.
 
     Attributes:
-        item: the recording.
-        number: place of the piece in it, from 0 on.
-        count: pieces of the recording.
+        item: Item of the recording.
+        number: Place of the piece in the recording, counted from 0.
+        count: Number of pieces of the recording.
     """
 
     item: NamedItemT
@@ -49,17 +49,17 @@ class Piece(Generic[NamedItemT]):
 
     @property
     def record_id(self) -> str:
-        """Id of the record: that of the recording where it is a single piece, else with the piece's number from 1."""
+        """Id of the record: that of the recording, plus the piece's number from 1 where there are several."""
         return self.item.record_id if self.count == 1 else f"{self.item.record_id}.piece{self.number + 1}"
 
 
 class Cut(NamedTuple):
-    """How a recording is cut.
+    """The way in which a recording is cut.
 
     Attributes:
-        pieces: how many records it becomes.
-        seconds: its length, 0 where unknown.
-        dropped_seconds: what is left after the last piece.
+        pieces: Number of records that the recording becomes.
+        seconds: Length of the recording in seconds, 0 where it is unknown.
+        dropped_seconds: Length in seconds of the rest after the last piece, which is not stored.
     """
 
     pieces: int
@@ -71,7 +71,7 @@ class PieceItems(Sequence[Piece]):
     """The pieces of all recordings, in order."""
 
     def __init__(self, items: Sequence, counts: Sequence[int]):
-        """Takes the recordings and the number of pieces of each."""
+        """Stores the recordings and the number of pieces of each."""
         self._items = items
         self._counts = counts
         self._ends = list(itertools.accumulate(counts))
@@ -92,7 +92,7 @@ class PieceItems(Sequence[Piece]):
         return self._pieces(positions)
 
     def _pieces(self, positions: Sequence[int]) -> list[Piece]:
-        """Makes pieces, those of one recording with the same item, which is then pickled once."""
+        """Returns pieces; those of one recording share its item, which is then pickled only once."""
         pieces, last, item = [], None, None
         for position in positions:
             recording = bisect.bisect_right(self._ends, position)
@@ -108,7 +108,7 @@ class PieceReader(Generic[NamedItemT]):
     """Reads pieces; a piece that cannot be stored is quarantined alone, under its own id.
 
     Attributes:
-        whole: reads whole recordings, each of which is opened once for pieces that follow one another.
+        whole: Reader of whole recordings; it opens a recording once for pieces that follow one another.
     """
 
     whole: RecordingReader[NamedItemT]
@@ -135,7 +135,7 @@ class PieceReader(Generic[NamedItemT]):
 
 
 class _LastOpened(Generic[NamedItemT]):
-    """Opens recordings, and keeps the last: or what was wrong with it."""
+    """Opens recordings and keeps the last one, or the error that opening it raised."""
 
     def __init__(self, open_item: Callable[[NamedItemT], Recording]):
         self._open = open_item
@@ -144,7 +144,7 @@ class _LastOpened(Generic[NamedItemT]):
 
     def __call__(self, item: NamedItemT) -> Recording:
         if self._result is None or item.record_id != self._record_id:
-            self._record_id = self._result = None  # Two recordings are never held at once.
+            self._record_id = self._result = None  # Free the last one first, so that memory never holds two.
             self._result = self._opened(item)
             self._record_id = item.record_id
         if isinstance(self._result, RecordError):
@@ -165,11 +165,11 @@ class PiecedSource:
         """Counts the pieces of all recordings.
 
         Args:
-            source: whose reader is a `RecordingReader`.
-            num_workers: processes that look at lengths.
+            source: Source whose reader is a `RecordingReader`.
+            num_workers: Number of processes that determine the lengths.
 
         Raises:
-            TypeError: the source has another reader.
+            TypeError: The source has another kind of reader.
         """
         reader = source.reader()
         if not isinstance(reader, RecordingReader):
@@ -186,7 +186,7 @@ class PiecedSource:
         self.card = dataclasses.replace(source.card, notes=(*source.card.notes, *_notes(cuts, source.recipe)))
 
     def reader(self) -> PieceReader:
-        """Returns what reads pieces."""
+        """Returns the reader of the pieces."""
         return self._reader
 
 
@@ -195,7 +195,7 @@ def _length_of(recording: Recording) -> Length:
 
 
 def _cut_of_item(reader: RecordingReader[NamedItemT], item: NamedItemT) -> Cut:
-    """Returns how a recording is cut; one that cannot be opened is a single piece, which is then quarantined."""
+    """Returns how a recording is cut; one that cannot be opened is a single piece, which is quarantined later."""
     try:
         length = reader.length and reader.length(item)
         return _cut(length or _length_of(reader.open(item)), reader.recipe)
@@ -203,12 +203,12 @@ def _cut_of_item(reader: RecordingReader[NamedItemT], item: NamedItemT) -> Cut:
         if isinstance(error, RecordError):
             return Cut(1)
         raise
-    except Exception:  # Whatever it is, it is told when the piece is read.
+    except Exception:  # The error is reported when the piece is read.
         return Cut(1)
 
 
 def _cut(length: Length, recipe: SignalRecipe) -> Cut:
-    """Returns how a recording of this length is cut; one that is too short, or has no rate, is a single piece."""
+    """Returns how a recording of this length is cut; if it is too short or has no rate, it is a single piece."""
     num_rows, rate = length
     try:
         check_timing(num_rows, sampling_rate_hz=rate, min_seconds=recipe.min_seconds, source="")

@@ -1,7 +1,7 @@
-"""A data set that was prepared before, taken through another recipe: another rate, length or filter.
+"""Passes a prepared data set through another recipe: another rate, length or filter.
 
-Everything but the signal stays: ids, folds, labels, reports. The recipe works on the stored samples, so what the first
-recipe took away does not come back; the card names both, and the data set that it was made from.
+Everything but the signal is kept: ids, folds, labels, reports. The recipe works on the stored samples, so what the
+first recipe removed is not restored; the card names both recipes and the data set that was converted.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class PreparedSource:
-    """The records of a prepared data set, in stored order. An item is a record's number."""
+    """The records of a prepared data set, in stored order. Each item is a record's number."""
 
     def __init__(self, directory: Path, *, recipe: SignalRecipe, folds: str | None = None):
         """Opens the data set and checks its shards.
 
         Args:
-            directory: what `python -m data_pipelines.build --out=` wrote, its ArrayRecord shards included.
-            recipe: what is done to the stored signals.
-            folds: one of `stratified_folds.DEALINGS` to deal folds anew, None to keep them.
+            directory: Directory that `python -m data_pipelines.build --out=` wrote, including its ArrayRecord shards.
+            recipe: Recipe by which the stored signals are converted.
+            folds: Way of dealing patients to new folds, one of `stratified_folds.DEALINGS`; None keeps the stored
+                folds.
 
         Raises:
-            DataError: no data set, or one of which shards are missing, truncated or damaged.
+            DataError: The directory has no data set, or shards of it are missing, truncated or damaged.
         """
         dataset = open_dataset(directory)
-        open_store(directory, kind="array_record")  # The packed copy has the signals alone.
+        open_store(directory, kind="array_record")  # The packed copy has only the signals.
         card, before, form = dataset.card, dataset.card["recipe"], dataset.format
         self._dataset = dataset
         self._folds: np.ndarray | None = None
@@ -74,11 +75,11 @@ class PreparedSource:
         )
 
     def reader(self) -> PreparedReader:
-        """Returns what reads and converts records by their numbers."""
+        """Returns a reader that converts records by their numbers."""
         return PreparedReader.of(self._dataset, recipe=self.recipe, schema=self.label_schema, folds=self._folds)
 
     def _dealt(self, folds: str | None) -> tuple[str, ...]:
-        """Deals folds anew where that is asked for; returns the note that says so, of what notes before say not."""
+        """Deals new folds if asked to, and returns a note that says so and corrects what earlier notes say of folds."""
         if folds is None:
             return ()
         self._folds = _dealt_folds(self._dataset, folds)
@@ -88,16 +89,16 @@ class PreparedSource:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreparedReader:
-    """Reads stored records and takes their signals through a recipe; one that does not stand it is quarantined.
+    """Reads stored records and converts their signals by a recipe; a record that cannot be converted is quarantined.
 
     Attributes:
         shards: ArrayRecord files, in stored order.
-        bounds: number of the first record of each, and at last of all.
-        fingerprint: of the data set: contents that were replaced are no longer the same source.
-        signal_format: of the stored records.
-        label_schema: of the data set.
-        recipe: what is done to the signals.
-        folds: `int16[n]` of all records, None to keep those that are stored.
+        bounds: Number of the first record of each shard, followed by the number of all records.
+        fingerprint: Fingerprint of the data set; once its contents are replaced, it counts as another source.
+        signal_format: Format of the stored records.
+        label_schema: Labels of the data set.
+        recipe: Recipe by which the signals are converted.
+        folds: New folds of all records, `int16[n]`; None keeps the stored ones.
     """
 
     shards: tuple[Path, ...]
@@ -112,7 +113,7 @@ class PreparedReader:
     def of(
         cls, dataset: Dataset, *, recipe: SignalRecipe, schema: LabelSchema, folds: np.ndarray | None
     ) -> PreparedReader:
-        """Returns the reader of a data set's records."""
+        """Returns a reader of a data set's records."""
         return cls(
             shards=dataset.shards,
             bounds=tuple(itertools.accumulate(dataset.card["shard_lengths"], initial=0)),
@@ -124,10 +125,10 @@ class PreparedReader:
         )
 
     def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the result of every record number, in the order given.
+        """Yields the result of every record number, in the given order.
 
         Raises:
-            DataError: a stored record is damaged.
+            DataError: A stored record is damaged.
         """
         shard_of = np.searchsorted(self.bounds, items, side="right") - 1
         for shard, members in itertools.groupby(zip(shard_of.tolist(), items, strict=True), key=lambda pair: pair[0]):
@@ -167,7 +168,7 @@ class PreparedReader:
 
 
 def _dealt_folds(dataset: Dataset, folds: str) -> np.ndarray:
-    """Returns `int16[n]`; records that share a patient or a content come into one fold."""
+    """Returns new folds, `int16[n]`; records that share a patient or a content get the same fold."""
     index = dataset.index
     _, first, group = np.unique(np.asarray(index.group), return_index=True, return_inverse=True)
     ids = np.asarray(index.patient_id[first]).tolist()
@@ -191,11 +192,11 @@ def _examples(shard: Path, positions: Sequence[int]) -> Iterator[bytes]:
 
 
 def _place(feature: Mapping[str, Any], start_seconds: float) -> dict[str, Any]:
-    """Returns where the record lies in the recording that the data set was made from.
+    """Returns the place of the new record in the original recording that the data set was made from.
 
     Args:
-        feature: of the stored record; one of a data set built before that was kept does not say.
-        start_seconds: where the new record begins in the stored one.
+        feature: Features of the stored record; those of older data sets do not include its place.
+        start_seconds: Start of the new record within the stored one, seconds.
     """
     if "recording_id" not in feature:
         return {"recording_seconds": math.nan, "start_seconds": math.nan}

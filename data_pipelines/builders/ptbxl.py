@@ -38,7 +38,7 @@ _STATEMENT_COLUMNS = ("diagnostic", "form", "rhythm", "diagnostic_class", "diagn
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PtbxlItem:
-    """One row of `ptbxl_database.csv`, its values as text; attributes as there. No path is one out of the folder."""
+    """A row of `ptbxl_database.csv`; values are text, named as there. `path` is None if it leads out of the folder."""
 
     record_id: str
     patient_id: str
@@ -51,22 +51,22 @@ class PtbxlItem:
 
 
 class ScpTasks:
-    """The benchmark's six multi-label tasks, from the SCP statements of a record.
+    """The benchmark's six multi-label tasks, derived from the SCP statements of a record.
 
     A code counts at any likelihood, 0 ("unknown") included, as in the benchmark. A record without any label of a
     task is missing from it (`LABEL_MISSING`), as the benchmark leaves it out.
     """
 
     def __init__(self, statements: pd.DataFrame):
-        """Takes `scp_statements.csv` as text; its first, unnamed column holds the codes."""
+        """Reads the tasks from `scp_statements.csv`, given as text; its first, unnamed column holds the codes."""
         codes = statements.iloc[:, 0]
 
         def marked(column: str) -> pd.Series:
-            """Codes that `column` marks with 1."""
+            """Returns the codes that `column` marks with 1."""
             return codes[pd.to_numeric(statements[column]) == 1]
 
         def classes_of(column: str) -> dict[str, str]:
-            """Class of each diagnostic code; one without a class counts for none."""
+            """Returns the class of each diagnostic code, without codes that have no class."""
             diagnostic = marked("diagnostic")
             classes = statements.loc[diagnostic.index, column]
             return {code: name for code, name in zip(diagnostic, classes, strict=True) if name}
@@ -86,7 +86,7 @@ class ScpTasks:
         self.classes = {task: tuple(sorted(set(names.values()))) for task, names in self._class_of_code.items()}
 
     def labels(self, codes: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Returns `int8[classes]` of every task for a record's SCP codes and their likelihoods."""
+        """Returns the labels of every task, `int8[classes]`, for a record's SCP codes and their likelihoods."""
         labels = {}
         for task, class_of_code in self._class_of_code.items():
             present = {class_of_code[code] for code in codes if code in class_of_code}
@@ -109,15 +109,15 @@ class PtbxlSource:
         source_rate_hz: int,
         recipe: SignalRecipe,
     ):
-        """Reads the two tables; signals are read by the reader.
+        """Reads the two tables; the reader reads the signals.
 
         Args:
-            folder: where PTB-XL was unpacked.
-            source_rate_hz: 100 or 500, the published copies of each record.
-            recipe: what is done to the signals.
+            folder: Folder that PTB-XL was unpacked into.
+            source_rate_hz: Rate of the published copy to read, 100 or 500.
+            recipe: Recipe by which the signals are converted.
 
         Raises:
-            DataError: the tables are missing or lack a column.
+            DataError: A table is missing or lacks a column.
         """
         if source_rate_hz not in _FILENAME_COLUMN:
             raise DataError(f"--source_rate_hz={source_rate_hz}: PTB-XL is published at 100 and 500 Hz")
@@ -153,7 +153,7 @@ class PtbxlSource:
         ]
 
     def reader(self) -> RecordingReader[PtbxlItem]:
-        """Returns what reads rows of `ptbxl_database.csv`."""
+        """Returns a reader of rows of `ptbxl_database.csv`."""
         return RecordingReader(
             open=_open,
             record=functools.partial(_record, tasks=self._tasks),
@@ -198,9 +198,9 @@ def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, task
 
 
 def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float], tuple[Remark, ...]]:
-    """Returns SCP codes and their likelihoods; none, with a remark, where they cannot be read or are not all known.
+    """Returns SCP codes and likelihoods; there are none, and a remark, if one cannot be read or is unknown.
 
-    Without one of its codes a record would count as free of what that code says.
+    Otherwise the record would count as free of what the unknown code says.
     """
     try:
         codes = ast.literal_eval(text)

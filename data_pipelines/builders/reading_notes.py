@@ -1,6 +1,6 @@
-"""What a process is reading at the moment, kept where it survives the process: a worker that dies cannot say it.
+"""Notes of what each process is reading, kept outside of the process so that they survive its death.
 
-A note is a small file in memory that is overwritten for every recording, which takes a microsecond.
+A note is a small memory-mapped file that is overwritten for every recording, which takes a microsecond.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _notes = threading.local()
 
 @contextlib.contextmanager
 def noting(folder: Path) -> Iterator[None]:
-    """Keeps a note of what this thread reads, as long as the block lasts.
+    """Keeps a note of what this thread reads, for the duration of the block.
 
     Args:
-        folder: for the note; it stays there only if the process dies.
+        folder: Folder of the note, which is left behind only if the process dies.
     """
     path = folder / f"{os.getpid()}-{uuid.uuid4().hex}{_SUFFIX}"
     path.write_bytes(bytes(_NOTE_BYTES))
@@ -51,8 +51,8 @@ def last_noted(folder: Path, process_ids: Collection[int] | None = None) -> list
     """Returns what processes that died were reading, as far as they noted it.
 
     Args:
-        folder: of the notes.
-        process_ids: of the processes; without, all that left a note.
+        folder: Folder of the notes.
+        process_ids: Ids of the processes; if None, all processes that left a note.
     """
     found = []
     for path in sorted(folder.glob(f"*{_SUFFIX}")):

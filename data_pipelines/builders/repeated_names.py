@@ -1,4 +1,4 @@
-"""Recordings under one folder that are known by their file's name: the first of a name has it, others are refused."""
+"""Recordings that are identified by file name: the first with a name is accepted, later ones are refused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from data_pipelines.errors import RecordError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NamedPath:
-    """A recording.
+    """A recording and its id.
 
     Attributes:
-        record_id: its published name; the path below the folder where that name came before.
-        path: where it lies.
-        first_path: the recording that has the same name, or None.
+        record_id: Published name of the recording, or its path below the folder where an earlier one has that name.
+        path: Path of the recording.
+        first_path: Earlier recording with the same name, or None.
     """
 
     record_id: str
@@ -25,12 +25,12 @@ class NamedPath:
 
 
 def named_paths(paths: Iterable[Path], folder: Path, *, name_of: Callable[[Path], str]) -> Iterator[NamedPath]:
-    """Yields every path with the id that it goes by, in order.
+    """Yields every path with its id, in order.
 
     Args:
-        paths: below `folder`.
-        folder: that the data set lies in.
-        name_of: the published name of a path.
+        paths: Paths of the recordings, all below `folder`.
+        folder: Folder of the data set.
+        name_of: Function from a path to its published name.
     """
     first_of_name: dict[str, Path] = {}
     for path in paths:
@@ -44,10 +44,10 @@ def named_paths(paths: Iterable[Path], folder: Path, *, name_of: Callable[[Path]
 
 
 def check_first_of_name(path: Path, first_path: Path | None) -> None:
-    """Refuses a recording whose name came before.
+    """Refuses a recording whose name an earlier recording has.
 
     Raises:
-        RecordError: `duplicate_record`.
+        RecordError: The name is repeated (`duplicate_record`).
     """
     if first_path is not None:
         raise RecordError(f"{path}: {first_path} has the same name; keep one of the two", reason="duplicate_record")

@@ -11,26 +11,26 @@ from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.simulation.cohort import SCALARS, SIMULATED_NOTICE, UNITS, Cohort, CohortConfig, SimulatedRecords
 
-# Drawn together, which a record does not depend on: enough to hide the overhead, few enough to stay in a cache.
+# Records are simulated in batches, which does not change them: enough to hide overhead, few enough to fit a cache.
 _RECORDS_AT_A_TIME = 128
 
 
 class SimulatedSource:
-    """The records of `cohort.Cohort`, patients dealt to folds 1 to 10 by a hash of their id.
+    """The records of `cohort.Cohort`; patients are dealt to folds 1 to 10 by a hash of their id.
 
-    A patient has the same records and fold in a cohort of any size. An item is a record's number in the cohort.
+    A patient has the same records and fold in a cohort of any size. Each item is a record's number in the cohort.
     """
 
     def __init__(self, *, num_patients: int, seed: int, signal_format: SignalFormat):
-        """Counts the records; they are simulated by the reader.
+        """Counts the records; the reader simulates them.
 
         Args:
-            num_patients: size of the cohort.
-            seed: another seed, other patients.
-            signal_format: rate and length to simulate.
+            num_patients: Number of simulated patients.
+            seed: Seed of the cohort; another seed gives other patients.
+            signal_format: Rate and length of the simulated signals.
 
         Raises:
-            DataError: the simulator does not make such a cohort.
+            DataError: The simulator does not support such a cohort.
         """
         self._cohort = Cohort(
             CohortConfig(
@@ -40,7 +40,7 @@ class SimulatedSource:
                 seconds=signal_format.seconds,
             )
         )
-        # Nothing was recorded, so nothing is filtered: the recipe says no more than rate and length.
+        # Nothing is filtered because nothing was recorded, so the recipe states only rate and length.
         self.recipe = SignalRecipe(
             name="simulated",
             version=1,
@@ -59,7 +59,7 @@ class SimulatedSource:
         )
 
     def reader(self) -> CohortReader:
-        """Returns what simulates records by their numbers."""
+        """Returns a reader that simulates records by their numbers."""
         return CohortReader(self._cohort)
 
 
@@ -70,7 +70,7 @@ class CohortReader:
     cohort: Cohort
 
     def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord]:
-        """Yields the record of every number, in the order given."""
+        """Yields the record of every number, in the given order."""
         for start, stop in _runs(items):
             records = self.cohort.simulate(start, stop)
             for position in range(stop - start):
@@ -94,7 +94,7 @@ class CohortReader:
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Cuts numbers into runs of consecutive ones, none too long: first and last plus one of each."""
+    """Yields runs of consecutive numbers, of limited length, each as its first number and its last plus one."""
     start = 0
     for stop in range(1, len(numbers) + 1):
         full = stop - start == _RECORDS_AT_A_TIME

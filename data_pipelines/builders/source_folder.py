@@ -1,4 +1,4 @@
-"""What a user gave as the folder of recordings, and what to do where it is something else."""
+"""Checks the path that a user gave as the folder of recordings, and says what to do if it is something else."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from data_pipelines.errors import DataError
 from data_pipelines.files.content_kind import content_kind, head_of
 from data_pipelines.prepared.dataset import CARD_FILE
 
-#: The builder that reads what builds wrote.
+#: Name of the builder that reads prepared data sets.
 PREPARED_BUILDER = "prepared"
 
 
 def check_source(path: Path, given: str, *, builder: str) -> None:
-    """Raises unless a path is a folder that a builder may look for recordings in.
+    """Raises an error unless the path is a folder in which the builder can look for recordings.
 
     Args:
-        path: that was given.
-        given: the same as the user wrote it.
-        builder: that is to read it.
+        path: Path to check.
+        given: The same path as the user wrote it.
+        builder: Name of the builder that will read it.
 
     Raises:
-        DataError: not there, a file, an archive, in a bucket, or a prepared data set; says what to do.
+        DataError: The path does not exist or is a file, an archive, a bucket or a prepared data set; the message says
+            what to do.
     """
     if "://" in given:
         raise DataError(f"--source={given}: recordings are read as files; mount the bucket, or copy the folder here")

@@ -1,7 +1,7 @@
-"""What becomes of an error that no reader foresaw: that recording is quarantined, and the build goes on.
+"""Handles errors that no reader foresaw: the recording is quarantined, and the build goes on.
 
-A million files of strangers hold what nobody thought of. One of them must not end a build of days, and whoever runs it
-must learn which file it was and what to report.
+Among a million files of unknown origin, some are damaged in unexpected ways. One of them must not end a build of days,
+and the person who runs it must learn which file it was and what to report.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from typing import Any
 
 from data_pipelines.system.visible_text import visible
 
-#: Environment variable under which faults of a reader are raised, as they are in this project's tests.
+#: Environment variable that makes faults of a reader raise, as in this project's tests.
 RAISE_VARIABLE = "ECGJAX_RAISE_READER_FAULTS"
 
-# What concerns every recording alike, and is no reason to quarantine one.
+# Errors that would affect every recording are no reason to quarantine one.
 _OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOTCONN})
 
 _MOST_CHARACTERS = 300
 
 
 def reason_and_message(error: Exception, item: Any) -> tuple[str, str]:
-    """Returns the reason and the message to quarantine an item under, whose reading raised what is no `DataError`.
+    """Returns the reason and the message to quarantine an item with, after an error that is not a `DataError`.
 
     Args:
-        error: what was raised.
-        item: of the source.
+        error: Error that reading the item raised.
+        item: Item of the source.
 
     Raises:
-        Exception: the error itself, where it is the machine's and not the file's, or where tests ask for it.
+        Exception: The error is due to the machine and not to the file, or `ECGJAX_RAISE_READER_FAULTS` is set; it is
+            raised again.
     """
     file = file_of(item)
     if isinstance(error, MemoryError):
@@ -58,8 +59,8 @@ def reason_and_message(error: Exception, item: Any) -> tuple[str, str]:
 
 
 def file_of(item: Any) -> str:
-    """Returns the file that an item is read from, or its id where it does not say."""
-    item = getattr(item, "item", item)  # Of a piece.
+    """Returns the file that an item is read from, or the item's id where it has no file."""
+    item = getattr(item, "item", item)  # A piece wraps the item of its recording.
     for place in (item, getattr(item, "found", None)):
         for name in ("path", "part"):
             if getattr(place, name, None) is not None:

@@ -1,7 +1,7 @@
-"""Which columns of a label table are the ones that a builder knows, whatever their capitals, spaces and dashes.
+"""Finds the columns of a label table that a builder knows, in any case and with any spaces and dashes.
 
-A column whose name all but says that it is one (`gender`, `subject_id`, `patinet_id`) would become a label or be passed
-over; it is an error that says what to call it.
+A column with a similar name (`gender`, `subject_id`, `patinet_id`) would become a label or be passed over; instead it
+raises an error that says what to call the column.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data_pipelines.metadata.sexes import TRUTH_COLUMNS
 #: Columns with a meaning of their own; every other numeric column becomes a scalar label.
 KNOWN_COLUMNS = ("record", "patient_id", "age", "sex", "fold", "report")
 
-# Other names by the column that they mean, without capitals, spaces, dashes and dots.
+# Other names for each known column, without capitals, spaces, dashes and dots.
 _OTHER_NAMES = {
     "record": (
         "recordid", "recordname", "recordno", "records", "recording", "recordingid", "recordingname", "ecg", "ecgid",
@@ -35,25 +35,25 @@ _OTHER_NAMES = {
     "report": ("reports", "reporttext", "ecgreport", "befund"),
 }  # fmt: skip
 
-# Longer names are known by their letters, too; shorter ones by the same letters in another order.
+# Names of at least this length are recognised if they are similar enough, shorter ones if they are anagrams.
 _ALIKE = 0.86
 _SHORTEST_ALIKE = 6
 
-# 'Sex (1=m)', 'Age [y]'
+# Matches the brackets in 'Sex (1=m)' and 'Age [y]'.
 _IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 
 _NAMELESS = re.compile(r"(unnamed: *\d+(_level_\d+)?)?")
 
 
 def known_names(names: Iterable[str], *, path: Path) -> dict[str, str]:
-    """Returns which known column each of these is: known name by the table's own.
+    """Returns the known columns of a table: the known name by the table's own name.
 
     Args:
-        names: of all columns of the table, without white space around them.
-        path: of the table, for messages.
+        names: Names of all columns of the table, without white space around them.
+        path: Path of the table, for messages.
 
     Raises:
-        DataError: two columns that mean one, or one that all but says that it is a known one.
+        DataError: Two columns have the same meaning, or a column has nearly the name of a known one.
     """
     names = list(names)
     found: dict[str, str] = {}
@@ -68,7 +68,7 @@ def known_names(names: Iterable[str], *, path: Path) -> dict[str, str]:
     for name in names:
         meant = None if name in found else _meant(name)
         if meant is None or (meant in found.values() and meant == "record"):
-            continue  # Other names of a recording beside 'record' are common, and no labels (`is_other_id`).
+            continue  # Such names are common beside 'record', and no labels (`is_other_id`).
         if meant in found.values():
             if _key(name) not in _OTHER_NAMES[meant]:
                 continue
@@ -79,12 +79,12 @@ def known_names(names: Iterable[str], *, path: Path) -> dict[str, str]:
 
 
 def is_other_id(name: str) -> bool:
-    """Returns whether a column names the recording in another way, such as by its file."""
+    """Returns whether a column identifies the recording in another way, such as by its file."""
     return _key(name) in _OTHER_NAMES["record"]
 
 
 def is_nameless(name: str) -> bool:
-    """Returns whether a column has no name of its own, such as the numbers that pandas writes before the rows."""
+    """Returns whether a column has no name of its own, such as the row numbers that pandas writes."""
     return _NAMELESS.fullmatch(name.strip().casefold()) is not None
 
 

@@ -1,7 +1,7 @@
-"""Whether a column of a label table is a label, which holds numbers alone, and what is odd about one that is.
+"""Decides whether a column of a label table is a label, which holds only numbers, and what is odd about it.
 
-A column of texts is passed over and named. One that is mostly numbers, but not wholly, is an error: to take it would
-lose values in silence, and to pass it over would lose the label.
+A column of texts is passed over, and a note names it. A column that is mostly but not wholly numbers is an error:
+taking it would silently lose values, and passing over it would lose the label.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from data_pipelines.errors import DataError
 from data_pipelines.metadata.demographics import number
 from data_pipelines.metadata.missing import is_missing
 
-#: What often stands for a missing number.
+#: Numbers that often stand for a missing value.
 SENTINELS = (-1, -9, -99, -999, -9999, 99, 999, 9999, 99999, 999999, -32768, 32767, 29999, 65535)
 
-# A number as people also write it: with a decimal comma, a unit, or a limit.
+# Numbers as people also write them: with a decimal comma, a unit, or a limit.
 _NEARLY_A_NUMBER = re.compile(r"[<>≤≥=~]{0,2}\s*[+-]?\d+(?:[.,]\d+)*\s*(%|[^\W\d_][\w/²³%.]{0,9})?")
 
 _EXAMPLES = 4
@@ -31,11 +31,11 @@ _LEAST_SHARE_OF_UNIT = 0.4
 
 
 class Judged(NamedTuple):
-    """What a column is.
+    """The judgement of a column.
 
     Attributes:
-        is_label: whether it becomes a scalar label.
-        told: what to tell of it; of one that is no label, its values.
+        is_label: Whether the column becomes a scalar label.
+        told: Remarks on the column; for one that is not a label, its values.
     """
 
     is_label: bool
@@ -46,12 +46,12 @@ def judge_column(name: str, values: Iterable[str], *, path: Path) -> Judged:
     """Judges a column that is not one of those with a meaning of their own.
 
     Args:
-        name: of the column.
-        values: of all rows, as text.
-        path: of the table, for messages.
+        name: Name of the column.
+        values: Values of all rows, as text.
+        path: Path of the table, for messages.
 
     Raises:
-        DataError: more than half of its values are numbers, and some are none.
+        DataError: More than half of the values are numbers, but some are not.
     """
     counts = Counter({text: count for text, count in Counter(values).items() if not is_missing(text)})
     numbers: dict[str, float] = {}
@@ -78,7 +78,7 @@ def judge_column(name: str, values: Iterable[str], *, path: Path) -> Judged:
 
 
 def _nearly_numbers(texts: Counter[str]) -> Counter[str]:
-    """Returns those that are numbers but for their spelling; codes such as `12A` and `14B` are none."""
+    """Returns the texts that are numbers except for their spelling, which codes such as `12A` and `14B` are not."""
     found = {text: match for text in texts if (match := _NEARLY_A_NUMBER.fullmatch(text.strip()))}
     units: Counter[str] = Counter()
     for text, match in found.items():

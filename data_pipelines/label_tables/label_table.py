@@ -1,4 +1,4 @@
-"""A table of who was recorded and what is known: CSV or Parquet, one row a recording."""
+"""Reads a table of patients and labels: CSV or Parquet, one row per recording."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ from data_pipelines.metadata.ages import read_age
 from data_pipelines.metadata.missing import is_missing
 from data_pipelines.metadata.sexes import SexCoding, column_coding
 
-#: What a table may be called.
+#: Suffixes that a table may have.
 SUFFIXES = (".csv", ".parquet")
 
-# Whole numbers, which pandas writes with a fraction where the column has gaps.
+# Matches whole numbers with a fraction, as pandas writes them if the column has gaps.
 _WITH_FRACTION = re.compile(r"\d+\.0+")
 _IN_POWERS = re.compile(r"\d(\.\d+)?[eE]\+?\d+")
 _WHOLE_COLUMNS = ("record", "patient_id", "fold")
 _LARGEST_EXACT = 2.0**53
 
-# An age of 0 is that of a newborn where there are other children.
+# An age of 0 is taken for that of a newborn only if the table has other children.
 _FEWEST_OTHER_AGES, _YOUNGEST_OF_ADULTS = 10, 10.0
 
 
 class LabelTable:
-    """A label table, checked, its values as text; columns with a meaning have the names of `KNOWN_COLUMNS`.
+    """A checked label table with values as text; columns with a meaning have the names of `KNOWN_COLUMNS`.
 
     Attributes:
-        path: its file.
-        columns: names of all its columns.
-        scalars: columns that are labels.
-        ignored: columns that are neither known nor numeric, or have no name (such as the numbers pandas writes).
-        sex_coding: what its sexes mean; None where it has none.
-        zero_is_no_age: whether an age of 0 stands for one that is not known.
-        notes: what is to be told of it.
+        path: Path of the table.
+        columns: Names of all columns.
+        scalars: Names of the columns that are labels.
+        ignored: Names of columns that are neither known nor numeric, or have no name (such as the row numbers of
+            pandas).
+        sex_coding: Meaning of the values of sex; None where the table has no sex.
+        zero_is_no_age: Whether an age of 0 means that the age is not known.
+        notes: Remarks on the table.
     """
 
     def __init__(self, path: Path, *, declared_sexes: Mapping[str, int] | None = None):
         """Reads the table.
 
         Args:
-            path: `.csv` with a header line, or `.parquet`; the columns `record` and `patient_id` are needed.
-            declared_sexes: what the user says of values of the column `sex`.
+            path: Path of a `.csv` with a header line, or of a `.parquet`; the columns `record` and `patient_id` are
+                needed.
+            declared_sexes: Meanings that the user declared for values of the column `sex`.
 
         Raises:
-            DataError: no such file, not such a table, a column missing, misnamed or not clear, or two rows for one
-                record.
+            DataError: The file does not exist or is not such a table, a column is missing, misnamed or ambiguous, or a
+                record has two rows.
         """
         table, names, notes = _known_table(path)
         self.path = path
@@ -71,17 +73,17 @@ class LabelTable:
         return len(self._rows)
 
     def rows_of(self, record_ids: Iterable[str]) -> dict[str, Mapping[str, str] | None]:
-        """Gives each record its row: the one of its path, or else the one of its bare name.
+        """Assigns each record its row: the row of its path, or else that of its bare name.
 
         Args:
-            record_ids: paths below the folder, without extension.
+            record_ids: Paths of the records below the folder, without extension.
 
         Returns:
-            The row of every record, None where the table has none; then, under their own names, the rows whose record
-            is not among them, in the table's order.
+            The row of every record, None where the table has none, followed by the rows of other records, under their
+            own names and in the table's order.
 
         Raises:
-            DataError: a bare name that several records have, or not one row that fits.
+            DataError: A bare name fits several records, or no row fits any record.
         """
         record_ids = list(record_ids)
         ids_of_name = Counter(_bare(record_id) for record_id in record_ids)
@@ -112,10 +114,10 @@ def _bare(record_id: str) -> str:
 
 
 def _known_table(path: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
-    """Returns the table under known names, these by its own names, and what is to be told."""
+    """Returns the table with known names, these names by the table's own, and remarks."""
     table = _read(path)
     if "age_years" in table.columns:
-        # It would be hidden by the label of that name which every data set has.
+        # The label 'age_years', which every data set has, would hide this column.
         raise DataError(f"{path}: call its column 'age_years' 'age'")
     names = known_names(table.columns, path=path)
     missing = [column for column in ("record", "patient_id") if column not in names.values()]
@@ -135,7 +137,7 @@ def _whole(column: pd.Series, path: Path) -> pd.Series:
     """Returns ids as they were before a program took them for numbers with a fraction.
 
     Raises:
-        DataError: it wrote them in powers of ten, of which the last digits are lost.
+        DataError: The program wrote ids in powers of ten, which lack the last digits.
     """
     known = [text for text in column.unique() if not is_missing(text)]
     lost = [text for text in known if _IN_POWERS.fullmatch(text)]
@@ -182,7 +184,7 @@ def _is_zero_no_age(column: pd.Series) -> bool:
 def _labels(
     table: pd.DataFrame, names: Iterable[str], path: Path, notes: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns which columns are labels, and which are passed over."""
+    """Returns the columns that are labels, and those that are passed over."""
     scalars, ignored, told = [], [], []
     for name in names:
         if is_nameless(name) or is_other_id(name):
@@ -215,10 +217,10 @@ def _read(path: Path) -> pd.DataFrame:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
-    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors.
+    except (ValueError, OSError) as error:  # The errors of Arrow are ValueErrors.
         raise DataError(f"{path}: not a {path.suffix} table that can be read ({error}); write it again") from error
     if any(name is not None for name in table.index.names):
-        table = table.reset_index()  # What pandas wrote as the index is a column like any other.
+        table = table.reset_index()  # The index that pandas wrote is a column like any other.
     table = table.rename(columns=lambda name: str(name).strip())
     for own, known in known_names(table.columns, path=path).items():
         is_float = known in _WHOLE_COLUMNS and pd.api.types.is_float_dtype(table[own])
@@ -231,13 +233,13 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _as_texts(column: pd.Series) -> list[str]:
-    """Returns a column of Parquet as a CSV would have it."""
+    """Returns the texts that a column of Parquet would have in a CSV."""
     cells = zip(column.astype(object), column.isna(), strict=True)
     return ["" if is_absent else _as_text(value) for value, is_absent in cells]
 
 
 def _as_text(value: object) -> str:
-    """Returns a cell that is not empty; whole numbers without a fraction, so that ids stay ids."""
+    """Returns the text of a cell that is not empty; whole numbers have no fraction, so that ids stay ids."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     if isinstance(value, bytes):

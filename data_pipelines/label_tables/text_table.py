@@ -1,4 +1,4 @@
-"""CSV tables as text, read strictly: a cell is never taken for one of another column."""
+"""Reads CSV tables as text and strictly, so that no cell is ever taken for one of another column."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from data_pipelines.errors import DataError
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """Reads a CSV table with a header line; values stay text (ids keep their zeros), empty where missing.
+    """Reads a CSV table with a header line; values remain text (ids keep their zeros) and are empty where missing.
 
     Args:
-        path: in UTF-8, with or without a byte order mark. Lines without any cell are passed over.
+        path: Path of the table, in UTF-8 with or without a byte order mark. Lines without any cell are skipped.
 
     Returns:
-        One row a line, columns named as in the header without the white space around them.
+        The table, with a row per line; columns have the names in the header without white space around them.
 
     Raises:
-        DataError: cannot be read, is empty, names a column twice, or has a line with more or fewer cells than the
-            header: pandas itself would shift such a line by a column, fill it, or cut it.
+        DataError: The table cannot be read, is empty, names a column twice, or has a line with more or fewer cells than
+            the header. pandas itself would shift such a line by a column, fill it, or cut it.
     """
     try:
         separator = _separator(path)
@@ -37,7 +37,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
             names=names,
             header=0,
         )
-    except (OSError, ValueError, csv.Error) as error:  # pandas' own errors are ValueErrors.
+    except (OSError, ValueError, csv.Error) as error:  # The errors of pandas are ValueErrors.
         raise DataError(f"{path}: not a .csv table that can be read ({error}); write it again") from error
     if len(table) != num_rows:
         raise DataError(f"{path}: not a .csv table that can be read (its quotes are not paired); write it again")
@@ -45,14 +45,14 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def _separator(path: Path) -> str:
-    """Returns what sets the columns apart, of what spreadsheets write: the sign that the header has most often."""
+    """Returns the separator of the columns: the one that the header has most often, out of those of spreadsheets."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         header = file.readline()
     return max(",;\t", key=header.count)
 
 
 def _check_shape(path: Path, separator: str) -> tuple[list[str], int]:
-    """Returns the names of the columns and the number of rows, after all have as many cells as there are names."""
+    """Returns the names of the columns and the number of rows, after checking that all rows have as many cells."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, strict=True, delimiter=separator)
         names = [name.strip() for name in next(lines, [])]

@@ -1,1 +1,1 @@
-"""Prepared data sets: card, index, splits, joined sets, copies, and what was told of their records."""
+"""Prepared data sets: card, index, splits, joined sets, copies, and remarks on their records."""

@@ -1,4 +1,4 @@
-"""Records of a data set that a user names, or that are drawn at random."""
+"""Finds the records of a data set that a user names, or draws some at random."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from data_pipelines.prepared.dataset import Dataset
 
 
 def chosen_records(dataset: Dataset, record_ids: list[str], *, flag: str = "records") -> np.ndarray:
-    """Returns the numbers of records in the order asked for.
+    """Returns the numbers of records in the given order of their ids.
 
     Args:
-        dataset: that has them.
-        record_ids: of the records.
-        flag: that names them, for the message of an error.
+        dataset: Data set of the records.
+        record_ids: Ids of the records.
+        flag: Command line flag that named the records, for the error message.
 
     Raises:
-        DataError: ids that the data set does not have.
+        DataError: The data set does not have some of the ids.
     """
     every = dataset.index.record_id
     numbers = {record_id: np.flatnonzero(every == record_id) for record_id in record_ids}
@@ -31,10 +31,10 @@ def chosen_records(dataset: Dataset, record_ids: list[str], *, flag: str = "reco
 
 
 def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
-    """Returns the numbers of records drawn without replacement, in stored order.
+    """Draws records without replacement and returns their numbers in stored order.
 
     Raises:
-        DataError: there are not so many.
+        DataError: The data set has fewer records than `count`.
     """
     total = dataset.index.num_records
     if count > total:

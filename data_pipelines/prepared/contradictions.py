@@ -1,7 +1,7 @@
-"""Copies of one recording whose labels contradict each other: one of the two is wrong, or they are of two people.
+"""Finds copies of one recording whose labels contradict each other: one is wrong, or they belong to two people.
 
-Looked at are age, sex, patient (where data sets number the same patients), and every label that two data sets both have
-under one name. What is missing contradicts nothing.
+Compared are age, sex, patient (where data sets number the same patients), and every label that two data sets have under
+the same name. A missing value contradicts nothing.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from data_pipelines.prepared.index import Index
 from data_pipelines.records import FEMALE, LABEL_MISSING, SEX_UNKNOWN
 from data_pipelines.system.visible_text import table_cell
 
-#: Ages contradict if they differ by more: rounded up or down, or before and after a birthday, they differ by one.
+#: Ages contradict if they differ by more. They differ by one through rounding, or before and after a birthday.
 AGE_TOLERANCE_YEARS = 1.0
 
-#: Ages from here on may be a group's ('89+', or PTB-XL's 300, stored as 90), and contradict none of the others.
+#: Ages from here on may stand for a group ('89+', or PTB-XL's 300, stored as 90), so they contradict no others like
+#: them.
 TOP_CODED_YEARS = 89.0
 
-#: Quantities contradict if they differ by more than this share of the larger: files round them.
+#: Quantities contradict if they differ by more than this share of the larger one, since files round them.
 SCALAR_TOLERANCE = 0.01
 
-#: Contradictions that a card lists, and that a build names at its end; all are counted.
+#: Numbers of contradictions that a card lists, and that a build names at its end; all are counted.
 _KEPT = 1000
 _SHOWN = 20
 
-#: Columns of the list.
+#: Columns of the list of contradictions.
 FIELDS = (
     "kind",
     "label",
@@ -51,17 +52,17 @@ FIELDS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contradiction:
-    """Two copies that say different things; the first is the first of its copies that says anything.
+    """Two copies with different values; the first is the earliest of its copies that states a value.
 
     Attributes:
-        kind: `age`, `sex`, `patient` or `label`.
-        label: name of what they say, such as `superdiagnostic:MI`.
-        first_dataset: name of its data set.
-        first_record: id of the first copy.
-        first_value: what it says.
-        second_dataset: as the first.
-        second_record: as the first.
-        second_value: as the first.
+        kind: Kind of the value: `age`, `sex`, `patient` or `label`.
+        label: Name of the value, such as `superdiagnostic:MI`.
+        first_dataset: Name of the first copy's data set.
+        first_record: Id of the first copy.
+        first_value: Value of the first copy.
+        second_dataset: Name of the second copy's data set.
+        second_record: Id of the second copy.
+        second_value: Value of the second copy.
     """
 
     kind: str
@@ -82,13 +83,13 @@ class Contradiction:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Side:
-    """A data set as it is looked at here.
+    """A data set as the comparison sees it.
 
     Attributes:
-        name: of the data set.
-        namespace: of its patients' numbers.
-        index: of the data set.
-        labels: what a record says, NaN where missing, by what is said: a label's name, with its unit.
+        name: Name of the data set.
+        namespace: Namespace of its patient ids.
+        index: Index of the data set.
+        labels: Function from a record's number to its value, NaN where missing, by the label's name with its unit.
     """
 
     name: str
@@ -102,11 +103,11 @@ class _Side:
 
 
 def contradictions_of(links: Links, datasets: Sequence[Dataset]) -> list[Contradiction]:
-    """Returns what copies in linked data sets contradict each other in, in the order of the data sets' records.
+    """Returns the contradictions between copies in linked data sets, in the order of the data sets' records.
 
     Args:
-        links: of `datasets`.
-        datasets: in the order they were linked.
+        links: Links of `datasets`.
+        datasets: Data sets in the order in which they were linked.
     """
     sides = [
         _Side.of(
@@ -121,11 +122,11 @@ def contradictions_of(links: Links, datasets: Sequence[Dataset]) -> list[Contrad
 
 
 def contradictions_within(index: Index, *, name: str) -> list[Contradiction]:
-    """Returns what records of equal content contradict each other in.
+    """Returns the contradictions between records with equal content.
 
     Args:
-        index: of the data set.
-        name: of the data set.
+        index: Index of the data set.
+        name: Name of the data set.
     """
     first = np.asarray(index.duplicate_of)
     copy = np.where(first < 0, np.arange(index.num_records), first)
@@ -133,12 +134,12 @@ def contradictions_within(index: Index, *, name: str) -> list[Contradiction]:
 
 
 def counts_by_kind(found: Sequence[Contradiction]) -> dict[str, int]:
-    """Returns how many there are of each kind, the most frequent first."""
+    """Returns the number of contradictions of each kind, the most frequent first."""
     return dict(collections.Counter(each.kind for each in found).most_common())
 
 
 def write_contradictions(found: Sequence[Contradiction], path: Path) -> None:
-    """Writes them as CSV."""
+    """Writes the contradictions as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
@@ -146,10 +147,11 @@ def write_contradictions(found: Sequence[Contradiction], path: Path) -> None:
 
 
 def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:
-    """Returns what a build says at its end of contradictions between records of equal content.
+    """Returns the lines on contradictions between records of equal content in a build's final report.
 
     Args:
-        section: of the card, from `contradiction_section`; data sets built before there was one have none.
+        section: Section of the card that `contradiction_section` made, or None for data sets that were built before it
+            existed.
     """
     if not section or not section.get("counts"):
         return []
@@ -164,7 +166,7 @@ def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:
 
 
 def contradiction_section(found: Sequence[Contradiction]) -> dict[str, Any]:
-    """Describes contradictions for the card of a data set."""
+    """Returns the description of contradictions for the card of a data set."""
     return {"counts": counts_by_kind(found), "listed": [str(each) for each in found[:_KEPT]]}
 
 
@@ -177,7 +179,7 @@ def _contradictions(copies: Sequence[np.ndarray], sides: Sequence[_Side]) -> lis
                 for side, record in members
                 if sides[side].namespace == namespace
             ]
-            # A record that is named for its own patient is of a source that says nothing of patients.
+            # A patient id that equals the record id means that the source does not state patients.
             said = [each for each in said if each[2] != str(sides[each[0]].index.record_id[each[1]])]
             found += _disagreements("patient", "patient", said, sides)
         for label in dict.fromkeys(label for side, _ in members for label in sides[side].labels):
@@ -194,7 +196,7 @@ def _contradictions(copies: Sequence[np.ndarray], sides: Sequence[_Side]) -> lis
 def _disagreements(
     kind: str, label: str, said: Sequence[tuple[int, int, Any]], sides: Sequence[_Side]
 ) -> Iterator[Contradiction]:
-    """Yields every copy that contradicts the first that says anything: side, record and value of each are given."""
+    """Yields the copies that contradict the first of `said`, which holds side, record and value of each copy."""
     for side, record, value in said[1:]:
         first_side, first_record, first_value = said[0]
         if _contradict(kind, first_value, value):
@@ -252,7 +254,7 @@ def _known(value: Any, *, missing: int) -> float:
 
 
 def _copies(copies: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
-    """Yields data set and number of every copy of each recording that there is more than one copy of, in order."""
+    """Yields the copies of every recording that has several, each as data set and record number, in order."""
     starts = np.cumsum([0, *map(len, copies)])
     copy = np.concatenate(copies)
     order = np.argsort(copy, kind="stable")

@@ -1,7 +1,8 @@
-"""Which records of one or several data sets belong together: exact and near-duplicates, joint groups, joint splits.
+"""Links records of one or several data sets that belong together: duplicates, near-duplicates and joint groups.
 
-Records are linked that share a patient, a content or a recording, directly or through others, within a data set and
-across. A patient id means a person only within its data set, unless data sets are said to number the same patients.
+Records are linked if they share a patient, a content or a recording, directly or through other records, within a data
+set and across. A patient id identifies a person only within its data set, unless data sets are said to number the same
+patients.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from data_pipelines.prepared.splitting import Linked
 from data_pipelines.records import SIGNATURE_VERSION
 from data_pipelines.system.npy_files import write_npz
 
-#: Version of the file; a reader refuses another one.
+#: Version of the file format; files of another version are refused.
 LINKS_VERSION = 1
 
-# What zip archives and NumPy raise where a file is not what it was: a flipped bit can claim another version
-# of the format (NotImplementedError) or encryption (RuntimeError).
+# Errors that zip archives and NumPy raise for a damaged file: a flipped bit can make it claim another version of the
+# format (NotImplementedError) or encryption (RuntimeError).
 _DAMAGE = (
     EOFError,
     KeyError,
@@ -39,8 +40,8 @@ _DAMAGE = (
     zlib.error,
 )
 
-#: A pair of records that show one recording. `exact` pairs have equal stored signals, `reordered` ones their leads in
-#: another order; links made before these were looked for do not have that field.
+#: Fields of a pair of records that show one recording. `exact` pairs have equal stored signals, and `reordered` pairs
+#: have their leads in another order; older links, which were not searched for these, lack that field.
 PAIR_FIELDS = (
     ("first_dataset", "<i4"),
     ("first_record", "<i8"),
@@ -58,16 +59,17 @@ PAIR_FIELDS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinkedDataset:
-    """One data set of a `Links`.
+    """A data set among those of a `Links`.
 
     Attributes:
-        name: of the data set.
-        directory: where it was when linked; for messages only.
-        fingerprint: of the data set.
-        patient_namespace: data sets with one namespace number the same patients.
-        num_records: of the data set.
-        group: `int32[n]`, joint group of every record; equal numbers in two data sets are one group.
-        copy: `int32[n]`, joint number of the recording; records with equal numbers are duplicates of each other.
+        name: Name of the data set.
+        directory: Directory of the data set when it was linked, for messages.
+        fingerprint: Fingerprint of the data set.
+        patient_namespace: Namespace of the patient ids; data sets with the same namespace number the same patients.
+        num_records: Number of records in the data set.
+        group: Joint group of every record, `int32[n]`; equal numbers in two data sets are one group.
+        copy: Joint number of every record's recording, `int32[n]`; records with equal numbers are duplicates of each
+            other.
     """
 
     name: str
@@ -81,13 +83,13 @@ class LinkedDataset:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Links:
-    """What belongs together in some data sets.
+    """The links between the records of some data sets.
 
     Attributes:
-        datasets: in the order they were given.
-        pairs: structured array of `PAIR_FIELDS`.
-        num_candidates: pairs whose signals were compared.
-        num_crowded: records that had too many candidates to look at all of them.
+        datasets: Linked data sets, in the order in which they were given.
+        pairs: Pairs of records that show one recording, a structured array of `PAIR_FIELDS`.
+        num_candidates: Number of pairs whose signals were compared.
+        num_crowded: Number of records with too many candidates to compare them all.
     """
 
     datasets: tuple[LinkedDataset, ...]
@@ -99,7 +101,7 @@ class Links:
         """Returns the groups and copies of a data set's records.
 
         Raises:
-            DataError: the data set was not linked, or has changed since.
+            DataError: The data set was not linked, or has changed since.
         """
         for linked in self.datasets:
             if linked.fingerprint == dataset.fingerprint and linked.num_records == dataset.index.num_records:
@@ -112,7 +114,7 @@ class Links:
 
 
 def save_links(links: Links, path: Path | str) -> None:
-    """Writes links as one file; a file already there is replaced at once or not at all."""
+    """Writes links to a file; an existing file is replaced atomically."""
     path = Path(path)
     header = {
         "links_version": LINKS_VERSION,
@@ -143,17 +145,17 @@ def save_links(links: Links, path: Path | str) -> None:
 
 
 def open_links(path: Path | str) -> Links:
-    """Reads what `save_links` wrote; the zip format's own checksums cover every byte of it.
+    """Reads links that `save_links` wrote; the zip format's own checksums cover every byte of them.
 
     Raises:
-        DataError: no such file, a damaged one, or one of another version.
+        DataError: The file does not exist, is damaged, or has another version.
     """
     path = Path(path)
     remedy = "make it again with python -m data_pipelines.link"
     if not path.is_file():
         raise DataError(f"{path}: no such file; {remedy}")
     try:
-        # From memory, since NumPy leaves a file open that is no whole archive.
+        # The file is read into memory first, since NumPy does not close a file that is not a whole archive.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
             if (header["links_version"], header["signature_version"]) != (LINKS_VERSION, SIGNATURE_VERSION):

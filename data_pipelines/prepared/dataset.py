@@ -1,9 +1,9 @@
-"""A prepared data set on disk: `open_dataset(directory)` gives its card and index; its signals are read by a store.
+"""A prepared data set on disk: `open_dataset(directory)` returns its card and index; a store reads its signals.
 
 DIR/
 ecgjax_dataset.json         the card: layout version, format, shard lengths, fingerprint, summary of the build
 quarantine.csv              recordings that were not stored, and why
-remarks.csv                 what could not be read of recordings that were stored (`remarks.py`)
+remarks.csv                 fields of stored recordings that could not be read (`remarks.py`)
 index/                      columns of the index (`index.py`)
 SHA256SUMS                  digests of all other files (`digests.py`), by which `data_pipelines.verify` checks them
 dataset_info.json features.json NAME-ecgs.array_record-00000-of-00001 …     a TFDS dataset directory
@@ -24,13 +24,13 @@ from data_pipelines.records import LAYOUT_VERSION, STORED_LEADS, SignalFormat
 from data_pipelines.system.digests import check_digests
 from data_pipelines.system.plain_names import files_below
 
-#: The card; a directory without one is no finished data set.
+#: File of the card; a directory without it is not a finished data set.
 CARD_FILE = "ecgjax_dataset.json"
 
-#: Recordings that were not stored.
+#: List of the recordings that were not stored.
 QUARANTINE_FILE = "quarantine.csv"
 
-#: What is told of recordings that were stored; data sets built before there were remarks have none.
+#: List of the remarks on stored recordings; older data sets do not have it.
 REMARKS_FILE = "remarks.csv"
 
 _REBUILD = "build it again with --overwrite"
@@ -38,15 +38,15 @@ _REBUILD = "build it again with --overwrite"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set, opened.
+    """An opened data set.
 
     Attributes:
-        directory: where it lies.
-        card: `ecgjax_dataset.json`.
-        format: rate and length of its records.
-        index: its index, memory-mapped.
-        fingerprint: hex digest of contents and patients in stored order; equal data sets have equal ones.
-        simulated: whether it was simulated.
+        directory: Directory of the data set.
+        card: Contents of `ecgjax_dataset.json`.
+        format: Rate and length of the records.
+        index: Index of the records, memory-mapped.
+        fingerprint: Hex digest of contents and patients in stored order; equal data sets have equal fingerprints.
+        simulated: Whether the data set was simulated.
     """
 
     directory: Path
@@ -63,12 +63,13 @@ class Dataset:
 
 
 def staging_directory(out: Path) -> Path:
-    """Returns where a data set is made until it is whole: beside it, so that one rename finishes it.
+    """Returns the directory in which a data set is made until it is complete: a sibling, so that one rename finishes
+    it.
 
     Raises:
-        DataError: nothing is beside it, since it is the root of all folders.
+        DataError: The path is the root of all folders, which has no sibling.
     """
-    out = out.resolve()  # '.' has no name to add to.
+    out = out.resolve()  # The path '.' has no name to extend.
     if not out.name:
         raise DataError(f"{out}: is the folder of all folders, and no data set; name one within it")
     return out.with_name(out.name + ".building")
@@ -80,16 +81,17 @@ def shard_paths(directory: Path, card: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def open_dataset(directory: Path | str) -> Dataset:
-    """Opens a prepared data set: card and index, of whatever size, in milliseconds.
+    """Opens a prepared data set, which takes milliseconds for any size: only its card and index are read.
 
     Args:
-        directory: what `python -m data_pipelines.build --out=` wrote.
+        directory: Directory that `python -m data_pipelines.build --out=` wrote.
 
     Returns:
-        The data set; signals are read through a store (`data_pipelines.storage.store`), which checks the shards.
+        The data set; its signals are read through a store (`data_pipelines.storage.store`), which checks the shards.
 
     Raises:
-        DataError: no such directory, an unfinished build, another layout version, or a damaged card or index.
+        DataError: The directory does not exist, the build is unfinished, the layout version is another, or the card or
+            index is damaged.
     """
     if "://" in str(directory):
         raise DataError(
@@ -116,10 +118,11 @@ def open_dataset(directory: Path | str) -> Dataset:
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """Reads the card of a data set, and says what is wrong where there is none.
+    """Reads the card of a data set; if there is none, the error says why.
 
     Raises:
-        DataError: no such directory, an unfinished build, no data set, or another layout version.
+        DataError: The directory does not exist, the build is unfinished, it is not a data set, or the layout version is
+            another.
     """
     path = directory / CARD_FILE
     if not path.is_file():
@@ -147,7 +150,7 @@ def read_card(directory: Path) -> dict[str, Any]:
 
 
 def _check_shapes(card: Mapping[str, Any]) -> None:
-    """Raises `ValueError`, `KeyError` or `TypeError` for a card that lacks what opening a data set relies on."""
+    """Raises `ValueError`, `KeyError` or `TypeError` if the card lacks what opening a data set needs."""
     form, lengths = SignalFormat(**card["signal_format"]), card["shard_lengths"]
     numbers = (form.sampling_rate_hz, form.num_samples, *lengths)
     if not all(type(number) is int and number >= 0 for number in numbers) or not form.sampling_rate_hz:

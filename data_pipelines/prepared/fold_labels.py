@@ -1,7 +1,7 @@
-"""Every label by fold: how many records have it, how many are positive, and which folds lack one or the other.
+"""Counts records and positives of every label by fold, and finds folds that lack positives or negatives.
 
-A fold without a positive record cannot be tested on, and a training set without one teaches nothing: that is told when
-the data set is built, and not first when it is evaluated.
+A label cannot be tested on a fold without a positive record, nor learned from a training set without one. The build
+reports this, so that it does not first show when a model is evaluated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAMED = 8
 _LABELS_SHOWN = 12
 _MOST_FOLDS_SHOWN = 12
 
-#: How a fold without positives is mended.
+#: Advice for folds without positives.
 SPREAD_LABELS = (
     "To have every label in every fold, build with --folds=stratified (--builder=folder, or --builder=prepared of the "
     "data set that is built, at its own rate and length)"
@@ -28,15 +28,15 @@ SPREAD_LABELS = (
 
 
 def labels_by_fold(index: Index) -> dict[str, Any]:
-    """Counts every label of an index by fold.
+    """Counts the records of every label by fold.
 
     Args:
-        index: of the whole data set.
+        index: Index of the whole data set.
 
     Returns:
-        Plain values for JSON: `folds`, their numbers; `records` in each; `labels`, by the name that `Index.label`
-        takes: `known` records in each fold, and either `positive` ones, of labels of 0 and 1, or their `mean`, None
-        where none is known.
+        Plain values for JSON. `folds` has the numbers of the folds and `records` the number of records in each.
+        `labels` has, by the name that `Index.label` takes, the number of `known` records in each fold, and either that
+        of `positive` ones, for labels of 0 and 1, or the `mean`, which is None where none is known.
     """
     folds, place = np.unique(np.asarray(index.fold), return_inverse=True)
     labels: dict[str, Any] = {}
@@ -65,7 +65,7 @@ def _scalar(values: np.ndarray, place: np.ndarray, num_folds: int) -> dict[str, 
 
 
 def _task(values: np.ndarray, place: np.ndarray, num_folds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how many records of every fold have a label of every class, and how many are positive."""
+    """Returns, by fold and class, the number of records with a label and the number of positive records."""
     known = np.zeros((num_folds, values.shape[1]), np.int64)
     positive = np.zeros_like(known)
     for start in range(0, len(values), _RECORDS_PER_STEP):
@@ -78,10 +78,10 @@ def _task(values: np.ndarray, place: np.ndarray, num_folds: int) -> tuple[np.nda
 
 
 def lacking_folds(counted: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence for labels of which some folds have no positive record, for negatives, and for rare labels.
+    """Returns sentences on labels without positives in some folds, on those without negatives, and on rare labels.
 
     Args:
-        counted: from `labels_by_fold`.
+        counted: Result of `labels_by_fold`.
     """
     lacking: dict[str, list[str]] = {"positive": [], "negative": []}
     rare = []
@@ -115,11 +115,12 @@ def _some(labels: Sequence[str], *, sign: str) -> str:
 
 
 def fold_table(counted: Mapping[str, Any], *, most: int | None = _LABELS_SHOWN) -> list[Sequence[str]]:
-    """Returns rows of text, the header first: every label's positives, or its mean and number of records, by fold.
+    """Returns rows of text with every label's positives, or its mean and number of records, by fold; a header is first.
 
     Args:
-        counted: from `labels_by_fold`.
-        most: rows of labels at most, None for all; where some are left out, scalars and tasks of few classes stay.
+        counted: Result of `labels_by_fold`.
+        most: Largest number of labels, None for all; if some are left out, scalars and tasks with few classes are
+            preferred.
     """
     shown = counted["folds"][:_MOST_FOLDS_SHOWN]
     more_folds = len(counted["folds"]) - len(shown)

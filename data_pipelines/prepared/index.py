@@ -1,7 +1,7 @@
 """The index of a prepared data set: one array per column, and the splits and duplicates that follow from them.
 
-Everything that decides which record is used for what reads the index and never a signal. Columns are plain `.npy`
-files beside an `index.json`, memory-mapped when opened, so that a hundred million records open at once.
+Everything that decides which record is used for what reads only the index and never a signal. Columns are plain `.npy`
+files beside an `index.json` and are memory-mapped, so that even an index of a hundred million records opens at once.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from data_pipelines.system.near_names import meant
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.plain_names import why_elsewhere
 
-#: Folder of the index inside a data set, and its table of contents.
+#: Folder of the index inside a data set, and the table of contents within it.
 INDEX_DIR = "index"
 INDEX_FILE = "index.json"
 
 #: Value of `duplicate_of` for a record that is the first with its content.
 NOT_A_DUPLICATE = -1
 
-#: Columns every index has, with their types; `<U` are fixed-width text. Scalars and tasks come on top.
+#: Columns that every index has, with their types; `<U` is fixed-width text. Scalars and tasks have further columns.
 COLUMNS: Mapping[str, str] = {
     "record_id": "<U",
     "patient_id": "<U",
@@ -57,7 +57,7 @@ COLUMNS: Mapping[str, str] = {
     "signature": "|i1",
 }
 
-#: Columns that data sets built before they were thought of do not have; an index says which it has.
+#: Columns that were added later and that older data sets do not have; an index lists which it has.
 LATER_COLUMNS: Mapping[str, str] = {
     "order_free_signature": "|i1",
     "envelope": "|i1",
@@ -66,14 +66,14 @@ LATER_COLUMNS: Mapping[str, str] = {
     "start_seconds": "<f8",
 }
 
-#: Labels that every data set has beside its own scalars and tasks.
+#: Labels that every data set has besides its own scalars and tasks.
 DEMOGRAPHIC_LABELS = ("age_years", "sex")
 
 _HASH_BYTES = 16
 
 _RECORDS_PER_DIGEST = 1 << 16
 
-#: Columns with several numbers a record, and how many.
+#: Number of values per record in columns with several.
 COLUMN_WIDTHS: Mapping[str, int] = {
     "content_hash": _HASH_BYTES,
     "signature": SIGNATURE_BYTES,
@@ -87,8 +87,8 @@ class Task:
     """A multi-label task over all records.
 
     Attributes:
-        classes: class names in column order.
-        values: `int8[record, class]` of 0 and 1, or -1 where the record has no label of the task.
+        classes: Names of the classes, in column order.
+        values: Labels of 0 and 1, `int8[record, class]`, or -1 where the record has no label of the task.
     """
 
     classes: tuple[str, ...]
@@ -97,34 +97,36 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-    """Columns of a data set in stored order; the record number is the position.
+    """Columns of a data set in stored order; a record's number is its position.
 
     Attributes:
-        record_id: `str[n]`.
-        patient_id: `str[n]`.
-        patient: `int32[n]`, a code for each patient id, 0 to the number of patients - 1.
-        group: `int32[n]`: records that share a patient or a content, directly or through others, share a group.
-        fold: `int16[n]`, -1 where the data set assigns none.
-        sex: `int8[n]`, 0 male, 1 female, -1 unknown.
-        age_years: `f32[n]`, NaN where unknown.
-        content_hash: `uint8[n, 16]` of the stored signal.
-        duplicate_of: `int64[n]`: -1, or the number of the first record with equal content.
-        valid_start: `int32[n]`, first recorded sample.
-        valid_samples: `int32[n]`, recorded samples from there on.
-        quality: `int32[n]`, `quality.QualityFlag`s.
-        clipped_samples: `int32[n]`, samples at the limit of what can be stored.
-        signature: `int8[n, 192]`, by which near-duplicates are found (`signature.py`).
-        scalars: `f32[n]` by name, NaN where missing.
-        tasks: multi-label tasks by name.
-        order_free_signature: `int8[n, 192]`, by which copies are found whatever the order of their leads
-            (`order_free.py`); None in a data set built before there was one.
-        envelope: `int8[n, 256]`, by which such copies are told from other records; None likewise.
-        recording: `int32[n]`, a code for each recording: records of one are pieces of it, and one patient's; None
-            likewise.
-        recording_seconds: `f64[n]`, length of the recording that a record was taken from, NaN where unknown; None
-            likewise.
-        start_seconds: `f64[n]`, where in the recording the first recorded sample lies, NaN where unknown; None
-            likewise.
+        record_id: Id of every record, `str[n]`.
+        patient_id: Id of every record's patient, `str[n]`.
+        patient: Code of every record's patient id, `int32[n]`, from 0 to the number of patients - 1.
+        group: Group of every record, `int32[n]`; records that share a patient or a content, directly or through others,
+            share one.
+        fold: Fold of every record, `int16[n]`, -1 where the data set assigns none.
+        sex: Sex of every record's patient, `int8[n]`: 0 male, 1 female, -1 unknown.
+        age_years: Age of every record's patient, `f32[n]`, NaN where unknown.
+        content_hash: Hash of every stored signal, `uint8[n, 16]`.
+        duplicate_of: Number of the first record with equal content, `int64[n]`, -1 for that first record itself.
+        valid_start: Position of the first recorded sample, `int32[n]`.
+        valid_samples: Number of recorded samples from `valid_start` on, `int32[n]`.
+        quality: Flags of the signal's quality, `int32[n]`, from `quality.QualityFlag`.
+        clipped_samples: Number of samples at the limit of what can be stored, `int32[n]`.
+        signature: Signature for finding near-duplicates, `int8[n, 192]` (`signature.py`).
+        scalars: Scalar labels by name, each `f32[n]`, NaN where missing.
+        tasks: Multi-label tasks by name.
+        order_free_signature: Signature for finding copies with any order of leads, `int8[n, 192]` (`order_free.py`);
+            None in data sets older than this column.
+        envelope: Envelope for telling copies with any order of leads from other records, `int8[n, 256]`; None in
+            data sets older than this column.
+        recording: Code of every record's recording, `int32[n]`; records with equal codes are pieces of one recording,
+            of one patient. None in data sets older than this column.
+        recording_seconds: Length of the recording that a record was taken from in seconds, `f64[n]`, NaN where unknown;
+            None in data sets older than this column.
+        start_seconds: Time of the first recorded sample within the recording in seconds, `f64[n]`, NaN where unknown;
+            None in data sets older than this column.
     """
 
     record_id: np.ndarray
@@ -161,7 +163,7 @@ class Index:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every name that `label` takes."""
+        """All names that `label` takes."""
         of_tasks = (f"{name}:{label}" for name, task in self.tasks.items() for label in task.classes)
         return (*DEMOGRAPHIC_LABELS, *self.scalars, *of_tasks)
 
@@ -169,13 +171,13 @@ class Index:
         """Returns one label of every record.
 
         Args:
-            name: a scalar (`"lvef"`), a class of a task (`"superdiagnostic:NORM"`), `"age_years"` or `"sex"`.
+            name: Name of a scalar (`"lvef"`), a class of a task (`"superdiagnostic:NORM"`), `"age_years"` or `"sex"`.
 
         Returns:
-            `f32[n]`; classes are 0 or 1, sex is 1 for female; NaN where missing.
+            The label, `f32[n]`; classes are 0 or 1, sex is 1 for female, and missing values are NaN.
 
         Raises:
-            DataError: no such label.
+            DataError: The data set has no such label.
         """
         if name == "age_years":
             return np.array(self.age_years, np.float32)
@@ -201,19 +203,19 @@ class Index:
     ) -> Split:
         """Splits by fold so that no patient and no content is on two sides.
 
-        Duplicates by content are left out; so is a record whose group also has a record on a side that is judged
-        later: train yields to val and test, val yields to test.
+        Duplicates by content are left out. So is a record whose group also has a record on a side that is judged later:
+        train yields to val and test, and val yields to test.
 
         Args:
-            train_folds: folds to train on.
-            val_folds: folds to select on.
-            test_folds: folds to report on.
-            links: `copies_of.Links.of` this data set: near-duplicates then count as duplicates, and groups are the
-                joint ones. Of duplicates on one side the first by record id stays. `joint.join` splits several data
-                sets at once.
+            train_folds: Folds to train on.
+            val_folds: Folds to select models on.
+            test_folds: Folds to report results on.
+            links: Links of this data set, from `copies_of.Links.of`. With them, near-duplicates count as duplicates,
+                and groups are joint groups. Of the duplicates on one side, the first by record id stays. `joint.join`
+                splits several data sets at once.
 
         Raises:
-            DataError: a fold on two sides, or one that no record has.
+            DataError: A fold is on two sides, or has no record.
         """
         sides = {"train": tuple(train_folds), "val": tuple(val_folds), "test": tuple(test_folds)}
         self.check_folds(sides)
@@ -227,7 +229,7 @@ class Index:
         )
 
     def check_folds(self, sides: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises `DataError` if a fold is on two sides, or no record is in it."""
+        """Raises `DataError` if a fold is on two sides or has no record."""
         named = [fold for folds in sides.values() for fold in folds]
         twice = sorted({fold for fold in named if named.count(fold) > 1})
         if twice:
@@ -238,11 +240,11 @@ class Index:
             raise DataError(_absent_folds(absent, dict(zip(folds.tolist(), counts.tolist(), strict=True))))
 
     def fingerprint(self, signal_format: SignalFormat) -> str:
-        """Returns the hex digest of what a model can see here: layout, format, contents and patients in order."""
+        """Returns the hex digest of what a model can see: layout, format, and contents and patients in order."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode())
         digest.update(np.ascontiguousarray(self.content_hash).data)
-        # Piece by piece: a hundred million texts at once would not fit the memory.
+        # The ids are hashed in chunks, since a hundred million texts would not fit into memory.
         for start in range(0, self.num_records, _RECORDS_PER_DIGEST):
             digest.update(b"\n" if start else b"")
             digest.update("\n".join(self.patient_id[start : start + _RECORDS_PER_DIGEST].tolist()).encode())
@@ -265,18 +267,18 @@ def _nan_where(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 
 def key_codes(keys: np.ndarray) -> np.ndarray:
-    """Returns `int32[n]` codes of keys (`uint8[n, 16]`), such as those of patients, numbered by first appearance."""
+    """Returns codes, `int32[n]`, of keys (`uint8[n, 16]`) such as those of patients, numbered by first appearance."""
     return _by_first_appearance(np.unique(_as_words(keys), return_inverse=True)[1])
 
 
 def duplicates(content_hash: np.ndarray) -> np.ndarray:
-    """Finds equal contents.
+    """Finds records with equal contents.
 
     Args:
-        content_hash: `uint8[n, 16]`.
+        content_hash: Hashes of the contents, `uint8[n, 16]`.
 
     Returns:
-        `int64[n]`: -1 for the first record of a content, else the number of that first record.
+        The number of the first record with the same content, `int64[n]`, or -1 for that first record itself.
     """
     _, first, code = np.unique(_as_words(content_hash), return_index=True, return_inverse=True)
     first_of = first[code]
@@ -284,21 +286,21 @@ def duplicates(content_hash: np.ndarray) -> np.ndarray:
 
 
 def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
-    """Joins records that share a patient or a content, directly or through others.
+    """Groups records that share a patient or a content, directly or through others.
 
-    A content that many patients have (`shared_contents.py`) joins none of them.
+    A content that many patients have (`shared_contents.py`) does not join them.
 
     Args:
-        patient: `int32[n]` codes.
-        content_hash: `uint8[n, 16]`.
+        patient: Codes of the patients, `int32[n]`.
+        content_hash: Hashes of the contents, `uint8[n, 16]`.
 
     Returns:
-        `int32[n]` codes of the connected components, numbered by first appearance.
+        The codes of the connected components, `int32[n]`, numbered by first appearance.
     """
     content = content_codes(content_hash)
     content = own_codes(content, shared_by_many(content, patient))
     num_patients, num_contents = int(patient.max()) + 1, int(content.max()) + 1
-    # A graph of patients and contents in which every record is an edge.
+    # The nodes of the graph are patients and contents, and every record is an edge.
     size = num_patients + num_contents
     edges = scipy.sparse.coo_array(
         (np.ones(len(patient), np.int8), (patient, num_patients + content)), shape=(size, size)
@@ -308,7 +310,7 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
 
 
 def content_codes(content_hash: np.ndarray) -> np.ndarray:
-    """Returns `int64[n]` codes of contents (`uint8[n, 16]`), from 0 on."""
+    """Returns codes of contents (`uint8[n, 16]`), `int64[n]`, from 0 on."""
     return np.unique(_as_words(content_hash), return_inverse=True)[1]
 
 
@@ -324,7 +326,7 @@ def _by_first_appearance(codes: np.ndarray) -> np.ndarray:
 
 
 def column_shape(name: str) -> tuple[int, ...]:
-    """Returns the shape of one record's value in a column of `COLUMNS` or `LATER_COLUMNS`."""
+    """Returns the shape of a record's value in a column of `COLUMNS` or `LATER_COLUMNS`."""
     return (COLUMN_WIDTHS[name],) if name in COLUMN_WIDTHS else ()
 
 
@@ -341,14 +343,14 @@ def save_contents(
     tasks: Mapping[str, Sequence[str]],
     later: Iterable[str] = LATER_COLUMNS,
 ) -> None:
-    """Writes the table of contents of an index whose columns are all there: last, since it makes it one.
+    """Writes the table of contents of an index; it comes last, since it is what makes the columns an index.
 
     Args:
-        folder: of the index.
-        num_records: length of every column.
-        scalars: names of the scalars, in the order of their columns.
-        tasks: classes of every task, in the order of their columns.
-        later: which of `LATER_COLUMNS` it has.
+        folder: Folder of the index.
+        num_records: Length of every column.
+        scalars: Names of the scalars, in the order of their columns.
+        tasks: Classes of every task, in the order of their columns.
+        later: Columns of `LATER_COLUMNS` that the index has.
     """
     contents = {
         "num_records": num_records,
@@ -362,10 +364,10 @@ def save_contents(
 
 
 def open_index(folder: Path) -> Index:
-    """Opens an index, columns memory-mapped and checked for type and length.
+    """Opens an index; its columns are memory-mapped, and checked for type and length.
 
     Raises:
-        DataError: a column is missing, truncated or of another type or length.
+        DataError: A column is missing, truncated or of another type or length.
     """
     try:
         contents = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
@@ -416,7 +418,7 @@ def _open_column(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> 
 
 def scalar_column(position: int) -> str:
     """Returns the name of the column of the scalar at this position of the label schema."""
-    # By position, since a label may be named anything, also what no file can be.
+    # The file is named by position, since a label's name may not be possible as that of a file.
     return f"scalar_{position}"
 
 

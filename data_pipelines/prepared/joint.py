@@ -1,4 +1,4 @@
-"""Several data sets of one rate and length as one: record numbers run on from each to the next."""
+"""Joins several data sets of one rate and length into one; record numbers continue from each to the next."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from data_pipelines.system.near_names import meant
 
 
 class JointColumn:
-    """A column over the records of several data sets, without a copy of theirs."""
+    """A column over the records of several data sets, without a copy of their columns."""
 
     def __init__(self, columns: Sequence[np.ndarray]):
-        """Keeps the columns, `[n, ...]` of every data set."""
+        """Stores the columns of the data sets, each `[n, ...]`."""
         self._columns = tuple(columns)
         self._starts = list(itertools.accumulate(map(len, columns), initial=0))
         self.dtype = np.result_type(*columns)
 
     def __len__(self) -> int:
-        """Number of records of all data sets."""
+        """Returns the number of records of all data sets."""
         return self._starts[-1]
 
     def __getitem__(self, numbers: int | np.ndarray) -> np.ndarray:
-        """Returns the values of some records, or of one.
+        """Returns the values of some records, or of a single one.
 
         Args:
-            numbers: `int[n]` from 0, in any order, or one of them.
+            numbers: Record numbers from 0 on, `int[n]` in any order, or a single number.
 
         Raises:
-            IndexError: a number of no record.
+            IndexError: There is no record of some number.
         """
         numbers = np.asarray(numbers)
         if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self)):
@@ -57,12 +57,12 @@ class JointColumn:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointIndex:
-    """What training and evaluation need of the indices of several data sets.
+    """The parts of several data sets' indices that training and evaluation need.
 
     Attributes:
-        indices: of the data sets, in order.
-        group: `int32[n]`, as of `Index`, over all of them: records of two data sets share one where they share a
-            content (or with links a recording), directly or through others.
+        indices: Indices of the data sets, in order.
+        group: Group of every record over all data sets, `int32[n]`, as in `Index`; records of two data sets share a
+            group if they share a content (or with links a recording), directly or through others.
     """
 
     indices: tuple[Index, ...]
@@ -75,39 +75,39 @@ class JointIndex:
 
     @functools.cached_property
     def record_id(self) -> JointColumn:
-        """`str[n]`; unique within a data set only."""
+        """Id of every record, `str[n]`; unique only within a data set."""
         return self._column("record_id")
 
     @functools.cached_property
     def patient_id(self) -> JointColumn:
-        """`str[n]`; a person within a data set only."""
+        """Id of every record's patient, `str[n]`; it identifies a person only within a data set."""
         return self._column("patient_id")
 
     @functools.cached_property
     def fold(self) -> JointColumn:
-        """`int8[n]`, fold of every record within its data set."""
+        """Fold of every record within its data set, `int16[n]`."""
         return self._column("fold")
 
     @functools.cached_property
     def valid_start(self) -> JointColumn:
-        """`int32[n]`, first recorded sample."""
+        """Position of the first recorded sample, `int32[n]`."""
         return self._column("valid_start")
 
     @functools.cached_property
     def valid_samples(self) -> JointColumn:
-        """`int32[n]`, recorded samples from there on."""
+        """Number of recorded samples from `valid_start` on, `int32[n]`."""
         return self._column("valid_samples")
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every name that `label` takes: what at least one data set has."""
+        """All names that `label` takes, which are those of at least one data set."""
         return tuple(dict.fromkeys(name for index in self.indices for name in index.labels))
 
     def label(self, name: str) -> np.ndarray:
-        """Returns one label of every record: `f32[n]`, NaN where it is missing, in whole data sets too.
+        """Returns one label of every record, `f32[n]`; NaN where it is missing, as in data sets without the label.
 
         Raises:
-            DataError: no data set has such a label.
+            DataError: No data set has such a label.
         """
         if name not in self.labels:
             raise DataError(
@@ -130,11 +130,11 @@ class JointDataset:
     """Several data sets as one.
 
     Attributes:
-        datasets: in order.
-        starts: `int64[datasets + 1]`, record number at which each begins, and at last the number of all.
-        format: rate and length of all records.
-        index: over all records.
-        linked: what the records of each have to do with each other and those of the others.
+        datasets: Data sets in order.
+        starts: Number of each data set's first record, followed by the number of all records, `int64[datasets + 1]`.
+        format: Rate and length of all records.
+        index: Index of all records.
+        linked: Joint groups and copies of each data set's records.
     """
 
     datasets: tuple[Dataset, ...]
@@ -146,13 +146,13 @@ class JointDataset:
     def split(
         self, *, train_folds: Iterable[int], val_folds: Iterable[int] = (), test_folds: Iterable[int] = ()
     ) -> Split:
-        """Splits all data sets by the same folds, so that nothing that belongs together is on two sides of any.
+        """Splits all data sets by the same folds, so that records that belong together are on one side in all of them.
 
-        As `Index.split`, with joint groups: of duplicates on one side one stays, the first by data set and record id;
-        train yields to val and test, val yields to test, in whichever data set they are.
+        The rules are those of `Index.split`, with joint groups: of the duplicates on one side, the first by data set
+        and record id stays; train yields to val and test, and val yields to test, in any data set.
 
         Raises:
-            DataError: a fold on two sides, or one that some data set does not have.
+            DataError: A fold is on two sides, or some data set does not have it.
         """
         sides = {"train": tuple(train_folds), "val": tuple(val_folds), "test": tuple(test_folds)}
         for dataset in self.datasets:
@@ -183,17 +183,18 @@ class JointDataset:
 
 
 def join(datasets: Sequence[Dataset], *, links: Links | None = None) -> JointDataset:
-    """Joins data sets.
+    """Joins data sets into one.
 
-    Patients of different data sets are different people, unless a recording of theirs has equal content in both, or
+    Patients of different data sets count as different people, unless they have a recording of equal content in both, or
     links join them.
 
     Args:
-        datasets: of one rate and length.
-        links: between records of these data sets, perhaps of others too; without, equal contents alone are found.
+        datasets: Data sets of one rate and length.
+        links: Links between records of these data sets, and possibly others; without links, only equal contents are
+            found.
 
     Raises:
-        DataError: different rates or lengths, a data set given twice, or links of other data.
+        DataError: Rates or lengths differ, a data set is given twice, or the links belong to other data.
     """
     _check_joinable(datasets)
     linked = _equal_contents(datasets) if links is None else [links.of(dataset) for dataset in datasets]
@@ -229,12 +230,12 @@ def _described(dataset: Dataset) -> str:
 
 
 def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
-    """Links records of equal content, and through them and their patients groups, within and across data sets.
+    """Returns the copies with equal content and the groups that follow from them, within and across data sets.
 
-    What many patients of one data set share (`shared_contents.py`) joins no groups, in no data set.
+    Contents that many patients of one data set share (`shared_contents.py`) join no groups, in any data set.
     """
     first_of = _first_of_content(np.concatenate([dataset.index.content_hash for dataset in datasets]))
-    # Within a data set its own groups hold already: only contents that several have join any of them.
+    # The data sets' own groups already hold within each, so only contents of several data sets can join groups.
     own_groups = [np.asarray(dataset.index.group) for dataset in datasets]
     starts = np.cumsum([0, *(int(own.max()) + 1 for own in own_groups)])
     group = np.concatenate([own + start for own, start in zip(own_groups, starts, strict=False)])
@@ -257,8 +258,8 @@ def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
 
 
 def _first_of_content(content: np.ndarray) -> np.ndarray:
-    """Returns the first record of each record's content: `int64[n]` for `uint8[n, 16]`."""
-    # Numbers sort ten times as fast as strings of bytes: only records whose first halves are equal are compared whole.
+    """Returns the first record with each record's content, `int64[n]`, for hashes `uint8[n, 16]`."""
+    # Numbers sort ten times as fast as byte strings, so only records with equal first halves are compared whole.
     _, code, count = np.unique(content[:, :8].copy().view(np.uint64).ravel(), return_inverse=True, return_counts=True)
     alike = np.flatnonzero(count[code] > 1)
     first_of = np.arange(len(content))

@@ -1,4 +1,4 @@
-"""How much of the recordings a data set stores: seconds kept, and seconds that were cut off or refused."""
+"""Counts how much of the recordings a data set stores: seconds kept, and seconds that were cut off or refused."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from data_pipelines.records import SignalFormat
 
 
 def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
-    """Counts what is stored of the recordings that have a record here.
+    """Counts what is stored of the recordings that have a record in the data set.
 
     Args:
-        index: of the data set.
-        signal_format: of its records.
+        index: Index of the data set.
+        signal_format: Format of the records.
 
     Returns:
-        `recordings`, how many there are; `recorded`, `kept` and `dropped`, their seconds in all, stored, and not;
-        `cut`, how many recordings are not stored whole; `longest`, in seconds; and `unknown`, the number of records
-        whose recording has no known length, which are counted in nothing else. Empty for an index without such
-        columns.
+        A mapping with `recordings`, their number; `recorded`, `kept` and `dropped`, their total seconds and those that
+        were stored and not stored; `cut`, the number of recordings that are not stored whole; `longest`, the length of
+        the longest in seconds; and `unknown`, the number of records whose recording has no known length, which are
+        counted nowhere else. It is empty for an index without such columns.
     """
     if index.recording is None or index.recording_seconds is None:
         return {}
@@ -31,7 +31,7 @@ def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
     place = np.searchsorted(recording, np.asarray(index.recording)[known])
     seconds = np.asarray(index.recording_seconds)[known][first]
     stored = np.asarray(index.valid_samples)[known] / signal_format.sampling_rate_hz
-    # A recording whose length is no whole number of stored samples is stored whole with one more.
+    # A recording whose length is not a whole number of stored samples is stored with one sample more.
     kept = np.minimum(np.bincount(place, weights=stored, minlength=len(recording)), seconds)
     dropped = seconds - kept
     return {
@@ -46,7 +46,7 @@ def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
 
 
 def kept_sentence(seconds: Mapping[str, Any]) -> str:
-    """Says what `kept_seconds` counted."""
+    """Returns a sentence on the result of `kept_seconds`."""
     parts = [
         f"{_number(seconds['kept'])} s kept of {_number(seconds['recorded'])} s recorded in "
         f"{_counted(seconds['recordings'])}; {_number(seconds['dropped'])} s dropped"
@@ -61,12 +61,12 @@ def kept_sentence(seconds: Mapping[str, Any]) -> str:
 
 
 def place_text(index: Index, signal_format: SignalFormat, number: int) -> str:
-    """Says where in its recording a record lies; nothing where that is not known, or the record is the whole of it.
+    """Returns a text on where a record lies in its recording; empty if this is unknown or the record is all of it.
 
     Args:
-        index: of the data set.
-        signal_format: of its records.
-        number: of the record.
+        index: Index of the data set.
+        signal_format: Format of the records.
+        number: Number of the record.
     """
     if index.recording_seconds is None or index.start_seconds is None or np.isnan(index.recording_seconds[number]):
         return ""

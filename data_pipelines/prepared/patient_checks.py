@@ -1,8 +1,9 @@
-"""What a data set's records say against the ids of their patients, told once all are known.
+"""Checks the ids of patients against their records, once all records are known.
 
 An id that stands for a missing one (0, 9999, Test) makes one person of many, with one fold and mutual positives. Its
-recordings contradict each other, or are too many for one person. And one person under two spellings of an id (`00123`
-and `123`) may be in training and test. Neither is changed: the build cannot know which is true, and tells of both.
+recordings contradict each other, or are too many for one person. Conversely, a person with two spellings of an id
+(`00123` and `123`) may be in training and test. Neither is changed, because the build cannot know the truth; it reports
+both.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import numpy as np
 from data_pipelines.prepared.index import Index
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 
-#: Ages of one person in one archive are seldom further apart, years.
+#: The ages of one person in one archive seldom differ by more than this, years.
 _MOST_YEARS_APART = 40.0
 
-#: Of one id there are too many recordings with so many, and so many times those of the next 99 in 100 ids.
+#: An id has too many recordings if it has this many, and this many times as many as 99 in 100 of the other ids.
 _FEWEST_OF_TOO_MANY = 30
 _TIMES_USUAL = 10
 
@@ -29,13 +30,13 @@ _REMEDY = "if such an id stands for a missing one, name it with --missing_ids, o
 
 
 def patient_doubts(index: Index) -> list[str]:
-    """Returns a sentence for each kind of doubt about who the patients are.
+    """Returns a sentence for each kind of doubt about the identity of the patients.
 
     Args:
-        index: of the whole data set.
+        index: Index of the whole data set.
     """
     patient = np.asarray(index.patient)
-    # Pieces of one recording are one recording.
+    # Pieces of one recording count as one recording.
     rows = np.arange(len(patient)) if index.recording is None else np.unique(index.recording, return_index=True)[1]
     counts = np.bincount(patient[rows])
     return [
@@ -71,7 +72,7 @@ def _contradictions(index: Index, patient: np.ndarray, counts: np.ndarray, rows:
 def _too_many(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator[str]:
     if len(counts) < 2:
         return
-    # Without the largest: one id of very many must not make itself the usual.
+    # The largest count is left out, so that an id with very many recordings does not make itself the norm.
     usual = np.percentile(np.sort(counts)[:-1], 99)
     found = np.flatnonzero(counts >= max(_FEWEST_OF_TOO_MANY, _TIMES_USUAL * usual))
     if len(found):
@@ -85,7 +86,7 @@ def _too_many(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator
 
 def _spellings(index: Index, patient: np.ndarray) -> Iterator[str]:
     if np.array_equal(index.patient_id, index.record_id):
-        return  # No patients are known, and names of files are not spelled in two ways.
+        return  # No patients are stated, and file names have one spelling.
     codes, first = np.unique(patient, return_index=True)
     ids_of_key = collections.defaultdict(list)
     for start in range(0, len(codes), 1 << 16):
@@ -101,7 +102,7 @@ def _spellings(index: Index, patient: np.ndarray) -> Iterator[str]:
 
 
 def _spelling_key(text: str) -> str:
-    """Returns what spellings of one id have in common: no capitals, fraction or leading zeros; dashes are spaces."""
+    """Returns a key without capitals, fraction and leading zeros, and with spaces for dashes, to match spellings."""
     key = unicodedata.normalize("NFKC", text).casefold().removesuffix(".0")
     key = " ".join(key.replace("-", " ").replace("_", " ").split())
     return (key.lstrip("0") or "0") if key.isdecimal() else key

@@ -1,6 +1,6 @@
-"""What a build tells of recordings that it stored although a field of them could not be: counted, listed and shown.
+"""Handles remarks on recordings that were stored although a field of them could not be read.
 
-A reader or builder gives a record `Remark`s (`records.py`). They are kept beside the record's shard, listed in
+A reader or builder attaches `Remark`s (`records.py`) to a record. They are kept beside the record's shard, listed in
 `remarks.csv`, and counted by reason and by value on the card and in the summary.
 """
 
@@ -19,22 +19,22 @@ import numpy as np
 from data_pipelines.records import Remark
 from data_pipelines.system.visible_text import table_cell, visible
 
-#: Values of a reason that are counted each on their own on the card; those that come most.
+#: Number of the most frequent values of a reason that are counted separately on the card.
 _MOST_VALUES = 20
 
-#: Values of a reason that the summary names.
+#: Number of values of a reason that the summary names.
 _VALUES_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordRemark(Remark):
-    """A remark, and the record that it is of."""
+    """A remark with the id of its record."""
 
     record_id: str
 
 
 def remarks_of(record_id: str, remarks: Iterable[Remark]) -> Iterator[RecordRemark]:
-    """Yields the remarks of one record with its id."""
+    """Yields the remarks on one record, with its id."""
     for remark in remarks:
         yield RecordRemark(record_id=record_id, **dataclasses.asdict(remark))
 
@@ -45,7 +45,7 @@ def packed_remarks(remarks: Iterable[RecordRemark]) -> np.ndarray:
 
 
 def unpacked_remarks(packed: np.ndarray) -> list[RecordRemark]:
-    """Returns what `packed_remarks` was given."""
+    """Returns the remarks that `packed_remarks` packed."""
     return [RecordRemark(**entry) for entry in json.loads(packed.tobytes())]
 
 
@@ -53,12 +53,12 @@ def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[st
     """Writes the list of all remarks, shard by shard, and counts them.
 
     Args:
-        parts: remarks of every shard.
-        path: the file to write.
+        parts: Remarks of every shard.
+        path: Path of the file to write.
 
     Returns:
-        For every reason, the most frequent first: `records`, the number of remarks; `values`, the most frequent values
-        with their numbers; `more_values`, how many other values there are; `example`, the first message.
+        An entry for every reason, the most frequent first: `records`, the number of remarks; `values`, the most
+        frequent values with their numbers; `more_values`, the number of other values; `example`, the first message.
     """
     counts: collections.Counter[str] = collections.Counter()
     values: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
@@ -83,10 +83,10 @@ def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[st
 
 
 def remark_lines(counted: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns what a summary says of remarks: two lines a reason, of which the second is its first message.
+    """Returns the lines on remarks in a summary: two for each reason, the second of which is its first message.
 
     Args:
-        counted: from `list_remarks`.
+        counted: Result of `list_remarks`.
     """
     lines = []
     for reason, entry in counted.items():

@@ -1,9 +1,9 @@
-"""Contents that many patients share: no recording of anybody, and so no reason to take these patients for one.
+"""Finds contents that many patients share, which are nobody's recording and no reason to identify the patients.
 
-A recorder's test pattern, its calibration pulse or a demonstration ECG is stored under every patient it was left in
-for. Two or three patients with one recording are people registered twice, or a mix-up, and belong together in a split.
-If many patients were joined so, a split would lose them all to one side. Such contents stay duplicates of one another:
-one record at most is ever used. But they join nobody, and a build names them.
+A recorder's test pattern, calibration pulse or demonstration ECG is stored for every patient whose record still held
+it. Two or three patients with one recording are people who were registered twice, or a mix-up, and belong together in a
+split. But if many patients were joined in this way, a split would put all of them on one side. Such contents remain
+duplicates of one another, so at most one record is ever used, but they join no patients, and the build names them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Any
 
 import numpy as np
 
-#: Of a recording that more patients than this have, no one of them is the one recorded.
+#: A recording that more patients have than this belongs to none of them.
 MOST_PATIENTS_OF_A_CONTENT = 4
 
 _IDS_LISTED = 20
 
 
 def shared_by_many(content: np.ndarray, patient: np.ndarray) -> np.ndarray:
-    """Returns which records have a content that more than `MOST_PATIENTS_OF_A_CONTENT` patients have.
+    """Returns whether each record has a content that more than `MOST_PATIENTS_OF_A_CONTENT` patients have.
 
     Args:
-        content: `int[n]` codes of contents, from 0 on.
-        patient: `int[n]` codes of patients.
+        content: Codes of the contents, `int[n]`, from 0 on.
+        patient: Codes of the patients, `int[n]`.
 
     Returns:
-        `bool[n]`.
+        The answer for each record, `bool[n]`.
     """
-    # Few contents come so often: only of these need patients be counted.
+    # Few contents are so frequent, and patients need to be counted only for these.
     often = np.flatnonzero((np.bincount(content) > MOST_PATIENTS_OF_A_CONTENT)[content])
     shared = np.zeros(len(content), bool)
     if len(often):
@@ -40,11 +40,11 @@ def shared_by_many(content: np.ndarray, patient: np.ndarray) -> np.ndarray:
 
 
 def own_codes(codes: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Returns codes with one of its own for every record that is set apart.
+    """Returns codes in which every record that is set apart has a code of its own.
 
     Args:
-        codes: `int[n]`, from 0 on.
-        apart: `bool[n]`.
+        codes: Codes of the records, `int[n]`, from 0 on.
+        apart: Whether each record is set apart, `bool[n]`.
     """
     if not apart.any():
         return codes
@@ -55,12 +55,12 @@ def listed_contents(content: np.ndarray, patient: np.ndarray, record_id: np.ndar
     """Lists the contents that many patients share, for the card.
 
     Args:
-        content: `int[n]` codes of contents, from 0 on.
-        patient: `int[n]` codes of patients.
-        record_id: `str[n]`.
+        content: Codes of the contents, `int[n]`, from 0 on.
+        patient: Codes of the patients, `int[n]`.
+        record_id: Ids of the records, `str[n]`.
 
     Returns:
-        Of each its numbers of `patients` and `records`, and `record_ids`, the first 20.
+        For each content, the numbers of `patients` and `records`, and `record_ids`, the first 20.
     """
     shared = np.flatnonzero(shared_by_many(content, patient))
     listed = []
@@ -73,7 +73,7 @@ def listed_contents(content: np.ndarray, patient: np.ndarray, record_id: np.ndar
 
 
 def shared_sentence(entry: Mapping[str, Any]) -> str:
-    """Says of one of `listed_contents` what it is and what was done."""
+    """Returns a sentence on an entry of `listed_contents`: what it is and what was done."""
     ids: Sequence[str] = entry["record_ids"]
     more = entry["records"] - len(ids)
     return (

@@ -1,4 +1,4 @@
-"""Splits of one or several data sets by fold, so that nothing that belongs together is on two sides."""
+"""Splits one or several data sets by fold, so that records that belong together are on one side."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SIDES = ("train", "val", "test")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """Record numbers of a patient- and content-disjoint split, each sorted.
+    """The record numbers of a split without common patients or contents between sides; each array is sorted.
 
     Attributes:
-        train: `int64[n]`.
-        val: `int64[n]`.
-        test: `int64[n]`.
-        excluded: how many records were left out, by reason: `duplicate`, `group_in_val_or_test`, `group_in_test`,
+        train: Records to train on, `int64[n]`.
+        val: Records to select models on, `int64[n]`.
+        test: Records to report results on, `int64[n]`.
+        excluded: Number of records that were left out, by reason: `duplicate`, `group_in_val_or_test`, `group_in_test`,
             `other_fold`.
     """
 
@@ -31,11 +31,12 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linked:
-    """What a data set's records have to do with each other and with those of other data sets (`copies_of.py`).
+    """The groups and copies that link a data set's records to each other and to other data sets (`copies_of.py`).
 
     Attributes:
-        group: `int32[n]`, equal for records that share a patient or a recording, directly or through others.
-        copy: `int32[n]`, equal for records of one recording, exact or near-duplicates.
+        group: Group of every record, `int32[n]`, equal for records that share a patient or a recording, directly or
+            through others.
+        copy: Number of every record's recording, `int32[n]`, equal for exact and near-duplicates.
     """
 
     group: np.ndarray
@@ -43,12 +44,12 @@ class Linked:
 
 
 def split_of(in_side: Mapping[str, np.ndarray], *, unique: np.ndarray, group: np.ndarray) -> Split:
-    """Takes out duplicates, and every record whose group also has a record on a side that is judged later.
+    """Leaves out duplicates, and every record whose group also has a record on a side that is judged later.
 
     Args:
-        in_side: `bool[n]` for every name in `SIDES`, whether a record's fold is of that side.
-        unique: `bool[n]`, false for duplicates to leave out.
-        group: `int32[n]`.
+        in_side: Whether each record's fold is on a side, `bool[n]`, for every name in `SIDES`.
+        unique: Whether each record is kept, `bool[n]`; false for duplicates to leave out.
+        group: Group of every record, `int32[n]`.
     """
     (split,) = _split(in_side, unique=unique, group=group, starts=np.array([0, len(group)]))
     return split
@@ -61,16 +62,16 @@ def split_linked(
     linked: Sequence[Linked],
     sides: Sequence[Mapping[str, tuple[int, ...]]],
 ) -> list[Split]:
-    """Splits data sets jointly: train yields to val and test, val yields to test, in whichever data set they are.
+    """Splits data sets jointly: train yields to val and test, and val yields to test, in any data set.
 
-    Of duplicates on one side one record stays, the first by data set and record id, so that the order in which records
-    are stored does not matter.
+    Of the duplicates on one side, the first by data set and record id stays, so that the order in which records are
+    stored does not matter.
 
     Args:
-        folds: `int16[n]` of every data set.
-        record_ids: `str[n]` of every data set.
-        linked: of every data set, with joint numbers.
-        sides: the folds of every name in `SIDES`, for every data set.
+        folds: Fold of every record, `int16[n]`, for every data set.
+        record_ids: Id of every record, `str[n]`, for every data set.
+        linked: Groups and copies of every data set, with joint numbers.
+        sides: Folds of every name in `SIDES`, for every data set.
     """
     starts = np.concatenate([[0], np.cumsum([len(fold) for fold in folds])])
     in_side = {
@@ -78,7 +79,8 @@ def split_linked(
         for name in SIDES
     }
     copy = np.concatenate([each.copy for each in linked]).astype(np.int64)
-    # Which side a record is on, and 0 for none: a copy on another side yields to it by its group, and counts as that.
+    # Number of each record's side, 0 for none. Copies on different sides are no duplicates here: one yields by its
+    # group.
     side = sum(number * in_side[name] for number, name in enumerate(SIDES, start=1))
     order = np.concatenate([start + np.argsort(ids) for start, ids in zip(starts[:-1], record_ids, strict=True)])
     unique = np.zeros(starts[-1], bool)
@@ -93,7 +95,7 @@ def _split(
     in_some = in_side["train"] | in_side["val"] | in_side["test"]
     in_test_group = _shares_group_with(test, group)
     val_kept = val & ~in_test_group
-    # Against all of val, those left out above included: it costs few records and keeps the rule simple to state.
+    # All of val counts, including records that were left out: this costs few records and keeps the rule simple.
     train_kept = train & ~in_test_group & ~_shares_group_with(val, group)
     excluded = {
         "duplicate": in_some & ~unique,

@@ -1,9 +1,9 @@
-"""Folds of whole patients in which every label is as frequent as it can be in all.
+"""Deals whole patients to folds so that every label is as equally frequent in all folds as possible.
 
-Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011)
-with patients in place of records: the rarest label is dealt out first, each of its patients to the fold that lacks it
-most, and where that is even, to the fold that lacks records most. Nothing is drawn: the same patients and labels give
-the same folds, in whatever order they come.
+The method is iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
+ECML PKDD 2011) with patients in place of records: the rarest label is dealt first, each of its patients to the fold
+that lacks it most, and in a tie to the fold that lacks records most. Nothing is drawn at random: the same patients and
+labels give the same folds, in any order.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from data_pipelines.metadata.demographics import NUM_FOLDS
 #: Ways to deal patients to folds.
 DEALINGS = ("hash", "stratified")
 
-#: Parts of equal size that a label of many values is cut into.
+#: Number of equally large parts that a label with many values is cut into.
 _NUM_PARTS = 4
 
 _LABELS_SHOWN = 8
 
 
 def label_indicators(scalars: Mapping[str, np.ndarray], tasks: Mapping[str, np.ndarray]) -> scipy.sparse.csr_array:
-    """Returns what folds should have equal shares of, as one column each: `bool[record, indicator]`.
+    """Returns indicators that folds should have equal shares of, one per column, `bool[record, indicator]`.
 
     Args:
-        scalars: `f32[n]` by name, NaN where missing: of 0 and 1 both become an indicator, of others each quarter.
-        tasks: `int8[n, classes]` by name: 1 becomes an indicator.
+        scalars: Scalars by name, `f32[n]`, NaN where missing; 0 and 1 each become an indicator, and of other values
+            each quarter.
+        tasks: Tasks by name, `int8[n, classes]`; each class becomes an indicator that is true for 1.
     """
     columns = []
     for values in scalars.values():
@@ -48,7 +49,7 @@ def label_indicators(scalars: Mapping[str, np.ndarray], tasks: Mapping[str, np.n
 
 
 def dealt_note(labels: Sequence[str]) -> str:
-    """Returns what a card says of folds that were dealt here."""
+    """Returns the note of a card on folds that were dealt by `stratified_folds`."""
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (" …" if len(labels) > _LABELS_SHOWN else "")
     return f"patients were dealt to folds 1 to {NUM_FOLDS}, stratified by {shown}"
 
@@ -59,23 +60,23 @@ def stratified_folds(
     """Deals patients to folds.
 
     Args:
-        patient: `int[n]`, of every record the position of its patient in `patient_ids`.
-        patient_ids: ids of the patients, which decide between those that are alike.
-        indicators: `[n, indicator]`, from `label_indicators`.
-        num_folds: number of folds.
+        patient: Position of every record's patient in `patient_ids`, `int[n]`.
+        patient_ids: Ids of the patients, which break ties between equal patients.
+        indicators: Indicators of the records from `label_indicators`, `[n, indicator]`.
+        num_folds: Number of folds.
 
     Returns:
-        `int16[patients]`, from 1 on.
+        The fold of every patient, `int16[patients]`, from 1 on.
     """
     num_patients = len(patient_ids)
     num_records = np.bincount(patient, minlength=num_patients)
     joined = scipy.sparse.csr_array(
         (np.ones(len(patient), np.int32), (patient, np.arange(len(patient)))), shape=(num_patients, len(patient))
     )
-    # Whether a patient has a label at all: ten records of one patient are worth little more than one.
+    # It counts only whether a patient has a label: ten records of one patient are worth little more than one.
     has = scipy.sparse.csr_array((joined @ indicators) > 0)
     digests = [hashlib.blake2b(text.encode(), digest_size=8, person=b"ecgjax strata").digest() for text in patient_ids]
-    # Patients of many records first: what they unbalance can still be made up for.
+    # Patients with many records come first, while later ones can still balance what they unbalance.
     rank = np.lexsort((np.array(digests, "S8"), -num_records))
     dealer = _Dealer(has, num_records, num_folds)
     dealer.deal(rank)
@@ -83,7 +84,7 @@ def stratified_folds(
 
 
 class _Dealer:
-    """Deals patients one by one; the state is in lists, for single entries of arrays are slow to read."""
+    """Deals patients one by one; its state is in lists, since single entries of arrays are slow to read."""
 
     def __init__(self, has: scipy.sparse.csr_array, num_records: np.ndarray, num_folds: int):
         self.fold = np.full(len(num_records), -1, np.int16)
@@ -94,13 +95,13 @@ class _Dealer:
         self._records_wanted = [sum(self._num_records) / num_folds] * num_folds
 
     def deal(self, rank: np.ndarray) -> None:
-        """Deals all patients, those of equal claim in the order of `rank`."""
+        """Deals all patients, those with equal claims in the order of `rank`."""
         columns = scipy.sparse.csc_array(self._has[rank])
         labels = [(count, label) for label, count in enumerate(self._left) if count]
         heapq.heapify(labels)
         while labels:
             count, label = heapq.heappop(labels)
-            if count != self._left[label]:  # Others of its patients were dealt meanwhile.
+            if count != self._left[label]:  # Other patients with this label were dealt meanwhile.
                 if self._left[label]:
                     heapq.heappush(labels, (self._left[label], label))
                 continue

@@ -1,1 +1,1 @@
-"""One file of a format to a signal in mV with its rate, lead names and metadata."""
+"""Readers that turn one file of a format into a signal with its unit, rate, lead names and metadata."""

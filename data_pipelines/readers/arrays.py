@@ -1,7 +1,7 @@
-"""NumPy's `.npy` and `.npz`.
+"""Reads NumPy's `.npy` and `.npz`.
 
-None of them has to say its rate, unit or leads: what it does say is found by name (`names.py`), and whoever
-has such files declares the rest.
+These files need not state their rate, unit or leads: what they do state is found by name (`names.py`), and the user
+declares the rest.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ from data_pipelines.statements.sample_matrix import (
 )
 from data_pipelines.statements.stated import statements
 
-# How an archive begins: one of files, and one of none.
+# First bytes of an archive: of one with files, and of an empty one.
 _ARCHIVE = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def read_numpy(path: Path | str, declared: Declared) -> Recording:
-    """Reads a matrix from `.npy`, or from `.npz` with whatever it says beside.
+    """Reads a matrix from `.npy`, or from `.npz` together with its other arrays.
 
-    An archive's matrix is called one of `SIGNAL_NAMES`, or is its only one. Its other arrays, and texts and structured
-    arrays in them, are searched for rate, unit, scale, leads and orientation. A structured array of a `.npy` is a table
-    whose columns have names.
+    The matrix of an archive has one of `SIGNAL_NAMES`, or is its only one. The archive's other arrays, and texts and
+    structured arrays in them, are searched for rate, unit, scale, leads and orientation. A structured array in a `.npy`
+    is a table with named columns.
 
     Args:
-        path: the file.
-        declared: what it does not say.
+        path: Path of the file.
+        declared: Declaration for what the file does not state.
 
     Raises:
-        RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `truncated_file`, `unreadable_header`), or
+            its statements are incomplete or contradictory (`missing_metadata`, `header_disagrees`).
     """
     path = Path(path)
     data = read_contents(path, max_bytes=MAX_BYTES)
     try:
-        # Not by `is_zipfile`, which passes over whatever damage has put ahead of an archive.
+        # `is_zipfile` is not used, since it ignores whatever damage has put ahead of an archive.
         is_archive = data.startswith(_ARCHIVE)
         arrays = _unpacked(data, path) if is_archive else {SIGNAL_NAMES[0]: _array(data)}
     except RecordError:
         raise
-    except Exception as error:  # Beside their own errors, zipfile raises zlib's and NumPy those of Python's tokenizer.
+    except Exception as error:  # Besides their own, zlib's and tokenizer errors occur.
         raise RecordError(
             f"{path}: cannot be read as an array of numbers ({error}); it is damaged, or holds objects",
             reason="truncated_file",
@@ -64,7 +65,8 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
 def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         parts = archive.infolist()
-        # Before anything is unpacked: a small archive can hold terabytes of zeros, and other packings far more.
+        # The check comes before unpacking: a small archive can hold terabytes of zeros, and other methods pack far more
+        # densely.
         if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
             raise ValueError("a part is packed by another method than NumPy's")
         check_unpacked(path, sum(part.file_size for part in parts), file_bytes=len(data))
@@ -76,15 +78,15 @@ def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
 
 def _content(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
     with archive.open(part) as file:
-        # Not all at once, for which zipfile unpacks whatever there is and then cuts it to the size that is stated.
+        # Without a size, zipfile would unpack all that there is and only then cut it to the stated size.
         return file.read(part.file_size)
 
 
 def _array(data: bytes) -> np.ndarray:
-    """Reads a `.npy` as `np.load` does, but without making room for more than there is: headers can claim anything.
+    """Reads a `.npy` as `np.load` does, but never allocates more than the file holds, whatever its header claims.
 
     Raises:
-        ValueError: no such file, one of objects, or one that says it holds another number of bytes than it does.
+        ValueError: The data are not a `.npy`, hold objects, or have another number of bytes than the header states.
     """
     file = io.BytesIO(data)
     major, _ = np.lib.format.read_magic(file)

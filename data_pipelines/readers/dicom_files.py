@@ -1,9 +1,10 @@
-"""DICOM waveforms: 12-lead, general and ambulatory ECG, through pydicom.
+"""Reads DICOM waveforms, 12-lead, general and ambulatory ECG, through pydicom.
 
-Of the multiplex groups the original of most samples is the recording; derived ones, such as the median beat, are not.
+Among the multiplex groups, the original one with most samples is the recording; derived ones, such as the median beat,
+are not.
 
-Not read: transfer syntaxes other than implicit and explicit VR little endian (deflated and big endian files), samples
-under µ-law or A-law, leads spread over several groups. Skew between channels is not corrected.
+Not supported are transfer syntaxes other than implicit and explicit VR little endian (deflated and big endian files),
+samples in µ-law or A-law, and leads in several groups. Skew between channels is not corrected.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from data_pipelines.recording import Recording
 
 _SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
-# By bits and interpretation.
+# Types of samples, by bits and interpretation.
 _DTYPES: Mapping[tuple[int, str], str] = types.MappingProxyType(
     {(8, "SB"): "i1", (8, "UB"): "u1", (16, "SS"): "<i2", (16, "US"): "<u2", (32, "SL"): "<i4", (32, "UL"): "<u4"}
 )
 
-# SCP-ECG numbers its leads, and both SCPECG's and MDC's codes in DICOM (CID 3001) end in that number.
+# SCP-ECG numbers the leads, and the codes of both SCPECG and MDC in DICOM (CID 3001) end with that number.
 _LEAD_OF_NUMBER = types.MappingProxyType(
     {"1": "I", "2": "II", **{str(n + 2): f"V{n}" for n in range(1, 7)}}
     | {"61": "III", "62": "aVR", "63": "aVL", "64": "aVF"}
@@ -59,25 +60,26 @@ def read_dicom(path: Path | str) -> Recording:
     """Reads the waveform of a DICOM file.
 
     Args:
-        path: the file.
+        path: Path of the file.
 
     Returns:
-        The recording in the units of its channels' sensitivities. A channel that is coded as a standard lead has that
-        lead's name, any other the meaning of its source's code. Samples of the padding value are NaN.
+        The recording, in the units of its channels' sensitivities. A channel that is coded as a standard lead has the
+        name of that lead, and any other the meaning of its source's code. Samples with the padding value are NaN.
 
     Raises:
-        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `truncated_file` or `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`, `truncated_file`), or
+            its metadata are incomplete or contradictory (`missing_metadata`, `header_disagrees`).
     """
     path = Path(path)
     content = read_contents(path, max_bytes=MAX_BYTES)
     try:
         with warnings.catch_warnings():
-            # pydicom warns of odd values anywhere in a file; the few that matter are checked here.
+            # pydicom warns of odd values anywhere in a file; those that matter are checked here.
             warnings.simplefilter("ignore")
             return _recording(content, path)
     except RecordError:
         raise
-    except Exception as error:  # pydicom parses elements when they are looked at, and raises whatever damage leads to.
+    except Exception as error:  # pydicom parses lazily and raises all sorts of errors.
         raise RecordError(
             f"{path}: cannot be read as a DICOM waveform ({type(error).__name__}: {error}); it is damaged or "
             "truncated: export it again",
@@ -87,7 +89,7 @@ def read_dicom(path: Path | str) -> Recording:
 
 def _recording(content: bytes, path: Path) -> Recording:
     source = str(path)
-    # Before the rest is read, because a small deflated file can hold gigabytes.
+    # The syntax is checked before the rest is read, because a small deflated file can hold gigabytes.
     meta_information, start = _meta_information(content)
     syntax = meta_information.TransferSyntaxUID
     if syntax not in _SYNTAXES:
@@ -102,7 +104,7 @@ def _recording(content: bytes, path: Path) -> Recording:
         raise RecordError(
             f"{path}: {error}; it is damaged or truncated: export it again", reason="truncated_file"
         ) from error
-    # From memory, because reading from a file makes room for whatever length a damaged element claims.
+    # The file is read from memory, because pydicom would allocate whatever length a damaged element of a file claims.
     dataset = pydicom.dcmread(io.BytesIO(content))
     group = _rhythm(dataset, source)
     digital = _samples(group, source)
@@ -129,7 +131,7 @@ def _recording(content: bytes, path: Path) -> Recording:
 
 
 def _meta_information(content: bytes) -> tuple[Dataset, int]:
-    """Returns the elements ahead of the data set, and where that begins."""
+    """Returns the elements ahead of the data set, and the position at which the data set begins."""
     file = io.BytesIO(content)
     read_preamble(file, force=False)
     elements = read_dataset(
@@ -158,7 +160,7 @@ def _rhythm(dataset: Dataset, source: str) -> Dataset:
 
 
 def _samples(group: Dataset, source: str) -> np.ndarray:
-    """Returns the encoded samples of a group, `[time, channel]`, its size checked against what it says."""
+    """Returns the encoded samples of a group, `[time, channel]`; their size is checked against the group's numbers."""
     encoding = int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)
     if encoding not in _DTYPES:
         raise RecordError(
@@ -169,7 +171,7 @@ def _samples(group: Dataset, source: str) -> np.ndarray:
     dtype = np.dtype(_DTYPES[encoding])
     num_samples, num_channels = int(group.NumberOfWaveformSamples), int(group.NumberOfWaveformChannels)
     expected, data = num_samples * num_channels * dtype.itemsize, bytes(group.WaveformData)
-    if expected == 0 or len(data) != expected + expected % 2:  # DICOM pads to even lengths.
+    if expected == 0 or len(data) != expected + expected % 2:  # DICOM pads values to even lengths.
         raise RecordError(
             f"{source}: WaveformData has {len(data)} bytes, where {num_channels} channels of {num_samples} samples "
             f"have {expected}; export the file again",
@@ -219,9 +221,9 @@ def _channel(definition: Dataset, source: str) -> _Channel:
 
 
 def _channel_name(definition: Dataset, source: str) -> str:
-    """Returns a standard lead's name where the source is coded as one, else what the code is said to mean.
+    """Returns the name of a standard lead if the source is coded as one, else the stated meaning of the code.
 
-    The code goes first because makers adorn the meaning ('Lead I (Einthoven)').
+    The code takes precedence because makers embellish the meaning ('Lead I (Einthoven)').
     """
     sources = list(definition.get("ChannelSourceSequence") or ())
     if len(sources) != 1:
@@ -269,7 +271,7 @@ def _known_fields(dataset: Dataset, source: str) -> recorder_fields.RecorderFiel
 
 
 def _acquired(dataset: Dataset) -> recorder_fields.StatedDate:
-    """Returns when the recording began, by the most particular of the elements that may say so."""
+    """Returns when the recording began, from the most specific of the elements that may state it."""
     texts = [str(dataset.get("AcquisitionDateTime") or "")]
     for kind in ("Acquisition", "Content", "Study"):
         date, time = (str(dataset.get(f"{kind}{part}") or "") for part in ("Date", "Time"))

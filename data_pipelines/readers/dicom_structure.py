@@ -1,9 +1,9 @@
-"""The nesting of DICOM files, checked before pydicom reads them.
+"""Checks the nesting of DICOM files before pydicom reads them.
 
-pydicom reads an element of the length it claims even where that goes beyond the sequence item it lies in, so that a
-file which lost a few bytes of its samples is read on into whatever follows them. So every length is held against its
-surroundings first (DICOM PS3.5, section 7). Where elements are without VR, the dictionary tells which are sequences;
-values of an unknown VR and of undefined length are sequences without VR (PS3.5, 6.2.2).
+pydicom reads an element of the length it claims even if that exceeds the sequence item that contains it, so that in a
+file which lost a few bytes of samples, it takes whatever follows for samples. Every length is therefore checked against
+its container first (DICOM PS3.5, section 7). In elements without VR, the dictionary tells which are sequences; values
+with an unknown VR and an undefined length are sequences without VR (PS3.5, 6.2.2).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 
 from pydicom.datadict import dictionary_VR
 
-# Explicit VRs that are followed by two reserved bytes and a length of four.
+# Explicit VRs that are followed by two reserved bytes and a length of four bytes.
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
@@ -23,20 +23,21 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _MOST_NESTED = 16
 
-# Elements and items, each of which becomes an object of a hundred times its eight bytes. A day's annotations are fewer.
+# Limit on elements and items, each of which becomes an object of a hundred times its eight bytes; a day's annotations
+# are fewer.
 _MOST_ELEMENTS = 250_000
 
 
 def check_nesting(content: bytes, start: int, *, is_implicit: bool) -> None:
-    """Raises unless every element of a data set ends within what it lies in.
+    """Raises unless every element of a data set ends within its container.
 
     Args:
-        content: of the file.
-        start: where the data set begins, behind the file's meta information.
-        is_implicit: whether elements are without VR.
+        content: Contents of the file.
+        start: Position at which the data set begins, after the file's meta information.
+        is_implicit: Whether elements are without VR.
 
     Raises:
-        ValueError: one does not, a VR is unknown, or tags do not rise.
+        ValueError: An element exceeds its container, a VR is unknown, or tags do not increase.
     """
     _Walk(content, is_implicit=is_implicit).elements(start, len(content), depth=0, ends_itself=False)
 
@@ -48,7 +49,7 @@ class _Walk:
         self._count = count or itertools.count()
 
     def elements(self, at: int, end: int, *, depth: int, ends_itself: bool) -> int:
-        """Walks over the elements of a data set or item; returns where it ends."""
+        """Walks over the elements of a data set or item, and returns the position of its end."""
         if depth > _MOST_NESTED:
             raise ValueError(f"sequences nested {depth} deep")
         last = (0, 0)
@@ -74,7 +75,7 @@ class _Walk:
         return at
 
     def items(self, at: int, end: int, *, tag: tuple[int, int], length: int, depth: int) -> int:
-        """Walks over the items of a sequence; returns where it ends."""
+        """Walks over the items of a sequence, and returns the position of its end."""
         sequence_end = end if length == _UNDEFINED else at + length
         if sequence_end > end:
             raise ValueError(f"sequence {_text(tag)} of {length} bytes where {end - at} are left")
@@ -104,7 +105,7 @@ class _Walk:
         return struct.unpack_from("<HH", self._content, at)
 
     def _length(self, tag: tuple[int, int], at: int, end: int) -> tuple[bytes, int, int]:
-        """Returns an element's VR (empty where it is not known), its length and where its value begins."""
+        """Returns an element's VR (empty where it is not known), its length and the position of its value."""
         if self._is_implicit:
             return _dictionary_vr(tag), struct.unpack_from("<I", self._content, at + 4)[0], at + 8
         vr = self._content[at + 4 : at + 6]
@@ -118,7 +119,7 @@ class _Walk:
 def _dictionary_vr(tag: tuple[int, int]) -> bytes:
     try:
         return dictionary_VR(tag).encode()
-    except KeyError:  # Private elements.
+    except KeyError:  # The dictionary does not list private elements.
         return b""
 
 

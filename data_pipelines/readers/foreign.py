@@ -1,4 +1,4 @@
-"""Files that are not read: what each kind is, and how its recordings come into a form that is."""
+"""Lists kinds of files that are not read, each with a way to convert its recordings into a form that is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForeignKind:
-    """A kind of file.
+    """A kind of file that is not read.
 
     Attributes:
-        name: what it is.
-        remedy: what to do with it, in a sentence.
-        suffixes: by which it is known, in lower case and with spaces between.
+        name: Name of the kind.
+        remedy: Advice on what to do with such files, as a sentence.
+        suffixes: Suffixes of the kind, in lower case and separated by spaces.
     """
 
     name: str
@@ -24,7 +24,7 @@ class ForeignKind:
 
 _EXPORT = "export them from the recorder's software as DICOM, HL7 aECG or MUSE XML"
 
-#: Kinds that people have.
+#: Kinds of files that users are likely to have.
 KINDS = (
     ForeignKind(
         name="EDF or BDF",
@@ -113,12 +113,12 @@ _MOST_SUFFIXES = 12
 
 
 def kind_of_suffix(suffix: str) -> ForeignKind | None:
-    """Returns the kind that files of a suffix, in lower case, are taken for unopened; None where it is unknown."""
+    """Returns the kind that a suffix in lower case stands for, without opening a file; None where it is unknown."""
     return _KIND_OF_SUFFIX.get(suffix)
 
 
 def counts_in_words(counts: Mapping[str, int]) -> str:
-    """Returns how many files there are of each suffix, the most first: `41 .edf, 3 .scp`."""
+    """Returns the number of files with each suffix, the most frequent first: `41 .edf, 3 .scp`."""
     ordered = Counter(counts).most_common()
     words = ", ".join(f"{count:,} {suffix}" for suffix, count in ordered[:_MOST_SUFFIXES])
     rest = sum(count for _, count in ordered[_MOST_SUFFIXES:])
@@ -126,10 +126,10 @@ def counts_in_words(counts: Mapping[str, int]) -> str:
 
 
 def remedies(counts: Mapping[str, int]) -> list[str]:
-    """Returns a sentence for every foreign kind among files, on what it is and what to do; the most first.
+    """Returns a sentence for every foreign kind among files, on what it is and what to do; the most frequent is first.
 
     Args:
-        counts: number of files by suffix.
+        counts: Number of files by suffix.
     """
     of_kind: dict[str, Counter[str]] = {}
     for suffix, count in counts.items():

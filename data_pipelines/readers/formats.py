@@ -1,4 +1,4 @@
-"""Which reader reads which file, and every recording of a tree of mixed formats."""
+"""Assigns files to readers, and finds every recording in a folder tree of mixed formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.system.visible_text import storable_text
 
-#: The format that files of a suffix are read as.
+#: Format that files with a suffix are read as.
 FORMAT_OF_SUFFIX: Mapping[str, str] = types.MappingProxyType(
     {
         ".hea": "wfdb",
@@ -41,14 +41,14 @@ FORMAT_OF_SUFFIX: Mapping[str, str] = types.MappingProxyType(
     }
 )
 
-#: What files without a suffix are counted under.
+#: Name under which files without a suffix are counted.
 NO_SUFFIX = "no suffix"
 
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9_+-]{0,11}")
 
 FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
 
-#: Formats whose files need not say what they hold, so that it can be declared.
+#: Formats whose files need not state what their samples mean, so that it can be declared.
 FORMATS_OF_BARE_SAMPLES = ("numpy", "csv", "hdf5", "matlab")
 
 _READERS: Mapping[str, Callable[[Path, Declared], Recording]] = types.MappingProxyType(
@@ -69,9 +69,9 @@ class FoundRecording:
     """A file that a recording can be read from.
 
     Attributes:
-        record_id: its path below the folder, without suffix.
-        path: the file; of a WFDB record the header.
-        format: one of `FORMATS`.
+        record_id: Path below the folder, without suffix.
+        path: Path of the file, which is the header for a WFDB record.
+        format: Format of the file, one of `FORMATS`.
     """
 
     record_id: str
@@ -81,15 +81,15 @@ class FoundRecording:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FoundRecordings:
-    """What a folder holds.
+    """The contents of a folder.
 
     Attributes:
-        recordings: in the order of their ids.
-        passed_over: number of files of no known format, or of one not asked for, by suffix.
-        tables: tables of labels and lists, with their columns, by path: they are no recordings.
-        others: number of files that hold no recording, by what they hold.
-        litter: number of files and folders of systems and programs, by what they are (`tree.py`).
-        closed: folders and files that the system does not let be looked at.
+        recordings: Recordings, in the order of their ids.
+        passed_over: Number of files with no known format or one that was not asked for, by suffix.
+        tables: Columns of the tables of labels and lists, which are not recordings, by path.
+        others: Number of files that hold no recording, by what they hold.
+        litter: Number of files and folders of operating systems and programs, by kind (`tree.py`).
+        closed: Folders and files that the system does not permit to open.
     """
 
     recordings: tuple[FoundRecording, ...]
@@ -103,19 +103,19 @@ class FoundRecordings:
 def find_recordings(
     folder: Path, *, formats: Collection[str] = FORMATS, leave_out: Collection[Path] = ()
 ) -> FoundRecordings:
-    """Lists every file under a folder that is read as a recording.
+    """Finds every file under a folder that is read as a recording.
 
-    A file that shares its name with a WFDB header beside it is that record's signal, not a recording of its own. Files
-    are opened where their suffix does not decide: text, which may be a table of labels, and files without a suffix, or
-    with one that nobody knows, which are recordings where they are DICOM.
+    A file that shares its name with a WFDB header beside it is the signal of that record and not a recording of its
+    own. Files are opened where their suffix is not decisive: text, which may be a table of labels, and files without a
+    suffix or with an unknown one, which are recordings if they are DICOM.
 
     Args:
-        folder: searched recursively.
-        formats: which to take, of `FORMATS`.
-        leave_out: files that are something else, such as a table of labels.
+        folder: Folder that is searched recursively.
+        formats: Formats to take, out of `FORMATS`.
+        leave_out: Files that are something else, such as a table of labels.
 
     Raises:
-        DataError: an unknown format, or two files that would have one id; or the folder cannot be listed.
+        DataError: A format is unknown, two files would have the same id, or the folder cannot be listed.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
@@ -126,7 +126,7 @@ def find_recordings(
     headers = {path.with_suffix("") for path in tree.files if path.suffix.lower() == ".hea"}
     listing = _Listing(folder, formats)
     for path in sorted(tree.files, key=str):
-        # A path is resolved at the price of a dozen questions to the system, so only where its name is the one.
+        # Resolving a path costs a dozen system calls, so it is done only where the name matches.
         if path.name in names_left_out and path.resolve() in not_recordings:
             continue
         if path.with_suffix("") in headers and path.suffix.lower() != ".hea":
@@ -143,7 +143,7 @@ def find_recordings(
 
 
 class _Listing:
-    """Files of a folder, as they are told to be recordings or not."""
+    """Sorts the files of a folder into recordings and others."""
 
     def __init__(self, folder: Path, formats: Collection[str]):
         self._folder, self._formats = folder, formats
@@ -168,7 +168,7 @@ class _Listing:
             self.passed_over[suffix or NO_SUFFIX] += 1
 
     def _take_by_content(self, path: Path, suffix: str) -> None:
-        # Names such as 1.2.840.113619.2 have no suffix, though a point.
+        # Names such as 1.2.840.113619.2 have a point but no suffix.
         has_suffix = _SUFFIX.fullmatch(suffix) is not None
         head = head_of(path)
         if not is_dicom(head):
@@ -192,15 +192,16 @@ class _Listing:
 
 
 def read_recording(found: FoundRecording, declared: Declared) -> Recording:
-    """Reads a recording by the reader of its format.
+    """Reads a recording with the reader of its format.
 
     Args:
-        found: which.
-        declared: what files of bare samples do not say; the other formats say everything themselves.
+        found: Recording to read.
+        declared: Declaration for what files of bare samples do not state; files of other formats state everything
+            themselves.
 
     Raises:
-        RecordError: as of the format's reader; `wrong_format` where it fails on a file that is something else than its
-            suffix says.
+        RecordError: The format's reader fails, for any of its reasons; if the file is something other than its suffix
+            says, the reason is `wrong_format`.
     """
     try:
         return _READERS[found.format](found.path, declared)
@@ -210,12 +211,12 @@ def read_recording(found: FoundRecording, declared: Declared) -> Recording:
         raise
 
 
-# Reasons under which a reader refuses what is not of its format at all.
+# Reasons for which a reader refuses files that are not of its format.
 _MAY_BE_OTHERS = ("unreadable_header", "truncated_file", "header_disagrees")
 
 
 def _check_content(found: FoundRecording, error: RecordError) -> None:
-    """Raises `wrong_format` where the first bytes of a recording's files are those of something else."""
+    """Raises `wrong_format` if the first bytes of a recording's files are those of another format."""
     paths = [found.path]
     if found.format == "wfdb":
         paths += [found.path.with_suffix(suffix) for suffix in (".dat", ".mat")]

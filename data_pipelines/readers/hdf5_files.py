@@ -1,4 +1,4 @@
-"""HDF5 files of one recording: a matrix of samples, with attributes and data sets that say what it is."""
+"""Reads HDF5 files of one recording: a matrix of samples, with attributes and data sets that describe it."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from data_pipelines.statements.nested_values import NamedValue, named_values
 from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, described_fields, is_signal_name, matrix_recording
 from data_pipelines.statements.stated import statements
 
-# No recording has more leads, and no attribute more texts.
+# Limit on texts in an attribute or data set; no recording has more leads.
 _MOST_TEXTS = 1000
 
-# Longer arrays of numbers are statements only under the name of one.
+# Longer arrays of numbers are read as statements only if they have the name of one.
 _MOST_LEADS = 1000
 
 
 def read_hdf5(path: Path | str, declared: Declared) -> Recording:
     """Reads an HDF5 file that holds one recording.
 
-    The samples are the data set called one of `SIGNAL_NAMES`, or the file's only matrix of numbers. The attributes of
-    it and of all groups, and the other data sets with theirs, are searched for rate, unit, scale, leads, orientation,
-    patient id, age and sex.
-    Files of many recordings are data sets of their own, with builders of their own (`builders/code15.py`).
+    The samples are the data set named as one of `SIGNAL_NAMES`, or else the file's only matrix of numbers. Its
+    attributes, those of all groups, and the other data sets with their attributes are searched for rate, unit, scale,
+    leads, orientation, patient id, age and sex. Files with many recordings belong to data sets with builders of their
+    own (`builders/code15.py`).
 
     Args:
-        path: the file.
-        declared: what it does not state.
+        path: Path of the file.
+        declared: Declaration for what the file does not state.
 
     Raises:
-        RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `truncated_file`, `unreadable_header`), or
+            its statements are incomplete or contradictory (`missing_metadata`, `header_disagrees`).
     """
     path = Path(path)
     check_present(path)
@@ -55,7 +56,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
             samples = _samples_of(dataset, path)
     except RecordError:
         raise
-    except Exception as error:  # On damaged files h5py raises OSError, RuntimeError, KeyError, ValueError, TypeError …
+    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, ValueError …
         raise RecordError(
             f"{path}: cannot be read as HDF5 ({error}); it is damaged or truncated: copy it again",
             reason="truncated_file",
@@ -70,7 +71,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
 
 
 def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path: Path) -> list[NamedValue]:
-    """Lists what the file holds beside the samples; attributes of the samples themselves come first."""
+    """Returns the values in the file besides the samples; attributes of the samples themselves come first."""
     values = named_values(_attributes(signal), inside)
     labels = tuple(dimension.label for dimension in signal.dims)
     if all(labels):
@@ -94,7 +95,7 @@ def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path
 
 
 def _may_state(dataset: h5py.Dataset, names: tuple[str, ...]) -> bool:
-    """Tells whether a data set beside the samples may say something about them."""
+    """Returns whether a data set besides the samples may describe them."""
     if not dataset.size or dataset.ndim > 2:
         return False
     if dataset.dtype.kind in "iufb":
@@ -103,7 +104,7 @@ def _may_state(dataset: h5py.Dataset, names: tuple[str, ...]) -> bool:
 
 
 def _values_of(dataset: h5py.Dataset, names: tuple[str, ...]) -> list[NamedValue]:
-    """Lists the values of a small data set, and its unit where an attribute says it."""
+    """Returns the values of a small data set, and its unit if an attribute states it."""
     content, attributes = dataset[()], _attributes(dataset)
     if _plain(attributes.get("MATLAB_class")) == "char" and content.dtype.kind == "u":
         content = "".join(map(chr, content.ravel().tolist()))
@@ -126,7 +127,7 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
         )
     dataset = found[named[0]]
     check_own_samples(dataset, path)
-    # Before anything is allocated: a few bytes of a damaged header can claim terabytes.
+    # The check comes before any allocation: a few bytes of a damaged header can claim terabytes.
     file_bytes = path.stat().st_size
     for shape in (dataset.shape, dataset.chunks or ()):
         check_unpacked(path, 8 * math.prod(shape), file_bytes=file_bytes, part=f"'{named[0]}' of shape {dataset.shape}")
@@ -134,7 +135,7 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
 
 
 class _Slices:
-    """A matrix that is read by slices of rows, as `sample_matrix.py` does; the file is not kept open."""
+    """A matrix that is read by slices of rows, as `sample_matrix.py` does, without keeping the file open."""
 
     ndim = 2
 
@@ -144,30 +145,30 @@ class _Slices:
 
     @property
     def T(self) -> _Slices:  # noqa: N802 as NumPy calls it
-        """The matrix with its axes exchanged."""
+        """The transposed matrix."""
         return _Slices(self._path, self._name, shape=self.shape[::-1], dtype=self.dtype, is_turned=not self._is_turned)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         try:
             with h5py.File(self._path, "r") as file:
                 return file[self._name][:, rows].T if self._is_turned else file[self._name][rows]
-        except Exception as error:  # As of the first time.
+        except Exception as error:  # The errors are those of the first read.
             raise unreadable(str(self._path), error) from error
 
 
 def _samples_of(dataset: h5py.Dataset, path: Path) -> Matrix:
-    """Returns a short matrix, or one that is compressed, in memory; of a long one what reads it."""
-    # Of what is compressed, a few rows may take as long to read as all.
+    """Returns a short or chunked matrix in memory, and for a long contiguous one an object that reads its slices."""
+    # Reading a few rows of a compressed matrix may take as long as reading all.
     if dataset.size <= VALUES_AT_ONCE or dataset.chunks is not None:
         return dataset[()]
     return _Slices(path, dataset.name, shape=dataset.shape, dtype=dataset.dtype)
 
 
 def _datasets(file: h5py.File, *, with_groups: bool = False) -> Iterator[tuple[str, h5py.Dataset | h5py.Group]]:
-    """Yields every data set, and every group if asked for, with its path, one of several names only once.
+    """Yields every data set, and every group if asked to, with its path; items with several names come only once.
 
-    Not by `visititems`, which also sums up what a group takes: on some damaged ones that never ends, inside the
-    library, where nothing can interrupt it.
+    `visititems` is not used because it also adds up the sizes of groups, which on some damaged groups never ends,
+    inside the library, where nothing can interrupt it.
     """
     groups: list[tuple[str, h5py.Group]] = [("", file)]
     seen: set[h5py.HLObject] = {file["/"]}
@@ -189,11 +190,11 @@ def _datasets(file: h5py.File, *, with_groups: bool = False) -> Iterator[tuple[s
 
 
 def _attributes(item: h5py.HLObject) -> dict[str, Any]:
-    """Returns the attributes of a data set or group, save long lists of texts."""
+    """Returns the attributes of a data set or group, without long lists of texts."""
     found = {}
     for name in item.attrs:
         attribute = item.attrs.get_id(name)
-        # Thousands of texts may all be the same megabyte of the file.
+        # A damaged file can have thousands of texts that are all the same megabyte.
         if attribute.dtype.kind not in "iuf" and math.prod(attribute.shape) > _MOST_TEXTS:
             if stated_name(name).kinds:
                 raise ValueError(f"its attribute '{name}' has {math.prod(attribute.shape)} values")
@@ -203,7 +204,7 @@ def _attributes(item: h5py.HLObject) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a text as such, whatever it is wrapped in."""
+    """Returns a text without the array or bytes it may be wrapped in, and other values unchanged."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,7 +1,7 @@
-"""Data sets of HDF5 files that lie in their own file: HDF5 can refer to any other file of the machine.
+"""Restricts HDF5 data sets to those in their own file, since HDF5 can refer to any other file of the machine.
 
 It does so by external links, by external storage, where samples are any bytes of another file, and by virtual data
-sets, which are put together from other files. Whoever reads a file of a stranger's must follow none of them.
+sets, which are composed from other files. A program that reads files of unknown origin must not follow any of them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from data_pipelines.errors import RecordError
 
 
 def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """Returns a data set at the top of a file that lies in it.
+    """Returns a data set at the top level of a file, if the file holds it itself.
 
     Args:
-        file: opened.
-        name: of the data set.
-        path: of the file.
+        file: File, open for reading.
+        name: Name of the data set.
+        path: Path of the file.
 
     Raises:
-        KeyError: there is none of that name.
-        RecordError: `unreadable_header`: it is a group, or lies in another file.
+        KeyError: The file has no item of that name.
+        RecordError: The item is a group, or is stored in another file (`unreadable_header`).
     """
     if name not in file:
         raise KeyError(f"it has no '{name}'")
@@ -39,14 +39,14 @@ def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
 
 
 def check_own_samples(dataset: h5py.Dataset, path: Path) -> None:
-    """Raises unless the samples of a data set lie in its own file.
+    """Raises unless the samples of a data set are stored in its own file.
 
     Args:
-        dataset: one that was reached by hard links alone.
-        path: of its file.
+        dataset: Data set that was reached by hard links alone.
+        path: Path of its file.
 
     Raises:
-        RecordError: `unreadable_header`.
+        RecordError: The samples are in other files (`unreadable_header`).
     """
     if dataset.external or dataset.is_virtual:
         raise RecordError(

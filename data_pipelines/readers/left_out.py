@@ -1,4 +1,4 @@
-"""What is told of the files of a folder that are no recordings, in notes or where there is nothing else."""
+"""Describes the files of a folder that are not recordings, for notes and for the error if there are only such files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 _MOST_NAMED = 5
 _MOST_COLUMNS = 6
 
-#: Tables of published data sets that have builders of their own, which know what every column means.
+#: Tables of published data sets that have builders of their own, which know the meaning of every column.
 _BUILDER_OF_TABLE = {
     "ptbxl_database.csv": "ptbxl",
     "scp_statements.csv": "ptbxl",
@@ -31,9 +31,9 @@ def notes(found: FoundRecordings, folder: Path, *, has_labels: bool) -> tuple[st
     """Returns a sentence for each kind of files that were left out.
 
     Args:
-        found: in the folder.
-        folder: that was searched.
-        has_labels: whether a table of labels was given.
+        found: Contents of the folder.
+        folder: Folder that was searched.
+        has_labels: Whether a table of labels was given.
     """
     sentences = []
     if found.passed_over:
@@ -52,12 +52,12 @@ def notes(found: FoundRecordings, folder: Path, *, has_labels: bool) -> tuple[st
 
 
 def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str]) -> str:
-    """Returns the message about a folder without a recording: what is looked for, what is there, what to do.
+    """Returns the message for a folder without a recording: what is looked for, what is there and what to do.
 
     Args:
-        found: in the folder.
-        folder: that was searched.
-        formats: that were asked for.
+        found: Contents of the folder.
+        folder: Folder that was searched.
+        formats: Formats that were asked for.
     """
     suffixes = " ".join(suffix for suffix, of in FORMAT_OF_SUFFIX.items() if of in formats)
     message = f"{folder}: no recording ({suffixes}) in it or below; "
@@ -73,7 +73,7 @@ def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str
 
 
 def what_is_there(folder: Path) -> str:
-    """Returns what a folder holds, for the message of a builder that found nothing of its own in it."""
+    """Returns the contents of a folder in words, for the message of a builder that found nothing of its own in it."""
     tree = list_tree(folder)
     counts: dict[str, int] = {}
     for path in tree.files:

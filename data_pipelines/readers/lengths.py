@@ -1,4 +1,4 @@
-"""How long a recording is, before it is read: a build that cuts recordings into pieces must know how many there are."""
+"""Finds the length of a recording without reading it, as builds that cut recordings into pieces need it first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from data_pipelines.readers.wfdb_files import LARGEST_HEADER
 
 
 class Length(NamedTuple):
-    """Length of a recording.
+    """The length of a recording.
 
     Attributes:
-        num_rows: samples of each channel.
-        sampling_rate_hz: samples per second and channel.
+        num_rows: Number of samples of each channel.
+        sampling_rate_hz: Number of samples per second and channel.
     """
 
     num_rows: int
@@ -26,10 +26,10 @@ def wfdb_length(record: Path) -> Length | None:
     """Returns the length that the header of a WFDB record states.
 
     Args:
-        record: path of the record without extension.
+        record: Path of the record without extension.
 
     Returns:
-        None where the header states no length that can be understood, or more than its signal files can hold.
+        The length, or None where the header states none that can be parsed, or more than its signal files can hold.
     """
     try:
         header = read_contents(record.with_name(f"{record.name}.hea"), max_bytes=LARGEST_HEADER)
@@ -41,7 +41,7 @@ def wfdb_length(record: Path) -> Length | None:
         length = Length(int(num_rows), float(rate.partition("/")[0]))
         names = {name for name, *_ in signal_lines}
         num_bytes = sum(record.with_name(name).stat().st_size for name in names)
-        # No format takes less than a byte for a sample.
+        # Every format takes at least one byte for a sample.
         return length if length.num_rows * int(num_signals) <= num_bytes else None
     except (OSError, ValueError, RecordError):
         return None

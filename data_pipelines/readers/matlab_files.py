@@ -1,6 +1,6 @@
-"""MATLAB files: CPSC-2018's structs, and matrices with whatever variables and structs say about them.
+"""Reads MATLAB files: CPSC-2018's structs, and matrices with the variables and structs that describe them.
 
-MATLAB v4 and v5 through SciPy. Files of v7.3 are HDF5 underneath; save them with `-v7`.
+MATLAB v4 and v5 are read through SciPy. Files of v7.3 are HDF5 internally; they have to be saved with `-v7`.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ from data_pipelines.statements.sample_matrix import (
 )
 from data_pipelines.statements.stated import Statement, statements
 
-#: Name of CPSC-2018's struct, and what its publishers state about all of them (Liu et al., An open access database for
-#: evaluating the algorithms of ECG rhythm and morphology abnormality detection, J. Med. Imaging Health Inform. 2018).
+#: Name of CPSC-2018's struct, and the properties that its publishers state for all of them (Liu et al., An open access
+#: database for evaluating the algorithms of ECG rhythm and morphology abnormality detection, J. Med. Imaging Health
+#: Inform. 2018).
 CPSC2018_STRUCT = "ECG"
 CPSC2018_RATE_HZ = 500.0
 CPSC2018_UNIT = "mV"
 _CPSC2018_FIELDS = ("data", "sex", "age")
 
-#: How files of v7.3 begin, whose name SciPy does not know.
+#: First bytes of v7.3 files, which SciPy does not read.
 _HDF5_HEADER = b"MATLAB 7.3 MAT-file"
 
 
 def read_matlab(path: Path | str, declared: Declared) -> Recording:
     """Reads a MATLAB file of one recording.
 
-    Either a struct `ECG` with `sex`, `age` and `data` as CPSC-2018 has it, whose rate, unit and leads are that set's,
-    or a matrix called one of `SIGNAL_NAMES`, or the only one, at the top or within a struct. All other variables and
-    fields are searched for rate, unit, scale, leads and orientation.
+    The file has either a struct `ECG` with `sex`, `age` and `data` as in CPSC-2018, whose rate, unit and leads are
+    known, or a matrix named as one of `SIGNAL_NAMES`, or a single matrix, at the top level or within a struct. All
+    other variables and fields are searched for rate, unit, scale, leads and orientation.
 
     Args:
-        path: the file.
-        declared: what it does not state.
+        path: Path of the file.
+        declared: Declaration for what the file does not state.
 
     Raises:
-        RecordError: `missing_file`, `truncated_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `truncated_file`, `unreadable_header`), or
+            its statements are incomplete or contradictory (`missing_metadata`, `header_disagrees`).
     """
     path = Path(path)
     check_present(path)
@@ -63,10 +65,10 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
             reason="unreadable_header",
         )
     try:
-        if 0 not in content[:4]:  # By this SciPy tells version 5, which begins with text, from 4, with a small number.
+        if 0 not in content[:4]:  # SciPy takes files with a zero in these bytes for v4.
             check_structure(content, most_bytes=most_unpacked(len(content)))
         variables = scipy.io.loadmat(io.BytesIO(content))
-    except Exception as error:  # SciPy's reader raises whatever a damaged length or type leads it to.
+    except Exception as error:  # SciPy raises all sorts of errors on damaged files.
         raise RecordError(
             f"{path}: cannot be read as MATLAB v4 or v5 ({error}); it is damaged, or of v7.3: save it with -v7",
             reason="truncated_file",
@@ -87,7 +89,7 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
 
 
 def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:
-    """Returns the value that is the samples, and the matrix that it holds."""
+    """Returns the named value of the samples, and its matrix."""
     numbers = [
         (value, value.value)
         for value in values
@@ -106,7 +108,7 @@ def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Pa
 
 
 def _is_cpsc2018(arrays: dict[str, np.ndarray]) -> bool:
-    """Tells whether there is a struct that is meant as CPSC-2018's, having its name and any of its own fields."""
+    """Returns whether there is a struct meant as CPSC-2018's, which has its name and any of its own fields."""
     names = getattr(arrays.get(CPSC2018_STRUCT), "dtype", np.dtype(float)).names or ()
     return bool({"sex", "age"} & set(names)) or (CPSC2018_STRUCT in arrays and not names)
 
@@ -120,7 +122,7 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
         raise RecordError(
             f"{path}: its struct '{CPSC2018_STRUCT}' lacks data, sex or age ({error})", reason="unreadable_header"
         ) from error
-    # What the set's publishers state counts like what a file states, so that a file that says otherwise is noticed.
+    # The publishers' statements count like those of the file, so that a contradiction in the file is noticed.
     beside = {name: value for name, value in arrays.items() if name != CPSC2018_STRUCT}
     of_struct = {name: fields[name] for name in struct.dtype.names or () if name not in _CPSC2018_FIELDS}
     stated = statements(named_values({**beside, CPSC2018_STRUCT: of_struct}), beside=(CPSC2018_STRUCT,))
@@ -135,5 +137,5 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
 
 
 def _scalar(value: np.ndarray) -> str:
-    """Returns the one value of a MATLAB array as text, empty where there is none."""
+    """Returns the first value of a MATLAB array as text, empty where there is none."""
     return str(value.reshape(-1)[0]) if value.size else ""

@@ -1,8 +1,9 @@
-"""The structure of MATLAB v5 files, checked before SciPy reads them.
+"""Checks the structure of MATLAB v5 files before SciPy reads them.
 
-SciPy's reader trusts the lengths and types in a file: on damaged ones it crashes the process, which no exception
-handler catches, and it unpacks compressed variables without limit. So every element is walked over first (MathWorks,
-MAT-File Format, version 5). Allowed is what recordings are made of: numbers, text, structs and cells.
+SciPy's reader trusts the lengths and types in a file: damaged ones make it crash the process, which no exception
+handler catches, and it unpacks compressed variables without limit. Every element is therefore walked over first
+(MathWorks, MAT-File Format, version 5). Allowed are the elements that recordings consist of: numbers, text, structs and
+cells.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import struct
 import zlib
 
-# Bytes of a number by data type; miUTF8, miUTF16 and miUTF32 are text.
+# Bytes of a number by data type; types 16 to 18 (miUTF8, miUTF16 and miUTF32) are text.
 _SIZE_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}
 _TEXT_TYPES = (1, 2, 4, 16, 17, 18)
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
@@ -19,12 +20,12 @@ _CELL, _STRUCT, _CHAR, _NUMBERS = 1, 2, 4, range(6, 16)
 _COMPLEX = 0x0800
 _MOST_NESTED = 8
 
-# Variables, fields and cells; each becomes an object, in twenty times the bytes that it takes in a file.
+# Limit on variables, fields and cells, each of which becomes an object of twenty times its bytes in the file.
 _MOST_MATRICES = 10_000
 
 
 class _Elements:
-    """Elements one after the other, each with its type and content."""
+    """Consecutive elements, each with its type and content."""
 
     def __init__(self, content: memoryview):
         self._content = content
@@ -38,13 +39,13 @@ class _Elements:
             raise ValueError("an element is cut")
         kind, size = struct.unpack_from("<II", self._content, self._at)
         start = self._at + 8
-        if kind >> 16:  # Up to four bytes are kept within the tag.
+        if kind >> 16:  # Up to four bytes of data are stored within the tag.
             kind, size, start = kind & 0xFFFF, kind >> 16, self._at + 4
             if size > 4:
                 raise ValueError(f"a small element of {size} bytes")
             end = self._at + 8
         else:
-            # Compressed elements alone are not padded to eight bytes.
+            # Compressed elements are the only ones without padding to eight bytes.
             end = start + size + (-size % 8 if kind != _COMPRESSED else 0)
         if kind not in types:
             raise ValueError(f"an element of type {kind} where {' or '.join(map(str, types))} belongs")
@@ -55,7 +56,7 @@ class _Elements:
 
 
 class _Room:
-    """What a file's variables may still take in memory."""
+    """The memory that a file's variables may still take."""
 
     def __init__(self, most_bytes: int):
         self.num_bytes, self._most_bytes, self._matrices = most_bytes, most_bytes, _MOST_MATRICES
@@ -72,14 +73,15 @@ class _Room:
 
 
 def check_structure(content: bytes, *, most_bytes: int) -> None:
-    """Raises unless a file is a whole MATLAB v5 file in little-endian order.
+    """Raises unless the contents are a complete MATLAB v5 file in little-endian order.
 
     Args:
-        content: of the file.
-        most_bytes: that its compressed variables may unpack to, all together, and its numbers take as float64.
+        content: Contents of the file.
+        most_bytes: Number of bytes that the compressed variables together may unpack to, and that the numbers may take
+            as float64.
 
     Raises:
-        ValueError: says what is wrong.
+        ValueError: The structure is wrong; the message says how.
     """
     if len(content) < 128 or content[126:128] != b"IM" or content[124:126] != b"\x00\x01":
         raise ValueError("no header of MATLAB v5 in little-endian order")
@@ -113,7 +115,7 @@ def _check_matrix(content: memoryview, room: _Room, *, depth: int) -> None:
     if depth > _MOST_NESTED:
         raise ValueError(f"nested more than {_MOST_NESTED} deep")
     if not content:
-        return  # An empty field of a struct.
+        return  # This is an empty field of a struct.
     elements = _Elements(content)
     flags = elements.next(_UINT32)[1]
     shape_bytes = elements.next(_INT32)[1]
@@ -122,7 +124,7 @@ def _check_matrix(content: memoryview, room: _Room, *, depth: int) -> None:
     shape = struct.unpack(f"<{len(shape_bytes) // 4}i", shape_bytes)
     if min(shape) < 0:
         raise ValueError(f"shape {shape}")
-    elements.next(_INT8)  # Its name.
+    elements.next(_INT8)  # This element is the name.
     kind, num_values = flags[0], math.prod(shape)
     is_complex = bool(struct.unpack_from("<I", flags)[0] & _COMPLEX)
     if kind in _NUMBERS or kind == _CHAR:
@@ -144,7 +146,7 @@ def _check_values(elements: _Elements, kind: int, num_values: int) -> None:
     allowed = _TEXT_TYPES if kind == _CHAR else tuple(set(_SIZE_OF_TYPE) - {16, 17, 18})
     data_type, data = elements.next(*allowed)
     size = len(data) // _SIZE_OF_TYPE[data_type]
-    # Characters of UTF-8 and UTF-16 have no fixed size.
+    # Characters in UTF-8 and UTF-16 have no fixed size.
     if len(data) % _SIZE_OF_TYPE[data_type] or (kind != _CHAR and size != num_values) or size < num_values:
         raise ValueError(f"{size} values where the shape has {num_values}")
 

@@ -1,4 +1,4 @@
-"""Comments of WFDB headers: metadata of the recording, and what may contradict the header."""
+"""Comments of WFDB headers: metadata of the recording, and statements that may contradict the header."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from data_pipelines.statements.nested_values import NamedValue, header_line
 from data_pipelines.statements.stated import statements
 from data_pipelines.statements.stated_values import one_number
 
-# Comments that may be about the heart.
+# Comments with these names may be about the heart's rate.
 _OTHER_RATES = ("rate", "frequency", "freq")
 
 
 def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) -> None:
-    """Checks comments that state a rate or a unit against the header, where they can mean nothing else.
+    """Compares comments that state a rate or a unit unambiguously with the header.
 
     Args:
-        comments: lines without their marks.
-        header: of the record.
-        header_path: its file, for messages.
+        comments: Comment lines without their marks.
+        header: Header of the record.
+        header_path: Path of the header, for messages.
 
     Raises:
-        RecordError: `header_disagrees`.
+        RecordError: A comment contradicts the header (`header_disagrees`).
     """
     pairs = filter(None, map(header_line, comments))
     stated = statements([NamedValue((key,), value) for key, value in pairs if key.casefold() not in _OTHER_RATES])
@@ -51,6 +51,6 @@ def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) 
 
 
 def comment_fields(comments: list[str]) -> dict[str, str]:
-    """Parses `key: value` comment lines, the way CinC, PTB and CODE-15 headers carry metadata."""
+    """Parses comment lines `key: value`, in which CinC, PTB and CODE-15 headers carry metadata."""
     pairs = (comment.partition(":") for comment in comments)
     return {key.strip(): value.strip() for key, colon, value in pairs if colon and value.strip()}

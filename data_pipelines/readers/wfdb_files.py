@@ -1,15 +1,15 @@
-"""WFDB records: a `.hea` header and the signal files it names, checked against each other.
+"""Reads WFDB records: a `.hea` header and the signal files it names, checked against each other.
 
-The `wfdb` package reads a signal file that is longer than its header says without a word, and does not look at
-the header's checksums; both are checked here, because a header that disagrees with its file is the usual trace
-of a damaged or mixed-up copy. Nor does it mind what a line of the header goes on with after something that it can
-make sense of ('10x00/mV' is a gain of 10), and it drops characters that are not ASCII (µV becomes V); so the header is
-matched against the whole of its grammar first (physionet.org/physiotools/wag/header-5.htm).
+The `wfdb` package silently reads a signal file that is longer than its header says, and does not look at the header's
+checksums. Both are checked here, because a header that disagrees with its file is the usual trace of a damaged or
+mixed-up copy. The package also ignores what follows the part of a header line that it can parse ('10x00/mV' is a gain
+of 10), and drops characters that are not ASCII (µV becomes V). The whole header is therefore matched against its
+grammar first (physionet.org/physiotools/wag/header-5.htm).
 
-A comment such as `fs: 250` or `Units: uV` that says otherwise than the header is noticed.
+A comment such as `fs: 250` or `Units: uV` that contradicts the header is noticed.
 
-Not read: multi-segment records, channels of unequal rates or skewed in time, formats that are not in
-`BYTES_PER_SAMPLE` (FLAC, packed triples), signals without a gain, which by definition are not calibrated.
+Not supported are multi-segment records, channels with unequal rates or with skew in time, formats that are not in
+`BYTES_PER_SAMPLE` (FLAC, packed triples), and signals without a gain, which by definition are not calibrated.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from data_pipelines.recording import Recording, Samples
 #: Bytes per sample of the WFDB formats that are read.
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
 
-# Ten digits hold every 32-bit integer, and none that overflows a 64-bit one.
+# Ten digits are enough for every 32-bit integer, and cannot overflow a 64-bit one.
 _INTEGER = r"-?\d{1,10}"
 _DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 
-# File, format, gain (baseline) / unit, and optionally, each only after those before it: resolution, zero, first value,
-# checksum, block size, name.
+# Parts of a line: file, format, gain (baseline) / unit, and then optionally, each only after those before it:
+# resolution, zero, first value, checksum, block size, name.
 _SIGNAL_LINE = re.compile(
     rf"[-\w]+(?:\.\w+)?\s+\d+(?:x\d+)?(?::\d+)?(?:\+\d+)?"
     rf"\s+(?P<gain>-?{_DECIMAL}(?:e[+-]?\d+)?)(?:\({_INTEGER}\))?(?:/[\w^?%/-]+)?"
@@ -52,7 +52,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SMALLEST_GAIN, _LARGEST_GAIN = 1e-9, 1e12
 _LARGEST_RATE_HZ = 1e6
 
-#: Bytes; thousands of signals and as many comments take less.
+#: Largest size of a header in bytes; thousands of signals and as many comments take less.
 LARGEST_HEADER = 2**22
 
 
@@ -60,15 +60,16 @@ def read_wfdb(record: Path | str) -> Recording:
     """Reads one WFDB record.
 
     Args:
-        record: path of the record without extension, as WFDB names it (`…/00001_hr`); both the header `.hea` and
-            the signal files it names (`.dat`, MATLAB v4 `.mat`) must lie there.
+        record: Path of the record without extension, as WFDB names it (`…/00001_hr`); the header `.hea` and the signal
+            files that it names (`.dat`, MATLAB v4 `.mat`) must be there.
 
     Returns:
-        The recording in the header's units.
+        The recording, with the units that the header states.
 
     Raises:
-        RecordError: with reason `missing_file`, `unreadable_header`, `missing_metadata`, `truncated_file` or
-            `header_disagrees`.
+        RecordError: The header or a signal file is missing or cannot be read (`missing_file`, `unreadable_header`,
+            `truncated_file`), or the header is incomplete or contradicts the files (`missing_metadata`,
+            `header_disagrees`).
     """
     path = Path(record)
     header_path = path.with_name(path.name + ".hea")
@@ -86,7 +87,7 @@ def read_wfdb(record: Path | str) -> Recording:
     check_comments(comments, header, header_path)
     try:
         signal, sums = _samples(header, path, opened)
-    except Exception as error:  # wfdb checks little, and what Python or NumPy then stumbles over is anyone's guess.
+    except Exception as error:  # wfdb checks little and raises all sorts of errors.
         raise RecordError(
             f"{header_path}: the signal files do not match this header ({error}); restore both from one source",
             reason="header_disagrees",
@@ -104,10 +105,10 @@ def read_wfdb(record: Path | str) -> Recording:
 
 
 def _samples(header: wfdb.Record, path: Path, opened: OpenRecord) -> tuple[Samples, np.ndarray]:
-    """Returns the samples, and the sum of each channel's counts; of long records, what is read stays in the files."""
+    """Returns the samples, which are read lazily for long records, and the sum of each channel's counts."""
     shape = (header.sig_len, header.n_sig)
     sums = np.zeros(header.n_sig, np.int64)
-    # Format 8 has differences, which mean nothing without all before them.
+    # Format 8 stores differences, which cannot be read without all earlier ones.
     blocks = [(0, header.sig_len)] if "8" in header.fmt else list(row_blocks(shape))
     for start, stop in blocks:
         digital = _digital(opened, start, stop)
@@ -118,21 +119,21 @@ def _samples(header: wfdb.Record, path: Path, opened: OpenRecord) -> tuple[Sampl
     def physical(start: int, stop: int) -> np.ndarray:
         try:
             return _digital(opened, start, stop).dac(return_res=64)
-        except Exception as error:  # As of the first time.
+        except Exception as error:  # The errors are those of the first read.
             raise unreadable(str(path), error) from error
 
-    # Reading ahead, because each time the header is parsed again, which takes longer than ten seconds of samples.
+    # Blocks are read ahead, because each read parses the header again, which takes longer than ten seconds of samples.
     return ConvertedSamples(shape, ReadAhead(shape, physical)), sums
 
 
 def _digital(opened: OpenRecord, start: int, stop: int) -> wfdb.Record:
     with opened() as path:
-        # int64 samples: the checksum adds them up.
+        # The samples are int64 so that the checksum, their sum, does not overflow.
         return wfdb.rdrecord(str(path), sampfrom=start, sampto=stop, physical=False, return_res=64)
 
 
 def _lines(header_path: Path) -> tuple[list[str], list[str]]:
-    """Returns the lines of a header that are no comment, and its comments."""
+    """Returns the lines of a header that are not comments, and its comments."""
     try:
         content = read_contents(header_path, max_bytes=LARGEST_HEADER, form="WFDB header")
     except RecordError as error:
@@ -152,7 +153,7 @@ def _lines(header_path: Path) -> tuple[list[str], list[str]]:
 
 
 def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path) -> list[float]:
-    """Checks every line that describes a signal and returns the gains."""
+    """Checks every line that describes a signal, and returns the gains."""
     if record_line.is_segmented:
         raise RecordError(
             f"{header_path}: a multi-segment record; give its segments as records of their own",
@@ -181,7 +182,7 @@ def _decoded(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        # Only comments may hold such characters, and every byte is one of Latin-1.
+        # Such characters may occur only in comments, and every byte is a character of Latin-1.
         return content.decode("latin-1")
 
 
@@ -189,7 +190,7 @@ def _read_header(header_path: Path, opened: OpenRecord) -> wfdb.Record:
     try:
         with opened() as path:
             header = wfdb.rdheader(str(path))
-    except Exception as error:  # As of rdrecord.
+    except Exception as error:  # The errors are as various as those of rdrecord.
         raise RecordError(
             f"{header_path}: not a WFDB header ({error}); restore it from its source", reason="unreadable_header"
         ) from error
@@ -208,19 +209,19 @@ def _check_length(header: wfdb.Record, header_path: Path) -> None:
 
 
 def _num_samples(header: wfdb.Record, header_path: Path) -> int:
-    """Returns how many samples a lead has by the size of the first signal file; `_check_file_sizes` compares all."""
+    """Returns the number of samples per lead by the first file's size; `_check_file_sizes` compares all files."""
     name = header.file_name[0]
     try:
         size = header_path.with_name(name).stat().st_size
     except OSError:
-        return 1  # Not zero: that the file is missing is found with the others.
+        return 1  # It is not zero, so that the missing file is reported later, with any others.
     num_channels = header.file_name.count(name)
     bits = round((size - (header.byte_offset[0] or 0)) * 8 / BYTES_PER_SAMPLE[header.fmt[0]])
     return int(bits // 8 // num_channels)
 
 
 def _check_signals(header: wfdb.Record, gains: list[float], header_path: Path) -> None:
-    """Checks what the grammar allows and is not read, or would be read wrongly."""
+    """Checks for what the grammar allows but is not supported, or would be read wrongly."""
     if any(samples != 1 for samples in header.samps_per_frame):
         raise RecordError(
             f"{header_path}: channels of unequal rates ({header.samps_per_frame} samples per frame); "
@@ -231,7 +232,7 @@ def _check_signals(header: wfdb.Record, gains: list[float], header_path: Path) -
         raise RecordError(
             f"{header_path}: channels are skewed by {header.skew} samples; align them first", reason="unreadable_header"
         )
-    # wfdb has put 200 where the header says 0.
+    # The gains are those of the text, because wfdb has replaced a gain of 0 with 200.
     for name, gain in zip(header.sig_name, gains, strict=True):
         if not _SMALLEST_GAIN < abs(gain) < _LARGEST_GAIN:
             raise RecordError(
@@ -284,6 +285,6 @@ def _check_checksums(header: wfdb.Record, sums: np.ndarray, header_path: Path) -
 
 
 def find_wfdb_records(folder: Path) -> list[Path]:
-    """Returns every WFDB record under `folder` as a path without extension, sorted by its relative path."""
+    """Returns all WFDB records under `folder` as paths without extension, sorted by relative path."""
     headers = (path.with_suffix("") for path in files_under(folder) if path.suffix == ".hea")
     return sorted(headers, key=lambda path: path.relative_to(folder).as_posix())

@@ -1,9 +1,9 @@
-"""The first line of a WFDB header, and headers whose date no program can read.
+"""Parses the first line of a WFDB header, and works around dates that the `wfdb` package cannot read.
 
 The line is `NAME SIGNALS RATE [SAMPLES [TIME [DATE]]]` (physionet.org/physiotools/wag/header-5.htm). The number of
-samples may be left out, as it follows from the size of the signal file. Time and date are written in many ways and
-nothing here needs them, but the `wfdb` package refuses some, and takes the hours of a time for a missing number of
-samples; such a header is read through a copy without them.
+samples may be left out, since it follows from the size of the signal file. Time and date are written in many ways and
+are not needed here, but the `wfdb` package refuses some of them, and takes the hours of a time for a missing number of
+samples. Such a header is read through a copy without time and date.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data_pipelines.errors import RecordError
 
-#: Gives the path to read a record from, for as long as it is read.
+#: Opens a record: returns a context whose value is the path to read it from.
 OpenRecord = Callable[[], contextlib.AbstractContextManager[Path]]
 
 _DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
@@ -31,21 +31,21 @@ _LINE = re.compile(
 
 _MOMENT = re.compile(r"\s*\d+[:/-]")
 
-# What the wfdb package reads: the standard's form, and the challenges', of which it takes the day for a time.
+# Moments that the wfdb package reads: the standard form, and that of the challenges, whose day it takes for a time.
 _STANDARD = re.compile(r"(?P<time>\d{1,2}:\d{1,2}:\d{1,2})(?:\.\d{1,6})?(?:\s+(?P<date>\d{1,2}/\d{1,2}/\d{4}))?")
 _OF_CHALLENGES = re.compile(r"(?:0?[1-9]|[12]\d|3[01])-[A-Za-z]{3}-\d{4}\s+\d{1,2}:\d{1,2}:\d{1,2}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordLine:
-    """What the first line of a header says.
+    """The contents of the first line of a header.
 
     Attributes:
-        num_signals: signals described.
-        has_samples: whether it says how many samples there are.
-        is_segmented: whether the record is one of segments.
-        without_moment: the line without time and date.
-        can_be_read: whether the `wfdb` package reads rows of the record by it as it is.
+        num_signals: Number of signals that the header describes.
+        has_samples: Whether the line states the number of samples.
+        is_segmented: Whether the record consists of segments.
+        without_moment: The line without time and date.
+        can_be_read: Whether the `wfdb` package can read the record with this line as it is.
     """
 
     num_signals: int
@@ -56,17 +56,17 @@ class RecordLine:
 
 
 def parsed_record_line(line: str, header_path: Path) -> RecordLine:
-    """Takes a record line apart.
+    """Parses a record line.
 
     Args:
-        line: the first line of the header that is no comment.
-        header_path: the header, for messages.
+        line: First line of the header that is not a comment.
+        header_path: Path of the header, for messages.
 
     Raises:
-        RecordError: `unreadable_header`, or `missing_metadata` where there is no rate.
+        RecordError: The line is not a record line (`unreadable_header`), or states no rate (`missing_metadata`).
     """
     match = _LINE.fullmatch(line)
-    # Without a number of samples, what follows the rate is a time or a date, or damage.
+    # If there is no number of samples, the text after the rate must be a time or a date; otherwise it is damage.
     if match is None or (match["moment"] and not match["samples"] and not _MOMENT.match(match["moment"])):
         raise RecordError(
             f"{header_path}: not a WFDB header (first line '{line[:80]}'); the first line is 'NAME SIGNALS RATE "
@@ -107,13 +107,13 @@ def _is_read(moment: str) -> bool:
 def readable_record(
     path: Path, line: RecordLine, lines: Sequence[str], *, num_samples: int | None = None
 ) -> Iterator[Path]:
-    """Gives the path that the `wfdb` package can read a record from: its own, or that of a copy of the header.
+    """Provides the path that the `wfdb` package can read a record from: its own, or that of a copy of the header.
 
     Args:
-        path: of the record, without extension.
-        line: its record line.
-        lines: of its header without comments, the record line first.
-        num_samples: what to add to a record line without it.
+        path: Path of the record, without extension.
+        line: Record line of the header.
+        lines: Lines of the header without comments, the record line first.
+        num_samples: Number of samples to add to a record line that lacks it.
     """
     if line.can_be_read:
         yield path
@@ -123,7 +123,7 @@ def readable_record(
         copy = Path(folder, path.name)
         copy.with_name(f"{path.name}.hea").write_text("\n".join([first_line, *lines[1:]]) + "\n", encoding="ascii")
         for name in {signal.split()[0] for signal in lines[1:]} - {f"{path.name}.hea"}:
-            # A name that cannot be one of a file is left for the reader to miss.
+            # A name that no file can have is left for the reader to report as missing.
             with contextlib.suppress(OSError, ValueError):
                 Path(folder, name).symlink_to(path.with_name(name).resolve())
         yield copy

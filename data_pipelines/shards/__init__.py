@@ -1,1 +1,1 @@
-"""Building a data set: its plan, its shards, their index, and how it goes on after an interruption."""
+"""Building a data set: its plan, shards and index, and resuming after an interruption."""

@@ -1,8 +1,8 @@
 """Makes the shards of a build with Apache Beam: DirectRunner on this machine; Dataflow, Spark or Flink on many.
 
-Workers are given the path of a task and do what every other worker does (`making.make_shard`): the same records
-come into the same shards. They must see the directory of the data set, and the recordings, under the same paths as
-this machine; a bucket has to be mounted.
+Workers are given the path of a task and do the same as workers of the other ways to build (`making.make_shard`), so the
+same records come into the same shards. They must see the directory of the data set, and the recordings, under the same
+paths as this machine; a bucket has to be mounted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from data_pipelines.errors import DataError
 from data_pipelines.shards.making import BuildJob, ShardTask, make_shard
 from data_pipelines.shards.plan import Shard
 
-# Beam's DirectRunner first looks for Prism, a program that it would download, and then does with this one.
+# Beam's DirectRunner first looks for Prism, a program that it would download, and otherwise falls back to this runner.
 _RUNNERS = {"DirectRunner": "FnApiRunner"}
 
 _TASK, _FAILURE = ".pickle", ".failure"
 
-# How often finished shards are counted.
 _SECONDS_BETWEEN_COUNTS = 1.0
 
 
@@ -33,8 +32,8 @@ class BeamWorkers:
     """Makes shards with a Beam runner.
 
     Attributes:
-        runner: name of the runner, such as `"DirectRunner"`.
-        options: Beam's own command line options.
+        runner: Name of the runner, such as `"DirectRunner"`.
+        options: Command line options of Beam.
     """
 
     runner: str
@@ -50,12 +49,13 @@ class BeamWorkers:
         """Makes every shard; see `dataset_build.ShardMaker`.
 
         Raises:
-            DataError: what the pipeline failed with.
+            DataError: The pipeline failed, or the making of a shard did.
         """
         beam = _import_beam()
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        # Not as elements of the pipeline: their items can be more than a runner takes as its description.
+        # Tasks go through files and not as elements of the pipeline: their items can exceed a runner's limit on its
+        # size.
         files: list[Path] = []
         shards: list[Shard] = []
         for task in tasks:
@@ -66,11 +66,11 @@ class BeamWorkers:
             pipeline = beam.Pipeline(
                 runner=_RUNNERS.get(self.runner, self.runner), options=PipelineOptions(self.options)
             )
-            # The reshuffle keeps shards from being fused with the list of them, on one worker.
+            # Without the reshuffle, all shards would be fused with the list of them onto one worker.
             _ = pipeline | beam.Create(list(map(str, files))) | beam.Reshuffle() | beam.Map(make_shard_of_file)
             with _counting(job, shards, progress):
                 pipeline.run().wait_until_finish()
-        except (RuntimeError, ValueError) as error:  # Those of Beam and of what runs on the workers alike.
+        except (RuntimeError, ValueError) as error:  # Errors of Beam and of code on the workers.
             raise DataError(f"--beam={self.runner}: the pipeline failed: {error}") from error
         for file in files:
             failure = file.with_suffix(_FAILURE)
@@ -79,16 +79,17 @@ class BeamWorkers:
 
 
 def local_options(runner: str, *, num_workers: int) -> tuple[str, ...]:
-    """Returns the options by which a runner uses processes of this machine; none for one that uses others."""
+    """Returns the options by which a runner uses processes of this machine; a runner of other machines has none."""
     if runner != "DirectRunner" or num_workers == 1:
         return ()
     return (f"--direct_num_workers={num_workers}", "--direct_running_mode=multi_processing")
 
 
 def make_shard_of_file(task_file: str) -> None:
-    """Makes the shard of a task that lies in a file; what a Beam worker does.
+    """Makes the shard of the task in a file; this is what a Beam worker runs.
 
-    Runners try again what raises, and then tell of it in pages. A `DataError` is worth neither and is left in a file.
+    Runners retry a task that raises, and then report it at length. A `DataError` would only recur, so its message is
+    left in a file instead.
     """
     path = Path(task_file)
     job, task = pickle.loads(path.read_bytes())
@@ -108,7 +109,7 @@ def _import_beam() -> ModuleType:
 
 @contextlib.contextmanager
 def _counting(job: BuildJob, shards: Sequence[Shard], progress: Callable[[int], None]) -> Iterator[None]:
-    """Tells of shards as their parts appear, whichever machine finishes them."""
+    """Reports shards as done when their parts appear, whichever machine makes them."""
     ended = threading.Event()
     missing = {job.part_path(shard): shard.num_items for shard in shards}
 

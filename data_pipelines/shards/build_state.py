@@ -1,10 +1,10 @@
-"""What a build leaves in `OUT.building`, so that the same command goes on from there, wherever it was interrupted.
+"""The state that a build keeps in `OUT.building`, from which the same command resumes after an interruption.
 
 OUT.building/
-build.json     which build this is: what was asked for, and a name that its card has too
+build.json     identity of the build: what was asked for, and a name that its card has too
 tasks/         items of every shard, where machines other than this one make them
 unfinished/    files being written
-parts/         what is known of every finished shard (`parts.py`)
+parts/         index columns and facts of every finished shard (`parts.py`)
 dataset/       finished shards, and the rest of the data set while it is being completed
 finished/      the whole data set, ready to be put in place; after that, the one that it changed places with
 retired/       the data set that is being replaced, where the system cannot exchange directories
@@ -57,19 +57,19 @@ class BuildState:
 
     @property
     def finished(self) -> Path:
-        """The whole data set, with its card."""
+        """Folder of the complete data set, with its card."""
         return self.staging / "finished"
 
     def complete_publishing(self, out: Path, request: Mapping[str, Any], *, overwrite: bool) -> bool:
-        """Completes what an interrupted run had all but done.
+        """Completes the publishing of a data set if an interrupted run had finished making it.
 
         Args:
-            out: place of the data set.
-            request: what is asked for now.
-            overwrite: whether a data set that is at `out` may be replaced.
+            out: Path of the data set.
+            request: Request of this run, as JSON.
+            overwrite: Whether a data set at `out` may be replaced.
 
         Returns:
-            Whether the data set at `out` is now that of the interrupted run, which was asked for just this.
+            Whether the data set at `out` is now that of the interrupted run and answers this request.
         """
         if (self._retired / CARD_FILE).is_file():
             recover_retired(self._retired, out)
@@ -89,25 +89,25 @@ class BuildState:
         return last_noted(self.unfinished)
 
     def has_shards_of_other_files(self, request: Mapping[str, Any], *, files: str | None) -> bool:
-        """Whether an interrupted build of this request read other files than the source has now.
+        """Returns whether an interrupted build of this request read other files than the source has now.
 
         Args:
-            request: what is asked for.
-            files: digest of the source's listing.
+            request: Request of this run, as JSON.
+            files: Digest of the source's listing, or None without a listing.
         """
         state = self._read()
         return state.get("request") == _plain(request) and state.get("files") != files
 
     def begin(self, request: Mapping[str, Any], *, key: str, files: str | None = None) -> str:
-        """Makes ready to build: keeps the shards of an interrupted build of the same key, or begins anew.
+        """Prepares to build: keeps the shards of an interrupted build with the same key, or starts anew.
 
         Args:
-            request: what is asked for, as JSON.
-            key: digest of all that the shards have in common.
-            files: digest of the source's listing, which `key` depends on too.
+            request: Request of this run, as JSON.
+            key: Digest of everything that the shards have in common.
+            files: Digest of the source's listing, on which `key` depends too; None without a listing.
 
         Returns:
-            The name of this build.
+            The id of this build.
         """
         state = self._read()
         if state.get("key") != key or state.get("request") != _plain(request):
@@ -121,12 +121,12 @@ class BuildState:
         return state["build_id"]
 
     def forget(self) -> None:
-        """Makes the next run begin anew; what lies here stays to be looked at."""
+        """Makes the next run start anew; the files stay for inspection."""
         (self.staging / _STATE_FILE).unlink()
 
     def publish(self, out: Path) -> None:
-        """Puts the completed data set in its place."""
-        # Under its own name first: 'dataset' never holds anything but shards of this very build.
+        """Moves the completed data set to its place."""
+        # It is renamed first, because the folder 'dataset' must never hold anything but shards of this build.
         self.dataset.rename(self.finished)
         sync(self.staging)
         self._put_in_place(out)
@@ -140,7 +140,7 @@ class BuildState:
         self._discard_retired()
 
     def _discard_retired(self) -> None:
-        """Removes what was replaced, its card first: one half removed must not pass for a data set to put back."""
+        """Removes the replaced data set, its card first, so that a half removed one is not mistaken for a whole one."""
         (self._retired / CARD_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._retired, ignore_errors=True)
 

@@ -1,8 +1,8 @@
-"""Recordings that lie in a set twice, at two factors: one of the two is wrong, and which one their groups tell.
+"""Finds recordings that a data set holds twice at two factors, and uses their groups to tell which factor is wrong.
 
-A copy at another factor is the only proof that a stated scale is wrong: what a group's size says is a suspicion. Here
-suspects are compared with all records of the set, by signatures and then by the signals, and the factor is taken from
-what both state where that explains it.
+Only a copy at another factor proves that a stated scale is wrong; the amplitude of a group merely raises a suspicion.
+Here suspects are compared with all records of the set, by signatures and then by the signals, and the factor is taken
+from the scales that both state, if these explain it.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from data_pipelines.records import SignalFormat
 from data_pipelines.shards.parts import ShardPart
 from data_pipelines.storage.example_format import parse
 
-#: Smallest cosine of the signatures of a recording at two factors, which differ by rounding and clipping alone.
+#: Smallest cosine between the signatures of a recording at two factors, which differ only by rounding and clipping.
 MIN_COSINE = 0.98
 MIN_AGREEMENT = 0.995
 
-#: What all leads have in common with their copies, as ratio of the largest and the smallest factor.
+#: Largest ratio between the factors of the single leads for them to count as one factor.
 SAME_FACTOR = 1.05
 
-#: A copy that differs by less was rescaled on purpose, or filtered.
+#: Smallest factor that counts; a copy that differs by less was rescaled on purpose, or filtered.
 SMALLEST_FACTOR = 1.5
 
-#: A measured factor is one of these if it is as near: of units and gains that people mix up, both ways.
+#: Factors between units and gains that are often confused; a measured factor within `NEAR` of one, or of its inverse,
+#: is taken for it. `NEAR` is a difference of logarithms.
 KNOWN_FACTORS = (2.0, 2.5, 4.0, 4.88, 5.0, 8.0, 10.0, 20.0, 24.0, 25.0, 40.0, 50.0, 100.0, 200.0, 1000.0)
 NEAR = 0.02
 
-#: So much nearer to the usual size is the right one of two, as a logarithm, where neither group's size is doubted.
+#: Difference of log amplitudes from the usual one by which the right record of two must be nearer to it, where neither
+#: group's amplitude is doubted.
 CLEARLY = 0.4
 
-#: More comparisons of signatures than this would take minutes: of more suspects, every so manieth is compared.
+#: Limit on comparisons of signatures, above which they would take minutes: only every k-th suspect is compared then.
 MAX_COMPARED = 4_000_000_000
 
 _MAX_CANDIDATES = 8
@@ -56,10 +58,10 @@ class ScaledCopy:
     """A suspect and another record that shows the same recording at another factor.
 
     Attributes:
-        suspect: its number.
-        other: number of the other record.
-        factor: what the suspect is to be multiplied by to be as large as the other.
-        is_proven: whether the other one's size is told to be right.
+        suspect: Number of the suspect.
+        other: Number of the other record.
+        factor: Factor by which the suspect must be multiplied to have the size of the other record.
+        is_proven: Whether the evidence shows that the other record's size is the right one.
     """
 
     suspect: int
@@ -70,11 +72,11 @@ class ScaledCopy:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """What was found.
+    """The result of a search for copies.
 
     Attributes:
-        copies: one for each suspect that has any, the proven before others.
-        num_compared: how many suspects were compared.
+        copies: Copies that were found, at most one for each suspect; a proven one is preferred.
+        num_compared: Number of suspects that were compared.
     """
 
     copies: tuple[ScaledCopy, ...]
@@ -82,14 +84,14 @@ class Search:
 
 
 class StoredSignals:
-    """Records of a build, by number in stored order."""
+    """The signals of a build's records, by number in stored order."""
 
     def __init__(self, parts: Sequence[ShardPart], shards: Sequence[Path], signal_format: SignalFormat):
         self._shards, self._format = shards, signal_format
         self._bounds = list(itertools.accumulate((part.num_stored for part in parts), initial=0))
 
     def bands(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
-        """Returns `signature.band_of` of records by their numbers."""
+        """Returns `signature.band_of` of records, by their numbers."""
         bands = {}
         shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
         for shard in np.unique(shard_of).tolist():
@@ -120,11 +122,12 @@ def scaled_copies(
     """Looks for other records that show the suspects' recordings at another factor.
 
     Args:
-        suspects: `int64[n]`, numbers of records whose scale is doubted, or rare where they are.
-        measured: all records of the set.
-        too_large: `f64[records]`, logarithm of what a record seems to be too large by; 0 where it is not doubted.
-        parts: of the shards of the set.
-        signals: of the set.
+        suspects: Numbers of records whose scale is doubted, or is rare in their place, `int64[n]`.
+        measured: Measurements of all records of the set.
+        too_large: Logarithm of the factor by which each record seems too large, `f64[records]`; 0 where it is not
+            doubted.
+        parts: Parts of the set's shards.
+        signals: Signals of the set.
     """
     step = max(1, -(-len(suspects) * len(measured.origin) // MAX_COMPARED))
     suspects = np.sort(suspects)[::step]
@@ -145,7 +148,7 @@ def scaled_copies(
 
 
 def _once(best: Mapping[int, ScaledCopy]) -> Iterator[ScaledCopy]:
-    """Yields copies in order; of two that are each other's, one."""
+    """Yields copies in order; of two suspects that are each other's copy, only one is yielded."""
     for suspect in sorted(best):
         copy = best[suspect]
         back = best.get(copy.other)
@@ -155,7 +158,7 @@ def _once(best: Mapping[int, ScaledCopy]) -> Iterator[ScaledCopy]:
 
 
 def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
-    """Returns suspects and records with nearly equal signatures, `int64[pairs, 2]`: those of one shard at a time."""
+    """Returns pairs of suspects and records with nearly equal signatures, `int64[pairs, 2]`, shard by shard."""
     bounds = np.cumsum([0, *(part.num_stored for part in parts)])
     shard_of = np.searchsorted(bounds, suspects, side="right") - 1
     asked = np.concatenate(
@@ -172,7 +175,7 @@ def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
 
 
 def _factor(suspect: Alignable, other: Alignable) -> float | None:
-    """Returns how many times as large the other record is in all leads alike, None where it is another recording."""
+    """Returns how many times as large the other record is, alike in all leads; None if it is another recording."""
     found = match(suspect, other)
     if found is None or not found.is_near_duplicate or found.agreement < MIN_AGREEMENT:
         return None
@@ -197,7 +200,7 @@ def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large
 
 
 def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
-    """Whether the other record is clearly nearer to the usual size, and has a scale that more records state."""
+    """Returns whether the other record is clearly nearer to the usual size, with a scale that more records state."""
     distance, other_distance = np.abs(np.log(measured.values[[suspect, other], 0] / AMPLITUDE_MV))
     scales = [origin_parts(origin)[2] for origin in measured.origins]
     counts: collections.Counter[str] = collections.Counter()
@@ -208,7 +211,7 @@ def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
 
 
 def _explained(suspect: int, other: int, factor: float, measured: Measured) -> float | None:
-    """Returns the factor that the stated gains explain, else one that is known, None where there is neither."""
+    """Returns the factor that the stated gains explain, else a known factor, else None."""
     gains = [
         units_per_millivolt(origin_parts(measured.origins[measured.origin[number]])[2]) for number in (suspect, other)
     ]

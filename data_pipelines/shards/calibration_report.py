@@ -1,4 +1,4 @@
-"""What a build does about doubtful scales: corrects what a copy proves wrong, tells the rest group by group."""
+"""Handles doubtful scales in a build: corrects those that a copy proves wrong, and reports the others by group."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from data_pipelines.shards.parts import ShardPart
 from data_pipelines.shards.readback import PATIENT_KEY
 from data_pipelines.signals.quality import QualityFlag
 
-#: Groups and records that the card names; it counts all.
+#: Numbers of groups and records that the card lists; it counts all of them.
 _GROUPS_KEPT = 100
 _RECORDS_KEPT = 1000
 
-#: A stated scale is suspected if a smaller share of the records of its place states it: surely, and if time allows.
+#: Shares of the records of one place below which a stated scale is suspected: always, and if time allows.
 _RARE, _LESS_USUAL = 0.1, 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The scales of a set's records, judged.
+    """The judgement of the scales of a data set's records.
 
     Attributes:
-        measured: of all records.
-        groups: of records of one origin.
-        single: what is wrong with single records, by number.
-        search: copies of doubtful records at another factor.
+        measured: Measurements of all records.
+        groups: Groups of records with one origin.
+        single: Statements of what is wrong with single records, by record number.
+        search: Copies of doubtful records at another factor.
     """
 
     measured: Measured
@@ -46,7 +46,7 @@ class Calibration:
 
     @property
     def flags(self) -> np.ndarray:
-        """`int32[n]`, `QualityFlag.CALIBRATION` of records that are doubted, alone or with their group."""
+        """Flags of the records, `int32[n]`: `QualityFlag.CALIBRATION` if a record or its group is doubted."""
         flags = np.zeros(len(self.measured.origin), np.int32)
         numbers = [group.records for group in self.groups if group.is_doubted]
         numbers += [np.array([*self.single, *(copy.suspect for copy in self.search.copies)], np.int64)]
@@ -60,13 +60,13 @@ def judge_calibration(
     """Judges the scale of every record of a build whose shards are finished.
 
     Args:
-        parts: of all shards, in stored order.
-        shards: their files.
-        signal_format: of the records.
+        parts: Parts of all shards, in stored order.
+        shards: Files of the shards.
+        signal_format: Format of the records.
     """
     measured = _measured(parts)
     groups, single = tuple(judged_groups(measured)), doubtful_records(measured)
-    # By how much a record seems too large, as a logarithm; 0 where it is not doubted.
+    # Logarithm of the factor by which a record seems too large; 0 where it is not doubted.
     too_large = np.zeros(len(measured.origin))
     sizes = np.log(measured.values[list(single), 0] / AMPLITUDE_MV)
     too_large[list(single)] = np.where(np.isfinite(sizes), sizes, 0)
@@ -82,14 +82,14 @@ def judge_calibration(
 
 
 def proven_factors(judged: Calibration, parts: Sequence[ShardPart]) -> dict[str, float]:
-    """Returns what records are to be multiplied by, by their ids: those that a copy proves to have a wrong scale."""
+    """Returns the factors by which records must be multiplied whose scale a copy proves wrong, by record id."""
     proven = [copy for copy in judged.search.copies if copy.is_proven]
     names = record_ids(parts, [copy.suspect for copy in proven])
     return {names[copy.suspect]: copy.factor for copy in proven}
 
 
 def with_factors(items: Sequence[Any], factors: Mapping[str, float]) -> Sequence[Any]:
-    """Returns items of which some have a `factor`; all as they were where the builder's items have none."""
+    """Returns the items with their factors applied; unchanged where the builder's items have no `factor`."""
     if not factors or not all(hasattr(item, "factor") for item in items[:1]):
         return items
     return [
@@ -101,12 +101,12 @@ def with_factors(items: Sequence[Any], factors: Mapping[str, float]) -> Sequence
 def calibration_section(
     judged: Calibration, parts: Sequence[ShardPart], *, corrected: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Describes scales for the card of a data set.
+    """Returns the description of the scales for the card of a data set.
 
     Args:
-        judged: the records as they are stored.
-        parts: of the shards.
-        corrected: factors that records were multiplied by, because a copy proved their stated scale wrong.
+        judged: Judgement of the records as they are stored.
+        parts: Parts of the shards.
+        corrected: Factors that records were multiplied by because a copy proved their stated scale wrong, by record id.
     """
     copies = judged.search.copies[:_RECORDS_KEPT]
     single = dict(list(judged.single.items())[:_RECORDS_KEPT])
@@ -125,10 +125,11 @@ def calibration_section(
 
 
 def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
-    """Returns what a build says of scales at its end: nothing where nothing is doubted or corrected.
+    """Returns the lines on scales in a build's final report; there are none where nothing is doubted or corrected.
 
     Args:
-        section: of the card, from `calibration_section`; data sets built before there was one have none.
+        section: Section of the card that `calibration_section` made, or None for data sets that were built before it
+            existed.
     """
     if section is None:
         return []
@@ -173,12 +174,12 @@ def record_ids(parts: Sequence[ShardPart], numbers: Sequence[int]) -> dict[int, 
 
 
 def _shown(origin: str) -> str:
-    """Returns an origin without the parts that it does not have."""
+    """Returns an origin without its empty parts."""
     return " | ".join(filter(None, origin_parts(origin))) or origin
 
 
 def _suspects(measured: Measured, groups: Sequence[Group], too_large: np.ndarray) -> np.ndarray:
-    """Returns the numbers of records that are compared with all others, the worst suspects if those are too many."""
+    """Returns the numbers of the records to compare with all others; only the worst suspects if there are too many."""
     small = [group.records for group in groups if group.num_patients < MIN_PATIENTS]
     lesser = (rare_scales(measured, share=_LESS_USUAL), far_records(groups, measured), *small)
     worst = np.union1d(np.flatnonzero(too_large), rare_scales(measured, share=_RARE))

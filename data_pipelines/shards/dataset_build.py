@@ -68,21 +68,22 @@ class ShardMaker(Protocol):
         """Makes every shard; returns when all are finished.
 
         Args:
-            job: what they have in common.
-            tasks: what to make, of which each is made when it is asked for.
-            folder: empty, on the file system of the data set, for files of the maker's own.
-            progress: told of every number of items done.
+            job: Properties that the shards have in common.
+            tasks: Shards to make; each task is created when it is accessed.
+            folder: Empty folder on the file system of the data set, for files of the maker.
+            progress: Function to call with the number of items that were done since its last call.
         """
         ...
 
 
-#: Shows progress: given a title, the number of items and how many are done already, a context of what is told of more.
+#: Shows progress. It takes a title, the number of items and how many are already done, and returns a context whose
+#: value is called with the number of further items done.
 Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
 @contextlib.contextmanager
 def no_progress(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Shows nothing."""
+    """Shows no progress."""
     yield lambda num_items: None
 
 
@@ -99,25 +100,26 @@ def build_dataset(
 ) -> dict[str, Any]:
     """Builds a data set at `out`, or leaves the finished one that is there.
 
-    The work is done in `OUT.building`, shard by shard, and put in place at once, so whatever interrupts it leaves what
-    was at `out`; calling again goes on from the shards that are finished.
+    The work is done in `OUT.building`, shard by shard, and moved into place in one step, so an interruption leaves the
+    data set at `out` as it was; another call resumes from the finished shards.
 
     Args:
-        make_source: gives the source; called only if something is to be built.
-        out: directory of the data set; absent, empty, or a finished data set.
-        request: what was asked for, as JSON; kept on the card, and compared before a finished data set is left.
-        make_shards: how to make the shards; the same ones come of any way.
-        max_quarantined: largest share of recordings that may be quarantined for the build to count as good.
-        overwrite: replace a finished data set, after the new one is whole.
-        progress: shows how many items are done.
-        source_folder: folder whose files are listed, so that a later call notices what was added, removed or changed.
+        make_source: Function that returns the source; it is called only if something has to be built.
+        out: Directory of the data set; absent, empty, or a finished data set.
+        request: Request as JSON; it is kept on the card, and compared with that of a finished data set before this is
+            kept.
+        make_shards: Way to make the shards, which are the same in every way.
+        max_quarantined: Largest share of recordings that may be quarantined without failing the build.
+        overwrite: Whether a finished data set is replaced once the new one is complete.
+        progress: Function that shows how many items are done.
+        source_folder: Folder whose files are listed, so that a later call notices which were added, removed or changed.
 
     Returns:
         The card of the data set at `out`.
 
     Raises:
-        DataError: nothing could be stored, too much was quarantined, `out` is something else, another build is
-            writing it, or the source of the finished data set that is there has changed.
+        DataError: Nothing could be stored, too much was quarantined, `out` is something else, another build is writing
+            it, or the source of the finished data set at `out` has changed.
     """
     out = Path(out).resolve()
     staging = staging_directory(out)
@@ -145,7 +147,7 @@ def build_dataset(
         quarantined = [entry for part in parts for entry in part.quarantined]
         if _is_too_much(source, quarantined, max_quarantined):
             _write_quarantine(quarantined, staging / QUARANTINE_FILE)
-            state.forget()  # What is wrong with the recordings may be mended before the next run.
+            state.forget()  # The recordings may be repaired before the next run.
             raise _low_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
         judged = judge_calibration(parts, job.paths(plan), signal_format=source.signal_format)
         factors = proven_factors(judged, parts)
@@ -171,7 +173,7 @@ def build_dataset(
 
 
 def _warn_of(left_reading: Sequence[str]) -> None:
-    """Tells what the run before was reading when it was killed, by whomever: it could not say so itself."""
+    """Warns of what the previous run was reading if it was killed, which it could not report itself."""
     if left_reading:
         logging.warning(
             "the run before this one ended while it was reading %s; if this one ends there too, move that file out of "
@@ -244,7 +246,7 @@ def _make_missing(
     folder: Path,
     progress: Progress,
 ) -> list[ShardPart]:
-    """Makes the shards that are not finished yet; returns the parts of all."""
+    """Makes the shards that are not finished yet, and returns the parts of all shards."""
 
     def task(shard: Shard) -> ShardTask:
         return ShardTask(shard=shard, items=pickle.dumps(items[shard.start : shard.stop]))
@@ -259,7 +261,7 @@ def _make_missing(
         if missing:
             tasks = LazyItems(len(missing), lambda position: task(missing[position]))
             for shard in missing:
-                job.part_path(shard).unlink(missing_ok=True)  # What it says of other items must not pass for the new.
+                job.part_path(shard).unlink(missing_ok=True)  # A part of other items must not pass for the new one.
             make_shards(job, tasks, folder=folder, progress=tell)
     found = [job.finished_part(shard) for shard in plan]
     absent = [shard.file_name for shard, part in zip(plan, found, strict=True) if part is None]
@@ -280,7 +282,7 @@ def _complete(
     quarantined: list[Quarantined],
     flags: np.ndarray,
 ) -> dict[str, Any]:
-    """Adds to the shards everything but the card, which is returned; what an interrupted run had added is made anew."""
+    """Adds everything but the card, which is returned, to the shards; leftovers of an interrupted run are replaced."""
     shards = {shard.file_name for shard in plan}
     for path in dataset.iterdir():
         if path.name not in shards:
@@ -298,7 +300,7 @@ def _complete(
             )
         ],
         version="1.0.0",
-        check_data=False,  # Each shard was read back whole.
+        check_data=False,  # Each shard was read back completely.
         description=source.card.description,
         citation=source.card.citation,
         license=source.card.license,

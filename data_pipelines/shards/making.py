@@ -1,7 +1,7 @@
-"""One shard of a build, from its items to a verified file: the unit of work of every way to build.
+"""Makes one shard of a build, from its items to a verified file; this is the unit of work of every way to build.
 
-Signals stay in the process that read them. What others need to know lies beside the shard in a part (`parts.py`),
-which is written last: a shard without its part was never made.
+Signals stay in the process that read them. What other processes need to know is kept beside the shard in a part
+(`parts.py`), which is written last: a shard without its part counts as not made.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from data_pipelines.system.atomic_directory import sync
 from data_pipelines.system.digests import file_digest
 from data_pipelines.system.workers import WorkerDiedError, map_ordered
 
-# Records need no decompression: random reads would spend 66 of some 80 µs a record in zstd, to save three tenths of
-# the disk.
+# Records are not compressed: random reads would spend 66 of about 80 µs per record in zstd, to save three tenths of the
+# disk space.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildJob:
-    """What all shards of a build have in common; picklable.
+    """The properties that all shards of a build have in common; picklable.
 
     Attributes:
-        key: digest of what was asked for, of the plan, of all versions and of the reader.
-        reader: of the source.
-        source_name: of the source, for messages.
-        signal_format: of the records.
-        label_schema: of the records.
-        shards: folder of finished shards.
-        parts: folder of finished parts.
-        unfinished: folder of everything else; all three on one file system that every worker sees.
+        key: Digest of the request, the plan, all versions and the reader.
+        reader: Reader of the source.
+        source_name: Name of the source, for messages.
+        signal_format: Format of the records.
+        label_schema: Labels of the records.
+        shards: Folder of finished shards.
+        parts: Folder of finished parts.
+        unfinished: Folder of all other files; the three folders are on one file system that every worker sees.
     """
 
     key: str
@@ -62,7 +62,7 @@ class BuildJob:
     unfinished: Path
 
     def part_path(self, shard: Shard) -> Path:
-        """Returns where the part of a shard is kept."""
+        """Returns the path of the part of a shard."""
         return self.parts / f"{shard.number:05d}.npz"
 
     def paths(self, plan: Sequence[Shard]) -> list[Path]:
@@ -70,7 +70,7 @@ class BuildJob:
         return [self.shards / shard.file_name for shard in plan]
 
     def finished_part(self, shard: Shard) -> ShardPart | None:
-        """Returns the part of a shard that is there, whatever it was made from, or None."""
+        """Returns the part of a shard that exists, whatever it was made from, or None."""
         part = load_part(self.part_path(shard))
         path = self.shards / shard.file_name
         return part if part and path.is_file() and path.stat().st_size == part.num_bytes else None
@@ -81,15 +81,15 @@ class ShardTask:
     """A shard to make.
 
     Attributes:
-        shard: its place in the plan.
-        items: pickle of its items.
+        shard: Place of the shard in the plan.
+        items: Pickle of the shard's items.
     """
 
     shard: Shard
     items: bytes
 
     def key(self, job: BuildJob) -> str:
-        """Returns the digest of everything that the shard is made from, beside the recordings."""
+        """Returns the digest of everything that the shard is made from, besides the recordings."""
         return hashlib.blake2b(self.items, key=bytes.fromhex(job.key), digest_size=16).hexdigest()
 
 
@@ -97,16 +97,16 @@ def make_shard(job: BuildJob, task: ShardTask) -> int:
     """Reads a shard's items, writes and verifies the shard, and keeps its part.
 
     Args:
-        job: the build.
-        task: the shard. Making it twice, also at the same time, is as good as once.
+        job: Properties of the build.
+        task: Shard to make. It may be made twice, also at the same time, with the same result.
 
     Returns:
-        Number of items.
+        The number of items.
 
     Raises:
-        DataError: the source's reader is at fault, or the disk.
+        DataError: The source's reader or the disk is at fault.
     """
-    # The cores are shared out among processes: a pool of threads in each only slows them down.
+    # The processes share the cores, so a pool of threads in each would only slow them down.
     with threadpool_limits(limits=1):
         making = job.unfinished / f"{task.shard.file_name}-{uuid.uuid4().hex}"
         try:
@@ -119,10 +119,10 @@ def make_shard(job: BuildJob, task: ShardTask) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class LocalProcesses:
-    """Makes shards on this machine.
+    """Makes shards with processes of this machine.
 
     Attributes:
-        num_workers: processes; 1 makes them in this one.
+        num_workers: Number of processes; with 1, the shards are made in this process.
     """
 
     num_workers: int = 1
@@ -133,9 +133,9 @@ class LocalProcesses:
         """Makes every shard; see `dataset_build.ShardMaker`.
 
         Raises:
-            DataError: the source's reader is at fault, or the disk, or a worker died.
+            DataError: The source's reader or the disk is at fault, or a worker died.
         """
-        del folder  # Tasks go to the workers as they are.
+        del folder  # Workers receive tasks directly, not as files.
         work = functools.partial(make_shard, job)
         num_workers = min(self.num_workers, len(tasks))
         try:
@@ -195,7 +195,7 @@ def _stored(
     remarks: list[RecordRemark],
     origins: list[str],
 ) -> Iterator[EcgRecord]:
-    """Yields the records, and puts what else is known of the results into the three lists."""
+    """Yields the records, and appends what else the results hold to the three lists."""
     for result in results:
         if isinstance(result, Quarantined):
             quarantined.append(result)
@@ -215,7 +215,7 @@ def _write(path: Path, job: BuildJob, records: Iterable[EcgRecord]) -> int:
                 shard.write(example)
             num_stored += 1
     finally:
-        # What is still in memory is written here, so that a full disk may only show now.
+        # Buffered records are written here, so a full disk may only show now.
         with _disk_errors_named(path):
             shard.close()
     return num_stored
@@ -223,7 +223,7 @@ def _write(path: Path, job: BuildJob, records: Iterable[EcgRecord]) -> int:
 
 @contextlib.contextmanager
 def _disk_errors_named(path: Path) -> Iterator[None]:
-    """Makes ArrayRecord's error about a disk that is full or cannot be written one that a user is told."""
+    """Turns ArrayRecord's error about a disk that is full or not writable into a `DataError` with advice."""
     try:
         yield
     except RuntimeError as error:

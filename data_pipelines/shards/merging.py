@@ -1,7 +1,7 @@
-"""The index of a data set from the parts of its shards, column by column.
+"""Makes the index of a data set from the parts of its shards, column by column.
 
-What is in memory at a time are, of a column, one shard, and of all records, some numbers of eight bytes and at most two
-of the keys of sixteen: under 200 bytes a record (docs/speed.md).
+Memory holds one shard of one column at a time and, for all records, some numbers of eight bytes and at most two of the
+keys of sixteen: under 200 bytes per record (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from data_pipelines.shards.parts import ShardPart
 from data_pipelines.shards.readback import PATIENT_KEY, RECORD_KEY, RECORDING_KEY
 from data_pipelines.system.npy_files import write_npy
 
-# Columns that follow from all records together.
+# Columns that depend on all records together.
 _DERIVED = ("patient", "group", "duplicate_of", "recording")
 
 
@@ -43,16 +43,16 @@ def merge_parts(
     """Writes the index of a data set whose shards are all finished.
 
     Args:
-        parts: of all shards, in stored order, with one record at least.
-        folder: of the index; must not exist.
-        schema: names of the labels.
-        flags: `int32[n]`, quality flags that follow from all records together.
+        parts: Parts of all shards, in stored order, with at least one record.
+        folder: Folder of the index, which must not exist.
+        schema: Names of the labels.
+        flags: Quality flags that depend on all records together, `int32[n]`.
 
     Returns:
         The index, memory-mapped.
 
     Raises:
-        DataError: two records have one id.
+        DataError: Two records have the same id.
     """
     folder.mkdir()
     _check_unique(parts)
@@ -91,7 +91,7 @@ def _merge(
 
 
 def gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:
-    """Returns a column of all records in memory: `[n, …]`."""
+    """Returns a column of all records in memory, `[n, …]`."""
     bounds = _bounds(parts)
     values: np.ndarray | None = None
     for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):

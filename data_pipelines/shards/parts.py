@@ -1,4 +1,4 @@
-"""What a build keeps of a finished shard beside the shard: its columns of the index, and what is told of them."""
+"""The files that a build keeps of finished shards, with the shard's columns of the index and its remarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_pipelines.prepared.remarks import RecordRemark, packed_remarks, unpack
 from data_pipelines.system.atomic_directory import sync
 from data_pipelines.system.npy_files import write_npz
 
-#: Version of what is kept of a shard, and of how quality is judged: with another, shards are made again.
+#: Version of the kept contents and of the judging of quality; if it has changed, shards are made again.
 PART_VERSION = 4
 
 _HEADER, _REMARKS = "header", "remarks"
@@ -25,17 +25,17 @@ _HEADER, _REMARKS = "header", "remarks"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardPart:
-    """A finished shard.
+    """The facts of a finished shard.
 
     Attributes:
-        path: the file that keeps all this.
-        key: digest of everything that the shard was made from, beside the recordings.
-        num_stored: records in the shard.
-        num_bytes: size of the shard's file.
-        digest: of the shard's file, as `digests.file_digest` has it.
-        text_widths: characters of the longest value of each column of texts.
-        quarantined: recordings that could not be stored, in order.
-        origins: origins of its records, which the column `origin` numbers.
+        path: Path of the file that holds the part.
+        key: Digest of everything that the shard was made from, besides the recordings.
+        num_stored: Number of records in the shard.
+        num_bytes: Size of the shard's file in bytes.
+        digest: Digest of the shard's file by `digests.file_digest`.
+        text_widths: Number of characters of the longest value of each text column.
+        quarantined: Recordings that could not be stored, in order.
+        origins: Origins of the shard's records, which the column `origin` refers to by position.
     """
 
     path: Path
@@ -53,20 +53,20 @@ class ShardPart:
             return kept[name]
 
     def remarks(self) -> list[RecordRemark]:
-        """Reads what is to be told of the shard's records."""
+        """Reads the remarks on the shard's records."""
         return unpacked_remarks(self.column(_REMARKS))
 
 
 def save_part(
     part: ShardPart, columns: Mapping[str, np.ndarray], *, remarks: Sequence[RecordRemark], unfinished: Path
 ) -> None:
-    """Keeps a part, wholly or not at all.
+    """Writes a part to its file, completely or not at all.
 
     Args:
-        part: what to keep, at `part.path`.
-        columns: of the shard's records.
-        remarks: what is to be told of these.
-        unfinished: folder on the same file system, to write in.
+        part: Part to write, to `part.path`.
+        columns: Columns of the shard's records.
+        remarks: Remarks on the shard's records.
+        unfinished: Folder on the same file system, for writing.
     """
     header = dataclasses.asdict(part)
     del header["path"]
@@ -81,9 +81,9 @@ def save_part(
 
 
 def load_part(path: Path) -> ShardPart | None:
-    """Returns the part kept at a path, or None where there is none that can be read."""
+    """Returns the part at a path, or None if there is none that can be read."""
     try:
-        # NumPy leaves a file that it opened itself, and finds to be damaged, open.
+        # NumPy does not close a file that it opened itself and found to be damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             header = json.loads(kept[_HEADER].tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -1,6 +1,6 @@
-"""Which records of a source go into which shard: a function of their number and size alone.
+"""Assigns the records of a source to shards, by their number and size alone.
 
-Whoever builds, with however many processes and on whichever machines, so writes the same shards.
+The shards are therefore the same for any number of processes, on any machines.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ SPLIT = "ecgs"
 #: Upper bound of a shard's size; small enough to move, large enough for sequential reads.
 MAX_SHARD_BYTES = 128 * 2**20
 
-#: Shards are the units of work of a build: so many keep the cores of any one machine busy to the end …
+#: Number of shards, the units of work of a build, that keeps all cores of one machine busy to the end …
 _SHARDS_TO_SHARE_OUT = 64
 
-#: … as long as each is worth its file and the start of a process.
+#: … provided that each shard is worth a file and the start of a process.
 _MIN_SHARD_BYTES = 8 * 2**20
 
-#: Bytes of a record beside its signal: ids, labels, a report. A bound for sizing shards, not a limit.
+#: Bytes of a record besides its signal: ids, labels, a report. It is an estimate for sizing shards, not a limit.
 _OTHER_BYTES_PER_RECORD = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Consecutive items of a source and the file that their records go to.
+    """A range of items of a source and the file that their records go to.
 
     Attributes:
-        number: position of the shard, from 0 on.
-        start: first item.
-        stop: last item plus one.
-        file_name: as TFDS names it.
+        number: Position of the shard, counted from 0.
+        start: Position of the first item.
+        stop: Position of the last item plus one.
+        file_name: Name of the shard's file, by the rules of TFDS.
     """
 
     number: int
@@ -50,15 +50,15 @@ class Shard:
 
 
 def plan_shards(num_items: int, *, signal_format: SignalFormat, name: str) -> tuple[Shard, ...]:
-    """Deals the items of a source to shards of equal size.
+    """Divides the items of a source into shards of equal size.
 
     Args:
-        num_items: items of the source, one a record.
-        signal_format: of the records.
-        name: of the data set.
+        num_items: Number of items of the source, one for each record.
+        signal_format: Format of the records.
+        name: Name of the data set.
 
     Returns:
-        The shards in order; a single, empty one for a source without items.
+        The shards in order; a source without items has a single, empty one.
     """
     total_bytes = num_items * (2 * math.prod(signal_format.shape) + _OTHER_BYTES_PER_RECORD)
     needed = math.ceil(total_bytes / MAX_SHARD_BYTES)

@@ -1,4 +1,4 @@
-"""Reads a freshly written shard back and makes the columns of its index from what is really there."""
+"""Reads a newly written shard back and makes the columns of its index from what was really stored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from data_pipelines.records import LabelSchema, SignalFormat, content_hash
 from data_pipelines.signals.quality import clipped_samples, quality_flags
 from data_pipelines.storage.example_format import parse, seconds_of
 
-#: Digests of ids, by which equal ones are found without the ids themselves.
+#: Columns of digests of ids, which tell equal ids without holding the ids themselves.
 RECORD_KEY, PATIENT_KEY, RECORDING_KEY = "record_key", "patient_key", "recording_key"
 KEY_BYTES = 16
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
-# Numbers that are taken as they are stored: type, and which list of a feature they stand in.
+# Columns of numbers that are used as stored: the type, and the list of the feature that holds the number.
 _NUMBERS = {
     "fold": (np.int16, "int64_list"),
     "sex": (np.int8, "int64_list"),
@@ -35,7 +35,7 @@ _NUMBERS = {
     "valid_samples": (np.int32, "int64_list"),
 }
 
-# Columns of seconds, and the features of whole microseconds that they are stored as.
+# Columns of seconds, and the features of whole microseconds that store them.
 _SECONDS = {"recording_seconds": "recording_microseconds", "start_seconds": "start_microseconds"}
 
 
@@ -45,18 +45,18 @@ def columns_of_shard(
     """Reads a shard, recomputing every content hash and judging every signal.
 
     Args:
-        path: ArrayRecord shard.
-        num_records: how many records were written.
-        signal_format: of its signals.
-        schema: names of its labels.
+        path: Path of the ArrayRecord shard.
+        num_records: Number of records that were written.
+        signal_format: Format of the shard's signals.
+        schema: Names of the records' labels.
 
     Returns:
-        The columns of the index (`index.py`) that follow from single records, the keys of their ids
-        (`uint8[n, 16]`) and what the scale is judged by (`f32[n, 9]`, `size_and_polarity.py`);
-        scalars and tasks by the names of their columns.
+        The columns of the index (`index.py`) that depend on single records, the keys of the ids (`uint8[n, 16]`) and
+        the measurements that the scale is judged by (`f32[n, 9]`, `size_and_polarity.py`); scalars and tasks are named
+        as their columns are.
 
     Raises:
-        DataError: a stored record is damaged, or their number is not `num_records`.
+        DataError: A stored record is damaged, or there are not `num_records` records.
     """
     make_row = _row_maker(signal_format, schema)
     rows: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def _examples(path: Path) -> Iterator[bytes]:
         with contextlib.closing(ArrayRecordReader(str(path), options=_READER_OPTIONS)) as reader:
             for _ in range(reader.num_records()):
                 yield reader.read()
-    except (RuntimeError, ValueError) as error:  # ArrayRecord's own hashes; its message does not always name the file.
+    except (RuntimeError, ValueError) as error:  # ArrayRecord checks its own hashes.
         raise DataError(f"{path}: damaged ({error}); check the disk, then build again") from error
 
 

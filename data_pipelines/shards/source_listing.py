@@ -1,7 +1,8 @@
-"""Which files a source had when it was read, so that what is added, removed or changed afterwards is noticed.
+"""Lists the files of a source when it is read, so that files added, removed or changed afterwards are noticed.
 
-Names, sizes and times are compared, not contents: listing a million files takes seconds, reading them hours. A prepared
-data set keeps them as numbers (`source_files.npy`): names as hashes, since they may be names of patients.
+Names, sizes and times are compared, but not contents: listing a million files takes seconds, reading them hours. A
+prepared data set keeps the listing as numbers (`source_files.npy`), with names as hashes, since they may be names of
+patients.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import numpy as np
 from data_pipelines.files.tree import files_under
 from data_pipelines.system.visible_text import visible
 
-#: The listing of a data set's source, beside its card.
+#: File of the source's listing, beside the data set's card.
 LISTING_FILE = "source_files.npy"
 
 _FIELDS = [("name", "<u8"), ("size", "<i8"), ("time", "<i8")]
 
-#: What lies beside recordings and is none. Every other file may be one, or a table of them: DICOM files have any
-#: suffix.
+#: Names of files that accompany recordings but hold none. Any other file may be a recording, or a table of recordings:
+#: DICOM files have any suffix.
 _BESIDE = frozenset({"changelog", "license", "md5sums", "readme", "records", "sha256sums"})
 # fmt: off
 _SUFFIXES_BESIDE = frozenset((
@@ -33,7 +34,7 @@ _SUFFIXES_BESIDE = frozenset((
 ))
 # fmt: on
 
-#: If more of the files than this have another time at the same size, the source was copied.
+#: If more than this share of the files have another time at the same size, the source was copied.
 _COPIED = 0.9
 
 _SHOWN = 3
@@ -44,8 +45,9 @@ class SourceListing:
     """Files of a source that recordings may be read from.
 
     Attributes:
-        files: structured array of name (a hash), size in bytes and time of change in ns, sorted by name.
-        names: path below the source of every file by its hash; of a listing that was kept, none.
+        files: Structured array of name (a hash), size in bytes and time of change in ns, sorted by name.
+        names: Path below the source of every file, by the hash of its name; empty for a listing that was read from a
+            file.
     """
 
     files: np.ndarray
@@ -57,19 +59,19 @@ class SourceListing:
         return hashlib.blake2b(self.files.tobytes(), digest_size=16).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Keeps the listing, without names."""
+        """Writes the listing to a file, without names."""
         np.save(path, self.files, allow_pickle=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceChanges:
-    """How a source differs from what it was.
+    """The differences between two listings of a source.
 
     Attributes:
-        new: files that were not there.
-        gone: number of files that are there no more.
-        changed: files of another size or time.
-        is_copied: whether nearly all files have another time and none another size, as those of a copy.
+        new: Files that were added.
+        gone: Number of files that were removed.
+        changed: Files with another size or time.
+        is_copied: Whether nearly all files have another time but none has another size, as in a copy.
     """
 
     new: tuple[str, ...]
@@ -102,8 +104,8 @@ def list_source(source: Path, *, leave_out: Collection[Path] = ()) -> SourceList
     """Lists the files of a source.
 
     Args:
-        source: folder of the recordings, looked through recursively.
-        leave_out: files and folders that are no part of it, such as a data set that is written below it.
+        source: Folder of the recordings, which is searched recursively.
+        leave_out: Files and folders to ignore, such as a data set that is written below the source.
     """
     root = source.resolve()
     left_out = [source / path.resolve().relative_to(root) for path in leave_out if path.resolve().is_relative_to(root)]
@@ -114,7 +116,7 @@ def list_source(source: Path, *, leave_out: Collection[Path] = ()) -> SourceList
         try:
             status = path.stat()
         except OSError:
-            continue  # Removed while it was listed.
+            continue  # The file was removed during the listing.
         name = path.relative_to(source).as_posix()
         key = int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
         names[key] = name
@@ -123,7 +125,7 @@ def list_source(source: Path, *, leave_out: Collection[Path] = ()) -> SourceList
 
 
 def open_listing(path: Path) -> SourceListing | None:
-    """Returns a listing that was kept, None where there is none that can be read."""
+    """Returns the listing in a file, or None if there is none that can be read."""
     try:
         files = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -135,8 +137,8 @@ def changes_since(before: SourceListing, now: SourceListing) -> SourceChanges:
     """Compares two listings of a source.
 
     Args:
-        before: what was kept.
-        now: of the source as it is.
+        before: Listing that was kept.
+        now: Listing of the source as it is now.
     """
     _, old, new = np.intersect1d(before.files["name"], now.files["name"], assume_unique=True, return_indices=True)
     other_size = before.files["size"][old] != now.files["size"][new]
@@ -157,6 +159,6 @@ def _names(listing: SourceListing, rows: np.ndarray) -> tuple[str, ...]:
 
 
 def _may_be_read(name: str) -> bool:
-    """Whether a recording, or a table of recordings, may be read from a file of this name."""
+    """Returns whether a file of this name may hold a recording or a table of recordings."""
     stem, suffix = os.path.splitext(name.lower())
     return not name.startswith(".") and suffix not in _SUFFIXES_BESIDE and (bool(suffix) or stem not in _BESIDE)

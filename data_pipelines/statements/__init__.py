@@ -1,1 +1,1 @@
-"""What a file says about its own samples, set against what was declared: rate, unit, scale, leads, axes."""
+"""Statements of files about their samples, compared with the declaration: rate, unit, scale, leads, axes."""

@@ -1,4 +1,4 @@
-"""What a user says about files that do not say it themselves; what they do say is set against it (`stated_*.py`)."""
+"""A user's declaration about files, for what they do not state; other statements must agree with it (`stated_*.py`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_pipelines.statements.names import voltage
 
 Value = TypeVar("Value")
 
-#: Which axis of a matrix of samples is time.
+#: Names of the orders of a matrix's axes, of which one is time.
 ORIENTATIONS = ("time_lead", "lead_time")
 _FLAGS = {"rate": "--declared_rate_hz", "unit": "--declared_unit", "lead names": "--declared_leads"}
 _LEAD_AXIS = {"time_lead": 1, "lead_time": 0}
@@ -21,13 +21,13 @@ _LEAD_AXIS = {"time_lead": 1, "lead_time": 0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What is known about all files of a kind; None where nothing is.
+    """The facts that a user declares about all files of a kind; None where nothing is known.
 
     Attributes:
-        sampling_rate_hz: samples per second and lead.
-        unit: of the samples, such as `mV`.
-        leads: their names in the files' order.
-        orientation: one of `ORIENTATIONS`.
+        sampling_rate_hz: Samples per second and lead.
+        unit: Unit of the samples, such as `mV`.
+        leads: Names of the leads, in the order of the files.
+        orientation: Order of the axes, one of `ORIENTATIONS`.
     """
 
     sampling_rate_hz: float | None = None
@@ -36,10 +36,10 @@ class Declared:
     orientation: str | None = None
 
     def check(self) -> None:
-        """Checks that what was declared can be true of any file.
+        """Checks that the declaration can be true of a file.
 
         Raises:
-            DataError: a rate that is none, a unit that is no voltage, or leads among which one is missing or twice.
+            DataError: The rate is not positive and finite, the unit is not a voltage, or a lead is missing or repeated.
         """
         if self.sampling_rate_hz is not None and not 0 < self.sampling_rate_hz < math.inf:
             raise DataError(f"--declared_rate_hz={self.sampling_rate_hz:g}: a number of Hz above zero is needed")
@@ -52,7 +52,7 @@ class Declared:
         """Returns the rate of a file that does not state its own.
 
         Raises:
-            RecordError: `missing_metadata`.
+            RecordError: No rate was declared (`missing_metadata`).
         """
         return float(self._needed("rate", self.sampling_rate_hz, source))
 
@@ -60,7 +60,7 @@ class Declared:
         """Returns the unit of a file that does not state its own.
 
         Raises:
-            RecordError: `missing_metadata`.
+            RecordError: No unit was declared (`missing_metadata`).
         """
         unit = self._needed("unit", self.unit, source)
         return voltage(unit) or unit
@@ -69,25 +69,25 @@ class Declared:
         """Returns the lead names of a file that does not state its own.
 
         Raises:
-            RecordError: `missing_metadata`.
+            RecordError: No lead names were declared (`missing_metadata`).
         """
         return tuple(self._needed("lead names", self.leads, source))
 
     def by_time(self, samples: Matrix, *, num_leads: int, source: str, orientation: str | None = None) -> Matrix:
-        """Turns a matrix of samples so that time comes first.
+        """Returns a matrix of samples with time as its first axis.
 
         Args:
-            samples: `[time, lead]` or `[lead, time]`.
-            num_leads: how many leads there are names for.
-            source: what to name in messages.
-            orientation: stated by the file, where it agrees with the declaration.
+            samples: Matrix of the samples, `[time, lead]` or `[lead, time]`.
+            num_leads: Number of leads that have names.
+            source: Name of the file, for messages.
+            orientation: Orientation that the file states and that agrees with the declaration, or None.
 
         Returns:
-            `[time, lead]`, a view.
+            The samples as a view, `[time, lead]`.
 
         Raises:
-            RecordError: `header_disagrees`: no axis, or both, has as many entries as there are leads and the
-                declaration does not decide; or the declared one has not.
+            RecordError: Neither axis, or both, has as many entries as there are leads and the declaration does not
+                decide, or the declared axis has another number (`header_disagrees`).
         """
         if samples.ndim != 2:
             raise RecordError(
@@ -111,7 +111,7 @@ class Declared:
         if declared is not None:
             return declared
         known = {"rate": self.sampling_rate_hz, "unit": self.unit, "lead names": self.leads}
-        # All at once, for one that states nothing would be refused once for each.
+        # The message names all missing values at once; otherwise a user would meet a new refusal after supplying each.
         others = [_FLAGS[other] for other, value in known.items() if value is None and other != name]
         likewise = f", and with {' and '.join(others)} what else they do not state" if others else ""
         raise RecordError(

@@ -1,6 +1,6 @@
-"""What people call the rate, unit, scale, leads and axes of samples, and how such a name is taken apart.
+"""Names that are in use for the rate, unit, scale, leads and axes of samples, and the parsing of such names.
 
-Names are compared without regard to capitals, separators and words that say nothing (`ecg`, `signal`, `data`, …), and a
+Names are compared without regard to case, separators and words without information (`ecg`, `signal`, `data`, …), and a
 unit at the end of a name is the unit of its value: `Fs`, `ECG_fs`, `sampling_rate_hz` and `samplingRate [Hz]` are
 rates, `dt_ms` is a sampling interval in milliseconds, `uV_per_bit` a step in microvolts.
 """
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 
 class Kind(enum.Enum):
-    """What a statement is about; its value is what messages call it."""
+    """The subject of a statement; the value is its name in messages."""
 
     RATE = "rate"
     INTERVAL = "sampling interval"
@@ -34,8 +34,8 @@ class Kind(enum.Enum):
     TIME_UNIT = "unit of times"
 
 
-#: Names of every kind, in lower case and without separators. After a `|`: names that are used for other things too, and
-#: count only where their value can be nothing else.
+#: Names for each kind, in lower case and without separators. The names after a `|` have other uses too, and count only
+#: where their value cannot mean anything else.
 _WORDS: Mapping[Kind, str] = types.MappingProxyType(
     {
         Kind.RATE: """
@@ -103,7 +103,7 @@ def _set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# A statement under one of these is about something else than the ECG.
+# A name with one of these words is about something other than the ECG.
 _OTHER_THINGS = _set_of(
     """
     ppg pleth plethysmogram resp respiration respiratory breathing spo2 sao2 abp bp art pressure eeg eog emg eda gsr
@@ -112,13 +112,13 @@ _OTHER_THINGS = _set_of(
     rr patient subject demographics screen display paper audio video"""
 )
 
-# Words that add nothing to a name.
+# Words that add no information to a name.
 _EMPTY = _set_of(
     """
     ecg ekg signal signals sig data raw value values of the a in is my all ecgs waveform wave"""
 )
 
-# Words by which a rate is told in a longer name, such as that of the original of what was resampled.
+# Words that mark a rate in a longer name, such as the original rate of resampled data.
 _RATE_WORDS = _set_of(
     """
     fs srate sfreq sps samplerate samplingrate samplefreq sampfreq"""
@@ -160,19 +160,19 @@ _WORD = re.compile(r"[^\W_]+|#")
 _COUNT = r"(?:bit|bits|lsb|count|counts|adu|adus|adunit|adcunit|adcount|adccount|step|digit|digital|unit|level|code)s?"
 _STEP_OF_UNIT = re.compile(rf"(?P<unit>[a-zµμ]+)per{_COUNT}|{_COUNT}?to(?P<to>[a-zµμ]+)")
 _GAIN_OF_UNIT = re.compile(rf"(?:adc|(?:adc)?{_COUNT})per(?P<unit>[a-zµμ]+)")
-# 'uV/LSB', 'counts/mV'
+# Matches the slash in 'uV/LSB' and 'counts/mV'.
 _SLASH = re.compile(rf"(?<=[a-zµμ])\s*/\s*(?={_COUNT}\b)|(?<=[a-z])\s*/\s*(?=[mnuµμ]?v\b)", flags=re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class StatedName:
-    """A name that a statement may go by.
+    """A name in a file, parsed as the name of a statement.
 
     Attributes:
-        kinds: what it may be about; empty where it is no name of a statement.
-        unit: the unit that the name ends or begins with, in lower case, or empty.
-        weak: the kinds that it names only where the value can be nothing else.
-        is_qualified: whether it holds a word for the rate, but more than that, such as `original_fs`.
+        kinds: Kinds of statements that the name may stand for; empty where it stands for none.
+        unit: Unit that the name ends or begins with, in lower case, or empty.
+        weak: Kinds that the name stands for only where the value cannot mean anything else.
+        is_qualified: Whether the name contains a word for the rate and more, such as `original_fs`.
     """
 
     kinds: tuple[Kind, ...] = ()
@@ -181,13 +181,13 @@ class StatedName:
     is_qualified: bool = False
 
 
-# The names of one set's files are the same.
+# The files of a data set use the same names.
 @functools.lru_cache(maxsize=4096)
 def stated_name(name: str) -> StatedName:
-    """Takes a name apart.
+    """Parses a name.
 
     Args:
-        name: as the file has it, without what it lies in.
+        name: Name in the file, without the groups that contain it.
     """
     words = _words(name)
     if not words or any(word in _OTHER_THINGS for word in words):
@@ -210,28 +210,28 @@ def stated_name(name: str) -> StatedName:
 
 
 def is_about_something_else(part: str) -> bool:
-    """Tells whether a group or struct of this name is about something else than the ECG."""
+    """Returns whether a group or struct of this name is about something other than the ECG."""
     return any(word in _OTHER_THINGS for word in _words(part))
 
 
 def is_unit(text: str) -> bool:
-    """Tells whether a word is a unit of time, rate or voltage."""
+    """Returns whether a word is a unit of time, rate or voltage."""
     word = text.strip().casefold()
     return word in _UNITS_OF_TIME or word in _UNITS_OF_RATE or word in _VOLTAGE_BY_SPELLING
 
 
 def voltage(text: str) -> str | None:
-    """Returns the one spelling of a unit of voltage (`mV`, `uV`, `nV` or `V`), or None where it is none."""
+    """Returns the standard spelling of a unit of voltage (`mV`, `uV`, `nV` or `V`), or None for anything else."""
     return _VOLTAGE_BY_SPELLING.get(text.strip().casefold())
 
 
 def seconds_per(unit: str) -> float | None:
-    """Returns how long a unit of time is, or None where it is none."""
+    """Returns the length of a unit of time in seconds, or None for anything else."""
     return _UNITS_OF_TIME.get(unit.strip().casefold())
 
 
 def hertz_per(unit: str) -> float | None:
-    """Returns how many hertz a unit of rate is, or None where it is none."""
+    """Returns the size of a unit of rate in hertz, or None for anything else."""
     return _UNITS_OF_RATE.get(" ".join(unit.casefold().split()))
 
 
@@ -241,7 +241,7 @@ def _words(name: str) -> list[str]:
 
 
 def _readings(words: list[str]) -> list[tuple[str, str]]:
-    """Returns what a name may say, each with the unit it names, the most literal first."""
+    """Returns the possible readings of a name, each with the unit it names, the most literal one first."""
     readings = []
     unit = words[-1] if is_unit(words[-1]) else ""
     meaningful = [word for word in words if word not in _EMPTY]

@@ -1,4 +1,4 @@
-"""What lies in structs, cells, groups, dictionaries, JSON texts and header texts, as names with plain values."""
+"""Flattens structs, cells, groups, dictionaries, JSON texts and header texts into names with plain values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# Deeper, or more, is no description of a recording.
+# Whatever is nested more deeply, or holds more values, does not describe a recording.
 _MOST_NESTED = 8
 _MOST_VALUES = 5000
 _LONGEST_TEXT = 2**20
 
-# Texts under these names are looked through for lines such as `fs: 500`.
+# Texts under these names are searched for lines such as `fs: 500`.
 _DESCRIPTIONS = re.compile(r"info|header|hdr|meta|comment|descr|note|attr|param|setting|remark|readme", re.IGNORECASE)
 _LINE = re.compile(r"\s*[#%]*\s*(?P<name>[^:=]{1,60}?)\s*[:=]\s*(?P<value>[^:=].*?)\s*", flags=re.DOTALL)
 
-#: A text, several, or numbers.
+#: A text, several texts, or numbers.
 StatedValue: TypeAlias = str | tuple[str, ...] | np.ndarray
 
 
@@ -28,8 +28,8 @@ class NamedValue:
     """One value of a file.
 
     Attributes:
-        path: names of what it lies in, from the outermost, and its own.
-        value: a text, a tuple of texts, or an array of numbers.
+        path: Names of the containers of the value, from the outermost, followed by its own name.
+        value: A text, a tuple of texts, or an array of numbers.
     """
 
     path: tuple[str, ...]
@@ -37,16 +37,17 @@ class NamedValue:
 
     @property
     def name(self) -> str:
-        """The whole path, as messages name it."""
+        """The whole path, as messages show it."""
         return "/".join(self.path)
 
 
 def named_values(value: Any, path: tuple[str, ...] = ()) -> list[NamedValue]:
-    """Lists all plain values in a nested one.
+    """Returns all plain values within a nested value.
 
     Args:
-        value: a mapping, list, text, number or array; of MATLAB also arrays of objects and of structs.
-        path: its name.
+        value: Mapping, list, text, number or array; arrays of objects and of structs, as MATLAB files have them, count
+            too.
+        path: Path of the value itself.
     """
     found = []
     for number, item in enumerate(_walk(value, path, depth=0)):
@@ -57,7 +58,7 @@ def named_values(value: Any, path: tuple[str, ...] = ()) -> list[NamedValue]:
 
 
 def header_line(text: str) -> tuple[str, str] | None:
-    """Returns name and value of a line such as `fs = 500` or `# Unit: mV`, or None where it is no such line."""
+    """Returns name and value of a line such as `fs = 500` or `# Unit: mV`, or None for any other line."""
     match = _LINE.fullmatch(text)
     return (match["name"].strip(" \t\"'"), match["value"].strip(" \t\"';,")) if match else None
 
@@ -147,7 +148,7 @@ def _of_list(values: list, path: tuple[str, ...], *, depth: int) -> Iterator[Nam
 
 
 def _as_text(value: Any) -> str | None:
-    """Returns the text of a text, or of an array that holds one, as MATLAB's cells do."""
+    """Returns a text, also if it is wrapped in an array, as in MATLAB's cells; None for anything else."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU" and value.size == 1:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""A matrix of samples and what its file says about it, set against what was declared, to a recording."""
+"""Makes a recording from a matrix of samples, the statements of its file, and the user's declaration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from data_pipelines.statements.stated_rates import StatedRate, rate_of_times, se
 from data_pipelines.statements.stated_scales import calibrated
 from data_pipelines.statements.time_axis import check_numbers, even_times
 
-#: What a file may call its samples, in any capitals.
+#: Names that a file may have for its samples, in any case.
 SIGNAL_NAMES = ("signal", "ecg", "data", "val")
 
 _FIELDS: Mapping[str, str] = {
@@ -40,17 +40,17 @@ _FIELDS: Mapping[str, str] = {
 
 
 def is_signal_name(name: str) -> bool:
-    """Tells whether a name is one of `SIGNAL_NAMES`."""
+    """Returns whether a name is one of `SIGNAL_NAMES`."""
     return name.casefold() in SIGNAL_NAMES
 
 
 def is_matrix(value: object) -> bool:
-    """Tells whether a value is a matrix of numbers of which neither axis has length one."""
+    """Returns whether a value is a numeric matrix in which neither axis has length one."""
     return isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "iuf" and min(value.shape) > 1
 
 
 def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
-    """Returns patient id, age and sex where a file states them, by the names that all formats share."""
+    """Returns patient id, age and sex if a file states them, under the names that all formats share."""
     found: dict[str, str] = {}
     for value in values:
         field = _FIELDS.get(value.path[-1].casefold()) if value.path else None
@@ -71,17 +71,20 @@ def matrix_recording(
     stated: Statements,
     fields: Mapping[str, str] | None = None,
 ) -> Recording:
-    """Makes a recording of a matrix and what its file states.
+    """Returns the recording of a matrix and the statements of its file.
 
     Args:
-        samples: numbers, `[time, lead]` or `[lead, time]`, read by rows, or a structured `[time]` with a field a lead.
-        path: its file.
-        declared: what the file does not state.
-        stated: what it states.
-        fields: stated metadata.
+        samples: Numbers, `[time, lead]` or `[lead, time]`, read by rows, or a structured array, `[time]`, with one
+            field per lead.
+        path: Path of the file.
+        declared: Declaration for what the file does not state.
+        stated: Statements of the file.
+        fields: Metadata that the file states.
 
     Raises:
-        RecordError: `unreadable_header`, `missing_metadata` or `header_disagrees`.
+        RecordError: The samples or a statement cannot be interpreted (`unreadable_header`), something is not stated
+            (`missing_metadata`), or statements contradict each other, the declaration or the samples
+            (`header_disagrees`).
     """
     source, leads = str(path), None
     if isinstance(samples, np.ndarray) and samples.dtype.names and samples.ndim == 1:
@@ -113,19 +116,21 @@ def recording_of(
     source: str,
     rates: Iterable[StatedRate] = (),
 ) -> Recording:
-    """Makes a recording of samples whose axes and names are known.
+    """Returns the recording of samples whose axes and channel names are known.
 
     Args:
-        samples: `[time, channel]`, among which columns of times and of sample numbers are checked.
-        leads: names of the channels.
-        stated: what else the file states.
-        declared: what it does not.
-        fields: stated metadata.
-        source: what to name in messages.
-        rates: what has been found of the rate already.
+        samples: Matrix of the samples, `[time, channel]`; channels of times and of sample numbers are checked.
+        leads: Names of the channels.
+        stated: Other statements of the file.
+        declared: Declaration for what the file does not state.
+        fields: Metadata that the file states.
+        source: Name of the file, for messages.
+        rates: Rates that have been found already.
 
     Raises:
-        RecordError: `unreadable_header`, `missing_metadata` or `header_disagrees`.
+        RecordError: A statement cannot be interpreted (`unreadable_header`), something is not stated
+            (`missing_metadata`), or statements contradict each other, the declaration or the samples
+            (`header_disagrees`).
     """
     num_samples, num_channels = samples.shape
     rates = [*rates, *_rates_of_columns(samples, leads.names, stated, source)]
@@ -157,7 +162,7 @@ def _columns(table: np.ndarray, source: str) -> np.ndarray:
 
 
 def _column(samples: Matrix, column: int) -> np.ndarray:
-    """Returns one column of samples that may be readable by rows alone."""
+    """Returns one column of samples, which may be readable only by rows."""
     if isinstance(samples, np.ndarray):
         return samples[:, column]
     return np.concatenate([samples[start:stop][:, column] for start, stop in row_blocks(samples.shape)])
@@ -169,7 +174,7 @@ def _is_time_or_number(name: str) -> bool:
 
 
 def _rates_of_columns(samples: Matrix, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:
-    """Checks columns of times and of numbers; returns the rates of the times, adds columns of rates to `stated`."""
+    """Checks columns of times and numbers; returns rates from times, and adds columns of rates to `stated`."""
     rates = []
     for column, text in enumerate(names):
         name = stated_name(text)

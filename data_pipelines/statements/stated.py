@@ -1,4 +1,4 @@
-"""Everything that a file of bare samples says about them, found by name in whatever else the file holds."""
+"""Finds the statements of a file about its samples, by name, among the other values of the file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.names import Kind, StatedName, is_about_something_else, stated_name
 from data_pipelines.statements.nested_values import NamedValue, StatedValue
 
-# Groups and structs that describe what the samples were made of.
+# Groups and structs with these names describe what the samples were made from.
 _FORMER = re.compile(r"orig|source|old|before|previous|unprocessed|target|new|resampl|download", re.IGNORECASE)
 
-# What is said of each lead in a mapping of its own, such as {"I": "mV", "II": "mV"}.
+# Kinds that can be stated for each lead in a mapping, such as {"I": "mV", "II": "mV"}.
 _PER_LEAD = (Kind.UNIT, Kind.GAIN, Kind.STEP, Kind.ZERO)
 _VALUE_NAMES = frozenset(("value", "val", "values", "magnitude"))
 _UNIT_NAMES = frozenset(("unit", "units", "uom"))
@@ -23,14 +23,14 @@ _UNIT_NAMES = frozenset(("unit", "units", "uom"))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statement:
-    """One thing that a file says.
+    """One statement of a file about its samples.
 
     Attributes:
-        where: name of it in the file, for messages.
-        value: a text, a tuple of texts, or an array of numbers.
-        unit: of the value, as the name has it, in lower case, or empty.
-        is_weak: whether the name is also used for other things.
-        of_leads: the leads that the entries of `value` are for, where the file says so.
+        where: Name of the statement in the file, for messages.
+        value: A text, a tuple of texts, or an array of numbers.
+        unit: Unit of the value according to its name, in lower case, or empty.
+        is_weak: Whether the name is also used for other things.
+        of_leads: Leads that the entries of `value` belong to, where the file states them.
     """
 
     where: str
@@ -41,33 +41,33 @@ class Statement:
 
 
 class Statements:
-    """What a file says, by kind."""
+    """The statements of a file, by kind."""
 
     def __init__(self) -> None:
-        """Starts without any."""
+        """Starts without statements."""
         self._by_kind: dict[Kind, list[Statement]] = {}
-        #: Rates of something that may be these samples, or what they were made of.
+        #: Rates that may belong to these samples or to what they were made from.
         self.doubtful_rates: list[Statement] = []
 
     def add(self, kind: Kind, statement: Statement) -> None:
-        """Adds one."""
+        """Adds a statement."""
         self._by_kind.setdefault(kind, []).append(statement)
 
     def of(self, kind: Kind) -> list[Statement]:
-        """Returns those of a kind."""
+        """Returns the statements of a kind."""
         return self._by_kind.get(kind, [])
 
 
 def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> Statements:
-    """Finds what the values of a file say about its samples.
+    """Finds the statements about a file's samples among its values.
 
     Args:
-        values: all that the file holds beside the samples.
-        beside: names of the groups or structs that the samples lie in, from the outermost.
+        values: All values that the file holds besides the samples.
+        beside: Names of the groups or structs that contain the samples, from the outermost.
 
     Returns:
-        The statements. What lies in a group of another name counts as well, unless that name is of another signal or of
-        a filter; rates under `original`, `target` and their like are doubtful.
+        The statements. The contents of other groups count too, unless a group is named for another signal or a filter;
+        rates in groups such as `original` and `target` are doubtful.
     """
     placed = [(_within(value.path, tuple(beside)), value) for value in values]
     units = {path[:-1]: value.value for path, value in placed if len(path) > 1 and path[-1].casefold() in _UNIT_NAMES}
@@ -79,7 +79,7 @@ def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> S
         name, parent = stated_name(path[-1]), stated_name(path[-2]) if len(path) > 1 else StatedName()
         unit = units.get(path, "")
         if parent.kinds and path[-1].casefold() in _UNIT_NAMES and not set(parent.kinds) & set(_PER_LEAD):
-            continue  # The unit of a rate or time, which `units` knows.
+            continue  # `units` already holds this unit of a rate or time.
         if parent.kinds and path[-1].casefold() in _VALUE_NAMES:
             name, unit = parent, units.get(path[:-1], "")
         elif not name.kinds and parent.kinds and standard_lead(path[-1]):
@@ -93,7 +93,7 @@ def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> S
 
 
 def _within(path: tuple[str, ...], beside: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns a path as seen from the place of the samples: without the outer groups that both lie in."""
+    """Returns a path relative to the place of the samples: without the outer groups that contain both."""
     shared = 0
     while shared < min(len(path) - 1, len(beside)) and path[shared] == beside[shared]:
         shared += 1

@@ -1,4 +1,4 @@
-"""The lead names and the orientation that a file states, set against what was declared."""
+"""The lead names and the orientation that a file states, compared with the declaration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from data_pipelines.statements.names import Kind, voltage
 from data_pipelines.statements.stated import Statement, Statements
 from data_pipelines.statements.stated_values import one_number, shown
 
-# 'I (mV)', 'I [µV]', 'I/mV'; and, but not for V, which may be part of a lead's name, 'II_uV' and 'II mV'.
+# Matches 'I (mV)', 'I [µV]', 'I/mV', and also 'II_uV' and 'II mV', but not with a bare V, which may be part of a name.
 _WITH_UNIT = re.compile(
     r"(?P<name>.*?)\s*(?:[(\[{]\s*(?P<inner>[^()\[\]{}\s]+)\s*[)\]}]|/\s*(?P<after>[^\s/]+)|"
     r"[\s_.,-]+(?P<bare>[munµμ]v|[a-zµμ]*volts?))",
     flags=re.IGNORECASE,
 )
-# 'I V' and 'V1_V', where what stands before it is a lead's name by itself.
+# Matches 'I V' and 'V1_V'; it counts only where the text before the V is a lead name by itself.
 _WITH_VOLT = re.compile(r"(?P<name>.*?)[\s_.]+V", flags=re.IGNORECASE)
 _SEPARATORS = re.compile(r"\s*[,;|/]\s*|\s+")
 
@@ -47,12 +47,12 @@ _PACKED_AXES = {"tc": "time_lead", "tl": "time_lead", "ct": "lead_time", "lt": "
 
 @dataclasses.dataclass(frozen=True)
 class LeadNames:
-    """Names of leads as a file has them.
+    """The names of leads in a file.
 
     Attributes:
-        names: without units.
-        units: the one that each name ends with, or empty.
-        where: place in the file.
+        names: Names without units.
+        units: Unit that each name ends with, or empty.
+        where: Place of the names in the file.
     """
 
     names: tuple[str, ...]
@@ -62,7 +62,7 @@ class LeadNames:
 
 @functools.lru_cache(maxsize=4096)
 def without_unit(name: str) -> tuple[str, str]:
-    """Takes the unit of voltage off a name: `II [µV]` → (`II`, `uV`); without one the second is empty."""
+    """Splits the unit of voltage off a name: `II [µV]` → (`II`, `uV`); without a unit, the second item is empty."""
     match = _WITH_UNIT.fullmatch(name.strip())
     unit = voltage(match["inner"] or match["after"] or match["bare"]) if match else None
     if unit is None and (volt := _WITH_VOLT.fullmatch(name.strip())) and standard_lead(volt["name"]):
@@ -74,29 +74,29 @@ def lead_names(names: Sequence[str], where: str) -> LeadNames:
     """Returns the names of leads without their units.
 
     Args:
-        names: as the file has them.
-        where: place in the file.
+        names: Names in the file, which may include units.
+        where: Place of the names in the file.
     """
     pairs = [without_unit(name) for name in names]
     return LeadNames(tuple(name for name, _ in pairs), tuple(unit for _, unit in pairs), where)
 
 
 def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ...], source: str) -> LeadNames | None:
-    """Returns the lead names that all statements of a file and the declaration agree on; None where none states any.
+    """Returns the lead names that all statements and the declaration agree on; None where no statement has any.
 
     Args:
-        stated: what the file says.
-        declared: what was declared.
-        shape: of the matrix of samples.
-        source: what to name in messages.
+        stated: Statements of the file.
+        declared: Declaration of the user.
+        shape: Shape of the matrix of samples.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `header_disagrees`.
+        RecordError: The statements or the declaration differ (`header_disagrees`).
     """
     found = [leads for leads in map(_of_statement, stated.of(Kind.LEADS)) if leads is not None]
     if not found:
         return None
-    # One that names another number of columns may name those of a table with times in it.
+    # A list of another length may name the columns of a table that includes times.
     fitting = [leads for leads in found if len(leads.names) in shape]
     chosen = (fitting or found)[0]
     for other in found:
@@ -111,15 +111,15 @@ def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ..
 
 
 def check_leads_declared(leads: LeadNames, declared: Declared, *, source: str) -> None:
-    """Checks that the declaration, if there is one, names the same leads in the same order, in whatever spelling.
+    """Checks that the declaration, if any, names the same leads in the same order, in any spelling.
 
     Args:
-        leads: as the file has them.
-        declared: what was declared.
-        source: what to name in messages.
+        leads: Lead names that the file states.
+        declared: Declaration of the user.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `header_disagrees`.
+        RecordError: The declared lead names differ (`header_disagrees`).
     """
     if declared.leads is not None and not _same(declared.leads, leads.names):
         raise RecordError(
@@ -130,16 +130,16 @@ def check_leads_declared(leads: LeadNames, declared: Declared, *, source: str) -
 
 
 def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, source: str) -> None:
-    """Checks the numbers of leads and of samples that a file states against what it has.
+    """Checks the numbers of leads and of samples that a file states against its contents.
 
     Args:
-        stated: what the file says.
-        num_leads: channels that it has.
-        num_samples: of a lead.
-        source: what to name in messages.
+        stated: Statements of the file.
+        num_leads: Number of leads in the file.
+        num_samples: Number of samples per lead.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `header_disagrees`.
+        RecordError: A stated number is wrong (`header_disagrees`).
     """
     for kind, actual in ((Kind.NUM_LEADS, num_leads), (Kind.NUM_SAMPLES, num_samples)):
         for statement in stated.of(kind):
@@ -156,15 +156,15 @@ def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, sou
 
 
 def stated_orientation(stated: Statements, declared: Declared, *, source: str) -> str | None:
-    """Returns which axis is time by the declaration and by what a file states; None where neither says.
+    """Returns the orientation that the declaration and the file's statements agree on; None where there is neither.
 
     Args:
-        stated: what the file says.
-        declared: what was declared.
-        source: what to name in messages.
+        stated: Statements of the file.
+        declared: Declaration of the user.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `header_disagrees`: two differ.
+        RecordError: Two of them differ (`header_disagrees`).
     """
     orientation, said_by = declared.orientation, f"--declared_orientation says {declared.orientation}"
     for statement in stated.of(Kind.ORIENTATION):
@@ -181,7 +181,7 @@ def stated_orientation(stated: Statements, declared: Declared, *, source: str) -
 
 
 def orientation_of(value: str | tuple[str, ...] | np.ndarray) -> str | None:
-    """Returns `time_lead` or `lead_time` where a text or two name the axes, such as `samples x channels`, else None."""
+    """Returns `time_lead` or `lead_time` if texts name both axes, such as `samples x channels`, else None."""
     if isinstance(value, np.ndarray):
         return None
     text = " ".join(value) if isinstance(value, tuple) else value
@@ -205,7 +205,7 @@ def _of_statement(statement: Statement) -> LeadNames | None:
     names = [name for name in (_SEPARATORS.split(value.strip(" ()[]{}")) if isinstance(value, str) else value)]
     leads = lead_names([name.strip(" '\"") for name in names], statement.where)
     num_known = sum(standard_lead(name) is not None for name in leads.names)
-    # A text under a word that has other meanings is one for lead names if it holds several.
+    # A single text, or one under an ambiguous name, counts as lead names only if it holds several known leads.
     if num_known < 2 and (statement.is_weak or isinstance(value, str)):
         return None
     return leads

@@ -1,4 +1,4 @@
-"""The rate that a file states, as a number, a sampling interval, times or a duration, set against what was declared."""
+"""The rate that a file states, as a number, interval, times or duration, compared with the declaration."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from data_pipelines.statements.stated import Statement, Statements
 from data_pipelines.statements.stated_values import MOST_LEADS, one_number, quantity, shown
 from data_pipelines.statements.time_axis import PLAUSIBLE_RATES_HZ, EvenTimes, even_times, seconds_of
 
-#: No converter is faster.
+#: Upper bound of a rate; no converter is faster.
 MAX_RATE_HZ = 1e6
 
-# Rates are written to all their digits, intervals are rounded (`dt = 0.0028` of 360 Hz).
+# Relative error allowed: rates are written with all digits, but intervals are rounded (`dt = 0.0028` for 360 Hz).
 _EXACT, _ROUNDED = 1e-6, 0.01
 
-# A duration is often rounded to seconds; a rate that is wrong by a factor of two is found all the same.
+# Durations are often rounded to seconds; with this tolerance, a rate that is wrong by a factor of two is still found.
 _DURATION_SHARE, _DURATION_SECONDS = 0.05, 0.5
 
 
@@ -30,9 +30,9 @@ class StatedRate:
     """A rate as one place of a file states it.
 
     Attributes:
-        where: the place.
-        hertz: the rate, or the rates that it may mean.
-        error: share of the rate that rounding may be.
+        where: Place of the statement in the file.
+        hertz: Rate in Hz, or the rates that the statement may mean.
+        error: Largest relative error of the rate that rounding can cause.
     """
 
     where: str
@@ -40,21 +40,21 @@ class StatedRate:
     error: float
 
     def allows(self, hertz: float) -> bool:
-        """Tells whether the rate may be meant."""
+        """Returns whether the statement may mean this rate."""
         return any(abs(own - hertz) <= (self.error + _EXACT) * hertz for own in self.hertz)
 
 
 def stated_rates(stated: Statements, *, num_samples: int, source: str) -> list[StatedRate]:
-    """Returns what rates and intervals say, and vectors of as many times as there are samples.
+    """Returns the rates that follow from stated rates, intervals, and vectors with one time per sample.
 
     Args:
-        stated: what the file says.
-        num_samples: of a lead.
-        source: what to name in messages.
+        stated: Statements of the file.
+        num_samples: Number of samples per lead.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `unreadable_header`: something that must be a rate is none; `header_disagrees`: leads of several
-            rates, or times that are not even or of another number.
+        RecordError: A value that must be a rate or an interval is none (`unreadable_header`), or the leads have several
+            rates, or times are uneven or have another number than the samples (`header_disagrees`).
     """
     rates = [_rate(statement, source) for statement in stated.of(Kind.RATE)]
     unit = next((s.value for s in stated.of(Kind.TIME_UNIT) if isinstance(s.value, str)), "")
@@ -64,12 +64,12 @@ def stated_rates(stated: Statements, *, num_samples: int, source: str) -> list[S
 
 
 def rate_of_times(times: EvenTimes | None, *, where: str, unit: str) -> StatedRate | None:
-    """Returns the rate that evenly spaced times state, or None where there are too few.
+    """Returns the rate that evenly spaced times state, or None if there are too few of them.
 
     Args:
-        times: the times.
-        where: what the file calls them.
-        unit: theirs, or empty.
+        times: Evenly spaced times, or None if there are too few.
+        where: Name of the times in the file.
+        unit: Unit of the times, or empty.
     """
     if times is None:
         return None
@@ -82,14 +82,14 @@ def settled_rate(
     """Returns the rate that the declaration and all statements of a file agree on.
 
     Args:
-        rates: what was stated as such.
-        stated: all that the file says, for durations and doubtful rates.
-        declared: what was declared.
-        num_samples: of a lead.
-        source: what to name in messages.
+        rates: Rates that statements or times gave.
+        stated: Statements of the file, which may include durations and doubtful rates.
+        declared: Declaration of the user.
+        num_samples: Number of samples per lead.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `missing_metadata`: nothing says the rate; `header_disagrees`: two differ.
+        RecordError: No rate is stated or declared (`missing_metadata`), or two differ (`header_disagrees`).
     """
     rates, remedy = sorted(rates, key=lambda rate: rate.error), "correct one of them"
     if declared.sampling_rate_hz is not None:
@@ -117,7 +117,7 @@ def _either(hertz: tuple[float, ...]) -> str:
 
 def _rate(statement: Statement, source: str) -> StatedRate | None:
     if isinstance(statement.value, np.ndarray) and statement.value.size > MOST_LEADS:
-        return None  # The frequencies of a spectrum.
+        return None  # So many values are the frequencies of a spectrum.
     found = one_number(statement.value)
     if found is None and statement.is_weak:
         return None
@@ -169,7 +169,7 @@ def _interval(statement: Statement, unit_of_times: str, source: str) -> StatedRa
 def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source: str) -> StatedRate | None:
     value, unit = statement.value, statement.unit or unit_of_times
     if isinstance(value, str) or len(np.shape(value)) == 0:
-        return None  # When it was recorded, or how long it is.
+        return None  # The value is the recording's start or its length.
     if isinstance(value, tuple):
         times, unit = (seconds_of(value), "s") if len(value) == num_samples else (None, "")
     elif value.dtype.kind == "M":
@@ -213,13 +213,13 @@ def _check_durations(statements: list[Statement], rate: float, num_samples: int,
 
 
 def _seconds(statement: Statement) -> tuple[float, ...]:
-    """Returns the durations that a statement may mean; none where it is no duration."""
+    """Returns the durations in seconds that a statement may mean; empty where it is not a duration."""
     found = one_number(statement.value)
     if found is None:
         clock = seconds_of([statement.value]) if isinstance(statement.value, str) else None
         return () if clock is None or ":" not in statement.value else (float(clock[0]),)
     if isinstance(statement.value, np.ndarray) and statement.value.size > 1:
-        return ()  # Times, which go by some of the same names.
+        return ()  # These are times, which share some names with durations.
     unit = found[1] or statement.unit
     factor = seconds_per(unit) if unit else None
     if unit:

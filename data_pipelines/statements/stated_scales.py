@@ -1,8 +1,8 @@
-"""The unit and the scale of samples, as a file states them, set against what was declared.
+"""The unit and scale of samples as a file states them, compared with the declaration.
 
-A gain (counts of the converter a unit) or a step (units a count), with a zero, says what counts mean. Samples that are
-all whole numbers are such counts, those with fractions have been scaled already. Where that does not decide, namely for
-whole numbers that are said to be in microvolts, the file is refused.
+A gain (converter counts per unit) or a step (units per count), with a zero, says what counts mean. Samples that are all
+whole numbers are such counts, and samples with fractions have already been scaled. The file is refused where this is
+ambiguous, which is the case for whole numbers that are said to be in microvolts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from data_pipelines.statements.stated import Statement, Statements
 from data_pipelines.statements.stated_units import check_calibrated, lead_key, settled_units, stated_units
 from data_pipelines.statements.stated_values import quantity, shown
 
-# What a converter's resolution may be, in bits.
+# Possible resolutions of a converter, in bits.
 _BITS = frozenset((8, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 32))
 
-# `200`, `200/mV`, `200(1024)/mV`, `4.88 uV`, `4.88 uV/bit`, `200 adu/mV`.
+# Matches `200`, `200/mV`, `200(1024)/mV`, `4.88 uV`, `4.88 uV/bit`, `200 adu/mV`.
 _WFDB_GAIN = re.compile(
     r"(?P<gain>[+-]?[\d.]+(?:e[+-]?\d+)?)\s*(?:\((?P<zero>-?\d+)\))?\s*(?:[a-z]*\s*/\s*(?P<unit>[a-zµμ]+))?", re.I
 )
@@ -33,13 +33,13 @@ _WFDB_GAIN = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How counts become samples in a unit.
+    """The scale by which counts become samples in a unit.
 
     Attributes:
-        number: `f64[1]` or `f64[lead]`, units a count, or counts a unit.
-        is_gain: whether it is counts a unit.
-        unit: the unit, or empty where the statement does not say.
-        where: place in the file.
+        number: Units per count, or counts per unit, `f64[1]` or `f64[lead]`.
+        is_gain: Whether the number is in counts per unit.
+        unit: Unit of the scaled samples, or empty where the statement does not say.
+        where: Place of the statement in the file.
     """
 
     number: np.ndarray
@@ -49,7 +49,7 @@ class Scale:
 
     @property
     def step(self) -> np.ndarray:
-        """Units a count."""
+        """Units per count."""
         return 1 / self.number if self.is_gain else self.number
 
 
@@ -58,8 +58,8 @@ class Calibrated:
     """Samples in their units.
 
     Attributes:
-        samples: `[time, lead]`, read by rows.
-        units: of each lead.
+        samples: Samples, `[time, lead]`, read by rows.
+        units: Unit of each lead.
     """
 
     samples: Samples
@@ -75,19 +75,19 @@ def calibrated(
     units_of_names: tuple[str, ...],
     source: str,
 ) -> Calibrated:
-    """Returns samples in the units that file and declaration agree on.
+    """Returns the samples in the units that file and declaration agree on.
 
     Args:
-        samples: `[time, lead]`, as the file has them.
-        names: of the leads.
-        stated: what the file says.
-        declared: what was declared.
-        units_of_names: the unit that each name ends with, or empty.
-        source: what to name in messages.
+        samples: Samples as the file has them, `[time, lead]`.
+        names: Names of the leads.
+        stated: Statements of the file.
+        declared: Declaration of the user.
+        units_of_names: Unit that each name ends with, or empty.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `missing_metadata`: nothing says the unit; `header_disagrees`: two statements differ, or it cannot
-            be told whether a scale was applied; `unreadable_header`: a scale that is none.
+        RecordError: No unit is stated or declared (`missing_metadata`), two statements differ or it is ambiguous
+            whether a scale was applied (`header_disagrees`), or a stated scale is invalid (`unreadable_header`).
     """
     units = stated_units(stated, names, units_of_names, source)
     said = stated.of(Kind.GAIN) + stated.of(Kind.STEP)
@@ -108,7 +108,7 @@ def calibrated(
 
 
 def _scales(stated: Statements, names: tuple[str, ...], source: str) -> list[Scale]:
-    """Returns the scales that are not 1."""
+    """Returns the stated scales, without those of 1 that name no unit."""
     scales = [_gain(statement, names, source) for statement in stated.of(Kind.GAIN)]
     scales += [_step(statement, names, source) for statement in stated.of(Kind.STEP)]
     return [scale for scale in scales if scale is not None and (scale.unit or not np.all(scale.step == 1))]
@@ -119,7 +119,7 @@ def _gain(statement: Statement, names: tuple[str, ...], source: str) -> Scale | 
     texts = (value,) if isinstance(value, str) else value
     if isinstance(texts, tuple):
         if any("mm" in text.casefold() for text in texts):
-            return None  # That of paper.
+            return None  # This is the gain of a paper print.
         matches = [match for text in texts if (match := _WFDB_GAIN.fullmatch(text.strip()))]
         units = {(match["unit"] or "") for match in matches}
         if len(matches) != len(texts) or len(units) != 1:
@@ -141,7 +141,7 @@ def _step(statement: Statement, names: tuple[str, ...], source: str) -> Scale | 
             "mm" in text.casefold() or "bit" in text.casefold().replace("/bit", "").replace("per bit", "")
             for text in texts
         ):
-            return None  # That of paper, or of a converter in bits.
+            return None  # This is the scale of a paper print, or the resolution of a converter in bits.
         found = quantity(tuple(re.split(r"\s*(?:/|per)\s*", text.strip())[0] for text in texts))
         if found is None:
             raise _no_scale(statement, source)
@@ -199,7 +199,7 @@ def _scaled(
     declared: Declared,
     source: str,
 ) -> Calibrated:
-    """Applies a scale to counts."""
+    """Applies the stated scale to counts, unless they have been scaled already."""
     first = scales[0]
     unit = first.unit
     if not unit:
@@ -232,7 +232,8 @@ def _scaled(
     return Calibrated(converted(samples.shape, scaled), tuple(unit if lead else "" for lead in is_lead))
 
 
-#: Counts of 1000 per mV, the usual gain of WFDB, are whole microvolts.
+#: Counts with WFDB's usual gain of 1000 per mV are whole microvolts, so a step of 1e-3 means that nothing is left to
+#: scale.
 _SCALED_ALREADY, _STEP_OF_1000 = "", 1e-3
 
 _MICROVOLTS = {"nV": 1e-3, "uV": 1.0, "mV": 1e3, "V": 1e6}
@@ -262,7 +263,7 @@ def _unit_of_scale(scale: Scale, units: tuple[str, ...], names: tuple[str, ...],
 
 
 def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray:
-    """Returns the count that stands for no voltage, of all leads or of each."""
+    """Returns the count that stands for zero voltage, for all leads or for each."""
     zeros = []
     for statement in stated.of(Kind.GAIN):
         texts = (statement.value,) if isinstance(statement.value, str) else statement.value
@@ -270,7 +271,7 @@ def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray
             inner = [match["zero"] for text in texts if (match := _WFDB_GAIN.fullmatch(text.strip()))]
             if len(inner) == len(texts) and all(inner):
                 zeros.append((statement.where, _of_each_lead(statement, np.array(inner, float), names, source)))
-    # In WFDB's terms a baseline goes before the converter's zero.
+    # In WFDB, the baseline takes precedence over the converter's zero.
     said = [statement for statement in stated.of(Kind.ZERO) if "adc" not in statement.where.casefold()]
     for statement in said or stated.of(Kind.ZERO):
         found = quantity(statement.value)

@@ -1,4 +1,4 @@
-"""The units that a file states for its leads, set against what was declared."""
+"""The units that a file states for its leads, compared with the declaration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_pipelines.statements.names import Kind, hertz_per, seconds_per, voltag
 from data_pipelines.statements.stated import Statement, Statements
 from data_pipelines.statements.stated_values import shown
 
-# Units that say that samples are not calibrated.
+# Units that mean that samples are not calibrated.
 _UNCALIBRATED = frozenset(
     (
         "adu",
@@ -39,10 +39,10 @@ _COUNTS = _UNCALIBRATED | {"none", "nd", "nan", "na", "n/a", "unknown", "-", ""}
 def settled_units(
     units: list[tuple[str, str]] | None, names: tuple[str, ...], declared: Declared, source: str
 ) -> tuple[str, ...]:
-    """Returns a unit for every name: that of the file, set against the declaration."""
+    """Returns a unit for every name: the file's, which is checked against the declaration, or else the declared one."""
     if units is None:
         unit = declared.unit_of(source)
-        # What is said of the leads says nothing about a column of times.
+        # The declared unit is that of the leads and does not apply to a column of times.
         return tuple(unit if standard_lead(name) else "" for name in names)
     if declared.unit is not None:
         for name, (unit, where) in zip(names, units, strict=True):
@@ -63,15 +63,15 @@ def settled_units(
 
 
 def check_calibrated(stated: Statements, declared: Declared, *, source: str) -> None:
-    """Raises where a file without a scale says that its samples are counts of a converter.
+    """Raises if a file without a scale states that its samples are converter counts.
 
     Args:
-        stated: what the file says.
-        declared: what was declared.
-        source: what to name in messages.
+        stated: Statements of the file.
+        declared: Declaration of the user.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `header_disagrees` where a unit was declared, else `missing_metadata`.
+        RecordError: The samples are counts, and a unit was declared (`header_disagrees`) or not (`missing_metadata`).
     """
     for statement in stated.of(Kind.UNIT):
         texts = (statement.value,) if isinstance(statement.value, str) else statement.value
@@ -87,7 +87,7 @@ def check_calibrated(stated: Statements, declared: Declared, *, source: str) -> 
 def stated_units(
     stated: Statements, names: tuple[str, ...], units_of_names: tuple[str, ...], source: str
 ) -> list[tuple[str, str]] | None:
-    """Returns the unit of each lead and where it is stated; None where no unit is."""
+    """Returns the unit of each lead and the place that states it; None where no unit is stated."""
     found: list[tuple[str, str]] = [(unit, name) for unit, name in zip(units_of_names, names, strict=True)]
     for statement in stated.of(Kind.UNIT):
         for column, unit in enumerate(_units_of(statement, names, source)):
@@ -104,7 +104,7 @@ def stated_units(
 
 
 def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tuple[str, ...]:
-    """Returns the unit of each lead by one statement, empty where it says none."""
+    """Returns the unit of each lead by one statement, empty where it states none."""
     value = statement.value
     if isinstance(value, np.ndarray):
         raise RecordError(
@@ -130,7 +130,7 @@ def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tupl
 
 
 def _plain_unit(text: str) -> str:
-    """Returns a unit in the spelling of `voltage`, one of something else as it is, and of counts nothing."""
+    """Returns a voltage in standard spelling, an empty text for counts and units of time, and other units unchanged."""
     text = text.strip(" ()[]")
     if text.casefold() in _COUNTS or seconds_per(text) or (hertz_per(text) and not voltage(text)):
         return ""
@@ -138,5 +138,5 @@ def _plain_unit(text: str) -> str:
 
 
 def lead_key(name: str) -> str:
-    """Returns what is the same of two spellings of a lead."""
+    """Returns a key that is the same for all spellings of a lead."""
     return standard_lead(name) or name.strip().casefold()

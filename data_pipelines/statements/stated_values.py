@@ -1,4 +1,4 @@
-"""Numbers and texts as files state them: `500`, `[500]`, `"500 Hz"`, `"1000(0)/mV"`."""
+"""Parses numbers and texts as files state them: `500`, `[500]`, `"500 Hz"`, `"1000(0)/mV"`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _QUANTITY = re.compile(
     r"(?P<number>[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?)\s*(?P<unit>[^\d\s.,+-].*)?", flags=re.IGNORECASE | re.ASCII
 )
 
-#: More entries are a signal or a spectrum, not something said of each lead.
+#: Largest number of values that can be one per lead; more are a signal or a spectrum.
 MOST_LEADS = 64
 
 
 def quantity(value: str | tuple[str, ...] | np.ndarray) -> tuple[np.ndarray, str] | None:
-    """Returns the numbers that a value states and the unit that is written with them, or None where it is no number.
+    """Returns the numbers that a value states and the unit written with them, or None if it is not numeric.
 
     Args:
-        value: a text such as `500 Hz`, several, or an array.
+        value: Text such as `500 Hz`, several texts, or an array.
 
     Returns:
-        `f64[n]` with n ≥ 1, and the unit as written or empty.
+        The numbers, `f64[n]` with n ≥ 1, and their unit as written, or empty.
     """
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "iuf" or not 0 < value.size <= MOST_LEADS:
@@ -38,7 +38,7 @@ def quantity(value: str | tuple[str, ...] | np.ndarray) -> tuple[np.ndarray, str
 
 
 def one_number(value: str | tuple[str, ...] | np.ndarray) -> tuple[float, str] | None:
-    """Returns the one number of a value, which it may repeat for every lead, and its unit; None where there is none."""
+    """Returns the single number of a value, which may be repeated per lead, and its unit; None if there is none."""
     found = quantity(value)
     if found is None or not np.all(np.isfinite(found[0])) or np.ptp(found[0]) > 0:
         return None
@@ -46,7 +46,7 @@ def one_number(value: str | tuple[str, ...] | np.ndarray) -> tuple[float, str] |
 
 
 def shown(value: object) -> str:
-    """Returns a value for a message, cut where it is long."""
+    """Returns a value as text for a message, shortened if it is long."""
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)[0].item() if value.size == 1 else value.reshape(-1)[:4].tolist()
     elif isinstance(value, tuple):

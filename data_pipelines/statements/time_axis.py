@@ -1,8 +1,8 @@
-"""Columns of times and of sample numbers: whether every sample is there, and the rate that they state.
+"""Columns of times and of sample numbers: checks that no sample is missing, and finds the rate that they state.
 
-Times are written to so many decimals, so steps of 2.778 ms read 3, 3, 2, … ms. They count as even where each lies
-within that rounding of the straight line through the first and the last; otherwise samples are missing, twice there,
-or not evenly spaced, and the message says where.
+Times are rounded to a number of decimals, so steps of 2.778 ms read 3, 3, 2, … ms. Times count as even if each lies
+within that rounding of the straight line through the first and the last; otherwise samples are missing, repeated or not
+evenly spaced, and the message says where.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 
-#: What can be the rate of an ECG; steps of times without a unit are taken to be in the one that makes it so.
+#: Plausible range of an ECG's rate; times without a unit are taken to be in one that gives a rate in this range.
 PLAUSIBLE_RATES_HZ = (50.0, 50_000.0)
 
-#: Units that times without one may be in: s, ms, µs, ns.
+#: Units, in seconds, that times without a stated unit may be in: s, ms, µs, ns.
 _UNITS = (1.0, 1e-3, 1e-6, 1e-9)
 
-# Share of a step by which times may be off beyond their rounding, and of the steps that are as rare as lost samples
-# are.
+# Share of a step by which times may be off beyond their rounding, and share of the steps up to which odd ones count as
+# lost samples.
 _JITTER = 0.01
 _RARE = 0.01
 
@@ -41,18 +41,18 @@ class EvenTimes:
     """Times that are evenly spaced.
 
     Attributes:
-        step: between two, in the unit of the times.
-        error: share of the step that its rounding may be.
+        step: Step between two times, in their unit.
+        error: Largest relative error of the step that rounding can cause.
     """
 
     step: float
     error: float
 
     def rates_hz(self, unit_seconds: float | None) -> tuple[float, ...]:
-        """Returns the rates that the step may mean: one where the unit is known, else what is plausible.
+        """Returns the rates that the step may mean: a single one if the unit is known, else all plausible ones.
 
         Args:
-            unit_seconds: length of the times' unit, or None where nothing says it.
+            unit_seconds: Length of the times' unit in seconds, or None where it is unknown.
         """
         if unit_seconds is not None:
             return (self._whole(1 / (self.step * unit_seconds)),)
@@ -61,19 +61,19 @@ class EvenTimes:
         return tuple(rate for rate in rates if low <= rate <= high) or (1 / self.step,)
 
     def _whole(self, rate: float) -> float:
-        """Returns the whole number that the rounding of the times leaves possible, else the rate itself."""
+        """Returns the whole number that is within the rounding error of a rate, else the rate itself."""
         return float(round(rate)) if abs(rate - round(rate)) <= rate * self.error else rate
 
 
 def is_moment(text: str) -> bool:
-    """Tells whether a text is a time of day, a date with one, or minutes and seconds."""
+    """Returns whether a text is a time of day, a date with one, or minutes and seconds."""
     return _CLOCK.fullmatch(text.strip()) is not None
 
 
 def seconds_of(texts: Sequence[str]) -> np.ndarray | None:
-    """Returns times of day, with or without a date, as seconds, `f64[n]`; None where one is no such time.
+    """Returns times of day, with or without a date, as seconds, `f64[n]`; None where one cannot be parsed.
 
-    Days count from that of the first. A time of day without a date that follows midnight is of the next day.
+    Days are counted from the first. A time of day without a date that follows midnight belongs to the next day.
     """
     seconds = np.empty(len(texts))
     day, first_day, with_date = 0.0, 0, False
@@ -106,18 +106,18 @@ def _days(text: str) -> int | None:
 
 
 def even_times(times: np.ndarray, *, name: str, source: str) -> EvenTimes | None:
-    """Checks that times are evenly spaced.
+    """Returns the step of evenly spaced times, or raises if they are not even.
 
     Args:
-        times: `[n]` numbers.
-        name: what the file calls them.
-        source: what to name in messages.
+        times: Times as numbers, `[n]`.
+        name: Name of the times in the file.
+        source: Name of the file, for messages.
 
     Returns:
-        Their step; None of fewer than three times.
+        The step, or None if there are fewer than three times.
 
     Raises:
-        RecordError: `header_disagrees`: they are not.
+        RecordError: The times are not evenly spaced (`header_disagrees`).
     """
     if len(times) < 3:
         return None
@@ -135,7 +135,7 @@ def even_times(times: np.ndarray, *, name: str, source: str) -> EvenTimes | None
     quantum = _quantum(times)
     usual = float(np.median(steps))
     odd = np.abs(steps - usual) > max(0.1 * quantum, _JITTER * usual)
-    # Rounding gives two steps next to each other, both of them often; a lost sample gives a rare one, or a long one.
+    # Rounding gives two adjacent step sizes, both frequent; a lost sample gives a rare step size, or a long step.
     if np.count_nonzero(odd) > _RARE * len(steps):
         odd &= np.abs(steps - usual) > max(1.1 * quantum, _JITTER * usual)
     if odd.any():
@@ -155,12 +155,12 @@ def check_numbers(numbers: np.ndarray, *, name: str, source: str) -> None:
     """Checks that a column counts the samples.
 
     Args:
-        numbers: `[n]`.
-        name: what the file calls them.
-        source: what to name in messages.
+        numbers: Sample numbers, `[n]`.
+        name: Name of the column in the file.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `header_disagrees`: it does not go up by one.
+        RecordError: The numbers do not increase by one (`header_disagrees`).
     """
     wrong = np.flatnonzero(np.diff(numbers) != 1)
     if len(wrong):
@@ -177,9 +177,10 @@ def _uneven(what: str, name: str, source: str) -> RecordError:
 
 
 def _quantum(times: np.ndarray) -> float:
-    """Returns what times are rounded to: a power of ten, or where it is none the precision of 32-bit numbers.
+    """Returns the unit that times are rounded to: a power of ten, else the precision of 32-bit floats.
 
-    The latest times tell it: written to so many digits rather than decimals, they have the fewest decimals.
+    It is taken from the latest times: if times are written with a number of digits and not of decimals, these have the
+    fewest decimals.
     """
     most = np.abs(times).max()
     latest = times[np.abs(times) >= 10.0 ** np.floor(np.log10(most))] if most > 0 else times

@@ -1,4 +1,4 @@
-"""Lines of a text table and their cells: how they are separated, and what a cell can be."""
+"""Splits lines of a text table into cells, and determines the separator and what a cell can hold."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.time_axis import is_moment
 
-#: What stands for a sample that is missing, in lower case.
+#: Texts that stand for a missing sample, in lower case.
 MISSING = frozenset(("", "nan", "na", "n/a", "null", "none", "#n/a", "-", "?"))
 
-# Further cells say nothing new about how a line is made.
+# More cells give no further evidence on how a line is written.
 _MOST_CELLS = 200
 
 _NUMBERS = {
@@ -25,21 +25,21 @@ _NUMBERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """How the lines of a table are written.
+    """The way in which the lines of a table are written.
 
     Attributes:
-        separator: of the cells; None for white space of any length.
-        decimal: point or comma.
+        separator: Separator of the cells; None for white space of any length.
+        decimal: Decimal sign, a point or a comma.
     """
 
     separator: str | None
     decimal: str
 
     def cells(self, line: str) -> list[str]:
-        """Returns the cells of a line without white space and quotes around them.
+        """Returns the cells of a line without the white space and quotes around them.
 
         Raises:
-            csv.Error: quotes that are not paired.
+            csv.Error: Quotes are not paired.
         """
         if self.separator is None:
             cells = line.split()
@@ -50,11 +50,13 @@ class Dialect:
         return [cell.strip(" \t'\"") for cell in cells]
 
     def is_number(self, cell: str) -> bool:
-        """Tells whether a cell is a number; Python's own `float` also takes `1_0` and the digits of other scripts."""
+        """Returns whether a cell is a number, more strictly than `float`, which takes `1_0` and digits of other
+        scripts.
+        """
         return _NUMBERS[self.decimal].fullmatch(cell) is not None
 
     def is_sample(self, cell: str) -> bool:
-        """Tells whether a cell is a number or a missing sample."""
+        """Returns whether a cell is a number or a missing sample."""
         return self.is_number(cell) or cell.casefold() in MISSING
 
     def number(self, cell: str) -> float:
@@ -62,7 +64,7 @@ class Dialect:
         return float("nan") if cell.casefold() in MISSING else float(cell.replace(",", "."))
 
     def are_samples(self, cells: Sequence[str]) -> bool:
-        """Tells whether a line's cells are samples, of which the first two may be times and the first a lead's name."""
+        """Returns whether cells are samples, of which the first two may be times and the first a lead's name."""
         if not any(map(self.is_number, cells[:_MOST_CELLS])):
             return all(cell.casefold() in MISSING for cell in cells) and len(cells) > 1
         for column, cell in enumerate(cells[:_MOST_CELLS]):
@@ -72,7 +74,7 @@ class Dialect:
         return True
 
 
-#: In the order of preference where two fit as well.
+#: Dialects in order of preference, for lines that fit several equally well.
 DIALECTS = (
     Dialect(",", "."),
     Dialect(";", "."),
@@ -86,13 +88,13 @@ DIALECTS = (
 
 
 def best_dialect(lines: Sequence[str]) -> tuple[Dialect, int] | None:
-    """Returns the dialect in which most lines are samples of the same number of cells, and that number.
+    """Returns the dialect in which most lines are samples with equally many cells, and that number of cells.
 
     Args:
-        lines: from the midst of the table.
+        lines: Lines from the middle of the table.
 
     Returns:
-        None where no line is a line of samples in any.
+        The dialect and the number, or None where no dialect makes a line one of samples.
     """
     best, best_score = None, (0, 0)
     for dialect in DIALECTS:
@@ -109,7 +111,7 @@ def best_dialect(lines: Sequence[str]) -> tuple[Dialect, int] | None:
 
 
 def cells_or_none(dialect: Dialect, line: str) -> list[str] | None:
-    """Returns the cells of a line of samples; None of another line."""
+    """Returns the cells of a line of samples, or None for any other line."""
     try:
         cells = dialect.cells(line)
     except csv.Error:

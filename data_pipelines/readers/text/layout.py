@@ -1,18 +1,18 @@
-"""Where the samples of a text table begin, and what stands above them.
+"""Determines where the samples of a text table begin, and what the lines above them mean.
 
-The lines are judged by these rules, from the top:
+The lines are classified by these rules, from the top:
 
-1. A line of samples has as many cells as the lines in the midst of the file, all of them numbers or missing; the first
-   two may be times of day, the first a lead's name.
+1. A line of samples has as many cells as the lines in the middle of the file, all of them numbers or missing; the
+   first two may be times of day, the first a lead's name.
 2. Lines that begin with `#`, `%` or `//` are comments. `name: value`, `name = value` or `name,value` in comments and in
    lines above the table are searched for rate, unit, scale and the like, as the variables of other formats are.
 3. The line of names is the last line above the samples with as many cells, all of them texts. A line of units may
-   follow it. It may lack the first cell, as R writes row names, or stand in the last comment, as NumPy writes headers.
+   follow it. It may lack the first cell, as in row names of R, or be in the last comment, as in headers of NumPy.
 4. Column numbers (0, 1, 2, … or 1, 2, 3, … from the first cell, or from the second after an empty or named one) are
-   pandas' header, never a sample. So are names that only count, such as `V1` to `V12` of R or `Var1` to `Var12` of
-   MATLAB.
-5. Any other line above the samples in which names and numbers are mixed is refused, for it may be a damaged sample;
-   so is one with any number below the line of names.
+   the header of pandas and never a sample. The same holds for names that only count, such as `V1` to `V12` of R or
+   `Var1` to `Var12` of MATLAB.
+5. Any other line above the samples that mixes names and numbers is refused, for it may be a damaged sample; so is
+   any line with a number below the line of names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COMMENT = ("#", "%", "//")
 _MOST_LINES_ABOVE = 1000
 _LINES_OF_A_SAMPLE = 12
 
-# 'Sampling rate 500 Hz'
+# Matches 'Sampling rate 500 Hz'.
 _NAME_AND_NUMBER = re.compile(r"(?P<name>[^\d:=,;\t]*[^\W\d][^\d:=,;\t]*?)\s+(?P<value>[+-]?\d[\d.,]*\s*[^\s\d]*)")
 _COUNTED = re.compile(r"(?P<stem>.*?[^\d])?(?P<number>\d+)")
 _UNIT_WORDS = frozenset(
@@ -46,16 +46,17 @@ _UNIT_WORDS = frozenset(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a table is laid out.
+    """The layout of a table.
 
     Attributes:
-        dialect: how its lines are written.
-        num_columns: cells of each line of samples.
-        start: where the first line of samples begins, bytes.
-        first_line: its number, from 1.
-        names: of the columns; None for one that is only counted. None for all where there is no line of names.
-        units: of the columns, empty where not stated; None without a line of units.
-        remarks: what comments and lines above the table say.
+        dialect: Way in which the lines are written.
+        num_columns: Number of cells in each line of samples.
+        start: Position of the first line of samples, in bytes.
+        first_line: Number of the first line of samples, counted from 1.
+        names: Names of the columns, None for a column whose name only counts; None as a whole if there is no line of
+            names.
+        units: Units of the columns, empty where not stated; None as a whole if there is no line of units.
+        remarks: Statements in comments and lines above the table.
     """
 
     dialect: Dialect
@@ -75,14 +76,14 @@ class _Line:
 
 
 def layout_of(content: bytes, path: Path) -> Layout:
-    """Finds where a table begins and what stands above it.
+    """Determines where a table begins and what the lines above it mean.
 
     Args:
-        content: of the file; lines end with a line feed, the last one as well.
-        path: its file, for messages.
+        content: Contents of the file; every line ends with a line feed, including the last.
+        path: Path of the file, for messages.
 
     Raises:
-        RecordError: `unreadable_header`.
+        RecordError: The text is not a table of samples (`unreadable_header`).
     """
     lines = _from_the_midst(content)
     found = best_dialect(lines)
@@ -136,7 +137,7 @@ def _decoded(line: bytes) -> str:
 
 
 def _from_the_midst(content: bytes) -> list[str]:
-    """Returns some lines from the midst of a file, all of a short one."""
+    """Returns some lines from the middle of a file, or all lines of a short one."""
     if content.count(b"\n") <= 3 * _LINES_OF_A_SAMPLE:
         lines = content.split(b"\n")
     else:
@@ -146,9 +147,9 @@ def _from_the_midst(content: bytes) -> list[str]:
 
 
 def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
-    """Returns which column a line of names may lack: the last if all its cells are empty, the first if it counts rows.
+    """Returns the column that a line of names may lack: the last if its cells are empty, the first if it counts rows.
 
-    One line alone tells neither: its end may have been cut off.
+    A single line cannot tell, since its end may have been cut off.
     """
     rows = [cells for cells in rows if len(cells) == width]
     if len(rows) < 2:
@@ -161,7 +162,7 @@ def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
 
 
 def _begins_a_cell(text: str, dialect: Dialect, width: int) -> bool:
-    """Tells whether the mark of a comment is the name of the first column, as in `#,I,II` and `#N/A,0.1`."""
+    """Returns whether a comment mark is in fact the name of the first column, as in `#,I,II` and `#N/A,0.1`."""
     first = text.lstrip().split(dialect.separator, 1)[0] if dialect.separator else text.split(None, 1)[0]
     return (
         first.strip().casefold() in ("#", "#n/a", "%")
@@ -178,7 +179,7 @@ def _cells(dialect: Dialect, text: str, path: Path, number: int) -> list[str]:
 
 
 def _numbers_columns(cells: Sequence[str]) -> bool:
-    """Tells whether cells, the first one or two left out where they are none, count columns from 0 or 1."""
+    """Returns whether cells, except for up to two non-numbers at the start, count columns from 0 or 1."""
     for left_out in range(min(3, len(cells))):
         if left_out and _COUNTED.fullmatch(cells[left_out - 1]) and not cells[left_out - 1][:1].isalpha():
             return False
@@ -194,7 +195,7 @@ def _number_of(cell: str) -> int | None:
 
 
 def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) -> None:
-    """Raises where a line above the samples may be a sample."""
+    """Raises if a line above the samples may be a sample."""
     numbers = sum(map(dialect.is_number, line.cells))
     texts = sum(not dialect.is_sample(cell) for cell in line.cells)
     if not numbers or _numbers_columns(line.cells):
@@ -217,7 +218,7 @@ def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) ->
 def _names(
     above: list[_Line], comments: list[str], width: int, *, first: int, unnamed: int | None, path: Path
 ) -> tuple[tuple[str | None, ...] | None, tuple[str, ...] | None, list[_Line]]:
-    """Returns the names and units of the columns and the lines that are neither."""
+    """Returns the names and the units of the columns, and the lines that are neither."""
     rest = list(above)
     units = None
     if rest and len(rest[-1].cells) == width > 1 and _are_units(rest[-1].cells) and len(rest) > 1:
@@ -247,7 +248,7 @@ def _names(
 
 
 def _check_nothing_follows_names(above: list[_Line], rest: list[_Line], dialect: Dialect, path: Path) -> None:
-    """Raises where a line with numbers stands between the names and the samples: it may be what is left of a sample."""
+    """Raises if a line with numbers is between the names and the samples, since it may be the rest of a sample."""
     used = [line.number for line in above if line not in rest]
     below = [line for line in rest if used and line.number > min(used)]
     between = next((line for line in below if any(map(dialect.is_number, filter(None, line.cells)))), None)
@@ -264,7 +265,7 @@ def _lacks_one(cells: Sequence[str], width: int, unnamed: int | None) -> bool:
 
 
 def _known(cells: tuple[str, ...]) -> tuple[str | None, ...]:
-    """Returns names of columns, None for those that only count."""
+    """Returns the names of columns, None for those that only count."""
     for first in range(min(3, len(cells))):
         matches = [match for cell in cells[first:] if (match := _COUNTED.fullmatch(cell.removesuffix(".0")))]
         if len(matches) < 3 or len(matches) < len(cells) - first:
@@ -273,7 +274,7 @@ def _known(cells: tuple[str, ...]) -> tuple[str | None, ...]:
         stems = {(match["stem"] or "").casefold() for match in matches}
         if numbers not in (list(range(len(numbers))), list(range(1, len(numbers) + 1))) or len(stems) > 1:
             continue
-        # V1 to V6 and C1 to C6 are leads.
+        # V1 to V6 and C1 to C6 are leads, not counted names.
         if len(numbers) > 6 or not standard_lead(cells[first]):
             return (*cells[:first], *(None for _ in numbers))
     return cells

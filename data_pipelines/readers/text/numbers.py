@@ -1,7 +1,7 @@
-"""The numbers of a text table, block by block, so that a long one takes little more memory than its numbers.
+"""Reads the numbers of a text table in blocks, so that a long table takes little more memory than its numbers.
 
-NumPy's parser reads blocks that hold nothing but digits, signs, exponents and separators. Whatever else a block holds
-is looked at cell by cell, which reads what is read and says what is not.
+NumPy's parser reads blocks that consist of digits, signs, exponents and separators. Any other block is read cell by
+cell, which handles all that is allowed and names in the error what is not.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ _OF_NUMBERS = b"0123456789+-eE \n"
 
 
 class TableNumbers:
-    """Reads the lines of a table from where its samples begin."""
+    """Reads the lines of a table from the beginning of its samples."""
 
     def __init__(
         self, dialect: Dialect, num_columns: int, *, names: tuple[str, ...] | None, first_line: int, path: Path
     ):
-        """Makes a reader.
+        """Prepares to read a table.
 
         Args:
-            dialect: how the lines are written.
-            num_columns: cells in each.
-            names: of the columns, for messages.
-            first_line: number of the first line, from 1.
-            path: its file, for messages.
+            dialect: Way in which the lines are written.
+            num_columns: Number of cells in each line.
+            names: Names of the columns, for messages.
+            first_line: Number of the first line of samples, counted from 1.
+            path: Path of the file, for messages.
         """
         self._dialect, self._num_columns, self._path = dialect, num_columns, path
         self._names, self._first_line, self._num_rows = names, first_line, 0
         self._allowed = _OF_NUMBERS + (dialect.separator or "\t").encode() + dialect.decimal.encode()
-        #: Texts of the columns that are times of day, by column.
+        #: Texts of the columns with times of day, by column.
         self.moments: dict[int, list[str]] = {}
-        #: Texts of the first column, where they are names of leads.
+        #: Texts of the first column, if they are names of leads.
         self.row_names: list[str] = []
 
     def read(self, content: bytes, start: int) -> np.ndarray:
-        """Returns the numbers, `f64[row, column]`; times of day are seconds, names of leads NaN.
+        """Returns the numbers, `f64[row, column]`; times of day become seconds, and names of leads NaN.
 
         Args:
-            content: lines that end with a line feed, the last one as well.
-            start: where the first one begins.
+            content: Lines that end with a line feed, including the last one.
+            start: Position of the first line of samples, in bytes.
 
         Raises:
-            RecordError: `unreadable_header`: a line with more or fewer cells, or a cell that is no number.
+            RecordError: A line has more or fewer cells than the first, or a cell is not a number (`unreadable_header`).
         """
         num_rows = content.count(b"\n", start)
         if len(content) - start <= _BLOCK_BYTES:
@@ -96,7 +96,7 @@ class TableNumbers:
         return rows
 
     def _quickly(self, block: bytes) -> np.ndarray | None:
-        """Returns a block's numbers; None where it holds more than numbers, or something is wrong with it."""
+        """Returns a block's numbers, or None if it holds anything else or is malformed."""
         if block.translate(None, self._allowed) or block.isspace():
             return None
         if self._dialect.decimal == ",":

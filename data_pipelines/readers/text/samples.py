@@ -1,4 +1,4 @@
-"""Tables of text, a line a sample or a line a lead, as spreadsheets, pandas and recorders write them."""
+"""Reads tables of text with a line per sample or per lead, as spreadsheets, pandas and recorders write them."""
 
 from __future__ import annotations
 
@@ -24,31 +24,33 @@ from data_pipelines.statements.time_axis import even_times
 
 _UTF16 = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
-# Bytes: 40 minutes of a lead at 500 Hz.
+# Longest line in bytes: 40 minutes of a lead at 500 Hz.
 _LONGEST_LINE = 2**23
 
-# Names of the first column of a table with a row a lead.
+# Names for columns without a name that are ahead of the leads.
 _INDEX, _TIME = "index", "time"
 
 
 def read_csv(path: Path | str, declared: Declared) -> Recording:
     """Reads a table of text.
 
-    What stands above the samples is told from them by the rules of `layout.py`. Cells are separated by commas,
-    semicolons, tabs, bars or white space; numbers have a decimal point or, where it separates nothing, a decimal comma;
-    an empty cell, `NaN`, `NA`, `null` and their like are samples marked as invalid. Text is UTF-8, UTF-16 or Latin-1.
+    The lines above the samples are distinguished from them by the rules of `layout.py`. Cells are separated by commas,
+    semicolons, tabs, bars or white space. Numbers have a decimal point or, where commas separate nothing, a decimal
+    comma. Empty cells, `NaN`, `NA`, `null` and the like are samples marked as invalid. Text is in UTF-8, UTF-16 or
+    Latin-1.
 
-    Names of columns may end with a unit (`II [µV]`). A column of times (`time`, `Time [ms]`, `12:00:00.004`) states
-    the rate, and must be even; one of sample numbers must count. These and columns that are no standard lead stay
-    channels of their own. Without names, the leads are declared; one or two columns more, ahead of them, must be
-    sample numbers and times.
+    Names of columns may end with a unit (`II [µV]`). A column of times (`time`, `Time [ms]`, `12:00:00.004`) states the
+    rate and must be even; a column of sample numbers must count. These columns, and those that are not a standard lead,
+    remain channels of their own. Without names, the leads are declared, and one or two further columns ahead of them
+    must be sample numbers and times.
 
     Args:
-        path: the file.
-        declared: what it does not say.
+        path: Path of the file.
+        declared: Declaration for what the file does not state.
 
     Raises:
-        RecordError: `missing_file`, `unreadable_header`, `missing_metadata` or `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`), or its statements are
+            incomplete or contradictory (`missing_metadata`, `header_disagrees`).
     """
     path = Path(path)
     content = _lines(read_contents(path, max_bytes=MAX_BYTES), path)
@@ -77,7 +79,7 @@ def read_csv(path: Path | str, declared: Declared) -> Recording:
 
 
 def _check_longest_line(content: bytes, path: Path) -> None:
-    """Raises where the first lines or those in the midst are longer than a lead: each cell becomes an object."""
+    """Raises if the first lines or those in the middle are longer than a lead, since each cell becomes an object."""
     for start in (0, content.find(b"\n", len(content) // 2) + 1):
         end = content.find(b"\n", start)
         if end - start > _LONGEST_LINE:
@@ -89,7 +91,7 @@ def _check_longest_line(content: bytes, path: Path) -> None:
 
 
 def _lines(content: bytes, path: Path) -> bytes:
-    """Returns a text in UTF-8 or Latin-1 with line feeds for line ends, one at its end and no empty lines there."""
+    """Returns a text as UTF-8 or Latin-1 in which lines end with line feeds, without empty lines at the end."""
     for mark, encoding in _UTF16:
         if content.startswith(mark):
             try:
@@ -114,7 +116,7 @@ def _lines(content: bytes, path: Path) -> bytes:
 
 
 def _check_not_grouped(numbers: np.ndarray, content: bytes, layout: Layout, path: Path) -> None:
-    """Raises where points or commas may separate thousands: 1.234 among whole numbers, and nothing between 0 and 1."""
+    """Raises if points or commas may separate thousands: 1.234 among whole numbers, and nothing between 0 and 1."""
     fractions = numbers[numbers != np.rint(numbers)]
     fractions = fractions[np.isfinite(fractions)]
     if not fractions.size or np.any(np.abs(fractions) < 1) or np.any(np.abs(fractions) >= 1000):
@@ -130,7 +132,7 @@ def _check_not_grouped(numbers: np.ndarray, content: bytes, layout: Layout, path
 
 
 def _without_empty_end(layout: Layout, numbers: np.ndarray) -> tuple[Layout, np.ndarray]:
-    """Drops the column after a separator at every line's end: one without a name and without a number."""
+    """Drops a last column without name and numbers, which a separator at the end of every line gives."""
     is_named = layout.names is not None and layout.names[-1] not in ("", None)
     if is_named or layout.num_columns < 2 or not np.all(np.isnan(numbers[:, -1])):
         return layout, numbers
@@ -184,7 +186,7 @@ def _recording(
 def _turned(
     numbers: np.ndarray, leads: tuple[str, ...], stated: Statements, declared: Declared, *, fields: dict, source: str
 ) -> Recording:
-    """Reads a table of numbers alone that has a line a lead."""
+    """Reads a table that has only numbers and a line per lead."""
     if len(numbers) != len(leads):
         raise RecordError(
             f"{source}: {numbers.shape[1]} columns, but --declared_leads names {len(leads)}", reason="header_disagrees"
@@ -202,7 +204,7 @@ def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | No
 def _kind_of_column(
     values: np.ndarray, found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str
 ) -> str:
-    """Returns what a column without a name that is ahead of the leads must be."""
+    """Returns the name that a nameless column ahead of the leads must have by its values."""
     if np.all(np.diff(values) == 1):
         return _INDEX
     try:
@@ -233,7 +235,7 @@ def _with_row_of_units(leads: LeadNames, units: tuple[str, ...] | None, source: 
 
 
 def _rates_by_row_of_units(numbers: np.ndarray, names: list, layout: Layout, source: str) -> list[StatedRate]:
-    """Returns the rates of columns of times whose unit stands in the line of units."""
+    """Returns the rates of columns of times whose unit is stated in the line of units."""
     rates = []
     for column, name in enumerate(names):
         unit = layout.units[column] if layout.units else ""
@@ -244,7 +246,9 @@ def _rates_by_row_of_units(numbers: np.ndarray, names: list, layout: Layout, sou
 
 
 def _rate_of_nameless(values: np.ndarray, source: str) -> list[StatedRate]:
-    """Checks a first column without a name, as pandas writes its index: it counts, or it is times."""
+    """Checks that a nameless first column, such as the index of pandas, counts or holds times; returns its rate, if
+    any.
+    """
     if not np.all(np.isfinite(values)) or np.all(np.diff(values) == 1):
         return []
     times = even_times(values, name="the first column", source=source)
@@ -262,7 +266,7 @@ def _by_lead(
     fields: dict,
     source: str,
 ) -> Recording:
-    """Reads a table with a line a lead, which begins with its name."""
+    """Reads a table with a line per lead, which begins with the lead's name."""
     leads = lead_names(row_names, "the first cells of the lines")
     check_leads_declared(leads, declared, source=source)
     header = [name for name in (layout.names or ())[1:] if name is not None]

@@ -1,6 +1,6 @@
-"""XML read with suspicion: no entity is expanded, nothing is fetched, and what is missing is named.
+"""Reads XML defensively: no entity is expanded, nothing is fetched, and errors name what is missing.
 
-Elements are found by their local name, because makers agree less on namespaces than on names.
+Elements are found by their local name, because vendors agree less on namespaces than on names.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from defusedxml.ElementTree import DefusedXMLParser
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import read_contents
 
-#: A larger document is refused: ten seconds of twelve leads take less than one megabyte in any of the formats.
+#: Largest size of a document in bytes: ten seconds of twelve leads take less than one megabyte in any of the formats.
 MAX_BYTES = 2**27
 
-#: Elements and attributes of a document: those of hours of recordings are a few thousand.
+#: Largest number of elements and attributes in a document: hours of recordings have a few thousand.
 MOST_NODES = 500_000
 _MOST_NESTED = 100
 
-#: Nothing that these formats state, in any unit, is larger.
+#: Largest number in any unit; none of the values that these formats state is larger.
 LARGEST_NUMBER = 1e12
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCII)
@@ -37,10 +37,10 @@ def read_document(path: Path) -> Element:
     """Reads a document.
 
     Returns:
-        Its root element.
+        The root element.
 
     Raises:
-        RecordError: `missing_file` or `unreadable_header`.
+        RecordError: The file does not exist (`missing_file`) or is not safe, well-formed XML (`unreadable_header`).
     """
     content = read_contents(path, max_bytes=MAX_BYTES, form="XML")
     parser = DefusedXMLParser(target=_BoundedBuilder())
@@ -53,7 +53,7 @@ def read_document(path: Path) -> Element:
             "find out where it comes from",
             reason="unreadable_header",
         ) from error
-    except (ParseError, ValueError, LookupError) as error:  # The latter two are of encodings.
+    except (ParseError, ValueError, LookupError) as error:  # The latter two concern encodings.
         raise RecordError(
             f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again",
             reason="unreadable_header",
@@ -61,14 +61,14 @@ def read_document(path: Path) -> Element:
 
 
 class _BoundedBuilder(TreeBuilder):
-    """Builds a document's tree unless it is larger than that of any recording: four bytes make an element of 100."""
+    """Builds a document's tree unless it exceeds that of any recording, since four bytes can make an element of 100."""
 
     def __init__(self) -> None:
         super().__init__()
         self._nodes = self._depth = 0
 
     def start(self, tag: str, attrs: dict[str, str]) -> Element:
-        """Takes the beginning of an element; raises `ValueError` for one too many."""
+        """Adds the start of an element; raises `ValueError` if there are too many elements."""
         self._nodes += 1 + len(attrs)
         self._depth += 1
         if self._nodes > MOST_NODES or self._depth > _MOST_NESTED:
@@ -76,7 +76,7 @@ class _BoundedBuilder(TreeBuilder):
         return super().start(tag, attrs)
 
     def end(self, tag: str) -> Element:
-        """Takes the end of an element."""
+        """Adds the end of an element."""
         self._depth -= 1
         return super().end(tag)
 
@@ -92,22 +92,22 @@ def find_all(element: Element, path: str) -> list[Element]:
 
 
 def text_of(element: Element, path: str) -> str:
-    """Returns the text at a path, empty where it is not there."""
+    """Returns the text of the first element at a path, empty where there is none."""
     found = find_all(element, path)
     return (found[0].text or "").strip() if found else ""
 
 
 def attribute_of(element: Element, path: str, name: str) -> str:
-    """Returns an attribute of the element at a path, empty where either is not there."""
+    """Returns an attribute of the first element at a path, empty where either is missing."""
     found = find_all(element, path)
     return found[0].get(name, "").strip() if found else ""
 
 
 def only(element: Element, path: str, *, source: str) -> Element:
-    """Returns the one element at a path.
+    """Returns the only element at a path.
 
     Raises:
-        RecordError: `unreadable_header`: none, or several.
+        RecordError: There is no such element, or there are several (`unreadable_header`).
     """
     found = find_all(element, path)
     if len(found) != 1:
@@ -119,17 +119,17 @@ def only(element: Element, path: str, *, source: str) -> Element:
 
 
 def needed_number(text: str, *, what: str, source: str) -> float:
-    """Returns a number of at most `LARGEST_NUMBER`.
+    """Returns a number whose absolute value is at most `LARGEST_NUMBER`.
 
     Raises:
-        RecordError: `missing_metadata` where there is no text, `unreadable_header` where it is no such number.
+        RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
     """
     if not text:
         raise RecordError(
             f"{source}: does not state its {what}, without which it means nothing; export the file again",
             reason="missing_metadata",
         )
-    # Python's own float() also takes '5_0', digits of other scripts, 'nan' and 'inf'.
+    # float() would also take '5_0', digits of other scripts, 'nan' and 'inf'.
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not abs(value) <= LARGEST_NUMBER:
         raise RecordError(
@@ -142,7 +142,7 @@ def needed_rate(text: str, *, what: str, source: str) -> float:
     """Returns a number above zero.
 
     Raises:
-        RecordError: as `needed_number`.
+        RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
     """
     value = needed_number(text, what=what, source=source)
     if value <= 0:
@@ -153,10 +153,10 @@ def needed_rate(text: str, *, what: str, source: str) -> float:
 
 
 def check_count(text: str, found: int, *, what: str, source: str) -> None:
-    """Compares a count that a file may state with what it holds.
+    """Compares a count that a file may state with the actual one.
 
     Raises:
-        RecordError: `header_disagrees`, or as `needed_number`.
+        RecordError: The counts differ (`header_disagrees`), or the text is not a number (`unreadable_header`).
     """
     if text and needed_number(text, what=what, source=source) != found:
         raise RecordError(
@@ -165,16 +165,16 @@ def check_count(text: str, found: int, *, what: str, source: str) -> None:
 
 
 def check_number(needed: int, text: str, *, what: str, source: str) -> None:
-    """Refuses a file that states another number than the one that is read.
+    """Refuses a file that states another number than the only supported one.
 
     Args:
-        needed: the number.
-        text: what the file states, empty where it does not.
-        what: the name of it.
-        source: what to name in messages.
+        needed: Supported number.
+        text: Number that the file states, empty where it does not.
+        what: Name of the number.
+        source: Name of the file, for messages.
 
     Raises:
-        RecordError: `unreadable_header`.
+        RecordError: The number is another one, or is not a number (`unreadable_header`).
     """
     if text and needed_number(text, what=what, source=source) != needed:
         raise RecordError(
@@ -183,10 +183,10 @@ def check_number(needed: int, text: str, *, what: str, source: str) -> None:
 
 
 def base64_bytes(text: str, *, what: str, source: str) -> bytes:
-    """Decodes base64, white space aside.
+    """Decodes base64, ignoring white space.
 
     Raises:
-        RecordError: `truncated_file`.
+        RecordError: The text is not base64, or is empty (`truncated_file`).
     """
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
@@ -201,18 +201,18 @@ def base64_bytes(text: str, *, what: str, source: str) -> bytes:
 
 
 def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -> np.ndarray:
-    """Puts leads side by side.
+    """Combines leads into one array.
 
     Args:
-        leads: `[time]` each.
-        names: of the leads, for the message.
-        source: what to name in it.
+        leads: Samples of each lead, `[time]`.
+        names: Names of the leads, for messages.
+        source: Name of the file, for messages.
 
     Returns:
-        `f64[time, lead]`.
+        The samples, `f64[time, lead]`.
 
     Raises:
-        RecordError: `missing_lead` where there is none, `header_disagrees` where they are of unequal length.
+        RecordError: There is no lead (`missing_lead`), or leads have unequal lengths (`header_disagrees`).
     """
     if not leads:
         raise RecordError(f"{source}: holds no lead; export the file again", reason="missing_lead")
@@ -229,6 +229,6 @@ def root_name(path: Path) -> str:
     """Returns the local name of a document's root element.
 
     Raises:
-        RecordError: as `read_document`.
+        RecordError: The file does not exist (`missing_file`) or is not safe, well-formed XML (`unreadable_header`).
     """
     return local_name(read_document(path))

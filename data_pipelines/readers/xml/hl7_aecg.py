@@ -1,10 +1,10 @@
-"""HL7 annotated ECG, the FDA's XML for ECGs of clinical trials (HL7 v3, ANSI/HL7 V3 ECG, R1-2004).
+"""Reads HL7 annotated ECG, the FDA's XML for ECGs of clinical trials (HL7 v3, ANSI/HL7 V3 ECG, R1-2004).
 
-Read is the common layout: one rhythm series with one set of sequences, of which one is the time, evenly sampled
-(`GLIST_TS` or `GLIST_PQ` with an increment), and each other a lead under its `MDC_ECG_LEAD_` code as a scaled list
-(`SLIST_PQ` with origin, scale and digits).
+The common layout is supported: one rhythm series with one set of sequences. One of the sequences is the time, evenly
+sampled (`GLIST_TS` or `GLIST_PQ` with an increment), and each of the others is a lead under its `MDC_ECG_LEAD_` code,
+as a scaled list (`SLIST_PQ` with origin, scale and digits).
 
-Not read: derived series (representative beats), annotations, recordings cut into several sets or series, lists of
+Not supported are derived series (representative beats), annotations, recordings in several sets or series, and lists of
 plain integers (`SLIST_INT`) or of unevenly spaced times.
 """
 
@@ -35,7 +35,7 @@ _LEAD_CODE = "MDC_ECG_LEAD_"
 _TIME_CODES = ("TIME_ABSOLUTE", "TIME_RELATIVE")
 _TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-# No converter has more than 32 bits.
+# A count has at most ten digits, because no converter has more than 32 bits.
 _DIGITS = re.compile(r"[+-]?[0-9]{1,10}")
 
 _SUBJECT = "componentOf/timepointEvent/componentOf/subjectAssignment/subject/trialSubject"
@@ -46,13 +46,14 @@ def read_aecg(path: Path | str) -> Recording:
     """Reads the rhythm series of an annotated ECG.
 
     Args:
-        path: the file.
+        path: Path of the file.
 
     Returns:
-        The recording, the leads in the file's order and under their MDC codes.
+        The recording; the leads are in the file's order and have their MDC codes as names.
 
     Raises:
-        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `missing_lead` or `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`), or its metadata are
+            incomplete or contradictory (`missing_metadata`, `missing_lead`, `header_disagrees`).
     """
     path, source = Path(path), str(path)
     root = read_document(path)
@@ -112,7 +113,7 @@ def _rhythm(root: Element, source: str) -> Element:
 
 
 def _check_type(value: Element, known: tuple[str, ...], *, what: str, source: str) -> None:
-    # The type may carry a prefix of its own.
+    # The type may have a namespace prefix.
     kind = value.get(_TYPE, "").rpartition(":")[2]
     if kind not in known:
         raise RecordError(
@@ -129,7 +130,7 @@ def _rate(value: Element, source: str) -> float:
             f"{source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known",
             reason="unreadable_header" if unit else "missing_metadata",
         )
-    # The quotient of decimal fractions may miss the whole number by a rounding.
+    # The quotient of decimal fractions may differ from the whole number by a rounding error.
     rate = 1 / (increment * _SECONDS[unit])
     return float(round(rate)) if abs(rate - round(rate)) < 1e-9 * rate else rate
 
@@ -160,7 +161,7 @@ def _lead(value: Element, code: str, source: str) -> tuple[np.ndarray, str]:
 
 def _known_fields(root: Element, series: Element, source: str) -> recorder_fields.RecorderFields:
     began = attribute_of(series, "effectiveTime/low", "value") or attribute_of(root, "effectiveTime/low", "value")
-    # An id is a root that says who gave it, and what was given; some writers have only one of the two.
+    # An id consists of a root, which names the issuer, and an extension; some writers have only one of the two.
     patient = attribute_of(root, f"{_SUBJECT}/id", "extension") or attribute_of(root, f"{_SUBJECT}/id", "root")
     sex = attribute_of(root, f"{_PERSON}/administrativeGenderCode", "code")
     return recorder_fields.recorder_fields(

@@ -1,10 +1,10 @@
-"""GE MUSE's XML export, `RestingECG`.
+"""Reads GE MUSE's XML export, `RestingECG`.
 
-A lead is base64 of little-endian int16 with its own size of a step. The document holds two waveforms, the median beat
-and the rhythm; the rhythm is the recording. III, aVR, aVL and aVF are not stored, as they follow from I and II.
+A lead is base64 of little-endian int16 with a step size of its own. The document holds two waveforms, the median beat
+and the rhythm; the rhythm is the recording. III, aVR, aVL and aVF are not stored, since they follow from I and II.
 
-Not read: samples of another size than two bytes, leads that start at different times, a first-sample baseline other
-than zero. The CRC-32 of a lead is not checked.
+Not supported are samples of other sizes than two bytes, leads that start at different times, and a first-sample
+baseline other than zero. The CRC-32 of a lead is not checked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from data_pipelines.recording import Recording
 
 _UNITS = {"microvolts": "uV", "millivolts": "mV", "volts": "V"}
 
-# What has to be zero, for samples to lie where and be what they seem.
+# Values that must be zero, or the samples would have other times or amplitudes than they seem to.
 _ZEROES = ("LeadTimeOffset", "LeadOffsetFirstSample", "FirstSampleBaseline")
 
 
@@ -40,14 +40,15 @@ def read_muse(path: Path | str) -> Recording:
     """Reads the rhythm waveform of a MUSE export.
 
     Args:
-        path: the file.
+        path: Path of the file.
 
     Returns:
-        The recording, the leads in the file's order.
+        The recording, with the leads in the file's order.
 
     Raises:
-        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `missing_lead`, `truncated_file`,
-            `wrong_unit` or `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`, `truncated_file`), or
+            its metadata are incomplete, unknown or contradictory (`missing_metadata`, `missing_lead`, `wrong_unit`,
+            `header_disagrees`).
     """
     path, source = Path(path), str(path)
     root = read_document(path)

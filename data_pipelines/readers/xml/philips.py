@@ -1,15 +1,15 @@
-"""Philips Sierra ECG XML (PageWriter and others), versions 1.03 to 1.04.02.
+"""Reads Philips Sierra ECG XML (PageWriter and others), versions 1.03 to 1.04.02.
 
-Waveforms are XLI-compressed: a chunk a lead, in it the high and then the low bytes of second differences under LZW.
-Of the limb leads only I and II are stored as they are; III, aVR, aVL and aVF are what Einthoven's and Goldberger's
-formulas leave over. The decompression is `sierraecg`'s (Watford, github.com/sixlettervariables/sierra-ecg-tools). Its
-`read_file` is not used: it does not tell the size of a step, adds limb leads up in int16, where they overflow, and on a
-damaged chunk length it never ends.
+Waveforms are XLI-compressed: there is a chunk for each lead, which holds the high and then the low bytes of second
+differences under LZW. Of the limb leads, only I and II are stored as such; of III, aVR, aVL and aVF, only the residuals
+of Einthoven's and Goldberger's formulas are stored. The decompression is that of `sierraecg` (Watford,
+github.com/sixlettervariables/sierra-ecg-tools). Its `read_file` is not used: it does not return the step size, it adds
+limb leads in int16, where they overflow, and on a damaged chunk length it never ends.
 
-Version 1.03 does not list its leads but names their set, and calls the size of a step `signalresolution`.
+Version 1.03 does not list its leads but names their set, and calls the step size `signalresolution`.
 
-Not read: waveforms that are not XLI-compressed, samples that are offset, unsigned or not of 16 bits, sets of leads that
-are neither listed nor the standard twelve, and the representative beats.
+Not supported are waveforms that are not XLI-compressed, samples that are offset, unsigned or not of 16 bits, sets of
+leads that are neither listed nor the standard twelve, and the representative beats.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ from data_pipelines.records import STANDARD_LEADS
 DOCUMENT_TYPES = ("SierraECG", "PhilipsECG")
 DOCUMENT_VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
 
-#: Leads in the order that the differences of the limb leads are defined in.
+#: Limb leads in the order in which their differences are defined.
 _LIMB_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF")
 
-#: Values of `acquisitiontype` under which a document without `leadlabels` holds the standard leads in their order.
+#: Values of `acquisitiontype` for which a document without `leadlabels` holds the standard leads in their order.
 TWELVE_LEAD_SETS = ("STD-12", "10-WIRE")
 
-# Recorders have this many channels and may write all of them, the ones beyond the named leads empty.
+# Recorders have this many channels and may write all of them, those beyond the named leads being empty.
 _MAX_CHANNELS = 16
 
-# What samples have to be, by element or attribute: they are not converted from anything else.
+# Values that elements or attributes of the samples must have; other formats of samples are not converted.
 _NEEDED_NUMBERS = {"signaloffset": 0, "bitspersample": 16, "nbitspersample": 16}
 
-# A chunk opens with its size, a code of its kind and the first sample's predecessor.
+# A chunk begins with its size, a code for its kind and the predecessor of the first sample.
 _CHUNK_HEADER = struct.Struct("<ihh")
 
-# Longer recordings are refused: the decompressor takes a second for every few hundred thousand samples.
+# Longer recordings are refused, because the decompressor takes a second for a few hundred thousand samples.
 _MAX_SAMPLES = 100_000
 
-# Of the compression: bits of a code, which stands for a byte or more, and the code that ends a lead.
+# Properties of the compression: the bits of a code, which stands for one or more bytes, and the code that ends a lead.
 _CODE_BITS = 10
 _END_CODE = 1023
 
@@ -70,14 +70,14 @@ def read_philips(path: Path | str) -> Recording:
     """Reads the parsed waveforms of a Sierra ECG document.
 
     Args:
-        path: the file.
+        path: Path of the file.
 
     Returns:
-        The recording in µV, the leads in the file's order.
+        The recording in µV, with the leads in the file's order.
 
     Raises:
-        RecordError: `missing_file`, `unreadable_header`, `missing_metadata`, `missing_lead`, `truncated_file` or
-            `header_disagrees`.
+        RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`, `truncated_file`), or
+            its metadata are incomplete or contradictory (`missing_metadata`, `missing_lead`, `header_disagrees`).
     """
     path, source = Path(path), str(path)
     root = read_document(path)
@@ -200,7 +200,7 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: 
         _check_codes(chunk[_CHUNK_HEADER.size :], name, source)
         try:
             (lead,) = xli_decode(chunk, [name])
-        except Exception as error:  # On a damaged chunk sierraecg raises IndexError, OverflowError, ValueError …
+        except Exception as error:  # sierraecg raises IndexError, OverflowError, ValueError …
             raise RecordError(
                 f"{source}: lead {name} does not decompress ({error}); it is damaged: export the file again",
                 reason="truncated_file",
@@ -217,12 +217,12 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: 
 
 
 def _check_codes(compressed: bytes, name: str, source: str) -> None:
-    """Refuses a lead with a code that stands for nothing yet, which sierraecg's decoder takes for a repetition."""
+    """Refuses a lead with an undefined code, which sierraecg's decoder would take for a repetition."""
     bits = np.unpackbits(np.frombuffer(compressed, np.uint8))
     codes = bits[: len(bits) // _CODE_BITS * _CODE_BITS].reshape(-1, _CODE_BITS) @ (1 << np.arange(_CODE_BITS)[::-1])
     codes = codes[: int((np.append(codes, _END_CODE) >= _END_CODE).argmax())]
     number = np.arange(len(codes))
-    # From the second code on each adds a string to the table, and may stand for the one that it adds.
+    # Every code after the first adds a string to the table, and may stand for the very string that it adds.
     known = np.minimum(256 + np.maximum(number - 1, 0), _END_CODE)
     unknown = (codes > known) | ((codes == known) & (number == 0))
     if unknown.any():
@@ -234,8 +234,8 @@ def _check_codes(compressed: bytes, name: str, source: str) -> None:
 
 
 def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[bytes]:
-    """Cuts the data into compressed leads with their headers, none of which may claim more than there can be."""
-    # A code for each byte of the samples, and one to end them.
+    """Splits the data into compressed leads with their headers; none may claim more bytes than possible."""
+    # The largest lead has a code for each byte of its samples and one to end them.
     most = 2 * num_samples * _CODE_BITS // 8 + 8
     chunks: list[bytes] = []
     offset = 0
@@ -256,7 +256,7 @@ def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[
 
 
 def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Undoes the differences; halves are rounded down, as the recorder did."""
+    """Returns the limb leads from I, II and the stored differences; halves are rounded down, as the recorder did."""
     one, two = stored["I"], stored["II"]
     three = two - one - stored["III"]
     return {

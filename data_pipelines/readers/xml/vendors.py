@@ -1,4 +1,4 @@
-"""The XML of recorders' makers, told apart by its root element."""
+"""Reads the XML formats of recorders' vendors, which are told apart by the root element."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _READER_OF_ROOT: Mapping[str, Callable[[Path], Recording]] = types.MappingProxyT
 
 
 def read_vendor_xml(path: Path) -> Recording:
-    """Reads GE MUSE, Philips Sierra or HL7 aECG, whichever a file is.
+    """Reads a file of GE MUSE, Philips Sierra or HL7 aECG.
 
     Raises:
-        RecordError: `unreadable_header` for another document, else as of the format's reader.
+        RecordError: The document is of another kind (`unreadable_header`), or the format's reader fails, for any of its
+            reasons.
     """
     name = root_name(path)
     if name not in _READER_OF_ROOT:
