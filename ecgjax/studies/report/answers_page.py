@@ -1,4 +1,4 @@
-"""The report of a quantity or of several classes: its page, and its files."""
+"""Report of a quantity or of several classes: its page and its files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class AnswersEvaluation:
     """A finished evaluation of a quantity or of several classes.
 
     Attributes:
-        answers: of the models.
-        data: the records they rest on.
-        unit: of the quantity; empty where it has none, and of classes.
-        provenance: what was evaluated.
+        answers: Results of the models.
+        data: Labelled records that the results rest on.
+        unit: Unit of the quantity; empty if it has none, and for classes.
+        provenance: Description of what was evaluated.
     """
 
     answers: Answers
@@ -45,7 +45,7 @@ class AnswersEvaluation:
 
     @property
     def embeddings(self) -> Mapping[str, np.ndarray]:
-        """Encoder → `f32[test records, dim]`."""
+        """Embeddings of the test records, `f32[test records, dim]`, by encoder."""
         return self.answers.embeddings
 
     @property
@@ -61,7 +61,14 @@ def write_answers_report(
     default_config: Tree,
     sections: Sequence[Section] = (),
 ) -> Written:
-    """Writes the report of another task than a binary one, as `report_files.write_report` does of that."""
+    """Writes the report of a task that is not binary, as `report_files.write_report` does for a binary one.
+
+    Args:
+        evaluation: Evaluation to report.
+        workdir: Folder of the run.
+        default_config: Nested default configuration that the run's configuration is compared with.
+        sections: Sections about recordings and training, which stand between the results and their provenance.
+    """
     page = answers_page(evaluation, default_config=default_config, sections=sections)
     return replace_report(
         workdir, page, results_dict(evaluation), data=evaluation.data, scores=evaluation.answers.outputs
@@ -69,7 +76,13 @@ def write_answers_report(
 
 
 def answers_page(evaluation: AnswersEvaluation, *, default_config: Tree, sections: Sequence[Section] = ()) -> Page:
-    """Lays an evaluation out; arguments as of `report_page.evaluation_page`."""
+    """Lays out an evaluation as a page.
+
+    Args:
+        evaluation: Evaluation to report.
+        default_config: Nested default configuration that the run's configuration is compared with.
+        sections: Sections about recordings and training, which stand between the results and their provenance.
+    """
     data, answers = evaluation.data, evaluation.answers
     if answers.operating is None:
         own = [Section("Predicted and true", _agreement(evaluation))]
@@ -306,7 +319,7 @@ def _near(evaluation: AnswersEvaluation) -> list[Block]:
 
 
 def results_dict(evaluation: AnswersEvaluation) -> dict[str, Any]:
-    """Returns everything but the records themselves as plain values, for `results.json`; undefined numbers are null."""
+    """Returns all results except the records as plain values for `results.json`; undefined numbers become null."""
     answers, kind = evaluation.answers, evaluation.data.task.kind
     common = common_results(
         evaluation.data,

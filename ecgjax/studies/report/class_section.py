@@ -1,4 +1,4 @@
-"""The section of a report on several classes at thresholds, and on their calibration."""
+"""Report section on decisions at thresholds, and calibration, for several classes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ecgjax.studies.answers import ClassesOperating, ClassOperating
 from ecgjax.studies.class_operating import CHALLENGE
 from ecgjax.studies.operating import RESAMPLES, SPECIFICITY
 
-#: Metrics of a class that have a table of their own.
+#: Metrics of a class that are shown in the table on calibration.
 _CALIBRATION = ("Brier", "slope", "intercept")
 
-#: Tables of more classes are shown when they are opened.
+#: Number of classes above which a table is folded.
 _LONG = 30
 
 
 def class_section(operating: ClassesOperating) -> Section:
-    """Lays out how models decide on classes, and how one is calibrated.
+    """Lays out how models decide on classes, and how the pretrained encoder's probe is calibrated.
 
     Args:
-        operating: of a multi-label task.
+        operating: Decisions on a multi-label task.
     """
     names = next((tuple(each.metrics) for each in operating.classes if each.metrics), ())
     decisions = [name for name in names if name not in _CALIBRATION]

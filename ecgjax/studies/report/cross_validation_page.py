@@ -1,4 +1,4 @@
-"""What a cross-validation found: a page of tables and figures, and JSON."""
+"""Report of a cross-validation: a page of tables and figures, and `results.json`."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def write_report(
     folder: Path,
     command: str,
 ) -> tuple[str, Path]:
-    """Writes the page and `results.json`; returns the tables for the terminal, and the page's path.
+    """Writes the page and `results.json`; returns the tables for the terminal and the page's path.
 
     Args:
-        results: of every model, problem, fraction and seed.
-        runs: what was pretrained.
-        models: in the order of the tables.
-        recordings: of the data set, those that were asked about in `split.train`.
-        questions: in order.
-        problems: name → problem.
-        method: settings of the cross-validation.
-        cautions: what stands first.
-        folder: where to.
-        command: that makes all of it again.
+        results: Out-of-fold scores of every model, problem, fraction and seed.
+        runs: Pretraining runs.
+        models: Models in the order of the tables.
+        recordings: Recordings of the data set; `split.train` holds those in the cross-validation.
+        questions: Questions in the order of the tables.
+        problems: Problems by name.
+        method: Settings of the cross-validation.
+        cautions: Sentences that a reader must know first.
+        folder: Folder that the report is written to.
+        command: Command that repeats all of it.
     """
     patients = np.asarray(recordings.index.group[recordings.split.train])
     findings = Findings(results, problems=problems, patients=patients, resamples=method["resamples"])

@@ -1,4 +1,4 @@
-"""What a study of label efficiency found: a page of tables and a figure, and JSON."""
+"""Report of a label-efficiency study: a page of tables and a figure, and `results.json`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     """Writes the page and `results.json` of all cells into the study's folder.
 
     Args:
-        study: what the cells are of.
-        results: of all cells that there are.
-        command: that made them.
+        study: Study that the cells belong to.
+        results: Results of all finished cells.
+        command: Command that made the cells.
 
     Returns:
-        The tables as text, and where the page is.
+        Tables as text, and the path of the page.
     """
     resamples = study.settings.probe.bootstrap
     summaries = study.summaries(results, resamples=resamples)
@@ -137,7 +137,10 @@ def _part(study: Study) -> str:
 
 
 def _unlearnt(results: list[CellResult], classes: int) -> str:
-    """Says at which fractions the training records lack classes, which are then answered alike for all records."""
+    """Says at which fractions the training records lack classes.
+
+    A model cannot learn such a class and gives all records the same score.
+    """
     found: dict[float, list[int]] = {}
     for result in results:
         found.setdefault(result.cell.fraction, []).append(result.unlearnt)

@@ -1,4 +1,4 @@
-"""Test records and the records nearest to them, drawn as twelve-lead ECGs: what an encoder takes for alike."""
+"""Report section with test records and their nearest neighbours drawn as ECGs: what an encoder takes to be similar."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ecgjax.data.tasks import BinaryTask, Kind
 from ecgjax.evaluation.metrics.retrieval import nearest_records
 from ecgjax.pages.page import Block, Paragraph, Picture, Section
 
-#: Neighbours that are drawn of each record.
+#: Number of neighbours that are drawn for each query record.
 NEIGHBOURS = 3
 
-#: Of true size: two twelve-lead ECGs then stand side by side on a screen.
+#: Fraction of true size at which ECGs are shown; two then fit side by side on a screen.
 _SCALE = 0.5
 _PIXELS_PER_MM = 4
 
@@ -26,16 +26,17 @@ _PIXELS_PER_MM = 4
 def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.ndarray, *, seed: int) -> Section:
     """Draws two test records, chosen at random, and the test records nearest to each.
 
-    Of a binary task a positive and a negative one; of a quantity one of the highest and one of the lowest tenth.
+    For a binary task these are a positive and a negative record, and for a quantity one record each from the highest
+    and the lowest tenth of the values.
 
     Args:
-        recordings: that the records are of.
-        data: the task's records.
-        embeddings: `[test records, dim]`, of the pretrained encoder.
-        seed: of the choice.
+        recordings: Recordings that the records belong to.
+        data: Labelled records of the task.
+        embeddings: Embeddings of the test records by the pretrained encoder, `[test records, dim]`.
+        seed: Seed of the choice.
 
     Raises:
-        DataError: an embedding is not finite, or zero.
+        DataError: An embedding is not finite, or zero.
     """
     test, generator = data.test, np.random.default_rng(seed)
     queries = {name: int(generator.choice(rows)) for name, rows in _asked(data) if len(rows)}
@@ -68,7 +69,7 @@ _WHICH: Mapping[Kind, str] = {
 
 
 def _asked(data: ProbeData) -> list[tuple[str, np.ndarray]]:
-    """Returns names of the records that are asked for, and the rows that each is drawn from."""
+    """Returns a description of each query record, and the rows that it is drawn from."""
     labels = data.test.labels
     if data.task.kind == "binary":
         return [(f"A {name} record", np.flatnonzero(labels == label)) for name, label in _ANSWERS]
@@ -85,7 +86,10 @@ _ANSWERS = (("positive", 1), ("negative", 0))
 
 
 class _Describer:
-    """Says of a test record what the task asks of it, and of whom it is; patients go unnamed: reports are passed on."""
+    """Describes a test record by its label, and by the patient's age and sex.
+
+    Patients are not named, because reports are passed on.
+    """
 
     def __init__(self, recordings: Recordings, data: ProbeData):
         self._index, self._test, self._task, self._classes = recordings.index, data.test, data.task, data.classes

@@ -1,4 +1,4 @@
-"""An evaluation laid out as a page."""
+"""Page of an evaluation on a binary task, and parts that the pages of other tasks share."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from ecgjax.studies.report.report_tables import (
     splits_table,
 )
 
-#: What stands where groups would.
+#: Text of the section on groups if there are none.
 NO_GROUPS = "No groups were asked for (config.probe.groups)."
 
-#: How groups are made.
+#: Explanation of how groups are formed.
 GROUPS_MADE = (
     "Numbers of more than ten different values are cut into quarters of the test records; records without a value are "
     "a group of their own."
@@ -44,12 +44,12 @@ GROUPS_MADE = (
 
 
 def evaluation_page(evaluation: Evaluation, *, default_config: Tree, sections: Sequence[Section] = ()) -> Page:
-    """Lays an evaluation out.
+    """Lays out an evaluation as a page.
 
     Args:
-        evaluation: what to report.
-        default_config: that the configuration is compared with, nested.
-        sections: about the recordings and the training, which stand between the results and their provenance.
+        evaluation: Evaluation to report.
+        default_config: Nested default configuration that the run's configuration is compared with.
+        sections: Sections about recordings and training, which stand between the results and their provenance.
     """
     results = [
         Section("Results", _results(evaluation)),
@@ -78,16 +78,16 @@ def framed(
     drawn: str,
     default_config: Tree,
 ) -> Page:
-    """Puts the question above sections, and below them what they rest on: records, command, configuration, machine.
+    """Makes a page: the question, the given sections, then records, command, configuration and environment.
 
     Args:
-        sections: what was found.
-        summary: in a few sentences.
-        data: the records.
-        provenance: what was evaluated.
-        measurement_failures: records by reason why intervals or amplitudes are missing.
-        drawn: what else was drawn at random than labels, in words.
-        default_config: that the configuration is compared with, nested.
+        sections: Sections with the results.
+        summary: Summary of the results in a few sentences.
+        data: Labelled records of the task.
+        provenance: Description of what was evaluated.
+        measurement_failures: Number of records that lack an interval or amplitude, by reason.
+        drawn: Words on what besides the labels was drawn at random, and with which seed.
+        default_config: Nested default configuration that the run's configuration is compared with.
     """
     note = f"Labels drawn with seed {data.seed}, {drawn}. Data fingerprint {provenance.fingerprint}."
     return Page(
@@ -105,7 +105,7 @@ def framed(
 
 
 def how_compared(data: ProbeData, *, resamples: int) -> str:
-    """Says what all models of a table have in common, and what its intervals hold."""
+    """Says what all models of a table have in common, and what their intervals cover."""
     return (
         f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
         f"{len(data.val.records):,} validation records, or on a part where the table says so, and scored once on the "
@@ -119,13 +119,13 @@ def how_compared(data: ProbeData, *, resamples: int) -> str:
 
 
 def embedding_picture(figure: Figure, *, encoder: str, colour: str, more: str) -> Picture:
-    """Returns a map of an encoder's embeddings of the test records with its words.
+    """Returns the picture of an embedding map of the test records, with alternative text and caption.
 
     Args:
-        figure: the map.
-        encoder: its name.
-        colour: what it is coloured by.
-        more: end of the caption, from its punctuation on.
+        figure: Figure of the map.
+        encoder: Name of the encoder.
+        colour: Words on what the points are coloured by.
+        more: End of the caption, from its punctuation on.
     """
     return Picture(
         figure=figure,
@@ -258,7 +258,7 @@ def _near(evaluation: Evaluation) -> list[Block]:
 
 
 def _record_blocks(data: ProbeData, measurement_failures: Mapping[str, int]) -> list[Block]:
-    """Returns the sizes of the splits, and what was left out of them or could not be measured."""
+    """Returns the sizes of the splits, and the numbers of records left out or not fully measured."""
     reasons = [(reason, f"{count:,}") for reason, count in data.excluded.items() if count]
     failures = [(reason, f"{count:,}") for reason, count in measurement_failures.items()]
     blocks: list[Block] = [splits_table(data)]

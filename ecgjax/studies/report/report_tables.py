@@ -1,4 +1,4 @@
-"""The tables of an evaluation's report."""
+"""Tables in the report of an evaluation."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def results_table(comparison: Comparison) -> Table:
 
 
 def question(data: ProbeData) -> str:
-    """Returns the task and the share of labels it is asked with, in words."""
+    """Returns the task and the fraction of training labels it is asked with, in words."""
     share = "all training labels" if data.label_fraction == 1 else f"{data.label_fraction:.3g} of the training labels"
     return f"{data.task.title}, {share}"
 
 
 def splits_table(data: ProbeData) -> Table:
-    """Returns the sizes of the splits, and what their answers are like."""
+    """Returns the table of splits, with their sizes and the distribution of their labels."""
     header = {"binary": "positive", "multilabel": "positive of some class", "quantity": "mean ± SD [range]"}
     parts = (
         (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
@@ -70,7 +70,7 @@ def _answers(kind: Kind, part: LabelledRecords) -> str:
 
 
 def operating_table(models: Sequence[Operating]) -> Table:
-    """Returns the table of models: F1, sensitivity at a specificity, and calibration."""
+    """Returns the table of models with F1, sensitivity at a given specificity, and calibration."""
     header = (
         "model", "F1", f"sensitivity at {SPECIFICITY:g}", "specificity there", "Brier", "slope", "intercept", "ECE",
     )  # fmt: skip
@@ -78,14 +78,14 @@ def operating_table(models: Sequence[Operating]) -> Table:
 
 
 def decisions_table(models: Sequence[Operating]) -> Table:
-    """Returns the table of models that decide at the threshold of the best F1 on validation."""
+    """Returns the table of models' decisions at the threshold with the best F1 on validation."""
     header = ("model", "threshold", *models[0].decisions)
     rows = [(model.title, f"{model.threshold:.3f}", *map(str, model.decisions.values())) for model in models]
     return Table(header=header, rows=rows, caption="Deciding at the threshold of the best F1")
 
 
 def net_benefit_table(models: Sequence[NetBenefit]) -> Table:
-    """Returns the table of net benefits, with those of treating everybody and nobody below."""
+    """Returns the table of net benefits; those of treating everybody and nobody come last."""
     thresholds = tuple(models[0].benefits)
     header = ["model"]
     for threshold in thresholds:
@@ -102,7 +102,7 @@ def net_benefit_table(models: Sequence[NetBenefit]) -> Table:
 
 
 def groups_table(groups: Sequence[Subgroup]) -> Table:
-    """Returns the table of groups of patients."""
+    """Returns the table of results by group of patients."""
     header = (
         "", "group", "records", "patients", "positive", "AUROC", "sensitivity", "less others", "false positives",
         "less others", "calibration", "less others",
@@ -119,7 +119,7 @@ def groups_table(groups: Sequence[Subgroup]) -> Table:
 
 
 def near_table(neighbourhoods: Sequence[Neighbourhood]) -> Table:
-    """Returns the table of retrieval."""
+    """Returns the table of retrieval metrics."""
     names = list(dict.fromkeys(name for each in neighbourhoods for name in each.metrics))
     rows = [
         (each.encoder, each.sought, f"{each.queries:,}", *(str(each.metrics.get(name, "n/a")) for name in names))
