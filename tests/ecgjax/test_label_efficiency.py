@@ -181,7 +181,7 @@ def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
 def test_other_metrics_are_means_over_seeds():
     results = _results()
     table = other_metrics_table(results, kind="binary", targets=LABELS)
-    assert table.header == ("labels", "model", "AUPRC")
+    assert table.header == ("fraction of labels", "model", "AUPRC")
     values = [average_precision_score(LABELS, r.scores) for r in results if r.cell.model == "pretrained"]
     expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert table.rows[0] == ("0.1", "pretrained, frozen", expected)

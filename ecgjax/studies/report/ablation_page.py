@@ -89,13 +89,17 @@ def write_report(
             answers, "above_random"
         ),
         "Difference from the first arm": ablation_statistics.differences_table(answers, "above_first"),
-        "Training, means over seeds": ablation_statistics.facts_table(runs),
+        "Training (means over seeds)": ablation_statistics.facts_table(runs),
     }
     tables = {title: table for title, table in tables.items() if table.rows}
     sections = [Section(title, [table]) for title, table in tables.items()]
     if any(answer.above_random for answer in answers):
-        alt = "Of every arm and task the difference from the random encoder with its interval, as in the table of them."
-        picture = Picture(figure=ablation_statistics.figure(answers), alt=alt, caption="Dots: single seeds.")
+        alt = "Difference of every arm from the random encoder with its interval, for every task, as in the table."
+        picture = Picture(
+            figure=ablation_statistics.figure(answers),
+            alt=alt,
+            caption="Bars are intervals over patients; small grey dots are single seeds.",
+        )
         sections.insert(0, Section("What pretraining adds to random initialisation", [picture]))
     reasons = [f"{name} ({reason})" for name, reason in failed.items()]
     unfinished = [
@@ -105,7 +109,7 @@ def write_report(
     ]
     sections += [data_section(recordings.datasets), command_section(command), environment_section()]
     page = Page(
-        title="Arms side by side" + (" (SIMULATED DATA)" if recordings.simulated else ""),
+        title="Ablation: comparison of arms" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
         summary=[Paragraph(_words(recordings, tasks, resamples=resamples, fraction=fraction)), *unfinished],
         sections=sections,
@@ -123,10 +127,11 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
         for name, data in tasks.items()
     )
     return (
-        f"Data set {recordings.name}. Linear probes, {fraction:.3g} of the labelled training patients, selected on "
-        f"validation. {counts}. Mean over seeds, [95 % interval over {resamples:,} resamples of the test patients], ± "
-        "standard deviation over seeds, which change labels, initialisation and training. Differences are paired: the "
-        "same labels, test records and resamples."
+        f"Data set {recordings.name}. Linear probes are trained on {fraction:.3g} of the labelled training patients "
+        f"and selected on validation. {counts}. Values are the mean over seeds, [95 % interval over {resamples:,} "
+        "resamples of the test patients], and ± standard deviation over seeds, which change labels, initialisation and "
+        "training. "
+        "Differences are paired: both sides have the same labels, test records and resamples."
     )
 
 

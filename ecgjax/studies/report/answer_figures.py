@@ -90,7 +90,8 @@ def bland_altman_figure(
             textcoords="offset points", ha="right", fontsize=9, color=_LINE,
         )  # fmt: skip
     axes.set(
-        xlabel=f"mean of true and predicted {name}", ylabel=f"predicted − true ({unit})" if unit else "predicted − true"
+        xlabel=f"mean of true and predicted {name}",
+        ylabel=f"predicted minus true ({unit})" if unit else "predicted minus true",
     )
     axes.set_title(title, fontsize=11)
     _plain(axes)

@@ -36,7 +36,9 @@ def other_metrics_table(
         spread = (_spread([each[name] for each in found]) for name in names)
         rows.append((f"{fraction:.3g}", TITLES[model, mode], *spread))
     header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)
-    return Table(header=("labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds")
+    return Table(
+        header=("fraction of labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds"
+    )
 
 
 def classes_table(results: Sequence[CellResult], *, targets: np.ndarray, classes: Sequence[str]) -> Table:

@@ -53,7 +53,7 @@ def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, score
         labels: Labels of the test records, `[n]` of 0 and 1.
         scores: Scores of the test records, `f64[n]`, by the model's name.
     """
-    figure, axes = _square(title="Precision over recall (AUPRC)")
+    figure, axes = _square(title="Precision–recall curves (AUPRC)")
     for curve in _drawn(comparison, "auprc"):
         precision, recall, _ = precision_recall_curve(labels, scores[curve.model])
         axes.plot(
@@ -105,7 +105,7 @@ def differences_figure(rows: Sequence[Compared], *, metric: str = "AUROC") -> Fi
     axes.set_ylim(len(others) - 0.5, -0.8)
     axes.margins(x=0.25)
     axes.xaxis.set_major_locator(MaxNLocator(6))  # signed numbers with two decimals are wide
-    axes.set_xlabel(f"{metric}: pretrained − this model")
+    axes.set_xlabel(f"{metric}: pretrained minus this model")
     _plain(axes)
     return figure
 
@@ -130,7 +130,7 @@ def reliability_figure(curves: Mapping[str, ReliabilityCurve]) -> Figure:
     for panel in panels[len(curves) :]:
         panel.set_visible(False)
     figure.supxlabel("predicted probability", fontsize=9)
-    figure.supylabel("frequency", fontsize=9)
+    figure.supylabel("observed frequency", fontsize=9)
     return figure
 
 

@@ -46,25 +46,25 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
     describe = _Describer(recordings, data)
     blocks: list[Block] = [
         Paragraph(
-            f"{_WHICH[data.task.kind]}, drawn with seed {seed}, and the test records of other patients that are "
-            "nearest to them by the cosine of the pretrained encoder's embeddings. Paper at "
-            f"{MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV, shown at {_SCALE:.0%} of its size: a large box is "
-            ".2 s and .5 mV."
+            f"Shown are {_WHICH[data.task.kind]}, drawn at random with seed {seed}. Each is followed by the test "
+            "records of other patients that are nearest to it by the cosine of the pretrained encoder's embeddings. "
+            f"The paper has {MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV and is shown at {_SCALE:.0%} of its "
+            "size: a large box is .2 s wide and .5 mV high."
         )
     ]
     for (name, query), (rows, cosines) in zip(queries.items(), found, strict=True):
-        blocks.append(Paragraph(f"{name} and the {len(rows)} nearest to it:"))
-        blocks.append(_picture(recordings, int(test.records[query]), "Asked", describe(query)))
+        blocks.append(Paragraph(f"{name} and its {len(rows)} nearest neighbours:"))
+        blocks.append(_picture(recordings, int(test.records[query]), "Query", describe(query)))
         for rank, (row, cosine) in enumerate(zip(rows, cosines, strict=True), start=1):
-            says = f"Nearest {rank}, cosine {cosine:.3f}"
+            says = f"Neighbour {rank}, cosine {cosine:.3f}"
             blocks.append(_picture(recordings, int(test.records[row]), says, describe(int(row))))
-    return Section("Neighbours as ECGs", blocks)
+    return Section("ECGs of nearest neighbours", blocks)
 
 
 _WHICH: Mapping[Kind, str] = {
-    "binary": "A positive and a negative test record",
-    "quantity": "A test record of the highest and one of the lowest tenth",
-    "multilabel": "Two test records, the first with one of the classes where there is such a one",
+    "binary": "a positive and a negative test record",
+    "quantity": "a test record from the highest and one from the lowest tenth of the values",
+    "multilabel": "two test records, the first with at least one of the classes if there is such a record",
 }
 
 
@@ -76,10 +76,13 @@ def _asked(data: ProbeData) -> list[tuple[str, np.ndarray]]:
     if data.task.kind == "quantity":
         low, high = np.quantile(labels, (0.1, 0.9))
         return [
-            ("A record of the highest tenth", np.flatnonzero(labels >= high)),
-            ("A record of the lowest tenth", np.flatnonzero(labels <= low)),
+            ("A record from the highest tenth", np.flatnonzero(labels >= high)),
+            ("A record from the lowest tenth", np.flatnonzero(labels <= low)),
         ]
-    return [("A record of some class", np.flatnonzero(labels.any(axis=1))), ("Any record", np.arange(len(labels)))]
+    return [
+        ("A record with at least one class", np.flatnonzero(labels.any(axis=1))),
+        ("Any record", np.arange(len(labels))),
+    ]
 
 
 _ANSWERS = (("positive", 1), ("negative", 0))
