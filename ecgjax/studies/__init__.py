@@ -1,1 +1,1 @@
-"""Studies: models trained and compared on one task, on few labels, over folds, or arm by arm."""
+"""Studies that train and compare models: on one task, with few labels, over folds, or between arms of an ablation."""

@@ -1,4 +1,4 @@
-"""Several tasks from one frozen encoder: every record is embedded once, and a linear probe fitted for each task."""
+"""Linear probes for several tasks on one frozen encoder; every record is embedded only once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.models.linear import fit_linear
 from ecgjax.studies.ablation_statistics import TaskScores
 
-#: Records embedded at a time.
+#: Number of records that are embedded at a time.
 _BATCH = 256
 
 
@@ -26,18 +26,21 @@ def probe_tasks(
     title: str,
     progress: bool = True,
 ) -> dict[str, TaskScores]:
-    """Fits a linear probe for each task, selected on validation, and scores the test records.
+    """Fits a linear probe for each task, selects it on validation, and scores the test records.
 
     Args:
-        encoder: pretrained or random; its batch norm is recalibrated on unaugmented training records.
-        recordings: that the tasks are about.
-        tasks: name → its labelled records.
-        seed: of the records that batch norm is recalibrated on.
-        title: of the progress bar.
-        progress: whether to draw one.
+        encoder: Pretrained or random encoder; its batch norm is recalibrated on unaugmented training records.
+        recordings: Recordings that the tasks are about.
+        tasks: Labelled records of each task, by the task's name.
+        seed: Seed of the draw of records that batch norm is recalibrated on.
+        title: Title of the progress bar.
+        progress: Whether a progress bar is drawn.
+
+    Returns:
+        Result of each task's probe, by the task's name.
 
     Raises:
-        DataError: a task's labels allow no probe.
+        DataError: The labels of a task do not allow a probe.
     """
     read = recordings.store.read
     encoder = frozen_encoder.recalibrate_batch_norm(encoder, read, records=recordings.split.train, seed=seed)

@@ -1,4 +1,4 @@
-"""Arms of an ablation side by side: the same tasks from every arm's frozen encoder, summed up over seeds."""
+"""Statistics of an ablation: every arm answers the same tasks, and its answers are summarised over seeds."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from ecgjax.system.files import replacing
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskScores:
-    """What a probe on one encoder answered.
+    """Result of a linear probe for one task.
 
     Attributes:
-        records: of training.
-        positives: of them, of a class with most of a multi-label task; None of a quantity.
-        val_metric: primary metric on validation of what was selected there.
-        selected: what that was, in words.
-        scores: `f32[test records]` or `f32[test records, classes]`.
+        records: Number of training records.
+        positives: Number of positive training records: for a multi-label task, of the class that has most; None for a
+            quantity.
+        val_metric: Primary metric of the selected probe on the validation records.
+        selected: Description of the selected probe, such as `"C = 0.001 of 13"`.
+        scores: Scores of the test records, `f32[test records]` or `f32[test records, classes]`.
     """
 
     records: int
@@ -44,15 +45,15 @@ class TaskScores:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArmRun:
-    """An encoder of one arm and seed, probed.
+    """Encoder of one arm and seed, with the results of its probes.
 
     Attributes:
-        arm: title.
-        seed: of the run and of which labels were drawn.
-        twin: title of the arm of the same encoder at random initialisation; "" of such an arm itself.
-        config: digest of what it was trained and probed with.
-        tasks: task → its scores.
-        facts: numbers of the training, such as the objective at its beginning and end.
+        arm: Title of the arm.
+        seed: Seed of the run and of the draw of labels.
+        twin: Title of the arm with the same encoder at random initialisation; empty for such an arm itself.
+        config: Digest of the settings that the encoder was trained and probed with.
+        tasks: Result of each task's probe, by the task's name.
+        facts: Numbers that describe the training, such as the loss at its beginning and end, by their names.
     """
 
     arm: str
@@ -63,7 +64,7 @@ class ArmRun:
     facts: Mapping[str, float]
 
     def save(self, path: Path) -> None:
-        """Writes one NumPy archive, whole or not at all."""
+        """Writes one NumPy archive; an interruption leaves no partial file."""
         told = {
             **{name: getattr(self, name) for name in ("arm", "seed", "twin", "config", "facts")},
             "tasks": {name: {**vars(task), "scores": None} for name, task in self.tasks.items()},
@@ -75,13 +76,13 @@ class ArmRun:
 
     @classmethod
     def load(cls, path: Path) -> ArmRun:
-        """Reads what `save` wrote.
+        """Reads an archive that `save` wrote.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: The file is damaged.
         """
         try:
-            # Read whole: of a damaged archive NumPy would leave the file open.
+            # The bytes are read first because NumPy leaves the file open if the archive is damaged.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 told: dict[str, Any] = json.loads(file["told"].tobytes())
                 tasks = {
@@ -96,11 +97,11 @@ class ArmRun:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One arm and task, or the difference of two arms there, over the seeds that have it.
+    """Metric of one arm on one task, or the paired difference of two arms, over the seeds that have it.
 
     Attributes:
-        mean: over seeds, with its interval over test patients.
-        by_seed: seed → the primary metric on the test records, or its paired difference.
+        mean: Mean over seeds, with its interval over test patients.
+        by_seed: Metric on the test records, or its paired difference, by seed.
     """
 
     mean: Interval
@@ -108,20 +109,20 @@ class Answer:
 
     @property
     def seed_sd(self) -> float:
-        """Standard deviation over seeds; NaN of a single one."""
+        """Standard deviation over seeds; NaN if there is only one seed."""
         return float(np.std(list(self.by_seed.values()), ddof=1)) if len(self.by_seed) > 1 else math.nan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArmAnswers:
-    """A task in all arms.
+    """Metrics of all arms on one task, and their paired differences.
 
     Attributes:
-        task: as it was asked for.
-        metric: name of the primary metric.
-        of_arm: arm → answer.
-        above_random: arm → difference from the same encoder at random initialisation.
-        above_first: arm → difference from the first arm that was trained.
+        task: Name of the task, as the user wrote it.
+        metric: Name of the primary metric.
+        of_arm: Metric of each arm, by the arm's title.
+        above_random: Difference of each arm from the same encoder at random initialisation, by the arm's title.
+        above_first: Difference of each arm from the first arm that was trained, by the arm's title.
     """
 
     task: str
@@ -142,17 +143,17 @@ def sum_up(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ArmAnswers:
-    """Sums up one task over seeds, all arms on the same resamples of the test patients.
+    """Summarises one task over seeds, using the same resamples of the test patients for all arms.
 
     Args:
-        runs: in the order of the table, all probed on the same test records.
-        task: which.
-        kind: of the task.
-        targets: of the test records, `[n]` or `[n, classes]`.
-        patients: `int[n]`, patient (group) code of each.
-        classes: names of the columns of a multi-label task.
-        resamples: of the bootstrap over patients.
-        seed: of the resampling.
+        runs: Runs in the order of the table, all probed on the same test records.
+        task: Name of the task.
+        kind: Kind of the task.
+        targets: Labels of the test records, `[n]` or `[n, classes]`.
+        patients: Patient (group) code of each test record, `int[n]`.
+        classes: Names of the label columns of a multi-label task.
+        resamples: Number of bootstrap resamples of the patients.
+        seed: Seed of the resampling.
     """
     primary = selection.PRIMARY[kind]
     metrics = {
@@ -188,23 +189,28 @@ def _key(arm: str, seed: int) -> str:
 
 
 def _over_seeds(terms: Mapping[int, Sequence[tuple[int, str]]], found: Bootstrap) -> Answer:
-    """Averages signed sums of runs, one a seed, on the test records and on every resample."""
+    """Averages a signed sum of runs' metrics over seeds, on the test records and on every resample."""
     by_seed = {seed: sum(sign * found.estimates[key] for sign, key in parts) for seed, parts in terms.items()}
     return Answer(mean=found.mean_of(list(terms.values())), by_seed=by_seed)
 
 
 def arms_table(answers: Sequence[ArmAnswers]) -> Table:
-    """Returns arms by tasks: mean over seeds, interval over patients, deviation over seeds."""
+    """Returns the table of arms by tasks: mean over seeds, interval over patients, standard deviation over seeds."""
     return _table(answers, "of_arm", lambda answer: f"{answer.mean}{_scatter(answer)}")
 
 
 def differences_table(answers: Sequence[ArmAnswers], which: str) -> Table:
-    """Returns paired differences likewise; `which` is `"above_random"` or `"above_first"`."""
+    """Returns the table of paired differences by arms and tasks, with the same entries as `arms_table`.
+
+    Args:
+        answers: Answers of all arms, one entry per task.
+        which: Name of the difference, `"above_random"` or `"above_first"`.
+    """
     return _table(answers, which, lambda answer: f"{answer.mean.signed()}{_scatter(answer)}")
 
 
 def facts_table(runs: Sequence[ArmRun]) -> Table:
-    """Returns numbers of the trainings, means over seeds."""
+    """Returns the table of numbers that describe the trainings, averaged over seeds."""
     names = list(dict.fromkeys(name for run in runs for name in run.facts))
     rows = []
     for arm in dict.fromkeys(run.arm for run in runs if run.twin):
@@ -228,9 +234,9 @@ def _table(answers: Sequence[ArmAnswers], which: str, text: Callable[[Answer], s
 
 
 def figure(answers: Sequence[ArmAnswers]) -> Figure:
-    """Draws every arm's difference from its random encoder, a panel a task.
+    """Draws every arm's difference from its random encoder, with one panel per task.
 
-    Bars are intervals over patients, small dots single seeds.
+    Bars are intervals over patients, and small dots are single seeds.
     """
     arms = list(dict.fromkeys(arm for each in answers for arm in each.above_random))
     width = 3.2 + 2.4 * len(answers)
@@ -246,7 +252,7 @@ def figure(answers: Sequence[ArmAnswers]) -> Figure:
             axes.plot(mean.estimate, row, "o", color="#b3202c", ms=5)
         axes.axvline(0, color="#555555", linewidth=0.8)
         axes.set_title(each.task, fontsize=10)
-        axes.set_xlabel(f"{each.metric}: arm − random", fontsize=8)
+        axes.set_xlabel(f"{each.metric}: arm minus random", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=4)

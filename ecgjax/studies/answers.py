@@ -1,4 +1,4 @@
-"""What is found of a quantity or of several classes: a row a model, a class and a group, with intervals."""
+"""Results for a quantity or for several classes: rows per model, class and group of patients, with intervals."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ecgjax.evaluation.metrics.regression import BlandAltman
 from ecgjax.studies.comparison import REFERENCE
 from ecgjax.studies.neighbourhood import Neighbourhood
 
-#: Models whose AUROC is given class by class.
+#: Models whose AUROC is reported for each class.
 BY_CLASS = (REFERENCE, "random", "supervised")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """A model's answers.
+    """A model's predictions.
 
     Attributes:
-        title: as in the table.
-        val_outputs: for the validation records, `f64[n]`, or `f64[n, classes]`.
-        outputs: for the test records, likewise.
-        val_metric: primary metric on validation of what was selected there.
-        selected: what was selected, in words.
+        title: Title of the model in tables.
+        val_outputs: Predictions for the validation records, `f64[n]` or `f64[n, classes]`.
+        outputs: Predictions for the test records, `f64[n]` or `f64[n, classes]`.
+        val_metric: Primary metric of the selected model on the validation records.
+        selected: Description of what was selected on validation, such as `"C = 0.001 of 13"`.
     """
 
     title: str
@@ -38,15 +38,16 @@ class Contestant:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerRow:
-    """A model of the comparison.
+    """Results of one model in the comparison.
 
     Attributes:
-        name: key, such as `"random"`.
-        title: as in the table.
-        metrics: name → on the test records, with intervals over patients; the primary one first.
-        difference: `Answers.compared` of the pretrained encoder less this model's, paired; None for itself.
-        val_metric: of what was selected on validation.
-        selected: what was selected there.
+        name: Key of the model, such as `"random"`.
+        title: Title of the model in tables.
+        metrics: Metrics on the test records with intervals over patients, by name; the primary metric comes first.
+        difference: Paired difference in the metric `Answers.compared`, the pretrained encoder's minus this model's;
+            None for the pretrained encoder itself.
+        val_metric: Primary metric of the selected model on the validation records.
+        selected: Description of what was selected on validation.
     """
 
     name: str
@@ -59,16 +60,17 @@ class AnswerRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """A class of a multi-label task.
+    """Results for one class of a multi-label task.
 
     Attributes:
-        name: of the class.
-        train_positives: training records.
-        positives: test records.
-        patients: test patients with a positive record.
-        aurocs: model of `BY_CLASS` → on the test records; none of a class that has not both labels.
-        difference: of the pretrained encoder less the random one, paired; None likewise.
-        reason: why there is none, or "".
+        name: Name of the class.
+        train_positives: Number of positive training records.
+        positives: Number of positive test records.
+        patients: Number of test patients with a positive record.
+        aurocs: AUROC on the test records for each model of `BY_CLASS`; empty if they lack one of the two labels.
+        difference: Paired difference in AUROC, the pretrained encoder's minus the random encoder's; None if the test
+            records lack one of the two labels.
+        reason: Reason why there is no AUROC; empty if there is one.
     """
 
     name: str
@@ -82,15 +84,16 @@ class ClassRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassOperating:
-    """The pretrained encoder's probe of one class, calibrated and given thresholds on validation.
+    """The pretrained encoder's probe for one class, calibrated and given thresholds on validation.
 
     Attributes:
-        name: of the class.
-        val_positives: validation records.
-        positives: test records.
-        threshold: probability with the best F1 on validation; None where it lacks a label.
-        metrics: name → on the test records, with intervals; none where validation or test lacks a label.
-        reason: why there are none, or "".
+        name: Name of the class.
+        val_positives: Number of positive validation records.
+        positives: Number of positive test records.
+        threshold: Probability threshold with the best F1 on validation; None if validation lacks one of the two labels.
+        metrics: Metrics on the test records with intervals, by name; empty if validation or test lacks one of the two
+            labels.
+        reason: Reason why there are no metrics; empty if there are.
     """
 
     name: str
@@ -106,10 +109,11 @@ class ModelDecisions:
     """A model that decides on every class at thresholds chosen on validation.
 
     Attributes:
-        name: key, such as `"random"`.
-        title: as in the table.
-        metrics: name → on the test records, with intervals; the macro F1 first.
-        differences: likewise, of the pretrained encoder less this model, paired; none for itself.
+        name: Key of the model, such as `"random"`.
+        title: Title of the model in tables.
+        metrics: Metrics on the test records with intervals, by name; the macro F1 comes first.
+        differences: Paired differences in these metrics, the pretrained encoder's minus this model's; empty for the
+            pretrained encoder itself.
     """
 
     name: str
@@ -120,13 +124,13 @@ class ModelDecisions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassesOperating:
-    """A multi-label task as its models would be used.
+    """Decisions on a multi-label task, made by calibrated models at their thresholds.
 
     Attributes:
-        models: one a model, the pretrained encoder first.
-        classes: of the pretrained encoder's probe, one a class.
-        unscored: classes that the CinC 2021 Challenge's score needs and the task does not have; there is a score where
-            none is missing.
+        models: Decisions of each model; the pretrained encoder comes first.
+        classes: Results of the pretrained encoder's probe, one entry per class.
+        unscored: Classes that the CinC 2021 Challenge's score needs and the task lacks; the score is given if there are
+            none.
     """
 
     models: tuple[ModelDecisions, ...]
@@ -136,15 +140,15 @@ class ClassesOperating:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerGroup:
-    """The pretrained encoder's probe in one group of patients.
+    """Results of the pretrained encoder's probe in one group of patients.
 
     Attributes:
-        column: what the groups are made by.
-        group: its name.
-        records, patients: how many there are.
-        classes: that are measured, of a multi-label task.
-        metrics: name → with intervals; none where there are too few.
-        gaps: likewise, less all other records, paired.
+        column: Name of the column that defines the groups.
+        group: Name of the group.
+        records, patients: Numbers of test records and patients in the group.
+        classes: Number of classes that the metric is averaged over; 0 for a quantity.
+        metrics: Metrics in the group with intervals, by name; empty if there are too few records.
+        gaps: Paired differences in these metrics, the group's minus that of all other records, by name.
     """
 
     column: str
@@ -158,22 +162,22 @@ class AnswerGroup:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What the experiment gives.
+    """Result of the experiment on a quantity or on several classes.
 
     Attributes:
-        rows: one a model, the pretrained encoder first.
-        compared: metric that models are compared by: the primary one, or where classes are too rare for an interval of
-            the mean over all the mean over the others.
-        outputs: model name → answers for the test records.
-        embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
-        classes: of a multi-label task.
-        operating: of a multi-label task.
-        agreement: model title → bias and limits of agreement of a quantity, on one record a patient.
-        groups: the pretrained encoder's probe in every group of patients.
-        near: what lies near in both encoders' embeddings.
-        measurement_failures: records by reason why intervals or amplitudes are missing.
-        bootstrap: number of resamples.
-        seed: of the resamples.
+        rows: Results of each model; the pretrained encoder comes first.
+        compared: Name of the metric that models are compared by. It is the primary metric; if some classes are too rare
+            for an interval of the mean over all classes, it is the mean over the other classes.
+        outputs: Predictions for the test records, by the model's name.
+        embeddings: Embeddings of the test records, `f32[test records, dim]`, by encoder (`"pretrained"`, `"random"`).
+        classes: Results for each class of a multi-label task; empty for a quantity.
+        operating: Decisions on a multi-label task; None for a quantity.
+        agreement: Bias and limits of agreement of a quantity on one record per patient, by the model's title.
+        groups: Results of the pretrained encoder's probe in every group of patients.
+        near: Retrieval among nearest neighbours in the embeddings of both encoders.
+        measurement_failures: Number of records that lack an interval or amplitude, by reason.
+        bootstrap: Number of bootstrap resamples.
+        seed: Seed of the resampling.
     """
 
     rows: tuple[AnswerRow, ...]
@@ -194,7 +198,7 @@ class Answers:
         return next(row for row in self.rows if row.name == name)
 
     def difference(self, name: str) -> Interval:
-        """Returns how far the pretrained encoder is above another model.
+        """Returns the paired difference of the pretrained encoder from another model.
 
         Raises:
             ValueError: The model is the pretrained encoder's own.
@@ -205,11 +209,11 @@ class Answers:
 
 
 def one_a_patient(patients: np.ndarray) -> np.ndarray:
-    """Returns the first record of each patient, `int64[patients]`, in order."""
+    """Returns the row of each patient's first record, `int64[patients]`, in ascending order."""
     return np.sort(np.unique(patients, return_index=True)[1])
 
 
 def common_is_fewer(labels: np.ndarray) -> bool:
-    """Whether some class has both labels, but too few of one."""
+    """Returns whether some class has both labels but too few records of one of them."""
     positives = labels.sum(axis=0)
     return len(common_classes(labels)) < int(((positives > 0) & (positives < len(labels))).sum())

@@ -1,7 +1,7 @@
-"""Every class of a multi-label task as it would be used: calibrated and given thresholds on validation, then judged.
+"""Decisions on each class of a multi-label task: calibrated and given thresholds on validation, judged on test.
 
-The thresholds of all models are those of the best F1 of each class; what is told of a class is of the pretrained
-encoder's probe.
+For every model, the threshold of each class is the one with the best F1. Metrics of single classes are given for the
+pretrained encoder's probe alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ecgjax.studies.answers import ClassesOperating, ClassOperating, Contestant,
 from ecgjax.studies.comparison import REFERENCE
 from ecgjax.studies.operating import RESAMPLES, SPECIFICITY, Calibrated, calibrate
 
-#: Name of the score of the CinC 2021 Challenge among the metrics.
+#: Name under which the score of the CinC 2021 Challenge stands among the metrics.
 CHALLENGE = "CinC 2021 score"
 
 
@@ -33,12 +33,13 @@ def operate_classes(
     """Calibrates every class of every model on validation, chooses thresholds there, and judges the test records.
 
     Args:
-        contestants: name → model.
-        data: the labelled records.
-        resamples: of the bootstrap over patients, `operating.RESAMPLES` at most, the same for all.
-        seed: of the resampling.
+        contestants: Models by name.
+        data: Labelled records of the task.
+        resamples: Number of bootstrap resamples of the patients, the same for all models; at most `operating.RESAMPLES`
+            are drawn.
+        seed: Seed of the resampling.
     """
-    # A class that validation lacks a label of has no threshold, and is never answered.
+    # A class without both labels on validation has no threshold, and models never answer it.
     chosen = [column for column in range(len(data.classes)) if not undefined_reason(data.val.labels[:, column])]
     judged = [column for column in chosen if not undefined_reason(data.test.labels[:, column])]
     metrics: dict[str, Metric] = {}
@@ -89,7 +90,7 @@ def operate_classes(
 
 
 def _of_model(used: Mapping[int, Calibrated], data: ProbeData, *, judged: list[int]) -> dict[str, Metric]:
-    """Returns the metrics of deciding on all classes: macro F1, and the challenge's score where it has its classes."""
+    """Returns a model's metrics over all classes: macro F1, and the challenge's score if its classes are there."""
     labels = data.test.labels
     f1 = {
         column: Decisions(labels[:, column], used[column].probabilities, threshold=used[column].threshold).f1

@@ -1,4 +1,4 @@
-"""What the experiments of all kinds of task take alike."""
+"""Arguments that the experiments on all kinds of tasks share."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ecgjax.evaluation.features.model_inputs import Classifier, FrozenEncoder
 
 
 class Compared(TypedDict):
-    """Models to compare, and how.
+    """Arguments that say which models are compared, and how.
 
     Attributes:
         read: Function from record numbers to stored signals.
-        sampling_rate_hz: Samples a second of the signals.
+        sampling_rate_hz: Sampling rate of the signals, Hz.
         demographics: Age in years and sex (1 female, 0 male) of all records, `f32[records, 2]`, NaN where unknown.
         pretrained: Encoder under test.
-        random: Encoder of the same architecture at its initialisation, batch norm recalibrated.
+        random: Encoder of the same architecture at its initialisation, with batch norm recalibrated.
         train_supervised: Function that trains the architecture with labels alone.
-        groups: Column → names of groups of the test records, `[n]`.
-        bootstrap: Number of resamples.
+        groups: Names of the groups of the test records, `[n]`, by column.
+        bootstrap: Number of bootstrap resamples.
         seed: Seed of resamples, permutations and supervised training.
-        progress: Whether to say what is going on.
+        progress: Whether progress is reported.
     """
 
     read: Read

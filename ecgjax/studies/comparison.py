@@ -1,4 +1,4 @@
-"""The pretrained encoder beside the baselines it has to beat, on the same records, labels and resamples."""
+"""Comparison of the pretrained encoder with its baselines, on the same records, labels and resamples."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ecgjax.evaluation.metrics.ranking import auroc
 from ecgjax.evaluation.models.linear import fit_nearest
 from ecgjax.evaluation.models.logistic import LinearProbe, ShuffleControl, fit_linear_probe, shuffle_control
 
-#: The model whose difference from every other is given.
+#: Name of the model whose difference from every other model is reported.
 REFERENCE = "pretrained"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A model's scores of the test records and how it was selected.
+    """A model's scores and how it was selected.
 
     Attributes:
-        title: as in the table, such as `"random encoder, linear probe"`.
-        scores: `f64[test records]`.
-        val_scores: `f64[validation records]`.
-        val_auroc: AUROC on validation of what was selected there.
-        selected: what was selected, in words, such as `"C = 0.001 of 15"`.
-        num_features: number of features of a linear probe; `None` for a network trained end to end.
+        title: Title of the model in tables, such as `"random initialisation, linear probe"`.
+        scores: Scores of the test records, `f64[test records]`.
+        val_scores: Scores of the validation records, `f64[validation records]`.
+        val_auroc: AUROC of the selected model on the validation records.
+        selected: Description of what was selected on validation, such as `"C = 0.001 of 15"`.
+        num_features: Number of features of the model; None for a network trained end to end.
     """
 
     title: str
@@ -44,17 +44,18 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model of the comparison.
+    """Results of one model in the comparison.
 
     Attributes:
-        name: key, such as `"random"`.
-        title: as in the table.
+        name: Key of the model, such as `"random"`.
+        title: Title of the model in tables.
         auroc: AUROC on the test records, with its interval over patients.
-        auprc: the same of the average precision.
-        difference: AUROC of the pretrained encoder minus this model's, paired; `None` for itself.
-        val_auroc: of what was selected on validation.
-        selected: what was selected there.
-        num_features: of a linear probe.
+        auprc: Average precision on the test records, with its interval over patients.
+        difference: Paired difference in AUROC, the pretrained encoder's minus this model's; None for the pretrained
+            encoder itself.
+        val_auroc: AUROC of the selected model on the validation records.
+        selected: Description of what was selected on validation.
+        num_features: Number of features of the model; None for a network trained end to end.
     """
 
     name: str
@@ -72,10 +73,10 @@ class Comparison:
     """Result of comparing models on one task.
 
     Attributes:
-        rows: one a model, the pretrained encoder first.
+        rows: Results of each model; the pretrained encoder comes first.
         control: AUROC of the pretrained encoder's probe on permuted labels.
-        bootstrap: number of resamples.
-        seed: of the resamples and permutations.
+        bootstrap: Number of bootstrap resamples.
+        seed: Seed of the resamples and permutations.
     """
 
     rows: tuple[Row, ...]
@@ -88,7 +89,7 @@ class Comparison:
         return next(row for row in self.rows if row.name == name)
 
     def difference(self, name: str) -> Interval:
-        """Returns how far the pretrained encoder is above another model.
+        """Returns the paired difference of the pretrained encoder from another model.
 
         Raises:
             ValueError: The model is the pretrained encoder's own.
@@ -101,7 +102,7 @@ class Comparison:
 def probe_contender(
     features: SplitFeatures, data: ProbeData, *, title: str, preprocessor: TransformerMixin | None = None
 ) -> Contender:
-    """Fits a linear probe on train, selects it on validation and scores the test records."""
+    """Fits a linear probe on the training records, selects it on validation and scores the test records."""
     probe = fit_linear_probe(
         features.train,
         data.train.labels,
@@ -120,7 +121,10 @@ def probe_contender(
 
 
 def nearest_contender(features: SplitFeatures, data: ProbeData, *, title: str) -> Contender:
-    """Scores records by the share of positives among their nearest neighbours in train, as many as validation says."""
+    """Scores records by the share of positives among their nearest training records.
+
+    The number of neighbours is selected on validation.
+    """
     probe = fit_nearest(
         "binary",
         features.train,
@@ -161,19 +165,19 @@ def compare(
     seed: int,
     progress: bool = False,
 ) -> Comparison:
-    """Compares models on the test records, by patient bootstrap with the same resamples for all.
+    """Compares models on the test records by a patient bootstrap with the same resamples for all of them.
 
     Args:
-        contenders: name → model; one is named `REFERENCE`.
-        data: the labelled records.
-        control_features: embeddings of the pretrained encoder, for the control on permuted labels.
-        bootstrap: number of resamples.
-        shuffles: number of label permutations of the control.
-        seed: of both.
-        progress: whether to draw a progress bar on a terminal.
+        contenders: Models by name; one of them is named `REFERENCE`.
+        data: Labelled records of the task.
+        control_features: Embeddings by the pretrained encoder, for the control on permuted labels.
+        bootstrap: Number of bootstrap resamples.
+        shuffles: Number of label permutations in the control.
+        seed: Seed of the resamples and of the permutations.
+        progress: Whether a progress bar is drawn on a terminal.
 
     Raises:
-        DataError: if no contender is named `REFERENCE`, or as `patient_bootstrap` and `shuffle_control`.
+        DataError: No model is named `REFERENCE`, or `patient_bootstrap` or `shuffle_control` refuses the records.
     """
     if REFERENCE not in contenders:
         raise DataError(f"the comparison needs a model named {REFERENCE!r}, got {', '.join(contenders)}")

@@ -1,4 +1,4 @@
-"""Models without a network that stand beside an encoder in a comparison."""
+"""Models without a network that an encoder is compared with."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ecgjax.studies.comparison import Contender
 
 
 def boosted_contender(features: SplitFeatures, data: ProbeData, *, title: str, seed: int) -> Contender:
-    """Fits gradient-boosted trees; see `boosted.fit_boosted`.
+    """Fits gradient-boosted trees with `boosted.fit_boosted`.
 
     Args:
-        features: measurements, NaN where missing.
-        data: the labelled records.
-        title: as in the table.
-        seed: of the trees.
+        features: Measurements of each split, NaN where missing.
+        data: Labelled records of the task.
+        title: Title of the model in tables.
+        seed: Seed of the trees.
 
     Raises:
-        DataError: train or validation lacks a class.
+        DataError: The training or validation records lack one of the two labels.
     """
     probe = fit_boosted(
         data.task.kind,

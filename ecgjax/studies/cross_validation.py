@@ -1,8 +1,8 @@
-"""Frozen representations of the recordings of one data set: of pretrained encoders, their random twins, median beats.
+"""Frozen representations of one data set's recordings: pretrained encoders, their random twins, and median beats.
 
-Nothing of the data set goes into an encoder. Batch norm of a pretrained encoder and of its twin, the same encoder at
-random initialisation, is set by the same unaugmented recordings of the pretraining, of its real data sets alone where
-it had any: so no record that is tested on has a say in how it is embedded.
+No recording of the data set influences an encoder. A pretrained encoder and its twin, the same encoder at random
+initialisation, get their batch-norm statistics from the same unaugmented recordings of the pretraining (only from real
+data sets if there were any). A tested record therefore has no effect on how it is embedded.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from ecgjax.evaluation.metrics.weighting import check_finite
 from ecgjax.evaluation.models.nested_cross_validation import MakePreprocessor
 from ecgjax.settings.sections import tree_of
 
-#: Title of the baseline without a network.
+#: Title of the baseline that needs no network.
 BASELINE = "median beat"
 
-#: Records embedded at a time.
+#: Number of records that are embedded at a time.
 _BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrozenModel:
-    """A representation to be judged.
+    """A frozen representation that is evaluated.
 
     Attributes:
-        title: in tables.
-        kind: where it comes from.
-        twin: title of the same encoder at random initialisation, of a pretrained one.
-        identity: all that its features follow from, as plain values.
-        features: seed → `f32[records, dim]`.
-        by_seed: whether the features are others for every seed.
-        make_preprocessor: what is fitted on training records before the probe.
+        title: Title of the model in tables.
+        kind: Origin of the representation.
+        twin: Title of the same encoder at random initialisation; empty unless the model is a pretrained encoder.
+        identity: Plain values that determine the features.
+        features: Function from a seed to the features, `f32[records, dim]`.
+        by_seed: Whether the features differ between seeds.
+        make_preprocessor: Function from the number of training records to the preprocessor that precedes the probe.
     """
 
     title: str
@@ -62,19 +62,19 @@ class FrozenModel:
 
     @property
     def folder(self) -> str:
-        """Name for its files."""
+        """Name of the folder that holds the model's files."""
         return self.title.replace(" ", "-").replace("/", "-").replace(":", "_").replace("#", "")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainedRun:
-    """A finished pretraining.
+    """A finished pretraining run.
 
     Attributes:
-        title: its folder's name.
+        title: Title of the run, made of the last parts of its path.
         settings: Settings of the run.
         encoder: Encoder of its last checkpoint.
-        recordings: that it was pretrained on.
+        recordings: Recordings that it was pretrained on.
     """
 
     title: str
@@ -84,12 +84,12 @@ class PretrainedRun:
 
     @property
     def directories(self) -> list[str]:
-        """Where its data sets lie."""
+        """Directories of the data sets that it was pretrained on."""
         return [directory.strip() for directory in self.settings.data.dir.split(",")]
 
     @property
     def pretrained_on(self) -> list[tuple[str, int, bool]]:
-        """Name, number of training records and whether it was simulated, of every data set."""
+        """Name, number of training records and whether simulated, for every data set of the pretraining."""
         parts = self.recordings.by_dataset(self.recordings.split.train)
         return [
             (dataset.card["name"], len(own), dataset.simulated)
@@ -98,7 +98,10 @@ class PretrainedRun:
 
     @property
     def norm_records(self) -> np.ndarray:
-        """`int64[n]`, training records that batch norm is set by: of real data sets where there are any."""
+        """Training records that set the batch-norm statistics, `int64[n]`.
+
+        They come from real data sets alone if there are any.
+        """
         parts = self.recordings.by_dataset(self.recordings.split.train)
         real = [own for dataset, own in zip(self.recordings.datasets, parts, strict=True) if not dataset.simulated]
         return np.concatenate(real) if any(map(len, real)) else self.recordings.split.train
@@ -108,14 +111,14 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
     """Opens pretraining runs.
 
     Args:
-        workdirs: their folders.
-        layer: of the encoders, see `frozen_encoder.Encoder`.
-        format: of the recordings to embed.
+        workdirs: Folders of the runs.
+        layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
+        format: Signal format of the recordings to embed.
 
     Raises:
-        ConfigError: a folder holds no run, is given twice, or its recordings have another rate or length.
-        CheckpointError: there is no finished checkpoint, or a damaged one.
-        DataError: what a run was pretrained on is no longer where its config says.
+        ConfigError: A folder holds no run or is given twice, or its recordings have another sampling rate or length.
+        CheckpointError: There is no finished checkpoint, or the checkpoint is damaged.
+        DataError: The data of a run's pretraining are no longer where its config says.
     """
     if len({Path(workdir).resolve() for workdir in workdirs}) < len(workdirs):
         raise ConfigError("--workdir names a run twice")
@@ -135,7 +138,7 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
 
 
 def _titles(workdirs: Sequence[str]) -> list[str]:
-    """Returns as many of the last parts of each path as tell them apart."""
+    """Returns for each path its last parts, as few as tell the paths apart."""
     paths = [Path(workdir).resolve().parts[1:] for workdir in workdirs]
     for count in range(1, max(map(len, paths), default=0) + 1):
         titles = ["/".join(parts[-count:]) for parts in paths]
@@ -147,14 +150,16 @@ def _titles(workdirs: Sequence[str]) -> list[str]:
 def frozen_models(
     runs: Sequence[PretrainedRun], recordings: Recordings, records: np.ndarray, *, layer: str, progress: bool = True
 ) -> list[FrozenModel]:
-    """Returns all models: the baseline, and the encoders, each of a kind after its random twin.
+    """Returns all models: the baseline, then the encoders, each preceded by its random twin.
+
+    Encoders of the same kind share one twin, which stands before the first of them.
 
     Args:
-        runs: pretrained.
-        recordings: of the data set.
-        records: `int64[n]`, which to represent.
-        layer: of the encoders.
-        progress: whether to draw progress bars.
+        runs: Finished pretraining runs.
+        recordings: Recordings of the data set.
+        records: Record numbers to represent, `int64[n]`.
+        layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
+        progress: Whether progress bars are drawn.
     """
     read = recordings.store.read
 
@@ -213,7 +218,7 @@ def frozen_models(
 
 
 def _contents(run: PretrainedRun) -> np.ndarray:
-    """Returns the content hashes of the records that batch norm is set by."""
+    """Returns the content hashes of the records that set the batch-norm statistics."""
     starts = np.cumsum([0, *(dataset.index.num_records for dataset in run.recordings.datasets)])
     parts = zip(run.recordings.datasets, run.recordings.by_dataset(run.norm_records), starts, strict=False)
     return np.concatenate([np.asarray(dataset.index.content_hash[own - start]) for dataset, own, start in parts])

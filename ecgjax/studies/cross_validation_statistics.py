@@ -1,4 +1,4 @@
-"""Models of a cross-validation side by side: means over seeds, paired differences, intervals over patients."""
+"""Statistics of cross-validated models: means over seeds, paired differences and intervals over patients."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ecgjax.pages.page import Table
 from ecgjax.studies.ablation_statistics import Answer
 from ecgjax.studies.questions import Problem, Question
 
-#: What a resample must have for a fold-averaged AUROC to be defined.
+#: Condition under which a resample defines a fold-averaged AUROC, for messages.
 _NEEDS = "both labels in every fold"
 
 _COLORS = ("#b3202c", "#1f6fb4", "#3a8f4c", "#8a5fb0", "#c77f1a")
 
 
 class Fitted(NamedTuple):
-    """Which model answered which problem.
+    """Key of a fitted model: which model answered which problem, with which labels.
 
     Attributes:
-        model: its title.
-        problem: its name.
-        fraction: share of the labelled training patients.
-        seed: of folds, draw of labels and random initialisation.
+        model: Title of the model.
+        problem: Name of the problem.
+        fraction: Fraction of the labelled training patients that was used.
+        seed: Seed of the folds, the draw of labels and the random initialisation.
     """
 
     model: str
@@ -40,15 +40,15 @@ class Fitted(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A model's answer to a question at a fraction of the labels, or its difference from another's.
+    """A model's AUROC on a question at one fraction of the labels, or its difference from another model's.
 
     Attributes:
-        question: title.
-        fraction: share of the labelled training patients.
-        model: its title.
-        other: of the model that it is compared with; empty for its own answer.
-        answer: mean over the seeds that have one; None where no seed has.
-        without: seed → why it has none.
+        question: Title of the question.
+        fraction: Fraction of the labelled training patients that was used.
+        model: Title of the model.
+        other: Title of the model that it is compared with; empty for the model's own AUROC.
+        answer: Mean over the seeds that have a value; None if no seed has one.
+        without: Reason why a seed has no value, by seed.
     """
 
     question: str
@@ -60,29 +60,29 @@ class Finding:
 
     @property
     def title(self) -> str:
-        """Of its row in a table."""
+        """Title of its row in a table."""
         return f"{self.model} − {self.other}" if self.other else self.model
 
     @property
     def text(self) -> str:
-        """Mean over seeds, interval over patients, deviation over seeds; and how many seeds are missing."""
+        """Mean over seeds, interval over patients, standard deviation over seeds, and the number of missing seeds."""
         if self.answer is None:
             return f"n/a ({next(iter(self.without.values()))})"
         mean = self.answer.mean.signed() if self.other else str(self.answer.mean)
         scatter = f" ± {self.answer.seed_sd:.3f}" if len(self.answer.by_seed) > 1 else ""
-        lost = f" ({len(self.without)} seeds without)" if self.without else ""
+        lost = f" ({len(self.without)} seeds missing)" if self.without else ""
         return f"{mean}{scatter}{lost}"
 
 
 class Findings:
-    """All that can be said of the models' scores, on the same resamples of the patients.
+    """Statistics of all models' scores, from the same resamples of the patients.
 
     Args:
-        results: of every model, problem, fraction and seed.
-        problems: name → problem.
-        patients: `int[n]`, patient (group) code of every record that was asked about.
-        resamples: of the bootstrap.
-        seed: of the resampling.
+        results: Out-of-fold scores of every model, problem, fraction and seed.
+        problems: Problems by name.
+        patients: Patient (group) code of every record in the cross-validation, `int[n]`.
+        resamples: Number of bootstrap resamples of the patients.
+        seed: Seed of the resampling.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ def _on_rows(metric: Metric, rows: np.ndarray) -> Metric:
 
 
 def findings_table(findings: Sequence[Finding], *, caption: str = "") -> Table:
-    """Returns models, or pairs of them, by fractions of the labels."""
+    """Returns the table of models, or of pairs of models, by fractions of the labels."""
     fractions = sorted({each.fraction for each in findings})
     rows: dict[str, dict[float, str]] = {}
     for each in findings:
@@ -164,7 +164,10 @@ def findings_table(findings: Sequence[Finding], *, caption: str = "") -> Table:
 
 
 def figure(findings: Sequence[Finding], *, xlabel: str) -> Figure:
-    """Draws paired differences, a panel a question: bars are intervals over patients, small dots single seeds."""
+    """Draws paired differences, with one panel per question.
+
+    Bars are intervals over patients, and small dots are single seeds.
+    """
     questions = list(dict.fromkeys(each.question for each in findings))
     titles = list(dict.fromkeys(each.title for each in findings))
     fractions = sorted({each.fraction for each in findings})

@@ -1,4 +1,4 @@
-"""What deciding by a model is worth: net benefit beside treating everybody and treating nobody."""
+"""Net benefit of deciding by a model, compared with treating everybody and treating nobody."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics
 from ecgjax.evaluation.metrics.operating_points import net_benefit
 from ecgjax.studies.operating import RESAMPLES, Operating
 
-#: Key of the row of treating everybody, which is no model's.
+#: Name of the row for treating everybody, which stands beside the models' names.
 TREAT_ALL = "treat_all"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetBenefit:
-    """Net benefit of a model, or of treating everybody; treating nobody is worth 0.
+    """Net benefit of a model, or of treating everybody; that of treating nobody is 0.
 
     Attributes:
-        name: of the model, or `TREAT_ALL`.
-        title: likewise.
-        benefits: probability from which one would treat → net benefit of a test record, with intervals over patients.
-        over_all: likewise, less that of treating everybody, paired; none of treating everybody itself.
+        name: Name of the model, or `TREAT_ALL`.
+        title: Title of the model in tables.
+        benefits: Net benefit per test record with its interval over patients, by the probability from which one would
+            treat.
+        over_all: Paired difference from the net benefit of treating everybody, by the same probabilities; empty for
+            treating everybody itself.
     """
 
     name: str
@@ -39,14 +41,16 @@ def net_benefits(
     """Measures the net benefit of models on the test records, at the records' own prevalence.
 
     Args:
-        models: from `operating.operate`, whose probabilities are calibrated on validation.
-        data: the labelled records.
-        treat_at: probabilities from which one would treat, in [0, 1): what a false positive costs decides, and no data.
-        resamples: of the bootstrap over patients, `RESAMPLES` at most, the same for all.
-        seed: of the resampling.
+        models: Models from `operating.operate`, with probabilities calibrated on validation.
+        data: Labelled records of the task.
+        treat_at: Probabilities in [0, 1) from which one would treat. They follow from the cost of a false positive, not
+            from the data.
+        resamples: Number of bootstrap resamples of the patients, the same for all models; at most `RESAMPLES` are
+            drawn.
+        seed: Seed of the resampling.
 
     Returns:
-        One a model, and at last that of treating everybody; none without `treat_at`.
+        Net benefit of each model, followed by that of treating everybody; nothing if `treat_at` is empty.
     """
     if not treat_at:
         return ()

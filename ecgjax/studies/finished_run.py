@@ -1,4 +1,4 @@
-"""What commands that evaluate a finished run have in common: their flags, and what is said about its records."""
+"""Parts shared by the commands that evaluate a finished run: their flags, and checks of its records."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ NOT_LISTED = (
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; those of the configuration are known once the workdir is."""
+    """Parses the flags; the configuration's own flags are defined once the workdir is known."""
     if command.asks_for_help(argv):
         leaves = defaults.leaves().items()
         run_config.show_help(argv, {name: leaf for name, leaf in leaves if name.startswith("probe.")})
     command.parse_flags(argv, known_only=True)
     if not WORKDIR.value:
         command.fail("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
-    workdir = WORKDIR.value  # Flags are to be parsed again, and cannot be asked until then.
+    # Defining another flag makes all of them unreadable until they are parsed again.
+    workdir = WORKDIR.value
     try:
         config = load_config(workdir)
         known = Path(workdir) / run_config.CONFIG_FILE
@@ -54,7 +55,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
-    """Reads the config that a run was trained with; leaves that are newer than the run are at their defaults.
+    """Reads the config that a run was trained with; leaves newer than the run have their defaults.
 
     Raises:
         ConfigError: The folder holds no run, or its config is damaged.
@@ -70,11 +71,11 @@ def check_encoder(own: EncoderSettings, asked: EncoderSettings, *, workdir: str)
 
     Args:
         own: Settings of the run's encoder.
-        asked: Settings that an evaluation is given.
+        asked: Encoder settings of the evaluation.
         workdir: Folder of the run, for the message.
 
     Raises:
-        ConfigError: They differ.
+        ConfigError: The settings differ.
     """
     if own != asked:
         raise ConfigError(
@@ -98,17 +99,17 @@ def guarded(
         own: Settings of the pretraining.
         data: Settings of the evaluation's data.
         recordings: Recordings of the evaluation.
-        overlaps: What is done about such records, `config.probe.overlaps`.
+        overlaps: Treatment of records seen in pretraining, `config.probe.overlaps`.
         encoder: Pretrained encoder.
-        records: Records that are validated and tested on, `int64[n]`.
+        records: Validation and test records, `int64[n]`.
 
     Returns:
-        The recordings, without such records in their split if these are to be dropped; and what a reader must know:
-        whether records were seen in pretraining, and how copies were looked for, a sentence each.
+        Recordings, without such records in their split if they are to be dropped; and what a reader must know, one
+        sentence each: whether records were seen in pretraining, and how copies were looked for.
 
     Raises:
-        ConfigError: there are such records and they are to be refused, or the setting is unknown.
-        CheckpointError: the list of what was pretrained on is missing or damaged, unless that too is to be marked.
+        ConfigError: There are such records and they are to be refused, or the setting is unknown.
+        CheckpointError: The list of pretraining records is missing or damaged, and `overlaps` is not `"mark"`.
     """
     guard.check_overlaps(overlaps)
     if encoder.trained_on is None:
@@ -128,7 +129,10 @@ def guarded(
 
 
 def _seen_folds(own: DataSettings, data: DataSettings, recordings: Recordings, encoder: Encoder) -> list[str]:
-    """Says what data sets and folds alone tell: the former are known by their contents, wherever they lie."""
+    """Says what data sets and folds alone reveal about records seen in pretraining.
+
+    Data sets are recognised by their contents, wherever they are stored.
+    """
     names = {
         known: [
             each.card["name"] for each in recordings.datasets if (each.fingerprint in encoder.pretrained_on) == known

@@ -1,4 +1,4 @@
-"""The models of a study of label efficiency: of one task and one checkpoint, trained cell by cell."""
+"""Models of a label-efficiency study of one task and one checkpoint, trained cell by cell."""
 
 from __future__ import annotations
 
@@ -37,20 +37,27 @@ from ecgjax.studies.label_efficiency_statistics import Summary, summarise
 from ecgjax.studies.questions import asked, check_answerable
 from ecgjax.studies.store import Cell, CellResult, Initialisation, Mode, begin_study
 
-#: Records scored at a time.
+#: Number of records that are scored at a time.
 _BATCH = 256
 
-#: Leaves of the run that a study's cells depend on, beside all that decided the pretraining.
+#: Leaves of the run that a study's cells depend on, besides those that decided the pretraining.
 _LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links", "probe.layer", "probe.seed",
            "probe.supervised.", "probe.finetune.", *(f"optimizer.{name}" for name in trainer.SHARED))  # fmt: skip
 
-# Of a training with labels: leaves that studies may be older than, and what was done then.
+# Leaves of a training with labels that older studies lack, with the values that describe what those studies did.
 _AS_BEFORE = {"eval_records": 0, "head_start": "zeros"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Answered:
-    """What a model that was fitted answers; attributes as of `CellResult`."""
+    """Result of a fitted model.
+
+    Attributes:
+        val_metric: Primary metric of the selected model on validation; NaN if nothing was trained.
+        selected: Description of what was selected on validation.
+        scores: Scores of the test records, `f32[test records]` or `f32[test records, classes]`; None if nothing was
+            trained.
+    """
 
     val_metric: float
     selected: str
@@ -58,21 +65,21 @@ class _Answered:
 
 
 class Study:
-    """The models of one task and one checkpoint.
+    """A label-efficiency study: models of one task and one checkpoint.
 
     Args:
-        settings: Settings of the run, as `defaults.settings_of_run` reads them, `probe` perhaps changed.
+        settings: Settings of the run as `defaults.settings_of_run` reads them; its `probe` section may be changed.
         workdir: Folder of the run.
         question: Question in one line.
         folder: Folder of the study.
         step: Step of the checkpoint; the latest by default.
-        features: Folder of kept embeddings and measurements, that of other studies perhaps; inside `folder` by default.
-        progress: whether to draw progress bars.
+        features: Folder of kept embeddings and measurements, which studies may share; inside `folder` by default.
+        progress: Whether progress bars are drawn.
 
     Raises:
-        DataError: data set, folds or labels do not allow the task.
-        ConfigError: the workdir holds no run, or one of another encoder; or the folder holds another study.
-        CheckpointError: there is no finished checkpoint, or a damaged one.
+        DataError: The data set, the folds or the labels do not allow the task.
+        ConfigError: The workdir holds no run or a run with another encoder, or the folder holds another study.
+        CheckpointError: There is no finished checkpoint, or the checkpoint is damaged.
     """
 
     def __init__(
@@ -92,7 +99,7 @@ class Study:
         check_encoder(own.encoder, settings.encoder, workdir=str(workdir))
         self.recordings = open_recordings(settings.data)
         task = asked(question, self.recordings.index)
-        # Before anything is trained, and before the folder is this study's.
+        # Settings are checked before anything is trained and before the folder is claimed for this study.
         for name, training in (("supervised", probe.supervised), ("finetune", probe.finetune)):
             trainer.check_settings(training, task.kind, section=f"config.probe.{name}")
             if training.head_start == "probe" and probe.layer != "features":
@@ -119,7 +126,8 @@ class Study:
             encoder=self.pretrained,
             records=np.concatenate([judged.val.records, judged.test.records]),
         )
-        self.data, rare = self._data(1.0, 0)  # Without what was dropped.
+        # The data are made again because the guard may have dropped records.
+        self.data, rare = self._data(1.0, 0)
         self._cautions += (*rare, *check_answerable(self.data, self.recordings.index))
         parts = (self.data.train_available, self.data.val, self.data.test)
         begin_study(
@@ -131,7 +139,7 @@ class Study:
                 "pretraining": {**tree_of(own), "probe": None, "checkpoint": None, "data": None},
                 "pretrained_on": list(self.pretrained.pretrained_on),
                 "data": list(self.recordings.fingerprints),
-                # Which is trained, selected and tested on, of however many there are.
+                # The records that are trained, selected and tested on identify the study.
                 "records": [digests.of_arrays(*part.arrays) for part in parts],
                 "config": _deciding(flat(tree_of(settings))),
             },
@@ -139,7 +147,7 @@ class Study:
         )  # fmt: skip
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
-        """Returns what is to be said beside cells of some modes."""
+        """Returns the cautions that must be shown with cells of some modes."""
         simulated = (SIMULATED,) if self.recordings.simulated else ()
         return (*simulated, *self._cautions, *(_unlike(self.settings.probe) if "finetuned" in modes else ()))
 
@@ -171,7 +179,7 @@ class Study:
         )
 
     def summaries(self, results: list[CellResult], *, resamples: int) -> list[Summary]:
-        """Sums up cells, with intervals over the test patients."""
+        """Summarises cells over seeds, with intervals over the test patients."""
         test = self.data.test
         return summarise(
             results,
@@ -244,8 +252,8 @@ class Study:
         encoder = self._random(seed) if of_random else self.pretrained
         if as_it_is:
             return encoder.split
-        # What a probe was fitted on, and what no training changes, has the statistics that it has behind linear probes.
-        # Kept: setting them takes half as long as the training of a small cell.
+        # An encoder that stays frozen, or whose head begins at a linear probe, needs the batch-norm statistics that the
+        # linear probes see. They are kept, since setting them takes half as long as the training of a small cell.
         key = (initialisation, seed if of_random else None)
         if key not in self._recalibrated:
             self._recalibrated[key] = frozen_encoder.recalibrate_batch_norm(
@@ -257,7 +265,7 @@ class Study:
         return frozen_encoder.random_encoder(self.settings.encoder, layer=self.settings.probe.layer, seed=seed)
 
     def _training(self, initialisation: Initialisation) -> FineTuning:
-        # Kept: a compilation takes longer than the training of a small cell.
+        # The training is kept because a compilation takes longer than the training of a small cell.
         if initialisation not in self._trainings:
             self._trainings[initialisation] = self._new_training(initialisation)
         return self._trainings[initialisation]
@@ -275,7 +283,7 @@ class Study:
 
     @functools.cached_property
     def _row(self) -> np.ndarray:
-        """Place of each record among the labelled ones, of those that have one."""
+        """Index of each labelled record among the labelled ones, by record number; -1 for other records."""
         records = self._labelled
         row = np.full(int(records.max()) + 1, -1, np.int64)
         row[records] = np.arange(len(records))
@@ -289,7 +297,7 @@ class Study:
     def _embeddings(self, initialisation: Initialisation, seed: int) -> np.ndarray:
         """Returns the embeddings of all labelled records, `f32[n, dim]`, kept in a file."""
         of_random = initialisation == "random"
-        # Batch norm of both on the same unaugmented training records: else statistics would be compared.
+        # Both encoders get batch norm from the same unaugmented records; else its statistics would be compared too.
         return kept_embeddings(
             self._kept,
             self._random(seed) if of_random else self.pretrained,
@@ -305,19 +313,26 @@ class Study:
 
 
 def _initialisation(cell: Cell) -> Initialisation:
-    """Returns how the encoder of a cell begins that has one."""
+    """Returns the initialisation of a cell's encoder.
+
+    Raises:
+        ValueError: The cell is of a plain model, which has no encoder.
+    """
     if cell.model == "random" or cell.model == "pretrained":
         return cell.model
     raise ValueError(f"{cell.name}: a plain model has no encoder")
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """Writes the identity of a study with the leaves of today where its pretraining had earlier ones."""
+    """Writes an older study's identity with today's configuration leaves of the pretraining."""
     return {**identity, "pretraining": earlier.translated(identity["pretraining"])}
 
 
 def _unlike(probe: ProbeSettings) -> tuple[str, ...]:
-    """Says where the two trainings differ: then it is not pretraining alone that is compared."""
+    """Says where the two trainings differ.
+
+    If they do, a comparison of the two measures more than the effect of pretraining.
+    """
     ours, theirs = (flat(tree_of(training)) for training in (probe.finetune, probe.supervised))
     for leaves in (ours, theirs):
         if leaves["head_learning_rate"] is None:
@@ -344,7 +359,7 @@ def _deciding(leaves: Mapping[str, Value]) -> dict[str, Value]:
     """Returns the leaves that cells depend on."""
 
     def idle(name: str) -> bool:
-        # Without a weight nothing of metric learning matters; the others are as they were before there was the leaf.
+        # Metric learning without a weight has no effect, and neither has a newer leaf at its value in `_AS_BEFORE`.
         training, found, _ = name.partition(".metric.")
         if found:
             return not leaves[f"{training}.metric.weight"]

@@ -1,8 +1,9 @@
-"""How much a metric gains by labels, and by pretraining: cells summed up over seeds, with two kinds of spread apart.
+"""Statistics of a label-efficiency study: gains by labels and by pretraining, with two kinds of spread kept apart.
 
-Patients: the same test patients are drawn with replacement for all cells, and the mean over seeds is taken on every
-resample: what another test set would have given. Seeds: how far draws of labels, initialisation and training scatter on
-this one. Neither contains the other, nor what another pretraining run would have given.
+Spread over patients: the same test patients are drawn with replacement for all cells, and the mean over seeds is taken
+on every resample. It shows what another test set would have given. Spread over seeds: it shows how far draws of labels,
+initialisation and training vary on this test set. Neither includes the other, nor the variation between pretraining
+runs.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from ecgjax.evaluation.models.plain_models import Plain
 from ecgjax.pages.page import Table
 from ecgjax.studies.store import CellResult, Initialisation, Mode
 
-#: Positive training records; a cell with fewer says little of anything.
+#: Number of positive training records below which a cell is marked as having too few.
 MIN_POSITIVES = 10
 
-#: What a model is in tables: (model, mode) → its name.
+#: Name of each (model, mode) in tables.
 TITLES: Mapping[tuple[Initialisation | Plain, Mode], str] = {
     ("pretrained", "finetuned"): "pretrained, fine-tuned",
     ("pretrained", "frozen"): "pretrained, frozen",
-    ("random", "finetuned"): "random, trained whole",
+    ("random", "finetuned"): "random, trained end to end",
     ("random", "frozen"): "random, frozen",
     ("age_sex", "plain"): "age and sex",
     ("intervals", "plain"): "intervals, boosted trees",
@@ -50,19 +51,19 @@ _LINES = {"finetuned": "-", "frozen": "--", "plain": ":"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The cells of one fraction, mode and model, or the difference of two such.
+    """Summary of the cells of one fraction, mode and model, or of the difference between two models.
 
     Attributes:
-        fraction: share of the labelled training patients.
-        mode: of training.
-        model: as of `Cell`.
-        against: the model that it is the difference from, of the same mode or plain; "" where it is none.
-        by_seed: seed → metric on the test records, or its paired difference.
-        patients: mean over seeds with its interval over test patients.
-        seed_sd: standard deviation over seeds; NaN of a single one.
-        records: mean number of training records.
-        positives: fewest positive training records of a seed; None of a quantity.
-        without: seed → why it has no cell.
+        fraction: Fraction of the labelled training patients that was used.
+        mode: Mode of training.
+        model: Initialisation of the encoder, or kind of plain model.
+        against: Model that is subtracted, of the same mode or plain; empty if the summary is no difference.
+        by_seed: Metric on the test records, or its paired difference, by seed.
+        patients: Mean over seeds, with its interval over test patients.
+        seed_sd: Standard deviation over seeds; NaN if there is only one seed.
+        records: Mean number of training records over seeds.
+        positives: Smallest number of positive training records of any seed; None for a quantity.
+        without: Reason why a seed has no model, by seed.
     """
 
     fraction: float
@@ -78,8 +79,8 @@ class Summary:
 
     @property
     def over_seeds(self) -> tuple[float, float]:
-        """95 % t-interval of the mean over seeds; NaN of a single one."""
-        # Imported here: SciPy's statistics take a second to load and nothing else here needs them.
+        """The 95 % t-interval of the mean over seeds; NaN if there is only one seed."""
+        # SciPy's statistics are imported here because they take a second to load and nothing else needs them.
         from scipy import stats
 
         number = len(self.by_seed)
@@ -99,23 +100,24 @@ def summarise(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Summary]:
-    """Sums up the cells of every fraction, mode and model, and what the pretrained encoder is above the others.
+    """Summarises the cells of every fraction, mode and model, and the pretrained encoder's differences from the others.
 
     Args:
-        results: of the cells, in any order.
-        kind: of the task.
-        targets: of the test records, `[n]` or `[n, classes]`.
-        patients: `int[n]`, patient (group) code of each test record.
-        classes: names of the columns of a multi-label task.
-        resamples: of the bootstrap over patients.
-        seed: of the resampling.
+        results: Results of the cells, in any order.
+        kind: Kind of the task.
+        targets: Labels of the test records, `[n]` or `[n, classes]`.
+        patients: Patient (group) code of each test record, `int[n]`.
+        classes: Names of the label columns of a multi-label task.
+        resamples: Number of bootstrap resamples of the patients.
+        seed: Seed of the resampling.
 
     Returns:
-        By fraction, then mode; of each the models and, where both have cells of the same seeds, the pretrained
-        encoder's paired differences over these: from the random one of the same mode, and from plain models.
+        Summaries by fraction, then by mode. Each mode has those of its models and, where both have cells of the same
+        seeds, the pretrained encoder's paired differences from the random encoder of the same mode and from plain
+        models.
 
     Raises:
-        DataError: the test records do not define the metric.
+        DataError: The test records do not define the metric.
     """
     if reason := selection.undefined(kind, targets):
         raise DataError(f"nothing can be compared on the test records: {reason}; give them more folds")
@@ -148,7 +150,7 @@ def _summary(
     *,
     against: Initialisation | Plain | Literal[""] = "",
 ) -> Summary:
-    """Sums up signed sums of cells, one a seed."""
+    """Summarises over seeds a signed sum of each seed's cells."""
     without = {s: r.reason for s, parts in terms.items() for _, r in parts if r.scores is None}
     trained = {s: parts for s, parts in terms.items() if s not in without}
     named = {s: [(sign, r.cell.name) for sign, r in parts] for s, parts in trained.items()}
@@ -179,10 +181,13 @@ def models_table(summaries: Sequence[Summary], *, metric: str) -> Table:
     """Returns the table of models.
 
     Args:
-        summaries: from `summarise`.
-        metric: name of the primary metric.
+        summaries: Summaries from `summarise`.
+        metric: Name of the primary metric.
     """
-    header = ("labels", "records", "positives", "model", f"{metric} [95 %, patients]", "SD over seeds", "seeds")
+    header = (
+        "fraction of labels", "training records", "fewest positives", "model",
+        f"{metric} [95 % interval over patients]", "SD over seeds", "seeds",
+    )  # fmt: skip
     rows = [
         (
             f"{summary.fraction:.3g}",
@@ -196,14 +201,19 @@ def models_table(summaries: Sequence[Summary], *, metric: str) -> Table:
         for summary in summaries
         if not summary.against
     ]
-    return _without_empty(header, rows, "positives")
+    return _without_empty(header, rows, "fewest positives")
 
 
 def differences_table(summaries: Sequence[Summary], *, metric: str) -> Table:
-    """Returns the table of paired differences; arguments as of `models_table`."""
+    """Returns the table of paired differences.
+
+    Args:
+        summaries: Summaries from `summarise`.
+        metric: Name of the primary metric.
+    """
     header = (
-        "labels", "positives", "mode", "pretrained less", f"{metric}, difference [95 %, patients]", "95 %, seeds",
-        "seeds",
+        "fraction of labels", "fewest positives", "mode", "pretrained minus",
+        f"difference in {metric} [95 % interval over patients]", "95 % interval over seeds", "seeds",
     )  # fmt: skip
     rows = []
     for summary in summaries:
@@ -221,18 +231,18 @@ def differences_table(summaries: Sequence[Summary], *, metric: str) -> Table:
                     _seeds(summary),
                 )
             )
-    return _without_empty(header, rows, "positives")
+    return _without_empty(header, rows, "fewest positives")
 
 
 def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
-    """Draws metrics (left) and paired differences from random (right) over the fraction of labels.
+    """Draws the metric (left) and paired differences from the random encoder (right) over the fraction of labels.
 
-    Bars are intervals over patients, dots beside them single seeds.
+    Bars are intervals over patients, and the dots beside them are single seeds.
 
     Args:
-        summaries: from `summarise`.
-        metric: name of the primary metric.
-        title: above both.
+        summaries: Summaries from `summarise`.
+        metric: Name of the primary metric.
+        title: Title above both panels.
     """
     drawn = Figure(figsize=(11, 4.6), layout="constrained")
     drawn.suptitle(title, fontsize=11, parse_math=False)
@@ -245,12 +255,12 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
         axes = right if against else left
         color = "#1f6fb4" if against else _COLORS[model]
         label = _MODES[mode] if against else TITLES[model, mode]
-        # Lines stand a little apart, so that their intervals do not hide each other.
+        # Lines are shifted a little, so that their intervals do not hide each other.
         x = np.array([point.fraction for point in points]) * 1.04 ** (number - len(lines) / 2)
         mean, low, high = (
             np.array([getattr(point.patients, name) for point in points]) for name in ("estimate", "low", "high")
         )
-        # Frozen ones are hollow: in the legend a dash is too short to tell.
+        # Markers of frozen models are hollow because dashes are too short to recognise in the legend.
         fill = "white" if mode == "frozen" else color
         axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=_LINES[mode], marker="o",
                       markersize=5, markerfacecolor=fill, capsize=3, linewidth=1.5, label=label)  # fmt: skip
@@ -258,7 +268,7 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
             axes.plot([1.03 * at] * len(point.by_seed), list(point.by_seed.values()), ".", color=color, alpha=0.7, ms=5)
     right.axhline(0, color="#888888", linewidth=0.8)
     left.set_ylabel(metric)
-    right.set_ylabel(f"{metric}: pretrained − random, paired")
+    right.set_ylabel(f"{metric}: pretrained minus random, paired")
     fractions = sorted({summary.fraction for summary in summaries})
     for axes in (left, right):
         axes.set_xscale("log")
@@ -273,7 +283,7 @@ def figure(summaries: Sequence[Summary], *, metric: str, title: str) -> Figure:
 
 
 def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> Table:
-    """Leaves out a column that says nothing in any row, as the positives of a quantity."""
+    """Leaves out a column that is empty in every row, such as the positives of a quantity."""
     column = list(header).index(name)
     if rows and not any(row[column] for row in rows):
         header, *rows = ((*row[:column], *row[column + 1 :]) for row in (header, *rows))
@@ -293,7 +303,7 @@ def _positives(summary: Summary) -> str:
 
 
 def _seeds(summary: Summary) -> str:
-    lost = f", {len(summary.without)} without" if summary.without else ""
+    lost = f", {len(summary.without)} missing" if summary.without else ""
     return f"{len(summary.by_seed)}{lost}"
 
 

@@ -1,4 +1,4 @@
-"""Whether records of one patient, or of one label, lie near each other in the space of embeddings."""
+"""Retrieval in the embedding space: whether records of one patient, or of one label, are near each other."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _KS = (1, 5)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Neighbourhood:
-    """How well test records find each other.
+    """Retrieval metrics of the test records with one encoder and one kind of match.
 
     Attributes:
-        encoder: which one, in words.
-        sought: `"same patient"`, or `"positive finds positive"`.
-        queries: records that have somebody to find.
-        metrics: `"recall@1"`, `"recall@5"` and `"MRR"`, with intervals over patients; none without queries.
+        encoder: Name of the encoder.
+        sought: Kind of match, `"same patient"` or `"positive finds positive"`.
+        queries: Number of query records, which are those with at least one match.
+        metrics: `"recall@1"`, `"recall@5"` and `"MRR"` with intervals over patients, by name; empty without queries.
     """
 
     encoder: str
@@ -34,17 +34,17 @@ class Neighbourhood:
 def neighbourhoods(
     embeddings: Mapping[str, np.ndarray], *, labels: np.ndarray | None, patients: np.ndarray, resamples: int, seed: int
 ) -> tuple[Neighbourhood, ...]:
-    """Asks every test record for others of its patient, and every positive one for other patients' positives.
+    """Retrieves, for each test record, others of its patient, and for each positive record, other patients' positives.
 
     Args:
-        embeddings: encoder → `[n, dim]` of the test records.
-        labels: `[n]` of 0 and 1; None where there are no positives to find.
-        patients: `int[n]`, patient (group) code of each record.
-        resamples: of the bootstrap over patients.
-        seed: of the resampling.
+        embeddings: Embeddings of the test records, `[n, dim]`, by encoder.
+        labels: Labels of the test records, `[n]` of 0 and 1; None if there are no positives to look for.
+        patients: Patient (group) code of each record, `int[n]`.
+        resamples: Number of bootstrap resamples of the patients.
+        seed: Seed of the resampling.
     """
     out = []
-    # Negatives, of which there are many, are nobody to look for: each has a code of its own.
+    # Negative records are too many to be looked for: each gets a code of its own and so has no match.
     positives = None if labels is None else np.where(labels == 1, -1, np.arange(len(labels)))
     for encoder, values in embeddings.items():
         sought = {"same patient": retrieval(values, patients, ks=_KS)}

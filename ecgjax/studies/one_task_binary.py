@@ -1,14 +1,14 @@
-"""The one experiment behind the table: a pretrained encoder and its baselines on the same labelled records.
+"""The experiment on a binary task: a pretrained encoder and its baselines on the same labelled records.
 
-1. `pretrained`: the frozen encoder, a linear probe on its embeddings;
-2. `random`: the same encoder as initialised, batch norm recalibrated on training records, the same probe. Random
-   convolutions are good features, so pretraining has to beat them and not chance;
-3. `supervised`: the same encoder trained end to end with the labels alone;
-4. `intervals`: logistic regression on what a cardiologist would measure, `boosted` trees on the same;
-5. `median_beat`: logistic regression on principal components of the median beat, and the heart rate;
+1. `pretrained`: a linear probe on the embeddings of the frozen encoder;
+2. `random`: the same probe on the same encoder at its initialisation, with batch norm recalibrated on training records.
+   Random convolutions are good features, so pretraining has to do better than they do, not merely better than chance;
+3. `supervised`: the same encoder, trained end to end with the labels alone;
+4. `intervals`: logistic regression on what a cardiologist would measure, and `boosted`: boosted trees on the same;
+5. `median_beat`: logistic regression on the heart rate and principal components of the median beat;
 6. `demographics`: logistic regression on age and sex.
 
-`nearest` are the pretrained encoder's nearest neighbours, without any training.
+`nearest` predicts from nearest neighbours in the pretrained encoder's embeddings, without any training.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from ecgjax.studies.operating import Operating, by_group, operate
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the experiment gives.
+    """Result of the experiment.
 
     Attributes:
-        comparison: the table.
-        scores: model name → `f64[test records]`.
-        embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
-        measurement_failures: records by reason why intervals or amplitudes are missing.
-        operating: every model calibrated and with a threshold.
-        net_benefits: of every model, and of treating everybody.
-        groups: the pretrained encoder's probe in every group of patients.
-        near: what lies near in both encoders' embeddings.
+        comparison: Comparison of the models.
+        scores: Scores of the test records, `f64[test records]`, by the model's name.
+        embeddings: Embeddings of the test records, `f32[test records, dim]`, by encoder (`"pretrained"`, `"random"`).
+        measurement_failures: Number of records that lack an interval or amplitude, by reason.
+        operating: Results of every model, calibrated and at its threshold.
+        net_benefits: Net benefits of every model, and of treating everybody.
+        groups: Results of the pretrained encoder's probe in every group of patients.
+        near: Retrieval among nearest neighbours in the embeddings of both encoders.
     """
 
     comparison: Comparison
@@ -89,25 +89,26 @@ def run_experiment(
     """Runs the models on the same records and compares them.
 
     Args:
-        data: the labelled records.
-        read: reads stored signals.
-        sampling_rate_hz: of the signals.
-        demographics: age in years and sex (1 female, 0 male) of all records of the data set, `f32[records, 2]`, NaN
+        data: Labelled records of the task.
+        read: Function from record numbers to stored signals.
+        sampling_rate_hz: Sampling rate of the signals, Hz.
+        demographics: Age in years and sex (1 female, 0 male) of all records of the data set, `f32[records, 2]`, NaN
             where unknown.
-        pretrained: the encoder under test.
-        random: the same architecture at its initialisation, batch norm recalibrated.
-        train_supervised: trains the architecture on `train_records`, `train_labels` (of `train_patients`), selecting
-            on `val_records`, `val_labels`, from `seed`.
-        bootstrap: number of resamples.
-        shuffles: number of label permutations of the control.
-        seed: of resamples, permutations and supervised training.
-        groups: column → names of groups of the test records, `[n]`, see `grouping`.
-        treat_at: probabilities from which one would treat, at which net benefit is told.
-        prevalence: at which PPV and NPV are told beside those at the test records' own; None for these alone.
-        progress: whether to say what is going on.
+        pretrained: Encoder under test.
+        random: Encoder of the same architecture at its initialisation, with batch norm recalibrated.
+        train_supervised: Function that trains the architecture from `seed` on `train_records` and `train_labels` (of
+            `train_patients`), and selects on `val_records` and `val_labels`.
+        bootstrap: Number of bootstrap resamples.
+        shuffles: Number of label permutations in the control.
+        seed: Seed of resamples, permutations and supervised training.
+        groups: Names of the groups of the test records, `[n]`, by column; see `groups.group_columns`.
+        treat_at: Probabilities from which one would treat, at which net benefit is reported.
+        prevalence: Prevalence for which PPV and NPV are reported as well as for that of the test records; None for the
+            latter alone.
+        progress: Whether progress is reported.
 
     Raises:
-        DataError: as the probe and the bootstrap.
+        DataError: The probes or the bootstrap refuse the records.
     """
     embeddings = embedded({REFERENCE: pretrained, "random": random}, data, read=read, progress=progress)
     contenders: dict[str, Contender] = {

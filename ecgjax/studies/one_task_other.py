@@ -1,8 +1,8 @@
-"""The experiment behind the report of a quantity or of several classes: a pretrained encoder and its baselines.
+"""The experiment on a quantity or on several classes: a pretrained encoder and its baselines.
 
-The models are those of `experiment`, on the same records, labels and resamples: linear probes (ridge regression, or
-logistic regression a class) on the pretrained and on the random encoder, nearest neighbours, the network trained with
-the labels alone, and what needs no network; of a quantity also the mean of the training labels. There
+The models are those of `one_task_binary`, on the same records, labels and resamples: linear probes (ridge regression,
+or logistic regression for each class) on the pretrained and on the random encoder, nearest neighbours, the network
+trained with the labels alone, and models without a network; for a quantity also the mean of the training labels. There
 is no control on shuffled labels.
 """
 
@@ -73,7 +73,7 @@ def answer(
     """Runs the models on the same records and compares them; arguments are those of `one_task_binary.run_experiment`.
 
     Raises:
-        DataError: validation or test has nothing to choose or to judge by, or as the probes.
+        DataError: The training, validation or test labels do not define the metric, or a probe refuses the records.
     """
     kind, test = data.task.kind, data.test
     for name, part in (("train", data.train), ("validation", data.val), ("test", test)):
@@ -161,7 +161,7 @@ def _network(data: ProbeData, val: np.ndarray, test: np.ndarray, selected: str) 
 
 
 def _compared(data: ProbeData) -> str:
-    """Returns what models are compared by; the mean over all classes has no interval where some are rare."""
+    """Returns the metric that models are compared by: rare classes leave the mean over all without an interval."""
     labels = data.test.labels
     if data.task.kind == "multilabel" and common_is_fewer(labels) and (common := common_classes(labels)):
         return f"macro AUROC of {len(common)} classes"
@@ -285,7 +285,7 @@ def _groups(
 def _of_group(
     labels: np.ndarray, outputs: np.ndarray, mask: np.ndarray, data: ProbeData
 ) -> tuple[dict[str, Metric], int]:
-    """Returns the metrics of some records as functions of weights on all, and the classes that they are of."""
+    """Returns some records' metrics as functions of all records' weights, and the number of classes they cover."""
     if data.task.kind == "quantity":
         if mask.sum() < MIN_EVENTS:
             return {}, 0

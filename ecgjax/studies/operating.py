@@ -1,4 +1,4 @@
-"""Every model as it would be used: calibrated and given a threshold on validation, then judged on the test records."""
+"""Decisions of models that are calibrated and given a threshold on validation, judged on the test records."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from ecgjax.evaluation.metrics.subgroups import Subgroup, subgroups
 from ecgjax.evaluation.metrics.weighting import Metric
 from ecgjax.studies.comparison import Contender
 
-#: Specificity on validation at which sensitivity is given.
+#: Specificity on validation at which sensitivity is reported.
 SPECIFICITY = 0.9
 
-#: Resamples at most: slopes of thousands would take longer than the models.
+#: Largest number of resamples: calibration slopes of thousands would take longer than the models.
 RESAMPLES = 500
 
-#: Probabilities of 0 and 1 have no log odds.
+#: Smallest distance of a probability from 0 and 1, which have no log odds.
 _CLOSEST = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operating:
-    """A model with a threshold.
+    """Results of a calibrated model at its threshold.
 
     Attributes:
-        name: of the model.
-        title: likewise.
-        threshold: probability with the best F1 on validation.
-        metrics: name → on the test records, with intervals over patients.
-        decisions: likewise, of deciding at the threshold.
-        probabilities: `f64[test records]`, calibrated on validation.
+        name: Name of the model.
+        title: Title of the model in tables.
+        threshold: Probability threshold with the best F1 on validation.
+        metrics: Metrics on the test records with intervals over patients, by name.
+        decisions: Metrics of the decisions at the threshold with intervals over patients, by name.
+        probabilities: Probabilities of the test records, `f64[test records]`, calibrated on validation.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Operating:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A model's scores of the test records made probabilities, with thresholds; all of it chosen on validation.
+    """Calibrated probabilities of the test records, and thresholds; all of it is chosen on validation.
 
     Attributes:
-        probabilities: `f64[test records]`.
-        threshold: probability with the best F1.
-        strict: lowest probability with a specificity of at least `SPECIFICITY`; infinite where none has.
+        probabilities: Probabilities of the test records, `f64[test records]`.
+        threshold: Probability threshold with the best F1.
+        strict: Lowest probability threshold with a specificity of at least `SPECIFICITY`; infinite if there is none.
     """
 
     probabilities: np.ndarray
@@ -64,22 +64,22 @@ class Calibrated:
 
 
 def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Fits slope and intercept of the log odds on validation.
+    """Fits slope and intercept of the log odds on validation (Platt scaling).
 
-    Scores that rank no better than chance are worth the prevalence and nothing else: the slope is never below 0.
+    The slope is never below 0: scores that rank no better than chance all become the prevalence.
 
     Args:
-        val_labels: `[n]` of 0 and 1, both.
-        val_scores: `[n]`.
+        val_labels: Labels of the validation records, `[n]` of 0 and 1, with both present.
+        val_scores: Scores of the validation records, `[n]`.
 
     Returns:
-        Scores → probabilities, above 0 and below 1.
+        Function from scores to probabilities, which are above 0 and below 1.
 
     References:
         Platt, Probabilistic outputs for support vector machines, Advances in Large Margin Classifiers (1999) 61.
     """
     middle, spread = float(np.mean(val_scores)), float(np.std(val_scores)) or 1.0
-    # Next to no penalty: enough that scores which separate the classes have a solution.
+    # The penalty is tiny, just enough for a solution to exist when the scores separate the classes.
     fit = LogisticRegression(C=1e3).fit(((val_scores - middle) / spread)[:, None], val_labels)
     slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
     if slope < 0:
@@ -96,12 +96,12 @@ def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray
     """Calibrates scores on validation and chooses thresholds there.
 
     Args:
-        val_labels: `[m]` of 0 and 1, both.
-        val_scores: `[m]`.
-        scores: `[n]`, of the test records.
+        val_labels: Labels of the validation records, `[m]` of 0 and 1, with both present.
+        val_scores: Scores of the validation records, `[m]`.
+        scores: Scores of the test records, `[n]`.
 
     Raises:
-        DataError: validation lacks a label.
+        DataError: The validation records lack one of the two labels.
     """
     calibrated = platt(val_labels, val_scores)
     val = calibrated(val_scores)
@@ -123,11 +123,13 @@ def operate(
     """Calibrates every model on validation, chooses its thresholds there, and judges it on the test records.
 
     Args:
-        contenders: name → model.
-        data: the labelled records.
-        resamples: of the bootstrap over patients, `RESAMPLES` at most, the same for all.
-        seed: of the resampling.
-        prevalence: at which PPV and NPV are told beside those at the test records' own; None for these alone.
+        contenders: Models by name.
+        data: Labelled records of the task.
+        resamples: Number of bootstrap resamples of the patients, the same for all models; at most `RESAMPLES` are
+            drawn.
+        seed: Seed of the resampling.
+        prevalence: Prevalence for which PPV and NPV are reported as well as for that of the test records; None for the
+            latter alone.
     """
     labels, chosen = data.test.labels, {}
     metrics: dict[str, Metric] = {}
@@ -182,14 +184,15 @@ def _decisions(made: Decisions, prevalence: float | None) -> dict[str, Metric]:
 def by_group(
     model: Operating, data: ProbeData, *, groups: Mapping[str, np.ndarray], resamples: int, seed: int
 ) -> tuple[Subgroup, ...]:
-    """Measures a model in every group at its threshold.
+    """Measures a model at its threshold in every group of patients.
 
     Args:
-        model: from `operate`.
-        data: the labelled records.
-        groups: column → names of groups of the test records, `[n]`, see `grouping`.
-        resamples: as of `operate`.
-        seed: likewise.
+        model: Model from `operate`.
+        data: Labelled records of the task.
+        groups: Names of the groups of the test records, `[n]`, by column; see `groups.group_columns`.
+        resamples: Number of bootstrap resamples of the patients, the same for all groups; at most `RESAMPLES` are
+            drawn.
+        seed: Seed of the resampling.
     """
     return subgroups(
         data.test.labels,

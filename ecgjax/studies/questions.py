@@ -1,4 +1,4 @@
-"""Questions to a data set: whether they can be answered, and the yes-or-no problems that a cross-validation asks."""
+"""Questions about a data set: whether they can be answered, and the binary problems of a cross-validation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ecgjax.evaluation.models import selection
 
 
 def asked(text: str, index: LabelledIndex, *, asked_by: str = "--task") -> Task:
-    """Returns the task of a question, whose labels the data set has.
+    """Returns the task of a question, and refuses it if the data set lacks the labels.
 
     Args:
-        text: Question as `tasks.parse_task` takes it.
+        text: Question in the form that `tasks.parse_task` takes.
         index: Columns of the data set.
-        asked_by: Flag or leaf that it was given to, which messages name.
+        asked_by: Flag or leaf that the question was given to, for messages.
 
     Raises:
         ConfigError: No question is asked.
-        DataError: The line means no task, or the data set has no such label.
+        DataError: The line is no task, or the data set has no such label.
     """
     if not text:
         raise ConfigError(
@@ -38,17 +38,17 @@ def asked(text: str, index: LabelledIndex, *, asked_by: str = "--task") -> Task:
 
 
 def check_answerable(data: ProbeData, index: LabelledIndex) -> tuple[str, ...]:
-    """Refuses a question that validation or test records cannot answer, before anything is trained for it.
+    """Refuses a question that the records cannot answer, before anything is trained for it.
 
     Args:
         data: Labelled records of the question.
         index: Columns of the data set.
 
     Returns:
-        What a reader must know first where there are few positive or negative test records, one sentence; else nothing.
+        One sentence that a reader must know first, if there are few positive or negative test records; else nothing.
 
     Raises:
-        DataError: A side has no records of one answer.
+        DataError: The labels of training, validation or test do not define the metric.
     """
     for name, part in (("training", data.train), ("validation", data.val), ("test", data.test)):
         if reason := selection.undefined(data.task.kind, part.labels):
@@ -68,7 +68,7 @@ def check_answerable(data: ProbeData, index: LabelledIndex) -> tuple[str, ...]:
 
 
 def _what_would_help(data: ProbeData, index: LabelledIndex) -> str:
-    """Says where in the data set there are records that could be judged on."""
+    """Names other records of the data set that could be used for validation or test."""
     if data.task.kind != "binary":
         return SPREAD_LABELS
     answers, folds = data.task.targets(index), np.asarray(index.fold)
@@ -81,12 +81,12 @@ def _what_would_help(data: ProbeData, index: LabelledIndex) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A yes or no, with the records whose answer is known.
+    """A binary classification problem, with the records whose label is known.
 
     Attributes:
-        name: the question in words.
-        rows: `int64[m]`, places of these records among all records that are asked about.
-        labels: `int64[m]` of 0 and 1.
+        name: Name of the problem, in words.
+        rows: Positions of these records among all records of the cross-validation, `int64[m]`.
+        labels: Labels of these records, `int64[m]` of 0 and 1.
     """
 
     name: str
@@ -96,12 +96,12 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
-    """A task: one problem, or the mean over several.
+    """A task, answered by one problem or by the mean over several.
 
     Attributes:
-        title: as it was asked for.
-        problems: names of the problems.
-        left_out: class → why it is none of them, such as `"7 positive records"`.
+        title: Text of the question, as the user wrote it.
+        problems: Names of the problems.
+        left_out: Reason why a class is no problem, such as `"7 positive records"`, by class.
     """
 
     title: str
@@ -110,27 +110,27 @@ class Question:
 
     @property
     def metric(self) -> str:
-        """What is answered by."""
+        """Name of the metric."""
         return "AUROC" if len(self.problems) == 1 and not self.left_out else "macro AUROC"
 
 
 def ask(
     index: LabelledIndex, records: np.ndarray, tasks: Sequence[str], *, min_positives: int, folds: int
 ) -> tuple[dict[str, Problem], list[Question]]:
-    """Reads tasks and labels records; a class of a multi-label task is a problem, and none where it is too rare.
+    """Parses tasks and labels records; each class of a multi-label task is a problem unless it is too rare.
 
     Args:
-        index: columns of the data set.
-        records: `int64[n]`, those that are asked about.
-        tasks: lines as `tasks.parse_task` takes them.
-        min_positives: positive, and negative, records that a problem needs.
-        folds: patients with a positive, and with a negative, record that a problem needs.
+        index: Columns of the data set.
+        records: Record numbers of the cross-validation, `int64[n]`.
+        tasks: Tasks in the form that `tasks.parse_task` takes.
+        min_positives: Smallest number of positive records, and of negative ones, that a problem needs.
+        folds: Smallest number of patients with a positive record, and with a negative one, that a problem needs.
 
     Returns:
-        Name → problem, and the questions in order; a problem of two questions is one.
+        Problems by name, and the questions in order; questions may share a problem.
 
     Raises:
-        DataError: a line means no task, a quantity is asked for, or all classes of a task are too rare.
+        DataError: A line is no task, a quantity is asked for, or all classes of a task are too rare.
     """
     problems: dict[str, Problem] = {}
     questions = []
@@ -153,7 +153,7 @@ def ask(
 
 
 def _columns(task: Task, index: LabelledIndex) -> dict[str, np.ndarray]:
-    """Returns `f64[records]` of 0, 1 and NaN for every problem of a task."""
+    """Returns the labels of every problem of a task, `f64[records]` of 0, 1 and NaN, by the problem's name."""
     if task.kind == "quantity":
         raise DataError(f"--task={task.title!r} is a quantity; ask above or below a value, as in '{task.title}>60'")
     if isinstance(task, MultiLabelTask):

@@ -1,6 +1,6 @@
-"""Cells of a study: one model, scored once on the test records, in a file of its own.
+"""Cells of a study: models that are scored once on the test records, each in a file of its own.
 
-A study that is interrupted goes on with the cells that are missing; one that was begun with anything else is refused.
+An interrupted study continues with the missing cells. It is refused if anything else that its cells depend on changed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Mode = Literal["frozen", "finetuned", "plain"]
 INITIALISATIONS: tuple[Initialisation, ...] = ("random", "pretrained")
 MODES: tuple[Mode, ...] = ("frozen", "finetuned", "plain")
 
-#: What a study was begun with, and the folder of its cells.
+#: Names of the file with what a study's cells depend on, and of the folder of its cells.
 STUDY_FILE, CELLS_DIR = "study.json", "cells"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One model to train.
+    """Specification of one model to train.
 
     Attributes:
-        fraction: share of the labelled training patients.
-        seed: which of them, of the random initialisation, and of training.
-        model: the encoder's initialisation; or what a plain model is made of.
-        mode: `"frozen"`, a linear probe on the encoder's embeddings; `"finetuned"`, all of it trained; or `"plain"`,
-            without an encoder.
+        fraction: Fraction of the labelled training patients that is used.
+        seed: Seed of the draw of labels, of the random initialisation, and of training.
+        model: Initialisation of the encoder, or kind of plain model.
+        mode: `"frozen"` for a linear probe on the encoder's embeddings, `"finetuned"` for training all of it, or
+            `"plain"` for a model without an encoder.
     """
 
     fraction: float
@@ -49,24 +49,26 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of its file."""
+        """Name of the cell, from which its file is named."""
         return f"{self.mode}-{self.model}-{self.fraction:g}-seed{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What a cell gave.
+    """Result of training and scoring a cell.
 
     Attributes:
-        cell: which one.
-        records, patients: of training.
-        positives: training records, of a class with most of a multi-label task; None of a quantity.
-        val_metric: primary metric on validation of what was selected there; NaN where nothing was trained.
-        selected: what was selected there, in words.
-        scores: `f32[test records]` or `f32[test records, classes]`; None where nothing was trained.
-        seconds: that it took.
-        reason: why nothing was trained; empty where something was.
-        unlearnt: classes of a multi-label task that training records have not both labels of.
+        cell: Cell that was trained.
+        records, patients: Numbers of training records and of training patients.
+        positives: Number of positive training records: for a multi-label task, of the class that has most; None for a
+            quantity.
+        val_metric: Primary metric of the selected model on validation; NaN if nothing was trained.
+        selected: Description of what was selected on validation.
+        scores: Scores of the test records, `f32[test records]` or `f32[test records, classes]`; None if nothing was
+            trained.
+        seconds: Duration of training and scoring, s.
+        reason: Reason why nothing was trained; empty if something was.
+        unlearnt: Number of classes of a multi-label task for which the training records lack one of the two labels.
     """
 
     cell: Cell
@@ -93,10 +95,10 @@ class CellResult:
 
     @classmethod
     def from_json(cls, text: str) -> CellResult:
-        """Reads `to_json`'s text.
+        """Reads the text that `to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: it is no such text.
+            ValueError, KeyError, TypeError: The text is not of that form.
         """
         values: dict[str, Any] = json.loads(text)
         values["cell"] = Cell(**values["cell"])
@@ -111,15 +113,15 @@ class CellResult:
 def begin_study(
     folder: Path, identity: Mapping[str, Any], *, upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 ) -> None:
-    """Writes what a study is begun with, or checks that it is the same that it goes on with.
+    """Records what a new study's cells depend on, or checks that a study that is continued depends on the same.
 
     Args:
-        folder: of the study, made where it is missing.
-        identity: everything that its cells depend on, as plain values.
+        folder: Folder of the study, made if it is missing.
+        identity: Everything that the cells depend on, as plain values.
         upgrade: Function that writes the identity of an older study as it would be written today.
 
     Raises:
-        ConfigError: the folder holds another study, and the message names what differs.
+        ConfigError: The folder holds another study; the message names what differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STUDY_FILE
@@ -144,16 +146,16 @@ def begin_study(
 def run_cells(
     cells: Iterable[Cell], folder: Path, train: Callable[[Cell], CellResult], *, progress: bool = True
 ) -> list[CellResult]:
-    """Trains the cells that have no file yet, and returns all of them in order.
+    """Trains the cells that have no file yet, and returns the results of all of them in order.
 
     Args:
-        cells: of the study.
-        folder: of the study.
-        train: trains one; its `DataError` about labels that do not allow it is what `CellResult.reason` is for.
-        progress: whether to draw a progress bar.
+        cells: Cells of the study.
+        folder: Folder of the study.
+        train: Function that trains a cell; labels that allow no model are told in `CellResult.reason`.
+        progress: Whether a progress bar is drawn.
 
     Raises:
-        DataError: the file of a cell is damaged.
+        DataError: The file of a cell is damaged.
     """
     cells = list(cells)
     (folder / CELLS_DIR).mkdir(exist_ok=True)
@@ -170,10 +172,10 @@ def run_cells(
 
 
 def read_cells(folder: Path) -> list[CellResult]:
-    """Returns every finished cell of a study.
+    """Returns the results of every finished cell of a study.
 
     Raises:
-        DataError: the file of one is damaged.
+        DataError: The file of a cell is damaged.
     """
     return [_load(path) for path in sorted((folder / CELLS_DIR).glob("*.json"))]
 

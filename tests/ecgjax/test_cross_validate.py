@@ -300,7 +300,7 @@ def test_findings_are_means_over_folds_classes_and_seeds():
     found = findings.find(question, fraction=1.0, model="strong", other="weak")
     assert list(found.answer.by_seed) == [0, 2]
     assert found.without == {1: "b: fold 1: no records"}
-    assert "(1 seeds without)" in findings_table([found]).rows[0][1]
+    assert "(1 seeds missing)" in findings_table([found]).rows[0][1]
     nothing = findings.find(question, fraction=0.1, model="strong")
     assert nothing.answer is None
     assert nothing.text == "n/a (not made yet)"

@@ -177,8 +177,8 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
         "nobody, 2026",
         "no filter (recipe plain, version 1)",
         "PPV at 0.02",
-        "treated from 0.1",
-        "Net benefit of a record",
+        "treating from probability 0.1",
+        "Net benefit per record",
         "scored:AF",
     ):
         assert part in html

@@ -172,7 +172,7 @@ def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
     assert list(by_name["pretrained", ""].by_seed) == list(by_name["pretrained", "random"].by_seed) == [0, 1, 2]
     assert len(by_name["random", ""].by_seed) == 4
     cells = [cell for row in models_table(_summaries(results), metric="AUROC").rows for cell in row]
-    assert "3, 1 without" in cells
+    assert "3, 1 missing" in cells
     assert "9 (too few)" in cells
     nothing = [_result(_cell(), reason="none of 30 records is positive")]
     assert "n/a (none of 30 records is positive)" in models_table(_summaries(nothing), metric="AUROC").rows[0]
@@ -181,7 +181,7 @@ def test_cells_without_a_model_are_counted_and_their_pairs_left_out():
 def test_other_metrics_are_means_over_seeds():
     results = _results()
     table = other_metrics_table(results, kind="binary", targets=LABELS)
-    assert table.header == ("labels", "model", "AUPRC")
+    assert table.header == ("fraction of labels", "model", "AUPRC")
     values = [average_precision_score(LABELS, r.scores) for r in results if r.cell.model == "pretrained"]
     expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert table.rows[0] == ("0.1", "pretrained, frozen", expected)
@@ -202,7 +202,7 @@ def test_classes_are_named_also_those_left_out():
 def test_a_quantity_has_no_column_of_positives():
     summaries = [dataclasses.replace(summary, positives=None) for summary in _summaries(_results())]
     for table in (models_table, differences_table):
-        assert "positives" not in table(summaries, metric="R²").header
+        assert "fewest positives" not in table(summaries, metric="R²").header
 
 
 def test_figure_shows_every_seed():
@@ -210,7 +210,7 @@ def test_figure_shows_every_seed():
     left, right = drawn.axes
     seeds = [line for line in left.lines if len(line.get_xdata()) == 4]
     assert len(seeds) == 2
-    assert right.get_ylabel() == "AUROC: pretrained − random, paired"
+    assert right.get_ylabel() == "AUROC: pretrained minus random, paired"
     assert differences_table(_summaries(_results()), metric="AUROC").rows[0][4].startswith("+")
 
 

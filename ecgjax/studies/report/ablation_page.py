@@ -1,4 +1,4 @@
-"""What an ablation found: a page of tables and a figure, and JSON."""
+"""Report of an ablation: a page of tables and a figure, and `results.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ecgjax.system.files import write_atomically
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """Returns the objective at the beginning and the end, and how many pairs batches had, of a run's metrics."""
+    """Returns numbers that describe a training: loss at its beginning and end, pairs per batch, speed and steps."""
     facts: dict[str, float] = {}
     for name, title in (("eval/loss", "validation loss"), ("train/loss", "training loss")):
         if values := _values(metrics, name):
@@ -40,7 +40,7 @@ def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, f
 
 
 def _values(metrics: Sequence[Mapping[str, float | None]], name: str) -> list[float]:
-    """Returns a metric of the lines that have it."""
+    """Returns a metric's values from the lines that have it."""
     return [value for line in metrics if (value := line.get(name)) is not None]
 
 
@@ -57,19 +57,19 @@ def write_report(
     cautions: Sequence[str],
     command: str,
 ) -> tuple[str, Path]:
-    """Writes the page and results.json; returns the tables for the terminal and the page's path.
+    """Writes the page and `results.json`; returns the tables for the terminal and the page's path.
 
     Args:
-        runs: that are finished.
-        recordings: that they were probed on.
-        tasks: name → labelled records, whose test records are the same for all seeds.
-        out: folder.
-        failed: names of runs that failed → why.
-        missing: names of runs that were not made yet.
-        resamples: of the test patients.
-        fraction: of the labelled training patients, for the probes.
-        cautions: what a reader must know first, a sentence each.
-        command: that makes all of it again.
+        runs: Finished runs.
+        recordings: Recordings that the encoders were probed on.
+        tasks: Labelled records by the task's name; the test records are the same for all seeds.
+        out: Folder that the report is written to.
+        failed: Reason of each failure, by the run's name.
+        missing: Names of runs that have not been made yet.
+        resamples: Number of bootstrap resamples of the test patients.
+        fraction: Fraction of the labelled training patients that the probes are trained on.
+        cautions: Sentences that a reader must know first.
+        command: Command that repeats all of it.
     """
     answers = [
         ablation_statistics.sum_up(
@@ -89,13 +89,17 @@ def write_report(
             answers, "above_random"
         ),
         "Difference from the first arm": ablation_statistics.differences_table(answers, "above_first"),
-        "Training, means over seeds": ablation_statistics.facts_table(runs),
+        "Training (means over seeds)": ablation_statistics.facts_table(runs),
     }
     tables = {title: table for title, table in tables.items() if table.rows}
     sections = [Section(title, [table]) for title, table in tables.items()]
     if any(answer.above_random for answer in answers):
-        alt = "Of every arm and task the difference from the random encoder with its interval, as in the table of them."
-        picture = Picture(figure=ablation_statistics.figure(answers), alt=alt, caption="Dots: single seeds.")
+        alt = "Difference of every arm from the random encoder with its interval, for every task, as in the table."
+        picture = Picture(
+            figure=ablation_statistics.figure(answers),
+            alt=alt,
+            caption="Bars are intervals over patients; small grey dots are single seeds.",
+        )
         sections.insert(0, Section("What pretraining adds to random initialisation", [picture]))
     reasons = [f"{name} ({reason})" for name, reason in failed.items()]
     unfinished = [
@@ -105,7 +109,7 @@ def write_report(
     ]
     sections += [data_section(recordings.datasets), command_section(command), environment_section()]
     page = Page(
-        title="Arms side by side" + (" (SIMULATED DATA)" if recordings.simulated else ""),
+        title="Ablation: comparison of arms" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
         summary=[Paragraph(_words(recordings, tasks, resamples=resamples, fraction=fraction)), *unfinished],
         sections=sections,
@@ -123,10 +127,11 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
         for name, data in tasks.items()
     )
     return (
-        f"Data set {recordings.name}. Linear probes, {fraction:.3g} of the labelled training patients, selected on "
-        f"validation. {counts}. Mean over seeds, [95 % interval over {resamples:,} resamples of the test patients], ± "
-        "standard deviation over seeds, which change labels, initialisation and training. Differences are paired: the "
-        "same labels, test records and resamples."
+        f"Data set {recordings.name}. Linear probes are trained on {fraction:.3g} of the labelled training patients "
+        f"and selected on validation. {counts}. Values are the mean over seeds, [95 % interval over {resamples:,} "
+        "resamples of the test patients], and ± standard deviation over seeds, which change labels, initialisation and "
+        "training. "
+        "Differences are paired: both sides have the same labels, test records and resamples."
     )
 
 

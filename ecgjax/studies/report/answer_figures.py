@@ -18,13 +18,13 @@ _MODELS = {REFERENCE: ("#b3202c", "o", -0.14), "random": ("#5f5f5f", "s", 0.14)}
 
 
 def scatter_figure(truth: np.ndarray, predicted: np.ndarray, *, name: str, title: str) -> Figure:
-    """Draws predicted over true values, on one scale, with the line on which they are equal.
+    """Draws predicted against true values on one scale, with the line on which they are equal.
 
     Args:
-        truth: `[n]`.
-        predicted: `[n]`.
-        name: of the quantity, with its unit.
-        title: of the model.
+        truth: True values, `[n]`.
+        predicted: Predicted values, `[n]`.
+        name: Name of the quantity, with its unit.
+        title: Title of the model.
     """
     figure = Figure(figsize=(5.6, 5.4), layout="constrained")
     axes = figure.subplots()
@@ -35,12 +35,12 @@ def scatter_figure(truth: np.ndarray, predicted: np.ndarray, *, name: str, title
 
 
 def panels_figure(truth: np.ndarray, predicted: Mapping[str, np.ndarray], *, name: str) -> Figure:
-    """Draws `scatter_figure` of every model in a panel of its own, all on one scale.
+    """Draws predicted against true values of every model, one panel per model, all on one scale.
 
     Args:
-        truth: `[n]`.
-        predicted: title of the model → `[n]`.
-        name: of the quantity, with its unit.
+        truth: True values, `[n]`.
+        predicted: Predicted values, `[n]`, by the model's title.
+        name: Name of the quantity, with its unit.
     """
     columns = min(4, max(1, len(predicted)))
     rows = math.ceil(len(predicted) / columns)
@@ -60,15 +60,17 @@ def panels_figure(truth: np.ndarray, predicted: Mapping[str, np.ndarray], *, nam
 def bland_altman_figure(
     truth: np.ndarray, predicted: np.ndarray, *, agreement: BlandAltman, name: str, unit: str, title: str
 ) -> Figure:
-    """Draws differences over means, with bias, limits of agreement and their intervals as bands.
+    """Draws a Bland–Altman plot: differences against means, with bias and limits of agreement.
+
+    Bands show the intervals of the bias and of the limits.
 
     Args:
-        truth: `[n]`, one record a patient.
-        predicted: `[n]`.
-        agreement: of the same.
-        name: of the quantity, with its unit.
-        unit: empty where it has none.
-        title: of the model.
+        truth: True values, `[n]`, one record per patient.
+        predicted: Predicted values, `[n]`.
+        agreement: Bias and limits of agreement of the same values.
+        name: Name of the quantity, with its unit.
+        unit: Unit of the quantity; empty if it has none.
+        title: Title of the model.
     """
     figure = Figure(figsize=(5.6, 5.4), layout="constrained")
     axes = figure.subplots()
@@ -88,7 +90,8 @@ def bland_altman_figure(
             textcoords="offset points", ha="right", fontsize=9, color=_LINE,
         )  # fmt: skip
     axes.set(
-        xlabel=f"mean of true and predicted {name}", ylabel=f"predicted − true ({unit})" if unit else "predicted − true"
+        xlabel=f"mean of true and predicted {name}",
+        ylabel=f"predicted minus true ({unit})" if unit else "predicted minus true",
     )
     axes.set_title(title, fontsize=11)
     _plain(axes)
@@ -96,10 +99,10 @@ def bland_altman_figure(
 
 
 def classes_figure(classes: Sequence[ClassRow]) -> Figure:
-    """Draws the AUROC of the pretrained and of the random encoder's probe for every class that has one.
+    """Draws the AUROC of the pretrained and the random encoder's probe for every class that has one.
 
     Args:
-        classes: in the order to draw.
+        classes: Results of the classes, in the order in which they are drawn.
     """
     drawn = [each for each in classes if each.aurocs]
     figure = Figure(figsize=(5.6, 1.4 + 0.36 * len(drawn)), layout="constrained")
@@ -134,7 +137,10 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, *, size: float = 10) -> No
 
 
 def _limits(truth: np.ndarray, predicted: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Of all true values and of all but the outermost predictions: one that is far off would hide the others."""
+    """Returns the limits of the axes.
+
+    They hold all true values and all but the most extreme predictions, since one that is far off would hide the others.
+    """
     within = np.concatenate([np.quantile(values, (0.001, 0.999)) for values in predicted])
     low, high = min(truth.min(), within.min()), max(truth.max(), within.max())
     margin = 0.03 * (high - low)

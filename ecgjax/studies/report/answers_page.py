@@ -1,4 +1,4 @@
-"""The report of a quantity or of several classes: its page, and its files."""
+"""Report of a quantity or of several classes: its page and its files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class AnswersEvaluation:
     """A finished evaluation of a quantity or of several classes.
 
     Attributes:
-        answers: of the models.
-        data: the records they rest on.
-        unit: of the quantity; empty where it has none, and of classes.
-        provenance: what was evaluated.
+        answers: Results of the models.
+        data: Labelled records that the results rest on.
+        unit: Unit of the quantity; empty if it has none, and for classes.
+        provenance: Description of what was evaluated.
     """
 
     answers: Answers
@@ -45,7 +45,7 @@ class AnswersEvaluation:
 
     @property
     def embeddings(self) -> Mapping[str, np.ndarray]:
-        """Encoder → `f32[test records, dim]`."""
+        """Embeddings of the test records, `f32[test records, dim]`, by encoder."""
         return self.answers.embeddings
 
     @property
@@ -61,7 +61,14 @@ def write_answers_report(
     default_config: Tree,
     sections: Sequence[Section] = (),
 ) -> Written:
-    """Writes the report of another task than a binary one, as `report_files.write_report` does of that."""
+    """Writes the report of a task that is not binary, as `report_files.write_report` does for a binary one.
+
+    Args:
+        evaluation: Evaluation to report.
+        workdir: Folder of the run.
+        default_config: Nested default configuration that the run's configuration is compared with.
+        sections: Sections about recordings and training, which stand between the results and their provenance.
+    """
     page = answers_page(evaluation, default_config=default_config, sections=sections)
     return replace_report(
         workdir, page, results_dict(evaluation), data=evaluation.data, scores=evaluation.answers.outputs
@@ -69,17 +76,23 @@ def write_answers_report(
 
 
 def answers_page(evaluation: AnswersEvaluation, *, default_config: Tree, sections: Sequence[Section] = ()) -> Page:
-    """Lays an evaluation out; arguments as of `report_page.evaluation_page`."""
+    """Lays out an evaluation as a page.
+
+    Args:
+        evaluation: Evaluation to report.
+        default_config: Nested default configuration that the run's configuration is compared with.
+        sections: Sections about recordings and training, which stand between the results and their provenance.
+    """
     data, answers = evaluation.data, evaluation.answers
     if answers.operating is None:
-        own = [Section("Predicted and true", _agreement(evaluation))]
+        own = [Section("Predicted and true values", _agreement(evaluation))]
     else:
-        own = [Section("Class by class", _classes(evaluation)), class_section(answers.operating)]
+        own = [Section("Results by class", _classes(evaluation)), class_section(answers.operating)]
     results = [
         Section("Results", _results(evaluation)),
         *own,
         Section("Groups of patients", _groups(evaluation)),
-        Section("What lies near", _near(evaluation)),
+        Section("Nearest neighbours in the embedding space", _near(evaluation)),
     ]
     return framed(
         [*results, *sections],
@@ -99,9 +112,9 @@ def answers_table(evaluation: AnswersEvaluation) -> Table:
     header = (
         "model",
         f"{primary} [95 % interval]",
-        "pretrained − this"
+        "pretrained minus this model"
         if (compared := evaluation.answers.compared) == primary
-        else f"{compared}: pretrained − this",
+        else f"{compared}: pretrained minus this model",
         *(f"{name}{unit}" if name in ("RMSE", "MAE") else name for name in others),
         "selected on validation",
     )
@@ -135,13 +148,16 @@ def _results(evaluation: AnswersEvaluation) -> list[Block]:
     if data.task.kind == "multilabel":
         words.append(_left_out(evaluation))
     else:
-        words.append("A constant has no correlation (n/a). R² is below 0 where the test records' own mean is nearer.")
+        words.append(
+            "A constant prediction has no correlation (n/a). R² is below 0 where predictions are farther from the "
+            "truth than the test records' own mean."
+        )
     return [
         answers_table(evaluation),
         *map(Paragraph, words),
         Picture(
             figure=differences_figure(answers.rows, metric=answers.compared),
-            alt=f"{answers.compared} of the pretrained encoder's probe less that of every other model, as the table.",
+            alt=f"{answers.compared} of the pretrained encoder's probe minus that of every other model, as tabulated.",
             caption="Paired differences of the pretrained encoder's probe from every other model.",
         ),
     ]
@@ -153,8 +169,8 @@ def _left_out(evaluation: AnswersEvaluation) -> str:
     common = common_classes(labels)
     rare = [each.name for column, each in enumerate(classes) if not each.reason and column not in common]
     measured = len(classes) - len(without)
-    text = f"Macro is the plain mean over the {measured} of {len(classes)} classes that have both labels in the test "
-    text += "records."
+    text = f"Macro metrics are plain means over the {measured} of {len(classes)} classes that have both labels in the "
+    text += "test records."
     if without:
         text += f" Left out: {'; '.join(without)}."
     if rare:
@@ -169,8 +185,8 @@ def _agreement(evaluation: AnswersEvaluation) -> list[Block]:
     blocks: list[Block] = [
         Picture(
             figure=scatter_figure(test.labels, predicted, name=name, title=title),
-            alt=f"Predicted over true {name} of the test records, pretrained encoder's probe.",
-            caption=f"{len(test.records):,} test records; dashed, where both are equal.",
+            alt=f"Predicted against true {name} of the test records, pretrained encoder's probe.",
+            caption=f"{len(test.records):,} test records; both values are equal on the dashed line.",
             vector=False,
         )
     ]
@@ -186,24 +202,25 @@ def _agreement(evaluation: AnswersEvaluation) -> list[Block]:
                     unit=evaluation.unit,
                     title=title,
                 ),
-                alt=f"Predicted less true over the mean of both, {name}, with bias and limits of agreement.",
-                caption=f"Bland–Altman, the first test record of each of {len(rows):,} patients; bands are 95 % "
+                alt=f"Predicted minus true {name} against the mean of both, with bias and limits of agreement.",
+                caption=f"Bland–Altman plot of the first test record of each of {len(rows):,} patients; bands are 95 % "
                 "intervals.",
                 vector=False,
             ),
             _agreement_table(evaluation),
             Paragraph(
-                "Bias is the mean of predicted − true; 95 % of the differences lie within the limits if they are "
-                "normal. One record a patient, the first, since the intervals (Student's t) take records as "
-                "independent. A cloud that slopes is predictions that vary less than the truth."
+                "Bias is the mean of predicted minus true values; 95 % of the differences lie within the limits if "
+                "they are normally distributed. Only the first record of each patient is used, since the intervals "
+                "(Student's t) take records as independent. A sloping cloud means that predictions vary less than the "
+                "truth."
             ),
         ]
     panels = {row.title: answers.outputs[row.name] for row in answers.rows}
     blocks.append(
         Picture(
             figure=panels_figure(test.labels, panels, name=name),
-            alt=f"Predicted over true {name} of the test records, a panel a model.",
-            caption="Every model; dashed, where predicted and true are equal.",
+            alt=f"Predicted against true {name} of the test records, with one panel per model.",
+            caption="All models; predicted and true values are equal on the dashed line.",
             vector=False,
         )
     )
@@ -235,7 +252,7 @@ def _classes(evaluation: AnswersEvaluation) -> list[Block]:
     answers = evaluation.answers
     titles = {name: answers.row(name).title for name in BY_CLASS}
     header = (
-        "class", "positive in training", "positive in test (patients)", *titles.values(), "pretrained − random",
+        "class", "positive in training", "positive in test (patients)", *titles.values(), "pretrained minus random",
     )  # fmt: skip
     rows = []
     for each in answers.classes:
@@ -252,10 +269,10 @@ def _classes(evaluation: AnswersEvaluation) -> list[Block]:
     picture = Picture(
         figure=classes_figure(answers.classes),
         alt="AUROC of every class, pretrained and random encoder, as in the table.",
-        caption="Linear probes on the pretrained and on the random encoder, with the positive test records.",
+        caption="Linear probes on the pretrained and on the random encoder; brackets count positive test records.",
     )
     long = len(rows) > 30
-    return [*blocks, Folded("AUROC of every class, drawn", [picture]) if long else picture]
+    return [*blocks, Folded("Figure: AUROC of every class", [picture]) if long else picture]
 
 
 def _groups(evaluation: AnswersEvaluation) -> list[Block]:
@@ -276,20 +293,32 @@ def _groups(evaluation: AnswersEvaluation) -> list[Block]:
         rows.append((*counts, *cells))
     header: tuple[str, ...]
     if quantity:
-        header = ("", "group", "records", "patients", f"MAE{unit}", "less others", f"bias{unit}", "less others")
-        words = "differences are from all other records."
+        gap = "difference from all other records"
+        header = ("grouped by", "group", "records", "patients", f"MAE{unit}", gap, f"bias{unit}", gap)
+        words = "Bias is the mean of predicted minus true values."
     else:
-        header = ("", "group", "records", "patients", "macro AUROC", "classes")
+        header = ("grouped by", "group", "records", "patients", "macro AUROC", "classes")
         words = (
-            f"of the classes with at least {MIN_EVENTS} positive and negative test records in the group, which "
-            "differ between groups: their means are not to be compared without a look at the number of classes."
+            f"The macro AUROC is the mean over the classes with at least {MIN_EVENTS} positive and negative test "
+            "records in the group. These classes differ between groups: do not compare the means without a look at "
+            "the number of classes."
         )
-    return [Table(header=header, rows=rows), Paragraph(f"The pretrained encoder's probe; {words} {GROUPS_MADE}")]
+    return [
+        Table(header=header, rows=rows),
+        Paragraph(f"All values are of the pretrained encoder's probe. {words} {GROUPS_MADE}"),
+    ]
 
 
 def _near(evaluation: AnswersEvaluation) -> list[Block]:
     answers, data = evaluation.answers, evaluation.data
-    blocks: list[Block] = [near_table(answers.near), Paragraph("Of the test records by cosine.")]
+    blocks: list[Block] = [
+        near_table(answers.near),
+        Paragraph(
+            "Each test record is a query for its nearest neighbours among the test records, by the cosine of their "
+            "embeddings. recall@k is the share of queries with a match among the k nearest, and MRR is the mean "
+            "reciprocal rank of the first match."
+        ),
+    ]
     for encoder, embeddings in answers.embeddings.items():
         projected, title = project(embeddings), f"{encoder} encoder"
         if data.task.kind == "quantity":
@@ -306,7 +335,7 @@ def _near(evaluation: AnswersEvaluation) -> list[Block]:
 
 
 def results_dict(evaluation: AnswersEvaluation) -> dict[str, Any]:
-    """Returns everything but the records themselves as plain values, for `results.json`; undefined numbers are null."""
+    """Returns all results except the records as plain values for `results.json`; undefined numbers become null."""
     answers, kind = evaluation.answers, evaluation.data.task.kind
     common = common_results(
         evaluation.data,

@@ -1,4 +1,4 @@
-"""Tables of single cells beside the primary metric: other metrics, and every class of a multi-label task."""
+"""Tables of cells beyond the primary metric: other metrics, and every class of a multi-label task."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _Group = tuple[float, Mode, Initialisation | Plain]
 def other_metrics_table(
     results: Sequence[CellResult], *, kind: Kind, targets: np.ndarray, classes: Sequence[str] = (), unit: str = ""
 ) -> Table:
-    """Returns the metrics that cells are not compared by, as mean ± standard deviation over seeds.
+    """Returns the metrics other than the primary one, as mean ± standard deviation over seeds.
 
     Args:
-        results: of the cells.
-        kind: of the task.
-        targets: of the test records, `[n]` or `[n, classes]`.
-        classes: names of the columns of a multi-label task.
-        unit: of a quantity; empty where it has none.
+        results: Results of the cells.
+        kind: Kind of the task.
+        targets: Labels of the test records, `[n]` or `[n, classes]`.
+        classes: Names of the label columns of a multi-label task.
+        unit: Unit of a quantity; empty if it has none.
     """
     rows, names = [], []
     for (fraction, mode, model), scores in _groups(results).items():
@@ -36,16 +36,18 @@ def other_metrics_table(
         spread = (_spread([each[name] for each in found]) for name in names)
         rows.append((f"{fraction:.3g}", TITLES[model, mode], *spread))
     header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)
-    return Table(header=("labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds")
+    return Table(
+        header=("fraction of labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds"
+    )
 
 
 def classes_table(results: Sequence[CellResult], *, targets: np.ndarray, classes: Sequence[str]) -> Table:
     """Returns the AUROC of every class at the largest fraction, as mean ± standard deviation over seeds.
 
     Args:
-        results: of the cells.
-        targets: of the test records, `[n, classes]`.
-        classes: names of the columns.
+        results: Results of the cells.
+        targets: Labels of the test records, `[n, classes]`.
+        classes: Names of the label columns.
     """
     groups = _groups(results)
     largest = max((fraction for fraction, _, _ in groups), default=1.0)
@@ -65,7 +67,7 @@ def classes_table(results: Sequence[CellResult], *, targets: np.ndarray, classes
 
 
 def _groups(results: Sequence[CellResult]) -> dict[_Group, list[np.ndarray]]:
-    """Returns the scores of every seed of the cells that have some."""
+    """Returns the scores of every seed, by fraction, mode and model, for the cells that have scores."""
     groups: dict[_Group, list[np.ndarray]] = {}
     for result in sorted(results, key=lambda r: (r.cell.fraction, r.cell.mode, r.cell.model, r.cell.seed)):
         if result.scores is not None:

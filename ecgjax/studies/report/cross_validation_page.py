@@ -1,4 +1,4 @@
-"""What a cross-validation found: a page of tables and figures, and JSON."""
+"""Report of a cross-validation: a page of tables and figures, and `results.json`."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def write_report(
     folder: Path,
     command: str,
 ) -> tuple[str, Path]:
-    """Writes the page and `results.json`; returns the tables for the terminal, and the page's path.
+    """Writes the page and `results.json`; returns the tables for the terminal and the page's path.
 
     Args:
-        results: of every model, problem, fraction and seed.
-        runs: what was pretrained.
-        models: in the order of the tables.
-        recordings: of the data set, those that were asked about in `split.train`.
-        questions: in order.
-        problems: name → problem.
-        method: settings of the cross-validation.
-        cautions: what stands first.
-        folder: where to.
-        command: that makes all of it again.
+        results: Out-of-fold scores of every model, problem, fraction and seed.
+        runs: Pretraining runs.
+        models: Models in the order of the tables.
+        recordings: Recordings of the data set; `split.train` holds those in the cross-validation.
+        questions: Questions in the order of the tables.
+        problems: Problems by name.
+        method: Settings of the cross-validation.
+        cautions: Sentences that a reader must know first.
+        folder: Folder that the report is written to.
+        command: Command that repeats all of it.
     """
     patients = np.asarray(recordings.index.group[recordings.split.train])
     findings = Findings(results, problems=problems, patients=patients, resamples=method["resamples"])
     fractions = sorted({fitted.fraction for fitted in results})
     pairs = {
-        "Above the same encoder at random initialisation": [(m.title, m.twin) for m in models if m.twin],
-        "Above the median beat": [(m.title, BASELINE) for m in models if m.kind != "baseline"],
+        "Difference from the same encoder at random initialisation": [(m.title, m.twin) for m in models if m.twin],
+        "Difference from the median-beat baseline": [(m.title, BASELINE) for m in models if m.kind != "baseline"],
     }
 
     def find(question: Question, pairs: Sequence[tuple[str, str]]) -> list[Finding]:
@@ -74,7 +74,7 @@ def write_report(
     if classes := _classes(questions):
         tables = [findings_table(find(each, alone), caption=each.title) for each in classes]
         tables += [findings_table(find(each, pair), caption=each.title) for each in classes for pair in pairs.values()]
-        sections.append(Section("Class by class", [Folded("AUROC and its differences by class", tables)]))
+        sections.append(Section("Results by class", [Folded("AUROC and its differences by class", tables)]))
     page = Page(
         title=f"Frozen encoders on {recordings.name}, cross-validated"
         + (" (SIMULATED DATA)" if recordings.simulated else ""),
@@ -82,9 +82,9 @@ def write_report(
         summary=[Paragraph(_words(recordings, patients, results, method))],
         sections=[
             *sections,
-            Section("What was asked", [_problems_table(questions, problems, patients), *_left_out(questions)]),
-            Section("What was pretrained", [_runs_table(runs), Paragraph(_NORM)]),
-            Section("How probes were chosen", [_probes_table(results), *_untrained(results)]),
+            Section("Tasks", [_problems_table(questions, problems, patients), *_left_out(questions)]),
+            Section("Pretraining runs", [_runs_table(runs), Paragraph(_NORM)]),
+            Section("Selection of the probes", [_probes_table(results), *_untrained(results)]),
             data_section(recordings.datasets),
             command_section(command),
             Section("Method", [Table(header=("setting", "value"), rows=[(k, repr(v)) for k, v in method.items()])]),
@@ -104,8 +104,8 @@ def write_report(
 
 _NORM = (
     "Batch norm of an encoder and of its random twin is set by the same unaugmented recordings of the pretraining, of "
-    "its real data sets alone where it had any. Nothing of the data set tested on goes into an encoder. A run is one "
-    "pretraining: how far another would be from it no interval here tells."
+    "its real data sets alone where it had any. No recording of the tested data set influences an encoder. A run is "
+    "one pretraining: no interval here includes the variation between pretraining runs."
 )
 
 
@@ -117,10 +117,11 @@ def _words(
         f"{len(patients):,} records of {len(np.unique(patients)):,} patients of {recordings.name}, none of which is a "
         f"copy of another. Every record is tested in one of {method['outer_folds']} folds of patients, by a logistic "
         f"regression on frozen features whose strength is chosen by {method['inner_folds']} inner folds of the other "
-        "patients; labels are drawn among these, smaller fractions being parts of larger. AUROC within each fold, "
-        f"averaged over folds, classes and {seeds} seeds, which change folds, labels and random initialisation; "
-        f"[95 % interval over {method['resamples']:,} resamples of the patients]; ± standard deviation over seeds. "
-        "Differences are paired: the same folds, labels and resamples."
+        "patients; labels are drawn among these, smaller fractions being parts of larger. Values are the AUROC within "
+        f"each fold, averaged over folds, classes and {seeds} seeds, which change folds, labels and random "
+        f"initialisation, [95 % interval over {method['resamples']:,} resamples of the patients], ± standard deviation "
+        "over seeds. "
+        "Differences are paired: both sides have the same folds, labels and resamples."
     )
 
 
@@ -136,9 +137,14 @@ def _section(
         for question, each in found.items()
     ]
     if picture:
-        drawn = figure([each for own in found.values() for each in own], xlabel="difference of AUROC")
-        alt = "Of every model, task and fraction the paired difference with its interval, as in the tables."
-        blocks.insert(0, Picture(figure=drawn, alt=alt, caption="Dots: single seeds."))
+        drawn = figure([each for own in found.values() for each in own], xlabel="difference in AUROC")
+        alt = "Paired difference with its interval, for every model, task and fraction, as in the tables."
+        blocks.insert(
+            0,
+            Picture(
+                figure=drawn, alt=alt, caption="Bars are intervals over patients; small grey dots are single seeds."
+            ),
+        )
     return Section(title, blocks)
 
 
@@ -166,7 +172,7 @@ def _problems_table(questions: Sequence[Question], problems: Mapping[str, Proble
                     f"{len(np.unique(patients[problem.rows[positive]])):,}",
                 )
             )
-    return Table(header=("problem", "task", "records", "positive", "patients with a positive"), rows=rows)
+    return Table(header=("problem", "task", "records", "positive", "patients with a positive record"), rows=rows)
 
 
 def _left_out(questions: Sequence[Question]) -> list[Paragraph]:
@@ -204,7 +210,8 @@ def _probes_table(results: Mapping[Fitted, OutOfFold]) -> Table:
             )
         )
     header = (
-        "model", "labels", "training records, mean", "positives, fewest", "C, median [range]", "folds without a choice",
+        "model", "fraction of labels", "mean training records", "fewest positives", "median C [range]",
+        "folds with too few labels to choose C",
     )  # fmt: skip
     return Table(header=header, rows=told)
 
@@ -215,7 +222,7 @@ def _untrained(results: Mapping[Fitted, OutOfFold]) -> list[Paragraph]:
         for fitted, result in results.items()
         if result.reason
     )
-    return [Paragraph(f"Not trained, in any model: {'; '.join(reasons)}.")] if reasons else []
+    return [Paragraph(f"Not trained for any model: {'; '.join(reasons)}.")] if reasons else []
 
 
 def _write_results(

@@ -1,4 +1,4 @@
-"""Embeddings in the plane: the two directions in which they vary most."""
+"""Maps of embeddings: projections on the two directions in which they vary most."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sklearn.decomposition import PCA
 
 from ecgjax.evaluation.metrics.retrieval import unit_length
 
-#: Records that are drawn; of more, so many at random. Clouds of more are no easier to read.
+#: Largest number of records that are drawn, chosen at random: larger clouds are no easier to read.
 MAX_POINTS = 3000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Style:
-    """How the records of one label are drawn."""
+    """Style in which the records of one label are drawn."""
 
     name: str
     marker: str
@@ -33,22 +33,22 @@ class _Style:
         )  # fmt: skip
 
     def draw_for_legend(self, axes: Axes) -> None:
-        """Draws no point, but names what such points are; opaque, since in a legend they are few."""
+        """Adds a legend entry without drawing a point; it is opaque, since a legend shows few points."""
         axes.scatter([], [], label=self.name, marker=self.marker, color=self.color, s=self.size, alpha=1, linewidths=0)
 
 
-# Told apart without colour, too.
+# The markers differ, so that labels can be told apart without colour.
 _NEGATIVE = _Style(name="negative", marker="o", color="#1f6fb4", size=9, alpha=0.45)
 _POSITIVE = _Style(name="positive", marker="^", color="#b3202c", size=16, alpha=0.75)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingMap:
-    """Embeddings projected.
+    """Embeddings projected on a plane.
 
     Attributes:
-        points: `f64[n, 2]`.
-        shares: of the variance, along the two axes.
+        points: Coordinates of the records, `f64[n, 2]`.
+        shares: Shares of the variance along the two axes.
     """
 
     points: np.ndarray
@@ -58,19 +58,19 @@ class EmbeddingMap:
 def project(embeddings: np.ndarray) -> EmbeddingMap:
     """Projects embeddings of unit length on their first two principal components.
 
-    Distances in the plane are never larger than those between the embeddings, of which the rest of this evaluation
-    takes the cosine; without a seed or a setting, the same embeddings give the same map.
+    Distances in the plane never exceed those between the embeddings of unit length, which the cosines elsewhere in this
+    evaluation compare. There is neither a seed nor a setting: the same embeddings give the same map.
 
     Args:
-        embeddings: `[n, dim]`.
+        embeddings: Embeddings of the records, `[n, dim]`.
 
     Raises:
-        DataError: an embedding is not finite, or zero.
+        DataError: An embedding is not finite, or zero.
     """
     unit = unit_length(embeddings)
     components = min(2, *unit.shape)
     points, shares = np.zeros((len(unit), 2)), np.zeros(2)
-    if np.ptp(unit, axis=0).any():  # Embeddings that are all the same have no directions.
+    if np.ptp(unit, axis=0).any():  # Embeddings that are all equal have no principal directions.
         fitted = PCA(n_components=components, svd_solver="full")
         points[:, :components] = fitted.fit_transform(unit)
         shares[:components] = fitted.explained_variance_ratio_
@@ -81,11 +81,11 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
     """Draws a map coloured by label.
 
     Args:
-        projected: from `project`.
-        labels: `[n]` of 0 and 1.
-        title: above it.
-        seed: of which records are drawn where there are more than `MAX_POINTS`, and in which order: positives drawn
-            last would hide the others.
+        projected: Map from `project`.
+        labels: Labels of the records, `[n]` of 0 and 1.
+        title: Title above the map.
+        seed: Seed of the random order in which records are drawn, since positives drawn last would hide the others. It
+            also chooses which records are drawn if there are more than `MAX_POINTS`.
     """
     order = _order(len(labels), seed)
     figure, axes = _plane(projected, title)
@@ -100,14 +100,15 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
 
 
 def values_map_figure(projected: EmbeddingMap, *, values: np.ndarray, name: str, title: str, seed: int) -> Figure:
-    """Draws a map coloured by a quantity, its lowest and highest fiftieth in the colours of the ends.
+    """Draws a map coloured by a quantity; its lowest and highest 2 % have the colours at the ends of the scale.
 
     Args:
-        projected: from `project`.
-        values: `[n]`.
-        name: of the quantity, with its unit.
-        title: above it.
-        seed: as of `map_figure`.
+        projected: Map from `project`.
+        values: Values of the quantity, `[n]`.
+        name: Name of the quantity, with its unit.
+        title: Title above the map.
+        seed: Seed of the random order in which records are drawn, and of their choice if there are more than
+            `MAX_POINTS`.
     """
     order = _order(len(values), seed)
     figure, axes = _plane(projected, title)

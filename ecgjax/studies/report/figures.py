@@ -18,19 +18,19 @@ _LEAD_SPACING_MV = 2.0
 _TRAINING, _VALIDATION = "#7f7f7f", "#b3202c"
 _PAIR_COLORS = ("#b3202c", "#e08a3c", "#1f6fb4")
 
-#: Panels reach at most so far beyond the zero lines of the first and the last lead, mV: artefacts may go on.
+#: Largest distance that panels reach beyond the outermost zero lines, mV, so that artefacts do not dwarf the ECG.
 _MOST_BEYOND_MV = 6.0
 
-#: Training metrics drawn under the loss; all lie in −1 … 1.
+#: Training metrics that are drawn below the loss; all lie between −1 and 1.
 _PAIR_METRICS = ("best_positive_similarity", "hardest_negative_similarity", "top1_accuracy")
 
 
 def metric_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Turns the lines of `metrics.jsonl`, each with `step` and any number of named values, into one series a name.
+    """Turns the lines of `metrics.jsonl`, each with `step` and any number of named values, into one series per name.
 
     Returns:
-        name → `f64[points, 2]` of step and value, sorted by step; undefined values are left out, and of a step written
-        twice the last counts.
+        Series of steps and values, `f64[points, 2]`, sorted by step, by name. Undefined values are left out, and if a
+        step was written twice, the last value counts.
     """
     series: dict[str, dict[int, float]] = {}
     for line in lines:
@@ -41,11 +41,11 @@ def metric_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def training_curve(metrics: Mapping[str, np.ndarray]) -> Figure:
-    """Draws the loss of training and validation, and below it what the pairs of a batch look like, against the step.
+    """Draws the training and validation loss against the step, and below it metrics of the pairs in a batch.
 
     Args:
-        metrics: as `metric_series` gives them; must have `train/loss`. `eval/loss` and the similarities of
-            `_PAIR_METRICS` are drawn where they are there.
+        metrics: Series from `metric_series`. It must have `train/loss`; `eval/loss` and `_PAIR_METRICS` are drawn if
+            they are there.
     """
     pairs = [name for name in _PAIR_METRICS if f"train/{name}" in metrics]
     figure = Figure(figsize=(6.4, 3.2 + (2.4 if pairs else 0)), layout="constrained")
@@ -73,15 +73,15 @@ def augmented_views(
     sampling_rate_hz: float,
     titles: Sequence[str],
 ) -> Figure:
-    """Draws records (rows) as they are and under each view (columns), twelve leads stacked on ECG paper.
+    """Draws records (rows) as they are and under each view (columns), with twelve leads stacked on ECG paper.
 
-    A second and a millivolt are as long in every panel of a row: a view of half the time is half as wide.
+    A second and a millivolt have the same length in every panel of a row: a view of half the duration is half as wide.
 
     Args:
-        original: `f32[records, time, 12]`, mV, leads I II III aVR aVL aVF V1…V6.
-        views: name and `f32[records, time, 12]` each; a view may be shorter than the original.
-        sampling_rate_hz: of all of them.
-        titles: one a record.
+        original: Signals as they are, `f32[records, time, 12]`, mV, leads I II III aVR aVL aVF V1…V6.
+        views: Name and signals, `f32[records, time, 12]`, of each view, which may be shorter than the original.
+        sampling_rate_hz: Sampling rate of all signals, Hz.
+        titles: Titles of the records, one per record.
     """
     columns = [("original", original), *views]
     figure = Figure(figsize=(4.6 * len(columns), 7.0 * len(original)), layout="constrained")
@@ -99,7 +99,10 @@ def augmented_views(
 
 
 def _limits(signals: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the lowest and the highest mV, beside the first lead's zero line, that hold the outer leads of all."""
+    """Returns the lower and upper limit, mV, of panels that show several signals of one record.
+
+    Both are measured from the zero line of the first lead and hold the outermost leads of all signals.
+    """
     zeros = -_LEAD_SPACING_MV * np.arange(signals[0].shape[1])
     low, high = (np.array([extreme(ecg, axis=0) + zeros for ecg in signals]) for extreme in (np.min, np.max))
     most = np.array([zeros[-1], 0]) + np.array([-1, 1]) * _MOST_BEYOND_MV
@@ -107,7 +110,7 @@ def _limits(signals: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _draw_ecg(panel: Axes, ecg: np.ndarray, *, sampling_rate_hz: float) -> None:
-    """Draws `f32[time, 12]` on a grid of 0.2 s by 0.5 mV."""
+    """Draws an ECG, `f32[time, 12]`, on a grid of 0.2 s by 0.5 mV."""
     seconds = np.arange(len(ecg)) / sampling_rate_hz
     zeros = -_LEAD_SPACING_MV * np.arange(ecg.shape[1])
     panel.plot(seconds, ecg + zeros, color="black", linewidth=0.55)

@@ -1,4 +1,4 @@
-"""What a study of label efficiency found: a page of tables and a figure, and JSON."""
+"""Report of a label-efficiency study: a page of tables and a figure, and `results.json`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ecgjax.studies.store import CellResult
 from ecgjax.system.files import write_atomically
 
 _POSITIVES: Mapping[Kind, str] = {
-    "binary": " Positives: the fewest of a seed.",
-    "multilabel": " Positives: of the class that has the most, the fewest of a seed.",
+    "binary": " Fewest positives are the positive training records of the seed that has fewest.",
+    "multilabel": " Fewest positives are those of the class with most, in the seed where it has fewest.",
     "quantity": "",
 }
 
@@ -35,12 +35,12 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     """Writes the page and `results.json` of all cells into the study's folder.
 
     Args:
-        study: what the cells are of.
-        results: of all cells that there are.
-        command: that made them.
+        study: Study that the cells belong to.
+        results: Results of all finished cells.
+        command: Command that made the cells.
 
     Returns:
-        The tables as text, and where the page is.
+        Tables as text, and the path of the page.
     """
     resamples = study.settings.probe.bootstrap
     summaries = study.summaries(results, resamples=resamples)
@@ -58,8 +58,8 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
     if data.enough_for_curves:
         curves = Picture(
             figure=figure(summaries, metric=metric, title=title),
-            alt=f"{metric} and its paired difference over the fraction of labels, as in the tables.",
-            caption="Bars: intervals over patients. Dots beside them: single seeds.",
+            alt=f"{metric} and its paired difference against the fraction of labels, as in the tables.",
+            caption="Bars are intervals over patients; the dots beside them are single seeds.",
         )
     page = Page(
         title=f"{study.task.title}: how few labels suffice",
@@ -81,10 +81,10 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                     curves,
                     *(table for table in tables if table.rows),
                     Paragraph(
-                        f"Intervals over patients: {resamples:,} resamples of the test patients, the same for all "
-                        "cells, of the mean over seeds. Over seeds: Student's t for the mean over draws of labels, "
-                        "initialisations and trainings, on these test patients. Neither holds what another "
-                        f"pretraining would give.{_POSITIVES[study.task.kind]}"
+                        f"Intervals over patients come from {resamples:,} resamples of the test patients, the same for "
+                        "all cells, of the mean over seeds. Intervals over seeds are Student's t-intervals of the mean "
+                        "over draws of labels, initialisations and trainings, on these test patients. Neither includes "
+                        f"the variation between pretraining runs.{_POSITIVES[study.task.kind]}"
                     ),
                     *(table for table in more if table.rows),
                     *([Paragraph(words)] if (words := _unlearnt(results, len(data.classes))) else []),
@@ -133,11 +133,14 @@ def _part(study: Study) -> str:
     if not looks or min(looks) >= len(study.data.val.records):
         return ""
     numbers = " or ".join(f"{number:,}" for number in sorted(looks))
-    return f" (steps of fine-tuning on {numbers} of them, drawn anew with every seed)"
+    return f" (fine-tuning selects its step on {numbers} of them, drawn anew with every seed)"
 
 
 def _unlearnt(results: list[CellResult], classes: int) -> str:
-    """Says at which fractions the training records lack classes, which are then answered alike for all records."""
+    """Says at which fractions the training records lack classes.
+
+    A model cannot learn such a class and gives all records the same score.
+    """
     found: dict[float, list[int]] = {}
     for result in results:
         found.setdefault(result.cell.fraction, []).append(result.unlearnt)
@@ -149,6 +152,6 @@ def _unlearnt(results: list[CellResult], classes: int) -> str:
     if not words:
         return ""
     return (
-        f"Of {classes} classes the training records lack a label of {', '.join(words)} of the labels: these count as "
-        "AUROC .5 of linear probes, and the curve over fractions is also that of classes drawn."
+        f"Of {classes} classes the training records lack a label of {', '.join(words)} of the labels: linear probes "
+        "count these as AUROC .5, so the curve over fractions also shows how many classes the drawn labels contain."
     )

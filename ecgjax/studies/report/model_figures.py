@@ -1,4 +1,4 @@
-"""Figures of models compared on the same test records, drawn without a display."""
+"""Figures that compare models on the same test records, drawn without a display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecgjax.studies.comparison import REFERENCE, Comparison
 
 _COLORS = ("#b3202c", "#e08a3c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93", "#2aa198")
 
-#: Inches; two such figures stand side by side on a page, and one is readable on a phone.
+#: Size in inches: two such figures fit side by side on a page, and one is readable on a phone.
 _SIZE = (5.6, 5.9)
 
 
@@ -28,9 +28,9 @@ def roc_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[st
     """Draws the ROC curve of every model.
 
     Args:
-        comparison: result, rows in the order to draw.
-        labels: `[n]` of 0 and 1 of the test records.
-        scores: model name → `f64[n]`.
+        comparison: Result of the comparison, with its rows in the order in which they are drawn.
+        labels: Labels of the test records, `[n]` of 0 and 1.
+        scores: Scores of the test records, `f64[n]`, by the model's name.
     """
     figure, axes = _square(title="ROC curves (AUROC)")
     for curve in _drawn(comparison, "auroc"):
@@ -43,12 +43,17 @@ def roc_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[st
 
 
 def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
-    """Draws the precision–recall curve of every model over the share of positives; arguments as of `roc_figure`.
+    """Draws the precision–recall curve of every model, and the share of positives as a line.
 
     The area under these steps is the average precision of the table: nothing is interpolated between thresholds
     (Davis and Goadrich, The relationship between precision-recall and ROC curves, ICML 2006).
+
+    Args:
+        comparison: Result of the comparison, with its rows in the order in which they are drawn.
+        labels: Labels of the test records, `[n]` of 0 and 1.
+        scores: Scores of the test records, `f64[n]`, by the model's name.
     """
-    figure, axes = _square(title="Precision over recall (AUPRC)")
+    figure, axes = _square(title="Precision–recall curves (AUPRC)")
     for curve in _drawn(comparison, "auprc"):
         precision, recall, _ = precision_recall_curve(labels, scores[curve.model])
         axes.plot(
@@ -61,7 +66,7 @@ def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, score
 
 
 class Compared(Protocol):
-    """A row of models side by side; `comparison.Row` is one."""
+    """Protocol of a row in a comparison of models, such as `comparison.Row`."""
 
     @property
     def name(self) -> str:
@@ -69,19 +74,19 @@ class Compared(Protocol):
 
     @property
     def title(self) -> str:
-        """Its title as in the table."""
+        """Title of the model in tables."""
 
     @property
     def difference(self) -> Interval | None:
-        """Metric of the pretrained encoder less this model's, paired; None for itself."""
+        """Paired difference of the metric, the pretrained encoder's minus this model's; None for itself."""
 
 
 def differences_figure(rows: Sequence[Compared], *, metric: str = "AUROC") -> Figure:
     """Draws the paired differences of the pretrained encoder from the other models, with their intervals.
 
     Args:
-        rows: of all models, in the order to draw.
-        metric: that the differences are of.
+        rows: Rows of all models, in the order in which they are drawn.
+        metric: Name of the metric that the differences are of.
     """
     others = [(row, row.difference) for row in rows if row.difference is not None]
     figure = Figure(figsize=(_SIZE[0], 0.9 + 0.55 * len(others)), layout="constrained")
@@ -99,8 +104,8 @@ def differences_figure(rows: Sequence[Compared], *, metric: str = "AUROC") -> Fi
     axes.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row, _ in others], fontsize=8)
     axes.set_ylim(len(others) - 0.5, -0.8)
     axes.margins(x=0.25)
-    axes.xaxis.set_major_locator(MaxNLocator(6))  # numbers with signs and two decimals are wide
-    axes.set_xlabel(f"{metric}: pretrained − this model")
+    axes.xaxis.set_major_locator(MaxNLocator(6))  # signed numbers with two decimals are wide
+    axes.set_xlabel(f"{metric}: pretrained minus this model")
     _plain(axes)
     return figure
 
@@ -109,7 +114,7 @@ def reliability_figure(curves: Mapping[str, ReliabilityCurve]) -> Figure:
     """Draws the reliability curve of every model in a panel of its own.
 
     Args:
-        curves: title of the model → its curve on the test records.
+        curves: Reliability curves on the test records, by the model's title.
     """
     columns = min(4, max(1, len(curves)))
     rows = math.ceil(len(curves) / columns)
@@ -125,7 +130,7 @@ def reliability_figure(curves: Mapping[str, ReliabilityCurve]) -> Figure:
     for panel in panels[len(curves) :]:
         panel.set_visible(False)
     figure.supxlabel("predicted probability", fontsize=9)
-    figure.supylabel("frequency", fontsize=9)
+    figure.supylabel("observed frequency", fontsize=9)
     return figure
 
 
@@ -144,7 +149,7 @@ def _plain(axes: Axes) -> None:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, texts = axes.get_legend_handles_labels()
-    if handles:  # Below the curves: with eight models it would hide some of them.
+    if handles:  # The legend stands below, since with eight models it would hide curves.
         figure.legend(handles, texts, loc="outside lower center", frameon=False, fontsize=9)
 
 
@@ -154,7 +159,7 @@ def _colors(rows: Sequence[Compared]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Curve:
-    """How the curve of a model is drawn."""
+    """Style in which a model's curve is drawn."""
 
     model: str
     color: str
@@ -163,7 +168,7 @@ class _Curve:
 
 
 def _drawn(comparison: Comparison, metric: str) -> list[_Curve]:
-    """Returns the curves of the models that have one."""
+    """Returns the curves of the models whose metric is defined."""
     colors, out = _colors(comparison.rows), []
     for row in comparison.rows:
         estimate = getattr(row, metric).estimate
@@ -175,7 +180,7 @@ def _drawn(comparison: Comparison, metric: str) -> list[_Curve]:
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns 1 − specificity and sensitivity at every threshold, from none positive to all."""
+    """Returns 1 − specificity and sensitivity at every threshold, from none called positive to all."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last_of_tie = np.r_[ranked[1:] != ranked[:-1], True]

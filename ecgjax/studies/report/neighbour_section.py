@@ -1,4 +1,4 @@
-"""Test records and the records nearest to them, drawn as twelve-lead ECGs: what an encoder takes for alike."""
+"""Report section with test records and their nearest neighbours drawn as ECGs: what an encoder takes to be similar."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ecgjax.data.tasks import BinaryTask, Kind
 from ecgjax.evaluation.metrics.retrieval import nearest_records
 from ecgjax.pages.page import Block, Paragraph, Picture, Section
 
-#: Neighbours that are drawn of each record.
+#: Number of neighbours that are drawn for each query record.
 NEIGHBOURS = 3
 
-#: Of true size: two twelve-lead ECGs then stand side by side on a screen.
+#: Fraction of true size at which ECGs are shown; two then fit side by side on a screen.
 _SCALE = 0.5
 _PIXELS_PER_MM = 4
 
@@ -26,16 +26,17 @@ _PIXELS_PER_MM = 4
 def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.ndarray, *, seed: int) -> Section:
     """Draws two test records, chosen at random, and the test records nearest to each.
 
-    Of a binary task a positive and a negative one; of a quantity one of the highest and one of the lowest tenth.
+    For a binary task these are a positive and a negative record, and for a quantity one record each from the highest
+    and the lowest tenth of the values.
 
     Args:
-        recordings: that the records are of.
-        data: the task's records.
-        embeddings: `[test records, dim]`, of the pretrained encoder.
-        seed: of the choice.
+        recordings: Recordings that the records belong to.
+        data: Labelled records of the task.
+        embeddings: Embeddings of the test records by the pretrained encoder, `[test records, dim]`.
+        seed: Seed of the choice.
 
     Raises:
-        DataError: an embedding is not finite, or zero.
+        DataError: An embedding is not finite, or zero.
     """
     test, generator = data.test, np.random.default_rng(seed)
     queries = {name: int(generator.choice(rows)) for name, rows in _asked(data) if len(rows)}
@@ -45,47 +46,53 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
     describe = _Describer(recordings, data)
     blocks: list[Block] = [
         Paragraph(
-            f"{_WHICH[data.task.kind]}, drawn with seed {seed}, and the test records of other patients that are "
-            "nearest to them by the cosine of the pretrained encoder's embeddings. Paper at "
-            f"{MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV, shown at {_SCALE:.0%} of its size: a large box is "
-            ".2 s and .5 mV."
+            f"Shown are {_WHICH[data.task.kind]}, drawn at random with seed {seed}. Each is followed by the test "
+            "records of other patients that are nearest to it by the cosine of the pretrained encoder's embeddings. "
+            f"The paper has {MM_PER_SECOND:g} mm/s and {MM_PER_MILLIVOLT:g} mm/mV and is shown at {_SCALE:.0%} of its "
+            "size: a large box is .2 s wide and .5 mV high."
         )
     ]
     for (name, query), (rows, cosines) in zip(queries.items(), found, strict=True):
-        blocks.append(Paragraph(f"{name} and the {len(rows)} nearest to it:"))
-        blocks.append(_picture(recordings, int(test.records[query]), "Asked", describe(query)))
+        blocks.append(Paragraph(f"{name} and its {len(rows)} nearest neighbours:"))
+        blocks.append(_picture(recordings, int(test.records[query]), "Query", describe(query)))
         for rank, (row, cosine) in enumerate(zip(rows, cosines, strict=True), start=1):
-            says = f"Nearest {rank}, cosine {cosine:.3f}"
+            says = f"Neighbour {rank}, cosine {cosine:.3f}"
             blocks.append(_picture(recordings, int(test.records[row]), says, describe(int(row))))
-    return Section("Neighbours as ECGs", blocks)
+    return Section("ECGs of nearest neighbours", blocks)
 
 
 _WHICH: Mapping[Kind, str] = {
-    "binary": "A positive and a negative test record",
-    "quantity": "A test record of the highest and one of the lowest tenth",
-    "multilabel": "Two test records, the first with one of the classes where there is such a one",
+    "binary": "a positive and a negative test record",
+    "quantity": "a test record from the highest and one from the lowest tenth of the values",
+    "multilabel": "two test records, the first with at least one of the classes if there is such a record",
 }
 
 
 def _asked(data: ProbeData) -> list[tuple[str, np.ndarray]]:
-    """Returns names of the records that are asked for, and the rows that each is drawn from."""
+    """Returns a description of each query record, and the rows that it is drawn from."""
     labels = data.test.labels
     if data.task.kind == "binary":
         return [(f"A {name} record", np.flatnonzero(labels == label)) for name, label in _ANSWERS]
     if data.task.kind == "quantity":
         low, high = np.quantile(labels, (0.1, 0.9))
         return [
-            ("A record of the highest tenth", np.flatnonzero(labels >= high)),
-            ("A record of the lowest tenth", np.flatnonzero(labels <= low)),
+            ("A record from the highest tenth", np.flatnonzero(labels >= high)),
+            ("A record from the lowest tenth", np.flatnonzero(labels <= low)),
         ]
-    return [("A record of some class", np.flatnonzero(labels.any(axis=1))), ("Any record", np.arange(len(labels)))]
+    return [
+        ("A record with at least one class", np.flatnonzero(labels.any(axis=1))),
+        ("Any record", np.arange(len(labels))),
+    ]
 
 
 _ANSWERS = (("positive", 1), ("negative", 0))
 
 
 class _Describer:
-    """Says of a test record what the task asks of it, and of whom it is; patients go unnamed: reports are passed on."""
+    """Describes a test record by its label, and by the patient's age and sex.
+
+    Patients are not named, because reports are passed on.
+    """
 
     def __init__(self, recordings: Recordings, data: ProbeData):
         self._index, self._test, self._task, self._classes = recordings.index, data.test, data.task, data.classes

@@ -1,4 +1,4 @@
-"""A finished evaluation: what `report_page` lays out and `report_files` writes."""
+"""Data of a finished evaluation, which `report_page` lays out and `report_files` writes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ecgjax.studies.operating import Operating
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What was evaluated, so that the numbers can be made again.
+    """Description of what was evaluated, so that the numbers can be reproduced.
 
     Attributes:
-        data: name of the data set.
-        fingerprint: of the data set.
-        simulated: whether it was simulated.
-        encoder: its name.
-        checkpoint_step: step of the checkpoint.
-        config: the whole resolved configuration.
-        command: how to run it again.
-        cautions: what a reader must know before believing the table, one sentence each.
+        data: Name of the data set.
+        fingerprint: Fingerprint of the data set.
+        simulated: Whether the data set is simulated.
+        encoder: Name of the encoder.
+        checkpoint_step: Step of the checkpoint.
+        config: Complete resolved configuration.
+        command: Command that repeats the evaluation.
+        cautions: Sentences that a reader must know before believing the table.
     """
 
     data: str
@@ -43,19 +43,19 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A finished evaluation.
+    """A finished evaluation of a binary task.
 
     Attributes:
-        comparison: the table.
-        data: the records it rests on.
-        scores: model name → `f64[test records]`.
-        embeddings: encoder (`"pretrained"`, `"random"`) → `f32[test records, dim]`.
-        measurement_failures: records of all splits by reason why intervals or amplitudes are missing.
-        operating: every model calibrated and with a threshold.
-        net_benefits: of every model, and of treating everybody.
-        groups: the pretrained encoder's probe in every group of patients.
-        near: what lies near in both encoders' embeddings.
-        provenance: what was evaluated.
+        comparison: Comparison of the models.
+        data: Labelled records that the results rest on.
+        scores: Scores of the test records, `f64[test records]`, by the model's name.
+        embeddings: Embeddings of the test records, `f32[test records, dim]`, by encoder (`"pretrained"`, `"random"`).
+        measurement_failures: Number of records of all splits that lack an interval or amplitude, by reason.
+        operating: Results of every model, calibrated and at its threshold.
+        net_benefits: Net benefits of every model, and of treating everybody.
+        groups: Results of the pretrained encoder's probe in every group of patients.
+        near: Retrieval among nearest neighbours in the embeddings of both encoders.
+        provenance: Description of what was evaluated.
     """
 
     comparison: Comparison

@@ -1,4 +1,4 @@
-"""The files of an evaluation: `report.html`, `report.md` with its figures, `results.json`, `scores.npz`."""
+"""Files of an evaluation: `report.html`, `report.md` with its figures, `results.json` and `scores.npz`."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from ecgjax.studies.report.report import Evaluation, Provenance
 from ecgjax.studies.report.report_page import evaluation_page
 from ecgjax.system.environment import describe_environment
 
-#: Folder of the report inside a workdir.
+#: Name of the folder of reports inside a workdir.
 REPORT_DIR = "evaluation"
 
 
 def write_report(
     evaluation: Evaluation, workdir: Path, *, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Written:
-    """Writes the report into a folder of `workdir/evaluation`, in the place of an earlier one once it is whole.
+    """Writes the report into a folder of `workdir/evaluation`; once complete, it replaces an earlier one.
 
     Args:
-        evaluation: what to report.
-        workdir: folder of the run.
-        default_config: that the configuration is compared with, nested.
-        sections: about the recordings and the training, which stand between the results and their provenance.
+        evaluation: Evaluation to report.
+        workdir: Folder of the run.
+        default_config: Nested default configuration that the run's configuration is compared with.
+        sections: Sections about recordings and training, which stand between the results and their provenance.
     """
     page = evaluation_page(evaluation, default_config=default_config, sections=sections)
     return replace_report(workdir, page, results_dict(evaluation), data=evaluation.data, scores=evaluation.scores)
@@ -49,11 +49,11 @@ def replace_report(
     """Fills the question's folder of `workdir/evaluation` with a page, `results.json` and `scores.npz`, all or nothing.
 
     Args:
-        workdir: folder of the run.
-        page: the report.
-        results: plain values and numbers; undefined ones become null.
-        data: of whose test records the scores are.
-        scores: model name → `f64[test records, ...]`.
+        workdir: Folder of the run.
+        page: Page of the report.
+        results: Plain values and numbers; undefined ones become null.
+        data: Labelled records of the task.
+        scores: Scores of the test records, `f64[test records, ...]`, by the model's name.
     """
     target = workdir / REPORT_DIR / file_name(data.task.title)
     target.parent.mkdir(exist_ok=True)
@@ -61,7 +61,7 @@ def replace_report(
     try:
         written = write_page(page, building)
         _write_results(building, results, data=data, scores=scores)
-        building.chmod(0o755)  # mkdtemp's folder is its owner's alone, a report is for colleagues.
+        building.chmod(0o755)  # mkdtemp lets only the owner in, but colleagues read reports.
         replaced = building.with_suffix(".old")
         if target.exists():
             os.replace(target, replaced)
@@ -84,7 +84,7 @@ def _write_results(
 
 
 def results_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns everything but the records themselves as plain values, for `results.json`; undefined numbers are null."""
+    """Returns all results except the records as plain values for `results.json`; undefined numbers become null."""
     data, comparison = evaluation.data, evaluation.comparison
     common = common_results(
         data,
@@ -121,15 +121,17 @@ def common_results(
     seed: int,
     measurement_failures: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Returns what `results.json` holds of any task: the question, the records, what lies near, how it was made.
+    """Returns the part of `results.json` that all kinds of tasks share.
+
+    It holds the question, the sizes of the splits, the retrieval metrics, and how the results were made.
 
     Args:
-        data: the records.
-        provenance: what was evaluated.
-        near: what lies near in the encoders' embeddings.
-        resamples: of the bootstrap.
-        seed: of the resamples.
-        measurement_failures: records by reason why intervals or amplitudes are missing.
+        data: Labelled records of the task.
+        provenance: Description of what was evaluated.
+        near: Retrieval among nearest neighbours in the encoders' embeddings.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resampling.
+        measurement_failures: Number of records that lack an interval or amplitude, by reason.
     """
     return {
         "simulated": provenance.simulated,

@@ -1,4 +1,4 @@
-"""An evaluation laid out as a page."""
+"""Page of an evaluation on a binary task, and parts that the pages of other tasks share."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from ecgjax.studies.report.report_tables import (
     splits_table,
 )
 
-#: What stands where groups would.
+#: Text of the section on groups if there are none.
 NO_GROUPS = "No groups were asked for (config.probe.groups)."
 
-#: How groups are made.
+#: Explanation of how groups are formed.
 GROUPS_MADE = (
-    "Numbers of more than ten different values are cut into quarters of the test records; records without a value are "
-    "a group of their own."
+    "A numeric column with more than ten different values is cut into quarters of the test records; records without a "
+    "value form a group of their own."
 )
 
 
 def evaluation_page(evaluation: Evaluation, *, default_config: Tree, sections: Sequence[Section] = ()) -> Page:
-    """Lays an evaluation out.
+    """Lays out an evaluation as a page.
 
     Args:
-        evaluation: what to report.
-        default_config: that the configuration is compared with, nested.
-        sections: about the recordings and the training, which stand between the results and their provenance.
+        evaluation: Evaluation to report.
+        default_config: Nested default configuration that the run's configuration is compared with.
+        sections: Sections about recordings and training, which stand between the results and their provenance.
     """
     results = [
         Section("Results", _results(evaluation)),
-        Section("At a threshold, and calibration", _operating(evaluation)),
+        Section("Decisions at a threshold, and calibration", _operating(evaluation)),
         Section("Groups of patients", _groups(evaluation)),
-        Section("What lies near", _near(evaluation)),
+        Section("Nearest neighbours in the embedding space", _near(evaluation)),
     ]
     return framed(
         [*results, *sections],
@@ -78,18 +78,20 @@ def framed(
     drawn: str,
     default_config: Tree,
 ) -> Page:
-    """Puts the question above sections, and below them what they rest on: records, command, configuration, machine.
+    """Makes a page: the question, the given sections, then records, command, configuration and environment.
 
     Args:
-        sections: what was found.
-        summary: in a few sentences.
-        data: the records.
-        provenance: what was evaluated.
-        measurement_failures: records by reason why intervals or amplitudes are missing.
-        drawn: what else was drawn at random than labels, in words.
-        default_config: that the configuration is compared with, nested.
+        sections: Sections with the results.
+        summary: Summary of the results in a few sentences.
+        data: Labelled records of the task.
+        provenance: Description of what was evaluated.
+        measurement_failures: Number of records that lack an interval or amplitude, by reason.
+        drawn: Words on what besides the labels was drawn at random, and with which seed.
+        default_config: Nested default configuration that the run's configuration is compared with.
     """
-    note = f"Labels drawn with seed {data.seed}, {drawn}. Data fingerprint {provenance.fingerprint}."
+    note = (
+        f"Labels were drawn with seed {data.seed}, {drawn}. The data set has the fingerprint {provenance.fingerprint}."
+    )
     return Page(
         title=question(data),
         cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
@@ -105,27 +107,27 @@ def framed(
 
 
 def how_compared(data: ProbeData, *, resamples: int) -> str:
-    """Says what all models of a table have in common, and what its intervals hold."""
+    """Says what all models of a table have in common, and what their intervals cover."""
     return (
         f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
-        f"{len(data.val.records):,} validation records, or on a part where the table says so, and scored once on the "
-        f"same {len(data.test.records):,} test records of {data.test.num_patients:,} patients; no patient and no "
-        "signal is in two splits. Intervals are "
-        f"95 % percentile intervals over {resamples:,} resamples of the test patients, those of an AUROC of at most "
-        f"{FEW_PATIENTS} patients by its clustered variance (Obuchowski 1997); differences are paired (same "
-        "resamples). They hold for this training run: they do not contain the scatter between "
-        "training seeds or draws of labels."
+        f"{len(data.val.records):,} validation records (or on a part of them where the table says so), and were scored "
+        f"once on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients; no patient "
+        "and no signal is in two splits. Intervals are "
+        f"95 % percentile intervals over {resamples:,} resamples of the test patients; where at most {FEW_PATIENTS} "
+        "patients have the rarer label, that of an AUROC follows from its clustered variance (Obuchowski 1997). "
+        "Differences are paired (same resamples). The intervals hold for this training run: they do not include the "
+        "variation between training seeds or draws of labels."
     )
 
 
 def embedding_picture(figure: Figure, *, encoder: str, colour: str, more: str) -> Picture:
-    """Returns a map of an encoder's embeddings of the test records with its words.
+    """Returns the picture of an embedding map of the test records, with alternative text and caption.
 
     Args:
-        figure: the map.
-        encoder: its name.
-        colour: what it is coloured by.
-        more: end of the caption, from its punctuation on.
+        figure: Figure of the map.
+        encoder: Name of the encoder.
+        colour: Words on what the points are coloured by.
+        more: End of the caption, from its punctuation on.
     """
     return Picture(
         figure=figure,
@@ -154,12 +156,12 @@ def _results(evaluation: Evaluation) -> list[Block]:
     table: list[Block] = [
         results_table(comparison),
         Paragraph(
-            f"{how_compared(data, resamples=comparison.bootstrap)} In the control, labels are dealt out anew among the "
-            "patients of all splits; its interval is that of the mean over shuffles."
+            f"{how_compared(data, resamples=comparison.bootstrap)} In the control, labels are permuted among the "
+            "patients of all splits, and the interval is that of the mean over permutations."
         ),
     ]
     if not data.enough_for_curves:
-        return [*table, Paragraph(f"Curves are not drawn: {counts}, and steps of a few records are no curve.")]
+        return [*table, Paragraph(f"Curves are not drawn: {counts} are too few of one label for a curve.")]
     return [
         *table,
         Picture(
@@ -170,11 +172,11 @@ def _results(evaluation: Evaluation) -> list[Block]:
         Picture(
             figure=precision_recall_figure(comparison, labels=labels, scores=scores),
             alt="Precision–recall curve of every model, with its AUPRC as in the table of results.",
-            caption=f"Precision over recall, {counts}; dashed, their share.",
+            caption=f"Precision–recall curves, {counts}; the dashed line is their share.",
         ),
         Picture(
             figure=differences_figure(comparison.rows),
-            alt="AUROC of the pretrained encoder's probe less that of every other model, as in the table of results.",
+            alt="AUROC of the pretrained encoder's probe minus that of every other model, as in the table of results.",
             caption="Paired differences of the pretrained encoder's probe from every other model.",
         ),
     ]
@@ -186,16 +188,17 @@ def _operating(evaluation: Evaluation) -> list[Block]:
     return [
         operating_table(evaluation.operating),
         Paragraph(
-            "Log odds are scaled and shifted on validation (Platt), and thresholds chosen there: of the best F1, and "
-            f"of a specificity of {SPECIFICITY:g}; the one reached on the test records stands beside it. Right are a "
-            "slope of 1 (below, predictions are too extreme) and an intercept of 0 (above, they are too low). "
-            f"Intervals are of {RESAMPLES} resamples at most."
+            "Every model is calibrated on validation: its log odds are scaled and shifted (Platt scaling). Two "
+            "thresholds are chosen there: the one with the best F1, and the lowest one with a specificity of at least "
+            f"{SPECIFICITY:g}; the specificity that the latter reaches on the test records stands beside its "
+            "sensitivity. A calibrated model has a slope of 1 (below 1, predictions are too extreme) and an intercept "
+            f"of 0 (above 0, predictions are too low). Intervals rest on at most {RESAMPLES} resamples."
         ),
         decisions_table(evaluation.operating),
         Paragraph(
-            f"PPV and NPV are those at the test records' own share of positives, {labels.mean():.3g}; where a "
-            "prevalence stands beside them, they are restated for it by Bayes's rule from sensitivity and specificity "
-            "(config.probe.prevalence)."
+            f"PPV and NPV hold for the test records' own share of positives, {labels.mean():.3g}. Where a column "
+            "names a prevalence (config.probe.prevalence), they are computed for it by Bayes's rule from sensitivity "
+            "and specificity."
         ),
         *_net_benefits(evaluation),
         *([_reliability(curves)] if evaluation.data.enough_for_curves else []),
@@ -205,9 +208,9 @@ def _operating(evaluation: Evaluation) -> list[Block]:
 def _reliability(curves: Mapping[str, ReliabilityCurve]) -> Picture:
     return Picture(
         figure=reliability_figure(curves),
-        alt="For every model, how often predictions of a probability come true; right is the diagonal.",
-        caption="Frequency of positives over predicted probability, calibrated on validation; bars are Wilson's "
-        "intervals.",
+        alt="Reliability curve of every model; a perfectly calibrated model lies on the diagonal.",
+        caption="Observed frequency of positives against predicted probability, calibrated on validation; bars are "
+        "Wilson's 95 % intervals.",
     )
 
 
@@ -217,10 +220,11 @@ def _net_benefits(evaluation: Evaluation) -> list[Block]:
     return [
         net_benefit_table(evaluation.net_benefits),
         Paragraph(
-            "Who treats from a probability of .1 on would treat nine healthy to treat one ill: net benefit is true "
-            "positives less false ones at that exchange, a record, at the test records' own share of positives. A "
-            "model is of use where it is above both 0, treating nobody, and treating everybody "
-            "(config.probe.treat_at)."
+            "To treat from a probability of .1 on, for example, means to accept nine unnecessary treatments for one "
+            "necessary one. Net benefit is the number of true positives per record minus that of false positives, "
+            "weighted at the probability's exchange rate, at the test records' own share of positives. A model is "
+            "useful where its net benefit is above both 0, that of treating nobody, and that of treating everybody "
+            "(config.probe.treat_at sets the probabilities)."
         ),
     ]
 
@@ -231,9 +235,9 @@ def _groups(evaluation: Evaluation) -> list[Block]:
     return [
         groups_table(evaluation.groups),
         Paragraph(
-            "The pretrained encoder's probe at one threshold for all, that of the best F1 on validation; differences "
-            f"are from all other patients. Groups with fewer than {MIN_EVENTS} positives or negatives are counted "
-            f"only. {GROUPS_MADE}"
+            "All groups are judged with the pretrained encoder's probe at one threshold, the one with the best F1 on "
+            "validation; differences are from all other records. For groups with fewer than "
+            f"{MIN_EVENTS} positives or negatives only the counts are given. {GROUPS_MADE}"
         ),
     ]
 
@@ -252,19 +256,24 @@ def _near(evaluation: Evaluation) -> list[Block]:
     ]
     return [
         near_table(evaluation.near),
-        Paragraph("Of the test records by cosine. Positives look for positives of other patients."),
+        Paragraph(
+            "Each test record is a query for its nearest neighbours among the test records, by the cosine of their "
+            "embeddings. recall@k is the share of queries with a match among the k nearest, and MRR is the mean "
+            "reciprocal rank of the first match. For a positive record, only positive records of other patients "
+            "can be matches."
+        ),
         *maps,
     ]
 
 
 def _record_blocks(data: ProbeData, measurement_failures: Mapping[str, int]) -> list[Block]:
-    """Returns the sizes of the splits, and what was left out of them or could not be measured."""
+    """Returns the sizes of the splits, and the numbers of records left out or not fully measured."""
     reasons = [(reason, f"{count:,}") for reason, count in data.excluded.items() if count]
     failures = [(reason, f"{count:,}") for reason, count in measurement_failures.items()]
     blocks: list[Block] = [splits_table(data)]
     for rows, caption in (
-        (reasons, "Left out of the splits"),
-        (failures, "Records without some interval or amplitude (imputed by the training median and marked)"),
+        (reasons, "Records left out of the splits"),
+        (failures, "Records that lack an interval or amplitude (imputed by the training median and marked)"),
     ):
         if rows:
             blocks.append(Table(header=("reason", "records"), rows=rows, caption=caption))

@@ -1,4 +1,4 @@
-"""The tables of an evaluation's report."""
+"""Tables in the report of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from ecgjax.studies.decision_curve import NetBenefit
 from ecgjax.studies.neighbourhood import Neighbourhood
 from ecgjax.studies.operating import SPECIFICITY, Operating
 
+#: Words for each kind of match that `neighbourhood` looks for.
+_SOUGHT = {
+    "same patient": "another record of the same patient",
+    "positive finds positive": "a positive record of another patient",
+}
+
 
 def results_table(comparison: Comparison) -> Table:
     """Returns the table of models."""
-    header = ("model", "AUROC [95 % interval]", "pretrained − this", "AUPRC", "selected on validation")
+    header = ("model", "AUROC [95 % interval]", "pretrained minus this model", "AUPRC", "selected on validation")
     rows = [
         (
             row.title,
@@ -34,14 +40,14 @@ def results_table(comparison: Comparison) -> Table:
 
 
 def question(data: ProbeData) -> str:
-    """Returns the task and the share of labels it is asked with, in words."""
+    """Returns the task and the fraction of training labels it is asked with, in words."""
     share = "all training labels" if data.label_fraction == 1 else f"{data.label_fraction:.3g} of the training labels"
     return f"{data.task.title}, {share}"
 
 
 def splits_table(data: ProbeData) -> Table:
-    """Returns the sizes of the splits, and what their answers are like."""
-    header = {"binary": "positive", "multilabel": "positive of some class", "quantity": "mean ± SD [range]"}
+    """Returns the table of splits, with their sizes and the distribution of their labels."""
+    header = {"binary": "positive", "multilabel": "positive for any class", "quantity": "mean ± SD [range]"}
     parts = (
         (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
         ("train, all labelled", data.train_available),
@@ -58,7 +64,7 @@ def splits_table(data: ProbeData) -> Table:
         )
         for title, part in parts
     ]
-    return Table(header=("split", "records", "patients", header[data.task.kind], "left out: no label"), rows=rows)
+    return Table(header=("split", "records", "patients", header[data.task.kind], "left out (unlabelled)"), rows=rows)
 
 
 def _answers(kind: Kind, part: LabelledRecords) -> str:
@@ -70,26 +76,27 @@ def _answers(kind: Kind, part: LabelledRecords) -> str:
 
 
 def operating_table(models: Sequence[Operating]) -> Table:
-    """Returns the table of models: F1, sensitivity at a specificity, and calibration."""
+    """Returns the table of models with F1, sensitivity at a given specificity, and calibration."""
     header = (
-        "model", "F1", f"sensitivity at {SPECIFICITY:g}", "specificity there", "Brier", "slope", "intercept", "ECE",
+        "model", "F1", f"sensitivity at {SPECIFICITY:g} specificity", "specificity reached", "Brier score",
+        "calibration slope", "calibration intercept", "expected calibration error",
     )  # fmt: skip
     return Table(header=header, rows=[(model.title, *map(str, model.metrics.values())) for model in models])
 
 
 def decisions_table(models: Sequence[Operating]) -> Table:
-    """Returns the table of models that decide at the threshold of the best F1 on validation."""
+    """Returns the table of models' decisions at the threshold with the best F1 on validation."""
     header = ("model", "threshold", *models[0].decisions)
     rows = [(model.title, f"{model.threshold:.3f}", *map(str, model.decisions.values())) for model in models]
-    return Table(header=header, rows=rows, caption="Deciding at the threshold of the best F1")
+    return Table(header=header, rows=rows, caption="Decisions at the threshold with the best F1")
 
 
 def net_benefit_table(models: Sequence[NetBenefit]) -> Table:
-    """Returns the table of net benefits, with those of treating everybody and nobody below."""
+    """Returns the table of net benefits; those of treating everybody and nobody come last."""
     thresholds = tuple(models[0].benefits)
     header = ["model"]
     for threshold in thresholds:
-        header += [f"treated from {threshold:g}", "less treat everybody"]
+        header += [f"treating from probability {threshold:g}", "difference from treating everybody"]
     rows = []
     for model in models:
         cells = [model.title]
@@ -98,14 +105,16 @@ def net_benefit_table(models: Sequence[NetBenefit]) -> Table:
             cells.append(model.over_all[threshold].signed() if threshold in model.over_all else "")
         rows.append(cells)
     nobody = [cell for _ in thresholds for cell in ("0", "")]
-    return Table(header=header, rows=[*rows, ["treat nobody", *nobody]], caption="Net benefit of a record")
+    return Table(header=header, rows=[*rows, ["treat nobody", *nobody]], caption="Net benefit per record")
 
 
 def groups_table(groups: Sequence[Subgroup]) -> Table:
-    """Returns the table of groups of patients."""
+    """Returns the table of results by group of patients."""
     header = (
-        "", "group", "records", "patients", "positive", "AUROC", "sensitivity", "less others", "false positives",
-        "less others", "calibration", "less others",
+        "grouped by", "group", "records", "patients", "positive", "AUROC",
+        "sensitivity", "difference from all other records",
+        "false-positive rate", "difference from all other records",
+        "mean probability minus frequency", "difference from all other records",
     )  # fmt: skip
     rows = []
     for group in groups:
@@ -119,10 +128,15 @@ def groups_table(groups: Sequence[Subgroup]) -> Table:
 
 
 def near_table(neighbourhoods: Sequence[Neighbourhood]) -> Table:
-    """Returns the table of retrieval."""
+    """Returns the table of retrieval metrics."""
     names = list(dict.fromkeys(name for each in neighbourhoods for name in each.metrics))
     rows = [
-        (each.encoder, each.sought, f"{each.queries:,}", *(str(each.metrics.get(name, "n/a")) for name in names))
+        (
+            each.encoder,
+            _SOUGHT[each.sought],
+            f"{each.queries:,}",
+            *(str(each.metrics.get(name, "n/a")) for name in names),
+        )
         for each in neighbourhoods
     ]
-    return Table(header=("encoder", "looking for", "queries", *names), rows=rows)
+    return Table(header=("encoder", "match", "queries", *names), rows=rows)

@@ -209,7 +209,7 @@ def test_the_page_and_its_files(found, kind, tmp_path, monkeypatch):
     else:
         parts += [
             "gone (none of 120 records is positive)", "Fewer than 10 positive test records, which tell little: rare",
-            "Without a positive training record, hence not learned: new", "4 of 5 classes", "positive of some class",
+            "Without a positive training record, hence not learned: new", "4 of 5 classes", "positive for any class",
             "gone (test: none of 120 records is positive)", "macro F1 of 3 classes",
             "No CinC 2021 score: its classes AF, AFL, BBB and others are not in this task (26 of 26).",
             str(evaluation.answers.operating.classes[0].metrics["slope"]),
@@ -314,7 +314,7 @@ def test_figures_show_what_they_say(found):
         truth, predicted, agreement=agreement, name="p (mmHg)", unit="mmHg", title="x"
     ).axes  # fmt: skip
     assert [line.get_ydata()[0] for line in axes.lines] == [agreement.bias, agreement.upper, agreement.lower]
-    assert axes.get_ylabel() == "predicted − true (mmHg)"
+    assert axes.get_ylabel() == "predicted minus true (mmHg)"
     panels = panels_figure(truth, {row.title: answers.outputs[row.name] for row in answers.rows}, name="p (mmHg)")
     shown = [panel.get_title().replace(",\n", ", ") for panel in panels.axes if panel.get_visible()]
     assert shown == [row.title for row in answers.rows]

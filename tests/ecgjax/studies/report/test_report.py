@@ -182,7 +182,7 @@ def test_report_holds_every_number_it_should(evaluation, tmp_path):
             jax.__version__,
             "PPV at 0.05",
             str(evaluation.operating[0].decisions["NPV at 0.05"]),
-            "treated from 0.3",
+            "treating from probability 0.3",
             str(evaluation.net_benefits[0].benefits[0.1]),
             evaluation.net_benefits[2].over_all[0.3].signed(),
             "treat everybody",
@@ -217,9 +217,11 @@ def test_what_was_not_asked_for_is_left_out(evaluation):
     page = evaluation_page(dataclasses.replace(evaluation, groups=(), net_benefits=()), default_config={})
     sections = {section.title: section.blocks for section in page.sections}
     assert sections["Groups of patients"] == [Paragraph("No groups were asked for (config.probe.groups).")]
-    captions = [block.caption for block in sections["At a threshold, and calibration"] if isinstance(block, Table)]
-    assert "Deciding at the threshold of the best F1" in captions
-    assert "Net benefit of a record" not in captions
+    captions = [
+        block.caption for block in sections["Decisions at a threshold, and calibration"] if isinstance(block, Table)
+    ]
+    assert "Decisions at the threshold with the best F1" in captions
+    assert "Net benefit per record" not in captions
 
 
 def test_real_data_are_not_called_simulated(evaluation, tmp_path):
