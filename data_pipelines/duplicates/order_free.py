@@ -52,8 +52,7 @@ _SIZE = 2 * ENVELOPE_SAMPLES
 
 
 def order_free_signature(found: Correlations) -> np.ndarray:
-    """Returns the order-free signature; the cosine of two says how similar the records are, whatever their leads'
-    order.
+    """Returns the order-free signature; the cosine of two says how similar two records are in any order of leads.
 
     Args:
         found: Correlations of the record.

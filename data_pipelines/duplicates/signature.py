@@ -197,9 +197,7 @@ def _band_passed(leads: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _band_pass() -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the filter's sections, their steady states for a constant input of one, and the number of samples to
-    pad.
-    """
+    """Returns the filter's sections, their steady states for an input of one, and the number of samples to pad."""
     sections = scipy.signal.butter(2, _BAND_HZ, "bandpass", fs=BAND_RATE_HZ, output="sos")
     return sections, scipy.signal.sosfilt_zi(sections)[:, None, :], 3 * (2 * len(sections) + 1)
 

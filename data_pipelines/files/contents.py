@@ -63,8 +63,7 @@ def most_unpacked(file_bytes: int) -> int:
 
 
 def check_unpacked(path: Path, num_bytes: int, *, file_bytes: int, part: str = "") -> None:
-    """Raises `RecordError` where a small file claims to hold more than a recording of its size can, before unpacking
-    it.
+    """Raises `RecordError`, before unpacking, where a small file claims to hold more than a recording can.
 
     Args:
         path: Path of the file.

@@ -20,8 +20,7 @@ VALUES_AT_ONCE = 2**20
 
 
 class Matrix(Protocol):
-    """Numbers of any type, `[time, lead]` or `[lead, time]`, that are read by slices of rows; an array is such a
-    matrix.
+    """Numbers of any type, `[time, lead]` or `[lead, time]`, that are read by slices of rows, such as an array.
 
     Other matrices know where in a file the numbers lie, and read them when they are looked at.
     """
@@ -62,9 +61,7 @@ class ConvertedSamples:
     ndim = 2
 
     def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
-        """Takes the shape, and a function that returns `f64[stop - start, channel]` for the rows from `start` to
-        `stop`.
-        """
+        """Takes the shape, and a function that returns the rows from `start` to `stop`, `f64[rows, channel]`."""
         self.shape = shape
         self._read = read
 
@@ -99,9 +96,7 @@ class ReadAhead:
     """Reads more rows than it is asked for, and keeps them for the next call."""
 
     def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
-        """Takes the shape of all rows, and a function that returns `f64[stop - start, channel]` for `start` to
-        `stop`.
-        """
+        """Takes the shape of all rows, and a function that returns rows `start` to `stop`, `f64[rows, channel]`."""
         self._num_rows = shape[0]
         self._step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
         self._read = read

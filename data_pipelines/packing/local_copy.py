@@ -1,6 +1,4 @@
-"""Makes a local copy of a data set on another disk or in a bucket: card, index and a packed copy, without its
-shards.
-"""
+"""Makes a local copy of a data set that is elsewhere: card, index and a packed copy, without its shards."""
 
 from __future__ import annotations
 

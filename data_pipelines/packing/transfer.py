@@ -42,9 +42,7 @@ def shards_of(
 
 
 class RemoteShards:
-    """Signals of a remote data set in stored order; one shard is on the local disk at a time and the next on its
-    way.
-    """
+    """Signals of a remote data set in stored order; one shard is on the local disk, and the next on its way."""
 
     def __init__(self, remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]):
         self._remote, self._scratch, self._downloaded = remote, scratch, downloaded

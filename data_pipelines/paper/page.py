@@ -89,7 +89,7 @@ class Page:
                 upright + level,
                 colors=color,
                 linewidths=_points(width_mm),
-                snap=False,  # Snapped to pixels, lines would differ; now all lie alike.
+                snap=False,  # Lines that snap to pixels would differ in width.
                 zorder=layer,
                 gid=name,
             ),

@@ -103,9 +103,7 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
 
 
 def _check_sizes(leads: Mapping[str, np.ndarray], source: str) -> None:
-    """Refuses leads that were each scaled to one size, so that their sizes in mV are lost (Einthoven's check needs
-    III).
-    """
+    """Refuses leads that were each scaled to one size and so lost their sizes in mV (Einthoven's check needs III)."""
     stored = [leads[lead] for lead in STORED_LEADS]
     if np.array_equal(stored[0], stored[1]):
         return  # One signal in all leads (mains, a calibration pulse) has one size.
@@ -192,7 +190,7 @@ def _check_einthoven(leads: Mapping[str, np.ndarray], source: str) -> None:
         )
 
 
-# Factors of leads I and II in each derived lead.
+# These are the factors of leads I and II in each derived lead.
 _COEFFICIENTS = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
 

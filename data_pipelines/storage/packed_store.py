@@ -126,8 +126,7 @@ class PackedStore:
 
 
 def _map_shards(pieces: list[Piece], shape: tuple[int, int]) -> list[np.ndarray]:
-    """Returns the samples `int16[record, time, lead]` as one array where memory pages allow it, else one for each
-    shard.
+    """Returns the samples `int16[record, time, lead]` as one array where memory pages allow it, else one per shard.
 
     They do not on systems with larger pages than most, nor for copies of earlier versions in several shards.
     """

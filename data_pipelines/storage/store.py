@@ -60,7 +60,7 @@ class Store(Protocol):
 
         Raises:
             IndexError: A number lies outside of the store.
-            ValueError: `out` or `valid` has another shape, type or order.
+            ValueError: The array `out` or `valid` has another shape, type or order.
             DataError: A record cannot be read, and there is no `valid`; the message names the shard.
         """
         ...

@@ -33,9 +33,7 @@ def signal_entry(signal: np.ndarray) -> bytes:
 
 
 def joined_example(*entries: bytes) -> bytes:
-    """Returns the Example with these entries of its map of features, each of which is one or several serialised
-    entries.
-    """
+    """Returns the Example with these serialised entries of its map of features; each may hold several."""
     features = b"".join(entries)
     return _field(_FIELD_1, len(features)) + features
 

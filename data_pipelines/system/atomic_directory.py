@@ -19,7 +19,7 @@ _LOCK_FILE = "lock"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
-# Errors by which kernels and file systems (NFS among them) say that they cannot exchange paths.
+# By these errors kernels and file systems (NFS among them) say that they cannot exchange paths.
 _CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 

@@ -71,7 +71,7 @@ def join_pieces(pieces: Sequence[Piece]) -> np.ndarray:
 def _map_function() -> Callable[..., int | None]:
     function = ctypes.CDLL(None, use_errno=True).mmap
     function.restype = ctypes.c_void_p
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]  # off_t is ssize_t
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]  # off_t is ssize_t.
     return function
 
 

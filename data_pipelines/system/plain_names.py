@@ -16,7 +16,7 @@ from data_pipelines.errors import DataError
 
 _MOST_BYTES = 255
 
-# Separators of every system, drives ('C:'), and characters that end a name or a line for some program.
+# These are separators of every system, drives ('C:'), and characters that end a name or a line for some program.
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 # Under Windows these names are devices, whatever follows after a dot.
