@@ -48,8 +48,8 @@ _NEARLY = 0.85
 def measures_of(signal: np.ndarray, band: np.ndarray, correlated: Correlations) -> np.ndarray:
     """Measures a record.
 
-    signal: Recorded samples, `int16[time, 8]`, µV.
-        signal: `int16[time, 8]`, µV, its recorded samples.
+    Args:
+        signal: Recorded samples, `int16[time, 8]`, µV.
         band: `f32[8, samples]` from `signature.band_of`.
         correlated: Correlations of that band.
 
