@@ -1,4 +1,4 @@
-"""From raw recordings to global batches: NumPy only, no model code."""
+"""Turns raw recordings into global batches, with NumPy only and no model code."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
     "open_store",
 ]
 
-#: Public name → its module, which is imported when the name is first used.
+#: Module of each public name, which is imported when the name is first used.
 _MODULES = {
     "DataError": "data_pipelines.errors",
     "Dataset": "data_pipelines.prepared.dataset",

@@ -172,10 +172,11 @@ _NUM_PATIENTS = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0, upper_bound=2**63 - 1)
 
-# Data sets built before there were these flags are not otherwise than ones built without them.
+# A request has these flags only where they are given, so that data sets built before there were these flags, which have
+# none of them, still match.
 _LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds"})
 
-# Simulated signals are neither filtered nor cut nor padded.
+# Simulated signals are made in their stored form, so only these steps of a recipe apply to them.
 _CHANGES_OF_SIMULATED = ("sampling_rate_hz", "seconds")
 
 
@@ -222,7 +223,7 @@ def _folder(recipe: SignalRecipe) -> Source:
 
 
 def _name() -> str:
-    """Returns the name of a folder's data set: as given, as it is at --out already, or made of the source."""
+    """Returns the name of a folder's data set: the one given, the one already at --out, or one made of the source."""
     if _NAME.value is not None:
         return _NAME.value
     if _is_nameless(Path(given(_OUT))):
@@ -231,7 +232,7 @@ def _name() -> str:
 
 
 def _is_nameless(out: Path) -> bool:
-    """Whether a data set is kept at `out` that was built before names were made of the source."""
+    """Returns whether `out` holds a data set that was built before names were made of the source."""
     if _OVERWRITE.value or not (out / CARD_FILE).is_file():
         return False
     return read_card(out).get("request", {}).get("name") == NO_NAME
@@ -247,7 +248,7 @@ def _simulated(recipe: SignalRecipe) -> Source:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Builder:
-    """What makes a source, and the flags that only some builders have."""
+    """Function that makes a source, and names of the flags that only some builders have."""
 
     make: Callable[[SignalRecipe], Source]
     flags: tuple[str, ...]
@@ -327,7 +328,7 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     request: dict[str, Any] = {"builder": builder, "recipe": recipe.to_json()}
     request |= {name: flags.FLAGS[name].value for name in own if name not in _LATER_FLAGS or _is_given(name)}
     if not request.get("pieces"):
-        request.pop("pieces", None)  # Data sets built before there were pieces were asked for in the same words.
+        request.pop("pieces", None)  # Requests of data sets built before there were pieces have no such entry.
     elif _CHANGES["cut"].present:
         raise DataError(
             "--cut means nothing with --pieces, which keeps all parts of a recording; leave one of them out"
@@ -336,25 +337,25 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         request["name"] = _name()
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
     if builder == "prepared":
-        # Other contents at the same place are another request.
+        # Other contents at the same place make another request.
         paths["source_fingerprint"] = read_card(_source_directory())["fingerprint"]
     if request.get("labels") and Path(request["labels"]).is_file():
-        # A table that was edited since is another request: its old labels must not pass for the new ones.
+        # A table that was edited since makes another request: its old labels must not pass for the new ones.
         with Path(request["labels"]).open("rb") as file:
             paths["labels_digest"] = hashlib.file_digest(file, "sha256").hexdigest()
     return request | paths
 
 
 def _listed_folder() -> Path | None:
-    """Returns the folder whose files are listed, so that what is added later is noticed; None where there is none."""
-    # Of a prepared data set, the fingerprint is part of what is asked for.
+    """Returns the folder whose files are listed, so that later additions are noticed; None where there is none."""
+    # Of a prepared data set no listing is needed, since its fingerprint is part of the request.
     if _SOURCE.value is None or _BUILDER.value == "prepared" or not Path(_SOURCE.value).is_dir():
         return None
     return Path(_SOURCE.value)
 
 
 def _not_compared(out: Path) -> str:
-    """Says why a finished data set was not compared with its source, if it was not."""
+    """Says why a finished data set was not compared with its source; empty if it was."""
     builder = given(_BUILDER)
     if "source" not in _BUILDERS[builder].flags or builder == "prepared":
         return ""
@@ -376,7 +377,7 @@ def _progress_bar(title: str, total: int, done: int) -> Iterator[Callable[[int],
 
 
 def summary(card: dict[str, Any], out: Path) -> str:
-    """Returns what a build says at its end, from the card."""
+    """Returns the summary that a build prints at its end, from the card."""
     counts = card["summary"]
     quarantined = sum(counts["quarantined"].values())
     form = card["signal_format"]
@@ -407,7 +408,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
 
 
 def _remark_lines(counts: dict[str, Any]) -> list[str]:
-    counted = counts.get("remarks", {})  # Data sets built before there were remarks have none.
+    counted = counts.get("remarks", {})  # Earlier data sets have no remarks.
     if not counted:
         return []
     total = sum(entry["records"] for entry in counted.values())
@@ -421,7 +422,7 @@ def _recordings_in(counts: dict[str, Any]) -> str:
 
 
 def _seconds_lines(counts: dict[str, Any]) -> list[str]:
-    seconds = counts.get("seconds")  # Data sets built before they were counted have none.
+    seconds = counts.get("seconds")  # Earlier data sets have no such counts.
     return [f"  seconds             {kept_sentence(seconds)}"] if seconds else []
 
 
@@ -433,7 +434,7 @@ def _quality_lines(counts: dict[str, Any]) -> list[str]:
 
 @command
 def main() -> None:
-    """Runs the build the flags ask for."""
+    """Runs the build that the flags ask for."""
     if "://" in given(_OUT):
         raise DataError(f"--out={_OUT.value}: a build writes to a directory; mount the bucket, and give its path there")
     out = output_folder("out", given(_OUT))

@@ -1,4 +1,4 @@
-"""What all commands share: how they begin, how they parse their flags, and how they tell a user's error."""
+"""Defines what all commands share: how they begin, parse their flags, and report a user's error."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from data_pipelines.system.visible_text import visible
 #: Exit status after an error in what the user asked for or gave.
 EXIT_USER_ERROR = 2
 
-#: Most processes that a command may be asked for: no machine has more cores, and many more would take it down.
+#: Largest number of processes that a command accepts: no machine has more cores, and many more would take it down.
 MOST_WORKERS = 1024
 
-# What the system says of a full disk, mostly without naming a file.
+# These are the system's errors for a full disk, which mostly name no file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _VERBOSITY = flags.FLAGS["verbosity"]
@@ -36,7 +36,7 @@ Value = TypeVar("Value")
 
 
 def fail(message: str) -> NoReturn:
-    """Ends a command with one line that tells a user's error, and status 2; ends of lines show as their escapes."""
+    """Ends a command with status 2 and one line that tells a user's error, in which line ends show as their escapes."""
     print(f"error: {visible(message)}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
 
@@ -44,39 +44,39 @@ def fail(message: str) -> NoReturn:
 def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     """Parses the flags of a command line; `absl.app.run` takes it as `flags_parser`.
 
-    Help leaves with status 0, and an error is one line with status 2, where absl has 1 and several lines for both.
-    Refused are also values that no flag means: nothing at all, and numbers that are not finite.
+    Help exits with status 0, and an error is one line with status 2, where absl has status 1 and several lines for
+    both. Values that no flag means are errors too: empty ones, and numbers that are not finite.
 
     Args:
-        argv: Command line, program first.
+        argv: Command line, with the program first.
         known_only: Whether flags that are not defined are left for later, instead of an error.
 
     Returns:
-        The arguments that are no flags, or are left, the program first.
+        The arguments that are no flags, or are left for later, with the program first.
     """
     try:
         rest: list[str] = flags.FLAGS(list(argv), known_only=known_only)
     except flags.Error as error:
         fail(f"{_NOT_GIVEN.sub(_asked_for, _in_one_line(error))} (--help tells more)")
-    except OSError as error:  # Of --flagfile.
+    except OSError as error:  # This comes from --flagfile.
         fail(f"{error} (--help tells more)")
     except SystemExit as left:
         sys.exit(0 if any(map(_HELP.fullmatch, argv)) else left.code)
     for name in sorted(flags.FLAGS):
-        # Leaves of a config have types and ranges of their own.
+        # Leaves of a config check types and ranges themselves.
         if "." not in name and (reason := _why_meaningless(flags.FLAGS[name])):
             fail(f"{reason} (--help tells more)")
     return rest
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Returns whether a command line asks for help in words, and not in XML for programs."""
+    """Returns whether a command line asks for help as text, and not as XML for programs."""
     asked = [found[1] for argument in argv if (found := _HELP.fullmatch(argument))]
     return bool(asked) and "helpxml" not in asked
 
 
 def _why_meaningless(flag: flags.Flag) -> str:
-    """Says why a flag's value means nothing, or nothing where it means something."""
+    """Returns why a flag's value means nothing; empty where it means something."""
     if not flag.present:
         return ""
     value: object = flag.value
@@ -84,7 +84,7 @@ def _why_meaningless(flag: flags.Flag) -> str:
         return f"--{flag.name}={value} is no number that can be used; give a finite one"
     parts = value if isinstance(value, list) else [value]
     texts = [part for part in parts if isinstance(part, str)]
-    # What a shell makes of a variable that is not set: a path of it would be the folder that one is in.
+    # A shell makes this of a variable that is not set; as a path it would mean the current folder.
     if value == [] != flag.default or (value != flag.default and any(not text.strip() for text in texts)):
         given = ",".join(texts)
         where = " between two commas" if given.strip(", ") and not isinstance(flag, flags.MultiFlag) else ""
@@ -98,19 +98,19 @@ def _asked_for(found: re.Match[str]) -> str:
 
 def _in_one_line(error: flags.Error) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # An error within a config file comes with its stack trace, and ends with what it says.
+    # An error within a config file comes with its stack trace, and its message is the last line.
     return lines[-1] if any(line.startswith("Traceback") for line in lines) else "; ".join(lines)
 
 
 def output_folder(flag: str, given: str) -> Path:
-    """Returns the path of a folder that a command is to write, before it does long work for it.
+    """Returns the path of a folder that a command is to write, and checks it before long work is done for it.
 
     Args:
         flag: Name of the flag that gives it.
         given: Value of the flag.
 
     Raises:
-        DataError: It is in a bucket, or a file, or below one, or cannot be written.
+        DataError: The path is in a bucket, is a file or lies below one, or cannot be written.
     """
     if "://" in given:
         raise DataError(f"--{flag}={given}: is no folder of this machine; give one, such as where a bucket is mounted")
@@ -127,14 +127,14 @@ def output_folder(flag: str, given: str) -> Path:
 
 
 def output_file(flag: str, given: str) -> Path:
-    """Returns the path of a file that a command is to write, before it does long work for it.
+    """Returns the path of a file that a command is to write, and checks it before long work is done for it.
 
     Args:
         flag: Name of the flag that gives it.
         given: Value of the flag.
 
     Raises:
-        DataError: It is in a bucket, or a folder, or below a file, or cannot be written.
+        DataError: The path is in a bucket, is a folder or lies below a file, or cannot be written.
     """
     path = Path(given)
     if path.is_dir() or not path.name:
@@ -144,16 +144,16 @@ def output_file(flag: str, given: str) -> Path:
 
 
 def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
-    """Makes the `main(argv)` of a command out of a function that reads its flags.
+    """Makes the `main(argv)` of a command from a function that reads its flags.
 
     Errors in what the user gave, and those of the system (a full or read-only disk, or too little memory, is no fault
-    of the program), end it with status 2 and one line, without a stack trace.
+    of the program), end the command with status 2 and one line, without a stack trace.
 
     Args:
         main: Function that does what the flags ask for; it may raise `DataError`, `OSError` or `MemoryError`.
 
     Returns:
-        A function of the arguments that are no flags, the command's own name first, of which there may be no other.
+        Function of the arguments that are no flags, of which there may be none but the command's own name.
     """
 
     @functools.wraps(main)
@@ -161,7 +161,7 @@ def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
         if len(argv) > 1:
             fail(f"unexpected argument {argv[1]}; every option starts with --")
         if not _VERBOSITY.present:
-            logging.set_verbosity(logging.WARNING)  # TFDS tells its steps at INFO.
+            logging.set_verbosity(logging.WARNING)  # TFDS logs its steps at INFO.
         try:
             main()
         except (DataError, OSError) as error:
@@ -174,10 +174,10 @@ def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
 
 
 def given(flag: flags.FlagHolder[Value | None]) -> Value:
-    """Returns the value of a flag that must be given, as `run` has it.
+    """Returns the value of a flag that must be given, of which `run` makes sure.
 
     Raises:
-        DataError: it was not given.
+        DataError: The flag was not given.
     """
     if flag.value is None:
         raise DataError(f"--{flag.name}=… must be given")
@@ -188,8 +188,8 @@ def run(main: Callable[[list[str]], int | None], *, required: Sequence[str] = ()
     """Runs a command from the console.
 
     Args:
-        main: Function of the arguments that are no flags, such as `command` makes.
-        required: Names of the flags that must be given. They are not said where the flags are defined, since that
+        main: Function of the arguments that are no flags, such as `command` returns.
+        required: Names of the flags that must be given. They are not marked where the flags are defined, since that
             would hold for every program that imports the command's module.
     """
     flags.mark_flags_as_required(required)

@@ -1,14 +1,14 @@
-"""The errors a user of the data pipelines meets: each names the file, the field and what to do about it."""
+"""Defines the errors that users of the data pipelines meet: each names the file, the field and the remedy."""
 
 
 class DataError(ValueError):
-    """Something about the data or how it was asked for is wrong, and the message says what to do.
+    """Something about the data, or about how it was asked for, is wrong; the message says what to do.
 
     Entry points print the message without a stack trace. `reason` is a short, stable slug by which
     quarantined records are counted.
 
     Attributes:
-        reason: slug such as `"missing_lead"`; see `RecordError` for those of single recordings.
+        reason: Slug such as `"missing_lead"`; `RecordError` lists those of single recordings.
     """
 
     def __init__(self, message: str, *, reason: str = "data_error"):
@@ -19,8 +19,8 @@ class DataError(ValueError):
 class RecordError(DataError):
     """One recording cannot be stored; a build quarantines it under `reason` and goes on.
 
-    Reasons in use: `missing_file`, `unreadable_header`, `header_disagrees`, `truncated_file`, `missing_lead`,
-    `duplicate_lead`, `wrong_unit`, `wrong_rate`, `nan`, `flat_lead`, `out_of_range`, `too_short`,
-    `broken_gain`, `einthoven`, `missing_patient`, `bad_label`, `duplicate_record`,
-    `missing_metadata`, `wrong_format`, and for what no reader foresaw `unreadable_file`, `too_large`, `reader_error`.
+    Reasons in use are `missing_file`, `unreadable_header`, `header_disagrees`, `truncated_file`, `missing_lead`,
+    `duplicate_lead`, `wrong_unit`, `wrong_rate`, `nan`, `flat_lead`, `out_of_range`, `too_short`, `broken_gain`,
+    `einthoven`, `missing_patient`, `bad_label`, `duplicate_record`, `missing_metadata`, `wrong_format`, and for faults
+    that no reader foresaw `unreadable_file`, `too_large` and `reader_error`.
     """

@@ -41,7 +41,7 @@ from data_pipelines.signals.quality import flag_names
 from data_pipelines.storage.store import open_store
 from data_pipelines.system.visible_text import visible, visible_json, visible_report
 
-# A terminal may be any width; text is laid out for one between these.
+# A terminal may have any width; text is laid out for one between these limits.
 _NARROWEST, _WIDEST = 80, 120
 
 _SEX_WORDS = {MALE: "male", FEMALE: "female"}
@@ -106,7 +106,7 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
 
 
 def record_lines(dataset: Dataset, number: int) -> list[str]:
-    """Returns what the index tells of a record, for above its traces."""
+    """Returns the lines above a record's traces, with what the index says about the record."""
     index = dataset.index
     age, sex, fold = float(index.age_years[number]), int(index.sex[number]), int(index.fold[number])
     lines = [
@@ -144,13 +144,13 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
 
 
 def file_stem(record_id: str, number: int) -> str:
-    """Returns a file name for a record; ids that no file can have get the record's number to stay apart."""
+    """Returns a file name for a record; ids that no file can have get the record's number to stay distinct."""
     stem = _NOT_IN_A_FILE_NAME.sub("_", record_id)
     return stem if stem == record_id and not stem.startswith(".") else f"record{number}_{stem.strip('.')}"
 
 
 def _print(value: Any, text: Callable[[], str]) -> None:
-    # Ids and labels are strangers': what the text itself puts on lines is put there with them made visible.
+    # Ids and labels may hold control characters, which are made visible; line breaks are only those of the text itself.
     print(visible_json(value) if flags.FLAGS.json else visible_report(text()))
 
 
@@ -173,7 +173,7 @@ def _check_flags() -> None:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    """Defines the flags of the command; at import they would collide with those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
     flags.DEFINE_list("records", None, "Ids of records to draw.")
     flags.DEFINE_integer("random", None, "Draw so many records chosen at random.", lower_bound=1)

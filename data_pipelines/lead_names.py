@@ -1,4 +1,4 @@
-"""Leads by name: any order and any published spelling of the twelve standard leads, and nothing else."""
+"""Recognises leads by name: any order and any published spelling of the twelve standard leads, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from data_pipelines.errors import RecordError
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 
-# 'II', 'Lead II', 'lead_ii', 'Lead-II', 'ECG Lead II', 'MDC_ECG_LEAD_II' (ISO/IEEE 11073, aECG and DICOM); aVR in any
-# capitals; 'DI DII DIII' and 'D1 D2 D3' as the limb leads are written in South America and the south of Europe; 'C1' to
-# 'C6', IEC's names of V1 to V6. Names with a sign ('-aVR'), a modification ('MLII', 'II mod') or a bare number are
-# other signals, and are not accepted.
+# Accepted are 'II', 'Lead II', 'lead_ii', 'Lead-II', 'ECG Lead II', 'MDC_ECG_LEAD_II' (ISO/IEEE 11073, aECG and DICOM);
+# aVR in any capitals; 'DI DII DIII' and 'D1 D2 D3', as the limb leads are written in South America and the south of
+# Europe; and 'C1' to 'C6', IEC's names of V1 to V6. Names with a sign ('-aVR'), a modification ('MLII', 'II mod') or a
+# bare number are other signals, and are not accepted.
 _SPELLING = re.compile(
     r"(?:MDC[ _])?(?:(?:ECG|EKG)[ _.:-]?)?(?:LEAD[ _.:-]?)?"
     r"(?:D?(?P<limb>I{1,3})|D(?P<number>[123])|(?P<other>AV[RLF]|V[1-6])|C(?P<chest>[1-6]))",
@@ -40,21 +40,21 @@ def _is_iec_name(name: str) -> bool:
 def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
     """Finds the standard leads among a recording's channels.
 
-    Leads I and II are never derived from other limb leads here: every 12-lead source carries them, and a
-    recording without them has lost more than a name.
+    Leads I and II are never derived from other limb leads here: every 12-lead source has them, and a recording without
+    them has lost more than a name.
 
     Args:
-        channels: channel names as the file spells them; those that are no standard lead are passed over.
-        source: what to name in messages.
+        channels: Names of the channels as the file spells them; those that are no standard lead are passed over.
+        source: Name of the recording for messages.
 
     Returns:
         Column of every standard lead found; all of `STORED_LEADS` are among them.
 
     Raises:
-        RecordError: `duplicate_lead` or `missing_lead`.
+        RecordError: A lead comes twice (`duplicate_lead`) or is missing (`missing_lead`).
     """
     columns: dict[str, int] = {}
-    # Where there is a V3, a C3 is no lead: it is a place on the skull.
+    # Where there is a V3, a C3 is no lead but a position on the skull.
     has_v = any(name.strip()[-2:-1] in ("V", "v") and standard_lead(name) for name in channels)
     for column, name in enumerate(channels):
         lead = standard_lead(name)

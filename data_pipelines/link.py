@@ -38,16 +38,16 @@ _NAMESPACES = flags.DEFINE_multi_string(
     "patient_namespace", [], "Name of a data set's patient numbering, once for each --dataset in their order."
 )
 
-#: Pairs that the summary names; the file has all.
+#: Number of pairs that the summary names; the file has all.
 _PAIRS_SHOWN = 30
 
 
 def summary(links: Links, datasets: list[Dataset]) -> str:
-    """Returns what was found, in words.
+    """Returns what was found, as text.
 
     Args:
-        links: of `datasets`.
-        datasets: in the order they were linked.
+        links: Links between `datasets`.
+        datasets: Data sets in the order in which they were linked.
     """
     pairs, names = links.pairs, [visible(linked.name) for linked in links.datasets]
     groups = np.concatenate([linked.group for linked in links.datasets])
@@ -73,11 +73,11 @@ def summary(links: Links, datasets: list[Dataset]) -> str:
 
 
 def contradictions_text(found: list[Contradiction], path: Path) -> str:
-    """Returns what is said of copies that contradict each other.
+    """Returns the text about copies that contradict each other.
 
     Args:
-        found: all of them.
-        path: file that lists them.
+        found: All contradictions.
+        path: Path of the file that lists them.
     """
     counts = ", ".join(f"{kind} {count}" for kind, count in counts_by_kind(found).items())
     lines = [f"  contradictions      {len(found)}" + (f" ({counts}), listed in {path}" if found else "")]
@@ -111,7 +111,7 @@ def _line(pair: np.void, datasets: list[Dataset]) -> str:
 
 
 class _Progress:
-    """A bar for every phase, made when the phase begins."""
+    """Progress bars, one for every phase, made when the phase begins."""
 
     def __init__(self, bars: contextlib.ExitStack):
         self._bars = bars
@@ -126,7 +126,7 @@ class _Progress:
 
 @command
 def main() -> None:
-    """Links the data sets the flags name."""
+    """Links the data sets that the flags name."""
     if not _DATASETS.value:
         raise DataError("name at least one data set with --dataset=DIR")
     out = output_file("out", given(_OUT))

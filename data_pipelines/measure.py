@@ -24,7 +24,7 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 
 def summary(physiology: Physiology) -> str:
-    """Returns counts and shares of what could not be measured, for people."""
+    """Returns counts and shares of what could not be measured, as text for people."""
     card = physiology.card
     total = card["num_records"]
     lines = [
@@ -38,7 +38,7 @@ def summary(physiology: Physiology) -> str:
 
 @command
 def main() -> None:
-    """Measures the data set the flags name."""
+    """Measures the data set that the flags name."""
     dataset = open_dataset(given(_DATASET))
     with tqdm(total=dataset.index.num_records, unit=" ECGs", desc="measuring", disable=None) as bar:
 

@@ -45,7 +45,7 @@ _SPECTRUM_EDGES_HZ = (0.3, 0.6, 1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 40, 49, 60, 8
 _FOLDS = 5
 _FEWEST_RECORDS = 50
 
-#: Conditions shown side by side, and PTB-XL's statement of each where it has one.
+#: Conditions that are shown side by side, each with PTB-XL's statement where it has one.
 _SHOWN = (
     ("no finding", "NORM"),
     ("atrial fibrillation", "AFIB"),
@@ -60,12 +60,12 @@ _SHOWN = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recordings:
-    """Records of one origin, with what was measured on them.
+    """Records of one origin, with the measurements made of them.
 
     Attributes:
         signal: `int16[n, time, lead]`, µV.
-        patient: `int64[n]`.
-        measurements: intervals and amplitudes.
+        patient: Codes of the patients, `int64[n]`.
+        measurements: Intervals and amplitudes of the records.
     """
 
     signal: np.ndarray
@@ -73,7 +73,7 @@ class Recordings:
     measurements: Measurements
 
     def subset(self, chosen: np.ndarray) -> Recordings:
-        """Returns the records where `bool[n]` is true."""
+        """Returns the records for which `bool[n]` is true."""
         measurements = dataclasses.replace(self.measurements, values=self.measurements.values[chosen])
         return Recordings(signal=self.signal[chosen], patient=self.patient[chosen], measurements=measurements)
 
@@ -81,7 +81,7 @@ class Recordings:
 def describe(recordings: Recordings) -> dict[str, Any]:
     """Returns quartiles of intervals, lead SD and the share of energy in three principal components.
 
-    The share is each record's own: the three largest eigenvalues of its leads' covariance over all eight.
+    The share is that of each record: its leads' three largest eigenvalues of the covariance over all eight.
     """
     names = recordings.measurements.names
     columns = {name: recordings.measurements.values[:, names.index(name)] for name in INTERVALS}
@@ -113,19 +113,19 @@ def _quartiles(values: np.ndarray) -> dict[str, float]:
 def telling_apart(
     real: Recordings, simulated: Recordings, *, sampling_rate_hz: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Returns the AUROC of classifiers told to tell simulated from real; 0.5 is indistinguishable.
+    """Returns the AUROC of classifiers trained to tell simulated from real; 0.5 means indistinguishable.
 
-    Cross-validated in five folds, patients never split. Intervals and amplitudes go to a random forest, the
-    spectrum (log power in bands of each lead) to logistic regression, both together to a forest.
+    They are cross-validated in five folds, without splitting patients. Intervals and amplitudes go to a random forest,
+    the spectrum (log power in bands of each lead) to logistic regression, both together to a forest.
 
     Args:
-        real: recordings.
-        simulated: recordings.
-        sampling_rate_hz: of both.
-        seed: of folds and forests.
+        real: Real recordings.
+        simulated: Simulated recordings.
+        sampling_rate_hz: Rate of both.
+        seed: Seed of folds and forests.
 
     Returns:
-        By features: mean AUROC over folds, and its standard deviation.
+        Mean AUROC over folds and its standard deviation, by the features used.
     """
     measured = np.concatenate([real.measurements.values, simulated.measurements.values]).astype(np.float64)
     spectrum = np.concatenate([log_spectrum(side.signal, sampling_rate_hz) for side in (real, simulated)])
@@ -151,7 +151,7 @@ def telling_apart(
 
 
 def log_spectrum(signal: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
-    """Returns log power in bands of each lead: `f64[n, leads · bands]`, of bands below the Nyquist frequency."""
+    """Returns log power in bands of each lead below the Nyquist frequency: `f64[n, leads · bands]`."""
     hertz = np.fft.rfftfreq(signal.shape[1], 1 / sampling_rate_hz)
     edges = [edge for edge in _SPECTRUM_EDGES_HZ if edge < sampling_rate_hz / 2]
     power = np.abs(np.fft.rfft(signal.astype(np.float32), axis=1)) ** 2
@@ -161,7 +161,7 @@ def log_spectrum(signal: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
 
 
 def delineation_error(measurements: Measurements, scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Returns quartiles of measured − true PR, QRS and QT of simulated records, whose truth is known, ms."""
+    """Returns quartiles of measured minus true PR, QRS and QT of simulated records, whose truth is known, ms."""
     return {
         name: _quartiles(measurements.values[:, measurements.names.index(name)] - scalars[f"{name}_ms"])
         for name in ("pr", "qrs", "qt")
@@ -172,17 +172,17 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
     """Compares a data set of real recordings with as many simulated ones, and writes the report.
 
     Args:
-        dataset: prepared, of real recordings.
-        seed: of the simulated cohort.
-        max_records: most records to take from `dataset`, its first ones.
-        num_workers: processes that measure.
-        out: directory to write to; created.
+        dataset: Prepared data set of real recordings.
+        seed: Seed of the simulated cohort.
+        max_records: Largest number of records to take from `dataset`, its first ones.
+        num_workers: Number of processes that measure.
+        out: Directory to write to, which is created.
 
     Returns:
-        What `realism.json` holds.
+        The contents of `realism.json`.
 
     Raises:
-        DataError: the data set is simulated itself, or too small.
+        DataError: The data set is simulated itself, or too small.
     """
     if dataset.simulated:
         raise DataError(f"{dataset.directory}: is simulated; --real takes a data set of real recordings")
@@ -235,7 +235,7 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
 
 
 def without_finding(records: SimulatedRecords) -> np.ndarray:
-    """Returns `bool[n]`: no disease label, LVEF at least 50 %, potassium 3.5 to 5 mmol/L."""
+    """Returns `bool[n]`: no disease label, LVEF of at least 50 %, and potassium of 3.5 to 5 mmol/L."""
     scalars = records.scalars
     healthy = np.all([scalars[name] == 0 for name in _DISEASES], axis=0)
     return healthy & (scalars["lvef"] >= 50) & (scalars["potassium"] >= 3.5) & (scalars["potassium"] <= 5)
@@ -270,7 +270,7 @@ def _first(signal: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """Returns the report of what `compare` found."""
+    """Returns the report of what `compare` found, as Markdown."""
     lines = [
         "# Simulated beside real",
         "",
@@ -313,10 +313,10 @@ def _cell(quartiles: Mapping[str, float], digits: int) -> str:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    """Defines the flags of the command; at import they would collide with those of other commands."""
     flags.DEFINE_string("real", None, "Directory of a prepared data set of real recordings.")
     flags.DEFINE_string("out", None, "Directory to write the report to.")
-    # A seed of scikit-learn's has 32 bits.
+    # Seeds of scikit-learn have 32 bits.
     flags.DEFINE_integer("seed", 0, "Seed of the simulated cohort.", lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_integer("max_records", 2000, "Most real records to compare with.", lower_bound=50)
     words = "Processes that measure."
@@ -325,7 +325,7 @@ def define_flags() -> None:
 
 @command
 def main() -> None:
-    """Writes the report the flags ask for, and prints it."""
+    """Writes and prints the report that the flags ask for."""
     out = output_folder("out", flags.FLAGS.out)
     found = compare(
         open_dataset(flags.FLAGS.real),

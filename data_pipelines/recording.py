@@ -1,4 +1,4 @@
-"""What every reader returns: one recording as its file declares it."""
+"""Defines what every reader returns: one recording as its file declares it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from data_pipelines.records import Remark
 
 
 class Samples(Protocol):
-    """Samples of a recording, `f64[time, channel]` wherever they are looked at; a NumPy array of that type is one.
+    """Samples of a recording, which read as `f64[time, channel]`; a NumPy array of that type is one implementation.
 
-    Others (`readers/samples.py`) hold what the file has, or where it lies, and convert the rows that are asked for.
+    Others (`files/samples.py`) hold what the file has, or where it lies, and convert the rows that are asked for.
     """
 
     @property
     def shape(self) -> tuple[int, int]:
-        """`(time, channel)`."""
+        """Shape `(time, channel)`."""
         ...
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
         """Returns some rows, `f64[time, channel]`.
 
         Raises:
-            RecordError: the file cannot be read any more.
+            RecordError: The file can no longer be read.
         """
         ...
 
@@ -37,17 +37,17 @@ class Samples(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recording, nothing about it decided yet: channels, units and rate are the file's own.
+    """One recording as its file states it: channels, units and rate are the file's own, and nothing is checked yet.
 
     Attributes:
-        source: what to name in messages, usually the path of the file.
+        source: Name of the recording for messages, usually the path of the file.
         signal: `f64[time, channel]` in `units`, read by slices of rows; NaN where the file marks a sample as invalid.
-        sampling_rate_hz: samples per second and channel.
-        channels: name of each channel as spelled in the file; they need not all be ECG leads.
-        units: physical unit of each channel as spelled in the file.
-        fields: free `key: value` metadata of the file, keys as spelled there.
-        remarks: what a build should tell of it though it can be stored.
-        scales: scale of each channel as stated, such as `1000/mV`; empty where the file states none.
+        sampling_rate_hz: Samples per second of each channel.
+        channels: Name of each channel as spelled in the file; they need not all be ECG leads.
+        units: Physical unit of each channel as spelled in the file.
+        fields: Free `key: value` metadata of the file, with keys as spelled there.
+        remarks: Remarks that a build reports although the recording can be stored.
+        scales: Scale of each channel as stated, such as `1000/mV`; empty where the file states none.
     """
 
     source: str
@@ -60,7 +60,7 @@ class Recording:
     scales: tuple[str, ...] = ()
 
     def rescaled(self, factor: float) -> Recording:
-        """Returns the recording with all its channels multiplied, which its stated scales then say."""
+        """Returns the recording with all its channels multiplied by a factor, which its stated scales then mention."""
         if factor == 1:
             return self
         scales = tuple(f"{scale} times {factor:g}" for scale in self.scales or self.units)

@@ -1,7 +1,7 @@
 """THE definition of a stored ECG: its leads, unit, type and feature names.
 
-Everything before this module turns somebody's file into an `EcgRecord`; everything after it reads int16 arrays
-of exactly this layout. Nothing else in the project may define leads, units or feature names.
+Modules that come before this one in a build turn files of many kinds into an `EcgRecord`; those that come after it read
+int16 arrays of exactly this layout. Nothing else in the project may define leads, units or feature names.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ MICROVOLTS_PER_MILLIVOLT = 1000
 #: Version of the stored layout; a reader refuses data sets of another one.
 LAYOUT_VERSION = 2
 
-#: Bytes of the signature by which near-duplicates are found (`signature.py`); here, so that training need not load the
-#: signal processing that makes it.
+#: Size in bytes of the signature by which near-duplicates are found (`signature.py`). It is defined here, so that
+#: training need not load the signal processing that makes signatures.
 SIGNATURE_BYTES = 192
 
-#: Another version, other signatures: those of two versions must not be compared.
+#: Version of the signatures; those of two versions must not be compared.
 SIGNATURE_VERSION = 1
 
-#: Samples of the envelope by which copies with another order of leads are told from other records (`order_free.py`).
+#: Number of samples of the envelope by which copies with another order of leads are found (`order_free.py`).
 ENVELOPE_SAMPLES = 256
 
 #: Entry of an envelope where the recording has ended.
 NO_SAMPLE = -128
 
-#: As `SIGNATURE_VERSION`, of envelopes and order-free signatures.
+#: Version of envelopes and order-free signatures; those of two versions must not be compared.
 ORDER_FREE_VERSION = 1
 
 MALE, FEMALE, SEX_UNKNOWN = 0, 1, -1
 
-#: Words for them.
+#: Names of the codes of sex.
 SEX_NAMES: Mapping[int, str] = {MALE: "male", FEMALE: "female", SEX_UNKNOWN: "unknown"}
 
 #: Fold number of a record whose data set assigns none.
@@ -58,8 +58,8 @@ class SignalFormat:
     """Rate and length that all records of one data set share.
 
     Attributes:
-        sampling_rate_hz: samples per second.
-        num_samples: stored samples per lead (shorter recordings are padded, see `EcgRecord.valid_start`).
+        sampling_rate_hz: Samples per second.
+        num_samples: Number of stored samples of each lead (shorter recordings are padded, see `EcgRecord.valid_start`).
     """
 
     sampling_rate_hz: int
@@ -67,7 +67,7 @@ class SignalFormat:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """`(time, lead)` of a stored signal."""
+        """Shape `(time, lead)` of a stored signal."""
         return (self.num_samples, len(STORED_LEADS))
 
     @property
@@ -78,12 +78,12 @@ class SignalFormat:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelSchema:
-    """Names of what a data set says about its records.
+    """Names of the labels that a data set gives its records.
 
     Attributes:
-        scalars: names of scalar labels and measurements (float32, NaN where missing), such as `"lvef"`.
-        tasks: multi-label tasks, each with its class names in column order.
-        units: unit of a scalar where it has one, such as `{"lvef": "%"}`.
+        scalars: Names of scalar labels and measurements (float32, NaN where missing), such as `"lvef"`.
+        tasks: Multi-label tasks, each with its class names in column order.
+        units: Units of the scalars that have one, such as `{"lvef": "%"}`.
     """
 
     scalars: tuple[str, ...] = ()
@@ -93,12 +93,12 @@ class LabelSchema:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Remark:
-    """Something about a record that was stored all the same, such as an age that could not be read.
+    """Note about a record that was stored in spite of a fault, such as an age that could not be read.
 
     Attributes:
-        reason: stable slug by which remarks are counted, such as `"unknown_age"`.
-        message: what is wrong and what was done, in plain words, with the source's name.
-        value: what the source says, by which remarks of one reason are counted apart; empty where that tells nothing.
+        reason: Stable slug by which remarks are counted, such as `"unknown_age"`.
+        message: Description of what is wrong and what was done, in plain words, with the source's name.
+        value: Value in the source, by which remarks of one reason are counted apart; empty where it tells nothing.
     """
 
     reason: str
@@ -111,22 +111,22 @@ class EcgRecord:
     """One recording in canonical form.
 
     Attributes:
-        record_id: unique within its data set; names the source file in messages.
-        patient_id: who it was recorded from; records of one patient are never split nor set against each other.
+        record_id: Id that is unique within the data set, and names the source file in messages.
+        patient_id: Id of the patient; records of one patient are never split nor set against each other.
         signal: `int16[time, lead]`, µV, leads in the order of `STORED_LEADS`.
-        valid_start: first sample that was recorded and not padded.
-        valid_samples: number of recorded samples from `valid_start` on.
-        recording_id: recording that it is a piece of, by its own id; empty for a recording that is one record.
-        recording_seconds: length of the recording, of which the record can be a part; NaN where unknown.
-        start_seconds: where in the recording its first recorded sample lies; NaN where unknown.
-        age_years: NaN where unknown.
-        sex: `MALE`, `FEMALE` or `SEX_UNKNOWN`.
-        fold: the data set's official fold, or `NO_FOLD`.
-        report: free text, in the data set's own language, or empty.
-        scalars: value of every name in the data set's `LabelSchema.scalars`; NaN where missing.
+        valid_start: Position of the first sample that was recorded and not padded.
+        valid_samples: Number of recorded samples from `valid_start` on.
+        recording_id: Id of the recording that it is a piece of; empty for a recording that is one record.
+        recording_seconds: Length of the recording, of which the record can be a part; NaN where unknown.
+        start_seconds: Time of the record's first recorded sample within the recording; NaN where unknown.
+        age_years: Age of the patient; NaN where unknown.
+        sex: Sex of the patient: `MALE`, `FEMALE` or `SEX_UNKNOWN`.
+        fold: Official fold of the data set, or `NO_FOLD`.
+        report: Free text, in the data set's own language, or empty.
+        scalars: Value of every name in the data set's `LabelSchema.scalars`; NaN where missing.
         tasks: `int8[classes]` of 0, 1 for every name in `LabelSchema.tasks`, or all `LABEL_MISSING`.
-        remarks: what a build tells of it; they are counted and listed, and are no part of what is stored.
-        origin: what decides its scale (`origins.py`), for the build alone: it is not stored.
+        remarks: Remarks that a build counts and lists; they are not stored with the record.
+        origin: Origin that decides the scale (`origins.py`), for the build alone: it is not stored.
     """
 
     record_id: str
@@ -148,7 +148,7 @@ class EcgRecord:
 
 
 def content_hash(signal: np.ndarray) -> bytes:
-    """Returns the 16-byte BLAKE2b digest of a stored signal: equal signals, equal digests, whatever their ids.
+    """Returns the 16-byte BLAKE2b digest of a stored signal, which is the same for equal signals, whatever their ids.
 
     Args:
         signal: `int16[time, lead]`, µV.

@@ -28,7 +28,7 @@ from data_pipelines.system.remote import TIMEOUT_S
 
 
 class _Bar:
-    """Progress in records, with gigabytes written and downloaded beside."""
+    """Progress bar in records, which also shows the gigabytes written and downloaded."""
 
     def __init__(self) -> None:
         self._bar = tqdm(unit=" ECGs", desc="staging", disable=None)
@@ -48,7 +48,7 @@ class _Bar:
 
     def update(self, num_records: int) -> None:
         self._bar.update(num_records)
-        self._show(refresh=False)  # The bar does when it is time.
+        self._show(refresh=False)  # The bar refreshes itself in time.
 
     def downloaded(self, num_bytes: int) -> None:
         self._downloaded += num_bytes
@@ -63,7 +63,7 @@ class _Bar:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    """Defines the flags of the command; at import they would collide with those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory or, with --out, URL of a prepared data set.")
     flags.DEFINE_string("out", None, "Directory of the local data set to be made.")
     flags.DEFINE_float(
@@ -73,7 +73,7 @@ def define_flags() -> None:
 
 @command
 def main() -> None:
-    """Stages the data set the flags name."""
+    """Stages the data set that the flags name."""
     source, out = flags.FLAGS.dataset, flags.FLAGS.out
     if out is None and "://" in source:
         raise DataError(f"--dataset={source}: name a local directory for its copy with --out=DIR")

@@ -33,28 +33,28 @@ from data_pipelines.system.visible_text import visible
 #: Folders of a data set that are made after it, each with digests of its own.
 PARTS = (PACKED_DIR, PHYSIOLOGY_DIR)
 
-# Made beside a part until it is whole: not part of the data set, but no stranger either.
+# These folders exist beside a part until it is whole; they belong neither to the data set nor to its extra files.
 _UNFINISHED = tuple(f"{part}.building" for part in PARTS)
 
 _RECORDS_PER_READ = 256
 
-#: Told of every number of bytes (or, in a data set without digests, records) that are done.
+#: Function that is told how many further bytes (or, in a data set without digests, records) are done.
 Progress = Callable[[int], None]
 
-#: Shows progress: given the total and its unit, a context of what is told of more.
+#: Function of a total and its unit, whose context yields a function that shows progress.
 Bar = Callable[[int, str], contextlib.AbstractContextManager[Progress]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What was found.
+    """Result of the verification of a data set or a part of it.
 
     Attributes:
-        checked: number of files whose digests are right.
-        damaged: files that are not what was written.
-        missing: files that are no longer there.
-        extra: files that are not part of the data set.
-        remarks: what could not be checked by digests, and how it was checked.
+        checked: Number of files whose digests are right.
+        damaged: Names of files that are not what was written.
+        missing: Names of files that are no longer there.
+        extra: Names of files that are not part of the data set.
+        remarks: Sentences on what could not be checked by digests, and how it was checked.
     """
 
     checked: int = 0
@@ -69,7 +69,7 @@ class Verdict:
         return not (self.damaged or self.missing)
 
     def and_of(self, part: Verdict, folder: str) -> Verdict:
-        """Returns this verdict with that of a folder within."""
+        """Returns this verdict combined with that of a folder within."""
         return Verdict(
             checked=self.checked + part.checked,
             damaged=(*self.damaged, *(f"{folder}/{name}" for name in part.damaged)),
@@ -81,7 +81,7 @@ class Verdict:
 
 @contextlib.contextmanager
 def no_bar(total: int, unit: str) -> Iterator[Progress]:
-    """Shows nothing."""
+    """Shows no progress."""
     yield lambda num_done: None
 
 
@@ -89,11 +89,11 @@ def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
     """Reads every file of a prepared data set and compares it with its digest.
 
     Args:
-        directory: of the data set.
-        bar: shows how much is done.
+        directory: Directory of the data set.
+        bar: Function that shows how much is done.
 
     Raises:
-        DataError: no data set, an unfinished one, or one whose digests cannot be read.
+        DataError: There is no data set, it is unfinished, or its digests cannot be read.
     """
     directory = Path(directory)
     digests = {folder: read_digests(directory / folder) for folder in ("", *PARTS)}
@@ -133,7 +133,7 @@ def _is_right(path: Path, digest: str, progress: Progress) -> bool:
 
 
 def _packed(directory: Path, digests: dict[str, str] | None, progress: Progress) -> Verdict:
-    """Checks a packed copy: its table of contents by its digest, its shards by those that the table has."""
+    """Checks a packed copy: its table of contents by its digest, its shards by the digests in that table."""
     folder = directory / PACKED_DIR
     verdict = _compared(folder, digests or {}, progress=progress)
     try:
@@ -196,7 +196,7 @@ def _by_contents(directory: Path, bar: Bar) -> Verdict:
 
 
 def report(verdict: Verdict, directory: Path) -> str:
-    """Returns what was found, in words: one line a file."""
+    """Returns what was found, as text with one line for each file."""
     lines = [f"{directory}: {verdict.checked} files are as they were written"]
     for kind, names in (("damaged", verdict.damaged), ("missing", verdict.missing), ("not part of it", verdict.extra)):
         lines += [f"  {kind:<16}{visible(name)}" for name in names]
@@ -217,13 +217,13 @@ def _progress_bar(total: int, unit: str) -> Iterator[Progress]:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; not at import, where they would meet those of other commands."""
+    """Defines the flags of the command; at import they would collide with those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
 
 
 @command
 def main() -> None:
-    """Verifies the data set the flags name."""
+    """Verifies the data set that the flags name."""
     if "://" in flags.FLAGS.dataset:
         raise DataError(f"--dataset={flags.FLAGS.dataset}: files are verified where they lie; mount the bucket")
     directory = Path(flags.FLAGS.dataset)

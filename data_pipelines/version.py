@@ -1,3 +1,3 @@
-"""Version of the project, and the only place that states it."""
+"""States the version of the project, which no other place does."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Benchmarks of reading, beside a bare memory map and the disk."""
+"""Benchmarks reading beside a bare memory map and the disk."""

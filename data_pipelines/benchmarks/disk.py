@@ -1,4 +1,4 @@
-"""The disk, as a benchmark of reading from it needs it; of Linux."""
+"""Measures and controls reads from the disk for benchmarks, on Linux."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _DISK_BLOCK_BYTES = 2**22
 
 
 def drop_from_page_cache(files: Sequence[Path]) -> None:
-    """Makes the next read of these files one from the disk."""
+    """Drops files from the page cache, so that the next read of them comes from the disk."""
     for path in files:
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)  # What is not yet on the disk cannot be dropped.
+            os.fsync(handle)  # Pages that are not on the disk yet cannot be dropped.
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
 
 
 def disk_bytes_per_second(files: Sequence[Path]) -> float:
-    """Reads files from start to end, and returns how fast that went."""
+    """Reads files from start to end, and returns the speed in bytes per second."""
     buffer = bytearray(_DISK_BLOCK_BYTES)
     start, total = time.perf_counter(), 0
     for path in files:
@@ -33,7 +33,7 @@ def disk_bytes_per_second(files: Sequence[Path]) -> float:
 
 
 def bytes_from_disk() -> int:
-    """Returns the bytes that this process has had the disk read; of Linux."""
+    """Returns the number of bytes that this process has read from the disk; it works on Linux only."""
     for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines():
         if line.startswith("read_bytes:"):
             return int(line.split()[1])

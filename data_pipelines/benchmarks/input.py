@@ -1,12 +1,11 @@
-"""Speed of the input stream beside a bare memory map of the same rows, in the same run.
+"""Measures the speed of the input stream beside a bare memory map of the same rows, in the same run.
 
 What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. Records are drawn
 singly, as pairs of one patient, and where there are several data sets as a weighted mixture of them.
 
 Warm, from the page cache: the ceiling is a memory map, which no loader can beat by much: one `np.take` a batch from one
-plain `.npy`, by the same number of threads, into memory used again in the same way, as far ahead. All read the same
-records in the same order, one after the other within each repetition, so that a slow moment of the machine meets them
-alike.
+plain `.npy`, by the same number of threads, into memory reused in the same way, as far ahead. All read the same records
+in the same order, one after the other within each repetition, so that a slow moment of the machine affects them alike.
 
 Cold, from the disk: the files are dropped from the page cache before every repetition, and every record is read once.
 The ceiling is the disk read from start to end.
@@ -51,23 +50,23 @@ from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, R
 from data_pipelines.streaming.sampler import Sampler
 from data_pipelines.system.buffers import BatchBuffers
 
-#: Timed repetitions; the median is reported, after one that is thrown away.
+#: Number of timed repetitions, of which the median is reported; one before them is discarded.
 REPEATS = 5
 
-#: Format of the cohorts that are simulated where no data set is given.
+#: Format of the simulated cohorts, which are used where no data set is given.
 SIMULATED_FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
 
-#: Share of the first data set in the mixture; the others have equal parts of the rest.
+#: Weight of the first data set in the mixture; the others have equal parts of the rest.
 MIXTURE_WEIGHT = 0.7
 
-# More epochs of the fast readers, whose repetitions would else be too short to time.
+# Fast readers go through more epochs, since their repetitions would otherwise be too short to time.
 _EPOCHS_A_REPETITION = {"packed": 12, "array_record": 2}
 _EPOCHS_A_REPETITION_OF_MAP = 12
 
 _SAMPLES_A_PAGE = 4096 // 2
 _VISITS_PER_PATIENT = 2
 
-#: Number of batches to batches of signals.
+#: Function of a number of batches that yields their signals.
 Reader = Callable[[int], Iterator[np.ndarray]]
 
 
@@ -82,11 +81,11 @@ def simulated_dataset(
     """Builds and packs a simulated data set of at least about `num_records` records at `directory`.
 
     Args:
-        directory: must not exist.
-        num_records: wanted; patients have two visits or more on average.
-        seed: of the cohort.
-        num_workers: processes that simulate.
-        signal_format: rate and length to simulate.
+        directory: Directory of the data set, which must not exist.
+        num_records: Number of records wanted; patients have two visits or more on average.
+        seed: Seed of the cohort.
+        num_workers: Number of processes that simulate.
+        signal_format: Rate and length to simulate.
     """
 
     def make_source() -> SimulatedSource:
@@ -112,26 +111,26 @@ def measure(
     """Times the stream from every store of one or several data sets.
 
     Args:
-        datasets: of one rate and length; the packed stores are left out where one of them has no packed copy.
-        scratch: directory for the bare memory map, 40 kB a record.
-        num_records: how many records to read over and over, the first of every data set; few enough to stay in memory.
+        datasets: Data sets of one rate and length; packed stores are left out where one of them has no packed copy.
+        scratch: Directory for the bare memory map, which takes 40 kB a record.
+        num_records: Number of records to read repeatedly, the first of every data set; few enough to stay in memory.
             Single records and pairs are of the first data set, the mixture is of all.
-        batch_size: rows of a batch.
-        num_threads: threads that read; without, as many as training uses for the store.
-        repeats: timed repetitions.
+        batch_size: Number of rows of a batch.
+        num_threads: Number of threads that read; None for as many as training uses for the store.
+        repeats: Number of timed repetitions.
 
     Returns:
-        JSON. `warm` holds for every way of drawing and every store ECGs/s (median, and every repetition), the same of
-        the memory map read by as many threads, their ratio, and the checksum of a whole epoch, equal to that of an
-        independent read. `cold` holds for every store ECGs/s and those of the disk read from start to end, with the
-        bytes that the disk really gave a record. Beside them what machine this is and the peak resident memory, mapped
-        files included.
+        Figures for JSON. `warm` holds for every way of drawing and every store ECGs/s (median, and every repetition),
+        the same of the memory map read by as many threads, their ratio, and the checksum of a whole epoch, equal to
+        that of an independent read. `cold` holds for every store ECGs/s and those of the disk read from start to end,
+        with the bytes for each record that really came from the disk. Further entries describe the machine and give the
+        peak resident memory, mapped files included.
 
     Raises:
-        DataError: fewer records than a batch, or a store gave other samples than TFDS did.
+        DataError: There are fewer records than rows of a batch, or a store gave other samples than TFDS did.
     """
     kinds = _stores_of(datasets)
-    # Single records and pairs of the first data set, a mixture of all.
+    # Single records and pairs come from the first data set, a mixture from all.
     first, warm = _Drawn.from_datasets(datasets[:1], num_records), {}
     for drawn in (first, *([_Drawn.from_datasets(datasets, num_records)] if len(datasets) > 1 else [])):
         if len(drawn.records) < batch_size:
@@ -167,14 +166,14 @@ def measure(
 
 @dataclasses.dataclass(frozen=True)
 class _Drawn:
-    """The records that are read, by their numbers over all data sets.
+    """Records that are read, by their numbers over all data sets.
 
     Attributes:
-        datasets: that they are of.
-        records: `int64[m]`, ascending.
-        parts: the same by data set.
-        starts: record number at which each data set begins.
-        groups: whose each of the records is, `int32[m]`.
+        datasets: Data sets of the records.
+        records: Record numbers, `int64[m]`, ascending.
+        parts: Record numbers of each data set.
+        starts: Record number at which each data set begins.
+        groups: Group of each record, whose records are taken for one patient's, `int32[m]`.
     """
 
     datasets: Sequence[Dataset]
@@ -187,14 +186,14 @@ class _Drawn:
     def from_datasets(cls, datasets: Sequence[Dataset], num_records: int) -> _Drawn:
         joint = join(datasets)
         starts = tuple(joint.starts[:-1].tolist())
-        # The first of each: patients stay together.
+        # The first records of each data set are taken, so that patients stay together.
         counts = [min(-(-num_records // len(datasets)), dataset.index.num_records) for dataset in datasets]
         parts = tuple(start + np.arange(count) for start, count in zip(starts, counts, strict=True))
         records = np.concatenate(parts)
         return cls(datasets, records, parts, starts, joint.index.group[records])
 
     def orders(self) -> dict[str, Order]:
-        """Ways of drawing them."""
+        """Returns the ways of drawing the records."""
         if len(self.parts) == 1:
             return {
                 "records": RecordOrder(self.records, seed=0),
@@ -214,7 +213,7 @@ def _measure_warm(
     num_threads: int | None,
     repeats: int,
 ) -> dict[str, Any]:
-    """Times every store and the map for one way of drawing, from memory."""
+    """Times every store and the memory map for one way of drawing, from memory."""
     stores = {kind: _open(drawn.datasets, kind) for kind in kinds}
     threads = {kind: num_threads or store.num_threads for kind, store in stores.items()}
     steps_an_epoch = sampler.examples_per_epoch // sampler.batch_size
@@ -258,14 +257,14 @@ def _measure_cold(
     num_threads: int | None,
     repeats: int,
 ) -> dict[str, Any]:
-    """Times one epoch of one store from the disk."""
+    """Times one epoch of one store, read from the disk."""
     files = [path for dataset in drawn.datasets for path in _files_of(dataset, kind)]
     sampler = Sampler(RecordOrder(drawn.records, seed=0), batch_size=batch_size)
     num_steps = len(drawn.records) // batch_size
     record_bytes = 2 * math.prod(drawn.datasets[0].format.shape)
     speeds, of_disk, from_disk = [], [], []
     for _ in range(repeats):
-        # A store of its own each time: what is mapped and has been read cannot be dropped.
+        # Each repetition has a store of its own, since pages that are mapped and have been read cannot be dropped.
         store = _open(drawn.datasets, kind)
         threads = num_threads or store.num_threads
         columns = {"patient": np.zeros(store.num_records, np.int32)}
@@ -314,7 +313,7 @@ def _files_of(dataset: Dataset, kind: str) -> list[Path]:
 
 
 def _stream_reader(store: Store, sampler: Sampler, *, columns: dict[str, np.ndarray], num_threads: int) -> Reader:
-    """Reads the signals of the first batches of the stream that training reads."""
+    """Returns a reader of the signals of the first batches of the stream that training reads."""
 
     def read(num_steps: int) -> Iterator[np.ndarray]:
         rows = np.arange(sampler.batch_size)
@@ -329,7 +328,7 @@ def _stream_reader(store: Store, sampler: Sampler, *, columns: dict[str, np.ndar
 def _map_reader(
     bare_map: np.ndarray, rows_of_map: Callable[[int], np.ndarray], batch_size: int, *, num_threads: int
 ) -> Reader:
-    """Reads the same from the bare map, by as many threads, as far ahead."""
+    """Returns a reader of the same signals from the bare map, by as many threads and as far ahead."""
 
     def read(num_steps: int) -> Iterator[np.ndarray]:
         buffers = BatchBuffers((batch_size, *bare_map.shape[1:]), bare_map.dtype)
@@ -350,7 +349,7 @@ def _map_reader(
 
 
 def _independent_map(drawn: _Drawn, path: Path) -> np.ndarray:
-    """Writes the records as TFDS reads them to one plain `.npy`; returns it mapped."""
+    """Writes the records as TFDS reads them to one plain `.npy`, and returns it mapped."""
     shape = (len(drawn.records), *drawn.datasets[0].format.shape)
     written = open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
     row = 0
@@ -372,7 +371,7 @@ def _checksum(signals: Iterator[np.ndarray]) -> str:
 
 
 def _time(read: Reader, num_steps: int) -> tuple[float, int]:
-    """Returns the seconds that a number of batches took and what was touched of them."""
+    """Returns the seconds that a number of batches took, and the sum of the samples that were touched."""
     start = time.perf_counter()
     touched = sum(_touch(batch) for batch in read(num_steps))
     return time.perf_counter() - start, touched
@@ -383,5 +382,5 @@ def _touch(signals: np.ndarray) -> int:
 
 
 def _page_samples(signals: np.ndarray) -> np.ndarray:
-    """Returns a sample of every memory page: enough for each page to have arrived at whoever consumes it."""
+    """Returns one sample of every memory page, which suffices for each page to have been read."""
     return signals.reshape(len(signals), -1)[:, ::_SAMPLES_A_PAGE]

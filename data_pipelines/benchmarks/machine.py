@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine that it ran on."""
+"""Describes the machine that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGES = ("array_record", "grain", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Returns system, processor, cores, load and the versions of packages that speed depends on, as JSON."""
+    """Returns system, processor, cores, load and the versions of packages that affect speed, as JSON."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),

@@ -1,8 +1,8 @@
-"""What a large data set costs before and beside its signals: opening, the first batch, a step's record numbers, memory.
+"""Measures the cost of a large data set apart from its signals: opening, first batch, record numbers, memory.
 
-The data set is made up for it: the index is written in full, every record with a patient, fold and scalar, and the
-packed copy is one shard of silence under as many names as there would be shards. So a million ten-second recordings are
-there in seconds, and everything but the size of the page cache is as with real ones.
+The data set is made up: the index is written in full, every record with a patient, fold and scalar, and the packed copy
+is one shard of silence under as many names as there would be shards. So a million ten-second recordings are made in
+seconds, and everything but the size of the page cache is as with real ones.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
 from data_pipelines.streaming.sampler import Sampler
 
-#: Rows of the global batches whose record numbers are timed.
+#: Numbers of rows of the global batches whose record numbers are timed.
 BATCH_SIZES = (1024, 16384, 65536)
 
-#: Processes of which one computes its own rows only.
+#: Number of processes, of which one computes only its own rows.
 NUM_PROCESSES = 64
 
 FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
@@ -68,18 +68,19 @@ _MIB = 2**20
 
 
 def measure(folder: Path, *, num_records: int, batch_size: int, minutes: float) -> dict[str, Any]:
-    """Makes up a data set of `num_records` and times what does not depend on its signals.
+    """Makes up a data set of `num_records` records and times what does not depend on its signals.
 
     Args:
-        folder: to make it in; empty.
-        num_records: of the index.
-        batch_size: rows of the batches that are streamed.
-        minutes: how long to stream while memory is watched.
+        folder: Empty folder in which the data set is made.
+        num_records: Number of records of the index.
+        batch_size: Number of rows of the batches that are streamed.
+        minutes: Minutes to stream while memory is watched.
 
     Returns:
-        JSON: seconds to open and to split the data set, to open its store, and from nothing to the first batch; for
-        every way of drawing the seconds and memory to set it up and the milliseconds of a step's record numbers, of all
-        rows and of one process's of `NUM_PROCESSES`; and the process's own memory while batches are streamed.
+        Figures for JSON: seconds to open and to split the data set, to open its store, and from the start to the first
+        batch; for every way of drawing the seconds and memory to set it up and the milliseconds of a step's record
+        numbers, for all rows and for those of one of `NUM_PROCESSES` processes; and the process's own memory while
+        batches are streamed.
     """
     _make_up(folder, num_records)
     started = time.perf_counter()
@@ -151,7 +152,7 @@ def _milliseconds(sampler: Sampler, rows: np.ndarray | None) -> float:
 
 
 def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_size: int) -> dict[str, Any]:
-    """Streams for some time and reads the process's own memory, which mapped files are no part of."""
+    """Streams for some time and reads the process's own memory, which excludes mapped files."""
     readings: list[float] = []
     start, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < 60 * minutes or count == 0:
@@ -173,7 +174,7 @@ def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_siz
 
 
 def _own_memory() -> int:
-    """Returns the bytes of memory that are this process's own; of Linux."""
+    """Returns the bytes of memory that are this process's own; it works on Linux only."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -222,7 +223,7 @@ def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
         "sex": rng.integers(0, 2, num_records).astype(np.int8),
         "age_years": rng.uniform(18, 95, num_records).astype(np.float32),
         "content_hash": np.broadcast_to(silence, (num_records, len(silence))),
-        # Though all are silence: a data set of a single content would leave nothing to draw from.
+        # No record is marked as a duplicate though all are silence: else nothing would be left to draw from.
         "duplicate_of": np.full(num_records, NOT_A_DUPLICATE, np.int64),
         "valid_start": np.zeros(num_records, np.int32),
         "valid_samples": np.full(num_records, FORMAT.num_samples, np.int32),
@@ -239,7 +240,7 @@ def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
 
 
 def _make_up_packed(folder: Path, num_records: int, fingerprint: str) -> None:
-    """Writes silence once for every length of shard; further shards of that length are other names of the same file."""
+    """Writes silence once for every length of shard; further shards of that length are hard links to the same file."""
     folder.mkdir()
     shards: list[PackedShard] = []
     of_length: dict[int, PackedShard] = {}

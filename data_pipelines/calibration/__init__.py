@@ -1,1 +1,1 @@
-"""Doubts about the scale, the speed and the polarity of groups of records."""
+"""Judges the scale, the speed and the polarity of groups of records."""

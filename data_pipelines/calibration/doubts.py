@@ -1,9 +1,9 @@
-"""What is wrong with a group of records, in sentences: its size, polarity or speed is none that people have.
+"""Judges what is wrong with a group of records, in sentences: a size, polarity or speed that people do not have.
 
-All limits were set on 939 real recordings of five archives (PTB-XL, CODE-15 %, CPSC 2018 and two draws from the sets
-of the PhysioNet challenges). The largest lead moves by 2.0 mV in the median there, in the band of comparison: by 1.7 mV
-in PTB-XL, 1.0 in Georgia, 3.0 in CODE-15 %. Archives differ that much, so that a factor of 5 is always seen and one of
-2.5 where it makes a group larger or smaller than these. No archive is doubted, alone or with the others, nor those with
+All limits were set on 939 real recordings of five archives (PTB-XL, CODE-15 %, CPSC 2018 and two draws from the sets of
+the PhysioNet challenges). The largest lead moves by 2.0 mV in the median there, in the band of comparison: by 1.7 mV in
+PTB-XL, 1.0 in Georgia, 3.0 in CODE-15 %. Archives differ so much that a factor of 5 is always seen, and one of 2.5 only
+where it makes a group larger or smaller than these. No archive is doubted, alone or with the others, nor are those with
 low voltage, with hypertrophy, of children, of the slowest or of the fastest hearts alone.
 """
 
@@ -15,48 +15,49 @@ from collections.abc import Mapping
 
 import numpy as np
 
-#: Median, 5th and 95th percentile by name of a measure (`size_and_polarity.py`), None where none is known.
+#: Median, 5th and 95th percentile by name of a measure (`size_and_polarity.py`); None where none is known.
 Numbers = Mapping[str, tuple[float, float, float] | None]
 
-#: A group is of so many patients at least; smaller ones are judged with what they share most with.
+#: Smallest number of patients of a group; smaller groups are judged together with those they have most in common with.
 MIN_PATIENTS = 5
 
-#: What is usual, as median over adults.
+#: Usual values, as medians over adults.
 AMPLITUDE_MV = 2.0
 CHEST_TO_LIMB = 1.9
 
-#: Limits of a group's median; in one that is too large, all but a twentieth are above the second.
+#: Limits of a group's median. In a group that is too large, all but a twentieth also lie above `LARGEST_LOW_MV`.
 LARGEST_MEDIAN_MV, LARGEST_LOW_MV = 3.4, 1.9
 SMALLEST_MEDIAN_MV = 0.8
 
-#: So much larger may a group of children be: their chest walls are thin.
+#: Factor by which a group of children may be larger, since their chest walls are thin.
 OF_CHILDREN = 1.3
 
 #: Limits of the median of chest leads as a multiple of limb leads.
 LARGEST_CHEST_TO_LIMB, SMALLEST_CHEST_TO_LIMB = 5.0, 0.7
 
-#: Limits are wider by e^(this / √n) for a group of n people: what a median of few may be off by.
+#: Limits are wider by e^(this / √n) for a group of n people, since the median of few people may be off by that.
 FEW = 0.65
 
-#: A group that stands upside down has a median skewness below this; 2.6 is usual, of leads that point upwards.
+#: Median skewness below which a group is upside down; 2.6 is usual in leads whose QRS points upwards.
 UPSIDE_DOWN = -1.0
 
-#: At twice the rate hearts beat faster than the first (s between beats), complexes are narrower than the second (ms),
-#: and, since the band cuts them, less skewed than the third; at half of it both are larger.
+#: Limits of a sampling rate that is wrong by a factor of two. At twice the true rate hearts beat faster than the first
+#: (s between beats), complexes are narrower than the second (ms), and, since the band cuts them, less skewed than the
+#: third; at half of it both are larger.
 FAST_BEAT_S, FAST_WIDTH_MS, FAST_SKEWNESS = 0.47, 15.8, 1.8
 SLOW_BEAT_S, SLOW_WIDTH_MS = 1.3, 20.0
 
-#: Records of different people whose sizes differ by so little were each scaled to one size.
+#: Logarithmic spread below which the sizes of different people's records show that each was scaled to one size.
 SAME_SIZE = 0.04
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doubts:
-    """What is wrong with a group.
+    """Doubts about a group.
 
     Attributes:
-        sentences: one for each thing that is.
-        factor: by how much it seems too large, 1 where its size is not doubted.
+        sentences: Sentences, one for each thing that is wrong.
+        factor: Factor by which the group seems too large, 1 where its size is not doubted.
     """
 
     sentences: tuple[str, ...]
@@ -71,14 +72,14 @@ def doubts_of(
     of_children: bool,
     others_mv: np.ndarray,
 ) -> Doubts:
-    """Judges a group of `MIN_PATIENTS` people or more.
+    """Judges a group of at least `MIN_PATIENTS` people.
 
     Args:
-        numbers: of the group.
+        numbers: Median and percentiles of the group's measures.
         values: `f32[known]` of its records, by name of a measure.
-        num_patients: how many people it is of.
-        of_children: whether most of them are.
-        others_mv: `f32[n]`, amplitudes of the other records of the set, which are told beside those of the group.
+        num_patients: Number of people in the group.
+        of_children: Whether most of them are children.
+        others_mv: `f32[n]`, amplitudes of the other records of the set, with which the sentences compare the group's.
     """
     slack = math.exp(FEW / math.sqrt(num_patients))
     size = numbers["amplitude_mv"]

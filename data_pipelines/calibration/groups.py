@@ -1,8 +1,8 @@
-"""Groups of records that share an origin, judged by their size, speed and polarity: one mistake is in all of them.
+"""Groups records that share an origin and judges their size, speed and polarity, since all share its mistakes.
 
 A header that states a gain of 200 where 1000 is true makes all leads five times too large. No check of a single record
-sees that, since people differ by more than that in size; a group does not, when it is of some people at least: its
-median is compared with that of adults and with that of all other records of the set.
+notices that, since people differ by more than that in size. A group of enough people shows it: its median is compared
+with that of adults and with that of all other records of the set.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from data_pipelines.calibration.doubts import MIN_PATIENTS, Numbers, doubts_of
 from data_pipelines.calibration.size_and_polarity import MEASURES
 from data_pipelines.metadata.origins import origin_parts, origin_text
 
-#: Where a source has more places than this, they are patients or days rather than archives.
+#: Number of places above which the places of a source are patients or days rather than archives.
 MAX_PLACES = 40
 
 
-#: A group is of children if its median age is below this, years.
+#: Median age in years below which a group is of children.
 ADULT = 16
 
-#: A record beyond these is doubted by itself, if its amplitude is steady: artefacts are not.
+#: Limits beyond which a single record is doubted, if its amplitude is steady; that of artefacts is not.
 RECORD_AMPLITUDE_MV = (0.4, 7.8)
 RECORD_CHEST_TO_LIMB = (0.25, 15.0)
 STEADY = 0.12
 
-#: A group this far from the rest of its set is compared with all other records for copies, which prove what is wrong.
+#: Ratio to the rest of the set beyond which a group is compared with all other records for copies, which prove what is
+#: wrong.
 SUSPECT = 1.5
 
 
@@ -39,12 +40,12 @@ class Group:
     """Records of one origin.
 
     Attributes:
-        origin: what they share.
-        records: `int64[n]`, their numbers.
-        num_patients: how many people they are of.
-        numbers: median, 5th and 95th percentile of each of `MEASURES`, None where none is known.
-        doubts: what is wrong with them, a sentence each, nothing where they are like others.
-        factor: by how much they seem too large, 1 where their size is not doubted.
+        origin: Origin that they share.
+        records: Record numbers, `int64[n]`.
+        num_patients: Number of people that they are of.
+        numbers: Median, 5th and 95th percentile of each of `MEASURES`; None where none is known.
+        doubts: Sentences that say what is wrong with them; empty where they are like others.
+        factor: Factor by which they seem too large, 1 where their size is not doubted.
     """
 
     origin: str
@@ -56,20 +57,20 @@ class Group:
 
     @property
     def is_doubted(self) -> bool:
-        """Whether anything is wrong with them."""
+        """Whether anything is wrong with the records."""
         return bool(self.doubts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What is known of every record of a set.
+    """Measures, origins, patients and ages of all records of a set.
 
     Attributes:
-        values: `f32[n, 9]` of `size_and_polarity.MEASURES`.
-        origin: `int64[n]`, which of `origins`.
-        origins: every origin that there is.
-        patient: `int64[n]`, codes of patients.
-        age_years: `f32[n]`, NaN where unknown.
+        values: Values of `size_and_polarity.MEASURES`, `f32[n, 9]`.
+        origin: Position of each record's origin in `origins`, `int64[n]`.
+        origins: All origins of the set.
+        patient: Codes of patients, `int64[n]`.
+        age_years: Ages, `f32[n]`, NaN where unknown.
     """
 
     values: np.ndarray
@@ -79,13 +80,13 @@ class Measured:
     age_years: np.ndarray
 
     def column(self, name: str, records: np.ndarray) -> np.ndarray:
-        """Returns what is known of a measure of some records, `f32[known]`."""
+        """Returns the known values of a measure of some records, `f32[known]`."""
         values = self.values[records, MEASURES.index(name)]
         return values[np.isfinite(values)]
 
 
 def judged_groups(measured: Measured) -> list[Group]:
-    """Divides records into groups by their origin and judges each: those of most records first."""
+    """Divides records into groups by their origin and judges each; the largest groups come first."""
     groups = []
     for origin, records in sorted(_members(measured).items(), key=lambda item: (-len(item[1]), item[0])):
         group = Group(
@@ -100,7 +101,7 @@ def judged_groups(measured: Measured) -> list[Group]:
 
 
 def rare_scales(measured: Measured, *, share: float) -> np.ndarray:
-    """Returns the numbers of records whose stated scale is rare in their place: below a share of its records."""
+    """Returns the numbers of records whose stated scale is that of less than a share of the records of their place."""
     parts = [origin_parts(origin) for origin in measured.origins]
     count = np.bincount(measured.origin, minlength=len(parts))
     of_place: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
@@ -111,7 +112,7 @@ def rare_scales(measured: Measured, *, share: float) -> np.ndarray:
 
 
 def far_records(groups: Sequence[Group], measured: Measured) -> np.ndarray:
-    """Returns the numbers of records of groups that are larger or smaller than the rest of the set."""
+    """Returns the numbers of records whose group is larger or smaller in amplitude than the rest of the set."""
     far = [np.zeros(0, np.int64)]
     for group in groups:
         others = measured.column("amplitude_mv", _others(group, groups))
@@ -122,7 +123,7 @@ def far_records(groups: Sequence[Group], measured: Measured) -> np.ndarray:
 
 
 def doubtful_records(measured: Measured) -> dict[int, str]:
-    """Returns what is wrong with single records, whatever group they are in, by their numbers."""
+    """Returns what is wrong with single records, whatever their group is, by their numbers."""
     found: dict[int, str] = {}
     steady = measured.values[:, MEASURES.index("unsteady")] < STEADY
     for name, (low, high), words, unit in (
@@ -136,7 +137,7 @@ def doubtful_records(measured: Measured) -> dict[int, str]:
 
 
 def _members(measured: Measured) -> dict[str, np.ndarray]:
-    """Returns the records of each group: one origin where it has records enough, else what small ones share."""
+    """Returns the records of each group: one origin where it has enough patients, else several by what they share."""
     parts = [origin_parts(origin) for origin in measured.origins]
     if len({place for place, _, _ in parts}) > MAX_PLACES:
         parts = [("", form, scale) for _, form, scale in parts]

@@ -1,8 +1,8 @@
-"""How large, how fast and which way up a record is: what shows a factor, a rate or a sign that is wrong in all leads.
+"""Measures the size, speed and polarity of a record, which show a factor, rate or sign that is wrong in all leads.
 
-Einthoven's identities hold whatever all leads are multiplied by. What is measured here is compared with other records
-by `groups.py`. All but the last three is of the band of `signature.band_of`, free of wander, mains and most
-muscle noise.
+Einthoven's identities hold whatever all leads are multiplied by. The measures are compared with those of other records
+by `groups.py`. All but the last three are made of the band from `signature.band_of`, which is free of wander, mains and
+most muscle noise.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from data_pipelines.duplicates.signature import BAND_RATE_HZ, Correlations
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
-#: Names of what is measured, in the order of the numbers: amplitude of the largest lead, mV; of the largest chest lead
-#: as a multiple of the largest limb lead; skewness of the leads whose QRS complex points upwards in nearly everybody;
-#: time between beats, s; half-width of the beat's autocorrelation, ms; by how much the amplitude varies, as a share of
-#: it; largest sample, mV; span of all samples, mV; their standard deviation, mV.
+#: Names of the measures, in the order of their numbers: amplitude of the largest lead, mV; that of the largest chest
+#: lead as a multiple of the largest limb lead; skewness of the leads whose QRS complex points upwards in nearly
+#: everybody; time between beats, s; half-width of the beat's autocorrelation, ms; variation of the amplitude, as a
+#: share of it; largest sample, mV; span of all samples, mV; their standard deviation, mV.
 MEASURES = (
     "amplitude_mv",
     "chest_to_limb",
@@ -30,18 +30,18 @@ MEASURES = (
     "deviation_mv",
 )
 
-#: Length of the windows of which an amplitude is the median: one of 30 beats a minute has a beat in each, and artefacts
-#: in less than half of them change little.
+#: Length of the windows whose median is the amplitude: at 30 beats a minute there is a beat in each, and artefacts in
+#: less than half of them change little.
 _WINDOW_S = 2.0
 
 _LIMB = [STORED_LEADS.index(lead) for lead in ("I", "II")]
 _CHEST = [STORED_LEADS.index(lead) for lead in ("V1", "V2", "V3", "V4", "V5", "V6")]
 _UPRIGHT = [STORED_LEADS.index(lead) for lead in ("I", "II", "V5", "V6")]
 
-#: Beats are looked for between these lags of 10 ms: 200 to 24 a minute.
+#: Range of lags of 10 ms in which beats are looked for: 200 to 24 a minute.
 _BEATS = slice(30, 250)
 
-#: The first lag that is nearly as good as the best is taken: two beats are as alike as one.
+#: Share of the best correlation at which the first such lag is taken, since two beats on are as alike as one.
 _NEARLY = 0.85
 
 
@@ -49,9 +49,9 @@ def measures_of(signal: np.ndarray, band: np.ndarray, correlated: Correlations) 
     """Measures a record.
 
     Args:
-        signal: `int16[time, 8]`, µV, its recorded samples.
-        band: `f32[8, samples]` of `signature.band_of`.
-        correlated: of that band.
+        signal: Recorded samples, `int16[time, 8]`, µV.
+        band: `f32[8, samples]` from `signature.band_of`.
+        correlated: Correlations of that band.
 
     Returns:
         `f32[9]` in the order of `MEASURES`; NaN where there is nothing to measure.
@@ -79,7 +79,7 @@ def measures_of(signal: np.ndarray, band: np.ndarray, correlated: Correlations) 
 
 
 def _spans(band: np.ndarray) -> np.ndarray:
-    """Returns by how much each lead moves within each window: `f32[8, windows]`, µV."""
+    """Returns the span of each lead within each window: `f32[8, windows]`, µV."""
     width = min(round(_WINDOW_S * BAND_RATE_HZ), band.shape[1])
     count = band.shape[1] // width
     windows = band[:, : count * width].reshape(len(band), count, width)
@@ -87,7 +87,7 @@ def _spans(band: np.ndarray) -> np.ndarray:
 
 
 def _unsteadiness(spans: np.ndarray) -> float:
-    """Returns what the spans of one lead differ by as a share of their mean, NaN of a single one."""
+    """Returns the spread of the spans of one lead as a share of their mean; NaN for a single span."""
     if len(spans) < 2:
         return np.nan
     mean = float(spans.sum()) / len(spans)
@@ -95,14 +95,14 @@ def _unsteadiness(spans: np.ndarray) -> float:
 
 
 def _deviation(signal: np.ndarray) -> float:
-    # Every other sample tells it as well.
+    # Every other sample suffices for the deviation.
     samples = signal[::2].astype(np.float32).ravel()
     mean = float(samples.sum()) / len(samples)
     return math.sqrt(max(float(np.dot(samples, samples)) / len(samples) - mean**2, 0.0))
 
 
 def _skewness(band: np.ndarray) -> float:
-    """Returns the mean skewness of the leads that stand upright, NaN where none of them moves."""
+    """Returns the mean skewness of the leads whose QRS points upwards; NaN where none of them moves."""
     found = []
     for lead in _UPRIGHT:
         samples = band[lead]
@@ -114,7 +114,7 @@ def _skewness(band: np.ndarray) -> float:
 
 
 def _beat_s(rhythm: np.ndarray) -> float:
-    """Returns the lag at which beats lie upon the next ones, NaN where none is clear."""
+    """Returns the lag, in seconds, at which beats coincide with the next ones; NaN where none is clear."""
     first, end = _BEATS.start, _BEATS.stop
     inside = rhythm[_BEATS]
     peak = (inside >= rhythm[first - 1 : end - 1]) & (inside > rhythm[first + 1 : end + 1])
@@ -125,7 +125,7 @@ def _beat_s(rhythm: np.ndarray) -> float:
 
 
 def _width_ms(rhythm: np.ndarray) -> float:
-    """Returns the lag at which the autocorrelation has fallen to half, between samples."""
+    """Returns the lag in milliseconds, between samples, at which the autocorrelation has fallen to half."""
     below = np.flatnonzero(rhythm[: _BEATS.start] < rhythm[0] / 2)
     if not len(below):
         return np.nan

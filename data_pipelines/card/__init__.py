@@ -1,1 +1,1 @@
-"""The card of a data set: its figures, as rows, as text, as lines of a summary."""
+"""Shows the card of a data set: its figures, as rows, as text and as lines of a summary."""

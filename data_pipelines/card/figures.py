@@ -1,4 +1,4 @@
-"""Figures of a prepared data set that its users should know: who is in it, with what labels, how well recorded."""
+"""Computes figures of a prepared data set for its users: who is in it, with what labels, and how well recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_pipelines.records import FEMALE, LABEL_MISSING, MICROVOLTS_PER_MILLIVO
 from data_pipelines.signals.quality import QualityFlag, flag_names
 from data_pipelines.storage.store import Store
 
-#: What is copied from the data set's own card.
+#: Entries that are copied from the data set's own card.
 _FROM_CARD = (
     "name",
     "simulated",
@@ -36,11 +36,11 @@ _RECORDS_PER_READ = 256
 
 
 def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str, Any]:
-    """Describes a data set in plain values that JSON can hold; shares are of 1, what is undefined is None.
+    """Describes a data set in plain values that JSON can hold; shares are of 1, and what is undefined is None.
 
     Args:
-        dataset: whose card.
-        amplitudes: of its signals, from `amplitudes_of`.
+        dataset: Data set to describe.
+        amplitudes: Amplitudes of its signals, from `amplitudes_of`.
 
     Returns:
         Sections by name; `text.card_text` prints them.
@@ -85,11 +85,11 @@ def amplitudes_of(
     """Measures how large the leads are, over all records or a random sample of them.
 
     Args:
-        store: signals of the data set.
-        index: of the same data set.
-        max_records: with more records than that, so many are drawn without replacement.
-        seed: of that draw.
-        progress: told the number of records after each read.
+        store: Store of the data set's signals.
+        index: Index of the same data set.
+        max_records: Largest number of records to read; of more, so many are drawn without replacement.
+        seed: Seed of that draw.
+        progress: Function that is told the number of records after each read.
 
     Returns:
         `records_read`, `seed` (None where all were read) and `peak_to_peak_mv`: for every stored lead the 1st,
@@ -125,7 +125,7 @@ def amplitudes_of(
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:
-    """Returns count, missing share and spread of a column in which NaN is missing."""
+    """Returns count, missing share and spread of a column in which NaN means missing."""
     values = np.asarray(values, np.float64)
     known = values[~np.isnan(values)]
     names = ("min", "p1", "median", "p99", "max")

@@ -1,4 +1,4 @@
-"""What the card of a data set says, as names, values and rows of tables: for the terminal and for pages."""
+"""Turns the card of a data set into names, values and rows of tables, for the terminal and for pages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from data_pipelines.prepared.kept_seconds import kept_sentence
 from data_pipelines.prepared.shared_contents import shared_sentence
 from data_pipelines.records import NO_FOLD
 
-#: Numbers of records of a patient that are counted each on their own.
+#: Numbers of records per patient that are counted separately.
 _PATIENT_SIZES = (1, 2, 3, 4)
 
-#: Names and values.
+#: Names and values of a card.
 Facts = list[tuple[str, str]]
 
 FOLD_HEADER = ("fold", "records", "patients", "median age", "female")
@@ -33,10 +33,10 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
 
 
 def origin_facts(card: Mapping[str, Any]) -> Facts:
-    """Says whose the recordings are and what was done to them.
+    """Says where the recordings come from and what was done to them.
 
     Args:
-        card: here as everywhere below, from `figures.dataset_card`.
+        card: Card from `figures.dataset_card`, as in every function below.
     """
     form = card["signal_format"]
     seconds = form["num_samples"] / form["sampling_rate_hz"]
@@ -82,7 +82,7 @@ def count_facts(card: Mapping[str, Any]) -> Facts:
 
 
 def people_sentences(card: Mapping[str, Any]) -> list[str]:
-    """Says how many are of which sex and how old they are, by record."""
+    """Says how many records are of which sex, and how old their patients are."""
     sex, age = card["sex"], card["age_years"]
     sentences = [", ".join(f"{name} {count:,} ({percent(count / card['num_records'])})" for name, count in sex.items())]
     if card["sex_reading"]:
@@ -130,12 +130,12 @@ def flag_rows(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def percent(share: float | None) -> str:
-    """Writes a share of 1."""
+    """Writes a share of 1 as a percentage."""
     if share is None:
         return "–"
     return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
 
 
 def number(value: float | None) -> str:
-    """Writes a number in four digits."""
+    """Writes a number with four significant digits."""
     return "–" if value is None else f"{value:.4g}"

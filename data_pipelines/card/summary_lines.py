@@ -1,4 +1,4 @@
-"""Lines of a build's summary about sexes and labels; data sets built before these were counted have none."""
+"""Writes the lines of a build's summary about sexes and labels; data sets built before these were counted have none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_LABELS = 12
 
 
 def sex_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Returns how many men and women there are, and how the summary's source says it was read."""
+    """Returns how many men and women there are, and how their sex was read."""
     counts = summary.get("sex")
     if not counts:
         return []
@@ -25,7 +25,7 @@ def sex_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def fold_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Returns the table of labels by fold, cut short where there are many."""
+    """Returns the table of labels by fold, cut short where there are many labels."""
     counted = summary.get("labels_by_fold")
     if not counted:
         return []
@@ -38,7 +38,7 @@ def fold_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]], *, indent: str) -> list[str]:
-    """Returns rows of a table as lines, the first column to the left and the others to the right."""
+    """Returns rows of a table as lines, with the first column aligned to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:

@@ -1,4 +1,4 @@
-"""The card of a data set as text for a terminal."""
+"""Writes the card of a data set as text for a terminal."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MAX_PAIRS = 20
 
 
 def card_text(card: Mapping[str, Any], *, width: int) -> str:
-    """Writes a card for people.
+    """Writes a card as text for people.
 
     Args:
-        card: from `figures.dataset_card`.
-        width: of the terminal, characters; only long names make a line longer.
+        card: Card from `figures.dataset_card`.
+        width: Width of the terminal in characters; only long names make a line longer.
     """
     sections = (
         _heading(card, width),
@@ -153,7 +153,7 @@ def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _fact(name: str, value: str, width: int) -> list[str]:
-    """Returns a name and its value, broken so that the value stays in its column."""
+    """Returns a name and its value as lines, broken so that the value stays in its column."""
     return textwrap.wrap(
         value,
         width,
@@ -171,7 +171,7 @@ def _wrapped(text: str, width: int, *, indent: str = _INDENT) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: int = 1) -> list[str]:
-    """Returns aligned lines: the first columns to the left, numbers to the right."""
+    """Returns aligned lines: the first columns to the left, the others to the right."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
 
@@ -186,7 +186,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: in
 
 
 def _columns(cells: Sequence[str], width: int) -> list[str]:
-    """Lays cells out in as many columns as fit, read downwards."""
+    """Lays cells out in as many columns as fit, to be read downwards."""
     if not cells:
         return []
     cell_width = max(len(cell) for cell in cells)

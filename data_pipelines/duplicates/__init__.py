@@ -1,1 +1,1 @@
-"""Equal and nearly equal recordings: signatures, candidates, comparison."""
+"""Finds equal and nearly equal recordings by signatures, candidates and comparison."""

@@ -1,9 +1,9 @@
-"""Which records are copies of known ones: rescaled, resampled, filtered, shifted, cut, or with leads in another order.
+"""Finds records that are copies of known ones: rescaled, resampled, filtered, shifted, cut, or with leads reordered.
 
-Three looks, each at fewer pairs than the one before: order-free signatures by a matrix product; envelopes by their
-correlation; and the signals themselves, put in the order of leads in which they agree best and then judged as
-`near_duplicates.py` judges. The first two need only what the index keeps (`order_free.py`), so that a million known
-records can be looked through for copies of some thousands in about a minute.
+There are three stages, each for fewer pairs than the one before: order-free signatures are compared by a matrix
+product, then envelopes by their correlation, and then the signals themselves, put in the order of leads in which they
+agree best and judged as `near_duplicates.py` judges. The first two need only what the index keeps (`order_free.py`), so
+that a million known records can be searched for copies of some thousands in about a minute.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from data_pipelines.duplicates.order_free import match_envelopes
 from data_pipelines.duplicates.signature import BAND_RATE_HZ, level_leads
 from data_pipelines.records import STORED_LEADS
 
-#: Smallest cosine of order-free signatures of a candidate, and how many candidates of a record are looked at.
+#: Smallest cosine of order-free signatures of a candidate, and largest number of candidates that are compared for a
+#: record.
 CANDIDATE_COSINE = 0.90
 MAX_CANDIDATES = 64
 
-#: What two records have in common, as a share of the longer one, if one is not a piece of the other.
+#: Smallest overlap, as a share of the longer record, of two records of which neither is a piece of the other.
 WHOLE = 0.9
 
 #: Smallest correlation of the envelopes of a copy, and of a piece; smallest cosine of a copy that is no piece. Of 939
@@ -33,22 +34,22 @@ MIN_ENVELOPE = 0.93
 MIN_ENVELOPE_OF_PIECE = 0.96
 MIN_COSINE_OF_WHOLE = 0.94
 
-#: Smallest cosine and correlation of two whole records that are copies by these alone. Rescaled, resampled and filtered
-#: copies reach it, moderately noisy ones too. Of 440,000 pairs of real records only copies do, and of 2.9 million pairs
-#: of simulated ones none.
+#: Smallest cosine and correlation by which two whole records are copies without a look at their signals. Rescaled,
+#: resampled and filtered copies reach it, moderately noisy ones too. Of 440,000 pairs of real records only copies do,
+#: and of 2.9 million pairs of simulated ones none.
 SURE = 0.985
 
-#: Smallest agreement of copies with another order of leads: among so many orders some fit other people's recordings.
+#: Smallest agreement of copies with another order of leads: among so many orders, some fit recordings of other people.
 MIN_AGREEMENT_REORDERED = 0.98
 
-#: The order of leads is looked for within so many samples of 10 ms of where the envelopes lie best.
+#: The order of leads is searched within so many samples of 10 ms about the lag at which the envelopes agree best.
 _ABOUT = 3
 
-#: Records whose leads correlate less there on average, in the best order, are not aligned any further: what a match
-#: needs (`near_duplicates.MIN_CORRELATION`), less what a few samples of lag may take.
+#: Records whose leads correlate less than this on average, in the best order, are not aligned any further. It is what a
+#: match needs (`near_duplicates.MIN_CORRELATION`), less what a lag of a few samples may cost.
 _MIN_ALIKE = 0.7
 
-#: Pairs of envelopes compared at a time: 30 MB.
+#: Number of pairs of envelopes compared at a time, which takes 30 MB.
 _PAIRS = 1024
 
 _IN_ORDER = tuple(range(len(STORED_LEADS)))
@@ -56,11 +57,11 @@ _IN_ORDER = tuple(range(len(STORED_LEADS)))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Traces:
-    """What the index keeps of some records to find copies by.
+    """Signatures and envelopes of some records, which the index keeps, to find copies by.
 
     Attributes:
-        signature: `int8[n, 192]`, order-free.
-        envelope: `int8[n, 256]`.
+        signature: Order-free signatures, `int8[n, 192]`.
+        envelope: Envelopes, `int8[n, 256]`.
     """
 
     signature: np.ndarray
@@ -72,11 +73,11 @@ class Suspects:
     """Pairs of records that look like copies by what the index keeps.
 
     Attributes:
-        query: `int64[pairs]`, ascending.
-        known: `int64[pairs]`.
-        lag_s: `f64[pairs]`, by which the known record begins later.
+        query: Numbers of the queries, `int64[pairs]`, ascending.
+        known: Numbers of the known records, `int64[pairs]`.
+        lag_s: `f64[pairs]`, seconds by which the known record begins later than the query.
         sure: `bool[pairs]`, whether they are copies whatever their signals would say.
-        crowded: queries with more candidates as close as whole copies than were looked at.
+        crowded: Number of queries with so many candidates as close as whole copies that some were not looked at.
     """
 
     query: np.ndarray
@@ -91,10 +92,10 @@ class Copy:
     """A record that shows the same recording as a known one.
 
     Attributes:
-        query: number of the record.
-        known: number of the known record.
-        order: which lead of the known record stands where in the record, numbers of `STORED_LEADS`.
-        match: how the known record, in that order, lies on the record.
+        query: Number of the record.
+        known: Number of the known record.
+        order: Order of the known record's leads that matches the record's, as positions in `STORED_LEADS`.
+        match: Alignment of the known record, in that order, with the record.
     """
 
     query: int
@@ -109,11 +110,11 @@ class Copy:
 
 
 def find_suspects(queries: Traces, known: Traces) -> Suspects:
-    """Finds the pairs whose signatures and envelopes are those of copies.
+    """Finds the pairs whose signatures and envelopes agree as those of copies do.
 
     Args:
-        queries: of the records asked about.
-        known: of the records that they may be copies of.
+        queries: Traces of the records that may be copies.
+        known: Traces of the records that they may be copies of.
     """
     found = candidates_among(
         queries.signature, known.signature, min_cosine=CANDIDATE_COSINE, max_candidates=MAX_CANDIDATES
@@ -123,7 +124,7 @@ def find_suspects(queries: Traces, known: Traces) -> Suspects:
         for start in range(0, max(1, len(found.first)), _PAIRS)
     ]
     kept, lag_s, sure, cosine = (np.concatenate(column) for column in zip(*parts, strict=True))
-    # Where candidates were left out that are further than those looked at, only pieces can be among them.
+    # If candidates were left out that are further apart than those looked at, only pieces can be among them.
     as_close = np.bincount(found.first[cosine >= MIN_COSINE_OF_WHOLE], minlength=1)
     return Suspects(
         query=found.first[kept],
@@ -135,7 +136,7 @@ def find_suspects(queries: Traces, known: Traces) -> Suspects:
 
 
 def _likely(queries: Traces, known: Traces, query: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns which of some pairs look like copies by their envelopes too, lags, which surely are, and cosines."""
+    """Returns which pairs look like copies by their envelopes too, their lags, which are surely copies, and cosines."""
     aligned = match_envelopes(queries.envelope[query], known.envelope[other])
     one, two = queries.signature[query].astype(np.float32), known.signature[other].astype(np.float32)
     cosine = (one * two).sum(axis=1) / np.sqrt(np.square(one).sum(axis=1) * np.square(two).sum(axis=1))
@@ -152,16 +153,17 @@ def verify_suspects(
     read_known: Callable[[np.ndarray], list[np.ndarray]],
     pairs_at_a_time: int = 1024,
 ) -> Iterator[Copy]:
-    """Compares the signals of suspects.
+    """Compares the signals of suspects, and yields those that are copies.
 
     Args:
-        suspects: the pairs.
-        read_queries: gives `signature.band_of` of records by their numbers as queries.
-        read_known: likewise by their numbers as known records.
-        pairs_at_a_time: bounds the memory: at most so many records of each are held, about 120 kB each.
+        suspects: Pairs of records to compare.
+        read_queries: Function that returns `signature.band_of` of records by their numbers as queries.
+        read_known: Function that returns `signature.band_of` of records by their numbers as known records.
+        pairs_at_a_time: Number of pairs that bounds the memory: at most so many queries and so many known records are
+            held, about 120 kB each.
 
     Yields:
-        Every pair that shows one recording, in order.
+        Every pair that shows one recording, in the order of `suspects`.
     """
     for start in range(0, len(suspects.query), pairs_at_a_time):
         pairs = slice(start, start + pairs_at_a_time)
@@ -195,15 +197,15 @@ def _compared(first: Alignable, second: Alignable, *, query: int, known: int, la
 
 
 def lead_order(first: Alignable, second: Alignable, *, lag: int) -> tuple[tuple[int, ...], float]:
-    """Returns the order of the second record's leads in which it is most like the first, and how much it is.
+    """Returns the order of the second record's leads in which it is most like the first, and the likeness.
 
     Args:
-        first: a record.
-        second: another.
-        lag: samples of 10 ms by which the second begins later, roughly.
+        first: One record.
+        second: Another record.
+        lag: Approximate number of samples of 10 ms by which the second begins later.
 
     Returns:
-        Which lead of the second stands where, and the mean correlation of the leads that move in both.
+        The lead of the second that belongs in each position, and the mean correlation of the leads that move in both.
     """
     best, order, moving = -np.inf, _IN_ORDER, min(first.leads.any(axis=1).sum(), second.leads.any(axis=1).sum())
     for shift in range(lag - _ABOUT, lag + _ABOUT + 1):
@@ -212,7 +214,7 @@ def lead_order(first: Alignable, second: Alignable, *, lag: int) -> tuple[tuple[
             continue
         one, two = level_leads(first.leads[:, begin:end]), level_leads(second.leads[:, begin - shift : end - shift])
         alike = one @ two.T / (end - begin)
-        # Where two leads are equally good, as silent ones are, they stay as they are.
+        # The small bonus keeps two leads in place where they are equally good, as silent ones are.
         rows, columns = scipy.optimize.linear_sum_assignment(alike + 1e-6 * np.eye(len(alike)), maximize=True)
         total = float(alike[rows, columns].sum())
         if total > best:

@@ -1,12 +1,12 @@
-"""Near-duplicates: candidates from signatures, then a comparison of the signals themselves.
+"""Finds near-duplicates: candidates by their signatures, then by a comparison of the signals themselves.
 
-Two records are near-duplicates if one recording went into both, whatever rate, filter, gain or piece of it. Candidates
-are all pairs whose signatures have a large cosine, found by an exact blocked matrix product; each is then aligned on
-the signals and judged by how well they agree.
+Two records are near-duplicates if they come from one recording, whatever the rate, filter, gain or piece of it.
+Candidates are all pairs whose signatures have a large cosine, found by an exact blocked matrix product; each is then
+aligned on the signals and judged by how well they agree.
 
-Agreement is the correlation over the overlap, all leads counting alike, once noise is allowed for: a copy to which
-noise was added differs as much between the beats as within them, whereas two people with alike hearts and rates differ
-within them. What the two differ by in the quiet half of the time is therefore not held against them.
+Agreement is the correlation over the overlap, all leads counting alike, corrected for noise: a copy to which noise was
+added differs as much between the beats as within them, whereas two people with similar hearts and rates differ within
+them. The difference in the quiet half of the time is therefore subtracted.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ import scipy.fft
 
 from data_pipelines.duplicates.signature import BAND_RATE_HZ, level_leads
 
-#: Smallest cosine of signatures of a candidate: 0.014 % of the pairs of 930 real records reach it.
+#: Smallest cosine of signatures of a candidate; 0.014 % of the pairs of 930 real records reach it.
 CANDIDATE_COSINE = 0.92
 
-#: Closest candidates of a record that are looked at.
+#: Largest number of candidates of a record that are compared, the closest first.
 MAX_CANDIDATES = 16
 
-#: Shortest overlap on which records are compared, of what is left after 0.3 s at both ends.
+#: Shortest overlap on which records are compared, after 0.3 s were left off at both ends.
 MIN_OVERLAP_S = 4.0
 
-#: Smallest agreement of near-duplicates; larger where the overlap is short, since a few beats are easily alike. Chosen
-#: on 431,914 pairs of 930 real records of different people, where the largest is 0.956 (0.961 below 6 s) among those
-#: that correlate by more than 0.7, and on 4,981 simulated records, where it is 0.958 (0.980 below 6 s) among the pairs
-#: with similar signatures and a correlation of 0.8. The smallest of 4,950 distorted copies of real records is 0.977,
-#: with 60 µV of movement artefact, but for some that saturated when enlarged fivefold.
+#: Smallest agreement of near-duplicates; it is larger where the overlap is short, since a few beats are easily alike.
+#: It was chosen on 431,914 pairs of 930 real records of different people, where the largest is 0.956 (0.961 below 6 s)
+#: among those that correlate by more than 0.7, and on 4,981 simulated records, where it is 0.958 (0.980 below 6 s)
+#: among the pairs with similar signatures and a correlation of 0.8. The smallest of 4,950 distorted copies of real
+#: records is 0.977, with 60 µV of movement artefact, apart from some that saturated when enlarged fivefold.
 MIN_AGREEMENT = 0.97
 MIN_AGREEMENT_SHORT = 0.99
 SHORT_OVERLAP_S = 6.0
 
-#: Smallest correlation with the noise counted.
+#: Smallest correlation of near-duplicates without the correction for noise.
 MIN_CORRELATION = 0.8
 
-#: Rows and columns of the product that are in memory at a time: 16 MB.
+#: Rows and columns of the product that are in memory at a time, which takes 16 MB.
 _BLOCK = 2048
 
-# Beats are told from what lies between by the size of the signal within ±45 ms, as a QRS complex has.
+# Beats are told from the time between them by the size of the signal within ±45 ms, the width of a QRS complex.
 _QRS_SAMPLES = 9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Match:
-    """How the second record of a pair lies on the first.
+    """Alignment of the second record of a pair with the first.
 
     Attributes:
-        correlation: over the overlap, mean over leads.
-        agreement: the same with the noise between the beats allowed for.
-        lag_s: the second record begins so much later than the first.
-        gain: the second record is so many times as large.
-        overlap_s: how much was compared.
+        correlation: Correlation over the overlap, mean over leads.
+        agreement: Correlation corrected for the noise between the beats.
+        lag_s: Seconds by which the second record begins later than the first.
+        gain: Factor by which the second record is larger than the first.
+        overlap_s: Seconds that were compared.
     """
 
     correlation: float
@@ -72,7 +72,7 @@ class Match:
         return self.agreement >= needed and self.correlation >= MIN_CORRELATION
 
     def turned(self) -> Match:
-        """Returns how the first record lies on the second."""
+        """Returns the alignment of the first record with the second."""
         return dataclasses.replace(self, lag_s=-self.lag_s, gain=1 / self.gain)
 
 
@@ -81,9 +81,9 @@ class Candidates:
     """Pairs of signatures that are alike.
 
     Attributes:
-        first: `int64[pairs]`, the smaller number.
-        second: `int64[pairs]`, the larger.
-        crowded: how many records had more than `MAX_CANDIDATES`, of which the closest were taken.
+        first: `int64[pairs]`, smaller record number of each pair, or the query's.
+        second: `int64[pairs]`, larger record number of each pair, or the signature's.
+        crowded: Number of records with more candidates than may be kept, of which the closest were taken.
     """
 
     first: np.ndarray
@@ -100,15 +100,15 @@ def candidates(
 ) -> Candidates:
     """Finds all pairs of signatures that are alike, exactly.
 
-    A record with more than `max_candidates` others keeps the closest; a pair is found if either record keeps it.
-    Sums are of whole numbers below 2²⁴ and therefore exact in float32: neither the order of the records nor the
-    blocks change what is found, but for ties at the limit.
+    A record with more than `max_candidates` others keeps the closest; a pair is found if either record keeps it. Sums
+    are of whole numbers below 2²⁴ and therefore exact in float32: apart from ties at the limit, neither the order of
+    the records nor the blocks change what is found.
 
     Args:
         signatures: `int8[n, 192]`; all-zero ones have no candidates.
-        min_cosine: smallest cosine of a pair.
-        max_candidates: most that one record keeps.
-        progress: told of every number of records done.
+        min_cosine: Smallest cosine of a pair.
+        max_candidates: Largest number of candidates that one record keeps.
+        progress: Function that is told how many further records are done.
 
     Returns:
         The pairs, each once, in order of `first`, then `second`.
@@ -133,16 +133,16 @@ def candidates(
 def candidates_among(
     queries: np.ndarray, signatures: np.ndarray, *, min_cosine: float, max_candidates: int
 ) -> Candidates:
-    """Finds for every query the signatures that are most alike, exactly.
+    """Finds for every query the signatures that are most like it, exactly.
 
     Args:
         queries: `int8[m, 192]`; all-zero ones have no candidates.
-        signatures: `int8[n, 192]`, likewise.
-        min_cosine: smallest cosine of a pair.
-        max_candidates: most that one query keeps.
+        signatures: `int8[n, 192]`; all-zero ones are no candidates.
+        min_cosine: Smallest cosine of a pair.
+        max_candidates: Largest number of candidates that one query keeps.
 
     Returns:
-        The pairs: `first` is the number of the query, `second` that of the signature; in order of both.
+        The pairs: `first` is the number of the query, `second` that of the signature; they are in order of both.
     """
     query_length, length = _lengths(queries), _lengths(signatures)
     pairs, crowded = [np.empty((0, 2), np.int64)], 0
@@ -170,14 +170,14 @@ def _alike(
     length: np.ndarray,
     min_cosine: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns queries of the block, the signatures they are alike to, and the cosines; ordered by query."""
+    """Returns queries of the block, the signatures that they are similar to, and the cosines; ordered by query."""
     block = queries[rows].astype(np.float32)
     nothing = np.empty(0, np.int64)
     found = [(nothing, nothing, np.empty(0))]
     for start in range(0, len(signatures), _BLOCK):
         columns = slice(start, min(start + _BLOCK, len(signatures)))
         product = block @ signatures[columns].astype(np.float32).T
-        # All signatures are nearly equally long: one number first sorts out nearly all pairs in a single pass.
+        # All signatures are nearly equally long, so one bound sorts out nearly all pairs in a single pass.
         least = min_cosine * query_length[rows].min() * length[columns].min()
         row, column = np.divmod(np.flatnonzero(product >= np.float32(0.999 * least)), product.shape[1])
         cosine = product[row, column] / (query_length[rows][row] * length[columns][column])
@@ -189,7 +189,7 @@ def _alike(
 
 
 def _closest(row: np.ndarray, cosine: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """Returns the positions of every row's largest cosines, and how many rows had more."""
+    """Returns the positions of every row's largest cosines, and the number of rows that had more."""
     order = np.lexsort((-cosine, row))
     ordered = row[order]
     rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
@@ -197,13 +197,13 @@ def _closest(row: np.ndarray, cosine: np.ndarray, most: int) -> tuple[np.ndarray
 
 
 class Alignable:
-    """A record made ready to be compared with many others."""
+    """A record prepared for comparison with many others."""
 
     def __init__(self, band: np.ndarray):
         """Levels the leads and sums their energy.
 
         Args:
-            band: `f32[8, samples]` of `signature.band_of`.
+            band: `f32[8, samples]` from `signature.band_of`.
         """
         self.band = band
         self.leads = level_leads(band)
@@ -216,7 +216,7 @@ class Alignable:
         return self.band.shape[1]
 
     def spectrum(self, size: int) -> np.ndarray:
-        """Returns the leads' transform of a given size: `complex64[8, size // 2 + 1]`."""
+        """Returns the leads' Fourier transform of a given size: `complex64[8, size // 2 + 1]`."""
         if size not in self._spectra:
             self._spectra[size] = scipy.fft.rfft(self.leads, size)
         return self._spectra[size]
@@ -244,7 +244,7 @@ def match(first: Alignable, second: Alignable) -> Match | None:
 
 
 def _summit(values: np.ndarray, peak: int) -> float:
-    """Returns where between samples a peak is highest, -0.5 … 0.5, by a parabola through it and its neighbours."""
+    """Returns the position of a peak's top between samples, -0.5 … 0.5, by a parabola through it and its neighbours."""
     if not 0 < peak < len(values) - 1:
         return 0.0
     before, at, after = values[peak - 1 : peak + 2].astype(np.float64)
@@ -253,7 +253,8 @@ def _summit(values: np.ndarray, peak: int) -> float:
 
 
 def _judge(first: Alignable, second: Alignable, *, lag: int, fraction: float, size: int) -> Match | None:
-    # Moved by the fraction of a sample, without which copies of another rate would differ in their QRS complexes.
+    # The second is shifted by the fraction of a sample, since copies of another rate would differ in their QRS
+    # otherwise.
     frequency = np.arange(size // 2 + 1) / size
     turned = second.spectrum(size) * np.exp(-2j * np.pi * frequency * fraction).astype(np.complex64)
     moved = scipy.fft.irfft(turned, size)[:, : second.num_samples]
@@ -266,7 +267,7 @@ def _judge(first: Alignable, second: Alignable, *, lag: int, fraction: float, si
     difference = np.square(one - two).mean(axis=0)
     size_of_signal = np.convolve(np.square(one + two).sum(axis=0), np.ones(_QRS_SAMPLES), mode="same")
     quiet = difference[np.argsort(size_of_signal, kind="stable")[: len(difference) // 2]].mean()
-    # For leads at unit mean square, the mean square of the difference is twice what the correlation lacks of one.
+    # For leads of unit mean square, the mean square of the difference is twice one minus the correlation.
     lacking = float(difference.mean()) / 2
     ratios = _rms(second.band[both, begin - lag : end - lag]) / _rms(first.band[both, begin:end])
     return Match(
@@ -288,9 +289,10 @@ def verify(
     """Compares the signals of candidate pairs.
 
     Args:
-        found: the pairs.
-        read_bands: gives `signature.band_of` of records by number.
-        pairs_at_a_time: bounds the memory: at most twice as many records are held, about 120 kB each.
+        found: Pairs of records to compare.
+        read_bands: Function that returns `signature.band_of` of records by number.
+        pairs_at_a_time: Number of pairs that bounds the memory: at most twice as many records are held, about 120 kB
+            each.
 
     Yields:
         Both numbers and their match for every pair that can be compared, near-duplicates or not, in order.

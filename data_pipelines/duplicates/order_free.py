@@ -1,15 +1,16 @@
-"""What is kept of a record to find its copies whatever order their leads are in: a signature and an envelope.
+"""Makes a signature and an envelope of a record, by which copies are found whatever the order of their leads.
 
-`signature.py` takes lead I for lead I. A copy whose leads were given in another order has another signature there, and
-lies in an archive under another patient's id as well as any other copy. Here nothing depends on which lead is which:
+`signature.py` compares lead I with lead I. A copy whose leads were given in another order has another signature there,
+although it may lie in an archive under another patient's id like any other copy. Here nothing depends on which lead is
+which:
 
-- the signature holds the same correlations over lags, sorted over the leads at every lag. Sorting is stable: two
+- The signature holds the same correlations over lags, sorted over the leads at every lag. Sorting is stable: two
   records differ by no more after it than before. It finds candidates among millions by one matrix product.
-- the envelope is the size of all leads together through time. Beats of two people are never equally far apart for ten
+- The envelope is the size of all leads together through time. Beats of two people are never equally far apart for ten
   seconds, unless both are regular: the envelopes of a copy agree at one lag, and nearly no others do. It judges
   candidates without their signals, in microseconds, and tells by how much a copy is later.
 
-Both are of the band of `signature.band_of`, each lead at its own scale, and so survive what that survives.
+Both are made of the band from `signature.band_of`, each lead at its own scale, and are as robust as that.
 """
 
 from __future__ import annotations
@@ -29,38 +30,38 @@ from data_pipelines.duplicates.signature import (
 )
 from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE
 
-#: Rate of an envelope, Hz: a QRS complex takes two or three samples.
+#: Rate of an envelope, Hz, at which a QRS complex takes two or three samples.
 ENVELOPE_RATE_HZ = 25
 
-#: Shortest overlap on which envelopes are compared, seconds, and as a share of the shorter of both: a few beats are
-#: easily alike, and a piece of a recording lies in it whole.
+#: Shortest overlap on which envelopes are compared, in seconds and as a share of the shorter of both: a few beats are
+#: easily alike, and a piece of a recording lies in it as a whole.
 MIN_OVERLAP_S = 4.0
 MIN_OVERLAP_SHARE = 0.7
 
-#: Makes a root mean square of one this entry: a QRS complex, several times that, then still fits.
+#: Entry for a value of one root mean square; a QRS complex, several times that, then still fits.
 _SCALE = 20.0
 
 _STEP = BAND_RATE_HZ // ENVELOPE_RATE_HZ
 
 _SALT = b"ecgjax order-free signature"
 
-#: Envelopes that move by less than so many entries tell nothing: product of the standard deviations of both.
+#: Smallest product of the standard deviations of two envelopes, in entries, at which they can be compared.
 _LEAST_SPREAD = 1.0
 
 _SIZE = 2 * ENVELOPE_SAMPLES
 
 
 def order_free_signature(found: Correlations) -> np.ndarray:
-    """Returns the signature; the cosine between two says how alike two records are, whatever the order of their leads.
+    """Returns the order-free signature; the cosine of two says how similar two records are in any order of leads.
 
     Args:
-        found: of the record.
+        found: Correlations of the record.
 
     Returns:
         `int8[192]`; all zero where nothing was recorded that could be compared.
     """
     own, cross = found
-    # Which of two leads is the first decides the sign of the lag: both signs of a lag are sorted together.
+    # Which of two leads is the first decides the sign of the lag, so both signs of a lag are sorted together.
     half = cross.shape[1] // 2
     pairs = np.concatenate([cross[:, half + 1 :], cross[:, :half][:, ::-1]])
     parts = (
@@ -73,10 +74,10 @@ def order_free_signature(found: Correlations) -> np.ndarray:
 
 
 def envelope(band: np.ndarray) -> np.ndarray:
-    """Returns the size of all leads together through time.
+    """Returns the size of all leads together through time, which is the record's envelope.
 
     Args:
-        band: `f32[8, samples]` of `signature.band_of`.
+        band: `f32[8, samples]` from `signature.band_of`.
 
     Returns:
         `int8[256]` at 25 Hz, of the first 10.24 s; its mean is 0, and `NO_SAMPLE` stands where the recording has ended.
@@ -86,7 +87,7 @@ def envelope(band: np.ndarray) -> np.ndarray:
         return entries
     size = np.sqrt(np.square(level_leads(band)).mean(axis=0))
     count = min(len(size) // _STEP, ENVELOPE_SAMPLES)
-    # A triangle of 80 ms: what is faster than half the rate would come back as something slower.
+    # A triangle of 80 ms smooths against aliasing: what is faster than half the rate would appear as something slower.
     smooth = np.convolve(size, np.bartlett(2 * _STEP + 1) / _STEP, mode="same")[_STEP // 2 :: _STEP][:count]
     smooth = smooth - smooth.mean()
     scale = np.sqrt(np.mean(np.square(smooth)))
@@ -96,12 +97,13 @@ def envelope(band: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnvelopeMatches:
-    """How pairs of envelopes lie on each other.
+    """Alignment of pairs of envelopes.
 
     Attributes:
-        correlation: `f64[n]`, of the best lag; 0 where no overlap is long enough, or none moves.
-        lag_s: `f64[n]`, so much later does the second begin.
-        overlap: `f64[n]`, what they have in common as a share of the longer one.
+        correlation: `f64[n]`, correlation at the best lag; 0 where no overlap is long enough, or an envelope does not
+            move.
+        lag_s: `f64[n]`, seconds by which the second begins later.
+        overlap: `f64[n]`, overlap as a share of the longer one.
     """
 
     correlation: np.ndarray
@@ -113,13 +115,13 @@ def match_envelopes(first: np.ndarray, second: np.ndarray) -> EnvelopeMatches:
     """Aligns pairs of envelopes and correlates them over their overlap.
 
     Args:
-        first: `int8[n, 256]`.
-        second: `int8[n, 256]`.
+        first: First envelope of each pair, `int8[n, 256]`.
+        second: Second envelope of each pair, `int8[n, 256]`.
     """
     one, two = _values(first), _values(second)
     count, other_count = (np.count_nonzero(each != NO_SAMPLE, axis=1) for each in (first, second))
     shortest = np.maximum(MIN_OVERLAP_S * ENVELOPE_RATE_HZ, MIN_OVERLAP_SHARE * np.minimum(count, other_count))
-    # Twice as many lags as samples: beats that lie between the samples of one would lose to others that do not.
+    # Lags are half samples: beats that lie between the samples of one envelope would lose to others that do not.
     lags = np.arange(2 - 2 * ENVELOPE_SAMPLES, 2 * ENVELOPE_SAMPLES - 1) / 2
     overlap = np.minimum(count[:, None], other_count[:, None] + lags) - np.maximum(lags, 0)
     product = scipy.fft.rfft(one, _SIZE) * scipy.fft.rfft(two, _SIZE).conj()
@@ -131,7 +133,7 @@ def match_envelopes(first: np.ndarray, second: np.ndarray) -> EnvelopeMatches:
     end = np.maximum(np.minimum(count, other_count + lag), begin)
     common = end - begin
     (total, power), (other_total, other_power) = _over(one, begin, end), _over(two, begin - lag, end - lag)
-    # n² times variance and covariance.
+    # The spread is n² times the product of the standard deviations; below stands n² times the covariance.
     spread = np.sqrt(np.maximum((common * power - total**2) * (common * other_power - other_total**2), 0))
     possible = (overlap[np.arange(len(peak)), peak] >= shortest) & (spread > _LEAST_SPREAD * common**2)
     correlation = (common * highest - total * other_total) / np.where(possible, spread, np.inf)
@@ -143,19 +145,19 @@ def match_envelopes(first: np.ndarray, second: np.ndarray) -> EnvelopeMatches:
 
 
 def _values(envelopes: np.ndarray) -> np.ndarray:
-    # Sums of 256 squares of such whole numbers are below 2²⁴, and so exact.
+    # Sums of 256 squares of such whole numbers are below 2²⁴, and therefore exact.
     return np.where(envelopes == NO_SAMPLE, 0, envelopes).astype(np.float32)
 
 
 def _over(values: np.ndarray, begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns sums of values and of their squares over a span of each row: `f64[n]`."""
+    """Returns the sums of values and of their squares over a span of each row, each `f64[n]`."""
     place = np.arange(values.shape[1])
     inside = values * ((place >= begin[:, None]) & (place < end[:, None]))
     return inside.sum(axis=1).astype(np.float64), np.square(inside).sum(axis=1).astype(np.float64)
 
 
 def _summit(values: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how high a peak of each row is between places, and where, -0.5 … 0.5, by a parabola."""
+    """Returns the height of a peak of each row between places, and its position, -0.5 … 0.5, by a parabola."""
     row, last = np.arange(len(peak)), values.shape[1] - 1
     before, at, after = (values[row, np.clip(peak + step, 0, last)].astype(np.float64) for step in (-1, 0, 1))
     bend, slope = before - 2 * at + after, (before - after) / 2

@@ -1,6 +1,6 @@
-"""Finds which records of one or several data sets belong together: `copies_of.py` says what that means, and keeps it.
+"""Finds which records of one or several data sets belong together; `copies_of.py` defines and keeps the result.
 
-Apart from it, because the search loads signal processing, which those that only open links need not wait for.
+The search is a module of its own because it loads signal processing, which is not needed to open links.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def link(
 ) -> Links:
     """Finds exact and near-duplicates within and across data sets, and what belongs together through them.
 
-    The result depends on what the records are, not on the order in which they are stored.
+    The result depends only on the records, not on the order in which they are stored.
 
     Args:
-        datasets: to link; rates and lengths may differ.
-        patient_namespaces: one for each data set; equal ones number the same patients. Without, every data set has
-            its own.
-        stores: of the data sets; without, they are opened.
-        progress: told of the phase, what of it is done, and its total.
+        datasets: Data sets to link; their rates and lengths may differ.
+        patient_namespaces: Name of the patient numbering of each data set; equal names mean that the same numbers are
+            the same patients. None for one of its own for every data set.
+        stores: Stores of the data sets; None to open them.
+        progress: Function that is told the phase, how much of it is done, and its total.
 
     Raises:
-        DataError: a data set given twice, or a wrong number of namespaces.
+        DataError: A data set is given twice, or the number of namespaces is wrong.
     """
     namespaces = _namespaces(datasets, patient_namespaces)
     stores = [open_store(dataset.directory) for dataset in datasets] if stores is None else stores
@@ -48,7 +48,8 @@ def link(
     first_of = _first_of_content(datasets)
     exact = np.flatnonzero(first_of != np.arange(starts[-1]))
     unique = np.setdiff1d(np.arange(starts[-1]), exact)
-    # One fixed order, so that rounding cannot depend on where a record is stored; equal contents are one record here.
+    # The order is fixed by the contents, so that rounding cannot depend on where a record is stored. Records of equal
+    # content count as one here.
     unique = unique[np.lexsort(_contents(datasets)[unique].T)]
     signatures = np.concatenate([np.asarray(dataset.index.signature) for dataset in datasets])[unique]
     done = 0
@@ -102,7 +103,7 @@ def _reordered_copies(datasets: Sequence[Dataset], unique: np.ndarray, read_band
     """Yields copies with their leads in another order, among records of different content."""
     indexes = [dataset.index for dataset in datasets]
     if any(index.order_free_signature is None or index.envelope is None for index in indexes):
-        return  # Prepared before there was what they are found by.
+        return  # Data sets of earlier versions lack what such copies are found by.
     traces = Traces(
         signature=np.concatenate([np.asarray(index.order_free_signature) for index in indexes])[unique],
         envelope=np.concatenate([np.asarray(index.envelope) for index in indexes])[unique],
@@ -122,7 +123,7 @@ def _reordered_copies(datasets: Sequence[Dataset], unique: np.ndarray, read_band
 
 
 class _Bands:
-    """Reads records of several data sets by joint number."""
+    """Reads the bands of records of several data sets by joint number."""
 
     def __init__(self, datasets: Sequence[Dataset], stores: Sequence[Store], starts: np.ndarray):
         self._datasets, self._stores, self._starts = datasets, stores, starts
@@ -163,7 +164,7 @@ def _contents(datasets: Sequence[Dataset]) -> np.ndarray:
 
 
 def _first_of_content(datasets: Sequence[Dataset]) -> np.ndarray:
-    """Returns for every record the first with its content, by data set and record id."""
+    """Returns for every record the first one with its content, by data set and record id."""
     contents = _contents(datasets)
     rank = np.concatenate([[0], np.cumsum([dataset.index.num_records for dataset in datasets])])
     order = np.concatenate(
@@ -206,7 +207,7 @@ def _patients(datasets: Sequence[Dataset], namespaces: Sequence[str]) -> np.ndar
 
 
 def _identifying(datasets: Sequence[Dataset], starts: np.ndarray, copy: np.ndarray) -> np.ndarray:
-    """Returns codes of copies without those that many patients of one data set share (`shared_contents.py`)."""
+    """Returns codes of copies, without those that many patients of one data set share (`shared_contents.py`)."""
     many = np.zeros(int(copy.max()) + 1, bool)
     for dataset, start in zip(datasets, starts, strict=False):
         own = copy[start : start + dataset.index.num_records]

@@ -1,1 +1,1 @@
-"""Files of a source: what they hold by their first bytes, their contents, and where they lie."""
+"""Finds, recognises and reads the files of a source."""

@@ -1,6 +1,6 @@
-"""What a file holds by its first bytes, whatever its name says.
+"""Recognises what a file holds by its first bytes, whatever its name says.
 
-Looked at where a name does not decide, and where a reader failed: then the message says what the file is, in place of
+It is used where a name does not decide, and where a reader failed: then the message says what the file is, in place of
 what a parser stumbled over.
 """
 
@@ -15,7 +15,7 @@ import pydicom.uid
 
 _HEAD_BYTES = 2048
 
-#: Standard for all files of DICOM, after a preamble of any bytes (PS3.10, 7.1).
+#: Position of the mark that all DICOM files have, after a preamble of any bytes (PS3.10, 7.1).
 _DICOM_MARK = slice(128, 132)
 _WAVEFORM_CLASSES = b"1.2.840.10008.5.1.4.1.1.9."
 _MEDIA_CLASS = re.compile(rb"\x02\x00\x02\x00UI..([0-9.]{5,64})", flags=re.DOTALL)
@@ -23,12 +23,12 @@ _MEDIA_CLASS = re.compile(rb"\x02\x00\x02\x00UI..([0-9.]{5,64})", flags=re.DOTAL
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContentKind:
-    """What a file is.
+    """Kind of a file by its contents.
 
     Attributes:
-        name: in words that follow 'is'.
-        remedy: what to do.
-        formats: of `formats.FORMATS`, which such a file can be read as.
+        name: Name of the kind, in words that follow 'is'.
+        remedy: Advice to the user.
+        formats: Formats, as in `formats.FORMATS`, by which such a file can be read.
     """
 
     name: str
@@ -97,18 +97,18 @@ _ZEROS = ContentKind(
 
 
 def not_brought(head: bytes) -> ContentKind | None:
-    """Returns what a file of bare samples is in place of samples: empty, a pointer or a web page; None for others.
+    """Returns the kind of a file of bare samples that holds none: empty, a pointer or a web page; None for others.
 
-    Any other beginning can be one of samples.
+    Any other first bytes can be those of samples.
     """
     kind = content_kind(head)
     return kind if kind in (_EMPTY, _HTML) or (kind is not None and "pointer" in kind.name) else None
 
 
 def head_of(path: Path) -> bytes:
-    """Returns the first bytes of a regular file; none where it cannot be read."""
+    """Returns the first bytes of a regular file; empty where it cannot be read."""
     try:
-        # A pipe would be waited for.
+        # Reading a pipe would wait for a writer.
         if not stat.S_ISREG(path.stat().st_mode):
             return b""
         with path.open("rb", buffering=0) as file:
@@ -118,7 +118,7 @@ def head_of(path: Path) -> bytes:
 
 
 def content_kind(head: bytes) -> ContentKind | None:
-    """Returns what a file is by its first bytes; None where they do not say."""
+    """Returns the kind of a file by its first bytes; None where they do not say."""
     if not head:
         return _EMPTY
     for start, mark, kind in _KINDS:
@@ -150,12 +150,12 @@ def _text_kind(text: bytes) -> ContentKind | None:
 
 
 def is_dicom(head: bytes) -> bool:
-    """Returns whether a file is DICOM, whatever its name."""
+    """Returns whether a file is DICOM by its first bytes, whatever its name."""
     return head[_DICOM_MARK] == b"DICM"
 
 
 def other_dicom_class(head: bytes) -> str | None:
-    """Returns what a DICOM file holds, such as `CT Image Storage`, where that is no waveform; else None."""
+    """Returns the class of a DICOM file, such as `CT Image Storage`, where that is no waveform; else None."""
     match = _MEDIA_CLASS.search(head, _DICOM_MARK.stop)
     if match is None or match[1].startswith(_WAVEFORM_CLASSES):
         return None

@@ -1,4 +1,4 @@
-"""Files read into memory whole, and only where they can be a recording."""
+"""Reads files into memory as a whole, and only where they can be a recording."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from pathlib import Path
 
 from data_pipelines.errors import RecordError
 
-#: A larger file, or one whose samples take more once unpacked, is refused: a day of 12 leads at 500 Hz takes less.
+#: Largest size of a file, and a quarter of the largest size of its samples once unpacked; a day of 12 leads at 500 Hz
+#: takes less.
 MAX_BYTES = 2**31
 
-#: What a file may unpack to however small it is: 46 minutes of 12 leads at 500 Hz as they are worked with, in float64 …
+#: Size to which a file may unpack however small it is: 46 minutes of 12 leads at 500 Hz in float64.
 ALWAYS_UNPACKED_BYTES = 2**27
 
-#: … and for each of its bytes. Recordings are packed to a third or a tenth, and take four times what they took in 16
-#: bits; what is packed closer is zeros.
+#: Bytes to which each byte of a larger file may unpack. Recordings are packed to a third or a tenth, and take four
+#: times what they took in 16 bits; what is packed closer is zeros.
 MOST_UNPACKED = 128
 
 
 def check_present(path: Path) -> None:
-    """Raises unless there is a file.
+    """Raises `RecordError` unless there is a file.
 
     Raises:
-        RecordError: `missing_file`.
+        RecordError: There is no such file (`missing_file`).
     """
     if not path.is_file():
         raise RecordError(f"{path}: no such file", reason="missing_file")
@@ -32,16 +33,16 @@ def read_contents(path: Path, *, max_bytes: int, form: str = "") -> bytes:
     """Reads a file that is not larger than any recording of its form.
 
     Args:
-        path: the file.
-        max_bytes: a larger file is refused unread.
-        form: what `max_bytes` is the most for, such as `XML`, where it is not every form.
+        path: Path of the file.
+        max_bytes: Size above which the file is refused unread.
+        form: Form of file that `max_bytes` is the limit for, such as `XML`; empty where it is that of every form.
 
     Raises:
-        RecordError: `missing_file` where it is missing or cannot be read, `unreadable_header` where it is too large.
+        RecordError: The file is missing or cannot be read (`missing_file`), or is too large (`unreadable_header`).
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # Reading a named pipe would wait for ever.
+        if not stat.S_ISREG(status.st_mode):  # Reading a named pipe would never end.
             raise RecordError(f"{path}: is no regular file", reason="missing_file")
         size = status.st_size
         if size > max_bytes:
@@ -53,25 +54,25 @@ def read_contents(path: Path, *, max_bytes: int, form: str = "") -> bytes:
 
 
 def most_unpacked(file_bytes: int) -> int:
-    """Returns the bytes that a packed file's samples may take as float64.
+    """Returns the largest number of bytes that a packed file's samples may take as float64.
 
     Args:
-        file_bytes: size of the file.
+        file_bytes: Size of the file.
     """
     return min(8 * MAX_BYTES, max(ALWAYS_UNPACKED_BYTES, MOST_UNPACKED * file_bytes))
 
 
 def check_unpacked(path: Path, num_bytes: int, *, file_bytes: int, part: str = "") -> None:
-    """Raises where a small file claims to hold more than a recording of its size can: before anything is unpacked.
+    """Raises `RecordError`, before unpacking, where a small file claims to hold more than a recording can.
 
     Args:
-        path: of the file.
-        num_bytes: that its samples take as float64.
-        file_bytes: size of the file.
-        part: what in the file is unpacked, where it is not all.
+        path: Path of the file.
+        num_bytes: Number of bytes that its samples take as float64.
+        file_bytes: Size of the file.
+        part: Part of the file that is unpacked; empty for all of it.
 
     Raises:
-        RecordError: `unreadable_header`.
+        RecordError: The file claims more than `most_unpacked` allows (`unreadable_header`).
     """
     most = most_unpacked(file_bytes)
     if num_bytes > most:

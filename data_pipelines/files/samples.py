@@ -1,4 +1,4 @@
-"""Samples that are converted when they are looked at: memory follows what is kept of a recording, not its length.
+"""Converts samples when they are looked at: memory follows what is kept of a recording, not its length.
 
 A recording of ten seconds is converted at once. Three hours of twelve leads are 130 MB as 16-bit counts and 520 MB as
 float64, of which a build that keeps ten seconds needs half a megabyte.
@@ -14,15 +14,15 @@ import numpy as np
 from data_pipelines.errors import RecordError
 from data_pipelines.recording import Samples
 
-#: Up to so many values (three minutes of 12 leads at 500 Hz, 8 MiB) are converted at once: that costs less than asking
-#: for them piece by piece.
+#: Number of values (three minutes of 12 leads at 500 Hz, 8 MiB) up to which all are converted at once, since that costs
+#: less than converting them piece by piece.
 VALUES_AT_ONCE = 2**20
 
 
 class Matrix(Protocol):
-    """Numbers of any type, `[time, lead]` or `[lead, time]`, that are read by slices of rows: an array is one.
+    """Numbers of any type, `[time, lead]` or `[lead, time]`, that are read by slices of rows, such as an array.
 
-    Others hold where in a file the numbers lie, and read them when they are looked at.
+    Other matrices know where in a file the numbers lie, and read them when they are looked at.
     """
 
     @property
@@ -49,19 +49,19 @@ class Matrix(Protocol):
         """Returns some rows.
 
         Raises:
-            RecordError: the file cannot be read any more.
+            RecordError: The file can no longer be read.
         """
         ...
 
 
 class ConvertedSamples:
-    """Samples by what reads and converts any rows of them."""
+    """Samples of which any rows are read and converted by a function when they are asked for."""
 
     dtype = np.dtype(np.float64)
     ndim = 2
 
     def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
-        """Takes the shape, and what gives `f64[stop - start, channel]` of the rows from `start` to `stop`."""
+        """Takes the shape, and a function that returns the rows from `start` to `stop`, `f64[rows, channel]`."""
         self.shape = shape
         self._read = read
 
@@ -70,10 +70,10 @@ class ConvertedSamples:
         return self.shape[0]
 
     def __getitem__(self, index: slice | tuple) -> np.ndarray:
-        """Returns rows, or some columns of rows, as NumPy does; only the rows are converted.
+        """Returns rows, or some columns of rows, as NumPy does; only these rows are converted.
 
         Raises:
-            TypeError: the rows are no slice that goes forward.
+            TypeError: The rows are no slice that goes forward.
         """
         rows, *columns = index if isinstance(index, tuple) else (index,)
         if not isinstance(rows, slice) or (rows.step or 1) < 1:
@@ -83,27 +83,27 @@ class ConvertedSamples:
         return values[(slice(None), *columns)] if columns else values
 
     def __mul__(self, factor: float | np.ndarray) -> ConvertedSamples:
-        """Returns these samples times a number, or a number for each channel."""
+        """Returns these samples times a number, or times one number for each channel."""
         return ConvertedSamples(self.shape, lambda start, stop: self._read(start, stop) * factor)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Returns all samples."""
-        del copy  # They are made anew.
+        del copy  # The array is a new one in any case.
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
 class ReadAhead:
-    """Reads more rows than it is asked for, and keeps them for whoever asks for the next."""
+    """Reads more rows than it is asked for, and keeps them for the next call."""
 
     def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
-        """Takes the shape of all rows, and what gives `f64[stop - start, channel]` of those from `start` to `stop`."""
+        """Takes the shape of all rows, and a function that returns rows `start` to `stop`, `f64[rows, channel]`."""
         self._num_rows = shape[0]
         self._step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
         self._read = read
         self._first, self._rows = 0, np.empty((0, shape[1]))
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Returns the rows from `start` to `stop`, not to be written to."""
+        """Returns the rows from `start` to `stop`; they must not be written to."""
         if start < self._first or stop > self._first + len(self._rows):
             self._rows = self._rows[:0]  # Two blocks are never held at once.
             self._rows = self._read(start, min(self._num_rows, max(stop, start + self._step)))
@@ -112,11 +112,11 @@ class ReadAhead:
 
 
 def converted(shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> Samples:
-    """Returns samples: an array where there are few, else what converts them as they are looked at.
+    """Returns samples: an array where there are few, otherwise an object that converts them as they are looked at.
 
     Args:
-        shape: `(time, channel)`.
-        read: gives `f64[stop - start, channel]` of the rows from `start` to `stop`.
+        shape: Shape `(time, channel)` of the samples.
+        read: Function that returns `f64[stop - start, channel]` for the rows from `start` to `stop`.
     """
     return read(0, shape[0]) if shape[0] * shape[1] <= VALUES_AT_ONCE else ConvertedSamples(shape, read)
 
@@ -127,14 +127,14 @@ def as_float(samples: Matrix) -> Samples:
 
 
 def row_blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Yields first rows, and last rows plus one, of blocks that are small enough to convert one at a time."""
+    """Yields the first row, and the last row plus one, of blocks that are small enough to convert one at a time."""
     step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
     for start in range(0, shape[0], step):
         yield start, min(start + step, shape[0])
 
 
 def unreadable(source: str, error: Exception) -> RecordError:
-    """Returns the error of samples that could be read when the recording was opened, and cannot be any more."""
+    """Returns the error for samples that could be read when the recording was opened, and no longer can be."""
     return RecordError(
         f"{source}: its samples cannot be read any more ({error}); was the file changed during the build? Check the "
         "disk, or copy it again",

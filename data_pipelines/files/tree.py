@@ -1,7 +1,7 @@
-"""Every file below a folder that can be a recording, those behind symbolic links to folders included.
+"""Lists every file below a folder that can be a recording, those behind symbolic links to folders included.
 
-What systems and programs leave beside recordings is none: `._` files of macOS, thumbnails, notebook checkpoints, halves
-of downloads. It is counted, not read.
+What systems and programs leave beside recordings is not among them: `._` files of macOS, thumbnails, notebook
+checkpoints, partial downloads. It is counted, not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_pipelines.errors import DataError
 
-# Folders in which nothing is a recording, beside those that begin with a point.
+# In these folders nothing is a recording, nor in those whose names begin with a point.
 _FOLDERS = {
     "__macosx": "folders of macOS archives (__MACOSX)",
     "__pycache__": "folders of Python (__pycache__)",
@@ -47,12 +47,12 @@ _SUFFIXES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tree:
-    """What lies below a folder.
+    """Files and folders below a folder.
 
     Attributes:
-        files: regular files that may be recordings, in no particular order.
-        litter: number of files and folders that are none, by what they are.
-        closed: folders and files that the system does not let be looked at.
+        files: Regular files that may be recordings, in no particular order.
+        litter: Number of files and folders that are no recordings, by what they are.
+        closed: Folders and files that the system does not permit to be read.
     """
 
     files: tuple[Path, ...]
@@ -63,13 +63,13 @@ class Tree:
 def list_tree(folder: Path) -> Tree:
     """Lists a folder and all below it.
 
-    Folders that are symbolic links are entered too, each folder once, so that links to folders above end nowhere.
+    Folders that are symbolic links are entered too, each folder once, so that links to folders above cause no loop.
 
     Args:
-        folder: searched recursively, whatever its own name.
+        folder: Folder that is searched recursively, whatever its own name.
 
     Raises:
-        DataError: the folder itself must not be listed.
+        DataError: The folder itself must not be listed.
     """
     files: list[Path] = []
     litter: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def list_tree(folder: Path) -> Tree:
                 raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
             closed.append(Path(parent))
             continue
-        # By name, so that of two ways to one folder the same is taken on every machine.
+        # The order is by name, so that of two ways to one folder the same is taken on every machine.
         waiting += sorted(folders, reverse=True)
     return Tree(files=tuple(files), litter=litter, closed=tuple(closed))
 
@@ -99,10 +99,10 @@ def files_under(folder: Path) -> Iterator[Path]:
     """Yields the files below a folder that may be recordings, in no particular order.
 
     Args:
-        folder: searched recursively.
+        folder: Folder that is searched recursively.
 
     Raises:
-        DataError: as `list_tree`.
+        DataError: The folder itself must not be listed.
     """
     yield from list_tree(folder).files
 
@@ -110,7 +110,7 @@ def files_under(folder: Path) -> Iterator[Path]:
 def _sorted_in(
     entries: Iterator[os.DirEntry], files: list[Path], litter: Counter[str], closed: list[Path]
 ) -> list[str]:
-    """Takes the entries of one folder to where they belong; returns the folders among them."""
+    """Sorts the entries of one folder into the lists they belong to; returns the folders among them."""
     folders = []
     for entry in entries:
         try:
@@ -135,7 +135,7 @@ def _sorted_in(
 
 
 def folder_litter(name: str) -> str | None:
-    """Returns what a folder of this name is, if nothing in it is a recording; None if it may hold some."""
+    """Returns what a folder of this name is, if nothing in it is a recording; None if it may hold recordings."""
     return _FOLDERS.get(name.casefold(), "hidden folders" if name.startswith(".") else None)
 
 

@@ -1,1 +1,1 @@
-"""What sources say of a recording beside its samples: ages, sexes, origins, codes, and what counts as missing."""
+"""Reads what sources say of a recording beside its samples: ages, sexes, origins, codes and missing values."""

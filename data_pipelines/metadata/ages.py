@@ -1,6 +1,6 @@
-"""An age as sources write it, in years: whole or not, with a unit, cut off at a limit, or one that cannot be.
+"""Reads an age as sources write it, in years: whole or not, with a unit, cut off at a limit, or impossible.
 
-An age is never needed: one that cannot be read is missing, and a remark says so.
+No recording needs an age: one that cannot be read is missing, and a remark says so.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import NamedTuple
 from data_pipelines.metadata.missing import folded, is_missing
 from data_pipelines.records import Remark
 
-#: PTB-XL, and sets made from it, store ages above 89 as 300 for anonymity; they are kept as the lowest they can be.
+#: PTB-XL, and sets made from it, store ages above 89 as 300 for anonymity; they are kept as the lowest age possible.
 ANONYMISED_AGE = 300.0
 AGE_ABOVE_89 = 90.0
 OLDEST_AGE = 120.0
 
-#: Remarks that are made of ages.
+#: Reasons of the remarks about ages.
 UNKNOWN_AGE, UNREAD_AGE, AGE_AT_LIMIT = "unknown_age", "unread_age", "age_at_limit"
 
-#: Years of a unit, by the beginnings of its names: English, German, French, Spanish, Portuguese, Italian.
+#: Years of a unit, by its names or their beginnings in English, German, French, Spanish, Portuguese and Italian.
 YEARS_OF_UNIT = {
     **dict.fromkeys(("y", "yr", "yrs", "yo", "y/o", "y.o.", "year", "years", "years old", "year old", "yr old"), 1.0),
     **dict.fromkeys(("years of age", "j", "j.", "jahr", "jahre", "a", "an", "ans", "año", "años", "anos", "anni"), 1.0),
@@ -43,7 +43,7 @@ _AT_LEAST_AFTER = re.compile(
 
 
 class ReadAge(NamedTuple):
-    """An age in years, NaN where missing, and what is to be told of it."""
+    """An age in years, NaN where missing, and a remark about it where there is one."""
 
     years: float
     remark: Remark | None = None
@@ -56,13 +56,13 @@ def read_age(text: str, *, source: str) -> ReadAge:
     Months, weeks, days and hours become years.
 
     Args:
-        text: as the source has it.
-        source: what to name in remarks.
+        text: Age as the source has it.
+        source: Name of the recording for remarks.
     """
     if is_missing(text):
         return ReadAge(math.nan)
     key = folded(text)
-    if key.isdecimal() and key.isascii() and len(key) < 4:  # Nearly every age, without the patterns below.
+    if key.isdecimal() and key.isascii() and len(key) < 4:  # This is nearly every age, and avoids the patterns below.
         return _checked(float(key), text, source)
     plain = _PLAIN.fullmatch(key)
     years = _years(plain[1], plain[3], exponent=plain[2]) if plain else math.nan
@@ -73,7 +73,7 @@ def read_age(text: str, *, source: str) -> ReadAge:
 
 
 def _limit(key: str) -> float:
-    """Returns the nearest age that a text such as `89+` allows, NaN where it is none."""
+    """Returns the nearest age that a text such as `89+` allows; NaN where the text states no limit."""
     if found := _AT_LEAST_BEFORE.fullmatch(key):
         return _years(found[1], found[2])
     if found := _AT_LEAST_AFTER.fullmatch(key):
@@ -82,7 +82,7 @@ def _limit(key: str) -> float:
         return _years(found[1], found[2]) // 1 + 1
     if found := _BELOW.fullmatch(key):
         years = _years(found[1], found[2])
-        # Only of infants is the lowest age near the truth.
+        # Only for infants is the lowest age near the truth.
         return 0.0 if years <= 1 else math.nan
     return math.nan
 

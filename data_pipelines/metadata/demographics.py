@@ -1,4 +1,4 @@
-"""Numbers as sources write them, and the fold of a patient; ages and sexes have modules of their own."""
+"""Reads numbers as sources write them, and deals patients to folds; ages and sexes have modules of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_pipelines.records import Remark
 #: Number of folds that patients are dealt to where the source has none of its own.
 NUM_FOLDS = 10
 
-#: Remark that is made of a label that cannot be read.
+#: Reason of the remark about a label that cannot be read.
 UNREAD_LABEL = "unread_label"
 
 _TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
@@ -28,7 +28,7 @@ def number(text: str) -> float:
     """Returns a number or truth value as float, NaN where missing.
 
     Raises:
-        ValueError: neither a finite number nor a way to say that there is none.
+        ValueError: The text is neither a finite number nor a way to say that there is none.
     """
     try:
         value = float(text)
@@ -38,14 +38,14 @@ def number(text: str) -> float:
         value = _TRUTH.get(folded(text), math.inf)
     if math.isnan(value):
         return value
-    # Python reads 1_000 as a thousand; nobody else does.
+    # Python reads 1_000 as a thousand, which no source means.
     if not abs(value) <= _LARGEST or "_" in text:
         raise ValueError(f"{text} is no number that can be stored")
     return value
 
 
 class Person(NamedTuple):
-    """Age and sex of a record, as `EcgRecord` has them, and what is to be told of them."""
+    """Age and sex of a record, as `EcgRecord` has them, and the remarks about them."""
 
     age_years: float
     sex: int
@@ -53,13 +53,13 @@ class Person(NamedTuple):
 
 
 def read_person(*, age: str, sex: str, coding: SexCoding, source: str) -> Person:
-    """Reads age and sex; neither is needed, and what cannot be read is missing.
+    """Reads age and sex; neither is needed, and what cannot be read is stored as missing.
 
     Args:
-        age: as the source has it, empty where it has none.
-        sex: likewise.
-        coding: what sexes mean there.
-        source: what to name in remarks.
+        age: Age as the source has it, empty where it has none.
+        sex: Sex as the source has it, empty where it has none.
+        coding: Meaning of the values of sex in this source.
+        source: Name of the recording for remarks.
     """
     years, of_age = read_age(age, source=source)
     code, of_sex = coding.read(sex, source=source)
@@ -67,19 +67,19 @@ def read_person(*, age: str, sex: str, coding: SexCoding, source: str) -> Person
 
 
 def missing_patient(text: str, *, where: str, source: str) -> RecordError:
-    """Returns why a recording is quarantined whose patient's id is missing.
+    """Returns the error by which a recording is quarantined whose patient's id is missing.
 
     Args:
-        text: the id as the source has it.
-        where: the field that should hold it, such as `patient_id in exams.csv`.
-        source: what to name.
+        text: Id as the source has it.
+        where: Field that should hold the id, such as `patient_id in exams.csv`.
+        source: Name of the recording for the message.
     """
     what = f"{where} is '{text}', which names nobody" if text.strip() else f"no {where}"
     return RecordError(f"{source}: {what}, so its patient is not known", reason="missing_patient")
 
 
 def unread_label(name: str, text: str, *, expected: str, source: str) -> Remark:
-    """Returns what is told of a label that cannot be read and is stored as missing."""
+    """Returns the remark about a label that cannot be read and is stored as missing."""
     return Remark(
         reason=UNREAD_LABEL,
         value=f"{name}={text}",

@@ -1,9 +1,10 @@
-"""The one rule for what means that a value is missing, in every column of every source: ids, labels, age, sex, folds.
+"""Decides whether a value is missing, by one rule for every column of every source: ids, labels, age, sex, folds.
 
 People and programs write that a value is missing in many ways. A patient called `NA` in a thousand rows is not one
 person; as an id, a word that stands in for a name that was taken away (`Anonymous`) is missing as well. Numbers that
-often stand for a missing one (0, 9999) can also be real ids: they are not missing here, but what they lead to, one id
-with recordings that contradict each other, is told (`patient_checks.py`), and the user can name further values.
+often stand for a missing one (0, 9999) can also be real ids: they do not count as missing here, but their consequence,
+one id with recordings that contradict each other, is reported (`patient_checks.py`), and the user can name further
+values.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-# What pandas, R, SQL, spreadsheets, MATLAB, C and people write, in lower case, with single spaces.
+# These are what pandas, R, SQL, spreadsheets, MATLAB, C and people write, in lower case, with single spaces.
 _MISSING = frozenset(
     (
         "na", "n/a", "n.a.", "n.a", "n/d", "n/k", "nan", "-nan", "+nan", "none", "null", "nil", "nul", "nat", "<na>",
@@ -29,7 +30,7 @@ _MISSING = frozenset(
     )
 )  # fmt: skip
 
-# Names that are nobody's: taken away on purpose, never entered, or of a trial of the recorder.
+# These are names of nobody: taken away on purpose, never entered, or of a trial of the recorder.
 _NOBODY = frozenset(
     (
         "anonymous", "anonymized", "anonymised", "anonym", "anon", "anonyme", "anonymisiert", "anonymisé", "anonymise",
@@ -44,17 +45,17 @@ _NOBODY = frozenset(
     )
 )  # fmt: skip
 
-# Without a letter or digit, nothing was said: '-', '?', '...', '***', '[]'.
+# A value without a letter or digit says nothing: '-', '?', '...', '***', '[]'.
 _SAYS_SOMETHING = re.compile(r"[^\W_]")
 
-# Of the letter x alone, as forms are struck out; or a negative number, as codes of missing ids are.
+# Forms are struck out by several letters x, and codes of missing ids are often negative numbers.
 _STRUCK_OUT = re.compile(r"x{2,}|-\d+(\.0+)?")
 
 _ZEROS = re.compile(r"0+(\.0+)?")
 
 
 def folded(text: str) -> str:
-    """Returns a text in lower case, its white space single and none around it."""
+    """Returns a text in lower case, with single spaces between words and none around them."""
     return " ".join(text.split()).casefold()
 
 
@@ -65,19 +66,20 @@ def is_missing(text: str) -> bool:
 
 
 def is_missing_id(text: str, *, more: Collection[str] = ()) -> bool:
-    """Returns whether an id of a patient is missing, or is nobody's.
+    """Returns whether a patient's id is missing, or belongs to nobody.
 
     Args:
-        text: the id.
-        more: further values that are nobody's, folded.
+        text: Id of the patient.
+        more: Further values that belong to nobody, as `folded` returns them.
     """
     key = folded(text)
     return key in more or key in _NOBODY or is_missing(key) or _STRUCK_OUT.fullmatch(key) is not None
 
 
 def is_missing_in_file(text: str, *, more: Collection[str] = ()) -> bool:
-    """Returns the same of an id in a recording's own file: recorders also fill the field with zeros.
+    """Returns whether an id in a recording's own file is missing; recorders also fill the field with zeros.
 
-    In a table, 0 and 000 can be the first of patients that are numbered from 0 on.
+    In a table, 0 and 000 can be the first of patients that are numbered from 0 on, so zeros do not count as missing
+    there.
     """
     return is_missing_id(text, more=more) or _ZEROS.fullmatch(text.strip()) is not None

@@ -1,4 +1,4 @@
-"""Where a record is from, as far as that decides its scale: what shares an origin shares the mistakes of its origin.
+"""Determines the origin of a record, as far as that decides its scale: records of one origin share its mistakes.
 
 An origin is a place (the set of a builder, or a folder of the source), a form (format and rate) and the scale that the
 file states. It is a text, `place | form | scale`, which a build keeps beside the records; parts may be empty.
@@ -12,7 +12,7 @@ from data_pipelines.recording import Recording
 
 _BETWEEN = " | "
 
-#: Calibration that are named one by one where the leads of a recording differ in it.
+#: Number of different calibrations within a recording up to which they are named one by one.
 _MOST_SCALES = 2
 
 _GAIN = re.compile(r"(?P<gain>\d+(\.\d*)?(e[+-]?\d+)?)/(?P<unit>mv|uv|µv|μv|v)", flags=re.IGNORECASE)
@@ -23,21 +23,21 @@ def origin_of(recording: Recording, *, place: str = "", form: str = "") -> str:
     """Returns the origin of a recording.
 
     Args:
-        recording: as its file has it.
-        place: what of its source it is in: a set, a folder.
-        form: format of its file.
+        recording: Recording as its file has it.
+        place: Part of the source that it is in: a set or a folder.
+        form: Format of its file.
     """
     rate = f"{form} at {recording.sampling_rate_hz:g} Hz".strip()
     return origin_text(place, rate, stated_scale(recording))
 
 
 def origin_text(place: str, form: str, scale: str) -> str:
-    """Joins the parts of an origin."""
+    """Returns an origin made of its parts."""
     return _BETWEEN.join(part.replace("|", "/") for part in (place, form, scale))
 
 
 def origin_parts(origin: str) -> tuple[str, str, str]:
-    """Returns place, form and scale of an origin; empty texts of a record that has none."""
+    """Returns place, form and scale of an origin; they are empty for a record that has none."""
     parts = [part.strip() for part in origin.split("|")]
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 else ("", "", "")
 
@@ -51,7 +51,7 @@ def stated_scale(recording: Recording) -> str:
 
 
 def units_per_millivolt(scale: str) -> float | None:
-    """Returns how many units of a stated gain are a millivolt, None where it states no gain, or several."""
+    """Returns how many units of a stated gain are a millivolt; None where the text states no gain, or several."""
     match = _GAIN.fullmatch(scale)
     if match is None or not float(match["gain"]):
         return None
@@ -59,6 +59,6 @@ def units_per_millivolt(scale: str) -> float | None:
 
 
 def folder_of(record_id: str) -> str:
-    """Returns the first folder of a record id that is a path, empty where there is none."""
+    """Returns the first folder of a record id that is a path; empty where there is none."""
     first, slash, _ = record_id.partition("/")
     return f"{first}/" if slash else ""

@@ -1,6 +1,6 @@
-"""Dates, ages and sexes as recorders write them, to the spelling that `Recording.fields` has for all formats.
+"""Brings dates, ages and sexes as recorders write them to the spelling of `Recording.fields`, shared by all formats.
 
-None of them is needed: what cannot be told is left out, and a remark says so. A recording with an odd date is still a
+None of them is needed: what cannot be read is left out, and a remark says so. A recording with an odd date is still a
 recording.
 """
 
@@ -18,15 +18,15 @@ from data_pipelines.records import Remark
 #: Keys of `Recording.fields` that readers of recorders' files use.
 PATIENT_ID, AGE, SEX, ACQUIRED = "Patient ID", "Age", "Sex", "Acquired"
 
-#: Remarks that are made of dates.
+#: Reasons of the remarks about dates.
 UNREAD_DATE, UNKNOWN_DATE, AGE_DISAGREES = "unread_date", "unknown_date", "age_disagrees"
 
 _SEX = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
-# Nobody of whom there is an ECG in a file was born before; programs write 1900-01-01 or 0001-01-01 for none.
+# Nobody with an ECG in a file was born before; programs write 1900-01-01 or 0001-01-01 for an unknown date.
 _FIRST_YEAR_OF_BIRTH = 1901
 
-# What clocks that were never set begin with.
+# Clocks that were never set begin at these dates.
 _UNSET_CLOCKS = frozenset(datetime.date(year, 1, 1) for year in (1, 1601, 1753, 1900, 1970, 1980))
 
 # A stated age is in whole years, and so is one counted from a birth of which the day is not known.
@@ -34,14 +34,14 @@ _MOST_YEARS_APART = 1.5
 
 
 class RecorderFields(NamedTuple):
-    """What a file says about patient and recording, and what is to be told of it; attributes of `Recording`."""
+    """Fields of a file about patient and recording, and the remarks about them, for the attributes of `Recording`."""
 
     fields: dict[str, str]
     remarks: tuple[Remark, ...]
 
 
 class StatedDate(NamedTuple):
-    """A date as a file has it, empty where there is none, and as it was read, None where it could not be."""
+    """A date as a file has it, empty where there is none, and as it was read, None where it could not be read."""
 
     text: str
     moment: datetime.datetime | None
@@ -55,16 +55,16 @@ def known_fields(fields: Mapping[str, str]) -> dict[str, str]:
 def recorder_fields(
     *, source: str, patient_id: str, sex: str, birth: StatedDate, acquired: StatedDate, age: str = ""
 ) -> RecorderFields:
-    """Returns what a recorder's file says about patient and recording, under the keys that all formats share.
+    """Returns the fields of a recorder's file about patient and recording, under the keys that all formats share.
 
     Args:
-        source: what to name in remarks.
-        patient_id: as the file has it.
-        sex: likewise.
-        birth: of the patient.
-        acquired: when the recording began.
-        age: as the file has it, in years where no unit is given; where there is none, it follows from birth and
-            recording.
+        source: Name of the recording for remarks.
+        patient_id: Id of the patient as the file has it.
+        sex: Sex as the file has it.
+        birth: Date of the patient's birth.
+        acquired: Date and time at which the recording began.
+        age: Age as the file has it, in years where no unit is given; where it is empty, it follows from the dates of
+            birth and recording.
     """
     remarks = [
         Remark(
@@ -98,7 +98,7 @@ def recorder_fields(
 
 
 def age_is_exact(age: str) -> bool:
-    """Returns whether an age is one itself, and no limit such as `89+`."""
+    """Returns whether an age is stated exactly, and not as a limit such as `89+`."""
     return read_age(age, source="").remark is None
 
 
@@ -115,11 +115,11 @@ def _doubts_of_dates(birth: StatedDate, acquired: StatedDate, source: str) -> It
 
 
 def age_text(number: str, *, unit: str) -> str:
-    """Returns an age in years, or number and unit as they are where they are not that simple.
+    """Returns an age in years; number and unit are returned as they are where they cannot be converted.
 
     Args:
-        number: as the file has it.
-        unit: of `ages.YEARS_OF_UNIT`, in any capitals.
+        number: Number as the file has it.
+        unit: Unit as in `ages.YEARS_OF_UNIT`, in any capitals.
     """
     years = YEARS_OF_UNIT.get(folded(unit))
     try:
@@ -132,7 +132,7 @@ def age_text(number: str, *, unit: str) -> str:
 
 
 def _years_between(birth: datetime.datetime | None, acquired: datetime.datetime | None) -> float:
-    """Returns the whole years from birth to the recording, NaN where either is unknown."""
+    """Returns the whole years from birth to the recording; NaN where either is unknown."""
     if birth is None or acquired is None:
         return math.nan
     had_birthday = (acquired.month, acquired.day) >= (birth.month, birth.day)
@@ -150,7 +150,7 @@ def moment(text: str, *formats: str) -> datetime.datetime | None:
 
 
 def compact_moment(text: str) -> datetime.datetime | None:
-    """Returns the moment that DICOM's and HL7's `YYYYMMDD[HHMM[SS[.fraction]]][±ZZZZ]` states, without zone."""
+    """Returns the moment that `YYYYMMDD[HHMM[SS[.fraction]]][±ZZZZ]` of DICOM and HL7 states, without its zone."""
     digits = text.strip().partition("+")[0].partition("-")[0].partition(".")[0]
     if not digits.isascii() or not digits.isdigit():
         return None
@@ -159,9 +159,9 @@ def compact_moment(text: str) -> datetime.datetime | None:
 
 
 def birth_date(text: str, *formats: str) -> StatedDate:
-    """Reads a date of birth: in one of `formats`, as a day of DICOM, HL7 or ISO 8601, or of year (and month) alone.
+    """Reads a date of birth in one of `formats`, as a day of DICOM, HL7 or ISO 8601, or as year (and month) alone.
 
-    Where the day is not known, the middle of the year or month stands for it.
+    Where the day is not known, the middle of the year or month is taken.
     """
     text = text.strip()
     born = moment(text, *formats, "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d") or compact_moment(text)

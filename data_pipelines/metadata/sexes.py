@@ -1,4 +1,4 @@
-"""How a source writes sex, decided for a whole column: words are clear, digits are not.
+"""Decides how a source writes sex, for a whole column at a time: words are clear, digits are not.
 
 1 is a man in ISO 5218 (1 male, 2 female) and in tables of `male`, and a woman in PTB-XL (0 male, 1 female). So digits
 and truth values are only read where the column's name, the published set, or the user (`--sex_coding=1=male,2=female`)
@@ -17,7 +17,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.metadata.missing import folded, is_missing
 from data_pipelines.records import FEMALE, MALE, SEX_NAMES, SEX_UNKNOWN, Remark
 
-#: Remarks that are made of sexes.
+#: Reasons of the remarks about sexes.
 AMBIGUOUS_SEX, UNREAD_SEX, OTHER_SEX = "ambiguous_sex", "unread_sex", "other_sex"
 
 _MALE_WORDS = (
@@ -42,7 +42,7 @@ _WORDS: Mapping[str, int] = (
 _UNSAID = frozenset({"u"})
 _USUAL_LETTERS: Mapping[str, int] = {"m": MALE, "f": FEMALE, "w": FEMALE}
 
-# Letters that mean something else beside others, and in which company what they mean is clear.
+# These letters have other meanings beside others; the table lists the pairs in which their meaning is clear.
 _LETTERS = frozenset("mfwvhkenž")
 _LETTERS_TOGETHER: Mapping[frozenset[str], Mapping[str, int]] = {
     frozenset("hf"): {"h": MALE, "f": FEMALE},
@@ -54,7 +54,7 @@ _LETTERS_TOGETHER: Mapping[frozenset[str], Mapping[str, int]] = {
 
 _TRUE, _FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
 
-#: Names of columns that say who is meant by a truth value.
+#: Sex that a truth value of true stands for, by the simplified name of the column.
 TRUTH_COLUMNS: Mapping[str, int] = {"ismale": MALE, "male": MALE, "isfemale": FEMALE, "female": FEMALE}
 
 _CODE = re.compile(r"[+-]?\d+|true|false|yes|no|t|y|n")
@@ -63,7 +63,7 @@ _MOST_UNCLEAR = 0.05
 
 
 class ReadSex(NamedTuple):
-    """A sex, and what is to be told of it."""
+    """A sex, and a remark about it where there is one."""
 
     code: int
     remark: Remark | None = None
@@ -71,22 +71,22 @@ class ReadSex(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SexCoding:
-    """What the values of one column mean.
+    """Meaning of the values of one column.
 
     Attributes:
-        meaning: sex of every value, in the form that `sex_key` gives it.
-        said_by: who says so, for the summary.
+        meaning: Sex of every value, by the form of the value that `sex_key` returns.
+        said_by: Description, for the summary, of what decided the meaning.
     """
 
     meaning: Mapping[str, int]
     said_by: str
 
     def read(self, text: str, *, source: str) -> ReadSex:
-        """Reads one value; what it does not cover is stored as unknown, with a remark.
+        """Reads one value; one that is not covered is stored as unknown, with a remark.
 
         Args:
-            text: as the source has it.
-            source: what to name in remarks.
+            text: Value as the source has it.
+            source: Name of the recording for remarks.
         """
         key = sex_key(text)
         if key in self.meaning:
@@ -108,7 +108,7 @@ class SexCoding:
 
 
 def sex_key(text: str) -> str:
-    """Returns a value in the form in which codings know it: lower case, whole numbers without a fraction."""
+    """Returns a value in the form by which codings know it: in lower case, whole numbers without a fraction."""
     key = folded(text)
     return key[:-2] if key.endswith(".0") else key
 
@@ -117,7 +117,7 @@ def _with_words(meaning: Mapping[str, int]) -> dict[str, int]:
     return {**_WORDS, **dict.fromkeys(_UNSAID, SEX_UNKNOWN), **meaning}
 
 
-#: Of texts that stand alone, each in a file of its own: words and the usual letters.
+#: Coding of texts that stand alone, each in a file of its own: words and the usual letters.
 WORDS = SexCoding(meaning=_with_words(_USUAL_LETTERS), said_by="from words (male, female, m, f and others)")
 
 #: PTB-XL's own coding.
@@ -125,7 +125,7 @@ PTBXL_CODING = SexCoding(
     meaning=_with_words({"0": MALE, "1": FEMALE}), said_by="0 as male and 1 as female, PTB-XL's coding"
 )
 
-#: Of a column that says whether somebody is a man.
+#: Coding of a column that says whether somebody is a man.
 IS_MALE_CODING = SexCoding(
     meaning=dict.fromkeys(_TRUE, MALE) | dict.fromkeys(_FALSE, FEMALE), said_by="from truth values of 'is_male'"
 )
@@ -135,10 +135,10 @@ def declared_sexes(entries: Sequence[str]) -> dict[str, int]:
     """Returns the meaning of values that the user declares.
 
     Args:
-        entries: such as `["1=male", "2=female", "9=unknown"]`.
+        entries: Entries as the user gives them, such as `["1=male", "2=female", "9=unknown"]`.
 
     Raises:
-        DataError: an entry that is none, or two of one value.
+        DataError: An entry has another form, or two are about one value.
     """
     given = f"--sex_coding={','.join(entries)}"
     codes = {name: code for code, name in SEX_NAMES.items()}
@@ -156,7 +156,7 @@ def declared_sexes(entries: Sequence[str]) -> dict[str, int]:
 
 
 def files_coding(declared: Mapping[str, int]) -> SexCoding:
-    """Returns the coding of sexes in the recordings' own files: words, and what is declared."""
+    """Returns the coding of sexes in the recordings' own files: words, and what the user declares."""
     if not declared:
         return WORDS
     return SexCoding(meaning={**WORDS.meaning, **declared}, said_by=f"{_text(declared)} as declared, else from words")
@@ -166,13 +166,13 @@ def column_coding(values: Iterable[str], *, column: str, declared: Mapping[str, 
     """Decides what the values of a column mean.
 
     Args:
-        values: of all rows.
-        column: its name as the table has it.
-        declared: what the user says.
-        where: file of the table, for messages.
+        values: Values of all rows.
+        column: Name of the column as the table has it.
+        declared: Meaning of values that the user declares.
+        where: File of the table, for messages.
 
     Raises:
-        DataError: what the values mean is not clear; the message has their counts and how to say it.
+        DataError: The meaning of the values is not clear; the message has their counts and how to declare it.
     """
     counts: Counter[str] = Counter()
     for text, count in Counter(values).items():
@@ -196,14 +196,14 @@ def column_coding(values: Iterable[str], *, column: str, declared: Mapping[str, 
     if not unclear and counts and not any(meaning.get(value) in (MALE, FEMALE) for value in counts):
         unclear = [value for value in counts if value not in meaning]
     num_unclear = sum(counts[value] for value in unclear)
-    # A few codes for 'not known' among words make no coding.
+    # A few codes for 'not known' among words do not make the column a coded one.
     if num_unclear >= _MOST_UNCLEAR * counts.total() and unclear:
         raise _ambiguous(counts, unclear, column=column, where=where)
     return _described(meaning, counts, column, by="by its words")
 
 
 def _column_words(counts: Collection[str]) -> dict[str, int]:
-    """Returns what words mean, and letters beside each other; letters that are not clear are left out."""
+    """Returns the meaning of words, and of letters by their company; letters that are not clear are left out."""
     letters = frozenset(value for value in counts if value in _LETTERS)
     if letters <= _USUAL_LETTERS.keys():
         return _with_words(_USUAL_LETTERS)

@@ -1,4 +1,4 @@
-"""SNOMED CT codes of the PhysioNet/CinC Challenge 2021 and the 26 classes it scored.
+"""Lists the SNOMED CT codes of the PhysioNet/CinC Challenge 2021 and the 26 classes that it scored.
 
 Source: `dx_mapping_scored.csv`, `weights.csv` and `weights_abbreviations.csv` of
 https://github.com/physionetchallenges/evaluation-2021, which score 30 codes; four pairs count as one class each.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 
-# Name as in the challenge's table of weights, its codes, what it means; in that table's order.
+# Each row has the name in the challenge's table of weights, its codes and their meaning, in the order of that table.
 _SCORED = (
     ("AF", ("164889003",), "atrial fibrillation"),
     ("AFL", ("164890007",), "atrial flutter"),

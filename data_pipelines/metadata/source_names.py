@@ -1,4 +1,4 @@
-"""Names of data sets built from folders: what tells the patients of one from those of another.
+"""Names data sets built from folders; the name tells the patients of one from those of another.
 
 A patient is an id within data sets of one name (`ecgjax/leakage/trained_on.py`). Two sources that share a name would
 share their patients, and a source under two names would have its patients twice.
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Name that every folder had before names were made of the source: patients of such a data set are known again in no
+#: Name that every folder had before names were made of the source; patients of such a data set are recognised in no
 #: other.
 NO_NAME = "folder"
 
@@ -22,12 +22,12 @@ _DIGEST_LETTERS = 6
 
 
 def name_of_source(source: Path) -> str:
-    """Returns a name for the data set of a folder: the folder's own, and a digest of where it lies.
+    """Returns a name for the data set of a folder: the folder's own, and a digest of its path.
 
-    The same folder has the same name whenever it is built, and no two folders have one.
+    The same folder has the same name whenever it is built, and no two folders share one.
 
     Args:
-        source: the folder.
+        source: Path of the folder.
     """
     path = source.resolve()
     plain = unicodedata.normalize("NFKD", path.name).encode("ascii", "ignore").decode().lower()
@@ -39,10 +39,10 @@ def name_of_source(source: Path) -> str:
 
 
 def name_notes(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """Says what the name of a data set means for its patients, where that is not what its owner would expect.
+    """Says what the name of a data set means for its patients, where that may surprise its owner.
 
     Args:
-        card: of the data set.
+        card: Card of the data set.
     """
     if card["name"] != NO_NAME:
         return ()

@@ -1,1 +1,1 @@
-"""Packed copies of data sets, on the same disk or on another."""
+"""Makes packed copies of data sets, on the same disk or on another."""

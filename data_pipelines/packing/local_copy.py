@@ -1,4 +1,4 @@
-"""Makes a local data set of one that lies on another disk or in a bucket: card, index and a packed copy, no shards."""
+"""Makes a local copy of a data set that is elsewhere: card, index and a packed copy, without its shards."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def stage_dataset(
 ) -> bool:
     """Makes a local data set at `out` of the one at `url`, unless a good one is there.
 
-    ArrayRecord shards are downloaded whole, one behind the other, checked, unpacked and removed. What is finished is
-    kept in `OUT.building`: a run after an interrupted one goes on from there.
+    ArrayRecord shards are downloaded whole, one after the other, checked, unpacked and removed. Finished work is kept
+    in `OUT.building`: a run after an interrupted one goes on from there.
 
     Args:
-        url: a directory, or what fsspec opens: `gs://bucket/folder`, `s3://bucket/folder`.
-        out: absent, empty, or a data set staged before.
-        timeout_s: seconds that one answer of the remote may take.
-        shard_bytes: largest size of a packed shard.
-        started: told of the data set before its signals are read.
-        progress: told of every number of records that are done.
-        downloaded: told of every number of bytes that came.
+        url: Directory, or URL that fsspec opens, such as `gs://bucket/folder` or `s3://bucket/folder`.
+        out: Directory of the copy: absent, empty, or a data set staged before.
+        timeout_s: Seconds that one answer of the remote may take.
+        shard_bytes: Largest size of a packed shard.
+        started: Function that is told the data set before its signals are read.
+        progress: Function that is told how many further records are done.
+        downloaded: Function that is told how many further bytes have come.
 
     Returns:
         Whether anything was made.
 
     Raises:
-        DataError: the remote does not answer or lacks a file, a shard is damaged, the disk is too full, `out` is
+        DataError: The remote does not answer or lacks a file, a shard is damaged, the disk is too full, `out` is
             something else or of another data set, or another process is staging to it.
     """
     out = Path(out).resolve()
@@ -105,17 +105,18 @@ def stage_dataset(
                 extra_bytes=shards.scratch_bytes(),
                 progress=progress,
             )
-        # The copy has no ArrayRecord shards: digests of what it has, each of which was compared with the original's.
+        # The copy has no ArrayRecord shards, so its digests are of the files it has; each was compared with the
+        # original's.
         write_digests(making, files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR)))
         publish(making, out, retired=staging / "replaced")
     return True
 
 
 def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
-    """Downloads the card, and keeps of what an interrupted run left only what belongs to it.
+    """Downloads the card, and keeps of an interrupted run's files only those that belong to it.
 
     Raises:
-        DataError: it left part of a copy of another data set.
+        DataError: The interrupted run left part of a copy of another data set.
     """
     before = read_card(making) if (making / CARD_FILE).is_file() else None
     fresh = making.parent / CARD_FILE
@@ -128,7 +129,8 @@ def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
             "again"
         )
     if before != card:
-        # Built again since: the signals are the same, labels and folds need not be, in files of the same size.
+        # The data set was built again: its signals are the same, but labels and folds may differ in files of the same
+        # size.
         for path in making.iterdir():
             if path.name != PACKED_DIR:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -154,7 +156,7 @@ def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -
 
 
 def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> None:
-    """Downloads everything but the signals, and checks it; what is there in full size already is left."""
+    """Downloads everything but the signals, and checks it; files that are there in full size already are kept."""
     _fetch(remote, f"{INDEX_DIR}/{INDEX_FILE}", making)
     source = f"{remote.url}/{INDEX_DIR}/{INDEX_FILE}"
     try:
@@ -172,7 +174,7 @@ def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> Non
         if remote.size(name) is not None:
             _fetch(remote, name, making)
     if remote.size(DIGESTS_FILE) is not None:
-        # Of the whole data set, which the copy is not.
+        # The table is of the whole data set, of which the copy is a part, so it is not copied.
         remote.download(DIGESTS_FILE, staging / DIGESTS_FILE)
         names = files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR))
         _check_came_whole(remote, changed_file(making, names, table=staging / DIGESTS_FILE), staging)

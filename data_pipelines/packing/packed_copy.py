@@ -1,7 +1,7 @@
-"""Makes the packed copy of a data set (`packed_format.py`), resumable and then all or nothing.
+"""Makes the packed copy of a data set (`packed_format.py`); it can be resumed, and appears whole or not at all.
 
-Shards that are finished are kept with their hashes until the whole copy is; a run after an interrupted one checks them
-and goes on behind them.
+Shards that are finished are kept with their hashes until the whole copy is finished; a run after an interrupted one
+checks them and goes on after them.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from data_pipelines.storage.packed_store import PackedStore
 from data_pipelines.system.atomic_directory import exclusive_staging, publish
 from data_pipelines.system.digests import write_digests
 
-#: Told of every number of records that are done, those of an interrupted run included.
+#: Function that is told how many further records are done, those of an interrupted run included.
 Progress = Callable[[int], None]
 
-# Left free on the disk beyond what is written.
+# So much is left free on the disk beyond what is written.
 _SPARE_BYTES = 2**28
 
 _RECORDS_PER_READ = 256
 
 
 class SignalSource(Protocol):
-    """Where the signals of a packed copy come from."""
+    """Source of the signals of a packed copy."""
 
     def read(self, record_numbers: np.ndarray) -> np.ndarray:
         """Returns the signals `int16[n, time, 8]` of consecutive record numbers `int64[n]`, asked for in order."""
@@ -61,19 +61,19 @@ class SignalSource(Protocol):
 def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress = lambda num_records: None) -> bool:
     """Makes the packed copy of a data set at `DIR/packed`, unless a good one is there.
 
-    What is finished is kept in `DIR/packed.building`: a run after an interrupted one goes on from there.
+    Finished work is kept in `DIR/packed.building`: a run after an interrupted one goes on from there.
 
     Args:
-        dataset: whose copy.
-        shard_bytes: largest size of a shard.
-        progress: told of every number of records that are done.
+        dataset: Data set of which a copy is made.
+        shard_bytes: Largest size of a shard.
+        progress: Function that is told how many further records are done.
 
     Returns:
         Whether a copy was made.
 
     Raises:
-        DataError: the disk is too full, a shard is damaged, what is at `DIR/packed` is stale or damaged, or another
-            process is packing.
+        DataError: The disk is too full, a shard is damaged, `DIR/packed` is stale or damaged, or another process is
+            packing.
     """
     folder = dataset.directory / PACKED_DIR
     staging = packed_staging(dataset.directory)
@@ -82,7 +82,7 @@ def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress
         return False
     store = ArrayRecordStore(dataset)
     with exclusive_staging(staging, resume=True):
-        if folder.exists():  # Another process finished just now.
+        if folder.exists():  # Another process has just finished.
             return False
         making = staging / PACKED_DIR
         write_packed(dataset, store, making, shard_bytes=shard_bytes, progress=progress)
@@ -91,7 +91,7 @@ def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress
 
 
 def packed_staging(directory: Path) -> Path:
-    """Returns where a packed copy is made until it is whole."""
+    """Returns the directory in which a packed copy is made until it is whole."""
     return directory / f"{PACKED_DIR}.building"
 
 
@@ -104,18 +104,18 @@ def write_packed(
     extra_bytes: int = 0,
     progress: Progress = lambda num_records: None,
 ) -> None:
-    """Writes a packed copy into a folder, going on behind the shards that are finished there.
+    """Writes a packed copy into a folder, and continues after the shards that are finished there.
 
     Args:
-        dataset: card and index; every signal is checked against its content hash.
-        source: asked for the signals that are still missing, in order.
-        folder: created; parents exist.
-        shard_bytes: largest size of a shard.
-        extra_bytes: that `source` needs on the same disk at a time.
-        progress: told of every number of records that are done.
+        dataset: Data set, whose card and index are read; every signal is checked against its content hash.
+        source: Source of the signals that are still missing, which are asked for in order.
+        folder: Folder of the copy; it is created, and its parents exist.
+        shard_bytes: Largest size of a shard.
+        extra_bytes: Number of bytes that `source` needs on the same disk at a time.
+        progress: Function that is told how many further records are done.
 
     Raises:
-        DataError: the disk is too full, a signal is not what the index says, or the folder holds what an interrupted
+        DataError: The disk is too full, a signal is not what the index says, or the folder holds what an interrupted
             run made of another data set.
     """
     folder.mkdir(exist_ok=True)
@@ -132,17 +132,17 @@ def write_packed(
                 shard.keep(finished[shard.number], dataset.fingerprint)
     except BaseException:
         if not any(shard.note.exists() for shard in work):
-            shutil.rmtree(folder)  # Nothing that could be gone on with.
+            shutil.rmtree(folder)  # Nothing in it could be resumed.
         raise
     write_contents(folder, fingerprint=dataset.fingerprint, shards=[finished[shard.number] for shard in work])
-    write_digests(folder, [PACKED_FILE])  # Which has the digests of the shards.
+    write_digests(folder, [PACKED_FILE])  # That file has the digests of the shards.
     for shard in work:
         shard.note.unlink()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Work:
-    """A shard to be made, and the note that is written once it is."""
+    """A shard to be made, and the note that is written once it is finished."""
 
     folder: Path
     number: int
@@ -157,7 +157,7 @@ class _Work:
         return self.path.with_suffix(".json")
 
     def keep(self, shard: PackedShard, fingerprint: str) -> None:
-        """Notes that the shard is finished, wholly or not at all."""
+        """Notes that the shard is finished; the note appears whole or not at all."""
         unfinished = self.path.with_suffix(".tmp")
         with unfinished.open("w", encoding="utf-8") as file:
             json.dump({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}, file)

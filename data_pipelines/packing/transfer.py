@@ -1,4 +1,4 @@
-"""ArrayRecord shards of a remote data set, brought to the local disk one behind the other while they are read."""
+"""Downloads ArrayRecord shards of a remote data set to the local disk, one after the other while they are read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from data_pipelines.system.remote import RemoteFolder, Task
 def shards_of(
     remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]
 ) -> Iterator[RemoteShards]:
-    """Gives the shards of a remote data set while they are read, and leaves nothing of them on the local disk.
+    """Yields the shards of a remote data set while they are read, and leaves none of them on the local disk.
 
     Args:
         remote: Folder of the data set.
-        dataset: The data set, of which the card and the index are local already.
-        scratch: Local directory for shards; emptied before and removed afterwards.
-        downloaded: Called with the number of bytes of every part that has come.
+        dataset: Data set whose card and index are local already.
+        scratch: Local directory for shards; it is emptied before and removed afterwards.
+        downloaded: Function that is told the number of bytes of every part that has come.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -42,27 +42,27 @@ def shards_of(
 
 
 class RemoteShards:
-    """Signals of a remote data set in stored order, one shard on the local disk at a time and the next on its way."""
+    """Signals of a remote data set in stored order; one shard is on the local disk, and the next on its way."""
 
     def __init__(self, remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]):
         self._remote, self._scratch, self._downloaded = remote, scratch, downloaded
-        # Also in a remote folder each is a file below it: the names are checked there as they are here.
+        # Each shard is a file below the remote folder too: the names are checked for it as they are for local ones.
         self._names = [path.name for path in dataset.shards]
         self._bounds = list(itertools.accumulate(dataset.card["shard_lengths"], initial=0))
         self._shape = dataset.format.shape
         self._decoder = SignalDecoder(self._shape)
-        self._number = -1  # of the shard that is open
+        self._number = -1  # This is the number of the open shard.
         self._opened: ArrayRecordShard | None = None
         self._path: Path | None = None
         self._coming: dict[int, Task[Path]] = {}
         self._closing = threading.Event()
 
     def scratch_bytes(self) -> int:
-        """Returns an upper bound of what lies in the scratch directory at a time: two shards."""
+        """Returns an upper bound of the size of the scratch directory, which is that of two shards."""
         if self._remote.local is not None:
             return 0
         longest = np.diff(self._bounds).max()
-        # Shards are compressed, and their records hold labels and a report beside the signal.
+        # Shards are compressed, but their records hold labels and a report beside the signal.
         return 2 * int(longest) * (2 * math.prod(self._shape) + 4096)
 
     def shard_of(self, record_number: int) -> str:
@@ -73,7 +73,7 @@ class RemoteShards:
         """Reads the signals of consecutive record numbers, asked for in order.
 
         Raises:
-            DataError: a shard is missing, truncated or damaged; names it.
+            DataError: A shard is missing, truncated or damaged; the message names it.
         """
         signals = np.empty((len(record_numbers), *self._shape), np.int16)
         for signal, record_number in zip(signals, record_numbers.tolist(), strict=True):
@@ -91,7 +91,7 @@ class RemoteShards:
         """Ends the download that is on its way and removes the open shard."""
         self._closing.set()
         for task in self._coming.values():
-            with contextlib.suppress(DataError, OSError):  # Nobody wants it any more.
+            with contextlib.suppress(DataError, OSError):  # The shard is no longer wanted.
                 task.result()
         self._leave()
 

@@ -1,1 +1,1 @@
-"""Recordings drawn on ECG paper."""
+"""Draws recordings on ECG paper."""

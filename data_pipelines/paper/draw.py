@@ -1,7 +1,7 @@
-"""A stored ECG on paper as a cardiologist reads it: twelve leads at 25 mm/s and 10 mm/mV, in true millimetres.
+"""Draws a stored ECG on paper as a cardiologist reads it: twelve leads at 25 mm/s and 10 mm/mV, in true millimetres.
 
-The page is as large as its contents ask for: 10 s in the usual arrangement fill A4. Printed at 100 % a large box is
-5 mm; saved as PDF or SVG the figure is all lines.
+The page is as large as its contents need: 10 s in the usual arrangement fill A4. Printed at 100 % a large box is 5 mm;
+saved as PDF or SVG the figure consists of lines only.
 
 References:
     Kligfield et al., "Recommendations for the standardization and interpretation of the electrocardiogram, part I",
@@ -23,25 +23,25 @@ from data_pipelines.paper.page import LINE_SPACING, Page, broken_lines, millimet
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STANDARD_LEADS, STORED_LEADS
 from data_pipelines.signals.lead_algebra import twelve_leads
 
-#: The scale at which ECGs are read.
+#: Scale at which ECGs are read.
 MM_PER_SECOND = 25.0
 MM_PER_MILLIVOLT = 10.0
 
-#: Small and large boxes: 40 ms by 0.1 mV, 200 ms by 0.5 mV.
+#: Sizes of small and large boxes: 40 ms by 0.1 mV, and 200 ms by 0.5 mV.
 SMALL_BOX_MM = 1.0
 LARGE_BOX_MM = 5.0
 
-#: The pulse before every row, which tells the scale: 5 mm by 10 mm.
+#: Pulse before every row, which shows the scale: 5 mm by 10 mm.
 CALIBRATION_SECONDS = 0.2
 CALIBRATION_MV = 1.0
 
-#: 8 dots to a millimetre is what the printers of electrocardiographs have.
+#: Resolution of PNGs; printers of electrocardiographs have 8 dots to a millimetre.
 PIXELS_PER_MM = 8
 
-# The trace of a row begins on a line of the large boxes, this far right of the grid's edge.
+# The trace of a row begins on a line of the large boxes, this far to the right of the grid's edge.
 _CALIBRATION_ROOM_MM = 15.0
 
-# Around the grid; with these, 10 s in the usual arrangement make A4. Text that needs more makes the page higher.
+# With these margins around the grid, 10 s in the usual arrangement make A4. Text that needs more makes the page higher.
 _SIDE_MM = 16.0
 _HEADER_MM = 36.0
 _FOOTER_MM = 14.0
@@ -58,7 +58,7 @@ _WATERMARK = "#fbe9e6"
 _TRACE_MM, _SMALL_LINE_MM, _LARGE_LINE_MM, _MARK_MM = 0.25, 0.11, 0.17, 0.2
 _TITLE_PT, _TEXT_PT, _LEAD_PT, _FOOTER_PT = 11.0, 7.5, 8.0, 6.5
 
-# What is drawn over what.
+# The layers are drawn in this order, the first at the bottom.
 _SHEET, _GRID, _HATCHED, _LEAD_NAMES, _TRACES, _TEXTS = range(6)
 
 _SIMULATED = "SIMULATED"
@@ -84,25 +84,26 @@ def draw_ecg(
     """Draws a stored ECG on ECG paper.
 
     The median of a lead's recorded samples is drawn at its zero line, as the page says; nothing else is done to the
-    signal. A lead that leaves its row is not cut off: it runs over the others, and is named with its extremes.
+    signal. A lead that leaves its row is not cut off: it runs over the others, and the page names it with its extremes.
 
     Args:
         signal_uv: `int16[time, 8]`, µV, leads in stored order.
-        sampling_rate_hz: its rate.
-        title: lines above the traces, the first in bold; long ones are broken.
-        recording_note: what was done to the signal, such as its filters, for the line under the traces.
-        valid_start: first recorded sample.
-        valid_samples: recorded samples from there on, or None for all that follow; the rest is hatched.
-        simulated: mark the page as SIMULATED.
-        layout: one of `LAYOUTS`.
-        pixels_per_mm: resolution of a PNG, a whole number so that the lines of the grid come out alike.
+        sampling_rate_hz: Rate of the signal.
+        title: Lines above the traces, the first in bold; long ones are broken.
+        recording_note: Text for the line under the traces about what was done to the signal, such as its filters.
+        valid_start: Position of the first recorded sample.
+        valid_samples: Number of recorded samples from there on, or None for all that follow; the rest is hatched.
+        simulated: Whether the page is marked as SIMULATED.
+        layout: Name of the layout, one of `LAYOUTS`.
+        pixels_per_mm: Resolution of a PNG, a whole number so that all lines of the grid look alike.
 
     Returns:
         The figure, for `page.save_png`, or `figure.savefig` to PDF or SVG. Its artists have the ids
         `lead NAME`, `rhythm NAME`, `calibration`, `padding`, `small boxes` and `large boxes`.
 
     Raises:
-        ValueError: not such a signal, recorded samples outside it, or no such layout.
+        ValueError: The signal has another type or shape, recorded samples lie outside of it, or there is no such
+            layout.
     """
     if signal_uv.dtype != np.int16 or signal_uv.ndim != 2 or signal_uv.shape[1] != len(STORED_LEADS):
         raise ValueError(f"draw_ecg takes int16[time, 8], got {signal_uv.dtype}{signal_uv.shape}")
@@ -129,7 +130,7 @@ def draw_ecg(
 
 
 def _leads_in_mm(signal_uv: np.ndarray, valid_start: int, valid_stop: int) -> dict[str, np.ndarray]:
-    """Returns the twelve leads as heights over their zero lines."""
+    """Returns the twelve leads as heights above their zero lines, in millimetres."""
     millivolts = twelve_leads(signal_uv.astype(np.float64)) / MICROVOLTS_PER_MILLIVOLT
     millivolts -= np.median(millivolts[valid_start:valid_stop], axis=0)
     return dict(zip(STANDARD_LEADS, MM_PER_MILLIVOLT * millivolts.T, strict=True))
@@ -147,13 +148,13 @@ class _Recording:
         return len(self.leads_mm["I"])
 
     def mm(self, samples: Number) -> Number:
-        """Width of a number of samples."""
+        """Returns the width of a number of samples, in millimetres."""
         return samples * MM_PER_SECOND / self.sampling_rate_hz
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Samples `start` to `stop` of a lead in a row, of which `values_mm` from `first` on were recorded."""
+    """Samples `start` to `stop` of a lead in a row; `values_mm` are those recorded, from sample `first` on."""
 
     lead: str
     row: int
@@ -169,14 +170,14 @@ def _segments(recording: _Recording, layout: PaperLayout) -> list[_Segment]:
         bounds = [round(column * recording.num_samples / len(leads)) for column in range(len(leads) + 1)]
         for lead, start, stop in zip(leads, bounds[:-1], bounds[1:], strict=True):
             first = max(start, recording.valid_start)
-            # One sample of the next column, so that the trace reaches it.
+            # One sample of the next column is included, so that the trace reaches it.
             values = recording.leads_mm[lead][first : min(stop + 1, recording.valid_stop)]
             segments.append(_Segment(lead=lead, row=row, start=start, stop=stop, first=first, values_mm=values))
     return segments
 
 
 class _Sheet:
-    """Works out the size of the page and draws it, top to bottom."""
+    """Works out the size of the page and draws it from top to bottom."""
 
     def __init__(
         self,
@@ -235,7 +236,7 @@ class _Sheet:
         return " · ".join(parts)
 
     def _excursions(self) -> str:
-        """Names the leads whose traces leave their rows, with how far they reach."""
+        """Returns a text that names the leads whose traces leave their rows, with how far they reach."""
         reach: dict[str, tuple[float, float]] = {}
         for segment in self._segments:
             if len(segment.values_mm) and np.abs(segment.values_mm).max() > self._layout.row_mm / 2:
@@ -245,7 +246,7 @@ class _Sheet:
         return f"Beyond their rows, from the zero line: {leads}" if leads else ""
 
     def _zero_line(self, row: int) -> float:
-        """Height of a row's zero line, a line of the large boxes."""
+        """Returns the height of a row's zero line, which is a line of the large boxes."""
         top = self._corner[1] + self._size[1]
         below_top = self._layout.row_mm * (row + 0.5)
         return top - LARGE_BOX_MM * round(below_top / LARGE_BOX_MM)
@@ -287,7 +288,7 @@ class _Sheet:
             [segment.lead],
             size=_LEAD_PT,
             color=_INK,
-            layer=_LEAD_NAMES,  # Under the traces: a name may be crossed by a wave, never hide one.
+            layer=_LEAD_NAMES,  # A wave may cross a name, and a name never hides a wave.
             bold=True,
         )
 
@@ -317,7 +318,7 @@ class _Sheet:
             )
 
     def _draw_separator(self, sample: int, zero: float) -> None:
-        """Marks where the next lead begins: beside its name, where no one takes it for a pacing spike."""
+        """Marks where the next lead begins, beside its name, where nobody takes the mark for a pacing spike."""
         x = np.full(2, self._x(sample))
         y = zero + np.array([0.25, 0.37]) * self._layout.row_mm
         self.page.line(x, y, width_mm=_MARK_MM, color=_FAINT_INK, layer=_TRACES, name="separator")

@@ -1,4 +1,4 @@
-"""Where the twelve leads stand on ECG paper."""
+"""Arranges the twelve leads on ECG paper."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from data_pipelines.records import STANDARD_LEADS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PaperLayout:
-    """Where leads stand on the page.
+    """Arrangement of leads on the page.
 
     Attributes:
-        rows: leads of each row from left to right. The columns of a row follow each other in time, so that what
-            stands on one vertical was recorded at one time.
-        rhythm: lead of a last row over the whole recording, or None.
-        row_mm: from one row's zero line to the next, whole large boxes.
+        rows: Leads of each row from left to right. The columns of a row follow each other in time, so that what lies on
+            one vertical line was recorded at one time.
+        rhythm: Lead of a last row over the whole recording, or None.
+        row_mm: Distance from one row's zero line to the next, in whole large boxes.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -35,7 +35,7 @@ def _in_columns(num_columns: int) -> tuple[tuple[str, ...], ...]:
     return tuple(STANDARD_LEADS[row::num_rows] for row in range(num_rows))
 
 
-#: The arrangements in use. Of 10 s: 2.5 s of every lead and all of lead II; 5 s of every lead; all of every lead.
+#: Arrangements in use. Of 10 s, they show 2.5 s of every lead and all of lead II; 5 s of every lead; all of every lead.
 LAYOUTS: Mapping[str, PaperLayout] = types.MappingProxyType(
     {
         "3x4": PaperLayout(rows=_in_columns(4), rhythm="II", row_mm=40.0),

@@ -1,4 +1,4 @@
-"""A page to draw on in millimetres: true to scale in print, and a whole number of pixels to a millimetre in a PNG."""
+"""Makes a page to draw on in millimetres: true to scale in print, with whole pixels to a millimetre in a PNG."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from matplotlib.textpath import text_to_path
 MM_PER_INCH = 25.4
 POINTS_PER_INCH = 72
 
-#: From one line of text to the next, in font sizes.
+#: Distance from one line of text to the next, in font sizes.
 LINE_SPACING = 1.4
 
-_FONT = "DejaVu Sans"  # Comes with Matplotlib, so that a page is the same everywhere.
+_FONT = "DejaVu Sans"  # It comes with Matplotlib, so a page is the same everywhere.
 _WHITE = "#ffffff"
 _HALO_PT = 2.0
 _HATCH_LINE_PT = 0.35
 
 
 def millimetres(points: float) -> float:
-    """Converts a size in points."""
+    """Returns a size in points as millimetres."""
     return points / POINTS_PER_INCH * MM_PER_INCH
 
 
@@ -37,10 +37,10 @@ def broken_lines(text: str, *, width_mm: float, size: float, bold: bool = False)
     """Breaks a text between words so that every line fits; a word that is longer than a line stays whole.
 
     Args:
-        text: spaces in a row count as one; lines break at those, never at a no-break space.
-        width_mm: room for a line.
-        size: of the letters, points.
-        bold: whether they are bold.
+        text: Text to break; several spaces count as one; lines break at those, never at a no-break space.
+        width_mm: Width of a line.
+        size: Size of the letters in points.
+        bold: Whether the letters are bold.
     """
     font = FontProperties(family=_FONT, size=size, weight="bold" if bold else "normal")
     lines: list[str] = []
@@ -89,7 +89,7 @@ class Page:
                 upright + level,
                 colors=color,
                 linewidths=_points(width_mm),
-                snap=False,  # Every line lies between two pixels alike: moved to one of them, lines would differ.
+                snap=False,  # Lines that snap to pixels would differ in width.
                 zorder=layer,
                 gid=name,
             ),
@@ -97,7 +97,7 @@ class Page:
         )
 
     def line(self, x: np.ndarray, y: np.ndarray, *, width_mm: float, color: str, layer: int, name: str) -> None:
-        """Draws a polyline through every point, none left out or moved."""
+        """Draws a polyline through every point; none is left out or moved."""
         path = Polyline(np.stack([x, y], axis=1))
         path.should_simplify = False
         self._axes.add_patch(
@@ -151,7 +151,7 @@ class Page:
         ha: str = "left",
         va: str = "baseline",
     ) -> Text:
-        """Writes a line; `ha` and `va` are Matplotlib's: what of the text lies at `x` and at `y`."""
+        """Writes a line; `ha` and `va` are Matplotlib's alignments of the text at `x` and at `y`."""
         weight = "bold" if bold else "normal"
         return self._axes.text(
             x,
@@ -170,7 +170,7 @@ class Page:
     def lines_of_text(
         self, x: float, top: float, lines: Sequence[str], *, size: float, color: str, layer: int, bold: bool = False
     ) -> float:
-        """Writes lines below each other from `top` downwards; returns where the next would begin."""
+        """Writes lines below each other from `top` downwards; returns the height at which the next would begin."""
         for line in lines:
             self.text(x, top, line, size=size, color=color, layer=layer, bold=bold, va="top").set_path_effects(
                 [withStroke(linewidth=_HALO_PT, foreground=_WHITE)]
@@ -180,7 +180,7 @@ class Page:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Writes a page as a PNG that says how many pixels it has to a millimetre, so that it prints at its true size."""
+    """Writes a page as a PNG that states its pixels to a millimetre, so that it prints at its true size."""
     figure.savefig(path, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
 
 

@@ -1,4 +1,4 @@
-"""Strips of simulated records beside real ones of the same condition."""
+"""Draws strips of simulated records beside real ones of the same condition."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LEAD_STEP_MV = 2.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """An example of a condition from either origin.
+    """An example of a condition from either origin, simulated and real.
 
     Attributes:
-        name: what to call it.
-        simulated: `int16[time, lead]`, µV, or None where there is no example.
-        real: the same.
+        name: Name of the condition.
+        simulated: `int16[time, lead]`, µV, or None where there is no simulated example.
+        real: `int16[time, lead]`, µV, or None where there is no real example.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Measurements of a recording: beats, wave boundaries, intervals, the physiology vector."""
+"""Measures a recording: beats, wave boundaries, intervals and the physiology vector."""

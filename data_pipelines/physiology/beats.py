@@ -18,30 +18,31 @@ from scipy import signal as scipy_signal
 from data_pipelines.physiology.delineation import T_END_RR, Boundaries, find_boundaries, smoothed
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
-#: Everything is measured at this rate, whatever the stored one: boundaries then fall on a 2 ms grid.
+#: Rate at which everything is measured, whatever the stored one; boundaries then fall on a 2 ms grid.
 ANALYSIS_RATE_HZ = 500
 
 #: Window of a beat about R, seconds.
 BEAT_WINDOW_S = (-0.35, 0.60)
 
-#: Fewer R peaks than these give no rhythm; fewer beats wholly in the recording no median beat.
+#: Smallest number of R peaks for a rhythm, and of beats wholly in the recording for a median beat.
 MIN_R_PEAKS, _MIN_WHOLE_BEATS = 4, 2
 
 _MIN_SECONDS = 1.0
 _LEAD_II = STORED_LEADS.index("II")
 
-#: A beat's P wave begins at most this far from where that of the median beat begins, ms. Single beats have waves in
-#: atrial fibrillation too, the median beat has not. With this rule the share of beats without P separates
+#: Largest distance of the beginning of a beat's P wave from that of the median beat, ms. Single beats have waves in
+#: atrial fibrillation too, whereas the median beat has none. With this rule the share of beats without P separates
 #: fibrillation from sinus rhythm by AUROC .92 in simulated and .92 in PTB-XL records, without it by .49 and .63; it
 #: costs 9 % and 4 % of the P waves of sinus rhythm. At 20 ms: .92 and .95, and 13 % and 7 %.
 _P_FROM_MEDIAN_MS = 40.0
 
-#: A beat's T wave ends at most this far from where that of the median beat ends, ms: further off it is wander or noise
+#: Largest distance of the end of a beat's T wave from that of the median beat, ms: further off it is wander or noise
 #: that exceeds a flat T wave. On noisy simulated records the 90th percentile of the error of QT falls from 64 to 17 ms;
-#: 5 % of the T waves found in PTB-XL go, and those of ventricular ectopic beats, of which few are bounded at all.
+#: 5 % of the T waves found in PTB-XL are lost, and those of ventricular ectopic beats, of which few are bounded at all.
 _T_FROM_MEDIAN_MS = 150.0
 
-#: The level before the QRS that amplitudes are measured from, and ST: its time after the J point, averaged over.
+#: Length of the stretch before the QRS whose level amplitudes are measured from; time of ST after the J point, and
+#: length of the stretch that it is averaged over.
 _LEVEL_S = 0.016
 _ST_AFTER_J_S, _ST_WIDTH_S = 0.060, 0.010
 
@@ -52,11 +53,12 @@ _WANDER_FILTER = scipy_signal.butter(2, 0.5, "highpass", fs=ANALYSIS_RATE_HZ, ou
 
 
 class NoBeatsError(Exception):
-    """A recording in which no beats can be measured.
+    """Error for a recording in which no beats can be measured.
 
     Attributes:
-        reason: `flat_lead` (lead II does not vary), `no_r_peaks` (NeuroKit2 failed on it) or `few_beats` (shorter than
-            a second, fewer than four R peaks, or fewer than two beats wholly in the recording).
+        reason: Slug of the reason: `flat_lead` (lead II does not vary), `no_r_peaks` (NeuroKit2 failed on it) or
+            `few_beats` (shorter than a second, fewer than four R peaks, or fewer than two beats wholly in the
+            recording).
     """
 
     def __init__(self, reason: str):
@@ -66,12 +68,12 @@ class NoBeatsError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Strip:
-    """A recording made ready to be measured.
+    """A recording prepared for measurement.
 
     Attributes:
         ecg: `f64[time, lead]`, mV, at `ANALYSIS_RATE_HZ`, without wander below 0.5 Hz.
-        r_peaks: `int64[peaks]`, samples, at least four.
-        median_beat: `f64[time, lead]`, mV, of the beats that lie wholly in the recording, over `BEAT_WINDOW_S`.
+        r_peaks: `int64[peaks]`, samples of the R peaks, at least four.
+        median_beat: `f64[time, lead]`, mV, median of the beats that lie wholly in the recording, over `BEAT_WINDOW_S`.
     """
 
     ecg: np.ndarray
@@ -96,26 +98,26 @@ class Strip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Beats:
-    """Every beat of a recording but the first R peak, before which the recording may not have begun.
+    """Measurements of all beats of a recording but that of the first R peak, which the recording may cut off.
 
-    All are `f64[beats]`, NaN where it could not be measured, unless said otherwise.
+    All are `f64[beats]`, NaN where a beat could not be measured, unless said otherwise.
 
     Attributes:
-        rr: since the R peak before it, ms; never NaN.
-        pr: from P onset to QRS onset, ms.
-        qrs: ms.
-        qt: from QRS onset to T offset, ms.
+        rr: Interval since the R peak before it, ms; never NaN.
+        pr: Interval from P onset to QRS onset, ms.
+        qrs: Duration of the QRS, ms.
+        qt: Interval from QRS onset to T offset, ms.
         qtc: QT over the square root of RR in seconds (Bazett 1920), ms.
-        p_duration: ms.
-        t_duration: ms.
-        r_amplitude: the QRS's value of largest magnitude in lead II with its sign, mV from the level before the QRS.
-        t_amplitude: likewise, from T onset to T offset.
-        p_amplitude: likewise, from P onset to P offset.
-        qrs_slope: largest rate of change in the QRS in lead II, mV/s, without sign.
-        st: 60 ms after the end of the QRS in lead II, mV from the level before the QRS.
-        at_edge: `bool[beats]`; the recording ends before the beat does, nothing but its RR was measured.
-        correlation: `f64[pairs]`, of neighbouring beats in lead II (any of the R peaks, where both lie in the
-            recording from 0.25 s before to 0.40 s after R).
+        p_duration: Duration of the P wave, ms.
+        t_duration: Duration of the T wave, ms.
+        r_amplitude: Signed value of largest magnitude of the QRS in lead II, mV from the level before the QRS.
+        t_amplitude: Signed value of largest magnitude from T onset to T offset, in the same lead and unit.
+        p_amplitude: Signed value of largest magnitude from P onset to P offset, in the same lead and unit.
+        qrs_slope: Largest rate of change in the QRS in lead II, mV/s, without sign.
+        st: Level 60 ms after the end of the QRS in lead II, mV from the level before the QRS.
+        at_edge: `bool[beats]`, whether the recording ends before the beat does, so that only its RR was measured.
+        correlation: `f64[pairs]`, correlation of neighbouring beats in lead II (of all R peaks, where both beats lie in
+            the recording from 0.25 s before to 0.40 s after R).
     """
 
     rr: np.ndarray
@@ -139,10 +141,10 @@ def prepare(signal: np.ndarray, *, sampling_rate_hz: int) -> Strip:
 
     Args:
         signal: `int16[time, lead]`, µV, leads in stored order, all of it recorded (no padding).
-        sampling_rate_hz: of the signal.
+        sampling_rate_hz: Rate of the signal.
 
     Raises:
-        NoBeatsError: there are none to measure.
+        NoBeatsError: There are no beats to measure.
     """
     if not len(signal) or np.ptp(signal[:, _LEAD_II]) == 0:
         raise NoBeatsError("flat_lead")
@@ -180,7 +182,7 @@ def measure_beats(strip: Strip) -> Beats:
             rr_before_s=before,
             rr_after_s=after,
         )
-        # Written so that a median beat without P, whose onset is NaN, has no beat with P.
+        # The comparison is written so that no beat has a P wave where the median beat has none, whose onset is NaN.
         if not abs(at.p_onset - of_median.p_onset) <= _P_FROM_MEDIAN_MS:
             at = dataclasses.replace(at, p_onset=math.nan, p_offset=math.nan)
         # Here a beat keeps its T wave where the median beat has none to compare with.
@@ -196,7 +198,7 @@ def measure_beats(strip: Strip) -> Beats:
 
 
 def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float) -> np.ndarray:
-    """Returns the recording minus lines from each beat's level before the QRS to the next one's.
+    """Returns the recording minus lines from each beat's level before the QRS to the next beat's.
 
     Wander that the median beat averages out exceeds a flat T wave in a single beat.
     """
@@ -212,7 +214,7 @@ def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float)
 
 
 def _lead_ii(raw: np.ndarray, smooth: np.ndarray, *, r_peak: int, at: Boundaries) -> dict[str, float]:
-    """Returns amplitudes, slope and ST of a beat in one lead: `f64[time]`, unfiltered and smoothed."""
+    """Returns amplitudes, slope and ST of a beat from one lead, unfiltered and smoothed, each `f64[time]`."""
     if math.isnan(at.qrs_onset):
         return {}
 
@@ -226,13 +228,13 @@ def _lead_ii(raw: np.ndarray, smooth: np.ndarray, *, r_peak: int, at: Boundaries
     qrs = raw[onset : offset + 1]
     found = {
         "r_amplitude": _signed_extreme(qrs - level),
-        # Smoothing would take a third of it; central differences take the grain of single samples.
+        # Smoothing would take a third of the slope; central differences remove the grain of single samples.
         "qrs_slope": float(np.abs(np.gradient(qrs)).max()) * ANALYSIS_RATE_HZ,
         "st": float(raw[st - half : st + half + 1].mean()) - level,
     }
     for name, first, last in (("p", at.p_onset, at.p_offset), ("t", at.t_onset, at.t_offset)):
         if not math.isnan(last - first):
-            # P and T are slow: smoothed, noise does not choose the extreme.
+            # P and T are slow, so they are smoothed lest noise choose the extreme.
             found[f"{name}_amplitude"] = _signed_extreme(smooth[sample(first) : sample(last) + 1] - level)
     return found
 
@@ -257,17 +259,17 @@ def _correlation(lead: np.ndarray, r_peaks: np.ndarray) -> np.ndarray:
 
 
 def _r_peaks(lead: np.ndarray) -> np.ndarray:
-    # NeuroKit takes seconds to import, which readers of this module's names should not pay.
+    # NeuroKit takes seconds to import, which other users of this module should not wait for.
     import neurokit2
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # NeuroKit warns through pandas, SciPy and NumPy about every noisy record; what follows from it is counted.
+        # NeuroKit warns through pandas, SciPy and NumPy about every noisy record; the consequences are counted.
         warnings.simplefilter("ignore")
         try:
             cleaned = neurokit2.ecg_clean(lead, sampling_rate=ANALYSIS_RATE_HZ)
             _, found = neurokit2.ecg_peaks(cleaned, sampling_rate=ANALYSIS_RATE_HZ)
         except Exception as error:
-            # Whatever NeuroKit trips over in noise (it raises IndexError, ValueError, KeyError …).
+            # NeuroKit fails in many ways on noise (it raises IndexError, ValueError, KeyError …).
             raise NoBeatsError("no_r_peaks") from error
     return np.asarray(found["ECG_R_Peaks"], np.int64)
 

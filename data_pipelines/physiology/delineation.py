@@ -1,4 +1,4 @@
-"""Wave boundaries of a beat, common to all leads, as electrocardiographs give them.
+"""Finds the wave boundaries of a beat, common to all leads, as electrocardiographs give them.
 
 Intervals of a single lead depend on which lead it is and are mostly too short: a QRS begins where it begins in the
 earliest lead (CSE working party 1985). So the QRS is bounded by the speed with which all leads change, T by their
@@ -29,24 +29,24 @@ import math
 import numpy as np
 from scipy import signal as scipy_signal
 
-#: The QRS ends on either side where the speed stays below this share of its peak, above the quiet level, so long.
+#: Share of the peak speed, above the quiet level, below which the QRS has ended on either side, and for how long.
 _QRS_SHARE, _QRS_QUIET_S = 0.06, 0.012
 
-#: One that has no such stretch at its end has a point below this share of its peak.
+#: Share of the peak speed below which a QRS without such a stretch at its end must have a point.
 _MERGED_SHARE = 0.15
 
-#: A QRS whose edges lie beyond these, seconds from R, was not delineated.
+#: Limits of a QRS's edges, seconds from R; a QRS beyond them was not delineated.
 _QRS_LIMITS_S = (-0.16, 0.20)
 
-#: P: searched this long before the QRS, not before this share of the RR interval before R; present above this RMS
-#: magnitude; at most this long on either side of its peak.
+#: P wave: length of the search before the QRS; share of the RR interval before R before which it is not searched; RMS
+#: magnitude above which it is present; longest extent on either side of its peak.
 _P_SEARCH_S, _P_START_RR, _P_PRESENT_MV, _P_HALF_S = 0.30, 0.6, 0.02, 0.10
 
-#: T: searched from this long after the QRS to this share of the RR interval after R.
+#: T wave: delay after the QRS from which it is searched, and share of the RR interval after R up to which it is.
 _T_AFTER_QRS_S, T_END_RR = 0.04, 0.70
 
 
-#: Boundaries are looked for below this frequency.
+#: Frequency below which boundaries are looked for.
 _LOWPASS_HZ = 40
 
 
@@ -73,7 +73,7 @@ class Boundaries:
 
 
 def smoothed(ecg: np.ndarray, *, rate_hz: int) -> np.ndarray:
-    """Returns `f64[time, lead]` without what is above 40 Hz, in phase: what `find_boundaries` takes."""
+    """Returns `f64[time, lead]` low-passed at 40 Hz with zero phase, which `find_boundaries` takes."""
     return scipy_signal.sosfiltfilt(_lowpass(rate_hz), ecg, axis=0)
 
 
@@ -84,10 +84,10 @@ def find_boundaries(
 
     Args:
         beat: `f64[time, lead]`, mV, a single or median beat, `smoothed` and without baseline wander.
-        before_s: seconds of it before R.
-        rate_hz: sampling rate of the beat.
-        rr_before_s: since the R peak before it; no P wave is looked for beyond a share of it.
-        rr_after_s: until the R peak after it; no T wave is looked for beyond a share of it.
+        before_s: Seconds of the beat before R.
+        rate_hz: Sampling rate of the beat.
+        rr_before_s: Time since the R peak before it; no P wave is looked for beyond a share of it.
+        rr_after_s: Time until the R peak after it; no T wave is looked for beyond a share of it.
 
     Returns:
         P onset and offset, QRS onset and offset, T peak, and T onset and offset by the tangents at its steepest
@@ -99,7 +99,7 @@ def find_boundaries(
         return Boundaries()
     onset, offset = qrs
     found: dict[str, float] = {"qrs_onset": onset, "qrs_offset": offset}
-    # The vector's level just before the QRS stands for "no activity" in P and T alike.
+    # The vector's level just before the QRS is taken for the absence of activity in P and T.
     level = np.median(beat[max(onset - round(0.016 * rate_hz), 0) : onset], axis=0)
     earliest = r_peak - round(_P_START_RR * rr_before_s * rate_hz)
     found.update(_p_wave(beat, qrs_onset=onset, earliest=earliest, rate_hz=rate_hz))
@@ -129,10 +129,10 @@ def _qrs(beat: np.ndarray, *, r_peak: int, rate_hz: int) -> tuple[int, int] | No
 
 
 def _slowest_after(speed: np.ndarray, fastest: int) -> int | None:
-    """Returns where a QRS ends that runs into its ST segment, as in bundle branch block: where all is slowest."""
+    """Returns where a QRS ends that runs into its ST segment, as in bundle branch block: at the lowest speed."""
     last_fast = int(np.flatnonzero(speed >= 0.5 * speed[fastest])[-1])
     slowest = last_fast + int(speed[last_fast:].argmin())
-    # At the very end it is on its way to something slower yet, and no end of its own.
+    # A minimum at the very end is followed by something slower yet, and is no end of the QRS.
     if slowest == len(speed) - 1 or speed[slowest] > _MERGED_SHARE * speed[fastest]:
         return None
     return slowest
@@ -144,12 +144,12 @@ def _p_wave(beat: np.ndarray, *, qrs_onset: int, earliest: int, rate_hz: int) ->
     if stop - start < round(0.08 * rate_hz):
         return {}
     window, edge = beat[start:stop], round(0.01 * rate_hz)
-    # Against the line from end to end, so that the tail of a T wave or a sloping PQ segment is no P wave.
+    # The line from end to end is subtracted, so that the tail of a T wave or a sloping PQ segment is no P wave.
     along = np.linspace(0, 1, len(window))[:, None]
     line = np.median(window[:edge], axis=0) * (1 - along) + np.median(window[-edge:], axis=0) * along
-    # A P wave is small: along its own direction in the space of leads it stands out from the noise of each of them.
+    # A P wave is small, but along its own direction in the space of leads it exceeds the noise of the leads.
     _, _, directions = np.linalg.svd(window - line, full_matrices=False)
-    # Its ends lie on the line, so nothing is gained from fitting them apart.
+    # The ends of the window lie on the line, so nothing is gained from fitting them separately.
     width = round(0.05 * rate_hz) | 1
     wave = np.pad((window - line) @ directions[0], width // 2, mode="edge")
     wave = np.convolve(wave, _parabola(width), "valid") / math.sqrt(beat.shape[1])
@@ -198,7 +198,7 @@ def _lowpass(rate_hz: int) -> np.ndarray:
 
 @functools.cache
 def _parabola(width: int) -> np.ndarray:
-    """Coefficients that fit a parabola to `width` samples about each (Savitzky and Golay 1964)."""
+    """Returns coefficients that fit a parabola to `width` samples about each sample (Savitzky and Golay 1964)."""
     return scipy_signal.savgol_coeffs(width, 2)
 
 

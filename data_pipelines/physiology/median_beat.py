@@ -1,8 +1,8 @@
-"""Intervals and amplitudes of stored ECGs from the median beat of all leads: a table to compare data sets with.
+"""Measures intervals and amplitudes of stored ECGs on the median beat of all leads: a table to compare data sets with.
 
-The vector that is stored with a data set, beat by beat, is another one: `vector.py`.
+The vector that is stored with a data set is measured beat by beat and differs (`vector.py`).
 
-What cannot be measured is NaN, with a reason that is counted: a zero would be a measurement.
+What cannot be measured is NaN, with a reason that is counted, since a zero would be a measurement.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from data_pipelines.physiology.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoB
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.workers import map_ordered
 
-#: Windows in the median beat that waves are read in, seconds from R. The QRS window holds a bundle branch block, the T
-#: window ends at this share of RR, before the next P wave.
+#: Windows in the median beat in which waves are read, seconds from R. The QRS window is wide enough for a bundle branch
+#: block; the T window ends at this share of RR, before the next P wave.
 _P_WINDOW_S = (-0.28, -0.08)
 _QRS_WINDOW_S = (-0.09, 0.11)
 _T_START_S, _T_END_RR = 0.14, 0.65
 _ST_AT_S = 0.10
 
-#: Records a worker measures at a time: large enough to hide the transfer, small enough for a smooth progress bar.
+#: Number of records that a worker measures at a time: large enough to hide the transfer, small enough for a smooth
+#: progress bar.
 _BLOCK = 16
 
-#: A new process takes as long to import NeuroKit as this many records take to measure.
+#: Number of records whose measurement takes as long as a new process takes to import NeuroKit.
 _RECORDS_WORTH_A_PROCESS = 300
 
 _INTERVALS = {"pr": "ms", "qrs": "ms", "qt": "ms", "qtc_bazett": "ms", "p_duration": "ms", "t_peak": "ms"}
 _RATES = {"rr": "ms", "sdnn": "ms", "rmssd": "ms", "pnn50": "1", "rr_range": "1"}
-#: Rate of the median beats that are returned: what they are compared by has no more detail.
+#: Rate of the median beats that are returned; their comparison needs no more detail.
 MEDIAN_BEAT_RATE_HZ = 100
 _MEAN_OF = ANALYSIS_RATE_HZ // MEDIAN_BEAT_RATE_HZ
 _BEAT_SAMPLES = round((BEAT_WINDOW_S[1] - BEAT_WINDOW_S[0]) * MEDIAN_BEAT_RATE_HZ)
@@ -54,7 +55,7 @@ UNITS: Mapping[str, str] = {
 
 NAMES: tuple[str, ...] = tuple(UNITS)
 
-#: To be raised where a record is measured otherwise than before: kept measurements are then made again.
+#: Version of the measurements, to be raised when they change: stored measurements are then made again.
 VERSION = 1
 
 
@@ -63,12 +64,12 @@ class Measurements:
     """Measurements of `n` records.
 
     Attributes:
-        names: column names, such as `"pr"` or `"T_V5"`.
-        units: unit of each column.
-        values: `f32[n, columns]`, NaN where it could not be measured.
+        names: Names of the columns, such as `"pr"` or `"T_V5"`.
+        units: Unit of each column.
+        values: Measurements, `f32[n, columns]`, NaN where one could not be made.
         median_beats: `f32[n, 95, lead]`, mV, the median beat over `beats.BEAT_WINDOW_S` about R at 100 Hz; NaN where
             there is none.
-        failures: number of records by reason: those of `beats.NoBeatsError`, which leave every column NaN; and
+        failures: Number of records by reason: those of `beats.NoBeatsError`, which leave every column NaN; and
             `no_<interval>` (its boundaries were not found). A record is counted under every reason that holds for it.
     """
 
@@ -92,13 +93,13 @@ def measure(
 
     Args:
         signals: `int16[n, time, lead]`, µV, leads I II V1…V6.
-        sampling_rate_hz: of the signals.
-        processes: worker processes, 1 measures in this one; by default as many cores as pay off. Workers are spawned,
-            so a script that calls this needs the usual `if __name__ == "__main__"`.
-        progress: whether to draw a progress bar on a terminal.
+        sampling_rate_hz: Rate of the signals.
+        processes: Number of worker processes, where 1 measures in this one; None for as many cores as pay off. Workers
+            are spawned, so a script that calls this needs the usual `if __name__ == "__main__"`.
+        progress: Whether a progress bar is drawn on a terminal.
 
     Raises:
-        DataError: if the array is not of the stored form.
+        DataError: The array is not of the stored form.
     """
     if signals.ndim != 3 or signals.shape[2] != len(STORED_LEADS) or signals.dtype != np.int16:
         raise DataError(f"measure takes int16[n, time, {len(STORED_LEADS)}], got {signals.dtype}{signals.shape}")
@@ -133,7 +134,7 @@ def measure_record(
 
     Args:
         signal: `int16[time, lead]`, µV.
-        sampling_rate_hz: of the signal.
+        sampling_rate_hz: Rate of the signal.
 
     Returns:
         The measurements that could be made, by name, in the units of `UNITS`; the median beat, `f32[95, lead]`, mV, or
@@ -155,7 +156,7 @@ def measure_record(
 
 
 def _intervals(strip: Strip) -> dict[str, float]:
-    """Returns the intervals of the median beat, ms, NaN where a boundary was not found."""
+    """Returns the intervals of the median beat, ms; NaN where a boundary was not found."""
     at = strip.median_boundaries()
     intervals = at.intervals()
     return intervals | {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
@@ -196,7 +197,7 @@ def _amplitudes(beat: np.ndarray, *, rr_s: float) -> dict[str, float]:
     }
     area = qrs.mean(axis=0)
     lead_i, lead_ii = area[STORED_LEADS.index("I")], area[STORED_LEADS.index("II")]
-    # Limb leads differ in gain: aVF = II − I/2 sees the frontal plane 2/√3 times weaker than lead I does.
+    # Limb leads differ in gain: aVF = II − I/2 measures the frontal plane 2/√3 times weaker than lead I does.
     axis = math.degrees(math.atan2((lead_ii - lead_i / 2) * 2 / math.sqrt(3), lead_i))
     measured = {
         f"{wave}_{lead}": float(value)

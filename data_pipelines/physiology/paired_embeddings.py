@@ -1,8 +1,8 @@
-"""Embeddings of another modality (reports, echocardiograms, cardiac MR) of the recordings of a data set.
+"""Reads embeddings of another modality (reports, echocardiograms, cardiac MR) of the recordings of a data set.
 
-They are made elsewhere, by a language model for instance, and handed over as a folder of two files that any program can
-write: `embedding.npy`, `f16` or `f32[m, dim]`, and `record_id.npy`, `str[m]`, whose recording each row is of. Rows that
-are equal (one report that many recordings share) are one partner.
+They are made elsewhere, by a language model for instance, and given as a folder of two files that any program can
+write: `embedding.npy`, `f16` or `f32[m, dim]`, and `record_id.npy`, `str[m]`, the recording that each row belongs to.
+Rows that are equal (one report that many recordings share) are one partner.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 
-# Rows of a memory map that are looked at together.
+# So many rows of a memory map are processed at a time.
 _ROWS = 1 << 14
 
 
 class PairedEmbeddings:
-    """Partners of recordings, one a record number, as a column that a stream reads batch by batch.
+    """Partners of recordings, one for each record number, as a column that a stream reads batch by batch.
 
     Args:
-        values: of every file, `[m, dim]`; memory-mapped, so that a million partners do not fill every process's memory.
-        place: row of `values` joined for every record, `int64[n]`; −1 for recordings without a partner.
-        content: digest of `values`.
+        values: Embeddings of every file, `[m, dim]`; memory-mapped, so that a million partners do not fill every
+            process's memory.
+        place: Row of `values` joined for every record, `int64[n]`; −1 for recordings without a partner.
+        content: Digest of `values`.
     """
 
     dtype = np.dtype(np.float32)
@@ -40,7 +41,7 @@ class PairedEmbeddings:
 
     @property
     def digest(self) -> str:
-        """Digest of all partners and of whose they are."""
+        """Digest of all partners and of their assignment to records."""
         return hashlib.blake2b(self._content.encode() + self._place.tobytes(), digest_size=16).hexdigest()
 
     def __getitem__(self, records: np.ndarray) -> np.ndarray:
@@ -59,14 +60,14 @@ def open_paired(
     """Opens the partners of one data set, or of several whose record numbers run on.
 
     Args:
-        directories: one for every data set.
-        record_ids: of the data sets, `str[n]` each.
+        directories: Folders of embeddings, one for every data set.
+        record_ids: Record ids of the data sets, `str[n]` each.
 
     Returns:
         The partners, and for every record the number of its group of equal partners, `i32[n]`; −1 without a partner.
 
     Raises:
-        DataError: a file is missing or malformed, names a recording twice or none that there is, holds values that
+        DataError: A file is missing or malformed, names a recording twice or none of the data set's, holds values that
             are not finite, or the data sets' partners differ in dimension.
     """
     opened = [_open(Path(directory), ids) for directory, ids in zip(directories, record_ids, strict=True)]
@@ -83,7 +84,7 @@ def open_paired(
 
 
 def _open(directory: Path, record_id: np.ndarray) -> tuple[np.memmap, np.ndarray]:
-    """Returns the embeddings, memory-mapped, and the row of every record, −1 without one."""
+    """Returns the embeddings, memory-mapped, and the row of every record, −1 for records without one."""
     values, of = (_load(directory / name) for name in ("embedding.npy", "record_id.npy"))
     if values.ndim != 2 or values.dtype not in (np.float16, np.float32):
         raise DataError(
@@ -118,7 +119,7 @@ def _load(path: Path) -> np.memmap:
 
 
 def _groups(values: Sequence[np.memmap]) -> tuple[np.ndarray, str]:
-    """Numbers equal rows alike, `int64[rows of all]`, and digests all of them, going through the memory maps once."""
+    """Numbers equal rows alike, `int64[rows of all]`, and digests all rows, in one pass over the memory maps."""
     numbers: dict[bytes, int] = {}
     out, content = [], hashlib.blake2b(digest_size=16)
     for part in values:

@@ -1,6 +1,6 @@
 """Puts physiology vectors on one scale before they are compared: standardiser and principal components.
 
-Both are fitted on training records alone. A cosine between raw vectors would see milliseconds and little else.
+Both are fitted on training records alone. A cosine between raw vectors would be dominated by milliseconds.
 
   standardizer = Standardizer.fit(physiology.values, train_records, names=physiology.names)
   standard = standardizer.transform(physiology.values[records])
@@ -20,10 +20,10 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 
-#: Rows read at a time.
+#: Number of rows read at a time.
 _BLOCK = 1 << 16
 
-#: A measurement whose standard deviation is below this share of its magnitude differs by rounding only.
+#: Standard deviation, as a share of the magnitude, below which a measurement varies by rounding only.
 _CONSTANT = 1e-6
 
 
@@ -32,13 +32,13 @@ class Standardizer:
     """Brings every measurement to mean 0 and standard deviation 1 over the training records.
 
     Attributes:
-        names: all measurements it takes, in column order.
-        kept: names of those it gives, in column order.
-        dropped: the others, with the reason: `constant` or `missing` (in too many training records).
-        mean: `f64[kept]`, over training records in which it is not missing.
-        sd: `f64[kept]`, likewise.
-        max_missing: the share that was too many.
-        num_records: training records it was fitted on that have any measurement.
+        names: Names of all measurements it takes, in column order.
+        kept: Names of the measurements it returns, in column order.
+        dropped: Reasons by the names of the other measurements: `constant` or `missing` (in too many training records).
+        mean: `f64[kept]`, mean over the training records in which a measurement is not missing.
+        sd: `f64[kept]`, standard deviation over the same records.
+        max_missing: Largest share of training records that may miss a measurement.
+        num_records: Number of training records it was fitted on that have any measurement.
     """
 
     names: tuple[str, ...]
@@ -57,12 +57,12 @@ class Standardizer:
 
         Args:
             values: `f32[n, measurements]`, NaN where missing; may be memory-mapped.
-            rows: `int64[m]`, the training records; no other is looked at. Those without any measurement do not count.
-            names: of the measurements, in column order.
-            max_missing: a measurement that more than this share of the training records miss is dropped.
+            rows: `int64[m]`, the training records; no other is read. Those without any measurement do not count.
+            names: Names of the measurements, in column order.
+            max_missing: Share of training records that may miss a measurement; one that more of them miss is dropped.
 
         Raises:
-            DataError: the names do not fit the values, or nothing is left to standardise.
+            DataError: The names do not fit the values, or nothing is left to standardise.
         """
         _check_width(values, names)
         if not 0 <= max_missing < 1:
@@ -74,7 +74,7 @@ class Standardizer:
             total += np.nansum(block, axis=0)
         if not num_records:
             raise DataError(f"none of the {len(rows)} training records has a physiology vector; nothing to standardise")
-        # A second pass, because differences of squared sums lose the digits of a small deviation.
+        # The deviations take a second pass, because differences of squared sums lose the digits of a small deviation.
         mean = total / np.maximum(num_found, 1)
         squares = sum(np.nansum((block - mean) ** 2, axis=0) for block in _blocks(values, rows))
         sd = np.sqrt(squares / np.maximum(num_found, 1))
@@ -100,19 +100,19 @@ class Standardizer:
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Standardises vectors; what is missing becomes 0, the mean of the training records.
 
-        A record without any measurement becomes all zeros, of which no cosine exists: leave it out, or mind `mask`.
+        A record without any measurement becomes all zeros, which have no cosine: leave it out, or use `mask`.
 
         Args:
-            values: `f32[n, measurements]`.
+            values: Measurements, `f32[n, measurements]`, NaN where missing.
 
         Returns:
-            `f32[n, kept]`, finite.
+            Standardised measurements, `f32[n, kept]`, finite.
         """
         standard = (self._kept(values).astype(np.float64) - self.mean) / self.sd
         return np.where(np.isfinite(standard), standard, 0).astype(np.float32)
 
     def mask(self, values: np.ndarray) -> np.ndarray:
-        """Returns `bool[n, kept]`: where `transform` gives a measurement, not a zero in its place."""
+        """Returns where `transform` gives a measurement and not a zero in its place: `bool[n, kept]`."""
         return np.isfinite(self._kept(values))
 
     def _kept(self, values: np.ndarray) -> np.ndarray:
@@ -121,15 +121,15 @@ class Standardizer:
         return np.asarray(values)[:, [columns[name] for name in self.kept]]
 
     def save(self, path: Path | str) -> None:
-        """Writes it as JSON, exactly."""
+        """Writes the standardiser as JSON, without loss of precision."""
         _save(path, self)
 
     @classmethod
     def load(cls, path: Path | str) -> Standardizer:
-        """Reads what `save` wrote.
+        """Reads a standardiser that `save` wrote.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: There is no such file, or it is damaged.
         """
         found = _load(path, cls)
         return cls(
@@ -144,9 +144,9 @@ class Pca:
     """Principal components of standardised vectors; not whitened, so that distances keep their meaning.
 
     Attributes:
-        mean: `f64[features]`.
+        mean: `f64[features]`, mean of the training records.
         components: `f64[components, features]`, orthonormal rows, largest variance first.
-        explained: `f64[components]`, share of the training records' variance.
+        explained: `f64[components]`, share of the training records' variance that each component explains.
     """
 
     mean: np.ndarray
@@ -159,10 +159,10 @@ class Pca:
 
         Args:
             standard: `f32[n, features]`, from `Standardizer.transform`, training records only.
-            num_components: of the result; PhysioCLR takes 50.
+            num_components: Number of components of the result; PhysioCLR takes 50.
 
         Raises:
-            DataError: more components are asked for than there are records or features.
+            DataError: More components are asked for than there are records or features.
         """
         most = min(standard.shape)
         if not 1 <= num_components <= most:
@@ -170,34 +170,34 @@ class Pca:
                 f"num_components={num_components} must be 1 … {most}: there are {standard.shape[0]} training records "
                 f"with {standard.shape[1]} features"
             )
-        from sklearn.decomposition import PCA  # A second to import, which training without it should not wait.
+        from sklearn.decomposition import PCA  # Its import takes a second.
 
-        # Exact and without a random start; in float64, or the covariance of a large set loses digits.
+        # The solver is exact and has no random start; in float32 the covariance of a large set would lose digits.
         fitted = PCA(num_components, svd_solver="covariance_eigh").fit(standard.astype(np.float64))
         return cls(mean=fitted.mean_, components=fitted.components_, explained=fitted.explained_variance_ratio_)
 
     def transform(self, standard: np.ndarray) -> np.ndarray:
-        """Returns `f32[n, components]` of `f32[n, features]`."""
+        """Returns the components, `f32[n, components]`, of standardised vectors, `f32[n, features]`."""
         if standard.ndim != 2 or standard.shape[1] != len(self.mean):
             raise DataError(f"expected [n, {len(self.mean)}] standardised features, got {list(standard.shape)}")
         return ((standard.astype(np.float64) - self.mean) @ self.components.T).astype(np.float32)
 
     def save(self, path: Path | str) -> None:
-        """Writes it as JSON, exactly."""
+        """Writes the components as JSON, without loss of precision."""
         _save(path, self)
 
     @classmethod
     def load(cls, path: Path | str) -> Pca:
-        """Reads what `save` wrote.
+        """Reads components that `save` wrote.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: There is no such file, or it is damaged.
         """
         return cls(**{name: np.array(value, np.float64) for name, value in _load(path, cls).items()})
 
 
 def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the rows that have any measurement, some at a time: `f64[n, measurements]`."""
+    """Yields the rows that have any measurement, in blocks `f64[n, measurements]`."""
     for start in range(0, len(rows), _BLOCK):
         block = np.asarray(values[rows[start : start + _BLOCK]], np.float64)
         yield block[np.isfinite(block).any(axis=1)]

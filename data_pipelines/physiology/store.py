@@ -1,4 +1,4 @@
-"""Physiology vectors of all records of a data set, in DIR/physiology, and how they are measured.
+"""Measures the physiology vectors of all records of a data set, and stores them in DIR/physiology.
 
 DIR/physiology/
 values.npy         f32[record, measurement], NaN where missing
@@ -37,16 +37,17 @@ from data_pipelines.system.workers import map_ordered
 PHYSIOLOGY_DIR = "physiology"
 PHYSIOLOGY_FILE = "physiology.json"
 
-#: Records that are kept together once they are measured; an interrupted run loses fewer than these.
+#: Number of records that are stored together once they are measured; an interrupted run loses fewer than these.
 RECORDS_PER_CHUNK = 512
 
-#: Records a worker measures at a time: large enough to hide the way there, small enough for a smooth progress bar.
+#: Number of records that a worker measures at a time: large enough to hide the transfer, small enough for a smooth
+#: progress bar.
 _RECORDS_PER_TASK = 16
 
 _REQUEST_FILE = "request.json"
 _VALUES_FILE, _REASONS_FILE = "values.npy", "reasons.npy"
 
-#: All files of the folder.
+#: Names of all files of the folder.
 PHYSIOLOGY_FILES = (_VALUES_FILE, _REASONS_FILE, PHYSIOLOGY_FILE)
 _MEASURE_AGAIN = "remove it and measure again with python -m data_pipelines.measure --dataset=DIR"
 
@@ -56,11 +57,11 @@ class Physiology:
     """Physiology vectors of a data set's records.
 
     Attributes:
-        names: of the measurements, in column order.
-        units: of the measurements.
+        names: Names of the measurements, in column order.
+        units: Units of the measurements.
         values: `f32[record, measurement]`, memory-mapped, NaN where missing.
-        reasons: `int32[record]`, memory-mapped, why: a mask of `vector.Missing`, 0 where nothing is missing.
-        card: `physiology.json`.
+        reasons: `int32[record]`, memory-mapped, why values are missing: a mask of `vector.Missing`, 0 where none is.
+        card: Contents of `physiology.json`.
     """
 
     names: tuple[str, ...]
@@ -74,8 +75,8 @@ def open_physiology(dataset: Dataset) -> Physiology:
     """Opens the measurements of a data set.
 
     Raises:
-        DataError: they were never made, are not finished, belong to another state of the data set or another
-            definition, or are damaged.
+        DataError: The measurements were never made, are not finished, belong to another state of the data set or
+            another definition, or are damaged.
     """
     folder = dataset.directory / PHYSIOLOGY_DIR
     path = folder / PHYSIOLOGY_FILE
@@ -124,16 +125,16 @@ def measure_dataset(
     there, and ends with the same bytes as one that was never interrupted, whatever the numbers of workers.
 
     Args:
-        directory: of the data set.
-        num_workers: processes that measure.
-        progress: told of every number of records that are done, those of an interrupted run included.
-        records_per_chunk: records that are kept together; a run that asks for another number starts anew.
+        directory: Directory of the data set.
+        num_workers: Number of processes that measure.
+        progress: Function that is told how many further records are done, those of an interrupted run included.
+        records_per_chunk: Number of records that are stored together; a run that asks for another number starts anew.
 
     Returns:
         Whether anything was measured.
 
     Raises:
-        DataError: the data set is damaged, what is at `DIR/physiology` is stale or damaged, another process is
+        DataError: The data set is damaged, what is at `DIR/physiology` is stale or damaged, another process is
             measuring, or a worker died.
     """
     dataset = open_dataset(directory)
@@ -142,7 +143,7 @@ def measure_dataset(
         open_physiology(dataset)
         return False
     with exclusive_staging(staging, resume=True):
-        if folder.exists():  # Another process finished just now.
+        if folder.exists():  # Another process has just finished.
             return False
         chunks = _chunks_for(dataset, staging, records_per_chunk)
         _measure_missing(dataset, chunks, num_workers=num_workers, progress=progress)
@@ -153,7 +154,7 @@ def measure_dataset(
 
 
 def physiology_staging(directory: Path) -> Path:
-    """Returns where measurements are gathered until they are whole."""
+    """Returns the directory in which measurements are gathered until they are whole."""
     return directory / f"{PHYSIOLOGY_DIR}.building"
 
 
@@ -165,9 +166,9 @@ class _Chunk:
     records: range
 
     def load(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns values and reasons, or None where they were not measured, or not wholly kept."""
+        """Returns values and reasons, or None where they were not measured, or not stored as a whole."""
         try:
-            # NumPy leaves a file that it opened itself, and finds to be damaged, open.
+            # NumPy leaves a file open that it opened itself and finds to be damaged.
             with self.path.open("rb") as file, np.load(file) as kept:
                 values, reasons = kept["values"], kept["reasons"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -175,7 +176,7 @@ class _Chunk:
         return (values, reasons) if len(values) == len(reasons) == len(self.records) else None
 
     def save(self, values: np.ndarray, reasons: np.ndarray) -> None:
-        """Keeps them, wholly or not at all."""
+        """Stores values and reasons; the file appears whole or not at all."""
         unfinished = self.path.with_suffix(".tmp")
         with unfinished.open("wb") as file:
             np.savez(file, values=values, reasons=reasons)
@@ -185,7 +186,7 @@ class _Chunk:
 
 
 def _chunks_for(dataset: Dataset, staging: Path, records_per_chunk: int) -> list[_Chunk]:
-    """Makes ready to go on, or to begin where another request, or none, was being worked on."""
+    """Returns the chunks of a data set, and clears the staging directory unless it is of the same request."""
     request = _versions(dataset) | {"records_per_chunk": records_per_chunk}
     path = staging / _REQUEST_FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != json.dumps(request):
@@ -226,7 +227,7 @@ def _tasks(records: range) -> list[range]:
 
 
 def _measure_records(directory: Path, fingerprint: str, records: range) -> tuple[np.ndarray, np.ndarray]:
-    """Reads and measures records: `f32[n, measurements]` and `int32[n]`."""
+    """Reads and measures records; returns `f32[n, measurements]` and `int32[n]`."""
     dataset, store = _opened(directory, fingerprint)
     values = np.full((len(records), len(NAMES)), math.nan, np.float32)
     reasons = np.zeros(len(records), np.int32)

@@ -1,19 +1,20 @@
-"""The physiology vector of PhysioCLR (Maghsoodi et al. 2025, arXiv 2509.08116): 159 measurements of a recording.
+"""Measures the physiology vector of PhysioCLR (Maghsoodi et al. 2025, arXiv 2509.08116): 159 numbers of a recording.
 
 Per beat, for the first ten: RR, PR, QRS, QTc, P and T duration, R, T and P amplitude, QRS slope (100). Mean, standard
 deviation, median and interquartile range over all beats of these ten and of ST at J + 60 ms (44). Fifteen numbers of
-the recording as a whole. R peaks are NeuroKit2's; what a beat is and how it is measured: `beats.py`.
+the recording as a whole. R peaks are NeuroKit2's; `beats.py` defines beats and measures them.
 
-Where this leaves the published code, and why:
+The published code differs as follows:
 - It averages the leads before measuring, in which lead I cancels part of the others. Here amplitudes and ST are those
   of lead II, and boundaries are found in the space of all leads: NeuroKit2's wavelet boundaries of lead II miss the
   required accuracy several times over (`delineation.py` has the figures).
 - It reads the maximum of T and so misses inversion. Amplitudes here are signed extremes.
-- Zeros stand for what is missing, and pass for measurements. Here that is NaN, with the reason kept (`Missing`).
-- Waves are matched to beats by their position in a list, which one missed wave shifts. Here by time from the R peak.
-- A wave that single beats find somewhere in fibrillation is no P wave (`beats.py`).
+- It writes zeros for what is missing, which pass for measurements. Here that is NaN, with the reason kept (`Missing`).
+- It matches waves to beats by their position in a list, which one missed wave shifts. Here a wave is matched by its
+  time from the R peak.
+- A wave that single beats show somewhere in fibrillation is not taken for a P wave here (`beats.py`).
 
-Standardise before any cosine (`standardise.py`), or milliseconds outweigh everything else.
+Vectors must be standardised before any cosine (`standardise.py`), or milliseconds outweigh everything else.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import numpy as np
 
 from data_pipelines.physiology.beats import Beats, NoBeatsError, measure_beats, prepare
 
-#: Of the definition; measurements of another version are not comparable.
+#: Version of the definition; measurements of another version are not comparable.
 PHYSIOLOGY_VERSION = 1
 
-#: Beats that have columns of their own.
+#: Number of beats that have columns of their own.
 NUM_BEATS = 10
 
 _OF_BEAT: Mapping[str, str] = {
@@ -81,7 +82,7 @@ NAMES: tuple[str, ...] = tuple(UNITS)
 
 
 class Missing(enum.IntFlag):
-    """Why measurements of a record are missing; several may hold. A record without any has all of them.
+    """Reasons why measurements of a record are missing; several may hold. A record without any has all measurements.
 
     `FLAT_LEAD` (lead II does not vary), `NO_R_PEAKS` (NeuroKit2 failed on it), `FEW_BEATS` (fewer than four R peaks,
     or two whole beats) and `NO_QRS` (no beat's QRS could be bounded) leave every column NaN. The others are about
@@ -101,21 +102,22 @@ class Missing(enum.IntFlag):
     FEW_VALUES = 512
 
 
-#: A record with one of these has no vector.
+#: Reasons of which any means that a record has no vector.
 UNUSABLE = Missing.FLAT_LEAD | Missing.NO_R_PEAKS | Missing.FEW_BEATS | Missing.NO_QRS
 
 
 def measure_record(signal: np.ndarray, *, sampling_rate_hz: int) -> tuple[np.ndarray, Missing]:
     """Measures one record; odd signals give NaN and a reason, never an error or a warning.
 
-    Slopes depend on the rate the signal is stored at: below 250 Hz it no longer holds what is steepest in a QRS.
+    Slopes depend on the rate at which the signal is stored: below 250 Hz it no longer holds what is steepest in a QRS.
 
     Args:
         signal: `int16[time, lead]`, µV, leads in stored order, all of it recorded (no padding).
-        sampling_rate_hz: of the signal.
+        sampling_rate_hz: Rate of the signal.
 
     Returns:
-        `f32[159]` in the order of `NAMES` and the units of `UNITS`, NaN where missing; and why some are missing.
+        Measurements, `f32[159]` in the order of `NAMES` and the units of `UNITS`, NaN where missing; and why some are
+        missing.
     """
     nothing = np.full(len(NAMES), math.nan, np.float32)
     try:
@@ -150,7 +152,7 @@ def _of_record(beats: Beats) -> dict[str, float]:
         "qrs_wide_share": _share(qrs >= 120),
         "qrs_borderline_share": _share((qrs >= 100) & (qrs < 120)),
         "qtc_long_share": _share(qtc >= 500),
-        # Of the beats that were looked at: one cut off by the recording's end says nothing about its P wave.
+        # Only beats that were examined count: one cut off by the recording's end says nothing about its P wave.
         "p_absent_share": _share(np.isnan(beats.pr[np.isfinite(beats.qrs)])),
         "t_inverted_share": _share(t < -0.05),
         "st_deviating_share": _share(np.abs(st) >= 0.1),
@@ -170,7 +172,7 @@ def _share(holds: np.ndarray) -> float:
 
 
 def _reasons(beats: Beats, summary: np.ndarray) -> Missing:
-    # Of the beats with columns of their own; from a later one nothing is missing.
+    # Only the beats with columns of their own count, since nothing is missing from a later one.
     at_edge, qrs, p, t = (
         values[:NUM_BEATS] for values in (beats.at_edge, beats.qrs, beats.p_duration, beats.t_duration)
     )

@@ -1,1 +1,1 @@
-"""From a recording's samples to the stored signal: checks, filters, window, recipe."""
+"""Turns a recording's samples into the stored signal: checks, filters, window and recipe."""

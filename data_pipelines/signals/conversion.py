@@ -1,6 +1,6 @@
-"""From a recording as its file has it to the stored signal: units, checks, then what the recipe says, as int16 µV.
+"""Converts a recording as its file has it to the stored signal: units, checks and the recipe, as int16 µV.
 
-What is stored is judged, and nothing else: the recipe says which part of a longer recording is kept, and the checks
+Only what is stored is judged: the recipe says which part of a longer recording is kept, and the checks
 (`lead_checks.py`) look at that part, and again at what filters and resampling leave of it. They run in a fixed order
 and the first that fails names the reason. All thresholds are constants, so that two builds of one source by one recipe
 store the same records.
@@ -23,10 +23,10 @@ from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.signals.window import Window, window_of
 from data_pipelines.statements.names import voltage
 
-#: Millivolts per unit, by the unit's one spelling.
+#: Millivolts per unit, by the unit's canonical spelling.
 MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "nV": 1e-6, "V": 1e3}
 
-#: A lead with a larger share of its samples beyond what can be stored is refused; below it they are clipped, and
+#: A lead with a larger share of its samples beyond what can be stored is refused. Fewer such samples are clipped, and
 #: counted by `quality.clipped_samples`.
 MOST_CLIPPED = 0.01
 
@@ -37,10 +37,10 @@ class StoredSignal:
 
     Attributes:
         signal: `int16[time, lead]`, µV, leads in the order of `STORED_LEADS`, zero where padded.
-        valid_start: first recorded sample.
-        valid_samples: number of recorded samples from there on.
-        recording_seconds: length of the recording it was taken from.
-        start_seconds: where in that recording its first recorded sample lies.
+        valid_start: Position of the first recorded sample.
+        valid_samples: Number of recorded samples from there on.
+        recording_seconds: Length in seconds of the recording that the signal was taken from.
+        start_seconds: Time of the first recorded sample within that recording, in seconds.
     """
 
     signal: np.ndarray
@@ -51,21 +51,22 @@ class StoredSignal:
 
 
 def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | None = None) -> StoredSignal:
-    """Turns a recording, or a part of it, into the stored form, or says why it cannot be.
+    """Turns a recording, or a part of it, into the stored form, or says why it cannot be stored.
 
     Args:
-        recording: any channels, unit and rate.
-        recipe: what is done to it.
-        piece: number of the piece that is wanted, from 0 on, where a recording is cut into pieces; without, the part
+        recording: Recording with any channels, units and rate.
+        recipe: Recipe of the stored signal.
+        piece: Number, from 0 on, of the piece that is wanted, where a recording is cut into pieces; None for the part
             that the recipe keeps of a longer recording.
 
     Returns:
-        The stored signal. Samples beyond ±32.767 mV are stored as that limit as long as they are fewer than
-        `MOST_CLIPPED` of a lead.
+        The stored signal. Samples beyond ±32.767 mV are stored as that limit as long as their share of a lead is at
+        most `MOST_CLIPPED`.
 
     Raises:
-        RecordError: `missing_lead`, `duplicate_lead`, `wrong_unit`, `wrong_rate`, `too_short`, `nan`, `flat_lead`,
-            `broken_gain`, `einthoven`, `out_of_range`, or `truncated_file` where the file cannot be read any more.
+        RecordError: The signal cannot be stored. The reason is `missing_lead`, `duplicate_lead`, `wrong_unit`,
+            `wrong_rate`, `too_short`, `nan`, `flat_lead`, `broken_gain`, `einthoven`, `out_of_range`, or
+            `truncated_file` where the file can no longer be read.
     """
     source, rate = recording.source, recording.sampling_rate_hz
     columns = lead_columns(recording.channels, source=source)
@@ -140,7 +141,7 @@ def _stacked(leads: dict[str, np.ndarray]) -> np.ndarray:
 def _padded(
     microvolts: np.ndarray, recipe: SignalRecipe, *, recording_seconds: float, start_seconds: float
 ) -> StoredSignal:
-    """Pads to the stored length."""
+    """Pads samples to the stored length."""
     missing = recipe.signal_format.num_samples - len(microvolts)
     start, signal = 0, microvolts
     if missing:

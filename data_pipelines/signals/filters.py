@@ -1,6 +1,6 @@
-"""What a recipe does to samples: filters, then another rate; and what both need to know beside a window.
+"""Applies the filters and the resampling of a recipe, and says how many rows both need on each side of a window.
 
-A window's samples are filtered and resampled with rows on both sides of it, so that they are those of the whole
+A window's samples are filtered and resampled with rows on both sides of it, so that they equal those of the whole
 recording: exactly where nothing is filtered, to a millionth where something is.
 """
 
@@ -16,12 +16,12 @@ import scipy.signal
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.signals.window import rate_ratio
 
-# Narrow enough to leave the QRS alone: 50/30 Hz wide.
+# The notch is 50/30 Hz wide at 50 Hz, which is narrow enough to leave the QRS alone.
 _NOTCH_QUALITY = 30.0
 
 _BASELINE_WINDOWS_S = (0.2, 0.6)
 
-# Time constants after which a filter has forgotten all but a millionth.
+# After so many time constants, a filter's response has decayed to a millionth.
 _TIME_CONSTANTS = 14
 
 # The anti-alias filter of `scipy.signal.resample_poly` reaches ten samples of the lower rate to each side.
@@ -32,12 +32,12 @@ def margin(recipe: SignalRecipe, *, sampling_rate_hz: float, ratio: Fraction) ->
     """Returns how many rows on each side of a window its filters and resampling look at.
 
     Args:
-        recipe: which filters.
-        sampling_rate_hz: rate of the rows.
-        ratio: stored rate over that.
+        recipe: Recipe that names the filters.
+        sampling_rate_hz: Rate of the rows.
+        ratio: Stored rate divided by the rate of the rows.
     """
-    # Slowest poles: of the high-pass at its corner over √2, of the low-pass at .38 of its corner, of the notch at half
-    # its width.
+    # The slowest poles decide: that of the high-pass lies at its corner over √2, that of the low-pass at .38 of its
+    # corner, that of the notch at half its width.
     seconds = 0.0
     if recipe.highpass_hz is not None:
         seconds += _TIME_CONSTANTS / (math.sqrt(2) * math.pi * recipe.highpass_hz)
@@ -47,19 +47,19 @@ def margin(recipe: SignalRecipe, *, sampling_rate_hz: float, ratio: Fraction) ->
         seconds += _TIME_CONSTANTS * _NOTCH_QUALITY / (math.pi * recipe.notch_hz)
     if recipe.baseline == "median":
         seconds += sum(_BASELINE_WINDOWS_S)
-    # Two rows more than resampling reaches, so that the outermost may be moved (`lay_end`).
+    # These are two rows more than resampling reaches, so that the outermost may be moved (`lay_end`).
     resampling = 0 if ratio == 1 else math.ceil(_REACH_OF_RESAMPLING * max(Fraction(1), 1 / ratio)) + 2
     return math.ceil(seconds * sampling_rate_hz) + resampling
 
 
 def hold_finite(millivolts: np.ndarray, own: slice) -> None:
-    """Puts in place of each sample that is not finite the last one that is, seen from a window outwards.
+    """Replaces each sample that is not finite by the nearest finite one of its lead on the window's side.
 
-    What lies outside of the window is no reason to refuse it.
+    Samples outside of the window are no reason to refuse it.
 
     Args:
         millivolts: `f64[time, lead]`, changed in place.
-        own: rows of the window, all finite.
+        own: Rows of the window, all of which are finite.
     """
     for outwards in (millivolts[own.start :: -1], millivolts[own.stop - 1 :]):
         bad = ~np.isfinite(outwards)
@@ -71,14 +71,14 @@ def hold_finite(millivolts: np.ndarray, own: slice) -> None:
 def lay_end(millivolts: np.ndarray, other_end: np.ndarray, *, distance: int, begins: bool) -> None:
     """Moves the outermost row on one side, so that the line through both ends has the slope of the whole recording's.
 
-    Resampling goes on beyond the ends along that line, and where rows begin or end with their recording, that shows. No
-    stored sample depends on the row that is moved.
+    Resampling continues the samples beyond the ends along that line, which has an effect where the rows begin or end
+    with their recording. No stored sample depends on the row that is moved.
 
     Args:
         millivolts: `f64[time, lead]`, changed in place.
         other_end: `f64[lead]`, the recording's row at its other end; one that is not finite moves nothing.
-        distance: rows from one end of the recording to the other.
-        begins: whether it is the first row here that is the recording's, and not the last.
+        distance: Number of rows from one end of the recording to the other.
+        begins: Whether the first row here is the recording's first, rather than the last row its last.
     """
     if np.isfinite(other_end).all():
         near, moved = (0, -1) if begins else (-1, 0)
@@ -91,8 +91,9 @@ def filtered(millivolts: np.ndarray, *, sampling_rate_hz: float, recipe: SignalR
 
     Args:
         millivolts: `f64[time, lead]` at the source's rate.
-        sampling_rate_hz: that rate.
-        recipe: which filters; a corner at or above half of the source's rate has nothing to take out.
+        sampling_rate_hz: Rate of the source.
+        recipe: Recipe that names the filters; a notch or a low-pass corner at or above half of the source's rate has no
+            effect.
 
     Returns:
         `f64[time, lead]`; `millivolts` itself where the recipe has no filter.
@@ -121,18 +122,18 @@ def resample(signal: np.ndarray, *, source_rate_hz: float, target_rate_hz: int, 
 
     Args:
         signal: `f64[time, lead]`.
-        source_rate_hz: its rate; the ratio of the two must be a fraction of integers below 10,000.
-        target_rate_hz: the rate wanted; above the source's is interpolation, and adds no information.
-        source: what to name in messages.
+        source_rate_hz: Rate of `signal`; its ratio to the target's must be a fraction of integers below 10,000.
+        target_rate_hz: Rate wanted; one above the source's means interpolation, which adds no information.
+        source: Name of the recording for messages.
 
     Returns:
         `f64[ceil(time · target / source), lead]`; `signal` itself when the rates are equal.
 
     Raises:
-        RecordError: `wrong_rate`, when the ratio is no such fraction.
+        RecordError: The ratio is no such fraction (`wrong_rate`).
     """
     if source_rate_hz == target_rate_hz:
         return signal
     ratio = rate_ratio(source_rate_hz, target_rate_hz, source=source)
-    # 'line' extends by the straight line through both ends; zeros would ring wherever the baseline is off zero.
+    # 'line' extends by the straight line through both ends; zeros would ring wherever the baseline is not zero.
     return scipy.signal.resample_poly(signal, ratio.numerator, ratio.denominator, axis=0, padtype="line")

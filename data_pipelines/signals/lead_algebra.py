@@ -1,4 +1,4 @@
-"""The twelve standard leads from the eight stored ones, in NumPy: for figures and checks off the accelerator."""
+"""Derives the twelve standard leads from the eight stored ones in NumPy, for figures and checks on the host."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def twelve_leads(ecg: np.ndarray) -> np.ndarray:
         `float[..., 12]`, leads in the order of `records.STANDARD_LEADS`, of the type given.
 
     Raises:
-        TypeError: not floating point; sums of stored `int16` would overflow and their halves be lost.
-        ValueError: the last axis is not 8 long.
+        TypeError: The array is not floating point; sums of stored `int16` would overflow and lose their halves.
+        ValueError: The last axis is not 8 long.
     """
     if not np.issubdtype(ecg.dtype, np.floating):
         raise TypeError(f"twelve_leads takes floating point, got {ecg.dtype}; convert the stored samples first")

@@ -1,6 +1,6 @@
-"""Whether leads are a plausible ECG: the checks that everything stored has passed.
+"""Checks whether leads are a plausible ECG; everything that is stored has passed.
 
-They look at what is kept of a recording, before and after it was filtered and resampled, and at nothing else.
+The checks look only at what is kept of a recording, before and after it was filtered and resampled.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 from data_pipelines.errors import RecordError
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
-#: A lead that moves less than this over all that is kept is flat: a quarter of one small box (0.1 mV).
+#: A lead that moves less than this over all that is kept is flat; it is a quarter of one small box (0.1 mV).
 FLAT_LEAD_MV = 0.025
 
-#: The largest lead of an ECG moves at least this much; below it the unit or gain is wrong (µV taken for mV, …).
+#: The largest lead of an ECG moves at least this much; below it the unit or gain is wrong, such as µV taken for mV.
 SMALLEST_AMPLITUDE_MV = 0.1
 
 #: Einthoven's and Goldberger's identities hold within this for 95 % of samples. Sources that round each lead to
@@ -24,35 +24,35 @@ SMALLEST_AMPLITUDE_MV = 0.1
 EINTHOVEN_TOLERANCE_MV = 0.025
 EINTHOVEN_QUANTILE = 0.95
 
-#: Rates below this lose too much of the QRS; the slowest published 12-lead sets have it.
+#: Rates below this lose too much of the QRS; the slowest published 12-lead sets have exactly this rate.
 LOWEST_SOURCE_RATE_HZ = 100
 HIGHEST_SOURCE_RATE_HZ = 1e5
 
 _FLAT_LEAD_UV = FLAT_LEAD_MV * MICROVOLTS_PER_MILLIVOLT
 _SMALLEST_AMPLITUDE_UV = SMALLEST_AMPLITUDE_MV * MICROVOLTS_PER_MILLIVOLT
 
-#: Leads of a heart are never as nearly equal in span, deviation or largest sample, as ratio of the largest and the
-#: smallest: such leads were each scaled to one size. The nearest of 939 real recordings differ by 1.16.
+#: Ratio of the largest to the smallest size (span, deviation or largest sample) of any lead up to which leads count as
+#: each scaled to one size: leads of a heart never agree so closely. The nearest of 939 real recordings differ by 1.16.
 SAME_SIZE = 1.0005
 
-# Four time constants of a high-pass at .5 Hz, of which at least three fifths of a short recording are left.
+# Two seconds are four time constants of a high-pass at .5 Hz; three fifths of a short recording are left at least.
 _ENDS_S, _ENDS_SHARE = 2.0, 0.2
 
-# Factors beyond this are no wrong gain but two leads fitted away.
+# A larger factor is no wrong gain: the fit merely made two leads vanish.
 _LARGEST_GAIN_ERROR = 20.0
 
 
 def check_timing(num_samples: int, *, sampling_rate_hz: float, min_seconds: float, source: str) -> None:
-    """Raises `RecordError` unless a recording has a rate that can be, and is long enough.
+    """Raises `RecordError` unless a recording has a plausible rate and is long enough.
 
     Args:
-        num_samples: length of each lead.
-        sampling_rate_hz: rate of the leads.
-        min_seconds: shortest recording accepted.
-        source: what to name in messages.
+        num_samples: Length of each lead.
+        sampling_rate_hz: Rate of the leads.
+        min_seconds: Length of the shortest recording accepted, in seconds.
+        source: Name of the recording for messages.
 
     Raises:
-        RecordError: `wrong_rate` or `too_short`.
+        RecordError: The rate is out of range (`wrong_rate`), or the recording is too short (`too_short`).
     """
     if not LOWEST_SOURCE_RATE_HZ <= sampling_rate_hz < HIGHEST_SOURCE_RATE_HZ:
         raise RecordError(
@@ -72,10 +72,10 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
 
     Args:
         leads: `f64[time]` in mV by standard lead name, at least `STORED_LEADS`: what is kept of a recording.
-        source: what to name in messages.
+        source: Name of the recording for messages.
 
     Raises:
-        RecordError: `nan`, `flat_lead`, `wrong_unit`, `broken_gain` or `einthoven`.
+        RecordError: A check fails. The reason is `nan`, `flat_lead`, `wrong_unit`, `broken_gain` or `einthoven`.
     """
     for lead, values in leads.items():
         if num_bad := int(np.count_nonzero(~np.isfinite(values))):
@@ -103,13 +103,13 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
 
 
 def _check_sizes(leads: Mapping[str, np.ndarray], source: str) -> None:
-    """Refuses leads that were each scaled to one size, so that their sizes in mV are lost (Einthoven needs III)."""
+    """Refuses leads that were each scaled to one size and so lost their sizes in mV (Einthoven's check needs III)."""
     stored = [leads[lead] for lead in STORED_LEADS]
     if np.array_equal(stored[0], stored[1]):
-        return  # One signal in several leads, such as mains or a calibration pulse, has one size by itself.
+        return  # One signal in all leads (mains, a calibration pulse) has one size.
     for name, size_of in _SIZES.items():
         first = size_of(stored[0])
-        # One other lead nearly always tells: the rest is measured only where it does not.
+        # One other lead nearly always differs; the rest is measured only where it does not.
         if not _is_same(first, size_of(stored[-1])):
             continue
         if all(_is_same(first, size_of(lead)) for lead in stored[1:-1]):
@@ -132,17 +132,17 @@ _SIZES: Mapping[str, Callable[[np.ndarray], float]] = {
 
 
 def check_stored(microvolts: np.ndarray, *, sampling_rate_hz: int, is_filtered: bool, source: str) -> None:
-    """Raises `RecordError` unless there is still something in every lead once it was filtered and resampled.
+    """Raises `RecordError` unless every lead still carries a signal after filtering and resampling.
 
     Args:
         microvolts: `int16[time, lead]`, the recorded samples of what would be stored.
-        sampling_rate_hz: rate of these samples.
-        is_filtered: whether they were filtered; a filter that has just begun leaves traces even of a straight line, so
-            that the ends are not looked at.
-        source: what to name in messages.
+        sampling_rate_hz: Rate of these samples.
+        is_filtered: Whether they were filtered. A filter's start leaves traces even of a straight line, so the ends are
+            then left out of the check.
+        source: Name of the recording for messages.
 
     Raises:
-        RecordError: `flat_lead`.
+        RecordError: A lead is flat (`flat_lead`).
     """
     ends = int(min(_ENDS_S * sampling_rate_hz, _ENDS_SHARE * len(microvolts))) if is_filtered else 0
     inner = microvolts[ends : len(microvolts) - ends]
@@ -190,7 +190,7 @@ def _check_einthoven(leads: Mapping[str, np.ndarray], source: str) -> None:
         )
 
 
-# What I and II are multiplied by in each derived lead.
+# These are the factors of leads I and II in each derived lead.
 _COEFFICIENTS = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
 
@@ -203,9 +203,9 @@ def _gains_that_agree(
 ) -> dict[str, float] | None:
     """Finds positive factors of II and a derived lead, relative to I, with which Einthoven's identity holds.
 
-    Swapped or inverted leads have none: their factor would be negative, or the identity would still be off.
+    Swapped or inverted leads have no such factors: one would be negative, or the identity would still be off.
     """
-    # derived · g_derived − b · II · g_two = a · I, by least squares.
+    # The system derived · g_derived − b · II · g_two = a · I is solved by least squares.
     of_one, of_two = coefficients
     system = np.stack([derived, -of_two * two], axis=1)
     (g_derived, g_two), *_ = np.linalg.lstsq(system, of_one * one)

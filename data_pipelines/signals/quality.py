@@ -1,4 +1,4 @@
-"""What is doubtful about a stored signal: flags for whoever wants to leave such records out; none is left out here.
+"""Flags what is doubtful about a stored signal, for users who want to leave such records out; none is left out here.
 
 Thresholds were set on 500 recordings of PTB-XL: 12.6 % of them wander, 0.6 % are noisy and 0.4 % have artefacts.
 """
@@ -13,19 +13,20 @@ import scipy.signal
 
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT
 
-#: The largest magnitude that is stored; samples at it were larger.
+#: The largest magnitude that is stored; a sample at it was at least as large.
 STORED_LIMIT_UV = 32_767
 
-#: An excursion of a lead that no heart makes, mV.
+#: A lead's deviation from its median beyond which it is an artefact: no heart makes it, mV.
 ARTEFACT_MV = 8.0
 
-#: A stretch without any change in a lead, seconds: a lead came off, or an amplifier was at its rail.
+#: Length of a stretch without any change in a lead, seconds, from which a lead had come off or an amplifier saturated.
 STUCK_SECONDS = 0.5
 
-#: Means of single seconds of a lead spanning more than this, mV.
+#: Span of the means of single seconds of a lead beyond which its baseline wanders, mV.
 WANDER_MV = 1.0
 
-#: Root mean square above 40 Hz without the twentieth of the samples where it is largest (QRS), mV.
+#: Root mean square above 40 Hz beyond which a lead is noisy, mV; the twentieth of the samples where it is largest (QRS)
+#: is left out.
 NOISE_MV = 0.04
 
 _NOISE_ABOVE_HZ = 40.0
@@ -41,7 +42,7 @@ class QualityFlag(enum.IntFlag):
     STUCK = 8
     WANDER = 16
     NOISE = 32
-    #: Its size, polarity or rate is doubted, by itself or with all records of its origin (`groups.py`).
+    #: The size, polarity or rate is doubted, for this record or for all records of its origin (`groups.py`).
     CALIBRATION = 64
 
 
@@ -59,16 +60,16 @@ def quality_flags(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int
 
     Args:
         signal: `int16[time, lead]`, µV.
-        sampling_rate_hz: its rate.
-        valid_start: first recorded sample.
-        valid_samples: recorded samples from there on.
+        sampling_rate_hz: Rate of the signal.
+        valid_start: Position of the first recorded sample.
+        valid_samples: Number of recorded samples from there on.
     """
     flags = QualityFlag(0)
     if valid_samples < len(signal):
         flags |= QualityFlag.PADDED
     if clipped_samples(signal):
         flags |= QualityFlag.CLIPPED
-    # Lead by lead in memory: filters run several times faster along contiguous samples.
+    # Each lead is laid out contiguously, since filters run several times faster along contiguous samples.
     recorded = np.ascontiguousarray(signal[valid_start : valid_start + valid_samples].T)
     millivolts = recorded.astype(np.float32) / MICROVOLTS_PER_MILLIVOLT
     millivolts -= np.median(millivolts, axis=1, keepdims=True)
@@ -94,7 +95,7 @@ def flag_names(flags: int) -> tuple[str, ...]:
 def _longest_stretch(leads: np.ndarray) -> int:
     """Returns the number of samples of the longest stretch in which some row does not change."""
     num_leads, num_samples = leads.shape
-    # Where a stretch ends and the next begins, the ends of every row among them: one search for all rows.
+    # Edges mark where a stretch ends and the next begins, and the ends of every row; so one search does for all rows.
     edges = np.ones((num_leads, num_samples + 1), bool)
     edges[:, 1:-1] = leads[:, 1:] != leads[:, :-1]
     return int(np.diff(np.flatnonzero(edges)).max())
@@ -108,5 +109,5 @@ def _second_by_second(leads: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
 
 @functools.cache
 def _highpass(sampling_rate_hz: int) -> np.ndarray:
-    # In the type of the samples, or SciPy filters in float64.
+    # The coefficients have the type of the samples, since SciPy would filter in float64 otherwise.
     return scipy.signal.butter(2, _NOISE_ABOVE_HZ, "highpass", fs=sampling_rate_hz, output="sos").astype(np.float32)

@@ -1,4 +1,4 @@
-"""How a recording becomes a stored signal: a named, versioned recipe that is kept with the data.
+"""Defines recipes, which say how a recording becomes a stored signal; they are named, versioned and kept with the data.
 
 Two data sets with equal recipes can be trained on together. Every recipe's meaning is fixed by its name and version:
 whoever changes what a named recipe does gives it a new version.
@@ -14,40 +14,40 @@ from typing import Any
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
 
-#: No recipe stores or accepts less: below it there is no beat to judge the quality by.
+#: No recipe stores or accepts less, since there would be no beat to judge the quality by.
 SHORTEST_SECONDS = 1.0
 
-#: No recipe stores more in one record: a day.
+#: No recipe stores more in one record; this is a day.
 LONGEST_SECONDS = 86_400.0
 
-#: Lowest corner of a filter: below it the filter's own numbers are lost in rounding.
+#: Lowest corner of a filter; below it the filter's coefficients are lost in rounding.
 LOWEST_HZ = 0.01
 
-#: How the baseline is taken out: not at all, or as the running median over 200 ms and then 600 ms, which follows
-#: neither QRS nor T wave (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004).
+#: Ways to treat the baseline: it is kept, or the running median over 200 ms and then 600 ms, which follows neither QRS
+#: nor T wave, is subtracted (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004).
 BASELINES = ("keep", "median")
 
-#: Which part of a longer recording is kept, and where a shorter one stands in the stored length.
+#: Part of a longer recording that is kept, and side or sides on which a shorter one is padded to the stored length.
 CUTS = ("start", "center")
 PADS = ("end", "both")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignalRecipe:
-    """From a checked recording to the stored signal, in the order of the fields from `notch_hz` on.
+    """Steps from a checked recording to the stored signal; the fields from `notch_hz` on are in the order of the steps.
 
     Attributes:
-        name: of the recipe; one that was changed is named after what was changed.
-        version: of what the name stands for.
-        sampling_rate_hz: stored rate, reached by polyphase resampling.
-        seconds: stored length.
-        min_seconds: recordings shorter than this are refused, and rests of recordings cut into pieces dropped.
-        notch_hz: mains frequency to take out (zero phase, quality factor 30), or None.
-        highpass_hz: corner of a zero-phase second-order Butterworth high-pass, or None.
-        lowpass_hz: corner of a zero-phase fourth-order Butterworth low-pass, or None.
-        baseline: one of `BASELINES`.
-        cut: one of `CUTS`.
-        pad: one of `PADS`; with `both`, the recording stands in the middle.
+        name: Name of the recipe; that of a changed recipe says what was changed.
+        version: Version of what the name stands for.
+        sampling_rate_hz: Stored rate, reached by polyphase resampling.
+        seconds: Stored length.
+        min_seconds: Length below which recordings are refused, and the rests of recordings cut into pieces dropped.
+        notch_hz: Mains frequency to take out (zero phase, quality factor 30), or None.
+        highpass_hz: Corner of a zero-phase second-order Butterworth high-pass, or None.
+        lowpass_hz: Corner of a zero-phase fourth-order Butterworth low-pass, or None.
+        baseline: Treatment of the baseline, one of `BASELINES`.
+        cut: Part of a longer recording that is kept, one of `CUTS`.
+        pad: Side of the padding, one of `PADS`; with `both`, the recording stands in the middle.
     """
 
     name: str
@@ -66,18 +66,18 @@ class SignalRecipe:
         """Checks the recipe.
 
         Raises:
-            DataError: a value that means nothing, less than a second, more than a day, or a frequency that the
-                stored rate cannot hold.
+            DataError: A value means nothing, a length is below a second or above a day, or the stored rate cannot hold
+                a frequency.
         """
         for field in ("seconds", "min_seconds"):
-            # NaN passes for neither.
+            # NaN fails this comparison as well.
             if not SHORTEST_SECONDS <= getattr(self, field) <= LONGEST_SECONDS:
                 raise DataError(
                     f"--{field}={getattr(self, field):g}: at least {SHORTEST_SECONDS:g} s are needed, and "
                     f"{LONGEST_SECONDS:g} s are the most"
                 )
         num_samples = self.seconds * self.sampling_rate_hz
-        # 2.3 s at 100 Hz are 229.99… in binary fractions.
+        # A product such as 2.3 s at 100 Hz is 229.99… in binary fractions.
         if abs(num_samples - round(num_samples)) > 1e-6:
             raise DataError(
                 f"--seconds={self.seconds:g} at --target_rate_hz={self.sampling_rate_hz} is {num_samples:g} samples, "
@@ -109,10 +109,10 @@ class SignalRecipe:
         return self.baseline != "keep" or any((self.notch_hz, self.highpass_hz, self.lowpass_hz))
 
     def changed(self, **changes: Any) -> SignalRecipe:
-        """Returns the recipe with some fields changed, and a name that says which.
+        """Returns the recipe with some fields changed, and with a name that says which.
 
         Raises:
-            DataError: as on making one.
+            DataError: A changed field is not valid, as for a new recipe.
         """
         changes = {field: value for field, value in changes.items() if value != getattr(self, field)}
         if not changes:
@@ -126,13 +126,13 @@ class SignalRecipe:
 
 
 _NAMED = (
-    # As recorded: filters throw away what a network may use (ST segments, notches in QRS).
+    # Signals stay as recorded, since filters remove what a network may use (ST segments, notches in QRS).
     SignalRecipe(name="plain", version=1),
-    # What a bedside monitor shows: for sources with strong wander and muscle noise.
+    # This is what a bedside monitor shows, for sources with strong wander and muscle noise.
     SignalRecipe(name="monitor", version=1, highpass_hz=0.5, lowpass_hz=40.0),
-    # Wander out without a high-pass filter's bending of the ST segment.
+    # The median takes the wander out without bending the ST segment as a high-pass filter does.
     SignalRecipe(name="level", version=1, baseline="median"),
 )
 
-#: Every named recipe.
+#: Every named recipe, by its name.
 RECIPES: Mapping[str, SignalRecipe] = types.MappingProxyType({recipe.name: recipe for recipe in _NAMED})

@@ -1,7 +1,7 @@
-"""Which part of a recording becomes a record, and which of its rows are needed for that.
+"""Says which part of a recording becomes a record, and which of its rows are needed for that.
 
-Stored samples lie on one grid for a recording: that of the whole recording, resampled. A window is a stretch of it. So
-a record does not depend on how much of its recording was read to make it, and pieces follow one another exactly.
+All stored samples of a recording lie on one grid: that of the whole recording, resampled. A window is a stretch of it.
+So a record does not depend on how much of its recording was read to make it, and pieces follow one another exactly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fractions import Fraction
 from data_pipelines.errors import RecordError
 from data_pipelines.signals.recipe import SignalRecipe
 
-# A rest that is a rounding error short of the shortest length is as long as that.
+# A rest that misses the shortest length by no more than this counts as that long.
 _ROUNDING_S = 1e-6
 
 
@@ -22,11 +22,11 @@ class Window:
     """A part of a recording.
 
     Attributes:
-        start: first sample of it, at the stored rate.
-        stop: last one plus one.
-        num_samples: samples that the whole recording has at that rate.
-        num_rows: rows of the recording, at its own rate.
-        ratio: stored rate over the recording's.
+        start: Position of its first sample, at the stored rate.
+        stop: Position after its last sample.
+        num_samples: Number of samples that the whole recording has at the stored rate.
+        num_rows: Number of rows of the recording, at its own rate.
+        ratio: Stored rate divided by the recording's.
     """
 
     start: int
@@ -37,19 +37,21 @@ class Window:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the whole recording."""
+        """Whether the window is the whole recording."""
         return self.start == 0 and self.stop == self.num_samples
 
     @property
     def rows(self) -> tuple[int, int]:
-        """The first row it stands for, and the last plus one."""
+        """Its first row in the recording, and the one after its last."""
         return math.floor(self.start / self.ratio), min(self.num_rows, math.ceil(self.stop / self.ratio))
 
     def context(self, margin: int) -> tuple[int, int]:
-        """Returns the rows to read: its own and those that filters look at, beginning where a stored sample does.
+        """Returns the rows to read, first and last plus one, so that the first falls on a stored sample.
+
+        They are the window's own and those beside it that filters look at.
 
         Args:
-            margin: rows before and after it that are wanted, as far as there are any.
+            margin: Number of rows wanted before and after the window, as far as there are any.
         """
         first, stop = self.rows
         step = self.ratio.denominator
@@ -57,10 +59,10 @@ class Window:
 
 
 def rate_ratio(source_rate_hz: float, target_rate_hz: int, *, source: str) -> Fraction:
-    """Returns the stored rate over a recording's.
+    """Returns the stored rate divided by a recording's.
 
     Raises:
-        RecordError: `wrong_rate`: the two are no ratio of integers below 10,000.
+        RecordError: The two rates are no ratio of integers below 10,000 (`wrong_rate`).
     """
     ratio = (Fraction(target_rate_hz) / Fraction(source_rate_hz)).limit_denominator(10_000)
     if abs(float(ratio) * source_rate_hz / target_rate_hz - 1) > 1e-6 or ratio.numerator >= 10_000:
@@ -73,18 +75,18 @@ def rate_ratio(source_rate_hz: float, target_rate_hz: int, *, source: str) -> Fr
 
 
 def num_pieces(num_rows: int, *, sampling_rate_hz: float, recipe: SignalRecipe, source: str) -> int:
-    """Returns into how many records a recording is cut: as many as it holds, one at least, and one of a rest.
+    """Returns the number of records that a recording is cut into, at least one.
 
-    A rest shorter than the recipe's shortest is dropped.
+    A rest shorter than the recipe's `min_seconds` is dropped.
 
     Args:
-        num_rows: length of the recording, samples of each lead.
-        sampling_rate_hz: rate of the recording.
-        recipe: what is stored.
-        source: what to name in messages.
+        num_rows: Length of the recording in samples of each lead.
+        sampling_rate_hz: Rate of the recording.
+        recipe: Recipe, which says how long the pieces are.
+        source: Name of the recording for messages.
 
     Raises:
-        RecordError: `wrong_rate`, as of `rate_ratio`.
+        RecordError: The two rates are no ratio of integers below 10,000 (`wrong_rate`).
     """
     num_samples = math.ceil(num_rows * rate_ratio(sampling_rate_hz, recipe.sampling_rate_hz, source=source))
     num_full = num_samples // recipe.signal_format.num_samples
@@ -98,15 +100,15 @@ def window_of(
     """Returns the part of a recording that a recipe stores.
 
     Args:
-        num_rows: length of the recording, samples of each lead.
-        sampling_rate_hz: rate of the recording.
-        recipe: length, and which part of a longer recording is kept.
-        source: what to name in messages.
-        piece: number from 0 on of the piece that is wanted where a recording is cut into pieces, whatever the recipe
-            says about longer ones.
+        num_rows: Length of the recording in samples of each lead.
+        sampling_rate_hz: Rate of the recording.
+        recipe: Recipe, which says the length, and which part of a longer recording is kept.
+        source: Name of the recording for messages.
+        piece: Number, from 0 on, of the piece that is wanted where a recording is cut into pieces, whatever the recipe
+            says about longer ones; None for the part that the recipe keeps.
 
     Raises:
-        RecordError: `wrong_rate`, as of `rate_ratio`.
+        RecordError: The two rates are no ratio of integers below 10,000 (`wrong_rate`).
     """
     ratio = rate_ratio(sampling_rate_hz, recipe.sampling_rate_hz, source=source)
     num_samples, length = math.ceil(num_rows * ratio), recipe.signal_format.num_samples

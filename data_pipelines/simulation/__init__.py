@@ -1,1 +1,1 @@
-"""What the simulated cohort (`data_pipelines.simulation.cohort`) is made of: draws, states, rhythm, waves, noise."""
+"""Makes the simulated cohort (`cohort.py`) from draws, states, rhythm, waves and noise."""

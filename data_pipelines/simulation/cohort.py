@@ -1,4 +1,4 @@
-"""A cohort of SIMULATED patients with labelled ECGs, as large as asked for.
+"""Simulates a cohort of SIMULATED patients with labelled ECGs, as large as asked for.
 
 A patient is a moving heart dipole: Gaussian waves seen through a Dower matrix of the patient's own, with an identity
 that lasts over visits, rhythm, conduction, hypertrophy, ischaemia and noise; and three continuous targets whose
@@ -25,14 +25,15 @@ from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC, Rhythms, draw_rhy
 from data_pipelines.simulation.states import States, draw_states
 from data_pipelines.simulation.waves import Templates, at_rr, draw_templates
 
-#: Said wherever a simulated cohort is described.
+#: Notice that accompanies every description of a simulated cohort.
 SIMULATED_NOTICE = (
     "SIMULATED electrocardiograms: no patient was ever connected to any of it. Label signatures are literature-like, "
     "not clinical truth; results on it say nothing about patients."
 )
 
 #: Unit of every scalar label, in column order. Presence labels are 0 or 1 and tell what the strip contains; the
-#: intervals are the true ones, defined on the waves' kernels (`simulation.kernels.intervals_ms`), `pr_ms` NaN in AF.
+#: intervals are the true ones, defined on the waves' kernels (`simulation.kernels.intervals_ms`), and `pr_ms` is NaN in
+#: AF.
 UNITS: Mapping[str, str] = {
     "lvef": "%",
     "potassium": "mmol/L",
@@ -53,7 +54,7 @@ UNITS: Mapping[str, str] = {
 
 SCALARS: tuple[str, ...] = tuple(UNITS)
 
-#: Patients whose visits are counted at a time; also how finely the cohort remembers where patients start.
+#: Number of patients whose visits are counted at a time, and interval at which the cohort stores where patients start.
 _PATIENT_BLOCK = 1 << 16
 
 _BEAT_WINDOW_S = (-0.35, 0.70)
@@ -61,15 +62,16 @@ _BEAT_WINDOW_S = (-0.35, 0.70)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CohortConfig:
-    """What cohort to simulate.
+    """Settings of a simulated cohort.
 
     Attributes:
-        seed: 0 … 2⁶³ − 1; another seed, other patients.
-        num_patients: at least 1.
-        visits_per_patient: fewest and most recordings of a patient, equally likely in between.
-        sampling_rate_hz: 50 … 2,000.
-        seconds: length of a recording, at least 2, a whole number of samples.
-        noise: factor on all noise; 0 gives clean recordings.
+        seed: Seed of the cohort, 0 … 2⁶³ − 1; another seed gives other patients.
+        num_patients: Number of patients, at least 1.
+        visits_per_patient: Fewest and most recordings of a patient; all numbers from one to the other are equally
+            likely.
+        sampling_rate_hz: Sampling rate, 50 … 2,000.
+        seconds: Length of a recording, at least 2, a whole number of samples.
+        noise: Factor on all noise; 0 gives clean recordings.
     """
 
     seed: int = 0
@@ -83,7 +85,7 @@ class CohortConfig:
         """Checks every field.
 
         Raises:
-            DataError: a field is out of its range; the message names it and the range.
+            DataError: A field is out of its range; the message names it and the range.
         """
         fewest, most = self.visits_per_patient
         num_samples = self.seconds * self.sampling_rate_hz
@@ -100,7 +102,7 @@ class CohortConfig:
 
     @property
     def num_samples(self) -> int:
-        """Samples of a recording."""
+        """Number of samples of a recording."""
         return int(self.seconds * self.sampling_rate_hz)
 
 
@@ -110,10 +112,10 @@ class SimulatedRecords:
 
     Attributes:
         signal: `int16[n, time, lead]`, µV, leads in stored order.
-        patient: `int64[n]`, 0 … num_patients − 1.
-        visit: `int32[n]`, 0 for a patient's first.
-        age_years: `f32[n]`.
-        sex: `int8[n]`, as in `records.py`.
+        patient: Numbers of the patients, `int64[n]`, 0 … num_patients − 1.
+        visit: Numbers of the visits, `int32[n]`, 0 for a patient's first.
+        age_years: Ages, `f32[n]`.
+        sex: Sexes, `int8[n]`, as in `records.py`.
         scalars: `f32[n]` for every name in `SCALARS`.
     """
 
@@ -128,8 +130,8 @@ class SimulatedRecords:
 class Cohort:
     """A cohort whose record numbers run over patients and, within a patient, over visits.
 
-    A record depends on (seed, patient, visit) and on rate, length and noise level alone: not on the range asked for,
-    on the process that makes it, nor on the number of patients. Bit for bit so on one machine and NumPy version.
+    A record depends only on (seed, patient, visit) and on rate, length and noise level: not on the range asked for, on
+    the process that makes it, nor on the number of patients. On one machine and NumPy version it does so bit for bit.
     """
 
     def __init__(self, config: CohortConfig):
@@ -141,7 +143,7 @@ class Cohort:
 
     @property
     def num_records(self) -> int:
-        """Records of all patients."""
+        """Number of records of all patients."""
         return int(self._first_record[-1])
 
     def patient_id(self, patient: int) -> str:
@@ -152,7 +154,7 @@ class Cohort:
         """Makes the records from `start` up to `stop`.
 
         Raises:
-            DataError: the range does not lie within 0 … `num_records`.
+            DataError: The range does not lie within 0 … `num_records`.
         """
         if not 0 <= start <= stop <= self.num_records:
             raise DataError(f"simulated cohort: records {start}:{stop} asked for, it has 0:{self.num_records}")
@@ -172,7 +174,7 @@ class Cohort:
         )
 
     def _visits(self, block_start: int) -> np.ndarray:
-        """Number of visits of each patient of the block that starts at patient `block_start`."""
+        """Returns the number of visits of each patient of the block that starts at patient `block_start`."""
         patient = np.arange(block_start, min(block_start + _PATIENT_BLOCK, self.config.num_patients), dtype=np.int64)
         uniform = Draws(seed=self.config.seed, patient=patient, visit=np.zeros_like(patient)).lasting_uniform("visits")
         fewest, most = self.config.visits_per_patient
@@ -190,7 +192,7 @@ class Cohort:
         return first * _PATIENT_BLOCK + position, record - patient_start[position]
 
     def _render(self, draws: Draws, rhythms: Rhythms, templates: Templates) -> np.ndarray:
-        """Draws every record by itself, so that neither its neighbours nor their number can touch its rounding."""
+        """Draws every record by itself, so that neither its neighbours nor their number can affect its rounding."""
         config = self.config
         levels = draw_noise_levels(draws, seconds=config.seconds)
         keys = draws.generator_keys("noise")
@@ -204,7 +206,7 @@ class Cohort:
             if config.noise > 0:
                 millivolts += np.float32(config.noise) * self._noise(levels, keys, rhythms, record)
             microvolts = np.rint(millivolts * np.float32(MICROVOLTS_PER_MILLIVOLT))
-            # A recorder saturates rather than wrapping round.
+            # A recorder saturates and does not wrap round.
             signal[record] = np.clip(microvolts, -32767, 32767).astype(np.int16).T
         return signal
 
@@ -220,7 +222,7 @@ class Cohort:
         )
 
     def _render_beats(self, rhythms: Rhythms, templates: Templates, record: int) -> np.ndarray:
-        """Returns `f32[leads, time]`, mV: every beat evaluated only where it is more than nothing."""
+        """Returns `f32[leads, time]`, mV; every beat is evaluated only within `_BEAT_WINDOW_S`."""
         rate, num_samples = self.config.sampling_rate_hz, self.config.num_samples
         before, after = _BEAT_WINDOW_S
         time = rhythms.time_s[record]
@@ -245,7 +247,7 @@ class Cohort:
 
 
 def _fibrillation_phases(draws: Draws) -> np.ndarray:
-    """Frequency, its modulation's depth, rate and phase, and the phases of three harmonics: `f64[n, 7]`."""
+    """Draws frequency, depth, rate and phase of its modulation, and phases of three harmonics: `f64[n, 7]`."""
     frequency = np.maximum(6.2 + 0.9 * draws.normal("fibrillation rate"), 3.5)
     modulation = 0.1 + 0.3 * draws.uniform("fibrillation modulation")
     phases = 2 * np.pi * draws.uniform("fibrillation phases", (5,))
@@ -254,7 +256,7 @@ def _fibrillation_phases(draws: Draws) -> np.ndarray:
 
 
 def _fibrillation_wave(phases: np.ndarray, num_samples: int, sampling_rate_hz: int) -> np.ndarray:
-    """Returns `f32[time]`: three harmonics of a frequency that wanders."""
+    """Returns `f32[time]`, three harmonics of a frequency that wanders."""
     frequency, depth, slow_hz, slow_phase, *harmonics = phases
     time = np.arange(num_samples) / sampling_rate_hz
     angle = 2 * np.pi * (frequency * time + depth / slow_hz * np.sin(2 * np.pi * slow_hz * time + slow_phase))

@@ -1,4 +1,4 @@
-"""The waves of one heart beat: Gaussian kernels of a dipole, and how each condition reshapes them.
+"""Defines the waves of one heart beat, Gaussian kernels of a dipole, and how each condition reshapes them.
 
 Centres and widths are in milliseconds from the R peak at a heart rate of 60/min, dipoles in mV on (X, Y, Z), X to the
 left, Y to the feet, Z to the back. The normal beat is a fit to the median beat of 280 normal PTB-XL records
@@ -36,13 +36,13 @@ NORMAL_DIPOLE_MV = np.array(
     ]
 )
 
-#: Left bundle branch block replaces the QRS (Q … S2) and discords ST and T.
+#: Left bundle branch block replaces the QRS (Q … S2) and makes ST and T discordant.
 LBBB_CENTRE_MS = np.array([-30, -8, 20, 55, 85], np.float64)
 LBBB_WIDTH_MS = np.array([12, 16, 18, 18, 18], np.float64)
 LBBB_DIPOLE_MV = np.array(
     [[0.10, 0.02, -0.02], [0.45, 0.10, 0.25], [0.75, 0.15, 0.75], [0.75, 0.05, 0.75], [0.45, 0.0, 0.35]]
 )
-#: Added to ST, T1, T2.
+#: Dipoles added to ST, T1 and T2 in left bundle branch block.
 LBBB_REPOLARISATION_MV = np.array([[-0.10, -0.02, -0.16], [-0.22, 0.02, -0.28], [-0.08, 0.0, -0.08]])
 
 #: Right bundle branch block ends the QRS with a late wave to the right and front.
@@ -53,29 +53,29 @@ RBBB_T1_Z_MV = 0.14
 #: Directions of the injury vector: anterior, inferior, lateral.
 TERRITORIES = np.array([[0.25, 0.05, -0.95], [-0.2, 0.95, 0.2], [0.9, 0.1, 0.3]])
 
-#: A beat from a ventricular focus: dipoles along the focus' direction and, for the turn of the loop, across it.
+#: Dipoles of a beat from a ventricular focus, along the focus' direction and, for the turn of the loop, across it.
 PVC_ALONG_MV = np.array([0.25, 0.45, 1.10, 0.55, 0.15, -0.08, -0.32, -0.14])
 PVC_ACROSS_MV = np.array([0.15, 0.25, 0.0, -0.20, -0.12, 0.0, -0.05, 0.0])
 PVC_WIDENING = 2.4
 PVC_T_DELAY_MS = 45.0
 
-#: Direction of fibrillation waves: largest in V1 and lead II.
+#: Direction of fibrillation waves, which are largest in V1 and lead II.
 FIBRILLATION_DIRECTION = np.array([0.35, 0.25, -0.75])
 
-#: A wave is counted from this many widths before its centre to as many after it; see `intervals_ms`.
+#: Number of widths before and after a wave's centre at which it begins and ends (`intervals_ms`).
 WIDTHS_TO_EDGE = 2.0
 
 
 def intervals_ms(centre: np.ndarray, width: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the true intervals of beats, defined on their kernels and blind to amplitudes.
+    """Returns the true intervals of beats, defined on their kernels whatever the amplitudes.
 
     The P wave starts two widths before the earlier of P1 and P2. The QRS runs from two widths before the earliest of
     its kernels to two widths after the latest. The T wave ends two widths after the later of T1 and T2. In a normal
     beat at 60/min: PR 158, QRS 95, QT 393 ms.
 
     Args:
-        centre: `f64[n, kernels]`, ms.
-        width: `f64[n, kernels]`, ms.
+        centre: Centres of the kernels, `f64[n, kernels]`, ms.
+        width: Widths of the kernels, `f64[n, kernels]`, ms.
 
     Returns:
         `pr_ms`, `qrs_ms`, `qt_ms`: `f64[n]`.

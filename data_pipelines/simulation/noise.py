@@ -1,6 +1,6 @@
-"""What a recording holds besides the heart: baseline wander, muscle, mains and loose electrodes.
+"""Draws what a recording holds besides the heart: baseline wander, muscle, mains and loose electrodes.
 
-Noise arises at electrodes and reaches the leads as their differences, so that a bad right arm shows in every lead.
+Noise arises at electrodes and reaches the leads as their differences, so that a bad right arm affects every lead.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import scipy.fft
 
 from data_pipelines.simulation.random_numbers import Draws
 
-#: Electrodes: right arm, left arm, left leg, V1 … V6.
+#: Number of electrodes: right arm, left arm, left leg, V1 … V6.
 NUM_ELECTRODES = 9
-#: Slow wander of an electrode: the chest moves more than the limbs. All levels follow the spectrum of PTB-XL records.
+#: Size of an electrode's slow wander; the chest moves more than the limbs. All levels follow the spectrum of PTB-XL
+#: records.
 _DRIFT_MV = np.array([0.016] * 3 + [0.028] * 6)
-#: The transform spans more than the strip, lest its noise end where it began.
+#: Length of the transform as a multiple of the strip's, which keeps the noise from ending where it began.
 _SPAN = 1.25
-#: Nothing is drawn above.
+#: Frequency above which nothing is drawn.
 _HIGHEST_HZ = 250.0
 
 
@@ -29,15 +30,15 @@ class NoiseLevels:
     """Levels of noise of `n` records.
 
     Attributes:
-        muscle_mv: `f64[n, electrode]`, root mean square up to `_HIGHEST_HZ`.
+        muscle_mv: `f64[n, electrode]`, root mean square of muscle noise up to `_HIGHEST_HZ`.
         drift_mv: `f64[n, electrode]`, root mean square of slow wander.
         breath_mv: `f64[n, electrode]`, amplitude at the rate of breathing.
-        mains_hz: `f64[n]`.
+        mains_hz: Frequency of the mains, `f64[n]`.
         mains_mv: `f64[n, electrode, 2]`, cosine and sine amplitudes of what a mains filter left.
         motion_mv: `f64[n, event]`, height of electrode movements; 0 where there is none.
-        motion_electrode: `int64[n, event]`.
-        motion_s: `f64[n, event]`, when.
-        motion_length_s: `f64[n, event]`.
+        motion_electrode: Electrode of each movement, `int64[n, event]`.
+        motion_s: Time of each movement, `f64[n, event]`.
+        motion_length_s: Length of each movement, `f64[n, event]`.
     """
 
     muscle_mv: np.ndarray
@@ -52,7 +53,7 @@ class NoiseLevels:
 
 
 def draw_noise_levels(draws: Draws, *, seconds: float) -> NoiseLevels:
-    """Draws how noisy recordings of `seconds` length are."""
+    """Draws the noise levels of recordings of `seconds` length."""
     electrodes, events = (NUM_ELECTRODES,), (2,)
     muscle = np.exp(0.55 * draws.normal("muscle")[:, None] + 0.35 * draws.normal("muscle of electrode", electrodes))
     drift = np.exp(0.5 * draws.normal("drift")[:, None] + 0.5 * draws.normal("drift of electrode", electrodes))
@@ -82,10 +83,10 @@ def _spectra(num_samples: int, sampling_rate_hz: int) -> tuple[int, np.ndarray, 
     grid = np.arange(1, round(_HIGHEST_HZ * length / sampling_rate_hz)) * sampling_rate_hz / length
 
     def amplitudes(power: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        # Scaled over all bins, not those of this rate: a lower rate must not raise the spectrum.
+        # The scale is over all bins, not only those of this rate, since a lower rate must not raise the spectrum.
         return np.sqrt(power(hertz) / power(grid).sum() / 2)[:, None]
 
-    # Electromyogram: rises to about 20 Hz and is then nearly flat; the floor is the amplifier's.
+    # An electromyogram rises to about 20 Hz and is then nearly flat; the floor is the amplifier's noise.
     muscle = amplitudes(lambda f: 1 / (1 + (15 / f) ** 2) / (1 + (f / 110) ** 4) + 0.15)
     drift = amplitudes(lambda f: 1 / (1 + (0.08 / f) ** 4) / f**1.7)
     # The inverse real transform divides by its length, and counts each bin twice.
@@ -105,21 +106,21 @@ def record_noise(
     """Draws the noise of one record.
 
     Args:
-        levels: of all records.
-        record: position in `levels`.
-        generator: of this record alone.
-        breath_hz: rate of breathing.
-        breath_phase: radians at the first sample.
-        num_samples: length.
-        sampling_rate_hz: rate.
+        levels: Noise levels of all records.
+        record: Position of the record in `levels`.
+        generator: Random generator of this record alone.
+        breath_hz: Rate of breathing.
+        breath_phase: Phase of breathing at the first sample, radians.
+        num_samples: Number of samples of the record.
+        sampling_rate_hz: Rate of the record.
 
     Returns:
-        `f32[leads, num_samples]`, mV.
+        Noise on the leads, `f32[leads, num_samples]`, mV.
     """
     length, muscle, drift = _spectra(num_samples, sampling_rate_hz)
     colour = muscle * levels.muscle_mv[record].astype(np.float32) + drift * levels.drift_mv[record].astype(np.float32)
-    # Low frequencies are drawn first: at another rate, the bins both have get the same draws. Uniform draws are three
-    # times as fast as normal ones, and the sum of a thousand bins is normal either way.
+    # Low frequencies are drawn first: at another rate, the bins that both have get the same draws. Uniform draws are
+    # three times as fast as normal ones, and the sum of a thousand bins is normal either way.
     uniform = generator.random((len(colour), NUM_ELECTRODES, 2), dtype=np.float32)
     bins = ((uniform - np.float32(0.5)) * np.float32(np.sqrt(12))).view(np.complex64)[..., 0]
     spectrum = np.zeros((NUM_ELECTRODES, length // 2 + 1), np.complex64)
@@ -130,7 +131,7 @@ def record_noise(
     breath = np.sin(np.float32(2 * np.pi * breath_hz) * time + np.float32(breath_phase))
     noise += levels.breath_mv[record].astype(np.float32)[:, None] * breath
     mains_hz = levels.mains_hz[record]
-    # At or above half the rate, the filter against aliasing takes the mains out.
+    # At or above half the rate, a recorder's anti-alias filter removes the mains.
     if mains_hz < 0.49 * sampling_rate_hz and levels.mains_mv[record].any():
         angle = np.float32(2 * np.pi * mains_hz) * time
         cosine, sine = levels.mains_mv[record].astype(np.float32).T
@@ -138,14 +139,14 @@ def record_noise(
     for event in np.flatnonzero(levels.motion_mv[record]):
         length_s = np.float32(levels.motion_length_s[record, event])
         since = (time - np.float32(levels.motion_s[record, event])) / length_s
-        # A sudden step that the recorder's high-pass lets go over a second or two.
+        # The movement is a sudden step, which the recorder's high-pass lets decay over a second or two.
         step = np.exp(-np.maximum(since, 0) / 3) / (1 + np.exp(-np.clip(12 * since, -60, 60)))
         noise[levels.motion_electrode[record, event]] += np.float32(levels.motion_mv[record, event]) * step
     return _to_leads(noise)
 
 
 def _to_leads(electrodes: np.ndarray) -> np.ndarray:
-    """I = LA − RA, II = LL − RA, V = electrode − mean of the three limbs."""
+    """Returns the leads I = LA − RA, II = LL − RA and V = electrode − mean of the three limbs."""
     right, left, leg = electrodes[0], electrodes[1], electrodes[2]
     leads = np.empty((8, electrodes.shape[1]), np.float32)
     leads[0] = left - right

@@ -1,7 +1,7 @@
-"""Random numbers as a pure function of (seed, patient, visit, name): the same in whatever chunks a cohort is made.
+"""Draws random numbers as a pure function of (seed, patient, visit, name), the same in whatever chunks they are made.
 
-Counter-based: no generator has a state that would depend on what was drawn before, and a quantity has a name of
-its own, so that adding one leaves all others as they were.
+The draws are counter-based: no generator has a state that would depend on what was drawn before, and a quantity has a
+name of its own, so that adding one leaves all others as they were.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Draws:
     """Uniform and normal draws for `n` records, of their patients and of their visits."""
 
     def __init__(self, *, seed: int, patient: np.ndarray, visit: np.ndarray):
-        """Keys the draws.
+        """Derives the keys of the draws.
 
         Args:
-            seed: of the cohort, 0 … 2⁶³ − 1.
-            patient: `int64[n]`.
-            visit: `int64[n]`, 0 for a patient's first.
+            seed: Seed of the cohort, 0 … 2⁶³ − 1.
+            patient: Number of the patient of each record, `int64[n]`.
+            visit: Number of the visit of each record, `int64[n]`, 0 for a patient's first.
         """
         origin = np.full(len(patient), seed, np.uint64)
         of_patient = _mix(_mix(origin) + patient.astype(np.uint64))
@@ -47,16 +47,16 @@ class Draws:
         return ndtri(self.uniform(name, shape))
 
     def correlated_normal(self, name: str, *, correlation: float) -> np.ndarray:
-        """Draws from N(0, 1), two visits of a patient correlated: `f64[n]`."""
+        """Draws from N(0, 1), with the given correlation between two visits of a patient: `f64[n]`."""
         lasting, passing = self.lasting_normal(name), self.normal(name)
         return np.sqrt(correlation) * lasting + np.sqrt(1 - correlation) * passing
 
     def generator_keys(self, name: str) -> np.ndarray:
-        """Returns the keys of one `np.random.Philox` a record: `uint64[n, 2]`."""
+        """Returns the keys of one `np.random.Philox` for each record: `uint64[n, 2]`."""
         return _words(self._claim("visit", name), name, 2)
 
     def _claim(self, level: str, name: str) -> np.ndarray:
-        """Returns the keys of a level, and refuses a second use of a name: it would give the same numbers again."""
+        """Returns the keys of a level, and refuses a second use of a name, which would give the same numbers again."""
         if (level, name) in self._claimed:
             raise ValueError(f"'{name}' was drawn before for each {level}; give this quantity a name of its own")
         self._claimed.add((level, name))
@@ -65,12 +65,12 @@ class Draws:
 
 def _uniform(keys: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
     words = _words(keys, name, int(np.prod(shape, dtype=np.int64)))
-    # 53 bits, and half a step off both ends: the normal quantile of 0 or 1 is infinite.
+    # Draws have 53 bits, and half a step off both ends, since the normal quantile of 0 or 1 is infinite.
     return ((words >> np.uint64(11)) + 0.5).reshape(len(keys), *shape) * 2.0**-53
 
 
 def _words(keys: np.ndarray, name: str, count: int) -> np.ndarray:
-    """Returns `uint64[n, count]`: SplitMix64 (Steele, Lea & Flood 2014), started at a hash of key and name."""
+    """Returns `uint64[n, count]` from SplitMix64 (Steele, Lea & Flood 2014), started at a hash of key and name."""
     start = _mix(keys ^ np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), "<u8"))
     return _mix(start[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
 

@@ -1,4 +1,4 @@
-"""When the beats of a recording come, and of which kind they are."""
+"""Draws when the beats of a recording come, and of which kind they are."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ NORMAL, PAC, PVC = 0, 1, 2
 
 _SHORTEST_RR_S = 0.30
 _PVC_COUPLING, _PAC_COUPLING = 0.62, 0.72
-#: Chance of a beat to be a candidate; p(1 − p) = 12 % of beats then are premature.
+#: Probability p of a beat to be a candidate; p(1 − p) = 12 % of beats are then premature.
 _ECTOPIC_CHANCE = 0.14
-#: The blood pressure's own oscillation (Mayer waves), beside breathing.
+#: Frequency of the blood pressure's own oscillation (Mayer waves), which acts beside breathing.
 _SLOW_ARRHYTHMIA_HZ = 0.1
-#: A beat counts as part of the strip if its R peak lies this far inside: a label must be visible.
+#: Distance of an R peak from the ends of the strip from which its beat counts, since a label must be visible.
 _MARGIN_S = 0.06
 _BEFORE_S = 0.8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rhythms:
-    """Beats of `n` records, the first before the recording starts and the last after its end.
+    """Beats of `n` records; the first lies before the recording starts and the last after its end.
 
     Attributes:
-        time_s: `f64[n, beats]`, R peaks, 0 at the first sample.
-        kind: `int8[n, beats]` of `NORMAL`, `PAC`, `PVC`.
+        time_s: `f64[n, beats]`, times of the R peaks, 0 at the first sample.
+        kind: `int8[n, beats]`, kind of each beat: `NORMAL`, `PAC` or `PVC`.
         qt_rr_s: `f64[n, beats]`, the RR interval that a beat's QT is adapted to.
-        gain: `f64[n, beats]`, by which breathing scales a beat.
+        gain: `f64[n, beats]`, factor by which breathing scales a beat.
         inside: `bool[n, beats]`, whether the R peak lies in the strip.
-        mean_rr_s: `f64[n]`, of the basic rhythm.
+        mean_rr_s: `f64[n]`, mean RR interval of the basic rhythm.
         breath_hz: `f64[n]`, rate of breathing.
-        breath_phase: `f64[n]`, radians at the first sample.
+        breath_phase: `f64[n]`, phase of breathing at the first sample, radians.
     """
 
     time_s: np.ndarray
@@ -48,7 +48,10 @@ class Rhythms:
     breath_phase: np.ndarray
 
     def heart_rate_bpm(self) -> np.ndarray:
-        """Returns `f64[n]`: from the R peaks in the strip, or of the basic rhythm where it holds fewer than two."""
+        """Returns the heart rate, `f64[n]`.
+
+        It is counted from the R peaks in the strip; where there are fewer than two, it is that of the basic rhythm.
+        """
         count = self.inside.sum(axis=1)
         first = np.min(np.where(self.inside, self.time_s, np.inf), axis=1)
         last = np.max(np.where(self.inside, self.time_s, -np.inf), axis=1)
@@ -56,7 +59,7 @@ class Rhythms:
         return np.where(enough, 60 * (count - 1) / np.where(enough, last - first, 1.0), 60 / self.mean_rr_s)
 
     def contains(self, kind: int) -> np.ndarray:
-        """Returns `bool[n]`: whether the strip contains a beat of `kind`."""
+        """Returns whether the strip contains a beat of `kind`: `bool[n]`."""
         return (self.inside & (self.kind == kind)).any(axis=1)
 
 
@@ -71,7 +74,7 @@ def draw_rhythms(draws: Draws, states: States, *, seconds: float) -> Rhythms:
     chance = draws.uniform("ectopy", (num_beats,))
     ventricular = states.pvc_carrier[:, None] & (chance < _ECTOPIC_CHANCE)
     atrial = states.pac_carrier[:, None] & (chance > 1 - _ECTOPIC_CHANCE)
-    # One premature beat at a time: a coupling interval counts from a beat on time.
+    # No two beats in a row are premature, since a coupling interval counts from a beat on time.
     premature = ventricular | atrial
     premature[:, 1:] &= ~premature[:, :-1]
     premature[:, 0] = False
@@ -90,7 +93,7 @@ def draw_rhythms(draws: Draws, states: States, *, seconds: float) -> Rhythms:
         + 0.012 * jitter
     )
     variation = np.where(states.af[:, None], np.exp(0.22 * jitter), np.maximum(sinus, 0.6))
-    # A PVC leaves the sinus node alone: the pause after it compensates. A PAC resets it.
+    # A PVC does not reset the sinus node, so the pause after it compensates. A PAC resets it.
     coupling = np.select([kind == PVC, kind == PAC], [_PVC_COUPLING, _PAC_COUPLING], 1.0)
     coupling[:, 1:][kind[:, :-1] == PVC] = 2 - _PVC_COUPLING
     rr = np.maximum(mean_rr[:, None] * variation * coupling, _SHORTEST_RR_S)

@@ -1,4 +1,4 @@
-"""The state of a simulated patient at a visit: who it is, what is wrong, and the three continuous targets.
+"""Draws the state of a simulated patient at a visit: identity, diseases, and the three continuous targets.
 
 Distributions are literature-like judgement, not clinical truth.
 """
@@ -15,8 +15,9 @@ from scipy.stats import gamma, norm
 from data_pipelines.records import FEMALE, MALE
 from data_pipelines.simulation.random_numbers import Draws
 
-# Correlations of two visits' normal scores. LVEF hardly changes, filling pressure does, and potassium is a state of the
-# day: drawn once a patient, positives of the same patient would look far better at potassium than they are.
+# These are correlations of two visits' normal scores. LVEF hardly changes, filling pressure does, and potassium is a
+# state of the day: drawn once a patient, positives of the same patient would look far better at potassium than they
+# are.
 _LVEF_CORRELATION = 0.92
 _POTASSIUM_CORRELATION = 0.33
 _WEDGE_CORRELATION = 0.56
@@ -49,23 +50,23 @@ class States:
     """State of `n` patients at a visit; every field is an array over records.
 
     Attributes:
-        age_years: f64.
-        sex: int8, `MALE` or `FEMALE`.
-        rate_bpm: mean ventricular rate of the basic rhythm.
-        lvef: left ventricular ejection fraction, %.
-        potassium: serum potassium, mmol/L.
-        wedge_pressure: mean pulmonary capillary wedge pressure, mmHg.
-        lvh_grade: 0 without left ventricular hypertrophy.
-        lbbb: bool, left bundle branch block.
-        rbbb: bool, right bundle branch block; never both.
-        af: bool, atrial fibrillation during the recording.
-        pvc_carrier: bool, has premature ventricular beats; a strip may catch none.
-        pac_carrier: bool, has premature atrial beats; a strip may catch none.
-        st_deviation_mv: signed size of the ischaemic ST vector; 0 without ischaemia.
-        territory: int64, 0 anterior, 1 inferior, 2 lateral.
-        lvef_strength: how strongly this patient's ECG shows a low LVEF, 1 on average.
-        potassium_strength: the same of potassium.
-        wedge_strength: the same of wedge pressure.
+        age_years: Ages, f64.
+        sex: Sexes, int8, `MALE` or `FEMALE`.
+        rate_bpm: Mean ventricular rate of the basic rhythm.
+        lvef: Left ventricular ejection fraction, %.
+        potassium: Serum potassium, mmol/L.
+        wedge_pressure: Mean pulmonary capillary wedge pressure, mmHg.
+        lvh_grade: Grade of left ventricular hypertrophy, 0 without it.
+        lbbb: Whether there is left bundle branch block, bool.
+        rbbb: Whether there is right bundle branch block, bool; never together with left.
+        af: Whether there is atrial fibrillation during the recording, bool.
+        pvc_carrier: Whether the patient has premature ventricular beats, bool; a strip may contain none.
+        pac_carrier: Whether the patient has premature atrial beats, bool; a strip may contain none.
+        st_deviation_mv: Signed size of the ischaemic ST vector; 0 without ischaemia.
+        territory: Ischaemic territory, int64: 0 anterior, 1 inferior, 2 lateral.
+        lvef_strength: Factor by which this patient's ECG shows a low LVEF, 1 on average.
+        potassium_strength: Factor by which this patient's ECG shows abnormal potassium, 1 on average.
+        wedge_strength: Factor by which this patient's ECG shows a high wedge pressure, 1 on average.
     """
 
     age_years: np.ndarray
@@ -88,7 +89,7 @@ class States:
 
     @property
     def dysfunction(self) -> np.ndarray:
-        """0 at an LVEF of 55 % and above, 1 at 35 %."""
+        """Degree of dysfunction: 0 at an LVEF of 55 % and above, 1 at 35 %."""
         return dysfunction(self.lvef)
 
 
@@ -148,5 +149,5 @@ def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
 
 
 def _strength(draws: Draws, name: str) -> np.ndarray:
-    """Patients show a state to different degrees; log-normal of mean 1, lasting."""
+    """Draws the degree to which patients show a state: log-normal of mean 1, equal at all visits."""
     return np.exp(0.6 * draws.lasting_normal(name) - 0.18)

@@ -1,4 +1,4 @@
-"""From the state of patients to the waves of their beats, on the eight stored leads."""
+"""Turns the state of patients into the waves of their beats, on the eight stored leads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC
 from data_pipelines.simulation.states import States
 
-#: Dower 1980: rows are the stored leads, columns X Y Z. Kept apart from the training library's, and perturbed for every
-#: patient below: an augmentation that turned the dipole by the very matrix that drew it would invert the simulation.
+#: Matrix of Dower 1980: rows are the stored leads, columns X Y Z. It is kept apart from the training library's, and
+#: perturbed for every patient below: an augmentation that turned the dipole by the very matrix that drew it would
+#: invert the simulation.
 _DOWER = np.array(
     [
         [0.632, -0.235, 0.059],
@@ -26,28 +27,28 @@ _DOWER = np.array(
         [0.831, 0.076, 0.230],
     ]
 )
-#: What real chests add to Dower's torso on average: median lead SD (0.7–40 Hz) of 297 normal PTB-XL records over that
-#: of this cohort without these gains. V2 and lead I are small through Dower's matrix.
+#: Mean gain of real chests over Dower's torso: median lead SD (0.7–40 Hz) of 297 normal PTB-XL records over that of
+#: this cohort without these gains. V2 and lead I are small through Dower's matrix.
 _MEAN_LEAD_GAIN = np.array([1.32, 1.08, 0.96, 1.46, 1.17, 1.11, 1.11, 1.15])
 _NUM_LEADS, _NUM_KERNELS = len(STORED_LEADS), len(k.KERNELS)
 _LIMB_LEADS = 2
 
-#: What a visit adds to a patient's own deviations (electrodes, posture): this share of their standard deviation.
+#: Standard deviation of what a visit adds to a patient's own deviations (electrodes, posture), as a share of theirs.
 _VISIT_SHARE = 0.25
 
 _LOG_SD_GAIN = {"P": 0.28, "QRS": 0.24, "T": 0.33}
 _LOG_SD_KERNEL_GAIN = 0.15
 _LOG_SD_WIDTH = {"P": 0.10, "QRS": 0.07, "T": 0.08}
-#: Additive deviations of the dipole on each axis, mV. Were patients to differ by factors only, a wave that is small in
+#: Additive deviations of the dipole on each axis, mV. If patients differed by factors only, a wave that is small in
 #: everyone would betray whatever adds to it: the wedge pressure's P wave gave AUROC .948 instead of .817.
 _SD_DIPOLE_MV = np.array([0.012, 0.012, 0.03, 0.05, 0.12, 0.09, 0.06, 0.02, 0.045, 0.03, 0.0])
 _SD_T_CENTRE_MS, _SD_PR_MS = 16.0, 18.0
-#: Standard deviation of the angle of a rotation about an axis of any direction.
+#: Standard deviation of the angle of a rotation about an axis of any direction, by what is rotated.
 _SD_ROTATION_DEGREES = {"heart": 14.0, "T": 11.0, "P": 10.0}
 _SD_LEAD_GAIN, _SD_LEAD_ELEMENT = 0.10, 0.05
 _RESIDUAL_OF_NORM = np.array([0.05] * _LIMB_LEADS + [0.13] * (_NUM_LEADS - _LIMB_LEADS))
 _FEMALE_QRS_GAIN, _FEMALE_QRS_WIDTH = 0.89, 0.96
-#: Repolarisation ends later after a late QRS, by this share of the delay.
+#: Share of a late QRS's delay by which repolarisation ends later.
 _QT_PER_QRS = 0.5
 _NORMAL_QRS_END_MS = 55.0
 _LARGEST_T_GAIN, _SMALLEST_T_GAIN = 2.8, 0.25
@@ -58,10 +59,11 @@ class Templates:
     """Beats of `n` records by kind (`NORMAL`, `PAC`, `PVC`), at an RR interval of 1 s.
 
     Attributes:
-        centre_ms: `f64[n, kind, kernels]` from the R peak.
-        width_ms: `f64[n, kind, kernels]`.
-        lead_mv: `f64[n, kind, leads, kernels]`.
-        fibrillation_mv: `f64[n, leads]`, fibrillation waves' fundamental; 0 without atrial fibrillation.
+        centre_ms: `f64[n, kind, kernels]`, centres of the kernels from the R peak.
+        width_ms: `f64[n, kind, kernels]`, widths of the kernels.
+        lead_mv: `f64[n, kind, leads, kernels]`, amplitudes of the kernels on the leads.
+        fibrillation_mv: `f64[n, leads]`, amplitude of the fibrillation waves' fundamental; 0 without atrial
+            fibrillation.
     """
 
     centre_ms: np.ndarray
@@ -81,9 +83,9 @@ def at_rr(centre_ms: np.ndarray, width_ms: np.ndarray, rr_s: np.ndarray) -> tupl
     """Moves ST, T and U about 80 ms, and widens them, by the square root of the RR interval (Bazett).
 
     Args:
-        centre_ms: `f64[..., kernels]`.
-        width_ms: `f64[..., kernels]`.
-        rr_s: `f64[...]`.
+        centre_ms: Centres at an RR interval of 1 s, `f64[..., kernels]`.
+        width_ms: Widths at an RR interval of 1 s, `f64[..., kernels]`.
+        rr_s: RR interval, `f64[...]`.
 
     Returns:
         Centres and widths at that RR interval.
@@ -121,7 +123,7 @@ def draw_templates(draws: Draws, states: States) -> Templates:
 
 
 def _identity_normal(draws: Draws, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """N(0, 1) of the patient, and a quarter of that anew at each visit."""
+    """Draws N(0, 1) for the patient, and adds a quarter of another such draw at each visit."""
     return draws.lasting_normal(name, shape) + _VISIT_SHARE * draws.normal(name, shape)
 
 
@@ -145,7 +147,7 @@ def _conduction(draws: Draws, states: States) -> _Beat:
 
 
 def _identity(draws: Draws, states: States, beat: _Beat) -> None:
-    """What tells a patient from others, besides any disease."""
+    """Applies what tells a patient from others, apart from any disease."""
     female = states.sex == FEMALE
     for wave, where in (("P", k.P_WAVE), ("QRS", k.QRS), ("T", k.REPOLARISATION)):
         gain = np.exp(_LOG_SD_GAIN[wave] * _identity_normal(draws, f"gain {wave}"))
@@ -175,7 +177,7 @@ def _ischaemia(draws: Draws, states: States, beat: _Beat) -> None:
     injury = states.st_deviation_mv[:, None] * k.TERRITORIES[states.territory]
     beat.dipole[:, k.ST] += injury
     beat.dipole[:, k.T1] -= 0.8 * injury
-    # An infarct is electrically silent: the first forces of the QRS point away from it.
+    # An infarct is electrically silent, so the first forces of the QRS point away from it.
     silent = np.abs(states.st_deviation_mv) * draws.uniform("infarct")
     beat.dipole[:, k.Q : k.R1 + 1] -= (silent[:, None] * k.TERRITORIES[states.territory])[:, None]
 
@@ -224,7 +226,7 @@ def _widen(beat: _Beat, where: slice, factor: np.ndarray) -> None:
 
 def _premature_atrial(beat: _Beat) -> _Beat:
     dipole = beat.dipole.copy()
-    dipole[:, k.P1] *= -1  # The atria are not entered from the sinus node.
+    dipole[:, k.P1] *= -1  # The atria are not activated from the sinus node.
     return _Beat(centre=beat.centre, width=beat.width, dipole=dipole)
 
 
@@ -247,7 +249,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _rotated(draws: Draws, dipole: np.ndarray) -> np.ndarray:
-    """Turns the heart in the chest, and the P and T loops against the QRS: `f64[n, kind, kernels, 3]`."""
+    """Rotates the heart in the chest, and the P and T loops against the QRS: `f64[n, kind, kernels, 3]`."""
     turned = dipole.copy()
     for name, where in (("P", k.P_WAVE), ("T", k.REPOLARISATION), ("heart", slice(None))):
         each_axis = np.deg2rad(_SD_ROTATION_DEGREES[name]) / np.sqrt(3)
@@ -269,13 +271,16 @@ def _leads(draws: Draws) -> np.ndarray:
 
 
 def _seen_from(leads: np.ndarray, dipole: np.ndarray) -> np.ndarray:
-    """Returns `f64[n, kind, leads, kernels]`. An explicit sum: a matrix product may round by the size of the batch."""
+    """Returns `f64[n, kind, leads, kernels]`.
+
+    The sum is explicit, since a matrix product may round differently by the size of the batch.
+    """
     by_axis = [leads[:, None, :, None, axis] * dipole[:, :, None, :, axis] for axis in range(3)]
     return by_axis[0] + by_axis[1] + by_axis[2]
 
 
 def _residual(draws: Draws, dipole: np.ndarray) -> np.ndarray:
-    """What no dipole explains (sources close to the chest electrodes): a share of each kernel's size on each lead."""
+    """Returns what no dipole explains (sources near the chest electrodes): a share of each kernel on each lead."""
     x, y, z = dipole[..., 0], dipole[..., 1], dipole[..., 2]
     norm = np.sqrt(x * x + y * y + z * z)[:, :, None, :]
     deviation = _identity_normal(draws, "residual", (_NUM_LEADS, _NUM_KERNELS))[:, None]

@@ -1,1 +1,1 @@
-"""Stores of signals by record number: ArrayRecord shards, packed copies, several as one."""
+"""Stores signals by record number: ArrayRecord shards, packed copies, and several stores as one."""

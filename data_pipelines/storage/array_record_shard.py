@@ -1,4 +1,4 @@
-"""One ArrayRecord shard: how many records it holds, and their signals."""
+"""Reads one ArrayRecord shard: how many records it holds, and their signals."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from array_record.python.array_record_module import ArrayRecordReader
 from data_pipelines.storage.stored_example import SignalDecoder
 from data_pipelines.system.plain_names import why_elsewhere
 
-# One record at a time in the calling thread: 16 µs for 40 kB in the page cache. The reader's call for a list of records
-# takes 20 to 50 on several processors: it hands them to a pool whose threads spin while they wait, and walks through
-# all records of the shard at every call (measured).
+# One record at a time is read in the calling thread: it takes 16 µs for 40 kB in the page cache. The reader's call for
+# a list of records takes 20 to 50 µs on several processors: it hands them to a pool whose threads spin while they wait,
+# and walks through all records of the shard at every call (measured).
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class ArrayRecordShard:
-    """Reads single signals of an open shard; for one thread at a time, since the reader has a position."""
+    """Reads single signals of an open shard; only one thread at a time may use it, since the reader has a position."""
 
     def __init__(self, path: Path, decoder: SignalDecoder):
-        """Opens a shard; what is wrong with it is told when it is read.
+        """Prepares to read a shard; what is wrong with it is reported when it is read.
 
         Args:
-            path: of the shard.
-            decoder: of the data set's format.
+            path: Path of the shard.
+            decoder: Decoder of the data set's format.
         """
         self._path, self._decoder = path, decoder
         self._reader: ArrayRecordReader | None = None
@@ -34,11 +34,11 @@ class ArrayRecordShard:
         """Reads the signal of one record.
 
         Args:
-            position: of the record in the shard.
-            signal: `int16[time, lead]`, C-contiguous, filled.
+            position: Position of the record in the shard.
+            signal: `int16[time, lead]`, C-contiguous, filled with the signal.
 
         Raises:
-            ValueError: the record is damaged, or is no record of this format; the message follows the shard's path.
+            ValueError: The record is damaged, or is no record of this format; the message follows the shard's path.
         """
         try:
             if self._reader is None:
@@ -46,7 +46,7 @@ class ArrayRecordShard:
             self._reader.seek(position)
             example = self._reader.read()
         except (ValueError, IndexError, RuntimeError) as error:
-            self.close()  # The reader fails ever after, though other records may be whole.
+            self.close()  # The reader fails from then on, though other records may be whole.
             raise ValueError(f"cannot be read, it is damaged ({str(error).partition(chr(10))[0]})") from error
         try:
             self._decoder.decode_into(example, signal)
@@ -54,9 +54,9 @@ class ArrayRecordShard:
             raise ValueError(f"its record {position} {error}") from error
 
     def close(self) -> None:
-        """Gives back the file; reading opens it again."""
+        """Closes the file; reading opens it again."""
         if self._reader is not None:
-            with contextlib.suppress(ValueError, RuntimeError):  # Closing tells once more of damage met before.
+            with contextlib.suppress(ValueError, RuntimeError):  # Closing may report damage a second time.
                 self._reader.close()
             self._reader = None
 
@@ -64,21 +64,21 @@ class ArrayRecordShard:
 def num_stored(shard: Path) -> int:
     """Returns how many records a shard holds; 0 for a file that is no whole ArrayRecord file."""
     try:
-        # Nothing is read ahead: only the footer is wanted.
+        # Nothing is read ahead, since only the footer is wanted.
         with contextlib.closing(ArrayRecordReader(str(shard), options=_READER_OPTIONS)) as reader:
             return reader.num_records()
-    except (ValueError, RuntimeError):  # Raised on opening and on closing, both without a message.
+    except (ValueError, RuntimeError):  # Opening and closing both raise them, without a message.
         return 0
 
 
 def why_bad(shard: Path, expected: int) -> str | None:
-    """Returns what is wrong with a shard as far as its footer tells, in words that follow its path; None if nothing.
+    """Returns what is wrong with a shard as far as its footer tells, in words that follow its path; None if nothing is.
 
     ArrayRecord's own reader takes a missing or truncated file for an empty one.
 
     Args:
-        shard: path.
-        expected: number of records that were written to it.
+        shard: Path of the shard.
+        expected: Number of records that were written to it.
     """
     if not shard.is_file():
         return "this shard is missing"

@@ -1,4 +1,4 @@
-"""The store on a data set's own ArrayRecord shards: portable and canonical."""
+"""Reads the signals of a data set from its own ArrayRecord shards, which are portable and canonical."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from data_pipelines.storage.stored_example import SignalDecoder
 
 _REMEDY = "restore them from a copy, or build the data set again with --overwrite"
 
-# Opening waits on a mounted bucket, 50 ms and more a file; with so many threads 30,000 shards take a minute or two.
+# Opening a file on a mounted bucket takes 50 ms and more; with so many threads 30,000 shards take a minute or two.
 _OPENING_THREADS = 32
 
 
@@ -34,11 +34,13 @@ class ArrayRecordStore:
         """Opens and checks the shards of a data set.
 
         Args:
-            dataset: whose shards.
-            allow_bad_shards: read around shards that are missing, truncated or damaged.
+            dataset: Data set whose shards are read.
+            allow_bad_shards: Whether shards that are missing, truncated or damaged are accepted, and their records
+                reported as not readable.
 
         Raises:
-            DataError: such shards, all of them named, or files that are no shards of this data set.
+            DataError: Shards are missing, truncated or damaged, all of them named, or files are no shards of this data
+                set.
         """
         self._paths = dataset.shards
         self._bounds = np.concatenate([[0], np.cumsum(dataset.card["shard_lengths"], dtype=np.int64)])
@@ -56,21 +58,21 @@ class ArrayRecordStore:
             refuse(bad, num_shards=len(self._paths), remedy=_REMEDY)
         self._bad = BadRecords(bad)
         self._open: dict[int, ArrayRecordShard] = {}
-        # Every open shard holds a file, of which a process may have a thousand or so by default.
+        # Every open shard holds a file, and a process may have about a thousand open by default.
         self._max_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        # A shard has a position, so threads would need shards of their own; and reading holds the interpreter's lock,
+        # A shard has a position, so each thread would need shards of its own; and reading holds the interpreter's lock,
         # so that two threads are slower than one (21 to 28 thousand ECGs/s, measured).
         self._turn = threading.Lock()
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """What cannot be read, as far as is known."""
+        """Records that cannot be read, as far as is known."""
         return self._bad.shards
 
     def read(
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
-        """Reads signals; see `data_pipelines.storage.store.Store.read`."""
+        """Reads signals as `data_pipelines.storage.store.Store.read` describes."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
         check_valid(valid, len(numbers))
@@ -108,8 +110,8 @@ class ArrayRecordStore:
         return opened
 
     def _found_bad(self, shard: int, position: int, error: ValueError) -> None:
-        # Of this record alone: whether a row is valid must not depend on what else was read before, so that it is the
-        # same for every process, thread and resumed run.
+        # Only this record is marked: whether a row is valid must not depend on what else was read before, so that it is
+        # the same for every process, thread and resumed run.
         number = int(self._bounds[shard]) + position
         self._bad.add(BadShard(path=self._paths[shard], start=number, stop=number + 1, reason=str(error)))
 

@@ -1,4 +1,4 @@
-"""Stretches of a data set that cannot be read, and how the stores tell of them."""
+"""Keeps the record numbers of a data set that cannot be read, and reports them for the stores."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class BadShard:
     """Consecutive records of one shard that cannot be read: all of them, or those found damaged while reading.
 
     Attributes:
-        path: of the shard.
-        start: first record number.
-        stop: one after the last.
-        reason: what is wrong, in words that follow the path.
+        path: Path of the shard.
+        start: First record number.
+        stop: Record number after the last.
+        reason: Description of what is wrong, in words that follow the path.
     """
 
     path: Path
@@ -35,28 +35,28 @@ class BadShard:
 
 
 class BadRecords:
-    """Which record numbers of a store cannot be read; for any number of threads."""
+    """Record numbers of a store that cannot be read; any number of threads may use it."""
 
     def __init__(self, shards: Iterable[BadShard] = ()):
-        """Starts with what was found at opening."""
+        """Starts with what was found on opening the store."""
         self._growing = threading.Lock()
-        # By both ends: a shard that the quarantine left empty starts where the next one does.
+        # The key has both ends, since a shard that the quarantine left empty starts where the next one does.
         self._by_span = {(shard.start, shard.stop): shard for shard in shards}
         self._sorted: _Sorted | None = None
 
     @property
     def shards(self) -> tuple[BadShard, ...]:
-        """All of them so far, in stored order."""
+        """All unreadable stretches so far, in stored order."""
         return self._current().shards
 
     def add(self, shard: BadShard) -> None:
-        """Adds one that was found while reading."""
+        """Adds a stretch that was found while reading."""
         with self._growing:
             self._by_span.setdefault((shard.start, shard.stop), shard)
             self._sorted = None
 
     def among(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns `bool[n]`: which of the record numbers `int64[n]` cannot be read."""
+        """Returns which of the record numbers `int64[n]` cannot be read: `bool[n]`."""
         current = self._current()
         if not current.shards:
             return np.zeros(len(numbers), bool)
@@ -64,13 +64,13 @@ class BadRecords:
         return (stretch >= 0) & (numbers < current.stops[stretch])
 
     def check(self, numbers: np.ndarray) -> None:
-        """Raises `DataError` naming the shards of the record numbers that cannot be read, if there are any."""
+        """Raises `DataError` that names the shards of those record numbers that cannot be read, if there are any."""
         if self.among(numbers).any():
             named = [shard for shard in self.shards if ((numbers >= shard.start) & (numbers < shard.stop)).any()]
             raise DataError("; ".join(map(str, named)))
 
     def _current(self) -> _Sorted:
-        current = self._sorted  # One look, so that no lock is taken where nothing was added.
+        current = self._sorted  # It is read once, so that no lock is taken where nothing was added.
         if current is None:
             with self._growing:
                 current = self._sorted = _Sorted.of(self._by_span.values())
@@ -95,9 +95,9 @@ def refuse(bad: Sequence[BadShard], *, num_shards: int, remedy: str) -> None:
     """Raises `DataError` that names every bad shard and says what to do.
 
     Args:
-        bad: at least one.
-        num_shards: how many shards there are, good ones included.
-        remedy: what to do about it.
+        bad: Bad shards, at least one.
+        num_shards: Number of all shards, good ones included.
+        remedy: Advice to the user, at the end of the message.
     """
     count = "" if len(bad) == 1 else f"{len(bad)} of {num_shards} shards cannot be read: "
     raise DataError(f"{count}{'; '.join(map(str, bad))}; {remedy}")

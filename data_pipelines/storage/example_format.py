@@ -1,7 +1,7 @@
-"""A record as the serialised `tf.train.Example` that is stored: TFDS's features, written and read without TFDS.
+"""Writes and reads a record as the serialised `tf.train.Example` that TFDS would store, without TFDS.
 
-TFDS's own encoding of a record takes .4 ms and its decoding .5 (measured); the protocol buffer itself takes a tenth of
-that. TFDS reads what is written here (`tests/data_pipelines/shards/test_dataset_build.py`).
+TFDS's own encoding of a record takes .4 ms and its decoding .5 ms (measured); the protocol buffer itself takes a tenth
+of that. TFDS reads what is written here (`tests/data_pipelines/shards/test_dataset_build.py`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from data_pipelines.errors import DataError
 from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat, content_hash
 from data_pipelines.storage.stored_example import joined_example, signal_entry
 
-#: Stands for a length or place in a recording that is not known.
+#: Value of a length or place in a recording that is not known.
 UNKNOWN_MICROSECONDS = -1
 
 _MICROSECONDS = 1e6
 
 
 def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.FeaturesDict:
-    """Returns the TFDS features of a stored record; arrays are raw bytes, so that decoding is a copy."""
+    """Returns the TFDS features of a stored record; arrays are raw bytes, so that decoding is only a copy."""
 
     def tensor(shape: tuple[int, ...], dtype: type) -> tfds.features.Tensor:
         return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=Encoding.BYTES)
@@ -55,10 +55,10 @@ def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.
 
 
 def serialise(record: EcgRecord, *, signal_format: SignalFormat, schema: LabelSchema) -> bytes:
-    """Returns a record as the bytes that are stored; the same for the same record, its signal first.
+    """Returns a record as the bytes that are stored; equal records give equal bytes, which begin with the signal.
 
     Raises:
-        DataError: the record does not fit the data set's format or schema, which is a fault of its source.
+        DataError: The record does not fit the data set's format or schema, which is a fault of its source.
     """
     _check_record(record, signal_format, schema)
     stored = tf_feature_pb2.Features()
@@ -90,20 +90,20 @@ def serialise(record: EcgRecord, *, signal_format: SignalFormat, schema: LabelSc
 
 
 def seconds_of(microseconds: int) -> float:
-    """Returns a stored length or place in seconds, NaN where it is not known."""
+    """Returns a stored length or place in seconds; NaN where it is not known."""
     return math.nan if microseconds == UNKNOWN_MICROSECONDS else microseconds / _MICROSECONDS
 
 
 def _microseconds(seconds: float) -> int:
-    # Whole numbers: the only floating point numbers of an Example have 24 bits, too few for a sample of a day.
+    # The numbers are whole: floating point numbers of an Example have 24 bits, too few to place a sample within a day.
     return UNKNOWN_MICROSECONDS if math.isnan(seconds) else round(seconds * _MICROSECONDS)
 
 
 def parse(example: bytes) -> Mapping[str, Any]:
-    """Returns the features of a stored record by name; lists of bytes or numbers, as protocol buffers have them.
+    """Returns the features of a stored record by name, as lists of bytes or numbers of the protocol buffer.
 
     Raises:
-        DataError: the bytes are no Example.
+        DataError: The bytes are no Example.
     """
     try:
         return tf_example_pb2.Example.FromString(example).features.feature

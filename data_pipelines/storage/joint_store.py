@@ -1,4 +1,4 @@
-"""Several stores as one: record numbers run on from each to the next."""
+"""Joins several stores into one: the record numbers of each follow those of the one before."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from data_pipelines.storage.bad_shards import BadShard
 from data_pipelines.storage.read_arguments import check_valid, checked_numbers, checked_out
 from data_pipelines.storage.store import Store
 
-# Records read at a time where their rows do not follow each other: enough to keep a disk busy, few enough to be still
-# in the processor's cache when they are moved to their rows (68 % of the speed of one store, warm; all at once 51 %).
+# So many records are read at a time where their rows do not follow each other. They are enough to keep a disk busy, and
+# few enough to be still in the processor's cache when they are moved to their rows (68 % of the speed of one store,
+# warm; all at once 51 %).
 _RECORDS_A_MOVE = 64
 
 
@@ -26,10 +27,10 @@ class JointStore:
         """Keeps the stores.
 
         Args:
-            stores: of records of one shape; the record numbers of each follow those of the one before.
+            stores: Stores whose records have one shape; the record numbers of each follow those of the one before.
 
         Raises:
-            ValueError: no stores, or records of different shapes.
+            ValueError: There are no stores, or their records have different shapes.
         """
         shapes = {store.shape for store in stores}
         if len(shapes) != 1:
@@ -38,12 +39,12 @@ class JointStore:
         self._starts = list(itertools.accumulate((store.num_records for store in stores), initial=0))
         self.num_records = self._starts[-1]
         (self.shape,) = shapes
-        # As few as the one that takes fewest: a thread of a batch reads from all of them.
+        # The smallest number is taken, since each thread of a batch reads from all stores.
         self.num_threads = min(store.num_threads for store in stores)
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """What cannot be read, as far as is known, by joint record number."""
+        """Records that cannot be read, as far as is known, by joint record number."""
         return tuple(
             dataclasses.replace(shard, start=start + shard.start, stop=start + shard.stop)
             for start, store in zip(self._starts, self._stores, strict=False)
@@ -53,7 +54,7 @@ class JointStore:
     def read(
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
-        """Reads signals; see `data_pipelines.storage.store.Store.read`."""
+        """Reads signals as `data_pipelines.storage.store.Store.read` describes."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
         check_valid(valid, len(numbers))
@@ -72,7 +73,7 @@ class JointStore:
 def _read_apart(
     store: Store, numbers: np.ndarray, rows: np.ndarray, signals: np.ndarray, valid: np.ndarray | None
 ) -> None:
-    """Reads records to rows that do not follow each other, through a little memory of its own."""
+    """Reads records to rows that do not follow each other, through a small buffer."""
     between = np.empty((min(len(rows), _RECORDS_A_MOVE), *store.shape), np.int16)
     marks = np.empty(len(between), bool)
     for start in range(0, len(rows), _RECORDS_A_MOVE):

@@ -1,11 +1,11 @@
-"""The packed copy of a data set on disk: plain `.npy` shards that can be mapped one behind the other.
+"""Defines the packed copy of a data set on disk: plain `.npy` shards that can be mapped one behind the other.
 
 DIR/packed/
 packed.json         layout version, fingerprint of the data set, and of each shard its name, records, size and BLAKE2b
 00000.npy …         int16[records, time, 8] behind a header of one memory page
 SHA256SUMS          digest of packed.json
 
-All shards but the last hold whole memory pages, so that all can be mapped into one range of addresses
+All shards but the last fill whole memory pages, so that all can be mapped into one range of addresses
 (`joined_map.py`).
 """
 
@@ -28,14 +28,14 @@ from data_pipelines.records import LAYOUT_VERSION, SignalFormat
 from data_pipelines.storage.bad_shards import BadShard
 from data_pipelines.system.plain_names import files_below, why_elsewhere
 
-#: Folder of the packed copy inside a data set, and its table of contents, written last.
+#: Folder of the packed copy inside a data set, and its table of contents, which is written last.
 PACKED_DIR = "packed"
 PACKED_FILE = "packed.json"
 
-#: Upper bound of a shard's size: small enough to move, large enough that there are few.
+#: Upper bound of a shard's size, small enough for a shard to be moved and large enough for there to be few.
 SHARD_BYTES = 2**30
 
-#: What shards are filled up to whole multiples of: the memory page of most systems.
+#: Size to whole multiples of which shards are filled up: the memory page of most systems.
 PAGE_BYTES = 4096
 
 _HASH_BLOCK_BYTES = 2**24
@@ -44,13 +44,13 @@ _MOST_THREADS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedShard:
-    """One shard as the table of contents tells of it.
+    """Entry of one shard in the table of contents.
 
     Attributes:
-        name: of the file.
-        num_records: records in it.
-        num_bytes: size of the file.
-        blake2b: hex digest of the whole file.
+        name: Name of the file.
+        num_records: Number of records in it.
+        num_bytes: Size of the file.
+        blake2b: Hexadecimal digest of the whole file.
     """
 
     name: str
@@ -60,7 +60,7 @@ class PackedShard:
 
 
 def record_bytes(signal_format: SignalFormat) -> int:
-    """Returns the bytes of a stored signal."""
+    """Returns the size of a stored signal in bytes."""
     return math.prod(signal_format.shape) * np.dtype(np.int16).itemsize
 
 
@@ -73,9 +73,9 @@ def shard_spans(num_records: int, *, bytes_per_record: int, shard_bytes: int = S
     """Returns the record numbers of every shard: as many as fit, in whole memory pages.
 
     Args:
-        num_records: of the data set.
-        bytes_per_record: of its format.
-        shard_bytes: largest size of a shard, as far as whole pages allow.
+        num_records: Number of records of the data set.
+        bytes_per_record: Size of a record in the data set's format.
+        shard_bytes: Largest size of a shard, as far as whole pages allow.
     """
     unit = PAGE_BYTES // math.gcd(PAGE_BYTES, bytes_per_record)
     per_shard = max(1, shard_bytes // bytes_per_record // unit) * unit
@@ -83,7 +83,7 @@ def shard_spans(num_records: int, *, bytes_per_record: int, shard_bytes: int = S
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
-    """Returns the header of a `.npy` of int16, filled up with spaces to one memory page, as the format allows."""
+    """Returns the header of an int16 `.npy` file, padded with spaces to one memory page, as the format allows."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": shape})
     magic_bytes, length_bytes = 8, 2
@@ -93,12 +93,12 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def remedy(folder: Path) -> str:
-    """Returns what to do about a bad packed copy."""
+    """Returns what a user can do about a bad packed copy."""
     return f"remove {folder} and make it again with python -m data_pipelines.stage --dataset={folder.parent}"
 
 
 def write_contents(folder: Path, *, fingerprint: str, shards: Iterable[PackedShard]) -> None:
-    """Writes the table of contents of a packed copy, which finishes it."""
+    """Writes the table of contents of a packed copy, which marks the copy as finished."""
     contents = {
         "layout_version": LAYOUT_VERSION,
         "fingerprint": fingerprint,
@@ -111,12 +111,12 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
     """Reads the table of contents of a packed copy.
 
     Args:
-        folder: of the copy.
-        fingerprint: of the data set.
-        num_records: of the data set.
+        folder: Folder of the copy.
+        fingerprint: Fingerprint of the data set.
+        num_records: Number of records of the data set.
 
     Raises:
-        DataError: there is none, it is damaged, or the copy is of another data set.
+        DataError: There is no table, it is damaged, or the copy was made of another data set.
     """
     path = folder / PACKED_FILE
     if not folder.exists():
@@ -146,12 +146,12 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
 
 
 def new_digest() -> hashlib.blake2b:
-    """Returns a fresh digest of the kind that shards are hashed with."""
+    """Returns a new hash object of the kind that shards are hashed with."""
     return hashlib.blake2b(digest_size=32)
 
 
 def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> str:
-    """Returns the BLAKE2b hex digest of a file, telling `progress` of every block's size."""
+    """Returns the BLAKE2b digest of a file in hexadecimal, and tells `progress` the size of every block."""
     digest = new_digest()
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):
@@ -161,13 +161,13 @@ def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: No
 
 
 def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int, int], hashes: bool) -> list[BadShard]:
-    """Returns the shards of a packed copy that are missing, of another size or shape, or damaged.
+    """Returns the shards of a packed copy that are missing, have another size or shape, or are damaged.
 
     Args:
-        folder: of the copy.
-        shards: as they were made.
-        shape: `(time, lead)` of a record.
-        hashes: read every shard whole and compare its hash.
+        folder: Folder of the copy.
+        shards: Entries of the shards in the table of contents.
+        shape: Shape `(time, lead)` of a record.
+        hashes: Whether every shard is read whole and its hash compared.
     """
 
     def why_misshapen(shard: PackedShard) -> str | None:
@@ -185,7 +185,8 @@ def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int
             return f"cannot be read ({error})"
         return None if same else "its contents have changed since it was made (damaged)"
 
-    # One by one: NumPy parses headers as Python, and Python 3.11's parser fails now and then in several threads.
+    # Headers are read in turn: NumPy parses them as Python, and Python 3.11's parser fails now and then in several
+    # threads.
     reasons = [why_misshapen(shard) for shard in shards]
     if hashes:
         with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
@@ -199,7 +200,7 @@ def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int
 
 
 def data_offset(path: Path) -> int:
-    """Returns where the samples of a shard start."""
+    """Returns the position of the first sample in a shard's file."""
     with path.open("rb") as file:
         return _read_header(file)[2]
 
@@ -216,7 +217,7 @@ def _wrong_shape(path: Path, shard: PackedShard, shape: tuple[int, int]) -> str 
 
 
 def _read_header(file: io.BufferedReader) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Returns shape, type and where the data start."""
+    """Returns shape, type and the position of the data."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("not version 1.0 of the .npy format")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)

@@ -1,4 +1,4 @@
-"""The store on a packed copy: plain `.npy` shards, memory-mapped, read at the speed of memory."""
+"""Reads the signals of a data set from its packed copy: plain `.npy` shards, memory-mapped, at the speed of memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from data_pipelines.storage.read_arguments import check_valid, checked_numbers, 
 from data_pipelines.system.joined_map import Piece, can_join, join_pieces
 from data_pipelines.system.page_cache import ReadAhead
 
-#: Up to this many bytes the hash of every shard is checked on opening; above, single records are.
+#: Size up to which the hash of every shard is checked on opening; of larger copies only single records are checked.
 FULL_CHECK_BYTES = 2 * 2**30
 
 _NUM_SPOT_CHECKS = 64
@@ -30,9 +30,9 @@ _NUM_SPOT_CHECKS = 64
 class PackedStore:
     """Reads records of a packed copy.
 
-    Damage is looked for at opening. A mapped file that is cut short later, or whose disk fails, ends the process by
-    SIGBUS when its missing part is read: there is no way to ask a memory map beforehand that would not cost more than
-    the read. Opening again then names the shard, with `verify` also where single sectors are lost.
+    Damage is looked for on opening. A mapped file that is cut short later, or whose disk fails, ends the process by
+    SIGBUS when its missing part is read: a check before every read would cost more than the read. Opening again then
+    names the shard, with `verify` also where single sectors are lost.
     """
 
     kind = "packed"
@@ -42,12 +42,13 @@ class PackedStore:
         """Opens and checks the packed copy of a data set.
 
         Args:
-            dataset: whose copy.
-            verify: check the hash of every shard whatever its size.
-            allow_bad_shards: read around shards that are missing, truncated or damaged.
+            dataset: Data set whose copy is read.
+            verify: Whether the hash of every shard is checked whatever the size of the copy.
+            allow_bad_shards: Whether shards that are missing, truncated or damaged are accepted, and their records
+                reported as not readable.
 
         Raises:
-            DataError: there is no packed copy, it is of another data set, or shards are bad, all of them named.
+            DataError: There is no packed copy, it was made of another data set, or shards are bad, all of them named.
         """
         folder = dataset.directory / PACKED_DIR
         shards = read_contents(folder, fingerprint=dataset.fingerprint, num_records=dataset.index.num_records)
@@ -77,13 +78,13 @@ class PackedStore:
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """What cannot be read."""
+        """Records that cannot be read."""
         return self._bad.shards
 
     def read(
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
-        """Reads signals; see `data_pipelines.storage.store.Store.read`."""
+        """Reads signals as `data_pipelines.storage.store.Store.read` describes."""
         numbers = checked_numbers(record_numbers, self.num_records)
         signals = checked_out(out, (len(numbers), *self.shape))
         check_valid(valid, len(numbers))
@@ -102,15 +103,15 @@ class PackedStore:
         positions = numbers - self._bounds[shard_of]
         self._read_ahead(shard_of, positions)
         if len(self._arrays) == 1:
-            # All in one call that lets other threads run; clipping is what makes NumPy write straight into `signals`,
-            # and the numbers have been checked.
+            # One call gathers all and lets other threads run. Clipping makes NumPy write straight into `signals`; the
+            # numbers have been checked.
             np.take(self._arrays[0], numbers, axis=0, out=signals, mode="clip")
         else:
             rows = [self._arrays[shard][row] for shard, row in zip(shard_of.tolist(), positions.tolist(), strict=True)]
             np.concatenate(rows, out=signals.reshape(-1, self.shape[1]))
 
     def _spot_check(self, dataset: Dataset, paths: Sequence) -> list[BadShard]:
-        """Returns shards, not known to be bad, with a record that is not what the index says."""
+        """Returns shards, not known to be bad so far, with a record that differs from what the index says."""
         numbers = np.unique(np.linspace(0, self.num_records - 1, _NUM_SPOT_CHECKS).astype(np.int64))
         valid = np.empty(len(numbers), bool)
         signals = self.read(numbers, valid=valid)
@@ -125,9 +126,9 @@ class PackedStore:
 
 
 def _map_shards(pieces: list[Piece], shape: tuple[int, int]) -> list[np.ndarray]:
-    """Returns the samples as one array `int16[record, time, lead]` where memory pages allow it, else one a shard.
+    """Returns the samples `int16[record, time, lead]` as one array where memory pages allow it, else one per shard.
 
-    They do not on systems with larger pages than most, and for copies of earlier versions in several shards.
+    They do not on systems with larger pages than most, nor for copies of earlier versions in several shards.
     """
     runs = [pieces] if can_join(pieces) else [[piece] for piece in pieces]
     return [_map_run(run).view("<i2").reshape(-1, *shape) for run in runs]
@@ -139,5 +140,5 @@ def _map_run(pieces: list[Piece]) -> np.ndarray:
     (piece,) = pieces
     if piece.path is None:
         return np.zeros(piece.num_bytes, np.uint8)
-    # A plain array on the map: slicing np.memmap costs microseconds a time.
+    # A plain array on the map is used, since slicing np.memmap costs microseconds each time.
     return np.memmap(piece.path, np.uint8, "r", piece.offset, piece.num_bytes).view(np.ndarray)

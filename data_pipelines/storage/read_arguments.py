@@ -1,4 +1,4 @@
-"""What the stores have in common: checks of the arguments of `Store.read`."""
+"""Checks the arguments of `Store.read` for all stores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def checked_numbers(record_numbers: np.ndarray, num_records: int) -> np.ndarray:
     """Returns record numbers as `int64[n]`.
 
     Raises:
-        IndexError: a number outside 0 … num_records − 1.
+        IndexError: A number lies outside 0 … num_records − 1.
     """
     numbers = np.asarray(record_numbers)
     if numbers.ndim != 1 or not (np.issubdtype(numbers.dtype, np.integer) or numbers.size == 0):
@@ -23,7 +23,7 @@ def checked_numbers(record_numbers: np.ndarray, num_records: int) -> np.ndarray:
 
 
 def checked_out(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the array to read `shape` into.
+    """Returns the array of a shape to read into, which is `out` where it is given.
 
     Raises:
         ValueError: `out` is not C-contiguous `int16` of that shape.

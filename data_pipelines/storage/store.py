@@ -1,4 +1,4 @@
-"""Signals by record number: `open_store(directory).read(record_numbers)`, whichever way they are kept.
+"""Defines stores, which give signals by record number: `open_store(directory).read(record_numbers)`.
 
 Two stores hold the same records in the same order: the ArrayRecord shards of the data set itself
 (`array_record_store.py`) and a packed copy of them for fast local reading (`packed_store.py`).
@@ -19,7 +19,7 @@ from data_pipelines.storage.bad_shards import BadShard
 from data_pipelines.storage.packed_format import PACKED_DIR
 from data_pipelines.storage.packed_store import PackedStore
 
-#: What `open_store` takes; `auto` is the packed copy where there is one, else the ArrayRecord shards.
+#: Kinds that `open_store` takes; `auto` is the packed copy where there is one, else the ArrayRecord shards.
 STORE_KINDS = ("auto", "packed", "array_record")
 
 
@@ -27,11 +27,11 @@ class Store(Protocol):
     """Signals of a data set by record number; `read` may be called by several threads at once.
 
     Attributes:
-        kind: `packed` or `array_record`.
-        num_records: record numbers lie in 0 … num_records − 1.
-        shape: `(time, lead)` of a record.
-        num_threads: how many threads read fastest.
-        bad_shards: what cannot be read; grows where damage is met while reading.
+        kind: Kind of the store, such as `packed` or `array_record`.
+        num_records: Number of records; record numbers lie in 0 … num_records − 1.
+        shape: Shape `(time, lead)` of a record.
+        num_threads: Number of threads that read fastest.
+        bad_shards: Records that cannot be read; the list grows where damage is met while reading.
     """
 
     kind: str
@@ -51,17 +51,17 @@ class Store(Protocol):
 
         Args:
             record_numbers: `int64[n]`, in any order, repeats allowed.
-            out: `int16[n, time, 8]`, C-contiguous, to read into; without, an array is made.
-            valid: `bool[n]` to fill: False where a record cannot be read, whose signal is zeros then, never another
-                record's. Without, such a record is an error.
+            out: `int16[n, time, 8]`, C-contiguous, to read into; None to make an array.
+            valid: `bool[n]` to fill, with False where a record cannot be read, whose signal is then zeros and never
+                another record's. Without it such a record is an error.
 
         Returns:
-            `out`, or the array made: signals in µV, the caller's own.
+            Signals in µV, which belong to the caller: `out`, or a new array.
 
         Raises:
-            IndexError: a number outside the store.
-            ValueError: `out` or `valid` has another shape, type or order.
-            DataError: a record cannot be read, and there is no `valid`; names the shard.
+            IndexError: A number lies outside of the store.
+            ValueError: The array `out` or `valid` has another shape, type or order.
+            DataError: A record cannot be read, and there is no `valid`; the message names the shard.
         """
         ...
 
@@ -69,17 +69,17 @@ class Store(Protocol):
 def open_store(
     directory: Path | str, *, kind: str = "auto", verify: bool = False, allow_bad_shards: bool = False
 ) -> Store:
-    """Opens the signals of a prepared data set and checks its shards; never makes a packed copy.
+    """Opens the signals of a prepared data set and checks its shards; it never makes a packed copy.
 
     Args:
-        directory: of the data set.
-        kind: one of `STORE_KINDS`.
-        verify: check the hash of every packed shard, also where that takes long (it is done in any case below 2 GiB).
-        allow_bad_shards: open also where shards, though not all, are missing, truncated or damaged; they are in
-            `bad_shards` and their records are read as `Store.read` says.
+        directory: Directory of the data set.
+        kind: Kind of the store, one of `STORE_KINDS`.
+        verify: Whether the hash of every packed shard is checked even where that takes long (below 2 GiB it always is).
+        allow_bad_shards: Whether the store opens also where shards, though not all, are missing, truncated or damaged;
+            they are then listed in `bad_shards` and their records are read as `Store.read` says.
 
     Raises:
-        DataError: the data set or its packed copy is missing, unfinished or stale; or shards are bad, each named.
+        DataError: The data set or its packed copy is missing, unfinished or stale; or shards are bad, each named.
     """
     if kind not in STORE_KINDS:
         raise DataError(f"there is no store '{kind}'; choose one of {', '.join(STORE_KINDS)}")

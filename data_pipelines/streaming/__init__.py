@@ -1,1 +1,1 @@
-"""Streams of global batches: random orders, samplers, and batches read ahead."""
+"""Streams global batches: random orders, samplers, and batches that are read ahead."""

@@ -1,7 +1,7 @@
-"""This process's rows of every global batch, from a step on, read ahead by Grain.
+"""Yields this process's rows of every global batch, from a given step on, read ahead by Grain.
 
-Which records a global batch holds follows from the step alone (`sampler.py`); a process takes its rows of it. So
-the same rows stand in the same places for any number of processes, and a resumed run goes on exactly.
+The records of a global batch follow from the step alone (`sampler.py`), and a process takes its rows of it. So the same
+rows have the same contents for any number of processes, and a resumed run goes on exactly.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from data_pipelines.storage.store import Store
 from data_pipelines.streaming.sampler import Sampler
 from data_pipelines.system.buffers import BatchBuffers
 
-#: Batches ready ahead. Grain's defaults suit elements of one record, ours is a batch of megabytes.
+#: Number of batches that are ready ahead. Grain's defaults suit elements of one record; here an element is a batch of
+#: megabytes.
 BATCHES_AHEAD = 3
 
 
-#: Step and rows of the global batch, `int[n]` → something for each of the rows, `[n, …]`.
+#: Function of a step and of rows of the global batch, `int[n]`, that returns a value for each row, `[n, …]`.
 Choice = Callable[[int, np.ndarray], np.ndarray]
 
 
@@ -79,24 +80,24 @@ def batches(
     """Yields this process's part of the global batches of steps `start_step`, `start_step` + 1, … without end.
 
     Args:
-        store: signals.
-        sampler: which records a step's global batch holds.
+        store: Store of the signals.
+        sampler: Sampler that says which records a step's global batch holds.
         rows: `int[local]`, global rows of this process, in the order wanted.
-        start_step: step of the first batch.
-        columns: arrays over all records of the data set (such as `patient`), of which a batch gets its records' values.
-        chosen: what a batch gets besides that is no property of a record: pure functions of step and row.
-        num_threads: threads that read batches; without, as many as suit the store.
-        allow_bad_shards: mark rows whose shard is damaged, instead of ending with an error.
+        start_step: Step of the first batch.
+        columns: Arrays over all records of the data set (such as `patient`), of which a batch gets its records' values.
+        chosen: Further arrays of a batch that are no properties of a record, each as a pure function of step and rows.
+        num_threads: Number of threads that read batches; None for as many as suit the store.
+        allow_bad_shards: Whether rows whose shard is damaged are marked, instead of ending the stream with an error.
 
     Yields:
-        `signal` `int16[local, time, 8]` in µV, `valid` `bool[local]` (False, and the signal zero, where the shard is
-        damaged), `row` `int32[local]` (in the global batch), `record` `int32[local]`
-        (record number), and `[local, ...]` of every column and of all that is chosen. The memory of `signal` is used
-        again when nothing refers to it any more.
+        Batches with `signal` `int16[local, time, 8]` in µV, `valid` `bool[local]` (False, and the signal zero, where
+        the shard is damaged), `row` `int32[local]` (row in the global batch), `record` `int32[local]` (record number),
+        and `[local, ...]` of every column and of all that is chosen. The memory of `signal` is reused when nothing
+        refers to it any more.
 
     Raises:
-        ValueError: rows outside the global batch, or a column not over all records.
-        DataError: while iterating: a shard is damaged, unless that is allowed.
+        ValueError: Rows lie outside of the global batch, or a column is not over all records.
+        DataError: A shard is damaged, unless that is allowed; it is raised while iterating.
     """
     rows, columns, chosen = np.asarray(rows), dict(columns or {}), dict(chosen or {})
     _check(store, sampler, rows, start_step, columns)
@@ -131,7 +132,7 @@ def _check(
 
 
 def _closing(iterator: grain.DatasetIterator) -> Generator[dict[str, np.ndarray], None, None]:
-    """Ends the reading threads when the caller closes or drops the stream, or an error ends it."""
+    """Yields from an iterator, and ends its reading threads when the caller closes the stream or an error ends it."""
     try:
         yield from iterator
     finally:

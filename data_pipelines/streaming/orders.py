@@ -1,6 +1,6 @@
-"""Orders in which records are drawn: endless streams of units, any position of which is computed on its own.
+"""Defines orders in which records are drawn: endless streams of units, of which any position is computed on its own.
 
-A unit is what stays together in adjacent rows: one record, or some of one patient. A stream runs through epoch after
+A unit is what stays together in adjacent rows: one record, or several of one patient. A stream runs through epoch after
 epoch without a gap, and every epoch is whole. Nothing is remembered from one position to the next, so that a run
 resumed at a step, or spread over other processes, draws exactly what it would have drawn.
 """
@@ -19,22 +19,23 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.streaming.permutation import MAX_SIZE, derive_key, permute
 
-#: Version of the orders below; part of every fingerprint.
+#: Version of the orders below, which is part of every fingerprint.
 SAMPLING_VERSION = 1
 
-#: Weights that are no ratios of small numbers are rounded to parts of so many.
+#: Number of parts to which weights are rounded where they are no ratios of small numbers.
 MAX_TICKS = 2**31
 
-# Branches of an epoch's key.
+# These words derive the keys of an epoch's branches.
 _ORDER_OF_UNITS, _ORDER_WITHIN_PATIENT = 0, 1
 
-# Branches of a mixture's key, far from the numbers of epochs.
+# These words derive the keys of a mixture's branches; negative ones are far from the numbers of epochs.
 _SLOTS, _COMPONENTS = -1, -2
 
-# Units that a component may get less in a block than its share: differences of rounded sums are rounded four times.
+# A component may get so many units less in a block than its share, since differences of rounded sums are rounded four
+# times.
 _MIN_UNITS_A_BLOCK = 2
 
-# Numbers hashed at a time, so that a fingerprint of a hundred million records takes little memory.
+# So many numbers are hashed at a time, so that a fingerprint of a hundred million records takes little memory.
 _HASH_BLOCK = 2**20
 
 
@@ -42,21 +43,21 @@ class Order(Protocol):
     """An endless stream of units.
 
     Attributes:
-        unit_size: records of a unit.
-        units_per_epoch: units after which every record has come as often as an epoch promises.
+        unit_size: Number of records of a unit.
+        units_per_epoch: Number of units after which every record has come as often as an epoch promises.
     """
 
     unit_size: int
     units_per_epoch: int
 
     def units(self, positions: np.ndarray) -> np.ndarray:
-        """Returns the record numbers of the units at some positions of the stream, a pure function.
+        """Returns the record numbers of the units at some positions of the stream; a pure function.
 
         Args:
-            positions: `int64[n]`, from 0, in any order.
+            positions: Positions in the stream, `int64[n]`, from 0, in any order.
 
         Returns:
-            `int64[n, unit_size]`.
+            Record numbers of the units, `int64[n, unit_size]`.
         """
         ...
 
@@ -66,26 +67,26 @@ class Order(Protocol):
 
 
 class RecordOrder:
-    """Every record once an epoch, in an order of its own each epoch."""
+    """Order in which every record comes once an epoch, in a new order each epoch."""
 
     unit_size = 1
 
     def __init__(self, records: np.ndarray, *, seed: int):
-        """Keeps the records.
+        """Keeps the records to draw from.
 
         Args:
-            records: `int64[m]`, record numbers to draw from.
-            seed: another seed, other orders.
+            records: Record numbers to draw from, `int64[m]`.
+            seed: Seed of the orders.
 
         Raises:
-            DataError: no records.
+            DataError: There are no records.
         """
         self._records = _small(_checked_records(records))
         self._seed = seed
         self.units_per_epoch = len(self._records)
 
     def units(self, positions: np.ndarray) -> np.ndarray:
-        """Returns `int64[n, 1]`; see `Order.units`."""
+        """Returns the record numbers of units, `int64[n, 1]`, as `Order.units` describes."""
         epoch, position = np.divmod(positions, self.units_per_epoch)
         chosen = permute(position, size=self.units_per_epoch, key=derive_key(self._seed, _one_if_equal(epoch)))
         return self._records[chosen].astype(np.int64)[:, None]
@@ -96,11 +97,11 @@ class RecordOrder:
 
 
 class PatientOrder:
-    """Units of `records_per_patient` records of one patient.
+    """Order of units of `records_per_patient` records of one patient.
 
     An epoch cuts each patient's n records, in an order of their own, into ⌈n / k⌉ units of k; the last unit wraps
-    around to the patient's first ones. So in an epoch each record of the patient comes ⌊u·k / n⌋ or ⌈u·k / n⌉
-    times, u = ⌈n / k⌉: once or twice where n ≥ k. Records within a unit are distinct where n ≥ k; a patient with fewer
+    around to the patient's first ones. So in an epoch each record of the patient comes ⌊u·k / n⌋ or ⌈u·k / n⌉ times,
+    with u = ⌈n / k⌉: once or twice where n ≥ k. Records within a unit are distinct where n ≥ k; a patient with fewer
     repeats them. Units of all patients are put in one random order each epoch.
     """
 
@@ -108,13 +109,13 @@ class PatientOrder:
         """Groups the records by patient.
 
         Args:
-            records: `int64[m]`, record numbers to draw from.
-            patients: `int[m]`, the patient of each of them.
-            records_per_patient: k, records of a unit.
-            seed: another seed, other orders.
+            records: Record numbers to draw from, `int64[m]`.
+            patients: Patient of each record, `int[m]`.
+            records_per_patient: Number k of records of a unit.
+            seed: Seed of the orders.
 
         Raises:
-            DataError: no records, patients of another length, or k below one.
+            DataError: There are no records, patients have another length, or k is below one.
         """
         records, patients = _checked_records(records), np.asarray(patients)
         if patients.shape != records.shape:
@@ -124,22 +125,22 @@ class PatientOrder:
         by_patient = np.argsort(patients, kind="stable")
         self._records = _small(records[by_patient])
         first = np.flatnonzero(np.diff(patients[by_patient], prepend=patients[by_patient][0] - 1))
-        # One more than there are patients, so that differences are the patients' numbers of records.
+        # There is one entry more than there are patients, so that differences are the patients' numbers of records.
         self._first = _small(np.append(first, len(records)))
         units = -(-np.diff(self._first) // records_per_patient)
-        # Number of each patient's first unit.
+        # This is the number of each patient's first unit.
         self._first_unit = _small(np.cumsum(units, dtype=np.int64) - units)
         self._seed = seed
         self.unit_size = records_per_patient
         self.units_per_epoch = int(units.sum(dtype=np.int64))
 
     def units(self, positions: np.ndarray) -> np.ndarray:
-        """Returns `int64[n, unit_size]`; see `Order.units`."""
+        """Returns the record numbers of units, `int64[n, unit_size]`, as `Order.units` describes."""
         k = self.unit_size
         epoch, position = np.divmod(positions, self.units_per_epoch)
         key = derive_key(self._seed, _one_if_equal(epoch))
         unit = permute(position, size=self.units_per_epoch, key=derive_key(key, _ORDER_OF_UNITS))
-        # Of the type of what is searched, which NumPy would else convert as a whole.
+        # The units have the type of the array searched, which NumPy would otherwise convert as a whole.
         patient = np.searchsorted(self._first_unit, unit.astype(self._first_unit.dtype), side="right") - 1
         start_in_patient = (unit - self._first_unit[patient]) * k
         patient_key = derive_key(derive_key(key, _ORDER_WITHIN_PATIENT), patient)
@@ -157,11 +158,11 @@ class PatientOrder:
 class MixtureOrder:
     """Several streams in one, each with its share of every block of units, in random order within the block.
 
-    With weights, component d has N_d(b) = ⌊b·B·W_d⌋ − ⌊b·B·W_{d−1}⌋ units before block b, B being the units of a block
-    and W_d the sum of the shares up to d's: its share of any number of whole blocks is exact to one unit, and a block
-    holds less than two units more or less than it should. With equal shares the component of the p-th unit, before it
-    is moved within its block, is p modulo their number, so that every block holds ⌊B / n⌋ or ⌈B / n⌉ units of each of n
-    components, and who has one more goes round.
+    With weights, component d has N_d(b) = ⌊b·B·W_d⌋ − ⌊b·B·W_{d−1}⌋ units before block b, where B is the number of
+    units of a block and W_d the sum of the shares up to d's: its share of any number of whole blocks is exact to one
+    unit, and a block holds less than two units more or less than it should. With equal shares the component of the p-th
+    unit, before it is moved within its block, is p modulo the number n of components, so that every block holds ⌊B / n⌋
+    or ⌈B / n⌉ units of each, and the components take turns in having one more.
 
     A component's units follow each other as in its own stream: its own epochs stay whole, and end at their own times.
     An epoch of the mixture is only a length: as many units as one epoch of every component has together. Components
@@ -169,17 +170,18 @@ class MixtureOrder:
     """
 
     def __init__(self, orders: Sequence[Order], *, weights: Sequence[float] | None = None, block: int, seed: int):
-        """Keeps the components.
+        """Keeps the components and their shares.
 
         Args:
-            orders: of units of one size, each of another seed (`component_seed`).
-            weights: shares, in any unit; None for equal ones. Those that are no ratios of small numbers are rounded to
-                parts of `MAX_TICKS`.
-            block: units of a block; with unequal weights at least two of every component, see `smallest_block`.
-            seed: of the order within blocks.
+            orders: Orders of units of one size, each with a seed of its own (`component_seed`).
+            weights: Shares of the components, in any unit; None for equal ones. Those that are no ratios of small
+                numbers are rounded to parts of `MAX_TICKS`.
+            block: Number of units of a block; with unequal weights it holds at least two of every component, which
+                `smallest_block` ensures.
+            seed: Seed of the order within blocks.
 
         Raises:
-            DataError: no orders, units of different sizes, weights that are no shares, or too small a block.
+            DataError: There are no orders, units differ in size, weights are no shares, or the block is too small.
         """
         if not orders:
             raise DataError("a mixture needs at least one component")
@@ -200,10 +202,10 @@ class MixtureOrder:
         self.units_per_epoch = sum(order.units_per_epoch for order in orders)
 
     def units(self, positions: np.ndarray) -> np.ndarray:
-        """Returns `int64[n, unit_size]`; see `Order.units`."""
+        """Returns the record numbers of units, `int64[n, unit_size]`, as `Order.units` describes."""
         units = np.empty((len(positions), self.unit_size), np.int64)
         component, position = self.components(positions)
-        # By a sort of small integers, so that a thousand classes cost no more than two.
+        # A sort of small integers groups the components, so that a thousand classes cost no more than two.
         of_components = np.argsort(component, kind="stable")
         ends = np.cumsum(np.bincount(component, minlength=len(self._orders)))
         for order, at in zip(self._orders, np.split(of_components, ends[:-1]), strict=True):
@@ -212,10 +214,10 @@ class MixtureOrder:
         return units
 
     def components(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns which component stands at some positions of the stream, and where in its own stream.
+        """Returns the component at each of some positions of the stream, and the position in its own stream.
 
         Args:
-            positions: `int64[n]`, from 0, in any order.
+            positions: Positions in the stream, `int64[n]`, from 0, in any order.
 
         Returns:
             Number of the component, `uint[n]`, and position, `int64[n]`.
@@ -223,7 +225,7 @@ class MixtureOrder:
         block, slot = np.divmod(np.asarray(positions, np.int64), self._block)
         blocks, which = np.unique(block, return_inverse=True)
         before, after = self._units_before(blocks), self._units_before(blocks + 1)
-        # Where in its block, before it is shuffled, each component's part ends.
+        # These are the ends of the components' parts of a block before it is shuffled.
         ends = np.cumsum(after - before, axis=1)
         key = derive_key(derive_key(self._seed, _SLOTS), _one_if_equal(block))
         place = permute(slot, size=self._block, key=key)
@@ -245,13 +247,13 @@ class MixtureOrder:
             count = len(self._ticks)
             return (units + np.arange(count)[::-1]) // count
         bounds, total = np.cumsum(self._ticks), sum(self._ticks)
-        # ⌊units · bounds / total⌋ without a product beyond 64 bits.
+        # ⌊units · bounds / total⌋ is computed without a product beyond 64 bits.
         up_to = units // total * bounds + units % total * bounds // total
         return np.diff(up_to, axis=1, prepend=0)
 
 
 def component_seed(seed: int, component: int) -> int:
-    """Returns the seed of a mixture's component, so that components of one size have orders of their own."""
+    """Returns the seed of a mixture's component, so that components of one size have different orders."""
     return int(derive_key(derive_key(seed, _COMPONENTS), component)[0])
 
 
@@ -259,17 +261,17 @@ def smallest_block(weights: Sequence[float], *, multiple_of: int) -> int:
     """Returns the smallest block that `MixtureOrder` takes with these weights and that is a multiple of a number.
 
     Args:
-        weights: shares, in any unit.
-        multiple_of: such as the units of a batch, so that every batch has its shares.
+        weights: Shares of the components, in any unit.
+        multiple_of: Divisor of the block, such as the units of a batch, so that every batch has its shares.
 
     Raises:
-        DataError: weights that are no shares.
+        DataError: The weights are no shares.
     """
     return -(-_least_block(_ticks(weights)) // multiple_of) * multiple_of
 
 
 def fingerprint(kind: str, *parts: int | str | np.ndarray) -> str:
-    """Returns a hex digest of numbers, digests and vectors of integers, whatever their types."""
+    """Returns a hex digest of numbers, digests and vectors of integers, which does not depend on their types."""
     digest = hashlib.blake2b(f"{kind} {SAMPLING_VERSION}".encode(), digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -282,10 +284,10 @@ def fingerprint(kind: str, *parts: int | str | np.ndarray) -> str:
 
 
 def _ticks(weights: Sequence[float]) -> tuple[int, ...]:
-    """Returns weights as whole numbers that add up to at most `MAX_TICKS`: exact where they are ratios of such."""
+    """Returns weights as whole numbers that add up to at most `MAX_TICKS`; they are exact where that is possible."""
     if not len(weights) or not all(math.isfinite(weight) and weight > 0 for weight in weights):
         raise DataError(f"weights are {', '.join(map(str, weights)) or 'none'}; each must be a number above 0")
-    # By its shortest decimal form: .1 stands for a tenth, not for the binary fraction next to it.
+    # A weight is taken by its shortest decimal form: .1 is a tenth, not the binary fraction next to it.
     exact = [Fraction(repr(float(weight))) for weight in weights]
     common = math.lcm(*(weight.denominator for weight in exact))
     ticks = [int(weight * common) for weight in exact]
@@ -319,10 +321,10 @@ def _checked_records(records: np.ndarray) -> np.ndarray:
 
 
 def _small(numbers: np.ndarray) -> np.ndarray:
-    """Returns numbers from 0 in four bytes each where these suffice: half the memory, and faster to look up."""
+    """Returns numbers from 0 on in four bytes each where these suffice: half the memory, and faster to look up."""
     return numbers.astype(np.int32 if numbers.max() <= np.iinfo(np.int32).max else np.int64)
 
 
 def _one_if_equal(numbers: np.ndarray) -> np.ndarray:
-    """Returns one number for all of them where they are equal, as the epochs of a batch are: much less to compute."""
+    """Returns a single number where all are equal, as the epochs of a batch mostly are, which saves computation."""
     return numbers[:1] if len(numbers) and (numbers == numbers[0]).all() else numbers

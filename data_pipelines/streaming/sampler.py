@@ -1,7 +1,7 @@
-"""Which records stand in the global batch of a step: a pure function of the step.
+"""Says which records the global batch of a step holds, as a pure function of the step.
 
-What comes in which order says an order (`orders.py`); here its stream is cut into batches. They run on over the ends of
-epochs: every epoch is whole, whatever the batch size.
+An order (`orders.py`) says what comes when; here its stream is cut into batches. They run on over the ends of epochs:
+every epoch is whole, whatever the batch size.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from data_pipelines.streaming.orders import Order, fingerprint
 
 
 class Sampler:
-    """Step to record numbers.
+    """Map from steps to the record numbers of their global batches.
 
     Attributes:
-        batch_size: rows of a global batch.
-        examples_per_epoch: rows of an epoch.
+        batch_size: Number of rows of a global batch.
+        examples_per_epoch: Number of rows of an epoch.
     """
 
     def __init__(self, order: Order, *, batch_size: int):
         """Cuts the stream of an order into batches.
 
         Args:
-            order: of the units; those of a batch stand in it one after the other.
-            batch_size: rows of a global batch; may exceed an epoch, then a batch spans several.
+            order: Order of the units; those of a batch follow one another in it.
+            batch_size: Number of rows of a global batch; where it exceeds an epoch, a batch spans several.
 
         Raises:
-            DataError: a batch size below one, or one that tears a unit apart.
+            DataError: The batch size is below one, or divides a unit.
         """
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}; it must be at least 1")
@@ -42,17 +42,17 @@ class Sampler:
         self.examples_per_epoch = order.units_per_epoch * order.unit_size
 
     def record_numbers(self, step: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """Returns the record in rows of the global batch at a step; a pure function.
+        """Returns the record numbers in rows of the global batch at a step; a pure function.
 
         Args:
-            step: from 0.
+            step: Step of training, from 0.
             rows: `int[n]`, rows of the global batch, in the order wanted; only these are computed. None for all.
 
         Returns:
-            `int64[n]`.
+            Record numbers, `int64[n]`.
 
         Raises:
-            ValueError: a step before 0, or rows outside the batch.
+            ValueError: The step is before 0, or rows lie outside of the batch.
         """
         if step < 0:
             raise ValueError(f"steps count from 0, got {step}")

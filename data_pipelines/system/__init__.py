@@ -1,1 +1,1 @@
-"""The machine below a data set: directories that appear whole, workers, memory maps, remote files, safe names."""
+"""Provides what data sets rest on: directories that appear whole, workers, memory maps, remote files and safe names."""

@@ -1,4 +1,4 @@
-"""A directory that appears whole or not at all, and is written by one process at a time."""
+"""Makes directories that appear whole or not at all, and are written by one process at a time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from data_pipelines.errors import DataError
 
 _LOCK_FILE = "lock"
 
-# Of Linux' `renameat2(2)`: paths are meant as they are, and change places.
+# These are constants of Linux' `renameat2(2)`: paths are taken as they are, and exchanged.
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
-# What kernels and file systems say that cannot: not known, not for this file system (NFS among them).
+# By these errors kernels and file systems (NFS among them) say that they cannot exchange paths.
 _CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -27,15 +27,15 @@ _CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.E
 def exclusive_staging(staging: Path, *, resume: bool = False) -> Iterator[None]:
     """Makes `staging` a directory of this process alone, and removes it after success.
 
-    After an error it stays, unless it is still empty: for its quarantine list to be looked at, or for the work done so
-    far to be resumed.
+    After an error the directory stays, unless it is still empty, so that its quarantine list can be looked at, or the
+    work done so far resumed.
 
     Args:
-        staging: created, parents included.
-        resume: keep what an interrupted run left there, which is removed otherwise.
+        staging: Path of the directory; it is created, parents included.
+        resume: Whether what an interrupted run left there is kept, instead of removed.
 
     Raises:
-        DataError: another process is working in it.
+        DataError: Another process is working in the directory.
     """
     staging.mkdir(parents=True, exist_ok=True)
     lock = _lock(staging)
@@ -54,14 +54,14 @@ def exclusive_staging(staging: Path, *, resume: bool = False) -> Iterator[None]:
 
 
 def clear_staging(staging: Path) -> None:
-    """Removes everything that an interrupted run left in a staging directory of this process alone."""
+    """Removes everything that an interrupted run left in a staging directory that this process has locked."""
     for leftover in staging.iterdir():
         if leftover.name != _LOCK_FILE:
             _remove(leftover)
 
 
 def _lock(staging: Path) -> int:
-    """Takes the lock of a staging directory; the system drops it when the process ends, however it ends."""
+    """Takes the lock of a staging directory; the system releases it when the process ends, however it ends."""
     path = staging / _LOCK_FILE
     busy = DataError(f"{staging}: another build is writing here; wait for it to finish, or choose another --out")
     try:
@@ -70,7 +70,7 @@ def _lock(staging: Path) -> int:
         raise busy from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Likewise, the file that was opened may have been removed before it was locked.
+        # The file that was opened may also have been removed by another build before it was locked.
         if path.stat().st_ino != os.fstat(lock).st_ino:
             raise busy
     except (BlockingIOError, FileNotFoundError) as error:
@@ -86,13 +86,13 @@ def publish(finished: Path, out: Path, *, retired: Path) -> None:
     """Puts a finished directory in its place at once, after everything in it has reached the disk.
 
     A directory that is there already changes places with it, where the system can exchange two directories. Where it
-    cannot, that one is moved away first, and a process that is killed in between leaves it at `retired`: see
-    `recover_retired`.
+    cannot, the old directory is moved away first, and a process that is killed in between leaves it at `retired`, from
+    where `recover_retired` puts it back.
 
     Args:
-        finished: the directory to publish; on the same file system as `out`. May hold what was at `out` afterwards.
-        out: its place.
-        retired: a free path on the same file system.
+        finished: Directory to publish, on the same file system as `out`. It may hold what was at `out` afterwards.
+        out: Path at which it is published.
+        retired: Free path on the same file system.
     """
     for path in (finished, *finished.rglob("*")):
         sync(path)
@@ -114,7 +114,7 @@ def recover_retired(retired: Path, out: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Returns when a file, or the list of a directory's files, has reached the disk."""
+    """Waits until a file, or the list of a directory's files, has reached the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -123,10 +123,10 @@ def sync(path: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Lets two directories change places at once; returns whether the system can.
+    """Exchanges two directories atomically; returns whether the system can.
 
     Raises:
-        OSError: it can, and it went wrong.
+        OSError: The system can exchange directories, but failed to.
     """
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:

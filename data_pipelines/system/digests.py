@@ -1,8 +1,8 @@
-"""Digests of the files of a prepared data set, by which damage and exchanged files are found.
+"""Reads and writes digests of the files of a prepared data set, by which damage and exchanged files are found.
 
-`SHA256SUMS` lies in the folder of a data set and in each folder that is added to one later (`packed`, `physiology`),
-with a line a file; `sha256sum --check SHA256SUMS` reads it as well. Data sets that were built before there were digests
-have none.
+`SHA256SUMS` lies in the folder of a data set and in each folder that is added to one later (`packed`, `physiology`). It
+has one line for each file; `sha256sum --check SHA256SUMS` reads it as well. Data sets that were built before there were
+digests have none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from data_pipelines.errors import DataError
 from data_pipelines.system.plain_names import file_below
 
-#: Table of the digests of the folder that it lies in.
+#: Name of the table of the digests of the folder that it lies in.
 DIGESTS_FILE = "SHA256SUMS"
 
 _BLOCK_BYTES = 2**22
@@ -26,8 +26,8 @@ def file_digest(path: Path, progress: Callable[[int], None] = lambda num_bytes: 
     """Returns the SHA-256 of a file as 64 hexadecimal digits.
 
     Args:
-        path: of the file.
-        progress: told of the size of every block that was read.
+        path: Path of the file.
+        progress: Function that is told the size of every block that was read.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -41,9 +41,9 @@ def write_digests(folder: Path, names: Iterable[str], *, known: Mapping[str, str
     """Writes the digests of files in a folder and its subfolders.
 
     Args:
-        folder: where `DIGESTS_FILE` is written.
-        names: of the files, as paths below the folder.
-        known: digests that need not be made again, by name.
+        folder: Folder in which `DIGESTS_FILE` is written.
+        names: Names of the files, as paths below the folder.
+        known: Digests that need not be computed again, by name.
     """
     known = known or {}
     lines = [f"{known.get(name) or file_digest(folder / name)}  {name}\n" for name in names if name != DIGESTS_FILE]
@@ -51,11 +51,11 @@ def write_digests(folder: Path, names: Iterable[str], *, known: Mapping[str, str
 
 
 def files_of(folder: Path, *, apart: tuple[str, ...] = ()) -> list[str]:
-    """Returns the files in a folder and its subfolders, as sorted paths below it; links are files, whatever they mean.
+    """Returns the files in a folder and its subfolders, as sorted paths below it; links of any kind count as files.
 
     Args:
-        folder: of a data set, or one within.
-        apart: subfolders that are left out.
+        folder: Folder of a data set, or one within it.
+        apart: Subfolders that are left out.
     """
     return sorted(
         path.relative_to(folder).as_posix()
@@ -65,10 +65,10 @@ def files_of(folder: Path, *, apart: tuple[str, ...] = ()) -> list[str]:
 
 
 def read_digests(folder: Path) -> dict[str, str] | None:
-    """Reads the digests of a folder, by path below it; None where there are none.
+    """Reads the digests of a folder, by path below it; returns None where there are none.
 
     Raises:
-        DataError: the table is damaged, or names a file that is not in the folder or a folder in it.
+        DataError: The table is damaged, or names a file that is neither in the folder nor in a folder in it.
     """
     path = folder / DIGESTS_FILE
     try:
@@ -89,30 +89,31 @@ def read_digests(folder: Path) -> dict[str, str] | None:
 
 
 def changed_file(folder: Path, names: Iterable[str], *, table: Path) -> str | None:
-    """Returns the first of some files that is not what was written, or None; also None where there is no table.
+    """Returns the first of some files that is not what was written; None where there is none, or no table.
 
     Args:
-        folder: with the files.
-        names: of the files, as paths below the folder.
-        table: of the digests.
+        folder: Folder with the files.
+        names: Names of the files, as paths below the folder.
+        table: Path of the table of digests.
     """
     if not table.is_file():
         return None
-    # Not all lines are looked at: a data set may have tens of thousands of files, and is to open in milliseconds.
+    # Not all lines are checked as `read_digests` does: a data set may have tens of thousands of files, and is to open
+    # in milliseconds.
     lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
     digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     return next((name for name in names if digests.get(name) != file_digest(folder / name)), None)
 
 
 def check_digests(folder: Path, names: Iterable[str]) -> None:
-    """Raises where a small file is not what was written; does nothing in a folder without digests.
+    """Raises `DataError` where a small file is not what was written; does nothing in a folder without digests.
 
     Args:
-        folder: of the data set, with the digests.
-        names: of the files, as paths below the folder.
+        folder: Folder of the data set, with the digests.
+        names: Names of the files, as paths below the folder.
 
     Raises:
-        DataError: a file is another than was written, or has no digest.
+        DataError: A file is not the one that was written, or has no digest.
     """
     name = changed_file(folder, names, table=folder / DIGESTS_FILE)
     if name is not None:

@@ -1,4 +1,4 @@
-"""Files side by side in one range of addresses, so that one array spans them all.
+"""Maps files side by side into one range of addresses, so that one array spans them all.
 
 NumPy gathers rows of one array in one call that holds no lock; rows of several arrays take a call each. So a range of
 addresses is reserved and the files are mapped into it one behind the other, which is possible where all but the last
@@ -16,17 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-_MAP_FIXED = 0x10  # On Linux and macOS alike; Python does not name it.
+_MAP_FIXED = 0x10  # It is the same on Linux and macOS; Python does not name it.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Bytes of a file to be mapped, or as many zeros.
+    """A range of bytes of a file to be mapped, or as many zeros.
 
     Attributes:
-        path: of the file; None for zeros.
-        offset: of the first byte in the file.
-        num_bytes: how many.
+        path: Path of the file; None for zeros.
+        offset: Position of the first byte in the file.
+        num_bytes: Number of bytes.
     """
 
     path: Path | None
@@ -35,7 +35,7 @@ class Piece:
 
 
 def can_join(pieces: Sequence[Piece]) -> bool:
-    """Returns whether pieces start and end with memory pages, the end of the last excepted."""
+    """Returns whether all pieces start and end at the boundaries of memory pages, except for the end of the last."""
     page = mmap.ALLOCATIONGRANULARITY
     return all(piece.offset % page == 0 for piece in pieces) and all(
         piece.num_bytes % page == 0 for piece in pieces[:-1]
@@ -46,15 +46,15 @@ def join_pieces(pieces: Sequence[Piece]) -> np.ndarray:
     """Maps pieces of files one behind the other.
 
     Args:
-        pieces: that `can_join`, each within its file.
+        pieces: Pieces for which `can_join` holds, each within its file.
 
     Returns:
-        `uint8[sum of num_bytes]`, read-only; the range is given back with the last array that refers to it.
+        `uint8[sum of num_bytes]`, read-only; the range is released with the last array that refers to it.
 
     Raises:
-        OSError: a file cannot be opened or mapped.
+        OSError: A file cannot be opened or mapped.
     """
-    # Zeros, of which nothing is kept until they are read.
+    # The reserved range reads as zeros and takes no memory until it is read.
     reserved = mmap.mmap(
         -1, sum(piece.num_bytes for piece in pieces), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ
     )
@@ -71,14 +71,14 @@ def join_pieces(pieces: Sequence[Piece]) -> np.ndarray:
 def _map_function() -> Callable[..., int | None]:
     function = ctypes.CDLL(None, use_errno=True).mmap
     function.restype = ctypes.c_void_p
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]  # off_t is ssize_t
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]  # off_t is ssize_t.
     return function
 
 
 def _map_piece(map_at: Callable[..., int | None], path: Path, piece: Piece, *, address: int) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        # Within the range reserved, whose release takes this mapping with it.
+        # The mapping lies within the reserved range, whose release takes it along.
         flags = mmap.MAP_SHARED | _MAP_FIXED
         if map_at(address, piece.num_bytes, mmap.PROT_READ, flags, handle, piece.offset) != address:
             error = ctypes.get_errno()

@@ -1,4 +1,4 @@
-"""Public names of a package whose modules are imported when a name is first used: importing the package stays light."""
+"""Imports the modules of a package's public names when a name is first used, so that importing the package is cheap."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def late_names(
 
     Args:
         package: Name of the package.
-        modules: Public name → the module that defines it.
-        others: Names that the package has beside these.
+        modules: Modules that define the public names, by name.
+        others: Names that the package has besides these.
     """
 
     def get(name: str) -> Any:

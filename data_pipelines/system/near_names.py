@@ -1,4 +1,4 @@
-"""Names that are spelt much like one that does not exist, for messages."""
+"""Finds names that are spelt much like one that does not exist, for messages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def meant(name: str, known: Iterable[str], *, prefix: str = "") -> str:
 
     Args:
         name: Name that does not exist.
-        known: Names that do.
-        prefix: What stands before every name in the message.
+        known: Names that exist.
+        prefix: Text before every name in the message.
 
     Returns:
         `"; did you mean …?"` with at most three names, or nothing where none is spelt alike.

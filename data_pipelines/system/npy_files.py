@@ -1,4 +1,4 @@
-"""Writing arrays: an `.npy` file piece by piece, and an `.npz` file by names that are not known beforehand."""
+"""Writes arrays: an `.npy` file piece by piece, and an `.npz` file by names that are not known beforehand."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 
 
 def write_npy(path: Path, pieces: Iterable[np.ndarray], *, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Writes an array of which one piece is in memory at a time.
+    """Writes an array of which only one piece is in memory at a time.
 
-    Not through a memory map: on a disk that gets full, storing to one ends the process by SIGBUS, without a word.
+    It does not use a memory map: on a disk that gets full, storing to one ends the process by SIGBUS, without a
+    message.
 
     Args:
-        path: overwritten.
-        pieces: consecutive parts along the first axis, cast to `dtype`.
-        dtype: of the array.
-        shape: of the whole array.
+        path: Path of the file, which is overwritten.
+        pieces: Consecutive parts along the first axis, cast to `dtype`.
+        dtype: Type of the array.
+        shape: Shape of the whole array.
 
     Raises:
-        ValueError: the pieces do not add up to the shape.
-        OSError: the disk is full, or cannot be written.
+        ValueError: The pieces do not add up to the shape.
+        OSError: The disk is full, or cannot be written.
     """
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     rows = 0
@@ -38,12 +39,12 @@ def write_npy(path: Path, pieces: Iterable[np.ndarray], *, dtype: np.dtype, shap
 
 
 def write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compressed: bool) -> None:
-    """Writes arrays as NumPy does.
+    """Writes arrays to an `.npz` file as NumPy does.
 
     Args:
-        file: open for writing.
-        arrays: of any names but `file` and `allow_pickle`.
-        compressed: whether to compress them.
+        file: File that is open for writing.
+        arrays: Arrays by name; no name may be `file` or `allow_pickle`.
+        compressed: Whether the arrays are compressed.
     """
     save = np.savez_compressed if compressed else np.savez
     save(file, **arrays)  # type: ignore[arg-type]  # NumPy's types take each name for `allow_pickle`, which is a bool.

@@ -1,9 +1,9 @@
-"""Asking the system to read ahead what a batch is about to take from mapped files.
+"""Asks the system to read ahead what a batch is about to take from mapped files.
 
 A memory map of a file that is not in the page cache is read page by page, each as it is touched: about a thousand
-random records of 40 kB a second. Announced beforehand they come 20 thousand a second, all in flight at once. But
-announcing costs a system call a record, 40 % of the speed where all is in memory already; so a few records are probed,
-and only if one of them is missing is the batch announced (measured).
+random records of 40 kB a second. Announced beforehand they come at 20 thousand a second, all in flight at once. But
+announcing costs one system call per record, 40 % of the speed where all is in memory already; so a few records are
+probed, and only if one of them is missing is the batch announced (measured).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-# One record in so many is probed: 2 % of the time of a read from memory.
+# One record in so many is probed, which takes 2 % of the time of a read from memory.
 _RECORDS_PER_PROBE = 16
 
 Result = TypeVar("Result")
@@ -25,23 +25,24 @@ _SUPPORTED = hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
 
 
 class ReadAhead:
-    """Reads records of files ahead where they are not in memory; for any number of threads.
+    """Reads records of files ahead where they are not in memory; any number of threads may call it.
 
-    Without effect where the system has no such calls (macOS).
+    It has no effect where the system has no such calls (macOS).
     """
 
     def __init__(self, paths: Sequence[Path | None], *, first_byte: Sequence[int], record_bytes: int):
         """Opens the files.
 
         Args:
-            paths: None for a file of which nothing is read.
-            first_byte: where the first record of each starts.
-            record_bytes: size of a record.
+            paths: Paths of the files; None for a file of which nothing is read.
+            first_byte: Position of the first record in each file.
+            record_bytes: Size of a record.
         """
         self._paths = paths
         self._first_byte = np.array(first_byte, np.int64)
         self._record_bytes = record_bytes
-        # A process may have a thousand files open or so by default; those beyond a quarter are opened when needed.
+        # A process may have about a thousand files open by default; files beyond a quarter of the limit are opened when
+        # needed.
         num_kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4 if _SUPPORTED else 0
         self._handles = [None if path is None else os.open(path, os.O_RDONLY) for path in paths[:num_kept]]
 
@@ -54,8 +55,8 @@ class ReadAhead:
         """Announces records that are about to be read, if they are not all in memory.
 
         Args:
-            files: `int64[n]`, which file each is in.
-            positions: `int64[n]`, its number in the file.
+            files: `int64[n]`, number of the file of each record.
+            positions: `int64[n]`, number of each record in its file.
         """
         if not _SUPPORTED:
             return
@@ -86,7 +87,7 @@ class ReadAhead:
 
 
 def _can_be_read_at_once(handle: int, offset: int) -> bool:
-    """Returns whether a byte of a file is in memory; False where the file system cannot tell."""
+    """Returns whether a byte of a file is in memory; False where the file system does not support the question."""
     try:
         os.preadv(handle, [bytearray(1)], offset, os.RWF_NOWAIT)
     except OSError:

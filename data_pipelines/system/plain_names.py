@@ -1,7 +1,7 @@
-"""Names that a file of somebody else's gives to files, checked before they are joined to a path.
+"""Checks file names that were read from somebody else's file, before they are joined to a path.
 
 A card, an index or a list of packed shards may come from anywhere. What it names must be a plain file name, so that
-nothing is read or written beside the folder that it lies in.
+nothing is read or written outside of the folder that it lies in.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from data_pipelines.errors import DataError
 
 _MOST_BYTES = 255
 
-# Separators of every system, drives ('C:'), and what ends a name or a line for some program.
+# These are separators of every system, drives ('C:'), and characters that end a name or a line for some program.
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
-# Devices, under Windows, whatever follows behind a point.
+# Under Windows these names are devices, whatever follows after a dot.
 _RESERVED = frozenset(
     {"con", "prn", "aux", "nul", *(f"com{number}" for number in range(10)), *(f"lpt{number}" for number in range(10))}
 )
@@ -32,7 +32,7 @@ def is_plain_name(name: object) -> TypeGuard[str]:
         and 0 < len(name.encode(errors="replace")) <= _MOST_BYTES
         and not _FORBIDDEN.search(name)
         and name == name.strip(" ")
-        and not name.endswith(".")  # Which '.' and '..' do; Windows drops it.
+        and not name.endswith(".")  # This excludes '.' and '..'; Windows drops a final dot.
         and name.partition(".")[0].casefold() not in _RESERVED
     )
 
@@ -41,12 +41,12 @@ def file_below(folder: Path, name: object, *, source: Path | str) -> Path:
     """Returns the path of a file by the name that another file gives it.
 
     Args:
-        folder: where it lies.
-        name: as read.
-        source: the file that names it, for the message.
+        folder: Folder in which the file lies.
+        name: Name as it was read.
+        source: File that names it, for the message.
 
     Raises:
-        DataError: the name is no plain file name.
+        DataError: The name is no plain file name.
     """
     if not is_plain_name(name):
         raise DataError(
@@ -57,25 +57,25 @@ def file_below(folder: Path, name: object, *, source: Path | str) -> Path:
 
 
 def path_below(folder: Path, text: str) -> Path | None:
-    """Returns the path that a table gives a recording, or None where it leads out of the folder or is none.
+    """Returns the path that a table gives a recording; None where it leads out of the folder or is no path.
 
     Args:
-        folder: of the table.
-        text: folders and the file, with `/` between.
+        folder: Folder of the table.
+        text: Path as the table has it: folders and the file, with `/` between.
     """
     return folder / text if text and all(map(is_plain_name, text.split("/"))) else None
 
 
 def files_below(folder: Path, names: object, *, source: Path | str) -> tuple[Path, ...]:
-    """Returns the paths of files by the list of names that another file has.
+    """Returns the paths of files by a list of names that was read from another file.
 
     Args:
-        folder: where they lie.
-        names: as read.
-        source: the file that names them, for the message.
+        folder: Folder in which the files lie.
+        names: Names as they were read.
+        source: File that names them, for the message.
 
     Raises:
-        DataError: no list, a name that is no plain file name, or one name twice.
+        DataError: There is no list, a name is no plain file name, or a name comes twice.
     """
     if not isinstance(names, Iterable) or isinstance(names, str | bytes | dict):
         raise DataError(f"{source}: has {ascii(names)[:60]} where a list of file names belongs; it is damaged")
@@ -86,13 +86,13 @@ def files_below(folder: Path, names: object, *, source: Path | str) -> tuple[Pat
 
 
 def why_elsewhere(path: Path) -> str | None:
-    """Returns why a file is not to be read though its name is plain, in words that follow its path; None if it is.
+    """Returns why a file must not be read though its name is plain, in words that follow its path; None if it may be.
 
     A link may lead to a file beside it, and the folder may itself be a link: those are its owner's arrangements. A
     single file that is a link out of its folder is how an unpacked archive would reach other files.
 
     Args:
-        path: of the file.
+        path: Path of the file.
     """
     if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
         return "is a link to a file in another folder; copy the file itself here (cp -L)"

@@ -1,4 +1,4 @@
-"""Files of a folder that may lie anywhere fsspec reaches, with a time limit on every answer."""
+"""Reads files of a folder that may lie anywhere fsspec reaches, with a time limit on every answer."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Result = TypeVar("Result")
 
 
 class Task(Generic[Result]):
-    """Work in a thread of its own, which may be left behind: it ends with the process."""
+    """Work in a daemon thread of its own, which need not be waited for: it ends with the process."""
 
     def __init__(self, work: Callable[[], Result]):
         """Starts the work."""
-        # The executors of the standard library wait for their threads at exit, for ever if one hangs.
+        # The executors of the standard library wait for their threads at exit, and would never return if one hangs.
         self._answers: queue.SimpleQueue[tuple[Result] | BaseException] = queue.SimpleQueue()
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
 
     def _run(self, work: Callable[[], Result]) -> None:
         try:
             self._answers.put((work(),))
-        except BaseException as error:  # Raised again where the result is taken.
+        except BaseException as error:  # It is raised again where the result is taken.
             self._answers.put(error)
 
     def result(self, timeout_s: float | None = None) -> Result:
-        """Waits for the result, to be taken once.
+        """Waits for the result, which can be taken once.
 
         Raises:
-            TimeoutError: it did not come in time.
+            TimeoutError: The result did not come in time.
         """
         try:
             answer = self._answers.get(timeout=timeout_s)
@@ -51,22 +51,23 @@ class Task(Generic[Result]):
 
 
 class RemoteFolder:
-    """Reads files of one folder.
+    """Files of one folder, which may be remote.
 
     Attributes:
-        url: of the folder, or its path.
-        local: its path if it lies in the local file system, whose files need not be downloaded.
+        url: URL or path of the folder.
+        local: Path of the folder if it lies in the local file system, whose files need not be downloaded; None
+            otherwise.
     """
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S):
-        """Finds the driver.
+        """Finds the driver of the folder's file system.
 
         Args:
-            url: such as `gs://bucket/folder`, `s3://bucket/folder`, `/mnt/bucket/folder`.
-            timeout_s: seconds that one answer may take.
+            url: URL or path of the folder, such as `gs://bucket/folder`, `s3://bucket/folder` or `/mnt/bucket/folder`.
+            timeout_s: Seconds that one answer may take.
 
         Raises:
-            DataError: there is no driver for this kind of URL, its package is not installed, or no answer in time.
+            DataError: There is no driver for this kind of URL, its package is not installed, or no answer came in time.
         """
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
@@ -83,7 +84,7 @@ class RemoteFolder:
         self.local = Path(self._root) if is_local else None
 
     def size(self, name: str) -> int | None:
-        """Returns the bytes of a file, or None if there is none."""
+        """Returns the size of a file in bytes, or None if there is no such file."""
         try:
             size = self._within_time(lambda: self._system.info(self._path(name))["size"])
         except FileNotFoundError:
@@ -102,16 +103,16 @@ class RemoteFolder:
         progress: Callable[[int], None] = lambda num_bytes: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Copies a file.
+        """Copies a file to the local disk.
 
         Args:
-            name: below the folder.
-            path: overwritten.
-            progress: told of every block's size.
-            cancelled: asked before every block; if so the copy stays unfinished.
+            name: Name of the file, as a path below the folder.
+            path: Path of the copy, which is overwritten.
+            progress: Function that is told the size of every block.
+            cancelled: Function that is asked before every block whether to stop; the copy then stays unfinished.
 
         Raises:
-            DataError: there is no such file, it cannot be read, or no answer in time.
+            DataError: There is no such file, it cannot be read, or no answer came in time.
         """
         size = self.size(name)
         if size is None:
@@ -146,7 +147,7 @@ class RemoteFolder:
             ) from error
 
     def _failed(self, name: str, error: Exception) -> DataError:
-        # Every driver has errors of its own kinds.
+        # Drivers raise errors of many types, which become one type here.
         if isinstance(error, DataError):
             return error
         return DataError(f"{self.url}/{name}: cannot be read ({type(error).__name__}: {error})")

@@ -1,4 +1,4 @@
-"""Work over many items by several processes, results in the items' order."""
+"""Maps a function over many items by several processes, with the results in the items' order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Items(Protocol[ItemOut]):
-    """Items one behind the other, of which a slice holds some: a sequence, or an array by its first axis."""
+    """Items in a fixed order, of which a slice holds some: a sequence, or an array by its first axis."""
 
     def __len__(self) -> int: ...
 
@@ -34,8 +34,8 @@ class WorkerDiedError(DataError):
     """A worker process ended without a result.
 
     Attributes:
-        process_ids: of the workers that died; others that were ended along with them are not among them.
-        how: how they died, in words.
+        process_ids: Ids of the workers that died; those of workers that were ended along with them are left out.
+        how: How the workers died, in words.
     """
 
     def __init__(self, process_ids: Sequence[int], how: str):
@@ -48,24 +48,24 @@ def map_ordered(
 ) -> Generator[Result, None, None]:
     """Yields `function(item)` for every item in order, computed by `num_workers` processes.
 
-    Only a few chunks are in flight, so memory stays bounded however slowly the results are taken.
+    Only a few chunks are in flight, so memory stays bounded however slowly the results are consumed.
 
     Args:
-        function: picklable (module-level, or a partial of such).
-        items: picklable.
-        num_workers: 0 or 1 computes in this process.
-        chunk_size: items sent to a worker at once.
+        function: Function that can be pickled (at module level, or a partial of such).
+        items: Items that can be pickled.
+        num_workers: Number of processes; 0 or 1 computes in this process.
+        chunk_size: Number of items sent to a worker at once.
 
     Yields:
         The results, in the order of `items`.
 
     Raises:
-        WorkerDiedError: when a worker dies, for example for lack of memory.
+        WorkerDiedError: A worker died, for example for lack of memory.
     """
     if num_workers <= 1:
         yield from map(function, items)
         return
-    # 'spawn', because a fork of a process with threads (JAX, TFDS) can deadlock.
+    # Processes are spawned, because a fork of a process with threads (JAX, TFDS) can deadlock.
     context = multiprocessing.get_context("spawn")
     pending: deque[Future[list[Result]]] = deque()
     others = set(multiprocessing.active_children())
@@ -80,14 +80,14 @@ def map_ordered(
         while pending:
             yield from pending.popleft().result()
     except BrokenProcessPool as error:
-        pool.shutdown(wait=True, cancel_futures=True)  # After which it is known how they ended.
+        pool.shutdown(wait=True, cancel_futures=True)  # Only after this is it known how they ended.
         raise _died(workers) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _died(workers: Collection[BaseProcess]) -> WorkerDiedError:
-    # The pool ends the other workers by SIGTERM.
+    # The pool ends the other workers by SIGTERM, so they are not among those that died by themselves.
     ended = [
         (worker.pid, worker.exitcode) for worker in workers if worker.pid is not None and worker.exitcode is not None
     ]
@@ -107,7 +107,7 @@ def _map_chunk(function: Callable[[Item], Result], chunk: Iterable[Item]) -> lis
 
 
 def _leave_with_parent() -> None:
-    """Ends this worker when its parent is gone: a killed build must leave no process behind."""
+    """Ends this worker when its parent is gone, since a killed build must leave no process behind."""
     parent = multiprocessing.parent_process()
     if parent is None:
         raise RuntimeError("only a worker leaves with its parent")
