@@ -82,38 +82,40 @@ Relation = Callable[[Rows, Rows], Pairs]
 
 
 def same_record(anchors: Rows, keys: Rows) -> Pairs:
-    """SimCLR (Chen et al. 2020): the views of one record are positives, rows of other patients are negatives."""
+    """Makes the views of one record positives and rows of other patients negatives (SimCLR, Chen et al. 2020)."""
     return _pairs(anchors, keys, positive=_equal(anchors.record, keys.record))
 
 
 def same_patient(anchors: Rows, keys: Rows) -> Pairs:
-    """PCLR (Diamant et al. 2022) and 3KG: all rows of one patient are positives, rows of others negatives."""
+    """Makes rows of one patient positives and those of others negatives (PCLR, Diamant et al. 2022, and 3KG)."""
     return _pairs(anchors, keys, positive=_equal(anchors.patient, keys.patient))
 
 
 def other_segment(anchors: Rows, keys: Rows) -> Pairs:
-    """CMSC (Kiyasseh et al. 2021): other parts of the same recording's time, in the same lead, are positives."""
+    """Makes other parts of the same recording's time in the same lead positives (CMSC, Kiyasseh et al. 2021)."""
     same = _equal(anchors.record, keys.record)
     segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
     return _pairs(anchors, keys, positive=same & ~segment & lead)
 
 
 def other_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """CMLC (Kiyasseh et al. 2021): other leads of the same part of the same recording are positives."""
+    """Makes other leads of the same part of the same recording positives (CMLC, Kiyasseh et al. 2021)."""
     same = _equal(anchors.record, keys.record)
     segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
     return _pairs(anchors, keys, positive=same & segment & ~lead)
 
 
 def other_segment_or_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """CMSMLC (Kiyasseh et al. 2021): whatever else is shown of the same recording is positive."""
+    """Makes whatever else is shown of the same recording a positive (CMSMLC, Kiyasseh et al. 2021)."""
     same = _equal(anchors.record, keys.record)
     segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
     return _pairs(anchors, keys, positive=same & ~(segment & lead))
 
 
 def similar_physiology(anchors: Rows, keys: Rows, *, min_cosine: float = 0.25) -> Pairs:
-    """PhysioCLR (Maghsoodi et al. 2025): positive where physiology vectors agree in direction, negative where not.
+    """Makes records positives where their physiology vectors agree in direction, and otherwise negatives.
+
+    This is the relation of PhysioCLR (Maghsoodi et al. 2025).
 
     Views of the same record are positives, whether or not its vector is known; pairs of records of which one vector is
     unknown are left out.
@@ -134,7 +136,7 @@ def similar_physiology(anchors: Rows, keys: Rows, *, min_cosine: float = 0.25) -
 
 
 def same_cluster(anchors: Rows, keys: Rows) -> Pairs:
-    """Wave-attribute matching (Jeong et al. 2024, arXiv 2411.17702): records of one cluster are positives.
+    """Makes records of one wave-attribute cluster positives (Jeong et al. 2024, arXiv 2411.17702).
 
     Views of the same record are positives as well; pairs of which one has no cluster are left out.
     """
@@ -143,7 +145,7 @@ def same_cluster(anchors: Rows, keys: Rows) -> Pairs:
 
 
 def same_demographics(anchors: Rows, keys: Rows, *, max_years: ZeroOrMore = 5.0) -> Pairs:
-    """Demographics matching (Jeong et al. 2024): the same sex and ages at most `max_years` apart are positives.
+    """Makes records of the same sex and of ages at most `max_years` apart positives (Jeong et al. 2024).
 
     Args:
         anchors: Metadata of the anchors, with `sex` and `age`.
@@ -158,7 +160,7 @@ def same_demographics(anchors: Rows, keys: Rows, *, max_years: ZeroOrMore = 5.0)
 
 
 def same_label(anchors: Rows, keys: Rows) -> Pairs:
-    """Supervised contrast (Khosla et al. 2020): rows of one label are positives, of another negatives.
+    """Makes rows of one label positives and rows of another negatives (supervised contrast, Khosla et al. 2020).
 
     Views of the same record are positives as well; pairs of which one has no label are left out.
     """
@@ -167,7 +169,7 @@ def same_label(anchors: Rows, keys: Rows) -> Pairs:
 
 
 def nearest_signal(anchors: Rows, keys: Rows) -> Pairs:
-    """Jeong et al. 2023: the recording that is nearest in signal space is the positive, all others are negatives.
+    """Makes the recording nearest in signal space the positive, and all others negatives (Jeong et al. 2023).
 
     `signal_space.nearest_and_farthest` finds the nearest recording beforehand, because a pair alone does not show it.
     Where a recording has several views, the positive of each is the same view of the neighbour. The neighbour's other
