@@ -31,7 +31,7 @@ class ClocsCNN(Encoder):
 
     Args:
         num_leads: Number of channels of the input.
-        widths: Numbers of channels, layer by layer.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
         input_samples: Number of samples that recordings are interpolated to.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of an embedding, the size of the linear layer; the authors tried 32 to 320.

@@ -73,7 +73,7 @@ class PCLRResNet(Encoder):
 
     Args:
         num_leads: Number of channels of the input.
-        widths: Numbers of channels, layer by layer.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
         kernel: Length of the convolutions' kernels, in samples.
         input_samples: Number of samples that recordings are interpolated to, linearly as the authors do; 0 leaves their
             length.

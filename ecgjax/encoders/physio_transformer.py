@@ -153,10 +153,10 @@ class PhysioTransformer(Encoder):
     Args:
         num_leads: Number of channels of the input.
         stem_width: Number of channels of the stem's convolutions.
-        dim: Width of the tokens.
+        dim: Width of the tokens, in channels.
         depth: Number of transformer blocks.
         num_heads: Number of heads of every attention.
-        hidden_dim: Width inside a block's two layers.
+        hidden_dim: Width of the hidden layer of a block's perceptron, in channels.
         position_kernel: Length of the convolution that encodes positions, in tokens.
         position_groups: Number of groups of channels of the convolution that encodes positions.
         dropout: Share of the activations that dropout takes.

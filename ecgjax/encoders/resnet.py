@@ -49,7 +49,7 @@ class ResNet18(Encoder):
 
     Args:
         num_leads: Number of channels of the input.
-        widths: Numbers of channels, layer by layer.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
         kernel: Length of the convolutions' kernels, in samples.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of an embedding.

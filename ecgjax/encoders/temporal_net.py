@@ -64,8 +64,8 @@ class TemporalNet(Encoder):
 
     Args:
         num_leads: Number of channels of the input.
-        widths: Numbers of channels, layer by layer.
-        kernels: Lengths of the convolutions' kernels, in samples, of one branch each.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
+        kernels: Lengths of the kernels of the parallel branches, in samples, one for each branch.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of an embedding.
         dtype: Type that is computed in.
@@ -140,8 +140,8 @@ class DualTemporalNet(Encoder):
 
     Args:
         num_leads: Number of leads: 8 for the stored ones, or 12.
-        widths: Numbers of channels of each stream, layer by layer.
-        kernels: Lengths of the convolutions' kernels, in samples, of one branch each.
+        widths: Numbers of channels of the layers of each stream, from the first to the last.
+        kernels: Lengths of the kernels of the parallel branches, in samples, one for each branch.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of one stream's embedding.
         dtype: Type that is computed in.

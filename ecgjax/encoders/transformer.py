@@ -108,9 +108,9 @@ class Blocks(nnx.Module):
 
     Args:
         depth: Number of layers.
-        dim: Width of the tokens.
+        dim: Width of the tokens, in channels.
         num_heads: Number of heads of every attention.
-        hidden_dim: Width inside a block's perceptron.
+        hidden_dim: Width of the hidden layer of a block's perceptron, in channels.
         norm_first: Whether normalisation stands before attention and perceptron, instead of after the sum with the
             skip.
         use_bias: Whether linear layers and normalisations have a bias.
@@ -165,7 +165,7 @@ class Blocks(nnx.Module):
             return nnx.merge(graph, params)(x, keys), None
 
         if self.remat:
-            # Inside a scan XLA cannot merge the forward with the backward pass anyway, so nothing need prevent it.
+            # Inside a scan XLA cannot merge the forward with the backward pass anyway, so `prevent_cse` is not needed.
             layer = jax.checkpoint(layer, prevent_cse=False)
         return jax.lax.scan(layer, x, (params, None if keys is None else split_rows(keys, self.depth).T))[0]
 

@@ -28,7 +28,7 @@ class ViT1D(Encoder):
     Args:
         num_leads: Number of channels of the input.
         patch: Length of a patch in samples.
-        dim: Width of the tokens.
+        dim: Width of the tokens, in channels.
         depth: Number of transformer blocks.
         num_heads: Number of heads of every attention.
         dropout: Share of the activations that dropout takes.

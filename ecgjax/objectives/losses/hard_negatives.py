@@ -36,16 +36,15 @@ def hcl(
         N_g = max((R − τ⁺ N p) / (1 − τ⁺), N e^{−1/τ}),    the positive's term −log p/(p + N_g).
 
     A row costs the mean over its positives. Rows of the same patient are no negatives, so that N differs from row to
-    row; a row without negatives costs 0. The importance weights carry gradient. With β = 0, τ⁺ = 0 and one positive
-    this is NT-Xent. A first pass over the pairs finds R, and a second one adds up the terms.
+    row; a row without negatives costs 0. The importance weights carry gradient, and β may follow a schedule. With β =
+    0, τ⁺ = 0 and one positive this is NT-Xent. A first pass over the pairs finds R, and a second one adds up the terms.
 
     Args:
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
         rows: Metadata of the rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
-        concentration: Concentration β, at least 0: the larger it is, the more near negatives weigh. It may follow a
-            schedule.
+        concentration: Concentration β, at least 0: the larger it is, the more near negatives weigh.
         positive_prior: Share τ⁺ of the negatives that are positives in truth, at least 0 and below 1.
         reducer: Reduction of the losses of the rows to one number.
         tiling: Way that the pairs are gone through.

@@ -115,9 +115,9 @@ def margin(
         miner: Miner that chooses the triplets.
         distance: Distance d; β = 1.2 presumes unsquared distances on the unit sphere.
         alpha: Half the width α of the band about β that pairs should leave, in the unit of `distance`.
-        beta: Boundary β between positives and negatives in the unit of `distance`: one for all, `f32[]`, or one for
-            each class of the anchor, `f32[classes]`. It is learnt where it is differentiated. Where β is one a class,
-            anchors without a class do not count.
+        beta: Boundary β between the distances of positives and negatives: one for all, `f32[]`, or one for each class
+            of the anchor, `f32[classes]`, where anchors without a class do not count. It is learnt where it is
+            differentiated.
         tiling: Way that the pairs are gone through.
         key: Random key of the run's seed and step, for the miner.
 
