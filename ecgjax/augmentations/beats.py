@@ -11,43 +11,47 @@ from jax import Array
 from ecgjax.augmentations.draws import sometimes
 from ecgjax.settings.bounds import Probability
 
-#: A turn is the second difference over so many seconds: a QRS turns sharply at this scale, a T wave does not.
+#: Seconds over which a turn, the second difference, is taken: a QRS turns sharply at this scale, a T wave does not.
 _TURN_S = 0.020
-#: Turns are averaged over the length of a QRS.
+#: Seconds over which turns are averaged, the length of a QRS.
 _QRS_S = 0.120
-#: Within so many seconds about a QRS there is no other.
+#: Seconds about a QRS within which there is no other.
 _REFRACTORY_S = 0.240
-#: A QRS is at least so sharp, as a share of the sharpest about it, and of what that is on average over the recording.
+#: Seconds about a QRS within which the level, the greatest sharpness, is taken. A QRS must reach the first share of the
+#: level, and the second share of the level's mean over the recording.
 _LEVEL_REACH_S = 1.2
 _OF_LEVEL, _OF_MEAN_LEVEL = 0.35, 0.2
-#: The R peak is the sharpest single turn within so many seconds of where they are sharpest on average.
+#: Seconds about the sharpest place of a QRS within which its R peak, the sharpest single turn, is looked for.
 _R_REACH_S = 0.080
 
-# Operations to which it makes no difference how often they see a sample.
+# Operations whose result does not depend on how often they see a sample.
 _IDEMPOTENT = (jnp.maximum, jnp.logical_or)
 
 
 def r_peaks(ecg: Array, *, rate_hz: float) -> Array:
     """Finds R peaks by how sharply all leads turn together.
 
-    Each lead's turns count in units of their mean, so that a lead full of noise, turning everywhere, says little. Their
-    squares are averaged over the length of a QRS; maxima above an adaptive threshold are QRS complexes, and the R peak
-    of each is its sharpest turn. Slopes in their place take tall T waves of hyperkalaemia for QRS complexes. All is
-    a fixed number of sums, maxima and comparisons: it can be jitted.
+    A turn is the second difference of a lead. Each lead's turns count in units of their mean, so that a lead full of
+    noise, which turns everywhere, says little. Their squares are averaged over the length of a QRS; maxima above an
+    adaptive threshold are QRS complexes, and the R peak of each is its sharpest turn. Slopes in place of turns would
+    take tall T waves of hyperkalaemia for QRS complexes. The function takes a fixed number of sums, maxima and
+    comparisons, so that it can be jitted.
 
     Args:
-        ecg: `f32[time, lead]`, any unit.
-        rate_hz: samples per second.
+        ecg: Recording, `f32[time, lead]`, in any unit.
+        rate_hz: Sampling rate, in samples per second.
 
     Returns:
-        `bool[time]`, true at R peaks; none in a recording of zeros.
+        Mask that is true at R peaks, `bool[time]`; a recording of zeros has none.
     """
+    # 1. Measure the turns of every lead, in units of the lead's mean turn.
     reach = _samples(_TURN_S, rate_hz)
     padded = jnp.pad(ecg, ((reach, reach), (0, 0)), mode="edge")
     turns = jnp.abs(padded[: len(ecg)] + padded[2 * reach :] - 2 * ecg)
     mean = turns.mean(0, keepdims=True)
     turns = turns * jnp.where(mean > 0, 1 / jnp.where(mean > 0, mean, 1), 0)
 
+    # 2. Average their squares over the length of a QRS, and take maxima above an adaptive threshold for QRS complexes.
     half = _samples(_QRS_S / 2, rate_hz)
     energy = _centred(jnp.add, jnp.sum(jnp.square(turns), 1), half, fill=0.0)
     sharpness = jnp.sqrt(energy / (2 * half + 1))
@@ -55,6 +59,7 @@ def r_peaks(ecg: Array, *, rate_hz: float) -> Array:
     threshold = jnp.maximum(_OF_LEVEL * level, _OF_MEAN_LEVEL * level.mean())
     sharpest = _is_largest(sharpness, _refractory(rate_hz)) & (sharpness > threshold)
 
+    # 3. The R peak of each QRS complex is the sharpest single turn near its maximum.
     reach = _samples(_R_REACH_S, rate_hz)
     near = _centred(jnp.logical_or, sharpest, reach, fill=False)
     turn = jnp.where(near, jnp.sum(turns, 1), 0)
@@ -68,13 +73,14 @@ def heartbeat_shuffle(key: Array, ecg: Array, *, rate_hz: float, p: Probability 
     of RR intervals is lost, their distribution is not.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`, any unit.
-        rate_hz: samples per second.
-        p: chance that it acts.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, in any unit.
+        rate_hz: Sampling rate, in samples per second.
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`; as it was where fewer than three R peaks are found.
+        The recording with its beats in another order, `f32[time, lead]`; unchanged where fewer than three R peaks are
+        found.
 
     References:
         Maghsoodi et al., PhysioCLR, 2025 (arXiv 2509.08116), whose code loses what precedes the first R peak.
@@ -85,18 +91,18 @@ def heartbeat_shuffle(key: Array, ecg: Array, *, rate_hz: float, p: Probability 
 
 
 def peak_positions(peaks: Array, *, rate_hz: float) -> Array:
-    """Where R peaks stand, in a fixed number of entries that holds as many as `r_peaks` can find.
+    """Returns the sample numbers of R peaks, in a fixed number of entries that holds as many as `r_peaks` can find.
 
     Args:
-        peaks: `bool[time]`, of `r_peaks`.
-        rate_hz: samples per second.
+        peaks: Mask of R peaks that `r_peaks` returned, `bool[time]`.
+        rate_hz: Sampling rate, in samples per second.
 
     Returns:
-        `i32[peaks]`, samples, ascending; after the last peak the number of samples.
+        Sample numbers of the R peaks, `i32[peaks]`, ascending; entries after the last peak hold the number of samples.
     """
     num_samples = len(peaks)
     most = (num_samples - 1) // (_refractory(rate_hz) + 1) + 1
-    # R peaks are so far apart that a block holds one at most: to sort blocks takes a thirtieth of the time of
+    # R peaks are so far apart that a block holds one at most. Sorting blocks takes a thirtieth of the time of
     # `jax.lax.top_k` over samples, on a CPU.
     block = 2 * _samples(_R_REACH_S, rate_hz) + 1
     position = jnp.where(peaks, jnp.arange(num_samples), num_samples)
@@ -108,27 +114,30 @@ def permute_beats(key: Array, ecg: Array, peaks: Array) -> Array:
     """Permutes the parts of a recording between its R peaks.
 
     Args:
-        key: of the order.
-        ecg: `f32[time, lead]`.
-        peaks: `i32[peaks]`, samples, ascending; the number of samples where there is none.
+        key: Random key of the order.
+        ecg: Recording, `f32[time, lead]`.
+        peaks: Sample numbers of the R peaks, `i32[peaks]`, ascending; entries without a peak hold the number of
+            samples.
 
     Returns:
-        `f32[time, lead]`.
+        The recording with its parts in another order, `f32[time, lead]`.
     """
     num_samples = len(ecg)
     start, end = peaks[:-1], peaks[1:]
     length = jnp.where(end < num_samples, end - start, 0)
-    # Beats come in a random order, and what is no beat, of length 0, after them.
+    # Beats come in a random order; entries that are no beat, of length 0, come after them.
     draw = jnp.where(length > 0, jax.random.uniform(key, length.shape, jnp.float32), 2)
     order = jnp.argsort(draw)
     start, length = start[order], length[order]
     end = peaks[0] + jnp.cumsum(length)
-    # From each place at which a beat begins on, samples come from farther on than before; beyond the last they stay.
+    # Each beat's samples are read from a fixed distance farther on or back. The distance changes where a beat begins,
+    # and is 0 again after the last beat.
     begin = jnp.append(end - length, end[-1])
     shift = jnp.append(jnp.where(length > 0, start - end + length, 0), 0)
     changes = (begin, jnp.diff(shift, prepend=0))
     time = jnp.arange(num_samples)
-    # A pass over time for each beat: as one sum over `[time, beat]` it took ten times as long on a CPU.
+    # The changes are added up in a pass over time for each beat: one sum over `[time, beat]` took ten times as long on
+    # a CPU.
     source, _ = jax.lax.scan(
         lambda source, change: (source + jnp.where(time >= change[0], change[1], 0), None), time, changes, unroll=8
     )
@@ -144,7 +153,7 @@ def _refractory(rate_hz: float) -> int:
 
 
 def _is_largest(x: Array, reach: int) -> Array:
-    """Where `[time]` exceeds everything within a reach; of equal ones the first."""
+    """Returns which entries of `[time]` exceed everything within a reach; of equal entries the first counts."""
     windows = _windows(jnp.maximum, x, reach, fill=-jnp.inf)
     return (x > windows[: len(x)]) & (x >= windows[reach + 1 :])
 
@@ -157,17 +166,18 @@ def _centred(combine: Callable[[Array, Array], Array], x: Array, reach: int, *, 
 def _windows(combine: Callable[[Array, Array], Array], x: Array, width: int, *, fill: float | bool) -> Array:
     """Combines every window of a width, from the one that ends before the first sample to the one after the last.
 
-    Windows of 1, 2, 4 … samples are made of those before them, and one of any width of these: a number of passes that
-    grows with the logarithm of the width. Where a sample may count twice, two that overlap make any width.
+    Windows of 2, 4, 8 … samples are combined from two windows of half the width, and a window of any width from these,
+    so that the number of passes grows with the logarithm of the width. Where a sample may count twice, two windows that
+    overlap are enough for any width.
 
     Args:
-        combine: `jnp.add`, or an operation of `_IDEMPOTENT`.
-        x: `[time]`.
-        width: samples.
-        fill: stands beyond the ends.
+        combine: Operation `jnp.add`, or one of `_IDEMPOTENT`.
+        x: Values, `[time]`.
+        width: Width of a window, in samples.
+        fill: Value that stands beyond the ends.
 
     Returns:
-        `[time + width + 1]`; the window at i is that of samples i − width … i − 1.
+        Combined values, `[time + width + 1]`; the window at i is that of samples i − width … i − 1.
     """
     level = jnp.pad(x, (width, width), constant_values=fill)
     length, offset = len(x) + width + 1, 0

@@ -15,13 +15,13 @@ from ecgjax.settings.bounds import ONE_OR_MORE, between
 
 
 def rotation(angles: Array) -> Array:
-    """Rotation matrices R = R_z R_y R_x.
+    """Returns rotation matrices R = R_z R_y R_x.
 
     Args:
-        angles: `f32[..., 3]`, radians about X, Y, Z.
+        angles: Angles about X, Y and Z, `f32[..., 3]`, in radians.
 
     Returns:
-        `f32[..., 3, 3]`.
+        Rotation matrices, `f32[..., 3, 3]`.
     """
     (sx, sy, sz), (cx, cy, cz) = (jnp.moveaxis(f(angles), -1, 0) for f in (jnp.sin, jnp.cos))
     rows = [
@@ -47,18 +47,19 @@ def vcg(
     zero strength.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, 8]`, stored leads, any unit.
-        max_angle_deg: each axis turns by U(−max, max) degrees.
-        max_scale: each axis is scaled by U(1, max), at least 1.
-        invert: with probability ½ the three scales are inverted.
-        matrix: between dipole and leads, `"dower"` or `"kors"`, see `ecgjax.leads.DIPOLE_MATRICES`.
+        key: Random key of this row and view.
+        ecg: Stored leads, `f32[time, 8]`, in any unit.
+        max_angle_deg: Greatest angle of a rotation about each axis, in degrees; each angle is U(−max, max).
+        max_scale: Greatest factor of the scaling along each axis, at least 1; each factor is U(1, max).
+        invert: Whether the three factors are inverted with probability ½, so that the dipole shrinks as often as it
+            grows.
+        matrix: Name of the matrices between dipole and leads, `"dower"` or `"kors"` (`ecgjax.leads.DIPOLE_MATRICES`).
 
     Returns:
-        `f32[time, 8]`.
+        The leads as they see the changed dipole, `f32[time, 8]`.
 
     Raises:
-        ConfigError: an unknown matrix.
+        ConfigError: The matrix is unknown.
 
     References:
         Gopal et al., 3KG: Contrastive learning of 12-lead electrocardiograms using physiologically-inspired
@@ -81,9 +82,10 @@ def vcg(
 
 
 def _product(a: Array, b: Array) -> Array:
-    """`a @ b` as a sum of outer products in a fixed order.
+    """Returns `a @ b` as a sum of outer products in a fixed order.
 
-    A matrix product picks its summation by the batch's shape, so that a row's views would depend on its batch-mates
-    in the last bit. With at most eight terms this fuses into one pass over memory, in full float32 on every device.
+    A matrix product chooses its order of summation by the batch's shape, so that a row's views would depend on the
+    other rows of the batch in the last bit. With at most eight terms this sum fuses into one pass over memory, in full
+    float32 on every device.
     """
     return functools.reduce(jnp.add, [a[:, k, None] * b[None, k, :] for k in range(a.shape[1])])

@@ -1,4 +1,4 @@
-"""What several augmentations draw: bulk noise, and whether they act at all."""
+"""Random draws that several augmentations share: noise in bulk, and whether an augmentation acts at all."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from ecgjax.keys import hash_bits
 
 
 def normals(key: Array, shape: tuple[int, ...]) -> Array:
-    """Standard normal numbers by Box and Muller (1958) from hashed bits.
+    """Draws standard normal numbers by the method of Box and Muller (1958) from hashed bits.
 
     Threefry and the inverse error function for every sample of every lead would take longer than all other
     augmentations together on a CPU: measured, twenty times as long as this.
 
     Args:
-        key: `key<threefry2x32>[]`.
-        shape: of any number of axes.
+        key: Random key, `key<threefry2x32>[]`.
+        shape: Shape of the result, with any number of axes.
 
     Returns:
-        `f32[shape]`, at most 5.9 in magnitude.
+        Random numbers, `f32[shape]`, at most 5.9 in magnitude.
     """
     high, low = jax.random.key_data(key).astype(jnp.uint32)
     position = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     first, second = (_uniform(hash_bits(high, low, position * jnp.uint32(2) + jnp.uint32(part))) for part in (0, 1))
-    # One of each pair's two normals: to lay cosines and sines side by side costs more than to draw twice as many.
+    # Only one of each pair's two normals is used: laying cosines and sines side by side costs more than drawing twice
+    # as many.
     return jnp.sqrt(-2 * jnp.log(first)) * _cosine(second - jnp.float32(0.5))
 
 
 def _cosine(turn: Array) -> Array:
-    """Cosine of 2π · `turn`, −½ … ½, to 1e-6: the Taylor series of the sine of half the angle, then the double angle.
+    """Returns the cosine of 2π · `turn`, for −½ … ½, to 1e-6.
 
-    The compiler's own, which holds for any angle, takes several times as long on a CPU.
+    It takes the Taylor series of the sine of half the angle, and then the double angle. The compiler's own cosine,
+    which holds for any angle, takes several times as long on a CPU.
     """
     half = jnp.float32(math.pi) * turn
     square = half * half
@@ -46,24 +48,24 @@ def _cosine(turn: Array) -> Array:
 
 
 def _uniform(bits: Array) -> Array:
-    """Numbers between 0 and 1, neither of them included, from the upper 24 bits."""
-    # Through signed integers, for which every CPU has a conversion to floating point.
+    """Returns numbers between 0 and 1, neither of them included, from the upper 24 bits."""
+    # The bits become signed integers first: every CPU has a conversion of those to floating point.
     return ((bits >> jnp.uint32(8)).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2**-24)
 
 
 def between(key: Array, low: float, high: float) -> Array:
-    """A number drawn evenly between two others, of 2,048 that there are.
+    """Draws a number evenly between two others, from 2,048 values.
 
-    With so few, and a distance of 13 significant bits, their product is exact in float32: the result is the same bits
-    whether or not the compiler fuses it with the addition, which it decides by the batch's shape.
+    With so few values and a distance of 13 significant bits, their product is exact in float32. So the result has the
+    same bits whether or not the compiler fuses the product with the addition, which it decides by the batch's shape.
 
     Args:
-        key: of this draw.
-        low: lower end.
-        high: upper end.
+        key: Random key of this draw.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
 
     Returns:
-        `f32[]`.
+        The number, `f32[]`.
     """
     mantissa, exponent = math.frexp(high - low)
     distance = math.ldexp(round(mantissa * 2**13), exponent - 13)

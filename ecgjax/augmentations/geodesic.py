@@ -24,7 +24,8 @@ from ecgjax.augmentations.beats import peak_positions, r_peaks
 from ecgjax.augmentations.crops import Recorded
 from ecgjax.settings.bounds import Probability, between
 
-#: Steps between none and the whole way. Few enough for integers, whose sums no compiler rounds.
+#: Number of steps into which the whole way is divided. They are integers, whose sums no compiler rounds, and few enough
+#: for 32 bits.
 _STEPS = 2**10
 
 
@@ -40,19 +41,20 @@ def geodesic(
     max_step: StepShare = 0.5,
     p: Probability = 1.0,
 ) -> Array:
-    """Moves a recording a step of U(0, max) of the way towards its partner of the other label, beat for beat.
+    """Moves a recording a share U(0, max) of the way towards its partner of the other label, beat for beat.
 
-    The label stays, up to half of the way.
+    The recording keeps its label, because it moves half of the way at most.
 
     Args:
-        key: of this row and view.
-        stored: `int16[time, lead]`, µV.
-        towards: `int16[time, lead]`, µV, the partner's beats laid over its own, see `Overlay`.
-        max_step: 0 to .5, rounded to 1,024ths.
-        p: chance that it acts.
+        key: Random key of this row and view.
+        stored: Stored recording, `int16[time, lead]`, in µV.
+        towards: Recording to move towards, `int16[time, lead]`, in µV: the partner's beats laid over the own ones by
+            `Overlay`.
+        max_step: Greatest share of the way towards the partner, 0 to .5, rounded to 1,024ths; the share is U(0, max).
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`, mV; the bits of `leads.millivolts(stored)` for a step of 0.
+        The moved recording, `f32[time, lead]`, in mV; for a step of 0 it has the bits of `leads.millivolts(stored)`.
     """
     key_step, key_p = jax.random.split(key)
     step = jax.random.randint(key_step, (), 0, round(max_step * _STEPS) + 1)
@@ -66,15 +68,15 @@ def geodesic(
 class Overlay:
     """Lays the beats of a partner over those of each recording of a batch, R peak on R peak.
 
-    Each of the partner's beats goes with its own half of the intervals before and after; where those are shorter than
-    the recording's, the level at their ends goes on; the partner's beats begin anew where they run out. So rhythm and
-    rate are the recording's and the shape is the partner's. Whole recordings of two rhythms cannot be averaged; the
-    paper does not say what it lays over what.
+    Each of the partner's beats brings half of the intervals before and after it. Where those are shorter than the
+    recording's intervals, the value at their ends is held. Where the partner's beats run out, they begin anew. So
+    rhythm and rate are the recording's, and the shape is the partner's. Whole recordings of two rhythms cannot be
+    averaged; the paper does not say what it lays over what.
 
     Args:
-        rate_hz: samples per second.
-        take: `(tree of [batch, …], i32[batch]) → tree of [batch, …]`, rows of the global batch by their number, such as
-            `objectives.tiles.take`.
+        rate_hz: Sampling rate, in samples per second.
+        take: Function `(tree of [batch, …], i32[batch]) → tree of [batch, …]` that takes rows of the global batch by
+            their number, such as `objectives.pairs.tiles.take`.
     """
 
     def __init__(self, *, rate_hz: float, take: Callable[[Any, Array], Any]):
@@ -84,14 +86,15 @@ class Overlay:
         """Lays partners over recordings.
 
         Args:
-            signal: `int16[batch, time, 8]`, µV.
-            partner: `i32[batch]`, rows of the global batch, −1 where there is none.
-            recorded: which samples of each are no padding, `i32[batch]`.
-            valid: `bool[batch]`, which could be read.
+            signal: Recordings of the batch, `int16[batch, time, 8]`, in µV.
+            partner: Partners as rows of the global batch, `i32[batch]`; −1 where there is none.
+            recorded: Samples of each row that are no padding, each `i32[batch]`.
+            valid: Mask of the rows that could be read, `bool[batch]`.
 
         Returns:
-            What `geodesic` moves towards, `int16[batch, time, 8]`, and `bool[batch]`, which rows have such; for the
-            others it is their own signal. These have no partner, or one of the two has fewer than two R peaks.
+            Recordings that `geodesic` moves towards, `int16[batch, time, 8]`, and a mask of the rows that have such,
+            `bool[batch]`. The others keep their own signal: they have no partner, or one of the two has fewer than two
+            R peaks.
         """
         peaks = jax.vmap(self._peaks)(signal)
         others = {"signal": signal, "peaks": peaks, "recorded": recorded, "valid": valid}
@@ -109,14 +112,14 @@ def towards_others(
     """Lays given recordings over others, for figures.
 
     Args:
-        signal: `int16[n, time, 8]`, µV.
-        others: `int16[n, time, 8]`, the partner of each.
-        recorded: which samples of `signal` are no padding, `i32[n]`.
-        others_recorded: which of `others`.
-        rate_hz: samples per second.
+        signal: Recordings, `int16[n, time, 8]`, in µV.
+        others: Partner of each recording, `int16[n, time, 8]`, in µV.
+        recorded: Samples of `signal` that are no padding, each `i32[n]`.
+        others_recorded: Samples of `others` that are no padding, each `i32[n]`.
+        rate_hz: Sampling rate, in samples per second.
 
     Returns:
-        What `geodesic` moves towards, `int16[n, time, 8]`.
+        Recordings that `geodesic` moves towards, `int16[n, time, 8]`.
     """
     overlay = jax.jit(Overlay(rate_hz=rate_hz, take=lambda tree, row: jax.tree.map(lambda x: x[row], tree)))
     both, both_recorded = jax.tree.map(
@@ -136,10 +139,10 @@ def _laid_over(
     recorded: Recorded,
     can: Array,
 ) -> tuple[Array, Array]:
-    """One recording of `Overlay`."""
+    """Lays one partner over one recording, as `Overlay` does for a batch."""
     num_samples = len(own)
     time = jnp.arange(num_samples)
-    # Padding stays silent.
+    # Only recorded samples are replaced, so that padding stays silent.
     inside = (time >= own_recorded.start) & (time < own_recorded.start + own_recorded.samples)
     can = can & (own_peaks[1] < num_samples) & (peaks[1] < num_samples)
     laid = other[_overlay(own_peaks, peaks, recorded, num_samples=num_samples)]
@@ -147,24 +150,27 @@ def _laid_over(
 
 
 def _overlay(peaks: Array, others: Array, recorded: Recorded, *, num_samples: int) -> Array:
-    """Which sample of the other recording lies over each sample of the first, `i32[num_samples]`.
+    """Returns which sample of the other recording lies over each sample of the first, `i32[num_samples]`.
 
     Args:
-        peaks: of the first, `i32[peaks]` ascending, `num_samples` where there is none.
-        others: of the other recording, likewise.
-        recorded: of the other recording.
-        num_samples: of each.
+        peaks: R peaks of the first recording, `i32[peaks]`, ascending; `num_samples` where there is none.
+        others: R peaks of the other recording, `i32[peaks]`, ascending; `num_samples` where there is none.
+        recorded: Samples of the other recording that are no padding.
+        num_samples: Number of samples of each recording.
     """
+    # 1. Give each sample to its nearest R peak, and each R peak to a beat of the other recording, in turn.
     time = jnp.arange(num_samples)
     distance = jnp.abs(time[:, None] - peaks[None, :])
     nearest = jnp.argmin(jnp.where(peaks[None, :] < num_samples, distance, num_samples), 1)
     count = jnp.maximum(jnp.sum(others < num_samples), 1)
     beat = nearest % count
-    # Half of the way to the neighbours; beyond the first and the last R peak as far as was recorded.
+    # 2. Bound each beat of the other recording: half of the way to its neighbours, and beyond the first and the last R
+    #    peak as far as was recorded.
     before = jnp.where(beat > 0, (others[beat] - others[beat - 1]) // 2, others[beat] - recorded.start)
     after = jnp.where(
         beat < count - 1,
         (others[jnp.minimum(beat + 1, len(others) - 1)] - others[beat]) // 2,
         recorded.start + recorded.samples - 1 - others[beat],
     )
+    # 3. Read the sample as far from the other R peak as this one lies from its own, within those bounds.
     return jnp.clip(others[beat] + jnp.clip(time - peaks[nearest], -before, after), 0, num_samples - 1)

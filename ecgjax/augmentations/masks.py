@@ -1,4 +1,4 @@
-"""Parts of a recording that an encoder does not get to see."""
+"""Masks that hide parts of a recording from an encoder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ecgjax.settings.bounds import BelowOne
 
 
 def time_mask(key: Array, ecg: Array, *, ratio: BelowOne = 0.5) -> Array:
-    """Zeroes, in each lead, its own contiguous window, which wraps around the end.
+    """Zeroes a contiguous window in each lead, at a place of the lead's own; the window wraps around the end.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`.
-        ratio: the window's share of the time, rounded to whole samples.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`.
+        ratio: Share of the time that the masked window takes, rounded to whole samples.
 
     Returns:
-        `f32[time, lead]`.
+        The masked recording, `f32[time, lead]`.
 
     References:
         Dade et al., Contrastive pretraining on one million ECGs, Heart Rhythm O2, 2026.
@@ -30,15 +30,15 @@ def time_mask(key: Array, ecg: Array, *, ratio: BelowOne = 0.5) -> Array:
 
 
 def lead_mask(key: Array, ecg: Array, *, drop_rate: BelowOne = 0.5) -> Array:
-    """Zeroes whole leads, each by a draw of its own, but never all.
+    """Zeroes whole leads, each by a draw of its own, but never all of them.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`.
-        drop_rate: chance of each lead; where all would go, one of them, any with equal chance, stays.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`.
+        drop_rate: Probability that a lead is masked; where all would be, one of them, any with equal chance, stays.
 
     Returns:
-        `f32[time, lead]`.
+        The masked recording, `f32[time, lead]`.
 
     References:
         Oh et al., Lead-agnostic self-supervised learning for local and global representations of electrocardiogram,

@@ -19,13 +19,13 @@ def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: ZeroOrMore = 0.01, m
     """Adds white noise of a standard deviation U(min, max) that the row's leads share.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`, mV.
-        min_sigma_mv: mV.
-        max_sigma_mv: mV.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, in mV.
+        min_sigma_mv: Lowest standard deviation of the noise, in mV.
+        max_sigma_mv: Greatest standard deviation of the noise, in mV; the deviation is U(min, max).
 
     Returns:
-        `f32[time, lead]`.
+        The noisy recording, `f32[time, lead]`.
     """
     key_sigma, key_noise = jax.random.split(key)
     sigma = between(key_sigma, min_sigma_mv, max_sigma_mv)
@@ -33,16 +33,17 @@ def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: ZeroOrMore = 0.01, m
 
 
 def emg(key: Array, ecg: Array, *, max_amplitude_mv: ZeroOrMore = 0.5, p: Probability = 1.0) -> Array:
-    """Adds muscle noise: white, of a standard deviation U(0, max) of each lead's own.
+    """Adds muscle noise: white noise of a standard deviation U(0, max), drawn for each lead.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`, mV.
-        max_amplitude_mv: largest standard deviation, mV.
-        p: chance that it acts.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, in mV.
+        max_amplitude_mv: Greatest standard deviation of the noise, in mV; the deviation is U(0, max), drawn for each
+            lead.
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`.
+        The noisy recording, `f32[time, lead]`.
     """
     key_sigma, key_noise, key_p = jax.random.split(key, 3)
     sigma = jax.random.uniform(key_sigma, (1, ecg.shape[1]), jnp.float32, 0.0, max_amplitude_mv)
@@ -61,18 +62,18 @@ def powerline(
     """Adds mains hum: a cosine of amplitude U(0, max) and any phase, the same in all leads.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`, mV.
-        rate_hz: samples per second.
-        max_amplitude_mv: mV.
-        mains_hz: one of these frequencies, each with equal chance.
-        p: chance that it acts.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, in mV.
+        rate_hz: Sampling rate, in samples per second.
+        max_amplitude_mv: Greatest amplitude of the hum, in mV; the amplitude is U(0, max).
+        mains_hz: Mains frequencies, in Hz, of which one is drawn, each with equal chance.
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`.
+        The noisy recording, `f32[time, lead]`.
 
     Raises:
-        ConfigError: samples are too far apart for one of the frequencies.
+        ConfigError: Samples are too far apart for one of the frequencies, or there is no frequency.
     """
     if not mains_hz or max(mains_hz) >= rate_hz / 2:
         raise ConfigError(
@@ -99,21 +100,21 @@ def baseline_wander(
     lead_spread: ZeroOrMore = 0.5,
     p: Probability = 1.0,
 ) -> Array:
-    """Adds slow waves, as of breathing and moving electrodes, that each lead sees with a gain of its own.
+    """Adds slow waves, such as those of breathing and moving electrodes, with a gain of its own in each lead.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`, mV.
-        rate_hz: samples per second.
-        max_amplitude_mv: each wave's amplitude is U(0, max) mV.
-        min_hz: each wave's frequency is U(min, max).
-        max_hz: Hz.
-        num_waves: cosines, each of any phase.
-        lead_spread: a lead's gain is N(1, spread²).
-        p: chance that it acts.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, in mV.
+        rate_hz: Sampling rate, in samples per second.
+        max_amplitude_mv: Greatest amplitude of each wave, in mV; the amplitude is U(0, max).
+        min_hz: Lowest frequency of a wave, in Hz.
+        max_hz: Greatest frequency of a wave, in Hz; the frequency is U(min, max).
+        num_waves: Number of cosine waves that are added up, each with a random phase.
+        lead_spread: Standard deviation of the leads' gains about 1.
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`.
+        The recording with a wandering baseline, `f32[time, lead]`.
 
     Raises:
         ConfigError: `min_hz` exceeds `max_hz`.
@@ -134,17 +135,18 @@ def baseline_shift(
 ) -> Array:
     """Moves the baseline of one segment by U(0, max), up in some leads and down in others.
 
-    The published code subtracts the shift from ±1 mV where it says to multiply; here it is ±U(0, max).
+    The published code subtracts the shift from ±1 mV where it says that it multiplies; here the shift is ±U(0, max).
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`, mV.
-        max_shift_mv: mV; all leads share the size, each has its own sign.
-        ratio: the segment's mean share of the time; its length is normal about that with a fifth of it as spread.
-        p: chance that it acts.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, in mV.
+        max_shift_mv: Greatest shift, in mV; all leads share the size U(0, max), and each has its own sign.
+        ratio: Mean share of the time that the shifted segment takes; its length is normal about that, with a fifth of
+            it as deviation.
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`.
+        The recording with a shifted segment, `f32[time, lead]`.
     """
     key_draw, key_length, key_p = jax.random.split(key, 3)
     num_samples, num_leads = ecg.shape
@@ -159,7 +161,7 @@ def baseline_shift(
 
 
 def _cosine(hertz: Array, phase: Array, num_samples: int, rate_hz: float) -> Array:
-    """`f32[num_samples]`, a cosine of amplitude 1 whose phase is a share of its period."""
+    """Returns a cosine of amplitude 1, `f32[num_samples]`; its phase is given as a share of the period."""
     turn = jnp.arange(num_samples, dtype=jnp.float32) * (hertz / rate_hz) + phase
-    # Whole turns go before the cosine: float32 has no room for them beside the fraction that matters.
+    # Whole turns are taken off before the cosine: float32 has no digits for them beside the fraction that matters.
     return jnp.cos(jnp.float32(2 * jnp.pi) * (turn - jnp.floor(turn)))

@@ -1,7 +1,8 @@
-"""Which recording of the batch each is moved towards: one of the other label, drawn from a plan of optimal transport.
+"""Choice of each recording's partner, one of the other label in the batch, by a plan of optimal transport.
 
-Chosen on the host, from columns of the index and the step alone: float64 and one thread give the same partners for any
-number of devices and processes, where float32 sums on a mesh would not.
+`geodesic` moves a recording towards its partner. Partners are chosen on the host, from columns of the index and the
+step alone: float64 and one thread give the same partners for any number of devices and processes, where float32 sums on
+a mesh would not.
 
 References:
     Cuturi, Sinkhorn Distances: Lightspeed Computation of Optimal Transport, NeurIPS 2013. Fatras et al., Learning with
@@ -21,14 +22,14 @@ from ecgjax.errors import ConfigError
 from ecgjax.settings.bounds import POSITIVE
 from ecgjax.settings.leaf import Arguments, Leaf
 
-#: Column of a batch, `i32[batch]`: global row of the partner, −1 where there is none.
+#: Name of the column of a batch that holds the global row of each partner, `i32[batch]`, −1 where there is none.
 COLUMN = "geodesic_partner"
 
-#: Partners are chosen within so many neighbouring rows of the global batch: the plan's cost grows with their square,
-#: and a process need not know the labels of all rows.
+#: Number of neighbouring rows of the global batch among which partners are chosen: the plan's cost grows with its
+#: square, and a process need not know the labels of all rows.
 BLOCK = 1024
 
-#: Of Sinkhorn's, at most; it ends where the sums of all rows are right to this share.
+#: Greatest number of Sinkhorn iterations, and relative error of the sums of all rows at which they end.
 _MOST_ITERATIONS, _TOLERANCE = 200, 1e-6
 
 _STREAM = zlib.crc32(b"geodesic partners")
@@ -44,10 +45,10 @@ LEAVES: Mapping[str, Leaf] = {
 
 
 def needs(augment: Mapping[str, Arguments]) -> tuple[str, ...]:
-    """Returns the columns that `config.augment` looks at when partners are chosen; none where nobody has one.
+    """Returns the columns that `config.augment` looks at when partners are chosen; none where no recording gets one.
 
     Raises:
-        ConfigError: an unknown coupling.
+        ConfigError: The coupling is unknown.
     """
     geodesic = augment["geodesic"]
     if not geodesic["enabled"]:
@@ -61,28 +62,31 @@ def needs(augment: Mapping[str, Arguments]) -> tuple[str, ...]:
 
 
 def transport_plan(source: np.ndarray, target: np.ndarray, *, regularisation: float = 0.05) -> np.ndarray:
-    """Couples two sets of points so that near ones come together: entropic optimal transport, of Sinkhorn's iteration.
+    """Couples two sets of points so that near ones come together, by entropic optimal transport (Sinkhorn).
 
     Args:
-        source: `f64[n, features]`, all of the same weight.
-        target: `f64[m, features]`, likewise.
-        regularisation: entropic, as a share of the mean cost, which is the squared distance.
+        source: Points to couple, `f64[n, features]`, all of the same weight.
+        target: Points to couple them with, `f64[m, features]`, all of the same weight.
+        regularisation: Entropic regularisation, as a share of the mean cost, which is the squared distance.
 
     Returns:
-        `f64[n, m]`, whose sum is 1; every column's is 1 / m, every row's 1 / n up to the iteration's error.
+        The plan, `f64[n, m]`, whose sum is 1; every column's sum is 1 / m, and every row's is 1 / n up to the
+        iteration's error.
     """
+    # 1. Take the squared distances for costs, and scale the regularisation by their mean.
     squares = [np.square(points).sum(1) for points in (source, target)]
     product = np.einsum("if,jf->ij", source, target)
     cost = np.maximum(squares[0][:, None] + squares[1][None, :] - 2 * product, 0)
     scale = regularisation * max(cost.mean(), 1e-12)
-    # The plan is the same whatever is taken off a row or a column of the costs; so no row and no column of the kernel
-    # vanishes, however far away a point is.
+    # 2. Shift the costs so that each row and each column has a 0, and take the kernel. The shift does not change the
+    #    plan, and no row or column of the kernel vanishes, however far away a point is.
     cost -= cost.min(1, keepdims=True)
     cost -= cost.min(0, keepdims=True)
     kernel = np.exp(-cost / scale)
+    # 3. Scale rows and columns in turn until the rows' sums are right; the columns' sums are right after each turn.
     rows, columns = np.ones(len(source)), np.ones(len(target))
     for _ in range(_MOST_ITERATIONS):
-        # Not by BLAS, whose order of summation depends on the number of threads.
+        # `einsum` does not use BLAS here, whose order of summation depends on the number of threads.
         sums = len(source) * np.einsum("ij,j->i", kernel, columns)
         if np.abs(rows * sums - 1).max() < _TOLERANCE:
             break
@@ -95,12 +99,13 @@ class Partners:
     """Chooses partners as a pure function of seed, step and global row.
 
     Args:
-        sampler: which recordings stand in a step's rows.
-        columns: over all recordings: `label`, `f32[n]` of 0 and 1, NaN where unknown, and for `"transport"`
+        sampler: Sampler that says which recordings stand in a step's rows.
+        columns: Columns over all recordings: `label`, `f32[n]` of 0 and 1, NaN where unknown, and for `"transport"`
             `physiology`, `f32[n, features]`, standardised, NaN where unknown.
-        seed: of the run.
-        coupling: `"transport"`: near in physiology; `"independent"`: any of the other label, with equal chance.
-        regularisation: see `transport_plan`.
+        seed: Seed of the run.
+        coupling: Choice of partners: `"transport"` takes those near in physiology, `"independent"` any of the other
+            label, with equal chance.
+        regularisation: Entropic regularisation of `transport_plan`, as a share of the mean cost.
     """
 
     def __init__(
@@ -119,12 +124,12 @@ class Partners:
         """Chooses the partners of some rows of a step's global batch.
 
         Args:
-            step: from 0.
-            rows: `int[n]`, rows of the global batch.
+            step: Number of the training step, from 0.
+            rows: Rows of the global batch, `int[n]`.
 
         Returns:
-            `i32[n]`, rows of the global batch; −1 for rows whose label (or physiology) is unknown, and where their
-            block has no row of the other label.
+            Partners as rows of the global batch, `i32[n]`; −1 for rows whose label (or physiology) is unknown, and for
+            rows whose block has no row of the other label.
         """
         block_of = np.asarray(rows) // BLOCK
         partner = np.empty(len(block_of), np.int32)
@@ -158,12 +163,12 @@ def preview_partners(label: np.ndarray, records: np.ndarray, *, among: np.ndarra
     """Returns a recording of the other label for each of some, or itself where its own is unknown.
 
     Args:
-        label: `f32[n]`, over all recordings.
-        records: `int[m]`.
-        among: `int[k]`, where the others are looked for.
+        label: Label of every recording, `f32[n]`.
+        records: Record numbers to find partners for, `int[m]`.
+        among: Record numbers among which the partners are looked for, `int[k]`.
 
     Returns:
-        `int64[m]`.
+        Record number of each partner, `int64[m]`.
     """
     found = {value: among[label[among] == value] for value in (0.0, 1.0)}
     others = [found.get(1 - value, ()) for value in label[records].tolist()]
@@ -171,6 +176,6 @@ def preview_partners(label: np.ndarray, records: np.ndarray, *, among: np.ndarra
 
 
 def _drawn(weights: np.ndarray, draw: np.ndarray) -> np.ndarray:
-    """Draws a column of each row of `f64[n, m]` by its weights from `f64[n]`, U(0, 1)."""
+    """Draws a column of each row of `f64[n, m]` by the row's weights, with the numbers `draw`, `f64[n]`, of U(0, 1)."""
     below = np.cumsum(weights, axis=1)
     return np.minimum((below < draw[:, None] * below[:, -1:]).sum(1), weights.shape[1] - 1)

@@ -14,23 +14,26 @@ def resample(ecg: Array, position: Array, *, method: str = "linear") -> Array:
     """Reads a recording at positions between its samples.
 
     Args:
-        ecg: `f32[time, lead]`, at least two samples.
-        position: `f32[positions]`, 0 for the first sample and time − 1 for the last; what lies outside is taken to lie
-            at the end.
-        method: `"linear"`, or `"cubic"` for cubic convolution (Keys 1981, a = −½), which keeps more of the QRS.
+        ecg: Recording, `f32[time, lead]`, of at least two samples.
+        position: Positions to read at, `f32[positions]`, 0 for the first sample and time − 1 for the last; positions
+            outside are taken to lie at the nearer end.
+        method: Method of interpolation: `"linear"`, or `"cubic"` for cubic convolution (Keys 1981, a = −½), which keeps
+            more of the QRS.
 
     Returns:
-        `f32[positions, lead]`; at whole positions the samples themselves, bit for bit.
+        Values at the positions, `f32[positions, lead]`; at whole positions they are the samples themselves, bit for
+        bit.
 
     Raises:
-        ConfigError: an unknown method.
+        ConfigError: The method is unknown.
     """
     if method not in _WEIGHTS:
         raise ConfigError(f"method={method!r} of resampling is unknown; there are: {', '.join(_WEIGHTS)}")
     position = jnp.clip(position, 0, len(ecg) - 1)
     before = jnp.minimum(jnp.floor(position).astype(jnp.int32), len(ecg) - 2)
     weights = _WEIGHTS[method](position - before.astype(jnp.float32))
-    # So many samples on each side of a position; the ones beyond the ends repeat the first and the last.
+    # The weights reach over several samples on each side of a position: the first and the last are repeated beyond the
+    # ends.
     margin = len(weights) // 2 - 1
     padded = jnp.pad(ecg, ((margin, margin), (0, 0)), mode="edge")
     terms = [weight[:, None] * padded[before + tap] for tap, weight in enumerate(weights)]

@@ -1,8 +1,9 @@
-"""Views of stored recordings: every augmentation in the one order that keeps its meaning, each keyed by its name.
+"""Views of stored recordings: augmentations in a fixed order, each with a random key of its own.
 
-What needs a second recording first, then parts of the time, then what moves beats, time and the dipole on the stored
-leads, from which the others follow; then noise on all leads; and only then masks. Each augmentation draws from a key of
-its own, made from the row's key and its name, so that one more or one less leaves the others' draws as they were.
+The augmentation that needs a second recording comes first, and crops come next. Then come those that move beats, time
+and the dipole on the stored leads, from which the other leads follow; then noise on all leads; and masks come last.
+Each augmentation draws from a key that is made from the row's key and its name, so that one more or one less leaves the
+others' draws as they were.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from ecgjax.settings.leaf import Arguments, Leaf, Value, arguments_of
 
 Augmentation = Callable[..., Array]
 
-#: The augmentations by name, stage by stage and in the order in which they act: between two recordings,
+#: The augmentations by name, stage by stage and in the order in which they act. First those between two recordings,
 BETWEEN: Mapping[str, Augmentation] = {"geodesic": geodesic}
-#: on the stored leads,
+#: then those on the stored leads,
 CROPS: Mapping[str, Augmentation] = {"random_crop": random_crop, "resized_crop": resized_crop}
 ON_STORED_LEADS: Mapping[str, Augmentation] = {
     "heartbeat_shuffle": heartbeat_shuffle,
@@ -45,7 +46,7 @@ ON_STORED_LEADS: Mapping[str, Augmentation] = {
     "amplitude_scale": amplitude_scale,
     "polarity": polarity,
 }
-#: and on all leads.
+#: and last those on all leads.
 NOISE: Mapping[str, Augmentation] = {
     "gaussian_noise": gaussian_noise,
     "emg": emg,
@@ -56,12 +57,12 @@ NOISE: Mapping[str, Augmentation] = {
 MASKS: Mapping[str, Augmentation] = {"time_mask": time_mask, "lead_mask": lead_mask}
 AUGMENTATIONS: Mapping[str, Augmentation] = {**BETWEEN, **CROPS, **ON_STORED_LEADS, **NOISE, **MASKS}
 
-#: Between noise and masks, the limb leads are made to follow from I and II again.
+#: Name of the step between noise and masks that makes the limb leads follow from I and II again.
 RESTORE = "restore_limb_algebra"
 
 # Arguments that no config sets.
 _NOT_SETTINGS = ("key", "ecg", "stored", "towards", "recorded", "rate_hz")
-# Settings that are not those of the function, but of what makes its arguments.
+# Settings that are not arguments of the function but of the code that makes these arguments.
 _OF_ARGUMENTS = {"geodesic": partners.LEAVES}
 # Any of these settings at 0 makes its augmentation leave every signal as it is.
 _IDLE_AT_ZERO = {
@@ -119,17 +120,16 @@ class Views:
     """Augmented views of stored recordings, as configured.
 
     Args:
-        augment: name → settings, the names being those of `AUGMENTATIONS` and the settings their arguments;
-            `enabled: False` among them switches one off, `views` says on which views it acts. The order is this
-            module's, not the mapping's.
-        num_views: views of each segment; without any augmentation they are identical.
-        segments: adjacent parts of equal length that each recording is cut into before anything else.
-        num_leads: 12 or 8.
-        rate_hz: samples per second of the recordings.
+        augment: Settings of each augmentation, by the names of `AUGMENTATIONS`; `enabled: False` switches one off, and
+            `views` says on which views it acts. The order is this module's, not the mapping's.
+        num_views: Number of views of each segment; without any augmentation they are identical.
+        segments: Number of adjacent parts of equal length that each recording is cut into before anything else.
+        num_leads: Number of leads of a view, 12 or 8.
+        rate_hz: Sampling rate of the recordings, in samples per second.
 
     Raises:
-        ConfigError: an unknown augmentation or setting, a view that there is not, augmentations that do not go
-            together, or another number of leads.
+        ConfigError: An augmentation or setting is unknown, a view does not exist, augmentations do not go together, or
+            the number of leads is another one.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Views:
 
     @property
     def moves_between_recordings(self) -> bool:
-        """Whether views need what recordings are moved towards."""
+        """Whether views need recordings to move towards."""
         return not BETWEEN.keys().isdisjoint(self._functions)
 
     def __call__(
@@ -175,32 +175,35 @@ class Views:
         """Draws the views.
 
         Args:
-            keys: `key[batch]`, see `ecgjax.keys.row_keys`.
-            signal: `int16[batch, time, 8]`, µV.
-            recorded: which samples of each row are no padding, `i32[batch]`; None where none is.
-            towards: `int16[batch, time, 8]`, µV, what recordings are moved towards, see `geodesic.Overlay`; needed
+            keys: Random key of each row, `key[batch]`, as `ecgjax.keys.row_keys` makes them.
+            signal: Stored recordings, `int16[batch, time, 8]`, in µV.
+            recorded: Samples of each row that are no padding, each `i32[batch]`; None where there is no padding.
+            towards: Recordings to move towards, `int16[batch, time, 8]`, in µV, which `geodesic.Overlay` makes; needed
                 where `moves_between_recordings`.
 
         Returns:
-            `f32[batch, segments · num_views, time, num_leads]`, mV, the views of the first segment first; the time is
-            that of the segment, or of the crop, where there is one.
+            Views, `f32[batch, segments · num_views, time, num_leads]`, in mV, the views of the first segment first; the
+            time is that of the segment, or of the crop, where there is one.
 
         Raises:
-            ConfigError: nothing to be moved towards.
+            ConfigError: There are no recordings to move towards.
         """
         return self.masked_and_whole(keys, signal, recorded=recorded, towards=towards)[0]
 
     def masked_and_whole(
         self, keys: Array, signal: Array, *, recorded: Recorded | None = None, towards: Array | None = None
     ) -> tuple[Array, Array]:
-        """Draws the views, and the same before they were masked; arguments and shapes are those of a call."""
+        """Draws the views, and the same before they were masked; arguments and shapes are those of `__call__`."""
         if self.moves_between_recordings and towards is None:
             raise ConfigError("config.augment.geodesic moves recordings towards others, and there are none here")
         keys = split_rows(keys, self.segments * self.num_views).reshape(len(signal), self.segments, self.num_views)
         return jax.vmap(self._row)(keys, signal, recorded, towards)
 
     def _row(self, keys: Array, stored: Array, recorded: Recorded | None, towards: Array | None) -> tuple[Array, Array]:
-        """Views of one recording: `key[segments, views]`, `int16[time, 8]` → `f32[segments · views, time, lead]`."""
+        """Draws the views of one recording, masked and whole, each `f32[segments · views, time, lead]`.
+
+        It takes one key for each segment and view, `key[segments, views]`, and the recording, `int16[time, 8]`.
+        """
         if self.segments == 1:
             return self._segment(keys[0], stored, recorded, towards)
         if towards is not None:
@@ -247,12 +250,12 @@ class Views:
 
 
 def key_of(key: Array, name: str) -> Array:
-    """The key of a row and view for the augmentation of a name."""
+    """Returns the key of a row and view for the augmentation of a name."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def _shown(acting: Sequence[tuple[str, ...]], settings: Mapping[str, Arguments]) -> tuple[Shown, ...]:
-    """What each view shows, from the augmentations that act on it and all their settings."""
+    """Returns what each view shows, from the augmentations that act on it and all their settings."""
     changes = [[name for name in names if not _is_idle(name, settings[name])] for names in acting]
     always = [tuple(name for name in names if name in _ACT_OR_NOT and settings[name]["p"] == 1) for names in changes]
     drawn = [set(names).difference(same) for names, same in zip(changes, always, strict=True)]

@@ -1,4 +1,4 @@
-"""Time run at another speed or backwards, and amplitudes at another gain or sign."""
+"""Augmentations that run time at another speed or backwards, and that change the gain or sign of amplitudes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ecgjax.augmentations.draws import sometimes
 from ecgjax.augmentations.resampling import resample
 from ecgjax.settings.bounds import Probability, ZeroOrMore, between
 
-#: Speeds at the knots are cut off at so many standard deviations.
+#: Number of standard deviations at which the speeds at the knots are cut off.
 _MOST_DEVIATIONS = 2.25
-#: Different speeds at a knot between none and twice the usual one.
+#: Number of steps into which the usual speed is divided: the speed at a knot differs from it by whole steps.
 _SPEEDS = 2**8
 
 
@@ -35,17 +35,18 @@ def time_warp(
 ) -> Array:
     """Runs time at a smoothly changing speed: N(1, σ²) at evenly spaced knots, a natural cubic spline between them.
 
-    The mean speed is taken out, so that the first and the last sample stay where they are. Draws are cut off at 2.25 σ:
-    time never runs back for σ up to .2, which would play beats backwards. All leads are warped alike.
+    The mean speed is taken out, so that the first and the last sample stay where they are. Draws are cut off at 2.25 σ,
+    so that for σ up to .2 time never runs back, which would play beats backwards. All leads are warped alike.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`, at least two samples.
-        sigma: of the speed at a knot.
-        num_knots: inside the recording; one more stands at each end.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, of at least two samples.
+        sigma: Standard deviation σ of the relative speed of time at a knot; at most .2, above which time could run
+            back.
+        num_knots: Number of knots inside the recording at which the speed is drawn; one more stands at each end.
 
     Returns:
-        `f32[time, lead]`; the same bits at zero σ.
+        The warped recording, `f32[time, lead]`; with σ = 0 it has the same bits.
 
     References:
         Um et al., Data augmentation of wearable sensor data for Parkinson's disease monitoring using convolutional
@@ -53,7 +54,7 @@ def time_warp(
     """
     travelled = jnp.asarray(_travelled(len(ecg), num_knots), jnp.float32)
     draw = jax.random.truncated_normal(key, -_MOST_DEVIATIONS, _MOST_DEVIATIONS, (num_knots + 2,), jnp.float32)
-    # Both factors have so few digits that their product has no rounding, which a compiler may do in one batch size and
+    # Both factors have so few digits that their product is not rounded: a compiler may round it in one batch size and
     # not in another.
     speed = jnp.round(sigma * draw * _SPEEDS) / _SPEEDS
     position = jnp.arange(len(ecg), dtype=jnp.float32)
@@ -64,9 +65,9 @@ def time_warp(
 
 @functools.cache
 def _travelled(num_samples: int, num_knots: int) -> np.ndarray:
-    """How many samples time is ahead of an even pace at each sample, for a unit of speed at a knot: `f64[time, knot]`.
+    """Returns by how many samples a unit of speed at a knot puts time ahead of an even pace, `f64[time, knot]`.
 
-    To 15 binary digits of the farthest.
+    The values are rounded to 15 binary digits of the greatest one.
     """
     time = np.arange(num_samples)
     knots = np.linspace(0, num_samples - 1, num_knots + 2)
@@ -80,12 +81,12 @@ def time_reversal(key: Array, ecg: Array, *, p: Probability = 0.5) -> Array:
     """Runs time backwards with probability `p`: T before QRS before P, which no heart does.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`.
-        p: chance that it acts.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`.
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`.
+        The recording forwards or backwards, `f32[time, lead]`.
     """
     return sometimes(key, ecg[::-1], ecg, p=p)
 
@@ -94,12 +95,13 @@ def amplitude_scale(key: Array, ecg: Array, *, sigma: ZeroOrMore = 0.1) -> Array
     """Multiplies each stored lead by a gain N(1, σ²) of its own (Um et al. 2017).
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`; before the other limb leads are derived, so that they still follow from I and II.
-        sigma: of the gain.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, before the other limb leads are derived, so that they still follow from I and
+            II.
+        sigma: Standard deviation σ of the leads' gains about 1.
 
     Returns:
-        `f32[time, lead]`.
+        The scaled recording, `f32[time, lead]`.
     """
     return ecg * (1 + sigma * jax.random.normal(key, (1, ecg.shape[1]), jnp.float32))
 
@@ -108,11 +110,11 @@ def polarity(key: Array, ecg: Array, *, p: Probability = 0.5) -> Array:
     """Turns all leads upside down with probability `p`: ST elevation becomes depression, every axis its opposite.
 
     Args:
-        key: of this row and view.
-        ecg: `f32[time, lead]`.
-        p: chance that it acts.
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`.
+        p: Probability that the augmentation acts.
 
     Returns:
-        `f32[time, lead]`.
+        The recording as it was or upside down, `f32[time, lead]`.
     """
     return sometimes(key, -ecg, ecg, p=p)

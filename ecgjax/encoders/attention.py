@@ -12,7 +12,8 @@ from jax import Array
 from ecgjax.encoders.layers import PARAM_DTYPE
 from ecgjax.errors import ConfigError
 
-#: What cuDNN's flash attention takes: https://docs.nvidia.com/deeplearning/cudnn, scaled dot product attention.
+#: Least compute capability and greatest size of a head that cuDNN's flash attention takes
+#: (https://docs.nvidia.com/deeplearning/cudnn, scaled dot product attention).
 _CUDNN_CAPABILITY = 8.0
 _CUDNN_HEAD_DIM = 128
 
@@ -20,8 +21,8 @@ _CUDNN_HEAD_DIM = 128
 class SelfAttention(nnx.Module):
     """Scaled dot-product attention of all tokens to all, in several heads.
 
-    Queries, keys and values come from one product. Keys have no bias: it adds the same to all scores of a query, which
-    the softmax takes away again, so that its gradient would be noise.
+    Queries, keys and values come from one product. Keys have no bias: it would add the same to all scores of a query,
+    which the softmax takes away again, so that its gradient would be noise.
 
     References:
         Vaswani et al., Attention Is All You Need, NeurIPS 2017.
@@ -58,7 +59,8 @@ class SelfAttention(nnx.Module):
         if self.use_bias:
             query, value = query + self._by_head(self.query_bias), value + self._by_head(self.value_bias)
         implementation = _implementation(jax.local_devices()[0], self.dtype, self.head_dim)
-        with jax.numpy_dtype_promotion("standard"):  # its float32 scores of bf16 queries are JAX's own mixture
+        # JAX's own code mixes types here: the scores of bf16 queries are float32.
+        with jax.numpy_dtype_promotion("standard"):
             mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
         return self.out(mixed.reshape(x.shape))
 
@@ -67,7 +69,7 @@ class SelfAttention(nnx.Module):
 
 
 def _implementation(device: jax.Device, dtype: jnp.dtype, head_dim: int) -> Literal["cudnn", "xla"]:
-    """The fused kernel where device, type and size of a head allow it; JAX itself never chooses it."""
+    """Returns the name of the fused kernel where device, type and head size allow it; JAX itself never chooses it."""
     nvidia = device.platform == "gpu" and device.device_kind.startswith("NVIDIA")
     if not nvidia or float(device.compute_capability) < _CUDNN_CAPABILITY:
         return "xla"

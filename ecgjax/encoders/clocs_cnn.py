@@ -21,28 +21,29 @@ KERNEL, STRIDE, POOL = 7, 3, 2
 
 
 class ClocsCNN(Encoder):
-    """Three times conv k7 s3 (unpadded), BN, ReLU, max-pool 2, dropout; one linear layer over all that is left.
+    """Network of three convolutional blocks and one linear layer over the activations at all places.
 
-    The published form has one channel, widths 4 / 16 / 32, dropout .1 and 2,500 samples, five seconds at 500 Hz. These
-    come out as ten places of 32 channels, which the linear layer takes side by side: it tells places apart. That
-    fixes the length, so that recordings of another one are interpolated. The published network sees every lead by
-    itself, see `LeadWise`; with several channels it sees all at once.
+    A block is conv k7 s3 (unpadded), BN, ReLU, max-pool 2 and dropout after the pooling. The published form has one
+    channel, widths 4 / 16 / 32, dropout .1 and 2,500 samples, five seconds at 500 Hz. These come out as ten places of
+    32 channels, which the linear layer takes side by side: it tells places apart. That fixes the length, so that
+    recordings of another length are interpolated. The published network sees every lead by itself (`LeadWise`); with
+    several channels it sees all leads at once.
 
     Args:
-        num_leads: channels of the input.
-        widths: of the convolutions.
-        input_samples: that recordings are interpolated to.
-        dropout: after every max-pool.
-        embedding_dim: of the linear layer; the authors tried 32 to 320.
-        dtype: compute type.
-        rngs: of the initialisation.
+        num_leads: Number of channels of the input.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
+        input_samples: Number of samples that recordings are interpolated to.
+        dropout: Share of the activations that dropout takes.
+        embedding_dim: Dimension of an embedding, the size of the linear layer; the authors tried 32 to 320.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: size of what `__call__` returns.
-        feature_dim: size of what `features` returns, the activations that the linear layer takes.
+        embedding_dim: Dimension of an embedding, the size of the linear layer; the authors tried 32 to 320.
+        feature_dim: Number of features, the activations that the linear layer takes.
 
     Raises:
-        ConfigError: nothing is left of so few samples.
+        ConfigError: The convolutions leave nothing of so few samples.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ClocsCNN(Encoder):
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Activations of the last convolution at all places; arguments as for `Encoder.features`."""
+        """Returns the activations of the last convolution at all places; arguments are those of `Encoder.features`."""
         x = layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples)
         layer_keys = None if keys is None else split_rows(keys, len(self.convs))
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):

@@ -14,11 +14,12 @@ _KERNEL = 4
 
 
 class DoublingConv(nnx.Module):
-    """Transposed convolution over time of kernel 4 and stride 2, without bias; as `nnx.ConvTranspose`, `"SAME"`.
+    """Transposed convolution over time of kernel 4 and stride 2, without bias.
 
-    Half of the kernel makes the even samples and half the odd ones, so that these are two convolutions of kernel 2,
-    which are put between each other. The products are the same; but the kernel's gradient of a dilated convolution is
-    no fast program of XLA's on a CPU, where it took 20 to 30 times as long (docs/speed.md).
+    It computes what `nnx.ConvTranspose` does with `"SAME"`. Half of the kernel makes the even samples and half the odd
+    ones, so that these are two convolutions of kernel 2, whose results are interleaved. The products are the same, but
+    XLA has no fast program on a CPU for the kernel's gradient of a dilated convolution, which took 20 to 30 times as
+    long (docs/speed.md).
     """
 
     def __init__(self, width_in: int, width: int, *, kernel_init: nnx.Initializer, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -36,18 +37,18 @@ class DoublingConv(nnx.Module):
 
 
 def grouped_conv(x: Array, kernel: Array, *, groups: int, padding: tuple[int, int], apart: bool | None = None) -> Array:
-    """Convolution over time in which a group of channels sees its own group alone.
+    """Returns a convolution over time in which a group of channels sees its own group alone.
 
     Args:
-        x: `[batch, time, width_in]`.
-        kernel: `[time, width_in / groups, width]`, of the same type.
-        groups: number of them.
-        padding: samples before and after.
-        apart: a convolution for each group; None for that on CPUs alone, where the kernel's gradient of one grouped
-            convolution took four times as long (docs/speed.md).
+        x: Activations, `[batch, time, width_in]`.
+        kernel: Kernel, `[time, width_in / groups, width]`, of the same type.
+        groups: Number of groups of channels.
+        padding: Number of zeros before and after.
+        apart: Whether each group gets a convolution of its own; None for that on CPUs alone, where the kernel's
+            gradient of one grouped convolution took four times as long (docs/speed.md).
 
     Returns:
-        `[batch, time, width]`.
+        Activations, `[batch, time, width]`.
     """
     if apart is None:
         apart = jax.default_backend() == "cpu"

@@ -1,4 +1,4 @@
-"""What an encoder costs: multiply-accumulates, counted on its trace without running or compiling anything."""
+"""Cost of an encoder in multiply-accumulates, counted on its trace without running or compiling anything."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from jax.sharding import PartitionSpec
 from ecgjax.encoders import Encoder, Split, apply
 from ecgjax.objectives.pairs.tiles import RECOMPUTED
 
-#: Products of a size with the scores in cuDNN's attention, by primitive: scores and values forwards; backwards the
-#: gradients of values, weights, queries and keys (it computes the scores again, which does not count).
+#: Number of products of the size of the scores in cuDNN's attention, by primitive. Forwards these are the scores and
+#: the weighted values; backwards the gradients of values, weights, queries and keys (the scores are computed again,
+#: which does not count).
 _FUSED_ATTENTION = {"dot_product_attention_fwd": 2, "dot_product_attention_bwd": 4}
 
 
 def macs(encoder: Split[Encoder], shape: tuple[int, int]) -> int:
-    """Multiply-accumulates of embedding one record at inference.
+    """Returns the multiply-accumulates of embedding one record at inference.
 
     Args:
-        encoder: what `encoders.create` or `encoders.abstract` returned.
-        shape: of the record, (time, lead).
+        encoder: Encoder that `encoders.create` or `encoders.abstract` returned.
+        shape: Shape of the record, (time, lead).
 
     Returns:
-        Those of convolutions and matrix products; additions, normalisations and activations are not counted.
+        Number of multiply-accumulates of convolutions and matrix products; additions, normalisations and activations
+        are not counted.
     """
     ecg = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
@@ -39,25 +41,26 @@ def macs(encoder: Split[Encoder], shape: tuple[int, int]) -> int:
 
 
 def macs_of(function: Callable[..., Any], *args: Any) -> int:
-    """Multiply-accumulates of the convolutions and matrix products in `function(*args)`; see `macs_of_trace`.
+    """Returns the multiply-accumulates of `function(*args)`, as `macs_of_trace` counts them.
 
     Args:
         function: Any function that JAX can trace.
-        *args: trees of arrays, or of `jax.ShapeDtypeStruct`.
+        *args: Trees of arrays, or of `jax.ShapeDtypeStruct`.
 
     Raises:
-        ValueError: the function has a loop whose number of rounds its trace does not tell.
+        ValueError: The function has a loop whose number of rounds its trace does not tell.
     """
     return macs_of_trace(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def step_flops(trace: core.Jaxpr) -> float | None:
-    """Floating-point operations of a training step on all devices together, or None where its trace does not tell.
+    """Returns the floating-point operations of a training step on all devices, or None where its trace does not tell.
 
-    Two for each multiply-accumulate of `macs_of_trace`: what the model asks for, of which MFU is defined (Chowdhery et
-    al., PaLM, 2022, appendix B). What is computed again to save memory is not in it, so that neither
-    `config.micro_batch.parts`, nor an encoder's `remat`, nor the form of a tiling changes it (but for zeros that fill
-    up the last tile of keys). The products of metrics and of the optimiser are in it.
+    There are two operations for each multiply-accumulate of `macs_of_trace`. These are the operations that the model
+    asks for, by which MFU is defined (Chowdhery et al., PaLM, 2022, appendix B). What is computed again to save memory
+    does not count, so that neither `config.micro_batch.parts`, nor an encoder's `remat`, nor the form of a tiling
+    changes the number (except for zeros that fill up the last tile of keys). The products of metrics and of the
+    optimiser count.
 
     Args:
         trace: Trace of the whole step, such as `jax.jit(step).trace(state, batch).jaxpr.jaxpr`.
@@ -69,7 +72,7 @@ def step_flops(trace: core.Jaxpr) -> float | None:
 
 
 def macs_of_trace(trace: core.Jaxpr) -> int:
-    """Multiply-accumulates of the convolutions and matrix products in a trace, of all devices together.
+    """Returns the multiply-accumulates of convolutions and matrix products in a trace, of all devices together.
 
     Products with padding count, as they do in the published figures; products with the zeros that a transposed
     convolution puts between samples do not. A loop's products count in every round, those of `cond` in the costliest
@@ -80,7 +83,7 @@ def macs_of_trace(trace: core.Jaxpr) -> int:
         trace: Trace of a function, such as `jax.make_jaxpr(function)(*args).jaxpr`.
 
     Raises:
-        ValueError: there are products in a loop whose number of rounds the trace does not tell.
+        ValueError: There are products in a loop whose number of rounds the trace does not tell.
     """
     return sum(macs_of_equation(equation) for equation in trace.eqns if not _is_recomputed(equation))
 
@@ -89,7 +92,7 @@ def shaped(variable: core.Var | core.Literal) -> jax.core.ShapedArray:
     """Returns shape and type of an argument or a result of an equation of a trace.
 
     Raises:
-        TypeError: It is no array.
+        TypeError: The variable is no array.
     """
     if not isinstance(variable.aval, jax.core.ShapedArray):
         raise TypeError(f"{variable.aval} is no array")
@@ -97,7 +100,7 @@ def shaped(variable: core.Var | core.Literal) -> jax.core.ShapedArray:
 
 
 def macs_of_equation(equation: core.JaxprEqn) -> int:
-    """Multiply-accumulates of one equation of a trace; see `macs_of_trace`."""
+    """Returns the multiply-accumulates of one equation of a trace, as `macs_of_trace` counts them."""
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel, out = shaped(equation.invars[1]).shape, shaped(equation.outvars[0]).shape
@@ -120,17 +123,18 @@ def macs_of_equation(equation: core.JaxprEqn) -> int:
 
 
 def rounds(equation: core.JaxprEqn) -> int:
-    """How often what is inside an equation is computed: rounds of a scan, devices that share a `shard_map`'s work."""
+    """Returns how often an equation's inside is computed: rounds of a scan, devices that share a `shard_map`'s work."""
     if equation.primitive.name == "scan":
         return equation.params["length"]
     return _devices(equation.params) if equation.primitive.name == "shard_map" else 1
 
 
 def _devices(params: Mapping[str, Any]) -> int:
-    """Devices among which a `shard_map` divides its work; those along an axis that no argument is cut along repeat it.
+    """Returns the number of devices among which a `shard_map` divides its work.
 
-    What a forward pass keeps for the backward pass is cut along all axes, whether or not it differs between them: such
-    an array says nothing, as long as there are others.
+    Devices along an axis that no argument is cut along repeat the work. What a forward pass keeps for the backward pass
+    is cut along all axes, whether or not it differs between them: such an array says nothing, as long as there are
+    others.
     """
     manual = frozenset(params["newly_manual_axes"])
     cuts = [frozenset(_names(spec)) & manual for spec in (*params["in_specs"], *params["out_specs"])]
@@ -147,7 +151,8 @@ def _names(spec: PartitionSpec) -> Iterator[str]:
 def _is_recomputed(equation: core.JaxprEqn) -> bool:
     """Whether a backward pass computes here what the forward pass has computed already.
 
-    JAX names such equations so itself. Their gradients stand inside a `transpose(…)`, by whatever name.
+    JAX marks such equations in its name stack. The gradients of what is computed again stand inside a `transpose(…)`,
+    under the same mark.
     """
     before, found, _ = str(equation.source_info.name_stack).partition(RECOMPUTED)
     return bool(found) and "transpose(" not in before

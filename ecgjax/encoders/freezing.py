@@ -1,7 +1,7 @@
-"""Frozen parts of an encoder compute as at inference: an optimiser that leaves parameters alone is not enough.
+"""Freezing of parts of an encoder, which then compute as at inference.
 
-Batch norm in training mode would go on normalising by the batch and moving its running statistics, and dropout would go
-on dropping, in layers that are said to be frozen.
+It is not enough that the optimiser leaves their parameters alone: batch norm in training mode would go on normalising
+by the batch and moving its running statistics, and dropout would go on dropping.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ def freeze(encoder: encoders.Split[encoders.Encoder], frozen: Collection[str]) -
     """Returns the encoder whose frozen modules have no dropout, and normalise by running statistics that stay.
 
     Args:
-        encoder: arrays and structure; the arrays stay the same.
-        frozen: names of parameters, the encoder's beginning with `encoder/`. A module is frozen when all its own are.
+        encoder: Encoder to freeze parts of; its arrays stay the same.
+        frozen: Names of the frozen parameters, which begin with `encoder/` for those of the encoder. A module is frozen
+            when all its own parameters are.
     """
     if not frozen:
         return encoder
@@ -40,5 +41,5 @@ def freeze(encoder: encoders.Split[encoders.Encoder], frozen: Collection[str]) -
 
 
 def has_batch_statistics(encoder: encoders.Split[encoders.Encoder]) -> bool:
-    """Whether it normalises by the batch anywhere: batch norm that is frozen does not."""
+    """Whether the encoder normalises by the batch anywhere; frozen batch norm does not."""
     return any(isinstance(part, BatchNorm) and not part.frozen for _, part in nnx.iter_modules(encoders.merge(encoder)))

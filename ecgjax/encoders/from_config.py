@@ -1,4 +1,4 @@
-"""Encoders at initialisation, as settings name them."""
+"""Initialisation of the encoder that settings name."""
 
 from __future__ import annotations
 

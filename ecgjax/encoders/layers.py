@@ -1,4 +1,4 @@
-"""Pieces that several encoders share."""
+"""Layers that several encoders share."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def conv(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A 1-D convolution over time, `[batch, time, channel]`, by default padded by (kernel − 1) / 2 on both sides.
+    """Returns a convolution over time, `[batch, time, channel]`, by default padded by (kernel − 1) / 2 on both sides.
 
-    It has no bias: every convolution here stands before a normalisation, where a bias has no gradient. `padding` is
-    `"VALID"` for none, or `"SAME"` as in Keras, where an even kernel's odd sample goes to the end.
+    It has no bias: every convolution here stands before a normalisation, where a bias has no gradient. With `padding`
+    `"VALID"` there is none, and with `"SAME"` it is that of Keras, where an even kernel's odd sample goes to the end.
 
     Raises:
-        ConfigError: a kernel that cannot be padded alike on both sides.
+        ConfigError: The kernel is even, and cannot be padded alike on both sides.
     """
     if padding is None and kernel % 2 == 0:
         raise ConfigError(
@@ -55,10 +55,10 @@ def conv(
 
 
 def cast_ecg(ecg: Array, dtype: jnp.dtype, *, num_samples: int | None = None) -> Array:
-    """Casts `f32[batch, time, lead]`, mV, to the compute type; for bf16 each lead's median is taken off before.
+    """Casts recordings, `f32[batch, time, lead]` in mV, to the type that is computed in.
 
-    At an electrode offset of 16 mV one step of bf16 is 125 µV. `num_samples` interpolates to another length between the
-    two, see `resample_linear`.
+    For bf16 each lead's median is subtracted before: at an electrode offset of 16 mV one step of bf16 is 125 µV.
+    `num_samples` interpolates to another length between the two (`resample_linear`).
     """
     if dtype == jnp.bfloat16:
         ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
@@ -71,11 +71,11 @@ def resample_linear(ecg: Array, num_samples: int) -> Array:
     """Interpolates linearly between the first and the last sample, which stay what they are.
 
     Args:
-        ecg: `f32[batch, time, lead]`.
-        num_samples: wanted; that of `ecg` leaves it untouched.
+        ecg: Recordings, `f32[batch, time, lead]`.
+        num_samples: Number of samples to interpolate to; that of `ecg` leaves it untouched.
 
     Returns:
-        `f32[batch, num_samples, lead]`.
+        Interpolated recordings, `f32[batch, num_samples, lead]`.
     """
     length = ecg.shape[1]
     if num_samples == length:
@@ -89,9 +89,9 @@ def resample_linear(ecg: Array, num_samples: int) -> Array:
 class BatchNorm(nnx.Module):
     """Batch normalisation over the valid rows of the global batch, with float32 statistics.
 
-    Under a global view the sums run over all devices, so that it is synchronised by construction. Rows are summed over
-    time first and weighted after, which costs nothing, where the mask of `nnx.BatchNorm` makes it three times as slow
-    (measured on a CPU).
+    Arrays are those of the global batch, so that the sums run over all devices and the layer is synchronised by
+    construction. Rows are summed over time first and weighted afterwards, which costs nothing; the mask of
+    `nnx.BatchNorm` makes that layer three times as slow (measured on a CPU).
 
     References:
         Ioffe and Szegedy, Batch Normalization, ICML 2015.
@@ -103,19 +103,20 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros((features,), PARAM_DTYPE))
         self.var = nnx.BatchStat(jnp.ones((features,), PARAM_DTYPE))
         self.dtype, self.momentum, self.epsilon = dtype, momentum, epsilon
-        self.frozen = False  # see encoders.freezing
+        self.frozen = False  # `encoders.freezing.freeze` sets it.
 
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         """Normalises every channel.
 
         Args:
-            x: `[batch, time, channel]`.
-            train: by the batch's mean and (biased) variance, which also move the running ones, instead of by these.
-            valid: `bool[batch]`, rows whose samples make up the statistics; None for all. Without any the running
-                statistics are used and stay.
+            x: Activations, `[batch, time, channel]`.
+            train: Whether the batch's mean and (biased) variance are used and the running ones updated, instead of
+                using the running ones.
+            valid: Mask of the rows whose samples make up the statistics, `bool[batch]`; None for all. Where no row
+                counts, the running statistics are used and stay.
 
         Returns:
-            `[batch, time, channel]` in the compute type.
+            Normalised activations, `[batch, time, channel]`, in the type that is computed in.
         """
         mean, var = self.mean[...], self.var[...]
         if not train or self.frozen:
@@ -138,20 +139,21 @@ def _normalise(
 ) -> tuple[Array, Array, Array]:
     """Normalises by the statistics of the rows that count.
 
-    The gradient is written out: it then takes two sums over the activations, of the upstream gradient and of its
-    product with what is normalised, where differentiating the statements takes three.
+    The gradient is written out. So it takes two sums over the activations, that of the upstream gradient and that of
+    its product with the centred activations, where differentiating the statements would take three.
 
     Args:
-        x: `[batch, time, channel]`.
+        x: Activations, `[batch, time, channel]`.
         weight: Weight of every row in the statistics, `f32[batch]`, 0 or 1.
-        scale: γ, `f32[channel]`.
-        bias: β, `f32[channel]`.
-        mean: Mean to go by where no row counts, `f32[channel]`.
-        var: Variance to go by where no row counts, `f32[channel]`.
-        epsilon: Added to the variance.
+        scale: Scale γ of each channel, `f32[channel]`.
+        bias: Shift β of each channel, `f32[channel]`.
+        mean: Mean to use where no row counts, `f32[channel]`.
+        var: Variance to use where no row counts, `f32[channel]`.
+        epsilon: Number that is added to the variance.
 
     Returns:
-        `f32[batch, time, channel]`, and the mean and the variance used, `f32[channel]`, which carry no gradient.
+        Normalised activations, `f32[batch, time, channel]`, and the mean and the variance used, `f32[channel]`, which
+        carry no gradient.
     """
     return _normalise_forward(x, weight, scale, bias, mean, var, epsilon)[0]
 
@@ -176,7 +178,7 @@ def _normalise_backward(
     g = gradients[0]
     centred = x.astype(PARAM_DTYPE) - mean[None, None]
     total, along = g.sum((0, 1)), (g * centred).sum((0, 1))
-    # What a row that counts gives back for its share in mean and variance.
+    # A row that counts also gets the gradient of its share in mean and variance.
     share = weight[:, None, None] / (jnp.maximum(weight.sum(), jnp.float32(1)) * jnp.float32(x.shape[1]))
     dx = g * (scale * rate)[None, None] - share * _affine(centred, scale * rate**3 * along, scale * rate * total)
     return dx.astype(x.dtype), None, rate * along, total, None, None
@@ -186,46 +188,48 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _moments(x: Array, weight: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of every channel, with all digits whatever the mean is.
+    """Returns mean and biased variance of every channel, with all digits whatever the mean is.
 
     E[x²] − E[x]² would lose the variance where the mean is large beside the deviation. So each row is summed over time
     about a sample of its own, in one pass over the activations, and rows are joined by their means and squared
-    deviations, which is a few numbers a row.
+    deviations, which are a few numbers a row.
 
     Args:
-        x: `f32[batch, time, channel]`.
+        x: Activations, `f32[batch, time, channel]`.
         weight: Weight of every row, `f32[batch]`, 0 or 1.
 
     Returns:
-        Mean and variance, each `f32[channel]`; zeros where no row has a weight.
+        Mean and variance, each `f32[channel]`; both are 0 where no row has a weight.
 
     References:
         Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American Statistician 37, 1983.
     """
+    # 1. Sum each row about its middle sample.
     length = x.shape[1]
     shift = x[:, length // 2]
     shifted = x - shift[:, None]
     sums, squares = shifted.sum(1), (shifted * shifted).sum(1)
     row_mean = shift + sums / length
     row_squares = squares - sums * sums / length
+    # 2. Join the rows by their means and squared deviations.
     weight = weight[:, None] / jnp.maximum(weight.sum(), jnp.float32(1))
     roughly = jnp.sum(weight * row_mean, 0)
     between = row_mean - roughly[None]
-    mean = roughly + jnp.sum(weight * between, 0)  # which takes the rounding of the first sum back
+    mean = roughly + jnp.sum(weight * between, 0)  # The second sum takes the rounding of the first back.
     var = jnp.sum(weight * (row_squares / length + between * between), 0)
     return mean, jnp.where(var > 0, var, jnp.float32(0))
 
 
 def row_dropout(x: Array, keys: Array | None, rate: float) -> Array:
-    """Dropout whose mask for a row depends on that row's key alone.
+    """Applies dropout whose mask for a row depends on that row's key alone.
 
     Args:
-        x: `[batch, ...]`.
-        keys: `key[batch]`, or None at inference, which returns `x`.
-        rate: share dropped, in [0, 1).
+        x: Activations, `[batch, ...]`.
+        keys: Random key of each row, `key[batch]`; None at inference, which returns `x`.
+        rate: Share of the elements that are dropped, in [0, 1).
 
     Returns:
-        `x` with dropped elements zero and the rest scaled by 1 / (1 − rate).
+        Activations with dropped elements zero and the rest scaled by 1 / (1 − rate).
     """
     if keys is None or rate == 0.0:
         return x
@@ -235,10 +239,10 @@ def row_dropout(x: Array, keys: Array | None, rate: float) -> Array:
 
 
 def _row_bits(keys: Array, shape: tuple[int, ...]) -> Array:
-    """Random bits, `u32[batch, *shape]`, each row's a function of its key and of the position alone.
+    """Returns random bits, `u32[batch, *shape]`; those of a row are a function of its key and the position alone.
 
-    Threefry for every element of every dropout would take a third of the step's time on a CPU, and most of its
-    compilation.
+    They are hashed. Threefry for every element of every dropout would take a third of the step's time on a CPU, and
+    most of its compilation.
     """
     words = jax.random.key_data(keys).astype(jnp.uint32)
     high, low = (words[:, i].reshape(-1, *(1,) * len(shape)) for i in (0, 1))

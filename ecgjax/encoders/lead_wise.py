@@ -1,4 +1,4 @@
-"""One network for every lead: the weights know no lead, and the leads of a record become rows of the batch."""
+"""One network for every lead: all leads share its weights, and the leads of a record become rows of the batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class LeadWise(Encoder):
     statistics of batch norm are those of all leads together. Dropout draws anew for every lead.
 
     Attributes:
-        encoder: of one channel.
-        embedding_dim: of one lead's embedding.
-        feature_dim: of the pooled activations.
-        lead_groups: number of leads, each with an embedding of its own.
+        encoder: Encoder of one channel.
+        embedding_dim: Dimension of one lead's embedding.
+        feature_dim: Number of features, the pooled activations.
+        lead_groups: Number of leads, each with an embedding of its own.
     """
 
     def __init__(self, encoder: Encoder, *, num_leads: int):
@@ -33,23 +33,25 @@ class LeadWise(Encoder):
         self.lead_groups = num_leads
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations, the mean over the leads.
+        """Returns the pooled activations, the mean over the leads.
 
         Args:
-            ecg: `f32[batch, time, lead]`, mV.
-            train: normalise by the batch (and update the running statistics) instead of by the running statistics.
-            keys: `key[batch]` for dropout; None switches dropout off.
-            valid: `bool[batch]`, rows that hold a recording; others stay out of the batch's statistics. None for all.
+            ecg: Recordings, `f32[batch, time, lead]`, in mV.
+            train: Whether the batch's statistics are used and the running ones updated, instead of using the running
+                ones.
+            keys: Random key of each row for dropout, `key[batch]`; None switches dropout off.
+            valid: Mask of the rows that hold a recording, `bool[batch]`; others stay out of the batch's statistics.
+                None for all.
 
         Returns:
-            `f32[batch, feature_dim]`.
+            Features, `f32[batch, feature_dim]`.
         """
         rows = _leads_as_rows(ecg, keys, valid)
         out = self.encoder.features(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
         return jnp.mean(out.reshape(len(ecg), self.lead_groups, self.feature_dim), axis=1)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings of every lead, `f32[batch, lead, embedding_dim]`; arguments as for `features`."""
+        """Returns embeddings of every lead, `f32[batch, lead, embedding_dim]`; arguments are those of `features`."""
         rows = _leads_as_rows(ecg, keys, valid)
         out = self.encoder(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
         return out.reshape(len(ecg), self.lead_groups, self.embedding_dim)
@@ -64,7 +66,7 @@ class _Leads(NamedTuple):
 
 
 def _leads_as_rows(ecg: Array, keys: Array | None, valid: Array | None) -> _Leads:
-    """Returns the leads of a record next to each other."""
+    """Turns the leads of each record into rows of the batch that stand next to each other."""
     num_leads = ecg.shape[2]
     return _Leads(
         ecg=ecg.swapaxes(1, 2).reshape(-1, ecg.shape[1], 1),

@@ -1,6 +1,6 @@
 """The residual network of PCLR (Diamant et al. 2022, PLOS Computational Biology, arXiv 2104.04569).
 
-It is that of Ribeiro et al. 2020 (Nature Communications 11:1760) with another kernel and other widths.
+It is the network of Ribeiro et al. 2020 (Nature Communications 11:1760) with another kernel and other widths.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ecgjax.settings.bounds import ZERO_OR_MORE, BelowOne, Count, Counts
 
 
 class ResidualUnit(nnx.Module):
-    """A unit with two paths: one normalised and activated, one that only ever adds up.
+    """A unit with two paths: one that is normalised and activated, and a skip path of sums.
 
-    The first path is conv-BN-ReLU-dropout-conv, the second strided; the second path is max-pooled by the stride and,
-    where widths differ, taken through a 1×1 convolution. Their sum goes on as the second path, and through
-    BN-ReLU-dropout as the first.
+    The first path is conv-BN-ReLU-dropout-conv, whose second convolution is strided. The skip path is max-pooled by the
+    stride and, where widths differ, taken through a 1×1 convolution. The sum of both goes on as the skip path, and
+    through BN-ReLU-dropout as the first path.
     """
 
     def __init__(
@@ -63,25 +63,28 @@ class ResidualUnit(nnx.Module):
 
 
 class PCLRResNet(Encoder):
-    """Conv k16, BN, ReLU; four residual units, each at a quarter of the rate before; global average pool; head.
+    """Network of a stem, four residual units, a global average pool and a head.
 
-    The published form takes ten seconds of 12 leads, interpolated to 4,096 samples, to 1,024 / 256 / 64 / 16 samples of
-    128 / 196 / 256 / 320 channels. The 320 features are what the authors probe; the head for pretraining is
-    320-ReLU-320. 6.39 M parameters before the head. Batch norm is this library's (ε 1e-5, momentum .9), not Keras'.
+    The stem is conv k16, BN and ReLU, and each unit divides the rate by four. The convolutions of the skips are 1×1,
+    whatever `kernel` is. The published form takes ten seconds of 12 leads, interpolated to 4,096 samples, to 1,024 /
+    256 / 64 / 16 samples of 128 / 196 / 256 / 320 channels. The authors probe the 320 features; the head for
+    pretraining is 320-ReLU-320. There are 6.39 M parameters before the head. Batch norm is this library's (ε 1e-5,
+    momentum .9), not that of Keras.
 
     Args:
-        num_leads: channels of the input.
-        widths: of the stem and of the units.
-        kernel: of all convolutions but those of the skips.
-        input_samples: that recordings are interpolated to, linearly as the authors do; 0 leaves their length.
-        dropout: inside and after every unit.
-        embedding_dim: of the head.
-        dtype: compute type.
-        rngs: of the initialisation.
+        num_leads: Number of channels of the input.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
+        kernel: Length of the convolutions' kernels, in samples.
+        input_samples: Number of samples that recordings are interpolated to, linearly as the authors do; 0 leaves their
+            length.
+        dropout: Share of the activations that dropout takes, inside and after every unit.
+        embedding_dim: Dimension of an embedding.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: size of what `__call__` returns.
-        feature_dim: size of what `features` returns, the pooled activations before the head.
+        embedding_dim: Dimension of an embedding.
+        feature_dim: Number of features, the pooled activations before the head.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class PCLRResNet(Encoder):
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations; arguments as for `Encoder.features`."""
+        """Returns the pooled activations; arguments are those of `Encoder.features`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples or None))
         x = skip = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         unit_keys = None if keys is None else split_rows(keys, 2 * len(self.units))
@@ -120,5 +123,5 @@ class PCLRResNet(Encoder):
         return jnp.mean(x.astype(jnp.float32), axis=1)
 
     def project(self, features: Array) -> Array:
-        """Linear, ReLU, linear: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
+        """Applies linear layer, ReLU and linear layer: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
         return self.head(jax.nn.relu(self.hidden(features)))

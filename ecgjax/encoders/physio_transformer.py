@@ -24,7 +24,7 @@ _STRIDE = 2**_NUM_HALVINGS
 class ConvStem(nnx.Module):
     """Four convolutions of kernel 2 and stride 2, each with GELU; the first has a group norm with one channel a group.
 
-    Such a convolution is a matrix product on pairs of samples, and is written so.
+    Such a convolution is a matrix product on pairs of samples, and is written as one.
     """
 
     def __init__(self, num_leads: int, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -71,7 +71,7 @@ class ChannelNorm(nnx.Module):
 
 
 class ConvPositions(nnx.Module):
-    """Positions relative to neighbouring tokens: a wide grouped convolution, normalised in weight, and GELU.
+    """Encoding of positions relative to neighbouring tokens: a wide grouped convolution with weight norm, and GELU.
 
     References:
         Baevski et al., wav2vec 2.0, NeurIPS 2020. Salimans and Kingma, Weight Normalization, NeurIPS 2016.
@@ -96,15 +96,15 @@ class ConvPositions(nnx.Module):
 
 
 def _length(weight: Array) -> Array:
-    """Euclidean length of the weights at each place of a kernel, `f32[kernel]`."""
+    """Returns the Euclidean length of the weights at each place of a kernel, `f32[kernel]`."""
     return jnp.sqrt((weight * weight).sum((1, 2)))
 
 
 class Decoder(nnx.Module):
-    """Transposed convolutions of kernel 4 and stride 2 with GELU, one for each of the stem's, and a last one to leads.
+    """Decoder of a transposed convolution with GELU for each convolution of the stem, and a last convolution to leads.
 
-    The published code has two of them, of widths 256 and 128, which bring back a quarter of the stem's stride: the two
-    that are missing are of the second's width.
+    The transposed convolutions have kernel 4 and stride 2. The published code has two of them, of widths 256 and 128,
+    which bring back a quarter of the stem's stride. The two that are missing are given the second's width.
     """
 
     def __init__(self, dim: int, num_leads: int, *, widths: Sequence[int], dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -121,7 +121,8 @@ class Decoder(nnx.Module):
             for width_in, width in zip((dim, *widths), widths, strict=False)
         )
         self.last = layers.conv(widths[-1], num_leads, kernel=3, dtype=dtype, rngs=rngs)
-        # By themselves, as a bias inside of flax's convolutions broadcasts over an axis that it does not name.
+        # Biases are added here, because a bias inside of flax's convolutions broadcasts over an axis that it does not
+        # name.
         self.biases = nnx.List(nnx.Param(jnp.zeros((width,), layers.PARAM_DTYPE)) for width in (*widths, num_leads))
         self.dtype = dtype
 
@@ -134,40 +135,41 @@ class Decoder(nnx.Module):
 
 
 class PhysioTransformer(Encoder):
-    """Stem of stride 16, projection, convolutional positions, post-norm transformer, mean over tokens.
+    """Transformer on a convolutional stem of stride 16, with convolutional positions and the mean over its tokens.
 
-    The published form is wav2vec 2.0 as fairseq-signals has it for ECGs: 256 channels, 12 layers of 768 channels and
-    3,072 hidden ones, dropout .1. Its authors' configuration has 8 heads, fairseq-signals 12; the parameters are the
-    same.
+    The stem is followed by a projection, the convolutional positions and a post-norm transformer. The published form is
+    wav2vec 2.0 as fairseq-signals has it for ECGs: 256 channels, 12 layers of 768 channels and 3,072 hidden ones,
+    dropout .1. Its authors' configuration has 8 heads, fairseq-signals 12; the parameters are the same.
 
-    Where this differs: attention weights are not dropped, which fused attention cannot do with a mask that depends on
-    the row's key alone; keys have no bias (see `SelfAttention`); lengths that 16 does not divide have their last sample
-    repeated instead of cut off; the embedding is that of all tokens and not of the first one.
+    This implementation differs in four points. Attention weights are not dropped, because fused attention cannot do so
+    with a mask that depends on the row's key alone. Keys have no bias (`SelfAttention`). Lengths that 16 does not
+    divide have their last sample repeated instead of being cut. The embedding is made from all tokens and not from the
+    first one.
 
-    The group norm of the first convolution takes away each channel's mean and its deviation over the recording, so
-    nothing after it knows at how many millivolts a recording was: neither a probe for voltage criteria nor a
-    reconstruction in mV.
+    The group norm of the first convolution takes away each channel's mean and its deviation over the recording. So
+    nothing after it knows the voltage of a recording: neither a probe for voltage criteria nor a reconstruction in mV
+    can work.
 
     Args:
-        num_leads: Channels of the input.
-        stem_width: Channels of the stem's convolutions.
-        dim: Width of the tokens.
+        num_leads: Number of channels of the input.
+        stem_width: Number of channels of the stem's convolutions.
+        dim: Width of the tokens, in channels.
         depth: Number of transformer blocks.
-        num_heads: Heads of every attention.
-        hidden_dim: Width inside a block's two layers.
-        position_kernel: Samples of the convolution that encodes positions.
-        position_groups: Groups of channels of that convolution.
+        num_heads: Number of heads of every attention.
+        hidden_dim: Width of the hidden layer of a block's perceptron, in channels.
+        position_kernel: Length of the convolution that encodes positions, in tokens.
+        position_groups: Number of groups of channels of the convolution that encodes positions.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of an embedding.
         decoder: Whether there is a decoder, which reconstruction trains.
-        decoder_widths: Channels of the decoder's layers.
-        remat: Whether a block is computed again for the gradient, in less memory.
+        decoder_widths: Numbers of channels of the decoder's layers.
+        remat: Whether a block is computed again for the gradient, which takes less memory and more time.
         dtype: Type that is computed in.
         rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: size of what `__call__` returns.
-        feature_dim: size of what `features` returns, the mean over the tokens before the last layer.
+        embedding_dim: Dimension of an embedding.
+        feature_dim: Number of features, the mean over the tokens before the last layer.
 
     References:
         Maghsoodi et al., PhysioCLR, arXiv 2509.08116. Oh et al., Lead-agnostic Self-supervised Learning for Local and
@@ -221,7 +223,7 @@ class PhysioTransformer(Encoder):
         self.feature_dim, self.embedding_dim = dim, embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Mean of the last layer's tokens; arguments as for `Encoder.features`.
+        """Returns the mean of the last layer's tokens; arguments are those of `Encoder.features`.
 
         Neither `train` nor `valid` makes a difference: nothing is normalised by the batch.
         """
@@ -231,13 +233,14 @@ class PhysioTransformer(Encoder):
     def reconstruct(
         self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
     ) -> tuple[Array, Array]:
-        """Embeddings and the signal again, of the same tokens; arguments as for `features`.
+        """Returns embeddings and reconstructed signals, both of the same tokens; arguments are those of `features`.
 
         Returns:
-            `f32[batch, embedding_dim]`, and `f32[batch, time, num_leads]` of the length that went in.
+            Embeddings, `f32[batch, embedding_dim]`, and signals, `f32[batch, time, num_leads]`, of the length of the
+            input.
 
         Raises:
-            ConfigError: the encoder was made without a decoder.
+            ConfigError: The encoder was made without a decoder.
         """
         del train, valid
         if not self.has_decoder:
@@ -246,7 +249,7 @@ class PhysioTransformer(Encoder):
         return self.head(_mean(tokens)), self.decoder(tokens)[:, : ecg.shape[1]]
 
     def _tokens(self, ecg: Array, keys: Array | None) -> Array:
-        """Returns `[batch, ceil(time / 16), dim]`."""
+        """Returns the tokens, `[batch, ceil(time / 16), dim]`."""
         input_keys, sum_keys, block_keys = (None,) * 3 if keys is None else split_rows(keys, 3).T
         x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), _STRIDE)
         x = self.token_projection(self.stem_norm(self.stem(x)))

@@ -1,4 +1,4 @@
-"""Max-pooling over time whose gradient is as fast as its forward pass, and goes where the forward pass looked."""
+"""Max-pooling over time whose gradient is fast, and always goes to the sample that the forward pass chose."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-#: Places of a window are noted in a signed byte.
+#: Longest window, in samples: the places of a window are noted in a signed byte.
 _LONGEST_WINDOW = 128
 
 
 def max_pool(x: Array, *, window: int, stride: int, padding: str | tuple[int, int] = "VALID") -> Array:
-    """The greatest of every window, `[batch, time, channel]` → `[batch, windows, channel]`.
+    """Returns the greatest sample of every window, `[batch, time, channel]` → `[batch, windows, channel]`.
 
-    As `nnx.max_pool`, gradient included: it goes to the first of a window's greatest samples, which after a ReLU are
-    often several. XLA takes that gradient one sample after the other on a CPU, 40 times as long as the forward pass;
-    here it is one comparison for each place of a window.
+    The result and its gradient are those of `nnx.max_pool`: the gradient goes to the first of a window's greatest
+    samples, of which there are often several after a ReLU. XLA computes that gradient one sample after the other on a
+    CPU, which takes 40 times as long as the forward pass; here it is one comparison for each place of a window.
 
-    The forward pass notes which place of its window was the greatest, and the backward pass goes by the note. It must
-    not look for the sample that equals the maximum: XLA may compute `x` once more for the backward pass, in another
-    fusion and with another last bit, and where nothing equals the maximum the window's gradient is lost.
+    The forward pass notes which place of a window was the greatest, and the backward pass uses that note. It must not
+    look for the sample that equals the maximum: XLA may compute `x` once more for the backward pass, in another fusion
+    and with another last bit, and where nothing equals the maximum the window's gradient is lost.
 
     Args:
-        x: `[batch, time, channel]`.
-        window: Samples of a window, at most 128.
-        stride: Samples from one window to the next.
-        padding: `"VALID"`, `"SAME"`, or numbers of samples before and after, which are never the greatest.
+        x: Activations, `[batch, time, channel]`.
+        window: Length of a window in samples, at most 128.
+        stride: Number of samples from one window to the next.
+        padding: Padding `"VALID"` or `"SAME"`, or numbers of samples before and after, which are never the greatest.
 
     Raises:
         ValueError: The window is longer than its places can be noted.
@@ -53,9 +53,9 @@ def _forward(x: Array, window: int, stride: int, padding: tuple[int, int]) -> tu
     padded = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (*padding, 0), (0, 0, 0)))
 
     def samples(k: int) -> Array:
-        # A slice with strides, not a slice of `x` in the shape `[batch, window, place, channel]`. XLA on CPUs takes a
-        # reshaped array for another one: a fusion that reads `x` in both shapes may write its result over `x` while
-        # other windows' samples are still to be read (jax 0.10.2 and 0.11.2).
+        # This is a slice with strides, and not a slice of `x` in the shape `[batch, window, place, channel]`. XLA on
+        # CPUs takes a reshaped array for another one: a fusion that reads `x` in both shapes may write its result over
+        # `x` while other windows' samples are still to be read (jax 0.10.2 and 0.11.2).
         last = k + (windows - 1) * stride
         return jax.lax.slice(padded, (0, k, 0), (batch, last + 1, channels), (1, stride, 1))
 
@@ -77,7 +77,7 @@ def _backward(
     blocks = windows + reach
     none, zero = (0, 0, 0), jnp.zeros((), g.dtype)
     dx = jnp.zeros((batch, blocks, stride, channels), g.dtype)
-    # A window's samples lie in as many blocks, each as long as the stride, as the window is longer than the stride.
+    # Time is divided into blocks as long as the stride. A window reaches into `reach` blocks after its own.
     for block in range(reach + 1):
         around = (none, (block, reach - block, 0), none)
         of_block = jax.lax.pad(g, zero, around)[:, :, None]

@@ -1,9 +1,9 @@
-"""Encoders, a file an architecture, by name.
+"""Encoders by name, and their use as pure functions.
 
-An encoder maps `f32[batch, time, lead]` in mV to embeddings, `f32[batch, embedding_dim]`, or to one of every lead or
-group of leads, `f32[batch, lead_groups, embedding_dim]`; and to pooled activations for probes, `f32[batch,
-feature_dim]`. Training code never holds the module: it holds its graph definition and two pure dictionaries of arrays
-(see `Split`), which `jax.jit` handles far faster than a module.
+An encoder maps `f32[batch, time, lead]` in mV to embeddings, `f32[batch, embedding_dim]`, or to one embedding for every
+lead or group of leads, `f32[batch, lead_groups, embedding_dim]`. It also gives pooled activations for probes,
+`f32[batch, feature_dim]`. Training code never holds the module: it holds its graph definition and two pure dictionaries
+of arrays (see `Split`), which `jax.jit` handles far faster than a module.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ENCODERS: Mapping[str, tuple[type[Encoder], Arguments]] = {
     "temporal_net_dual": (DualTemporalNet, {}),
     "temporal_net_dual:small": (DualTemporalNet, {"widths": (4, 8, 8, 16, 16), "dropout": 0.1}),
     "clocs_cnn": (ClocsCNN, {"num_leads": 12, "lead_wise": True}),
-    # As published: .2 MMAC a lead.
+    # The small form is the published one, which takes .2 MMAC a lead.
     "clocs_cnn:small": (ClocsCNN, {"num_leads": 12, "lead_wise": True}),
     "pclr_resnet": (PCLRResNet, {}),
     "pclr_resnet:small": (PCLRResNet, {"widths": (16, 32, 48, 64, 80), "input_samples": 2048}),
@@ -85,9 +85,9 @@ class Split(NamedTuple, Generic[M]):
     """An encoder, or what stands on one, as graph definition and pure dictionaries of arrays.
 
     Attributes:
-        graph: static structure; hashable, compiled into the step.
+        graph: Graph definition, the static structure; it is hashable, and compiled into the step.
         params: Parameters that the optimiser updates, float32.
-        stats: running statistics of batch norm, float32.
+        stats: Running statistics of batch norm, float32.
     """
 
     graph: nnx.GraphDef[M]
@@ -99,20 +99,21 @@ def create(name: str, *, seed: int, precision: str = "float32", **settings: Valu
     """Initialises the encoder called `name`.
 
     Args:
-        name: a key of `ENCODERS`; `:small` forms keep the architecture at a fraction of the cost.
+        name: Name of the encoder, a key of `ENCODERS`; `:small` forms keep the architecture at a fraction of the cost.
         seed: Seed of the initialisation.
-        precision: compute type, a key of `PRECISIONS`; parameters and statistics are float32 either way.
-        **settings: overrides of the class's arguments, such as `embedding_dim`; and `lead_wise`, True for one network
-            of one channel that sees every lead by itself, see `LeadWise`.
+        precision: Name of the type that is computed in, a key of `PRECISIONS`; parameters and statistics are float32
+            either way.
+        **settings: Arguments of the class that differ from its defaults, such as `embedding_dim`; and `lead_wise`, True
+            for one network of one channel that sees every lead by itself (`LeadWise`).
 
     Raises:
-        ConfigError: unknown name, precision or setting, naming those that exist.
+        ConfigError: The name, the precision or a setting is unknown; the message names those that exist.
     """
     return split(_module(name, seed=seed, precision=precision, **settings))
 
 
 def abstract(name: str, *, precision: str = "float32", **settings: Value) -> Split[Encoder]:
-    """What `create` returns with shapes in place of arrays, `jax.ShapeDtypeStruct`, for counting and planning.
+    """Returns what `create` returns with `jax.ShapeDtypeStruct` in place of arrays, for counting and planning.
 
     Nothing is computed and no memory taken, however large the encoder. Arguments and errors are those of `create`.
     """
@@ -130,7 +131,7 @@ def _module(name: str, *, seed: int, precision: str, **settings: Value) -> Encod
     if unknown := set(settings) - known:
         raise ConfigError(f"config.encoder has unknown settings {sorted(unknown)}; {name} takes: {sorted(known)}")
     settings = {"num_leads": arguments["num_leads"].default, "lead_wise": False, **defaults, **settings}
-    make: Callable[..., Encoder] = cls  # Every class has arguments of its own.
+    make: Callable[..., Encoder] = cls  # The type is this wide because every class has arguments of its own.
     build = functools.partial(make, dtype=PRECISIONS[precision], rngs=nnx.Rngs(seed))
     if not settings.pop("lead_wise"):
         return build(**settings)
@@ -148,12 +149,12 @@ def split(module: M) -> Split[M]:
 
 
 def stats_of(module: nnx.Module) -> Arrays:
-    """The module's running statistics, as in `Split.stats`."""
+    """Returns the module's running statistics in the form of `Split.stats`."""
     return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
 def merge(encoder: Split[M]) -> M:
-    """The module again, for use inside a traced function."""
+    """Returns the module that was split, for use inside a traced function."""
     return nnx.merge(encoder.graph, nnx.State(encoder.params), nnx.State(encoder.stats))
 
 
@@ -170,15 +171,16 @@ def apply(
 
     Args:
         encoder: Encoder as `create` returns it, or the same one with other arrays.
-        ecg: `f32[batch, time, lead]`, mV.
-        train: use the batch's statistics and update the running ones.
-        keys: `key[batch]` for dropout, None without.
-        valid: `bool[batch]`, rows that hold a recording; the others stay out of the batch's statistics. None for all.
-        features: return the pooled activations before the last layer instead of the embedding.
+        ecg: Recordings, `f32[batch, time, lead]`, in mV.
+        train: Whether the batch's statistics are used and the running ones updated.
+        keys: Random key of each row for dropout, `key[batch]`; None switches dropout off.
+        valid: Mask of the rows that hold a recording, `bool[batch]`; the others stay out of the batch's statistics.
+            None for all.
+        features: Whether the pooled activations before the last layer are returned instead of the embedding.
 
     Returns:
-        `f32[batch, dim]`, or embeddings `f32[batch, lead_groups, dim]` of an encoder with several groups of leads, and
-        the statistics after the call (unchanged unless `train`).
+        Embeddings or features, `f32[batch, dim]`, or embeddings `f32[batch, lead_groups, dim]` of an encoder with
+        several groups of leads, and the statistics after the call (unchanged unless `train`).
     """
     module = merge(encoder)
     out = (module.features if features else module)(ecg, train=train, keys=keys, valid=valid)
@@ -188,10 +190,10 @@ def apply(
 def reconstruct(
     encoder: Split[Encoder], ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
 ) -> tuple[tuple[Array, Array], Arrays]:
-    """As `apply`, of an encoder with a decoder: the embeddings, the signals again, and the statistics.
+    """Runs an encoder with a decoder as a pure function; arguments are those of `apply`.
 
     Returns:
-        `(f32[batch, dim], f32[batch, time, lead])`, and the statistics after the call.
+        Embeddings and signals, `(f32[batch, dim], f32[batch, time, lead])`, and the statistics after the call.
     """
     module = merge(encoder)
     out = module.reconstruct(ecg, train=train, keys=keys, valid=valid)

@@ -15,7 +15,7 @@ from ecgjax.settings.bounds import BelowOne, Count, Counts
 
 
 class BasicBlock(nnx.Module):
-    """conv-BN-ReLU-dropout-conv-BN plus skip, ReLU; the skip is a 1×1 convolution and BN where shapes differ."""
+    """A block of conv-BN-ReLU-dropout-conv-BN plus skip, ReLU; where shapes differ the skip is a 1×1 conv and BN."""
 
     def __init__(
         self, width_in: int, width: int, *, kernel: int, stride: int, dropout: float, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -41,23 +41,24 @@ class BasicBlock(nnx.Module):
 
 
 class ResNet18(Encoder):
-    """Conv k15 s2, BN, ReLU, max-pool; four stages of two basic blocks; global average pool; linear embedding.
+    """Network of a stem, four stages of two basic blocks, a global average pool and a linear layer.
 
-    The published form has widths 64/128/256/512, kernel 7, dropout .2, 12 leads and an embedding of 128: 8.74 M
-    parameters before the last layer. There is no projection head and no normalisation of the output.
+    The stem is conv k15 s2, BN, ReLU and max-pool. `widths` are the channels of the four stages, and `kernel` is that
+    of the blocks. The published form has widths 64/128/256/512, kernel 7, dropout .2, 12 leads and an embedding of 128:
+    8.74 M parameters before the last layer. There is no projection head and no normalisation of the output.
 
     Args:
-        num_leads: Channels of the input.
-        widths: Channels of the four stages.
-        kernel: Samples of the kernels in the blocks.
+        num_leads: Number of channels of the input.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
+        kernel: Length of the convolutions' kernels, in samples.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of an embedding.
         dtype: Type that is computed in.
         rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: size of what `__call__` returns.
-        feature_dim: size of what `features` returns, the pooled activations before the last layer.
+        embedding_dim: Dimension of an embedding.
+        feature_dim: Number of features, the pooled activations before the last layer.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class ResNet18(Encoder):
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations; arguments as for `Encoder.features`."""
+        """Returns the pooled activations; arguments are those of `Encoder.features`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         x = max_pool(x, window=3, stride=2, padding=(1, 1))

@@ -18,14 +18,16 @@ from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 from ecgjax.settings.bounds import BelowOne, Count, Counts
 
-#: {I, II, V5, V6} and {V1–V4}, by number of leads: their places among the stored leads and among all twelve.
+#: Number of leads → places of the leads of the two streams, {I, II, V5, V6} and {V1–V4}, among the 8 stored leads or
+#: among all 12.
 STREAMS = {8: ((0, 1, 6, 7), (2, 3, 4, 5)), 12: ((0, 1, 10, 11), (6, 7, 8, 9))}
 
 
 class ResidualBlock(nnx.Module):
-    """conv-BN-ReLU-conv-BN-dropout plus skip, ReLU; the first convolution keeps its input's width, the second widens.
+    """A block of conv-BN-ReLU-conv-BN-dropout plus skip, ReLU.
 
-    The skip is a 1×1 convolution and BN where widths differ. Nothing is strided.
+    The first convolution keeps its input's width, the second widens. The skip is a 1×1 convolution and BN where widths
+    differ. Nothing is strided.
     """
 
     def __init__(self, width_in: int, width: int, *, kernel: int, dropout: float, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -49,27 +51,29 @@ class ResidualBlock(nnx.Module):
 
 
 class TemporalNet(Encoder):
-    """Stem, two parallel branches of residual blocks at a quarter of the rate, one convolution over both.
+    """Network of a stem, two parallel branches of residual blocks at a quarter of the rate, and a merging convolution.
 
-    Stem: conv k7, BN, ReLU, max-pool 4. Branches: kernels 3 and 7, four blocks each. Merge: both side by side, conv k3,
-    BN, dropout, ReLU, global average pool. Head for pretraining: two linear layers without a nonlinearity.
+    The stem is conv k7, BN, ReLU and max-pool 4. The branches have kernels 3 and 7 and four blocks each. They are
+    merged side by side by conv k3, BN, dropout, ReLU and a global average pool. The head for pretraining has two linear
+    layers without a nonlinearity. `widths` are the channels of the stem, and of each block of a branch; dropout stands
+    in every block and in the merge.
 
     The published form has one channel, widths 32 / 64 / 128 / 256 / 256, dropout .5, features of 512 and an embedding
     of 128 through 256: 2.84 M parameters before the head and 14 GMAC for eight leads of 2,500 samples. It sees every
-    lead by itself, see `LeadWise`.
+    lead by itself (`LeadWise`).
 
     Args:
-        num_leads: channels of the input.
-        widths: of the stem, and of what each block of a branch gives.
-        kernels: one branch each.
-        dropout: of every block and of the merge.
-        embedding_dim: of the head.
-        dtype: compute type.
-        rngs: of the initialisation.
+        num_leads: Number of channels of the input.
+        widths: Numbers of channels of the layers or stages, from the first to the last.
+        kernels: Lengths of the kernels of the parallel branches, in samples, one for each branch.
+        dropout: Share of the activations that dropout takes.
+        embedding_dim: Dimension of an embedding.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: size of what `__call__` returns.
-        feature_dim: size of what `features` returns, the pooled activations before the head.
+        embedding_dim: Dimension of an embedding.
+        feature_dim: Number of features, the pooled activations before the head.
     """
 
     head: nnx.List[nnx.Linear]
@@ -105,7 +109,7 @@ class TemporalNet(Encoder):
         self.embedding_dim = embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations; arguments as for `Encoder.features`."""
+        """Returns the pooled activations; arguments are those of `Encoder.features`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         x = max_pool(x, window=4, stride=4)
@@ -123,7 +127,7 @@ class TemporalNet(Encoder):
         return jnp.mean(x.astype(jnp.float32), axis=1)
 
     def project(self, features: Array) -> Array:
-        """Two linear layers: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
+        """Applies two linear layers: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
         for layer in self.head:
             features = layer(features)
         return features
@@ -132,24 +136,24 @@ class TemporalNet(Encoder):
 class DualTemporalNet(Encoder):
     """Two TemporalNets, one for the leads I, II, V5, V6 and one for V1–V4; a stream is the mean of its leads.
 
-    Of twelve leads the four that follow from I and II are left out.
+    With twelve leads the four that follow from I and II are left out.
 
     Args:
-        num_leads: 8 for the stored leads, or 12.
-        widths: see `TemporalNet`.
-        kernels: see `TemporalNet`.
-        dropout: see `TemporalNet`.
-        embedding_dim: of each stream.
-        dtype: compute type.
-        rngs: of the initialisation.
+        num_leads: Number of leads: 8 for the stored ones, or 12.
+        widths: Numbers of channels of the layers of each stream, from the first to the last.
+        kernels: Lengths of the kernels of the parallel branches, in samples, one for each branch.
+        dropout: Share of the activations that dropout takes.
+        embedding_dim: Dimension of one stream's embedding.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: of one stream's embedding.
-        feature_dim: of the pooled activations.
-        lead_groups: 2, each stream has an embedding of its own.
+        embedding_dim: Dimension of one stream's embedding.
+        feature_dim: Number of features, the pooled activations.
+        lead_groups: Number of streams, 2, each with an embedding of its own.
 
     Raises:
-        ConfigError: another number of leads.
+        ConfigError: The number of leads is another one.
     """
 
     def __init__(
@@ -184,16 +188,16 @@ class DualTemporalNet(Encoder):
         self.lead_groups = len(self.streams)
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Pooled activations, the mean of both streams, `f32[batch, feature_dim]`; arguments as for `TemporalNet`."""
+        """Returns the mean of both streams' features, `f32[batch, feature_dim]`; arguments are those of a stream."""
         return jnp.mean(self._streams(ecg, train=train, keys=keys, valid=valid), axis=1)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings of both streams, `f32[batch, 2, embedding_dim]`; arguments as for `TemporalNet`."""
+        """Returns embeddings of both streams, `f32[batch, 2, embedding_dim]`; arguments are those of `TemporalNet`."""
         features = self._streams(ecg, train=train, keys=keys, valid=valid)
         return jnp.stack([stream.encoder.project(features[:, i]) for i, stream in enumerate(self.streams)], axis=1)
 
     def _streams(self, ecg: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
-        """Each stream's activations, the mean of its leads, `f32[batch, 2, feature_dim]`."""
+        """Returns each stream's activations, the mean of its leads, `f32[batch, 2, feature_dim]`."""
         stream_keys = [None] * 2 if keys is None else jnp.unstack(split_rows(keys, 2), axis=1)
         out = [
             stream.features(ecg[:, :, np.array(leads)], train=train, keys=key, valid=valid)

@@ -1,4 +1,4 @@
-"""Transformer layers over the tokens of a record, and what stands before them."""
+"""Transformer layers over the tokens of a record, their positions, and padding to whole tokens."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class LayerNorm(nnx.Module):
 class Block(nnx.Module):
     """Self-attention and a two-layer perceptron with GELU, each with a skip, a normalisation and dropout.
 
-    Normalised before (`norm_first`) or after the sum with the skip.
+    With `norm_first` the normalisation stands before attention and perceptron, and otherwise after the sum with the
+    skip.
     """
 
     def __init__(
@@ -101,22 +102,23 @@ class Block(nnx.Module):
 
 
 class Blocks(nnx.Module):
-    """Blocks one after the other, each of their parameters one array with the layer as first axis.
+    """Transformer blocks one after the other, each of whose parameters is one array with the layer as first axis.
 
     A scan over that axis is compiled once for all layers.
 
     Args:
-        depth: number of layers.
-        dim: channels of a token.
-        num_heads: of attention.
-        hidden_dim: of the perceptron.
-        norm_first: see `Block`.
-        use_bias: whether products and normalisations have one.
-        residual_std: initial deviation of the last product before each sum with a skip.
-        dropout: share dropped of what is added to a skip.
-        remat: compute each layer again in the backward pass, and keep its input alone.
-        dtype: compute type.
-        rngs: of the initialisation.
+        depth: Number of layers.
+        dim: Width of the tokens, in channels.
+        num_heads: Number of heads of every attention.
+        hidden_dim: Width of the hidden layer of a block's perceptron, in channels.
+        norm_first: Whether normalisation stands before attention and perceptron, instead of after the sum with the
+            skip.
+        use_bias: Whether linear layers and normalisations have a bias.
+        residual_std: Initial standard deviation of the last linear layer before each sum with a skip.
+        dropout: Share of the activations that dropout takes before each sum with a skip.
+        remat: Whether each layer is computed again in the backward pass, which then keeps the layer's input alone.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
     """
 
     def __init__(
@@ -163,7 +165,7 @@ class Blocks(nnx.Module):
             return nnx.merge(graph, params)(x, keys), None
 
         if self.remat:
-            # Inside a scan nothing can be merged with the backward pass anyway.
+            # Inside a scan XLA cannot merge the forward with the backward pass anyway, so `prevent_cse` is not needed.
             layer = jax.checkpoint(layer, prevent_cse=False)
         return jax.lax.scan(layer, x, (params, None if keys is None else split_rows(keys, self.depth).T))[0]
 
@@ -174,10 +176,10 @@ def pad_to_multiple(ecg: Array, multiple: int) -> Array:
 
 
 def sincos_positions(num_tokens: int, dim: int) -> Array:
-    """Sines (even channels) and cosines (odd) of a token's place, wavelengths from 2π to 20,000π tokens.
+    """Returns sines (even channels) and cosines (odd) of each token's place, with wavelengths of 2π to 20,000π tokens.
 
     Returns:
-        `f32[num_tokens, dim]`; `dim` must be even.
+        Encodings, `f32[num_tokens, dim]`; `dim` must be even.
 
     References:
         Vaswani et al., Attention Is All You Need, NeurIPS 2017, section 3.5.

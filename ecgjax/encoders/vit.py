@@ -16,29 +16,30 @@ from ecgjax.settings.bounds import BelowOne, Count
 
 
 class ViT1D(Encoder):
-    """Patches of all leads, sines for their places, one register token, pre-norm layers, mean over the patches.
+    """Pre-norm vision transformer over patches of all leads, whose tokens are averaged.
 
-    A patch is 25 samples, 50 ms at the published 500 Hz; at another rate set `patch` to as long a time. The published
-    forms have no biases: ViT-S (384 × 8 layers, 6 heads) 14,277,888 parameters before the last layer, ViT-B
-    (768 × 12, 12 heads) 85,185,024. They drop nothing. The register takes part in attention and is left out of the
-    mean (the authors fine-tune on that mean or on an attention pool, which is a head and no encoder). Lengths that the
-    patch does not divide have their last sample repeated.
+    The places of patches are encoded by sines, and one register token is added. A patch is 25 samples, 50 ms at the
+    published 500 Hz; at another rate set `patch` to as long a time. The published forms have no biases: ViT-S
+    (384 × 8 layers, 6 heads) has 14,277,888 parameters before the last layer, ViT-B (768 × 12, 12 heads) 85,185,024.
+    They have no dropout. The register takes part in attention and is left out of the mean (the authors fine-tune on
+    that mean or on an attention pool, which is a head and no encoder). Lengths that the patch does not divide have
+    their last sample repeated.
 
     Args:
-        num_leads: Channels of the input.
-        patch: Samples of a patch.
-        dim: Width of the tokens.
+        num_leads: Number of channels of the input.
+        patch: Length of a patch in samples.
+        dim: Width of the tokens, in channels.
         depth: Number of transformer blocks.
-        num_heads: Heads of every attention.
+        num_heads: Number of heads of every attention.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of an embedding.
-        remat: Whether a block is computed again for the gradient, in less memory.
+        remat: Whether a block is computed again for the gradient, which takes less memory and more time.
         dtype: Type that is computed in.
         rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: size of what `__call__` returns.
-        feature_dim: size of what `features` returns, the mean over the patches before the last layer.
+        embedding_dim: Dimension of an embedding.
+        feature_dim: Number of features, the mean over the patches before the last layer.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ViT1D(Encoder):
         self.feature_dim, self.embedding_dim = dim, embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Mean of the patches' tokens after the last normalisation; arguments as for `Encoder.features`.
+        """Returns the mean of the patches' tokens after the last norm; arguments are those of `Encoder.features`.
 
         Neither `train` nor `valid` makes a difference: nothing is normalised by the batch.
         """

@@ -40,10 +40,10 @@ class ConvNorm(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1×1, wide and 1×1 convolutions plus skip, ReLU.
+    """A block of 1×1, wide and 1×1 convolutions plus skip, ReLU.
 
     The skip averages pairs of samples where the block strides, then widens with a 1×1 convolution where widths differ.
-    The last normalisation begins at zero, so that a new block is its skip.
+    The scale of the last normalisation begins at zero, so that a new block passes on its skip.
 
     References:
         He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, CVPR 2019.
@@ -78,27 +78,28 @@ def _average_pairs(x: Array) -> Array:
 
 
 class XResNet1d(Encoder):
-    """Three convolutions, max-pool, four stages of bottlenecks, maximum and mean over time; BN, dropout, linear.
+    """Network of a stem, four stages of bottlenecks, maximum and mean over time, and a linear head.
 
-    The benchmark's one-dimensional form has the same width, 64, in all stages, 256 channels between blocks, kernel 5
-    in stem and blocks, and dropout .5 before the last layer. With 12 leads xresnet1d50, stages of (3, 4, 6, 3) blocks,
-    has 886,400 parameters before the head, xresnet1d101, (3, 4, 23, 3), 1,804,672. The benchmark trains on 2.5 s at
-    100 Hz.
+    The stem has three convolutions and a max-pool, and the head BN, dropout and a linear layer. The benchmark's
+    one-dimensional form has the same width, 64, in all stages, 256 channels between blocks, kernel 5 in stem and
+    blocks, and dropout .5 before the last layer. With 12 leads xresnet1d50, whose stages have (3, 4, 6, 3) blocks, has
+    886,400 parameters before the head, and xresnet1d101, with (3, 4, 23, 3), has 1,804,672. The benchmark trains on
+    2.5 s at 100 Hz.
 
     Args:
-        num_leads: Channels of the input.
-        num_blocks: Blocks of each stage.
-        width: Channels inside a block, a quarter of those between blocks.
-        stem_widths: Channels of the stem's three convolutions.
-        kernel: Samples of the kernels in stem and blocks.
+        num_leads: Number of channels of the input.
+        num_blocks: Number of blocks of each stage.
+        width: Number of channels inside a block, a quarter of those between blocks.
+        stem_widths: Numbers of channels of the stem's three convolutions.
+        kernel: Length of the convolutions' kernels, in samples.
         dropout: Share of the activations that dropout takes.
         embedding_dim: Dimension of an embedding.
         dtype: Type that is computed in.
         rngs: Random numbers of the initialisation.
 
     Attributes:
-        embedding_dim: size of what `__call__` returns.
-        feature_dim: size of what `features` returns, the two poolings side by side.
+        embedding_dim: Dimension of an embedding.
+        feature_dim: Number of features, the two poolings side by side.
     """
 
     def __init__(
@@ -131,9 +132,9 @@ class XResNet1d(Encoder):
         self.feature_dim, self.embedding_dim = 2 * width_in, embedding_dim
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Maximum and mean of the last block over time; arguments as for `Encoder.features`.
+        """Returns maximum and mean of the last block over time; arguments are those of `Encoder.features`.
 
-        `keys` make no difference here: dropout stands in the head.
+        `keys` make no difference here, because dropout stands in the head.
         """
         del keys
         x = layers.cast_ecg(ecg, self.dtype)
@@ -143,13 +144,13 @@ class XResNet1d(Encoder):
         for block in self.blocks:
             x = block(x, train=train, valid=valid)
         x = x.astype(jnp.float32)
-        # Not `x.max(1)`: its gradient looks for the maximum among values that XLA may compute once more, and where a
-        # last bit differs finds none and divides by their number, 0 (seen on a CPU).
+        # `x.max(1)` is not used: its gradient looks for the maximum among values that XLA may compute once more. Where
+        # a last bit differs it finds none, and divides by their number, 0 (seen on a CPU).
         largest = jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]
         return jnp.concatenate([largest, x.mean(1)], axis=-1)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Embeddings `f32[batch, embedding_dim]`; arguments as for `features`, but `keys`, `key[batch]`, drop."""
+        """Returns embeddings, `f32[batch, embedding_dim]`; arguments are those of `features`, `keys` for dropout."""
         x = self.features(ecg, train=train, keys=keys, valid=valid)
         x = self.head_norm(x[:, None, :], train=train, valid=valid)[:, 0]
         return self.head(layers.row_dropout(x, keys, self.dropout))

@@ -1,13 +1,13 @@
 """Supervised metric learning beside a task: a triplet loss that shapes the encoder's features by the labels.
 
-loss = task + weight · triplet, over the rows of a batch of labelled training records (Jeong, Stultz and Ghassemi 2023,
-arXiv 2308.04650). Relations, miners and the loss are those of pretraining (`ecgjax/objectives`); this chooses among
-them by the kind of task. Published are a weight of 1 for a yes or no and of 3 for a quantity.
+The loss is task + weight · triplet, over the rows of a batch of labelled training records (Jeong, Stultz and Ghassemi
+2023, arXiv 2308.04650). Relations, miners and the loss are those of pretraining (`ecgjax/objectives`); this module
+chooses among them by the kind of task. The published weight is 1 for a yes or no and 3 for a quantity.
 
-Deviations: the published loss stands on an embedding of 128 numbers between features and head; here it stands on the
-features themselves, which the head stands on too. The published 3 goes with a root mean square error in mmHg; where the
-task's loss is in another unit, weigh anew. Rows of one patient are no negatives, and a record that stands in a batch
-twice is no positive of itself.
+This implementation deviates in three points. The published loss stands on an embedding of 128 numbers between features
+and head; here it stands on the features themselves, which the head stands on too. The published weight of 3 goes with a
+root mean square error in mmHg; where the task's loss is in another unit, choose the weight anew. Rows of one patient
+are no negatives, and a record that stands in a batch twice is no positive of itself.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ecgjax.objectives.pairs.relations import Relation, Rows, same_label, same_r
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.probe import AUTO, MetricSettings
 
-#: Kind of task → relation, and the miners that go with it, the published default first. Published miners look at
-#: distances that are not squared, and at random negatives where there is no semi-hard one; of several semi-hard ones
-#: the published code takes a random one (`semi_hard_random`), FaceNet's rule the nearest (`semi_hard`).
+#: Kind of task → relation, and the miners that go with it, the published default first. Published miners use distances
+#: that are not squared, and take a random negative where there is no semi-hard one. Of several semi-hard negatives the
+#: published code takes a random one (`semi_hard_random`), and FaceNet's rule takes the nearest (`semi_hard`).
 _EUCLIDEAN = DISTANCES["euclidean"]
 CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
     "binary": (
@@ -58,14 +58,14 @@ class MetricTerm:
 
     Args:
         settings: Settings of the term, the weight above 0.
-        kind: of the task.
-        section: of the config that holds them, which messages name.
+        kind: Kind of the task.
+        section: Section of the config that holds the settings, for messages.
 
     Attributes:
-        weight: of the loss beside the task's.
+        weight: Weight of the loss beside the task's.
 
     Raises:
-        ConfigError: a setting is unknown or makes no sense, or the task is multi-label.
+        ConfigError: A setting is unknown or makes no sense, or the task is multi-label.
     """
 
     def __init__(self, settings: MetricSettings, *, kind: Kind, section: str = _SECTION):
@@ -89,12 +89,14 @@ class MetricTerm:
         """Evaluates the loss.
 
         Args:
-            features: `f32[batch, dim]`.
-            batch: with `row`, `record` and `patient`, `i32[batch]`; `label`, `f32[batch, 1]`; and `seed`, `u32[]`.
-            step: of training, `i32[]`.
+            features: Features of the encoder, `f32[batch, dim]`.
+            batch: Columns of the batch: `row`, `record` and `patient`, `i32[batch]`; `label`, `f32[batch, 1]`; and
+                `seed`, `u32[]`.
+            step: Number of the training step, `i32[]`.
 
         Returns:
-            The mean over the rows that have a triplet, 0 where none has: in a batch of one label, or of one patient.
+            The mean over the rows that have a triplet; it is 0 where none has, in a batch of one label or of one
+            patient.
         """
         row = batch["row"]
         rows = Rows(
@@ -103,7 +105,8 @@ class MetricTerm:
             patient=batch["patient"],
             view=jnp.zeros_like(row),
             valid=jnp.ones(row.shape, bool),
-            shown=jnp.zeros_like(row),  # nothing is drawn: a record that stands in two rows is the same in both
+            # Nothing is drawn, so that a record that stands in two rows is the same in both.
+            shown=jnp.zeros_like(row),
             label=batch["label"][:, 0],
         )
         return triplet(
@@ -119,14 +122,14 @@ class MetricTerm:
 
 
 def metric_term(settings: MetricSettings, *, kind: Kind, section: str = _SECTION) -> MetricTerm | None:
-    """Returns the term that settings ask for, None without one.
+    """Returns the term that settings ask for, or None where its weight is 0.
 
     Raises:
-        ConfigError: As `MetricTerm`.
+        ConfigError: A setting is unknown or makes no sense, or the task is multi-label.
     """
     return MetricTerm(settings, kind=kind, section=section) if settings.weight else None
 
 
 def patient_codes(patients: np.ndarray) -> np.ndarray:
-    """Returns `i32[n]` that are equal where the patients are, whatever they are called by."""
+    """Returns codes, `i32[n]`, that are equal where the patients are, whatever the patients are called by."""
     return np.unique(patients, return_inverse=True)[1].astype(np.int32)

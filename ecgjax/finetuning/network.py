@@ -9,21 +9,21 @@ from jax import Array
 
 from ecgjax.training.steps import TrainState
 
-#: Rows a call on the device when predicting.
+#: Number of rows that each call on the device predicts.
 _PREDICTED_AT_ONCE = 128
 
 
 class Network:
-    """An encoder with a head, trained.
+    """A trained encoder with a head.
 
     Args:
-        outputs: jitted `(params, stats, int16[batch, time, 8]) → f32[batch, outputs]`.
-        state: its parameters and statistics.
-        offset: `f64[outputs]` taken from the log odds, which training saw at another prevalence.
-        vector: whether the answers are one number a record.
-        val_metric: primary metric on validation at the step that was chosen.
-        step: that step, from 1; 0 where the probe that a head began at was best.
-        selected: what it was chosen by, in words.
+        outputs: Jitted function `(params, stats, int16[batch, time, 8]) → f32[batch, outputs]`.
+        state: Trained parameters and statistics.
+        offset: Numbers that are subtracted from the log odds, `f64[outputs]`, because training saw another prevalence.
+        vector: Whether the answers are one number a record.
+        val_metric: Primary metric on validation at the step that was chosen.
+        step: Step that was chosen, from 1; 0 where the probe that a head began at was best.
+        selected: Description of what the step was chosen by.
     """
 
     def __init__(
@@ -41,16 +41,17 @@ class Network:
         self.val_metric, self.step, self.selected = val_metric, step, selected
 
     def scores(self, signals: np.ndarray) -> np.ndarray:
-        """Predicts for recordings `int16[n, time, 8]`, µV.
+        """Returns predictions for recordings, `int16[n, time, 8]` in µV.
 
         Returns:
-            `f64[n]`, or `f64[n, classes]`: log odds at the training records' own prevalence, or values of a quantity.
+            Predictions, `f64[n]` or `f64[n, classes]`: log odds at the training records' own prevalence, or values of a
+            quantity.
         """
         return shaped(predict(self._outputs, self._state, signals), self._vector, self._offset)
 
 
 def predict(outputs: Callable[..., Array], state: TrainState, signals: np.ndarray) -> np.ndarray:
-    """Returns `f64[n, outputs]`, the last batch filled up so that one program serves all."""
+    """Returns outputs, `f64[n, outputs]`; the last batch is filled up so that one compiled program serves all."""
     out = []
     for start in range(0, len(signals), _PREDICTED_AT_ONCE):
         part = signals[start : start + _PREDICTED_AT_ONCE]

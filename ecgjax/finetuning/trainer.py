@@ -1,4 +1,4 @@
-"""Training with labels: an encoder from random initialisation, or one that was pretrained, whole or behind a head."""
+"""Training with labels: of an encoder from random initialisation, or of a pretrained one, whole or its head alone."""
 
 from __future__ import annotations
 
@@ -51,26 +51,26 @@ SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
 class FineTuning:
     """Trains encoders of one structure with labels, again and again with one compilation.
 
-    AdamW with warm-up cosine. Log odds are trained by cross-entropy, quantities by the squared error in units of the
-    training labels' variance; with a weight in `metric`, a triplet loss on the features is added (`metric_term`). Every
-    `eval_every` steps validation, or `eval_records` of it, is looked at, and the step with the best look is returned:
-    nothing else is ever judged.
+    The optimiser is AdamW with a warm-up and a cosine. Log odds are trained by cross-entropy, quantities by the squared
+    error in units of the training labels' variance; with a weight in `metric`, a triplet loss on the features is added
+    (`metric_term`). Every `eval_every` steps the state is evaluated on validation, or on `eval_records` of it, and the
+    state of the step with the best value is returned. Nothing else is used to choose a step.
 
     With `head_start="probe"` the head begins at the linear probe of the features that the encoder has before training
-    (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"): gradients
-    through a head that is not yet fitted pull pretrained features about before it tells what they are good for. That
-    probe is looked at too, as step 0.
+    (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"). Otherwise
+    gradients through a head that is not yet fitted would distort pretrained features before the head has learnt to use
+    them. The state that begins at the probe is evaluated too, as step 0.
 
     Args:
         settings: Settings of the training.
         optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
-        encoder: of the structure.
-        num_leads: that it takes.
-        kind: of the task.
-        num_outputs: classes of a multi-label task; 1 for others.
+        encoder: Encoder of the structure that is trained.
+        num_leads: Number of leads that the encoder takes.
+        kind: Kind of the task.
+        num_outputs: Number of classes of a multi-label task; 1 for other tasks.
 
     Raises:
-        ConfigError: a setting is unknown, or two contradict each other.
+        ConfigError: A setting is unknown, or two settings contradict each other.
     """
 
     def __init__(
@@ -131,23 +131,23 @@ class FineTuning:
         """Trains from an encoder's weights, which stay as they are.
 
         Args:
-            encoder: where training begins.
-            read: record numbers, in any order → `int16[n, time, 8]`.
-            train_records: `int64[n]`.
-            train_labels: `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
-            train_patients: `int[n]`, patient (group) code of each: rows of one patient are no negatives of metric
-                learning.
-            val_records: `int64[m]`.
-            val_labels: `[m]` or `[m, classes]`.
-            seed: of the head, the order and dropout.
-            probe: linear one of the encoder's features, fitted on the training records: given where
+            encoder: Encoder at which training begins.
+            read: Function from record numbers, in any order, to their recordings, `int16[n, time, 8]`.
+            train_records: Numbers of the training records, `int64[n]`.
+            train_labels: Labels of the training records, `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
+            train_patients: Patient (group) code of each training record, `int[n]`: rows of one patient are no negatives
+                of metric learning.
+            val_records: Numbers of the validation records, `int64[m]`.
+            val_labels: Labels of the validation records, `[m]` or `[m, classes]`.
+            seed: Seed of the head, the order and dropout.
+            probe: Linear probe of the encoder's features, fitted on the training records; it is given where
                 `begins_at_probe`, and only there.
-            progress: whether to draw a progress bar.
-            title: of the progress bar.
+            progress: Whether a progress bar is drawn.
+            title: Title of the progress bar.
 
         Raises:
-            ValueError: a probe is missing, or nothing begins at it.
-            DataError: validation has nothing to select by, or balanced batches lack a class.
+            ValueError: A probe is missing, or one is given where nothing begins at it.
+            DataError: Validation has nothing to select by, balanced batches lack a class, or training diverged.
         """
         settings = self._settings
         if self.begins_at_probe != (probe is not None):
@@ -160,7 +160,7 @@ class FineTuning:
         if probe is not None:
             head = _at_probe(head, probe, dim=self._feature_dim, offset=offset)
         state = init_state(
-            # Copies: a step destroys what it is given.
+            # The arrays are copied, because a step donates its state and so destroys it.
             jax.tree.map(jnp.array, {"encoder": encoder.params, "head": head.params}),
             jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
             self._optimizer,
@@ -175,10 +175,10 @@ class FineTuning:
         vector = np.ndim(val_labels) == 1
 
         def measure(state: TrainState) -> tuple[float, float]:
-            """Returns the metric on validation, and what the best step is chosen by."""
+            """Returns the metric on validation, and the value by which the best step is chosen."""
             outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
             if not np.isfinite(outputs).all():
-                return -np.inf, -np.inf  # A look that gave no numbers is no better one; an earlier one stands.
+                return -np.inf, -np.inf  # A state without finite outputs is never the best; an earlier one stays.
             metric = selection.primary(self._kind, val_labels, outputs, classes=self.classes)
             if settings.select == "metric":
                 return metric, metric
@@ -222,7 +222,8 @@ class FineTuning:
     def _looked_at(self, records: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the validation records that steps are chosen on, and their labels.
 
-        Of a binary task as many positives as all have, and at least one of each label that there is.
+        For a binary task the share of positives is that of all validation records, and there is at least one record of
+        each label that exists.
         """
         number, rng = self._settings.eval_records, np.random.default_rng(seed)
         if 0 < number < len(records):
@@ -267,7 +268,7 @@ class FineTuning:
     def _prior(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the weight of positives, `f32[outputs]`, and what it or balance adds to the log odds, `f64[outputs]`.
 
-        Classes that training records lack one label of are neither weighted nor balanced.
+        Classes for which the training records lack one label are neither weighted nor balanced.
         """
         settings, weight = self._settings, np.ones(self._num_outputs)
         if self._kind == "quantity" or (settings.positive_weight == "none" and not settings.balance):
@@ -296,24 +297,24 @@ class FineTuning:
 
 
 class _Looks:
-    """Looks at validation during a training, and keeps a copy of the best state.
+    """Evaluations of validation during a training, with a copy of the best state.
 
     Args:
-        measure: state → metric, and what the best is chosen by.
+        measure: Function from a state to its metric, and to the value that the best state is chosen by.
     """
 
     def __init__(self, measure: Callable[[TrainState], tuple[float, float]]):
         self._measure = measure
         self._best_value = -np.inf
-        #: State, metric and step of the best look; None before one gave a number.
+        #: State, metric and step of the best evaluation; None before one gave a number.
         self.best: tuple[TrainState, float, int] | None = None
-        #: Looks since.
+        #: Number of evaluations since the best one.
         self.since_best = 0
-        #: Whether training gave a number at any step: a probe that it began at says nothing of that.
+        #: Whether an evaluation after a training step gave a number. That of the probe, at step 0, does not count.
         self.trained = False
 
     def look(self, state: TrainState, *, step: int) -> None:
-        """Looks once; of equal ones the first is kept."""
+        """Evaluates a state once; of equally good ones the first is kept."""
         metric, value = self._measure(state)
         self.trained |= step > 0 and value > -np.inf
         if value > self._best_value:
@@ -325,9 +326,9 @@ class _Looks:
 def _at_probe(
     head: encoders.Split[TaskHead | LinearHead], probe: FrozenProbe, *, dim: int, offset: np.ndarray
 ) -> encoders.Split[TaskHead | LinearHead]:
-    """Returns the linear head that gives the probe's answers, `offset` above them.
+    """Returns the linear head whose outputs are the probe's plus `offset`.
 
-    A linear probe is affine in the features: its values at the origin and at the unit vectors are all there is to it.
+    A linear probe is affine in the features, so that its values at the origin and at the unit vectors determine it.
     """
     values = probe.predict(np.concatenate([np.zeros((1, dim)), np.eye(dim)])).reshape(1 + dim, -1) + offset
     bias, kernel = values[0], values[1:] - values[0]
@@ -353,26 +354,27 @@ def train_supervised(
 ) -> Network:
     """Trains an encoder from random initialisation with the labels of a task alone.
 
-    With `head_start="probe"` the head begins at a probe of what the random encoder tells, its batch norm set by the
-    training records.
+    With `head_start="probe"` the head begins at a probe of the random encoder's features, after its batch norm was set
+    by the training records.
 
     Args:
         settings: Settings of the training.
         encoder: Settings of the encoder.
         optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
-        read: record numbers → `int16[n, time, 8]`.
-        train_records: `int64[n]`.
-        train_labels: `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
-        train_patients: `int[n]`, patient (group) code of each.
-        val_records: `int64[m]`.
-        val_labels: `[m]`, or `[m, classes]`.
-        seed: of initialisation, order and dropout, and of the records that batch norm is set by.
-        kind: of the task.
-        progress: whether to draw a progress bar.
+        read: Function from record numbers, in any order, to their recordings, `int16[n, time, 8]`.
+        train_records: Numbers of the training records, `int64[n]`.
+        train_labels: Labels of the training records, `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
+        train_patients: Patient (group) code of each training record, `int[n]`.
+        val_records: Numbers of the validation records, `int64[m]`.
+        val_labels: Labels of the validation records, `[m]` or `[m, classes]`.
+        seed: Seed of initialisation, order and dropout, and of the records that batch norm is set by.
+        kind: Kind of the task.
+        progress: Whether a progress bar is drawn.
 
     Raises:
-        DataError: as `FineTuning.train`, and as `fit_linear`.
-        ConfigError: as `FineTuning`.
+        DataError: Validation has nothing to select by, balanced batches lack a class, training diverged, or no probe
+            can be fitted.
+        ConfigError: A setting is unknown, or two settings contradict each other.
     """
     network = frozen_encoder.Encoder(create_split(encoder, seed=seed), num_leads=encoder.num_leads)
     training = FineTuning(
@@ -415,11 +417,11 @@ def check_settings(settings: FineTuneSettings, kind: Kind, *, section: str = "tr
 
     Args:
         settings: Settings of the training.
-        kind: of the task.
-        section: of the config that holds them, which messages name.
+        kind: Kind of the task.
+        section: Section of the config that holds the settings, for messages.
 
     Raises:
-        ConfigError: naming the leaf.
+        ConfigError: A setting is unknown or contradicts another one or the task; the message names the leaf.
     """
     choices = {"head": HEADS, "head_start": HEAD_STARTS, "positive_weight": POSITIVE_WEIGHTS, "select": SELECTIONS}
     for leaf, known in choices.items():
@@ -437,7 +439,8 @@ def check_settings(settings: FineTuneSettings, kind: Kind, *, section: str = "tr
 
 
 def _optimizer_settings(settings: FineTuneSettings, optimizer: OptimizerSettings) -> OptimizerSettings:
-    # Of the pretraining's optimiser only what suits any training: not what it froze, nor its rates.
+    # Only the settings of the pretraining's optimiser that suit any training are taken over, and not its frozen
+    # parameters or its rates.
     of_head = settings.head_learning_rate
     return OptimizerSettings(
         warmup_fraction=optimizer.warmup_fraction,
@@ -462,7 +465,7 @@ def _network(
     train: bool,
     keys: Mapping[str, Array | None] | None = None,
 ) -> tuple[Array, Array, dict[str, Any]]:
-    """Returns `f32[batch, outputs]`, `f32[batch, dim]` features, and the statistics after them."""
+    """Returns outputs, `f32[batch, outputs]`, features, `f32[batch, dim]`, and the statistics after the call."""
     keys = keys or {"encoder": None, "head": None}
     encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
     ecg = prepare(signal, num_leads=num_leads)

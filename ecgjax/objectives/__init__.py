@@ -1,4 +1,4 @@
-"""Objectives over the global batch: relations say what a pair is, miners choose, losses fold over tiles of pairs."""
+"""Objectives over the global batch: relations define pairs, miners choose among them, losses add them up in tiles."""
 
 from ecgjax.objectives.losses.clip import clip_loss
 from ecgjax.objectives.losses.clocs import clocs

@@ -1,8 +1,8 @@
 """A loss, its relation and its miner as settings name them, and what the loss learns itself.
 
-Every setting of every loss, relation and miner is a leaf of the config, None standing for its own default: so that
+Every setting of every loss, relation and miner is a leaf of the config, where None stands for its own default. So
 `--config.objective.name=triplet --config.miner.name=semi_hard` changes one method into another. A leaf that the chosen
-one does not take must stay None.
+loss, relation or miner does not take must stay None.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class Objective:
         settings: Settings of the loss.
         relation: Settings of the relation.
         miner: Settings of the miner.
-        tiling: Way that pairs are gone through.
+        tiling: Way that the pairs are gone through.
         num_views: Number of rows of each record.
-        projected: `(dimension of partners, of embeddings)`, where the loss compares with another modality's partners.
+        projected: Dimensions of the partners' embeddings and of the ECGs', where the loss compares with another
+            modality.
 
     Attributes:
         weight: Weight of the loss beside others, `config.objective.weight`.
@@ -130,11 +131,11 @@ class Objective:
         """Returns what the loss learns, at its first values.
 
         Args:
-            seed: of the projection of partners.
+            seed: Seed of the projection of partners.
 
         Returns:
-            Name → `f32[]`, β `f32[classes]` where each class has one; and `projection`, `f32[partners' dim, dim]`, of
-            losses of paired modalities.
+            First values by name: `f32[]` each, or `f32[classes]` for β where each class has one; and `projection`,
+            `f32[partners' dim, dim]`, for losses of paired modalities.
         """
         learnt = {name: jnp.asarray(_start(name, self._start_of(name)), jnp.float32) for name in self._learnt}
         if self._beta_classes is not None:
@@ -157,15 +158,15 @@ class Objective:
         """Evaluates the loss.
 
         Args:
-            params: what `init` returned, after some training.
-            embeddings: `[rows, dim]`.
-            rows: their metadata.
-            key: of the run's seed and this step, for miners that draw.
-            step: of training, for miners with a schedule.
-            paired: `f32[rows, partners' dim]`, for losses of paired modalities.
+            params: Learnt values, as `init` returned them or after some training.
+            embeddings: Embeddings, `[rows, dim]`.
+            rows: Metadata of the rows.
+            key: Random key of the run's seed and this step, for miners that draw.
+            step: Number of the training step, for miners with a schedule.
+            paired: Embeddings of the partners, `f32[rows, partners' dim]`, for losses of paired modalities.
 
         Returns:
-            The loss; its statistics include what is learnt.
+            The loss, whose statistics include what is learnt.
         """
         settings = dict(self._settings)
         learnt = {name: _value(name, params[name]) for name in self._learnt}
@@ -199,7 +200,7 @@ def _value(name: str, param: Array) -> Array:
 
 @jax.custom_vjp
 def _at_least_minimum(temperature: Array) -> Array:
-    """The temperature, or the lowest one; from below that a gradient passes only if it leads back up.
+    """Returns the temperature, or the lowest one; from below that a gradient passes only if it leads back up.
 
     The gradient of a plain maximum is 0 there: a temperature that a step took too low would never come back.
     """

@@ -1,7 +1,7 @@
 """Optimisers and schedules, from a config.
 
 The chosen optimiser runs at the schedule's shape, from 0 to 1, and every parameter's update is multiplied by its own
-peak learning rate: that of the config, scaled with the batch and lowered by depth, or its own.
+peak learning rate. That is the config's, scaled with the batch and lowered by depth, or one of the parameter's own.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ DECAYED: Mapping[str, Callable[[Parameter], bool]] = {
     "all": lambda parameter: True,
 }
 
-#: Batch size for which `config.optimizer.learning_rate` is meant where it is scaled.
+#: Batch size for which `config.optimizer.learning_rate` is given where it is scaled with the batch.
 BASE_BATCH = 256
 
-#: Share of the run over which the learning rate rises where a schedule has a warm-up and the config says no other.
+#: Share of the run over which the learning rate rises where a schedule has a warm-up and the config gives no share.
 DEFAULT_WARMUP_FRACTION = 0.1
 
 #: Name → factor of the learning rate, from batch size / `BASE_BATCH`.
@@ -48,14 +48,18 @@ SCALINGS: Mapping[str, Callable[[float], float]] = {
 def adamw(
     shape: optax.Schedule, known: Known, *, decay: Decay, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam with weight decay apart from the gradient (Loshchilov and Hutter, ICLR 2019)."""
+    """Returns Adam with weight decay apart from the gradient (Loshchilov and Hutter, ICLR 2019)."""
     return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decay, optax.scale_by_learning_rate(shape))
 
 
 def adam(
     shape: optax.Schedule, known: Known, *, decay: Decay, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam with an L2 term in the gradient, as `torch.optim.Adam` takes `weight_decay` (Kingma and Ba, ICLR 2015)."""
+    """Returns Adam with an L2 term in the gradient, as `torch.optim.Adam` takes `weight_decay`.
+
+    References:
+        Kingma and Ba, Adam, ICLR 2015.
+    """
     return optax.chain(decay, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.scale_by_learning_rate(shape))
 
 
@@ -67,7 +71,11 @@ def lars(
     momentum: float = 0.9,
     trust_coefficient: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """SGD whose step in a layer is a share of the layer's norm (You, Gitman and Ginsburg 2017, arXiv 1708.03888)."""
+    """Returns SGD whose step in a layer is a share of the norm of the layer's parameters.
+
+    References:
+        You, Gitman and Ginsburg, 2017 (arXiv 1708.03888).
+    """
     return optax.chain(
         decay,
         _trust_ratio(known, trust_coefficient),
@@ -79,7 +87,7 @@ def lars(
 def lamb(
     shape: optax.Schedule, known: Known, *, decay: Decay, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6
 ) -> optax.GradientTransformation:
-    """AdamW whose step in a layer has the layer's norm (You et al., ICLR 2020)."""
+    """Returns AdamW whose step in a layer has the norm of the layer's parameters (You et al., ICLR 2020)."""
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         decay,
@@ -102,20 +110,20 @@ _NOT_SETTINGS = ("shape", "known", "decay")
 def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
     """Returns the share of the peak learning rate at each step, 0 to 1.
 
-    `warmup_cosine` rises evenly from 0 over `warmup_fraction` of the run and falls in a cosine to `final_fraction`;
-    `warmup_constant` rises likewise and stays; `constant` is 1, after a warm-up where a fraction is given.
+    `warmup_cosine` rises evenly from 0 over `warmup_fraction` of the run and falls in a cosine to `final_fraction`.
+    `warmup_constant` rises in the same way and stays at 1. `constant` is 1, after a warm-up where a fraction is given.
 
     Args:
         settings: Settings of the optimiser.
         num_steps: Number of steps of the whole run.
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: The schedule's name is unknown.
     """
     fraction = settings.warmup_fraction
     if fraction is None:
         fraction = 0.0 if settings.schedule == "constant" else DEFAULT_WARMUP_FRACTION
-    # At least one step of each, whatever the fraction: optax refuses a cosine of none.
+    # Warm-up and cosine get at least one step each, whatever the fraction: optax refuses a cosine of none.
     warmup = min(max(1, round(fraction * num_steps)), max(1, num_steps - 1))
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(
@@ -136,18 +144,19 @@ def create(
 ) -> optax.GradientTransformation:
     """Builds the optimiser that settings name.
 
-    Gradients are clipped by their global norm first, where asked for. Weight decay (unless `decayed` is `"all"`) and
-    the trust ratios of LARS and LAMB concern kernels only. Frozen parameters take part in nothing and have no state.
+    Gradients are first clipped by their global norm, where settings ask for it. Weight decay (unless `decayed` is
+    `"all"`) and the trust ratios of LARS and LAMB concern kernels only. Frozen parameters take part in none of this,
+    the clipping included, and have no state.
 
     Args:
         settings: Settings of the optimiser.
         num_steps: Number of steps of the whole run.
-        batch_size: recordings of the global batch.
+        batch_size: Number of recordings of the global batch.
         params: Parameters to optimise, arrays or shapes, with the encoder's under `encoder`.
 
     Raises:
-        ConfigError: an unknown name, a setting that the optimiser does not take, a pattern that is found nowhere, or
-            nothing left to train.
+        ConfigError: A name is unknown, the optimiser does not take a setting, a pattern is found nowhere, or nothing is
+            left to train.
     """
     known = parameters(params)
     function = _chosen(OPTIMIZERS, settings.name, "name")
@@ -184,18 +193,19 @@ def frozen_parameters(settings: OptimizerSettings, params: Any) -> frozenset[str
 def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) -> dict[str, float | np.ndarray]:
     """Returns the learning rate of every parameter at the schedule's peak.
 
-    Rates of `config.optimizer.rates` are taken as they stand there, neither scaled nor decayed.
+    Rates of `config.optimizer.rates` are taken as they are, neither scaled with the batch nor lowered by depth.
 
     Args:
         settings: Settings of the optimiser.
-        known: parameters by name.
-        batch_size: recordings of the global batch.
+        known: Parameters by name.
+        batch_size: Number of recordings of the global batch.
 
     Returns:
-        Name → rate, or one a layer, shaped to be multiplied with the parameter, where layers are stacked.
+        Learning rates by name of the parameter; where layers are stacked, one rate for each layer, shaped to be
+        multiplied with the parameter.
 
     Raises:
-        ConfigError: an unknown scaling, a pattern that is found nowhere, or no blocks to tell depths by.
+        ConfigError: The scaling is unknown, a pattern is found nowhere, or there are no blocks to tell depths by.
     """
     peak = settings.learning_rate * _chosen(SCALINGS, settings.scaling, "scaling")(batch_size / BASE_BATCH)
     factors = dict.fromkeys(known, 1.0) if settings.layer_decay == 1 else layer_factors(known, settings.layer_decay)
@@ -225,7 +235,7 @@ def _chosen(registry: Mapping[str, Any], name: str, leaf: str) -> Any:
 
 
 def _by_parameter(function: Callable[[str, Array, Array], Array]) -> optax.GradientTransformation:
-    """A transformation without state: (name, update, parameter) → update."""
+    """Returns a transformation without state: (name, update, parameter) → update."""
     return optax.stateless(
         lambda updates, params: jax.tree_util.tree_map_with_path(
             lambda path, update, param: function(name_of(path), update, param), updates, params
@@ -240,7 +250,7 @@ def _decay(known: Known, rate: float, decayed: Callable[[Parameter], bool]) -> D
 
 
 def _trust_ratio(known: Known, coefficient: float) -> optax.GradientTransformation:
-    """Scales a layer's update to its parameters' norm times a coefficient; by 1 where either norm is 0.
+    """Scales a layer's update to its parameters' norm times a coefficient; where either norm is 0 it stays as it is.
 
     Unlike `optax.scale_by_trust_ratio` it takes stacked layers one by one.
     """

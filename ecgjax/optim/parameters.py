@@ -1,4 +1,4 @@
-"""Parameters by name: which are kernels, how deep they lie, and which of them patterns mean.
+"""Parameters by name: whether they are kernels, how deep they lie, and which of them a pattern means.
 
 A parameter's name is its path in the tree, such as `encoder/blocks/3/conv1/kernel`. Layers whose parameters are stacked
 along the first axis, as a scan over them needs, carry no number there: `encoder/blocks/attention/kernel`.
@@ -17,26 +17,29 @@ import numpy as np
 
 from ecgjax.errors import ConfigError
 
-#: Names of an encoder's lists of blocks: the number that follows one is how deep the block lies.
+#: Names of an encoder's lists of blocks; the number that follows such a name tells how deep the block lies.
 BLOCKS = ("blocks", "layers", "units", "convs", "norms", "branches")
 
-# Parts of an encoder by how their names begin: before the first block, and after the last one, whatever they contain.
+# Beginnings of the names of an encoder's parts that lie before the first block or after the last one, whatever they
+# contain.
 _STEM = ("stem", "patch", "position", "token")
 _LAST = ("head", "decoder")
 
-# A normalisation's scale and any bias: decay would only change the learning rate of what they belong to.
+# Names of parameters that are no kernels, a normalisation's scale and any bias: decaying them would only change the
+# learning rate of the layers that they belong to.
 _NO_KERNELS = ("bias", "scale")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """What an optimiser must know of a parameter.
+    """Properties of a parameter that an optimiser must know.
 
     Attributes:
-        shape: of the array.
-        depth: number of its block from 1 on, 0 for the stem; None after the last block and outside encoders.
-        stacked: number of layers along its first axis, the first of which has depth 1; 0 for a single layer.
-        kernel: whether it is one, and no bias, scale or scalar: weight decay and trust ratios concern kernels.
+        shape: Shape of the array.
+        depth: Depth of the parameter in the encoder: 0 in the stem, and in a block its number from 1 on; None after the
+            last block and outside encoders.
+        stacked: Number of layers along the array's first axis, the first of which has depth 1; 0 for a single layer.
+        kernel: Whether it is a kernel, and no bias, scale or scalar: weight decay and trust ratios concern kernels.
     """
 
     shape: tuple[int, ...]
@@ -58,7 +61,7 @@ def parameters(params: Any) -> dict[str, Parameter]:
     """Returns every parameter of a tree by name.
 
     Args:
-        params: arrays or their shapes, the encoder's under `encoder`.
+        params: Parameters, arrays or their shapes, with the encoder's under `encoder`.
     """
     return {name_of(path): _parameter(name_of(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)}
 
@@ -79,14 +82,14 @@ def _place(parts: Sequence[str], shape: tuple[int, ...]) -> tuple[int | None, in
         if part.startswith(_STEM):
             return 0, 0
         if part in BLOCKS:
-            # The last number counts: in branches/1/3 it is the block of the branch.
+            # The last number counts, because in branches/1/3 it is the number of the block in its branch.
             numbers = list(itertools.takewhile(str.isdecimal, parts[i + 1 :]))
             return (int(numbers[-1]) + 1, 0) if numbers else (1, shape[0])
     return None, 0
 
 
 def hold(params: Any, names: Collection[str]) -> Any:
-    """Returns the parameters, no gradient flowing into those that are named."""
+    """Returns the parameters, with no gradient flowing into those that are named."""
     if not names:
         return params
     return jax.tree_util.tree_map_with_path(
@@ -98,15 +101,15 @@ def matching(patterns: Sequence[str], known: Mapping[str, Any], *, setting: str)
     """Finds the parameters that patterns mean.
 
     Args:
-        patterns: regular expressions, found anywhere in a name; `^` and `$` tie them to its ends.
-        known: parameters by name.
-        setting: leaf of the config that the patterns come from.
+        patterns: Regular expressions, which are found anywhere in a name; `^` and `$` tie them to its ends.
+        known: Parameters by name.
+        setting: Leaf of the config that the patterns come from, for messages.
 
     Returns:
-        Name → the first pattern found in it, of those in which one is.
+        First pattern that is found in a name, by name; names in which none is found are left out.
 
     Raises:
-        ConfigError: a pattern is no regular expression, or is found nowhere.
+        ConfigError: A pattern is no regular expression, or is found nowhere.
     """
     for pattern in patterns:
         try:
@@ -122,18 +125,18 @@ def matching(patterns: Sequence[str], known: Mapping[str, Any], *, setting: str)
 def layer_factors(known: Mapping[str, Parameter], decay: float) -> dict[str, float | np.ndarray]:
     """Returns factors of the learning rate that fall from the last layer to the first.
 
-    `decay ** (blocks + 1 − depth)`, with depth 0 for the stem and blocks + 1 for what follows the last block (Bao et
-    al., BEiT, ICLR 2022).
+    A factor is `decay ** (blocks + 1 − depth)`, with depth 0 for the stem and blocks + 1 for what follows the last
+    block (Bao et al., BEiT, ICLR 2022).
 
     Args:
-        known: parameters by name.
-        decay: from one layer to the one below.
+        known: Parameters by name.
+        decay: Factor of the learning rate from one layer to the one below.
 
     Returns:
-        Name → factor, or one a layer where layers are stacked.
+        Factors by name; where layers are stacked, one factor for each layer.
 
     Raises:
-        ConfigError: there are no blocks.
+        ConfigError: There are no blocks.
     """
     depths = [p.depth + max(p.stacked, 1) - 1 for p in known.values() if p.depth is not None]
     blocks = max(depths, default=0)

@@ -1,4 +1,4 @@
-"""An encoder, what stands on it and their loss, put together as settings name them."""
+"""Assembly of an encoder, its heads and their loss, as settings name them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from ecgjax.training.steps import pretraining_loss
 
 
 class Assembly(NamedTuple):
-    """What is trained, and on what.
+    """An encoder with its parameters, and the loss by which it is trained.
 
     Attributes:
-        encoder: at initialisation, its frozen parts normalising by running statistics.
-        params: of the encoder and of what stands on it, see `steps.TrainState`.
-        stats: likewise.
-        frozen: names of parameters that stay as they are.
-        layout: which rows of embeddings a recording becomes.
-        loss: see `steps.pretraining_loss`.
+        encoder: Encoder at initialisation; its frozen parts normalise by running statistics.
+        params: Parameters of the encoder and of what stands on it, as `steps.TrainState` holds them.
+        stats: Running statistics of the encoder and of what stands on it, as `steps.TrainState` holds them.
+        frozen: Names of the parameters that stay as they are.
+        layout: Rows of embeddings that a recording becomes.
+        loss: Loss as `steps.pretraining_loss` returns it.
     """
 
     encoder: encoders.Split[encoders.Encoder]
@@ -59,7 +59,7 @@ def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: 
         mesh: Mesh of the run.
 
     Raises:
-        ConfigError: the config asks for what does not exist or does not fit.
+        ConfigError: The config asks for something that does not exist or does not fit.
     """
     if not (settings.objective.weight or settings.task.name or settings.reconstruction.weight):
         raise ConfigError(
@@ -129,8 +129,8 @@ def make_views(augment: Mapping[str, Arguments], settings: ViewSettings, *, num_
     Args:
         augment: Settings of the augmentations by name.
         settings: Settings of the views.
-        num_leads: Leads of a view, 12 or 8.
-        rate_hz: Samples a second of the recordings.
+        num_leads: Number of leads of a view, 12 or 8.
+        rate_hz: Sampling rate of the recordings, in samples per second.
 
     Raises:
         ConfigError: There can be no such views.
@@ -139,7 +139,7 @@ def make_views(augment: Mapping[str, Arguments], settings: ViewSettings, *, num_
 
 
 def make_overlay(views: Views, *, tiling: Tiling) -> Overlay | None:
-    """What finds the recordings that others are moved towards, where the views need them."""
+    """Returns what lays partners over the recordings that move towards them, or None where no view needs it."""
     if not views.moves_between_recordings:
         return None
     return Overlay(rate_hz=views.rate_hz, take=functools.partial(take, tiling=tiling))

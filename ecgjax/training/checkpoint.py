@@ -1,7 +1,8 @@
-"""Checkpoints: asynchronous, atomic, and checked leaf by leaf. The only module that imports Orbax.
+"""Checkpoints: asynchronous, atomic, and checked leaf by leaf.
 
-A checkpoint holds named parts (parameters, statistics, optimiser state), so that an encoder is loaded without the
-optimiser. Beside them stand type, shape and digest of every leaf: storage that flips a bit restores silently otherwise.
+This is the only module that imports Orbax. A checkpoint holds named parts (parameters, statistics, optimiser state), so
+that an encoder is loaded without the optimiser. Beside the parts it holds type, shape and digest of every leaf:
+otherwise storage that flips a bit would restore silently.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ _SaveWhen = ocp.training.save_decision_policies
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager.
+    """The checkpoints of one run, as a context manager.
 
     Args:
-        directory: of this run's checkpoints; made where it is missing. What a killed save left behind is removed.
-        keep_last: how many of the latest stay.
-        keep_every: steps whose multiples stay for good; None for none.
-        read_only: nothing is made or removed, so that a run still writing there is not disturbed.
+        directory: Directory of this run's checkpoints, which is made where it is missing. What a killed save left
+            behind is removed.
+        keep_last: Number of the latest checkpoints that are kept.
+        keep_every: Number of steps whose multiples are kept for good; None for none.
+        read_only: Whether nothing is made or removed, so that a run still writing there is not disturbed.
     """
 
     def __init__(
@@ -81,15 +83,15 @@ class Checkpoints:
         Returns once the arrays are copied, so that the caller may donate them at once.
 
         Args:
-            step: number of finished updates.
-            parts: name → tree of arrays.
-            metadata: JSON, stored beside the arrays.
+            step: Number of finished updates.
+            parts: Trees of arrays by name.
+            metadata: JSON values that are stored beside the arrays.
 
         Raises:
-            CheckpointError: the save before this one failed.
+            CheckpointError: The save before this one failed.
         """
         self.wait()
-        parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}  # Orbax refuses empty trees
+        parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}  # Orbax refuses empty trees.
         leaves = {name: _describe(tree) for name, tree in parts.items()}
         # On a CPU a host array may share the device's memory, which the caller's next step is about to overwrite.
         copies = jax.tree.map(jnp.copy, parts)
@@ -106,7 +108,7 @@ class Checkpoints:
         """Waits for the save under way, if there is one.
 
         Raises:
-            CheckpointError: it failed.
+            CheckpointError: The save failed.
         """
         if self._pending is None:
             return
@@ -119,31 +121,35 @@ class Checkpoints:
             raise self._save_error(step, "it already exists")
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, ascending; waits for the save under way, which Orbax already lists."""
+        """Returns the steps of the finished checkpoints, ascending.
+
+        It first waits for the save under way, which Orbax already lists.
+        """
         self.wait()
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
     def latest_step(self) -> int | None:
-        """Step of the latest finished checkpoint, None where there is none."""
+        """Returns the step of the latest finished checkpoint, or None where there is none."""
         steps = self.steps()
         return steps[-1] if steps else None
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """What `save` was given as `metadata`."""
+        """Returns what `save` was given as `metadata`."""
         return self._custom(step)["metadata"]
 
     def restore(self, templates: Mapping[str, PyTree], *, step: int | None = None) -> tuple[int, dict[str, PyTree]]:
         """Restores parts of a checkpoint onto the templates' shardings, and checks every leaf against its digest.
 
         Args:
-            templates: part → tree of arrays or of `jax.ShapeDtypeStruct` with shardings; parts not named stay unread.
-            step: the latest by default.
+            templates: Trees of arrays, or of `jax.ShapeDtypeStruct` with shardings, by name of the part; parts not
+                named stay unread.
+            step: Step of the checkpoint; None for the latest.
 
         Returns:
-            The step, and part → tree of the template's structure.
+            The step, and the restored trees by name of the part, of the templates' structure.
 
         Raises:
-            CheckpointError: no such checkpoint, another model's, or a damaged one.
+            CheckpointError: There is no such checkpoint, it is another model's, or it is damaged.
         """
         if step is None:
             step = self.latest_step()
@@ -209,7 +215,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax from telling at length what is then told in one line, and where it goes wrong."""
+    """Silences Orbax, which otherwise reports at length what an error of ours then says in one line."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -229,7 +235,7 @@ def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
 
 
 def _describe(tree: PyTree) -> dict[str, list[Any]]:
-    """Name of each leaf → [dtype, shape, digest]."""
+    """Returns [dtype, shape, digest] of each leaf by name."""
     named = _named_leaves(tree)
     digests = jax.device_get(_digests([leaf for _, leaf in named]))
     return {
@@ -244,10 +250,10 @@ def _digests(leaves: list[Array]) -> list[Array]:
 
 
 def _digest(leaf: Array, salt: int) -> Array:
-    """A checksum, `u32[]`, that no single changed element leaves as it was, whatever the sharding.
+    """Returns a checksum, `u32[]`, that any change of a single element changes, and that no sharding changes.
 
-    Σ bits · m(position) modulo 2³² with odd m: integer sums are exact in any order, so that devices and processes agree
-    without gathering the leaf, and a changed bit b moves the sum by ±2^b · m, which is never 0.
+    It is Σ bits · m(position) modulo 2³² with odd m. Integer sums are exact in any order, so that devices and processes
+    agree without gathering the leaf. A changed bit b moves the sum by ±2^b · m, which is never 0.
     """
     if leaf.dtype == jnp.bool_:
         bits = leaf.astype(jnp.uint32)

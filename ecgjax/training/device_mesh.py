@@ -1,4 +1,4 @@
-"""Mesh, shardings and process start: where arrays and rows of the global batch live."""
+"""Mesh, shardings and start of processes: they decide where arrays and rows of the global batch lie."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ecgjax.errors import ConfigError
 
-#: Regex on a parameter's path → how it is laid out on the mesh; the first match counts, no match is replicated.
+#: Regex on a parameter's path → its layout on the mesh. The first match counts; without a match it is replicated.
 Rules = Sequence[tuple[str, PartitionSpec]]
 
-#: Axes of the mesh: rows of the batch are divided over the first.
+#: Axes of the mesh; rows of the batch are divided over the first.
 AXES = ("data", "model")
 
 #: Layouts of parameters by the name that a config gives them.
 SHARDINGS: Mapping[str, Rules] = {"replicated": ()}
 
-#: How long a process that has ended waits for the others. They end together, unless one fails: an error must not show
-#: JAX's 300 s late.
+#: Seconds for which a process that has ended waits for the others. They end together unless one fails, and an error
+#: should not show only after JAX's default of 300 s.
 _SHUTDOWN_TIMEOUT_S = 30
 
 
 def start_processes() -> None:
     """Joins the other processes of this run, where the environment says that there are any.
 
-    `ECGJAX_COORDINATOR` (host:port), `ECGJAX_NUM_PROCESSES` and `ECGJAX_PROCESS_ID` are set by the launchers;
-    `ECGJAX_CLUSTER=1` asks JAX to find TPU pod, Slurm or Kubernetes neighbours by itself. Without either this is a
-    run of one process, and nothing happens. Call it before any other use of JAX.
+    The launchers set `ECGJAX_COORDINATOR` (host:port), `ECGJAX_NUM_PROCESSES` and `ECGJAX_PROCESS_ID`.
+    `ECGJAX_CLUSTER=1` asks JAX to find its neighbours in a TPU pod, Slurm or Kubernetes by itself. Without either this
+    is a run of one process, and nothing happens. Call this function before any other use of JAX.
     """
     if coordinator := os.environ.get("ECGJAX_COORDINATOR"):
         missing = [name for name in ("ECGJAX_NUM_PROCESSES", "ECGJAX_PROCESS_ID") if name not in os.environ]
@@ -51,17 +51,18 @@ def start_processes() -> None:
     elif os.environ.get("ECGJAX_CLUSTER") == "1":
         jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S)
     if jax.distributed.is_initialized():
-        # On CPUs the first collective sets up connections and gives up after 30 s, by which processes drift apart while
-        # they compile; later collectives wait as long as it takes. So the first one is here.
+        # On CPUs the first collective sets up connections and gives up after 30 s, and processes drift apart by that
+        # much while they compile. Later collectives wait as long as it takes. So the first one is done here.
         multihost_utils.sync_global_devices("ecgjax start")
 
 
 def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with the axes `data` and `model`.
+    """Returns a mesh with the axes `data` and `model`.
 
     Args:
-        model: devices that share one replica of the parameters; the rest go to `data`.
-        devices: in this order; all devices of the run by default, in the order that suits their interconnect.
+        model: Number of devices that share one replica of the parameters; the rest go to `data`.
+        devices: Devices in the order of the mesh; None for all devices of the run, in the order that suits their
+            interconnect.
 
     Raises:
         ConfigError: `model` does not divide the number of devices.
@@ -109,31 +110,31 @@ def _rule(text: str) -> tuple[str, PartitionSpec]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of the global batch over the `data` axis."""
+    """Returns the sharding of the global batch, whose rows are divided over the `data` axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def votes_sharding(mesh: Mesh) -> NamedSharding:
-    """One element of `[batch, model]` for every row on every device; see `put_votes`."""
+    """Returns the sharding of votes, `[batch, model]`: one element for every row on every device (`put_votes`)."""
     return NamedSharding(mesh, PartitionSpec("data", "model"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """Returns the sharding that puts the same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
-    """The rows of the global batch that this process reads.
+    """Returns the rows of the global batch that this process reads.
 
     They come from the sharding, not from the process number: on a pod the order of devices is not the order of
     processes, and processes may share rows.
 
     Returns:
-        Ascending row numbers, `int64[local]`.
+        Row numbers, `int64[local]`, ascending.
 
     Raises:
-        ConfigError: the batch does not divide over the `data` axis.
+        ConfigError: The batch does not divide over the `data` axis.
     """
     data = sharding.mesh.shape["data"]
     if batch_size % data:
@@ -148,19 +149,19 @@ def put_batch(
     """Puts this process's rows on its devices as arrays of the global batch.
 
     Args:
-        batch: name → `[local, ...]`, in the order of `rows`.
-        sharding: of the global batch.
-        rows: what `local_rows` returned.
-        batch_size: rows of the global batch.
+        batch: Columns by name, `[local, ...]`, in the order of `rows`.
+        sharding: Sharding of the global batch.
+        rows: Row numbers that `local_rows` returned.
+        batch_size: Number of rows of the global batch.
 
     Returns:
-        Name → `[batch_size, ...]`.
+        Columns by name, `[batch_size, ...]`.
     """
 
     def put(values: np.ndarray) -> Array:
         def shard(index: tuple[slice, ...] | None) -> np.ndarray:
             start, stop, _ = _rows_of(index).indices(batch_size)
-            first = np.searchsorted(rows, start)  # a device's rows are contiguous in `rows`, which holds them all
+            first = np.searchsorted(rows, start)  # A device's rows are contiguous in `rows`, which holds them all.
             return values[first : first + stop - start]
 
         return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, shard)
@@ -169,16 +170,16 @@ def put_batch(
 
 
 def check_alike(digest: str, *, what: str) -> None:
-    """Refuses to go on where processes differ in something that all must have alike.
+    """Raises an error where processes differ in something that must be alike in all.
 
-    A machine with an old copy of the data would give its rows of other recordings, and nobody would know.
+    A machine with an old copy of the data would fill its rows with other recordings, and nobody would notice.
 
     Args:
-        digest: hexadecimal, of an even length that is the same everywhere.
-        what: in words.
+        digest: Digest of what must be alike, hexadecimal, of an even length that is the same everywhere.
+        what: Description of what must be alike, for the message.
 
     Raises:
-        ConfigError: on every process, naming those that differ from the first.
+        ConfigError: Processes differ; it is raised on every process, and names those that differ from the first.
     """
     if jax.process_count() == 1:
         return
@@ -195,16 +196,16 @@ def put_votes(valid: np.ndarray, *, mesh: Mesh, rows: np.ndarray, batch_size: in
     """Puts on every device which of its rows its process could read; `unanimous` makes one verdict of them.
 
     Devices along the `model` axis hold the same rows, and may belong to different processes, of which one may have a
-    damaged copy of a shard: so every device has a vote of its own.
+    damaged copy of a shard. So every device has a vote of its own.
 
     Args:
-        valid: `bool[local]`, in the order of `rows`.
-        mesh: of the global batch.
-        rows: what `local_rows` returned.
-        batch_size: rows of the global batch.
+        valid: Mask of the rows that this process could read, `bool[local]`, in the order of `rows`.
+        mesh: Mesh of the global batch.
+        rows: Row numbers that `local_rows` returned.
+        batch_size: Number of rows of the global batch.
 
     Returns:
-        `bool[batch_size, model]`.
+        Votes, `bool[batch_size, model]`.
     """
     by_row = np.zeros(batch_size, bool)
     by_row[rows] = valid
@@ -220,20 +221,21 @@ def _rows_of(index: tuple[slice, ...] | None) -> slice:
 
 
 def unanimous(votes: Array) -> Array:
-    """Which rows every device that holds them could read: `bool[batch, model]` → `bool[batch]`."""
+    """Returns which rows every device that holds them could read: `bool[batch, model]` → `bool[batch]`."""
     return votes.all(axis=1)
 
 
 def shardings_of(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
-    """Shardings for a tree of parameters (or of optimiser state, whose paths end as the parameters' do).
+    """Returns shardings for a tree of parameters (or of optimiser state, whose paths end as the parameters' do).
 
     Args:
-        tree: of arrays or shapes.
-        mesh: to lay them out on.
-        rules: the first whose regex is found in the leaf's path counts; no match is replicated.
+        tree: Parameters, as arrays or shapes.
+        mesh: Mesh to lay the parameters out on.
+        rules: Layout rules, of which the first whose regex is found in the leaf's path counts; without a match a leaf
+            is replicated.
 
     Returns:
-        The tree with a `NamedSharding` for each leaf.
+        Tree with a `NamedSharding` for each leaf.
     """
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:

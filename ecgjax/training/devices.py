@@ -1,4 +1,4 @@
-"""What the accelerators of this run can do at most: the ceiling that MFU is measured against."""
+"""Peak FLOP/s and memory of the accelerators of this run; MFU is measured against the former."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 #: Dense bf16 matrix FLOP/s of one JAX device, by the start of `device_kind`, from the vendors' data sheets
 #: (cloud.google.com/tpu/docs, nvidia.com data sheets, without sparsity). The longest match counts.
 PEAK_BF16_FLOPS: dict[str, float] = {
-    "TPU v3": 123e12 / 2,  # a JAX device is one of the chip's two cores
+    "TPU v3": 123e12 / 2,  # A JAX device is one of the chip's two cores.
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
@@ -23,22 +23,22 @@ PEAK_BF16_FLOPS: dict[str, float] = {
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
     "NVIDIA L4": 121e12,
-    "NVIDIA V100": 125e12,  # fp16: it has no bf16
+    "NVIDIA V100": 125e12,  # This is fp16: the V100 has no bf16.
     "Tesla V100": 125e12,
 }
 
 
 def peak_flops() -> float | None:
-    """Dense bf16 FLOP/s of all devices of the run together, or None where the device is not in the table."""
+    """Returns dense bf16 FLOP/s of all devices of the run together, or None where the device is not in the table."""
     kind = jax.devices()[0].device_kind
     matches = [name for name in PEAK_BF16_FLOPS if kind.startswith(name)]
     return PEAK_BF16_FLOPS[max(matches, key=len)] * jax.device_count() if matches else None
 
 
 def memory_metrics() -> dict[str, float]:
-    """Peak memory in bytes: of this process's fullest device where it tells, and of the host process."""
+    """Returns peak memory in bytes, of the host process and, where devices tell theirs, of its fullest device."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # `getrusage` counts bytes on macOS and KiB elsewhere.
     host = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     return {"mem/host_peak_bytes": host, **({"mem/peak_bytes": float(max(peaks))} if peaks else {})}

@@ -1,4 +1,4 @@
-"""Which rows of embeddings a batch of recordings becomes, and what is known of each."""
+"""Rows of embeddings that a batch of recordings becomes, and the metadata of each."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ecgjax.training.settings import MethodSettings
 # Columns of a batch that are no metadata of its rows.
 _NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", partners.COLUMN, "moved")
 
-#: Losses that take no relation, and the one by which they pair rows.
+#: Loss that takes no relation → relation by which it pairs rows.
 WITHOUT_RELATION = {"vicreg": "same_record"}
 
 
 class Layout(NamedTuple):
-    """What each recording becomes: parts of its time, views of each, and groups of leads of each that are embedded.
+    """Rows of embeddings that each recording becomes, by parts of its time, views of each, and groups of leads of each.
 
     The rows of a recording stand next to each other, leads fastest, then views, then segments.
 
     Attributes:
-        segments: adjacent parts of the time.
-        views: of each segment.
-        lead_groups: embeddings of each view, see `ecgjax.encoders`.
+        segments: Number of adjacent parts of the time.
+        views: Number of views of each segment.
+        lead_groups: Number of embeddings of each view, one of every lead or group of leads (`ecgjax.encoders`).
         shown: What each view of a segment shows, as `Views.shown` says; None where something is drawn for all of them.
     """
 
@@ -43,17 +43,17 @@ class Layout(NamedTuple):
 
     @property
     def signals(self) -> int:
-        """Signals that a recording becomes."""
+        """Number of signals that a recording becomes."""
         return self.segments * self.views
 
     @property
     def rows(self) -> int:
-        """Rows of embeddings that a recording becomes."""
+        """Number of rows of embeddings that a recording becomes."""
         return self.signals * self.lead_groups
 
 
 def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
-    """Metadata of the rows of `f32[batch · layout.rows, dim]`.
+    """Returns metadata of the rows of `f32[batch · layout.rows, dim]`.
 
     Args:
         batch: Columns `row`, `record` and `patient`, `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`.
@@ -68,12 +68,12 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
     size = batch["row"].shape[0]
 
     def spread(values: Array) -> Array:
-        """One value of every recording."""
+        """Repeats the value of every recording in each of its rows."""
         shape = (size, layout.rows, *values.shape[1:])
         return jnp.broadcast_to(values[:, None], shape).reshape(-1, *values.shape[1:])
 
     def repeat(values: Array) -> Array:
-        """The same values in every recording."""
+        """Repeats the same values, one for each row of a recording, in every recording."""
         return jnp.broadcast_to(values[None, :], (size, layout.rows)).reshape(-1)
 
     columns = {name: spread(values) for name, values in batch.items() if name not in _NOT_METADATA}
@@ -92,7 +92,7 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
 
 
 def _segments_alike(batch: Mapping[str, Array], segments: int) -> Array:
-    """The first segment that shows what a segment of a recording does, `i32[1 or batch, segments]`."""
+    """Returns the first segment that shows what a segment of a recording does, `i32[1 or batch, segments]`."""
     if segments == 1 or "valid_start" not in batch:
         return jnp.arange(segments, dtype=jnp.int32)[None, :]
     recorded = Recorded(batch["valid_start"], batch["valid_samples"])
@@ -100,7 +100,7 @@ def _segments_alike(batch: Mapping[str, Array], segments: int) -> Array:
 
 
 def _shown(layout: Layout, views: Sequence[Shown], moved: Array | None, alike: Array) -> Array:
-    """What every row shows of its recording, as `Rows.shown`: `i32[1 or batch, layout.rows]`."""
+    """Returns what every row shows of its recording, as `Rows.shown`: `i32[1 or batch, layout.rows]`."""
     within = np.arange(layout.rows, dtype=np.int32)
     segment, lead = within // (layout.views * layout.lead_groups), within % layout.lead_groups
     view = within // layout.lead_groups % layout.views
@@ -116,7 +116,7 @@ def _shown(layout: Layout, views: Sequence[Shown], moved: Array | None, alike: A
 def patient_pairs(patient: Array, record: Array, valid: Array) -> Array:
     """Counts pairs of different recordings of one patient.
 
-    What patient-aware relations have to go by: where patients rarely repeat there are almost none in a random batch.
+    Patient-aware relations depend on these pairs: where patients rarely repeat there are almost none in a random batch.
 
     Args:
         patient: Patient numbers, `i32[batch]`, not negative.
@@ -124,27 +124,27 @@ def patient_pairs(patient: Array, record: Array, valid: Array) -> Array:
         valid: Recordings that count, `bool[batch]`; the others are in no pair.
 
     Returns:
-        `f32[]`.
+        Number of pairs, `f32[]`.
     """
     return _equal_pairs(patient, valid) - _equal_pairs(record, valid)
 
 
 def _equal_pairs(ids: Array, valid: Array) -> Array:
-    """Counts pairs of rows with equal ids, `f32[]`."""
+    """Returns the number of pairs of rows with equal ids, `f32[]`."""
     index = jnp.arange(len(ids), dtype=ids.dtype)
     ordered = jnp.sort(jnp.where(valid, ids, -1 - index))
     return jnp.sum(index - jnp.searchsorted(ordered, ordered, side="left"), dtype=jnp.float32)
 
 
 def check_positives(method: MethodSettings, layout: Layout) -> None:
-    """Refuses a relation that finds no positive among the rows that a recording becomes: its loss would stay 0.
+    """Raises an error where a relation finds no positive among the rows of a recording: its loss would stay 0.
 
     Args:
         method: Settings of loss, relation and miner.
         layout: Layout of every recording.
 
     Raises:
-        ConfigError: There is none; the message names what a recording becomes.
+        ConfigError: The relation finds no positive; the message names what a recording becomes.
     """
     name, loss = method.relation.name, method.objective.name
     within = name if loss is None else WITHOUT_RELATION.get(loss, name)
@@ -166,7 +166,7 @@ def check_positives(method: MethodSettings, layout: Layout) -> None:
 def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSettings, layout: Layout) -> bool:
     """Whether a row can only have other recordings of its patient for positives.
 
-    So it is with `same_patient` where a recording becomes one row and nothing is drawn for it.
+    This holds with `same_patient` where a recording becomes one row and nothing is drawn for it.
 
     Args:
         method: Settings of loss, relation and miner.
@@ -177,7 +177,8 @@ def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSet
         return False
     if method.miner.name == "label_distance":
         return False
-    # Units of several recordings draw one again where a patient has too few: another view, where anything is drawn.
+    # Units of several recordings draw one again where a patient has too few. It then has another view, where anything
+    # is drawn for views.
     again = sampling.name == "patients" and sampling.records_per_patient > 1
     return not _finds_positives("same_patient", layout, drawn=2 if again else 1)
 

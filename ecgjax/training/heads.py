@@ -1,4 +1,4 @@
-"""A head on the embedding that predicts a label while the metric loss shapes the embedding (Jeong et al. 2023)."""
+"""Heads that predict a label from the embedding or the features, and the task of a config (Jeong et al. 2023)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from ecgjax.training.settings import TaskSettings
 
 
 class TaskHead(nnx.Module):
-    """Linear-BN-ReLU-dropout-linear.
+    """A head of two linear layers, with BN, ReLU and dropout between them.
 
     Args:
-        dim: of the embedding.
-        hidden: width between.
-        dropout: share dropped.
-        outputs: numbers a row.
-        location: added to what comes out, times `scale`: mean and standard deviation of a regression's labels, so that
-            training need not first find the unit. They are kept with the running statistics.
-        scale: see `location`.
-        rngs: of the initialisation.
+        dim: Dimension of the embedding.
+        hidden: Width between the two linear layers.
+        dropout: Share of the activations that dropout takes.
+        outputs: Number of outputs of each row.
+        location: Number that is added to the scaled outputs, the mean of a regression's labels, so that training need
+            not first find the unit. It is kept with the running statistics.
+        scale: Factor of the outputs, the standard deviation of a regression's labels. It is kept with the running
+            statistics.
+        rngs: Random numbers of the initialisation.
     """
 
     def __init__(
@@ -52,16 +53,17 @@ class TaskHead(nnx.Module):
     def __call__(
         self, embeddings: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
     ) -> Array:
-        """Predicts.
+        """Returns the predictions.
 
         Args:
-            embeddings: `f32[rows, dim]`.
-            train: normalise by the batch.
-            keys: `key[rows]` for dropout; None switches it off.
-            valid: `bool[rows]`, rows that make up the batch's statistics; None for all.
+            embeddings: Embeddings, `f32[rows, dim]`.
+            train: Whether the batch's statistics are used and the running ones updated, instead of using the running
+                ones.
+            keys: Random key of each row for dropout, `key[rows]`; None switches dropout off.
+            valid: Mask of the rows that make up the batch's statistics, `bool[rows]`; None for all.
 
         Returns:
-            `f32[rows, outputs]`: logits, or values in the label's unit.
+            Logits, or values in the label's unit, `f32[rows, outputs]`.
         """
         x = self.norm(self.inner(embeddings)[:, None, :], train=train, valid=valid)[:, 0]
         x = layers.row_dropout(jax.nn.relu(x), keys, self.dropout)
@@ -69,13 +71,13 @@ class TaskHead(nnx.Module):
 
 
 class LinearHead(nnx.Module):
-    """A linear layer, 0 until it is given weights: so that training begins at the encoder's features, not at chance.
+    """A linear layer whose weights are 0 at first, so that random weights do not disturb the encoder's features.
 
     Args:
-        dim: of the features.
-        outputs: numbers a row.
-        location: as of `TaskHead`.
-        scale: likewise.
+        dim: Dimension of the features.
+        outputs: Number of outputs of each row.
+        location: Number that is added to the scaled outputs, the mean of a quantity's labels.
+        scale: Factor of the outputs, the standard deviation of a quantity's labels.
     """
 
     def __init__(self, dim: int, *, outputs: int, location: float = 0.0, scale: float = 1.0):
@@ -85,23 +87,23 @@ class LinearHead(nnx.Module):
         self.scale = nnx.BatchStat(jnp.float32(scale))
 
     def __call__(self, features: Array, *, train: bool, keys: Array | None = None) -> Array:
-        """Predicts; arguments and result as of `TaskHead`, with nothing that differs in training."""
+        """Returns the predictions; arguments and result are those of `TaskHead`, and training makes no difference."""
         del train, keys
         out = jnp.matmul(features, self.kernel[...]) + self.bias[...][None, :]
         return out * self.scale[...] + self.location[...]
 
 
 class SupervisedTask:
-    """The task of a config, and its head.
+    """The task that a config names, with its head and loss.
 
     Args:
         settings: Settings of the task, of which `name` is a key of `TASKS`.
-        embedding_dim: of the encoder.
-        labels: of training records, `f32[n]`, NaN where unknown.
-        seed: of the head's initialisation.
+        embedding_dim: Dimension of the encoder's embeddings.
+        labels: Labels of the training records, `f32[n]`; NaN where unknown.
+        seed: Seed of the head's initialisation.
 
     Raises:
-        ConfigError: an unknown task, too few labels, or labels of a binary task that are not 0 and 1.
+        ConfigError: The task is unknown, there are too few labels, or labels of a binary task are not 0 and 1.
     """
 
     def __init__(self, settings: TaskSettings, *, embedding_dim: int, labels: np.ndarray, seed: int):
@@ -145,15 +147,16 @@ class SupervisedTask:
         """Evaluates the task's loss.
 
         Args:
-            params: of the head.
-            stats: of the head.
-            embeddings: `f32[rows, dim]`.
-            rows: their metadata, with `label`.
-            train: normalise by the batch, and move the running statistics.
-            keys: `key[rows]` for dropout; None switches it off.
+            params: Parameters of the head.
+            stats: Running statistics of the head.
+            embeddings: Embeddings, `f32[rows, dim]`.
+            rows: Metadata of the rows, with `label`.
+            train: Whether the batch's statistics are used and the running ones updated, instead of using the running
+                ones.
+            keys: Random key of each row for dropout, `key[rows]`; None switches dropout off.
 
         Returns:
-            The loss, and the statistics after it.
+            The loss, and the running statistics after it.
         """
         head = encoders.merge(self.head._replace(params=params, stats=stats))
         predictions = head(embeddings, train=train, keys=keys, valid=rows.valid)[:, 0]

@@ -1,8 +1,10 @@
-"""The training loop. Its order, at a step s: evaluate if due, save if due, next batch, step, log one interval late.
+"""The training loop.
 
-Before a save everything up to it is logged: a run killed after the save resumes there and would not log it again.
+At a step s it evaluates if that is due, saves if that is due, fetches the next batch, takes the step, and logs metrics
+one interval late. Before a save it logs everything up to it: a run killed after the save resumes there and would not
+log it again.
 
-"If due" looks at finished updates, so that a run that stops after s updates and one that resumes there see the same
+Finished updates decide what is due, so that a run that stops after s updates and one that resumes there see the same
 evaluations and saves. Metrics stay on the device until the next interval is logged, so that reading them never waits
 for the step that has just been dispatched.
 """
@@ -71,23 +73,23 @@ def train(
     """Trains from `state.step` to `num_steps`.
 
     Args:
-        state: to start from; donated.
-        step: the compiled step; it donates its state.
-        batches: of the steps from `state.step` on, on the devices.
+        state: State to start from; it is donated.
+        step: Compiled step, which donates its state.
+        batches: Batches of the steps from `state.step` on, on the devices.
         num_steps: Number of steps of the whole run.
-        telemetry: where metrics go.
-        checkpoints: where states go.
-        metadata: stored with every checkpoint.
-        log_every: steps between metrics.
-        save_every: steps between checkpoints; the last step is always saved.
-        evaluate: state → metrics under their full names.
-        eval_every: steps between evaluations; 0 for none. The last step is always evaluated.
+        telemetry: Telemetry that takes the metrics.
+        checkpoints: Checkpoints that take the states.
+        metadata: Metadata stored with every checkpoint.
+        log_every: Number of steps between metrics.
+        save_every: Number of steps between checkpoints; the last step is always saved.
+        evaluate: Function from a state to metrics under their full names; None for no evaluation.
+        eval_every: Number of steps between evaluations; 0 for none. The last step is always evaluated.
 
     Returns:
         The last state, and whether the run came to its end (False after SIGTERM).
 
     Raises:
-        DivergedError: the loss or a parameter is no longer finite; the checkpoints from before stay.
+        DivergedError: The loss or a parameter is no longer finite; the checkpoints from before stay.
     """
     start = int(state.step)
     pending: tuple[int, Metrics] | None = None

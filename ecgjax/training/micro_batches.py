@@ -1,4 +1,4 @@
-"""A batch encoded part by part, each part again in the backward pass: large batches of negatives in little memory.
+"""Encoding of a batch part by part, and of each part again in the backward pass, which takes little memory.
 
 The loss sees the embeddings of the whole batch and its gradient is exact, unlike that of gradient accumulation, whose
 parts know no negatives but their own. Only one part's activations exist at a time.
@@ -23,17 +23,17 @@ Tree = Any
 
 
 def check_parts(parts: int, *, batch_size: int, mesh: Mesh, has_batch_norm: bool, batch_norm: str) -> None:
-    """Refuses what cannot be encoded in parts, or would quietly mean something else.
+    """Raises an error where a batch cannot be encoded in parts, or where parts would quietly change its meaning.
 
     Args:
-        parts: `config.micro_batch.parts`.
-        batch_size: recordings of the global batch.
-        mesh: of the run.
-        has_batch_norm: whether the encoder has statistics of the batch.
-        batch_norm: `config.micro_batch.batch_norm`, `"refuse"` or `"per_part"`.
+        parts: Number of parts, `config.micro_batch.parts`.
+        batch_size: Number of recordings of the global batch.
+        mesh: Mesh of the run.
+        has_batch_norm: Whether the encoder normalises by statistics of the batch.
+        batch_norm: Treatment of batch norm, `config.micro_batch.batch_norm`: `"refuse"` or `"per_part"`.
 
     Raises:
-        ConfigError: parts that are not whole on every device, or batch norm that nobody asked to be taken by part.
+        ConfigError: Parts are not whole on every device, or batch norm would be taken by part without being asked for.
     """
     if batch_norm not in ("refuse", "per_part"):
         raise ConfigError(f"config.micro_batch.batch_norm={batch_norm!r} is unknown; there are: refuse, per_part")
@@ -58,15 +58,15 @@ def map_parts(
 ) -> tuple[Carry, Tree]:
     """Maps rows part by part, and computes each part again when its gradient is wanted.
 
-    A part has as many rows of every device, so that none has to move.
+    A part has the same number of rows of every device, so that no row has to move between devices.
 
     Args:
-        function: `(carry, rows of a part) → (carry, tree of [rows of a part · k, …])`, k of each row next to each
-            other.
-        carry: handed on from part to part, such as running statistics.
-        rows: tree of `[batch, …]`, sharded along `data`.
-        parts: that the rows of every device divide into.
-        mesh: of the run; needed for more than one part.
+        function: Function `(carry, rows of a part) → (carry, tree of [rows of a part · k, …])`, with the k results of
+            each row next to each other.
+        carry: Value that is handed on from part to part, such as running statistics.
+        rows: Tree of `[batch, …]`, sharded along `data`.
+        parts: Number of parts that the rows of every device divide into.
+        mesh: Mesh of the run; needed for more than one part.
 
     Raises:
         ValueError: There are several parts and no mesh.
@@ -85,7 +85,7 @@ def map_parts(
         by_device = x.reshape(devices, parts, -1, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(by_device.reshape(parts, -1, *x.shape[1:]), sharding)
 
-    # Anything kept of a part would be kept of all parts.
+    # Nothing is kept for the backward pass: anything kept of a part would be kept of all parts.
     body = jax.checkpoint(function, policy=jax.checkpoint_policies.nothing_saveable)
     carry, out = jax.lax.scan(body, carry, jax.tree.map(cut, rows))
 

@@ -31,15 +31,15 @@ from ecgjax.training.embedding_rows import Layout, positives_are_other_recording
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
 
-#: Raise it when the same config, data and seed would no longer give the same batches and views.
-#: 2: crops keep to what was recorded. 3: augmentations are keyed by name; Gaussian noise from hashed bits.
+#: Version that is raised when the same config, data and seed no longer give the same batches and views. Since 2, crops
+#: keep to what was recorded. Since 3, augmentations are keyed by name, and Gaussian noise comes from hashed bits.
 PIPELINE_VERSION = 3
 
-#: Steps are counted in 32 bits with a sign.
+#: Greatest number of steps: they are counted in 32 bits with a sign.
 _MOST_STEPS = 2**31 - 1
 
-#: Columns that a batch carries beside its signals, all `int32`, and where in the index they come from. Whose recordings
-#: they are is the group's number: patients with a recording in common are taken for one.
+#: Column that a batch carries beside its signals, `int32` → column of the index that it comes from. The patient is the
+#: group's number, because patients with a recording in common are taken for one.
 COLUMNS = {"patient": "group", "valid_start": "valid_start", "valid_samples": "valid_samples"}
 
 
@@ -51,17 +51,18 @@ class Run:
         settings: Settings of the run.
         recordings: Recordings, opened and divided.
         side: Training side, and how it is drawn from.
-        columns: what relation and miner look at beside patient and signal, name → `[n, …]` over all recordings.
-        fingerprint: digest of all that decides which rows and views a step gets.
-        mesh: of all devices of the run.
-        sampler: of training records.
-        split: the encoder at initialisation.
-        layout: which rows of embeddings a recording becomes.
+        columns: Columns that relation and miner look at beside patient and signal, by name, `[n, …]` over all
+            recordings.
+        fingerprint: Digest of all that decides which rows and views a step gets.
+        mesh: Mesh of all devices of the run.
+        sampler: Sampler of training records.
+        split: Encoder at initialisation.
+        layout: Rows of embeddings that a recording becomes.
         num_steps: Number of steps of the whole run.
-        state: before the first step, on the mesh.
-        step: compiled, `(state, batch) → (state, metrics)`; donates its state.
-        loss: see `steps.pretraining_loss`.
-        flops_per_step: FLOP of a step on all devices together, see `cost.step_flops`; None where the step's trace does
+        state: State before the first step, on the mesh.
+        step: Compiled step, `(state, batch) → (state, metrics)`, which donates its state.
+        loss: Loss as `steps.pretraining_loss` returns it.
+        flops_per_step: FLOP of a step on all devices together, from `cost.step_flops`; None where the step's trace does
             not tell.
     """
 
@@ -82,11 +83,11 @@ class Run:
 
     @property
     def batch_size(self) -> int:
-        """Recordings of the global batch."""
+        """Number of recordings of the global batch."""
         return self.settings.batch_size
 
     def batches(self, sampler: Sampler, *, start_step: int = 0) -> Generator[Batch, None, None]:
-        """Global batches on the mesh, from `start_step` on, without end."""
+        """Yields global batches on the mesh, from `start_step` on, without end."""
         sharding = device_mesh.batch_sharding(self.mesh)
         rows = device_mesh.local_rows(sharding, self.batch_size)
         columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()} | self.columns
@@ -108,7 +109,7 @@ class Run:
             }
 
     def _chosen(self, sampler: Sampler) -> dict[str, Choice]:
-        """What of a batch follows from its step and rows and is no column over all recordings."""
+        """Returns the columns of a batch that follow from its step and rows and are no columns over all recordings."""
         augment = self.settings.augment
         if not partners.needs(augment):
             return {}
@@ -131,7 +132,7 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
 
     Args:
         settings: Settings of the run.
-        mesh: Mesh instead of one over all devices.
+        mesh: Mesh of the run; None for one over all devices.
 
     Raises:
         ConfigError: The settings ask for what does not exist or does not fit.
@@ -153,10 +154,10 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
     ema_decay = settings.optimizer.ema_decay
     state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None)
     shardings = device_mesh.shardings_of(state, mesh, rules)
-    # A copy, because the step donates its state and the encoder stays in use.
+    # The state is copied, because the step donates it and the encoder stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
     step = train_step(model.loss, optimizer, frozen=model.frozen, ema_decay=ema_decay)
-    # One trace both to compile and to count: the compiler itself counts a loop's body once.
+    # One trace serves to compile and to count operations: the compiler's own count takes a loop's body only once.
     traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, device_mesh.replicated(mesh))).trace(
         state, abstract_batch(settings, recordings, columns, mesh)
     )
@@ -184,10 +185,10 @@ def records_of(run: Run) -> PretrainingRecords:
 
 
 def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
-    """The latest checkpoint's state, or the run's first one where there is no checkpoint.
+    """Returns the latest checkpoint's state, or the run's first state where there is no checkpoint.
 
     Raises:
-        ConfigError: the checkpoint comes from other data, another seed, sampler or batch size.
+        ConfigError: The checkpoint comes from other data, another seed, sampler or batch size.
     """
     latest = checkpoints.latest_step()
     if latest is None:
@@ -207,7 +208,7 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
 
 
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
-    """The contrastive loss over a fixed set of validation batches, or None where the validation folds are empty."""
+    """Returns an evaluation of the loss over a fixed set of validation batches, or None where there are none."""
     settings = run.settings
     if not settings.eval_every or not len(run.recordings.split.val):
         return None
@@ -225,7 +226,7 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
 
 
 def _check_other_recordings(side: SampledSide, settings: PretrainingSettings) -> None:
-    """Refuses training records of which no patient has two, where a positive can be nothing else."""
+    """Raises an error where only another recording of a patient can be a positive and no patient has two."""
     repeated, patients = side.patients_with_others
     if not repeated:
         raise ConfigError(
@@ -237,7 +238,7 @@ def _check_other_recordings(side: SampledSide, settings: PretrainingSettings) ->
 
 
 def describe_positives(run: Run) -> list[str]:
-    """Returns lines for people where only other recordings of a patient are positives; none where views are, too."""
+    """Returns lines for people where only other recordings of a patient are positives, and none where views are too."""
     settings, recordings = run.settings, run.recordings
     if not positives_are_other_recordings(settings.method, settings.sampling, run.layout):
         return []
@@ -262,8 +263,8 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
 
     Args:
         duration: Settings of the length.
-        batch_size: Examples of a step.
-        examples_per_epoch: Examples of an epoch of the sampler.
+        batch_size: Number of examples of a step.
+        examples_per_epoch: Number of examples of an epoch of the sampler.
 
     Raises:
         ConfigError: The unit is unknown, or the length is not a single step.
@@ -283,7 +284,7 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
 
 
 def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, seed: int) -> str:
-    """Digest of all that decides which rows and views a step gets."""
+    """Returns a digest of all that decides which rows and views a step gets."""
     digests = [
         (name, values.digest if isinstance(values, PairedEmbeddings) else _digest(values))
         for name, values in sorted({"group": recordings.index.group, **columns}.items())
@@ -297,7 +298,7 @@ def _digest(values: np.ndarray) -> str:
 
 
 def _seed(seed: int, mesh: Mesh) -> jax.Array:
-    """The run's seed as steps take it, `u32[]` on every device."""
+    """Returns the run's seed as steps take it, `u32[]` on every device."""
     bits = np.uint32(seed % 2**32)
     return jax.make_array_from_callback((), device_mesh.replicated(mesh), lambda _: bits)
 
@@ -308,19 +309,19 @@ def abstract_batch(
     columns: Columns,
     mesh: Mesh,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, types and shardings of what `Run.batches` yields.
+    """Returns shapes, types and shardings of what `Run.batches` yields.
 
     Args:
         settings: Settings of the run.
         recordings: Recordings of the run.
-        columns: What `row_columns` gives.
+        columns: Columns that `row_columns` gives.
         mesh: Mesh of the run.
 
     Raises:
-        ConfigError: the batch does not divide among the devices.
+        ConfigError: The batch does not divide among the devices.
     """
     sharding = device_mesh.batch_sharding(mesh)
-    device_mesh.local_rows(sharding, settings.batch_size)  # refuses a batch that does not divide
+    device_mesh.local_rows(sharding, settings.batch_size)  # It raises an error for a batch that does not divide.
     shape = jax.ShapeDtypeStruct
     ids = shape((settings.batch_size,), np.int32, sharding=sharding)
     signal = shape((settings.batch_size, *recordings.format.shape), np.int16, sharding=sharding)

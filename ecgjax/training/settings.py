@@ -143,12 +143,12 @@ class PretrainingSettings:
 
     @property
     def method(self) -> MethodSettings:
-        """The sections that together name the loss."""
+        """Sections that together name the loss."""
         return MethodSettings(objective=self.objective, relation=self.relation, miner=self.miner)
 
     @property
     def column_use(self) -> ColumnUse:
-        """What is looked at beside patient and signal."""
+        """Use of the columns that are looked at beside patient and signal."""
         return ColumnUse(
             settings=self.columns,
             methods=self.method.names,

@@ -1,4 +1,4 @@
-"""Which recordings of a batch are near and far in signal space, as columns of its embedding rows."""
+"""Recordings of a batch that are near and far in signal space, as columns of its embedding rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ecgjax.objectives.miners.signal_space import SIGNAL_DISTANCES, downsample, 
 from ecgjax.objectives.pairs.relations import Rows
 from ecgjax.objectives.pairs.tiles import Tiling
 
-#: Relations and miners that look at them.
+#: Relations and miners that look at neighbours in signal space.
 LOOK_AT_SIGNALS = ("nearest_signal", "signal_distance")
 
 
@@ -25,10 +25,10 @@ class SignalNeighbours:
 
     Args:
         columns: Settings, of which `signal_distance` is a key of `SIGNAL_DISTANCES`.
-        tiling: how pairs are gone through.
+        tiling: Way that the pairs are gone through.
 
     Raises:
-        ConfigError: an unknown distance, or a radius where there is no band.
+        ConfigError: The distance is unknown, or there is a radius where there is no band.
     """
 
     def __init__(self, columns: ColumnSettings, *, tiling: Tiling):
@@ -51,22 +51,23 @@ class SignalNeighbours:
         self._factor = columns.signal_downsample
 
     def __call__(self, signal: Array, recordings: Rows, *, num_views: int) -> dict[str, Array]:
-        """Finds the neighbours.
+        """Finds the neighbours of all views of the batch.
 
         Args:
-            signal: `int16[batch, time, 8]`, µV.
-            recordings: metadata of the batch, one row a recording.
-            num_views: of each recording: its view v has the view v of its neighbour for neighbour.
+            signal: Recordings of the batch, `int16[batch, time, 8]`, in µV.
+            recordings: Metadata of the batch, one row for each recording.
+            num_views: Number of views of each recording. The neighbour of view v is the view v of the neighbouring
+                recording.
 
         Returns:
-            `nearest` and `nearest_record`, `i32[batch · views]`, and `farthest`, `i32[batch · views, num]`, as `Rows`
-            describes them.
+            Columns `nearest` and `nearest_record`, `i32[batch · views]`, and `farthest`, `i32[batch · views, num]`, as
+            `Rows` describes them.
         """
         found = self._find(downsample(leads.millivolts(signal), self._factor), recordings)
         view = jnp.arange(num_views, dtype=jnp.int32)
 
         def of_views(row: Array) -> Array:
-            """`[batch, ...]` → `[batch · views, ...]`."""
+            """Turns row numbers of recordings into those of their views, `[batch, ...]` → `[batch · views, ...]`."""
             places = view.reshape(1, num_views, *(1,) * (row.ndim - 1))
             spread = jnp.where(row[:, None] >= 0, row[:, None] * num_views + places, -1)
             return spread.reshape(-1, *row.shape[1:])

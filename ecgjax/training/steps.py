@@ -1,4 +1,4 @@
-"""The jitted steps: int16 rows of the global batch in, a new state and metrics out."""
+"""The steps that are jitted: they take int16 rows of the global batch and return a new state and metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Metrics = dict[str, Array]
 
 
 class Weights(NamedTuple):
-    """A network's arrays; see `TrainState`."""
+    """Parameters and running statistics of a network, as `TrainState` holds them."""
 
     params: dict[str, Any]
     stats: dict[str, Any]
@@ -45,12 +45,12 @@ class TrainState(NamedTuple):
     """All that a run carries from step to step, and all that a checkpoint holds.
 
     Attributes:
-        step: number of finished updates, `i32[]`.
-        params: Parameters that the optimiser updates, float32: `"encoder"` → nested dictionary, and what stands on it
-            by name.
-        stats: running statistics, likewise.
-        opt_state: of optax.
-        ema: moving average of parameters and statistics, or None where none is kept.
+        step: Number of finished updates, `i32[]`.
+        params: Parameters that the optimiser updates, float32: a nested dictionary under `"encoder"`, and those of what
+            stands on the encoder by name.
+        stats: Running statistics, under the same names as the parameters.
+        opt_state: State of the optax optimiser.
+        ema: Moving average of parameters and statistics, or None where none is kept.
     """
 
     step: Array
@@ -61,16 +61,16 @@ class TrainState(NamedTuple):
 
     @property
     def evaluated(self) -> Weights:
-        """What is evaluated and exported: the moving average where one is kept."""
+        """The weights that are evaluated and exported: the moving average where one is kept."""
         return Weights(self.params, self.stats) if self.ema is None else self.ema
 
     def parts(self) -> dict[str, Any]:
-        """The parts of a checkpoint, so that an encoder can be read without knowing what stood on it."""
+        """Returns the parts of a checkpoint, so that an encoder can be read without knowing what stood on it."""
         parts = {"step": self.step, "opt_state": self.opt_state, **_parts(Weights(self.params, self.stats))}
         return parts if self.ema is None else parts | _parts(self.ema, prefix=EMA)
 
     def with_parts(self, parts: Mapping[str, Any]) -> TrainState:
-        """The state that `parts` of this one's structure make up."""
+        """Returns the state that `parts` of this one's structure make up."""
         own = Weights(self.params, self.stats)
         return TrainState(
             parts["step"],
@@ -80,7 +80,7 @@ class TrainState(NamedTuple):
         )
 
 
-#: Begins the names of the moving average's parts.
+#: Prefix of the names of the moving average's parts.
 EMA = "ema_"
 
 
@@ -95,14 +95,14 @@ def _from_parts(like: Weights, parts: Mapping[str, Any], prefix: str = "") -> We
 
 
 def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
-    """The state before the first step; `ema` says whether a moving average of the weights is kept."""
-    # Copies: the step donates its state, and cannot be given one array twice.
+    """Returns the state before the first step; `ema` says whether a moving average of the weights is kept."""
+    # The average begins with copies: the step donates its state, and cannot be given one array twice.
     average = Weights(*jax.tree.map(jnp.copy, (params, stats))) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), average)
 
 
 class _Drawn(NamedTuple):
-    """What the rows of a batch are encoded from, each leaf with an axis of rows."""
+    """Data and random keys that the rows of a batch are encoded from, each leaf with an axis of rows."""
 
     dropout: Array
     recorded: Recorded
@@ -130,48 +130,53 @@ def pretraining_loss(
 
     Parameters and statistics are `{"encoder": …, "objective": …}` and, with a task, `"task"`. A row whose recording
     could not be read is silence, and takes part in no pair and no batch statistics. The run's seed, `u32[]`, is part of
-    the batch: as a constant it would make every seed another program to compile.
+    the batch: as a constant it would make a new program to compile of every seed.
 
     Args:
-        graph: of the encoder.
-        views: how they are drawn.
-        objective: the loss of the embeddings.
-        layout: which rows of embeddings a recording becomes.
-        task: predicted from the embeddings, its loss added to the objective's.
-        reconstruction: of the views before they were masked, likewise; of an encoder with a decoder.
-        overlay: lays the partners of recordings over them, where views are moved between recordings.
-        neighbours: finds what relation or miner look at in signal space, where they do.
-        mesh: of the run; needed for more than one part.
-        parts: that the batch is encoded in, see `micro_batches`.
-        statistics_every: updates between metrics that are looked at: only these have alignment, uniformity and
-            effective rank, and the others NaN in their place. None for every one, as in evaluation.
+        graph: Graph definition of the encoder.
+        views: Views that are drawn of the recordings.
+        objective: Loss of the embeddings.
+        layout: Rows of embeddings that a recording becomes.
+        task: Task that is predicted from the embeddings, whose loss is added to the objective's.
+        reconstruction: Weights of the reconstruction of the views before they were masked, whose loss is added to the
+            objective's; the encoder must have a decoder.
+        overlay: Overlay of partners over recordings, where views are moved between recordings.
+        neighbours: Search for neighbours in signal space, where relation or miner look at them.
+        mesh: Mesh of the run; needed for more than one part.
+        parts: Number of parts that the batch is encoded in, as `micro_batches` does it.
+        statistics_every: Number of updates between metrics that are looked at: only these have alignment, uniformity
+            and effective rank, and the others NaN in their place. None computes them every time, as in evaluation.
     """
 
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
+        # 1. Collect the data and random keys of every row.
         seed, valid = batch["seed"], unanimous(batch["valid"])
         batch = {name: values for name, values in batch.items() if name != "seed"} | {"valid": valid}
         drawn = _Drawn(
             views=row_keys(seed, step, batch["row"], stream="views"),
             dropout=row_keys(seed, step, batch["row"], stream="dropout"),
-            # One process may have read what another, which has the same row, could not.
+            # One process may have read a row that another process, which has the same row, could not: silence is the
+            # same in both.
             signal=jnp.where(valid[:, None, None], batch["signal"], jnp.int16(0)),
             recorded=Recorded(batch["valid_start"], batch["valid_samples"]),
             valid=valid,
             towards=None,
         )
+        # 2. Lay partners over the recordings that are moved towards others.
         metrics: Metrics = {}
         if overlay is not None:
-            # Of the whole batch, since partners need not be of one part.
+            # This is done for the whole batch, because a recording and its partner may lie in different parts.
             towards, moved = overlay(drawn.signal, batch[partners.COLUMN], recorded=drawn.recorded, valid=valid)
             drawn = drawn._replace(towards=towards)
             metrics["rows_without_partner"] = jnp.sum(valid & ~moved, dtype=jnp.float32)
             batch["moved"] = moved
 
+        # 3. Draw the views and encode them, part by part.
         def encode(stats: Any, drawn: _Drawn) -> tuple[Any, tuple[Array, SquaredErrors | None]]:
             drawn_views = views.masked_and_whole(
                 drawn.views, drawn.signal, recorded=drawn.recorded, towards=drawn.towards
             )
-            # Views next to each other keep the rows of a record on the device that already holds them.
+            # The views of a record stand next to each other, so that they stay on the device that holds the record.
             ecg, whole = (x.reshape(-1, *x.shape[2:]) for x in drawn_views)
             keys = _spread_keys(drawn.dropout, layout.signals) if train else None
             rows = jnp.repeat(drawn.valid, layout.signals)
@@ -187,6 +192,7 @@ def pretraining_loss(
 
         after = dict(stats)
         after["encoder"], (z, errors) = map_parts(encode, stats["encoder"], drawn, parts=parts, mesh=mesh)
+        # 4. Collect the metadata of the rows of embeddings, and evaluate the objective.
         rows = embedding_rows(batch, layout)
         if neighbours is not None:
             near = neighbours(drawn.signal, embedding_rows(batch, Layout(views=1)), num_views=layout.rows)
@@ -195,6 +201,7 @@ def pretraining_loss(
         mining = step_key(seed, step, stream="mining")
         out = objective(params["objective"], z, rows, key=mining, step=step, paired=paired)
         total, metrics = objective.weight * out.loss, metrics | out.stats
+        # 5. Add the losses of the task and of the reconstruction.
         if task is not None:
             keys = _spread_keys(row_keys(seed, step, batch["row"], stream="task"), layout.rows) if train else None
             answer, after["task"] = task(params["task"], stats["task"], z, rows, train=train, keys=keys)
@@ -205,6 +212,7 @@ def pretraining_loss(
             whole, at_peaks = mean_errors(errors, valid=jnp.repeat(valid, layout.signals))
             total += reconstruction.weight * whole + reconstruction.peak_weight * at_peaks
             metrics |= {"objective": out.loss, "reconstruction": whole, "peak_reconstruction": at_peaks}
+        # 6. Add the metrics of the batch.
         metrics |= {
             "loss": total,
             "unread_rows": jnp.sum(~valid, dtype=jnp.float32),
@@ -217,12 +225,15 @@ def pretraining_loss(
 
 
 def _spread_keys(keys: Array, num: int) -> Array:
-    """`key[batch]` → `key[batch · num]`."""
+    """Splits the key of every row into several, `key[batch]` → `key[batch · num]`."""
     return split_rows(keys, num).reshape(-1)
 
 
 def _representation(z: Array, valid: Array, num_views: int, step: Array, every: int | None) -> Metrics:
-    """Alignment, uniformity and effective rank where they are looked at: their cost is that of a small step."""
+    """Returns alignment, uniformity and effective rank, or NaN at steps without logging.
+
+    They are left out there because they cost as much as a small step.
+    """
     measure = functools.partial(representation.statistics, num_views=num_views)
     if every is None:
         return measure(z, valid)
@@ -237,13 +248,13 @@ def train_step(
     frozen: Collection[str] = (),
     ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """One update, to be jitted with the state donated.
+    """Returns the function of one update, to be jitted with the state donated.
 
     Args:
-        loss: `(params, stats, batch, step, train=True) → (loss, (stats, metrics))`.
-        optimizer: of optax.
-        frozen: names of parameters that the optimiser leaves as they are: they need no gradient.
-        ema_decay: of the moving average, None where the state keeps none.
+        loss: Loss `(params, stats, batch, step, train=True) → (loss, (stats, metrics))`.
+        optimizer: Optimiser of optax.
+        frozen: Names of the parameters that the optimiser leaves as they are: they need no gradient.
+        ema_decay: Decay of the moving average of the weights; None where the state keeps none.
     """
 
     def of_trained(params: Any, *args: Any, **kwargs: Any) -> tuple[Array, tuple[Any, Metrics]]:
@@ -266,7 +277,10 @@ def train_step(
 def eval_step(
     loss: Callable[..., tuple[Array, tuple[Any, Metrics]]],
 ) -> Callable[[TrainState, Batch], Metrics]:
-    """The loss of a batch under running statistics; its views are those of step 0, so that evaluations compare."""
+    """Returns the function that gives the metrics of a batch under running statistics.
+
+    Views are those of step 0, so that evaluations can be compared.
+    """
 
     def step(state: TrainState, batch: Batch) -> Metrics:
         return loss(*state.evaluated, batch, jnp.zeros((), jnp.int32), train=False)[1][1]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ecgjax.system.files import write_atomically
 from ecgjax.training import devices
 
-#: Embeddings that vary in fewer directions than this have collapsed, or are about to.
+#: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
 
 METRICS_FILE = "metrics.jsonl"
@@ -26,19 +26,19 @@ TENSORBOARD_DIR = "tensorboard"
 
 
 class Telemetry:
-    """Where a run's metrics go; a context manager. Only the first process writes.
+    """Output of a run's metrics, as a context manager; only the first process writes.
 
     `metrics.jsonl` has one strict JSON object a line, with `step`; a value that is not finite is `null`. A run that
     resumes at step s first drops the lines after s, and one that starts at 0 drops all, so that the file reads as an
     uninterrupted run's.
 
     Args:
-        workdir: of the run.
-        total_steps: of the whole run.
-        examples_per_step: recordings of the global batch.
-        flops_per_step: of all devices together, None where unknown.
-        start_step: number of updates already done.
-        progress: whether to draw a progress bar (only ever on a terminal).
+        workdir: Directory of the run.
+        total_steps: Number of steps of the whole run.
+        examples_per_step: Number of recordings of the global batch.
+        flops_per_step: FLOP of a step on all devices together; None where unknown.
+        start_step: Number of updates already done.
+        progress: Whether a progress bar is drawn (only ever on a terminal).
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Telemetry:
         self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
         self._writes = jax.process_index() == 0
         self._clock = time.perf_counter
-        # The clock runs since this time, from this step on; every step up to it was then done, not only dispatched.
+        # Time and step since which speed is measured; at that time every step up to it was done, not only dispatched.
         self._since, self._since_step = self._clock(), start_step
         self._dispatched = start_step
         self._waited = 0.0
@@ -84,31 +84,34 @@ class Telemetry:
 
     @contextlib.contextmanager
     def input_wait(self) -> Iterator[None]:
-        """Time spent here counts as waiting for input."""
+        """Counts the time spent inside as waiting for input."""
         start = self._clock()
         yield
         self._waited += self._clock() - start
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Evaluation or saving, which wait for every step dispatched: their time counts for no step."""
+        """Leaves the time spent inside out of the speed of steps.
+
+        It is for evaluation and saving, which wait for every step dispatched.
+        """
         yield
         self._since, self._since_step, self._waited = self._clock(), self._dispatched, 0.0
 
     def step(self) -> None:
-        """One more step has been dispatched."""
+        """Notes that one more step has been dispatched."""
         self._dispatched += 1
         if self._writes:
             self._bar.update()
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Writes metrics.
+        """Writes metrics to the file, to TensorBoard and to the terminal.
 
         Where `train/…` is among them, the speed since the last such call is added as `perf/…` and `mem/…`.
 
         Args:
-            step: number of finished updates that they belong to.
-            metrics: full name → number or array of one element.
+            step: Number of finished updates that the metrics belong to.
+            metrics: Metrics by full name, each a number or an array of one element.
         """
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         if any(name.startswith("train/") for name in values):
@@ -125,7 +128,7 @@ class Telemetry:
         self._warn_of_collapse(step, values.get("train/effective_rank", math.nan))
 
     def _warn_of_collapse(self, step: int, effective_rank: float) -> None:
-        """Tells once when embeddings collapse, and again if they do so after they had recovered."""
+        """Warns once when embeddings collapse, and again if they do so after they had recovered."""
         if math.isnan(effective_rank):
             return
         collapsed = effective_rank < COLLAPSED_RANK
@@ -142,7 +145,7 @@ class Telemetry:
         steps = step - self._since_step
         if steps <= 0:
             return {}
-        # This step's metrics have just been fetched, so that it is done; later ones may be dispatched already.
+        # This step's metrics have just been fetched, so that the step is done; later steps may be dispatched already.
         now = self._clock()
         seconds = max(now - self._since, 1e-9)
         speed = {
@@ -168,7 +171,7 @@ class Telemetry:
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; a last line torn by a killed process is left out."""
+    """Returns the lines of `metrics.jsonl`; a last line torn by a killed process is left out."""
     return [json.loads(line) for line in _whole_lines(Path(workdir) / METRICS_FILE)]
 
 
@@ -181,7 +184,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 def _drop_after(path: Path, step: int) -> None:
     lines = _whole_lines(path)
-    # What is logged at a step comes before its checkpoint, but for step 0, which has none and is evaluated again.
+    # What is logged at a step comes before its checkpoint. Step 0 has no checkpoint, and is evaluated again.
     kept = [line for line in lines if step > 0 and json.loads(line)["step"] <= step]
     if path.exists():
         write_atomically(path, "".join(f"{line}\n" for line in kept))

@@ -14,9 +14,10 @@ from ecgjax.settings.bounds import Positive
 
 
 def same_pair(anchors: Rows, keys: Rows) -> Pairs:
-    """Rows of one pair group are positives, a row and its own partner among them; of other patients' groups negatives.
+    """Pairs rows by their partners of another modality.
 
-    Rows without a partner (`pair_group` −1) are left out.
+    Rows of one pair group are positives, a row and its own partner among them. Rows of other groups are negatives where
+    they belong to other patients. Rows without a partner (`pair_group` −1) are left out.
     """
     of_anchors, of_keys = _pair_groups(anchors), _pair_groups(keys)
     has = (anchors.valid & (of_anchors >= 0))[:, None] & (keys.valid & (of_keys >= 0))[None, :]
@@ -41,24 +42,25 @@ def clip_loss(
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
-    """CLIP form: every ECG picks its partner among the batch's, every partner its ECG; the mean of both.
+    """Evaluates the CLIP loss: the mean of two cross-entropies, ECG to partner and partner to ECG.
 
-    Partners that are the same (identical reports) have one `pair_group`, and are positives of all its ECGs, where they
-    would otherwise be negatives that cannot be told from the positive. Partners of another recording of the same
-    patient are neither, unless they are the same.
+    Every ECG has to pick its partner among the partners of the batch, and every partner its ECG. Partners that are the
+    same (identical reports) have one `pair_group` and are positives of all its ECGs: otherwise they would be negatives
+    that cannot be told from the positive. Partners of another recording of the same patient are neither positives nor
+    negatives, unless they are the same.
 
     Args:
-        embeddings: `[rows, dim]` of ECGs, not yet normalised.
-        rows: their metadata, with `pair_group`.
-        paired: `[rows, dim]` of each row's partner, already projected to the ECGs' dimensions; not yet normalised. What
-            stands where there is no partner is not looked at, as long as it is finite.
-        temperature: τ, fixed or learnt.
-        positives: several are summed `"outside"` or `"inside"` the log, as in `nt_xent.nt_xent`.
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
+        embeddings: Embeddings of the ECGs, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows, with `pair_group`.
+        paired: Embeddings of each row's partner, `[rows, dim]`, already projected to the ECGs' dimensions but not yet
+            normalised. Values of rows without a partner are not looked at, as long as they are finite.
+        temperature: Temperature τ, by which cosine similarities are divided to give logits.
+        positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
 
     Raises:
-        ConfigError: the rows carry no `pair_group`, or shapes differ.
+        ConfigError: The rows carry no `pair_group`, or the shapes of ECGs and partners differ.
 
     References:
         Radford et al., CLIP, ICML 2021 (arXiv 2103.00020); Yang et al., UniCL, CVPR 2022 (arXiv 2204.03610), for

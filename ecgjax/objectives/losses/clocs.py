@@ -20,13 +20,22 @@ from ecgjax.settings.bounds import Positive
 
 
 class _Running(NamedTuple):
-    """Of each anchor and key view; every leaf but `stats` is `f32[anchors, views]`."""
+    """What is known so far of each anchor and key view; every leaf but `stats` is `f32[anchors, views]`.
 
-    denominator: LogSum  # over the keys of that view
-    own_logit: Array  # with the anchor's own recording in that view
-    own: Array  # whether there is one that counts, 1 or 0
-    patient_logits: Array  # sum over later recordings of the anchor's patient
-    patients: Array  # their number
+    Attributes:
+        denominator: Log-sum of the logits with the keys of that view.
+        own_logit: Logit with the anchor's own recording in that view.
+        own: Whether the anchor's own recording counts in that view, 1 or 0.
+        patient_logits: Sum of the logits with later recordings of the anchor's patient.
+        patients: Number of later recordings of the anchor's patient.
+        stats: Counts and extremes for telemetry.
+    """
+
+    denominator: LogSum
+    own_logit: Array
+    own: Array
+    patient_logits: Array
+    patients: Array
     stats: PairStats
 
 
@@ -40,7 +49,7 @@ def clocs(
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
-    """CLOCS, and the contrastive loss of Dade et al., averaged over all view pairs.
+    """Evaluates CLOCS, which is also the contrastive loss of Dade et al., averaged over all view pairs.
 
     Of two views v and w, S_ij = e^{cos(z_i^v, z_j^w)/τ} over all recordings i and j of the batch. The pair's loss is
 
@@ -48,26 +57,29 @@ def clocs(
       + mean_i −log S_ii / Σ_k S_ki                 + mean_{i > j of one patient} −log S_ij / Σ_k S_kj
 
     divided by the number of terms: two where no patient has two recordings in the batch, otherwise four. Entries of one
-    patient stay in the denominators, by the method. Seen from an anchor (i, v), the left terms are −log of its own
-    recording in view w over the sum of all recordings in w, and the right ones the same for later recordings of its
-    patient; the lower line is the upper one with v and w exchanged. So one pass with a log-sum per anchor and key view
-    has everything, for any number of views.
+    patient stay in the denominators, as the method says. Seen from an anchor (i, v), the left terms are −log of its own
+    recording in view w over the sum of all recordings in w, and the right terms are the same for later recordings of
+    its patient. The lower line is the upper one with v and w exchanged. So one pass that keeps a log-sum for each
+    anchor and key view gives everything, for any number of views.
 
-    Which view pairs count is what `relation` calls positive within a recording: all with `same_record`, those of CMSC
-    with `other_segment`, of CMLC with `other_lead`, of CMSMLC with `other_segment_or_lead`. Views stand in the same
-    order in every recording. Rows that are not valid are in no sum.
+    The view pairs that count are those that `relation` calls positive within a recording: all with `same_record`, those
+    of CMSC with `other_segment`, those of CMLC with `other_lead`, and those of CMSMLC with `other_segment_or_lead`.
+    Views stand in the same order in every recording. Rows that are not valid are in no sum.
 
     Args:
-        embeddings: `[recordings · views, dim]`, the views of a recording next to each other; not yet normalised.
-        rows: their metadata; `row` is the position in the global batch, and tells a recording drawn twice apart.
-        relation: which view pairs of a recording count.
-        views: of each recording.
-        temperature: τ.
-        reducer: of the rows' shares of the loss, which are scaled so that their mean is the published average.
-        tiling: how the pairs are gone through; tiles hold whole recordings.
+        embeddings: Embeddings, `[recordings · views, dim]`, with the views of a recording next to each other; not yet
+            normalised.
+        rows: Metadata of the rows. `row` is the position in the global batch, and tells a recording that was drawn
+            twice apart.
+        relation: Rule that says which view pairs of a recording count.
+        views: Number of views of each recording.
+        temperature: Temperature τ, by which cosine similarities are divided to give logits.
+        reducer: Reduction of the rows' shares of the loss, which are scaled so that their mean is the published
+            average.
+        tiling: Way that the pairs are gone through; tiles hold whole recordings.
 
     Raises:
-        ConfigError: rows do not come in whole recordings on every device.
+        ConfigError: Rows do not come in whole recordings on every device.
 
     References:
         Kiyasseh, Zhu and Clifton, CLOCS, ICML 2021 (arXiv 2005.13249), § 3; Dade et al., Heart Rhythm O2, 2026. The
@@ -89,15 +101,15 @@ def clocs(
         return _Running(LogSum.empty((anchors, views)), zeros, zeros, zeros, zeros, PairStats.empty(anchors))
 
     def view_by_view(x: Array) -> Array:
-        """Keys of a tile, reordered to all of the first view, all of the second, and so on."""
+        """Reorders the keys of a tile: all of the first view, all of the second, and so on."""
         return jnp.swapaxes(x.reshape(-1, views, *x.shape[1:]), 0, 1).reshape(x.shape)
 
     def by_view(x: Array) -> Array:
-        """`[anchors, keys]` → `[anchors, views, recordings]`."""
+        """Reshapes `[anchors, keys]` to `[anchors, views, recordings]`."""
         return x.reshape(x.shape[0], views, -1)
 
     def update(carry: _Running, anchors: Any, keys: Any) -> _Running:
-        # Keys are reordered, and not the tile's similarities, which are far more.
+        # The keys are reordered instead of the tile's similarities, of which there are far more.
         keys = jax.tree.map(view_by_view, keys)
         a, k = anchors["rows"], keys["rows"]
         pairs = relation(a, k)
@@ -136,17 +148,18 @@ def clocs(
 def _over_view_pairs(
     own_terms: Array, own: Array, patient_terms: Array, patients: Array, *, views: int
 ) -> tuple[Array, Array]:
-    """Each row's share of the average over view pairs, `f32[rows]`, and whether it has one, `bool[rows]`.
+    """Returns each row's share of the average over view pairs, `f32[rows]`, and whether it has one, `bool[rows]`.
 
-    The arguments are `f32[rows, views]`: sums of terms, and the numbers of them.
+    The arguments are `f32[rows, views]`: the sums of the terms with the own recording, the numbers of these terms, and
+    the same two for later recordings of the patient.
     """
 
     def by_pair(x: Array) -> Array:
-        """`[rows, key views]` → `[recordings, anchor view, key view]`."""
+        """Reshapes `[rows, key views]` to `[recordings, anchor view, key view]`."""
         return x.reshape(-1, views, views)
 
     num_own, num_patients = by_pair(own).sum(0), by_pair(patients).sum(0)
-    # In one direction there are one or two terms, in both up to four. A view pair that has no diagonal does not count.
+    # One direction has one or two terms, and both together up to four. A view pair without a diagonal does not count.
     used = num_own > 0
     terms = used.astype(jnp.float32) + (used & (num_patients > 0)).astype(jnp.float32)
     view_pairs = used.sum(dtype=jnp.float32) / 2

@@ -29,25 +29,25 @@ def hcl(
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
-    """Hard-negative contrastive loss: near negatives weigh more, and hidden positives are subtracted.
+    """Evaluates the hard-negative contrastive loss: near negatives weigh more, and hidden positives are subtracted.
 
     With p = e^{s_p/τ} of a positive and n_j = e^{s_j/τ} of the row's N negatives, R = Σ n_j^β n_j / mean_j(n_j^β), and
 
         N_g = max((R − τ⁺ N p) / (1 − τ⁺), N e^{−1/τ}),    the positive's term −log p/(p + N_g).
 
-    A row costs the mean over its positives. Rows of the same patient are no negatives, so that N is each row's own; a
-    row without negatives costs 0. The importance weights carry gradient. At β = 0 and τ⁺ = 0 and one positive this is
-    NT-Xent. A first pass finds R, the second has the terms.
+    A row costs the mean over its positives. Rows of the same patient are no negatives, so that N differs from row to
+    row; a row without negatives costs 0. The importance weights carry gradient, and β may follow a schedule. With β =
+    0, τ⁺ = 0 and one positive this is NT-Xent. A first pass over the pairs finds R, and a second one adds up the terms.
 
     Args:
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        temperature: τ.
-        concentration: β ≥ 0; may follow a schedule.
-        positive_prior: τ⁺, the share of negatives that are positives in truth, in [0, 1).
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        temperature: Temperature τ, by which cosine similarities are divided to give logits.
+        concentration: Concentration β, at least 0: the larger it is, the more near negatives weigh.
+        positive_prior: Share τ⁺ of the negatives that are positives in truth, at least 0 and below 1.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
 
     Raises:
         ConfigError: `positive_prior` is out of its range.
@@ -75,6 +75,7 @@ def hcl(
             carry.number + pairs.negative.sum(1, dtype=jnp.float32),
         )
 
+    # 1. Find R: the weighted log-sum of each row's negatives.
     found = fold_logits(
         init,
         add_negatives,
@@ -94,6 +95,7 @@ def hcl(
         "highest_logit": jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), rows.row.shape),
     }
 
+    # 2. Add up the terms of the positives, each of which needs the whole R.
     def terms(logits: Array, pairs: Pairs, columns: Any) -> Array:
         log_count, log_r, highest = (columns[name][:, None] for name in ("log_count", "log_r", "highest_logit"))
         terms = jax.nn.softplus(_log_ratio(logits, log_r, log_count, highest, positive_prior))
@@ -122,16 +124,16 @@ def debiased(
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
-    """Debiased contrastive loss: `hcl` at β = 0, where every negative weighs the same.
+    """Evaluates the debiased contrastive loss: `hcl` at β = 0, where every negative weighs the same.
 
     Args:
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        temperature: τ.
-        positive_prior: τ⁺, the share of negatives that are positives in truth, in [0, 1).
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        temperature: Temperature τ, by which cosine similarities are divided to give logits.
+        positive_prior: Share τ⁺ of the negatives that are positives in truth, at least 0 and below 1.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
 
     Raises:
         ConfigError: `positive_prior` is out of its range.
@@ -152,13 +154,14 @@ def debiased(
 
 
 def _log_ratio(positive: Array, log_r: Array, log_count: Array, highest: Array, prior: float) -> Array:
-    """log(N_g / p), in logarithms throughout: e^{1/τ} overflows float32 from τ = .011 down."""
+    """Returns log(N_g / p). It is computed in logarithms throughout: e^{1/τ} overflows float32 from τ = .011 down."""
     lowest = log_count - highest - positive
     ratio = log_r - positive
     if not prior:
-        # Not `jnp.maximum`, whose gradient asks which argument the result equals: see `encoders.pooling.max_pool`.
+        # `jnp.maximum` is not used: its gradient asks which argument the result equals, and that test can fail where
+        # XLA computes the arguments twice (see `encoders.pooling.max_pool`).
         return jnp.where(ratio > lowest, ratio, lowest)
-    # log((e^ratio − τ⁺ N) / (1 − τ⁺)), where the difference is above 0.
+    # This is log((e^ratio − τ⁺ N) / (1 − τ⁺)), where the difference is above 0.
     share = math.log(prior) + log_count - ratio
     above = share < 0
     corrected = ratio + jnp.log(-jnp.expm1(jnp.where(above, share, -1.0))) - math.log1p(-prior)

@@ -1,4 +1,4 @@
-"""What is asked of a task head beside the metric loss: supervised metric learning (Jeong et al. 2023)."""
+"""Losses of a task head's predictions, which are added to a metric loss (Jeong et al. 2023)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from jax import Array
 from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.outputs import LossOutput
 
-#: Under the root of the mean square error, whose gradient has no end at 0 without it.
+#: Added to the mean square error under its root, whose gradient would be infinite at 0 without it.
 RMSE_EPSILON = 1e-6
 
 TaskLoss = Callable[..., LossOutput]
 
 
 def binary_cross_entropy(predictions: Array, labels: Array, *, valid: Array) -> LossOutput:
-    """Cross-entropy of logits against labels 0 and 1.
+    """Returns the cross-entropy of logits against labels 0 and 1.
 
     Args:
-        predictions: logits, `f32[rows]`.
-        labels: `f32[rows]`; a row whose label is NaN does not count.
-        valid: `bool[rows]`.
+        predictions: Logits, `f32[rows]`.
+        labels: Labels, `f32[rows]`; a row whose label is NaN does not count.
+        valid: Rows that hold a recording, `bool[rows]`; the others do not count.
 
     Returns:
-        The mean over the rows that count, and `accuracy`.
+        The mean over the rows that count, and the statistic `accuracy`.
     """
     counts, labels = _counted(labels, valid)
     per_row = optax.sigmoid_binary_cross_entropy(predictions, labels)
@@ -35,15 +35,15 @@ def binary_cross_entropy(predictions: Array, labels: Array, *, valid: Array) -> 
 
 
 def root_mean_square_error(predictions: Array, labels: Array, *, valid: Array) -> LossOutput:
-    """√(mean (ŷ − y)² + ε) over the rows that count, in the label's unit.
+    """Returns √(mean (ŷ − y)² + ε) over the rows that count, in the label's unit.
 
     Args:
-        predictions: `f32[rows]`.
-        labels: `f32[rows]`; a row whose label is NaN does not count.
-        valid: `bool[rows]`.
+        predictions: Predicted values, `f32[rows]`.
+        labels: Labels, `f32[rows]`; a row whose label is NaN does not count.
+        valid: Rows that hold a recording, `bool[rows]`; the others do not count.
 
     Returns:
-        The root; `per_row` are the squares.
+        The root; `per_row` holds the squared errors.
     """
     counts, labels = _counted(labels, valid)
 

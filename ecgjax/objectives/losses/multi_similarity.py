@@ -16,8 +16,17 @@ from ecgjax.objectives.pairs.tiles import Tiling
 
 
 class _Mined(NamedTuple):
-    pull: LogSum  # over mined positives
-    push: LogSum  # over mined negatives
+    """What is known so far of each anchor's mined pairs.
+
+    Attributes:
+        pull: Log-sum over the mined positives.
+        push: Log-sum over the mined negatives.
+        positives: Number of mined positives, `f32[anchors]`.
+        negatives: Number of mined negatives, `f32[anchors]`.
+    """
+
+    pull: LogSum
+    push: LogSum
     positives: Array
     negatives: Array
 
@@ -34,25 +43,27 @@ def multi_similarity(
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
-    """Multi-similarity loss.
+    """Evaluates the multi-similarity loss, which mines its pairs itself.
 
-    A negative is kept if it is nearer than the row's farthest positive, less ε: s_n > min_p s_p − ε; a positive if it
-    is farther than the nearest negative, plus ε: s_p < max_n s_n + ε. Of the pairs that are kept a row costs
+    A negative is kept if its similarity exceeds that of the row's farthest positive, less ε: s_n > min_p s_p − ε. A
+    positive is kept if its similarity is below that of the nearest negative, plus ε: s_p < max_n s_n + ε. With the
+    pairs that are kept a row costs
 
         (1/α) log(1 + Σ_p e^{−α (s_p − λ)}) + (1/β) log(1 + Σ_n e^{β (s_n − λ)}).
 
-    Rows that have a positive count, also those of which no pair was kept: they cost 0. The choice carries no gradient.
+    Rows that have a positive count. Those of which no pair was kept cost 0. The choice carries no gradient.
 
     Args:
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        positive_scale: α.
-        negative_scale: β.
-        threshold: λ, of cosine similarity; 1 in the paper, .5 in its authors' code.
-        slack: ε, of cosine similarity.
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        positive_scale: Scale α of the positives: the larger it is, the more the farthest positives dominate.
+        negative_scale: Scale β of the negatives: the larger it is, the more the nearest negatives dominate.
+        threshold: Cosine similarity λ that positives should exceed and negatives stay below; 1 in the paper, .5 in its
+            authors' code.
+        slack: Slack ε of the mining of pairs, in cosine similarity: the larger it is, the more pairs are kept.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
 
     References:
         Wang et al., Multi-Similarity Loss with General Pair Weighting, CVPR 2019 (arXiv 1904.06627), eq. 10-13.
@@ -64,6 +75,7 @@ def multi_similarity(
         farthest = jnp.where(pairs.positive, similarity, jnp.inf).min(1)
         return jnp.minimum(carry[0], farthest), carry[1].add(similarity, pairs)
 
+    # 1. Find each row's farthest positive and nearest negative.
     farthest_positive, stats = fold_logits(
         lambda anchors: (jnp.full((anchors,), jnp.inf, jnp.float32), PairStats.empty(anchors)),
         add_extremes,
@@ -88,6 +100,7 @@ def multi_similarity(
             carry.negatives + negative.sum(1, dtype=jnp.float32),
         )
 
+    # 2. Keep the pairs that these extremes let through, and add up their terms.
     mined = fold_logits(
         init,
         add_mined,
@@ -109,5 +122,5 @@ def multi_similarity(
 
 
 def _softplus_of(log_sum: LogSum) -> Array:
-    """log(1 + Σ e^x), 0 without a term."""
+    """Returns log(1 + Σ e^x), which is 0 without a term."""
     return jnp.where(log_sum.any, jax.nn.softplus(log_sum.value()), 0.0)

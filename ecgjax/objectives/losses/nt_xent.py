@@ -1,7 +1,7 @@
 """Contrastive losses that are sums over positives and negatives of a relation, over the global batch.
 
-Every loss takes `(embeddings, rows)` and settings, and returns a `LossOutput`. The temperature may be a number or an
-array (a learnt one): logits are scaled by scaling the anchors, so that its gradient comes with theirs.
+Every loss takes `(embeddings, rows)` and settings, and returns a `LossOutput`. The temperature may be a number, or an
+array where it is learnt: logits are scaled by scaling the anchors, so that its gradient comes with theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ecgjax.objectives.pairs.running import LogSum, PairStats, fold_logits, sum_
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.bounds import Positive
 
-#: Where SigLIP's log t starts: t = 10.
+#: First value of SigLIP's log t, for t = 10.
 LOG_SCALE = math.log(10)
 
 
@@ -35,27 +35,28 @@ def nt_xent(
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
-    """NT-Xent, and its two forms for several positives.
+    """Evaluates NT-Xent, or one of its two forms for several positives.
 
-    A row with positives P and negatives N, at cosine similarity s, costs, with the sum over positives outside the log,
-    log Σ_{a ∈ P ∪ N} e^{s_a/τ} − (1/|P|) Σ_{p ∈ P} s_p/τ, and with it inside,
-    log Σ_{a ∈ P ∪ N} e^{s_a/τ} − log Σ_{p ∈ P} e^{s_p/τ}. With one positive either is NT-Xent. Inside, the positives
-    that are near already get nearly all of the gradient. Rows without a positive, or that are not valid, do not count.
+    A row has positives P and negatives N, with cosine similarities s. With the sum over positives outside the log it
+    costs log Σ_{a ∈ P ∪ N} e^{s_a/τ} − (1/|P|) Σ_{p ∈ P} s_p/τ, and with the sum inside the log it costs
+    log Σ_{a ∈ P ∪ N} e^{s_a/τ} − log Σ_{p ∈ P} e^{s_p/τ}. With one positive either is NT-Xent. With the sum inside, the
+    positives that are already near get nearly all of the gradient. Rows without a positive, and rows that are not
+    valid, do not count.
 
     With `relations.similar_physiology` this is the contrastive term of PhysioCLR (Maghsoodi et al. 2025) in the form
     that is bounded below.
 
     Args:
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        temperature: τ.
-        positives: `"outside"` or `"inside"` the log.
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        temperature: Temperature τ, by which cosine similarities are divided to give logits.
+        positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
 
     Raises:
-        ConfigError: `positives` is neither.
+        ConfigError: `positives` is neither `"outside"` nor `"inside"`.
 
     References:
         Chen et al., SimCLR, ICML 2020, eq. 1; Khosla et al., SupCon, NeurIPS 2020, eq. 2 (outside) and 3 (inside).
@@ -76,19 +77,22 @@ def cross_entropies(
     tiling: Tiling,
     keys: Array | None = None,
 ) -> tuple[Array, PairStats]:
-    """What `nt_xent` costs every row, `f32[rows]`, without meaning where there is no positive; and what was counted.
+    """Returns what `nt_xent` costs every row, `f32[rows]`, and the counts and extremes of its pairs.
+
+    The cost of a row without a positive has no meaning.
 
     Args:
-        embeddings: `[rows, dim]` of the anchors.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        temperature: τ.
-        positives: `"outside"` or `"inside"` the log.
-        tiling: how the pairs are gone through.
-        keys: `[rows, dim]`, other embeddings of the same rows to compare with; the same ones where it is None.
+        embeddings: Embeddings of the anchors, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        temperature: Temperature τ, by which cosine similarities are divided to give logits.
+        positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
+        tiling: Way that the pairs are gone through.
+        keys: Other embeddings of the same rows to compare with, `[rows, dim]`; None compares the anchors with
+            themselves.
 
     Raises:
-        ConfigError: `positives` is neither.
+        ConfigError: `positives` is neither `"outside"` nor `"inside"`.
     """
     if positives not in ("outside", "inside"):
         raise ConfigError(f"config.objective.positives={positives!r} must be 'outside' or 'inside' (the log)")
@@ -96,7 +100,7 @@ def cross_entropies(
 
     class Running(NamedTuple):
         everything: LogSum
-        of_positives: LogSum | Array  # log-sum of the logits, or their sum
+        of_positives: LogSum | Array  # The log-sum of the positives' logits ("inside"), or their sum ("outside").
         stats: PairStats
 
     def init(anchors: int) -> Running:
@@ -128,19 +132,19 @@ def three_kg(
     reducer: Reducer | None = None,
     tiling: Tiling,
 ) -> LossOutput:
-    """3KG: every ordered positive pair against the anchor's negatives, but not against its other positives.
+    """Evaluates the loss of 3KG: a positive pair against the anchor's negatives, without its other positives.
 
-    A pair costs −log e^{s_ap/τ} / (e^{s_ap/τ} + Σ_n e^{s_an/τ}). A first pass finds the negatives' log-sum, which each
-    of the second's terms needs whole.
+    An ordered pair costs −log e^{s_ap/τ} / (e^{s_ap/τ} + Σ_n e^{s_an/τ}). A first pass over the pairs finds the
+    log-sum of the negatives, because each term of the second pass needs all of it.
 
     Args:
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative; published with `relations.same_patient`.
-        temperature: τ.
-        reducer: of the rows, each the mean over its positives. None, as published, is the mean over all ordered pairs,
-            in which a row counts as often as it has positives.
-        tiling: how the pairs are gone through.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative; published with `relations.same_patient`.
+        temperature: Temperature τ, by which cosine similarities are divided to give logits.
+        reducer: Reduction of the losses of the rows, each the mean over its positives, to one number. None, as
+            published, takes the mean over all ordered pairs, in which a row counts as often as it has positives.
+        tiling: Way that the pairs are gone through.
 
     References:
         Gopal et al., 3KG, ML4H 2021 (arXiv 2106.04452).
@@ -160,7 +164,8 @@ def three_kg(
     )
 
     def terms(logits: Array, pairs: Pairs, columns: Any) -> Array:
-        terms = jax.nn.softplus(columns["log_sum"][:, None] - logits)  # −log p/(p + Σn) = log(1 + Σn/p)
+        # −log p/(p + Σn) = log(1 + Σn/p), which softplus computes without overflow.
+        terms = jax.nn.softplus(columns["log_sum"][:, None] - logits)
         return jnp.where(pairs.positive & columns["any"][:, None], terms, 0.0)
 
     total, stats = sum_terms(
@@ -191,20 +196,20 @@ def sigmoid(
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
-    """Sigmoid loss of SigLIP: every pair is a binary classification of its own.
+    """Evaluates the sigmoid loss of SigLIP: every pair is a binary classification of its own.
 
     A row costs Σ_j log(1 + e^{−y_j (t s_j + b)}) over its positives (y = 1) and negatives (y = −1); the loss is the
     mean over the rows that have such pairs. Scale and bias start at the published values, and are meant to be
-    learnt: the bias makes up for how many more negatives there are.
+    learnt: the bias makes up for negatives being far more numerous than positives.
 
     Args:
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        log_scale: log t.
-        bias: b.
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        log_scale: Logarithm of the scale t, which multiplies cosine similarities.
+        bias: Bias b, which is added to every logit.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
 
     References:
         Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023 (arXiv 2303.15343), eq. in § 3.2.

@@ -1,4 +1,8 @@
-"""The signal again, from its masked view: over all of it, and about the R peaks (Maghsoodi et al. 2025, PhysioCLR)."""
+"""Errors of a signal reconstructed from its masked view: over all of it, and about the R peaks.
+
+References:
+    Maghsoodi et al., PhysioCLR, 2025 (arXiv 2509.08116).
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-#: About each R peak, on both sides.
+#: Reach of the error about each R peak, to both sides, in seconds.
 PEAK_REACH_S = 0.05
 
-# Under the deviation of a silent signal.
+# Lowest standard deviation that signals are divided by, in mV: that of a silent signal is 0.
 _SILENCE = 1e-6
 
 
 class Reconstruction(NamedTuple):
-    """What reconstruction weighs beside the objective; .2 and .1 as published.
+    """Weights of the reconstruction's errors beside the objective; .2 and .1 are as published.
 
     Attributes:
-        weight: of the mean square error.
-        peak_weight: of the mean square error about R peaks.
+        weight: Weight of the mean square error.
+        peak_weight: Weight of the mean square error about R peaks.
     """
 
     weight: float = 0.2
@@ -28,12 +32,12 @@ class Reconstruction(NamedTuple):
 
 
 class SquaredErrors(NamedTuple):
-    """Sums over one signal each, of which parts of a batch can be added up.
+    """Squared errors of each signal, kept as sums so that parts of a batch can be added up.
 
     Attributes:
-        whole: mean square error, `f32[signals]`.
-        at_peaks: sum of square errors about the R peaks, all leads, `f32[signals]`.
-        peak_samples: number of samples that it is of, `f32[signals]`.
+        whole: Mean square error, `f32[signals]`.
+        at_peaks: Sum of square errors about the R peaks over all leads, `f32[signals]`.
+        peak_samples: Number of samples that `at_peaks` sums over, `f32[signals]`.
     """
 
     whole: Array
@@ -44,14 +48,14 @@ class SquaredErrors(NamedTuple):
 def squared_errors(found: Array, target: Array, peaks: Array, *, rate_hz: float) -> SquaredErrors:
     """Compares reconstructions with signals in units of each signal's own standard deviation over time and leads.
 
-    In mV a few recordings of high voltage would make up the loss; and encoders that normalise their first layer by
-    recording, as PhysioCLR's does, know of no mV.
+    In mV a few recordings of high voltage would make up the loss. Besides, encoders that normalise their first layer by
+    recording, as PhysioCLR's does, cannot know the voltage.
 
     Args:
-        found: `f32[signals, time, lead]`.
-        target: `f32[signals, time, lead]`, the signals before they were masked.
+        found: Reconstructed signals, `f32[signals, time, lead]`.
+        target: Signals before they were masked, `f32[signals, time, lead]`.
         peaks: R peaks of the targets, `bool[signals, time]`.
-        rate_hz: samples per second.
+        rate_hz: Samples per second.
 
     Returns:
         The errors.
@@ -74,8 +78,8 @@ def mean_errors(errors: SquaredErrors, *, valid: Array) -> tuple[Array, Array]:
     """Returns the mean square error over the valid signals, and over their samples about R peaks; 0 without any.
 
     Args:
-        errors: of the global batch.
-        valid: `bool[signals]`.
+        errors: Errors of the signals of the global batch.
+        valid: Signals that hold a recording, `bool[signals]`; the others do not count.
     """
     weight = valid.astype(jnp.float32)
     whole = (weight * errors.whole).sum() / jnp.maximum(weight.sum(), 1.0)

@@ -12,8 +12,9 @@ from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
 from ecgjax.objectives.losses.vicreg import vicreg
 from ecgjax.objectives.pairs.outputs import LossOutput
 
-#: `config.objective.name` → `(embeddings, rows, *, settings) → LossOutput`. Settings are keyword arguments: most take
-#: `relation` and `tiling`; `clocs` also and `vicreg` only the number of `views`; `clip` the `paired` embeddings.
+#: `config.objective.name` → `(embeddings, rows, *, settings) → LossOutput`. Settings are keyword arguments. Most losses
+#: take `relation` and `tiling`, and `clocs` takes the number of `views` as well. `vicreg` takes that number alone, and
+#: `clip` takes the `paired` embeddings.
 LOSSES: Mapping[str, Callable[..., LossOutput]] = {
     "nt_xent": nt_xent,
     "three_kg": three_kg,

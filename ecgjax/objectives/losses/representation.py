@@ -17,55 +17,56 @@ from ecgjax.objectives.pairs.outputs import Stats, mean_where
 #: Names of what `statistics` returns.
 STATISTICS = ("alignment", "uniformity", "effective_rank")
 
-#: Rows of which uniformity is taken: enough for two digits, and few enough to cost nothing beside the objective.
+#: Greatest number of rows that uniformity is taken of: enough for two digits, and few enough to cost nothing beside the
+#: objective.
 MAX_ROWS = 512
 
 
 def alignment(z: Array, valid: Array) -> Array:
-    """Mean ‖z − z′‖² over pairs of views of one record; 0 is perfect, 2 is what random vectors have.
+    """Returns the mean ‖z − z′‖² over pairs of views of one record: 0 is perfect, random vectors have 2.
 
     Args:
-        z: `f32[records, views, dim]`, unit length.
-        valid: `bool[records]`.
+        z: Embeddings of unit length, `f32[records, views, dim]`.
+        valid: Records that count, `bool[records]`.
     """
     num_views = z.shape[1]
     if num_views < 2:
         return jnp.zeros((), jnp.float32)
-    # By differences: of embeddings that have all but collapsed, 2 − 2 z·z′ would be nothing but rounding.
+    # Differences are taken first: for embeddings that have all but collapsed, 2 − 2 z·z′ would be nothing but rounding.
     spread = jnp.sum((z - z.mean(1, keepdims=True)) ** 2, (1, 2))
     return jnp.where(valid.any(), mean_where(2 / (num_views - 1) * spread, valid), jnp.float32(2))
 
 
 def uniformity(z: Array, valid: Array) -> Array:
-    """Log of the mean of e^{−2‖z − z′‖²} over pairs of rows: 0 if all are equal, about −4 + 8 / dim if spread out.
+    """Returns log mean e^{−2‖z − z′‖²} over pairs of rows: 0 if all are equal, about −4 + 8 / dim if spread out.
 
     Args:
-        z: `f32[rows, dim]`, unit length, of different records.
-        valid: `bool[rows]`.
+        z: Embeddings of unit length and of different records, `f32[rows, dim]`.
+        valid: Rows that count, `bool[rows]`.
     """
     stride = -(-z.shape[0] // MAX_ROWS)
     z, valid = z[::stride], valid[::stride]
     pairs = valid[:, None] & valid[None, :] & ~jnp.eye(z.shape[0], dtype=bool)
     z = centred(z, valid)
-    # Less 1, because near 0 neither the mean nor its logarithm could be told from rounding otherwise.
+    # 1 is subtracted (`expm1`, `log1p`): near 0 the mean and its logarithm could otherwise not be told from rounding.
     potential = jnp.where(pairs, jnp.expm1(-2 * squared_euclidean_matrix(z, z)), jnp.float32(0)).sum()
     return jnp.log1p(potential / jnp.maximum(pairs.sum(dtype=jnp.float32), 1))
 
 
 def effective_rank(z: Array, valid: Array) -> Array:
-    """Exponential of the entropy of the singular values: in how many directions the rows really vary.
+    """Returns the exponential of the entropy of the singular values: the number of directions in which rows vary.
 
     Args:
-        z: `f32[rows, dim]`.
-        valid: `bool[rows]`.
+        z: Embeddings, `f32[rows, dim]`.
+        valid: Rows that count, `bool[rows]`.
 
     Returns:
-        From 1 (they lie on a line, or are all equal) to `dim`.
+        The effective rank, from 1 (the rows lie on a line, or are all equal) to `dim`.
     """
     weight = valid.astype(jnp.float32)[:, None]
     number = jnp.maximum(weight.sum(), jnp.float32(1))
     about_mean = (z - (weight * z).sum(0, keepdims=True) / number) * weight
-    # Of dim × dim whatever the number of rows; its eigenvalues are the squared singular values.
+    # The product is dim × dim whatever the number of rows; its eigenvalues are the squared singular values.
     values = jnp.linalg.eigvalsh(inner_products(about_mean.T, about_mean.T))
     singular = jnp.sqrt(jnp.maximum(values, jnp.float32(0)))
     # Rounding leaves singular values of about √ε of the largest where there are none.
@@ -75,12 +76,12 @@ def effective_rank(z: Array, valid: Array) -> Array:
 
 
 def statistics(embeddings: Array, valid: Array, *, num_views: int) -> Stats:
-    """Alignment, uniformity and effective rank of a batch, for telemetry.
+    """Returns alignment, uniformity and effective rank of a batch, for telemetry.
 
     Args:
-        embeddings: `[records · num_views, dim]`, views of a record next to each other.
-        valid: `bool[records · num_views]`.
-        num_views: of each record.
+        embeddings: Embeddings, `[records · num_views, dim]`, with the views of a record next to each other.
+        valid: Rows that count, `bool[records · num_views]`.
+        num_views: Number of views of each record.
     """
     z = jax.lax.stop_gradient(normalise(embeddings))
     by_record, first = z.reshape(-1, num_views, z.shape[-1]), valid.reshape(-1, num_views)[:, 0]

@@ -1,6 +1,6 @@
 """Losses of triplets: an anchor, a positive and a negative that a miner chose over the global batch.
 
-Losses name their distance, and miners theirs: bind it with the miner's other settings by `functools.partial`.
+A loss has a distance, and a miner has one of its own: bind it with the miner's other settings by `functools.partial`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ecgjax.settings.bounds import Bound
 
 TRIPLET_FORMS = ("hinge", "soft")
 
-#: Name → what of ‖x‖² of every anchor the angular loss adds; a norm's gradient is 0 where x is.
+#: Name → penalty that the angular loss makes of ‖x‖² of every anchor; the gradient of a norm is 0 where x is 0.
 L2_FORMS: Mapping[str, Callable[[Array], Array]] = {"squared_norm": lambda squares: squares, "norm": safe_sqrt}
 
 #: Width of the hinge in Jeong et al. 2023, and in FaceNet.
@@ -49,28 +49,28 @@ def triplet(
     tiling: Tiling,
     key: Array,
 ) -> LossOutput:
-    """Triplet loss: max(0, d_ap − d_an + margin), or log(1 + e^{d_ap − d_an}) with a soft margin.
+    """Evaluates the triplet loss: max(0, d_ap − d_an + margin), or log(1 + e^{d_ap − d_an}) with a soft margin.
 
     An anchor's loss is the mean over its triplets; anchors without one do not count.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        miner: chooses the triplets.
-        distance: d; by default squared and of unscaled embeddings, as in Jeong et al. 2023.
-        form: `"hinge"` or `"soft"`.
-        margin: of the hinge, in the unit of `distance`; None for .2.
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, for the miner.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        miner: Miner that chooses the triplets.
+        distance: Distance d; by default the squared Euclidean one of unscaled embeddings, as in Jeong et al. 2023.
+        form: Form of the loss: `"hinge"`, or `"soft"` for the soft margin.
+        margin: Width of the hinge, in the unit of `distance`; None for .2.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, for the miner.
 
     Returns:
-        With the miner's statistics, `hardest_negative_similarity` (of an anchor's mined negatives, mean over anchors)
-        and `active_frac`: the share of triplets within the margin, or, if that is soft, in the wrong order.
+        The loss, with the miner's statistics, `hardest_negative_similarity` (of an anchor's mined negatives, mean over
+        anchors) and `active_frac`: the share of triplets within the margin, or, if that is soft, in the wrong order.
 
     Raises:
-        ConfigError: there is no such form, or a soft margin is given a width.
+        ConfigError: There is no such form, or a soft margin is given a width.
 
     References:
         Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 1; the soft margin is of Hermans, Beyer and Leibe,
@@ -104,26 +104,29 @@ def margin(
     tiling: Tiling,
     key: Array,
 ) -> LossOutput:
-    """Margin loss: [d_ap − β + α]₊ + [β − d_an + α]₊, summed and divided by the number of terms above 0.
+    """Evaluates the margin loss: [d_ap − β + α]₊ + [β − d_an + α]₊, summed over triplets.
+
+    The sum is divided by the number of terms above 0.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata; with `label`, 0 up to the number of classes, where β is one a class.
-        relation: which pairs are positive and which negative.
-        miner: chooses the triplets.
-        distance: d; β = 1.2 presumes unsquared distances on the unit sphere.
-        alpha: half the width of the band that pairs should leave.
-        beta: the boundary between positives and negatives, `f32[]`, or of the anchor's class, `f32[classes]`; learnt
-            where it is differentiated. Anchors without a class then do not count.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, for the miner.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows; with `label`, 0 up to the number of classes, where each class has a β of its own.
+        relation: Rule that says which pairs are positive and which negative.
+        miner: Miner that chooses the triplets.
+        distance: Distance d; β = 1.2 presumes unsquared distances on the unit sphere.
+        alpha: Half the width α of the band about β that pairs should leave, in the unit of `distance`.
+        beta: Boundary β between the distances of positives and negatives: one for all, `f32[]`, or one for each class
+            of the anchor, `f32[classes]`, where anchors without a class do not count. It is learnt where it is
+            differentiated.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, for the miner.
 
     Returns:
-        `per_row` holds the mean over an anchor's triplets of its two terms. Statistics as for `triplet`, `active_frac`
-        being the share of terms above 0, and `beta`, the mean over the anchors that count.
+        The loss, whose `per_row` holds the mean over an anchor's triplets of its two terms. Its statistics are those of
+        `triplet`, with `active_frac` as the share of terms above 0, and `beta`, the mean over the anchors that count.
 
     Raises:
-        ConfigError: β is one a class, and rows carry no labels.
+        ConfigError: Each class has a β of its own, and the rows carry no labels.
 
     References:
         Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 5–6.
@@ -161,32 +164,33 @@ def angular(
     tiling: Tiling,
     key: Array,
 ) -> LossOutput:
-    """N-pair loss, angular loss and L2 regularisation of each anchor with a random positive and all its negatives.
+    """Evaluates the N-pair loss, the angular loss and L2 regularisation.
 
-    With unit vectors u and embeddings x, an anchor a with positive p and negatives n costs
+    Each anchor is compared with a random positive and all its negatives. With unit vectors u and embeddings x, an
+    anchor a with positive p and negatives n costs
     log(1 + Σ_n e^{x_a·x_n − x_a·x_p}) + w log(1 + Σ_n e^{4 tan²α (u_a + u_p)·u_n − 2 (1 + tan²α) u_a·u_p}) + λ ‖x_a‖².
     Anchors without a positive or without a negative do not count.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        degrees: α, the largest angle at the negative that costs little.
-        angular_weight: w.
-        l2_weight: λ.
-        l2_form: Form of the penalty: `"squared_norm"`, λ ‖x_a‖² as above, or `"norm"`, λ ‖x_a‖, which is how the code
-            of Jeong et al. regularises.
-        reducer: of the rows.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, by which positives are drawn.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        degrees: Largest angle α at the negative that costs little, in degrees.
+        angular_weight: Weight w of the angular loss beside the N-pair loss.
+        l2_weight: Weight λ of the L2 regularisation of embeddings.
+        l2_form: Form of the penalty: `"squared_norm"`, λ ‖x_a‖², or `"norm"`, λ ‖x_a‖, which is how the code of Jeong
+            et al. regularises.
+        reducer: Reduction of the losses of the rows to one number.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, by which positives are drawn.
 
     Returns:
-        Statistics: `valid_negatives_per_anchor`, `anchors_without_positive`, `hardest_negative_similarity` (over all
-        negatives of an anchor), and `active_frac`, the share of anchors with a negative that makes a wider angle than
-        α.
+        The loss, with the statistics `valid_negatives_per_anchor`, `anchors_without_positive`,
+        `hardest_negative_similarity` (over all negatives of an anchor), and `active_frac`, the share of anchors with a
+        negative that makes a wider angle than α.
 
     Raises:
-        ConfigError: there is no such form.
+        ConfigError: There is no such form.
 
     References:
         Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, eq. 6–8; Sohn, N-pair Loss, NeurIPS 2016;
@@ -243,7 +247,14 @@ TRIPLET_LOSSES: Mapping[str, Callable[..., LossOutput]] = {"triplet": triplet, "
 
 
 class _Distances(NamedTuple):
-    """Of mined triplets, each `[anchors, triplets]`, and their statistics."""
+    """Distances of mined triplets, and the miner's statistics.
+
+    Attributes:
+        of_positive: Distances from anchor to positive, `f32[anchors, triplets]`.
+        of_negative: Distances from anchor to negative, `f32[anchors, triplets]`.
+        found: Mask of the triplets that there are, `bool[anchors, triplets]`.
+        stats: Statistics of the miner.
+    """
 
     of_positive: Array
     of_negative: Array
@@ -261,10 +272,10 @@ def _distances(
     tiling: Tiling,
     key: Array,
 ) -> _Distances:
-    """Mines, fetches the winners, and measures."""
+    """Mines triplets, fetches the embeddings of their rows, and measures the distances."""
     mined = miner(jax.lax.stop_gradient(embeddings), rows, relation=relation, tiling=tiling, key=key)
     z = distance.prepare(embeddings)
-    # Together, so that the embeddings are gathered once.
+    # Positives and negatives are taken together, so that the embeddings are gathered once.
     others = take(z, jnp.concatenate([mined.positive, mined.negative], axis=1), tiling=tiling)
     triplets = mined.positive.shape[1]
     apart = distance.of_pairs(z[:, None, :], others)
@@ -275,17 +286,17 @@ def _distances(
 
 
 def _mean_of_found(values: Array, found: Array) -> tuple[Array, Array]:
-    """Mean over an anchor's triplets, and which anchors have any."""
+    """Returns the mean over an anchor's triplets, `f32[anchors]`, and which anchors have any, `bool[anchors]`."""
     number = found.sum(1, dtype=jnp.float32)
     return jnp.where(found, values, jnp.float32(0)).sum(1) / jnp.maximum(number, 1.0), number > 0
 
 
 def _boundary(beta: Array, rows: Rows) -> tuple[Array, Array]:
-    """β of each anchor, and whether there is one."""
+    """Returns β of each anchor, and which anchors have one."""
     if beta.ndim == 0:
         return jnp.broadcast_to(beta, rows.valid.shape), rows.valid
     if rows.label is None:
         raise ConfigError("margin: a β for each class looks at 'label', which the rows of this run do not carry")
-    is_class = rows.label == jnp.floor(rows.label)  # false for NaN
+    is_class = rows.label == jnp.floor(rows.label)  # This is false for NaN.
     known = is_class & (rows.label >= 0) & (rows.label < beta.shape[0])
     return beta[jnp.where(known, rows.label, jnp.float32(0)).astype(jnp.int32)], known

@@ -26,7 +26,7 @@ def vicreg(
     target_std: float = 1.0,
     reducer: Reducer = outputs.mean_of_counted,
 ) -> LossOutput:
-    """VICReg: invariance, variance and covariance over the valid recordings of the global batch.
+    """Evaluates VICReg: invariance, variance and covariance over the valid recordings of the global batch.
 
     Of two views Z, Z' of n recordings in d dimensions, with C(Z) the covariance matrix over n − 1,
 
@@ -39,19 +39,21 @@ def vicreg(
     formed, so there are no tiles and no relation.
 
     Args:
-        embeddings: `[recordings · views, dim]`, the views of a recording next to each other; taken as they are.
+        embeddings: Embeddings, `[recordings · views, dim]`, with the views of a recording next to each other; taken as
+            they are, not normalised.
         rows: Metadata of the rows. A recording counts if all its views are valid and no two of them are the same, which
             would agree whatever the encoder does.
-        views: of each recording.
-        invariance_weight: λ.
-        variance_weight: μ.
-        covariance_weight: ν.
-        target_std: γ.
-        reducer: of the rows, each its recording's invariance plus the batch's variance and covariance terms, which are
-            0 as long as there are fewer than two recordings.
+        views: Number of views of each recording.
+        invariance_weight: Weight λ of the invariance term, the squared distance between views of a recording.
+        variance_weight: Weight μ of the variance term, which keeps every dimension's deviation at `target_std` or
+            above.
+        covariance_weight: Weight ν of the covariance term, which decorrelates the dimensions.
+        target_std: Standard deviation γ below which a dimension costs something.
+        reducer: Reduction of the losses of the rows to one number. A row's loss is its recording's invariance plus the
+            batch's variance and covariance terms, which are 0 as long as there are fewer than two recordings.
 
     Raises:
-        ConfigError: rows do not come in whole recordings.
+        ConfigError: Rows do not come in whole recordings.
 
     References:
         Bardes, Ponce and LeCun, VICReg, ICLR 2022 (arXiv 2105.04906), eq. 1-6 and algorithm 1.
@@ -79,7 +81,8 @@ def vicreg(
     std = jnp.sqrt(diagonal + _EPSILON)
     # A view pair has the terms of both its views; the mean over pairs is twice the mean over views.
     hinge = 2 * jax.nn.relu(target_std - std).mean()
-    # Not the sum of all squares less the diagonal's, of which little is left once dimensions are decorrelated.
+    # The diagonal is masked. Subtracting its squares from the sum of all squares would leave little but rounding once
+    # the dimensions are decorrelated.
     between = jnp.where(jnp.eye(dim, dtype=bool)[None], jnp.float32(0), covariance)
     off_diagonal = 2 * (between**2).sum() / (views * dim)
     enough = count > 1
@@ -97,7 +100,10 @@ def vicreg(
 
 
 def _repeats_a_view(rows: Rows, views: int) -> Array:
-    """Which recordings show the same in two of their views, as the parts of one that is mostly padding do."""
+    """Returns which recordings show the same in two of their views, `bool[recordings]`, or `bool[]` where none can.
+
+    Parts of a recording that is mostly padding do.
+    """
     if rows.shown is None:
         return jnp.zeros((), bool)
     shown = jnp.sort(rows.shown.reshape(-1, views), axis=1)

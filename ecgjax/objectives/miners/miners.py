@@ -1,14 +1,14 @@
-"""Miners: which positive and which negatives of an anchor the loss looks at, over the global batch.
+"""Miners: they choose the positive and the negatives of an anchor that the loss looks at, over the global batch.
 
-A miner is `(embeddings, rows, *, relation, tiling, key) → Mined`, its own settings bound by `functools.partial`. It
-goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best so far of every anchor, and returns their
-positions; the loss takes those embeddings by `tiles.take`. Which rows may be chosen is the relation's say: rows of one
-patient are never negatives of each other, and rows that are not valid are never chosen.
+A miner is `(embeddings, rows, *, relation, tiling, key) → Mined`, with its own settings bound by `functools.partial`.
+It goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best so far of every anchor, and returns
+their positions; the loss takes those embeddings by `tiles.take`. The relation decides which rows may be chosen: rows of
+one patient are never negatives of each other, and rows that are not valid are never chosen.
 
-Every miner that looks at embeddings says in which distance it chooses, which need not be that of the loss: Jeong et al.
+Every miner that looks at embeddings has a distance by which it chooses. It need not be that of the loss: Jeong et al.
 2023 mine by distances and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower
-row number, so that the choice is the same for any tile size, form, number of devices and order of rows, but for pairs
-so near to a tie that the rounding of an inner product decides.
+row number. So the choice is the same for any tile size, form, number of devices and order of rows, except for pairs so
+near to a tie that the rounding of an inner product decides.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from ecgjax.objectives.pairs.relations import Relation, Rows
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.bounds import Count
 
-#: Wu et al. 2017: nearer pairs are drawn as if they were this far apart, farther ones than the second not at all.
+#: Pairs nearer than the first are drawn as if they were that far apart, pairs farther than the second are not drawn at
+#: all (Wu et al. 2017).
 _NEAREST_DRAWN, _FARTHEST_DRAWN = 0.5, 1.4
 
 
-#: Which of the negatives within the band is chosen.
+#: Name in a config → choice among the negatives within the band, and choice of a negative where there is none.
 _SEMI_HARD_CHOICES = {"nearest": Tile.nearest, "random": lambda tile, where: tile.draw("negative", where)}
 _SEMI_HARD_FALLBACKS = {"farthest": Tile.farthest_negative, "random": Tile.any_negative}
 
@@ -45,15 +46,18 @@ def random(
     key: Array,
     triplets: Count = 1,
 ) -> Mined:
-    """A random positive and a random negative. By labels (relation `same_label`) it is the miner called npair.
+    """Chooses a random positive and a random negative.
+
+    With labels (relation `same_label`) this is the miner that publications call npair.
 
     Args:
-        embeddings: `[rows, dim]`, not looked at.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, `key<threefry2x32>[]`.
-        triplets: an anchor; the negatives of an anchor are different, its positives as far as there are enough.
+        embeddings: Embeddings, `[rows, dim]`; only their number matters.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
+        triplets: Number of triplets of each anchor. The negatives of an anchor are different, and its positives as far
+            as there are enough of them.
     """
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
     first = search({"positive": Tile.any_positive, "negative": Tile.any_negative}, num=triplets)
@@ -69,15 +73,15 @@ def batch_hard(
     tiling: Tiling,
     key: Array | None = None,
 ) -> Mined:
-    """The farthest positive and the nearest negative.
+    """Chooses the farthest positive and the nearest negative.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        distance: by which far and near are told.
-        tiling: how the pairs are gone through.
-        key: not needed.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        distance: Distance by which far and near are told.
+        tiling: Way that the pairs are gone through.
+        key: Random key, which this miner does not use.
 
     References:
         Hermans, Beyer and Leibe, In Defense of the Triplet Loss, 2017 (arXiv 1703.07737).
@@ -99,21 +103,24 @@ def semi_hard(
     choice: str = "nearest",
     fallback: str = "farthest",
 ) -> Mined:
-    """A random positive, and a negative that is farther than it, but by less than the margin: by default the nearest.
+    """Chooses a random positive, and a negative that is farther than it by less than the margin.
+
+    By default the nearest such negative is chosen.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        distance: of d_ap < d_an < d_ap + margin.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, `key<threefry2x32>[]`.
-        margin: in the unit of `distance`.
-        choice: Which of such negatives is taken: the `"nearest"`, or a `"random"` one, as in the code of Jeong et al.
-        fallback: for anchors without such a negative: the `"farthest"` or a `"random"` one.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        distance: Distance d of the rule d_ap < d_an < d_ap + margin.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
+        margin: Width of the band behind the positive in which a semi-hard negative lies, in the unit of `distance`.
+        choice: Choice among the semi-hard negatives: the `"nearest"`, or a `"random"` one, as in the code of Jeong et
+            al.
+        fallback: Negative of anchors without a semi-hard one: the `"farthest"` or a `"random"` one.
 
     Raises:
-        ConfigError: there is no such choice or fallback.
+        ConfigError: There is no such choice or fallback.
 
     References:
         Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 4; random choice and random fallback are of Jeong,
@@ -139,17 +146,19 @@ def semi_hard(
 def soft_hard(
     embeddings: Array, rows: Rows, *, relation: Relation, distance: Distance, tiling: Tiling, key: Array
 ) -> Mined:
-    """A random positive farther than the nearest negative, and a random negative nearer than the farthest positive.
+    """Chooses a random hard positive and a random hard negative.
 
-    An anchor all of whose positives are nearer than its negatives has neither, and gets a random one of each.
+    A positive is hard if it is farther than the nearest negative, and a negative if it is nearer than the farthest
+    positive. An anchor all of whose positives are nearer than its negatives has neither, and gets a random positive and
+    a random negative.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        distance: by which far and near are told.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, `key<threefry2x32>[]`.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        distance: Distance by which far and near are told.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
 
     References:
         Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650), after Roth et al., Revisiting Training Strategies, ICML
@@ -192,23 +201,24 @@ def distance_weighted(
     key: Array,
     triplets: Count = 1,
 ) -> Mined:
-    """A random positive, and negatives drawn so that their distances are spread evenly.
+    """Chooses a random positive, and negatives drawn so that their distances are spread evenly.
 
-    On the unit sphere of n dimensions random points are at distance d with density d^{n−2} (1 − d²/4)^{(n−3)/2}; a
-    negative's weight is its inverse, with d taken for at least .5. Negatives at 1.4 or farther are not drawn. Anchors
-    with no other get their nearest.
+    On the unit sphere of n dimensions random points are at distance d with density d^{n−2} (1 − d²/4)^{(n−3)/2}. A
+    negative's weight is the inverse of that density, where d counts as at least .5. Negatives at 1.4 or farther are not
+    drawn. Anchors with no other negatives get their nearest one.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        distance: must be `euclidean_on_sphere`, of which the density is.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, `key<threefry2x32>[]`.
-        triplets: an anchor, as in `random`.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        distance: Distance by which negatives are drawn; it must be `euclidean_on_sphere`, for which the density holds.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
+        triplets: Number of triplets of each anchor. The negatives of an anchor are different, and its positives as far
+            as there are enough of them.
 
     Raises:
-        ConfigError: the distance is another.
+        ConfigError: The distance is another one.
 
     References:
         Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 3–4.
@@ -220,7 +230,7 @@ def distance_weighted(
 
     def evenly_spread(tile: Tile) -> Array:
         eligible = tile.pairs.negative & (tile.distance < jnp.float32(_FARTHEST_DRAWN))
-        # Pairs that are not eligible may lie opposite, where the density is 0 and its logarithm infinite.
+        # Pairs that are not eligible may lie opposite each other, where the density is 0 and its logarithm infinite.
         d = jnp.clip(tile.distance, _NEAREST_DRAWN, _FARTHEST_DRAWN)
         log_weight = (2.0 - dim) * jnp.log(d) - (dim - 3.0) / 2 * jnp.log1p(-d * d / 4)
         return tile.draw("negative", eligible, log_weight=log_weight)
@@ -243,22 +253,23 @@ def hardest(
     ceiling: float,
     triplets: Count = 1,
 ) -> Mined:
-    """A random positive, and the nearest negatives whose cosine similarity is below a ceiling.
+    """Chooses a random positive, and the nearest negatives whose cosine similarity is below a ceiling.
 
-    A negative that is nearer than two different patients should be may be none: the ceiling guards against it.
+    A pair that is nearer than two different patients should be may be no true negative: the ceiling guards against it.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        distance: by which near is told; must be one on the sphere, where the ceiling has a meaning.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, `key<threefry2x32>[]`.
-        ceiling: on the cosine similarity of a negative.
-        triplets: an anchor, as in `random`.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        distance: Distance by which near is told; it must be one on the sphere, where the ceiling has a meaning.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
+        ceiling: Ceiling of a negative's cosine similarity: pairs that are as near or nearer are not chosen.
+        triplets: Number of triplets of each anchor. The negatives of an anchor are different, and its positives as far
+            as there are enough of them.
 
     Raises:
-        ConfigError: the distance is not on the sphere.
+        ConfigError: The distance is not on the sphere.
     """
     if not distance.on_sphere:
         raise ConfigError("hardest mining has a ceiling on cosine similarity; set its distance to one on the sphere")
@@ -283,21 +294,22 @@ def scheduled(
     schedule: optax.Schedule,
     triplets: Count = 1,
 ) -> Mined:
-    """A random positive, and negatives drawn with weights e^{−γ d}, of which a schedule says how hard they are.
+    """Chooses a random positive, and negatives drawn with weights e^{−γ d}, whose hardness γ follows a schedule.
 
-    With γ = 0 negatives are uniform, with a large γ the hardest. For distance `cosine` the weights are e^{γ s} of the
-    cosine similarity s.
+    With γ = 0 negatives are drawn uniformly; with a large γ the hardest ones are drawn. With the distance `cosine` the
+    weights are e^{γ s}, where s is the cosine similarity.
 
     Args:
-        embeddings: `[rows, dim]`.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        distance: d.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, `key<threefry2x32>[]`.
-        step: of training, `i32[]`.
-        schedule: step → γ, at least 0.
-        triplets: an anchor, as in `random`.
+        embeddings: Embeddings, `[rows, dim]`.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        distance: Distance d of a negative.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
+        step: Number of the training step, `i32[]`.
+        schedule: Function from a step to the hardness γ, which is at least 0.
+        triplets: Number of triplets of each anchor. The negatives of an anchor are different, and its positives as far
+            as there are enough of them.
     """
     search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
     hardness = jnp.broadcast_to(jnp.asarray(schedule(step), jnp.float32), rows.row.shape)

@@ -1,4 +1,4 @@
-"""Miners that choose in another space than the embeddings': by signals, or by labels."""
+"""Miners that choose by signals or by labels instead of by embeddings."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ def signal_distance(
     key: Array,
     among_farthest: bool = False,
 ) -> Mined:
-    """The nearest other recording in signal space as positive, and a random one of the rest, or of the farthest.
+    """Chooses the nearest other recording in signal space as positive, and a random negative.
 
-    The published code takes the two largest distances for positives, and may take a recording of the same patient for a
-    negative; this is what the paper describes.
+    The negative is one of the other recordings, or one of the farthest. The published code takes the two largest
+    distances for positives, and may take a recording of the same patient for a negative; this is what the paper
+    describes.
 
     Args:
-        embeddings: `[rows, dim]`, not looked at.
-        rows: their metadata.
-        relation: `nearest_signal`, whose column `neighbours.nearest` finds.
-        tiling: how the pairs are gone through.
-        key: of the run's seed and step, `key<threefry2x32>[]`.
-        among_farthest: draw negatives from the column `farthest` alone.
+        embeddings: Embeddings, `[rows, dim]`; only their number matters.
+        rows: Metadata of the rows.
+        relation: The relation `nearest_signal`, whose column `nearest` `signal_space.nearest_and_farthest` finds.
+        tiling: Way that the pairs are gone through.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
+        among_farthest: Whether negatives are drawn from the farthest recordings in signal space alone.
 
     Raises:
-        ConfigError: rows carry no such column.
+        ConfigError: The rows carry no column `farthest`.
 
     References:
         Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
@@ -61,21 +62,21 @@ def label_distance(
     tiling: Tiling,
     key: Array | None = None,
 ) -> Mined:
-    """The recording with the most similar label as positive, and the one with the least similar as negative.
+    """Chooses the recording with the most similar label as positive, and that with the least similar as negative.
 
-    Positives are chosen among all pairs of the relation but a recording's own views, whose labels are always equal;
-    negatives among its negatives. Anchors for which the two are
-    equally far have no triplet.
+    Positives are chosen among the relation's positives and negatives, except a recording's own views, whose labels are
+    always equal; negatives are chosen among the relation's negatives. Anchors for which the two are equally far have no
+    triplet.
 
     Args:
-        embeddings: `[rows, dim]`, not looked at.
-        rows: with `label`.
-        relation: such as `same_record`.
-        tiling: how the pairs are gone through.
-        key: not needed.
+        embeddings: Embeddings, `[rows, dim]`; only their number matters.
+        rows: Metadata of the rows, with `label`.
+        relation: Rule that says which pairs are negative, such as `same_record`.
+        tiling: Way that the pairs are gone through.
+        key: Random key, which this miner does not use.
 
     Raises:
-        ConfigError: rows carry no labels.
+        ConfigError: The rows carry no labels.
 
     References:
         Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).

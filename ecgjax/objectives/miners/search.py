@@ -1,4 +1,4 @@
-"""Passes over the pairs of a batch that keep each anchor's best candidates: what miners are made of."""
+"""Passes over the pairs of a batch that keep each anchor's best candidates; miners are made of them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ class Mined(NamedTuple):
     """Triplets of every anchor.
 
     Attributes:
-        positive: position of the positive in the global batch, `i32[anchors, triplets]`.
-        negative: likewise of the negative.
-        found: `bool[anchors, triplets]`; where there is no triplet the positions mean nothing.
-        stats: `valid_negatives_per_anchor`; `anchors_without_positive`, the number of valid rows for which there is no
-            positive to choose; `found_frac`, the share of valid rows with a triplet; `fallback_frac`, the
-            share of triplets that are a miner's second choice (of miners that have one); `false_negative_frac`, the
-            share of mined negatives with the anchor's label (where rows carry labels, of the pairs with both known).
+        positive: Position of the positive in the global batch, `i32[anchors, triplets]`.
+        negative: Position of the negative in the global batch, `i32[anchors, triplets]`.
+        found: Mask of the triplets that there are, `bool[anchors, triplets]`; elsewhere the positions mean nothing.
+        stats: Statistics by name: `valid_negatives_per_anchor`; `anchors_without_positive`, the number of valid rows
+            for which there is no positive to choose; `found_frac`, the share of valid rows with a triplet;
+            `fallback_frac`, the share of triplets that are a miner's second choice (of miners that have one);
+            `false_negative_frac`, the share of mined negatives with the anchor's label (where rows carry labels, of the
+            pairs with both known).
     """
 
     positive: Array
@@ -50,7 +51,7 @@ def given(values: T | None) -> T:
     """Returns what a choice looks at, which the search was given.
 
     Raises:
-        ValueError: it was not.
+        ValueError: The search was not given it.
     """
     if values is None:
         raise ValueError("a choice looks at what its search was not given")
@@ -58,21 +59,21 @@ def given(values: T | None) -> T:
 
 
 def candidates(where: Array, score: Array) -> Array:
-    """Scores, and −∞ for keys that are no candidates, which those without a number are not either."""
+    """Returns scores with −∞ for keys that are no candidates, among them those whose score is NaN."""
     return jnp.where(where & (score >= -jnp.inf), score, -jnp.inf)
 
 
 class Tile(NamedTuple):
-    """What a choice sees of a tile of pairs.
+    """One tile of pairs, as a choice sees it.
 
     Attributes:
-        anchors: metadata of the anchors.
-        keys: of the keys.
-        pairs: what the relation says of them.
-        columns: of the anchors, such as what an earlier pass found.
-        distance: `f32[anchors, keys]`; None for miners that look at none.
+        anchors: Metadata of the anchors.
+        keys: Metadata of the keys.
+        pairs: Pairs that the relation calls positive and negative.
+        columns: Further arrays of the anchors, such as what an earlier pass found.
+        distance: Distances, `f32[anchors, keys]`; None for miners that look at none.
         points: Embeddings of anchors and of keys, as `Search` has them.
-        words: what the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
+        words: Words that the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
     """
 
     anchors: Rows
@@ -84,48 +85,48 @@ class Tile(NamedTuple):
     words: Array | None
 
     def nearest(self, where: Array) -> Array:
-        """Scores by which the nearest wins."""
+        """Returns scores by which the nearest candidate wins."""
         return candidates(where, -given(self.distance))
 
     def farthest(self, where: Array) -> Array:
-        """Scores by which the farthest wins."""
+        """Returns scores by which the farthest candidate wins."""
         return candidates(where, given(self.distance))
 
     def draw(self, stream: str, where: Array, log_weight: Array | None = None) -> Array:
-        """Scores by which one wins at random, uniformly or by its weight."""
+        """Returns scores by which one candidate wins at random, uniformly or by its weight."""
         words = given(self.words)
         if log_weight is None:
             return candidates(where, -hashing.uniforms(words, self.keys.row, stream=stream))
         return candidates(where, log_weight + hashing.gumbels(words, self.keys.row, stream=stream))
 
     def cosine_distances(self) -> Array:
-        """1 − cosine, of distances on the sphere; the compiler sees that the distance has the inner products."""
+        """Returns 1 − cosine for distances on the sphere; XLA shares the inner products with the distance itself."""
         anchors, keys = self.points
         return DISTANCES["cosine"].matrix(given(anchors), given(keys))
 
     def any_positive(self) -> Array:
-        """Scores by which one of the positives wins, at random."""
+        """Returns scores by which one of the positives wins at random."""
         return self.draw("positive", self.pairs.positive)
 
     def any_negative(self) -> Array:
-        """Scores by which one of the negatives wins, at random."""
+        """Returns scores by which one of the negatives wins at random."""
         return self.draw("negative", self.pairs.negative)
 
     def farthest_positive(self) -> Array:
-        """Scores by which the farthest positive wins."""
+        """Returns scores by which the farthest positive wins."""
         return self.farthest(self.pairs.positive)
 
     def farthest_negative(self) -> Array:
-        """Scores by which the farthest negative wins."""
+        """Returns scores by which the farthest negative wins."""
         return self.farthest(self.pairs.negative)
 
     def nearest_negative(self) -> Array:
-        """Scores by which the nearest negative wins."""
+        """Returns scores by which the nearest negative wins."""
         return self.nearest(self.pairs.negative)
 
 
 class Found(NamedTuple):
-    """What a pass over the pairs found: winners by name, and the number of negatives, `f32[anchors]`."""
+    """Result of a pass over the pairs: winners by name, and each anchor's number of negatives, `f32[anchors]`."""
 
     winners: dict[str, Winners]
     negatives: Array
@@ -137,11 +138,11 @@ class Search:
 
     Attributes:
         z: Embeddings as the distance's matrix takes them, without gradient; None where there is no distance.
-        rows: metadata.
-        relation: which pairs are positive and which negative.
-        distance: None for miners that look at none.
-        tiling: how the pairs are gone through.
-        words: what draws are hashed from, `u32[rows, 2]`; None for miners that draw nothing.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        distance: Distance by which pairs are compared; None for miners that look at none.
+        tiling: Way that the pairs are gone through.
+        words: Words that draws are hashed from, `u32[rows, 2]`; None for miners that draw nothing.
     """
 
     z: Points | None
@@ -162,7 +163,7 @@ class Search:
         tiling: Tiling,
         key: Array | None,
     ) -> Search:
-        """Prepares embeddings and draws."""
+        """Returns a search with its embeddings and draws prepared."""
         z = None if distance is None else distance.points(jax.lax.stop_gradient(embeddings), rows.valid)
         words = None if key is None else hashing.anchor_words(key, rows.row)
         return cls(z, rows, relation, distance, tiling, words)
@@ -171,9 +172,10 @@ class Search:
         """Goes once through all pairs.
 
         Args:
-            choose: name → scores of a tile, `f32[anchors, keys]`, −∞ where a key is no candidate.
-            num: winners of each name.
-            columns: tree of `[rows, ...]` that the choices get of the anchors.
+            choose: Functions by name that give the scores of a tile, `f32[anchors, keys]`, with −∞ where a key is no
+                candidate.
+            num: Number of winners of each name.
+            columns: Tree of `[rows, ...]`, of which each choice gets the anchors' part.
         """
 
         def init(anchors: int) -> Found:
@@ -213,7 +215,7 @@ class Search:
         other_positive: Winners | None = None,
         other_negative: Winners | None = None,
     ) -> Mined:
-        """Triplets and their statistics from the winners, or from the others where an anchor has no winner."""
+        """Returns triplets and their statistics, with the other winners for anchors that have no winner."""
         fallback = jnp.zeros((positive.found.shape[0], 1), bool)
         if other_positive is not None:
             positive, missing = _or_else(positive, other_positive)
@@ -242,6 +244,6 @@ class Search:
 
 
 def _or_else(winners: Winners, others: Winners) -> tuple[Winners, Array]:
-    """The others for anchors without any winner, and which those are, `bool[anchors, 1]`."""
+    """Returns the winners, with the others for anchors without any, and which anchors those are, `bool[anchors, 1]`."""
     missing = ~winners.found.any(1, keepdims=True)
     return jax.tree.map(lambda a, b: jnp.where(missing, b, a), winners, others), missing

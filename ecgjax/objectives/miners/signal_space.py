@@ -1,4 +1,4 @@
-"""Which recordings of a batch are nearest and farthest in signal space, over the global batch.
+"""Search for the recordings that are nearest and farthest in signal space, over the global batch.
 
 Signals are compared as they are given: downsample them first, and take the view that is to be compared.
 """
@@ -19,8 +19,8 @@ from ecgjax.objectives.pairs.distances import centred, safe_sqrt, squared_euclid
 from ecgjax.objectives.pairs.relations import Rows
 from ecgjax.objectives.pairs.tiles import Tiling, fold, take
 
-#: Elements that a block of anchors may hold at a time: of running sums on CPUs, where they should stay in the cache,
-#: and on accelerators, where there should be enough to do.
+#: Elements of running sums that a block of anchors may hold at a time: few on CPUs, where they should stay in the
+#: cache, and many on accelerators, which need enough to do.
 _CPU_BLOCK, _ACCELERATOR_BLOCK = 2**15, 2**24
 
 #: `(f32[anchors, time, lead], f32[keys, time, lead]) → f32[anchors, keys]`.
@@ -28,12 +28,12 @@ SignalDistance = Callable[[Array, Array], Array]
 
 
 class Neighbours(NamedTuple):
-    """What is near and far in signal space, by row numbers; −1 where there is none.
+    """Nearest and farthest rows in signal space, by row numbers; −1 where there is none.
 
     Attributes:
-        nearest: the nearest row of another recording, `i32[rows]`.
-        nearest_record: the record of that row, `i32[rows]`.
-        farthest: the farthest rows of other patients, farthest first, `i32[rows, num]`.
+        nearest: Nearest row of another recording, `i32[rows]`.
+        nearest_record: Record of the nearest row, `i32[rows]`.
+        farthest: Farthest rows of other patients, the farthest first, `i32[rows, num]`.
     """
 
     nearest: Array
@@ -42,17 +42,17 @@ class Neighbours(NamedTuple):
 
 
 def downsample(signals: Array, factor: int) -> Array:
-    """Means of blocks of samples.
+    """Downsamples signals to the means of blocks of samples.
 
     Args:
-        signals: `f32[rows, time, lead]`.
-        factor: samples a block; what is left over at the end is left out.
+        signals: Signals, `f32[rows, time, lead]`.
+        factor: Number of samples in a block; samples left over at the end are left out.
 
     Returns:
-        `f32[rows, time // factor, lead]`.
+        Downsampled signals, `f32[rows, time // factor, lead]`.
 
     Raises:
-        ConfigError: a block would be longer than the signal.
+        ConfigError: A block would be longer than the signal.
     """
     rows, time, leads = signals.shape
     if not 1 <= factor <= time:
@@ -62,17 +62,17 @@ def downsample(signals: Array, factor: int) -> Array:
 
 
 def l1(anchors: Array, keys: Array) -> Array:
-    """Mean absolute difference over time and leads, in the unit of the signals.
+    """Returns the mean absolute difference over time and leads, in the unit of the signals.
 
     Args:
-        anchors: `f32[anchors, time, lead]`.
-        keys: `f32[keys, time, lead]`.
+        anchors: Signals of the anchors, `f32[anchors, time, lead]`.
+        keys: Signals of the keys, `f32[keys, time, lead]`.
 
     Returns:
-        `f32[anchors, keys]`.
+        Distances, `f32[anchors, keys]`.
     """
     num_keys, samples = keys.shape[0], keys.shape[1] * keys.shape[2]
-    # Keys last: sums over an axis that is not the last are vectors of sums.
+    # The keys form the last axis, so that the sums over the other axis are vectorised.
     others = keys.reshape(num_keys, samples).T
 
     def row(anchor: Array) -> Array:
@@ -82,17 +82,17 @@ def l1(anchors: Array, keys: Array) -> Array:
 
 
 def l2(anchors: Array, keys: Array) -> Array:
-    """Root of the mean squared difference over time and leads, in the unit of the signals.
+    """Returns the root of the mean squared difference over time and leads, in the unit of the signals.
 
-    By inner products: between signals much nearer to each other than to zero it loses digits. `nearest_and_farthest`
-    takes what all have in common off first.
+    It is computed by inner products, which lose digits between signals much nearer to each other than to zero.
+    Therefore `nearest_and_farthest` first subtracts what all signals have in common.
 
     Args:
-        anchors: `f32[anchors, time, lead]`.
-        keys: `f32[keys, time, lead]`.
+        anchors: Signals of the anchors, `f32[anchors, time, lead]`.
+        keys: Signals of the keys, `f32[keys, time, lead]`.
 
     Returns:
-        `f32[anchors, keys]`.
+        Distances, `f32[anchors, keys]`.
     """
     samples = keys.shape[1] * keys.shape[2]
     squared = squared_euclidean_matrix(anchors.reshape(-1, samples), keys.reshape(-1, samples))
@@ -100,11 +100,11 @@ def l2(anchors: Array, keys: Array) -> Array:
 
 
 def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
-    """Dynamic time warping within a Sakoe-Chiba band; all leads are warped together.
+    """Returns distances by dynamic time warping within a Sakoe-Chiba band; all leads are warped together.
 
-    The cost of matching sample i of one to sample j of the other is the mean over leads of their absolute difference;
-    the distance is the least sum along a path of steps (1, 0), (0, 1) and (1, 1) from the first samples to the last
-    with |i − j| ≤ radius, divided by the number of samples. With radius 0 it is `l1`.
+    The cost of matching sample i of one signal to sample j of the other is the mean over leads of their absolute
+    difference. The distance is the least sum along a path of steps (1, 0), (0, 1) and (1, 1) from the first samples to
+    the last with |i − j| ≤ radius, divided by the number of samples. With radius 0 it is `l1`.
 
     Its cost grows with samples × (2 radius + 1) × leads. Measured on two shared CPU cores with 8 leads, all pairs of a
     batch (at 250 samples and 1,024 rows `l1` took .6 and `l2` .06 µs a pair):
@@ -117,15 +117,15 @@ def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
     | 250 | 25 | 95–142 | .6 s | 6.2 s | not run |
 
     Args:
-        anchors: `f32[anchors, time, lead]`.
-        keys: `f32[keys, time, lead]`.
-        radius: of the band, in samples.
+        anchors: Signals of the anchors, `f32[anchors, time, lead]`.
+        keys: Signals of the keys, `f32[keys, time, lead]`.
+        radius: Radius of the band, in samples.
 
     Returns:
-        `f32[anchors, keys]`, in the unit of the signals.
+        Distances, `f32[anchors, keys]`, in the unit of the signals.
 
     Raises:
-        ConfigError: the radius is negative.
+        ConfigError: The radius is negative.
 
     References:
         Sakoe and Chiba, Dynamic programming algorithm optimization for spoken word recognition, IEEE TASSP 1978.
@@ -134,32 +134,41 @@ def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
         raise ConfigError(f"radius={radius} of a Sakoe-Chiba band must not be negative")
     num_keys, time, leads = keys.shape
     radius = min(radius, time - 1)
-    # Cells (i, j) lie on anti-diagonals i + j and on offsets i − j. On an even anti-diagonal 2t only even offsets 2m
-    # occur, m from −even to even, at i = t + m and j = t − m; on the odd one after it offsets 2m + 1, m from −odd to
-    # odd − 1, at i = t + m + 1 and j = t − m. Each offset keeps the last cell that was computed on it: its neighbours
-    # are the cells to the left of and above the next, and itself the one before it.
+    # The cells of one anti-diagonal do not depend on each other, so that a whole one is computed at a time.
+    #
+    # 1. Lay out the band. Cell (i, j) lies on the anti-diagonal i + j and has the offset i − j. An even anti-diagonal
+    #    2t has only even offsets 2m, m from −even to even, at i = t + m and j = t − m. The odd one after it has the
+    #    offsets 2m + 1, m from −odd to odd − 1, at i = t + m + 1 and j = t − m. Each offset keeps its latest cell. For
+    #    the next cell on an offset, that is the diagonal predecessor, and the latest cells of the two neighbouring
+    #    offsets are the predecessors to the left and above. Padding lets slices reach beyond the signals.
     even, odd = radius // 2, (radius + 1) // 2
     pad = radius + 1
     transposed = jnp.pad(jnp.transpose(keys, (1, 2, 0)), ((pad, pad), (0, 0), (0, 0)))[::-1]
 
+    # 2. Match samples: the cost of a cell is their absolute difference, summed over leads.
     def costs(anchor: Array, first_i: Array, first_j: Array, width: int) -> Array:
-        """Of cells with i rising from `first_i` and j falling from `first_j`: `f32[width, keys]`; ∞ outside."""
+        """Returns the costs of a run of cells, `f32[width, keys]`, ∞ outside the signals.
+
+        Along the run i rises from `first_i` and j falls from `first_j`.
+        """
         i, j = first_i + jnp.arange(width, dtype=jnp.int32), first_j - jnp.arange(width, dtype=jnp.int32)
         of_anchor = jax.lax.dynamic_slice_in_dim(anchor, first_i + pad, width)
         of_keys = jax.lax.dynamic_slice_in_dim(transposed, time - 1 + pad - first_j, width)
         total = jnp.zeros((width, num_keys), jnp.float32)
-        for lead in range(leads):  # one by one, so that the sum is the same in any program
+        for lead in range(leads):  # Leads are added one by one, so that the sum is the same in any program.
             total += jnp.abs(of_anchor[:, lead, None] - of_keys[:, lead, :])
         inside = (i >= 0) & (i < time) & (j >= 0) & (j < time)
         return jnp.where(inside[:, None], total, jnp.inf)
 
+    # 3. Extend the cheapest of the three paths that lead to a cell by its cost.
     def advance(cells: Array, beside: Array, cost: Array) -> Array:
-        """The next cell of each offset; a cell outside leaves the offset as it was."""
-        if beside.shape[0] < cells.shape[0]:  # the band ends here on both sides
+        """Returns the next cell of each offset; a cell outside the signals leaves the offset as it was."""
+        if beside.shape[0] < cells.shape[0]:  # The band ends with these offsets on both sides.
             beside = jnp.pad(beside, ((1, 1), (0, 0)), constant_values=jnp.inf)
         best = jnp.minimum(jnp.minimum(beside[:-1], beside[1:]), cells)
         return jnp.where(jnp.isfinite(cost), cost + best, cells)
 
+    # 4. Go through all anti-diagonals from the first samples to the last, where the path ends on offset 0.
     def row(anchor: Array) -> Array:
         anchor = jnp.pad(anchor, ((pad, pad), (0, 0)))
 
@@ -175,6 +184,7 @@ def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
         (on_even, _), _ = jax.lax.scan(step, (start, nothing), jnp.arange(time, dtype=jnp.int32))
         return on_even[even]
 
+    # 5. Map over the anchors, and divide by the number of samples, and by the leads for their mean.
     return _by_anchors(row, anchors, state=num_keys * (2 * radius + 1)) * jnp.float32(1 / (time * leads))
 
 
@@ -185,14 +195,14 @@ SIGNAL_DISTANCES: Mapping[str, Callable[..., Array]] = {"l1": l1, "l2": l2, "dtw
 def nearest_and_farthest(
     signals: Array, rows: Rows, *, distance: SignalDistance, tiling: Tiling, num_farthest: int = 2
 ) -> Neighbours:
-    """The nearest row of another recording, and the farthest rows of other patients, in one pass.
+    """Finds the nearest row of another recording, and the farthest rows of other patients, in one pass.
 
     Args:
-        signals: `f32[rows, time, lead]`, one of each row.
-        rows: their metadata.
-        distance: such as `l1`.
-        tiling: how the pairs are gone through.
-        num_farthest: how many of the farthest.
+        signals: Signals, `f32[rows, time, lead]`, one for each row.
+        rows: Metadata of the rows.
+        distance: Distance between signals, such as `l1`.
+        tiling: Way that the pairs are gone through.
+        num_farthest: Number of farthest rows to find.
 
     References:
         Jeong, Stultz and Ghassemi, 2023 (arXiv 2308.04650).
@@ -214,7 +224,7 @@ def nearest_and_farthest(
         )
 
     signals = jax.lax.stop_gradient(signals.astype(jnp.float32))
-    if distance is l2:  # the others take differences, and a warped one would see the shift
+    if distance is l2:  # The others take differences, which lose no digits; and warping would see the shift.
         signals = centred(signals.reshape(len(signals), -1), rows.valid).reshape(signals.shape)
     batch = {"signals": signals, "rows": rows}
     position = jnp.arange(len(signals), dtype=jnp.int32)

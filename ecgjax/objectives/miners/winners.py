@@ -14,15 +14,16 @@ _NO_ROW = jnp.iinfo(jnp.int32).max
 
 
 class Winners(NamedTuple):
-    """The keys with the highest scores so far, best first; the lower row number wins a tie, in whatever order it came.
+    """The keys with the highest scores so far, best first.
 
-    Every leaf is `[anchors, num]`. Where there was no candidate the score is −∞ and the others are 0.
+    The lower row number wins a tie, in whatever order the keys came. Every leaf is `[anchors, num]`. Where there was no
+    candidate the score is −∞ and the others are 0.
 
     Attributes:
-        score: `f32`.
-        row: row number, `i32`.
-        position: in the global batch, `i32`.
-        value: what the tile said of the pair besides, such as its distance, `f32`.
+        score: Score of the pair, `f32`.
+        row: Row number of the key, `i32`.
+        position: Position of the key in the global batch, `i32`.
+        value: Value that the tile gave with the pair, such as its distance, `f32`.
     """
 
     score: Array
@@ -32,24 +33,24 @@ class Winners(NamedTuple):
 
     @classmethod
     def empty(cls, anchors: int, num: int) -> Winners:
-        """Before the first tile."""
+        """Returns the winners before the first tile."""
         zero = jnp.zeros((anchors, num), jnp.int32)
         score = jnp.full((anchors, num), _NONE, jnp.float32)
         return cls(score, zero, zero, jnp.zeros((anchors, num), jnp.float32))
 
     @property
     def found(self) -> Array:
-        """Which are there, `bool[anchors, num]`."""
+        """Mask of the winners that there are, `bool[anchors, num]`."""
         return self.score > _NONE
 
     def add(self, score: Array, row: Array, position: Array, value: Array | None = None) -> Winners:
         """Takes a tile of candidates into account.
 
         Args:
-            score: `f32[anchors, keys]`; −∞ where a key is no candidate.
-            row: row numbers of the keys, `i32[keys]`; unique among candidates.
-            position: of the keys in the global batch, `i32[keys]`.
-            value: of the pairs, `f32[anchors, keys]`; None for 0.
+            score: Scores of the pairs, `f32[anchors, keys]`; −∞ where a key is no candidate.
+            row: Row numbers of the keys, `i32[keys]`; unique among candidates.
+            position: Positions of the keys in the global batch, `i32[keys]`.
+            value: Values to keep with the pairs, `f32[anchors, keys]`; None for 0.
         """
         num = self.score.shape[1]
         tile = _best(num, score, row[None, :], position[None, :], value)
@@ -58,7 +59,7 @@ class Winners(NamedTuple):
 
 
 def _best(num: int, score: Array, row: Array, position: Array, value: Array | None) -> Winners:
-    """One pass for each winner: a sort would cost more than the inner products of the tile."""
+    """Returns the best keys by one pass for each winner: a sort would cost more than the inner products of the tile."""
     found = []
     key = jax.lax.broadcasted_iota(jnp.int32, score.shape, 1)
     for _ in range(num):
@@ -77,18 +78,18 @@ def _best(num: int, score: Array, row: Array, position: Array, value: Array | No
 
 
 def _highest(score: Array, row: Array, key: Array) -> tuple[Array, Array, Array]:
-    """The highest score of every anchor, of equal ones that with the lowest row, and its row and place.
+    """Finds the highest score of every anchor, and its row and place; of equal scores the lowest row counts.
 
     The place is carried along with the maximum. Looking for the score that equals it afterwards may find none: XLA may
     compute the scores a second time for the comparison, and then a last bit can differ.
 
     Args:
-        score: `f32[anchors, keys]`.
+        score: Scores, `f32[anchors, keys]`.
         row: Row numbers, `i32[anchors, keys]`.
         key: Places along the second axis, `i32[anchors, keys]`.
 
     Returns:
-        Score, row and place, each `[anchors]`.
+        Score, row and place of each anchor's best key, each `[anchors]`.
     """
 
     def better(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -100,7 +101,7 @@ def _highest(score: Array, row: Array, key: Array) -> tuple[Array, Array, Array]
 
 
 def _at(values: Array, order: Array) -> Array:
-    """The values at one place of every anchor, `[anchors, 1]`, of values that are each anchor's own or those of all."""
+    """Returns the values at one place for every anchor, `[anchors, 1]`, from a row for each anchor or one for all."""
     if values.shape[0] == 1 < order.shape[0]:
         return values[0][order]
     return jnp.take_along_axis(values, order, axis=1)

@@ -16,25 +16,25 @@ def normalise(embeddings: Array) -> Array:
     """Scales rows to unit length; a row of zeros, or shorter than 1e-12, is zero and has zero gradient.
 
     Args:
-        embeddings: `[rows, dim]`.
+        embeddings: Embeddings, `[rows, dim]`.
 
     Returns:
-        `f32[rows, dim]`.
+        Vectors of unit length, `f32[rows, dim]`.
     """
     x = embeddings.astype(jnp.float32)
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
     some = squares > jnp.float32(_TINY)
-    # A bound on the length alone would leave a zero row the gradient times 1e12.
+    # With only a lower bound on the length, the gradient of a zero row would be multiplied by 1e12.
     return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, squares, jnp.float32(1))), jnp.float32(0))
 
 
 def inner_products(anchors: Array, keys: Array) -> Array:
-    """`f32[anchors, keys]` inner products in full float32, on devices too whose default is less."""
+    """Returns inner products, `f32[anchors, keys]`, in full float32, also on devices whose default is less."""
     return jnp.matmul(anchors, keys.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def centred(x: Array, valid: Array) -> Array:
-    """Rows shifted by what they have in common, which distances between them do not see but inner products do.
+    """Subtracts from rows what they have in common: distances do not change, and inner products keep their digits.
 
     |a|² + |k|² − 2 a·k of rows that all lie about 1,000 from the origin keeps no digit of a distance of 1. The shift is
     the mean of the valid rows, rounded to multiples of a power of two near their root mean square distance from it (a
@@ -47,7 +47,7 @@ def centred(x: Array, valid: Array) -> Array:
         valid: Rows that count, `bool[rows]`; the others, whatever they hold, have no say, and are shifted all the same.
 
     Returns:
-        `f32[rows, dim]`.
+        Shifted rows, `f32[rows, dim]`.
     """
     rows = jnp.where(valid[:, None], jax.lax.stop_gradient(x), jnp.float32(0))
     number = jnp.maximum(valid.sum(dtype=jnp.float32), jnp.float32(1))
@@ -62,10 +62,10 @@ def centred(x: Array, valid: Array) -> Array:
 
 
 class Points(NamedTuple):
-    """Embeddings as `Distance.matrix` takes them.
+    """Embeddings in the form that `Distance.matrix` takes.
 
     Attributes:
-        place: `f32[rows, dim]`, all shifted alike.
+        place: Vectors, `f32[rows, dim]`, all shifted alike.
         zero: Mask of the rows that were zeros and have no direction, `bool[rows]`; None off the sphere, where none is
             needed.
     """
@@ -78,11 +78,11 @@ class Distance(NamedTuple):
     """A distance with a name.
 
     Attributes:
-        on_sphere: whether embeddings are scaled to unit length first.
-        of_places: `(f32[anchors, dim], f32[keys, dim]) → f32[anchors, keys]`, of a − k alone, so that a shift of all
-            rows changes nothing. It goes by inner products, so that points much nearer to each other than to the origin
-            lose digits: `matrix` is for use.
-        of_pairs: `(f32[..., dim], f32[..., dim]) → f32[...]` by differences: for losses.
+        on_sphere: Whether embeddings are scaled to unit length first.
+        of_places: Distances of all pairs, `(f32[anchors, dim], f32[keys, dim]) → f32[anchors, keys]`, a function of a −
+            k alone, so that a shift of all rows changes nothing. It goes by inner products, so that points much nearer
+            to each other than to the origin lose digits: call `matrix` instead.
+        of_pairs: Distances of given pairs, `(f32[..., dim], f32[..., dim]) → f32[...]`, by differences; losses use it.
         from_zero: Distance of a row of zeros from any other, if that is not the distance of their places.
     """
 
@@ -92,25 +92,25 @@ class Distance(NamedTuple):
     from_zero: float | None = None
 
     def prepare(self, embeddings: Array) -> Array:
-        """Returns `f32[rows, dim]`, of unit length where the distance asks for it."""
+        """Returns embeddings `f32[rows, dim]`, of unit length where the distance asks for it."""
         return normalise(embeddings) if self.on_sphere else embeddings.astype(jnp.float32)
 
     def points(self, embeddings: Array, valid: Array) -> Points:
-        """Embeddings as `matrix` takes them: prepared and `centred`.
+        """Returns embeddings as `matrix` takes them: prepared and `centred`.
 
         Args:
-            embeddings: `[rows, dim]`, of the whole batch.
-            valid: `bool[rows]`.
+            embeddings: Embeddings of the whole batch, `[rows, dim]`.
+            valid: Rows that count, `bool[rows]`.
         """
         prepared = self.prepare(embeddings)
         if not self.on_sphere:
             return Points(centred(prepared, valid))
         zero = _is_zero(prepared)
-        # They lie far from unit vectors that are all alike, which would be shifted less well for them.
+        # Zero rows have no say in the shift: they lie far from unit vectors that are all alike, and would spoil it.
         return Points(centred(prepared, valid & ~zero), zero)
 
     def matrix(self, anchors: Points, keys: Points) -> Array:
-        """Returns `f32[anchors, keys]`: for choosing pairs."""
+        """Returns the distances of all pairs, `f32[anchors, keys]`, by which pairs are chosen."""
         apart = self.of_places(anchors.place, keys.place)
         if self.from_zero is None:
             return apart
@@ -120,44 +120,47 @@ class Distance(NamedTuple):
 
 
 def _is_zero(x: Array) -> Array:
-    """Which vectors along the last axis are all zeros."""
+    """Returns which vectors along the last axis are all zeros."""
     return ~jnp.any(jnp.abs(x) > 0, axis=-1)
 
 
 def squared_euclidean_matrix(anchors: Array, keys: Array) -> Array:
-    """‖a − k‖², never below 0."""
+    """Returns ‖a − k‖² of all pairs, never below 0."""
     squares = jnp.sum(anchors * anchors, -1)[:, None] + jnp.sum(keys * keys, -1)[None, :]
     return jnp.maximum(squares - 2 * inner_products(anchors, keys), jnp.float32(0))
 
 
 def squared_euclidean(a: Array, b: Array) -> Array:
-    """‖a − b‖² along the last axis."""
+    """Returns ‖a − b‖² along the last axis."""
     return jnp.sum((a - b) ** 2, axis=-1)
 
 
 def safe_sqrt(x: Array) -> Array:
-    """Square root whose derivative at 0 is 0 and not infinite."""
+    """Returns the square root, whose derivative at 0 is 0 here and not infinite."""
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, jnp.float32(1))), jnp.float32(0))
 
 
 def euclidean_matrix(anchors: Array, keys: Array) -> Array:
-    """‖a − k‖."""
+    """Returns ‖a − k‖ of all pairs."""
     return safe_sqrt(squared_euclidean_matrix(anchors, keys))
 
 
 def euclidean(a: Array, b: Array) -> Array:
-    """‖a − b‖ along the last axis; where they are equal its gradient is 0."""
+    """Returns ‖a − b‖ along the last axis; where they are equal its gradient is 0."""
     return safe_sqrt(squared_euclidean(a, b))
 
 
 def cosine_matrix(anchors: Array, keys: Array) -> Array:
-    """1 − cosine of unit vectors, all shifted alike: ½‖a − k‖², as 1 − a·k of small angles keeps no digit."""
+    """Returns 1 − cosine of unit vectors that are all shifted alike.
+
+    It is computed as ½‖a − k‖², because 1 − a·k of small angles keeps no digit.
+    """
     return squared_euclidean_matrix(anchors, keys) / 2
 
 
 def cosine(a: Array, b: Array) -> Array:
-    """1 − cosine of unit vectors along the last axis, by ½‖a − b‖²; 1 where either is zero."""
+    """Returns 1 − cosine of unit vectors along the last axis, as ½‖a − b‖²; it is 1 where either is zero."""
     return jnp.where(_is_zero(a) | _is_zero(b), jnp.float32(1), squared_euclidean(a, b) / 2)
 
 

@@ -1,7 +1,7 @@
 """Random numbers of pairs of rows, the same for any tile size, form, number of devices and order of the rows.
 
 An anchor has a key, which threefry draws from the run's key and the anchor's row number; the number of a pair is a hash
-of that key and of the other row's number. Nobody draws a number for a pair that it does not look at.
+of that key and of the other row's number. So a device draws numbers only for the pairs that it looks at.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from ecgjax.keys import hash_bits
 
 
 def anchor_words(key: Array, row: Array) -> Array:
-    """Returns what the numbers of an anchor's pairs are hashed from.
+    """Returns the words that the numbers of an anchor's pairs are hashed from.
 
     Args:
-        key: of the run's seed and step, `key<threefry2x32>[]`.
-        row: row numbers of the anchors, `i32[rows]`.
+        key: Random key of the run's seed and step, `key<threefry2x32>[]`.
+        row: Row numbers of the anchors, `i32[rows]`.
 
     Returns:
-        `u32[rows, 2]`.
+        Two words for each anchor, `u32[rows, 2]`.
     """
     return jax.random.key_data(jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, row))
 
 
 def uniforms(words: Array, row: Array, *, stream: str) -> Array:
-    """Uniform numbers between 0 and 1, as fine near 0 as 31 bits allow.
+    """Returns uniform numbers between 0 and 1, as fine near 0 as 31 bits allow.
 
     Args:
-        words: of the anchors, `u32[anchors, 2]`.
-        row: row numbers of the keys, `i32[keys]`.
-        stream: what the numbers are for; those of streams of different names are independent.
+        words: Words of the anchors, as `anchor_words` returns them, `u32[anchors, 2]`.
+        row: Row numbers of the keys, `i32[keys]`.
+        stream: Name of the numbers' purpose; streams of different names are independent.
 
     Returns:
-        `f32[anchors, keys]`, above 0 and below 1.
+        Random numbers, `f32[anchors, keys]`, above 0 and below 1.
     """
     salt = zlib.crc32(stream.encode())
     high, low = words[:, :1] ^ jnp.uint32(salt), words[:, 1:] + jnp.uint32(salt)
     bits = hash_bits(high, low, row.astype(jnp.uint32)[None, :])
-    # Through signed integers, for which every CPU has a conversion to floating point.
+    # The bits become signed integers first: every CPU has a conversion of those to floating point.
     number = ((bits >> jnp.uint32(1)).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2**-31)
     return jnp.minimum(number, jnp.float32(1 - 2**-24))
 
 
 def gumbels(words: Array, row: Array, *, stream: str) -> Array:
-    """Standard Gumbel numbers; the largest of `log_weight + gumbels` is a draw with those weights.
+    """Returns standard Gumbel numbers; the largest of `log_weight + gumbels` is a draw with those weights.
 
     Args:
-        words: of the anchors, `u32[anchors, 2]`.
-        row: row numbers of the keys, `i32[keys]`.
-        stream: as for `uniforms`.
+        words: Words of the anchors, as `anchor_words` returns them, `u32[anchors, 2]`.
+        row: Row numbers of the keys, `i32[keys]`.
+        stream: Name of the numbers' purpose; streams of different names are independent.
 
     Returns:
-        `f32[anchors, keys]`.
+        Random numbers, `f32[anchors, keys]`.
     """
     # Large Gumbel numbers, which decide, come from uniforms near 0, where those are finest.
     return -jnp.log(-jnp.log1p(-uniforms(words, row, stream=stream)))

@@ -1,4 +1,4 @@
-"""What an objective returns, and how rows are reduced to one number."""
+"""Result of an objective, and the reductions of its rows to one number."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jax import Array
 
 Stats = dict[str, Array]
 
-#: Statistic of every loss that has positives to find: valid rows for which there is none in the batch. They are
-#: negatives of others and no anchors: what such a row costs does not count, unless pairs are by themselves (`sigmoid`).
+#: Statistic of every loss that looks for positives: the number of valid rows without any in the batch. Such rows are
+#: negatives of others but no anchors: what they cost does not count, unless every pair counts by itself (`sigmoid`).
 ANCHORS_WITHOUT_POSITIVE = "anchors_without_positive"
 
 #: `(per row, which count) → f32[]`.
@@ -23,10 +23,10 @@ class LossOutput(NamedTuple):
     """A loss over rows.
 
     Attributes:
-        loss: over the rows that count, `f32[]`; 0 when none does.
-        per_row: `f32[rows]`, 0 where a row does not count.
-        counts: `bool[rows]`, the rows that count.
-        stats: name → `f32[]`, for telemetry; carry no gradient.
+        loss: Loss over the rows that count, `f32[]`; 0 where none does.
+        per_row: Loss of each row, `f32[rows]`; 0 where a row does not count.
+        counts: Mask of the rows that count, `bool[rows]`.
+        stats: Statistics for telemetry, name → `f32[]`, which carry no gradient.
     """
 
     loss: Array
@@ -36,17 +36,17 @@ class LossOutput(NamedTuple):
 
 
 def mean_of_counted(per_row: Array, counts: Array) -> Array:
-    """Mean over the rows that count, by their number in the global batch; 0 without any."""
+    """Returns the mean over the rows that count, by their number in the global batch; 0 without any."""
     return jnp.where(counts, per_row, jnp.float32(0)).sum() / _number(counts)
 
 
 def mean_of_active(per_row: Array, counts: Array) -> Array:
-    """Mean over the rows that count and whose loss is above 0 (Wu et al. 2017); 0 without any."""
+    """Returns the mean over the rows that count and whose loss is above 0 (Wu et al. 2017); 0 without any."""
     return mean_of_counted(per_row, counts & (per_row > 0))
 
 
 def total(per_row: Array, counts: Array) -> Array:
-    """Sum over the rows that count."""
+    """Returns the sum over the rows that count."""
     return jnp.where(counts, per_row, jnp.float32(0)).sum()
 
 
@@ -55,18 +55,18 @@ REDUCERS: Mapping[str, Reducer] = {"mean": mean_of_counted, "mean_active": mean_
 
 
 def output(per_row: Array, counts: Array, stats: Mapping[str, Array], *, reducer: Reducer) -> LossOutput:
-    """Reduces rows to a loss; rows that do not count are 0, also in their gradient."""
+    """Reduces the losses of rows to one; rows that do not count are set to 0 and get no gradient."""
     per_row = jnp.where(counts, per_row, jnp.float32(0))
     return LossOutput(reducer(per_row, counts), per_row, counts, jax.lax.stop_gradient(dict(stats)))
 
 
 def mean_where(values: Array, where: Array) -> Array:
-    """Mean of some rows, for telemetry; 0 without any."""
+    """Returns the mean of some rows, for telemetry; 0 without any."""
     return mean_of_counted(values, where)
 
 
 def count_where(where: Array) -> Array:
-    """Number of some rows of the global batch, for telemetry: `f32[]`."""
+    """Returns the number of some rows of the global batch, for telemetry, `f32[]`."""
     return where.sum(dtype=jnp.float32)
 
 

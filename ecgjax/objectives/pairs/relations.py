@@ -1,8 +1,9 @@
-"""Positive-pair rules as relations on row metadata.
+"""Rules for positive pairs, as relations on row metadata.
 
 Every embedding row carries ids. A relation takes the metadata of anchors and keys and says of each pair whether it is
-positive, negative or neither. Rows of one patient are never negatives of each other, and a row is never its own pair.
-Nor is its recording drawn a second time without anything else to show: a positive is another recording or another view.
+positive, negative or neither. Rows of one patient are never negatives of each other, and a row is never paired with
+itself. It is not paired either with its recording drawn a second time and shown in the same way: a positive is another
+recording or another view.
 """
 
 from __future__ import annotations
@@ -18,29 +19,31 @@ from ecgjax.settings.bounds import ZeroOrMore
 
 
 class Rows(NamedTuple):
-    """Metadata of embedding rows. What a run's relation does not look at is None.
+    """Metadata of embedding rows; what a run's relation does not look at is None.
 
     Attributes:
-        row: which embedding row of the global batch this is, `i32[rows]`; unique, and its position there.
-        record: record number, `i32[rows]`.
-        patient: patient code, `i32[rows]`.
-        view: number of the view among its record's, `i32[rows]`.
-        valid: `bool[rows]`; a row that is not valid takes part in no pair.
-        segment: which part of the recording's time the view shows, `i32[rows]`.
-        lead: which lead or group of leads it shows, `i32[rows]`.
+        row: Number of the embedding row in the global batch, `i32[rows]`; it is unique, and the row's position there.
+        record: Record number, `i32[rows]`.
+        patient: Patient code, `i32[rows]`.
+        view: Number of the view among its record's, `i32[rows]`.
+        valid: Mask of the rows that hold a recording, `bool[rows]`; a row that is not valid takes part in no pair.
+        segment: Number of the part of the recording's time that the view shows, `i32[rows]`.
+        lead: Number of the lead, or group of leads, that the row shows, `i32[rows]`.
         shown: Number of what the row shows of its record, `i32[rows]`: rows of one record with the same number are the
             same signal. −1 where something was drawn for this row alone, as augmentations are, so that no other row
             shows what it does; None where that holds of every row.
-        label: class or value, `f32[rows]`; NaN where unknown.
-        cluster: of the record's wave attributes, `i32[rows]`; −1 where unknown.
-        sex: as stored, `i32[rows]`; −1 where unknown.
-        age: years, `f32[rows]`; NaN where unknown.
-        physiology: standardised physiology vector, `f32[rows, features]`; all NaN where there is none.
-        nearest: `row` of the nearest other recording in signal space, `i32[rows]`; −1 where there is none.
-        nearest_record: `record` of that one, which may stand in other rows too, `i32[rows]`; −1 where there is none.
-        farthest: `row` of the farthest recordings of other patients there, `i32[rows, num]`; −1 where there is none.
-        pair_group: which partner of another modality the recording has, `i32[rows]`; the same number for partners that
-            are the same, −1 where there is none.
+        label: Class or value of the record, `f32[rows]`; NaN where it is unknown.
+        cluster: Cluster of the record's wave attributes, `i32[rows]`; −1 where it is unknown.
+        sex: Sex of the patient as stored, `i32[rows]`; −1 where it is unknown.
+        age: Age of the patient in years, `f32[rows]`; NaN where it is unknown.
+        physiology: Standardised physiology vector, `f32[rows, features]`; all NaN where there is none.
+        nearest: Number `row` of the nearest other recording in signal space, `i32[rows]`; −1 where there is none.
+        nearest_record: Number `record` of that nearest recording, which may stand in other rows too, `i32[rows]`; −1
+            where there is none.
+        farthest: Numbers `row` of the farthest recordings of other patients in signal space, `i32[rows, num]`; −1 where
+            there is none.
+        pair_group: Number of the recording's partner of another modality, `i32[rows]`; it is the same for partners that
+            are the same, and −1 where there is none.
     """
 
     row: Array
@@ -63,11 +66,12 @@ class Rows(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What a relation says of anchors × keys.
+    """Positive and negative pairs among anchors × keys, as a relation tells them apart.
 
     Attributes:
-        positive: `bool[anchors, keys]`.
-        negative: `bool[anchors, keys]`, disjoint from `positive`; a pair that is neither is left out.
+        positive: Mask of the positive pairs, `bool[anchors, keys]`.
+        negative: Mask of the negative pairs, `bool[anchors, keys]`, disjoint from `positive`; a pair that is neither is
+            left out.
     """
 
     positive: Array
@@ -78,46 +82,49 @@ Relation = Callable[[Rows, Rows], Pairs]
 
 
 def same_record(anchors: Rows, keys: Rows) -> Pairs:
-    """SimCLR (Chen et al. 2020): the views of one record are positives, rows of other patients are negatives."""
+    """Makes the views of one record positives and rows of other patients negatives (SimCLR, Chen et al. 2020)."""
     return _pairs(anchors, keys, positive=_equal(anchors.record, keys.record))
 
 
 def same_patient(anchors: Rows, keys: Rows) -> Pairs:
-    """PCLR (Diamant et al. 2022) and 3KG: all rows of one patient are positives, rows of others negatives."""
+    """Makes rows of one patient positives and those of others negatives (PCLR, Diamant et al. 2022, and 3KG)."""
     return _pairs(anchors, keys, positive=_equal(anchors.patient, keys.patient))
 
 
 def other_segment(anchors: Rows, keys: Rows) -> Pairs:
-    """CMSC (Kiyasseh et al. 2021): other parts of the same recording's time, in the same lead, are positives."""
+    """Makes other parts of the same recording's time in the same lead positives (CMSC, Kiyasseh et al. 2021)."""
     same = _equal(anchors.record, keys.record)
     segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
     return _pairs(anchors, keys, positive=same & ~segment & lead)
 
 
 def other_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """CMLC (Kiyasseh et al. 2021): other leads of the same part of the same recording are positives."""
+    """Makes other leads of the same part of the same recording positives (CMLC, Kiyasseh et al. 2021)."""
     same = _equal(anchors.record, keys.record)
     segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
     return _pairs(anchors, keys, positive=same & segment & ~lead)
 
 
 def other_segment_or_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """CMSMLC (Kiyasseh et al. 2021): whatever else is shown of the same recording is positive."""
+    """Makes whatever else is shown of the same recording a positive (CMSMLC, Kiyasseh et al. 2021)."""
     same = _equal(anchors.record, keys.record)
     segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
     return _pairs(anchors, keys, positive=same & ~(segment & lead))
 
 
 def similar_physiology(anchors: Rows, keys: Rows, *, min_cosine: float = 0.25) -> Pairs:
-    """PhysioCLR (Maghsoodi et al. 2025): positive where physiology vectors agree in direction, negative where not.
+    """Makes records positives where their physiology vectors agree in direction, and otherwise negatives.
 
-    Views of the same record are positives, whether or not its vector is known; pairs of which one is unknown are left
-    out.
+    This is the relation of PhysioCLR (Maghsoodi et al. 2025).
+
+    Views of the same record are positives, whether or not its vector is known; pairs of records of which one vector is
+    unknown are left out.
 
     Args:
-        anchors: with `physiology`, standardised: without, the features in milliseconds decide alone.
-        keys: likewise.
-        min_cosine: δ.
+        anchors: Metadata of the anchors, with `physiology`, standardised: otherwise the features in milliseconds decide
+            alone.
+        keys: Metadata of the keys, with `physiology`, standardised.
+        min_cosine: Lowest cosine δ of two physiology vectors that makes their records a positive pair.
     """
     a, b = _both(anchors, keys, "physiology")
     known = jnp.isfinite(a).all(1)[:, None] & jnp.isfinite(b).all(1)[None, :]
@@ -129,7 +136,7 @@ def similar_physiology(anchors: Rows, keys: Rows, *, min_cosine: float = 0.25) -
 
 
 def same_cluster(anchors: Rows, keys: Rows) -> Pairs:
-    """Wave-attribute matching (Jeong et al. 2024, arXiv 2411.17702): records of one cluster are positives.
+    """Makes records of one wave-attribute cluster positives (Jeong et al. 2024, arXiv 2411.17702).
 
     Views of the same record are positives as well; pairs of which one has no cluster are left out.
     """
@@ -138,11 +145,11 @@ def same_cluster(anchors: Rows, keys: Rows) -> Pairs:
 
 
 def same_demographics(anchors: Rows, keys: Rows, *, max_years: ZeroOrMore = 5.0) -> Pairs:
-    """Demographics matching (Jeong et al. 2024): the same sex and ages at most `max_years` apart are positives.
+    """Makes records of the same sex and of ages at most `max_years` apart positives (Jeong et al. 2024).
 
     Args:
         anchors: Metadata of the anchors, with `sex` and `age`.
-        keys: Metadata of the keys, likewise.
+        keys: Metadata of the keys, with `sex` and `age`.
         max_years: Greatest difference in age, in years.
     """
     sex_a, sex_b = _both(anchors, keys, "sex")
@@ -153,7 +160,7 @@ def same_demographics(anchors: Rows, keys: Rows, *, max_years: ZeroOrMore = 5.0)
 
 
 def same_label(anchors: Rows, keys: Rows) -> Pairs:
-    """Supervised contrast (Khosla et al. 2020): rows of one label are positives, of another negatives.
+    """Makes rows of one label positives and rows of another negatives (supervised contrast, Khosla et al. 2020).
 
     Views of the same record are positives as well; pairs of which one has no label are left out.
     """
@@ -162,15 +169,15 @@ def same_label(anchors: Rows, keys: Rows) -> Pairs:
 
 
 def nearest_signal(anchors: Rows, keys: Rows) -> Pairs:
-    """Jeong et al. 2023: the recording that is nearest in signal space is the positive, all others are negatives.
+    """Makes the recording nearest in signal space the positive, and all others negatives (Jeong et al. 2023).
 
-    Which that is `neighbours.nearest` finds, for there is no telling from a pair alone. Of several views of a recording
-    each has the same view of its neighbour for positive; the neighbour's others are left out, and so is the neighbour
-    where it was drawn a second time.
+    `signal_space.nearest_and_farthest` finds the nearest recording beforehand, because a pair alone does not show it.
+    Where a recording has several views, the positive of each is the same view of the neighbour. The neighbour's other
+    views are left out, and so is the neighbour where it was drawn a second time.
     """
     nearest, _ = _both(anchors, keys, "nearest")
     pairs = _pairs(anchors, keys, positive=_equal(nearest, keys.row))
-    # The views of a recording stand next to each other: without the view, a row number is that of the recording.
+    # The views of a recording stand next to each other: a row number less its view identifies the recording.
     neighbour = _equal(nearest - anchors.view, keys.row - keys.view) & (nearest >= 0)[:, None]
     if anchors.nearest_record is not None:
         neighbour |= _equal(anchors.nearest_record, keys.record)
@@ -212,7 +219,7 @@ def _unit(x: Array) -> Array:
 
 
 def _matched(anchors: Rows, keys: Rows, *, same: Array, known: Array) -> Pairs:
-    """A rule about records that may be unknown of some; views of one record match in any case."""
+    """Applies a rule to records for which it may be unknown; views of one record match in any case."""
     own = _equal(anchors.record, keys.record)
     pairs = _pairs(anchors, keys, positive=own | (same & known))
     return pairs._replace(negative=pairs.negative & known)
@@ -225,7 +232,7 @@ def _pairs(anchors: Rows, keys: Rows, *, positive: Array) -> Pairs:
 
 
 def same_signal(anchors: Rows, keys: Rows) -> Array:
-    """Which pairs are one recording shown twice in the same way: `bool[anchors, keys]`, or `bool[]` where none is."""
+    """Returns which pairs show one recording in the same way, `bool[anchors, keys]`, or `bool[]` where none can."""
     if anchors.shown is None or keys.shown is None:
         return jnp.zeros((), bool)
     return _equal(anchors.record, keys.record) & _equal(anchors.shown, keys.shown) & (anchors.shown >= 0)[:, None]

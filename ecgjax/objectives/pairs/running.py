@@ -1,4 +1,4 @@
-"""What contrastive losses carry from tile to tile: log-sums that never overflow, and what is counted for telemetry."""
+"""Running values that contrastive losses carry from tile to tile: log-sums that never overflow, and counts of pairs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class LogSum(NamedTuple):
     """A running log Σ e^x that never overflows.
 
     Attributes:
-        maximum: of the x so far, −∞ before the first; carries no gradient, which would cancel.
-        total: Σ e^{x − maximum}.
+        maximum: Maximum of the x so far, −∞ before the first. It carries no gradient, because that would cancel.
+        total: Sum Σ e^{x − maximum}.
     """
 
     maximum: Array
@@ -31,7 +31,7 @@ class LogSum(NamedTuple):
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> LogSum:
-        """Before the first term."""
+        """Returns the sum before the first term."""
         return cls(jnp.full(shape, _LOW, jnp.float32), jnp.zeros(shape, jnp.float32))
 
     def add(self, x: Array, where: Array) -> LogSum:
@@ -46,11 +46,11 @@ class LogSum(NamedTuple):
 
     @property
     def any(self) -> Array:
-        """Whether there was a term."""
+        """Mask of the sums that have a term."""
         return self.maximum > _LOW
 
     def value(self) -> Array:
-        """Returns log Σ e^x; 0 without a term, with zero gradient: ask `any`."""
+        """Returns log Σ e^x. A sum without a term is 0, with zero gradient; `any` tells them apart."""
         some = self.any
         return jnp.log(jnp.where(some, self.total, jnp.float32(1))) + jnp.where(some, self.maximum, jnp.float32(0))
 
@@ -65,7 +65,7 @@ class PairStats(NamedTuple):
 
     @classmethod
     def empty(cls, anchors: int) -> PairStats:
-        """Before the first tile."""
+        """Returns the statistics before the first tile."""
         zero, low = jnp.zeros((anchors,), jnp.float32), jnp.full((anchors,), _LOW, jnp.float32)
         return cls(zero, zero, low, low)
 
@@ -80,9 +80,10 @@ class PairStats(NamedTuple):
         )
 
     def summary(self, rows: Rows) -> outputs.Stats:
-        """Means over rows: positives and negatives a row, hardest similarities, and how often the best pair is one.
+        """Returns means over rows, and the number of valid rows without a positive, `anchors_without_positive`.
 
-        And the number of valid rows without a positive, `anchors_without_positive`.
+        The means are those of the numbers of positives and negatives a row, of the hardest negative's and the best
+        positive's similarity, and of how often the nearest key is a positive.
         """
         has_positive = self.positives > 0
         contested = has_positive & (self.negatives > 0)
@@ -111,15 +112,16 @@ def fold_logits(
     """Folds over tiles of cosine similarities and logits.
 
     Args:
-        init: number of anchors → carry.
-        update: `(carry, similarity, logits, pairs, columns of the anchors) → carry`.
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        temperature: τ; logits are cosine / τ.
-        tiling: how the pairs are gone through.
-        columns: tree of `[rows, ...]` that `update` gets of the anchors, such as what an earlier pass found.
-        keys: `[rows, dim]`, other embeddings of the same rows to compare with; the same ones where it is None.
+        init: Function from the number of anchors to the carry before the first tile.
+        update: Step of the fold, `(carry, similarity, logits, pairs, columns of the anchors) → carry`.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        temperature: Temperature τ; logits are cosine / τ.
+        tiling: Way that the pairs are gone through.
+        columns: Tree of `[rows, ...]`, such as what an earlier pass found, of which `update` gets the anchors' part.
+        keys: Other embeddings of the same rows to compare with, `[rows, dim]`; None compares the anchors with
+            themselves.
     """
     z = normalise(embeddings)
     others = z if keys is None else normalise(keys)
@@ -152,16 +154,17 @@ def sum_terms(
     """Adds up what every pair costs its anchor, and counts pairs on the way.
 
     Args:
-        terms: `(logits, pairs, columns of the anchors) → f32[anchors, keys]`, 0 where a pair costs nothing.
-        embeddings: `[rows, dim]`, not yet normalised.
-        rows: their metadata.
-        relation: which pairs are positive and which negative.
-        temperature: τ; logits are cosine / τ.
-        tiling: how the pairs are gone through.
-        columns: tree of `[rows, ...]` that `terms` gets of the anchors, such as what an earlier pass found.
+        terms: Cost of each pair, `(logits, pairs, columns of the anchors) → f32[anchors, keys]`, 0 where a pair costs
+            nothing.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        rows: Metadata of the rows.
+        relation: Rule that says which pairs are positive and which negative.
+        temperature: Temperature τ; logits are cosine / τ.
+        tiling: Way that the pairs are gone through.
+        columns: Tree of `[rows, ...]`, such as what an earlier pass found, of which `terms` gets the anchors' part.
 
     Returns:
-        The sums, `f32[rows]`, and what was counted.
+        The sums, `f32[rows]`, and the counts and extremes of the pairs.
     """
 
     def update(

@@ -3,14 +3,14 @@
 `fold` is the one way an objective sees pairs: anchors are the rows of this device, keys are all rows, and what is known
 of an anchor after some keys is its carry. Three forms of it give the same numbers:
 
-* dense: one tile of everything; the oracle of the tests.
-* gathered: every device gathers the keys and scans them in chunks, each of which the backward pass computes again;
-  of batches so small that it costs little, all but the matrix products.
-* ring: every device passes its keys on to its neighbour; nobody ever holds all of them. The backward pass sends them
-  round once more the other way.
+* dense: all pairs are one tile; the tests compare the other forms with it.
+* gathered: every device gathers the keys and scans them in chunks. The backward pass computes each chunk again; in
+  batches so small that they cost little memory, the matrix products are kept.
+* ring: every device passes its keys on to its neighbour, and no device ever holds all of them. The backward pass sends
+  them round once more the other way.
 
-Objectives that need several passes over the pairs call `fold` as often, and hand what the first found to the second
-among the anchors' (or keys') arrays.
+Objectives that need several passes over the pairs call `fold` once for each, and hand what the first found to the
+second among the anchors' (or keys') arrays.
 
 References:
     Liu, Zaharia and Abbeel, Ring Attention with Blockwise Transformers, 2023 (arXiv 2310.01889).
@@ -33,13 +33,13 @@ from ecgjax.errors import ConfigError
 Carry = TypeVar("Carry")
 Tree = Any
 
-#: What JAX calls the part of a backward pass that `jax.checkpoint` computes again, and the ring its own.
+#: JAX's name for the part of a backward pass that `jax.checkpoint` computes again; the ring gives it to its own.
 RECOMPUTED = "rematted_computation"
 
 FORMS = ("dense", "gathered", "ring")
 
-#: Keys a tile on CPUs, where a tile of similarities should stay in the cache: 256 beat larger and smaller ones at 4,096
-#: rows on two cores.
+#: Keys of a tile on CPUs, where a tile of similarities should stay in the cache: 256 beat larger and smaller ones at
+#: 4,096 rows on two cores.
 CPU_CHUNK = 256
 
 #: Elements of a tile of similarities on accelerators: 64 MiB of float32, enough to keep any matrix unit busy.
@@ -52,14 +52,15 @@ _KEPT_PAIRS = 2**24
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How the pairs of the global batch are gone through; the numbers are the same in any way.
+    """Way that the pairs of the global batch are gone through; the numbers are the same in any way.
 
     Attributes:
-        form: one of `FORMS`.
-        mesh: the mesh whose `axis` rows are sharded over; None where one device has them all.
-        chunk: keys a tile; None chooses by backend. It need not divide the number of keys.
-        multiple_of: a chunk is rounded down to a multiple of this, for objectives that look at several keys together.
-        axis: of the mesh.
+        form: Form of the pass, one of `FORMS`.
+        mesh: Mesh whose `axis` the rows are sharded over; None where one device has all rows.
+        chunk: Keys of a tile; None chooses by backend. It need not divide the number of keys.
+        multiple_of: Number that a chunk is rounded down to a multiple of, for objectives that look at several keys
+            together.
+        axis: Name of the mesh's axis that the rows are sharded over.
     """
 
     form: str = "gathered"
@@ -72,18 +73,18 @@ class Tiling:
         """Checks the form.
 
         Raises:
-            ConfigError: there is no such form.
+            ConfigError: There is no such form.
         """
         if self.form not in FORMS:
             raise ConfigError(f"config.tiling.form={self.form!r} is unknown; there are: {', '.join(FORMS)}")
 
     @property
     def num_shards(self) -> int:
-        """Parts that the rows are cut into."""
+        """Number of parts that the rows are cut into."""
         return 1 if self.mesh is None else self.mesh.shape[self.axis]
 
     def chunk_of(self, num_anchors: int, num_keys: int) -> int:
-        """Keys a tile, for so many anchors on a device."""
+        """Returns the number of keys of a tile, for so many anchors on a device."""
         if self.form == "dense":
             return num_keys
         chunk = self.chunk
@@ -104,13 +105,15 @@ def fold(
     """Folds `update` over tiles of keys, for all anchors.
 
     Args:
-        init: number of anchors → the carry before the first tile; every leaf has the anchors as its first axis.
-        update: `(carry, anchors, keys of a tile) → carry`. It must not depend on the order of the tiles beyond
-            rounding, and close over nothing that is differentiated: such things are columns of the anchors. Where a
-            tile is filled up, the keys added are all zeros, so that a boolean column (`Rows.valid`) tells them apart.
-        anchors: tree of `[rows, ...]`, sharded along the tiling's axis.
-        keys: tree of `[keys, ...]`, likewise.
-        tiling: the form.
+        init: Function from the number of anchors to the carry before the first tile. Every leaf of the carry has the
+            anchors as its first axis.
+        update: Step of the fold, `(carry, anchors, keys of a tile) → carry`. It must not depend on the order of the
+            tiles beyond rounding, and must close over nothing that is differentiated: such things are columns of the
+            anchors. Where a tile is filled up, the keys added are all zeros, so that a boolean column (`Rows.valid`)
+            tells them apart.
+        anchors: Tree of `[rows, ...]`, sharded along the tiling's axis.
+        keys: Tree of `[keys, ...]`, sharded along the tiling's axis.
+        tiling: Way that the pairs are gone through.
 
     Returns:
         The carry after the last tile, sharded as the anchors are. It is differentiable in the floating-point leaves of
@@ -132,12 +135,12 @@ def fold(
 
 
 def take(values: Tree, index: Array, *, tiling: Tiling) -> Tree:
-    """Rows of the global batch by their position, differentiable in the rows.
+    """Takes rows of the global batch by their position; the result is differentiable in the rows.
 
     Args:
-        values: tree of `[rows, ...]`, sharded along the tiling's axis.
-        index: `i32[anchors, ...]`, positions in the global batch, sharded likewise.
-        tiling: the form; in a ring nobody holds more than its own rows and a neighbour's.
+        values: Tree of `[rows, ...]`, sharded along the tiling's axis.
+        index: Positions in the global batch, `i32[anchors, ...]`, sharded along the tiling's axis.
+        tiling: Way that the rows are exchanged; in a ring no device holds more than its own rows and a neighbour's.
 
     Returns:
         Tree of `[anchors, ..., ...]`.
@@ -199,7 +202,8 @@ def _scan_tiles(
     )
     policies = jax.checkpoint_policies
     kept = policies.dots_saveable if _length(anchors) * num_keys <= _KEPT_PAIRS else policies.nothing_saveable
-    # Anchors are an argument, not a closure, so that the backward pass adds up their gradient instead of keeping them.
+    # The anchors are an argument and not a closure, so that the backward pass adds up their gradient tile by tile
+    # instead of keeping it for every tile.
     body = jax.checkpoint(lambda carry, tile: update(carry, anchors, tile), policy=kept)
     return jax.lax.scan(lambda carry, tile: (body(carry, tile), None), carry, tiles)[0]
 
@@ -209,8 +213,8 @@ def _ring(
 ) -> Carry:
     """Folds over the keys of all devices while they go round.
 
-    Differentiated as it stands, the scan would keep every block that came by, which is all keys. So only the small
-    carries are kept, and the backward pass sends the blocks round again, each with its gradient so far.
+    If the scan were differentiated as it stands, it would keep every block of keys that came by, which is all keys. So
+    only the small carries are kept, and the backward pass sends the blocks round again, each with its gradient so far.
     """
     forwards = [(device, (device - 1) % size) for device in range(size)]
     backwards = [(device, (device + 1) % size) for device in range(size)]
@@ -218,9 +222,11 @@ def _ring(
     def send(tree: Tree, to: list[tuple[int, int]]) -> Tree:
         return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to), tree)
 
+    # 1. Separate the floating-point leaves, which are differentiated, from the others.
     anchor_values, anchor_join = _split_floats(anchors)
     key_values, _ = _split_floats(keys)
 
+    # 2. Forward: fold over the block that is here, send it on, and keep the carry from before it.
     def forward(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> tuple[Carry, Carry]:
         def step(state: tuple, _: None) -> tuple[tuple, Carry]:
             carry, block, block_fixed = state
@@ -238,6 +244,8 @@ def _ring(
         carry, carries = forward(start, anchor_values, key_values, fixed)
         return carry, (anchor_values, key_values, fixed, carries)
 
+    # 3. Backward: take the carries in reverse order and fetch each block back from the neighbour, with the gradient
+    #    that it has gathered so far. Compute the update again, and add its gradients to those of anchors and block.
     def run_backward(saved: tuple, gradient: Carry) -> tuple:
         anchor_values, key_values, fixed, carries = saved
 
