@@ -9,12 +9,14 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
+from ml_collections import ConfigDict
 
 from data_pipelines.errors import DataError
 from ecgjax import pretrain
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.settings.sections import tree_of
 from launch import ablate
 from launch.arms import arms_of
 
@@ -63,7 +65,7 @@ def given(stored_dataset, monkeypatch, tmp_path):
     def pretrain_here(command, check, env):
         workdir = next(word for word in command if word.startswith("--workdir=")).removeprefix("--workdir=")
         with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-            finished = pretrain.pretrain(planned[workdir].config, workdir)
+            finished = pretrain.pretrain(ConfigDict(tree_of(planned[workdir].settings)), workdir)
         return subprocess.CompletedProcess(command, 0 if finished else 75)
 
     def give(*more):

@@ -16,7 +16,7 @@ import numpy as np
 
 # A ReLU or a maximum may lie so near to turning over on some recordings that a millionth turns it. So that cohort is
 # taken, of so many, on which the plain gradient moves least, or the first on which it moves by less than this.
-_MOST_INPUTS = 4
+_MOST_INPUTS = 16
 _STEADY = 0.0025
 # Rounding of float32, which gradients have that do not depend on the input at all.
 _ROUNDING = 1e-6
