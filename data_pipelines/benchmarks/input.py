@@ -113,18 +113,19 @@ def measure(
     Args:
         datasets: Data sets of one rate and length; packed stores are left out where one of them has no packed copy.
         scratch: Directory for the bare memory map, which takes 40 kB a record.
-        num_records: Number of records to read repeatedly, the first of every data set; few enough to stay in memory.
-            Single records and pairs are of the first data set, the mixture is of all.
+        num_records: Number of records to read repeatedly, few enough to stay in memory. Single records, and pairs of a
+            patient's records, are drawn from so many first records of the first data set, and the mixture from as many
+            of all data sets together.
         batch_size: Number of rows of a batch.
         num_threads: Number of threads that read; None for as many as training uses for the store.
         repeats: Number of timed repetitions.
 
     Returns:
-        Figures for JSON. `warm` holds for every way of drawing and every store ECGs/s (median, and every repetition),
-        the same of the memory map read by as many threads, their ratio, and the checksum of a whole epoch, equal to
-        that of an independent read. `cold` holds for every store ECGs/s and those of the disk read from start to end,
-        with the bytes for each record that really came from the disk. Further entries describe the machine and give the
-        peak resident memory, mapped files included.
+        Figures for JSON. `warm` holds for every way of drawing (single records, pairs, mixture) and every store ECGs/s
+        (median, and every repetition), the same of the memory map read by as many threads, their ratio, and the
+        checksum of a whole epoch, equal to that of an independent read. `cold` holds for every store ECGs/s and
+        those of the disk read from start to end, with the bytes for each record that really came from the disk. Further
+        entries describe the machine and give the peak resident memory, mapped files included.
 
     Raises:
         DataError: There are fewer records than rows of a batch, or a store gave other samples than TFDS did.

@@ -136,7 +136,8 @@ class ItemReader(Generic[NamedItemT]):
 class RecordingReader(Generic[NamedItemT]):
     """Reads items that are one recording each; an item whose reading raises an error is quarantined.
 
-    A reader of pieces (`builders/pieces.py`) uses its parts to open a recording once for all of its pieces.
+    An item is what a source knows of a recording before it opens the file, such as the path and a row of a table. A
+    reader of pieces (`builders/pieces.py`) uses the parts of this one to open a recording once for all of its pieces.
 
     Attributes:
         open: Picklable function from an item to its recording. Faults of the item itself are found here, before its

@@ -38,7 +38,7 @@ class Piece(Generic[NamedItemT]):
     """A piece of a recording, or the whole recording if it is a single piece.
 
     Attributes:
-        item: Item of the recording.
+        item: Item that the whole recording is read from.
         number: Place of the piece in the recording, counted from 0.
         count: Number of pieces of the recording.
     """

@@ -157,10 +157,11 @@ def verify_suspects(
 
     Args:
         suspects: Pairs of records to compare.
-        read_queries: Function that returns `signature.band_of` of records by their numbers as queries.
-        read_known: Function that returns `signature.band_of` of records by their numbers as known records.
-        pairs_at_a_time: Number of pairs that bounds the memory: at most so many queries and so many known records are
-            held, about 120 kB each.
+        read_queries: Function from numbers as in `suspects.query` to the bands of these records, which
+            `signature.band_of` makes of their signals.
+        read_known: Function from numbers as in `suspects.known` to the bands of these records.
+        pairs_at_a_time: Number of pairs that are compared before others are read; it bounds the memory, since the bands
+            of at most so many queries and so many known records are held, about 120 kB each.
 
     Yields:
         Every pair that shows one recording, in the order of `suspects`.

@@ -112,11 +112,14 @@ class EnvelopeMatches:
 
 
 def match_envelopes(first: np.ndarray, second: np.ndarray) -> EnvelopeMatches:
-    """Aligns pairs of envelopes and correlates them over their overlap.
+    """Finds the lag at which the two envelopes of each pair agree best, and correlates them over the overlap there.
 
     Args:
-        first: First envelope of each pair, `int8[n, 256]`.
-        second: Second envelope of each pair, `int8[n, 256]`.
+        first: Envelopes of the first records, as `envelope` returns them, `int8[n, 256]`.
+        second: Envelopes of the second records, `int8[n, 256]`.
+
+    Returns:
+        The lag, the correlation there and the overlap of each pair.
     """
     one, two = _values(first), _values(second)
     count, other_count = (np.count_nonzero(each != NO_SAMPLE, axis=1) for each in (first, second))

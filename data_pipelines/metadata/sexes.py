@@ -71,10 +71,11 @@ class ReadSex(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SexCoding:
-    """Meaning of the values of one column.
+    """Meaning of the values of one column of sexes.
 
     Attributes:
-        meaning: Sex of every value, by the form of the value that `sex_key` returns.
+        meaning: Sex that each value stands for, `MALE`, `FEMALE` or `SEX_UNKNOWN`; a value is looked up as `sex_key`
+            writes it.
         said_by: Description, for the summary, of what decided the meaning.
     """
 

@@ -113,7 +113,14 @@ def stage_dataset(
 
 
 def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
-    """Downloads the card, and keeps of an interrupted run's files only those that belong to it.
+    """Downloads the card; where an interrupted run had another card, only its signals are kept.
+
+    Args:
+        remote: Folder of the data set that is copied.
+        making: Directory in which the copy is made, with what an interrupted run left there.
+
+    Returns:
+        The card.
 
     Raises:
         DataError: The interrupted run left part of a copy of another data set.

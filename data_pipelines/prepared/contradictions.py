@@ -122,11 +122,11 @@ def contradictions_of(links: Links, datasets: Sequence[Dataset]) -> list[Contrad
 
 
 def contradictions_within(index: Index, *, name: str) -> list[Contradiction]:
-    """Returns the contradictions between records with equal content.
+    """Returns where records of one data set with equal signals differ in age, sex, patient or labels.
 
     Args:
         index: Index of the data set.
-        name: Name of the data set.
+        name: Name of the data set, which contradictions state.
     """
     first = np.asarray(index.duplicate_of)
     copy = np.where(first < 0, np.arange(index.num_records), first)

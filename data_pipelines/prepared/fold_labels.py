@@ -78,7 +78,9 @@ def _task(values: np.ndarray, place: np.ndarray, num_folds: int) -> tuple[np.nda
 
 
 def lacking_folds(counted: Mapping[str, Any]) -> list[str]:
-    """Returns sentences on labels without positives in some folds, on those without negatives, and on rare labels.
+    """Returns sentences on labels that lack positives or negatives in some fold.
+
+    A label that has fewer of them than there are folds cannot be in every fold, and is named as rare instead.
 
     Args:
         counted: Result of `labels_by_fold`.

@@ -286,16 +286,16 @@ def duplicates(content_hash: np.ndarray) -> np.ndarray:
 
 
 def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
-    """Groups records that share a patient or a content, directly or through others.
+    """Groups records that share a patient or have equal signals, directly or through others.
 
-    A content that many patients have (`shared_contents.py`) does not join them.
+    A signal that many patients have (`shared_contents.py`) does not join them.
 
     Args:
         patient: Codes of the patients, `int32[n]`.
-        content_hash: Hashes of the contents, `uint8[n, 16]`.
+        content_hash: Hashes of the stored signals, `uint8[n, 16]`.
 
     Returns:
-        The codes of the connected components, `int32[n]`, numbered by first appearance.
+        The group of each record, `int32[n]`, numbered by first appearance.
     """
     content = content_codes(content_hash)
     content = own_codes(content, shared_by_many(content, patient))

@@ -37,7 +37,8 @@ def check_nesting(content: bytes, start: int, *, is_implicit: bool) -> None:
         is_implicit: Whether elements are without VR.
 
     Raises:
-        ValueError: An element exceeds its container, a VR is unknown, or tags do not increase.
+        ValueError: An element exceeds its container, an item has no end, a VR is unknown, tags do not increase, or
+            elements are too many or nested too deep.
     """
     _Walk(content, is_implicit=is_implicit).elements(start, len(content), depth=0, ends_itself=False)
 

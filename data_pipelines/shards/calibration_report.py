@@ -125,7 +125,9 @@ def calibration_section(
 
 
 def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
-    """Returns the lines on scales in a build's final report; there are none where nothing is doubted or corrected.
+    """Returns the lines of a build's final report on scales, the gains and units that files state.
+
+    There are none where no scale is doubted or corrected.
 
     Args:
         section: Section of the card that `calibration_section` made, or None for data sets that were built before it

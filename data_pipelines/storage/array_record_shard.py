@@ -38,7 +38,8 @@ class ArrayRecordShard:
             signal: `int16[time, lead]`, C-contiguous, filled with the signal.
 
         Raises:
-            ValueError: The record is damaged, or is no record of this format; the message follows the shard's path.
+            ValueError: The record is damaged, or is no record of this format. The caller puts the shard's path
+                before the message.
         """
         try:
             if self._reader is None:

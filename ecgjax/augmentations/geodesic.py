@@ -152,6 +152,8 @@ def _laid_over(
 def _overlay(peaks: Array, others: Array, recorded: Recorded, *, num_samples: int) -> Array:
     """Returns which sample of the other recording lies over each sample of the first, `i32[num_samples]`.
 
+    R peaks lie on R peaks, in turn, as `Overlay` describes.
+
     Args:
         peaks: R peaks of the first recording, `i32[peaks]`, ascending; `num_samples` where there is none.
         others: R peaks of the other recording, `i32[peaks]`, ascending; `num_samples` where there is none.

@@ -45,10 +45,15 @@ LEAVES: Mapping[str, Leaf] = {
 
 
 def needs(augment: Mapping[str, Arguments]) -> tuple[str, ...]:
-    """Returns the columns that `config.augment` looks at when partners are chosen; none where no recording gets one.
+    """Returns the columns over all recordings that partners are chosen by; none where `geodesic` is disabled.
+
+    A recording's partner is the recording of the other label that `geodesic` moves it towards.
+
+    Args:
+        augment: Arguments of every augmentation, by its name.
 
     Raises:
-        ConfigError: The coupling is unknown.
+        ConfigError: The coupling, by which partners are chosen, is unknown.
     """
     geodesic = augment["geodesic"]
     if not geodesic["enabled"]:

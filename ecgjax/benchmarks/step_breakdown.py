@@ -44,20 +44,24 @@ class _Product(TypedDict):
 def breakdown(
     function: Callable[..., Any], args: tuple[Any, ...], *, product: Timed, step_s: float, num_devices: int = 1
 ) -> dict[str, Any]:
-    """Times every distinct product of a step alone, and normalisation, dropout and pooling at the step's shapes.
+    """Times the products of a step one by one, and normalisation, dropout and pooling at the step's shapes.
+
+    A product is a convolution or a matrix product; equal ones are timed once, and small ones not (`LEAST_SHARE`).
 
     Args:
         function: Function of the step before it is compiled, which `jax.make_jaxpr` can trace.
         args: Arguments that the function is traced with, arrays or shapes.
-        product: Matrix product of the same run, on one device, since programs here run on one.
+        product: Plain matrix product that is timed in turn with them, as the rate to compare with; on one device, since
+            programs here run on one.
         step_s: Seconds of the whole step.
         num_devices: Number of devices that the step runs on and divides its products among.
 
     Returns:
         Values for JSON: `products`, the most expensive first, each with its number of times in the step (including
         recomputation in the backward pass), the milliseconds on each device of all these times, FLOP/s, and share of
-        the matrix product's rate; their sum, and the time of the step beyond it; and `layers_ms`, the milliseconds of a
-        normalisation with ReLU, a dropout and a pooling with their gradients, and of a copy of the same array.
+        the matrix product's rate; the sum of their milliseconds, and those of the step beyond that sum; and
+        `layers_ms`, the milliseconds of a normalisation with ReLU, a dropout and a pooling with their gradients, and of
+        a copy of the same array.
     """
     equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)
     counts: collections.Counter[str] = collections.Counter()

@@ -19,9 +19,9 @@ class ViT1D(Encoder):
     """Pre-norm vision transformer over patches of all leads, whose tokens are averaged.
 
     The places of patches are encoded by sines, and one register token is added. A patch is 25 samples, 50 ms at the
-    published 500 Hz; at another rate set `patch` to as long a time. The published forms have no biases: ViT-S
+    500 Hz of ECG-JEPA; at another rate set `patch` to as long a time. ECG-JEPA's forms have no biases: ViT-S
     (384 × 8 layers, 6 heads) has 14,277,888 parameters before the last layer, ViT-B (768 × 12, 12 heads) 85,185,024.
-    They have no dropout. The register takes part in attention and is left out of the mean (the authors fine-tune on
+    They have no dropout. The register takes part in attention and is left out of the mean (ECG-JEPA fine-tunes on
     that mean or on an attention pool, which is a head and no encoder). Lengths that the patch does not divide have
     their last sample repeated.
 

@@ -55,9 +55,10 @@ class Summary:
 
     Attributes:
         fraction: Fraction of the labelled training patients that was used.
-        mode: Mode of training.
-        model: Initialisation of the encoder, or kind of plain model.
-        against: Model that is subtracted, of the same mode or plain; empty if the summary is no difference.
+        mode: Mode of training, `"frozen"`, `"finetuned"` or `"plain"`, as in `Cell`.
+        model: Initialisation of the encoder, `"pretrained"` or `"random"`, or plain model, such as `"age_sex"`.
+        against: Model that is subtracted, named like `model`, of the same mode or plain; empty if the summary is no
+            difference.
         by_seed: Metric on the test records, or its paired difference, by seed.
         patients: Mean over seeds, with its interval over test patients.
         seed_sd: Standard deviation over seeds; NaN if there is only one seed.

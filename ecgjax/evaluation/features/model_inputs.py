@@ -42,10 +42,10 @@ class PlainFeatures:
     """Features that need no network.
 
     Attributes:
-        intervals: Intervals and amplitudes that a cardiologist would measure.
-        median_beat: Samples of the median beat, and the RR interval.
-        demographics: Age in years and sex, `f32[n, 2]`, without the one that the task asks for.
-        demographics_name: Names of these in words, such as `"age and sex"`.
+        intervals: Intervals and amplitudes that a cardiologist would measure, with the columns `median_beat.NAMES`.
+        median_beat: Samples of the median beat, lead beside lead, and in the last column the RR interval.
+        demographics: Columns of age in years and of sex; one that the task asks for is left out.
+        demographics_name: Names of the columns that are there, in words, such as `"age and sex"`.
         failures: Number of records by the reason why intervals or amplitudes are missing.
     """
 

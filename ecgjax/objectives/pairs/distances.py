@@ -152,9 +152,16 @@ def euclidean(a: Array, b: Array) -> Array:
 
 
 def cosine_matrix(anchors: Array, keys: Array) -> Array:
-    """Returns 1 − cosine of unit vectors that are all shifted alike.
+    """Returns 1 − cosine of all pairs of unit vectors, also if one vector was subtracted from all of them (`centred`).
 
-    It is computed as ½‖a − k‖², because 1 − a·k of small angles keeps no digit.
+    It is computed as ½‖a − k‖², which such a shift does not change, and because 1 − a·k of small angles keeps no digit.
+
+    Args:
+        anchors: Unit vectors less the shift, `f32[anchors, dim]`.
+        keys: Unit vectors less the same shift, `f32[keys, dim]`.
+
+    Returns:
+        Distances, `f32[anchors, keys]`.
     """
     return squared_euclidean_matrix(anchors, keys) / 2
 

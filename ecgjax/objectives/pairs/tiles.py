@@ -211,10 +211,21 @@ def _scan_tiles(
 def _ring(
     update: Callable[[Carry, Tree, Tree], Carry], start: Carry, anchors: Tree, keys: Tree, *, axis: str, size: int
 ) -> Carry:
-    """Folds over the keys of all devices while they go round.
+    """Folds over the keys of all devices: each folds over the block that it holds, and passes it on to its neighbour.
 
     If the scan were differentiated as it stands, it would keep every block of keys that came by, which is all keys. So
     only the small carries are kept, and the backward pass sends the blocks round again, each with its gradient so far.
+
+    Args:
+        update: Step of the fold, `(carry, anchors, keys of a block) → carry`.
+        start: Carry before the first block.
+        anchors: Anchors of this device, which stay here.
+        keys: Keys of this device, its first block.
+        axis: Name of the mesh's axis that the rows are sharded over.
+        size: Number of devices along that axis.
+
+    Returns:
+        The carry of this device's anchors after the blocks of all devices.
     """
     forwards = [(device, (device - 1) % size) for device in range(size)]
     backwards = [(device, (device + 1) % size) for device in range(size)]

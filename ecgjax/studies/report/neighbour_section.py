@@ -27,7 +27,8 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
     """Draws two test records, chosen at random, and the test records nearest to each.
 
     For a binary task these are a positive and a negative record, and for a quantity one record each from the highest
-    and the lowest tenth of the values.
+    and the lowest tenth of the values. For a multi-label task the first has at least one of the classes, if
+    any record has one.
 
     Args:
         recordings: Recordings that the records belong to.

@@ -51,9 +51,10 @@ class Evaluation:
         scores: Scores of the test records, `f64[test records]`, by the model's name.
         embeddings: Embeddings of the test records, `f32[test records, dim]`, by encoder (`"pretrained"`, `"random"`).
         measurement_failures: Number of records of all splits that lack an interval or amplitude, by reason.
-        operating: Results of every model, calibrated and at its threshold.
+        operating: Metrics of every model with its scores calibrated, and of its decisions at its threshold; calibration
+            and threshold are chosen on validation.
         net_benefits: Net benefits of every model, and of treating everybody.
-        groups: Results of the pretrained encoder's probe in every group of patients.
+        groups: Metrics of the pretrained encoder's probe in every subgroup of the test records, such as the women.
         near: Retrieval among nearest neighbours in the embeddings of both encoders.
         provenance: Description of what was evaluated.
     """
