@@ -168,7 +168,7 @@ class PreparedReader:
 
 
 def _dealt_folds(dataset: Dataset, folds: str) -> np.ndarray:
-    """Returns new folds, `int16[n]`; records that share a patient or a content get the same fold."""
+    """Returns new folds, `int16[n]`; records that share a patient or have equal signals get the same fold."""
     index = dataset.index
     _, first, group = np.unique(np.asarray(index.group), return_index=True, return_inverse=True)
     ids = np.asarray(index.patient_id[first]).tolist()

@@ -147,7 +147,7 @@ def write_contradictions(found: Sequence[Contradiction], path: Path) -> None:
 
 
 def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:
-    """Returns the lines on contradictions between records of equal content in a build's final report.
+    """Returns the lines on contradictions between records of equal signals in a build's final report.
 
     Args:
         section: Section of the card that `contradiction_section` made, or None for data sets that were built before it

@@ -103,13 +103,13 @@ class Index:
         record_id: Id of every record, `str[n]`.
         patient_id: Id of every record's patient, `str[n]`.
         patient: Code of every record's patient id, `int32[n]`, from 0 to the number of patients - 1.
-        group: Group of every record, `int32[n]`; records that share a patient or a content, directly or through others,
-            share one.
+        group: Group of every record, `int32[n]`; records that share a patient or have equal signals, directly or
+            through others, share one.
         fold: Fold of every record, `int16[n]`, -1 where the data set assigns none.
         sex: Sex of every record's patient, `int8[n]`: 0 male, 1 female, -1 unknown.
         age_years: Age of every record's patient, `f32[n]`, NaN where unknown.
         content_hash: Hash of every stored signal, `uint8[n, 16]`.
-        duplicate_of: Number of the first record with equal content, `int64[n]`, -1 for that first record itself.
+        duplicate_of: Number of the first record with an equal signal, `int64[n]`, -1 for that first record itself.
         valid_start: Position of the first recorded sample, `int32[n]`.
         valid_samples: Number of recorded samples from `valid_start` on, `int32[n]`.
         quality: Flags of the signal's quality, `int32[n]`, from `quality.QualityFlag`.
@@ -272,13 +272,13 @@ def key_codes(keys: np.ndarray) -> np.ndarray:
 
 
 def duplicates(content_hash: np.ndarray) -> np.ndarray:
-    """Finds records with equal contents.
+    """Finds records with equal signals.
 
     Args:
-        content_hash: Hashes of the contents, `uint8[n, 16]`.
+        content_hash: Hashes of the stored signals, `uint8[n, 16]`.
 
     Returns:
-        The number of the first record with the same content, `int64[n]`, or -1 for that first record itself.
+        The number of the first record with the same signal, `int64[n]`, or -1 for that first record itself.
     """
     _, first, code = np.unique(_as_words(content_hash), return_index=True, return_inverse=True)
     first_of = first[code]
@@ -310,7 +310,7 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
 
 
 def content_codes(content_hash: np.ndarray) -> np.ndarray:
-    """Returns codes of contents (`uint8[n, 16]`), `int64[n]`, from 0 on."""
+    """Returns codes, `int64[n]` from 0 on, of signals by their hashes, `uint8[n, 16]`."""
     return np.unique(_as_words(content_hash), return_inverse=True)[1]
 
 

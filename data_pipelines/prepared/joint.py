@@ -62,7 +62,7 @@ class JointIndex:
     Attributes:
         indices: Indices of the data sets, in order.
         group: Group of every record over all data sets, `int32[n]`, as in `Index`; records of two data sets share a
-            group if they share a content (or with links a recording), directly or through others.
+            group if they have equal signals (or with links show one recording), directly or through others.
     """
 
     indices: tuple[Index, ...]
@@ -185,12 +185,12 @@ class JointDataset:
 def join(datasets: Sequence[Dataset], *, links: Links | None = None) -> JointDataset:
     """Joins data sets into one.
 
-    Patients of different data sets count as different people, unless they have a recording of equal content in both, or
-    links join them.
+    Patients of different data sets count as different people, unless they have equal signals in both, or links join
+    them.
 
     Args:
         datasets: Data sets of one rate and length.
-        links: Links between records of these data sets, and possibly others; without links, only equal contents are
+        links: Links between records of these data sets, and possibly others; without links, only equal signals are
             found.
 
     Raises:
@@ -230,9 +230,9 @@ def _described(dataset: Dataset) -> str:
 
 
 def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
-    """Returns the copies with equal content and the groups that follow from them, within and across data sets.
+    """Returns the copies with equal signals and the groups that follow from them, within and across data sets.
 
-    Contents that many patients of one data set share (`shared_contents.py`) join no groups, in any data set.
+    Signals that many patients of one data set share (`shared_contents.py`) join no groups, in any data set.
     """
     first_of = _first_of_content(np.concatenate([dataset.index.content_hash for dataset in datasets]))
     # The data sets' own groups already hold within each, so only contents of several data sets can join groups.

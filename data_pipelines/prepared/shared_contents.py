@@ -20,10 +20,10 @@ _IDS_LISTED = 20
 
 
 def shared_by_many(content: np.ndarray, patient: np.ndarray) -> np.ndarray:
-    """Returns whether each record has a content that more than `MOST_PATIENTS_OF_A_CONTENT` patients have.
+    """Returns whether each record has a signal that more than `MOST_PATIENTS_OF_A_CONTENT` patients have.
 
     Args:
-        content: Codes of the contents, `int[n]`, from 0 on.
+        content: Codes of the signals, equal for equal ones, `int[n]`, from 0 on.
         patient: Codes of the patients, `int[n]`.
 
     Returns:
@@ -52,15 +52,15 @@ def own_codes(codes: np.ndarray, apart: np.ndarray) -> np.ndarray:
 
 
 def listed_contents(content: np.ndarray, patient: np.ndarray, record_id: np.ndarray) -> list[dict[str, Any]]:
-    """Lists the contents that many patients share, for the card.
+    """Lists the signals that many patients share, for the card.
 
     Args:
-        content: Codes of the contents, `int[n]`, from 0 on.
+        content: Codes of the signals, equal for equal ones, `int[n]`, from 0 on.
         patient: Codes of the patients, `int[n]`.
         record_id: Ids of the records, `str[n]`.
 
     Returns:
-        For each content, the numbers of `patients` and `records`, and `record_ids`, the first 20.
+        For each signal, the numbers of `patients` and `records`, and `record_ids`, the first 20.
     """
     shared = np.flatnonzero(shared_by_many(content, patient))
     listed = []
