@@ -31,7 +31,7 @@ class Recordings:
         format: Sampling rate and length of all records.
         store: Store of the signals of all records.
         split: Split by the folds of `config.data`, without records that belong together on two sides.
-        linked: Whether near-duplicates were taken into account, not only equal contents.
+        linked: Whether near-duplicates were taken into account, not only equal signals.
     """
 
     datasets: tuple[Dataset, ...]
