@@ -26,7 +26,7 @@ class ContentKind:
     """Kind of a file by its contents.
 
     Attributes:
-        name: Name of the kind, in words that follow 'is'.
+        name: Name of the kind, with its article if it has one, since messages put 'is' before it: `"a NumPy array"`.
         remedy: Advice to the user.
         formats: Formats, as in `formats.FORMATS`, by which such a file can be read.
     """

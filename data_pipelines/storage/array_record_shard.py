@@ -73,7 +73,9 @@ def num_stored(shard: Path) -> int:
 
 
 def why_bad(shard: Path, expected: int) -> str | None:
-    """Returns what is wrong with a shard as far as its footer tells, in words that follow its path; None if nothing is.
+    """Returns what is wrong with a shard as far as its footer tells, or None if nothing is.
+
+    The text is the end of a message that begins with the shard's path: `"this shard is missing"`.
 
     ArrayRecord's own reader takes a missing or truncated file for an empty one.
 

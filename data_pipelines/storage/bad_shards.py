@@ -21,7 +21,7 @@ class BadShard:
         path: Path of the shard.
         start: First record number.
         stop: Record number after the last.
-        reason: Description of what is wrong, in words that follow the path.
+        reason: Description of what is wrong; messages put the path and a colon before it.
     """
 
     path: Path

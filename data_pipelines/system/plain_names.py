@@ -86,7 +86,9 @@ def files_below(folder: Path, names: object, *, source: Path | str) -> tuple[Pat
 
 
 def why_elsewhere(path: Path) -> str | None:
-    """Returns why a file must not be read though its name is plain, in words that follow its path; None if it may be.
+    """Returns why a file must not be read though its name is plain, or None if it may be.
+
+    The text is the predicate of a sentence about the file: `"is a link to …"`.
 
     A link may lead to a file beside it, and the folder may itself be a link: those are its owner's arrangements. A
     single file that is a link out of its folder is how an unpacked archive would reach other files.
