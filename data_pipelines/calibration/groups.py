@@ -101,7 +101,15 @@ def judged_groups(measured: Measured) -> list[Group]:
 
 
 def rare_scales(measured: Measured, *, share: float) -> np.ndarray:
-    """Returns the numbers of records whose stated scale is that of less than a share of the records of their place."""
+    """Returns the numbers of records whose stated gain and unit are rare among the records of the same place.
+
+    Args:
+        measured: Measures and origins of all records; a place is the folder or set in an origin.
+        share: Share of a place's records below which a gain is rare.
+
+    Returns:
+        Record numbers, `int64[rare records]`.
+    """
     parts = [origin_parts(origin) for origin in measured.origins]
     count = np.bincount(measured.origin, minlength=len(parts))
     of_place: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)

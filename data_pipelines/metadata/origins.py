@@ -37,7 +37,7 @@ def origin_text(place: str, form: str, scale: str) -> str:
 
 
 def origin_parts(origin: str) -> tuple[str, str, str]:
-    """Returns place, form and scale of an origin; they are empty for a record that has none."""
+    """Returns place, form and scale (stated gain and unit) of an origin; empty for a record that has none."""
     parts = [part.strip() for part in origin.split("|")]
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 else ("", "", "")
 

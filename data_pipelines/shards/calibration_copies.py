@@ -122,7 +122,8 @@ def scaled_copies(
     """Looks for other records that show the suspects' recordings at another factor.
 
     Args:
-        suspects: Numbers of records whose scale is doubted, or is rare in their place, `int64[n]`.
+        suspects: Numbers of records whose scale, stated gain and unit, is doubted, or is rare in their place (folder or
+            set), `int64[n]`.
         measured: Measurements of all records of the set.
         too_large: Logarithm of the factor by which each record seems too large, `f64[records]`; 0 where it is not
             doubted.
@@ -200,7 +201,7 @@ def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large
 
 
 def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
-    """Returns whether the other record is clearly nearer to the usual size, with a scale that more records state."""
+    """Returns whether the other record is clearly nearer to the usual size, with a gain that more records state."""
     distance, other_distance = np.abs(np.log(measured.values[[suspect, other], 0] / AMPLITUDE_MV))
     scales = [origin_parts(origin)[2] for origin in measured.origins]
     counts: collections.Counter[str] = collections.Counter()

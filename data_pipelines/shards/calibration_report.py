@@ -30,7 +30,7 @@ _RARE, _LESS_USUAL = 0.1, 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The judgement of the scales of a data set's records.
+    """The judgement of the scales, stated gains and units, of a data set's records.
 
     Attributes:
         measured: Measurements of all records.
@@ -57,7 +57,7 @@ class Calibration:
 def judge_calibration(
     parts: Sequence[ShardPart], shards: Sequence[Path], *, signal_format: SignalFormat
 ) -> Calibration:
-    """Judges the scale of every record of a build whose shards are finished.
+    """Judges the scale, stated gain and unit, of every record of a build whose shards are finished.
 
     Args:
         parts: Parts of all shards, in stored order.
@@ -82,7 +82,7 @@ def judge_calibration(
 
 
 def proven_factors(judged: Calibration, parts: Sequence[ShardPart]) -> dict[str, float]:
-    """Returns the factors by which records must be multiplied whose scale a copy proves wrong, by record id."""
+    """Returns the factors by which records must be multiplied whose stated gain a copy proves wrong, by record id."""
     proven = [copy for copy in judged.search.copies if copy.is_proven]
     names = record_ids(parts, [copy.suspect for copy in proven])
     return {names[copy.suspect]: copy.factor for copy in proven}
@@ -101,12 +101,12 @@ def with_factors(items: Sequence[Any], factors: Mapping[str, float]) -> Sequence
 def calibration_section(
     judged: Calibration, parts: Sequence[ShardPart], *, corrected: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Returns the description of the scales for the card of a data set.
+    """Returns the description of the scales, stated gains and units, for the card of a data set.
 
     Args:
         judged: Judgement of the records as they are stored.
         parts: Parts of the shards.
-        corrected: Factors that records were multiplied by because a copy proved their stated scale wrong, by record id.
+        corrected: Factors that records were multiplied by because a copy proved their stated gain wrong, by record id.
     """
     copies = judged.search.copies[:_RECORDS_KEPT]
     single = dict(list(judged.single.items())[:_RECORDS_KEPT])

@@ -52,7 +52,7 @@ def columns_of_shard(
 
     Returns:
         The columns of the index (`index.py`) that depend on single records, the keys of the ids (`uint8[n, 16]`) and
-        the measurements that the scale is judged by (`f32[n, 9]`, `size_and_polarity.py`); scalars and tasks are named
+        the measurements that the gain is judged by (`f32[n, 9]`, `size_and_polarity.py`); scalars and tasks are named
         as their columns are.
 
     Raises:
