@@ -66,7 +66,7 @@ class FineTuning:
         optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
         encoder: Encoder of the structure that is trained.
         num_leads: Number of leads that the encoder takes.
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         num_outputs: Number of classes of a multi-label task; 1 for other tasks.
 
     Raises:
@@ -368,7 +368,7 @@ def train_supervised(
         val_records: Numbers of the validation records, `int64[m]`.
         val_labels: Labels of the validation records, `[m]` or `[m, classes]`.
         seed: Seed of initialisation, order and dropout, and of the records that batch norm is set by.
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         progress: Whether a progress bar is drawn.
 
     Raises:
@@ -417,7 +417,7 @@ def check_settings(settings: FineTuneSettings, kind: Kind, *, section: str = "tr
 
     Args:
         settings: Settings of the training.
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         section: Section of the config that holds the settings, for messages.
 
     Raises:

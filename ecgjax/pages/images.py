@@ -24,7 +24,7 @@ class Image:
 
     Attributes:
         data: Bytes of the file.
-        kind: Kind of the file.
+        kind: Format of the file, `"svg"` or `"png"`.
         width: Width on the page in CSS pixels.
         height: Height on the page in CSS pixels.
     """

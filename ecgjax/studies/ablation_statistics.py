@@ -148,7 +148,7 @@ def sum_up(
     Args:
         runs: Runs in the order of the table, all probed on the same test records.
         task: Name of the task.
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         targets: Labels of the test records, `[n]` or `[n, classes]`.
         patients: Patient (group) code of each test record, `int[n]`.
         classes: Names of the label columns of a multi-label task.

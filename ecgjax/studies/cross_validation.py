@@ -44,7 +44,7 @@ class FrozenModel:
 
     Attributes:
         title: Title of the model in tables.
-        kind: Origin of the representation.
+        kind: Origin of the representation: an encoder, `"pretrained"` or `"random"`, or a `"baseline"` without one.
         twin: Title of the same encoder at random initialisation; empty unless the model is a pretrained encoder.
         identity: Plain values that determine the features.
         features: Function from a seed to the features, `f32[records, dim]`.

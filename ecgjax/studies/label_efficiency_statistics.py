@@ -105,7 +105,7 @@ def summarise(
 
     Args:
         results: Results of the cells, in any order.
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         targets: Labels of the test records, `[n]` or `[n, classes]`.
         patients: Patient (group) code of each test record, `int[n]`.
         classes: Names of the label columns of a multi-label task.

@@ -37,7 +37,7 @@ class Cell:
     Attributes:
         fraction: Fraction of the labelled training patients that is used.
         seed: Seed of the draw of labels, of the random initialisation, and of training.
-        model: Initialisation of the encoder, or kind of plain model.
+        model: Initialisation of the encoder, `"pretrained"` or `"random"`, or plain model, such as `"age_sex"`.
         mode: `"frozen"` for a linear probe on the encoder's embeddings, `"finetuned"` for training all of it, or
             `"plain"` for a model without an encoder.
     """

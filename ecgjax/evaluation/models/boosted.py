@@ -38,7 +38,7 @@ def fit_boosted(
     """Fits gradient-boosted trees whose size and number are chosen on validation; missing values take their own branch.
 
     Args:
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         train_features: Features of the training records, `[n, d]`, NaN where missing.
         train_targets: Targets of the training records, `[n]`, or `[n, classes]`: there are trees for every class, all
             of one size and number. A class that training records lack a label of is always answered 0.

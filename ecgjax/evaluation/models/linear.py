@@ -66,7 +66,7 @@ def fit_linear(
     quantity.
 
     Args:
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         train_features: Features of the training records, `[n, d]`.
         train_targets: Targets of the training records, `[n]`, or `[n, classes]`.
         val_features: Features of the validation records, `[m, d]`, of patients that train does not have.

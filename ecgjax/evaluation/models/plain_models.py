@@ -46,7 +46,7 @@ class PlainModels:
         """Fits a model on training records, with hyperparameters chosen on validation, and scores test records.
 
         Args:
-            name: Name of the model.
+            name: Name of the model, `"age_sex"`, `"intervals"` or `"median_beat"`.
             data: Labelled records.
             train: Places of the training records among all labelled records, `int64[...]`.
             val: Places of the validation records among all labelled records, `int64[...]`.

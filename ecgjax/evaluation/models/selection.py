@@ -24,7 +24,7 @@ def metrics(kind: Kind, targets: np.ndarray, outputs: np.ndarray, *, classes: Se
     """Returns the metrics of a kind of task by name, the primary one first.
 
     Args:
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         targets: Targets, `[n]`, or `[n, classes]` for a multi-label task.
         outputs: Outputs of the shape of the targets: scores, or values in the quantity's unit.
         classes: Names of the columns of a multi-label task.

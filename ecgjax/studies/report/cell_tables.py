@@ -24,7 +24,7 @@ def other_metrics_table(
 
     Args:
         results: Results of the cells.
-        kind: Kind of the task.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
         targets: Labels of the test records, `[n]` or `[n, classes]`.
         classes: Names of the label columns of a multi-label task.
         unit: Unit of a quantity; empty if it has none.
