@@ -71,7 +71,7 @@ class Overlay:
     Each of the partner's beats brings half of the intervals before and after it. Where those are shorter than the
     recording's intervals, the value at their ends is held. Where the partner's beats run out, they begin anew. So
     rhythm and rate are the recording's, and the shape is the partner's. Whole recordings of two rhythms cannot be
-    averaged; the paper does not say what it lays over what.
+    averaged; GeoECG does not say what it lays over what.
 
     Args:
         rate_hz: Sampling rate, in samples per second.

@@ -135,7 +135,7 @@ def baseline_shift(
 ) -> Array:
     """Moves the baseline of one segment by U(0, max), up in some leads and down in others.
 
-    The published code subtracts the shift from ±1 mV where it says that it multiplies; here the shift is ±U(0, max).
+    Fairseq-signals subtracts the shift from ±1 mV where it says that it multiplies; here the shift is ±U(0, max).
 
     Args:
         key: Random key of this row and view.

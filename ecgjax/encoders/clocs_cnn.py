@@ -23,10 +23,10 @@ KERNEL, STRIDE, POOL = 7, 3, 2
 class ClocsCNN(Encoder):
     """Network of three convolutional blocks and one linear layer over the activations at all places.
 
-    A block is conv k7 s3 (unpadded), BN, ReLU, max-pool 2 and dropout after the pooling. The published form has one
+    A block is conv k7 s3 (unpadded), BN, ReLU, max-pool 2 and dropout after the pooling. In CLOCS the network has one
     channel, widths 4 / 16 / 32, dropout .1 and 2,500 samples, five seconds at 500 Hz. These come out as ten places of
     32 channels, which the linear layer takes side by side: it tells places apart. That fixes the length, so that
-    recordings of another length are interpolated. The published network sees every lead by itself (`LeadWise`); with
+    recordings of another length are interpolated. In CLOCS the network sees every lead by itself (`LeadWise`); with
     several channels it sees all leads at once.
 
     Args:

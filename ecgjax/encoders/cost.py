@@ -74,7 +74,7 @@ def step_flops(trace: core.Jaxpr) -> float | None:
 def macs_of_trace(trace: core.Jaxpr) -> int:
     """Returns the multiply-accumulates of convolutions and matrix products in a trace, of all devices together.
 
-    Products with padding count, as they do in the published figures; products with the zeros that a transposed
+    Products with padding count, as they do in the figures that papers give; products with the zeros that a transposed
     convolution puts between samples do not. A loop's products count in every round, those of `cond` in the costliest
     branch, and those of `shard_map`, whose shapes are one device's, on every device among which the work is divided.
     What `jax.checkpoint` computes again in a backward pass does not count.

@@ -103,7 +103,7 @@ def _length(weight: Array) -> Array:
 class Decoder(nnx.Module):
     """Decoder of a transposed convolution with GELU for each convolution of the stem, and a last convolution to leads.
 
-    The transposed convolutions have kernel 4 and stride 2. The published code has two of them, of widths 256 and 128,
+    The transposed convolutions have kernel 4 and stride 2. PhysioCLR's code has two of them, of widths 256 and 128,
     which bring back a quarter of the stem's stride. The two that are missing are given the second's width.
     """
 

@@ -44,8 +44,9 @@ class ResNet18(Encoder):
     """Network of a stem, four stages of two basic blocks, a global average pool and a linear layer.
 
     The stem is conv k15 s2, BN, ReLU and max-pool. `widths` are the channels of the four stages, and `kernel` is that
-    of the blocks. The published form has widths 64/128/256/512, kernel 7, dropout .2, 12 leads and an embedding of 128:
-    8.74 M parameters before the last layer. There is no projection head and no normalisation of the output.
+    of the blocks. In Jeong et al. 2023 the network has widths 64/128/256/512, kernel 7, dropout .2, 12 leads and an
+    embedding of 128: 8.74 M parameters before the last layer. There is no projection head and no normalisation of the
+    output.
 
     Args:
         num_leads: Number of channels of the input.

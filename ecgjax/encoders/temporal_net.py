@@ -58,9 +58,9 @@ class TemporalNet(Encoder):
     layers without a nonlinearity. `widths` are the channels of the stem, and of each block of a branch; dropout stands
     in every block and in the merge.
 
-    The published form has one channel, widths 32 / 64 / 128 / 256 / 256, dropout .5, features of 512 and an embedding
-    of 128 through 256: 2.84 M parameters before the head and 14 GMAC for eight leads of 2,500 samples. It sees every
-    lead by itself (`LeadWise`).
+    In Dade et al. 2026 the network has one channel, widths 32 / 64 / 128 / 256 / 256, dropout .5, features of 512 and
+    an embedding of 128 through 256: 2.84 M parameters before the head and 14 GMAC for eight leads of 2,500 samples. It
+    sees every lead by itself (`LeadWise`).
 
     Args:
         num_leads: Number of channels of the input.

@@ -82,8 +82,8 @@ def challenge_score(labels: np.ndarray, answers: np.ndarray, *, classes: Sequenc
 
     A record is worth the sum of the weights over all pairs of a labelled and an answered class, divided by the number
     of classes labelled or answered. The sum over records is then rescaled so that the two models named above score 1
-    and 0. Equivalent codes must be one class already, as they are in `SCORED_CLASSES`. As in the published code, the
-    score is 0 where both models are equal.
+    and 0. Equivalent codes must be one class already, as they are in `SCORED_CLASSES`. As in the challenge's code,
+    the score is 0 where both models are equal.
 
     Args:
         labels: Labels, `[n, classes]`, 0 or 1.

@@ -20,7 +20,7 @@ _SILENCE = 1e-6
 
 
 class Reconstruction(NamedTuple):
-    """Weights of the reconstruction's errors beside the objective; .2 and .1 are as published.
+    """Weights of the reconstruction's errors beside the objective; .2 and .1 are those of PhysioCLR.
 
     Attributes:
         weight: Weight of the mean square error.
