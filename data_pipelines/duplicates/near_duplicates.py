@@ -290,7 +290,8 @@ def verify(
 
     Args:
         found: Pairs of records to compare.
-        read_bands: Function that returns `signature.band_of` of records by number.
+        read_bands: Function from record numbers to the bands of these records, which `signature.band_of` makes of their
+            signals.
         pairs_at_a_time: Number of pairs that bounds the memory: at most twice as many records are held, about 120 kB
             each.
 

@@ -91,7 +91,7 @@ class StoredSignals:
         self._bounds = list(itertools.accumulate((part.num_stored for part in parts), initial=0))
 
     def bands(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
-        """Returns `signature.band_of` of records, by their numbers."""
+        """Returns the bands of records, which `signature.band_of` makes of their signals, by record number."""
         bands = {}
         shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
         for shard in np.unique(shard_of).tolist():
