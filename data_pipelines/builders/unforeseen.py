@@ -28,7 +28,7 @@ def reason_and_message(error: Exception, item: Any) -> tuple[str, str]:
 
     Args:
         error: Error that reading the item raised.
-        item: Item of the source.
+        item: Item of the source that was read, such as a path with a row of a table.
 
     Raises:
         Exception: The error is due to the machine and not to the file, or `ECGJAX_RAISE_READER_FAULTS` is set; it is
