@@ -65,7 +65,7 @@ class Points(NamedTuple):
     """Embeddings in the form that `Distance.matrix` takes.
 
     Attributes:
-        place: Vectors, `f32[rows, dim]`, all shifted alike.
+        place: Vectors, `f32[rows, dim]`, from all of which `centred` has subtracted one vector.
         zero: Mask of the rows that were zeros and have no direction, `bool[rows]`; None off the sphere, where none is
             needed.
     """
