@@ -39,6 +39,11 @@ from ecgjax.studies.store import INITIALISATIONS, MODES, Cell, read_cells, run_c
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:
     """Returns the cells of a study, with the fast ones first.
 
+    Args:
+        fractions: Fractions of the labelled training patients.
+        seeds: Number of seeds, which count from 0.
+        modes: Modes of training, each one of `MODES`.
+
     Raises:
         ConfigError: A mode is unknown.
     """

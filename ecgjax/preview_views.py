@@ -93,6 +93,11 @@ class Recording:
     def draw(self, augment: Mapping[str, Arguments], path: Path, *, seed: int) -> None:
         """Writes a picture of the recording, of its views, and of its partner if the views are moved towards it.
 
+        Args:
+            augment: Arguments of every augmentation, by its name.
+            path: Path of the picture; its name without suffix is the title of the views.
+            seed: Seed of the draws.
+
         Raises:
             ConfigError: The settings do not fit each other or the recording.
         """

@@ -33,6 +33,15 @@ def conv(
     It has no bias: every convolution here stands before a normalisation, where a bias has no gradient. With `padding`
     `"VALID"` there is none, and with `"SAME"` it is that of Keras, where an even kernel's odd sample goes to the end.
 
+    Args:
+        features_in: Number of channels of the input.
+        features_out: Number of channels of the output.
+        kernel: Length of the kernel, in samples.
+        stride: Number of samples from one output to the next.
+        padding: Padding, `"VALID"` or `"SAME"`; None for (kernel − 1) / 2 on both sides.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
+
     Raises:
         ConfigError: The kernel is even, and cannot be padded alike on both sides.
     """
@@ -59,6 +68,11 @@ def cast_ecg(ecg: Array, dtype: jnp.dtype, *, num_samples: int | None = None) ->
 
     For bf16 each lead's median is subtracted before: at an electrode offset of 16 mV one step of bf16 is 125 µV.
     `num_samples` interpolates to another length between the two (`resample_linear`).
+
+    Args:
+        ecg: Recordings, `f32[batch, time, lead]`, in mV.
+        dtype: Type that is computed in.
+        num_samples: Number of samples to interpolate to; None leaves the length.
     """
     if dtype == jnp.bfloat16:
         ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)

@@ -124,6 +124,11 @@ class MetricTerm:
 def metric_term(settings: MetricSettings, *, kind: Kind, section: str = _SECTION) -> MetricTerm | None:
     """Returns the term that settings ask for, or None where its weight is 0.
 
+    Args:
+        settings: Settings of the term.
+        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
+        section: Name of the settings, for messages.
+
     Raises:
         ConfigError: A setting is unknown or makes no sense, or the task is multi-label.
     """

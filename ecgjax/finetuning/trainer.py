@@ -224,6 +224,11 @@ class FineTuning:
 
         For a binary task the share of positives is that of all validation records, and there is at least one record of
         each label that exists.
+
+        Args:
+            records: Numbers of all validation records, `int64[n]`.
+            labels: Labels of these records, `[n]` or `[n, classes]`.
+            seed: Seed of the draw of validation records, which takes `eval_records` of them.
         """
         number, rng = self._settings.eval_records, np.random.default_rng(seed)
         if 0 < number < len(records):
@@ -329,6 +334,12 @@ def _at_probe(
     """Returns the linear head whose outputs are the probe's plus `offset`.
 
     A linear probe is affine in the features, so that its values at the origin and at the unit vectors determine it.
+
+    Args:
+        head: Linear head whose parameters are replaced.
+        probe: Linear probe on the features.
+        dim: Number of features.
+        offset: Constant to add to the outputs of the probe.
     """
     values = probe.predict(np.concatenate([np.zeros((1, dim)), np.eye(dim)])).reshape(1 + dim, -1) + offset
     bias, kernel = values[0], values[1:] - values[0]

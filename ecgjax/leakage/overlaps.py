@@ -157,6 +157,11 @@ def _of_known_patients(
     """Returns the records whose patients were trained on, each with a pretraining record of that patient.
 
     Patients who share a recording or are joined by a link count as one.
+
+    Args:
+        recordings: Recordings to test on.
+        trained_on: Records that the encoder was pretrained on.
+        records: Numbers of the asked records among `recordings`, `int64[n]`.
     """
     group = np.asarray(recordings.index.group)
     asked = np.zeros(int(group.max()) + 1, bool)

@@ -124,6 +124,11 @@ def nearest_contender(features: SplitFeatures, data: ProbeData, *, title: str) -
     """Scores records by the share of positives among their nearest training records.
 
     The number of neighbours is selected on validation.
+
+    Args:
+        features: Features of the records of each split.
+        data: Labelled records of a binary task.
+        title: Title of the model in tables.
     """
     probe = fit_nearest(
         "binary",

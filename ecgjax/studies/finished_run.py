@@ -132,6 +132,12 @@ def _seen_folds(own: DataSettings, data: DataSettings, recordings: Recordings, e
     """Says what data sets and folds alone reveal about records seen in pretraining.
 
     Data sets are recognised by their contents, wherever they are stored.
+
+    Args:
+        own: Data settings of the pretraining.
+        data: Data settings of the evaluation.
+        recordings: Recordings of the evaluation.
+        encoder: Pretrained encoder, with the fingerprints of its data sets.
     """
     names = {
         known: [

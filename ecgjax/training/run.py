@@ -187,6 +187,11 @@ def records_of(run: Run) -> PretrainingRecords:
 def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
     """Returns the latest checkpoint's state, or the run's first state where there is no checkpoint.
 
+    Args:
+        run: Run that begins or goes on.
+        checkpoints: Checkpoints of its workdir.
+        metadata: Metadata that the run saves, which those of the checkpoint must equal in fingerprint and records.
+
     Raises:
         ConfigError: The checkpoint comes from other data, another seed, sampler or batch size.
     """

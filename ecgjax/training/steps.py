@@ -233,6 +233,13 @@ def _representation(z: Array, valid: Array, num_views: int, step: Array, every: 
     """Returns alignment, uniformity and effective rank, or NaN at steps without logging.
 
     They are left out there because they cost as much as a small step.
+
+    Args:
+        z: Embeddings of the global batch, `f32[rows, dim]`.
+        valid: Mask of the rows that hold a recording, `bool[rows]`.
+        num_views: Number of embedding rows of each recording.
+        step: Number of the step, from 0, `i32[]`.
+        every: Number of steps from one logged step to the next; None to measure at every call.
     """
     measure = functools.partial(representation.statistics, num_views=num_views)
     if every is None:

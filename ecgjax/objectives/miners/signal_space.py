@@ -150,6 +150,12 @@ def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
         """Returns the costs of a run of cells, `f32[width, keys]`, ∞ outside the signals.
 
         Along the run i rises from `first_i` and j falls from `first_j`.
+
+        Args:
+            anchor: Signal of the anchor, padded on both sides, `f32[pad + time + pad, lead]`.
+            first_i: Position of the first cell in the anchor's signal.
+            first_j: Position of the first cell in the keys' signals.
+            width: Number of cells.
         """
         i, j = first_i + jnp.arange(width, dtype=jnp.int32), first_j - jnp.arange(width, dtype=jnp.int32)
         of_anchor = jax.lax.dynamic_slice_in_dim(anchor, first_i + pad, width)
