@@ -201,6 +201,11 @@ def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float
     """Returns SCP codes and likelihoods; there are none, and a remark, if one cannot be read or is unknown.
 
     Otherwise the record would count as free of what the unknown code says.
+
+    Args:
+        text: Dictionary of codes as the table has it.
+        tasks: Tasks that know the codes.
+        source: Name of the recording, for remarks.
     """
     try:
         codes = ast.literal_eval(text)

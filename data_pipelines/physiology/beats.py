@@ -201,6 +201,11 @@ def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float)
     """Returns the recording minus lines from each beat's level before the QRS to the next beat's.
 
     Wander that the median beat averages out exceeds a flat T wave in a single beat.
+
+    Args:
+        ecg: Recording, `[time, lead]`, in mV, at `ANALYSIS_RATE_HZ`.
+        r_peaks: Positions of the R peaks, `int[beats]`.
+        qrs_onset_ms: Time from the R peak to the onset of the QRS complex, below 0; NaN leaves the recording as it is.
     """
     if math.isnan(qrs_onset_ms):
         return ecg

@@ -33,6 +33,11 @@ def chosen_records(dataset: Dataset, record_ids: list[str], *, flag: str = "reco
 def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
     """Draws records without replacement and returns their numbers in stored order.
 
+    Args:
+        dataset: Data set to draw from.
+        count: Number of records to draw.
+        seed: Seed of the draw.
+
     Raises:
         DataError: The data set has fewer records than `count`.
     """

@@ -204,6 +204,12 @@ def _gains_that_agree(
     """Finds positive factors of II and a derived lead, relative to I, with which Einthoven's identity holds.
 
     Swapped or inverted leads have no such factors: one would be negative, or the identity would still be off.
+
+    Args:
+        one: Lead I, `[time]`.
+        two: Lead II, `[time]`.
+        derived: Lead that Einthoven's identity derives from I and II, `[time]`.
+        coefficients: Factors of I and of II whose sum is the derived lead.
     """
     # The system derived · g_derived − b · II · g_two = a · I is solved by least squares.
     of_one, of_two = coefficients

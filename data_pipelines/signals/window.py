@@ -61,6 +61,11 @@ class Window:
 def rate_ratio(source_rate_hz: float, target_rate_hz: int, *, source: str) -> Fraction:
     """Returns the stored rate divided by a recording's.
 
+    Args:
+        source_rate_hz: Sampling rate of the recording.
+        target_rate_hz: Stored rate.
+        source: Name of the recording, for messages.
+
     Raises:
         RecordError: The two rates are no ratio of integers below 10,000 (`wrong_rate`).
     """

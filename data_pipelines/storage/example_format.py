@@ -57,6 +57,11 @@ def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.
 def serialise(record: EcgRecord, *, signal_format: SignalFormat, schema: LabelSchema) -> bytes:
     """Returns a record as the bytes that are stored; equal records give equal bytes, which begin with the signal.
 
+    Args:
+        record: Record to store.
+        signal_format: Format of the data set's signals.
+        schema: Names of the data set's labels.
+
     Raises:
         DataError: The record does not fit the data set's format or schema, which is a fault of its source.
     """

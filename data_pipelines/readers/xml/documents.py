@@ -106,6 +106,11 @@ def attribute_of(element: Element, path: str, name: str) -> str:
 def only(element: Element, path: str, *, source: str) -> Element:
     """Returns the only element at a path.
 
+    Args:
+        element: Element that the path begins at.
+        path: Path of local names, such as `component/series`.
+        source: Name of the file, for messages.
+
     Raises:
         RecordError: There is no such element, or there are several (`unreadable_header`).
     """
@@ -120,6 +125,11 @@ def only(element: Element, path: str, *, source: str) -> Element:
 
 def needed_number(text: str, *, what: str, source: str) -> float:
     """Returns a number whose absolute value is at most `LARGEST_NUMBER`.
+
+    Args:
+        text: Text of the document, empty where it has none.
+        what: Name of the value, for messages.
+        source: Name of the file, for messages.
 
     Raises:
         RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
@@ -141,6 +151,11 @@ def needed_number(text: str, *, what: str, source: str) -> float:
 def needed_rate(text: str, *, what: str, source: str) -> float:
     """Returns a number above zero.
 
+    Args:
+        text: Text of the document, empty where it has none.
+        what: Name of the value, for messages.
+        source: Name of the file, for messages.
+
     Raises:
         RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
     """
@@ -154,6 +169,12 @@ def needed_rate(text: str, *, what: str, source: str) -> float:
 
 def check_count(text: str, found: int, *, what: str, source: str) -> None:
     """Compares a count that a file may state with the actual one.
+
+    Args:
+        text: Count that the file states, empty where it states none.
+        found: Actual count.
+        what: Name of the count, for messages.
+        source: Name of the file, for messages.
 
     Raises:
         RecordError: The counts differ (`header_disagrees`), or the text is not a number (`unreadable_header`).
@@ -184,6 +205,11 @@ def check_number(needed: int, text: str, *, what: str, source: str) -> None:
 
 def base64_bytes(text: str, *, what: str, source: str) -> bytes:
     """Decodes base64, ignoring white space.
+
+    Args:
+        text: Text to decode.
+        what: Name of the value, for messages.
+        source: Name of the file, for messages.
 
     Raises:
         RecordError: The text is not base64, or is empty (`truncated_file`).
