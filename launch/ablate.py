@@ -164,6 +164,12 @@ def tasks_of(
 ) -> tuple[dict[str, ProbeData], tuple[str, ...]]:
     """Returns the labelled records of every task, with the labels that a seed draws.
 
+    Args:
+        recordings: Recordings that all arms are judged on.
+        texts: Tasks as `parse_task` reads them.
+        fraction: Fraction of the labelled training patients to draw.
+        seed: Seed of the draw.
+
     Returns:
         The records by task, with the classes of multi-label tasks that have enough test records of both labels; and
         what a reader must know of the other classes, one sentence each.
@@ -219,6 +225,12 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
 
 def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> int:
     """Pretrains and probes, unless the result is there; returns the exit status of pretraining.
+
+    Args:
+        run: Arm and seed to run; a random encoder is probed without pretraining.
+        recordings: Recordings that all arms are judged on.
+        tasks: Labelled records of every task.
+        out: Directory of the ablation.
 
     Raises:
         ConfigError: The result that is there is one of another config.
