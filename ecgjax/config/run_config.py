@@ -65,7 +65,12 @@ def define_flags(default: str | None = None) -> None:
     flags.mark_flags_as_required(["config", "workdir"])
     flags.register_validator("workdir", lambda value: value != "", message="it must name a folder")
     for name in ("config", "workdir"):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])  # `--help` lists key flags only.
+        _list_in_help(name)
+
+
+def _list_in_help(name: str) -> None:
+    # `--help` lists the flags of the command's own module, and this one defines them for it.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
 def define_config(default: str, words: str) -> None:
@@ -81,6 +86,7 @@ def define_config(default: str, words: str) -> None:
         except ConfigError as error:
             command.fail(str(error))
     config_flags.DEFINE_config_file("config", recipes.path_of(default), words, lock_config=True)
+    _list_in_help("config")
 
 
 def run(
