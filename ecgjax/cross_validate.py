@@ -18,10 +18,12 @@ if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import dataclasses
+import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -34,6 +36,7 @@ from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.data.settings import DataSettings
 from ecgjax.data.tasks import file_name
+from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import digests
 from ecgjax.evaluation.models.nested_cross_validation import cross_validate, patient_folds
@@ -43,7 +46,7 @@ from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
-from ecgjax.settings.sections import leaves_of, read
+from ecgjax.settings.sections import leaves_of, read, tree_of
 from ecgjax.studies.cross_validation import FrozenModel, PretrainedRun, frozen_models, open_runs
 from ecgjax.studies.cross_validation_statistics import Fitted
 from ecgjax.studies.questions import Problem, ask
@@ -130,7 +133,7 @@ class Study:
             },
         )
         for model in self.models:
-            begin_study(self._of(model), {"title": model.title, **model.identity})
+            begin_study(self._of(model), {"title": model.title, **model.identity}, upgrade=_upgraded)
 
     def run(self, *, fractions: Sequence[float], seeds: int) -> dict[Fitted, OutOfFold]:
         """Computes what is missing and returns the scores of every model, problem, fraction and seed."""
@@ -180,6 +183,13 @@ class Study:
 
     def _of(self, model: FrozenModel) -> Path:
         return self.folder / "models" / model.folder
+
+
+def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
+    """Writes an older model's identity with today's leaves of its encoder."""
+    if "encoder" not in identity:
+        return identity
+    return {**identity, "encoder": json.loads(json.dumps(tree_of(read(EncoderSettings, identity["encoder"]))))}
 
 
 def open_whole(directory: str, *, links: str) -> Recordings:

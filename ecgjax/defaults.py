@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ecgjax.config import run_config
+from ecgjax.config import earlier, run_config
 from ecgjax.errors import ConfigError
 from ecgjax.settings import sections
 from ecgjax.settings.leaf import Leaf, section
@@ -47,7 +47,9 @@ def settings_of(config: ConfigDict | Tree) -> RunSettings:
     Raises:
         ConfigError: A value has another type or is out of its bound, or there is no such setting.
     """
-    return sections.read(RunSettings, config)
+    tree = config.to_dict() if isinstance(config, ConfigDict) else config
+    earlier.check_retired(sections.flat(tree))
+    return sections.read(RunSettings, tree)
 
 
 def settings_of_run(workdir: str | Path) -> RunSettings:
@@ -59,8 +61,8 @@ def settings_of_run(workdir: str | Path) -> RunSettings:
     Raises:
         ConfigError: The folder holds no run, or its config is damaged.
     """
+    config = run_config.load_resolved(workdir)
     try:
-        config = run_config.load_resolved(workdir)
         if lacking := {"data", "encoder", "objective"} - set(config):
             raise ConfigError(f"the config is damaged, it lacks {', '.join(sorted(lacking))}; restore it from a copy")
         return settings_of(config)

@@ -19,7 +19,6 @@ from ecgjax.system.host_memory import keep_freed_memory
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
 
-import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
 from ecgjax.studies.compared import Compared
-from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags
+from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags, with_question
 from ecgjax.studies.one_task_binary import run_experiment
 from ecgjax.studies.one_task_other import answer
 from ecgjax.studies.questions import asked, check_answerable
@@ -267,13 +266,8 @@ def _stored(recordings: Recordings, records: np.ndarray) -> tuple[jax.Array, Rec
 def main(argv: list[str]) -> None:
     """Runs the evaluation that the flags ask for and prints its table."""
     del argv  # It was checked by `run_config.run`.
-    settings = defaults.settings_of(flags.FLAGS.config)
-    if task := flags.FLAGS.task:
-        if settings.probe.task not in (task, defaults.settings_of_run(flags.FLAGS.workdir).probe.task):
-            raise ConfigError(
-                f"--task={task!r} and --config.probe.task={settings.probe.task!r} are two questions; give one"
-            )
-        settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, task=task))
+    chosen = flags.FLAGS
+    settings = with_question(defaults.settings_of(chosen.config), chosen.task, workdir=chosen.workdir)
     evaluation, report = evaluate(settings, flags.FLAGS.workdir, step=STEP.value)
     print(f"\n{visible(question(evaluation.data))}")
     table = results_table(evaluation.comparison) if isinstance(evaluation, Evaluation) else answers_table(evaluation)

@@ -30,7 +30,7 @@ from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.plain_models import PLAIN
 from ecgjax.studies import finished_run
-from ecgjax.studies.finished_run import STEP, parse_flags
+from ecgjax.studies.finished_run import STEP, parse_flags, with_question
 from ecgjax.studies.label_efficiency import Study
 from ecgjax.studies.report.label_efficiency_page import write_report
 from ecgjax.studies.store import INITIALISATIONS, MODES, Cell, read_cells, run_cells
@@ -63,16 +63,16 @@ def main(argv: list[str]) -> None:
     """Runs the study that the flags ask for and prints its tables."""
     del argv  # It was checked by `run_config.run`.
     chosen = flags.FLAGS
-    for name in ("task", "out"):
-        if not chosen[name].value:
-            raise ConfigError(f"--{name} is needed (--help tells more)")
+    if not chosen.out:
+        raise ConfigError("--out is needed (--help tells more)")
+    settings = with_question(defaults.settings_of(chosen.config), chosen.task, workdir=chosen.workdir)
     cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
     with run_config.exclusive(folder, flag="--out"):
         study = Study(
-            defaults.settings_of(chosen.config),
+            settings,
             Path(chosen.workdir),
-            question=chosen.task,
+            question=settings.probe.task,
             folder=folder,
             step=STEP.value,
             features=Path(chosen.features) if chosen.features else None,

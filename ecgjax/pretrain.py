@@ -52,7 +52,8 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     first = jax.process_index() == 0
     with run_config.exclusive(workdir) if first else contextlib.nullcontext():
         settings = defaults.settings_of(config)
-        run_config.check_resume(config, workdir)
+        newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
+        run_config.check_resume(config, workdir, defaults=newer)
 
         def begin() -> None:
             # The config is written once the run is accepted: a refused run must leave an earlier run's config as it

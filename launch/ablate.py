@@ -52,6 +52,7 @@ from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.ablation import probe_tasks
 from ecgjax.studies.ablation_statistics import ArmRun
+from ecgjax.studies.questions import check_answerable
 from ecgjax.studies.report.ablation_page import training_facts, write_report
 from ecgjax.studies.store import begin_study
 from ecgjax.system.files import write_atomically
@@ -310,7 +311,9 @@ def ablate(asked: Asked) -> int | None:
     drawn = {}
     for seed in range(asked.seeds):
         drawn[seed], rare = tasks_of(recordings, asked.task, fraction=asked.label_fraction, seed=seed)
-    cautions = (*([SIMULATED] if recordings.simulated else []), *cautions, *rare)
+        few = [each for data in drawn[seed].values() for each in check_answerable(data, recordings.index)]
+    # The test records, which `rare` and `few` are about, are the same for all seeds.
+    cautions = (*([SIMULATED] if recordings.simulated else []), *cautions, *rare, *few)
     _begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
     if not asked.only:  # Concurrent jobs would write the same files.
         keep_compiled(out)

@@ -16,6 +16,9 @@ from ecgjax.config import earlier, recipes, run_config
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 
+#: Leaves that every run of an arm has a value of its own for.
+_SEEDS = ("seed", "probe.seed")
+
 #: Alternative of a sweep that changes nothing.
 AS_IT_IS = "base"
 
@@ -121,6 +124,11 @@ def arms_of(configs: Sequence[str], sweeps: Sequence[str], *, common: Sequence[t
         config, _, changed = text.strip().partition(" ")
         (own,) = parse_sweep(changed) if changed.strip() else [()]
         arms += [Arm(config, (*own, *itertools.chain(*chosen)), tuple(common)) for chosen in grid]
+    for arm in arms:
+        if given := [leaf for leaf, _ in (*arm.common, *arm.changes) if leaf in _SEEDS]:
+            raise ConfigError(
+                f"{arm.title}: {given[0]} is counted by --seeds; say there how many, and leave it out here"
+            )
     folders = [arm.folder for arm in arms]
     for arm in arms:
         if folders.count(arm.folder) > 1:

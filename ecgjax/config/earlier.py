@@ -47,11 +47,11 @@ def check_retired(names: Iterable[str]) -> None:
 def translated(tree: Tree) -> dict[str, Value | Tree]:
     """Returns a config in which today's leaves replace earlier ones.
 
+    A question that was never asked may be incomplete, such as a rule whose threshold each evaluation gave: it becomes
+    no question. A pretraining that used it would have ended before its first step.
+
     Args:
         tree: Values of a config that a run was trained with, nested.
-
-    Raises:
-        ValueError: An earlier question cannot be read.
     """
     now = {name: value for name, value in tree.items() if name not in RETIRED}
     for section in ("probe", "columns"):
@@ -72,8 +72,8 @@ def _question(values: Tree) -> str:
             rule=str(values.get("rule", "present")),
             threshold=float(threshold) if isinstance(threshold, int | float) else None,
         )
-    except DataError as error:
-        raise ValueError(str(error)) from error
+    except DataError:
+        return ""
 
 
 def _without_question(values: Tree) -> Tree:

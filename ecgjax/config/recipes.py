@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -55,18 +56,26 @@ def load_recipe(config: str) -> ConfigDict:
         config: Path of a config file or name of a recipe, with or without `:VARIANT`.
 
     Raises:
-        ConfigError: There is neither a file nor a recipe of that name, or the file cannot be read as a config.
+        ConfigError: There is neither a file nor a recipe of that name, the file cannot be read as a config, or its
+            function sets what there is not.
         ValueError: The file has no such variant.
     """
     path, colon, variant = path_of(config).partition(":")
     try:
         module = _module(path)
+    except ConfigError:
+        raise
     # Errors of a user's file become one message, because the user has to correct that file and not our code.
     except (SyntaxError, ValueError, NameError, ImportError, AttributeError, TypeError, OSError) as error:
         raise ConfigError(f"--config={config} cannot be read as Python: {error}") from error
     if not callable(getattr(module, "get_config", None)):
         raise ConfigError(f"--config={config} has no function get_config() that returns a config")
-    return module.get_config(*([variant] if colon else []))
+    try:
+        return module.get_config(*([variant] if colon else []))
+    except (AttributeError, KeyError, NameError, TypeError) as error:
+        calls = traceback.extract_tb(error.__traceback__)
+        line = next(each.lineno for each in [*(own for own in reversed(calls) if own.filename == path), calls[-1]])
+        raise ConfigError(f"--config={config}: get_config() fails in line {line}: {error}") from error
 
 
 def with_paths(arguments: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from data_pipelines.system.near_names import meant
 from ecgjax.config import earlier, recipes
 from ecgjax.config.help import describe_leaves
 from ecgjax.errors import CheckpointError, ConfigError, DivergedError, UnknownSettingError
-from ecgjax.settings.leaf import Leaf
+from ecgjax.settings.leaf import Leaf, Value
 from ecgjax.settings.sections import flat
 from ecgjax.system.files import write_atomically
 
@@ -49,8 +49,8 @@ MAY_CHANGE = (
 #: Name of the file that is locked while a run writes to its workdir.
 _LOCK_FILE = ".lock"
 
-# An argument that sets a leaf to None.
-_SETS_NONE = re.compile(r"--?config\.([\w.]+)=None")
+# An argument that sets a leaf.
+_SETS_LEAF = re.compile(r"--?(no)?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
 
 #: Errors of the machine that no code can solve: no space, no permission, a read-only disk.
 _MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -122,7 +122,12 @@ def run(
             return main(argv)
         except UnknownSettingError as error:  # The config is of another kind, since its own leaves were checked.
             configs = recipes.configs_in(given)
-            command.fail(f"--config={configs[-1]} is no config of this command: {error}" if configs else str(error))
+            command.fail(
+                f"--config={configs[-1]} is no config of this command: {error}. There are "
+                "those that --help lists, and no others"
+                if configs
+                else str(error)
+            )
         except (ConfigError, DataError, CheckpointError, DivergedError) as error:
             command.fail(str(error))
         except OSError as error:
@@ -163,7 +168,7 @@ def show_help(argv: Sequence[str], leaves: Mapping[str, Leaf]) -> NoReturn:
 
 def without_none(arguments: Sequence[str]) -> list[str]:
     """Returns a command line without `--config.LEAF=None`, which no parser of a typed leaf accepts; see `set_none`."""
-    return [argument for argument in arguments if not _SETS_NONE.fullmatch(argument)]
+    return _apart(arguments)[0]
 
 
 def set_none(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
@@ -171,12 +176,34 @@ def set_none(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
 
     Args:
         config: Config that is changed; whether a leaf may be None is checked where settings are read from it.
-        arguments: Command line, of which only `--config.LEAF=None` is read.
+        arguments: Command line, of which only `--config.LEAF=None` is read, in one word or two.
     """
-    for argument in arguments:
-        if given := _SETS_NONE.fullmatch(argument):
-            with config.ignore_type():
-                config.update_from_flattened_dict({given[1]: None})
+    for leaf in _apart(arguments)[1]:
+        with config.ignore_type():
+            config.update_from_flattened_dict({leaf: None})
+
+
+def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divides a command line into the arguments for a parser, and the leaves that are None in the end: where a leaf is
+    given several times, the last one counts.
+    """
+    rest: list[str] = []
+    none: dict[str, None] = {}
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--":
+            return [*rest, argument, *left], list(none)
+        given = _SETS_LEAF.fullmatch(argument)
+        if given is None:
+            rest.append(argument)
+        elif given[3] == "None" or (given[3] is None and not given[1] and left[:1] == ["None"]):
+            del left[: given[3] is None]
+            none[given[2]] = None
+        else:
+            rest.append(argument)
+            none.pop(given[2], None)
+    return rest, list(none)
 
 
 def _takes_one_config() -> bool:
@@ -188,6 +215,8 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
     for config in recipes.configs_in(arguments):
         try:
             found = recipes.load_recipe(config)
+        except ConfigError:  # It names the config already.
+            raise
         except ValueError as error:
             raise ConfigError(f"--config={config}: {error}") from error
         check_leaves(arguments, found, of=config)
@@ -205,7 +234,7 @@ def check_leaves(arguments: Sequence[str], config: ml_collections.ConfigDict, *,
         ConfigError: There is no such leaf; the message names those with a similar spelling.
     """
     known = flat(config.to_dict())
-    sections = {name.rpartition(".")[0] for name in known}
+    sections = {name[:place] for name in known for place, sign in enumerate(name) if sign == "."}
     for argument in arguments:
         given = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if given and ((given[1] not in known and given[1] not in sections) or not given[1]):
@@ -267,8 +296,12 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     """
     path = Path(workdir) / CONFIG_FILE
     try:
-        if not path.is_file():
-            raise ConfigError(f"--workdir={workdir} is not the folder of a pretraining run: {path} does not exist")
+        exists = path.is_file()
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: {path} cannot be read ({error.strerror})") from error
+    if not exists:
+        raise ConfigError(f"--workdir={workdir} is not the folder of a pretraining run: {path} does not exist")
+    try:
         return ml_collections.ConfigDict(earlier.translated(_tuples(json.loads(path.read_text(encoding="utf-8")))))
     except OSError as error:
         raise ConfigError(f"--workdir={workdir}: {path} cannot be read ({error.strerror})") from error
@@ -276,8 +309,15 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 
 
-def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
+def check_resume(
+    config: ml_collections.ConfigDict, workdir: str | Path, *, defaults: Mapping[str, Value] | None = None
+) -> None:
     """Refuses to resume with another config than the one a workdir was started with.
+
+    Args:
+        config: Config of the resumption.
+        workdir: Folder of the run.
+        defaults: Values, by path, of leaves that are newer than the run.
 
     Raises:
         ConfigError: Leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
@@ -292,7 +332,7 @@ def check_resume(config: ml_collections.ConfigDict, workdir: str | Path) -> None
                 "from a copy, or use another --workdir"
             )
         return
-    before = flat(load_resolved(workdir).to_dict())
+    before = {**(defaults or {}), **flat(load_resolved(workdir).to_dict())}
     now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"

@@ -139,7 +139,7 @@ def _check_two_labels(task: Task, labels: np.ndarray) -> None:
     if task.kind != "binary":
         raise ConfigError(
             f"config.augment.geodesic moves recordings between two labels, and {TASK}={task.title!r} gives values: ask "
-            f"a yes or no, as in {TASK}='{task.title}<40'"
+            f"a yes or no, as in {TASK}='{task.title}=1' of labels 0 and 1, or '{task.title}<40'"
         )
     if missing := [value for value in (0, 1) if not (labels == value).any()]:
         raise ConfigError(
@@ -183,5 +183,5 @@ def _cluster(settings: ColumnSettings, recordings: Recordings, *, seed: int) -> 
             f"config.columns.clusters={settings.clusters} are more than the {len(fitted)} training records with all of "
             f"{', '.join(CLUSTERED)}"
         )
-    kmeans = MiniBatchKMeans(settings.clusters, random_state=seed, n_init=3).fit(standard[fitted])
+    kmeans = MiniBatchKMeans(settings.clusters, random_state=seed % 2**32, n_init=3).fit(standard[fitted])
     return np.where(complete, kmeans.predict(standard), -1).astype(np.int32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ecgjax.settings.bounds import ONE_OR_MORE, ZERO_OR_MORE
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, ZERO_OR_MORE
 from ecgjax.settings.leaf import Arguments, leaf
 
 
@@ -17,7 +17,7 @@ class DataSettings:
     weights: tuple[float, ...] = leaf(
         (),
         "Shares of several data sets in every batch; without, every recording comes equally often.",
-        bound=ZERO_OR_MORE,
+        bound=POSITIVE,
     )
     store: str = leaf(
         "auto",

@@ -4,7 +4,7 @@ A question is written in one line, on the command line, in configs and in report
 
     lvef<40   potassium>5            a scalar below or above a threshold, both strictly
     superdiagnostic:NORM             a class of a task of the index, yes or no
-    af=1                             a scalar that is 0 or 1, yes or no
+    af=1   BNP>100=1                 a scalar that is 0 or 1, yes or no; its name may have any signs
     superdiagnostic:*                all classes of a task of the index
     age_years                        a quantity, in its own unit
 """
@@ -12,6 +12,7 @@ A question is written in one line, on the command line, in configs and in report
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ PRESETS: Mapping[str, str] = {
     "female": "sex=1",
 }
 
+_PLAIN_CLASS = re.compile(r"[^<>=*:]+:[^<>=*]+")
 _SYMBOLS = {"<": "below", ">": "above"}
 _OF_RULES = {rule: symbol for symbol, rule in _SYMBOLS.items()}
 
@@ -86,7 +88,7 @@ class BinaryTask:
     def title(self) -> str:
         """The question in one line, such as `"lvef<40"`."""
         if self.rule == "present":
-            return self.label if ":" in self.label else f"{self.label}=1"
+            return self.label if _PLAIN_CLASS.fullmatch(self.label) else f"{self.label}=1"
         short = f"{self.threshold:g}"
         # All digits are written where six are too few, because the line is parsed as a question again.
         return f"{self.label}{_OF_RULES[self.rule]}{short if float(short) == self.threshold else self.threshold}"
@@ -210,7 +212,7 @@ def parse_task(text: str, *, asked_by: str = "--task") -> Task:
         except ValueError as error:
             raise _unreadable(text, asked_by) from error
         return BinaryTask(label=label.strip(), rule=_SYMBOLS[symbol], threshold=threshold, section=asked_by)
-    if named := re.fullmatch(r"([^<>=*]+)=1", line) or re.fullmatch(r"([^<>=*:]+:[^<>=*]+)", line):
+    if named := re.fullmatch(r"(.*[^<>=\s])\s*=\s*1", line) or re.fullmatch(f"({_PLAIN_CLASS.pattern})", line):
         return BinaryTask(label=named[1].strip(), rule="present", section=asked_by)
     if classes := re.fullmatch(r"([^<>=*:]+):\*", line):
         return MultiLabelTask(task=classes[1].strip())
@@ -223,11 +225,17 @@ def file_name(title: str) -> str:
     """Returns a question's line in characters that every file system accepts, such as `"lvef_below_40"`.
 
     Args:
-        title: Title of a task, such as `"lvef<40"`.
+        title: Title of a task, such as `"lvef<40"`. Where other characters than `:`, `_` and blanks are lost, or the
+            name would be very long, a digest tells questions apart.
     """
+    whole = title
     for symbol, word in {"<": "_below_", ">": "_above_", "=": "_is_", ":*": "_all"}.items():
         title = title.replace(symbol, word)
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", title)
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "_", title)
+    if len(name) <= 100 and not name.startswith(".") and re.fullmatch(r"[A-Za-z0-9.+:_ -]+", title):
+        return name
+    digest = hashlib.blake2b(whole.encode(errors="surrogateescape"), digest_size=4).hexdigest()
+    return f"{name[:100].lstrip('.')}-{digest}"
 
 
 def earlier_task(*, label: str, rule: str, threshold: float | None) -> str:

@@ -7,6 +7,7 @@ peak learning rate. That is the config's, scaled with the batch and lowered by d
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -216,12 +217,16 @@ def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) ->
 
 def _own_rates(rates: tuple[Any, ...]) -> dict[str, float]:
     for pair in rates:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and pair[1] >= 0):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and _is_rate(pair[1])):
             raise ConfigError(
                 f"config.optimizer.rates={rates!r} must be pairs of a pattern and a learning rate of 0 or more, "
                 "such as (('objective/beta', 5e-4),)"
             )
     return {pattern: float(rate) for pattern, rate in rates}
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _settings(function: Callable[..., Any]) -> list[str]:

@@ -30,7 +30,7 @@ BELOW_ONE = Bound(lambda value: 0 <= value < 1, "0 or more and below 1")
 INSIDE_ONE = Bound(lambda value: 0 < value < 1, "above 0 and below 1: a share, not a percentage")
 SHARE = Bound(lambda value: 0 < value <= 1, "above 0 and at most 1")
 #: Seeds are hashed as signed integers of eight bytes.
-SEED = Bound(lambda value: 0 <= value < 2**63, "a whole number, 0 or more, of at most 63 bits")
+SEED = Bound(lambda value: -(2**63) <= value < 2**63, "a whole number of at most 63 bits")
 
 
 def _number(value: float) -> str:

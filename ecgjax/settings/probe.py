@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ecgjax.settings.bounds import BELOW_ONE, INSIDE_ONE, ONE_OR_MORE, POSITIVE, SEED, SHARE, ZERO_OR_MORE
+from ecgjax.settings.bounds import BELOW_ONE, INSIDE_ONE, ONE_OR_MORE, POSITIVE, SHARE, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf, section
 
 #: Value of `MetricSettings.miner` that selects the first miner of a kind of task.
@@ -71,7 +71,7 @@ class ProbeSettings:
         "Question, such as 'lvef<40', 'superdiagnostic:NORM', 'superdiagnostic:*' or a quantity such as 'age_years'.",
     )
     label_fraction: float = leaf(1.0, "Share of the labelled training patients.", bound=SHARE)
-    seed: int = leaf(0, "Seed of the labels that are drawn, and of resampling.", bound=SEED)
+    seed: int = leaf(0, "Seed of the labels that are drawn, and of resampling.", bound=between(0, 2**63 - 1))
     layer: str = leaf(
         "features",
         'Layer; "features" are pooled activations.',

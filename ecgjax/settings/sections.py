@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_dict
 
 from data_pipelines.system.near_names import meant
 from ecgjax.errors import ConfigError, UnknownSettingError
+from ecgjax.settings.bounds import FINITE
 from ecgjax.settings.leaf import Arguments, Leaf, Plain, Value, leaf_of
 
 #: A config as nested mappings, as `ConfigDict.to_dict` returns it.
@@ -24,6 +25,7 @@ S = TypeVar("S")
 
 # Descriptions of the types of values in messages.
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+_OF_MANY = {bool: "True or False", int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def arguments(leaves: Callable[[], Mapping[str, Leaf]]) -> Arguments:
@@ -190,21 +192,22 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
     if leaf.choices and found not in leaf.choices:
         there_are = ", ".join(choice or "''" for choice in leaf.choices)
         raise ConfigError(f"{path}={value!r} is unknown; there are: {there_are}")
-    if leaf.bound is not None:
+    bound = FINITE if leaf.bound is None and float in (leaf.kind, leaf.element) else leaf.bound
+    if bound is not None:
         numbers = found if isinstance(found, tuple) else (found,)
-        if len(numbers) < leaf.bound.fewest:
-            raise ConfigError(f"{path}={value!r} is not possible; it must have at least {leaf.bound.fewest} elements")
-        if not all(isinstance(each, int | float) and leaf.bound.holds(each) for each in numbers):
+        if len(numbers) < bound.fewest:
+            raise ConfigError(f"{path}={value!r} is not possible; it must have at least {bound.fewest} elements")
+        if not all(isinstance(each, int | float) and bound.holds(each) for each in numbers):
             each = "every one of them must" if isinstance(found, tuple) else "it must"
-            raise ConfigError(f"{path}={value!r} is not possible; {each} be {leaf.bound.words}")
+            raise ConfigError(f"{path}={value!r} is not possible; {each} be {bound.words}")
     return found
 
 
 def _possible(leaf: Leaf) -> str:
     if leaf.kind is not tuple:
         return _WORDS[leaf.kind] + (", or None" if leaf.optional else "")
-    each = "values" if leaf.element is None else f"{_WORDS[leaf.element]} each"
-    return f"{each}, in brackets with commas between" + (", or None" if leaf.optional else "")
+    many = "values" if leaf.element is None else _OF_MANY[leaf.element]
+    return f"{many}, in brackets with commas between" + (", or None" if leaf.optional else "")
 
 
 def _plain(value: object, kind: type) -> Plain | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import ml_collections
@@ -15,6 +16,7 @@ from ecgjax.config import run_config
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.data.settings import DataSettings
+from ecgjax.defaults import RunSettings
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder
@@ -64,6 +66,26 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
     for leaf, value in flat(tree_of(defaults.settings_of_run(workdir))).items():
         config.update_from_flattened_dict({leaf: value})
     return config
+
+
+def with_question(settings: RunSettings, question: str | None, *, workdir: str | Path) -> RunSettings:
+    """Returns settings with the question of `--task`, if it is given, in the place of `probe.task`.
+
+    Args:
+        settings: Settings of the run, perhaps changed by the command line.
+        question: Value of `--task`; None where it is not given.
+        workdir: Folder of the run.
+
+    Raises:
+        ConfigError: The command line asks another question by `--config.probe.task`.
+    """
+    if not question:
+        return settings
+    if settings.probe.task not in (question, defaults.settings_of_run(workdir).probe.task):
+        raise ConfigError(
+            f"--task={question!r} and --config.probe.task={settings.probe.task!r} are two questions; give one"
+        )
+    return dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, task=question))
 
 
 def check_encoder(own: EncoderSettings, asked: EncoderSettings, *, workdir: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -136,7 +137,7 @@ class Study:
                 "task": dataclasses.asdict(task),
                 "checkpoint_step": self.pretrained.step,
                 "weights": digests.of_weights(self.pretrained.split),
-                "pretraining": {**tree_of(own), "probe": None, "checkpoint": None, "data": None},
+                "pretraining": _pretraining(own),
                 "pretrained_on": list(self.pretrained.pretrained_on),
                 "data": list(self.recordings.fingerprints),
                 # The records that are trained, selected and tested on identify the study.
@@ -324,8 +325,17 @@ def _initialisation(cell: Cell) -> Initialisation:
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """Writes an older study's identity with today's configuration leaves of the pretraining."""
-    return {**identity, "pretraining": earlier.translated(identity["pretraining"])}
+    """Writes an older study's identity with today's configuration leaves of the pretraining, newer ones at their
+    defaults.
+    """
+    given = {name: value for name, value in identity["pretraining"].items() if value is not None}
+    return {**identity, "pretraining": _pretraining(defaults.settings_of(earlier.translated(given)))}
+
+
+def _pretraining(settings: RunSettings) -> dict[str, Any]:
+    """Returns the leaves that decided a pretraining, as JSON reads them."""
+    tree: dict[str, Any] = json.loads(json.dumps(tree_of(settings)))
+    return {**tree, "probe": None, "checkpoint": None, "data": None}
 
 
 def _unlike(probe: ProbeSettings) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ def test_the_walk_follows_calls_and_what_a_config_is_put_down_in():
     rooms = config_walk.walk(TREE, "ecgjax.pretrain", "pretrain", "config")
     # By a call, by a call of what was called, and by a run that keeps it.
     assert {"ecgjax.config.run_config", "ecgjax.training.run", "ecgjax.training.assembly"} <= rooms
+    rooms = config_walk.walk(TREE, "ecgjax.evaluate", "evaluate", "settings")
+    assert {"ecgjax.evaluate", "ecgjax.settings.sections"} <= rooms
 
 
 def test_settings_are_no_mappings_of_anything():

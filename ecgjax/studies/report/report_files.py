@@ -62,7 +62,7 @@ def replace_report(
         written = write_page(page, building)
         _write_results(building, results, data=data, scores=scores)
         building.chmod(0o755)  # mkdtemp lets only the owner in, but colleagues read reports.
-        replaced = building.with_suffix(".old")
+        replaced = building.with_name(f"{building.name}.old")  # A question such as lvef<0.5 has a dot of its own.
         if target.exists():
             os.replace(target, replaced)
         os.replace(building, target)

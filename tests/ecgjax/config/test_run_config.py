@@ -21,7 +21,9 @@ def test_resolved_config_comes_back_as_it_was(tmp_path, config):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="is not the folder of a pretraining run"):
+    with pytest.raises(
+        ConfigError, match=r"^--workdir=.*nowhere is not the folder of a pretraining run: .*does not exist$"
+    ):
         run_config.load_resolved(tmp_path / "nowhere")
 
 
@@ -183,6 +185,17 @@ def test_a_run_that_asks_its_questions_in_three_leaves_is_translated(tmp_path):
     run_config.check_resume(config, tmp_path)
 
 
+def test_a_question_whose_threshold_was_left_to_evaluations_is_none(tmp_path):
+    config = simclr.get_config()
+    run_config.write_resolved(config, tmp_path)
+    path = tmp_path / run_config.CONFIG_FILE
+    before = json.loads(path.read_text())
+    del before["probe"]["task"]
+    before["probe"] |= {"label": "lvef", "rule": "below", "threshold": None}
+    path.write_text(json.dumps(before))
+    assert run_config.load_resolved(tmp_path).to_dict() == config.to_dict()
+
+
 def test_none_is_set_where_the_command_line_says_so():
     config = simclr.get_config()
     given = [
@@ -195,6 +208,23 @@ def test_none_is_set_where_the_command_line_says_so():
     run_config.set_none(config, given)
     assert config.relation.name is None
     assert config.batch_size is None
+
+
+@pytest.mark.parametrize(
+    ("given", "rest", "none"),
+    [
+        (["--config.miner.name", "None", "--config.seed", "3"], ["--config.seed", "3"], True),
+        (["--config.miner.name=npair", "--config.miner.name=None"], ["--config.miner.name=npair"], True),
+        (["--config.miner.name=None", "--config.miner.name=npair"], ["--config.miner.name=npair"], False),
+        (["--", "--config.miner.name=None"], ["--", "--config.miner.name=None"], False),
+    ],
+)
+def test_none_may_stand_in_a_word_of_its_own_and_the_last_one_counts(given, rest, none):
+    config = simclr.get_config()
+    config.miner.name = "npair"
+    assert run_config.without_none(given) == rest
+    run_config.set_none(config, given)
+    assert (config.miner.name is None) == none
 
 
 @pytest.mark.parametrize(

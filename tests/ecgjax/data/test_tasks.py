@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.errors import DataError
 from ecgjax.data.labels import probe_data
-from ecgjax.data.tasks import PRESETS, BinaryTask, MultiLabelTask, QuantityTask, earlier_task, parse_task
+from ecgjax.data.tasks import PRESETS, BinaryTask, MultiLabelTask, QuantityTask, earlier_task, file_name, parse_task
 
 NAN = np.nan
 COLUMNS = {
@@ -32,6 +32,9 @@ def _index():
         (" potassium > 5.5", BinaryTask(label="potassium", rule="above", threshold=5.5, section="--task")),
         ("wedge_pressure>18", BinaryTask(label="wedge_pressure", rule="above", threshold=18.0, section="--task")),
         ("superdiagnostic:MI=1", BinaryTask(label="superdiagnostic:MI", rule="present", section="--task")),
+        ("BNP>100=1", BinaryTask(label="BNP>100", rule="present", section="--task")),
+        ("rhythm:PR>200=1", BinaryTask(label="rhythm:PR>200", rule="present", section="--task")),
+        ("sex = 1", BinaryTask(label="sex", rule="present", section="--task")),
         ("scored:*", MultiLabelTask(task="scored")),
         ("wedge_pressure", QuantityTask(label="wedge_pressure")),
         ("superdiagnostic:NORM", BinaryTask(label="superdiagnostic:NORM", rule="present", section="--task")),
@@ -59,6 +62,8 @@ def test_other_lines_are_refused(text):
         (BinaryTask(label="qtc", rule="below", threshold=1.23456789e-7), "qtc<1.23456789e-07"),
         (BinaryTask(label="sex", rule="present"), "sex=1"),
         (BinaryTask(label="superdiagnostic:NORM", rule="present"), "superdiagnostic:NORM"),
+        (BinaryTask(label="BNP>100", rule="present"), "BNP>100=1"),
+        (BinaryTask(label="rhythm:PR>200", rule="present"), "rhythm:PR>200=1"),
         (MultiLabelTask(task="superdiagnostic"), "superdiagnostic:*"),
         (QuantityTask(label="age_years"), "age_years"),
     ],
@@ -119,3 +124,24 @@ def test_records_without_a_label_are_left_out_for_every_kind(line, labels, dtype
     assert data.train.labels.dtype == dtype
     assert data.train.unlabelled == 3 - len(labels)
     assert data.classes == (("NORM", "MI") if line == "superdiagnostic" else ())
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("lvef<40", "lvef_below_40"),
+        ("sex=1", "sex_is_1"),
+        ("superdiagnostic:NORM", "superdiagnostic_NORM"),
+        ("superdiagnostic:*", "superdiagnostic_all"),
+        ("NYHA class>2", "NYHA_class_above_2"),
+    ],
+)
+def test_a_question_is_the_name_of_its_folder(title, name):
+    assert file_name(title) == name
+
+
+def test_questions_in_other_letters_and_long_ones_have_folders_of_their_own():
+    titles = ["诊断:正常", "诊断:异常", "rhythm:AF (paroxysmal)", "rhythm:AF [paroxysmal]", "..", "a" * 300, "a" * 301]
+    names = {file_name(title) for title in titles}
+    assert len(names) == len(titles)
+    assert all(len(name) < 120 and not name.startswith(".") and name.isascii() for name in names)

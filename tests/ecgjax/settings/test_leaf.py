@@ -133,7 +133,7 @@ def test_meanings_end_where_the_arguments_do():
         (bounds.BELOW_ONE, (0, 0.999), (1, -1e-9, math.nan)),
         (bounds.INSIDE_ONE, (1e-9, 0.999), (0, 1, 30, math.nan)),
         (bounds.SHARE, (1e-9, 1), (0, 1.001, math.nan)),
-        (bounds.SEED, (0, 2**63 - 1), (-1, 2**63)),
+        (bounds.SEED, (-(2**63), 2**63 - 1), (2**63, -(2**63) - 1)),
         (between(0, 0.5), (0, 0.5), (-0.01, 0.51, math.nan)),
     ],
 )

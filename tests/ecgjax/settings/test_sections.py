@@ -235,7 +235,7 @@ def test_the_config_of_a_run_is_its_settings_at_their_defaults():
         (
             "seed",
             2**63,
-            f"config.seed={2**63} is not possible; it must be a whole number, 0 or more",
+            f"config.seed={2**63} is not possible; it must be a whole number of at most 63 bits",
         ),
     ],
 )
