@@ -109,8 +109,8 @@ def framed(
 def how_compared(data: ProbeData, *, resamples: int) -> str:
     """Says what all models of a table have in common, and what their intervals cover."""
     of_few = (
-        f"; where at most {FEW_PATIENTS} patients have the rarer label, that of a single AUROC follows from its clustered "
-        "variance (Obuchowski 1997)"
+        f"; where at most {FEW_PATIENTS} patients have the rarer label, that of a single AUROC follows from its "
+        "clustered variance (Obuchowski 1997)"
     )
     return (
         f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
@@ -118,7 +118,8 @@ def how_compared(data: ProbeData, *, resamples: int) -> str:
         f"once on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients; no patient "
         "and no signal is in two splits. Intervals are "
         f"95 % percentile intervals over {resamples:,} resamples of the test "
-        f"patients{'' if data.task.kind == 'quantity' else of_few}. Differences are paired (same resamples). The intervals hold for this training run: they do not include the "
+        f"patients{'' if data.task.kind == 'quantity' else of_few}. Differences are paired (same resamples). The intervals hold "
+        "for this training run: they do not include the "
         "variation between training seeds or draws of labels."
     )
 
