@@ -118,9 +118,9 @@ def how_compared(data: ProbeData, *, resamples: int) -> str:
         f"once on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients; no patient "
         "and no signal is in two splits. Intervals are "
         f"95 % percentile intervals over {resamples:,} resamples of the test "
-        f"patients{'' if data.task.kind == 'quantity' else of_few}. Differences are paired (same resamples). The intervals hold "
-        "for this training run: they do not include the "
-        "variation between training seeds or draws of labels."
+        f"patients{'' if data.task.kind == 'quantity' else of_few}. Differences are paired (same resamples). The "
+        "intervals hold for this training run: they do not include the variation between training seeds or "
+        "draws of labels."
     )
 
 

@@ -182,7 +182,7 @@ def test_moving_between_labels_needs_two_of_them(directory):
         ("", r"augmentation looks at labels: name a question in config\.columns\.task"),
         (
             "lvef",
-            r"between two labels, and config\.columns\.task='lvef' gives values: .*\.task='lvef<40'",
+            r"between two labels, and config\.columns\.task='lvef' gives values: .*'lvef<40'",
         ),
         ("superdiagnostic:*", r"config\.columns\.task='superdiagnostic:\*' has several answers a record"),
     ):
