@@ -299,6 +299,8 @@ def ablate(asked: Asked) -> int | None:
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
     out = output_folder("out", asked.out)
     runs = plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds)
+    if unknown := {*asked.only} - {run.name for run in runs}:
+        raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
     if asked.jobs:
         lacking = [run for run in runs if not _result_path(out, run).is_file()]
         jobs = [f"{asked.command} {shlex.quote(f'--only={run.name}')}" for run in lacking]
@@ -319,8 +321,6 @@ def ablate(asked: Asked) -> int | None:
         keep_compiled(out)
     for caution in cautions:
         print(caution)
-    if unknown := {*asked.only} - {run.name for run in runs}:
-        raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
     failed = {}
     with tqdm(
         [run for run in runs if not asked.only or run.name in asked.only], desc="runs", unit="run", disable=None
