@@ -244,7 +244,7 @@ def test_classes_have_the_whole_report(workdir):
     ]  # fmt: skip
     html = report.html.read_text(encoding="utf-8")
     assert str(evaluation.answers.operating.classes[SCORED_CLASSES.index("AF")].metrics["F1"]) in html
-    for part in ("CinC 2021 score", "Decisions on every class", "2 of 26 classes", "validation: none of"):
+    for part in ("CinC 2021 score", "Decisions on all classes", "2 of 26 classes", "validation: none of"):
         assert part in html
 
 
