@@ -16,11 +16,10 @@ import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from ecgjax.data.tasks import Kind
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.models.kinds import QuestionKind
 from ecgjax.keys import step_key
 from ecgjax.objectives.losses.triplet import triplet
 from ecgjax.objectives.miners import miners as mining
@@ -31,12 +30,12 @@ from ecgjax.objectives.pairs.relations import Relation, Rows, same_label, same_r
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.probe import AUTO, MetricSettings
 
-#: Kind of task → relation, and the miners that go with it, the published default first. Published miners use distances
+#: Relation → the miners that go with it, the published default first. Published miners use distances
 #: that are not squared, and take a random negative where there is no semi-hard one. Of several semi-hard negatives the
 #: published code takes a random one (`semi_hard_random`), and FaceNet's rule takes the nearest (`semi_hard`).
 _EUCLIDEAN = DISTANCES["euclidean"]
-CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
-    "binary": (
+CHOICES: Mapping[str, tuple[Relation, Mapping[str, Miner]]] = {
+    "same_label": (
         same_label,
         {
             "npair": mining.MINERS["npair"],
@@ -47,7 +46,7 @@ CHOICES: Mapping[Kind, tuple[Relation, Mapping[str, Miner]]] = {
             "soft_hard": functools.partial(mining.soft_hard, distance=_EUCLIDEAN),
         },
     ),
-    "quantity": (same_record, {"label_distance": mining.MINERS["label_distance"]}),
+    "same_record": (same_record, {"label_distance": mining.MINERS["label_distance"]}),
 }
 
 _SECTION = "training with labels"
@@ -58,7 +57,7 @@ class MetricTerm:
 
     Args:
         settings: Settings of the term, the weight above 0.
-        kind: Kind of the task.
+        kind: Kind of the question.
         section: Section of the config that holds the settings, for messages.
 
     Attributes:
@@ -68,18 +67,18 @@ class MetricTerm:
         ConfigError: A setting is unknown or makes no sense, or the task is multi-label.
     """
 
-    def __init__(self, settings: MetricSettings, *, kind: Kind, section: str = _SECTION):
-        if kind not in CHOICES:
+    def __init__(self, settings: MetricSettings, *, kind: QuestionKind, section: str = _SECTION):
+        if kind.alike not in CHOICES:
             raise ConfigError(
-                f"{section}: metric.weight={settings.weight} is for tasks with one label a record, not for "
-                f"one of kind {kind!r}: no relation says which of two sets of labels are alike; set it to 0"
+                f"{section}: metric.weight={settings.weight} is for a yes or no and for a quantity: no relation says "
+                "which records of this question are alike; set it to 0"
             )
-        self._relation, miners = CHOICES[kind]
+        self._relation, miners = CHOICES[kind.alike]
         name = next(iter(miners)) if settings.miner == AUTO else settings.miner
         for leaf, value, known in (("miner", name, miners), ("distance", settings.distance, DISTANCES)):
             if value not in known:
                 raise ConfigError(
-                    f"{section}: metric.{leaf}={value!r} is unknown to tasks of kind {kind!r}; there are: "
+                    f"{section}: metric.{leaf}={value!r} is unknown to this kind of question; there are: "
                     f"{', '.join(known)}"
                 )
         self.weight, self._margin = settings.weight, settings.margin
@@ -121,20 +120,15 @@ class MetricTerm:
         )
 
 
-def metric_term(settings: MetricSettings, *, kind: Kind, section: str = _SECTION) -> MetricTerm | None:
+def metric_term(settings: MetricSettings, *, kind: QuestionKind, section: str = _SECTION) -> MetricTerm | None:
     """Returns the term that settings ask for, or None where its weight is 0.
 
     Args:
         settings: Settings of the term.
-        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
+        kind: Kind of the question.
         section: Name of the settings, for messages.
 
     Raises:
         ConfigError: A setting is unknown or makes no sense, or the task is multi-label.
     """
     return MetricTerm(settings, kind=kind, section=section) if settings.weight else None
-
-
-def patient_codes(patients: np.ndarray) -> np.ndarray:
-    """Returns codes, `i32[n]`, that are equal where the patients are, whatever the patients are called by."""
-    return np.unique(patients, return_inverse=True)[1].astype(np.int32)

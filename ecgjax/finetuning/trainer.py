@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,18 +18,15 @@ from data_pipelines.errors import DataError
 from data_pipelines.streaming.orders import MixtureOrder, Order, RecordOrder, component_seed
 from data_pipelines.streaming.sampler import Sampler
 from ecgjax import encoders, optim
-from ecgjax.data.tasks import Kind
+from ecgjax.data.labels import ProbeData
 from ecgjax.encoders.freezing import freeze
-from ecgjax.encoders.from_config import create_split
-from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.evaluation.features.features import Read, map_records
+from ecgjax.evaluation.features.features import Read
 from ecgjax.evaluation.metrics.calibration import prior_shift
-from ecgjax.evaluation.models import selection
-from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
+from ecgjax.evaluation.models.fitted import FittedModel
+from ecgjax.evaluation.models.kinds import NO_MODEL, QuestionKind
 from ecgjax.finetuning import metric_term
-from ecgjax.finetuning.metric_term import MetricTerm, patient_codes
+from ecgjax.finetuning.metric_term import MetricTerm
 from ecgjax.finetuning.network import Network, predict, shaped
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
@@ -66,8 +63,8 @@ class FineTuning:
         optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
         encoder: Encoder of the structure that is trained.
         num_leads: Number of leads that the encoder takes.
-        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
-        num_outputs: Number of classes of a multi-label task; 1 for other tasks.
+        kind: Kind of the question.
+        classes: Names of the classes where a record has several labels.
 
     Raises:
         ConfigError: A setting is unknown, or two settings contradict each other.
@@ -80,14 +77,12 @@ class FineTuning:
         optimizer: OptimizerSettings,
         encoder: encoders.Split[encoders.Encoder],
         num_leads: int,
-        kind: Kind,
-        num_outputs: int = 1,
+        kind: QuestionKind,
+        classes: Sequence[str] = (),
     ):
         check_settings(settings, kind)
         self._metric = metric_term.metric_term(settings.metric, kind=kind)
-        self._settings, self._kind, self._num_outputs = settings, kind, num_outputs
-        #: Names of the outputs of a multi-label task, their numbers.
-        self.classes = tuple(map(str, range(num_outputs))) if kind == "multilabel" else ()
+        self._settings, self._kind, self._num_outputs = settings, kind, max(1, len(classes))
         self._feature_dim = encoders.merge(encoder).feature_dim
         head = self._head(seed=0)
         params = {"encoder": encoder.params, "head": head.params}
@@ -108,7 +103,7 @@ class FineTuning:
         )
         network = functools.partial(_network, graph, head.graph, num_leads)
         self._step = jax.jit(
-            train_step(functools.partial(_loss, network, kind, self._metric), self._optimizer, frozen=frozen),
+            train_step(functools.partial(_loss, network, kind.log_odds, self._metric), self._optimizer, frozen=frozen),
             donate_argnums=0,
         )
         self._outputs = jax.jit(lambda params, stats, signal: network(params, stats, signal, train=False)[0])
@@ -116,15 +111,11 @@ class FineTuning:
     def train(
         self,
         encoder: encoders.Split[encoders.Encoder],
+        data: ProbeData,
         *,
         read: Read,
-        train_records: np.ndarray,
-        train_labels: np.ndarray,
-        train_patients: np.ndarray,
-        val_records: np.ndarray,
-        val_labels: np.ndarray,
         seed: int,
-        probe: FrozenProbe | None = None,
+        probe: FittedModel | None = None,
         progress: bool = True,
         title: str = "training with labels",
     ) -> Network:
@@ -132,13 +123,8 @@ class FineTuning:
 
         Args:
             encoder: Encoder at which training begins.
+            data: Labelled records of the question; the test records are not looked at.
             read: Function from record numbers, in any order, to their recordings, `int16[n, time, 8]`.
-            train_records: Numbers of the training records, `int64[n]`.
-            train_labels: Labels of the training records, `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
-            train_patients: Patient (group) code of each training record, `int[n]`: rows of one patient are no negatives
-                of metric learning.
-            val_records: Numbers of the validation records, `int64[m]`.
-            val_labels: Labels of the validation records, `[m]` or `[m, classes]`.
             seed: Seed of the head, the order and dropout.
             probe: Linear probe of the encoder's features, fitted on the training records; it is given where
                 `begins_at_probe`, and only there.
@@ -152,9 +138,9 @@ class FineTuning:
         settings = self._settings
         if self.begins_at_probe != (probe is not None):
             raise ValueError(f"head_start={settings.head_start!r}: a probe is given where the head begins at it")
-        num_validation = len(val_records)
-        val_records, val_labels = self._looked_at(val_records, val_labels, seed=seed)
-        targets = np.asarray(train_labels, np.float32).reshape(len(train_records), -1)
+        train_records, num_validation = data.train.records, len(data.val.records)
+        val_records, val_labels = self._looked_at(data.val.records, data.val.labels, seed=seed)
+        targets = np.asarray(data.train.labels, np.float32).reshape(len(train_records), -1)
         head = self._head(seed=seed, targets=targets)
         weight, offset = self._prior(targets)
         if probe is not None:
@@ -170,7 +156,8 @@ class FineTuning:
             "seed": np.uint32(seed % 2**32),
             "positive_weight": weight,
         }
-        patient = patient_codes(train_patients)
+        # Codes that are equal where the patients are, whatever the patients are called by.
+        patient = np.unique(data.train.patients, return_inverse=True)[1].astype(np.int32)
         val_signals = read(val_records)
         vector = np.ndim(val_labels) == 1
 
@@ -179,10 +166,10 @@ class FineTuning:
             outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
             if not np.isfinite(outputs).all():
                 return -np.inf, -np.inf  # A state without finite outputs is never the best; an earlier one stays.
-            metric = selection.primary(self._kind, val_labels, outputs, classes=self.classes)
+            metric = self._kind.value(val_labels, outputs, classes=data.classes)
             if settings.select == "metric":
                 return metric, metric
-            return metric, -selection.loss(self._kind, val_labels, outputs)
+            return metric, -self._kind.loss(val_labels, outputs)
 
         looks = _Looks(measure)
         if self.begins_at_probe:
@@ -204,10 +191,10 @@ class FineTuning:
         if not looks.trained or looks.best is None:
             raise DataError(
                 "training with labels diverged: no look at validation gave a number; lower learning_rate",
-                reason=selection.NO_MODEL,
+                reason=NO_MODEL,
             )
         state, metric, step = looks.best
-        by = f"best {selection.PRIMARY[self._kind]}" if settings.select == "metric" else "lowest loss"
+        by = f"best {self._kind.primary}" if settings.select == "metric" else "lowest loss"
         on = f"{len(val_records):,} of {num_validation:,}" if len(val_records) < num_validation else "the"
         return Network(
             self._outputs,
@@ -232,27 +219,29 @@ class FineTuning:
         """
         number, rng = self._settings.eval_records, np.random.default_rng(seed)
         if 0 < number < len(records):
-            classes = [labels == label for label in (0, 1)] if self._kind == "binary" else [np.full(len(records), True)]
-            sides = [np.flatnonzero(members) for members in classes if members.any()]
+            sides = [np.arange(len(records))]
+            if self._kind.yes_or_no:
+                sides = [np.flatnonzero(labels == label) for label in (0, 1)]
             chosen = np.sort(
                 np.concatenate(
                     [
                         rng.choice(side, max(1, round(number * len(side) / len(records))), replace=False)
                         for side in sides
+                        if len(side)
                     ]
                 )
             )
             records, labels = records[chosen], labels[chosen]
-        if reason := selection.undefined(self._kind, labels):
+        if reason := self._kind.undefined(labels):
             raise DataError(
                 f"no step can be selected on validation: {reason} there; give it more folds, or more eval_records",
-                reason=selection.NO_MODEL,
+                reason=NO_MODEL,
             )
         return records, labels
 
     def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split[TaskHead | LinearHead]:
         location, scale = 0.0, 1.0
-        if self._kind == "quantity" and targets is not None:
+        if not self._kind.log_odds and targets is not None:
             location, scale = float(targets.mean()), float(targets.std()) or 1.0
         if self._settings.head == "linear":
             return encoders.split(
@@ -276,7 +265,7 @@ class FineTuning:
         Classes for which the training records lack one label are neither weighted nor balanced.
         """
         settings, weight = self._settings, np.ones(self._num_outputs)
-        if self._kind == "quantity" or (settings.positive_weight == "none" and not settings.balance):
+        if not self._kind.log_odds or (settings.positive_weight == "none" and not settings.balance):
             return weight.astype(np.float32), np.zeros(self._num_outputs)
         positives = targets.sum(axis=0, dtype=np.float64)
         negatives = len(targets) - positives
@@ -294,7 +283,7 @@ class FineTuning:
             if not all(map(len, parts)):
                 raise DataError(
                     "balanced batches need training records of both labels; raise the label fraction",
-                    reason=selection.NO_MODEL,
+                    reason=NO_MODEL,
                 )
             orders = [RecordOrder(part, seed=component_seed(seed, number)) for number, part in enumerate(parts)]
             order = MixtureOrder(orders, block=self._settings.batch_size, seed=seed)
@@ -329,7 +318,7 @@ class _Looks:
 
 
 def _at_probe(
-    head: encoders.Split[TaskHead | LinearHead], probe: FrozenProbe, *, dim: int, offset: np.ndarray
+    head: encoders.Split[TaskHead | LinearHead], probe: FittedModel, *, dim: int, offset: np.ndarray
 ) -> encoders.Split[TaskHead | LinearHead]:
     """Returns the linear head whose outputs are the probe's plus `offset`.
 
@@ -348,87 +337,12 @@ def _at_probe(
     return head._replace(params=jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), params, head.params))
 
 
-def train_supervised(
-    settings: FineTuneSettings,
-    *,
-    encoder: EncoderSettings,
-    optimizer: OptimizerSettings,
-    read: Read,
-    train_records: np.ndarray,
-    train_labels: np.ndarray,
-    train_patients: np.ndarray,
-    val_records: np.ndarray,
-    val_labels: np.ndarray,
-    seed: int,
-    kind: Kind = "binary",
-    progress: bool = True,
-) -> Network:
-    """Trains an encoder from random initialisation with the labels of a task alone.
-
-    With `head_start="probe"` the head begins at a probe of the random encoder's features, after its batch norm was set
-    by the training records.
-
-    Args:
-        settings: Settings of the training.
-        encoder: Settings of the encoder.
-        optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
-        read: Function from record numbers, in any order, to their recordings, `int16[n, time, 8]`.
-        train_records: Numbers of the training records, `int64[n]`.
-        train_labels: Labels of the training records, `[n]` of 0 and 1 or of a quantity, or `[n, classes]`.
-        train_patients: Patient (group) code of each training record, `int[n]`.
-        val_records: Numbers of the validation records, `int64[m]`.
-        val_labels: Labels of the validation records, `[m]` or `[m, classes]`.
-        seed: Seed of initialisation, order and dropout, and of the records that batch norm is set by.
-        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
-        progress: Whether a progress bar is drawn.
-
-    Raises:
-        DataError: Validation has nothing to select by, balanced batches lack a class, training diverged, or no probe
-            can be fitted.
-        ConfigError: A setting is unknown, or two settings contradict each other.
-    """
-    network = frozen_encoder.Encoder(create_split(encoder, seed=seed), num_leads=encoder.num_leads)
-    training = FineTuning(
-        settings,
-        optimizer=optimizer,
-        encoder=network.split,
-        num_leads=encoder.num_leads,
-        kind=kind,
-        num_outputs=train_labels.shape[1] if kind == "multilabel" else 1,
-    )
-    probe = None
-    if training.begins_at_probe:
-        network = frozen_encoder.recalibrate_batch_norm(network, read, records=train_records, seed=seed)
-        train, val = (
-            map_records(
-                network.embed, records, read=read, batch_size=network.batch_size, title=title, progress=progress
-            )
-            for title, records in (("random features", train_records), ("of validation", val_records))
-        )
-        probe = fit_linear(
-            kind, train, train_labels, val_features=val, val_targets=val_labels, classes=training.classes
-        )
-    return training.train(
-        network.split,
-        read=read,
-        train_records=train_records,
-        train_labels=train_labels,
-        train_patients=train_patients,
-        val_records=val_records,
-        val_labels=val_labels,
-        seed=seed,
-        probe=probe,
-        progress=progress,
-        title="labels only",
-    )
-
-
-def check_settings(settings: FineTuneSettings, kind: Kind, *, section: str = "training with labels") -> None:
+def check_settings(settings: FineTuneSettings, kind: QuestionKind, *, section: str = "training with labels") -> None:
     """Refuses settings that are unknown or contradict each other or the task.
 
     Args:
         settings: Settings of the training.
-        kind: Kind of the task, `"binary"`, `"multilabel"` or `"quantity"`.
+        kind: Kind of the question.
         section: Section of the config that holds the settings, for messages.
 
     Raises:
@@ -440,11 +354,11 @@ def check_settings(settings: FineTuneSettings, kind: Kind, *, section: str = "tr
             raise ConfigError(f"{section}: {leaf}={value!r} is unknown; there are: {', '.join(known)}")
     if settings.head_start == "probe" and settings.head != "linear":
         raise ConfigError(f"{section}: head_start='probe' is for head='linear', not for {settings.head!r}")
-    if settings.balance and kind != "binary":
-        raise ConfigError(f"{section}: balance=True is for binary tasks, not for one of kind {kind!r}")
+    if settings.balance and not kind.yes_or_no:
+        raise ConfigError(f"{section}: balance=True is for questions with the answer yes or no")
     if settings.balance and settings.positive_weight != "none":
         raise ConfigError(f"{section}: balance and positive_weight both make up for rare positives; give one")
-    if kind == "quantity" and settings.positive_weight != "none":
+    if not kind.log_odds and settings.positive_weight != "none":
         raise ConfigError(f"{section}: a quantity has no positives for positive_weight")
     metric_term.metric_term(settings.metric, kind=kind, section=section)
 
@@ -488,7 +402,7 @@ def _network(
 
 def _loss(
     network: Callable[..., tuple[Array, Array, Any]],
-    kind: Kind,
+    log_odds: bool,
     metric: MetricTerm | None,
     params: Any,
     stats: Any,
@@ -503,7 +417,7 @@ def _loss(
     }
     outputs, features, after = network(params, stats, batch["signal"], train=train, keys=keys)
     label = batch["label"]
-    if kind == "quantity":
+    if not log_odds:
         value = jnp.mean(((outputs - label) / stats["head"]["scale"]) ** 2)
     else:
         weight = jnp.where(label > 0.5, batch["positive_weight"][None, :], jnp.float32(1))

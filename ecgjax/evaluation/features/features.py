@@ -1,22 +1,18 @@
-"""Features of the probe's records: embeddings of a frozen encoder, or measured intervals and amplitudes."""
+"""Features of records on each side of a split, and the function that computes them batch by batch."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
-from sklearn.base import TransformerMixin
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
-
-from data_pipelines.physiology.median_beat import measure
-from ecgjax.data.labels import ProbeData
 
 #: Reads stored signals: record numbers `int64[n]` → `int16[n, time, lead]`.
 Read = Callable[[np.ndarray], np.ndarray]
+
+#: Number of records that are embedded or scored at a time.
+BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +29,8 @@ def map_records(
     records: np.ndarray,
     *,
     read: Read,
-    batch_size: int,
     title: str,
+    batch_size: int = BATCH,
     progress: bool = True,
 ) -> np.ndarray:
     """Applies a function to the signals of many records, a batch at a time.
@@ -46,8 +42,8 @@ def map_records(
         function: Function that maps `int16[batch, time, lead]` to `[batch, ...]`, row by row.
         records: Record numbers, `int64[n]`.
         read: Function that reads stored signals.
-        batch_size: Number of records in a batch.
         title: Title of the progress bar.
+        batch_size: Number of records in a batch.
         progress: Whether a progress bar is drawn on a terminal.
 
     Returns:
@@ -61,58 +57,3 @@ def map_records(
             results.append(np.asarray(function(read(filled)))[: len(batch)])
             bar.update(len(batch))
     return np.concatenate(results)
-
-
-def split_features(
-    function: Callable[[np.ndarray], np.ndarray],
-    data: ProbeData,
-    *,
-    read: Read,
-    batch_size: int,
-    title: str,
-    progress: bool = True,
-) -> SplitFeatures:
-    """Applies a function, such as an encoder's `embed`, to the labelled records of every split by `map_records`."""
-    parts = (data.train, data.val, data.test)
-    records = np.concatenate([part.records for part in parts])
-    features = map_records(function, records, read=read, batch_size=batch_size, title=title, progress=progress)
-    return _divide(features, data)
-
-
-def interval_features(
-    data: ProbeData, *, read: Read, sampling_rate_hz: int, progress: bool = True
-) -> tuple[SplitFeatures, SplitFeatures, Mapping[str, int]]:
-    """Measures intervals and amplitudes of the labelled records and computes their median beats.
-
-    Args:
-        data: Labelled records.
-        read: Function that reads stored signals.
-        sampling_rate_hz: Sampling rate of the signals in Hz.
-        progress: Whether a progress bar is drawn on a terminal.
-
-    Returns:
-        The measurements (columns `median_beat.NAMES`); the median beats, `f32[records, samples, lead]`, NaN where a
-        beat could not be computed; and the number of failed records by reason.
-    """
-    records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
-    found = measure(read(records), sampling_rate_hz=sampling_rate_hz, progress=progress)
-    return _divide(found.values, data), _divide(found.median_beats, data), found.failures
-
-
-def preprocessed(values: SplitFeatures, preprocessor: TransformerMixin) -> SplitFeatures:
-    """Fits a preprocessor on the training records and applies it to all: each split becomes `f64[n, d]`."""
-    train = preprocessor.fit_transform(np.asarray(values.train, np.float64))
-    val, test = (preprocessor.transform(np.asarray(each, np.float64)) for each in (values.val, values.test))
-    return SplitFeatures(train=train, val=val, test=test)
-
-
-def interval_preprocessor() -> Pipeline:
-    """Returns the baseline's preprocessor, which imputes training medians, marks what was missing, and scales."""
-    return make_pipeline(
-        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
-    )
-
-
-def _divide(features: np.ndarray, data: ProbeData) -> SplitFeatures:
-    train, val = len(data.train.records), len(data.val.records)
-    return SplitFeatures(train=features[:train], val=features[train : train + val], test=features[train + val :])

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, estimate
+
+#: Name of a metric: a string, or a tuple that says what the metric is of.
+Name = TypeVar("Name", bound=Hashable)
 
 #: Number of weights held at once: 32 MB of float64, small enough for any host and large enough to keep NumPy busy.
 _WEIGHTS_AT_ONCE = 4_000_000
@@ -45,6 +47,16 @@ class Interval:
     resamples: int
     reason: str = ""
 
+    @classmethod
+    def missing(cls, reason: str) -> Interval:
+        """Returns an estimate that does not exist.
+
+        Args:
+            reason: Reason why it does not.
+        """
+        nan = math.nan
+        return cls(estimate=nan, low=nan, high=nan, confidence=0.95, resamples=0, reason=reason)
+
     def __str__(self) -> str:
         return self._text("z.3f")
 
@@ -61,7 +73,7 @@ class Interval:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bootstrap:
+class Bootstrap(Generic[Name]):
     """Metrics on the test records and on every resample of the patients.
 
     Attributes:
@@ -71,22 +83,22 @@ class Bootstrap:
         needs: Description of what a resample must have for the metrics to be defined.
     """
 
-    estimates: Mapping[str, float]
-    resampled: Mapping[str, np.ndarray]
+    estimates: Mapping[Name, float]
+    resampled: Mapping[Name, np.ndarray]
     reason: str
     needs: str = "what it needs"
 
-    def interval(self, name: str, *, confidence: float = 0.95) -> Interval:
+    def interval(self, name: Name, *, confidence: float = 0.95) -> Interval:
         """Returns the estimate and percentile interval of one metric."""
         return self._interval(self.estimates[name], self.resampled[name], confidence)
 
-    def difference(self, name: str, other: str, *, confidence: float = 0.95) -> Interval:
+    def difference(self, name: Name, other: Name, *, confidence: float = 0.95) -> Interval:
         """Returns the paired difference `name − other` and its percentile interval."""
         return self._interval(
             self.estimates[name] - self.estimates[other], self.resampled[name] - self.resampled[other], confidence
         )
 
-    def mean_of(self, sums: Sequence[Sequence[tuple[int, str]]], *, confidence: float = 0.95) -> Interval:
+    def mean_of(self, sums: Sequence[Sequence[tuple[int, Name]]], *, confidence: float = 0.95) -> Interval:
         """Returns the mean of signed sums of metrics, such as a difference `((1, name), (-1, other))` for each seed."""
         values = [sum(sign * self.estimates[name] for sign, name in parts) for parts in sums]
         resampled = [sum((sign * self.resampled[name] for sign, name in parts), np.zeros(())) for parts in sums]
@@ -130,13 +142,13 @@ def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Ite
 
 
 def bootstrap_metrics(
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[Name, Metric],
     *,
     patients: np.ndarray,
     resamples: int = 2000,
     seed: int = 0,
     needs: str = "what it needs",
-) -> Bootstrap:
+) -> Bootstrap[Name]:
     """Bootstraps metrics over patients, all on the same resamples.
 
     Args:
@@ -157,7 +169,7 @@ def bootstrap_metrics(
         # Every resample would hold the same records, and the interval would have no width.
         reason = "all records are of one patient" if len(patients) else "no records"
         return _undefined(estimates, resamples, reason)
-    blocks: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    blocks: dict[Name, list[np.ndarray]] = {name: [] for name in metrics}
     for counts in resample_patients(patients, resamples=resamples, seed=seed):
         # The counts are converted once for all metrics, which are matrix products of float64.
         weights = counts.astype(np.float64)
@@ -167,37 +179,6 @@ def bootstrap_metrics(
     return Bootstrap(estimates=estimates, resampled=resampled, reason="", needs=needs)
 
 
-def patient_bootstrap(
-    labels: np.ndarray,
-    scores: Mapping[str, np.ndarray],
-    *,
-    patients: np.ndarray,
-    metric: Literal["auroc", "auprc"] = "auroc",
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Bootstrap:
-    """Bootstraps AUROC or AUPRC of several models over patients.
-
-    Args:
-        labels: Labels, `[n]`, 0 or 1.
-        scores: Scores `[n]` by the name of the model, all for the same records.
-        patients: Patient (or group) code of each record, `int[n]`.
-        metric: Metric to bootstrap, `"auroc"` or `"auprc"`.
-        resamples: Number of resamples, at least 100.
-        seed: Seed of the resampling.
-
-    Raises:
-        DataError: Lengths differ, scores are not finite, or there are too few resamples.
-    """
-    if len(patients) != len(labels):
-        raise DataError(f"{len(patients)} patient codes for {len(labels)} labels")
-    metrics = {name: getattr(RankedScores(labels, values), metric) for name, values in scores.items()}
-    needs = "both classes: too few patients of one class"
-    if reason := undefined_reason(labels):
-        return _undefined(dict.fromkeys(scores, math.nan), resamples, reason)
-    return bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
-
-
-def _undefined(estimates: Mapping[str, float], resamples: int, reason: str) -> Bootstrap:
+def _undefined(estimates: Mapping[Name, float], resamples: int, reason: str) -> Bootstrap[Name]:
     nothing = np.full(resamples, math.nan)
     return Bootstrap(estimates=estimates, resampled=dict.fromkeys(estimates, nothing), reason=reason)

@@ -1,0 +1,197 @@
+"""Features of many records, computed once for all models of a study, or for all studies that ask for the same.
+
+A file is named by a digest of what decides its content: the data sets and the records, and for embeddings also the
+encoder's weights and settings, and the records that batch norm was recalibrated on. One folder therefore serves any
+number of studies, also several at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.physiology import median_beat
+from ecgjax.data.labels import ProbeData
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.tasks import Task
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.features import SplitFeatures, map_records
+from ecgjax.evaluation.features.measurements import demographic_columns
+from ecgjax.settings.sections import Tree
+
+#: Number of records that are measured at a time. Each part is measured in newly started processes.
+_MEASURED_AT_ONCE = 8192
+
+
+class LabelledFeatures:
+    """Features of the labelled records of a study: embeddings, measurements, median beats, age and sex.
+
+    Args:
+        recordings: Recordings of the study.
+        records: Numbers of all labelled records, `int64[n]`.
+        folder: Folder in which features are kept; None to keep them in memory alone.
+        seed: Seed of the records that batch norm is recalibrated on.
+        progress: Whether progress bars are drawn.
+
+    Attributes:
+        failures: Number of records that lack an interval or amplitude, by reason; empty where nothing was measured.
+    """
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        records: np.ndarray,
+        *,
+        folder: Path | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ):
+        self.recordings, self.records, self.seed = recordings, records, seed
+        self._folder, self._progress = folder, progress
+        self._embeddings: dict[str, np.ndarray] = {}
+        self.failures: Mapping[str, int] = {}
+
+    def of(self, values: np.ndarray, data: ProbeData) -> SplitFeatures:
+        """Returns the features of the records of each side of a split.
+
+        Args:
+            values: Features of all labelled records, `[n, d]`.
+            data: Labelled records of a question.
+        """
+        parts = {"train": data.train, "val": data.val, "test": data.test}
+        return SplitFeatures(**{name: values[self._row[part.records]] for name, part in parts.items()})
+
+    def embeddings(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree) -> np.ndarray:
+        """Returns the embeddings of all labelled records, `f32[n, dim]`.
+
+        Batch norm is recalibrated on unaugmented training records, for pretrained and random encoders alike: otherwise
+        their statistics would be compared too.
+
+        Args:
+            encoder: Encoder that embeds the records.
+            name: Name of the encoder, under which the embeddings are known.
+            settings: Values of `config.encoder`; the weights alone do not tell what is computed with them.
+
+        Raises:
+            DataError: The file of these features is damaged.
+        """
+        if name not in self._embeddings:
+            self._embeddings[name] = self._embedded(encoder, name=name, settings=settings)
+        return self._embeddings[name]
+
+    def _embedded(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree) -> np.ndarray:
+        read, train = self.recordings.store.read, self.recordings.split.train
+
+        def embed() -> np.ndarray:
+            recalibrated = frozen_encoder.recalibrate_batch_norm(encoder, read, records=train, seed=self.seed)
+            title = f"embeddings, {name}"
+            return map_records(recalibrated.embed, self.records, read=read, title=title, progress=self._progress)
+
+        if self._folder is None:
+            return embed()
+        decides = {
+            "encoder": dict(settings),
+            "layer": encoder.layer,
+            "datasets": list(self.recordings.fingerprints),
+            "seed": self.seed,
+            "batches": frozen_encoder.RECALIBRATION_BATCHES,
+            "records": [len(self.records), len(train)],
+        }
+        arrays = (self.records, train, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
+        return _kept(self._folder, name, decides, arrays, make=embed, count=len(self.records))
+
+    @functools.cached_property
+    def _measured(self) -> np.ndarray:
+        """Measurements and, behind them, median beats of all labelled records, `f32[n, …]`, NaN where undefined."""
+        rate_hz = self.recordings.format.sampling_rate_hz
+        if self._folder is None:
+            return self._measure()
+        decides = {
+            "datasets": list(self.recordings.fingerprints), "rate": rate_hz, "version": median_beat.VERSION,
+        }  # fmt: skip
+        count = len(self.records)
+        return _kept(self._folder, "measurements", decides, (self.records,), make=self._measure, count=count)
+
+    def _measure(self) -> np.ndarray:
+        rate_hz, parts, failures = self.recordings.format.sampling_rate_hz, [], {}
+        for start in range(0, len(self.records), _MEASURED_AT_ONCE):
+            signals = self.recordings.store.read(self.records[start : start + _MEASURED_AT_ONCE])
+            found = median_beat.measure(signals, sampling_rate_hz=rate_hz, progress=self._progress)
+            parts.append(np.c_[found.values, found.median_beats.reshape(len(found.values), -1)])
+            failures |= {reason: failures.get(reason, 0) + count for reason, count in found.failures.items()}
+        self.failures = failures
+        return np.concatenate(parts)
+
+    @property
+    def intervals(self) -> np.ndarray:
+        """Intervals and amplitudes, `f32[n, len(median_beat.NAMES)]`, NaN where missing."""
+        return self._measured[:, : len(median_beat.NAMES)]
+
+    @functools.cached_property
+    def median_beats(self) -> np.ndarray:
+        """Samples of the median beat, lead beside lead, and in the last column the RR interval, NaN where missing."""
+        return np.c_[self._measured[:, len(median_beat.NAMES) :], self.intervals[:, median_beat.NAMES.index("rr")]]
+
+    def demographics(self, task: Task) -> np.ndarray:
+        """Returns age in years and sex (1 female, 0 male), `f32[n, ≤ 2]`, without the one that the task asks for."""
+        columns = [self.recordings.index.label(column)[self.records] for column, _ in demographic_columns(task)]
+        return np.stack(columns, axis=1)
+
+    @functools.cached_property
+    def _row(self) -> np.ndarray:
+        """Place of each labelled record among the labelled ones, by record number; -1 for other records."""
+        row = np.full(int(self.records.max()) + 1, -1, np.int64)
+        row[self.records] = np.arange(len(self.records))
+        return row
+
+
+def _kept(
+    folder: Path,
+    name: str,
+    decides: Mapping[str, Any],
+    arrays: Sequence[np.ndarray],
+    *,
+    make: Callable[[], np.ndarray],
+    count: int,
+) -> np.ndarray:
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(json.dumps(decides, sort_keys=True).encode())
+    for values in arrays:
+        digest.update(np.ascontiguousarray(values).tobytes())
+    path = folder / f"{name}-{digest.hexdigest()}.npy"
+    if not path.is_file():
+        _save(path, make())
+    try:
+        features = np.load(path, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: these features are damaged ({error}); remove the file to make them again") from error
+    if len(features) != count:
+        raise DataError(
+            f"{path}: these features are damaged: {len(features)} of {count} records; remove the file to make them "
+            "again"
+        )
+    return features
+
+
+def _save(path: Path, features: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The temporary file has a name of its own, since another study may be making the same file.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, features)
+        os.chmod(temporary, 0o644)  # mkstemp lets only the owner read; other studies may be a colleague's.
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

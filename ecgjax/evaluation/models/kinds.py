@@ -1,0 +1,259 @@
+"""Kinds of questions: what answers of each are measured by, and what a model of it is trained for.
+
+A new kind is a class and an entry of `KINDS` here, and a task of that kind in `ecgjax/data/tasks.py`. All studies, models
+and pages take it from there: what a kind does not say itself is said by `QuestionKind`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from scipy import special
+
+from ecgjax.data.labels import MIN_EVENTS, LabelledRecords, ProbeData, common_classes
+from ecgjax.data.tasks import Kind, Task
+from ecgjax.evaluation.metrics import regression
+from ecgjax.evaluation.metrics.multilabel import auprc_of, auroc_of, by_class, macro_of
+from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
+from ecgjax.evaluation.metrics.weighting import Metric, estimate
+
+#: The `reason` of a `DataError` that says why labels and settings give no model. Other errors are about damaged data.
+NO_MODEL = "no_model"
+
+
+class QuestionKind(abc.ABC):
+    """What is the same for all questions of a kind.
+
+    Attributes:
+        primary: Name of the metric by which models are chosen and compared; higher is better.
+        needs: Description of what records must have for the metrics to be defined.
+        log_odds: Whether a model answers in log odds, and not in the unit of a quantity.
+        alike: Relation of two records whose features metric learning pulls together: those of the same label, or a
+            record and itself; empty where no relation is known.
+        strengths: Inverse L2 strengths C of a logistic regression to choose from, strongest regularisation first.
+        iterations: Largest number of iterations of a logistic regression.
+        yes_or_no: Whether a record has one label, which is 0 or 1.
+    """
+
+    primary: ClassVar[str]
+    needs: ClassVar[str]
+    log_odds: ClassVar[bool] = True
+    alike: ClassVar[Literal["same_label", "same_record", ""]] = ""
+    # At the strong end the direction no longer changes (it is the difference of the class means); at the weak end a few
+    # hundred labels with 512 features are fitted perfectly.
+    strengths: ClassVar[tuple[float, ...]] = tuple(float(c) for c in np.logspace(-5, 1, 13))
+    iterations: ClassVar[int] = 2000
+    yes_or_no: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
+        """Returns the metrics by name, the primary one first.
+
+        Args:
+            targets: Targets, `[n]`, or `[n, classes]` where a record has several labels.
+            outputs: Outputs of the shape of the targets: log odds, or values in the quantity's unit.
+            classes: Names of the columns where a record has several labels.
+
+        Raises:
+            DataError: Shapes differ, labels are not 0 or 1, or outputs are not finite.
+        """
+
+    @abc.abstractmethod
+    def undefined(self, targets: np.ndarray) -> str:
+        """Returns the reason why the primary metric of these targets does not exist, or "" where it does."""
+
+    def estimates(
+        self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """Returns the values of `metrics` on the records as they are, NaN where undefined."""
+        metrics = self.metrics(targets, outputs, classes=classes)
+        return {name: estimate(metric, len(targets)) for name, metric in metrics.items()}
+
+    def value(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> float:
+        """Returns the value of the primary metric on the records as they are, NaN where undefined."""
+        return estimate(self.metrics(targets, outputs, classes=classes)[self.primary], len(targets))
+
+    def loss(self, targets: np.ndarray, outputs: np.ndarray) -> float:
+        """Returns the mean cross-entropy of log odds, in nats, or the mean squared error of values."""
+        targets, outputs = np.asarray(targets, np.float64), np.asarray(outputs, np.float64)
+        if not self.log_odds:
+            return float(np.mean((outputs - targets) ** 2))
+        return float(-np.mean(special.log_expit(np.where(targets == 1, outputs, -outputs))))
+
+    def compared(self, targets: np.ndarray) -> str:
+        """Returns the metric that models are compared by on these records, a name of `metrics`."""
+        del targets
+        return self.primary
+
+    def positives(self, labels: np.ndarray) -> int | None:
+        """Returns the number of positive records, of the class that has most; None where no record is positive."""
+        return int(np.max(labels.sum(axis=0))) if self.log_odds else None
+
+    def enough_for_curves(self, labels: np.ndarray) -> bool:
+        """Returns whether a curve of these records would have more than a few steps."""
+        return True
+
+    def spread(self, labels: np.ndarray) -> str:
+        """Returns the distribution of labels in words, for a column titled `spread_title`."""
+        return f"{labels.mean():.4g} ± {labels.std():.3g} [{labels.min():.4g}, {labels.max():.4g}]"
+
+    #: Title of a column of `spread`.
+    spread_title: ClassVar[str] = "mean ± SD [range]"
+
+    def counts(self, part: LabelledRecords) -> str:
+        """Returns the size of a side of the split in words."""
+        return f"{len(part.records):,} records of {part.num_patients:,} patients"
+
+    def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
+        """Returns a record's label in words."""
+        del classes
+        return f"{task.title} {label:.4g}"
+
+    def examples(self, data: ProbeData) -> tuple[str, list[tuple[str, np.ndarray]]]:
+        """Returns which test records are shown as examples: a description of all, and of each with the rows to draw from.
+
+        Args:
+            data: Labelled records of the question.
+        """
+        labels = data.test.labels
+        low, high = np.quantile(labels, (0.1, 0.9))
+        return "a test record from the highest and one from the lowest tenth of the values", [
+            ("A record from the highest tenth", np.flatnonzero(labels >= high)),
+            ("A record from the lowest tenth", np.flatnonzero(labels <= low)),
+        ]
+
+
+class _Labels(QuestionKind):
+    """Questions that are answered by yes or no, once or for several classes."""
+
+    def _share(self, positive: np.ndarray) -> str:
+        return f"{int(positive.sum()):,} ({positive.sum() / len(positive):.1%})"
+
+
+class Binary(_Labels):
+    """A question with the answer yes or no."""
+
+    primary, needs, yes_or_no = "AUROC", "both classes: too few patients of one class", True
+    alike = "same_label"
+    spread_title = "positive"
+
+    def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
+        """Returns AUROC and AUPRC."""
+        del classes
+        ranked = RankedScores(targets, outputs)
+        return {"AUROC": ranked.auroc, "AUPRC": ranked.auprc}
+
+    def undefined(self, targets: np.ndarray) -> str:
+        """Returns which of the two labels is missing."""
+        return undefined_reason(targets)
+
+    def enough_for_curves(self, labels: np.ndarray) -> bool:
+        """Returns whether there are enough positive and enough negative records."""
+        return min(int(labels.sum()), len(labels) - int(labels.sum())) >= MIN_EVENTS
+
+    def spread(self, labels: np.ndarray) -> str:
+        """Returns the number and share of positive records."""
+        return self._share(labels)
+
+    def counts(self, part: LabelledRecords) -> str:
+        """Returns the numbers of records, of positive records and of patients."""
+        return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
+
+    def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
+        """Returns the question and yes or no."""
+        del classes
+        return f"{task.title}: {'yes' if label else 'no'}"
+
+    def examples(self, data: ProbeData) -> tuple[str, list[tuple[str, np.ndarray]]]:
+        """Returns the positive and the negative records."""
+        rows = [(f"A {name} record", np.flatnonzero(data.test.labels == label)) for name, label in _SIGNS]
+        return "a positive and a negative test record", rows
+
+
+_SIGNS = (("positive", 1), ("negative", 0))
+
+
+class MultiLabel(_Labels):
+    """Several classes at once, each answered by yes or no."""
+
+    primary, needs = "macro AUROC", "both labels of every class"
+    # The strengths, one for all classes, are coarser than those of a single label: each takes a fit for every class.
+    strengths = tuple(float(c) for c in np.logspace(-5, 1, 7))
+    iterations = 500
+    spread_title = "positive for any class"
+
+    def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
+        """Returns the plain means over the classes of AUROC and AUPRC, and over the common classes if some are rare."""
+        aurocs, auprcs = (by_class(targets, outputs, classes=classes, metric=each) for each in (auroc_of, auprc_of))
+        metrics = {"macro AUROC": aurocs.macro, "macro AUPRC": auprcs.macro}
+        if (compared := self.compared(targets)) not in metrics:
+            metrics[compared] = macro_of([aurocs.metrics[classes[column]] for column in common_classes(targets)])
+        return metrics
+
+    def compared(self, targets: np.ndarray) -> str:
+        """Returns the mean over all classes, or over the common ones: rare classes leave the former no interval."""
+        common = len(common_classes(targets))
+        return f"macro AUROC of {common} classes" if common and common_is_fewer(targets) else self.primary
+
+    def undefined(self, targets: np.ndarray) -> str:
+        """Returns that no class has both labels, where it is so."""
+        both = [column for column in np.asarray(targets).T if not undefined_reason(column)]
+        return "" if both else f"no class of {np.shape(targets)[1]} has both labels in {len(targets)} records"
+
+    def spread(self, labels: np.ndarray) -> str:
+        """Returns the number and share of records that are positive for any class."""
+        return self._share(labels.any(axis=1))
+
+    def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
+        """Returns the classes that a record has."""
+        names = [name for name, positive in zip(classes, label, strict=True) if positive]
+        return f"classes: {' and '.join(names) or 'none'}"
+
+    def examples(self, data: ProbeData) -> tuple[str, list[tuple[str, np.ndarray]]]:
+        """Returns the records with at least one class, and all records."""
+        return "two test records, the first with at least one of the classes if there is such a record", [
+            ("A record with at least one class", np.flatnonzero(data.test.labels.any(axis=1))),
+            ("Any record", np.arange(len(data.test.labels))),
+        ]
+
+
+def common_is_fewer(labels: np.ndarray) -> bool:
+    """Returns whether some class has both labels but too few records of one of them."""
+    positives = labels.sum(axis=0)
+    return len(common_classes(labels)) < int(((positives > 0) & (positives < len(labels))).sum())
+
+
+class Quantity(QuestionKind):
+    """A quantity, predicted in its own unit."""
+
+    primary, needs, log_odds = "R²", "predictions that differ", False
+    alike = "same_record"
+
+    def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
+        """Returns R², Pearson's correlation, and the errors in the quantity's unit."""
+        del classes
+        functions = {
+            "R²": regression.r_squared,
+            "Pearson's r": regression.pearson,
+            "RMSE": regression.rmse,
+            "MAE": regression.mae,
+        }
+        return {name: function(targets, outputs) for name, function in functions.items()}
+
+    def undefined(self, targets: np.ndarray) -> str:
+        """Returns that there are no records, or that all have the same value."""
+        if len(targets) == 0:
+            return "no records"
+        return "" if np.ptp(targets) > 0 else f"all {len(targets)} records have the same value"
+
+
+#: Every kind, by the name that a task has.
+KINDS: Mapping[Kind, QuestionKind] = {"binary": Binary(), "multilabel": MultiLabel(), "quantity": Quantity()}
+
+
+def kind_of(task: Task) -> QuestionKind:
+    """Returns the kind of a task."""
+    return KINDS[task.kind]

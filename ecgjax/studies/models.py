@@ -1,0 +1,260 @@
+"""The models that studies compare: an encoder's probes and trainings, and what stands beside it.
+
+| key | model |
+|---|---|
+| `pretrained` | a linear probe on the embeddings of the frozen encoder |
+| `nearest` | nearest neighbours in these embeddings, without any training |
+| `finetuned` | the pretrained encoder, trained on with labels |
+| `random` | the same probe on the same encoder at its initialisation, with batch norm recalibrated. Random convolutions are good features: pretraining has to do better than they do, not merely better than chance |
+| `supervised` | the same encoder, trained end to end with the labels alone |
+| `intervals`, `boosted` | a linear model, and boosted trees, on what a cardiologist would measure |
+| `median_beat` | a linear model on the heart rate and principal components of the median beat |
+| `demographics` | a linear model on age and sex |
+| `mean` | the mean of the training labels, for a quantity |
+"""  # noqa: E501 - a table
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from ecgjax import encoders
+from ecgjax.data.labels import ProbeData
+from ecgjax.data.tasks import Task
+from ecgjax.defaults import RunSettings
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures
+from ecgjax.evaluation.features.measurements import (
+    demographic_columns,
+    interval_preprocessor,
+    median_beat_preprocessor,
+)
+from ecgjax.evaluation.models.answers import Answers, answers_of, examples_of
+from ecgjax.evaluation.models.boosted import fit_boosted
+from ecgjax.evaluation.models.fitted import Examples, FittedModel
+from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.models.linear import fit_linear, fit_nearest
+from ecgjax.finetuning.trainer import FineTuning
+from ecgjax.settings.sections import tree_of
+
+ModelName = Literal[
+    "pretrained", "nearest", "finetuned", "random", "supervised", "intervals", "boosted", "median_beat",
+    "demographics", "mean",
+]  # fmt: skip
+
+#: Model whose difference from every other is reported.
+REFERENCE: ModelName = "pretrained"
+
+#: Models that need no pretraining, in the order of tables; `mean` is for quantities alone.
+BESIDE: tuple[ModelName, ...] = (
+    "random", "supervised", "intervals", "boosted", "median_beat", "demographics", "mean",
+)  # fmt: skip
+
+#: Models that need no encoder.
+PLAIN: tuple[ModelName, ...] = ("intervals", "boosted", "median_beat", "demographics", "mean")
+
+_Initialisation = Literal["pretrained", "random"]
+
+
+def answerable(names: tuple[ModelName, ...], task: Task) -> tuple[ModelName, ...]:
+    """Returns the models that can answer a question: a mean is an answer to a quantity alone."""
+    return tuple(name for name in names if name != "mean" or not kind_of(task).log_odds)
+
+
+def title_of(name: ModelName, task: Task) -> str:
+    """Returns the title of a model in tables."""
+    linear = "logistic" if kind_of(task).log_odds else "ridge"
+    demographics = " and ".join(words for _, words in demographic_columns(task))
+    titles: Mapping[ModelName, str] = {
+        "pretrained": "pretrained, linear probe",
+        "nearest": "pretrained, nearest neighbours",
+        "finetuned": "pretrained, fine-tuned",
+        "random": "random initialisation, linear probe",
+        "supervised": "labels only, end to end",
+        "intervals": f"intervals and amplitudes, {linear}",
+        "boosted": "intervals and amplitudes, boosted trees",
+        "median_beat": f"median beat and heart rate, {linear}",
+        "demographics": f"{demographics}, {linear}",
+        "mean": "mean of the training labels",
+    }
+    return titles[name]
+
+
+class StudyModels:
+    """Fits models on the labelled records of questions; features and compiled trainings serve all of them.
+
+    Args:
+        features: Features of all labelled records of the study.
+        settings: Settings of the encoder, of its probe and of trainings with labels.
+        pretrained: Pretrained encoder; None in a study without one.
+        validated: Whether networks answer the validation records too, as calibration needs. Where these are many, it
+            takes longer than a small training.
+        progress: Whether progress bars are drawn.
+    """
+
+    def __init__(
+        self,
+        features: LabelledFeatures,
+        *,
+        settings: RunSettings,
+        pretrained: frozen_encoder.Encoder | None = None,
+        validated: bool = True,
+        progress: bool = True,
+    ):
+        self.features, self._settings, self._pretrained = features, settings, pretrained
+        self._validated, self._progress = validated, progress
+        self._trainings: dict[tuple[_Initialisation, str, int], FineTuning] = {}
+        self._recalibrated: dict[tuple[_Initialisation, int], encoders.Split[encoders.Encoder]] = {}
+        self._makers: Mapping[ModelName, Callable[[ProbeData, int], Answers]] = {
+            "pretrained": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_linear),
+            "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
+            "random": lambda data, seed: self._fitted(self.embeddings("random", seed), data, fit_linear),
+            "finetuned": lambda data, seed: self._trained("pretrained", data, seed),
+            "supervised": lambda data, seed: self._trained("random", data, seed),
+            "intervals": lambda data, _: self._fitted(
+                features.intervals, data, lambda given: fit_linear(given, preprocessor=interval_preprocessor())
+            ),
+            "boosted": lambda data, seed: self._fitted(
+                features.intervals, data, lambda given: fit_boosted(given, seed=seed)
+            ),
+            "median_beat": self._of_median_beats,
+            "demographics": lambda data, _: self._fitted(
+                features.demographics(data.task),
+                data,
+                lambda given: fit_linear(given, preprocessor=interval_preprocessor()),
+            ),
+            "mean": self._mean,
+        }
+
+    def answers(self, name: ModelName, data: ProbeData, *, seed: int) -> Answers:
+        """Fits a model on the training records, chooses it on validation, and answers the test records.
+
+        Args:
+            name: Key of the model.
+            data: Labelled records of a question.
+            seed: Seed of a random initialisation, of trees and of a training.
+
+        Raises:
+            DataError: The labels give no model, features are not finite, or a file of features is damaged.
+        """
+        return self._makers[name](data, seed)
+
+    def embeddings(self, initialisation: _Initialisation, seed: int) -> np.ndarray:
+        """Returns the embeddings of all labelled records, `f32[n, dim]`.
+
+        Args:
+            initialisation: Encoder, `"pretrained"` or `"random"`.
+            seed: Seed of the random initialisation.
+        """
+        name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
+        settings = tree_of(self._settings.encoder)
+        return self.features.embeddings(self._encoder(initialisation, seed), name=name, settings=settings)
+
+    def _fitted(
+        self, values: np.ndarray, data: ProbeData, fit: Callable[[Examples], FittedModel]
+    ) -> Answers:
+        features = self.features.of(values, data)
+        return answers_of(fit(examples_of(features, data)), features, data)
+
+    def _of_median_beats(self, data: ProbeData, seed: int) -> Answers:
+        del seed
+        preprocessor = median_beat_preprocessor(train_records=len(data.train.records))
+        return self._fitted(
+            self.features.median_beats, data, lambda given: fit_linear(given, preprocessor=preprocessor)
+        )
+
+    def _mean(self, data: ProbeData, seed: int) -> Answers:
+        del seed
+        mean = float(data.train.labels.mean())
+        val, outputs = (np.full(len(part.records), mean) for part in (data.val, data.test))
+        value = kind_of(data.task).value(data.val.labels, val)
+        return Answers(outputs=outputs, val_outputs=val, val_metric=value, records=len(data.train.records))
+
+    def _trained(self, initialisation: _Initialisation, data: ProbeData, seed: int) -> Answers:
+        read = self.features.recordings.store.read
+        training, probe = self.training(initialisation, data), None
+        if training.begins_at_probe:
+            probe = fit_linear(examples_of(self.features.of(self.embeddings(initialisation, seed), data), data))
+        recalibrated = training.encoder_is_frozen or training.begins_at_probe
+        title = f"{'labels only' if initialisation == 'random' else 'fine-tuning'}, seed {seed}"
+        network = training.train(
+            self._start(initialisation, seed, recalibrated=recalibrated),
+            data,
+            read=read,
+            seed=seed,
+            probe=probe,
+            progress=self._progress,
+            title=title,
+        )
+
+        def answer(records: np.ndarray, side: str) -> np.ndarray:
+            scores = map_records(
+                network.scores, records, read=read, title=f"{title}, {side}", progress=self._progress
+            )
+            return np.asarray(scores, np.float64)
+
+        return Answers(
+            outputs=answer(data.test.records, "test"),
+            val_outputs=answer(data.val.records, "validation") if self._validated else None,
+            val_metric=network.val_metric,
+            selected=network.selected,
+            records=len(data.train.records),
+            positives=kind_of(data.task).positives(data.train.labels),
+        )
+
+    def _encoder(self, initialisation: _Initialisation, seed: int) -> frozen_encoder.Encoder:
+        if initialisation == "random":
+            layer = self._settings.probe.layer
+            return frozen_encoder.random_encoder(self._settings.encoder, layer=layer, seed=seed)
+        if self._pretrained is None:
+            raise ValueError("this study has no pretrained encoder")
+        return self._pretrained
+
+    def _start(
+        self, initialisation: _Initialisation, seed: int, *, recalibrated: bool
+    ) -> encoders.Split[encoders.Encoder]:
+        """Returns the encoder at which a training begins.
+
+        An encoder that stays frozen, or whose head begins at a linear probe, needs the batch-norm statistics that the
+        linear probes see. They are kept, since setting them takes half as long as a small training.
+        """
+        encoder = self._encoder(initialisation, seed)
+        if not recalibrated:
+            return encoder.split
+        key = (initialisation, seed if initialisation == "random" else 0)
+        if key not in self._recalibrated:
+            recordings = self.features.recordings
+            self._recalibrated[key] = frozen_encoder.recalibrate_batch_norm(
+                encoder, recordings.store.read, records=recordings.split.train, seed=self.features.seed
+            ).split
+        return self._recalibrated[key]
+
+    def training(self, initialisation: _Initialisation, data: ProbeData) -> FineTuning:
+        """Returns the training of a question, made once: a compilation takes longer than a small training.
+
+        Args:
+            initialisation: Encoder at which it begins, `"pretrained"` or `"random"`.
+            data: Labelled records of a question.
+        """
+        key = (initialisation, data.task.kind, len(data.classes))
+        if key not in self._trainings:
+            probe = self._settings.probe
+            self._trainings[key] = FineTuning(
+                probe.finetune if initialisation == "pretrained" else probe.supervised,
+                optimizer=self._settings.optimizer,
+                encoder=self._start(initialisation, 0, recalibrated=False),
+                num_leads=self._settings.encoder.num_leads,
+                kind=kind_of(data.task),
+                classes=data.classes,
+            )
+        return self._trainings[key]
+
+
+def with_float32(answers: Answers) -> Answers:
+    """Returns answers as files of a study hold them: outputs in float32, none of the validation records."""
+    outputs = None if answers.outputs is None else np.asarray(answers.outputs, np.float32)
+    return dataclasses.replace(answers, outputs=outputs, val_outputs=None)

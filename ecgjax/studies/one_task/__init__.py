@@ -1,0 +1,1 @@
+"""One question, answered by the pretrained encoder and by what stands beside it on the same records."""

@@ -1,0 +1,107 @@
+"""A yes or no: calibrated decisions at thresholds, net benefit, and a control on shuffled labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.features.features import SplitFeatures
+from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.metrics.calibration import expected_calibration_error
+from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
+from ecgjax.evaluation.metrics.operating_points import Decisions, net_benefit
+from ecgjax.evaluation.metrics.subgroups import decision_metrics, too_few_events
+from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.models.shuffled_labels import shuffle_control
+from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrate
+from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
+from ecgjax.studies.results import Key, measured, minus
+
+#: Name of treating everybody, which stands beside the models' names.
+TREAT_ALL = "treat_all"
+
+
+class Binary(Supplement):
+    """A yes or no."""
+
+    gaps = ("sensitivity", "false-positive rate", "mean probability minus frequency")
+    counted = "positive"
+    most_resamples = RESAMPLES
+
+    def measure(
+        self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures
+    ) -> tuple[dict[Key, Interval], dict[str, Any]]:
+        """Calibrates every model on validation, chooses its thresholds there, and judges it on the test records."""
+        labels, title = data.test.labels, data.task.title
+        used = {name: calibrated(answers, data) for name, answers in models.items()}
+        metrics: dict[Key, Metric] = {}
+        for name, each in used.items():
+            own = each.metrics(labels) | _shares(each, labels, report.prevalence)
+            own["ECE"] = expected_calibration_error(labels, each.probabilities)
+            metrics |= {Key(name, metric, title): function for metric, function in own.items()}
+        draws = {"patients": data.test.patients, "resamples": min(report.resamples, RESAMPLES), "seed": report.seed}
+        needs = "both classes, not wholly separated, and records on both sides of the threshold"
+        rows = measured(metrics, needs=needs, **draws)
+        probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
+        benefits = {
+            Key(name, benefit_at(threshold), title): net_benefit(labels, values, threshold=threshold)
+            for name, values in probabilities.items()
+            for threshold in report.treat_at
+        }
+        above = {each: pair for name in used for each, pair in minus(benefits, name, [TREAT_ALL]).items()}
+        rows |= measured(benefits, needs="records", differences=above, **draws)
+        control = shuffle_control(
+            embeddings, data, shuffles=report.shuffles, seed=report.seed, progress=report.progress
+        )
+        facts = {
+            "thresholds": {name: each.threshold for name, each in used.items()},
+            "shuffled_labels": dataclasses.asdict(control),
+        }
+        return rows, facts
+
+    def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
+        """Measures decisions at the threshold that was chosen for everybody."""
+        labels = data.test.labels
+        events = int(labels[mask].sum())
+        if reason := too_few_events(labels[mask]):
+            return Measured({}, events, reason)
+        used = calibrated(answers, data)
+        return Measured(decision_metrics(labels, used.probabilities, mask, threshold=used.threshold), events)
+
+    def of_few(
+        self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray
+    ) -> Interval:
+        """Returns the interval of an AUROC that holds for few patients too."""
+        probabilities, test = calibrated(models[REFERENCE], data).probabilities, data.test
+        return interval_of_few(interval, test.labels[mask], probabilities[mask], patients=test.patients[mask])
+
+
+def benefit_at(threshold: float) -> str:
+    """Returns the name of the net benefit of treating from a probability on."""
+    return f"net benefit at {threshold:g}"
+
+
+def calibrated(answers: Answers, data: ProbeData) -> Calibrated:
+    """Returns calibrated probabilities of the test records, and thresholds, both by the validation records.
+
+    Raises:
+        ValueError: The answers lack those of the validation or of the test records.
+    """
+    if answers.outputs is None or answers.val_outputs is None:
+        raise ValueError("calibration needs answers for the validation and for the test records")
+    return calibrate(data.val.labels, answers.val_outputs, answers.outputs)
+
+
+def _shares(used: Calibrated, labels: np.ndarray, prevalence: float | None) -> dict[str, Metric]:
+    """Returns PPV and NPV at the threshold with the best F1."""
+    made = Decisions(labels, used.probabilities, threshold=used.threshold)
+    shares = {"PPV": made.ppv, "NPV": made.npv}
+    if prevalence is not None:
+        shares |= {f"PPV at {prevalence:g}": made.ppv_at(prevalence), f"NPV at {prevalence:g}": made.npv_at(prevalence)}
+    return shares

@@ -1,0 +1,108 @@
+"""Calibration and thresholds that are chosen on validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from scipy import special
+from sklearn.linear_model import LogisticRegression
+
+from ecgjax.evaluation.metrics.calibration import LogisticCalibration, brier
+from ecgjax.evaluation.metrics.operating_points import Decisions, best_f1_threshold, threshold_at_specificity
+from ecgjax.evaluation.metrics.weighting import Metric
+
+#: Specificity on validation at which sensitivity is reported.
+SPECIFICITY = 0.9
+
+#: Largest number of resamples: calibration slopes of thousands would take longer than the models.
+RESAMPLES = 500
+
+#: Smallest distance of a probability from 0 and 1, which have no log odds.
+_CLOSEST = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """Calibrated probabilities of the test records, and thresholds; all of it is chosen on validation.
+
+    Attributes:
+        probabilities: Probabilities of the test records, `f64[test records]`.
+        threshold: Probability threshold with the best F1.
+        strict: Lowest probability threshold with a specificity of at least `SPECIFICITY`; infinite if there is none.
+    """
+
+    probabilities: np.ndarray
+    threshold: float
+    strict: float
+
+    def metrics(self, labels: np.ndarray) -> dict[str, Metric]:
+        """Returns the metrics of decisions at both thresholds, and of calibration, by name.
+
+        Args:
+            labels: Labels of the test records, `[n]` of 0 and 1.
+        """
+        best, strict = (
+            Decisions(labels, self.probabilities, threshold=each) for each in (self.threshold, self.strict)
+        )
+        logistic = LogisticCalibration(labels, self.probabilities)
+        return {
+            "F1": best.f1,
+            "sensitivity": best.sensitivity,
+            "specificity": best.specificity,
+            f"sensitivity at {SPECIFICITY:g}": strict.sensitivity,
+            "specificity there": strict.specificity,
+            "Brier": brier(labels, self.probabilities),
+            "slope": logistic.slope,
+            "intercept": logistic.intercept,
+        }
+
+
+def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Fits slope and intercept of the log odds on validation (Platt scaling).
+
+    The slope is never below 0: scores that rank no better than chance all become the prevalence.
+
+    Args:
+        val_labels: Labels of the validation records, `[n]` of 0 and 1, with both present.
+        val_scores: Scores of the validation records, `[n]`.
+
+    Returns:
+        Function from scores to probabilities, which are above 0 and below 1.
+
+    References:
+        Platt, Probabilistic outputs for support vector machines, Advances in Large Margin Classifiers (1999) 61.
+    """
+    middle, spread = float(np.mean(val_scores)), float(np.std(val_scores)) or 1.0
+    # The penalty is tiny, just enough for a solution to exist when the scores separate the classes.
+    fit = LogisticRegression(C=1e3).fit(((val_scores - middle) / spread)[:, None], val_labels)
+    slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    if slope < 0:
+        slope, intercept = 0.0, float(special.logit(np.mean(val_labels)))
+
+    def probabilities(scores: np.ndarray) -> np.ndarray:
+        log_odds = slope * (np.asarray(scores, np.float64) - middle) / spread + intercept
+        return np.clip(special.expit(log_odds), _CLOSEST, 1 - _CLOSEST)
+
+    return probabilities
+
+
+def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray) -> Calibrated:
+    """Calibrates scores on validation and chooses thresholds there.
+
+    Args:
+        val_labels: Labels of the validation records, `[m]` of 0 and 1, with both present.
+        val_scores: Scores of the validation records, `[m]`.
+        scores: Scores of the test records, `[n]`.
+
+    Raises:
+        DataError: The validation records lack one of the two labels.
+    """
+    calibrated = platt(val_labels, val_scores)
+    val = calibrated(val_scores)
+    return Calibrated(
+        probabilities=calibrated(scores),
+        threshold=best_f1_threshold(val_labels, val),
+        strict=threshold_at_specificity(val_labels, val, specificity=SPECIFICITY),
+    )

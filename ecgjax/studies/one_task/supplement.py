@@ -1,0 +1,179 @@
+"""What is measured of a question beyond the metrics of every model: what is the same for all kinds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ecgjax.data.labels import MIN_EVENTS, ProbeData
+from ecgjax.evaluation.features.features import SplitFeatures
+from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.metrics.subgroups import members
+from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.results import Key, measured
+
+#: What is subtracted from a group's metric.
+REST = "all other records"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a report is asked for.
+
+    Attributes:
+        resamples: Number of bootstrap resamples of the patients.
+        seed: Seed of resamples and permutations.
+        groups: Names of the groups of the test records, `[n]`, by column; see `groups.group_columns`.
+        treat_at: Probabilities from which one would treat, at which net benefit is reported.
+        prevalence: Prevalence for which PPV and NPV are reported as well as for that of the test records; None for the
+            latter alone.
+        shuffles: Number of label permutations of the control.
+        progress: Whether progress is reported.
+    """
+
+    resamples: int
+    seed: int
+    groups: Mapping[str, np.ndarray]
+    treat_at: Sequence[float] = ()
+    prevalence: float | None = None
+    shuffles: int = 10
+    progress: bool = True
+
+
+class Group(NamedTuple):
+    """A group of patients among the test records.
+
+    Attributes:
+        column: Name of the column that defines the groups.
+        group: Name of the group.
+        records, patients: Numbers of test records and patients.
+        counted: What is counted beside them: positive records, or classes that are averaged over; None for nothing.
+        reason: Reason why nothing was measured; empty where it was.
+    """
+
+    column: str
+    group: str
+    records: int
+    patients: int
+    counted: int | None
+    reason: str
+
+    @property
+    def part(self) -> str:
+        """Part of the records, as the key of a result has it."""
+        return f"{self.column}: {self.group}"
+
+
+class Measured(NamedTuple):
+    """Metrics of some records.
+
+    Attributes:
+        metrics: Metrics by name, as functions of weights on all test records; empty where there is a reason.
+        counted: Number for `Group.counted`.
+        reason: Reason why there are none.
+    """
+
+    metrics: Mapping[str, Metric]
+    counted: int | None = None
+    reason: str = ""
+
+
+class Supplement:
+    """What is measured of a kind of question beyond the metrics of every model.
+
+    Attributes:
+        gaps: Metrics of groups that are compared with those of all other records.
+        counted: Title of what `Group.counted` counts; empty where nothing is counted.
+        most_resamples: Largest number of resamples for groups; None for as many as the report is asked for.
+    """
+
+    gaps: Sequence[str] = ()
+    counted: str = ""
+    most_resamples: int | None = None
+
+    def measure(
+        self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures
+    ) -> tuple[dict[Key, Interval], dict[str, Any]]:
+        """Returns further results of the models, and plain values that are no metrics.
+
+        Args:
+            models: Answers of every model, by its key.
+            data: Labelled records of the question.
+            report: What the report is asked for.
+            embeddings: Embeddings of the labelled records by the pretrained encoder.
+        """
+        del models, data, report, embeddings
+        return {}, {}
+
+    def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
+        """Measures the pretrained encoder's probe on some records.
+
+        Args:
+            answers: Answers of the probe.
+            data: Labelled records of the question.
+            mask: Test records to measure, `bool[n]`.
+        """
+        kind, rows = kind_of(data.task), np.flatnonzero(mask)
+        labels, outputs = data.test.labels[rows], _outputs(answers)[rows]
+        if len(rows) < MIN_EVENTS or kind.undefined(labels):
+            return Measured({}, reason="too few records")
+        metrics = kind.metrics(labels, outputs, classes=data.classes)
+        return Measured({name: on_rows(metric, rows) for name, metric in metrics.items()})
+
+    def groups(
+        self, models: Mapping[str, Answers], data: ProbeData, report: Report
+    ) -> tuple[dict[Key, Interval], list[Group]]:
+        """Measures the pretrained encoder's probe in every group of patients."""
+        test, groups, masks = data.test, [], {}
+        metrics: dict[Key, Metric] = {}
+        differences: dict[Key, tuple[Key, Key]] = {}
+        for (column, name), mask in members(report.groups, number=len(test.records)).items():
+            own = self.of_group(models[REFERENCE], data, mask)
+            group = Group(column, name, int(mask.sum()), len(np.unique(test.patients[mask])), own.counted, own.reason)
+            groups.append(group)
+            masks[group.part] = mask
+            rest = self.of_group(models[REFERENCE], data, ~mask).metrics if own.metrics and self.gaps else {}
+            for metric, function in own.metrics.items():
+                key = Key(REFERENCE, metric, data.task.title, part=group.part)
+                metrics[key] = function
+                if metric in self.gaps and metric in rest:
+                    other = key._replace(part=f"not {group.part}")
+                    metrics[other] = rest[metric]
+                    differences[key._replace(minus=REST)] = key, other
+        resamples = min(report.resamples, self.most_resamples or report.resamples)
+        rows = measured(
+            metrics, patients=test.patients, resamples=resamples, seed=report.seed,
+            needs="the group, and both labels of its classes", differences=differences,
+        )  # fmt: skip
+        shown = {key: self.of_few(value, models, data, masks[key.part]) if key.metric == "AUROC" else value
+                 for key, value in rows.items() if key.part in masks}  # fmt: skip
+        return shown, groups
+
+    def of_few(
+        self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray
+    ) -> Interval:
+        """Returns the interval of a group's AUROC, perhaps by another method where patients are few."""
+        del models, data, mask
+        return interval
+
+
+def on_rows(metric: Metric, rows: np.ndarray) -> Metric:
+    """Returns a metric of some records as a function of weights on all records.
+
+    Args:
+        metric: Metric of the records of `rows`.
+        rows: Places of these records among all, `int64[m]`.
+    """
+    return lambda weights: metric(np.atleast_2d(weights)[:, rows])
+
+
+def _outputs(answers: Answers) -> np.ndarray:
+    if answers.outputs is None:
+        raise ValueError(f"there are no answers: {answers.reason}")
+    return answers.outputs

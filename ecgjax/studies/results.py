@@ -1,0 +1,214 @@
+"""The table of results: what every study measures, writes and shows on its page.
+
+A row says of which model, question, fraction of the labels and seed a number is, by which metric; and has the number
+and its 95 % interval over patients. `results.json` of every study has these rows under `results`; `read_results` reads
+them back, and `pandas.DataFrame(json.load(file)["results"])` is the same table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from ecgjax.evaluation.metrics.bootstrap import Bootstrap, Interval, bootstrap_metrics
+from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.pages.json_values import plain
+from ecgjax.system.files import write_atomically
+
+RESULTS_FILE = "results.json"
+
+
+class Key(NamedTuple):
+    """What a number is of.
+
+    Attributes:
+        model: Name of the model; of a retrieval, of the encoder.
+        metric: Name of the metric, such as `"AUROC"`.
+        task: Question in one line, such as `"lvef<40"`.
+        fraction: Fraction of the labelled training patients that the model was trained with.
+        seed: Seed of the draw of labels, of initialisation and training; None for a mean over seeds, or where a study
+            has one seed only.
+        minus: Model, or group of records, whose value is subtracted; empty where the number is no difference.
+        part: Part of the test records that is measured, such as `"sex: female"`, or a class; empty for all of them.
+    """
+
+    model: str
+    metric: str
+    task: str = ""
+    fraction: float = 1.0
+    seed: int | None = None
+    minus: str = ""
+    part: str = ""
+
+
+#: Rows of the table, in order.
+Results = Mapping[Key, Interval]
+
+
+def measured(
+    metrics: Mapping[Key, Metric],
+    *,
+    patients: np.ndarray,
+    resamples: int,
+    seed: int,
+    needs: str,
+    differences: Mapping[Key, tuple[Key, Key]] | None = None,
+) -> dict[Key, Interval]:
+    """Measures metrics of the same records, and paired differences between them, on the same resamples of the patients.
+
+    Args:
+        metrics: Metrics by what they are of.
+        patients: Patient (group) code of each record, `int[n]`.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+        needs: Description of what a resample must have for the metrics to be defined, for messages.
+        differences: What a difference is of, and the two metrics, of which the second is subtracted from the first.
+    """
+    found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
+    rows = {key: found.interval(key) for key in metrics}
+    return rows | {key: found.difference(one, other) for key, (one, other) in (differences or {}).items()}
+
+
+def minus(metrics: Collection[Key], model: str, others: Collection[str]) -> dict[Key, tuple[Key, Key]]:
+    """Returns the differences of a model from others in every metric that both have, as `measured` takes them."""
+    return {
+        key._replace(minus=other): (key, key._replace(model=other))
+        for other in others
+        for key in metrics
+        if key.model == model and other != model and key._replace(model=other) in metrics
+    }
+
+
+def over_seeds(
+    metrics: Mapping[Key, Metric],
+    missing: Mapping[Key, str],
+    *,
+    pairs: Sequence[tuple[str, str]],
+    patients: np.ndarray,
+    resamples: int,
+    seed: int,
+    needs: str,
+    questions: Mapping[str, Sequence[str]] | None = None,
+) -> dict[Key, Interval]:
+    """Averages models, and their paired differences, over seeds: on the records as they are and on every resample.
+
+    A seed of which a model has no answers is left out and has a row with the reason. The interval is over patients; rows
+    of single seeds show how far draws of labels, initialisation and training vary. Neither includes the other.
+
+    Args:
+        metrics: Metric of every model that was trained, with its seed in the key.
+        missing: Reason why a model was not trained, with its seed in the key.
+        pairs: Models that are compared, the second subtracted from the first.
+        patients: Patient (group) code of each test record, `int[n]`.
+        resamples: Number of resamples of the patients.
+        seed: Seed of the resampling.
+        needs: Description of what a resample must have for the metrics to be defined, for messages.
+        questions: Tasks whose mean answers a question, by the question; by default every task is a question.
+    """
+    found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
+    every = [*metrics, *missing]
+    questions = questions or {key.task: [key.task] for key in every}
+    models = list(dict.fromkeys(key.model for key in every))
+    rows: dict[Key, Interval] = {}
+    for question, tasks in questions.items():
+        of_question = [key for key in every if key.task in tasks]
+        for fraction, metric in dict.fromkeys((key.fraction, key.metric) for key in of_question):
+            for model, other in [*((model, "") for model in models), *pairs]:
+                signs = [(1, model), *([(-1, other)] if other else [])]
+                terms = {
+                    number: [[(sign, Key(name, metric, task, fraction, number)) for sign, name in signs] for task in tasks]
+                    for number in sorted({key.seed for key in of_question if key.model == model and key.fraction == fraction},
+                                         key=lambda each: -1 if each is None else each)
+                }  # fmt: skip
+                rows |= _over_seeds(Key(model, metric, question, fraction, minus=other), terms, found, missing)
+    return rows
+
+
+def _over_seeds(
+    key: Key,
+    terms: Mapping[int | None, list[list[tuple[int, Key]]]],
+    found: Bootstrap[Key],
+    missing: Mapping[Key, str],
+) -> dict[Key, Interval]:
+    """Returns the row of a mean over seeds and those of the seeds; nothing where no seed has all models."""
+    rows: dict[Key, Interval] = {}
+    defined: list[list[tuple[int, Key]]] = []
+    for number, sums in terms.items():
+        keys = [each for parts in sums for _, each in parts]
+        if any(each not in found.estimates and each not in missing for each in keys):
+            continue
+        if reason := next((missing[each] for each in keys if each in missing), ""):
+            rows[key._replace(seed=number)] = Interval.missing(reason)
+        else:
+            defined += sums
+            rows[key._replace(seed=number)] = found.mean_of(sums)
+    if not rows:
+        return {}
+    return {key: found.mean_of(defined) if defined else next(iter(rows.values()))} | rows
+
+
+def of_seeds(results: Results, key: Key) -> dict[int, float]:
+    """Returns the values of the seeds that have one, by seed, for the key of a mean over seeds."""
+    rows = {other.seed: value for other, value in results.items() if other._replace(seed=None) == key}
+    return {seed: value.estimate for seed, value in rows.items() if seed is not None and not _is_missing(value)}
+
+
+def lost_seeds(results: Results, key: Key) -> int:
+    """Returns the number of seeds that have no value."""
+    rows = [value for other, value in results.items() if other.seed is not None and other._replace(seed=None) == key]
+    return sum(map(_is_missing, rows))
+
+
+def _is_missing(value: Interval) -> bool:
+    return math.isnan(value.estimate) and not value.resamples
+
+
+def seed_sd(values: Mapping[int, float]) -> float:
+    """Returns the standard deviation over seeds; NaN if there is only one seed."""
+    return float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else math.nan
+
+
+def write_results(folder: Path, results: Results, **about: Any) -> None:
+    """Writes `results.json`: what the results are about, and the rows; undefined numbers become null.
+
+    Args:
+        folder: Folder of the study.
+        results: Rows of the table.
+        **about: Description of the study, as plain values.
+    """
+    rows = [
+        {**key._asdict(), **{name: getattr(value, name) for name in ("estimate", "low", "high", "resamples", "reason")}}
+        for key, value in results.items()
+    ]
+    text = json.dumps(plain({**about, "results": rows}), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / RESULTS_FILE, text + "\n")
+
+
+def read_results(folder: Path) -> dict[Key, Interval]:
+    """Reads the rows that `write_results` wrote.
+
+    Raises:
+        DataError: The file is missing or damaged, or was written before studies had this table.
+    """
+    path = folder / RESULTS_FILE
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["results"]
+        return {
+            Key(**{name: row[name] for name in Key._fields}): Interval(
+                **{name: math.nan if row[name] is None else row[name] for name in ("estimate", "low", "high")},
+                confidence=0.95,
+                resamples=row["resamples"],
+                reason=row["reason"],
+            )
+            for row in rows
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} has no table of results ({error}); the command of the study, given once more, writes it"
+        ) from error
