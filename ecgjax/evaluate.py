@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,33 +35,34 @@ from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.config import run_config
 from ecgjax.data.groups import check_groups, group_columns
-from ecgjax.data.labels import LabelledRecords, ProbeData, probe_data
+from ecgjax.data.labels import ProbeData, probe_data
 from ecgjax.data.recordings import Recordings, open_recordings, unit_of
 from ecgjax.data.row_metadata import label_column
-from ecgjax.data.tasks import Kind, Task
+from ecgjax.data.tasks import Task
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.finetuning.network import Network
-from ecgjax.finetuning.trainer import check_settings, train_supervised
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.finetuning.trainer import check_settings
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import SIMULATED, Picture, Section
+from ecgjax.pages.page import SIMULATED, Picture, Section, Table
 from ecgjax.pages.write import Written
 from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
-from ecgjax.studies.compared import Compared
 from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags, with_question
-from ecgjax.studies.one_task_binary import run_experiment
-from ecgjax.studies.one_task_other import answer
+from ecgjax.studies.models import BESIDE, StudyModels, answerable
+from ecgjax.studies.one_task.pipeline import OneTask, measure_task
+from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.questions import asked, check_answerable
-from ecgjax.studies.report.answers_page import AnswersEvaluation, answers_table, write_answers_report
 from ecgjax.studies.report.figures import augmented_views, metric_series, training_curve
 from ecgjax.studies.report.neighbour_section import neighbour_section
-from ecgjax.studies.report.report import Evaluation, Provenance
+from ecgjax.studies.report.report import Provenance
 from ecgjax.studies.report.report_files import write_report
 from ecgjax.studies.report.report_tables import question, results_table
 from ecgjax.training.telemetry import read_metrics
@@ -70,9 +71,23 @@ from ecgjax.training.telemetry import read_metrics
 _PREVIEWED = 2
 
 
+class Evaluation(NamedTuple):
+    """A finished evaluation.
+
+    Attributes:
+        task: What was measured.
+        table: Table of the models.
+        report: Paths of the report.
+    """
+
+    task: OneTask
+    table: Table
+    report: Written
+
+
 def evaluate(
     settings: RunSettings, workdir: Path | str, *, step: int | None = None, progress: bool = True
-) -> tuple[Evaluation | AnswersEvaluation, Written]:
+) -> Evaluation:
     """Evaluates a checkpoint and writes its report.
 
     Args:
@@ -80,9 +95,6 @@ def evaluate(
         workdir: Folder of the pretraining run.
         step: Step of the checkpoint; the latest by default.
         progress: Whether progress is printed and drawn.
-
-    Returns:
-        The evaluation, and the paths of its report.
 
     Raises:
         DataError: Data set, folds, question, groups or labels do not allow the evaluation.
@@ -95,17 +107,17 @@ def evaluate(
     check_encoder(own.encoder, settings.encoder, workdir=str(workdir))
     recordings = open_recordings(settings.data)
     task = asked(probe.task, recordings.index)
-    if task.kind != "binary" and probe.prevalence not in (None, own.probe.prevalence):
+    kind = kind_of(task)
+    if not kind.yes_or_no and probe.prevalence not in (None, own.probe.prevalence):
         raise ConfigError(
             f"config.probe.prevalence={probe.prevalence} is of a yes or no, which {task.title!r} is not: leave it out"
         )
-    check_settings(probe.supervised, task.kind, section="config.probe.supervised")
+    check_settings(probe.supervised, kind, section="config.probe.supervised")
     check_groups(probe.groups, recordings)
     data = _labelled(task, recordings, probe)
     say = print if progress else _silent
     few = check_answerable(data, recordings.index)
     pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
-    step = pretrained.step
     judged = np.concatenate([data.val.records, data.test.records])
     recordings, found = guarded(
         own, settings.data, recordings, overlaps=probe.overlaps, encoder=pretrained, records=judged
@@ -114,76 +126,58 @@ def evaluate(
     few = check_answerable(data, recordings.index)
     for caution in (*([SIMULATED] if recordings.simulated else []), *found, *few):
         say(caution)
-    train, val, test = (_counts(part, task.kind) for part in (data.train, data.val, data.test))
+    train, val, test = map(kind.counts, (data.train, data.val, data.test))
     say(f"{task.title}: {train} train, {val} validation, {test} test")
-    random = frozen_encoder.random_encoder(settings.encoder, layer=probe.layer, seed=settings.seed)
-    # Batch norm of both encoders is recalibrated on the same unaugmented training records: otherwise the table would
-    # compare statistics.
-    pretrained, random = (
-        frozen_encoder.recalibrate_batch_norm(
-            encoder, recordings.store.read, records=recordings.split.train, seed=probe.seed
-        )
-        for encoder in (pretrained, random)
+    features = LabelledFeatures(
+        recordings,
+        np.concatenate([part.records for part in (data.train, data.val, data.test)]),
+        seed=probe.seed,
+        progress=progress,
     )
-
-    def supervised(**arguments: Any) -> Network:
-        say("training the same encoder with the labels alone …")
-        return train_supervised(
-            probe.supervised, encoder=settings.encoder, optimizer=settings.optimizer, **arguments, progress=progress
-        )
-
-    compared: Compared = {
-        "read": recordings.store.read,
-        "sampling_rate_hz": recordings.format.sampling_rate_hz,
-        "demographics": np.stack([recordings.index.label(name) for name in ("age_years", "sex")], axis=1),
-        "pretrained": pretrained,
-        "random": random,
-        "train_supervised": supervised,
-        "groups": group_columns(probe.groups, recordings, data.test.records),
-        "bootstrap": probe.bootstrap,
-        "seed": probe.seed,
-        "progress": progress,
+    models = StudyModels(features, settings=settings, pretrained=pretrained, progress=progress)
+    answers: dict[str, Answers] = {}
+    for name in answerable(("pretrained", "nearest", *BESIDE), task):
+        if name == "supervised":
+            say("training the same encoder with the labels alone …")
+        # The random encoder is the one that pretraining began with.
+        answers[name] = models.answers(name, data, seed=settings.seed if name == "random" else probe.seed)
+    embeddings = {
+        "pretrained": features.of(models.embeddings("pretrained", settings.seed), data),
+        "random": features.of(models.embeddings("random", settings.seed), data),
     }
+    report = Report(
+        resamples=probe.bootstrap,
+        seed=probe.seed,
+        groups=group_columns(probe.groups, recordings, data.test.records),
+        treat_at=probe.treat_at,
+        prevalence=probe.prevalence,
+        shuffles=probe.shuffles,
+        progress=progress,
+    )
+    one = measure_task(answers, data, report, embeddings=embeddings, measurement_failures=features.failures)
     provenance = Provenance(
         data=recordings.name,
         fingerprint=", ".join(recordings.fingerprints),
         simulated=recordings.simulated,
         encoder=str(settings.encoder.name),
-        checkpoint_step=step,
+        checkpoint_step=pretrained.step,
         config=tree_of(settings),
-        command=_command(own, settings, workdir, step=step),
+        command=_command(own, settings, workdir, step=pretrained.step),
         cautions=(*found, *few),
     )
-    evaluation: Evaluation | AnswersEvaluation
-    if task.kind == "binary":
-        outcome = run_experiment(
-            data, shuffles=probe.shuffles, treat_at=probe.treat_at, prevalence=probe.prevalence, **compared
-        )
-        evaluation = Evaluation(
-            comparison=outcome.comparison,
-            data=data,
-            scores=outcome.scores,
-            embeddings=outcome.embeddings,
-            measurement_failures=outcome.measurement_failures,
-            operating=outcome.operating,
-            net_benefits=outcome.net_benefits,
-            groups=outcome.groups,
-            near=outcome.near,
-            provenance=provenance,
-        )
-    else:
-        unit = unit_of(task.title, recordings) if task.kind == "quantity" else ""
-        evaluation = AnswersEvaluation(answers=answer(data, **compared), data=data, unit=unit, provenance=provenance)
     sections = [
-        neighbour_section(recordings, data, evaluation.embeddings["pretrained"], seed=probe.seed),
+        neighbour_section(recordings, data, one.embeddings["pretrained"], seed=probe.seed),
         *_training(workdir),
         _augmentations(settings, recordings),
         data_section(recordings.datasets),
     ]
-    default = tree_of(RunSettings())
-    if isinstance(evaluation, Evaluation):
-        return evaluation, write_report(evaluation, workdir, default_config=default, sections=sections)
-    return evaluation, write_answers_report(evaluation, workdir, default_config=default, sections=sections)
+    unit, default = _unit(data, recordings), tree_of(RunSettings())
+    written = write_report(one, workdir, provenance=provenance, unit=unit, default_config=default, sections=sections)
+    return Evaluation(one, results_table(one, unit=unit), written)
+
+
+def _unit(data: ProbeData, recordings: Recordings) -> str:
+    return "" if kind_of(data.task).log_odds else unit_of(data.task.title, recordings)
 
 
 def _labelled(task: Task, recordings: Recordings, probe: ProbeSettings) -> ProbeData:
@@ -194,11 +188,6 @@ def _labelled(task: Task, recordings: Recordings, probe: ProbeSettings) -> Probe
 
 def _silent(message: str) -> None:
     del message
-
-
-def _counts(part: LabelledRecords, kind: Kind) -> str:
-    positive = f" ({part.positives:,} positive)" if kind == "binary" else ""
-    return f"{len(part.records):,} records{positive} of {part.num_patients:,} patients"
 
 
 def _command(own: RunSettings, settings: RunSettings, workdir: Path, *, step: int) -> str:
@@ -268,11 +257,10 @@ def main(argv: list[str]) -> None:
     del argv  # It was checked by `run_config.run`.
     chosen = flags.FLAGS
     settings = with_question(defaults.settings_of(chosen.config), chosen.task, workdir=chosen.workdir)
-    evaluation, report = evaluate(settings, flags.FLAGS.workdir, step=STEP.value)
-    print(f"\n{visible(question(evaluation.data))}")
-    table = results_table(evaluation.comparison) if isinstance(evaluation, Evaluation) else answers_table(evaluation)
-    print(format_table(table.header, table.rows))
-    print(f"\nreport: {report.html}")
+    found = evaluate(settings, flags.FLAGS.workdir, step=STEP.value)
+    print(f"\n{visible(question(found.task.data))}")
+    print(format_table(found.table.header, found.table.rows))
+    print(f"\nreport: {found.report.html}")
 
 
 def define_flags() -> None:

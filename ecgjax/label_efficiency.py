@@ -28,12 +28,11 @@ from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.models.plain_models import PLAIN
 from ecgjax.studies import finished_run
 from ecgjax.studies.finished_run import STEP, parse_flags, with_question
 from ecgjax.studies.label_efficiency import Study
 from ecgjax.studies.report.label_efficiency_page import write_report
-from ecgjax.studies.store import INITIALISATIONS, MODES, Cell, read_cells, run_cells
+from ecgjax.studies.store import CELL_MODELS, MODES, Cell, read_cells, run_cells
 
 
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:
@@ -55,7 +54,7 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Ce
         if mode in modes
         for fraction in fractions
         for seed in range(seeds)
-        for model in (PLAIN if mode == "plain" else INITIALISATIONS)
+        for model in CELL_MODELS[mode]
     ]
 
 

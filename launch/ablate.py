@@ -10,8 +10,9 @@ Arms are all combinations of the configs and of one alternative of each --sweep:
 once as in 'relation.name=same_record|relation.name=same_patient sampling.name=patients'; `base` changes nothing.
 --config.LEAF=VALUE holds for all arms, --config='configs/clocs.py:small batch_size=64' for those of one file. Runs
 follow one another, seed by seed; the same command goes on after an interruption, and what is finished is kept. Beside
-every arm stands the same encoder at random initialisation. Results are in report.md, report.html and results.json in
---out, with intervals over test patients.
+every arm stands the same encoder at random initialisation, and the models of --baselines: the same encoder trained with
+labels alone, and models of intervals, of the median beat, and of age and sex. Results are in report.md, report.html and
+results.json in --out, with intervals over test patients.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import pretraining_records
 from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.sections import flat, tree_of
-from ecgjax.studies.ablation import probe_tasks
-from ecgjax.studies.ablation_statistics import ArmRun
+from ecgjax.studies.ablation import ArmRun, answer_tasks, labels_only
+from ecgjax.studies.models import BASELINES, PLAIN, ModelName, checked_baselines, short_title
 from ecgjax.studies.questions import check_answerable
 from ecgjax.studies.report.ablation_page import training_facts, write_report
 from ecgjax.studies.store import begin_study
@@ -73,6 +74,7 @@ class Asked(NamedTuple):
     config: Sequence[str]
     sweep: Sequence[str]
     task: Sequence[str]
+    baselines: Sequence[str]
     seeds: int
     label_fraction: float
     resamples: int
@@ -87,14 +89,16 @@ class Planned(NamedTuple):
     """A run of the ablation.
 
     Attributes:
-        arm: Title of the arm.
+        model: Key of the model that answers, `"pretrained"` for an arm.
+        arm: Title of the arm, or of the model.
         folder: Name of the folder of its files.
         seed: Seed of the run and of the draw of labels.
-        twin: Title of the random encoder that it is compared with; empty for such an encoder itself.
+        twin: Title of the random encoder that it is compared with; empty for a model beside the arms.
         settings: Settings of the run.
-        flags: Arguments of `ecgjax.pretrain`.
+        flags: Arguments of `ecgjax.pretrain`; none for a model beside the arms.
     """
 
+    model: ModelName
     arm: str
     folder: str
     seed: int
@@ -111,23 +115,28 @@ class Planned(NamedTuple):
     def digest(self) -> str:
         """Digest of everything that decides the run's result."""
         leaves = flat(tree_of(self.settings)).items()
-        decides = _decides if self.twin else _decides_for_encoder
-        told = repr(sorted((name, repr(value)) for name, value in leaves if decides(name)))
+        told = repr(sorted((name, repr(value)) for name, value in leaves if _decides(self.model, name)))
         return hashlib.blake2b(f"{self.arm} {told}".encode(), digest_size=16).hexdigest()
 
 
-def _decides(leaf: str) -> bool:
-    # The place of the data does not change a result, nor do settings of evaluations other than a linear probe.
-    return leaf != "data.dir" and (not leaf.startswith("probe.") or leaf in ("probe.layer", "probe.seed"))
+def _decides(model: ModelName, leaf: str) -> bool:
+    """Returns whether the result of a model depends on a leaf."""
+    if leaf == "data.dir":  # The place of the data does not change a result.
+        return False
+    if model == "supervised" and leaf.startswith(("probe.supervised.", "optimizer.")):
+        return True
+    if leaf.startswith("probe.") and leaf not in ("probe.layer", "probe.seed"):
+        return False
+    return model == "pretrained" or leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe."))
 
 
-def _decides_for_encoder(leaf: str) -> bool:
-    """Returns whether the result of a random encoder depends on a leaf."""
-    return _decides(leaf) and (leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe.")))
+def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BASELINES) -> list[Planned]:
+    """Returns all runs, seed by seed, each arm after the models of its encoder that it is compared with.
 
-
-def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
-    """Returns all runs, seed by seed, each arm after the random encoder that it is compared with.
+    Args:
+        arms: Arms of the ablation.
+        seeds: Number of runs of every arm.
+        baselines: Models beside the random encoders.
 
     Raises:
         ConfigError: An arm's config is not possible, or arms are about different records.
@@ -135,20 +144,25 @@ def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
     twins: dict[str, str] = {}
     runs = []
     for seed in range(seeds):
-        made = set()
+        made: set[str] = set()
         for arm in arms:
             of_arm = arm.resolve(seed=seed)
             settings = repr(tree_of(of_arm.encoder))
-            names = list(twins.values())
+            random = short_title("random", str(of_arm.encoder.name))
             if settings not in twins:
-                same = sum(name.split(" #")[0] == f"random {of_arm.encoder.name}" for name in names)
-                twins[settings] = f"random {of_arm.encoder.name}" + (f" #{same + 1}" if same else "")
+                same = sum(name.split(" #")[0] == random for name in twins.values())
+                twins[settings] = random + (f" #{same + 1}" if same else "")
             twin = twins[settings]
             if twin not in made:
+                beside: dict[ModelName, str] = {"random": twin, "supervised": labels_only(twin)}
+                beside |= {} if made else {name: short_title(name, "") for name in PLAIN}
                 made.add(twin)
-                folder = twin.replace(" ", "-").replace(":", "_").replace("#", "")
-                runs.append(Planned(twin, folder, seed, "", of_arm, ()))
-            runs.append(Planned(arm.title, arm.folder, seed, twin, of_arm, arm.flags(seed=seed)))
+                runs += [
+                    Planned(model, title, _folder(title), seed, "", of_arm, ())
+                    for model, title in beside.items()
+                    if model == "random" or model in baselines
+                ]
+            runs.append(Planned("pretrained", arm.title, arm.folder, seed, twin, of_arm, arm.flags(seed=seed)))
     shared = [{name: flat(tree_of(run.settings))[name] for name in _SHARED} for run in runs]
     for run, values in zip(runs, shared, strict=True):
         for name, value in values.items():
@@ -158,6 +172,10 @@ def plan(arms: Sequence[Arm], *, seeds: int) -> list[Planned]:
                     "judged on the same records; give it once for all"
                 )
     return runs
+
+
+def _folder(title: str) -> str:
+    return title.replace(" ", "-").replace(":", "_").replace("#", "")
 
 
 def tasks_of(
@@ -228,7 +246,7 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
     """Pretrains and probes, unless the result is there; returns the exit status of pretraining.
 
     Args:
-        run: Arm and seed to run; a random encoder is probed without pretraining.
+        run: Arm and seed to run; a model beside the arms needs no pretraining.
         recordings: Recordings that all arms are judged on.
         tasks: Labelled records of every task.
         out: Directory of the ablation.
@@ -244,17 +262,17 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
                 f"{path} is the result of another config of {run.arm}; remove {path.parent}, or give another --out"
             )
         return 0
-    workdir, facts = out / "runs" / run.folder / f"seed{run.seed}", {}
-    if run.twin:
+    workdir, facts, encoder = out / "runs" / run.folder / f"seed{run.seed}", {}, None
+    if run.model == "pretrained":
         command = [sys.executable, "-m", "ecgjax.pretrain", *run.flags, f"--workdir={workdir}"]
         if status := subprocess.run(command, check=False, env=_environment()).returncode:
             return status
         encoder = frozen_encoder.load_encoder(workdir, layer=run.settings.probe.layer)
         facts = training_facts(read_metrics(workdir))
-    else:
-        encoder = frozen_encoder.random_encoder(run.settings.encoder, layer=run.settings.probe.layer, seed=run.seed)
-    scores = probe_tasks(encoder, recordings, tasks, seed=run.seed, title=f"embeddings, {run.arm}")
-    ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=scores, facts=facts).save(path)
+    answers = answer_tasks(
+        run.model, run.settings, recordings, tasks, seed=run.seed, encoder=encoder, folder=out / "features"
+    )
+    ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=answers, facts=facts).save(path)
     return 0
 
 
@@ -298,7 +316,8 @@ def ablate(asked: Asked) -> int | None:
         if not getattr(asked, name):
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
     out = output_folder("out", asked.out)
-    runs = plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds)
+    baselines = checked_baselines(asked.baselines)
+    runs = plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds, baselines=baselines)
     if unknown := {*asked.only} - {run.name for run in runs}:
         raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
     if asked.jobs:
@@ -348,7 +367,6 @@ def ablate(asked: Asked) -> int | None:
             failed=failed,
             missing=[run.name for run, path in found if not path.is_file() and run.name not in failed],
             resamples=asked.resamples,
-            fraction=asked.label_fraction,
             cautions=cautions,
             command=asked.command,
         )
@@ -376,6 +394,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     many("sweep", [], "LEAF=VALUE|VALUE: alternatives, see above. Repeat for a grid.")
     many("task", [], "What the probes are asked, e.g. 'lvef<40'. Repeat for several.")
     many("only", [], "ARM/seedN as --jobs writes it: makes this run alone.")
+    words = f"Models beside the arms: {', '.join(BASELINES)}; empty for the random encoders alone."
+    flags.DEFINE_list("baselines", list(BASELINES), words, flag_values=values)
     flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1, upper_bound=1000, flag_values=values)
     words = "Share of the labelled training patients for the probes."
     flags.DEFINE_float("label_fraction", 0.1, words, lower_bound=0, upper_bound=1, flag_values=values)
@@ -412,6 +432,7 @@ def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
     # arguments, which may be written in several ways.
     repeated = [
         *(f"--{name}={value}" for name in ("config", "sweep", "task") for value in own[name]),
+        f"--baselines={','.join(own['baselines'])}",
         *(f"--{name}={own[name]}" for name in ("label_fraction", "seeds", "resamples", "out")),
         *(f"--config.{leaf}={value}" for leaf, value in common),
     ]

@@ -16,6 +16,8 @@ from ecgjax.data.recordings import open_recordings
 from ecgjax.encoders import PRECISIONS, cost
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.models.fitted import Examples
+from ecgjax.evaluation.models.kinds import KINDS
 from ecgjax.evaluation.models.linear import fit_linear
 from ecgjax.training import devices
 from ecgjax.training.settings import PretrainingSettings
@@ -62,11 +64,13 @@ def measure(
 
         def fit() -> None:
             fit_linear(
-                "binary",
-                features[:NUM_LABELS],
-                labels[:NUM_LABELS],
-                val_features=features[NUM_LABELS:],
-                val_targets=labels[NUM_LABELS:],
+                Examples(
+                    kind=KINDS["binary"],
+                    train=features[:NUM_LABELS],
+                    targets=labels[:NUM_LABELS],
+                    val=features[NUM_LABELS:],
+                    val_targets=labels[NUM_LABELS:],
+                )
             )
 
         seconds = step_ceilings.take_turns(

@@ -119,13 +119,6 @@ class ProbeData:
     excluded: Mapping[str, int]
     classes: tuple[str, ...] = ()
 
-    @property
-    def enough_for_curves(self) -> bool:
-        """Whether there are enough positive and negative test records for curves that do not consist of a few steps."""
-        if self.task.kind != "binary":
-            return True
-        return min(self.test.positives, len(self.test.records) - self.test.positives) >= MIN_EVENTS
-
 
 def common_classes(labels: np.ndarray) -> list[int]:
     """Returns the columns of labels `[n, classes]` with at least `MIN_EVENTS` positive and as many negative records."""
@@ -141,9 +134,7 @@ def of_common_classes(data: ProbeData) -> tuple[ProbeData, tuple[str, ...]]:
         The data, reduced for a multi-label task to the classes with `MIN_EVENTS` positive and as many negative test
         records, where there are any; and what a reader must know of the other classes, one sentence each.
     """
-    if data.task.kind != "multilabel":
-        return data, ()
-    kept = common_classes(data.test.labels)
+    kept = common_classes(data.test.labels) if data.classes else []
     if len(kept) == len(data.classes):
         return data, ()
     words = f"fewer than {MIN_EVENTS} positive or negative test records"

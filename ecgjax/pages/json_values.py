@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,13 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """Returns a value that strict JSON can hold: NaN and infinity become null, tuples lists, NumPy scalars numbers."""
+    """Returns a value that strict JSON can hold: NaN and infinity become null, tuples lists, NumPy scalars
+    numbers, dataclasses and named tuples objects.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,72 +1,169 @@
-"""Linear probes for several tasks on one frozen encoder; every record is embedded only once."""
+"""Arms of an ablation: encoders that were pretrained in several ways, and models beside them, on the same questions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
+from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.evaluation.features.features import map_records
-from ecgjax.evaluation.models.linear import fit_linear
-from ecgjax.studies.ablation_statistics import TaskScores
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures
+from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.models.answers import Answers, load_archive, save_archive
+from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.pages.json_values import plain
+from ecgjax.studies.models import PLAIN, ModelName, StudyModels, short_title, with_float32
+from ecgjax.studies.results import Key, over_seeds
 
-#: Number of records that are embedded at a time.
-_BATCH = 256
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmRun:
+    """Answers of one arm and seed, or of a model beside the arms.
+
+    Attributes:
+        arm: Title of the arm.
+        seed: Seed of the run and of the draw of labels.
+        twin: Title of the arm with the same encoder at random initialisation; empty for a model beside the arms.
+        config: Digest of the settings that the encoder was trained and probed with.
+        tasks: Answers to each task, by the task's name.
+        facts: Numbers that describe the training, such as the loss at its beginning and end, by their names.
+    """
+
+    arm: str
+    seed: int
+    twin: str
+    config: str
+    tasks: Mapping[str, Answers]
+    facts: Mapping[str, float]
+
+    def save(self, path: Path) -> None:
+        """Writes one NumPy archive; an interruption leaves no partial file."""
+        words = {
+            **{name: getattr(self, name) for name in ("arm", "seed", "twin", "config", "facts")},
+            "tasks": {name: {**described(answers), "scores": None} for name, answers in self.tasks.items()},
+        }
+        outputs = {f"scores{number}": answers.outputs for number, answers in enumerate(self.tasks.values())}
+        save_archive(path, plain(words), {name: each for name, each in outputs.items() if each is not None})
+
+    @classmethod
+    def load(cls, path: Path) -> ArmRun:
+        """Reads an archive that `save` wrote.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        words, arrays = load_archive(path)
+        try:
+            tasks = {
+                name: Answers(outputs=arrays[f"scores{number}"], **{k: v for k, v in values.items() if k != "scores"})
+                for number, (name, values) in enumerate(words.pop("tasks").items())
+            }
+            facts = {name: math.nan if value is None else value for name, value in words.pop("facts").items()}
+            return cls(tasks=tasks, facts=facts, **words)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: this result is damaged ({error}); remove it to make it again") from error
 
 
-def probe_tasks(
-    encoder: frozen_encoder.Encoder,
+def described(answers: Answers) -> dict[str, float | str | None]:
+    """Returns how answers were made, without the answers themselves."""
+    return {name: getattr(answers, name) for name in ("records", "positives", "val_metric", "selected")}
+
+
+def answer_tasks(
+    model: ModelName,
+    settings: RunSettings,
     recordings: Recordings,
     tasks: Mapping[str, ProbeData],
     *,
     seed: int,
-    title: str,
+    encoder: frozen_encoder.Encoder | None = None,
+    folder: Path | None = None,
     progress: bool = True,
-) -> dict[str, TaskScores]:
-    """Fits a linear probe for each task, selects it on validation, and scores the test records.
+) -> dict[str, Answers]:
+    """Fits a model for each task, selects it on validation, and answers the test records.
 
     Args:
-        encoder: Pretrained or random encoder; its batch norm is recalibrated on unaugmented training records.
+        model: Key of the model.
+        settings: Settings of the encoder, of its probe and of trainings with labels.
         recordings: Recordings that the tasks are about.
         tasks: Labelled records of each task, by the task's name.
-        seed: Seed of the draw of records that batch norm is recalibrated on.
-        title: Title of the progress bar.
-        progress: Whether a progress bar is drawn.
-
-    Returns:
-        Result of each task's probe, by the task's name.
+        seed: Seed of the model, and of the draw of records that batch norm is recalibrated on.
+        encoder: Pretrained encoder; None for a model without one.
+        folder: Folder in which measurements are kept for other models; None to keep them in memory alone.
+        progress: Whether progress bars are drawn.
 
     Raises:
-        DataError: The labels of a task do not allow a probe.
+        DataError: The labels of a task give no model.
     """
-    read = recordings.store.read
-    encoder = frozen_encoder.recalibrate_batch_norm(encoder, read, records=recordings.split.train, seed=seed)
-    parts = [part.records for data in tasks.values() for part in (data.train, data.val, data.test)]
-    records = np.unique(np.concatenate(parts))
-    embeddings = map_records(encoder.embed, records, read=read, batch_size=_BATCH, title=title, progress=progress)
+    # Measurements serve all draws of labels, and so they are of all labelled records.
+    plain_model = model in PLAIN
+    parts = [
+        part.records
+        for data in tasks.values()
+        for part in (data.train_available if plain_model else data.train, data.val, data.test)
+    ]
+    features = LabelledFeatures(
+        recordings,
+        np.unique(np.concatenate(parts)),
+        folder=folder if plain_model else None,
+        seed=seed,
+        progress=progress,
+    )
+    models = StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
+    return {name: with_float32(models.answers(model, data, seed=seed)) for name, data in tasks.items()}
 
-    def of(numbers: np.ndarray) -> np.ndarray:
-        return embeddings[np.searchsorted(records, numbers)]
 
-    found = {}
+def labels_only(twin: str) -> str:
+    """Returns the title of the network that is trained with labels alone.
+
+    Args:
+        twin: Title of the same encoder at random initialisation.
+    """
+    return twin.replace(short_title("random", ""), short_title("supervised", ""), 1)
+
+
+def first_arm(runs: Sequence[ArmRun]) -> str:
+    """Returns the title of the first arm that was pretrained; empty if there is none."""
+    return next((run.arm for run in runs if run.twin), "")
+
+
+def measure_arms(runs: Sequence[ArmRun], tasks: Mapping[str, ProbeData], *, resamples: int) -> dict[Key, Interval]:
+    """Measures all arms on every task, over seeds and seed by seed.
+
+    Args:
+        runs: Runs in the order of the table, all of them asked all tasks.
+        tasks: Labelled records of each task, by the task's name; the test records are the same for all seeds.
+        resamples: Number of bootstrap resamples of the test patients, the same for all arms.
+
+    Returns:
+        The primary metric of every arm, and the paired differences of pretrained arms from the same encoder at random
+        initialisation, from the same encoder trained with labels alone, from models without an encoder, and from the
+        first arm.
+    """
+    plain_models = [short_title(name, "") for name in PLAIN]
+    pairs = [
+        (arm, other)
+        for arm, twin in dict.fromkeys((run.arm, run.twin) for run in runs if run.twin)
+        for other in (twin, labels_only(twin), *plain_models, *({first_arm(runs)} - {arm}))
+    ]
+    rows: dict[Key, Interval] = {}
     for name, data in tasks.items():
-        kind = data.task.kind
-        probe = fit_linear(
-            kind,
-            of(data.train.records),
-            data.train.labels,
-            val_features=of(data.val.records),
-            val_targets=data.val.labels,
-            classes=data.classes,
+        kind, test = kind_of(data.task), data.test
+        metrics = {
+            Key(run.arm, kind.primary, name, data.label_fraction, run.seed): kind.metrics(
+                test.labels, outputs, classes=data.classes
+            )[kind.primary]
+            for run in runs
+            if (outputs := run.tasks[name].outputs) is not None
+        }
+        rows |= over_seeds(
+            metrics, {}, pairs=pairs, patients=test.patients, resamples=resamples, seed=0, needs=f"a {kind.primary}"
         )
-        found[name] = TaskScores(
-            records=len(data.train.records),
-            positives=None if kind == "quantity" else int(np.max(data.train.labels.sum(axis=0))),
-            val_metric=probe.val_metric,
-            selected=probe.selected,
-            scores=np.asarray(probe.predict(of(data.test.records)), np.float32),
-        )
-    return found
+    return rows

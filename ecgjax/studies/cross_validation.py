@@ -1,8 +1,8 @@
-"""Frozen representations of one data set's recordings: pretrained encoders, their random twins, and median beats.
+"""Cross-validation on one data set: pretrained encoders, the same encoders without pretraining, and plain models.
 
-No recording of the data set influences an encoder. A pretrained encoder and its twin, the same encoder at random
-initialisation, get their batch-norm statistics from the same unaugmented recordings of the pretraining (only from real
-data sets if there were any). A tested record therefore has no effect on how it is embedded.
+No recording of the data set influences a pretrained encoder or its random twin, the same encoder at random
+initialisation: both get their batch-norm statistics from the same unaugmented recordings of the pretraining (only from
+real data sets if there were any). A tested record therefore has no effect on how it is embedded.
 """
 
 from __future__ import annotations
@@ -12,238 +12,398 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 from data_pipelines.physiology import median_beat
-from data_pipelines.records import SignalFormat
-from ecgjax import defaults
-from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.tasks import file_name
 from ecgjax.defaults import RunSettings
-from ecgjax.errors import ConfigError
+from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.evaluation.features import digests, frozen_encoder
-from ecgjax.evaluation.features.features import map_records
-from ecgjax.evaluation.features.measurements import median_beat_preprocessor
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures, NormRecords
+from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.weighting import check_finite
-from ecgjax.evaluation.models.nested_cross_validation import MakePreprocessor
-from ecgjax.settings.sections import tree_of
+from ecgjax.evaluation.models.answers import Answers, fold_mean_auroc
+from ecgjax.evaluation.models.nested_cross_validation import (
+    AnswerFold,
+    chosen_on_a_fold,
+    cross_validate,
+    nested_logistic,
+    patient_folds,
+)
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
+from ecgjax.settings.leaf import leaf
+from ecgjax.settings.sections import read, tree_of
+from ecgjax.studies.models import BASELINES, PLAIN, PREPROCESSORS, ModelName, StudyModels, short_title
+from ecgjax.studies.one_task.supplement import on_rows
+from ecgjax.studies.pretrained_runs import PretrainedRun
+from ecgjax.studies.questions import Problem, Question, ask
+from ecgjax.studies.results import Key, over_seeds
+from ecgjax.studies.store import begin_study
+from ecgjax.system.files import replacing
 
-#: Title of the baseline that needs no network.
-BASELINE = "median beat"
+#: Condition under which a resample defines a fold-averaged AUROC, for messages.
+_NEEDS = "both labels in every fold"
 
-#: Number of records that are embedded at a time.
-_BATCH = 256
+#: Models that are chosen on an inner fold; the others are logistic regressions, whose strength all inner folds choose.
+_CHOSEN_ON_A_FOLD: tuple[ModelName, ...] = ("boosted", "supervised")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FrozenModel:
-    """A frozen representation that is evaluated.
+class Method:
+    """Settings of the cross-validation, with the defaults of `configs/cross_validation.py`."""
+
+    outer_folds: int = leaf(5, "Folds of the patients; a seed is another division.", bound=between(2, 100))
+    inner_folds: int = leaf(5, "Folds of the patients that are left, to choose a strength by.", bound=between(2, 100))
+    strengths: tuple[float, ...] = leaf(
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        "Inverse L2 strengths C of a logistic regression.",
+        bound=POSITIVE._replace(fewest=1),
+    )
+    min_positives: int = leaf(10, "Positive, and negative, records that a yes or no needs.", bound=ONE_OR_MORE)
+    layer: str = leaf(
+        "features",
+        'Layer; "features" are pooled activations.',
+        choices=("features", "embedding"),
+    )
+    resamples: int = leaf(2000, "Resamples of the patients for intervals.", bound=ONE_OR_MORE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparedModel:
+    """A model that is cross-validated.
 
     Attributes:
-        title: Title of the model in tables.
-        kind: Origin of the representation: an encoder, `"pretrained"` or `"random"`, or a `"baseline"` without one.
-        twin: Title of the same encoder at random initialisation; empty unless the model is a pretrained encoder.
-        identity: Plain values that determine the features.
-        features: Function from a seed to the features, `f32[records, dim]`.
-        by_seed: Whether the features differ between seeds.
-        make_preprocessor: Function from the number of training records to the preprocessor that precedes the probe.
+        name: Key of the model, see `models`.
+        title: Title in tables.
+        encoder: Title of the model's encoder at random initialisation; empty for models without an encoder.
+        identity: Plain values that decide its answers, beside the data set and the method.
+        models: Function that returns what fits the model.
     """
 
+    name: ModelName
     title: str
-    kind: Literal["pretrained", "random", "baseline"]
-    twin: str
+    encoder: str
     identity: Mapping[str, Any]
-    features: Callable[[int], np.ndarray]
-    by_seed: bool
-    make_preprocessor: MakePreprocessor
+    models: Callable[[], StudyModels]
 
     @property
     def folder(self) -> str:
         """Name of the folder that holds the model's files."""
         return self.title.replace(" ", "-").replace("/", "-").replace(":", "_").replace("#", "")
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainedRun:
-    """A finished pretraining run.
-
-    Attributes:
-        title: Title of the run, made of the last parts of its path.
-        settings: Settings of the run.
-        encoder: Encoder of its last checkpoint.
-        recordings: Recordings that it was pretrained on.
-    """
-
-    title: str
-    settings: RunSettings
-    encoder: frozen_encoder.Encoder
-    recordings: Recordings
-
     @property
-    def directories(self) -> list[str]:
-        """Directories of the data sets that it was pretrained on."""
-        return [directory.strip() for directory in self.settings.data.dir.split(",")]
-
-    @property
-    def pretrained_on(self) -> list[tuple[str, int, bool]]:
-        """Name, number of training records and whether simulated, for every data set of the pretraining."""
-        parts = self.recordings.by_dataset(self.recordings.split.train)
-        return [
-            (dataset.card["name"], len(own), dataset.simulated)
-            for dataset, own in zip(self.recordings.datasets, parts, strict=True)
-        ]
-
-    @property
-    def norm_records(self) -> np.ndarray:
-        """Training records that set the batch-norm statistics, `int64[n]`.
-
-        They come from real data sets alone if there are any.
-        """
-        parts = self.recordings.by_dataset(self.recordings.split.train)
-        real = [own for dataset, own in zip(self.recordings.datasets, parts, strict=True) if not dataset.simulated]
-        return np.concatenate(real) if any(map(len, real)) else self.recordings.split.train
+    def against(self) -> tuple[str, ...]:
+        """Titles of the models that an encoder is compared with, as far as they take part."""
+        others: Mapping[ModelName, tuple[ModelName, ...]] = {
+            "pretrained": ("random", "supervised", *PLAIN),
+            "random": PLAIN,
+        }
+        return tuple(short_title(name, self.encoder) for name in others.get(self.name, ()))
 
 
-def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> list[PretrainedRun]:
-    """Opens pretraining runs.
+def compared_models(
+    runs: Sequence[PretrainedRun],
+    recordings: Recordings,
+    records: np.ndarray,
+    *,
+    layer: str,
+    baselines: Sequence[ModelName] = BASELINES,
+    alone: RunSettings | None = None,
+    progress: bool = True,
+) -> list[ComparedModel]:
+    """Returns all models: those without an encoder, then the encoders, each preceded by those that were not pretrained.
 
-    Args:
-        workdirs: Folders of the runs.
-        layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
-        format: Signal format of the recordings to embed.
-
-    Raises:
-        ConfigError: A folder holds no run or is given twice, or its recordings have another sampling rate or length.
-        CheckpointError: There is no finished checkpoint, or the checkpoint is damaged.
-        DataError: The data of a run's pretraining are no longer where its config says.
-    """
-    if len({Path(workdir).resolve() for workdir in workdirs}) < len(workdirs):
-        raise ConfigError("--workdir names a run twice")
-    runs = []
-    for title, workdir in zip(_titles(workdirs), workdirs, strict=True):
-        settings = defaults.settings_of_run(workdir)
-        recordings = open_recordings(settings.data)
-        if recordings.format != format:
-            raise ConfigError(
-                f"--workdir={workdir} was pretrained on {recordings.format.num_samples} samples at "
-                f"{recordings.format.sampling_rate_hz} Hz, --dataset has {format.num_samples} at "
-                f"{format.sampling_rate_hz} Hz: convert it with python -m data_pipelines.build --builder=prepared"
-            )
-        encoder = frozen_encoder.load_encoder(workdir, layer=layer)
-        runs.append(PretrainedRun(title=title, settings=settings, encoder=encoder, recordings=recordings))
-    return runs
-
-
-def _titles(workdirs: Sequence[str]) -> list[str]:
-    """Returns for each path its last parts, as few as tell the paths apart."""
-    paths = [Path(workdir).resolve().parts[1:] for workdir in workdirs]
-    for count in range(1, max(map(len, paths), default=0) + 1):
-        titles = ["/".join(parts[-count:]) for parts in paths]
-        if len(set(titles)) == len(titles):
-            return titles
-    return []
-
-
-def frozen_models(
-    runs: Sequence[PretrainedRun], recordings: Recordings, records: np.ndarray, *, layer: str, progress: bool = True
-) -> list[FrozenModel]:
-    """Returns all models: the baseline, then the encoders, each preceded by its random twin.
-
-    Encoders of the same kind share one twin, which stands before the first of them.
+    Encoders of the same kind share these, which stand before the first of them.
 
     Args:
         runs: Finished pretraining runs.
         recordings: Recordings of the data set.
         records: Record numbers to represent, `int64[n]`.
         layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
+        baselines: Models beside the random encoders.
+        alone: Settings of the encoder that stands among the models where there is no run.
         progress: Whether progress bars are drawn.
     """
-    read = recordings.store.read
 
-    def embed(encoder: frozen_encoder.Encoder, run: PretrainedRun, title: str) -> np.ndarray:
-        if jax.tree.leaves(encoder.split.stats):
-            encoder = frozen_encoder.recalibrate_batch_norm(
-                encoder, run.recordings.store.read, records=run.norm_records
+    def study_models(
+        settings: RunSettings, norm: NormRecords | None = None, encoder: frozen_encoder.Encoder | None = None
+    ) -> StudyModels:
+        probe = dataclasses.replace(settings.probe, layer=layer)
+        return StudyModels(
+            LabelledFeatures(recordings, records, norm=norm, progress=progress),
+            settings=dataclasses.replace(settings, probe=probe),
+            pretrained=encoder,
+            validated=False,
+            progress=progress,
+        )
+
+    def beside(settings: RunSettings, title: str, norm: NormRecords, digest: str) -> list[ComparedModel]:
+        """Returns an encoder at random initialisation, and trained with labels alone."""
+        encoder = {"encoder": tree_of(settings.encoder), "batch_norm_records": digest, "layer": layer}
+        trained = {"training": tree_of(settings.probe.supervised), "optimizer": tree_of(settings.optimizer)}
+        identities: Mapping[ModelName, Mapping[str, Any]] = {"random": encoder, "supervised": encoder | trained}
+        return [
+            ComparedModel(
+                name=name,
+                title=short_title(name, title),
+                encoder=title,
+                identity=identity,
+                models=lambda: study_models(settings, norm),
             )
-        found = map_records(encoder.embed, records, read=read, batch_size=_BATCH, title=title, progress=progress)
-        check_finite(found, f"numbers of the embeddings by {title}")
-        return found
+            for name, identity in identities.items()
+            if name == "random" or name in baselines
+        ]
 
-    def embed_random(run: PretrainedRun, title: str, seed: int) -> np.ndarray:
-        return embed(frozen_encoder.random_encoder(run.settings.encoder, layer=layer, seed=seed), run, title)
-
-    def embed_pretrained(run: PretrainedRun, seed: int) -> np.ndarray:
-        del seed
-        return embed(run.encoder, run, run.title)
-
-    models = [_median_beats(recordings, records, progress=progress)]
-    twins: dict[str, str] = {}
+    rate_hz, measured = recordings.format.sampling_rate_hz, study_models(RunSettings())
+    plain: Mapping[ModelName, Any] = {
+        "intervals": [median_beat.VERSION, rate_hz],
+        "boosted": [median_beat.VERSION, rate_hz],
+        "median_beat": [median_beat.MEDIAN_BEAT_RATE_HZ, rate_hz],
+        "demographics": ["age_years", "sex"],
+    }
+    models = [
+        ComparedModel(
+            name=name, title=short_title(name, ""), encoder="", identity={name: plain[name]}, models=lambda: measured
+        )
+        for name in PLAIN
+        if name in baselines
+    ]
+    if alone is not None and not runs:
+        norm = NormRecords(recordings.store.read, records)
+        models += beside(alone, str(alone.encoder.name), norm, digests.of_arrays(records))
+    titles: dict[str, str] = {}
     for run in runs:
-        norm = digests.of_arrays(_contents(run))
-        settings = json.dumps([tree_of(run.settings.encoder), norm, layer], sort_keys=True, default=str)
-        name = f"random {run.settings.encoder.name}"
-        if settings not in twins:
-            same = sum(title.split(" #")[0] == name for title in twins.values())
-            twins[settings] = name + (f" #{same + 1}" if same else "")
-            models.append(
-                FrozenModel(
-                    title=twins[settings],
-                    kind="random",
-                    twin="",
-                    identity={"encoder": tree_of(run.settings.encoder), "batch_norm_records": norm, "layer": layer},
-                    features=functools.partial(embed_random, run, twins[settings]),
-                    by_seed=True,
-                    make_preprocessor=_standardised,
-                )
-            )
+        digest = run.norm_digest
+        settings = json.dumps([tree_of(run.settings.encoder), digest, layer], sort_keys=True, default=str)
+        name = str(run.settings.encoder.name)
+        if settings not in titles:
+            same = sum(title.split(" #")[0] == name for title in titles.values())
+            titles[settings] = name + (f" #{same + 1}" if same else "")
+            models += beside(run.settings, titles[settings], run.norm, digest)
+        identity = {"weights": digests.of_weights(run.encoder.split), "batch_norm_records": digest, "layer": layer}
         models.append(
-            FrozenModel(
+            ComparedModel(
+                name="pretrained",
                 title=run.title,
-                kind="pretrained",
-                twin=twins[settings],
-                identity={
-                    "weights": digests.of_weights(run.encoder.split),
-                    "batch_norm_records": norm,
-                    "layer": layer,
-                },
-                features=functools.partial(embed_pretrained, run),
-                by_seed=False,
-                make_preprocessor=_standardised,
+                encoder=titles[settings],
+                identity=identity,
+                models=functools.partial(study_models, run.settings, run.norm, run.encoder),
             )
         )
     return models
 
 
-def _contents(run: PretrainedRun) -> np.ndarray:
-    """Returns the content hashes of the records that set the batch-norm statistics."""
-    starts = np.cumsum([0, *(dataset.index.num_records for dataset in run.recordings.datasets)])
-    parts = zip(run.recordings.datasets, run.recordings.by_dataset(run.norm_records), starts, strict=False)
-    return np.concatenate([np.asarray(dataset.index.content_hash[own - start]) for dataset, own, start in parts])
+class Fitted(NamedTuple):
+    """Key of a fitted model: which model answered which problem, with which labels.
+
+    Attributes:
+        model: Title of the model.
+        problem: Name of the problem.
+        fraction: Fraction of the labelled training patients that was used.
+        seed: Seed of the folds, the draw of labels and the random initialisation.
+    """
+
+    model: str
+    problem: str
+    fraction: float
+    seed: int
 
 
-def _standardised(train_records: int) -> StandardScaler:
-    del train_records
-    return StandardScaler()
+class Study:
+    """A data set, the tasks on it, and the models that are compared.
+
+    Args:
+        runs: Pretrained runs.
+        recordings: Recordings of the data set, of which `split.train` holds all except copies.
+        tasks: Tasks as lines that `tasks.parse_task` reads.
+        method: Settings of the cross-validation.
+        folder: Folder of the study.
+        baselines: Models beside the random encoders.
+        alone: Settings of the encoder that stands among the models where there is no run.
+        progress: Whether progress bars are drawn.
+
+    Raises:
+        DataError: A task cannot be asked.
+        ConfigError: The folder holds another study.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[PretrainedRun],
+        recordings: Recordings,
+        *,
+        tasks: Sequence[str],
+        method: Method,
+        folder: Path,
+        baselines: Sequence[ModelName] = BASELINES,
+        alone: RunSettings | None = None,
+        progress: bool = True,
+    ):
+        self.recordings, self.method, self.folder, self._progress = recordings, method, folder, progress
+        self.records = recordings.split.train
+        self.patients = np.asarray(recordings.index.group[self.records])
+        self._patient_ids = recordings.index.patient_id[self.records]
+        self.problems, self.questions = ask(
+            recordings.index,
+            self.records,
+            tasks,
+            min_positives=method.min_positives,
+            folds=method.outer_folds,
+        )
+        self.models = compared_models(
+            runs, recordings, self.records, layer=method.layer, baselines=baselines, alone=alone, progress=progress
+        )
+        begin_study(
+            folder,
+            {
+                "data": list(recordings.fingerprints),
+                "records": digests.of_arrays(self.records, self.patients),
+                "method": {**dataclasses.asdict(method), "resamples": None},
+            },
+        )
+        for model in self.models:
+            begin_study(self._of(model), {"title": model.title, **model.identity}, upgrade=_upgraded)
+
+    def run(self, *, fractions: Sequence[float], seeds: int) -> dict[Fitted, Answers]:
+        """Computes what is missing and returns the answers of every model, problem, fraction and seed."""
+        wanted = {
+            Fitted(model.title, problem.name, fraction, seed): (model, problem)
+            for seed in range(seeds)
+            for model in self.models
+            for problem in self.problems.values()
+            for fraction in fractions
+        }
+        found = {}
+        with tqdm(wanted.items(), desc="models", unit="model", disable=None if self._progress else True) as bar:
+            for fitted, (model, problem) in bar:
+                bar.set_postfix_str(f"{fitted.model}, seed {fitted.seed}")
+                found[fitted] = self._answers(fitted, model, problem)
+        return found
+
+    def _answers(self, fitted: Fitted, model: ComparedModel, problem: Problem) -> Answers:
+        name = f"{file_name(problem.name)}-{fitted.fraction:g}-seed{fitted.seed}"
+        path = self._of(model) / "scores" / f"{name}-{digests.of_arrays(problem.rows, problem.labels)[:8]}.npz"
+        if path.is_file():
+            return Answers.load(path)
+        rows, seed = problem.rows, fitted.seed
+        answers = cross_validate(
+            self._answer_fold(model, problem, seed),
+            problem.labels,
+            patients=self.patients[rows],
+            patient_ids=self._patient_ids[rows],
+            folds=patient_folds(problem.labels, self.patients[rows], folds=self.method.outer_folds, seed=seed),
+            fraction=fitted.fraction,
+            seed=seed,
+        )
+        answers.save(path)
+        return answers
+
+    def _answer_fold(self, model: ComparedModel, problem: Problem, seed: int) -> AnswerFold:
+        labels, patients, models = problem.labels, self.patients[problem.rows], model.models()
+        inner_folds = self.method.inner_folds
+        if model.name in _CHOSEN_ON_A_FOLD:
+
+            def answer(train: np.ndarray, val: np.ndarray, held_out: np.ndarray) -> np.ndarray | None:
+                data = self._data(problem, train, val, held_out, seed=seed)
+                return models.answers(model.name, data, seed=seed).outputs
+
+            return chosen_on_a_fold(answer, labels, patients=patients, inner_folds=inner_folds, seed=seed)
+        return nested_logistic(
+            self._values(model, models, problem, seed)[problem.rows],
+            labels,
+            patients=patients,
+            strengths=self.method.strengths,
+            inner_folds=inner_folds,
+            make_preprocessor=PREPROCESSORS.get(model.name, lambda _: StandardScaler()),
+            seed=seed,
+        )
+
+    def _values(self, model: ComparedModel, models: StudyModels, problem: Problem, seed: int) -> np.ndarray:
+        """Returns the features of all records, kept in a file; age and sex, which depend on the question, are not."""
+        if model.name == "demographics":
+            return models.values(model.name, problem.task, seed)
+        path = self._of(model) / (f"features-seed{seed}.npy" if model.name == "random" else "features.npy")
+        if not path.is_file():
+            values = models.values(model.name, problem.task, seed)
+            if model.encoder:
+                check_finite(values, f"numbers of the embeddings by {model.title}")
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, values)
+        return np.load(path, mmap_mode="r")
+
+    def _data(self, problem: Problem, *parts: np.ndarray, seed: int) -> ProbeData:
+        """Returns a problem's records to train on, to choose by and to answer, given by their places in it."""
+        train, val, test = (
+            LabelledRecords(
+                records=self.records[problem.rows[part]],
+                labels=problem.labels[part],
+                patients=self.patients[problem.rows[part]],
+                unlabelled=0,
+            )
+            for part in parts
+        )
+        return ProbeData(
+            task=problem.task, train=train, val=val, test=test, label_fraction=1.0, seed=seed, train_available=train,
+            excluded={},
+        )  # fmt: skip
+
+    def _of(self, model: ComparedModel) -> Path:
+        return self.folder / "models" / model.folder
+
+    def measure(self, answers: Mapping[Fitted, Answers], *, seed: int = 0) -> dict[Key, Interval]:
+        """Measures what all models answered, on the same resamples of the patients.
+
+        Args:
+            answers: Answers of every model, problem, fraction and seed.
+            seed: Seed of the resampling.
+
+        Returns:
+            The AUROC within folds of every model on every question, and on every problem where a question has several,
+            over seeds and seed by seed; and the paired differences of pretrained encoders.
+        """
+        metrics, missing = {}, {}
+        for fitted, each in answers.items():
+            problem, key = (
+                self.problems[fitted.problem],
+                Key(fitted.model, "", fitted.problem, fitted.fraction, fitted.seed),
+            )
+            if each.outputs is None or each.folds is None:
+                missing[key] = f"{problem.name}: {each.reason}"
+            else:
+                metrics[key] = on_rows(fold_mean_auroc(problem.labels, each.outputs, each.folds), problem.rows)
+        titles = {model.title for model in self.models}
+        found = over_seeds(
+            metrics,
+            missing,
+            pairs=[(model.title, other) for model in self.models for other in model.against if other in titles],
+            patients=self.patients,
+            resamples=self.method.resamples,
+            seed=seed,
+            needs=_NEEDS,
+            questions={each.title: each.problems for each in (*self.questions, *self.by_class)},
+        )
+        metric = {each.title: each.metric for each in (*self.questions, *self.by_class)}
+        return {key._replace(metric=metric[key.task]): value for key, value in found.items()}
+
+    @property
+    def by_class(self) -> list[Question]:
+        """Questions about each class of the questions that have several."""
+        return [
+            Question(title=name, problems=(name,), left_out={})
+            for question in self.questions
+            if len(question.problems) > 1
+            for name in question.problems
+        ]
 
 
-def _median_beats(recordings: Recordings, records: np.ndarray, *, progress: bool) -> FrozenModel:
-    rate_hz = recordings.format.sampling_rate_hz
-
-    def features(seed: int) -> np.ndarray:
-        del seed
-        found = median_beat.measure(recordings.store.read(records), sampling_rate_hz=rate_hz, progress=progress)
-        rr = found.values[:, median_beat.NAMES.index("rr")]
-        return np.c_[found.median_beats.reshape(len(records), -1), rr]
-
-    return FrozenModel(
-        title=BASELINE,
-        kind="baseline",
-        twin="",
-        identity={"median_beat": [median_beat.MEDIAN_BEAT_RATE_HZ, rate_hz]},
-        features=features,
-        by_seed=False,
-        make_preprocessor=lambda number: median_beat_preprocessor(train_records=number),
-    )
+def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
+    """Writes an older model's identity with today's leaves of its encoder."""
+    if "encoder" not in identity:
+        return identity
+    return {**identity, "encoder": json.loads(json.dumps(tree_of(read(EncoderSettings, identity["encoder"]))))}

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.errors import DataError
-from ecgjax import defaults, encoders
+from ecgjax import defaults
 from ecgjax.config import earlier
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
 from ecgjax.data.recordings import open_recordings
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
-from ecgjax.evaluation.features.cache import kept_embeddings
-from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures
+from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.ranking import undefined_reason
-from ecgjax.evaluation.models import selection
-from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
-from ecgjax.evaluation.models.plain_models import PlainModels
+from ecgjax.evaluation.metrics.weighting import Metric, estimate
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
 from ecgjax.finetuning import trainer
-from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.leaf import Value
 from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.finished_run import check_encoder, guarded
-from ecgjax.studies.label_efficiency_statistics import Summary, summarise
+from ecgjax.studies.models import ModelName, StudyModels, with_float32
 from ecgjax.studies.questions import asked, check_answerable
-from ecgjax.studies.store import Cell, CellResult, Initialisation, Mode, begin_study
-
-#: Number of records that are scored at a time.
-_BATCH = 256
+from ecgjax.studies.results import Key, over_seeds
+from ecgjax.studies.store import CELL_MODELS, Cell, Mode, TrainedCell, begin_study
 
 #: Leaves of the run that a study's cells depend on, besides those that decided the pretraining.
 _LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links", "probe.layer", "probe.seed",
@@ -49,20 +44,12 @@ _LEAVES = ("data.train_folds", "data.val_folds", "data.test_folds", "data.links"
 _AS_BEFORE = {"eval_records": 0, "head_start": "zeros"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Answered:
-    """Result of a fitted model.
-
-    Attributes:
-        val_metric: Primary metric of the selected model on validation; NaN if nothing was trained.
-        selected: Description of what was selected on validation.
-        scores: Scores of the test records, `f32[test records]` or `f32[test records, classes]`; None if nothing was
-            trained.
-    """
-
-    val_metric: float
-    selected: str
-    scores: np.ndarray | None
+#: Models that are compared: the second is subtracted from the first.
+_PAIRS: Sequence[tuple[ModelName, ModelName]] = (
+    ("finetuned", "supervised"),
+    ("pretrained", "random"),
+    *((encoder, plain) for encoder in ("finetuned", "pretrained") for plain in CELL_MODELS["plain"].values()),
+)
 
 
 class Study:
@@ -102,21 +89,13 @@ class Study:
         task = asked(question, self.recordings.index)
         # Settings are checked before anything is trained and before the folder is claimed for this study.
         for name, training in (("supervised", probe.supervised), ("finetune", probe.finetune)):
-            trainer.check_settings(training, task.kind, section=f"config.probe.{name}")
+            trainer.check_settings(training, kind_of(task), section=f"config.probe.{name}")
             if training.head_start == "probe" and probe.layer != "features":
                 raise ConfigError(
                     f"config.probe.{name}.head_start='probe' needs probes of what the head sees: set "
                     "config.probe.layer=features"
                 )
-        self.settings, self.task, self.folder, self._progress = settings, task, folder, progress
-        self._kept = features or folder / "features"
-        self._trainings: dict[Initialisation, FineTuning] = {}
-        self._recalibrated: dict[tuple[Initialisation, int | None], encoders.Split[encoders.Encoder]] = {}
-        self._makers: dict[Mode, Callable[[Cell, ProbeData], _Answered]] = {
-            "frozen": self._frozen,
-            "finetuned": self._finetuned,
-            "plain": self._plain,
-        }
+        self.settings, self.task, self.folder = settings, task, folder
         self.pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
         judged, _ = self._data(1.0, 0)
         self.recordings, self._cautions = guarded(
@@ -131,6 +110,16 @@ class Study:
         self.data, rare = self._data(1.0, 0)
         self._cautions += (*rare, *check_answerable(self.data, self.recordings.index))
         parts = (self.data.train_available, self.data.val, self.data.test)
+        labelled = LabelledFeatures(
+            self.recordings,
+            np.concatenate([part.records for part in parts]),
+            folder=features or folder / "features",
+            seed=probe.seed,
+            progress=progress,
+        )
+        self._models = StudyModels(
+            labelled, settings=settings, pretrained=self.pretrained, validated=False, progress=progress
+        )
         begin_study(
             folder,
             {
@@ -152,176 +141,75 @@ class Study:
         simulated = (SIMULATED,) if self.recordings.simulated else ()
         return (*simulated, *self._cautions, *(_unlike(self.settings.probe) if "finetuned" in modes else ()))
 
-    def train(self, cell: Cell) -> CellResult:
+    def train(self, cell: Cell) -> TrainedCell:
         """Trains one cell and scores the test records."""
         start = time.monotonic()
         data, _ = self._data(cell.fraction, cell.seed)
-        train, kind = data.train, self.task.kind
-        answered = _Answered(val_metric=math.nan, selected="", scores=None)
-        reason = selection.undefined(kind, train.labels)
-        if not reason:
-            try:
-                answered = self._makers[cell.mode](cell, data)
-            except DataError as error:
-                if error.reason != selection.NO_MODEL:
-                    raise
-                reason = str(error)
-        return CellResult(
+        train = data.train
+        return TrainedCell(
             cell=cell,
-            records=len(train.records),
+            answers=self._answers(cell, data),
             patients=train.num_patients,
-            positives=None if kind == "quantity" else int(np.max(train.labels.sum(axis=0))),
             unlearnt=sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0,
-            val_metric=answered.val_metric,
-            selected=answered.selected,
-            scores=answered.scores,
             seconds=time.monotonic() - start,
-            reason=reason,
         )
 
-    def summaries(self, results: list[CellResult], *, resamples: int) -> list[Summary]:
-        """Summarises cells over seeds, with intervals over the test patients."""
-        test = self.data.test
-        return summarise(
-            results,
-            kind=self.task.kind,
-            targets=test.labels,
-            patients=test.patients,
-            classes=self.data.classes,
-            resamples=resamples,
-            seed=self.settings.probe.seed,
-        )
+    def _answers(self, cell: Cell, data: ProbeData) -> Answers:
+        kind, labels = kind_of(self.task), data.train.labels
+        if not (reason := kind.undefined(labels)):
+            try:
+                return with_float32(self._models.answers(cell.trained, data, seed=cell.seed))
+            except DataError as error:
+                if error.reason != NO_MODEL:
+                    raise
+                reason = str(error)
+        return Answers(outputs=None, reason=reason, records=len(labels), positives=kind.positives(labels))
 
     def _data(self, fraction: float, seed: int) -> tuple[ProbeData, tuple[str, ...]]:
         return of_common_classes(
             probe_data(self.recordings.index, self.recordings.split, task=self.task, label_fraction=fraction, seed=seed)
         )
 
-    def _frozen(self, cell: Cell, data: ProbeData) -> _Answered:
-        embeddings = self._embeddings(_initialisation(cell), cell.seed)
-        probe = self._probe(embeddings, data)
-        scores = probe.predict(embeddings[self._row[data.test.records]])
-        return _Answered(val_metric=probe.val_metric, selected=probe.selected, scores=scores.astype(np.float32))
 
-    def _probe(self, embeddings: np.ndarray, data: ProbeData) -> FrozenProbe:
-        return fit_linear(
-            self.task.kind,
-            embeddings[self._row[data.train.records]],
-            data.train.labels,
-            val_features=embeddings[self._row[data.val.records]],
-            val_targets=data.val.labels,
-            classes=data.classes,
-        )
+def measure_cells(cells: Sequence[TrainedCell], data: ProbeData, *, resamples: int, seed: int) -> dict[Key, Interval]:
+    """Measures cells on the test records.
 
-    def _plain(self, cell: Cell, data: ProbeData) -> _Answered:
-        if not (cell.model == "age_sex" or cell.model == "intervals" or cell.model == "median_beat"):
-            raise ValueError(f"{cell.name}: an encoder is no plain model")
-        train, val, test = (self._row[part.records] for part in (data.train, data.val, data.test))
-        probe, scores = self._plain_models.scores(cell.model, data, train=train, val=val, test=test, seed=cell.seed)
-        return _Answered(val_metric=probe.val_metric, selected=probe.selected, scores=scores.astype(np.float32))
+    Spread over patients and over seeds are kept apart. Over patients: the same test patients are drawn with replacement
+    for all cells, and the mean over seeds is taken on every resample. It shows what another test set would have given.
+    Over seeds: how far draws of labels, initialisation and training vary on this test set. Neither includes the other,
+    nor the variation between pretraining runs.
 
-    @functools.cached_property
-    def _plain_models(self) -> PlainModels:
-        return PlainModels(self.recordings, self._labelled, task=self.task, folder=self._kept, progress=self._progress)
+    Args:
+        cells: Trained cells.
+        data: Labelled records of the study.
+        resamples: Number of bootstrap resamples of the test patients.
+        seed: Seed of the resampling.
 
-    def _finetuned(self, cell: Cell, data: ProbeData) -> _Answered:
-        read, begin = self.recordings.store.read, _initialisation(cell)
-        training = self._training(begin)
-        probe = self._probe(self._embeddings(begin, cell.seed), data) if training.begins_at_probe else None
-        network = training.train(
-            self._encoder(begin, cell.seed, as_it_is=not (training.encoder_is_frozen or training.begins_at_probe)),
-            read=read,
-            train_records=data.train.records,
-            train_labels=data.train.labels,
-            train_patients=data.train.patients,
-            val_records=data.val.records,
-            val_labels=data.val.labels,
-            seed=cell.seed,
-            probe=probe,
-            progress=self._progress,
-            title=cell.name,
-        )
-        scores = map_records(
-            network.scores, data.test.records, read=read, batch_size=_BATCH, title="test", progress=False
-        )
-        return _Answered(val_metric=network.val_metric, selected=network.selected, scores=scores.astype(np.float32))
-
-    def _encoder(
-        self, initialisation: Initialisation, seed: int, *, as_it_is: bool
-    ) -> encoders.Split[encoders.Encoder]:
-        of_random = initialisation == "random"
-        encoder = self._random(seed) if of_random else self.pretrained
-        if as_it_is:
-            return encoder.split
-        # An encoder that stays frozen, or whose head begins at a linear probe, needs the batch-norm statistics that the
-        # linear probes see. They are kept, since setting them takes half as long as the training of a small cell.
-        key = (initialisation, seed if of_random else None)
-        if key not in self._recalibrated:
-            self._recalibrated[key] = frozen_encoder.recalibrate_batch_norm(
-                encoder, self.recordings.store.read, records=self.recordings.split.train, seed=self.settings.probe.seed
-            ).split
-        return self._recalibrated[key]
-
-    def _random(self, seed: int) -> frozen_encoder.Encoder:
-        return frozen_encoder.random_encoder(self.settings.encoder, layer=self.settings.probe.layer, seed=seed)
-
-    def _training(self, initialisation: Initialisation) -> FineTuning:
-        # The training is kept because a compilation takes longer than the training of a small cell.
-        if initialisation not in self._trainings:
-            self._trainings[initialisation] = self._new_training(initialisation)
-        return self._trainings[initialisation]
-
-    def _new_training(self, initialisation: Initialisation) -> FineTuning:
-        probe = self.settings.probe
-        return FineTuning(
-            probe.finetune if initialisation == "pretrained" else probe.supervised,
-            optimizer=self.settings.optimizer,
-            encoder=self._encoder(initialisation, 0, as_it_is=True),
-            num_leads=self.settings.encoder.num_leads,
-            kind=self.task.kind,
-            num_outputs=max(1, len(self.data.classes)),
-        )
-
-    @functools.cached_property
-    def _row(self) -> np.ndarray:
-        """Index of each labelled record among the labelled ones, by record number; -1 for other records."""
-        records = self._labelled
-        row = np.full(int(records.max()) + 1, -1, np.int64)
-        row[records] = np.arange(len(records))
-        return row
-
-    @functools.cached_property
-    def _labelled(self) -> np.ndarray:
-        parts = (self.data.train_available, self.data.val, self.data.test)
-        return np.concatenate([part.records for part in parts])
-
-    def _embeddings(self, initialisation: Initialisation, seed: int) -> np.ndarray:
-        """Returns the embeddings of all labelled records, `f32[n, dim]`, kept in a file."""
-        of_random = initialisation == "random"
-        # Both encoders get batch norm from the same unaugmented records; else its statistics would be compared too.
-        return kept_embeddings(
-            self._kept,
-            self._random(seed) if of_random else self.pretrained,
-            self._labelled,
-            name=f"random-seed{seed}" if of_random else "pretrained",
-            settings=tree_of(self.settings.encoder),
-            read=self.recordings.store.read,
-            datasets=self.recordings.fingerprints,
-            recalibrate_on=self.recordings.split.train,
-            seed=self.settings.probe.seed,
-            progress=self._progress,
-        )
-
-
-def _initialisation(cell: Cell) -> Initialisation:
-    """Returns the initialisation of a cell's encoder.
-
-    Raises:
-        ValueError: The cell is of a plain model, which has no encoder.
+    Returns:
+        The primary metric of every model and fraction, over seeds and of each seed, and the paired differences of
+        pretrained models from others of the same seeds, with intervals over the test patients; and without intervals
+        the other metrics of each seed, and the metric of each class.
     """
-    if cell.model == "random" or cell.model == "pretrained":
-        return cell.model
-    raise ValueError(f"{cell.name}: a plain model has no encoder")
+    labels, kind = data.test.labels, kind_of(data.task)
+    primary: dict[Key, Metric] = {}
+    missing: dict[Key, str] = {}
+    others: dict[Key, Interval] = {}
+    for cell, answers, *_ in sorted(cells, key=lambda each: (each.cell.fraction, each.cell.mode, each.cell.model)):
+        key = Key(cell.trained, kind.primary, data.task.title, cell.fraction, cell.seed)
+        if answers.outputs is None:
+            missing[key] = answers.reason
+            continue
+        metrics = kind.metrics(labels, answers.outputs, classes=data.classes)
+        primary[key] = metrics.pop(kind.primary)
+        for name, metric in metrics.items():
+            others[key._replace(metric=name)] = Interval.alone(estimate(metric, len(labels)))
+        for name, value in kind.of_classes(labels, answers.outputs, classes=data.classes).items():
+            others[key._replace(metric="AUROC", part=name)] = value
+    rows = over_seeds(
+        primary, missing, pairs=_PAIRS, patients=data.test.patients, resamples=resamples, seed=seed,
+        needs=f"a {kind.primary}",
+    )  # fmt: skip
+    return rows | others
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:

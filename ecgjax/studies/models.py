@@ -16,7 +16,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from ecgjax import encoders
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.tasks import Task
 from ecgjax.defaults import RunSettings
+from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
@@ -38,6 +40,7 @@ from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples, FittedModel
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.models.linear import fit_linear, fit_nearest
+from ecgjax.evaluation.models.nested_cross_validation import MakePreprocessor
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.settings.sections import tree_of
 
@@ -49,13 +52,31 @@ ModelName = Literal[
 #: Model whose difference from every other is reported.
 REFERENCE: ModelName = "pretrained"
 
-#: Models that need no pretraining, in the order of tables; `mean` is for quantities alone.
-BESIDE: tuple[ModelName, ...] = (
-    "random", "supervised", "intervals", "boosted", "median_beat", "demographics", "mean",
-)  # fmt: skip
+#: Models that need no encoder, in the order of tables.
+PLAIN: tuple[ModelName, ...] = ("intervals", "boosted", "median_beat", "demographics")
 
-#: Models that need no encoder.
-PLAIN: tuple[ModelName, ...] = ("intervals", "boosted", "median_beat", "demographics", "mean")
+#: Models that need no pretraining, in the order of tables; `mean` is for quantities alone.
+BESIDE: tuple[ModelName, ...] = ("random", "supervised", *PLAIN, "mean")
+
+#: Models that a study of several encoders has beside them if it is asked to; the random encoder is always there.
+BASELINES: tuple[ModelName, ...] = ("supervised", *PLAIN)
+
+#: Titles of models where a study has several encoders, or questions of several kinds.
+_SHORT: Mapping[ModelName, str] = {
+    "random": "random",
+    "supervised": "labels only",
+    "intervals": "intervals and amplitudes",
+    "boosted": "boosted trees",
+    "median_beat": "median beat",
+    "demographics": "age and sex",
+}
+
+#: What makes the transformer that precedes a linear model, from the number of training records; embeddings are scaled.
+PREPROCESSORS: Mapping[ModelName, MakePreprocessor] = {
+    "intervals": lambda _: interval_preprocessor(),
+    "demographics": lambda _: interval_preprocessor(),
+    "median_beat": lambda number: median_beat_preprocessor(train_records=number),
+}
 
 _Initialisation = Literal["pretrained", "random"]
 
@@ -65,11 +86,34 @@ def answerable(names: tuple[ModelName, ...], task: Task) -> tuple[ModelName, ...
     return tuple(name for name in names if name != "mean" or not kind_of(task).log_odds)
 
 
-def title_of(name: ModelName, task: Task) -> str:
+def short_title(name: ModelName, encoder: str) -> str:
+    """Returns the title of a model that is no pretrained encoder, in a study of several encoders.
+
+    Args:
+        name: Key of the model.
+        encoder: Title of the encoder at random initialisation or trained with labels alone.
+    """
+    return _SHORT[name] if name in PLAIN else f"{_SHORT[name]} {encoder}"
+
+
+def checked_baselines(asked: Sequence[str]) -> tuple[ModelName, ...]:
+    """Returns the models of `--baselines`, in the order of tables.
+
+    Raises:
+        ConfigError: A model is unknown.
+    """
+    if unknown := sorted({*asked} - {*BASELINES}):
+        raise ConfigError(
+            f"--baselines={','.join(asked)}: {unknown[0]!r} is unknown; there are: {', '.join(BASELINES)}"
+        )
+    return tuple(name for name in BASELINES if name in asked)
+
+
+def title_of(name: str, task: Task) -> str:
     """Returns the title of a model in tables."""
     linear = "logistic" if kind_of(task).log_odds else "ridge"
     demographics = " and ".join(words for _, words in demographic_columns(task))
-    titles: Mapping[ModelName, str] = {
+    titles: Mapping[str, str] = {
         "pretrained": "pretrained, linear probe",
         "nearest": "pretrained, nearest neighbours",
         "finetuned": "pretrained, fine-tuned",
@@ -110,22 +154,11 @@ class StudyModels:
         self._trainings: dict[tuple[_Initialisation, str, int], FineTuning] = {}
         self._recalibrated: dict[tuple[_Initialisation, int], encoders.Split[encoders.Encoder]] = {}
         self._makers: Mapping[ModelName, Callable[[ProbeData, int], Answers]] = {
-            "pretrained": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_linear),
             "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
-            "random": lambda data, seed: self._fitted(self.embeddings("random", seed), data, fit_linear),
             "finetuned": lambda data, seed: self._trained("pretrained", data, seed),
             "supervised": lambda data, seed: self._trained("random", data, seed),
-            "intervals": lambda data, _: self._fitted(
-                features.intervals, data, lambda given: fit_linear(given, preprocessor=interval_preprocessor())
-            ),
             "boosted": lambda data, seed: self._fitted(
-                features.intervals, data, lambda given: fit_boosted(given, seed=seed)
-            ),
-            "median_beat": self._of_median_beats,
-            "demographics": lambda data, _: self._fitted(
-                features.demographics(data.task),
-                data,
-                lambda given: fit_linear(given, preprocessor=interval_preprocessor()),
+                features.intervals, data, functools.partial(fit_boosted, seed=seed)
             ),
             "mean": self._mean,
         }
@@ -141,7 +174,28 @@ class StudyModels:
         Raises:
             DataError: The labels give no model, features are not finite, or a file of features is damaged.
         """
-        return self._makers[name](data, seed)
+        if name in self._makers:
+            return self._makers[name](data, seed)
+        preprocessor = PREPROCESSORS[name](len(data.train.records)) if name in PREPROCESSORS else None
+        fit = functools.partial(fit_linear, preprocessor=preprocessor)
+        return self._fitted(self.values(name, data.task, seed), data, fit)
+
+    def values(self, name: ModelName, task: Task, seed: int) -> np.ndarray:
+        """Returns the features of all labelled records that a linear model is fitted on, `[n, d]`.
+
+        Args:
+            name: Key of a linear model.
+            task: Task of the model.
+            seed: Seed of a random initialisation.
+        """
+        values: Mapping[str, Callable[[], np.ndarray]] = {
+            "intervals": lambda: self.features.intervals,
+            "median_beat": lambda: self.features.median_beats,
+            "demographics": lambda: self.features.demographics(task),
+            "random": lambda: self.embeddings("random", seed),
+            "pretrained": lambda: self.embeddings("pretrained", seed),
+        }
+        return values[name]()
 
     def embeddings(self, initialisation: _Initialisation, seed: int) -> np.ndarray:
         """Returns the embeddings of all labelled records, `f32[n, dim]`.
@@ -154,18 +208,9 @@ class StudyModels:
         settings = tree_of(self._settings.encoder)
         return self.features.embeddings(self._encoder(initialisation, seed), name=name, settings=settings)
 
-    def _fitted(
-        self, values: np.ndarray, data: ProbeData, fit: Callable[[Examples], FittedModel]
-    ) -> Answers:
+    def _fitted(self, values: np.ndarray, data: ProbeData, fit: Callable[[Examples], FittedModel]) -> Answers:
         features = self.features.of(values, data)
         return answers_of(fit(examples_of(features, data)), features, data)
-
-    def _of_median_beats(self, data: ProbeData, seed: int) -> Answers:
-        del seed
-        preprocessor = median_beat_preprocessor(train_records=len(data.train.records))
-        return self._fitted(
-            self.features.median_beats, data, lambda given: fit_linear(given, preprocessor=preprocessor)
-        )
 
     def _mean(self, data: ProbeData, seed: int) -> Answers:
         del seed
@@ -192,9 +237,7 @@ class StudyModels:
         )
 
         def answer(records: np.ndarray, side: str) -> np.ndarray:
-            scores = map_records(
-                network.scores, records, read=read, title=f"{title}, {side}", progress=self._progress
-            )
+            scores = map_records(network.scores, records, read=read, title=f"{title}, {side}", progress=self._progress)
             return np.asarray(scores, np.float64)
 
         return Answers(
@@ -227,10 +270,7 @@ class StudyModels:
             return encoder.split
         key = (initialisation, seed if initialisation == "random" else 0)
         if key not in self._recalibrated:
-            recordings = self.features.recordings
-            self._recalibrated[key] = frozen_encoder.recalibrate_batch_norm(
-                encoder, recordings.store.read, records=recordings.split.train, seed=self.features.seed
-            ).split
+            self._recalibrated[key] = self.features.recalibrated(encoder).split
         return self._recalibrated[key]
 
     def training(self, initialisation: _Initialisation, data: ProbeData) -> FineTuning:

@@ -9,10 +9,10 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.fold_labels import SPREAD_LABELS
-from ecgjax.data.labels import MIN_EVENTS, LabelledIndex, ProbeData
-from ecgjax.data.tasks import MultiLabelTask, Task, parse_task
+from ecgjax.data.labels import LabelledIndex, ProbeData
+from ecgjax.data.tasks import BinaryTask, MultiLabelTask, Task, parse_task
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.kinds import kind_of
 
 
 def asked(text: str, index: LabelledIndex, *, asked_by: str = "--task") -> Task:
@@ -45,37 +45,21 @@ def check_answerable(data: ProbeData, index: LabelledIndex) -> tuple[str, ...]:
         index: Columns of the data set.
 
     Returns:
-        One sentence that a reader must know first, if there are few positive or negative test records; else nothing.
+        One sentence that a reader must know first, if there are too few test records of some answer; else nothing.
 
     Raises:
         DataError: The labels of training, validation or test do not define the metric.
     """
+    kind = kind_of(data.task)
+    help_with = f"{kind.in_folds(data.task.targets(index), np.asarray(index.fold))}{SPREAD_LABELS}"
     for name, part in (("training", data.train), ("validation", data.val), ("test", data.test)):
-        if reason := selection.undefined(data.task.kind, part.labels):
-            raise DataError(
-                f"{data.task.title} cannot be answered: {reason} on the {name} side. {_what_would_help(data, index)}"
-            )
-    if data.task.kind != "binary":
-        return ()
-    positives, negatives = data.test.positives, len(data.test.records) - data.test.positives
-    fewest, name = min((positives, "positive"), (negatives, "negative"))
-    if fewest >= MIN_EVENTS:
+        if reason := kind.undefined(part.labels):
+            raise DataError(f"{data.task.title} cannot be answered: {reason} on the {name} side. {help_with}")
+    if not (few := kind.few(data.test.labels)):
         return ()
     return (
-        f"{data.task.title}: only {fewest} {name} test records, which tell little: intervals are wide or not defined, "
-        f"and curves are not drawn. {_what_would_help(data, index)}",
-    )
-
-
-def _what_would_help(data: ProbeData, index: LabelledIndex) -> str:
-    """Names other records of the data set that could be used for validation or test."""
-    if data.task.kind != "binary":
-        return SPREAD_LABELS
-    answers, folds = data.task.targets(index), np.asarray(index.fold)
-    counts = [f"{np.count_nonzero(answers[folds == fold] == 1):,} in fold {fold}" for fold in np.unique(folds)]
-    return (
-        f"Of all records {np.count_nonzero(answers == 1):,} are positive ({', '.join(counts)}): choose others by "
-        f"config.data.train_folds, val_folds and test_folds, or another threshold. {SPREAD_LABELS}"
+        f"{data.task.title}: {few}, which tell little: intervals are wide or not defined, and curves are not drawn. "
+        f"{help_with}",
     )
 
 
@@ -84,14 +68,19 @@ class Problem:
     """A binary classification problem, with the records whose label is known.
 
     Attributes:
-        name: Name of the problem, in words.
+        task: Task of the problem.
         rows: Positions of these records among all records of the cross-validation, `int64[m]`.
         labels: Labels of these records, `int64[m]` of 0 and 1.
     """
 
-    name: str
+    task: BinaryTask
     rows: np.ndarray
     labels: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Name of the problem, in words."""
+        return self.task.title
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,15 +124,16 @@ def ask(
     problems: dict[str, Problem] = {}
     questions = []
     for text in tasks:
-        task, names, left_out = parse_task(text), [], {}
-        for name, answers in _columns(task, index).items():
+        names, left_out = [], {}
+        for task in _problems(parse_task(text), index):
+            name, answers = task.title, task.targets(index)
             known = np.flatnonzero(~np.isnan(answers[records]))
             labels = answers[records[known]].astype(np.int64)
             patients = np.asarray(index.group[records[known]])
             if reason := _too_few(labels, patients, min_positives=min_positives, folds=folds):
                 left_out[name] = reason
                 continue
-            problems.setdefault(name, Problem(name=name, rows=known, labels=labels))
+            problems.setdefault(name, Problem(task=task, rows=known, labels=labels))
             names.append(name)
         if not names:
             why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
@@ -152,14 +142,13 @@ def ask(
     return problems, questions
 
 
-def _columns(task: Task, index: LabelledIndex) -> dict[str, np.ndarray]:
-    """Returns the labels of every problem of a task, `f64[records]` of 0, 1 and NaN, by the problem's name."""
-    if task.kind == "quantity":
-        raise DataError(f"--task={task.title!r} is a quantity; ask above or below a value, as in '{task.title}>60'")
+def _problems(task: Task, index: LabelledIndex) -> list[BinaryTask]:
+    """Returns the yes-or-no tasks of a question: itself, or one for each of its classes."""
     if isinstance(task, MultiLabelTask):
-        names = [f"{task.task}:{name}" for name in task.classes(index)]
-        return {name: index.label(name).astype(np.float64) for name in names}
-    return {task.title: task.targets(index)}
+        return [BinaryTask(label=f"{task.task}:{name}", rule="present") for name in task.classes(index)]
+    if not isinstance(task, BinaryTask):
+        raise DataError(f"--task={task.title!r} is a {task.kind}; ask above or below a value, as in '{task.title}>60'")
+    return [task]
 
 
 def _too_few(labels: np.ndarray, patients: np.ndarray, *, min_positives: int, folds: int) -> str:

@@ -98,8 +98,8 @@ def over_seeds(
 ) -> dict[Key, Interval]:
     """Averages models, and their paired differences, over seeds: on the records as they are and on every resample.
 
-    A seed of which a model has no answers is left out and has a row with the reason. The interval is over patients; rows
-    of single seeds show how far draws of labels, initialisation and training vary. Neither includes the other.
+    A seed of which a model has no answers is left out and has a row with the reason. The interval is over patients;
+    rows of single seeds show how far draws of labels, initialisation and training vary. Neither includes the other.
 
     Args:
         metrics: Metric of every model that was trained, with its seed in the key.
@@ -120,14 +120,17 @@ def over_seeds(
         of_question = [key for key in every if key.task in tasks]
         for fraction, metric in dict.fromkeys((key.fraction, key.metric) for key in of_question):
             for model, other in [*((model, "") for model in models), *pairs]:
-                signs = [(1, model), *([(-1, other)] if other else [])]
+                seeds = dict.fromkeys(key.seed for key in of_question if (key.model, key.fraction) == (model, fraction))
                 terms = {
-                    number: [[(sign, Key(name, metric, task, fraction, number)) for sign, name in signs] for task in tasks]
-                    for number in sorted({key.seed for key in of_question if key.model == model and key.fraction == fraction},
-                                         key=lambda each: -1 if each is None else each)
-                }  # fmt: skip
+                    number: [_signed(Key(model, metric, task, fraction, number), other) for task in tasks]
+                    for number in seeds
+                }
                 rows |= _over_seeds(Key(model, metric, question, fraction, minus=other), terms, found, missing)
     return rows
+
+
+def _signed(key: Key, other: str) -> list[tuple[int, Key]]:
+    return [(1, key), *([(-1, key._replace(model=other))] if other else [])]
 
 
 def _over_seeds(
@@ -172,6 +175,18 @@ def _is_missing(value: Interval) -> bool:
 def seed_sd(values: Mapping[int, float]) -> float:
     """Returns the standard deviation over seeds; NaN if there is only one seed."""
     return float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else math.nan
+
+
+def seeds_interval(values: Mapping[int, float]) -> tuple[float, float]:
+    """Returns the 95 % t-interval of the mean over seeds; NaN if there is only one seed."""
+    # SciPy's statistics are imported here because they take a second to load and nothing else needs them.
+    from scipy import stats
+
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * seed_sd(values) / math.sqrt(len(values))
+    mean = float(np.mean(list(values.values())))
+    return mean - half, mean + half
 
 
 def write_results(folder: Path, results: Results, **about: Any) -> None:

@@ -8,23 +8,30 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.models.plain_models import Plain
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.studies.models import ModelName
 from ecgjax.system.files import write_atomically
 
-Initialisation = Literal["random", "pretrained"]
 Mode = Literal["frozen", "finetuned", "plain"]
 
-INITIALISATIONS: tuple[Initialisation, ...] = ("random", "pretrained")
 MODES: tuple[Mode, ...] = ("frozen", "finetuned", "plain")
+
+#: Models of the cells of each mode, as the names of their files have them, and their keys in `models`.
+CELL_MODELS: Mapping[Mode, Mapping[str, ModelName]] = {
+    "frozen": {"random": "random", "pretrained": "pretrained"},
+    "finetuned": {"random": "supervised", "pretrained": "finetuned"},
+    "plain": {"age_sex": "demographics", "intervals": "boosted", "median_beat": "median_beat"},
+}
 
 #: Names of the file with what a study's cells depend on, and of the folder of its cells.
 STUDY_FILE, CELLS_DIR = "study.json", "cells"
@@ -44,7 +51,7 @@ class Cell:
 
     fraction: float
     seed: int
-    model: Initialisation | Plain
+    model: str
     mode: Mode
 
     @property
@@ -52,62 +59,68 @@ class Cell:
         """Name of the cell, from which its file is named."""
         return f"{self.mode}-{self.model}-{self.fraction:g}-seed{self.seed}"
 
+    @property
+    def trained(self) -> ModelName:
+        """Key of the model that is trained, as `StudyModels` has it."""
+        return CELL_MODELS[self.mode][self.model]
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CellResult:
-    """Result of training and scoring a cell.
+
+class TrainedCell(NamedTuple):
+    """A cell that was trained.
 
     Attributes:
         cell: Cell that was trained.
-        records, patients: Numbers of training records and of training patients.
-        positives: Number of positive training records: for a multi-label task, of the class that has most; None for a
-            quantity.
-        val_metric: Primary metric of the selected model on validation; NaN if nothing was trained.
-        selected: Description of what was selected on validation.
-        scores: Scores of the test records, `f32[test records]` or `f32[test records, classes]`; None if nothing was
-            trained.
+        answers: Answers of its model for the test records, in float32.
+        patients: Number of training patients.
         seconds: Duration of training and scoring, s.
-        reason: Reason why nothing was trained; empty if something was.
         unlearnt: Number of classes of a multi-label task for which the training records lack one of the two labels.
     """
 
     cell: Cell
-    records: int
+    answers: Answers
     patients: int
-    positives: int | None
-    val_metric: float
-    selected: str
-    scores: np.ndarray | None
     seconds: float
-    reason: str = ""
     unlearnt: int = 0
 
     def to_json(self) -> str:
         """Returns the text of the cell's file."""
-        values = dataclasses.asdict(self)
-        if self.scores is not None:
-            scores = np.ascontiguousarray(self.scores, "<f4")
-            packed = base64.b64encode(scores.tobytes()).decode()
-            values["scores"] = {"shape": scores.shape, "float32_little_endian_base64": packed}
-        else:
-            values["val_metric"] = None
+        answers = self.answers
+        scores = None if answers.outputs is None else np.ascontiguousarray(answers.outputs, "<f4")
+        values = {
+            "cell": dataclasses.asdict(self.cell),
+            "records": answers.records,
+            "patients": self.patients,
+            "positives": answers.positives,
+            "val_metric": None if scores is None else answers.val_metric,
+            "selected": answers.selected,
+            "scores": scores
+            if scores is None
+            else {
+                "shape": scores.shape,
+                "float32_little_endian_base64": base64.b64encode(scores.tobytes()).decode(),
+            },
+            "seconds": self.seconds,
+            "reason": answers.reason,
+            "unlearnt": self.unlearnt,
+        }
         return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> CellResult:
+    def from_json(cls, text: str) -> TrainedCell:
         """Reads the text that `to_json` wrote.
 
         Raises:
             ValueError, KeyError, TypeError: The text is not of that form.
         """
         values: dict[str, Any] = json.loads(text)
-        values["cell"] = Cell(**values["cell"])
-        if values["scores"] is None:
-            values["val_metric"] = float("nan")
+        of_cell = {name: values.pop(name) for name in ("patients", "seconds")}
+        cell, unlearnt, scores = Cell(**values.pop("cell")), values.pop("unlearnt", 0), values.pop("scores")
+        if scores is None:
+            values["val_metric"] = math.nan
         else:
-            packed = base64.b64decode(values["scores"]["float32_little_endian_base64"], validate=True)
-            values["scores"] = np.frombuffer(packed, "<f4").reshape(values["scores"]["shape"]).astype(np.float32)
-        return cls(**values)
+            packed = base64.b64decode(scores["float32_little_endian_base64"], validate=True)
+            scores = np.frombuffer(packed, "<f4").reshape(scores["shape"]).astype(np.float32)
+        return cls(cell=cell, answers=Answers(outputs=scores, **values), unlearnt=unlearnt, **of_cell)
 
 
 def begin_study(
@@ -144,14 +157,14 @@ def begin_study(
 
 
 def run_cells(
-    cells: Iterable[Cell], folder: Path, train: Callable[[Cell], CellResult], *, progress: bool = True
-) -> list[CellResult]:
+    cells: Iterable[Cell], folder: Path, train: Callable[[Cell], TrainedCell], *, progress: bool = True
+) -> list[TrainedCell]:
     """Trains the cells that have no file yet, and returns the results of all of them in order.
 
     Args:
         cells: Cells of the study.
         folder: Folder of the study.
-        train: Function that trains a cell; labels that allow no model are told in `CellResult.reason`.
+        train: Function that trains a cell; labels that allow no model are told in `Answers.reason`.
         progress: Whether a progress bar is drawn.
 
     Raises:
@@ -171,7 +184,7 @@ def run_cells(
     return [found[cell] for cell in cells]
 
 
-def read_cells(folder: Path) -> list[CellResult]:
+def read_cells(folder: Path) -> list[TrainedCell]:
     """Returns the results of every finished cell of a study.
 
     Raises:
@@ -184,7 +197,7 @@ def _path(folder: Path, cell: Cell) -> Path:
     return folder / CELLS_DIR / f"{cell.name}.json"
 
 
-def _read(folder: Path, cell: Cell) -> CellResult | None:
+def _read(folder: Path, cell: Cell) -> TrainedCell | None:
     path = _path(folder, cell)
     if not path.is_file():
         return None
@@ -194,8 +207,8 @@ def _read(folder: Path, cell: Cell) -> CellResult | None:
     return result
 
 
-def _load(path: Path) -> CellResult:
+def _load(path: Path) -> TrainedCell:
     try:
-        return CellResult.from_json(path.read_text(encoding="utf-8"))
+        return TrainedCell.from_json(path.read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: this cell is damaged ({error}); remove it to train it again") from error

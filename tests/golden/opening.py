@@ -8,12 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.golden import answers, artefacts
+from tests.golden import answers, artefacts, results_map
 from tests.golden.commands import GoldenError, beside_each_other, run
 from tests.golden.data import look
 from tests.golden.machine import machine, same_numbers
 from tests.golden.runs import KEPT, resume
 from tests.golden.studies import FEATURES, evaluate, label_efficiency
+
+
+#: Study that each of these makes.
+_STUDIES = {"kept features": "label_efficiency", "checkpoint": "binary"}
 
 
 def open_old(old: Path, *, only: Collection[str] = ()) -> list[str]:
@@ -36,8 +40,15 @@ def open_old(old: Path, *, only: Collection[str] = ()) -> list[str]:
         comparable = same_numbers(before[answers.MACHINE], machine())
         jobs = {name: job for name, job in _jobs(folder, same_machine=comparable).items() if not only or name in only}
         found = dict(beside_each_other(jobs))
-    expected = _expected(before, found)
-    return answers.differences(expected, found) if comparable else []
+    if not comparable:
+        return []
+    lines = [
+        line
+        for name, study in _STUDIES.items()
+        if name in found
+        for line in results_map.differences(study, before["results"][study], found.pop(name))
+    ]
+    return lines + answers.differences(_expected(before, found), found)
 
 
 def _jobs(folder: Path, *, same_machine: bool) -> dict[str, Callable[[], Any]]:
@@ -50,12 +61,10 @@ def _jobs(folder: Path, *, same_machine: bool) -> dict[str, Callable[[], Any]]:
 
 
 def _expected(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    data, results = before["data"], before["results"]
+    data = before["data"]
     expected = {
         "data set": {name: data[name] for name in ("inspect", "verify")},
         "half-finished run": before["steps"][KEPT],
-        "kept features": results["label_efficiency"],
-        "checkpoint": results["binary"],
     }
     return {name: expected[name] for name in found}
 

@@ -59,7 +59,7 @@ def label_efficiency(folder: Path) -> Any:
 def ablation(folder: Path) -> Any:
     """Makes an ablation of two arms beside a random encoder, asked a yes or no and a quantity."""
     leaves = _leaves("data.dir=data/kept", "encoder.widths=(4,)", "batch_size=8", "duration.value=4",
-                     "duration.unit=steps", "log_every=1", "eval_every=2", "eval_batches=1")  # fmt: skip
+                     "duration.unit=steps", "log_every=1", "eval_every=2", "eval_batches=1", *_FEW_STEPS)  # fmt: skip
     asked = ("--sweep=augment.vcg.enabled=True|False", f"--task={TASK}", "--task=age", "--seeds=1")
     study = ("--config=configs/simclr.py:small", "--label_fraction=1", "--resamples=100", "--out=studies/ablation")
     run("launch.ablate", *study, *asked, *leaves, *FOLDS, folder=folder)
@@ -70,7 +70,8 @@ def cross_validation(folder: Path) -> Any:
     """Cross-validates the run on a data set that it was not pretrained on."""
     leaves = _leaves("outer_folds=3", "inner_folds=2", "strengths=(.001,.1)", "min_positives=4", "resamples=100")
     asked = (f"--task={TASK}", "--task=female", "--fractions=.5,1", "--seeds=2", "--dataset=data/other")
-    run("ecgjax.cross_validate", f"--workdir={WHOLE_DIR}", *asked, *leaves, "--out=studies/cv", folder=folder)
+    study = (f"--workdir={WHOLE_DIR}", "--baselines=intervals,boosted,median_beat,demographics", "--out=studies/cv")
+    run("ecgjax.cross_validate", *study, *asked, *leaves, folder=folder)
     return _results(folder / "studies/cv")
 
 

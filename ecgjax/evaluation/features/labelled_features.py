@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,12 +25,24 @@ from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.tasks import Task
 from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.evaluation.features.features import SplitFeatures, map_records
+from ecgjax.evaluation.features.features import Read, SplitFeatures, map_records
 from ecgjax.evaluation.features.measurements import demographic_columns
 from ecgjax.settings.sections import Tree
 
 #: Number of records that are measured at a time. Each part is measured in newly started processes.
 _MEASURED_AT_ONCE = 8192
+
+
+class NormRecords(NamedTuple):
+    """Recordings that batch norm is recalibrated on.
+
+    Attributes:
+        read: Function that reads their stored signals.
+        records: Their record numbers, `int64[n]`.
+    """
+
+    read: Read
+    records: np.ndarray
 
 
 class LabelledFeatures:
@@ -40,7 +52,8 @@ class LabelledFeatures:
         recordings: Recordings of the study.
         records: Numbers of all labelled records, `int64[n]`.
         folder: Folder in which features are kept; None to keep them in memory alone.
-        seed: Seed of the records that batch norm is recalibrated on.
+        norm: Recordings that batch norm is recalibrated on; by default the training records of the split.
+        seed: Seed of the order in which these are drawn.
         progress: Whether progress bars are drawn.
 
     Attributes:
@@ -53,10 +66,12 @@ class LabelledFeatures:
         records: np.ndarray,
         *,
         folder: Path | None = None,
+        norm: NormRecords | None = None,
         seed: int = 0,
         progress: bool = True,
     ):
-        self.recordings, self.records, self.seed = recordings, records, seed
+        self.recordings, self.records, self._seed = recordings, records, seed
+        self._norm = norm or NormRecords(recordings.store.read, recordings.split.train)
         self._folder, self._progress = folder, progress
         self._embeddings: dict[str, np.ndarray] = {}
         self.failures: Mapping[str, int] = {}
@@ -70,6 +85,13 @@ class LabelledFeatures:
         """
         parts = {"train": data.train, "val": data.val, "test": data.test}
         return SplitFeatures(**{name: values[self._row[part.records]] for name, part in parts.items()})
+
+    def recalibrated(self, encoder: frozen_encoder.Encoder) -> frozen_encoder.Encoder:
+        """Returns an encoder with the batch-norm statistics of unaugmented recordings, where it has batch norm."""
+        if not jax.tree.leaves(encoder.split.stats):
+            return encoder
+        read, records = self._norm
+        return frozen_encoder.recalibrate_batch_norm(encoder, read, records=records, seed=self._seed)
 
     def embeddings(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree) -> np.ndarray:
         """Returns the embeddings of all labelled records, `f32[n, dim]`.
@@ -90,12 +112,14 @@ class LabelledFeatures:
         return self._embeddings[name]
 
     def _embedded(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree) -> np.ndarray:
-        read, train = self.recordings.store.read, self.recordings.split.train
-
         def embed() -> np.ndarray:
-            recalibrated = frozen_encoder.recalibrate_batch_norm(encoder, read, records=train, seed=self.seed)
-            title = f"embeddings, {name}"
-            return map_records(recalibrated.embed, self.records, read=read, title=title, progress=self._progress)
+            return map_records(
+                self.recalibrated(encoder).embed,
+                self.records,
+                read=self.recordings.store.read,
+                title=f"embeddings, {name}",
+                progress=self._progress,
+            )
 
         if self._folder is None:
             return embed()
@@ -103,11 +127,11 @@ class LabelledFeatures:
             "encoder": dict(settings),
             "layer": encoder.layer,
             "datasets": list(self.recordings.fingerprints),
-            "seed": self.seed,
+            "seed": self._seed,
             "batches": frozen_encoder.RECALIBRATION_BATCHES,
-            "records": [len(self.records), len(train)],
+            "records": [len(self.records), len(self._norm.records)],
         }
-        arrays = (self.records, train, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
+        arrays = (self.records, self._norm.records, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
         return _kept(self._folder, name, decides, arrays, make=embed, count=len(self.records))
 
     @functools.cached_property
@@ -123,7 +147,8 @@ class LabelledFeatures:
         return _kept(self._folder, "measurements", decides, (self.records,), make=self._measure, count=count)
 
     def _measure(self) -> np.ndarray:
-        rate_hz, parts, failures = self.recordings.format.sampling_rate_hz, [], {}
+        rate_hz, parts = self.recordings.format.sampling_rate_hz, []
+        failures: dict[str, int] = {}
         for start in range(0, len(self.records), _MEASURED_AT_ONCE):
             signals = self.recordings.store.read(self.records[start : start + _MEASURED_AT_ONCE])
             found = median_beat.measure(signals, sampling_rate_hz=rate_hz, progress=self._progress)

@@ -48,6 +48,12 @@ class Interval:
     reason: str = ""
 
     @classmethod
+    def alone(cls, estimate: float) -> Interval:
+        """Returns an estimate of which no interval was asked for."""
+        reason = "no interval was asked for" if math.isfinite(estimate) else "it is not defined for these records"
+        return cls(estimate=estimate, low=math.nan, high=math.nan, confidence=0.95, resamples=0, reason=reason)
+
+    @classmethod
     def missing(cls, reason: str) -> Interval:
         """Returns an estimate that does not exist.
 

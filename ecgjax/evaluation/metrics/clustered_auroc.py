@@ -52,7 +52,7 @@ def clustered_auroc_interval(
 
     Coverage is lowest, near 92 %, at an AUROC of .9 with records of 2,000 patients that correlate by .7 (with 3,000 to
     8,000 test sets a cell, 91.4 to 95.7 % at .9, standard error .3 to .5). The percentile interval of
-    `bootstrap.patient_bootstrap` covers 78 to 90 % with 5 such patients, and 89 to 95 % with 25.
+    `bootstrap.bootstrap_metrics` covers 78 to 90 % with 5 such patients, and 89 to 95 % with 25.
 
     Args:
         labels: Labels, `[n]`, 0 or 1; a patient may have records of both.

@@ -63,8 +63,8 @@ def decision_metrics(
 ) -> dict[str, Metric]:
     """Returns the metrics of some records, as functions of weights on all of them.
 
-    The threshold is chosen, and the probabilities are calibrated, on validation for everybody: in the clinic a group has
-    no threshold of its own either.
+    The threshold is chosen, and the probabilities are calibrated, on validation for everybody: in the clinic a group
+    has no threshold of its own either.
 
     Args:
         labels: Labels, `[n]`, 0 or 1.

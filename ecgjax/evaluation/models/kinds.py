@@ -1,7 +1,7 @@
 """Kinds of questions: what answers of each are measured by, and what a model of it is trained for.
 
-A new kind is a class and an entry of `KINDS` here, and a task of that kind in `ecgjax/data/tasks.py`. All studies, models
-and pages take it from there: what a kind does not say itself is said by `QuestionKind`.
+A new kind is a class and an entry of `KINDS` here, and a task of that kind in `ecgjax/data/tasks.py`. All studies,
+models and pages take it from there: what a kind does not say itself is said by `QuestionKind`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy import special
 from ecgjax.data.labels import MIN_EVENTS, LabelledRecords, ProbeData, common_classes
 from ecgjax.data.tasks import Kind, Task
 from ecgjax.evaluation.metrics import regression
+from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.multilabel import auprc_of, auroc_of, by_class, macro_of
 from ecgjax.evaluation.metrics.ranking import RankedScores, undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, estimate
@@ -36,6 +37,7 @@ class QuestionKind(abc.ABC):
         strengths: Inverse L2 strengths C of a logistic regression to choose from, strongest regularisation first.
         iterations: Largest number of iterations of a logistic regression.
         yes_or_no: Whether a record has one label, which is 0 or 1.
+        fewest_positives: Sentence on what a column of fewest positive records counts; empty where there is none.
     """
 
     primary: ClassVar[str]
@@ -47,6 +49,7 @@ class QuestionKind(abc.ABC):
     strengths: ClassVar[tuple[float, ...]] = tuple(float(c) for c in np.logspace(-5, 1, 13))
     iterations: ClassVar[int] = 2000
     yes_or_no: ClassVar[bool] = False
+    fewest_positives: ClassVar[str] = ""
 
     @abc.abstractmethod
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
@@ -65,9 +68,7 @@ class QuestionKind(abc.ABC):
     def undefined(self, targets: np.ndarray) -> str:
         """Returns the reason why the primary metric of these targets does not exist, or "" where it does."""
 
-    def estimates(
-        self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()
-    ) -> dict[str, float]:
+    def estimates(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, float]:
         """Returns the values of `metrics` on the records as they are, NaN where undefined."""
         metrics = self.metrics(targets, outputs, classes=classes)
         return {name: estimate(metric, len(targets)) for name, metric in metrics.items()}
@@ -83,6 +84,13 @@ class QuestionKind(abc.ABC):
             return float(np.mean((outputs - targets) ** 2))
         return float(-np.mean(special.log_expit(np.where(targets == 1, outputs, -outputs))))
 
+    def of_classes(
+        self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()
+    ) -> dict[str, Interval]:
+        """Returns the AUROC of each class, without an interval; nothing where a record has one label."""
+        del targets, outputs, classes
+        return {}
+
     def compared(self, targets: np.ndarray) -> str:
         """Returns the metric that models are compared by on these records, a name of `metrics`."""
         del targets
@@ -92,9 +100,24 @@ class QuestionKind(abc.ABC):
         """Returns the number of positive records, of the class that has most; None where no record is positive."""
         return int(np.max(labels.sum(axis=0))) if self.log_odds else None
 
+    def few(self, labels: np.ndarray) -> str:
+        """Returns of which answer there are too few test records to tell much; empty where there are enough."""
+        del labels
+        return ""
+
     def enough_for_curves(self, labels: np.ndarray) -> bool:
         """Returns whether a curve of these records would have more than a few steps."""
-        return True
+        return not self.few(labels)
+
+    def in_folds(self, answers: np.ndarray, folds: np.ndarray) -> str:
+        """Returns where more records are that would help too small a test, as sentences; empty where nothing is known.
+
+        Args:
+            answers: Answers of all records of the data set, `f64[records]`, NaN where missing.
+            folds: Fold of each record, `int[records]`.
+        """
+        del answers, folds
+        return ""
 
     def spread(self, labels: np.ndarray) -> str:
         """Returns the distribution of labels in words, for a column titled `spread_title`."""
@@ -113,7 +136,7 @@ class QuestionKind(abc.ABC):
         return f"{task.title} {label:.4g}"
 
     def examples(self, data: ProbeData) -> tuple[str, list[tuple[str, np.ndarray]]]:
-        """Returns which test records are shown as examples: a description of all, and of each with the rows to draw from.
+        """Returns which test records are shown as examples, in words, and the rows from which each is drawn.
 
         Args:
             data: Labelled records of the question.
@@ -139,6 +162,7 @@ class Binary(_Labels):
     primary, needs, yes_or_no = "AUROC", "both classes: too few patients of one class", True
     alike = "same_label"
     spread_title = "positive"
+    fewest_positives = " Fewest positives are the positive training records of the seed that has fewest."
 
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
         """Returns AUROC and AUPRC."""
@@ -150,9 +174,19 @@ class Binary(_Labels):
         """Returns which of the two labels is missing."""
         return undefined_reason(targets)
 
-    def enough_for_curves(self, labels: np.ndarray) -> bool:
-        """Returns whether there are enough positive and enough negative records."""
-        return min(int(labels.sum()), len(labels) - int(labels.sum())) >= MIN_EVENTS
+    def few(self, labels: np.ndarray) -> str:
+        """Returns the number of positive or of negative records, whichever is smaller, where it is too small."""
+        positives = int(labels.sum())
+        fewest, name = min((positives, "positive"), (len(labels) - positives, "negative"))
+        return f"only {fewest} {name} test records" if fewest < MIN_EVENTS else ""
+
+    def in_folds(self, answers: np.ndarray, folds: np.ndarray) -> str:
+        """Returns the numbers of positive records of every fold, and how others are chosen."""
+        counts = [f"{np.count_nonzero(answers[folds == fold] == 1):,} in fold {fold}" for fold in np.unique(folds)]
+        return (
+            f"Of all records {np.count_nonzero(answers == 1):,} are positive ({', '.join(counts)}): choose others by "
+            "config.data.train_folds, val_folds and test_folds, or another threshold. "
+        )
 
     def spread(self, labels: np.ndarray) -> str:
         """Returns the number and share of positive records."""
@@ -184,14 +218,23 @@ class MultiLabel(_Labels):
     strengths = tuple(float(c) for c in np.logspace(-5, 1, 7))
     iterations = 500
     spread_title = "positive for any class"
+    fewest_positives = " Fewest positives are those of the class with most, in the seed where it has fewest."
 
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
         """Returns the plain means over the classes of AUROC and AUPRC, and over the common classes if some are rare."""
         aurocs, auprcs = (by_class(targets, outputs, classes=classes, metric=each) for each in (auroc_of, auprc_of))
-        metrics = {"macro AUROC": aurocs.macro, "macro AUPRC": auprcs.macro}
+        metrics: dict[str, Metric] = {"macro AUROC": aurocs.macro, "macro AUPRC": auprcs.macro}
         if (compared := self.compared(targets)) not in metrics:
             metrics[compared] = macro_of([aurocs.metrics[classes[column]] for column in common_classes(targets)])
         return metrics
+
+    def of_classes(
+        self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()
+    ) -> dict[str, Interval]:
+        """Returns the AUROC of each class, or the reason why it is not defined."""
+        found = by_class(targets, outputs, classes=classes)
+        values = {name: Interval.alone(value) for name, value in found.estimates().items()}
+        return values | {name: Interval.missing(reason) for name, reason in found.left_out.items()}
 
     def compared(self, targets: np.ndarray) -> str:
         """Returns the mean over all classes, or over the common ones: rare classes leave the former no interval."""
@@ -205,7 +248,7 @@ class MultiLabel(_Labels):
 
     def spread(self, labels: np.ndarray) -> str:
         """Returns the number and share of records that are positive for any class."""
-        return self._share(labels.any(axis=1))
+        return self._share(np.any(labels, axis=1))
 
     def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
         """Returns the classes that a record has."""

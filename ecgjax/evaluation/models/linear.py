@@ -48,8 +48,11 @@ def fit_linear(examples: Examples, *, preprocessor: TransformerMixin | None = No
     train = preprocessor.fit_transform(np.asarray(examples.train, np.float64))
     val = preprocessor.transform(np.asarray(examples.val, np.float64))
     fitted = (_logistic if examples.kind.log_odds else _ridge)(examples, train, val)
+    # What is predicted of a yes or no is scaled in the features' own precision, as it always was: a result that was
+    # published is to be found again to the last bit.
+    precision = None if examples.kind.yes_or_no else np.float64
     return FittedModel(
-        predict=lambda features: fitted.predict(preprocessor.transform(np.asarray(features, np.float64))),
+        predict=lambda features: fitted.predict(preprocessor.transform(np.asarray(features, precision))),
         val_metric=fitted.val_metric,
         selected=fitted.selected,
     )

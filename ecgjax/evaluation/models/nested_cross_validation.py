@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -23,12 +24,14 @@ from data_pipelines.errors import DataError
 from ecgjax.data.labels import draw_patients
 from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import check_binary
-from ecgjax.evaluation.models.out_of_fold import OutOfFold
+from ecgjax.evaluation.models.answers import Answers
 
 #: Function of the number of training records that returns an unfitted scikit-learn transformer.
 MakePreprocessor = Callable[[int], TransformerMixin]
 
 _MAX_ITERATIONS = 2000
+
+_NOTHING_TO_CHOOSE_BY = "too few patients of one label to choose a model by"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,70 +76,133 @@ def patient_folds(labels: np.ndarray, patients: np.ndarray, *, folds: int, seed:
     return fold_of
 
 
-# With matrices this small a second thread makes every fit slower, on busy cores fifty times.
-@threadpool_limits.wrap(limits=1)
+class FoldAnswers(NamedTuple):
+    """Answers to one fold.
+
+    Attributes:
+        outputs: Log odds of the records of the fold, `[n]`.
+        chosen: Chosen strength C of a logistic regression; None for other models.
+        reason: Reason why nothing could be chosen, or why there are no answers; empty where something was chosen.
+    """
+
+    outputs: np.ndarray | None
+    chosen: float | None = None
+    reason: str = ""
+
+
+#: Function of the training records and of the records of a fold, both `int64[...]`, that answers the latter.
+AnswerFold = Callable[[np.ndarray, np.ndarray], FoldAnswers]
+
+
 def cross_validate(
-    features: np.ndarray,
+    answer: AnswerFold,
     labels: np.ndarray,
     *,
     patients: np.ndarray,
     patient_ids: np.ndarray,
     folds: np.ndarray,
-    strengths: Sequence[float],
-    inner_folds: int,
-    make_preprocessor: MakePreprocessor,
     fraction: float = 1.0,
     seed: int = 0,
-) -> OutOfFold:
-    """Scores every record by a logistic regression that was trained and chosen without the fold of its patient.
+) -> Answers:
+    """Scores every record by a model that was trained and chosen without the fold of its patient.
 
     Args:
-        features: Features, `[n, d]`.
+        answer: Function that trains on some records and answers a fold, such as `nested_logistic` makes.
         labels: Labels, `[n]`, 0 or 1.
         patients: Patient (or group) code of each record, `int[n]`.
         patient_ids: Patient id of each record, `str[n]`, by which a fraction of the patients is drawn
             (`labels.draw_patients`).
         folds: Fold of each record, `int[n]`, from `patient_folds`.
-        strengths: Inverse L2 strengths C to choose from.
-        inner_folds: Number of folds of the training patients to choose by; there are fewer where too few patients have
-            a label.
-        make_preprocessor: Function that makes the transformer that is fitted on training records before the regression.
         fraction: Share of the training patients of every fold to train with; a smaller share is part of a larger one.
-        seed: Seed of the draw and of the inner folds.
+        seed: Seed of the draw.
 
     Raises:
         DataError: A label is not 0 or 1, or lengths differ.
     """
     labels, _ = check_binary(labels, folds)
-    scores, unchosen, records, positives = np.empty(len(labels), np.float32), 0, [], []
-    chosen: list[float] = []
+    scores, records, positives = np.empty(len(labels), np.float32), [], []
+    chosen, unchosen, reason = [], 0, ""
     for fold in range(int(folds.max()) + 1):
         train = np.flatnonzero(folds != fold)
         drawn = draw_patients(patients[train], patient_ids=patient_ids[train], fraction=fraction, seed=seed)
         train, held_out = train[drawn], np.flatnonzero(folds == fold)
         records.append(len(train))
         positives.append(int(labels[train].sum()))
-        if reason := undefined_reason(labels[train]):
-            return OutOfFold(
-                scores=None, folds=folds, chosen=tuple(chosen), unchosen=unchosen, records=float(np.mean(records)),
-                positives=min(positives), reason=f"fold {fold + 1}: {reason}",
-            )  # fmt: skip
-        fit = fit_nested(
-            features[train],
-            labels[train],
-            patients=patients[train],
-            strengths=strengths,
-            inner_folds=inner_folds,
-            make_preprocessor=make_preprocessor,
-            seed=seed,
-        )
-        scores[held_out] = fit.scores(features[held_out])
-        chosen.append(fit.c)
-        unchosen += not fit.losses
-    return OutOfFold(
-        scores=scores, folds=folds, chosen=tuple(chosen), unchosen=unchosen, records=float(np.mean(records)),
-        positives=min(positives),
+        reason = undefined_reason(labels[train])
+        found = FoldAnswers(None, reason=reason) if reason else answer(train, held_out)
+        if found.outputs is None:
+            reason = f"fold {fold + 1}: {found.reason}"
+            break
+        scores[held_out] = found.outputs
+        unchosen += bool(found.reason)
+        chosen += [] if found.chosen is None else [found.chosen]
+    return Answers(
+        outputs=None if reason else scores, folds=folds, chosen=tuple(chosen), unchosen=unchosen,
+        records=float(np.mean(records)), positives=min(positives), reason=reason,
     )  # fmt: skip
+
+
+def nested_logistic(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    patients: np.ndarray,
+    strengths: Sequence[float],
+    inner_folds: int,
+    make_preprocessor: MakePreprocessor,
+    seed: int = 0,
+) -> AnswerFold:
+    """Returns what answers a fold by a logistic regression whose strength was chosen on inner folds.
+
+    Args:
+        features: Features, `[n, d]`.
+        labels: Labels, `[n]`, 0 or 1.
+        patients: Patient (or group) code of each record, `int[n]`.
+        strengths: Inverse L2 strengths C to choose from.
+        inner_folds: Number of folds of the training patients to choose by; there are fewer where too few patients have
+            a label.
+        make_preprocessor: Function that makes the transformer that is fitted on training records before the regression.
+        seed: Seed of the inner folds.
+    """
+
+    # With matrices this small a second thread makes every fit slower, on busy cores fifty times.
+    @threadpool_limits.wrap(limits=1)
+    def answer(train: np.ndarray, held_out: np.ndarray) -> FoldAnswers:
+        fit = fit_nested(
+            features[train], labels[train], patients=patients[train], strengths=strengths, inner_folds=inner_folds,
+            make_preprocessor=make_preprocessor, seed=seed,
+        )  # fmt: skip
+        return FoldAnswers(fit.scores(features[held_out]), fit.c, "" if fit.losses else _NOTHING_TO_CHOOSE_BY)
+
+    return answer
+
+
+def chosen_on_a_fold(
+    answers: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray | None],
+    labels: np.ndarray,
+    *,
+    patients: np.ndarray,
+    inner_folds: int,
+    seed: int = 0,
+) -> AnswerFold:
+    """Returns what answers a fold by a model that is chosen on the first inner fold and trained on the others.
+
+    Args:
+        answers: Function of the records to train on, to choose by and to answer, all `int64[...]`, that returns log
+            odds of the last.
+        labels: Labels, `[n]`, 0 or 1.
+        patients: Patient (or group) code of each record, `int[n]`.
+        inner_folds: Number of folds of the training patients; there are fewer where too few patients have a label.
+        seed: Seed of the inner folds.
+    """
+
+    def answer(train: np.ndarray, held_out: np.ndarray) -> FoldAnswers:
+        for inner, val in _inner_splits(labels[train], patients[train], folds=inner_folds, seed=seed):
+            if not undefined_reason(labels[train[val]]):
+                return FoldAnswers(answers(train[inner], train[val], held_out))
+        return FoldAnswers(None, reason=_NOTHING_TO_CHOOSE_BY)
+
+    return answer
 
 
 def fit_nested(

@@ -45,7 +45,11 @@ class Binary(Supplement):
             own = each.metrics(labels) | _shares(each, labels, report.prevalence)
             own["ECE"] = expected_calibration_error(labels, each.probabilities)
             metrics |= {Key(name, metric, title): function for metric, function in own.items()}
-        draws = {"patients": data.test.patients, "resamples": min(report.resamples, RESAMPLES), "seed": report.seed}
+        draws: dict[str, Any] = {
+            "patients": data.test.patients,
+            "resamples": min(report.resamples, RESAMPLES),
+            "seed": report.seed,
+        }
         needs = "both classes, not wholly separated, and records on both sides of the threshold"
         rows = measured(metrics, needs=needs, **draws)
         probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
@@ -74,9 +78,7 @@ class Binary(Supplement):
         used = calibrated(answers, data)
         return Measured(decision_metrics(labels, used.probabilities, mask, threshold=used.threshold), events)
 
-    def of_few(
-        self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray
-    ) -> Interval:
+    def of_few(self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray) -> Interval:
         """Returns the interval of an AUROC that holds for few patients too."""
         probabilities, test = calibrated(models[REFERENCE], data).probabilities, data.test
         return interval_of_few(interval, test.labels[mask], probabilities[mask], patients=test.patients[mask])

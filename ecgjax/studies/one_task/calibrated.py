@@ -43,9 +43,7 @@ class Calibrated:
         Args:
             labels: Labels of the test records, `[n]` of 0 and 1.
         """
-        best, strict = (
-            Decisions(labels, self.probabilities, threshold=each) for each in (self.threshold, self.strict)
-        )
+        best, strict = (Decisions(labels, self.probabilities, threshold=each) for each in (self.threshold, self.strict))
         logistic = LogisticCalibration(labels, self.probabilities)
         return {
             "F1": best.f1,

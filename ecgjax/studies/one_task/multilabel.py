@@ -117,9 +117,7 @@ def _aurocs(models: Mapping[str, Answers], data: ProbeData, report: Report) -> d
     }
 
 
-def _decisions(
-    used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, report: Report
-) -> dict[Key, Interval]:
+def _decisions(used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, report: Report) -> dict[Key, Interval]:
     labels, title = data.test.labels, data.task.title
     judged = [column for column in used[REFERENCE] if not undefined_reason(labels[:, column])]
     over_all = {

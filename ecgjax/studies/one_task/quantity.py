@@ -21,6 +21,7 @@ class Quantity(Supplement):
     """A quantity."""
 
     gaps = ("MAE", "bias")
+    in_unit = ("RMSE", "MAE", "bias")
 
     def measure(
         self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures

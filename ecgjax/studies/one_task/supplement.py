@@ -90,11 +90,13 @@ class Supplement:
     Attributes:
         gaps: Metrics of groups that are compared with those of all other records.
         counted: Title of what `Group.counted` counts; empty where nothing is counted.
+        in_unit: Metrics in the unit of a quantity.
         most_resamples: Largest number of resamples for groups; None for as many as the report is asked for.
     """
 
     gaps: Sequence[str] = ()
     counted: str = ""
+    in_unit: Sequence[str] = ()
     most_resamples: int | None = None
 
     def measure(
@@ -155,9 +157,7 @@ class Supplement:
                  for key, value in rows.items() if key.part in masks}  # fmt: skip
         return shown, groups
 
-    def of_few(
-        self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray
-    ) -> Interval:
+    def of_few(self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray) -> Interval:
         """Returns the interval of a group's AUROC, perhaps by another method where patients are few."""
         del models, data, mask
         return interval

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,15 +9,17 @@ import numpy as np
 
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
+from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.data_card import data_section
-from ecgjax.pages.json_values import plain
 from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Page, Paragraph, Picture, Section
+from ecgjax.pages.page import Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.studies import ablation_statistics
-from ecgjax.studies.ablation_statistics import ArmRun
-from ecgjax.system.files import write_atomically
+from ecgjax.studies.ablation import ArmRun, described, first_arm, labels_only, measure_arms
+from ecgjax.studies.models import PLAIN, short_title
+from ecgjax.studies.report.forest import forest
+from ecgjax.studies.report.seed_tables import row_of, seeds_table
+from ecgjax.studies.results import Key, Results, write_results
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -53,7 +54,6 @@ def write_report(
     failed: Mapping[str, str],
     missing: Sequence[str],
     resamples: int,
-    fraction: float,
     cautions: Sequence[str],
     command: str,
 ) -> tuple[str, Path]:
@@ -67,37 +67,33 @@ def write_report(
         failed: Reason of each failure, by the run's name.
         missing: Names of runs that have not been made yet.
         resamples: Number of bootstrap resamples of the test patients.
-        fraction: Fraction of the labelled training patients that the probes are trained on.
         cautions: Sentences that a reader must know first.
         command: Command that repeats all of it.
     """
-    answers = [
-        ablation_statistics.sum_up(
-            runs,
-            name,
-            kind=data.task.kind,
-            targets=data.test.labels,
-            patients=data.test.patients,
-            classes=data.classes,
-            resamples=resamples,
-        )
-        for name, data in tasks.items()
-    ]
+    results = measure_arms(runs, tasks, resamples=resamples)
+    means = [key for key in results if key.seed is None]
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    trained = {run.arm: run.twin for run in runs if run.twin}
+    others = {
+        "the same encoder at random initialisation": trained,
+        "the same encoder trained with labels alone": {arm: labels_only(twin) for arm, twin in trained.items()},
+        "the first arm": dict.fromkeys(trained, first_arm(runs)),
+        **{f"the model of {title}": dict.fromkeys(trained, title) for title in (short_title(n, "") for n in PLAIN)},
+    }
     tables = {
-        "Linear probes on the frozen encoders": ablation_statistics.arms_table(answers),
-        "Difference from the same encoder at random initialisation": ablation_statistics.differences_table(
-            answers, "above_random"
-        ),
-        "Difference from the first arm": ablation_statistics.differences_table(answers, "above_first"),
-        "Training (means over seeds)": ablation_statistics.facts_table(runs),
+        "Linear probes on the frozen encoders, and other models": _table(results, means, dict.fromkeys(arms, "")),
+        **{f"Difference from {title}": _table(results, means, minus) for title, minus in others.items()},
+        "Training (means over seeds)": facts_table(runs),
     }
     tables = {title: table for title, table in tables.items() if table.rows}
     sections = [Section(title, [table]) for title, table in tables.items()]
-    if any(answer.above_random for answer in answers):
-        alt = "Difference of every arm from the random encoder with its interval, for every task, as in the table."
+    if drawn := [key for key in means if key.minus and key.minus == trained.get(key.model)]:
         picture = Picture(
-            figure=ablation_statistics.figure(answers),
-            alt=alt,
+            figure=forest(
+                {name: [row_of(results, key, title=key.model) for key in drawn if key.task == name] for name in tasks},
+                xlabel=[f"{kind_of(data.task).primary}: arm minus random" for data in tasks.values()],
+            ),
+            alt="Difference of every arm from the random encoder with its interval, for every task, as in the table.",
             caption="Bars are intervals over patients; small grey dots are single seeds.",
         )
         sections.insert(0, Section("What pretraining adds to random initialisation", [picture]))
@@ -111,21 +107,58 @@ def write_report(
     page = Page(
         title="Ablation: comparison of arms" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
-        summary=[Paragraph(_words(recordings, tasks, resamples=resamples, fraction=fraction)), *unfinished],
+        summary=[Paragraph(_words(recordings, tasks, resamples=resamples)), *unfinished],
         sections=sections,
     )
     written = write_page(page, out)
-    _write_results(answers, runs, recordings, cautions=cautions, out=out)
+    write_results(
+        out,
+        results,
+        simulated=recordings.simulated,
+        cautions=list(cautions),
+        runs=[
+            {
+                "arm": run.arm,
+                "seed": run.seed,
+                "facts": run.facts,
+                "tasks": {name: described(answers) for name, answers in run.tasks.items()},
+            }
+            for run in runs
+        ],
+    )
     text = "\n\n".join(f"{title}\n{format_table(table.header, table.rows)}" for title, table in tables.items())
     return text, written.html
 
 
-def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples: int, fraction: float) -> str:
-    counts = "; ".join(
-        f"{name}: {len(data.test.records):,} test records of {data.test.num_patients:,} patients"
-        + (f", {data.test.positives:,} positive" if data.task.kind == "binary" else "")
-        for name, data in tasks.items()
-    )
+def _table(results: Results, means: Sequence[Key], minus: Mapping[str, str]) -> Table:
+    """Returns a table of arms by tasks.
+
+    Args:
+        results: Results of the ablation.
+        means: Keys of the means over seeds.
+        minus: Arms, and the arm that is subtracted from each; empty for none.
+    """
+    cells = {
+        arm: {f"{key.task} ({key.metric})": key for key in means if (key.model, key.minus) == (arm, other)}
+        for arm, other in minus.items()
+    }
+    return seeds_table(results, cells, first="arm")
+
+
+def facts_table(runs: Sequence[ArmRun]) -> Table:
+    """Returns the table of numbers that describe the trainings, averaged over seeds."""
+    names = list(dict.fromkeys(name for run in runs for name in run.facts))
+    rows = []
+    for arm in dict.fromkeys(run.arm for run in runs if run.twin):
+        own = [run for run in runs if run.arm == arm]
+        values = [[run.facts[name] for run in own if name in run.facts] for name in names]
+        rows.append((arm, str(len(own)), *(f"{np.mean(v):.4g}" if v else "" for v in values)))
+    return Table(header=("arm", "seeds", *names), rows=rows)
+
+
+def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples: int) -> str:
+    counts = "; ".join(f"{name} is tested on {kind_of(data.task).counts(data.test)}" for name, data in tasks.items())
+    (fraction,) = {data.label_fraction for data in tasks.values()}
     return (
         f"Data set {recordings.name}. Linear probes are trained on {fraction:.3g} of the labelled training patients "
         f"and selected on validation. {counts}. Values are the mean over seeds, [95 % interval over {resamples:,} "
@@ -133,43 +166,3 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
         "training. "
         "Differences are paired: both sides have the same labels, test records and resamples."
     )
-
-
-def _write_results(
-    answers: Sequence[ablation_statistics.ArmAnswers],
-    runs: Sequence[ArmRun],
-    recordings: Recordings,
-    *,
-    cautions: Sequence[str],
-    out: Path,
-) -> None:
-    kinds = ("of_arm", "above_random", "above_first")
-    values = {
-        "simulated": recordings.simulated,
-        "answers": [
-            {
-                "task": each.task,
-                "metric": each.metric,
-                **{
-                    which: {
-                        arm: {"mean": vars(answer.mean), "by_seed": answer.by_seed, "seed_sd": answer.seed_sd}
-                        for arm, answer in getattr(each, which).items()
-                    }
-                    for which in kinds
-                },
-            }
-            for each in answers
-        ],
-        "cautions": list(cautions),
-        "runs": [
-            {
-                "arm": run.arm,
-                "seed": run.seed,
-                "facts": run.facts,
-                "tasks": {name: {**vars(task), "scores": None} for name, task in run.tasks.items()},
-            }
-            for run in runs
-        ],
-    }
-    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(out / "results.json", text + "\n")

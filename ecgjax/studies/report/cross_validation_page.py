@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,96 +10,145 @@ from typing import Any
 import numpy as np
 
 from ecgjax.data.recordings import Recordings
-from ecgjax.evaluation.models.out_of_fold import OutOfFold
+from ecgjax.evaluation.models.answers import Answers
 from ecgjax.pages.data_card import data_section
-from ecgjax.pages.json_values import plain
 from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Section, Table
+from ecgjax.pages.page import Folded, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.studies.cross_validation import BASELINE, FrozenModel, PretrainedRun
-from ecgjax.studies.cross_validation_statistics import Finding, Findings, Fitted, figure, findings_table
+from ecgjax.studies.cross_validation import Fitted, Study
+from ecgjax.studies.models import PLAIN, short_title
+from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question
-from ecgjax.system.files import write_atomically
+from ecgjax.studies.report.forest import forest
+from ecgjax.studies.report.seed_tables import row_of, seeds_table
+from ecgjax.studies.results import Key, Results, write_results
 
 
 def write_report(
-    results: Mapping[Fitted, OutOfFold],
+    study: Study,
+    answers: Mapping[Fitted, Answers],
     *,
     runs: Sequence[PretrainedRun],
-    models: Sequence[FrozenModel],
-    recordings: Recordings,
-    questions: Sequence[Question],
-    problems: Mapping[str, Problem],
-    method: Mapping[str, Any],
     cautions: Sequence[str],
-    folder: Path,
     command: str,
 ) -> tuple[str, Path]:
     """Writes the page and `results.json`; returns the tables for the terminal and the page's path.
 
     Args:
-        results: Out-of-fold scores of every model, problem, fraction and seed.
+        study: Cross-validation.
+        answers: Answers of every model, problem, fraction and seed.
         runs: Pretraining runs.
-        models: Models in the order of the tables.
-        recordings: Recordings of the data set; `split.train` holds those in the cross-validation.
-        questions: Questions in the order of the tables.
-        problems: Problems by name.
-        method: Settings of the cross-validation.
         cautions: Sentences that a reader must know first.
-        folder: Folder that the report is written to.
         command: Command that repeats all of it.
     """
-    patients = np.asarray(recordings.index.group[recordings.split.train])
-    findings = Findings(results, problems=problems, patients=patients, resamples=method["resamples"])
-    fractions = sorted({fitted.fraction for fitted in results})
-    pairs = {
-        "Difference from the same encoder at random initialisation": [(m.title, m.twin) for m in models if m.twin],
-        "Difference from the median-beat baseline": [(m.title, BASELINE) for m in models if m.kind != "baseline"],
+    recordings, questions = study.recordings, study.questions
+    method, results = dataclasses.asdict(study.method), study.measure(answers)
+    means = [key for key in results if key.seed is None]
+    trained = [model for model in study.models if model.name == "pretrained"]
+    others = {
+        _RANDOM: {each.title: short_title("random", each.encoder) for each in trained},
+        "the same encoder trained with labels alone": {
+            each.title: short_title("supervised", each.encoder) for each in trained
+        },
+        **{
+            f"the model of {title}": {each.title: title for each in study.models if title in each.against}
+            for title in (short_title(name, "") for name in PLAIN)
+        },
     }
-
-    def find(question: Question, pairs: Sequence[tuple[str, str]]) -> list[Finding]:
-        return [
-            findings.find(question, fraction=fraction, model=model, other=other)
-            for model, other in pairs
-            for fraction in fractions
-        ]
-
-    alone = [(model.title, "") for model in models]
-    own = {question.title: find(question, alone) for question in questions}
-    differences = {title: {q.title: find(q, pair) for q in questions} for title, pair in pairs.items()}
-    sections = [_section(title, found, picture=True) for title, found in differences.items() if any(found.values())] + [
-        _section("Models", own, metrics={question.title: question.metric for question in questions})
-    ]
-    if classes := _classes(questions):
-        tables = [findings_table(find(each, alone), caption=each.title) for each in classes]
-        tables += [findings_table(find(each, pair), caption=each.title) for each in classes for pair in pairs.values()]
-        sections.append(Section("Results by class", [Folded("AUROC and its differences by class", tables)]))
+    alone = {model.title: "" for model in study.models}
+    own = {question.title: _table(results, means, question, alone) for question in questions}
+    differences = {
+        f"Difference from {title}": {each.title: _table(results, means, each, minus) for each in questions}
+        for title, minus in others.items()
+    }
+    differences = {title: found for title, found in differences.items() if any(each.rows for each in found.values())}
+    sections = [Section(title, list(found.values())) for title, found in differences.items()]
+    if drawn := [key for key in means if key.minus and key.minus == others[_RANDOM].get(key.model)]:
+        sections.insert(
+            0, Section("What pretraining adds to random initialisation", [_picture(results, drawn, questions)])
+        )
+    sections.append(Section("Models", list(own.values())))
+    if classes := study.by_class:
+        tables = [_table(results, means, each, minus) for each in classes for minus in (alone, *others.values())]
+        folded = Folded("AUROC and its differences by class", [table for table in tables if table.rows])
+        sections.append(Section("Results by class", [folded]))
     page = Page(
         title=f"Frozen encoders on {recordings.name}, cross-validated"
         + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
-        summary=[Paragraph(_words(recordings, patients, results, method))],
+        summary=[Paragraph(_words(recordings, study.patients, answers, method))],
         sections=[
             *sections,
-            Section("Tasks", [_problems_table(questions, problems, patients), *_left_out(questions)]),
-            Section("Pretraining runs", [_runs_table(runs), Paragraph(_NORM)]),
-            Section("Selection of the probes", [_probes_table(results), *_untrained(results)]),
+            Section("Tasks", [_problems_table(questions, study.problems, study.patients), *_left_out(questions)]),
+            *([Section("Pretraining runs", [_runs_table(runs), Paragraph(_NORM)])] if runs else []),
+            Section("Selection of the models", [_selection_table(answers), *_untrained(answers)]),
             data_section(recordings.datasets),
             command_section(command),
             Section("Method", [Table(header=("setting", "value"), rows=[(k, repr(v)) for k, v in method.items()])]),
             environment_section(),
         ],
     )
-    written = write_page(page, folder)
-    _write_results(own, differences, results, recordings, cautions=cautions, method=method, folder=folder)
+    written = write_page(page, study.folder)
+    described = ("chosen", "unchosen", "records", "positives", "reason")
+    write_results(
+        study.folder,
+        results,
+        simulated=recordings.simulated,
+        cautions=list(cautions),
+        method=method,
+        models={model.title: model.name for model in study.models},
+        probes=[
+            {**fitted._asdict(), **{name: getattr(each, name) for name in described}}
+            for fitted, each in answers.items()
+        ],
+    )
     texts = [
-        f"{question}, {title}\n{format_table(table.header, table.rows)}"
+        f"{', '.join(filter(None, (question, title)))}\n{format_table(table.header, table.rows)}"
         for title, found in {"": own, **differences}.items()
-        for question, each in found.items()
-        if (table := findings_table(each)).rows
+        for question, table in found.items()
+        if table.rows
     ]
-    return "\n\n".join(texts).replace(", \n", "\n"), written.html
+    return "\n\n".join(texts), written.html
+
+
+_RANDOM = "the same encoder at random initialisation"
+
+
+def _table(results: Results, means: Sequence[Key], question: Question, minus: Mapping[str, str]) -> Table:
+    """Returns a table of models by fractions of the labels.
+
+    Args:
+        results: Results of the cross-validation.
+        means: Keys of the means over seeds.
+        question: Question that is answered.
+        minus: Models, and the model that is subtracted from each; empty for none.
+    """
+    cells = {
+        f"{model} minus {other}" if other else model: {
+            f"{100 * key.fraction:g} % of labels": key
+            for key in sorted(means, key=lambda key: key.fraction)
+            if (key.model, key.task, key.minus) == (model, question.title, other)
+        }
+        for model, other in minus.items()
+    }
+    return seeds_table(results, cells, caption=f"{question.title}: {question.metric}")
+
+
+def _picture(results: Results, drawn: Sequence[Key], questions: Sequence[Question]) -> Picture:
+    rows = {
+        question.title: [
+            row_of(results, key, title=key.model, group=f"{100 * key.fraction:g} % of labels")
+            for key in drawn
+            if key.task == question.title
+        ]
+        for question in questions
+    }
+    return Picture(
+        figure=forest(rows, xlabel="difference in AUROC"),
+        alt="Paired difference with its interval, for every model, task and fraction, as in the tables.",
+        caption="Bars are intervals over patients; small grey dots are single seeds.",
+    )
 
 
 _NORM = (
@@ -110,7 +159,7 @@ _NORM = (
 
 
 def _words(
-    recordings: Recordings, patients: np.ndarray, results: Mapping[Fitted, OutOfFold], method: Mapping[str, Any]
+    recordings: Recordings, patients: np.ndarray, results: Mapping[Fitted, Answers], method: Mapping[str, Any]
 ) -> str:
     seeds = len({fitted.seed for fitted in results})
     return (
@@ -123,38 +172,6 @@ def _words(
         "over seeds. "
         "Differences are paired: both sides have the same folds, labels and resamples."
     )
-
-
-def _section(
-    title: str,
-    found: Mapping[str, Sequence[Finding]],
-    *,
-    picture: bool = False,
-    metrics: Mapping[str, str] | None = None,
-) -> Section:
-    blocks: list[Block] = [
-        findings_table(each, caption=f"{question}: {metrics[question]}" if metrics else question)
-        for question, each in found.items()
-    ]
-    if picture:
-        drawn = figure([each for own in found.values() for each in own], xlabel="difference in AUROC")
-        alt = "Paired difference with its interval, for every model, task and fraction, as in the tables."
-        blocks.insert(
-            0,
-            Picture(
-                figure=drawn, alt=alt, caption="Bars are intervals over patients; small grey dots are single seeds."
-            ),
-        )
-    return Section(title, blocks)
-
-
-def _classes(questions: Sequence[Question]) -> list[Question]:
-    return [
-        Question(title=name, problems=(name,), left_out={})
-        for question in questions
-        if len(question.problems) > 1
-        for name in question.problems
-    ]
 
 
 def _problems_table(questions: Sequence[Question], problems: Mapping[str, Problem], patients: np.ndarray) -> Table:
@@ -192,9 +209,9 @@ def _runs_table(runs: Sequence[PretrainedRun]) -> Table:
     return Table(header=("run", "encoder", "objective", "steps", "batch", "training records"), rows=rows)
 
 
-def _probes_table(results: Mapping[Fitted, OutOfFold]) -> Table:
-    rows: dict[tuple[str, float], list[OutOfFold]] = {}
-    for fitted, result in results.items():
+def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:
+    rows: dict[tuple[str, float], list[Answers]] = {}
+    for fitted, result in answers.items():
         rows.setdefault((fitted.model, fitted.fraction), []).append(result)
     told = []
     for (model, fraction), found in rows.items():
@@ -204,7 +221,7 @@ def _probes_table(results: Mapping[Fitted, OutOfFold]) -> Table:
                 model,
                 f"{100 * fraction:g} %",
                 f"{np.mean([result.records for result in found]):,.0f}",
-                f"{min(result.positives for result in found):,}",
+                f"{min(result.positives or 0 for result in found):,}",
                 f"{np.median(chosen):.2g} [{min(chosen):.2g}, {max(chosen):.2g}]" if chosen else "",
                 f"{sum(result.unchosen for result in found):,} of {len(chosen):,}",
             )
@@ -216,48 +233,10 @@ def _probes_table(results: Mapping[Fitted, OutOfFold]) -> Table:
     return Table(header=header, rows=told)
 
 
-def _untrained(results: Mapping[Fitted, OutOfFold]) -> list[Paragraph]:
+def _untrained(results: Mapping[Fitted, Answers]) -> list[Paragraph]:
     reasons = dict.fromkeys(
         f"{fitted.problem} at {100 * fitted.fraction:g} %, seed {fitted.seed}: {result.reason}"
         for fitted, result in results.items()
         if result.reason
     )
     return [Paragraph(f"Not trained for any model: {'; '.join(reasons)}.")] if reasons else []
-
-
-def _write_results(
-    own: Mapping[str, Sequence[Finding]],
-    differences: Mapping[str, Mapping[str, Sequence[Finding]]],
-    results: Mapping[Fitted, OutOfFold],
-    recordings: Recordings,
-    *,
-    cautions: Sequence[str],
-    method: Mapping[str, Any],
-    folder: Path,
-) -> None:
-    every = [each for found in (own, *differences.values()) for findings in found.values() for each in findings]
-    values = {
-        "simulated": recordings.simulated,
-        "cautions": list(cautions),
-        "method": method,
-        "findings": [
-            {
-                "question": each.question,
-                "fraction": each.fraction,
-                "model": each.model,
-                "other": each.other,
-                "mean": vars(each.answer.mean) if each.answer else None,
-                "by_seed": each.answer.by_seed if each.answer else {},
-                "seed_sd": each.answer.seed_sd if each.answer else None,
-                "without": each.without,
-            }
-            for each in every
-        ],
-        "probes": [
-            {**fitted._asdict(), "chosen": result.chosen, "unchosen": result.unchosen, "records": result.records,
-             "positives": result.positives, "reason": result.reason}
-            for fitted, result in results.items()
-        ],
-    }  # fmt: skip
-    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "results.json", text + "\n")

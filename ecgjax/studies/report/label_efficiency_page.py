@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from ecgjax.data.recordings import unit_of
-from ecgjax.data.tasks import Kind
 from ecgjax.defaults import RunSettings
-from ecgjax.evaluation.models import selection
+from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.data_card import data_section
-from ecgjax.pages.json_values import plain
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.pages.write import write_page
 from ecgjax.settings.sections import tree_of
-from ecgjax.studies.label_efficiency import Study
-from ecgjax.studies.label_efficiency_statistics import differences_table, figure, models_table
-from ecgjax.studies.report.cell_tables import classes_table, other_metrics_table
-from ecgjax.studies.store import CellResult
-from ecgjax.system.files import write_atomically
+from ecgjax.studies.label_efficiency import Study, measure_cells
+from ecgjax.studies.report.label_efficiency_tables import (
+    classes_table,
+    differences_table,
+    figure,
+    models_table,
+    other_metrics_table,
+)
+from ecgjax.studies.results import write_results
+from ecgjax.studies.store import TrainedCell
 
-_POSITIVES: Mapping[Kind, str] = {
-    "binary": " Fewest positives are the positive training records of the seed that has fewest.",
-    "multilabel": " Fewest positives are those of the class with most, in the seed where it has fewest.",
-    "quantity": "",
-}
 
-
-def write_report(study: Study, results: list[CellResult], *, command: str) -> tuple[str, Path]:
+def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) -> tuple[str, Path]:
     """Writes the page and `results.json` of all cells into the study's folder.
 
     Args:
         study: Study that the cells belong to.
-        results: Results of all finished cells.
+        cells: All trained cells.
         command: Command that made the cells.
 
     Returns:
         Tables as text, and the path of the page.
     """
-    resamples = study.settings.probe.bootstrap
-    summaries = study.summaries(results, resamples=resamples)
-    metric, data = selection.PRIMARY[study.task.kind], study.data
-    said = study.cautions({result.cell.mode for result in results})
-    title = f"{study.task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
-    tables = [table(summaries, metric=metric) for table in (models_table, differences_table)]
-    targets, classes = data.test.labels, data.classes
-    unit = unit_of(study.task.title, study.recordings) if study.task.kind == "quantity" else ""
-    more = [other_metrics_table(results, kind=study.task.kind, targets=targets, classes=classes, unit=unit)]
-    if study.task.kind == "multilabel":
-        more.append(classes_table(results, targets=targets, classes=classes))
-    lacking = [f"{result.cell.name}: {result.reason}" for result in results if result.reason]
-    curves: Block = Paragraph("Curves are not drawn: there are too few positive or negative test records.")
-    if data.enough_for_curves:
+    probe, data, task, kind = study.settings.probe, study.data, study.task, kind_of(study.task)
+    results = measure_cells(cells, data, resamples=probe.bootstrap, seed=probe.seed)
+    said = study.cautions({trained.cell.mode for trained in cells})
+    title = f"{task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
+    tables = [table(results, cells, task) for table in (models_table, differences_table)]
+    positives = dict(zip(data.classes, data.test.labels.sum(axis=0), strict=True)) if data.classes else {}
+    more = [
+        other_metrics_table(results, task, unit=unit_of(task.title, study.recordings)),
+        classes_table(results, task, positives=positives),
+    ]
+    lacking = [f"{each.cell.name}: {each.answers.reason}" for each in cells if each.answers.reason]
+    curves: Block = Paragraph(f"Curves are not drawn: {kind.few(data.test.labels)}.")
+    if kind.enough_for_curves(data.test.labels):
         curves = Picture(
-            figure=figure(summaries, metric=metric, title=title),
-            alt=f"{metric} and its paired difference against the fraction of labels, as in the tables.",
+            figure=figure(results, task, title=title),
+            alt=f"{kind.primary} and its paired difference against the fraction of labels, as in the tables.",
             caption="Bars are intervals over patients; the dots beside them are single seeds.",
         )
     page = Page(
@@ -81,13 +76,14 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
                     curves,
                     *(table for table in tables if table.rows),
                     Paragraph(
-                        f"Intervals over patients come from {resamples:,} resamples of the test patients, the same for "
-                        "all cells, of the mean over seeds. Intervals over seeds are Student's t-intervals of the mean "
-                        "over draws of labels, initialisations and trainings, on these test patients. Neither includes "
-                        f"the variation between pretraining runs.{_POSITIVES[study.task.kind]}"
+                        f"Intervals over patients come from {probe.bootstrap:,} resamples of the test patients, the "
+                        "same for all cells, of the mean over seeds. Intervals over seeds are Student's t-intervals of "
+                        "the mean over draws of labels, initialisations and trainings, on these test patients. Neither "
+                        "includes "
+                        f"the variation between pretraining runs.{kind.fewest_positives}"
                     ),
                     *(table for table in more if table.rows),
-                    *([Paragraph(words)] if (words := _unlearnt(results, len(data.classes))) else []),
+                    *([Paragraph(words)] if (words := _unlearnt(cells, len(data.classes))) else []),
                     *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
                 ],
             ),
@@ -97,32 +93,26 @@ def write_report(study: Study, results: list[CellResult], *, command: str) -> tu
             environment_section(),
         ],
     )
-    values = {
-        "simulated": study.recordings.simulated,
-        "cautions": said,
-        "task": study.task.title,
-        "metric": metric,
-        "summaries": [dataclasses.asdict(each) | {"over_seeds": each.over_seeds} for each in summaries],
-        "cells": [
+    write_results(
+        study.folder,
+        results,
+        simulated=study.recordings.simulated,
+        cautions=said,
+        task=task.title,
+        metric=kind.primary,
+        cells=[
             {
-                **dataclasses.asdict(result.cell),
-                "records": result.records,
-                "patients": result.patients,
-                "positives": result.positives,
-                "unlearnt": result.unlearnt,
-                "selected": result.selected,
-                "seconds": result.seconds,
-                "reason": result.reason,
-                "val_metric": result.val_metric,
-                "test": {}
-                if result.scores is None
-                else selection.estimates(study.task.kind, data.test.labels, result.scores, classes=data.classes),
+                **dataclasses.asdict(each.cell),
+                "trained": each.cell.trained,
+                **{
+                    name: getattr(each.answers, name)
+                    for name in ("records", "positives", "selected", "reason", "val_metric")
+                },
+                **{name: getattr(each, name) for name in ("patients", "unlearnt", "seconds")},
             }
-            for result in results
+            for each in cells
         ],
-    }
-    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(study.folder / "results.json", text + "\n")
+    )
     written = write_page(page, study.folder)
     return "\n\n".join(format_table(table.header, table.rows) for table in tables), written.html
 
@@ -136,14 +126,14 @@ def _part(study: Study) -> str:
     return f" (fine-tuning selects its step on {numbers} of them, drawn anew with every seed)"
 
 
-def _unlearnt(results: list[CellResult], classes: int) -> str:
+def _unlearnt(cells: Sequence[TrainedCell], classes: int) -> str:
     """Says at which fractions the training records lack classes.
 
     A model cannot learn such a class and gives all records the same score.
     """
     found: dict[float, list[int]] = {}
-    for result in results:
-        found.setdefault(result.cell.fraction, []).append(result.unlearnt)
+    for trained in cells:
+        found.setdefault(trained.cell.fraction, []).append(trained.unlearnt)
     words = [
         f"{min(numbers)} to {max(numbers)} at {fraction:g}"
         for fraction, numbers in sorted(found.items())

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve
 
-from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.calibration import ReliabilityCurve
-from ecgjax.studies.comparison import REFERENCE, Comparison
+from ecgjax.studies.models import REFERENCE
 
 _COLORS = ("#b3202c", "#e08a3c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6a4c93", "#2aa198")
 
@@ -24,89 +21,55 @@ _COLORS = ("#b3202c", "#e08a3c", "#7f7f7f", "#1f6fb4", "#c58a00", "#3c8d40", "#6
 _SIZE = (5.6, 5.9)
 
 
-def roc_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
+class Curve(NamedTuple):
+    """Scores of a model of which a curve is drawn.
+
+    Attributes:
+        model: Key of the model.
+        title: Title of the model.
+        scores: Scores of the test records, `f64[n]`.
+        area: Area under the curve, for the legend; a curve without one is not drawn.
+    """
+
+    model: str
+    title: str
+    scores: np.ndarray
+    area: float
+
+
+def roc_figure(curves: Sequence[Curve], *, labels: np.ndarray) -> Figure:
     """Draws the ROC curve of every model.
 
     Args:
-        comparison: Result of the comparison, with its rows in the order in which they are drawn.
+        curves: Scores of the models, in the order in which they are drawn.
         labels: Labels of the test records, `[n]` of 0 and 1.
-        scores: Scores of the test records, `f64[n]`, by the model's name.
     """
     figure, axes = _square(title="ROC curves (AUROC)")
-    for curve in _drawn(comparison, "auroc"):
-        alarms, hits = _roc(labels, scores[curve.model])
-        axes.plot(alarms, hits, color=curve.color, linewidth=curve.linewidth, label=curve.label)
+    for scores, style in _drawn(curves):
+        axes.plot(*_roc(labels, scores), **style)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle="--")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity")
     _legend(figure, axes)
     return figure
 
 
-def precision_recall_figure(comparison: Comparison, *, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
+def precision_recall_figure(curves: Sequence[Curve], *, labels: np.ndarray) -> Figure:
     """Draws the precision–recall curve of every model, and the share of positives as a line.
 
     The area under these steps is the average precision of the table: nothing is interpolated between thresholds
     (Davis and Goadrich, The relationship between precision-recall and ROC curves, ICML 2006).
 
     Args:
-        comparison: Result of the comparison, with its rows in the order in which they are drawn.
+        curves: Scores of the models, in the order in which they are drawn.
         labels: Labels of the test records, `[n]` of 0 and 1.
-        scores: Scores of the test records, `f64[n]`, by the model's name.
     """
     figure, axes = _square(title="Precision–recall curves (AUPRC)")
-    for curve in _drawn(comparison, "auprc"):
-        precision, recall, _ = precision_recall_curve(labels, scores[curve.model])
-        axes.plot(
-            recall, precision, drawstyle="steps-post", color=curve.color, linewidth=curve.linewidth, label=curve.label
-        )
+    for scores, style in _drawn(curves):
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        axes.plot(recall, precision, drawstyle="steps-post", **style)
     axes.axhline(float(np.mean(labels)), color="#bbbbbb", linewidth=0.8, linestyle="--")
     axes.set(xlabel="sensitivity (recall)", ylabel="positive predictive value (precision)")
     _legend(figure, axes)
-    return figure
-
-
-class Compared(Protocol):
-    """Protocol of a row in a comparison of models, such as `comparison.Row`."""
-
-    @property
-    def name(self) -> str:
-        """Key of the model, such as `"random"`."""
-
-    @property
-    def title(self) -> str:
-        """Title of the model in tables."""
-
-    @property
-    def difference(self) -> Interval | None:
-        """Paired difference of the metric, the pretrained encoder's minus this model's; None for itself."""
-
-
-def differences_figure(rows: Sequence[Compared], *, metric: str = "AUROC") -> Figure:
-    """Draws the paired differences of the pretrained encoder from the other models, with their intervals.
-
-    Args:
-        rows: Rows of all models, in the order in which they are drawn.
-        metric: Name of the metric that the differences are of.
-    """
-    others = [(row, row.difference) for row in rows if row.difference is not None]
-    figure = Figure(figsize=(_SIZE[0], 0.9 + 0.55 * len(others)), layout="constrained")
-    axes = figure.subplots()
-    colors = _colors(rows)
-    for position, (row, difference) in enumerate(others):
-        estimate, low, high = difference.estimate, difference.low, difference.high
-        if math.isfinite(low):
-            axes.plot([low, high], [position] * 2, color=colors[row.name], linewidth=2)
-        if math.isfinite(estimate):
-            axes.plot(estimate, position, "o", color=colors[row.name])
-        at = (estimate if math.isfinite(estimate) else 0, position)
-        axes.annotate(difference.signed(), at, (0, 7), textcoords="offset points", ha="center", fontsize=8)
-    axes.axvline(0, color="#888888", linewidth=0.8)
-    axes.set_yticks(range(len(others)), [row.title.replace(", ", ",\n") for row, _ in others], fontsize=8)
-    axes.set_ylim(len(others) - 0.5, -0.8)
-    axes.margins(x=0.25)
-    axes.xaxis.set_major_locator(MaxNLocator(6))  # signed numbers with two decimals are wide
-    axes.set_xlabel(f"{metric}: pretrained minus this model")
-    _plain(axes)
     return figure
 
 
@@ -153,30 +116,20 @@ def _legend(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, texts, loc="outside lower center", frameon=False, fontsize=9)
 
 
-def _colors(rows: Sequence[Compared]) -> dict[str, str]:
-    return dict(zip((row.name for row in rows), itertools.cycle(_COLORS), strict=False))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Curve:
-    """Style in which a model's curve is drawn."""
-
-    model: str
-    color: str
-    linewidth: float
-    label: str
-
-
-def _drawn(comparison: Comparison, metric: str) -> list[_Curve]:
-    """Returns the curves of the models whose metric is defined."""
-    colors, out = _colors(comparison.rows), []
-    for row in comparison.rows:
-        estimate = getattr(row, metric).estimate
-        if math.isfinite(estimate):
-            width = 2.2 if row.name == REFERENCE else 1.3
-            label = f"{row.title} ({estimate:.3f})"
-            out.append(_Curve(model=row.name, color=colors[row.name], linewidth=width, label=label))
-    return out
+def _drawn(curves: Sequence[Curve]) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """Returns scores and the style of their curve, for the models whose metric is defined."""
+    return [
+        (
+            curve.scores,
+            {
+                "color": color,
+                "linewidth": 2.2 if curve.model == REFERENCE else 1.3,
+                "label": f"{curve.title} ({curve.area:.3f})",
+            },
+        )
+        for curve, color in zip(curves, itertools.cycle(_COLORS), strict=False)
+        if math.isfinite(curve.area)
+    ]
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

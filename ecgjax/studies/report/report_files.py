@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.data.tasks import file_name
-from ecgjax.pages.json_values import plain
-from ecgjax.pages.page import Page, Section
+from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.pages.page import Section
 from ecgjax.pages.write import Written, write_page
 from ecgjax.settings.sections import Tree
-from ecgjax.studies.neighbourhood import Neighbourhood
-from ecgjax.studies.report.report import Evaluation, Provenance
+from ecgjax.studies.one_task.pipeline import OneTask
+from ecgjax.studies.report.report import Provenance
 from ecgjax.studies.report.report_page import evaluation_page
+from ecgjax.studies.report.report_tables import outputs_of, titles
+from ecgjax.studies.results import write_results
 from ecgjax.system.environment import describe_environment
 
 #: Name of the folder of reports inside a workdir.
@@ -29,38 +29,32 @@ REPORT_DIR = "evaluation"
 
 
 def write_report(
-    evaluation: Evaluation, workdir: Path, *, default_config: Tree, sections: Sequence[Section] = ()
+    one: OneTask,
+    workdir: Path,
+    *,
+    provenance: Provenance,
+    unit: str = "",
+    default_config: Tree,
+    sections: Sequence[Section] = (),
 ) -> Written:
-    """Writes the report into a folder of `workdir/evaluation`; once complete, it replaces an earlier one.
+    """Writes the report into the question's folder of `workdir/evaluation`; once whole, it replaces an earlier one.
 
     Args:
-        evaluation: Evaluation to report.
+        one: Results of the models.
         workdir: Folder of the run.
+        provenance: Description of what was evaluated.
+        unit: Unit of a quantity; empty if it has none.
         default_config: Nested default configuration that the run's configuration is compared with.
         sections: Sections about recordings and training, which stand between the results and their provenance.
     """
-    page = evaluation_page(evaluation, default_config=default_config, sections=sections)
-    return replace_report(workdir, page, results_dict(evaluation), data=evaluation.data, scores=evaluation.scores)
-
-
-def replace_report(
-    workdir: Path, page: Page, results: Mapping[str, Any], *, data: ProbeData, scores: Mapping[str, np.ndarray]
-) -> Written:
-    """Fills the question's folder of `workdir/evaluation` with a page, `results.json` and `scores.npz`, all or nothing.
-
-    Args:
-        workdir: Folder of the run.
-        page: Page of the report.
-        results: Plain values and numbers; undefined ones become null.
-        data: Labelled records of the task.
-        scores: Scores of the test records, `f64[test records, ...]`, by the model's name.
-    """
-    target = workdir / REPORT_DIR / file_name(data.task.title)
+    page = evaluation_page(one, provenance=provenance, unit=unit, default_config=default_config, sections=sections)
+    target = workdir / REPORT_DIR / file_name(one.data.task.title)
     target.parent.mkdir(exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         written = write_page(page, building)
-        _write_results(building, results, data=data, scores=scores)
+        write_results(building, one.results, **about(one, provenance=provenance, unit=unit))
+        _write_scores(building, one)
         building.chmod(0o755)  # mkdtemp lets only the owner in, but colleagues read reports.
         replaced = building.with_name(f"{building.name}.old")  # A question such as lvef<0.5 has a dot of its own.
         if target.exists():
@@ -72,84 +66,50 @@ def replace_report(
     return Written(html=target / written.html.name, markdown=target / written.markdown.name)
 
 
-def _write_results(
-    folder: Path, results: Mapping[str, Any], *, data: ProbeData, scores: Mapping[str, np.ndarray]
-) -> None:
-    test = data.test
-    text = json.dumps(plain(results), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+def _write_scores(folder: Path, one: OneTask) -> None:
+    test = one.data.test
     arrays = {"records": test.records, "patients": test.patients, "labels": test.labels}
-    arrays |= {f"scores_{name}": values for name, values in scores.items()}
+    arrays |= {f"scores_{name}": values for name, values in outputs_of(one).items()}
     np.savez(folder / "scores.npz", allow_pickle=False, **arrays)
 
 
-def results_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns all results except the records as plain values for `results.json`; undefined numbers become null."""
-    data, comparison = evaluation.data, evaluation.comparison
-    common = common_results(
-        data,
-        evaluation.provenance,
-        near=evaluation.near,
-        resamples=comparison.bootstrap,
-        seed=comparison.seed,
-        measurement_failures=evaluation.measurement_failures,
-    )
-    positives = {name: {"positives": part.positives} for name, part in _parts(data).items()}
-    return common | {
-        "models": {row.name: dataclasses.asdict(row) for row in comparison.rows},
-        "shuffled_labels": dataclasses.asdict(comparison.control),
-        "operating": {
-            model.name: {
-                "threshold": model.threshold,
-                **{k: dataclasses.asdict(v) for k, v in model.metrics.items()},
-                "at_threshold": {k: dataclasses.asdict(v) for k, v in model.decisions.items()},
-            }
-            for model in evaluation.operating
-        },
-        "net_benefits": {each.name: dataclasses.asdict(each) for each in evaluation.net_benefits},
-        "groups": [dataclasses.asdict(group) for group in evaluation.groups],
-        "splits": {name: counts | positives[name] for name, counts in common["splits"].items()},
-    }
-
-
-def common_results(
-    data: ProbeData,
-    provenance: Provenance,
-    *,
-    near: Sequence[Neighbourhood],
-    resamples: int,
-    seed: int,
-    measurement_failures: Mapping[str, int],
-) -> dict[str, Any]:
-    """Returns the part of `results.json` that all kinds of tasks share.
-
-    It holds the question, the sizes of the splits, the retrieval metrics, and how the results were made.
+def about(one: OneTask, *, provenance: Provenance, unit: str) -> dict[str, Any]:
+    """Returns what `results.json` says beside the table of results, for `write_results`.
 
     Args:
-        data: Labelled records of the task.
+        one: Results of the models.
         provenance: Description of what was evaluated.
-        near: Retrieval among nearest neighbours in the encoders' embeddings.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the resampling.
-        measurement_failures: Number of records that lack an interval or amplitude, by reason.
+        unit: Unit of a quantity; empty if it has none.
     """
+    data, kind = one.data, kind_of(one.data.task)
+    sides = {"train": data.train, "train_available": data.train_available, "val": data.val, "test": data.test}
     return {
         "simulated": provenance.simulated,
-        "task": {**dataclasses.asdict(data.task), "title": data.task.title},
-        "near": [dataclasses.asdict(each) for each in near],
+        "task": {**dataclasses.asdict(data.task), "kind": data.task.kind, "title": data.task.title},
+        "unit": unit,
+        "metric": kind.primary,
+        "compared": one.compared,
+        "models": {
+            name: {"title": title, "selected": one.models[name].selected, "val_metric": one.models[name].val_metric}
+            for name, title in titles(one).items()
+        },
+        "facts": one.facts,
+        "groups": one.groups,
+        "sought": one.sought,
         "splits": {
-            name: {"records": len(part.records), "patients": part.num_patients, "unlabelled": part.unlabelled}
-            for name, part in _parts(data).items()
+            name: {
+                "records": len(side.records),
+                "patients": side.num_patients,
+                "unlabelled": side.unlabelled,
+                **({"positives": side.positives} if kind.yes_or_no else {}),
+            }
+            for name, side in sides.items()
         },
         "excluded": dict(data.excluded),
         "label_fraction": data.label_fraction,
         "label_seed": data.seed,
-        "bootstrap": {"resamples": resamples, "seed": seed},
-        "measurement_failures": dict(measurement_failures),
-        "provenance": dataclasses.asdict(provenance),
+        "bootstrap": {"resamples": one.report.resamples, "seed": one.report.seed},
+        "measurement_failures": dict(one.measurement_failures),
+        "provenance": provenance,
         "environment": describe_environment(),
     }
-
-
-def _parts(data: ProbeData) -> dict[str, LabelledRecords]:
-    return {"train": data.train, "train_available": data.train_available, "val": data.val, "test": data.test}

@@ -1,41 +1,81 @@
-"""Tables in the report of an evaluation."""
+"""Tables in the report of an evaluation that all kinds of questions have, and what their cells are made by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from ecgjax.data.labels import LabelledRecords, ProbeData
-from ecgjax.data.tasks import Kind
-from ecgjax.evaluation.metrics.subgroups import GAPS, Subgroup
+import numpy as np
+
+from ecgjax.data.labels import ProbeData
+from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import Table
-from ecgjax.studies.comparison import Comparison
-from ecgjax.studies.decision_curve import NetBenefit
-from ecgjax.studies.neighbourhood import Neighbourhood
-from ecgjax.studies.operating import SPECIFICITY, Operating
+from ecgjax.studies.models import REFERENCE, title_of
+from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT
+from ecgjax.studies.one_task.pipeline import OneTask, supplement_of
+from ecgjax.studies.one_task.supplement import REST
+from ecgjax.studies.results import Key
 
-#: Words for each kind of match that `neighbourhood` looks for.
-_SOUGHT = {
-    "same patient": "another record of the same patient",
-    "positive finds positive": "a positive record of another patient",
-}
+#: Title of a column of differences.
+MINUS = "pretrained minus this model"
+
+#: Words for each kind of match that `neighbours` looks for.
+_SOUGHT = {SAME_PATIENT: "another record of the same patient", POSITIVE: "a positive record of another patient"}
 
 
-def results_table(comparison: Comparison) -> Table:
-    """Returns the table of models."""
-    header = ("model", "AUROC [95 % interval]", "pretrained minus this model", "AUPRC", "selected on validation")
-    rows = [
-        (
-            row.title,
-            str(row.auroc),
-            "" if row.difference is None else row.difference.signed(),
-            str(row.auprc),
-            f"{row.val_auroc:.3f} ({row.selected})",
+def cell(one: OneTask, model: str, metric: str, *, minus: str = "", part: str = "") -> str:
+    """Returns a number of the results in words, a difference with its signs; empty where it was not measured."""
+    value = one.results.get(Key(model, metric, one.data.task.title, minus=minus, part=part))
+    return "" if value is None else value.signed() if minus else str(value)
+
+
+def titles(one: OneTask) -> dict[str, str]:
+    """Returns the titles of the models, by key."""
+    return {name: title_of(name, one.data.task) for name in one.models}
+
+
+def outputs_of(one: OneTask) -> dict[str, np.ndarray]:
+    """Returns the answers for the test records of every model that has answers, by key."""
+    return {name: outputs for name, answers in one.models.items() if (outputs := answers.outputs) is not None}
+
+
+def titled(one: OneTask, metric: str, *, unit: str) -> str:
+    """Returns the title of a metric's column, with the quantity's unit where the metric has it."""
+    return f"{metric}, {unit}" if unit and metric in supplement_of(one.data).in_unit else metric
+
+
+def results_table(one: OneTask, *, unit: str = "") -> Table:
+    """Returns the table of models, and of the control on shuffled labels where there is one.
+
+    Args:
+        one: Results of the models.
+        unit: Unit of a quantity; empty if it has none.
+    """
+    data = one.data
+    metrics = kind_of(data.task).metrics(data.test.labels, outputs_of(one)[REFERENCE], classes=data.classes)
+    primary, *others = metrics
+    header = (
+        "model",
+        f"{titled(one, primary, unit=unit)} [95 % interval]",
+        MINUS if one.compared == primary else f"{one.compared}: {MINUS}",
+        *(titled(one, name, unit=unit) for name in others),
+        "selected on validation",
+    )
+    rows = []
+    for name, title in titles(one).items():
+        answers, further = one.models[name], [cell(one, name, metric) for metric in others]
+        rows.append(
+            (
+                title,
+                cell(one, name, primary) or f"n/a ({answers.reason})",
+                cell(one, REFERENCE, one.compared, minus=name),
+                *("n/a" if text.startswith("n/a") else text for text in further),
+                f"{answers.val_metric:.3f} ({answers.selected})" if answers.selected else "",
+            )
         )
-        for row in comparison.rows
-    ]
-    control = comparison.control
-    title = f"control: {len(control.aurocs)} probes on shuffled labels"
-    rows.append((title, f"{control.mean:.3f} [{control.low:.3f}, {control.high:.3f}]", "", "", ""))
+    if control := one.facts.get("shuffled_labels"):
+        text = f"{control['mean']:.3f} [{control['low']:.3f}, {control['high']:.3f}]"
+        empty = [""] * (len(header) - 2)
+        rows.append((f"control: {len(control['aurocs'])} probes on shuffled labels", text, *empty))
     return Table(header=header, rows=rows)
 
 
@@ -45,9 +85,30 @@ def question(data: ProbeData) -> str:
     return f"{data.task.title}, {share}"
 
 
+def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "", thresholds: bool = False) -> Table:
+    """Returns a table of metrics of every model.
+
+    Args:
+        one: Results of the models.
+        columns: Titles of the columns by metric.
+        caption: Description of the table; may be empty.
+        thresholds: Whether the models' thresholds are shown.
+    """
+    rows = [
+        (
+            title,
+            *([f"{one.facts['thresholds'][name]:.3f}"] if thresholds else []),
+            *(cell(one, name, metric) for metric in columns),
+        )
+        for name, title in titles(one).items()
+    ]
+    header = ("model", *(["threshold"] if thresholds else []), *columns.values())
+    return Table(header=header, rows=rows, caption=caption)
+
+
 def splits_table(data: ProbeData) -> Table:
     """Returns the table of splits, with their sizes and the distribution of their labels."""
-    header = {"binary": "positive", "multilabel": "positive for any class", "quantity": "mean ± SD [range]"}
+    kind = kind_of(data.task)
     parts = (
         (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
         ("train, all labelled", data.train_available),
@@ -59,84 +120,51 @@ def splits_table(data: ProbeData) -> Table:
             title,
             f"{len(part.records):,}",
             f"{part.num_patients:,}",
-            _answers(data.task.kind, part),
+            kind.spread(part.labels),
             f"{part.unlabelled:,}",
         )
         for title, part in parts
     ]
-    return Table(header=("split", "records", "patients", header[data.task.kind], "left out (unlabelled)"), rows=rows)
+    return Table(header=("split", "records", "patients", kind.spread_title, "left out (unlabelled)"), rows=rows)
 
 
-def _answers(kind: Kind, part: LabelledRecords) -> str:
-    labels = part.labels
-    if kind == "quantity":
-        return f"{labels.mean():.4g} ± {labels.std():.3g} [{labels.min():.4g}, {labels.max():.4g}]"
-    positives = int((labels.any(axis=1) if kind == "multilabel" else labels).sum())
-    return f"{positives:,} ({positives / len(labels):.1%})"
+def groups_table(one: OneTask, *, unit: str) -> Table:
+    """Returns the table of results by group of patients.
 
-
-def operating_table(models: Sequence[Operating]) -> Table:
-    """Returns the table of models with F1, sensitivity at a given specificity, and calibration."""
-    header = (
-        "model", "F1", f"sensitivity at {SPECIFICITY:g} specificity", "specificity reached", "Brier score",
-        "calibration slope", "calibration intercept", "expected calibration error",
-    )  # fmt: skip
-    return Table(header=header, rows=[(model.title, *map(str, model.metrics.values())) for model in models])
-
-
-def decisions_table(models: Sequence[Operating]) -> Table:
-    """Returns the table of models' decisions at the threshold with the best F1 on validation."""
-    header = ("model", "threshold", *models[0].decisions)
-    rows = [(model.title, f"{model.threshold:.3f}", *map(str, model.decisions.values())) for model in models]
-    return Table(header=header, rows=rows, caption="Decisions at the threshold with the best F1")
-
-
-def net_benefit_table(models: Sequence[NetBenefit]) -> Table:
-    """Returns the table of net benefits; those of treating everybody and nobody come last."""
-    thresholds = tuple(models[0].benefits)
-    header = ["model"]
-    for threshold in thresholds:
-        header += [f"treating from probability {threshold:g}", "difference from treating everybody"]
+    Args:
+        one: Results of the models.
+        unit: Unit of a quantity; empty if it has none.
+    """
+    supplement, parts = supplement_of(one.data), {group.part for group in one.groups}
+    metrics = list(dict.fromkeys(key.metric for key in one.results if key.part in parts)) or [one.compared]
+    header = ["grouped by", "group", "records", "patients", *([supplement.counted] if supplement.counted else [])]
+    for metric in metrics:
+        header += [titled(one, metric, unit=unit)]
+        header += [f"difference from {REST}"] if metric in supplement.gaps else []
     rows = []
-    for model in models:
-        cells = [model.title]
-        for threshold in thresholds:
-            cells.append(str(model.benefits[threshold]))
-            cells.append(model.over_all[threshold].signed() if threshold in model.over_all else "")
-        rows.append(cells)
-    nobody = [cell for _ in thresholds for cell in ("0", "")]
-    return Table(header=header, rows=[*rows, ["treat nobody", *nobody]], caption="Net benefit per record")
-
-
-def groups_table(groups: Sequence[Subgroup]) -> Table:
-    """Returns the table of results by group of patients."""
-    header = (
-        "grouped by", "group", "records", "patients", "positive", "AUROC",
-        "sensitivity", "difference from all other records",
-        "false-positive rate", "difference from all other records",
-        "mean probability minus frequency", "difference from all other records",
-    )  # fmt: skip
-    rows = []
-    for group in groups:
-        cells = [str(group.metrics["auroc"])] if group.metrics else [f"n/a ({group.reason})"]
-        for name in GAPS:
-            cells.append(str(group.metrics[name]) if name in group.metrics else "")
-            cells.append(group.gaps[name].signed() if name in group.gaps else "")
-        counts = (f"{number:,}" for number in (group.records, group.patients, group.events))
-        rows.append((group.column, group.group, *counts, *cells))
+    for group in one.groups:
+        counts = (group.records, group.patients, *([group.counted or 0] if supplement.counted else []))
+        cells = []
+        for metric in metrics:
+            cells += [cell(one, REFERENCE, metric, part=group.part)]
+            gap = cell(one, REFERENCE, metric, minus=REST, part=group.part)
+            cells += [gap] if metric in supplement.gaps else []
+        if group.reason:
+            cells[0] = f"n/a ({group.reason})"
+        rows.append((group.column, group.group, *(f"{number:,}" for number in counts), *cells))
     return Table(header=header, rows=rows)
 
 
-def near_table(neighbourhoods: Sequence[Neighbourhood]) -> Table:
+def near_table(one: OneTask) -> Table:
     """Returns the table of retrieval metrics."""
-    names = list(dict.fromkeys(name for each in neighbourhoods for name in each.metrics))
+    names = list(dict.fromkeys(key.metric for key in one.results if key.part in _SOUGHT))
     rows = [
         (
             each.encoder,
-            _SOUGHT[each.sought],
+            _SOUGHT[each.match],
             f"{each.queries:,}",
-            *(str(each.metrics.get(name, "n/a")) for name in names),
+            *(cell(one, each.encoder, name, part=each.match) or "n/a" for name in names),
         )
-        for each in neighbourhoods
+        for each in one.sought
     ]
     return Table(header=("encoder", "match", "queries", *names), rows=rows)

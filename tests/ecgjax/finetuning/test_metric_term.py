@@ -9,7 +9,10 @@ import optax
 import pytest
 
 from ecgjax import encoders
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import BinaryTask
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.models.kinds import KINDS
 from ecgjax.finetuning import metric_term
 from ecgjax.finetuning.metric_term import MetricTerm
 from ecgjax.finetuning.trainer import FineTuning
@@ -49,7 +52,7 @@ def terms():
     """Kind → `(features, batch, step) → (loss, statistics, mined triplets, gradient)`, compiled once."""
 
     def of(kind):
-        term, mined = MetricTerm(_metric(), kind=kind), []
+        term, mined = MetricTerm(_metric(), kind=KINDS[kind]), []
 
         def spy(*args, miner=term._miner, **settings):
             mined.append(miner(*args, **settings))
@@ -130,7 +133,7 @@ def _settings(*, metric, **changes):
 
 
 def _training(settings, kind="binary"):
-    return FineTuning(settings, optimizer=OptimizerSettings(), encoder=ENCODER, num_leads=8, kind=kind)
+    return FineTuning(settings, optimizer=OptimizerSettings(), encoder=ENCODER, num_leads=8, kind=KINDS[kind])
 
 
 def test_training_adds_the_term_also_to_balanced_batches():
@@ -143,12 +146,18 @@ def test_training_adds_the_term_also_to_balanced_batches():
 
     training._step = spied
     x, y = RNG.normal(0, 200, (40, 200, 8)).astype(np.int16), np.arange(40) % 8 == 0
+    train = LabelledRecords(
+        records=np.arange(24)[::-1], labels=y[23::-1].astype(int), patients=np.arange(24) // 3 + 2**40, unlabelled=0
+    )
+    val = LabelledRecords(
+        records=np.arange(24, 40), labels=y[24:].astype(int), patients=np.arange(24, 40), unlabelled=0
+    )
+    data = ProbeData(
+        task=BinaryTask(label="af", rule="present"), train=train, val=val, test=val, label_fraction=1.0, seed=0,
+        train_available=train, excluded={},
+    )  # fmt: skip
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-        network = training.train(
-            ENCODER, read=x.__getitem__, train_records=np.arange(24)[::-1], train_labels=y[23::-1].astype(int),
-            train_patients=np.arange(24) // 3 + 2**40, val_records=np.arange(24, 40),
-            val_labels=y[24:].astype(int), seed=0, progress=False,
-        )  # fmt: skip
+        network = training.train(ENCODER, data, read=x.__getitem__, seed=0, progress=False)
     assert np.isfinite(network.scores(x[:5])).all()
     for batch, (_, metrics) in seen:
         assert batch["label"].sum() == 4
@@ -200,14 +209,14 @@ def test_without_a_weight_the_program_is_that_of_the_task_alone(monkeypatch):
     ("kind", "changes", "message"),
     [
         ("binary", {"miner": "hardest"}, "metric.miner='hardest' is unknown .* there are: npair, semi_hard, s"),
-        ("quantity", {"miner": "npair"}, "metric.miner='npair' is unknown to tasks of kind 'quantity'.*label_distance"),
+        ("quantity", {"miner": "npair"}, "metric.miner='npair' is unknown to this kind of question.*label_distance"),
         ("binary", {"distance": "dtw"}, "metric.distance='dtw' is unknown"),
-        ("multilabel", {}, "for tasks with one label a record, not for one of kind 'multilabel'"),
+        ("multilabel", {}, "for a yes or no and for a quantity: no relation says which records"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(kind, changes, message):
     with pytest.raises(ConfigError, match=message):
-        metric_term.metric_term(_metric(**changes), kind=kind)
+        metric_term.metric_term(_metric(**changes), kind=KINDS[kind])
 
 
 @pytest.mark.parametrize(
@@ -229,7 +238,7 @@ def test_a_term_that_could_change_nothing_is_refused():
 
 @pytest.mark.parametrize("miner", ["semi_hard", "soft_hard"])
 def test_other_published_miners_find_triplets(miner):
-    term = functools.partial(MetricTerm(_metric(miner=miner), kind="binary"), step=jnp.int32(0))
+    term = functools.partial(MetricTerm(_metric(miner=miner), kind=KINDS["binary"]), step=jnp.int32(0))
     out = jax.jit(term)(jnp.asarray(FEATURES, jnp.float32), _batch(ANSWERS["binary"]))
     assert out.loss > 0
     assert out.counts.all()

@@ -7,9 +7,13 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from data_pipelines.errors import DataError
 from ecgjax import encoders
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import BinaryTask, MultiLabelTask, QuantityTask
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.evaluation.models.linear import FrozenProbe, fit_linear
+from ecgjax.evaluation.models.fitted import Examples, FittedModel
+from ecgjax.evaluation.models.kinds import KINDS, Binary
+from ecgjax.evaluation.models.linear import fit_linear
 from ecgjax.finetuning import trainer
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.optim.settings import OptimizerSettings
@@ -20,6 +24,12 @@ RNG = np.random.default_rng(0)
 TINY = {"widths": (6,), "kernel": 3, "dropout": 0.3, "embedding_dim": 6}
 ENCODER = encoders.create("resnet18", seed=0, num_leads=8, **TINY)
 NUM = 96
+CLASSES = ("0", "1")
+TASKS = {
+    "binary": BinaryTask(label="af", rule="present"),
+    "multilabel": MultiLabelTask(task="findings"),
+    "quantity": QuantityTask(label="pressure"),
+}
 
 
 def _task(kind):
@@ -42,8 +52,21 @@ def _settings(**changes):
 
 def _training(kind, *, encoder=ENCODER, **changes):
     return FineTuning(
-        _settings(**changes), optimizer=OptimizerSettings(), encoder=encoder, num_leads=8, kind=kind,
-        num_outputs=2 if kind == "multilabel" else 1,
+        _settings(**changes), optimizer=OptimizerSettings(), encoder=encoder, num_leads=8, kind=KINDS[kind],
+        classes=CLASSES if kind == "multilabel" else (),
+    )  # fmt: skip
+
+
+def _data(y):
+    """Labels of any kind, as the trainer looks at no more of a question than its labels and classes."""
+    parts = {
+        name: LabelledRecords(records=rows, labels=y[rows], patients=rows // 2, unlabelled=0)
+        for name, rows in {"train": np.arange(48), "val": np.arange(48, 72), "test": np.arange(72, NUM)}.items()
+    }
+    kind = "multilabel" if y.ndim == 2 else "binary" if y.dtype == np.int64 else "quantity"
+    return ProbeData(
+        task=TASKS[kind], **parts, label_fraction=1.0, seed=0, train_available=parts["train"], excluded={},
+        classes=CLASSES if kind == "multilabel" else (),
     )  # fmt: skip
 
 
@@ -55,11 +78,7 @@ def _train(kind, data=None, **changes):
 
 def _run(training, x, y, *, encoder=ENCODER, seed=0, **given):
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-        return training.train(
-            encoder, read=x.__getitem__, train_records=np.arange(48), train_labels=y[:48],
-            train_patients=np.arange(48) // 2, val_records=np.arange(48, 72), val_labels=y[48:72], seed=seed,
-            progress=False, **given,
-        )  # fmt: skip
+        return training.train(encoder, _data(y), read=x.__getitem__, seed=seed, progress=False, **given)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "quantity"])
@@ -118,8 +137,11 @@ def test_a_head_that_begins_at_a_probe_answers_as_the_probe(kind, changes):
     x, y = _task(kind)
     features = frozen_encoder.Encoder(ENCODER, num_leads=8).embed(x)
     probe = fit_linear(
-        kind, features[:48], y[:48], val_features=features[48:72], val_targets=y[48:72], classes=("0", "1")
-    )
+        Examples(
+            kind=KINDS[kind], train=features[:48], targets=y[:48], val=features[48:72], val_targets=y[48:72],
+            classes=CLASSES if kind == "multilabel" else (),
+        )
+    )  # fmt: skip
     training = _training(kind, head_start="probe", steps=10, **changes)
     training._step = lambda state, batch: (state, {})
     network = _run(training, x, y, probe=probe)
@@ -131,7 +153,7 @@ def test_a_head_that_begins_at_a_probe_answers_as_the_probe(kind, changes):
 
 def test_from_a_probe_training_goes_on():
     x, y = _task("quantity")
-    probe = FrozenProbe(predict=lambda features: np.full(len(features), y.mean()), val_metric=0.0, selected="")
+    probe = FittedModel(predict=lambda features: np.full(len(features), y.mean()), val_metric=0.0, selected="")
     network = _run(_training("quantity", head_start="probe", steps=60, learning_rate=0.02), x, y, probe=probe)
     assert network.step > 0
     assert network.val_metric > 0.4
@@ -139,7 +161,7 @@ def test_from_a_probe_training_goes_on():
 
 def test_a_training_that_diverged_is_no_result_though_it_began_at_a_probe():
     x, y = _task("binary")
-    probe = FrozenProbe(predict=lambda features: features[:, 0], val_metric=0.5, selected="")
+    probe = FittedModel(predict=lambda features: features[:, 0], val_metric=0.5, selected="")
     training = _training("binary", head_start="probe", steps=10, eval_every=5)
     training._step = lambda state, batch: (state._replace(params=jax.tree.map(lambda p: p * np.nan, state.params)), {})
     with pytest.raises(DataError, match="training with labels diverged") as caught:
@@ -151,12 +173,12 @@ def test_a_probe_is_given_where_the_head_begins_at_it_and_nowhere_else():
     with pytest.raises(ValueError, match="head_start='probe': a probe is given where the head begins at it"):
         _run(_training("binary", head_start="probe"), *_task("binary"))
     with pytest.raises(ValueError, match="head_start='zeros'"):
-        _run(_training("binary"), *_task("binary"), probe=FrozenProbe(predict=len, val_metric=0.5, selected=""))
+        _run(_training("binary"), *_task("binary"), probe=FittedModel(predict=len, val_metric=0.5, selected=""))
 
 
 def test_training_ends_when_validation_no_longer_improves(monkeypatch):
     looks = iter([0.6, 0.7, 0.65, 0.7, 0.9, 0.9])
-    monkeypatch.setattr(trainer.selection, "primary", lambda *args, **kwargs: next(looks))
+    monkeypatch.setattr(Binary, "value", lambda *args, **kwargs: next(looks))
     training = _training("binary", steps=60, eval_every=10, patience=2)
     training._step = lambda state, batch: (state, {})  # which step is chosen does not depend on what is learned
     network = _run(training, *_task("binary"))
@@ -166,7 +188,7 @@ def test_training_ends_when_validation_no_longer_improves(monkeypatch):
     looks = iter([0.6, 0.5, 0.55, 0.9])
     training = _training("binary", steps=60, eval_every=10, patience=2, head_start="probe")
     training._step = lambda state, batch: (state, {})
-    probe = FrozenProbe(predict=lambda features: features[:, 0], val_metric=0.5, selected="")
+    probe = FittedModel(predict=lambda features: features[:, 0], val_metric=0.5, selected="")
     network = _run(training, *_task("binary"), probe=probe)
     assert (network.step, network.val_metric) == (0, 0.6)
     assert next(looks) == 0.9
@@ -174,7 +196,7 @@ def test_training_ends_when_validation_no_longer_improves(monkeypatch):
 
 def test_a_look_sees_as_many_validation_records_as_it_is_given(monkeypatch):
     seen = []
-    monkeypatch.setattr(trainer.selection, "primary", lambda kind, labels, *args, **kwargs: seen.append(labels) or 0.5)
+    monkeypatch.setattr(Binary, "value", lambda kind, labels, *args, **kwargs: seen.append(labels) or 0.5)
     training = _training("binary", steps=20, eval_every=10, eval_records=9)
     training._step = lambda state, batch: (state, {})
     x, y = _task("binary")
@@ -210,7 +232,7 @@ def test_features_count_whatever_the_encoders_head_is():
         ("binary", {"select": "test"}, "select='test' is unknown; there are: metric, loss"),
         ("binary", {"head_start": "chance"}, "head_start='chance' is unknown; there are: zeros, probe"),
         ("binary", {"head_start": "probe", "head": "mlp"}, "head_start='probe' is for head='linear', not for 'mlp'"),
-        ("multilabel", {"balance": True}, "balance=True is for binary tasks"),
+        ("multilabel", {"balance": True}, "balance=True is for questions with the answer yes or no"),
         ("binary", {"balance": True, "positive_weight": "balanced"}, "both make up for rare positives"),
         ("quantity", {"positive_weight": "balanced"}, "a quantity has no positives"),
         ("binary", {"frozen": ("backbone",)}, "'backbone' is found in no parameter"),

@@ -10,13 +10,18 @@ from configs import simclr
 from data_pipelines.errors import DataError
 from ecgjax import encoders
 from ecgjax.config import run_config
+from ecgjax.data.labels import LabelledRecords, ProbeData
+from ecgjax.data.tasks import BinaryTask
 from ecgjax.defaults import settings_of
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import CheckpointError
+from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
+from ecgjax.evaluation.models.answers import examples_of
+from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.models.linear import fit_linear
 from ecgjax.finetuning import trainer
-from ecgjax.finetuning.trainer import train_supervised
+from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.leads import twelve_leads
 from ecgjax.settings.probe import FineTuneSettings
 from ecgjax.training.checkpoint import Checkpoints
@@ -103,6 +108,34 @@ def test_load_encoder_gives_back_what_was_trained(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, (averaged.params, averaged.stats), (other.params, other.stats))
 
 
+def _data(labels, *, train, val, test=()):
+    parts = {
+        name: LabelledRecords(records=np.array(rows, int), labels=labels[rows], patients=np.array(rows), unlabelled=0)
+        for name, rows in {"train": train, "val": val, "test": np.array(test, int)}.items()
+    }
+    task = BinaryTask(label="lvef", rule="below", threshold=40.0)
+    return ProbeData(task=task, **parts, label_fraction=1.0, seed=0, train_available=parts["train"], excluded={})
+
+
+def _train_from_scratch(settings, training, data, *, read, seed=0):
+    """Trains an encoder from random initialisation, with a head that may begin at a probe of its features."""
+    network = Encoder(create_split(settings.encoder, seed=seed), num_leads=settings.encoder.num_leads)
+    fine_tuning = FineTuning(
+        training, optimizer=settings.optimizer, encoder=network.split, num_leads=network.num_leads,
+        kind=kind_of(data.task), classes=data.classes,
+    )  # fmt: skip
+    probe = None
+    if fine_tuning.begins_at_probe:
+        network = recalibrate_batch_norm(network, read, records=data.train.records, seed=seed)
+        features = SplitFeatures(
+            **{name: network.embed(read(getattr(data, name).records)) for name in ("train", "val", "test")}
+        )
+        probe = fit_linear(examples_of(features, data))
+    # Optax's Adam raises a float to an integer power, which strict promotion forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        return fine_tuning.train(network.split, data, read=read, seed=seed, probe=probe, progress=False), probe
+
+
 @pytest.mark.slow
 def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
     # Positives carry a slow wave in V5: easy, so that a tiny network gets it in a few steps.
@@ -114,21 +147,9 @@ def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
     settings = settings_of(make_config())
     training = FineTuneSettings(steps=24, batch_size=32, eval_every=8, learning_rate=3e-3)
     order = RNG.permutation(n)  # record numbers need not be sorted
-    arguments = {
-        "read": lambda numbers: x[numbers],
-        "train_records": order[:80],
-        "train_labels": labels[order[:80]],
-        "train_patients": order[:80],
-        "val_records": order[80:120],
-        "val_labels": labels[order[80:120]],
-        "progress": False,
-        "encoder": settings.encoder,
-        "optimizer": settings.optimizer,
-    }
-    # Optax's Adam raises a float to an integer power, which strict promotion forbids.
-    with jax.numpy_dtype_promotion("standard"):
-        network = train_supervised(training, seed=0, **arguments)
     test = order[120:]
+    data = _data(labels, train=order[:80], val=order[80:120], test=test)
+    network, _ = _train_from_scratch(settings, training, data, read=x.__getitem__)
     scores = network.scores(x[test])
     assert scores.shape == (40,)
     assert roc_auc_score(labels[test], scores) > 0.9
@@ -136,29 +157,18 @@ def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
     # And where the head begins at a probe, of what the random encoder tells: seen before the first step.
     training = dataclasses.replace(training, head_start="probe", steps=1)
     monkeypatch.setattr(trainer, "train_step", lambda *args, **kwargs: lambda state, batch: (state, {}))
-    network = train_supervised(training, seed=0, **arguments)
+    network, probe = _train_from_scratch(settings, training, data, read=x.__getitem__)
     random = Encoder(create_split(settings.encoder, seed=0), num_leads=settings.encoder.num_leads)
-    random = recalibrate_batch_norm(random, arguments["read"], records=order[:80], seed=0)
-    train, val, held_out = (random.embed(x[part]) for part in (order[:80], order[80:120], test))
-    probe = fit_linear("binary", train, labels[order[:80]], val_features=val, val_targets=labels[order[80:120]])
+    random = recalibrate_batch_norm(random, x.__getitem__, records=order[:80], seed=0)
     assert network.step == 0
-    np.testing.assert_allclose(network.scores(x[test]), probe.predict(held_out), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(network.scores(x[test]), probe.predict(random.embed(x[test])), rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_is_selected_on_validation_of_one_class():
-    labels = np.zeros(8, np.int64)
     settings = settings_of(make_config())
+    labels = np.r_[np.ones(8, int), np.zeros(8, int)]
+    data = _data(labels, train=np.arange(8), val=np.arange(8, 16))
     with pytest.raises(DataError, match="none of 8 records is positive there"):
-        train_supervised(
-            settings.probe.supervised,
-            encoder=settings.encoder,
-            optimizer=settings.optimizer,
-            read=lambda numbers: np.zeros((len(numbers), 200, 8), np.int16),
-            train_records=np.arange(8),
-            train_labels=1 - labels,
-            train_patients=np.arange(8),
-            val_records=np.arange(8),
-            val_labels=labels,
-            seed=0,
-            progress=False,
+        _train_from_scratch(
+            settings, settings.probe.supervised, data, read=lambda numbers: np.zeros((len(numbers), 200, 8), np.int16)
         )

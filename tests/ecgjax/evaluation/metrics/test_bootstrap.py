@@ -11,9 +11,10 @@ from scipy import stats
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics import calibration, regression
-from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics, patient_bootstrap, resample_patients
+from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics, resample_patients
 from ecgjax.evaluation.metrics.operating_points import Decisions
 from ecgjax.evaluation.metrics.ranking import RankedScores, auroc
+from tests.support.resampled import bounds
 
 
 def _cohort(rng, *, patients, visits, shared):
@@ -28,6 +29,12 @@ def _cohort(rng, *, patients, visits, shared):
     return patient, labels, labels + noise
 
 
+def _bootstrap(labels, scores, *, metric="auroc", **draws):
+    """The bootstrap of a metric of several models' scores."""
+    metrics = {name: getattr(RankedScores(labels, values), metric) for name, values in scores.items()}
+    return bootstrap_metrics(metrics, needs="both classes: too few patients of one class", **draws)
+
+
 TRUE_AUROC = float(stats.norm.cdf(1 / math.sqrt(2)))
 
 
@@ -36,7 +43,7 @@ def covers(rng, *, patients, visits, shared, resamples, seed):
     patient, labels, scores = _cohort(rng, patients=patients, visits=visits, shared=shared)
     found = {}
     for unit, codes in (("patient", patient), ("record", np.arange(len(patient)))):
-        result = patient_bootstrap(labels, {"a": scores}, patients=codes, resamples=resamples, seed=seed)
+        result = _bootstrap(labels, {"a": scores}, patients=codes, resamples=resamples, seed=seed)
         found[unit] = result.interval("a").low <= TRUE_AUROC <= result.interval("a").high
     return found
 
@@ -64,19 +71,21 @@ def test_does_not_depend_on_the_size_of_the_blocks(monkeypatch):
 def test_equals_the_plain_form():
     rng = np.random.default_rng(2)
     patient, labels, scores = _cohort(rng, patients=30, visits=3, shared=0.5)
-    result = patient_bootstrap(labels, {"a": scores}, patients=patient, resamples=100, seed=11)
+    result = _bootstrap(labels, {"a": scores}, patients=patient, resamples=100, seed=11)
     weights = np.concatenate(list(resample_patients(patient, resamples=100, seed=11)))
     plain = [auroc(labels[rows], scores[rows]) for rows in (np.repeat(np.arange(90), w) for w in weights)]
     np.testing.assert_allclose(result.resampled["a"], plain, atol=1e-12)
     interval = result.interval("a")
     assert interval.estimate == auroc(labels, scores)
     np.testing.assert_allclose((interval.low, interval.high), np.quantile(plain, (0.025, 0.975)), atol=1e-12)
+    by_hand = bounds(patient, lambda rows: auroc(labels[rows], scores[rows]), resamples=100, seed=11)
+    np.testing.assert_allclose((interval.low, interval.high), by_hand, atol=1e-12)
 
 
 def test_seeded():
     patient, labels, scores = _cohort(np.random.default_rng(0), patients=50, visits=2, shared=0.5)
     first, again, other = (
-        patient_bootstrap(labels, {"a": scores}, patients=patient, resamples=200, seed=seed).interval("a")
+        _bootstrap(labels, {"a": scores}, patients=patient, resamples=200, seed=seed).interval("a")
         for seed in (1, 1, 2)
     )
     assert first == again
@@ -87,8 +96,8 @@ def test_differences_are_paired():
     rng = np.random.default_rng(4)
     patient, labels, scores = _cohort(rng, patients=200, visits=2, shared=0.5)
     better = scores + 0.3 * labels
-    result = patient_bootstrap(labels, {"better": better, "plain": scores}, patients=patient, resamples=1000, seed=0)
-    same = patient_bootstrap(labels, {"a": scores, "b": scores}, patients=patient, resamples=1000, seed=0)
+    result = _bootstrap(labels, {"better": better, "plain": scores}, patients=patient, resamples=1000, seed=0)
+    same = _bootstrap(labels, {"a": scores, "b": scores}, patients=patient, resamples=1000, seed=0)
     assert same.difference("a", "b").low == same.difference("a", "b").high == 0.0
     paired = result.difference("better", "plain")
     assert paired.estimate == pytest.approx(auroc(labels, better) - auroc(labels, scores), abs=1e-12)
@@ -116,25 +125,23 @@ def test_coverage_by_patient_holds_and_by_record_falls_short():
 
 def test_auprc_is_bootstrapped_too():
     patient, labels, scores = _cohort(np.random.default_rng(0), patients=100, visits=2, shared=0.5)
-    result = patient_bootstrap(labels, {"a": scores}, patients=patient, metric="auprc", resamples=500, seed=0)
+    result = _bootstrap(labels, {"a": scores}, patients=patient, metric="auprc", resamples=500, seed=0)
     interval = result.interval("a")
     assert labels.mean() < interval.low < interval.estimate < interval.high <= 1
 
 
 def test_one_class_is_undefined_with_its_reason():
-    result = patient_bootstrap(np.zeros(10, int), {"a": np.arange(10.0)}, patients=np.arange(10), resamples=100)
+    result = _bootstrap(np.zeros(10, int), {"a": np.arange(10.0)}, patients=np.arange(10), resamples=100)
     interval = result.interval("a")
     assert math.isnan(interval.estimate)
     assert math.isnan(interval.low)
-    assert interval.reason == "none of 10 records is positive"
+    assert interval.reason == "the records lack both classes: too few patients of one class"
     assert "n/a" in str(interval)
 
 
 def test_one_positive_patient_gives_an_estimate_without_an_interval():
     labels = np.r_[1, np.zeros(20, int)]
-    interval = patient_bootstrap(labels, {"a": np.arange(21.0)[::-1]}, patients=np.arange(21), resamples=500).interval(
-        "a"
-    )
+    interval = _bootstrap(labels, {"a": np.arange(21.0)[::-1]}, patients=np.arange(21), resamples=500).interval("a")
     assert interval.estimate == 1.0
     assert math.isnan(interval.low)
     assert "too few patients of one class" in interval.reason
@@ -142,7 +149,7 @@ def test_one_positive_patient_gives_an_estimate_without_an_interval():
 
 def test_refuses_too_few_resamples():
     with pytest.raises(DataError, match="at least 100"):
-        patient_bootstrap(np.array([0, 1]), {"a": np.zeros(2)}, patients=np.arange(2), resamples=10)
+        _bootstrap(np.array([0, 1]), {"a": np.zeros(2)}, patients=np.arange(2), resamples=10)
 
 
 def test_any_metric_is_bootstrapped_on_the_same_resamples():
@@ -157,7 +164,7 @@ def test_any_metric_is_bootstrapped_on_the_same_resamples():
     weights = np.concatenate(list(resample_patients(patient, resamples=100, seed=3)))
     for name, metric in metrics.items():
         np.testing.assert_array_equal(found.resampled[name], metric(weights))
-    alone = patient_bootstrap(labels, {"a": scores}, patients=patient, resamples=100, seed=3)
+    alone = _bootstrap(labels, {"a": scores}, patients=patient, resamples=100, seed=3)
     np.testing.assert_array_equal(found.resampled["auroc"], alone.resampled["a"])
     same = found.difference("f1", "again")
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
@@ -193,6 +200,37 @@ def test_many_metrics_of_3000_records_take_seconds():
     assert time.process_time() - start < 10
 
 
+def test_names_may_be_whatever_can_be_a_key():
+    patient, labels, scores = _cohort(np.random.default_rng(0), patients=40, visits=2, shared=0.5)
+    named = _bootstrap(labels, {"a": scores, "b": -scores}, patients=patient, resamples=100, seed=3)
+    metrics = {("model", None): RankedScores(labels, scores).auroc, 7: RankedScores(labels, -scores).auroc}
+    found = bootstrap_metrics(metrics, patients=patient, resamples=100, seed=3)
+    assert found.interval(("model", None)) == named.interval("a")
+    assert found.difference(("model", None), 7) == named.difference("a", "b")
+
+
+def test_the_mean_of_signed_sums_is_that_of_every_resample():
+    patient, labels, scores = _cohort(np.random.default_rng(0), patients=60, visits=2, shared=0.5)
+    noise = np.random.default_rng(1).normal(size=(4, len(labels)))
+    result = _bootstrap(labels, {name: scores + each for name, each in zip("abcd", noise, strict=True)},
+                        patients=patient, resamples=200, seed=5)  # fmt: skip
+    mean = result.mean_of([[(1, "a"), (-1, "b")], [(1, "c"), (-1, "d")]])
+
+    def by_hand(rows):
+        a, b, c, d = (auroc(labels[rows], (scores + each)[rows]) for each in noise)
+        return (a - b + c - d) / 2
+
+    assert mean.estimate == pytest.approx(by_hand(np.arange(len(labels))), abs=1e-12)
+    np.testing.assert_allclose((mean.low, mean.high), bounds(patient, by_hand, seed=5), atol=1e-12)
+
+
+def test_an_estimate_that_does_not_exist_says_why():
+    missing = Interval.missing("no label is positive")
+    assert str(missing) == missing.signed() == "n/a (no label is positive)"
+    assert all(map(math.isnan, (missing.estimate, missing.low, missing.high)))
+    assert (missing.resamples, missing.confidence) == (0, 0.95)
+
+
 def test_texts_of_intervals():
     interval = Interval(estimate=0.0876, low=-0.01, high=0.107, confidence=0.95, resamples=2000)
     assert str(interval) == "0.088 [-0.010, 0.107]"
@@ -201,7 +239,7 @@ def test_texts_of_intervals():
 
 def test_one_patient_gives_no_interval_instead_of_one_without_width():
     labels, scores = np.array([0, 1, 0, 1]), {"model": np.array([0.1, 0.4, 0.5, 0.9])}
-    interval = patient_bootstrap(labels, scores, patients=np.zeros(4, int), resamples=100).interval("model")
+    interval = _bootstrap(labels, scores, patients=np.zeros(4, int), resamples=100).interval("model")
     assert interval.estimate == 0.75
     assert str(interval) == "0.750 [n/a: all records are of one patient]"
 

@@ -1,20 +1,23 @@
-"""Nested cross-validation: folds of patients, choices that never see what is tested, scores averaged by fold."""
-
-import dataclasses
+"""Nested cross-validation: folds of patients, and choices that never see what is tested."""
 
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, make_scorer, roc_auc_score
+from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.models import nested_cross_validation
-from ecgjax.evaluation.models.nested_cross_validation import cross_validate, fit_nested, patient_folds
-from ecgjax.evaluation.models.out_of_fold import OutOfFold, fold_mean_auroc
+from ecgjax.evaluation.models.nested_cross_validation import (
+    chosen_on_a_fold,
+    cross_validate,
+    fit_nested,
+    nested_logistic,
+    patient_folds,
+)
 
 RNG = np.random.default_rng(0)
 PATIENTS = np.repeat(np.arange(60), RNG.integers(1, 4, 60))
@@ -30,16 +33,16 @@ def with_pca(train_records):
     return make_pipeline(StandardScaler(), PCA(n_components=min(6, train_records - 1), random_state=0))
 
 
-def validated(features=FEATURES, labels=LABELS, **changed):
-    settings = {
-        "patients": PATIENTS,
-        "patient_ids": PATIENT_IDS,
-        "folds": patient_folds(LABELS, PATIENTS, folds=OUTER, seed=0),
-        "strengths": STRENGTHS,
-        "inner_folds": INNER,
-        "make_preprocessor": with_pca,
-    }
-    return cross_validate(features, labels, **settings | changed)
+def validated(features=FEATURES, labels=LABELS, *, folds=None, fraction=1.0, seed=0):
+    answer = nested_logistic(
+        features, labels, patients=PATIENTS, strengths=STRENGTHS, inner_folds=INNER, make_preprocessor=with_pca,
+        seed=seed,
+    )  # fmt: skip
+    return cross_validate(
+        answer, labels, patients=PATIENTS, patient_ids=PATIENT_IDS,
+        folds=patient_folds(LABELS, PATIENTS, folds=OUTER, seed=0) if folds is None else folds,
+        fraction=fraction, seed=seed,
+    )  # fmt: skip
 
 
 def test_folds_never_share_a_patient_and_each_has_both_labels():
@@ -84,14 +87,14 @@ def test_nothing_of_a_fold_takes_part_in_its_own_model():
     for fold in range(OUTER):
         own = whole.folds == fold
         labels = np.where(own, 1 - LABELS, LABELS)
-        np.testing.assert_array_equal(validated(labels=labels).scores[own], whole.scores[own])
+        np.testing.assert_array_equal(validated(labels=labels).outputs[own], whole.outputs[own])
         features = FEATURES.copy()
         first, *rest = np.flatnonzero(own)
         features[rest] = 50 * RNG.normal(size=(len(rest), 12))
         changed = validated(features=features)
-        assert changed.scores[first] == whole.scores[first]
+        assert changed.outputs[first] == whole.outputs[first]
         assert changed.chosen[fold] == whole.chosen[fold]
-        assert not np.array_equal(changed.scores[~own], whole.scores[~own]), "other folds do train on these records"
+        assert not np.array_equal(changed.outputs[~own], whole.outputs[~own]), "other folds do train on these records"
 
 
 def test_inner_folds_are_of_patients(monkeypatch):
@@ -115,19 +118,27 @@ def test_a_fraction_is_drawn_by_patient_from_the_training_part_alone():
     sizes = [result.records for result in found.values()]
     assert sizes[0] < sizes[1] < sizes[2] == pytest.approx(np.mean([(folds != fold).sum() for fold in range(OUTER)]))
     assert found[0.5].positives < found[1.0].positives
-    assert not np.array_equal(validated(fraction=0.5, seed=1).scores, found[0.5].scores)
+    assert not np.array_equal(validated(fraction=0.5, seed=1).outputs, found[0.5].outputs)
 
 
 def test_too_few_labels_are_told():
-    one = np.where(np.isin(PATIENTS, PATIENTS[LABELS == 1][:1]), LABELS, 0)
     patients = np.arange(N)  # Each record a patient: folds of labels that only they have.
     folds = np.arange(N) % 5
-    alone = cross_validate(
-        FEATURES, one * 0 + (np.arange(N) == 0), patients=patients, patient_ids=PATIENT_IDS, folds=folds,
-        strengths=STRENGTHS, inner_folds=3, make_preprocessor=with_pca,
-    )  # fmt: skip
-    assert alone.scores is None
+    labels = (np.arange(N) == 0).astype(int)
+    answer = nested_logistic(
+        FEATURES, labels, patients=patients, strengths=STRENGTHS, inner_folds=3, make_preprocessor=with_pca
+    )
+    alone = cross_validate(answer, labels, patients=patients, patient_ids=PATIENT_IDS, folds=folds)
+    assert alone.outputs is None
     assert alone.reason == f"fold 1: none of {(folds != 0).sum()} records is positive"
+    assert alone.positives == 0
+    two = (np.arange(N) < 2).astype(int)  # In the first and in the second fold: one positive remains to train with.
+    answer = nested_logistic(
+        FEATURES, two, patients=patients, strengths=STRENGTHS, inner_folds=3, make_preprocessor=with_pca
+    )
+    told = cross_validate(answer, two, patients=patients, patient_ids=PATIENT_IDS, folds=folds)
+    assert (told.unchosen, told.chosen[:2], told.positives) == (2, (min(STRENGTHS),) * 2, 1)
+    assert np.isfinite(told.outputs).all()
     fit = fit_nested(
         FEATURES, (np.arange(N) == 0).astype(int), patients=patients, strengths=STRENGTHS, inner_folds=3,
         make_preprocessor=with_pca,
@@ -136,43 +147,40 @@ def test_too_few_labels_are_told():
     assert fit.c == min(STRENGTHS)
 
 
-def test_auroc_is_averaged_over_folds():
-    result = validated()
-    by_fold = [
-        roc_auc_score(LABELS[result.folds == fold], result.scores[result.folds == fold]) for fold in range(OUTER)
-    ]  # fmt: skip
-    metric = fold_mean_auroc(LABELS, result.scores, result.folds)
-    assert metric(np.ones(N))[0] == pytest.approx(np.mean(by_fold), abs=1e-12)
-    assert np.mean(by_fold) != pytest.approx(roc_auc_score(LABELS, result.scores), abs=1e-6)
-    # Scores of a fold may be on any scale; a pooled AUROC would change.
-    shifted = fold_mean_auroc(LABELS, result.scores + 100 * result.folds, result.folds)
-    assert shifted(np.ones(N))[0] == pytest.approx(np.mean(by_fold), abs=1e-12)
-    weights = np.random.default_rng(1).integers(0, 3, (4, N))
-    repeated = [
-        np.mean(
-            [
-                roc_auc_score(np.repeat(LABELS, w * own), np.repeat(result.scores, w * own))
-                for own in (result.folds == fold for fold in range(OUTER))
-            ]
-        )
-        for w in weights
-    ]
-    np.testing.assert_allclose(metric(weights), repeated, atol=1e-12)
-    weights[0, (result.folds == 2) & (LABELS == 1)] = 0
-    assert np.isnan(metric(weights)).tolist() == [True, False, False, False]
+def test_a_model_may_be_chosen_on_a_fold_of_other_patients():
+    seen = []
+
+    def answers(train, val, held_out):
+        seen.append((train, val, held_out))
+        return FEATURES[held_out, 0]
+
+    folds = patient_folds(LABELS, PATIENTS, folds=OUTER, seed=0)
+    answer = chosen_on_a_fold(answers, LABELS, patients=PATIENTS, inner_folds=4)
+    found = cross_validate(answer, LABELS, patients=PATIENTS, patient_ids=PATIENT_IDS, folds=folds)
+    np.testing.assert_array_equal(found.outputs, FEATURES[:, 0].astype(np.float32))
+    assert (found.chosen, found.unchosen, found.reason) == ((), 0, "")
+    assert len(seen) == OUTER
+    for fold, sides in enumerate(seen):
+        np.testing.assert_array_equal(sides[2], np.flatnonzero(folds == fold))
+        np.testing.assert_array_equal(np.sort(np.concatenate(sides)), np.arange(N))
+        train, val, held_out = (set(PATIENTS[rows]) for rows in sides)
+        assert train.isdisjoint(val | held_out)
+        assert val.isdisjoint(held_out)
+        assert all(0 < LABELS[rows].mean() < 1 for rows in sides[:2])
+        assert len(sides[1]) < len(sides[0])
 
 
-@pytest.mark.parametrize("scores", [np.float32([0.5, -1]), None])
-def test_scores_are_read_as_they_were_written(tmp_path, scores):
-    made = OutOfFold(
-        scores=scores, folds=np.array([0, 1]), chosen=(0.1, 1.0), unchosen=1, records=3.5, positives=2,
-        reason="" if scores is not None else "fold 1: no records",
-    )  # fmt: skip
-    path = tmp_path / "a" / "b.npz"
-    made.save(path)
-    again = OutOfFold.load(path)
-    for field in dataclasses.fields(made):
-        np.testing.assert_array_equal(getattr(again, field.name), getattr(made, field.name))
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"damaged scores .* remove the file to make them again"):
-        OutOfFold.load(path)
+def test_without_a_fold_to_choose_on_there_are_no_answers():
+    patients, folds = np.arange(N), np.arange(N) % 5
+    labels = (np.arange(N) < 2).astype(int)
+    answer = chosen_on_a_fold(lambda *sides: sides[2], labels, patients=patients, inner_folds=3)
+    found = cross_validate(answer, labels, patients=patients, patient_ids=PATIENT_IDS, folds=folds)
+    assert found.outputs is None
+    assert found.reason == "fold 1: too few patients of one label to choose a model by"
+
+
+def test_labels_and_folds_must_be_of_the_same_records():
+    with pytest.raises(DataError, match="must be two vectors of equal length"):
+        validated(folds=np.zeros(N - 1, int))
+    with pytest.raises(DataError, match="labels must be 0 or 1"):
+        validated(labels=LABELS * 2)

@@ -1,239 +1,318 @@
-"""The whole comparison with an encoder made by hand, its report and its figures."""
+"""Page, tables and files of an evaluation of every kind of question."""
 
 import dataclasses
 import json
-import math
 
 import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
 
-from ecgjax.data.labels import LabelledRecords, ProbeData
-from ecgjax.data.tasks import BinaryTask
-from ecgjax.evaluation.features.features import interval_preprocessor, map_records
-from ecgjax.evaluation.models import boosted
-from ecgjax.pages.page import Paragraph, Picture, Section, Table
-from ecgjax.studies.one_task_binary import run_experiment
+from data_pipelines.metadata.snomed import SCORED_CLASSES
+from ecgjax.data.tasks import MultiLabelTask
+from ecgjax.evaluation.features.features import map_records
+from ecgjax.evaluation.models import kinds
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.pages import write
+from ecgjax.pages.images import Image
+from ecgjax.pages.page import Folded, Paragraph, Picture, Section, Table
 from ecgjax.studies.report.figures import augmented_views, metric_series, training_curve
-from ecgjax.studies.report.report import Evaluation, Provenance
 from ecgjax.studies.report.report_files import write_report
 from ecgjax.studies.report.report_page import evaluation_page
+from ecgjax.studies.report.report_tables import results_table, titles
+from ecgjax.studies.results import read_results
+from tests.ecgjax.studies.report.small_tasks import (
+    CLASSES,
+    PROVENANCE,
+    SPLITS,
+    WITH_TOYS,
+    measured_task,
+    small_data,
+    small_models,
+    small_report,
+    small_task,
+)
 
-RATE_HZ, SECONDS = 100, 4
-
-MODELS = [
-    "pretrained", "nearest", "random", "supervised", "intervals", "boosted", "median_beat", "demographics",
-]  # fmt: skip
-
-
-def _signals(labels):
-    """Beats whose T wave is lower in positives, with much variation between records: `int16[n, time, 8]`."""
-    rng = np.random.default_rng(0)
-    at = np.arange(RATE_HZ * SECONDS) / RATE_HZ
-    height = 0.4 - 0.12 * labels + 0.1 * rng.normal(size=len(labels))
-    ecg = np.zeros((len(labels), len(at)))
-    for beat in np.arange(0.4, SECONDS, 0.7):
-        ecg += np.exp(-0.5 * ((at - beat) / 0.012) ** 2)
-        ecg += height[:, None] * np.exp(-0.5 * ((at - beat - 0.26) / 0.04) ** 2)
-    ecg = ecg[:, :, None] * np.linspace(0.5, 1.2, 8) + 0.02 * rng.normal(size=(*ecg.shape, 8))
-    return np.round(ecg * 1000).astype(np.int16)
+DEFAULT = {"seed": 0, "probe": {"label": "potassium"}}
+KINDS = ("binary", "multilabel", "quantity", "trend", "pooled")
+DECISIONS = "Decisions at a threshold, and calibration"
 
 
-def _records(records, labels):
-    return LabelledRecords(records=records, labels=labels[records], patients=records // 2, unlabelled=3)
-
-
-@pytest.fixture(scope="module")
-def data():
-    labels = np.repeat(np.random.default_rng(1).random(160) < 0.4, 2).astype(np.int64)
-    train, val, test = np.arange(100), np.arange(100, 180), np.arange(180, 320)
-    return labels, ProbeData(
-        task=BinaryTask(label="lvef", rule="below", threshold=40.0),
-        train=_records(train[:60], labels),
-        val=_records(val, labels),
-        test=_records(test, labels),
-        label_fraction=0.6,
-        seed=0,
-        train_available=_records(train, labels),
-        excluded={"duplicate": 4, "other_fold": 0},
-    )
-
-
-def _demographics(number):
-    """Ages and sexes of patients with two records each, some unknown."""
-    rng = np.random.default_rng(2)
-    age, sex = rng.integers(20, 90, number // 2).astype(np.float32), rng.integers(0, 2, number // 2).astype(np.float32)
-    age[::11], sex[::7] = np.nan, np.nan
-    return np.stack([age, sex], axis=1).repeat(2, axis=0)
-
-
-class _Heights:
-    """An encoder that sees the T wave, among features of noise."""
-
-    def embed(self, signals):
-        noise = np.random.default_rng(0).normal(size=(signals[0].size, 6)).astype(np.float32)
-        return np.concatenate(
-            [signals[:, 66::70, 7], signals.reshape(len(signals), -1) @ noise], axis=1, dtype=np.float32
-        )
-
-
-class _Noise:
-    """An encoder that sees nothing of the label."""
-
-    def embed(self, signals):
-        return np.stack([np.random.default_rng(abs(int(row.sum()))).normal(size=5) for row in signals]).astype(
-            np.float32
-        )
-
-
-class _Trained:
-    selected = "step 5, best on the validation records"
-
-    def scores(self, signals):
-        return -signals[:, 66::70, 3].mean(axis=1, dtype=np.float32)
-
-
-@pytest.fixture(scope="module")
-def outcome(data):
-    labels, records = data
-    signals = _signals(labels)
-    seen = {}
-
-    def train_supervised(**arguments):
-        seen.update(arguments)
-        return _Trained()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boosted, "_TREES", 20)
-        result = run_experiment(
-            records, read=signals.__getitem__, sampling_rate_hz=RATE_HZ, demographics=_demographics(len(labels)),
-            pretrained=_Heights(), random=_Noise(), train_supervised=train_supervised, bootstrap=300, shuffles=4,
-            seed=0, groups={"site": np.where(records.test.patients % 3, "A", "missing").astype(object)},
-            treat_at=(0.1, 0.3), prevalence=0.05, progress=False,
-        )  # fmt: skip
-    return result, seen
+@pytest.fixture(autouse=True)
+def _with_a_kind_of_our_own(monkeypatch):
+    monkeypatch.setattr(kinds, "KINDS", WITH_TOYS)
 
 
 @pytest.fixture
-def evaluation(outcome, data):
-    result, _ = outcome
-    provenance = Provenance(
-        data="cohort", fingerprint="abc123", simulated=True, encoder="resnet18:small", checkpoint_step=1200,
-        config={"seed": 0, "probe": {"label": "lvef", "threshold": math.nan}},
-        command="python -m ecgjax.evaluate --workdir=run",
-    )  # fmt: skip
-    return Evaluation(
-        comparison=result.comparison, data=data[1], scores=result.scores,
-        measurement_failures=result.measurement_failures, operating=result.operating,
-        net_benefits=result.net_benefits, groups=result.groups, near=result.near, embeddings=result.embeddings,
-        provenance=provenance,
-    )  # fmt: skip
+def undrawn(monkeypatch):
+    """Drawing takes far longer than all else."""
+    monkeypatch.setattr(write, "image_of", lambda picture: Image(data=b"", kind="png", width=1, height=1))
 
 
-def test_all_models_meet_the_same_records(outcome, data):
-    (result, seen), (labels, records) = outcome, data
-    assert [row.name for row in result.comparison.rows] == MODELS
-    for row in result.comparison.rows:
-        scores = result.scores[row.name]
-        assert row.auroc.estimate == pytest.approx(roc_auc_score(records.test.labels, scores), abs=1e-9)
-        assert row.auroc.low < row.auroc.estimate < row.auroc.high
-    np.testing.assert_array_equal(seen["train_records"], records.train.records)
-    np.testing.assert_array_equal(seen["train_labels"], labels[records.train.records])
-    np.testing.assert_array_equal(seen["val_records"], records.val.records)
-    assert not set(records.test.records) & {*seen["train_records"], *seen["val_records"]}
+def _write(one, folder, **changes):
+    return write_report(one, folder, **({"provenance": PROVENANCE, "default_config": DEFAULT} | changes))
 
 
-def test_the_comparison_finds_what_was_put_in(outcome):
-    comparison = outcome[0].comparison
-    assert comparison.row("pretrained").auroc.estimate > 0.7
-    assert comparison.row("random").auroc.low < 0.5 < comparison.row("random").auroc.high
-    assert comparison.row("intervals").auroc.estimate > 0.7
-    assert comparison.row("random").difference.low > 0
-    assert comparison.row("pretrained").difference is None
-    assert len(comparison.control.aurocs) == 4
+def _sections(one, **changes):
+    page = evaluation_page(one, **({"provenance": PROVENANCE, "default_config": {}} | changes))
+    return {section.title: section.blocks for section in page.sections}
 
 
-def test_report_holds_every_number_it_should(evaluation, tmp_path):
-    report = write_report(evaluation, tmp_path, default_config={"seed": 0, "probe": {"label": "potassium"}})
-    path = report.markdown
-    folder = tmp_path / "evaluation" / "lvef_below_40"
-    assert (report.html, path) == (folder / "report.html", folder / "report.md")
-    for text in (path.read_text(encoding="utf-8"), report.html.read_text(encoding="utf-8")):
-        assert "SIMULATED DATA" in text
-        for row in evaluation.comparison.rows:
-            assert row.title in text
-            assert str(row.auroc) in text
-        for part in (
-            "0.6 of the training labels",
-            "duplicate",
-            "1,200",
-            "abc123",
-            "python -m ecgjax.evaluate",
-            "shuffled labels",
-            "ROC curve of every model",
-            "Precision–recall curve of every model",
-            "The random encoder&#x27;s embeddings"
-            if text.startswith("<!DOCTYPE")
-            else "The random encoder's embeddings",
-            "2 of 3 settings are not as in ecgjax/defaults.py",
-            f"{jax.device_count()} × {jax.devices()[0].device_kind}",
-            jax.__version__,
-            "PPV at 0.05",
-            str(evaluation.operating[0].decisions["NPV at 0.05"]),
-            "treating from probability 0.3",
-            str(evaluation.net_benefits[0].benefits[0.1]),
-            evaluation.net_benefits[2].over_all[0.3].signed(),
-            "treat everybody",
-            "treat nobody",
-            "site",
-        ):
+def _tables(blocks):
+    return [block for block in blocks if isinstance(block, Table)]
+
+
+OF_EVERY_KIND = (
+    "SIMULATED DATA", "A caution.", "abc123", "step 1,200", "all training labels", "duplicate", "no beat found",
+    "python -m ecgjax.evaluate", "female", "75 and more", "another record of the same patient", "recall@5",
+    "Paired differences of the pretrained encoder", "All values are of the pretrained encoder",
+)  # fmt: skip
+OF_KIND = {
+    "binary": (
+        "shuffled labels", "ROC curve of every model", "Precision–recall curve of every model", "a positive record of",
+        "PPV at 0.05", "treating from probability 0.3", "treat everybody", "treat nobody", "resamples and shuffles",
+        "Reliability curve of every model", "coloured by label; all 120 are drawn",
+    ),
+    "multilabel": (
+        "gone (none of 120 records is positive)", "Fewer than 10 positive test records, which tell little: rare",
+        "Without a positive training record, hence not learned: new", "4 of 5 classes", "positive for any class",
+        "gone (test: none of 120 records is positive)", "macro F1 of 3 classes", "resamples with seed 0",
+        "models are compared by the macro AUROC of the other 3 classes",
+        "No CinC 2021 score: its classes AF, AFL, BBB and others are not in this task (26 of 26).",
+    ),
+    "quantity": (
+        "RMSE, mmHg", "Limits of agreement", "Bland–Altman", "mean of the training labels", "bias, mmHg",
+        "Predicted against true wedge_pressure (mmHg)", "difference from all other records", "A constant prediction",
+    ),
+    "trend": ("correlation [95 % interval]", "MAE", "mean of the training labels", "coloured by grade"),
+    "pooled": ("pooled AUROC [95 % interval]", "coloured by sum of the labels of signs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_and_files_hold_what_they_should(kind, tmp_path, undrawn):
+    one = small_task(kind)
+    report = _write(one, tmp_path, unit="mmHg" if kind == "quantity" else "", default_config=DEFAULT)
+    table = results_table(one)
+    for text in (path.read_text(encoding="utf-8") for path in (report.html, report.markdown)):
+        for part in (*OF_EVERY_KIND, *OF_KIND[kind]):
             assert part in text
+        for row in table.rows:
+            assert row[0] in text
+            assert row[1] in text
         assert "other_fold" not in text
-    results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
-    assert results["simulated"] is True
-    assert (
-        results["models"]["pretrained"]["auroc"]["estimate"] == evaluation.comparison.row("pretrained").auroc.estimate
-    )
-    assert results["models"]["pretrained"]["difference"] is None
-    assert results["models"]["random"]["difference"]["low"] == evaluation.comparison.row("random").difference.low
-    decisions = results["operating"]["random"]["at_threshold"]
-    assert decisions["PPV at 0.05"]["low"] == evaluation.operating[2].decisions["PPV at 0.05"].low
-    assert list(results["net_benefits"]) == [*MODELS, "treat_all"]
-    assert set(results["net_benefits"]["random"]["benefits"]) == {"0.1", "0.3"}
-    assert [group["group"] for group in results["groups"]] == ["A", "missing"]
-    assert results["splits"]["test"] == {
-        "records": 140, "patients": 70, "positives": evaluation.data.test.positives, "unlabelled": 3,
+        assert "2 of 3 settings are not as in ecgjax/defaults.py" in text
+        assert jax.__version__ in text
+        assert f"{jax.device_count()} × {jax.devices()[0].device_kind}" in text
+    folder = report.html.parent
+    found = read_results(folder)
+    assert list(found) == list(one.results)
+    for key, interval in one.results.items():
+        for name in ("estimate", "low", "high"):
+            np.testing.assert_equal(getattr(found[key], name), getattr(interval, name))
+    about = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert about["simulated"] is True
+    assert (about["task"]["kind"], about["task"]["title"]) == (kind, one.data.task.title)
+    assert (about["metric"], about["compared"]) == (kinds.kind_of(one.data.task).primary, one.compared)
+    assert {name: model["title"] for name, model in about["models"].items()} == titles(one)
+    assert about["models"]["random"]["val_metric"] == one.models["random"].val_metric
+    assert [group["group"] for group in about["groups"]] == [group.group for group in one.groups]
+    assert about["sought"][0] == {"encoder": "pretrained", "match": "same patient", "queries": 120}
+    counts = {"records": 120, "patients": 60, "unlabelled": 3}
+    positives = {"positives": one.data.test.positives} if kind == "binary" else {}
+    assert about["splits"]["test"] == counts | positives
+    assert about["provenance"]["fingerprint"] == "abc123"
+    assert about["provenance"]["config"]["probe"]["threshold"] is None
+    assert about["environment"]["numpy"] == np.__version__
+    stored = np.load(folder / "scores.npz")
+    assert stored.files == ["records", "patients", "labels", *(f"scores_{name}" for name in one.models)]
+    np.testing.assert_array_equal(stored["scores_random"], one.models["random"].outputs)
+    np.testing.assert_array_equal(stored["labels"], one.data.test.labels)
+
+
+def test_facts_keep_their_names(tmp_path, undrawn):
+    facts = {}
+    for kind in ("binary", "multilabel", "quantity"):
+        folder = _write(small_task(kind), tmp_path).html.parent
+        facts[kind] = json.loads((folder / "results.json").read_text(encoding="utf-8"))["facts"]
+    assert facts["binary"]["thresholds"] == small_task("binary").facts["thresholds"]
+    assert len(facts["binary"]["shuffled_labels"]["aurocs"]) == 4
+    assert [each["name"] for each in facts["multilabel"]["classes"]] == list(CLASSES)
+    assert len(facts["multilabel"]["unscored"]) == 26
+    agreement = small_task("quantity").facts["agreement"]["supervised"]
+    assert facts["quantity"]["agreement"]["supervised"] == {
+        **dataclasses.asdict(agreement),
+        **{name: list(getattr(agreement, name)) for name in ("bias_interval", "lower_interval", "upper_interval")},
+    }
+
+
+def test_every_number_of_a_yes_or_no_is_in_its_cell():
+    one = small_task("binary")
+    rows = {row[0]: row[1:] for row in results_table(one).rows}
+    for name, title in titles(one).items():
+        difference = "" if name == "pretrained" else one.value("pretrained", "AUROC", minus=name).signed()
+        selected = f"{one.models[name].val_metric:.3f} ({one.models[name].selected})"
+        assert rows[title] == (
+            str(one.value(name, "AUROC")), difference, str(one.value(name, "AUPRC")), selected,
+        )  # fmt: skip
+    control = one.facts["shuffled_labels"]
+    assert rows["control: 4 probes on shuffled labels"][0].startswith(f"{control['mean']:.3f} [{control['low']:.3f}, ")
+    operating, decisions, benefits = _tables(_sections(one)[DECISIONS])
+    model, title = "random", titles(one)["random"]
+    metrics = ("F1", "sensitivity at 0.9", "specificity there", "Brier", "slope", "intercept", "ECE")
+    of_model = {table.caption: next(row for row in table.rows if row[0] == title) for table in (operating, decisions)}
+    assert of_model[""][1:] == tuple(str(one.value(model, metric)) for metric in metrics)
+    metrics = ("sensitivity", "specificity", "PPV", "NPV", "PPV at 0.05", "NPV at 0.05")
+    assert of_model[decisions.caption][1:] == (
+        f"{one.facts['thresholds'][model]:.3f}", *(str(one.value(model, metric)) for metric in metrics),
+    )  # fmt: skip
+    assert [row[0] for row in benefits.rows] == [*titles(one).values(), "treat everybody", "treat nobody"]
+    for at, threshold in enumerate(("0.1", "0.3")):
+        name = f"net benefit at {threshold}"
+        above = one.value(model, name, minus="treat_all").signed()
+        assert next(row for row in benefits.rows if row[0] == title)[1 + 2 * at :][:2] == [
+            str(one.value(model, name)), above,
+        ]  # fmt: skip
+        assert benefits.rows[-2][1 + 2 * at :][:2] == [str(one.value("treat_all", name)), ""]
+        assert benefits.rows[-1][1 + 2 * at :][:2] == ["0", ""]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel", "quantity"])
+def test_groups_have_their_metrics_and_differences(kind):
+    one = small_task(kind)
+    (table,) = _tables(_sections(one, unit="mmHg")["Groups of patients"])
+    gap = "difference from all other records"
+    columns = {
+        "binary": ["positive", "AUROC", "sensitivity", gap, "false-positive rate", gap,
+                   "mean probability minus frequency", gap],
+        "multilabel": ["classes", "macro AUROC"],
+        "quantity": ["MAE, mmHg", gap, "bias, mmHg", gap],
     }  # fmt: skip
-    assert results["provenance"]["config"]["probe"]["threshold"] is None
-    assert results["environment"]["numpy"] == np.__version__
-    stored = np.load(path.parent / "scores.npz")
-    np.testing.assert_array_equal(stored["scores_random"], evaluation.scores["random"])
-    np.testing.assert_array_equal(stored["labels"], evaluation.data.test.labels)
+    assert table.header == ["grouped by", "group", "records", "patients", *columns[kind]]
+    first = dict(zip(table.header[:6], table.rows[0], strict=False))
+    assert (first["group"], first["records"], first["patients"]) == ("female", "60", "30")
+    if kind == "quantity":
+        metric = one.value("pretrained", "MAE", part="sex: female")
+        difference = one.value("pretrained", "MAE", part="sex: female", minus="all other records")
+        assert table.rows[0][4:6] == (str(metric), difference.signed())
 
 
-def test_what_was_not_asked_for_is_left_out(evaluation):
-    page = evaluation_page(dataclasses.replace(evaluation, groups=(), net_benefits=()), default_config={})
-    sections = {section.title: section.blocks for section in page.sections}
+def test_classes_have_their_numbers():
+    one = small_task("multilabel")
+    sections = _sections(one)
+    aurocs, (of_all, decisions, calibration) = _tables(sections["Results by class"])[0], _tables(sections[DECISIONS])
+    af, gone = aurocs.rows[0], aurocs.rows[3]
+    assert af[3:] == (
+        *(str(one.value(name, "AUROC", part="af")) for name in ("pretrained", "random", "supervised")),
+        one.value("pretrained", "AUROC", minus="random", part="af").signed(),
+    )
+    assert gone[3:] == ("n/a (none of 120 records is positive)", "", "", "")
+    random = dict(zip(of_all.header, of_all.rows[2], strict=False))
+    assert random["macro F1"] == str(one.value("random", "macro F1"))
+    assert of_all.rows[2][2] == one.value("pretrained", "macro F1", minus="random").signed()
+    assert decisions.rows[0][2] == f"{one.facts['classes'][0].threshold:.3f}"
+    assert decisions.rows[0][3] == str(one.value("pretrained", "F1", part="af"))
+    assert calibration.rows[0][4] == str(one.value("pretrained", "slope", part="af"))
+    assert decisions.rows[3][3:] == ("n/a (test: none of 120 records is positive)", "", "", "", "")
+
+
+def test_many_classes_are_folded():
+    one = small_task("multilabel")
+    assert [table.header[0] for table in _tables(_sections(one)[DECISIONS])] == ["model", "class", "class"]
+    many = dataclasses.replace(one, facts={**one.facts, "classes": one.facts["classes"] * 7})
+    folded = [block.blocks[0] for block in _sections(many)[DECISIONS] if isinstance(block, Folded)]
+    assert [len(table.rows) for table in folded] == [35, 35]
+    assert [table.header[0] for table in _tables(_sections(many)[DECISIONS])] == ["model"]
+
+
+def test_the_challenge_is_told_where_its_classes_are():
+    number = len(SCORED_CLASSES)
+    draw = np.random.default_rng(2)
+    seen = draw.normal(size=(320, number))
+    data = small_data("multilabel")
+    parts = {
+        name: dataclasses.replace(getattr(data, name), labels=(seen[records] > 0.8).astype(np.int64))
+        for name, records in SPLITS.items()
+    }
+    data = dataclasses.replace(
+        data, task=MultiLabelTask(task="scored"), classes=SCORED_CLASSES, **parts, train_available=parts["train"]
+    )
+    models = {
+        name: Answers(outputs=noisy[SPLITS["test"]], val_outputs=noisy[SPLITS["val"]], selected="C = 0.1 of 13")
+        for name, noise in (("pretrained", 0.2), ("random", 2.0))
+        for noisy in [seen + noise * draw.normal(size=seen.shape)]
+    }
+    one = measured_task(data, models, small_report(resamples=100, groups={}))
+    table, words = _sections(one)[DECISIONS][:2]
+    assert "CinC 2021 score" in table.header
+    assert "The CinC 2021 score is that of PhysioNet's challenge on its 26 classes" in words.text
+
+
+def test_a_class_that_lacks_labels_everywhere_is_no_error():
+    data = small_data("multilabel")
+    for side, value in ((data.val, 0), (data.test, 1)):
+        side.labels[:, :2] = value
+    data.test.labels[:, 2:] = 0
+    data.test.labels[0, 4] = 1
+    data.val.labels[:, 4] = 0
+    one = measured_task(data, small_models(small_data("multilabel")), small_report(resamples=100))
+    models, words, decisions, calibration, _ = _sections(one)[DECISIONS]
+    assert models.rows[0][1].startswith("n/a (")
+    assert "0 of 5 classes" in words.text
+    assert decisions.rows[0][3].startswith("n/a (validation: none of 80 records is positive")
+    assert [row[3].startswith("n/a (") for row in calibration.rows] == [True] * 5
+
+
+def test_too_few_of_one_label_have_no_curves():
+    data = small_data("binary")
+    data.test.labels[np.flatnonzero(data.test.labels)[6:]] = 0
+    one = measured_task(data, small_models(small_data("binary")), small_report(resamples=100))
+    blocks = _sections(one)["Results"]
+    text = "Curves are not drawn: 6 positive of 120 test records are too few of one label for a curve."
+    assert Paragraph(text) in blocks
+    assert len([block for block in blocks if isinstance(block, Picture)]) == 1  # the differences
+
+
+def test_what_was_not_asked_for_is_left_out():
+    one = small_task("binary")
+    report = dataclasses.replace(one.report, treat_at=(), prevalence=None)
+    sections = _sections(dataclasses.replace(one, groups=[], report=report))
     assert sections["Groups of patients"] == [Paragraph("No groups were asked for (config.probe.groups).")]
-    captions = [
-        block.caption for block in sections["Decisions at a threshold, and calibration"] if isinstance(block, Table)
-    ]
+    captions = [table.caption for table in _tables(sections[DECISIONS])]
     assert "Decisions at the threshold with the best F1" in captions
     assert "Net benefit per record" not in captions
+    assert all("PPV at 0.05" not in table.header for table in _tables(sections[DECISIONS]))
 
 
-def test_real_data_are_not_called_simulated(evaluation, tmp_path):
-    real = dataclasses.replace(evaluation, provenance=dataclasses.replace(evaluation.provenance, simulated=False))
-    report = write_report(real, tmp_path, default_config={})
+@pytest.mark.parametrize(("kind", "metrics"), [("trend", ["correlation", "MAE"]), ("pooled", ["pooled AUROC"])])
+def test_a_new_kind_has_the_sections_that_all_have(kind, metrics):
+    sections = _sections(small_task(kind))
+    assert list(sections)[:4] == [
+        "Results", "Groups of patients", "Nearest neighbours in the embedding space", "Records",
+    ]  # fmt: skip
+    table = sections["Results"][0]
+    assert table.header[1:-1] == (f"{metrics[0]} [95 % interval]", "pretrained minus this model", *metrics[1:])
+    assert sections["Groups of patients"][0].header[4:] == metrics
+    constant = [row[1] for row in table.rows if row[0] == "mean of the training labels"]
+    assert constant == (["n/a (the records lack values that differ)"] if kind == "trend" else [])
+
+
+def test_a_model_without_answers_says_why():
+    one = small_task("quantity")
+    models = {**one.models, "finetuned": Answers(outputs=None, reason="no labels")}
+    row = results_table(dataclasses.replace(one, models=models)).rows[-1]
+    assert row == ("pretrained, fine-tuned", "n/a (no labels)", "", "", "", "", "")
+
+
+def test_real_data_are_not_called_simulated(tmp_path, undrawn):
+    report = _write(small_task("binary"), tmp_path, provenance=dataclasses.replace(PROVENANCE, simulated=False))
     assert "SIMULATED" not in report.markdown.read_text(encoding="utf-8")
     assert "SIMULATED" not in report.html.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_a_report_replaces_the_earlier_one_only_when_whole(evaluation, tmp_path):
-    folder = write_report(evaluation, tmp_path, default_config={}).html.parent
+def test_a_report_replaces_the_earlier_one_only_when_whole(tmp_path):
+    one = small_task("trend")  # it has the fewest figures
+    folder = _write(one, tmp_path).html.parent
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / "note.txt").write_text("of the earlier report")
 
@@ -242,23 +321,21 @@ def test_a_report_replaces_the_earlier_one_only_when_whole(evaluation, tmp_path)
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_report(
-            evaluation, tmp_path, default_config={}, sections=[Section("x", [Picture(figure=Broken(), alt="x")])]
-        )
+        _write(one, tmp_path, sections=[Section("x", [Picture(figure=Broken(), alt="x")])])
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "note.txt"} == before
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["lvef_below_40"]
-    write_report(evaluation, tmp_path, default_config={})
+    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["grade"]
+    _write(one, tmp_path)
     assert not (folder / "note.txt").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".npz"} == {
         name: content for name, content in before.items() if not name.endswith(".npz")
     }
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["lvef_below_40"]
+    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["grade"]
 
 
 @pytest.mark.slow
-def test_figures_are_written_and_shown(evaluation, tmp_path):
+def test_figures_are_written_and_shown(tmp_path):
     rng = np.random.default_rng(0)
     original = rng.normal(size=(2, 300, 12)).astype(np.float32) * 0.1
     views = augmented_views(original, [("VCG", original * 2), ("crop", original[:, :200])], sampling_rate_hz=100,
@@ -267,7 +344,7 @@ def test_figures_are_written_and_shown(evaluation, tmp_path):
     lines += [{"step": 200, "eval/loss": 4.0}, {"step": 300, "eval/loss": 3.5, "train/top1_accuracy": 0.8}]
     curve = training_curve(metric_series(lines))
     sections = [Section("Training", [Picture(figure=curve, alt="loss"), Picture(figure=views, alt="views of a")])]
-    report = write_report(evaluation, tmp_path, default_config={}, sections=sections)
+    report = _write(small_task("binary"), tmp_path, sections=sections)
     text = report.markdown.read_text(encoding="utf-8")
     files = sorted(report.html.parent.glob("figure_*"))
     assert len(files) == 8  # two curves, differences, reliability, two maps, and those of the sections
@@ -302,13 +379,3 @@ def test_map_records_gives_every_record_in_order_with_one_batch_shape():
     result = map_records(double, records, read=signals.__getitem__, batch_size=8, title="", progress=False)
     np.testing.assert_array_equal(result, records * 2.0)
     assert shapes == {(8, 4, 8)}
-
-
-def test_missing_measurements_are_imputed_by_train_and_marked():
-    train = np.array([[1.0, np.nan, np.nan], [3.0, 10.0, np.nan], [5.0, 20.0, np.nan]])
-    fitted = interval_preprocessor().fit(train)
-    out = fitted.transform(np.array([[np.nan, np.nan, np.nan], [3.0, 15.0, 1.0]]))
-    # Medians 3 and 15 are the train means after imputation: both rows agree there, the indicator tells them apart.
-    np.testing.assert_allclose(out[0, :3], out[1, :3] * [1, 1, 0], atol=1e-12)
-    assert out[0, 3] > out[1, 3]
-    assert np.isfinite(out).all()

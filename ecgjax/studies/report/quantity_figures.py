@@ -1,4 +1,4 @@
-"""Figures of predicted quantities and of classes, drawn without a display."""
+"""Figures of predicted quantities, drawn without a display."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ecgjax.evaluation.metrics.regression import BlandAltman
-from ecgjax.studies.answers import ClassRow
-from ecgjax.studies.comparison import REFERENCE
 
 _LINE = "#b3202c"
-_MODELS = {REFERENCE: ("#b3202c", "o", -0.14), "random": ("#5f5f5f", "s", 0.14)}
 
 
 def scatter_figure(truth: np.ndarray, predicted: np.ndarray, *, name: str, title: str) -> Figure:
@@ -95,31 +92,6 @@ def bland_altman_figure(
     )
     axes.set_title(title, fontsize=11)
     _plain(axes)
-    return figure
-
-
-def classes_figure(classes: Sequence[ClassRow]) -> Figure:
-    """Draws the AUROC of the pretrained and the random encoder's probe for every class that has one.
-
-    Args:
-        classes: Results of the classes, in the order in which they are drawn.
-    """
-    drawn = [each for each in classes if each.aurocs]
-    figure = Figure(figsize=(5.6, 1.4 + 0.36 * len(drawn)), layout="constrained")
-    axes = figure.subplots()
-    for model, (color, marker, offset) in _MODELS.items():
-        values = [each.aurocs[model] for each in drawn]
-        at = np.arange(len(drawn)) + offset
-        for position, value in zip(at, values, strict=True):
-            axes.plot([value.low, value.high], [position] * 2, color=color, linewidth=1.4)
-        label = f"{model} encoder" if model == "random" else "pretrained encoder"
-        axes.plot([value.estimate for value in values], at, marker, color=color, markersize=5, label=label)
-    axes.axvline(0.5, color="#bbbbbb", linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(drawn)), [f"{each.name} ({each.positives:,})" for each in drawn], fontsize=9)
-    axes.set_ylim(len(drawn) - 0.5, -0.5)
-    axes.set_xlabel("AUROC")
-    _plain(axes)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9, ncols=2)
     return figure
 
 

@@ -1,0 +1,226 @@
+"""Tables and figure of a label-efficiency study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ecgjax.data.tasks import Task
+from ecgjax.pages.page import Table
+from ecgjax.studies.models import title_of
+from ecgjax.studies.report.seed_tables import seeds_column, spread
+from ecgjax.studies.results import Key, Results, of_seeds, seed_sd, seeds_interval
+from ecgjax.studies.store import TrainedCell
+
+#: Number of positive training records below which a cell is marked as having too few.
+MIN_POSITIVES = 10
+
+#: Colour and line of each model; differences have the line of their first model.
+_STYLES: Mapping[str, tuple[str, str]] = {
+    "finetuned": ("#b3202c", "-"),
+    "pretrained": ("#b3202c", "--"),
+    "supervised": ("#5f5f5f", "-"),
+    "random": ("#5f5f5f", "--"),
+    "demographics": ("#8f7a1c", ":"),
+    "boosted": ("#2f7d4f", ":"),
+    "median_beat": ("#6a3d9a", ":"),
+}
+_DIFFERENCE = "#1f6fb4"
+
+#: Models whose encoder was not pretrained, which the figure compares with those whose was.
+_NOT_PRETRAINED = ("random", "supervised")
+
+
+def _means(results: Results) -> list[Key]:
+    """Returns the keys of the means over seeds, of the metric that has intervals."""
+    return [key for key in results if key.seed is None]
+
+
+class _Labels:
+    """Training records and positive ones among them, of each model and fraction."""
+
+    def __init__(self, cells: Sequence[TrainedCell]):
+        self._of: dict[tuple[str, float], list[TrainedCell]] = {}
+        for each in cells:
+            self._of.setdefault((each.cell.trained, each.cell.fraction), []).append(each)
+
+    def records(self, key: Key) -> str:
+        """Returns the mean number of training records over seeds."""
+        return f"{np.mean([each.answers.records for each in self._of[key.model, key.fraction]]):,.0f}"
+
+    def fewest_positives(self, key: Key) -> str:
+        """Returns the smallest number of positive training records of any seed; empty for a quantity."""
+        every = [each.answers.positives for each in self._of[key.model, key.fraction]]
+        positives = [number for number in every if number is not None]
+        return f"{min(positives):,}{' (too few)' if min(positives) < MIN_POSITIVES else ''}" if positives else ""
+
+
+def models_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> Table:
+    """Returns the table of models.
+
+    Args:
+        results: Results of the cells.
+        cells: Trained cells.
+        task: Task of the study.
+    """
+    keys, labels = [key for key in _means(results) if not key.minus], _Labels(cells)
+    header = (
+        "fraction of labels", "training records", "fewest positives", "model",
+        f"{keys[0].metric if keys else ''} [95 % interval over patients]", "SD over seeds", "seeds",
+    )  # fmt: skip
+    rows = [
+        (
+            f"{key.fraction:.3g}",
+            labels.records(key),
+            labels.fewest_positives(key),
+            title_of(key.model, task),
+            str(results[key]),
+            _number(seed_sd(of_seeds(results, key))),
+            seeds_column(results, key),
+        )
+        for key in keys
+    ]
+    return _without_empty(header, rows, "fewest positives")
+
+
+def differences_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> Table:
+    """Returns the table of paired differences, with the same arguments as `models_table`."""
+    keys, labels = [key for key in _means(results) if key.minus], _Labels(cells)
+    header = (
+        "fraction of labels", "fewest positives", "model", "minus",
+        f"difference in {keys[0].metric if keys else ''} [95 % interval over patients]", "95 % interval over seeds",
+        "seeds",
+    )  # fmt: skip
+    rows = []
+    for key in keys:
+        low, high = seeds_interval(of_seeds(results, key))
+        rows.append(
+            (
+                f"{key.fraction:.3g}",
+                labels.fewest_positives(key),
+                title_of(key.model, task),
+                title_of(key.minus, task),
+                results[key].signed(),
+                "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]",
+                seeds_column(results, key),
+            )
+        )
+    return _without_empty(header, rows, "fewest positives")
+
+
+def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Table:
+    """Returns the metrics other than the primary one, as mean ± standard deviation over seeds.
+
+    Args:
+        results: Results of the cells.
+        task: Task of the study.
+        unit: Unit of a quantity; empty if it has none.
+    """
+    own = {key.metric for key in _means(results)}
+    others = [key for key in results if key.metric not in own and not key.part]
+    names = list(dict.fromkeys(key.metric for key in others))
+    groups = dict.fromkeys(key._replace(metric="", seed=None) for key in others)
+    rows = [
+        (
+            f"{group.fraction:.3g}",
+            title_of(group.model, task),
+            *(spread(_values(results, group._replace(metric=name))) for name in names),
+        )
+        for group in groups
+    ]
+    header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)
+    return Table(
+        header=("fraction of labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds"
+    )
+
+
+def classes_table(results: Results, task: Task, *, positives: Mapping[str, int]) -> Table:
+    """Returns the AUROC of every class at the largest fraction, as mean ± standard deviation over seeds.
+
+    Args:
+        results: Results of the cells.
+        task: Task of the study.
+        positives: Number of positive test records of each class.
+    """
+    of_classes = [key for key in results if key.part]
+    largest = max((key.fraction for key in of_classes), default=1.0)
+    groups = dict.fromkeys(key._replace(part="", seed=None) for key in of_classes if key.fraction == largest)
+    rows = []
+    for name, number in positives.items():
+        every = [_values(results, group._replace(part=name)) for group in groups]
+        missing = next((v.reason for k, v in results.items() if k.part == name and math.isnan(v.estimate)), "")
+        cells = [f"n/a ({missing})", *[""] * (len(every) - 1)] if missing else [spread(values) for values in every]
+        rows.append((name, f"{number:,}", *cells))
+    caption = f"AUROC of every class at {largest:.3g} of the labels: mean ± SD over seeds"
+    header = ("class", "positive in test", *(title_of(group.model, task) for group in groups))
+    return Table(header=header, rows=rows if groups else [], caption=caption)
+
+
+def figure(results: Results, task: Task, *, title: str) -> Figure:
+    """Draws the metric (left) and paired differences of pretrained encoders from random ones (right) over fractions.
+
+    Bars are intervals over patients, and the dots beside them are single seeds.
+
+    Args:
+        results: Results of the cells.
+        task: Task of the study.
+        title: Title above both panels.
+    """
+    drawn = Figure(figsize=(11, 4.6), layout="constrained")
+    drawn.suptitle(title, fontsize=11, parse_math=False)
+    left, right = drawn.subplots(1, 2)
+    lines: dict[tuple[str, str], list[Key]] = {}
+    for key in _means(results):
+        if not key.minus or key.minus in _NOT_PRETRAINED:
+            lines.setdefault((key.model, key.minus), []).append(key)
+    for number, ((model, minus), keys) in enumerate(lines.items()):
+        axes, (color, line) = (right if minus else left), _STYLES[model]
+        color = _DIFFERENCE if minus else color
+        # Lines are shifted a little, so that their intervals do not hide each other.
+        x = np.array([key.fraction for key in keys]) * 1.04 ** (number - len(lines) / 2)
+        mean, low, high = (
+            np.array([getattr(results[key], name) for key in keys]) for name in ("estimate", "low", "high")
+        )
+        # Markers of frozen models are hollow because dashes are too short to recognise in the legend.
+        fill = "white" if line == "--" else color
+        axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=line, marker="o",
+                      markersize=5, markerfacecolor=fill, capsize=3, linewidth=1.5,
+                      label=title_of(model, task))  # fmt: skip
+        for at, key in zip(x, keys, strict=True):
+            values = list(of_seeds(results, key).values())
+            axes.plot([1.03 * at] * len(values), values, ".", color=color, alpha=0.7, ms=5)
+    metric = next((key.metric for key in _means(results)), "")
+    right.axhline(0, color="#888888", linewidth=0.8)
+    left.set_ylabel(metric)
+    right.set_ylabel(f"{metric}: pretrained minus not pretrained, paired")
+    fractions = sorted({key.fraction for key in results})
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
+        axes.minorticks_off()
+        axes.set_xlabel("labelled training patients")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def _values(results: Results, key: Key) -> list[float]:
+    """Returns the values of all seeds, NaN included."""
+    return [value.estimate for other, value in results.items() if other._replace(seed=None) == key]
+
+
+def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> Table:
+    """Leaves out a column that is empty in every row, such as the positives of a quantity."""
+    column = list(header).index(name)
+    if rows and not any(row[column] for row in rows):
+        header, *rows = ((*row[:column], *row[column + 1 :]) for row in (header, *rows))
+    return Table(header=header, rows=rows)
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,71 @@
+"""Parts of an evaluation's page that differ between kinds of questions: those of a kind without its own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ecgjax.pages.page import Block, Section
+from ecgjax.studies.one_task.pipeline import OneTask
+from ecgjax.studies.report.embedding_map import EmbeddingMap, values_map_figure
+
+#: Words on slope and intercept of a logistic recalibration.
+SLOPE = (
+    "A calibrated model has a slope of 1 (below 1, predictions are too extreme) and an intercept of 0 (above 0, "
+    "predictions are too low)."
+)
+
+
+class Parts:
+    """Parts of the page that belong to a kind of question.
+
+    Attributes:
+        of_groups: Sentences under the table of groups, on its metrics.
+    """
+
+    of_groups: ClassVar[str] = ""
+
+    def results(self, one: OneTask) -> list[Block]:
+        """Returns what follows the table of results, such as curves.
+
+        Args:
+            one: Results of the models.
+        """
+        del one
+        return []
+
+    def sections(self, one: OneTask, *, unit: str) -> list[Section]:
+        """Returns sections between the results and the groups of patients.
+
+        Args:
+            one: Results of the models.
+            unit: Unit of a quantity; empty if it has none.
+        """
+        del one, unit
+        return []
+
+    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str, unit: str) -> tuple[Figure, str]:
+        """Draws a map of embeddings coloured by label, by the sum of its labels where a record has several.
+
+        Args:
+            one: Results of the models.
+            projected: Map of the test records.
+            title: Title above the map.
+            unit: Unit of a quantity; empty if it has none.
+
+        Returns:
+            The figure, and words for what its colours are.
+        """
+        task, labels = one.data.task, np.asarray(one.data.test.labels, np.float64)
+        name, values = quantity_name(one, unit), labels
+        if labels.ndim > 1:
+            name, values = f"sum of the labels of {task.title}", labels.sum(axis=1)
+        figure = values_map_figure(projected, values=values, name=name, title=title, seed=one.report.seed)
+        return figure, name if labels.ndim > 1 else task.title
+
+
+def quantity_name(one: OneTask, unit: str) -> str:
+    """Returns the name of what is predicted, with its unit."""
+    return f"{one.data.task.title} ({unit})" if unit else one.data.task.title

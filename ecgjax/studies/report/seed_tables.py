@@ -1,0 +1,72 @@
+"""Tables of results over seeds: mean, interval over patients, and standard deviation over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ecgjax.pages.page import Table
+from ecgjax.studies.report.forest import Row
+from ecgjax.studies.results import Key, Results, lost_seeds, of_seeds, seed_sd
+
+
+def entry(results: Results, key: Key) -> str:
+    """Returns the text of a mean over seeds; empty where there is none.
+
+    Args:
+        results: Rows of the table of results.
+        key: Key of the mean, without a seed.
+    """
+    if (mean := results.get(key)) is None:
+        return ""
+    values, lost = of_seeds(results, key), lost_seeds(results, key)
+    if not values:
+        return f"n/a ({mean.reason})"
+    scatter = f" ± {seed_sd(values):.3f}" if len(values) > 1 else ""
+    return f"{mean.signed() if key.minus else mean}{scatter}{f' ({lost} seeds missing)' if lost else ''}"
+
+
+def row_of(results: Results, key: Key, *, title: str, group: str = "") -> Row:
+    """Returns a mean over seeds as a row of a figure.
+
+    Args:
+        results: Rows of the table of results.
+        key: Key of the mean, without a seed.
+        title: Title of the row.
+        group: Group that has a colour.
+    """
+    return Row(title, results[key], list(of_seeds(results, key).values()), group)
+
+
+def seeds_column(results: Results, key: Key) -> str:
+    """Returns the number of seeds that a mean is taken over, and of those that have no value."""
+    lost = lost_seeds(results, key)
+    return f"{len(of_seeds(results, key))}{f', {lost} missing' if lost else ''}"
+
+
+def seeds_table(
+    results: Results, cells: Mapping[str, Mapping[str, Key]], *, first: str = "model", caption: str = ""
+) -> Table:
+    """Returns a table of means over seeds; rows of which nothing was measured are left out.
+
+    Args:
+        results: Rows of the table of results.
+        cells: Key of every cell, by the titles of its row and of its column.
+        first: Title of the first column.
+        caption: Caption of the table.
+    """
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    rows = [
+        (title, *(entry(results, row[column]) if column in row else "" for column in columns))
+        for title, row in cells.items()
+    ]
+    return Table(header=(first, *columns), rows=[row for row in rows if any(row[1:])], caption=caption)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Returns the mean and the standard deviation of the values of seeds; "n/a" where one is undefined."""
+    if np.isnan(values).any():
+        return "n/a"
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):z.3f}{deviation}"
