@@ -47,6 +47,7 @@ from ecgjax.data.tasks import parse_task
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
+from ecgjax.finetuning import trainer
 from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import pretraining_records
 from ecgjax.pages.page import SIMULATED
@@ -123,9 +124,12 @@ def _decides(model: ModelName, leaf: str) -> bool:
     """Returns whether the result of a model depends on a leaf."""
     if leaf == "data.dir":  # The place of the data does not change a result.
         return False
-    if model == "supervised" and leaf.startswith(("probe.supervised.", "optimizer.")):
+    of_training = ("probe.supervised.", *(f"optimizer.{name}" for name in trainer.SHARED))
+    if model == "supervised" and leaf.startswith(of_training):
         return True
     if leaf.startswith("probe.") and leaf not in ("probe.layer", "probe.seed"):
+        return False
+    if model in PLAIN and leaf.startswith("encoder."):
         return False
     return model == "pretrained" or leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe."))
 

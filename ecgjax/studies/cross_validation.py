@@ -36,6 +36,7 @@ from ecgjax.evaluation.models.nested_cross_validation import (
     nested_logistic,
     patient_folds,
 )
+from ecgjax.finetuning import trainer
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
 from ecgjax.settings.sections import read, tree_of
@@ -146,7 +147,8 @@ def compared_models(
     def beside(settings: RunSettings, title: str, norm: NormRecords, digest: str) -> list[ComparedModel]:
         """Returns an encoder at random initialisation, and trained with labels alone."""
         encoder = {"encoder": tree_of(settings.encoder), "batch_norm_records": digest, "layer": layer}
-        trained = {"training": tree_of(settings.probe.supervised), "optimizer": tree_of(settings.optimizer)}
+        optimizer = {name: getattr(settings.optimizer, name) for name in trainer.SHARED}
+        trained = {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
         identities: Mapping[ModelName, Mapping[str, Any]] = {"random": encoder, "supervised": encoder | trained}
         return [
             ComparedModel(
@@ -154,7 +156,8 @@ def compared_models(
                 title=short_title(name, title),
                 encoder=title,
                 identity=identity,
-                models=lambda: study_models(settings, norm),
+                # Made once, because compiling a training takes longer than a small training.
+                models=functools.cache(functools.partial(study_models, settings, norm)),
             )
             for name, identity in identities.items()
             if name == "random" or name in baselines

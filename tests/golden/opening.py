@@ -15,7 +15,6 @@ from tests.golden.machine import machine, same_numbers
 from tests.golden.runs import KEPT, resume
 from tests.golden.studies import FEATURES, evaluate, label_efficiency
 
-
 #: Study that each of these makes.
 _STUDIES = {"kept features": "label_efficiency", "checkpoint": "binary"}
 

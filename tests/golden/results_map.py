@@ -30,7 +30,7 @@ from typing import Any
 
 from ecgjax.studies.store import CELL_MODELS
 
-#: Name of a number: model, metric, fraction, seed, what is subtracted, part of the records, task; and which bound it is.
+#: Name of a number: task, model, metric, fraction, seed, what is subtracted, part of the records; and the bound.
 Name = tuple[str, ...]
 
 #: Largest difference of a statistic: predictions are equal, and sums of theirs may be taken in another order.

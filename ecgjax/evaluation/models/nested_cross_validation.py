@@ -25,6 +25,7 @@ from ecgjax.data.labels import draw_patients
 from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import check_binary
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.models.kinds import NO_MODEL
 
 #: Function of the number of training records that returns an unfitted scikit-learn transformer.
 MakePreprocessor = Callable[[int], TransformerMixin]
@@ -198,8 +199,14 @@ def chosen_on_a_fold(
 
     def answer(train: np.ndarray, held_out: np.ndarray) -> FoldAnswers:
         for inner, val in _inner_splits(labels[train], patients[train], folds=inner_folds, seed=seed):
-            if not undefined_reason(labels[train[val]]):
+            if undefined_reason(labels[train[val]]):
+                continue
+            try:
                 return FoldAnswers(answers(train[inner], train[val], held_out))
+            except DataError as error:
+                if error.reason != NO_MODEL:
+                    raise
+                return FoldAnswers(None, reason=str(error))
         return FoldAnswers(None, reason=_NOTHING_TO_CHOOSE_BY)
 
     return answer

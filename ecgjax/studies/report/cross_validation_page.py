@@ -45,6 +45,7 @@ def write_report(
     recordings, questions = study.recordings, study.questions
     method, results = dataclasses.asdict(study.method), study.measure(answers)
     means = [key for key in results if key.seed is None]
+    random = any(model.name == "random" for model in study.models)
     trained = [model for model in study.models if model.name == "pretrained"]
     others = {
         _RANDOM: {each.title: short_title("random", each.encoder) for each in trained},
@@ -82,6 +83,7 @@ def write_report(
             *sections,
             Section("Tasks", [_problems_table(questions, study.problems, study.patients), *_left_out(questions)]),
             *([Section("Pretraining runs", [_runs_table(runs), Paragraph(_NORM)])] if runs else []),
+            *([Section("Encoder", [Paragraph(_NORM_ALONE)])] if not runs and random else []),
             Section("Selection of the models", [_selection_table(answers), *_untrained(answers)]),
             data_section(recordings.datasets),
             command_section(command),
@@ -158,6 +160,12 @@ _NORM = (
 )
 
 
+_NORM_ALONE = (
+    "Batch norm of the encoder at random initialisation is set by the recordings of this data set, those of the tested "
+    "fold among them, without their labels: there is no other data set to set it by."
+)
+
+
 def _words(
     recordings: Recordings, patients: np.ndarray, results: Mapping[Fitted, Answers], method: Mapping[str, Any]
 ) -> str:
@@ -166,10 +174,11 @@ def _words(
         f"{len(patients):,} records of {len(np.unique(patients)):,} patients of {recordings.name}, none of which is a "
         f"copy of another. Every record is tested in one of {method['outer_folds']} folds of patients, by a logistic "
         f"regression on frozen features whose strength is chosen by {method['inner_folds']} inner folds of the other "
-        "patients; labels are drawn among these, smaller fractions being parts of larger. Values are the AUROC within "
-        f"each fold, averaged over folds, classes and {seeds} seeds, which change folds, labels and random "
-        f"initialisation, [95 % interval over {method['resamples']:,} resamples of the patients], ± standard deviation "
-        "over seeds. "
+        "patients; boosted trees, and networks trained with labels alone, are chosen on one of these inner folds and "
+        "trained on the others. Labels are drawn among these patients, smaller fractions being parts of larger. Values "
+        f"are the AUROC within each fold, averaged over folds, classes and {seeds} seeds, which change folds, labels and "
+        f"random initialisation, [95 % interval over {method['resamples']:,} resamples of the patients], ± standard "
+        "deviation over seeds. "
         "Differences are paired: both sides have the same folds, labels and resamples."
     )
 
@@ -223,7 +232,7 @@ def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:
                 f"{np.mean([result.records for result in found]):,.0f}",
                 f"{min(result.positives or 0 for result in found):,}",
                 f"{np.median(chosen):.2g} [{min(chosen):.2g}, {max(chosen):.2g}]" if chosen else "",
-                f"{sum(result.unchosen for result in found):,} of {len(chosen):,}",
+                f"{sum(result.unchosen for result in found):,} of {len(chosen):,}" if chosen else "",
             )
         )
     header = (
@@ -234,9 +243,13 @@ def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:
 
 
 def _untrained(results: Mapping[Fitted, Answers]) -> list[Paragraph]:
-    reasons = dict.fromkeys(
-        f"{fitted.problem} at {100 * fitted.fraction:g} %, seed {fitted.seed}: {result.reason}"
-        for fitted, result in results.items()
-        if result.reason
-    )
-    return [Paragraph(f"Not trained for any model: {'; '.join(reasons)}.")] if reasons else []
+    models: dict[str, list[str]] = {}
+    for fitted, result in results.items():
+        if result.reason:
+            words = f"{fitted.problem} at {100 * fitted.fraction:g} %, seed {fitted.seed}: {result.reason}"
+            models.setdefault(words, []).append(fitted.model)
+    every = {fitted.model for fitted in results}
+    of_models: dict[str, list[str]] = {}
+    for words, names in models.items():
+        of_models.setdefault("any model" if {*names} == every else " and ".join(names), []).append(words)
+    return [Paragraph(f"Not trained for {names}: {'; '.join(words)}.") for names, words in of_models.items()]
