@@ -1,5 +1,6 @@
 """The evaluation entry point: what it reads, what it refuses, what it writes."""
 
+import dataclasses
 import json
 import types
 
@@ -22,9 +23,10 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models import boosted
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
-from ecgjax.studies import finished_run
-from ecgjax.studies.one_task_binary import run_experiment
+from ecgjax.studies import finished_run, models
+from ecgjax.studies.one_task.pipeline import measure_task
 from ecgjax.studies.report import neighbour_section
+from ecgjax.studies.results import Key, read_results
 
 RATE_HZ = 100
 
@@ -35,35 +37,52 @@ class _MeanAmplitudes:
     step = 700
     pretrained_on = ("f00d",)
     trained_on = None
+    split = types.SimpleNamespace(stats={"mean": np.zeros(1)})
 
     def embed(self, signals):
         return np.abs(np.diff(signals.astype(np.float32), axis=1)).mean(axis=1)
 
 
-class _Classifier:
-    selected = "step 5, best on the validation records"
+class _Training:
+    """Stands for a training with labels, and for the network that it gives."""
 
-    def __init__(self, kind):
-        self._kind = kind
+    begins_at_probe = encoder_is_frozen = False
+    selected, val_metric = "step 5, best on the validation records", 0.5
+
+    def __init__(self, settings, *, classes, **arguments):
+        self._classes = classes
+
+    def train(self, encoder, data, **arguments):
+        assert not np.isin(data.train.records, data.test.records).any()
+        return self
 
     def scores(self, signals):
         spread = signals[:, :, 2].std(axis=1).astype(np.float32)
-        return np.tile(spread[:, None], len(SCORED_CLASSES)) if self._kind == "multilabel" else spread
+        return np.tile(spread[:, None], len(self._classes)) if self._classes else spread
 
 
 @pytest.fixture(scope="module")
-def run_once():
-    """The experiment, run once for every split and question: its models are stand-ins that do not differ by test."""
-    outcomes = {}
+def once():
+    """Functions that answer and measure once for every split and question: stand-ins do not differ by test."""
+    found, answers_of = {}, models.StudyModels.answers
 
-    def run(data, **arguments):
-        key = (data.task.title, data.train.records.tobytes(), data.test.records.tobytes())
-        key += tuple(str(arguments[name]) for name in ("groups", "treat_at", "prevalence"))
-        if key not in outcomes:
-            outcomes[key] = run_experiment(data, **arguments)
-        return outcomes[key]
+    def asked(data):
+        return data.task.title, data.train.records.tobytes(), data.test.records.tobytes()
 
-    return run
+    def answers(self, name, data, *, seed):
+        key = (name, *asked(data))
+        if key not in found:
+            found[key] = answers_of(self, name, data, seed=seed), self.features.failures
+        of_model, self.features.failures = found[key]
+        return of_model
+
+    def measure(answers, data, report, **arguments):
+        key = ("measured", *asked(data), *(str(getattr(report, each)) for each in ("groups", "treat_at", "prevalence")))
+        if key not in found:
+            found[key] = measure_task(answers, data, report, **arguments)
+        return found[key]
+
+    return answers, measure
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +103,7 @@ def workdir(drawn_workdir, monkeypatch):
 
 
 @pytest.fixture
-def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
+def drawn_workdir(cohort, once, monkeypatch, tmp_path):
     """A finished run, its data set, store and networks replaced by small ones."""
     count = len(cohort.signal)
     content = np.arange(count, dtype=np.int64).view(np.uint8).reshape(count, 8).repeat(2, axis=1)
@@ -115,8 +134,9 @@ def drawn_workdir(cohort, run_once, monkeypatch, tmp_path):
     monkeypatch.setattr(entry.frozen_encoder, "random_encoder", lambda settings, layer, seed: _MeanAmplitudes())
     monkeypatch.setattr(entry.frozen_encoder, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(boosted, "_TREES", 5)
-    monkeypatch.setattr(entry, "run_experiment", run_once)
-    monkeypatch.setattr(entry, "train_supervised", lambda settings, kind="binary", **arguments: _Classifier(kind))
+    monkeypatch.setattr(models.StudyModels, "answers", once[0])
+    monkeypatch.setattr(entry, "measure_task", once[1])
+    monkeypatch.setattr(models, "FineTuning", _Training)
     monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: _config())
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "train/loss": 4.0}\n{"step": 10, "train/loss": 3.0}\n')
     return tmp_path
@@ -154,13 +174,20 @@ def _config(**probe):
 
 
 def _evaluate(config, workdir):
-    return entry.evaluate(defaults.settings_of(config), workdir, progress=False)
+    """Returns what was measured, the report, and what `results.json` says about it."""
+    found = entry.evaluate(defaults.settings_of(config), workdir, progress=False)
+    about = json.loads((found.report.html.parent / "results.json").read_text(encoding="utf-8"))
+    return found.task, found.report, about
+
+
+def _cautions(about):
+    return about["provenance"]["cautions"]
 
 
 def test_writes_the_whole_report(drawn_workdir, cohort):
-    evaluation, report = _evaluate(_config(), drawn_workdir)
+    task, report, about = _evaluate(_config(), drawn_workdir)
     assert report.html == drawn_workdir / "evaluation" / "age_years_above_60" / "report.html"
-    data = evaluation.data
+    data = task.data
     sides = [set(cohort.patient[part.records].tolist()) for part in (data.train, data.val, data.test)]
     assert not sides[0] & sides[1]
     assert not sides[0] & sides[2]
@@ -187,21 +214,24 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
     assert "age_years&gt;60" in html
     assert "# age_years>60" in markdown
     assert len(html) < 5_000_000
-    results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
-    assert list(results["models"]) == [
+    assert list(about["models"]) == [
         "pretrained", "nearest", "random", "supervised", "intervals", "boosted", "median_beat", "demographics",
     ]  # fmt: skip
-    assert results["provenance"]["config"]["probe"]["task"] == "age_years>60"
-    assert {group["column"] for group in results["groups"]} == {"sex", "age", "lvef", "scored:AF"}
-    of_lvef = [group for group in results["groups"] if group["column"] == "lvef"]
+    assert about["provenance"]["config"]["probe"]["task"] == "age_years>60"
+    assert {group["column"] for group in about["groups"]} == {"sex", "age", "lvef", "scored:AF"}
+    of_lvef = [group for group in about["groups"] if group["column"] == "lvef"]
     assert len(of_lvef) == 4, "a quarter of the records each"
     assert sum(group["records"] for group in of_lvef) == len(data.test.records)
-    called = results["operating"]["pretrained"]["at_threshold"]
-    assert set(called) == {"sensitivity", "specificity", "PPV", "NPV", "PPV at 0.02", "NPV at 0.02"}
-    assert set(results["net_benefits"]["treat_all"]["benefits"]) == {"0.1", "0.2"}
+    results = read_results(report.html.parent)
+    of_table = {key._replace(fraction=0.7): dataclasses.astuple(value) for key, value in task.results.items()}
+    np.testing.assert_equal({key: dataclasses.astuple(value) for key, value in results.items()}, of_table)
+    metrics = {key.metric for key in results if key.model == "pretrained" and not (key.part or key.minus)}
+    assert metrics >= {"sensitivity", "specificity", "PPV", "NPV", "PPV at 0.02", "NPV at 0.02"}
+    of_everybody = {key.metric for key in results if key.model == "treat_all"}
+    assert of_everybody == {"net benefit at 0.1", "net benefit at 0.2"}
     # The stand-ins for both encoders are the same function, so that their paired difference is exactly nothing.
-    difference = results["models"]["random"]["difference"]
-    assert difference["estimate"] == difference["low"] == difference["high"] == 0
+    difference = results[Key("pretrained", "AUROC", "age_years>60", 0.7, minus="random")]
+    assert difference.estimate == difference.low == difference.high == 0
     # Two curves, differences, reliability, two maps, two records with three neighbours each, training, two of views.
     assert (
         len(list(report.html.parent.glob("figure_*")))
@@ -211,16 +241,16 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
 
 
 def test_command_repeats_what_was_changed(workdir):
-    evaluation, _ = _evaluate(_config(task="lvef<55"), workdir)
-    command = evaluation.provenance.command
+    *_, about = _evaluate(_config(task="lvef<55"), workdir)
+    command = about["provenance"]["command"]
     assert "'--task=lvef<55'" in command
     assert "label_fraction" not in command
 
 
 @pytest.mark.slow
 def test_a_quantity_has_the_whole_report(workdir):
-    evaluation, report = _evaluate(_config(task="age_years", prevalence=None), workdir)
-    assert evaluation.unit == "years"
+    _, report, about = _evaluate(_config(task="age_years", prevalence=None), workdir)
+    assert about["unit"] == "years"
     html = report.html.read_text(encoding="utf-8")
     for part in (
         "age_years, 0.7 of the training labels", "Limits of agreement", "RMSE, years", "highest tenth",
@@ -233,17 +263,18 @@ def test_a_quantity_has_the_whole_report(workdir):
 @pytest.mark.slow
 def test_classes_have_the_whole_report(workdir):
     config = _config(task="scored:*", prevalence=None, groups=("scored:AF",), treat_at=())
-    evaluation, report = _evaluate(config, workdir)
-    results = json.loads((report.html.parent / "results.json").read_text(encoding="utf-8"))
-    assert results["operating"]["unscored"] == []
-    assert set(results["operating"]["models"]["pretrained"]["metrics"]) >= {"macro F1", "CinC 2021 score"}
-    measured = [each["name"] for each in results["operating"]["classes"] if each["metrics"]]
-    assert measured == [name for name in SCORED_CLASSES if name in ("AF", "NSR")]
-    assert [(group["column"], group["group"]) for group in results["groups"]] == [
+    task, report, about = _evaluate(config, workdir)
+    assert about["facts"]["unscored"] == []
+    results = read_results(report.html.parent)
+    assert {key.metric for key in results if key.model == "pretrained"} >= {"macro F1", "CinC 2021 score"}
+    assert {key.part for key in results if key.metric == "F1"} == {"AF", "NSR"}
+    decided = [each["name"] for each in about["facts"]["classes"] if not each["undecided"]]
+    assert decided == [name for name in SCORED_CLASSES if name in ("AF", "NSR")]
+    assert [(group["column"], group["group"]) for group in about["groups"]] == [
         ("scored:AF", "no"), ("scored:AF", "yes"),
     ]  # fmt: skip
     html = report.html.read_text(encoding="utf-8")
-    assert str(evaluation.answers.operating.classes[SCORED_CLASSES.index("AF")].metrics["F1"]) in html
+    assert str(task.value("pretrained", "F1", part="AF")) in html
     for part in ("CinC 2021 score", "Decisions on all classes", "2 of 26 classes", "validation: none of"):
         assert part in html
 
@@ -275,25 +306,25 @@ def test_unknown_label_lists_what_there_is(workdir):
 def test_warns_of_folds_seen_in_pretraining(workdir):
     config = _config()
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
-    evaluation, report = _evaluate(config, workdir)
-    assert evaluation.provenance.cautions
+    _, report, about = _evaluate(config, workdir)
+    assert _cautions(about)
     assert "pretrained on the signals of fold 2" in report.markdown.read_text(encoding="utf-8")
-    evaluation, _ = _evaluate(_config(), workdir)
-    assert evaluation.provenance.cautions == (finished_run.NOT_LISTED,)
+    *_, about = _evaluate(_config(), workdir)
+    assert _cautions(about) == [finished_run.NOT_LISTED]
 
 
 def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
     config = _config()
     config.data.dir = "moved/elsewhere"
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
-    evaluation, _ = _evaluate(config, workdir)
-    assert "pretrained on the signals of fold 2" in evaluation.provenance.cautions[0]
+    *_, about = _evaluate(config, workdir)
+    assert "pretrained on the signals of fold 2" in _cautions(about)[0]
 
 
 def test_other_data_than_those_pretrained_on_are_said(workdir, monkeypatch):
     monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another",))
-    evaluation, report = _evaluate(_config(), workdir)
-    assert "pretrained on other data" in evaluation.provenance.cautions[0]
+    _, report, about = _evaluate(_config(), workdir)
+    assert "pretrained on other data" in _cautions(about)[0]
     assert "pretrained on other data" in report.markdown.read_text(encoding="utf-8")
 
 
@@ -301,28 +332,28 @@ def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):
     monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another", "f00d"))
     config = _config()
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
-    evaluation, _ = _evaluate(config, workdir)
-    assert evaluation.provenance.cautions == (
+    *_, about = _evaluate(config, workdir)
+    assert _cautions(about) == [
         "The encoder was pretrained on the signals of fold 2, which is validation or test here.",
         finished_run.NOT_LISTED,
-    )
+    ]
 
 
 def test_both_encoders_are_asked_for_the_same_layer(workdir, monkeypatch):
-    asked = []
+    asked = set()
 
     def load(workdir, step, layer):
-        asked.append(layer)
+        asked.add(("pretrained", layer))
         return _MeanAmplitudes()
 
     def random(settings, layer, seed):
-        asked.append(layer)
+        asked.add(("random", layer))
         return _MeanAmplitudes()
 
     monkeypatch.setattr(entry.frozen_encoder, "load_encoder", load)
     monkeypatch.setattr(entry.frozen_encoder, "random_encoder", random)
     _evaluate(_config(layer="embedding"), workdir)
-    assert asked == ["embedding", "embedding"]
+    assert asked == {("pretrained", "embedding"), ("random", "embedding")}
 
 
 def test_baselines_of_another_architecture_are_refused(workdir):

@@ -176,9 +176,9 @@ def _words(
         f"regression on frozen features whose strength is chosen by {method['inner_folds']} inner folds of the other "
         "patients; boosted trees, and networks trained with labels alone, are chosen on one of these inner folds and "
         "trained on the others. Labels are drawn among these patients, smaller fractions being parts of larger. Values "
-        f"are the AUROC within each fold, averaged over folds, classes and {seeds} seeds, which change folds, labels and "
-        f"random initialisation, [95 % interval over {method['resamples']:,} resamples of the patients], ± standard "
-        "deviation over seeds. "
+        f"are the AUROC within each fold, averaged over folds, classes and {seeds} seeds, which change folds, labels "
+        f"and random initialisation, [95 % interval over {method['resamples']:,} resamples of the patients], ± "
+        "standard deviation over seeds. "
         "Differences are paired: both sides have the same folds, labels and resamples."
     )
 

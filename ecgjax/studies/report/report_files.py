@@ -53,7 +53,8 @@ def write_report(
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         written = write_page(page, building)
-        write_results(building, one.results, **about(one, provenance=provenance, unit=unit))
+        results = {key._replace(fraction=one.data.label_fraction): value for key, value in one.results.items()}
+        write_results(building, results, **about(one, provenance=provenance, unit=unit))
         _write_scores(building, one)
         building.chmod(0o755)  # mkdtemp lets only the owner in, but colleagues read reports.
         replaced = building.with_name(f"{building.name}.old")  # A question such as lvef<0.5 has a dot of its own.
