@@ -27,7 +27,7 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures, NormRecords
 from ecgjax.evaluation.metrics.bootstrap import Interval
-from ecgjax.evaluation.metrics.weighting import check_finite
+from ecgjax.evaluation.metrics.weighting import check_finite, on_rows
 from ecgjax.evaluation.models.answers import Answers, fold_mean_auroc
 from ecgjax.evaluation.models.nested_cross_validation import (
     AnswerFold,
@@ -41,7 +41,6 @@ from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies.models import BASELINES, PLAIN, PREPROCESSORS, ModelName, StudyModels, short_title
-from ecgjax.studies.one_task.supplement import on_rows
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.results import Key, over_seeds

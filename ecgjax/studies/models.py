@@ -152,6 +152,7 @@ class StudyModels:
         self.features, self._settings, self._pretrained = features, settings, pretrained
         self._validated, self._progress = validated, progress
         self._trainings: dict[tuple[_Initialisation, str, int], FineTuning] = {}
+        self._embeddings: dict[str, np.ndarray] = {}
         self._recalibrated: dict[tuple[_Initialisation, int], encoders.Split[encoders.Encoder]] = {}
         self._makers: Mapping[ModelName, Callable[[ProbeData, int], Answers]] = {
             "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
@@ -205,8 +206,10 @@ class StudyModels:
             seed: Seed of the random initialisation.
         """
         name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
-        settings = tree_of(self._settings.encoder)
-        return self.features.embeddings(self._encoder(initialisation, seed), name=name, settings=settings)
+        if name not in self._embeddings:
+            encoder, settings = self._encoder(initialisation, seed), tree_of(self._settings.encoder)
+            self._embeddings[name] = self.features.embeddings(encoder, name=name, settings=settings)
+        return self._embeddings[name]
 
     def _fitted(self, values: np.ndarray, data: ProbeData, fit: Callable[[Examples], FittedModel]) -> Answers:
         features = self.features.of(values, data)

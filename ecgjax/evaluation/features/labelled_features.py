@@ -73,7 +73,6 @@ class LabelledFeatures:
         self.recordings, self.records, self._seed = recordings, records, seed
         self._norm = norm or NormRecords(recordings.store.read, recordings.split.train)
         self._folder, self._progress = folder, progress
-        self._embeddings: dict[str, np.ndarray] = {}
         self.failures: Mapping[str, int] = {}
 
     def of(self, values: np.ndarray, data: ProbeData) -> SplitFeatures:
@@ -101,17 +100,13 @@ class LabelledFeatures:
 
         Args:
             encoder: Encoder that embeds the records.
-            name: Name of the encoder, under which the embeddings are known.
+            name: Name of the encoder, with which the file's begins.
             settings: Values of `config.encoder`; the weights alone do not tell what is computed with them.
 
         Raises:
             DataError: The file of these features is damaged.
         """
-        if name not in self._embeddings:
-            self._embeddings[name] = self._embedded(encoder, name=name, settings=settings)
-        return self._embeddings[name]
 
-    def _embedded(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree) -> np.ndarray:
         def embed() -> np.ndarray:
             return map_records(
                 self.recalibrated(encoder).embed,

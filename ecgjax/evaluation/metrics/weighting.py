@@ -81,3 +81,13 @@ def check_finite(values: np.ndarray, what: str) -> None:
     """Raises a `DataError` where a value is NaN or infinite."""
     if bad := np.count_nonzero(~np.isfinite(values)):
         raise DataError(f"{bad} of {values.size} {what} are not finite")
+
+
+def on_rows(metric: Metric, rows: np.ndarray) -> Metric:
+    """Returns a metric of some records as a function of weights on all records.
+
+    Args:
+        metric: Metric of the records of `rows`.
+        rows: Places of these records among all, `int64[m]`.
+    """
+    return lambda weights: metric(np.atleast_2d(weights)[:, rows])

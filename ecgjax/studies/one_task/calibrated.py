@@ -9,8 +9,11 @@ import numpy as np
 from scipy import special
 from sklearn.linear_model import LogisticRegression
 
+from data_pipelines.errors import DataError
+from data_pipelines.prepared.fold_labels import SPREAD_LABELS
 from ecgjax.evaluation.metrics.calibration import LogisticCalibration, brier
 from ecgjax.evaluation.metrics.operating_points import Decisions, best_f1_threshold, threshold_at_specificity
+from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric
 
 #: Specificity on validation at which sensitivity is reported.
@@ -97,6 +100,8 @@ def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray
     Raises:
         DataError: The validation records lack one of the two labels.
     """
+    if reason := undefined_reason(val_labels):
+        raise DataError(f"nothing can be calibrated: {reason} in the validation split. {SPREAD_LABELS}")
     calibrated = platt(val_labels, val_scores)
     val = calibrated(val_scores)
     return Calibrated(

@@ -20,12 +20,12 @@ from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.metrics.multilabel import by_class, macro_of
 from ecgjax.evaluation.metrics.operating_points import Decisions
 from ecgjax.evaluation.metrics.ranking import undefined_reason
-from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import common_is_fewer
 from ecgjax.studies.models import REFERENCE
 from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrate
-from ecgjax.studies.one_task.supplement import Measured, Report, Supplement, on_rows
+from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
 from ecgjax.studies.results import Key, measured, minus
 
 #: Name under which the score of the CinC 2021 Challenge stands among the metrics.

@@ -12,7 +12,7 @@ from ecgjax.data.labels import MIN_EVENTS, ProbeData
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.subgroups import members
-from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.studies.models import REFERENCE
@@ -161,16 +161,6 @@ class Supplement:
         """Returns the interval of a group's AUROC, perhaps by another method where patients are few."""
         del models, data, mask
         return interval
-
-
-def on_rows(metric: Metric, rows: np.ndarray) -> Metric:
-    """Returns a metric of some records as a function of weights on all records.
-
-    Args:
-        metric: Metric of the records of `rows`.
-        rows: Places of these records among all, `int64[m]`.
-    """
-    return lambda weights: metric(np.atleast_2d(weights)[:, rows])
 
 
 def _outputs(answers: Answers) -> np.ndarray:
