@@ -105,9 +105,7 @@ def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
     """
     header = scan_header(record)
     recording = _read_renamed(record) if header.has_extension else read_wfdb(record)
-    if correct_gain and header.has_doubtful_gain:
-        return with_true_gain(recording)
-    return recording
+    return with_true_gain(recording) if correct_gain and header.has_doubtful_gain else recording
 
 
 def with_true_gain(recording: Recording) -> Recording:
@@ -124,11 +122,8 @@ def with_true_gain(recording: Recording) -> Recording:
     samples = np.rint(signal[np.isfinite(signal)] * DOUBTFUL_GAIN)
     nearest = np.rint(samples / STEP_UV)
     # Truncation can leave a multiple nearer to the step below it.
-    on_steps = np.zeros(samples.shape, bool)
-    for step in (nearest - 1, nearest, nearest + 1):
-        on_steps |= np.trunc(step * STEP_UV) == samples
-    share = np.count_nonzero(on_steps) / max(1, samples.size)
-    if share < _SHARE_ON_STEPS:
+    on_steps = np.any([np.trunc((nearest + by) * STEP_UV) == samples for by in (-1, 0, 1)], axis=0)
+    if (share := np.count_nonzero(on_steps) / max(1, samples.size)) < _SHARE_ON_STEPS:
         raise RecordError(
             f"{recording.source}: the header's gain of {DOUBTFUL_GAIN:g}/mV is known to be wrong in Georgia's first "
             f"headers, but only {share:.1%} of these samples are multiples of {STEP_UV:g} µV cut to whole µV, as all "
@@ -145,6 +140,7 @@ def _read_renamed(record: Path) -> Recording:
     name, *rest = lines[numbers[0]].split()
     lines[numbers[0]] = " ".join([Path(name).stem, *rest])
     header_name = f"{record.name}.hea"
+    # A signal line that names the header itself would put a link in the place of the corrected copy.
     file_names = {lines[number].split()[0] for number in numbers[1:]} - {header_name}
     with tempfile.TemporaryDirectory(prefix="cinc_header_") as folder:
         Path(folder, header_name).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -76,7 +76,15 @@ class PreparedSource:
 
     def reader(self) -> PreparedReader:
         """Returns a reader that converts records by their numbers."""
-        return PreparedReader.of(self._dataset, recipe=self.recipe, schema=self.label_schema, folds=self._folds)
+        return PreparedReader(
+            shards=self._dataset.shards,
+            bounds=tuple(itertools.accumulate(self._dataset.card["shard_lengths"], initial=0)),
+            fingerprint=self._dataset.fingerprint,
+            signal_format=self._dataset.format,
+            label_schema=self.label_schema,
+            recipe=self.recipe,
+            folds=self._folds,
+        )
 
     def _dealt(self, folds: str | None) -> tuple[str, ...]:
         """Deals new folds if asked to, and returns a note that says so and corrects what earlier notes say of folds."""
@@ -108,21 +116,6 @@ class PreparedReader:
     label_schema: LabelSchema
     recipe: SignalRecipe
     folds: np.ndarray | None = None
-
-    @classmethod
-    def of(
-        cls, dataset: Dataset, *, recipe: SignalRecipe, schema: LabelSchema, folds: np.ndarray | None
-    ) -> PreparedReader:
-        """Returns a reader of a data set's records."""
-        return cls(
-            shards=dataset.shards,
-            bounds=tuple(itertools.accumulate(dataset.card["shard_lengths"], initial=0)),
-            fingerprint=dataset.fingerprint,
-            signal_format=dataset.format,
-            label_schema=schema,
-            recipe=recipe,
-            folds=folds,
-        )
 
     def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord | Quarantined]:
         """Yields the result of every record number, in the given order.
@@ -200,14 +193,10 @@ def _place(feature: Mapping[str, Any], start_seconds: float) -> dict[str, Any]:
     """
     if "recording_id" not in feature:
         return {"recording_seconds": math.nan, "start_seconds": math.nan}
-    whole, start = (
-        seconds_of(feature[name].int64_list.value[0]) for name in ("recording_microseconds", "start_microseconds")
-    )
-    return {
-        "recording_id": feature["recording_id"].bytes_list.value[0].decode(),
-        "recording_seconds": whole,
-        "start_seconds": start + start_seconds,
-    }
+    names = ("recording_microseconds", "start_microseconds")
+    whole, start = (seconds_of(feature[name].int64_list.value[0]) for name in names)
+    recording_id = feature["recording_id"].bytes_list.value[0].decode()
+    return {"recording_id": recording_id, "recording_seconds": whole, "start_seconds": start + start_seconds}
 
 
 def _fields(feature: Mapping[str, Any], schema: LabelSchema) -> dict[str, Any]:

@@ -41,8 +41,7 @@ def noting(folder: Path) -> Iterator[None]:
 
 def note(text: str) -> None:
     """Notes what is read now; does nothing outside of `noting`."""
-    kept = getattr(_notes, "kept", None)
-    if kept is not None:
+    if (kept := getattr(_notes, "kept", None)) is not None:
         data = text.encode("utf-8", "surrogateescape")[: _NOTE_BYTES - 1] + b"\0"
         kept[: len(data)] = data
 
