@@ -93,6 +93,6 @@ def remark_lines(counted: Mapping[str, Mapping[str, Any]]) -> list[str]:
         named = [f"'{visible(value)}' {count}" for value, count in entry["values"].items() if value]
         others = max(0, len(named) - _VALUES_SHOWN) + entry["more_values"]
         named = named[:_VALUES_SHOWN] + ([f"… and {others} more values"] if others else [])
-        lines.append(f"{reason:<24}{entry['records']}" + (f"  ({', '.join(named)})" if named else ""))
-        lines.append(f"  first: {visible(entry['example'])}")
+        values = f"  ({', '.join(named)})" if named else ""
+        lines += [f"{reason:<24}{entry['records']}{values}", f"  first: {visible(entry['example'])}"]
     return lines
