@@ -18,6 +18,7 @@ from data_pipelines.card.rows import (
     percent,
     scalar_rows,
 )
+from data_pipelines.card.summary_lines import aligned
 from data_pipelines.prepared.fold_labels import fold_table
 from data_pipelines.prepared.remarks import remark_lines
 
@@ -78,20 +79,18 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _people(card: Mapping[str, Any], width: int) -> list[str]:
-    sex, age = card["sex"], card["age_years"]
+    sex, decades = card["sex"], card["age_years"]["by_decade"]
     lines = ["Age and sex, by record"]
     for sentence in people_sentences(card):
         lines += _wrapped(sentence, width)
-    if not age["known"]:
+    if not card["age_years"]["known"]:
         return lines
-    rows = [
-        (f"{row['from_years']}–{row['from_years'] + 9}", *(f"{row[name]:,}" for name in sex))
-        for row in age["by_decade"]
-    ]
-    sums = [sum(row[name] for name in sex) for row in age["by_decade"]]
+    years = [f"{row['from_years']}–{row['from_years'] + 9}" for row in decades]
+    rows = [(span, *(f"{row[name]:,}" for name in sex)) for span, row in zip(years, decades, strict=True)]
+    sums = [sum(row[name] for name in sex) for row in decades]
     bars = [_bar(count / max(sums)) for count in sums]
-    table = _table(("years", *sex), rows)
-    return lines + table[:1] + [f"{line}{_BETWEEN}{bar}".rstrip() for line, bar in zip(table[1:], bars, strict=True)]
+    header, *table = _table(("years", *sex), rows)
+    return [*lines, header, *(f"{line}{_BETWEEN}{bar}".rstrip() for line, bar in zip(table, bars, strict=True))]
 
 
 def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: int) -> list[str]:
@@ -106,8 +105,7 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
         for label, counts in sorted(present.items(), key=lambda item: -item[1]["records"])
     ]
     lines = _wrapped(heading, width, indent="") + _columns(cells, width)
-    absent = [label for label in task["classes"] if label not in present]
-    if absent:
+    if absent := [label for label in task["classes"] if label not in present]:
         lines += _wrapped(f"never: {', '.join(absent)}", width)
     return lines
 
@@ -139,9 +137,8 @@ def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
     padding, quality = card["padding"], card["quality"]
     lines = ["Quality", *_table(FLAG_HEADER, flag_rows(card))]
     if quality["clipped_samples"]:
-        lines += _wrapped(
-            f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records", width
-        )
+        clipped = f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records"
+        lines += _wrapped(clipped, width)
     if padding["padded"]:
         lines += _wrapped(
             f"{padding['padded']:,} records padded, {padding['padded_before']:,} of them before their start; of the "
@@ -154,35 +151,19 @@ def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
 
 def _fact(name: str, value: str, width: int) -> list[str]:
     """Returns a name and its value as lines, broken so that the value stays in its column."""
-    return textwrap.wrap(
-        value,
-        width,
-        initial_indent=f"{_INDENT}{name:<{_NAME_WIDTH}}",
-        subsequent_indent=" " * (len(_INDENT) + _NAME_WIDTH),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    indent = f"{_INDENT}{name:<{_NAME_WIDTH}}"
+    return _wrapped(value, width, indent=indent, further=" " * (len(_INDENT) + _NAME_WIDTH))
 
 
-def _wrapped(text: str, width: int, *, indent: str = _INDENT) -> list[str]:
-    return textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
-    )
+def _wrapped(text: str, width: int, *, indent: str = _INDENT, further: str = _INDENT) -> list[str]:
+    # An id or a path that was broken could not be copied from the terminal.
+    whole = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    whole.initial_indent, whole.subsequent_indent = indent, further
+    return whole.wrap(text)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: int = 1) -> list[str]:
-    """Returns aligned lines: the first columns to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-
-    def aligned(line: Sequence[str]) -> str:
-        cells = [
-            f"{cell:<{width}}" if column < num_left else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return (_INDENT + "  ".join(cells)).rstrip()
-
-    return [aligned(line) for line in lines]
+    return aligned([header, *rows], indent=_INDENT, num_left=num_left)
 
 
 def _columns(cells: Sequence[str], width: int) -> list[str]:

@@ -283,6 +283,13 @@ def duplicates(content_hash: np.ndarray) -> np.ndarray:
     return np.where(first_of == np.arange(len(code)), NOT_A_DUPLICATE, first_of).astype(np.int64)
 
 
+def duplicate_pairs(index: Index) -> list[list[str]]:
+    """Returns the id of every record that repeats a signal, with that of the first record with this signal."""
+    numbers = np.flatnonzero(index.duplicate_of != NOT_A_DUPLICATE)
+    first = index.duplicate_of[numbers]
+    return [[str(index.record_id[one]), str(index.record_id[other])] for one, other in zip(numbers, first, strict=True)]
+
+
 def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     """Groups records that share a patient or have equal signals, directly or through others.
 

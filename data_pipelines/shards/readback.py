@@ -86,10 +86,8 @@ def _column_types(schema: LabelSchema) -> dict[str, tuple[type, tuple[int, ...]]
     types |= {"measures": (np.float32, (len(MEASURES),))}
     types |= {"clipped_samples": (np.int32, ()), "quality": (np.int32, ())}
     types |= {scalar_column(position): (np.float32, ()) for position in range(len(schema.scalars))}
-    types |= {
-        task_column(position): (np.int8, (len(classes),)) for position, classes in enumerate(schema.tasks.values())
-    }
-    return types
+    sizes = map(len, schema.tasks.values())
+    return types | {task_column(position): (np.int8, (size,)) for position, size in enumerate(sizes)}
 
 
 def _examples(path: Path) -> Iterator[bytes]:

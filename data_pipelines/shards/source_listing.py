@@ -83,16 +83,12 @@ class SourceChanges:
         return bool(self.new or self.gone or self.changed)
 
     def __str__(self) -> str:
-        parts = [
-            f"{count:,} {word}{self._shown(names)}"
-            for count, word, names in (
-                (len(self.new), "new", self.new),
-                (self.gone, "gone", ()),
-                (len(self.changed), "changed", self.changed),
-            )
-            if count
-        ]
-        return ", ".join(parts)
+        counts = (
+            (len(self.new), "new", self.new),
+            (self.gone, "gone", ()),
+            (len(self.changed), "changed", self.changed),
+        )
+        return ", ".join(f"{count:,} {word}{self._shown(names)}" for count, word, names in counts if count)
 
     @staticmethod
     def _shown(names: Collection[str]) -> str:
