@@ -84,9 +84,8 @@ def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress
     with exclusive_staging(staging, resume=True):
         if folder.exists():  # Another process has just finished.
             return False
-        making = staging / PACKED_DIR
-        write_packed(dataset, store, making, shard_bytes=shard_bytes, progress=progress)
-        publish(making, folder, retired=staging / "replaced")
+        write_packed(dataset, store, staging / PACKED_DIR, shard_bytes=shard_bytes, progress=progress)
+        publish(staging / PACKED_DIR, folder, retired=staging / "replaced")
     return True
 
 
@@ -214,15 +213,10 @@ def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress:
             progress(len(numbers))
         file.flush()
         os.fsync(file.fileno())
-    written = digest.hexdigest()
-    if file_hash(shard.path) != written:
+    if file_hash(shard.path) != (written := digest.hexdigest()):
         raise DataError(f"{shard.path}: does not read back as it was written; check the disk, then run this again")
-    return PackedShard(
-        name=shard.path.name,
-        num_records=len(shard.records),
-        num_bytes=shard.path.stat().st_size,
-        blake2b=written,
-    )
+    num_records, num_bytes = len(shard.records), shard.path.stat().st_size
+    return PackedShard(name=shard.path.name, num_records=num_records, num_bytes=num_bytes, blake2b=written)
 
 
 def _check_contents(dataset: Dataset, source: SignalSource, numbers: np.ndarray, signals: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from absl import logging
 
 from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
+from data_pipelines.card.figures import flag_counts, sex_counts
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.contradictions import contradiction_section, contradictions_within
 from data_pipelines.prepared.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
@@ -31,7 +32,7 @@ from data_pipelines.prepared.kept_seconds import kept_seconds
 from data_pipelines.prepared.patient_checks import patient_doubts
 from data_pipelines.prepared.remarks import list_remarks
 from data_pipelines.prepared.shared_contents import listed_contents
-from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SEX_NAMES, SIGNATURE_VERSION, STORED_LEADS
+from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
 from data_pipelines.shards.build_state import BuildState
 from data_pipelines.shards.calibration_report import (
     calibration_section,
@@ -44,7 +45,6 @@ from data_pipelines.shards.merging import merge_parts
 from data_pipelines.shards.parts import PART_VERSION, ShardPart
 from data_pipelines.shards.plan import SPLIT, Shard, plan_shards
 from data_pipelines.shards.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
-from data_pipelines.signals.quality import QualityFlag, flag_names
 from data_pipelines.storage.example_format import features
 from data_pipelines.system.atomic_directory import exclusive_staging
 from data_pipelines.system.digests import files_of, write_digests
@@ -356,11 +356,9 @@ def _card(
             "shared_contents": listed_contents(contents, np.asarray(index.patient), index.record_id),
             "seconds": kept_seconds(index, source.signal_format),
             "contradictions": contradiction_section(contradictions_within(index, name=source.card.name)),
-            "quality": {
-                name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
-            },
+            "quality": flag_counts(index),
             "clipped_samples": int(index.clipped_samples.sum(dtype=np.int64)),
-            "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in SEX_NAMES.items()},
+            "sex": sex_counts(index),
             "sex_reading": source.card.sex_reading,
             "labels_by_fold": counted,
             "doubts": [*patient_doubts(index), *lacking_folds(counted)],
