@@ -32,8 +32,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar = tqdm(unit=" ECGs", desc="staging", disable=None)
-        self._num_records = self._record_bytes = 0
-        self._downloaded = 0
+        self._num_records = self._record_bytes = self._downloaded = 0
 
     def __enter__(self) -> _Bar:
         return self
@@ -55,11 +54,9 @@ class _Bar:
         self._show(refresh=True)
 
     def _show(self, *, refresh: bool) -> None:
-        written = self._bar.n * self._record_bytes / 1e9
+        written, total = (number * self._record_bytes / 1e9 for number in (self._bar.n, self._num_records))
         came = f", {self._downloaded / 1e9:.2f} downloaded" if self._downloaded else ""
-        self._bar.set_postfix_str(
-            f"{written:.2f} of {self._num_records * self._record_bytes / 1e9:.2f} GB{came}", refresh
-        )
+        self._bar.set_postfix_str(f"{written:.2f} of {total:.2f} GB{came}", refresh)
 
 
 def define_flags() -> None:
