@@ -191,6 +191,7 @@ def _measured(parts: Sequence[ShardPart]) -> Measured:
     origins: dict[str, int] = {}
     codes = []
     for part in parts:
+        # A part numbers its own origins, and one without records has none.
         of_part = [origins.setdefault(origin, len(origins)) for origin in part.origins]
         codes.append(np.array(of_part, np.int32)[part.column("origin")] if of_part else np.zeros(0, np.int32))
     return Measured(
@@ -209,8 +210,5 @@ def _group(group: Group) -> dict[str, Any]:
         "patients": group.num_patients,
         "doubts": list(group.doubts),
         "factor": round(group.factor, 3),
-        "numbers": {
-            name: None if values is None else [round(value, 4) for value in values]
-            for name, values in group.numbers.items()
-        },
+        "numbers": {name: values and [round(value, 4) for value in values] for name, values in group.numbers.items()},
     }
