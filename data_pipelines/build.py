@@ -211,16 +211,12 @@ def _name() -> str:
     """Returns the name of a folder's data set: the one given, the one already at --out, or one made of the source."""
     if _NAME.value is not None:
         return _NAME.value
-    if _is_nameless(Path(given(_OUT))):
+    out = Path(given(_OUT))
+    # A data set that was built before names were made of the source keeps its own, so that it is found finished.
+    has_card = (out / CARD_FILE).is_file() and not _OVERWRITE.value
+    if has_card and read_card(out).get("request", {}).get("name") == NO_NAME:
         return NO_NAME
     return name_of_source(Path(_SOURCE.value) if _SOURCE.value else _source_directory())
-
-
-def _is_nameless(out: Path) -> bool:
-    """Returns whether `out` holds a data set that was built before names were made of the source."""
-    if _OVERWRITE.value or not (out / CARD_FILE).is_file():
-        return False
-    return read_card(out).get("request", {}).get("name") == NO_NAME
 
 
 def _prepared(folder: Path, recipe: SignalRecipe) -> Source:

@@ -121,12 +121,13 @@ def telling_apart(
     patient = np.concatenate([real.patient, simulated.patient + real.patient.max() + 1])
     forest = RandomForestClassifier(100, min_samples_leaf=2, random_state=seed)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    tried = {
+        "intervals and amplitudes": (measured, forest),
+        "spectrum": (spectrum, linear),
+        "both": (np.concatenate([measured, spectrum], axis=1), forest),
+    }
     found = {}
-    for name, features, model in (
-        ("intervals and amplitudes", measured, forest),
-        ("spectrum", spectrum, linear),
-        ("both", np.concatenate([measured, spectrum], axis=1), forest),
-    ):
+    for name, (features, model) in tried.items():
         folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(features, label, patient)
         scores = []
         for train, test in folds:

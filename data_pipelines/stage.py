@@ -13,6 +13,7 @@ shard read back. The same command goes on after an interruption, and checks a co
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from absl import flags
@@ -34,10 +35,7 @@ class _Bar:
         self._bar = tqdm(unit=" ECGs", desc="staging", disable=None)
         self._num_records = self._record_bytes = self._downloaded = 0
 
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._bar.close()
 
     def start(self, dataset: Dataset) -> None:
@@ -76,7 +74,7 @@ def main() -> None:
         raise DataError(f"--dataset={source}: name a local directory for its copy with --out=DIR")
     if out is not None and "://" in out:
         raise DataError(f"--out={out}: a copy is made in a directory; give one on a local disk")
-    with _Bar() as bar:
+    with contextlib.closing(_Bar()) as bar:
         if out is None:
             dataset = open_dataset(source)
             bar.start(dataset)

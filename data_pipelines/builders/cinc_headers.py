@@ -75,11 +75,13 @@ def scan_header(record: Path) -> CincHeader:
     """
     lines = _lines(record)
     record_line, *signal_lines = [lines[number].split() for number in _content(lines)] or [[]]
+    comments = (line.lstrip("# \t").partition(":") for line in lines if line.startswith("#"))
+    codes = (dx_codes(value.strip()) for key, _, value in comments if key.strip().casefold() == "dx")
     return CincHeader(
         has_extension=bool(record_line) and record_line[0].endswith(_EXTENSIONS),
         gains=_gains(signal_lines),
         samples=_samples(record_line, signal_lines),
-        codes=next((dx_codes(value) for key, value in _comments(lines) if key == "dx"), ()),
+        codes=next(codes, ()),
     )
 
 
@@ -170,11 +172,6 @@ def _lines(record: Path) -> list[str]:
 def _content(lines: Sequence[str]) -> list[int]:
     """Returns the numbers of the lines that are not comments: the record line, then the signal lines."""
     return [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
-
-
-def _comments(lines: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = (line.lstrip("# \t").partition(":") for line in lines if line.startswith("#"))
-    return [(key.strip().casefold(), value.strip()) for key, _, value in pairs]
 
 
 def _samples(record_line: Sequence[str], signal_lines: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -118,7 +118,9 @@ class Physionet2021Source:
                 f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}; "
                 f"{what_is_there(folder)}"
             )
-        headers = _scan_headers([item.path for item in items], num_workers=num_workers)
+        workers = min(num_workers, len(items) // _HEADERS_WORTH_A_PROCESS)
+        paths = [item.path for item in items]
+        headers = list(map_ordered(scan_header, paths, num_workers=workers, chunk_size=_HEADERS_PER_TASK))
         wrong = _wrong_gains(items, headers)
         items = [
             dataclasses.replace(item, factor=wrong[position].factor) if position in wrong else item
@@ -171,11 +173,6 @@ def _set_of(name: str) -> str | None:
     return next((key for key, cinc_set in SETS.items() if cinc_set.holds(name)), None)
 
 
-def _scan_headers(paths: Sequence[Path], *, num_workers: int) -> list[CincHeader]:
-    num_workers = min(num_workers, len(paths) // _HEADERS_WORTH_A_PROCESS)
-    return list(map_ordered(scan_header, paths, num_workers=num_workers, chunk_size=_HEADERS_PER_TASK))
-
-
 def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> dict[int, WrongGain]:
     """Returns the records whose gain a copy proves wrong, by position."""
     found = wrong_gains(
@@ -201,10 +198,7 @@ def _gain_notes(wrong: Mapping[int, WrongGain]) -> tuple[str, ...]:
 
 
 def _notes(
-    counts: collections.Counter[str],
-    num_others: int,
-    headers: Sequence[CincHeader],
-    items: Sequence[CincItem],
+    counts: collections.Counter[str], num_others: int, headers: Sequence[CincHeader], items: Sequence[CincItem]
 ) -> tuple[str, ...]:
     found = (f"{SETS[name].title} {counts[name]} of {SETS[name].num_published}" for name in SETS if counts[name])
     notes = [

@@ -65,12 +65,7 @@ class Doubts:
 
 
 def doubts_of(
-    numbers: Numbers,
-    values: Mapping[str, np.ndarray],
-    *,
-    num_patients: int,
-    of_children: bool,
-    others_mv: np.ndarray,
+    numbers: Numbers, values: Mapping[str, np.ndarray], *, num_patients: int, of_children: bool, others_mv: np.ndarray
 ) -> Doubts:
     """Judges a group of at least `MIN_PATIENTS` people.
 

@@ -63,8 +63,7 @@ def _heading(card: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _counts(card: Mapping[str, Any], width: int) -> list[str]:
-    duplicates = card["duplicates"]
-    lines = ["Records"]
+    repeated, lines = card["duplicates"]["pairs"], ["Records"]
     for name, value in count_facts(card):
         lines += _fact(name, value, width)
         if name == "quarantined":
@@ -72,9 +71,9 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
             lines += [f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in reasons]
     for line in remark_lines(card["remarks"]):
         lines += _wrapped(line.strip() if line.startswith(" ") else f"remark: {line}", width)
-    pairs = [f"{record} = {first}" for record, first in duplicates["pairs"][:_MAX_PAIRS]]
-    if len(duplicates["pairs"]) > _MAX_PAIRS:
-        pairs.append(f"… and {len(duplicates['pairs']) - _MAX_PAIRS:,} more (--json lists all)")
+    pairs = [f"{record} = {first}" for record, first in repeated[:_MAX_PAIRS]]
+    if len(repeated) > _MAX_PAIRS:
+        pairs.append(f"… and {len(repeated) - _MAX_PAIRS:,} more (--json lists all)")
     return lines + _columns(pairs, width)
 
 

@@ -101,13 +101,7 @@ class Page:
         self._axes.set(xlim=(0, width_mm), ylim=(0, height_mm))
 
     def grid(
-        self,
-        style: LineStyle,
-        *,
-        corner: tuple[float, float],
-        size: tuple[float, float],
-        step_mm: float,
-        name: str,
+        self, style: LineStyle, *, corner: tuple[float, float], size: tuple[float, float], step_mm: float, name: str
     ) -> None:
         """Rules a rectangle from its lower left corner on, `step_mm` from line to line."""
         (x, y), (width, height) = corner, size

@@ -179,12 +179,11 @@ class Index:
         Raises:
             DataError: The data set has no such label.
         """
-        if name == "age_years":
-            return np.array(self.age_years, np.float32)
+        scalars = {**self.scalars, "age_years": self.age_years}
         if name == "sex":
             return _nan_where(np.asarray(self.sex), self.sex == SEX_UNKNOWN)
-        if name in self.scalars:
-            return np.array(self.scalars[name], np.float32)
+        if name in scalars:
+            return np.array(scalars[name], np.float32)
         task, _, label = name.partition(":")
         if task in self.tasks and label in self.tasks[task].classes:
             values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])

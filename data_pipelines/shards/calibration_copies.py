@@ -7,7 +7,6 @@ from the scales that both state, if these explain it.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -193,11 +192,9 @@ def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large
 def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
     """Returns whether the other record is clearly nearer to the usual size, with a gain that more records state."""
     distance, other_distance = np.abs(np.log(measured.values[[suspect, other], 0] / AMPLITUDE_MV))
-    scales = [origin_parts(origin)[2] for origin in measured.origins]
-    counts: collections.Counter[str] = collections.Counter()
-    for scale, count in zip(scales, np.bincount(measured.origin, minlength=len(scales)).tolist(), strict=True):
-        counts[scale] += count
-    own, others = (counts[scales[measured.origin[number]]] for number in (suspect, other))
+    scales = np.array([origin_parts(origin)[2] for origin in measured.origins])
+    counts = np.bincount(measured.origin, minlength=len(scales))
+    own, others = (counts[scales == scales[measured.origin[number]]].sum() for number in (suspect, other))
     return bool(other_distance + CLEARLY < distance) and others > own
 
 

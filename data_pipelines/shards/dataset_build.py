@@ -11,7 +11,7 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,10 +81,9 @@ class ShardMaker(Protocol):
 Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
-@contextlib.contextmanager
-def no_progress(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+def no_progress(title: str, total: int, done: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
     """Shows no progress."""
-    yield lambda num_items: None
+    return contextlib.nullcontext(lambda num_items: None)
 
 
 def build_dataset(
