@@ -178,8 +178,7 @@ def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) ->
                 f"{note['fingerprint']}, this one has {fingerprint}); remove {shard.folder.parent} and run this again"
             )
         kept = PackedShard(**note["shard"])
-        whole = kept.num_records == len(shard.records) and shard.path.is_file()
-        if whole and file_hash(shard.path) == kept.blake2b:
+        if shard.path.is_file() and (kept.num_records, kept.blake2b) == (len(shard.records), file_hash(shard.path)):
             finished[shard.number] = kept
             progress(kept.num_records)
     wanted = {path for shard in work if shard.number in finished for path in (shard.path, shard.note)}

@@ -217,10 +217,8 @@ def _text(kind: str, value: Any) -> str:
 
 def _labels(index: Index, scalars: Mapping[str, Mapping[str, str]]) -> dict[str, Callable[[int], float]]:
     """Returns the labels of an index for a `_Side`; `scalars` are those of the card, which have the units."""
-    columns: dict[str, tuple[np.ndarray, float]] = {
-        "age_years": (index.age_years, math.nan),
-        "sex": (index.sex, SEX_UNKNOWN),
-    }
+    columns: dict[str, tuple[np.ndarray, float]] = {"age_years": (index.age_years, math.nan)}
+    columns["sex"] = (index.sex, SEX_UNKNOWN)
     for name, values in index.scalars.items():
         # Data sets can have a quantity in different units under one name, whose numbers must not be compared.
         unit = scalars[name]["unit"] if name in scalars else ""
@@ -228,10 +226,8 @@ def _labels(index: Index, scalars: Mapping[str, Mapping[str, str]]) -> dict[str,
     for name, task in index.tasks.items():
         for column, label in enumerate(task.classes):
             columns[f"{name}:{label}"] = (task.values[:, column], LABEL_MISSING)
-    return {
-        label: functools.partial(_value_at, values=values, missing=missing)
-        for label, (values, missing) in columns.items()
-    }
+    entries = columns.items()
+    return {label: functools.partial(_value_at, values=values, missing=none) for label, (values, none) in entries}
 
 
 def _value_at(record: int, *, values: np.ndarray, missing: float) -> float:
