@@ -176,6 +176,7 @@ def _make_shards() -> ShardMaker:
             raise DataError("--beam_options means nothing without --beam=RUNNER")
         return LocalProcesses(_NUM_WORKERS.value)
     own = [f"--{option.removeprefix('--')}" for option in _BEAM_OPTIONS.value]
+    # The user's own options come last, so that they win over those for this machine.
     return BeamWorkers(runner=_BEAM.value, options=(*local_options(_BEAM.value, num_workers=_NUM_WORKERS.value), *own))
 
 
@@ -292,6 +293,7 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         )
     if builder == "folder":
         request["name"] = _name()
+    # Whole paths, so that the same folder named from elsewhere makes the same request.
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
     if builder == "prepared":
         # Other contents at the same place make another request.
@@ -382,6 +384,7 @@ def main() -> None:
     out = output_folder("out", given(_OUT))
     changes = {field: flag.value for field, flag in _CHANGES.items() if flag.value is not None}
     recipe = RECIPES[_RECIPE.value].changed(**changes)
+    # After the build there is a card in any case.
     existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
     card = build_dataset(
         functools.partial(_make_source, recipe),

@@ -114,6 +114,7 @@ def output_folder(flag: str, given: str) -> Path:
     if "://" in given:
         raise DataError(f"--{flag}={given}: is no folder of this machine; give one, such as where a bucket is mounted")
     path = Path(given)
+    # The folder may not exist yet, so what is tried is the nearest one that does.
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise DataError(f"--{flag}={given}: {existing} exists and is not a directory; name another")

@@ -82,6 +82,7 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
     store, index = open_store(dataset.directory), dataset.index
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
+    # A record is read when it is drawn, so that many pages need no more memory than one.
     for number in tqdm(numbers.tolist(), unit=" ECGs", desc="drawing", disable=None, leave=False):
         title = record_lines(dataset, number)
         figure = draw_ecg(
@@ -138,6 +139,7 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
 
 def file_stem(record_id: str, number: int) -> str:
     """Returns a file name for a record; ids that no file can have get the record's number to stay distinct."""
+    # An id with a part of a path in it could name a file elsewhere, and two ids could become one name.
     stem = _NOT_IN_A_FILE_NAME.sub("_", record_id)
     return stem if stem == record_id and not stem.startswith(".") else f"record{number}_{stem.strip('.')}"
 

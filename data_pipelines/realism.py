@@ -118,6 +118,7 @@ def telling_apart(
     measured = np.concatenate([real.measurements.values, simulated.measurements.values]).astype(np.float64)
     spectrum = np.concatenate([log_spectrum(side.signal, sampling_rate_hz) for side in (real, simulated)])
     label = np.repeat([0, 1], [len(real.signal), len(simulated.signal)])
+    # Both number their patients from 0, and two people must not be kept together as one.
     patient = np.concatenate([real.patient, simulated.patient + real.patient.max() + 1])
     forest = RandomForestClassifier(100, min_samples_leaf=2, random_state=seed)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
@@ -131,6 +132,7 @@ def telling_apart(
         folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(features, label, patient)
         scores = []
         for train, test in folds:
+            # A classifier that has not converged tells less apart, and the cohort would look better than it is.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ConvergenceWarning)
                 model.fit(features[train], label[train])
@@ -175,6 +177,7 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
     """
     if dataset.simulated:
         raise DataError(f"{dataset.directory}: is simulated; --real takes a data set of real recordings")
+    # Equal records under two patients could come into training and test.
     chosen = np.flatnonzero(np.asarray(dataset.index.duplicate_of) == NOT_A_DUPLICATE)[:max_records]
     if len(chosen) < _FEWEST_RECORDS:
         raise DataError(f"{dataset.directory}: {len(chosen)} distinct records, at least {_FEWEST_RECORDS} are needed")
@@ -197,6 +200,7 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
         "sampling_rate_hz": rate,
         "seed": seed,
         "groups": {},
+        # The errors are told of records whose truth is known, so only of simulated ones.
         "delineation_error_ms": delineation_error(simulated.measurements, made.scalars),
     }
     groups = {"all": (np.ones(len(chosen), bool),) * 2}

@@ -39,6 +39,7 @@ class _Bar:
         self._bar.close()
 
     def start(self, dataset: Dataset) -> None:
+        # Only now, with the index here, is the number of records known.
         self._num_records = dataset.index.num_records
         self._bar.reset(self._num_records)
         self._record_bytes = record_bytes(dataset.format)

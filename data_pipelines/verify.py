@@ -109,6 +109,7 @@ def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
 
 
 def _compared(folder: Path, digests: dict[str, str], *, apart: tuple[str, ...] = (), progress: Progress) -> Verdict:
+    # The table has no digest of itself.
     present = set(files_of(folder, apart=apart)) - {DIGESTS_FILE}
     right = {name for name in present & digests.keys() if _is_right(folder / name, digests[name], progress)}
     return Verdict(
@@ -167,6 +168,7 @@ def _by_contents(directory: Path, bar: Bar) -> Verdict:
     if index.fingerprint(dataset.format) != dataset.fingerprint:
         damaged.append("index")
         remarks.append("contents or patients in the index are not those of the card's fingerprint")
+    # A bad shard is reported like the others, instead of ending the verification.
     store = open_store(directory, allow_bad_shards=True)
     wrong = 0
     with bar(index.num_records, " ECGs") as progress:

@@ -119,6 +119,7 @@ class ItemReader(Generic[NamedItemT]):
     def __call__(self, items: Sequence[NamedItemT]) -> Iterator[EcgRecord | Quarantined]:
         """Yields the result of every item in order."""
         for item in items:
+            # If the process dies of this item, the note says which it was.
             note(file_of(item))
             yield self._result(item)
 

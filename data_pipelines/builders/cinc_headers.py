@@ -150,6 +150,7 @@ def _read_renamed(record: Path) -> Recording:
             # A name that is not that of a file beside the header, or cannot be one, is left for the reader to report as
             # missing.
             if Path(file_name).name == file_name != "..":
+                # Links spare a copy of the signals; they hold whole paths, since they lie in another folder.
                 with contextlib.suppress(OSError, ValueError):
                     Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
         try:
@@ -164,6 +165,7 @@ def _read_renamed(record: Path) -> Recording:
 def _lines(record: Path) -> list[str]:
     try:
         content = read_contents(record.with_name(f"{record.name}.hea"), max_bytes=LARGEST_HEADER)
+    # What is wrong with a header is told when its record is read.
     except RecordError:
         return []
     return content.decode("utf-8", errors="replace").splitlines()

@@ -131,6 +131,7 @@ class Code15Source:
         in_parts = np.concatenate([part.exam_ids for part in parts])
         row_of_exam = pd.Index(exams["exam_id"].astype(np.int64))
         exam_rows = row_of_exam.get_indexer(pd.Index(in_parts))
+        # An exam that no part has becomes an item all the same, so that a download that is not whole shows.
         unread = np.setdiff1d(np.arange(len(exams)), exam_rows)
         sizes = [len(part.exam_ids) for part in parts]
         no_row, unrepeated = np.full(len(unread), _NO_ROW), np.zeros(len(unread), bool)
@@ -217,11 +218,13 @@ def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> Ecg
 def _recording(part: Path, row: int, source: str) -> Recording:
     try:
         tracing = _tracings(part, part.stat().st_mtime_ns)[row].astype(np.float64)
+    # The part could be read when its exams were listed, so it has changed since, or the disk fails.
     except (OSError, KeyError) as error:
         raise RecordError(
             f"{source}: cannot be read any more ({error}); check the disk, or download the part again",
             reason="truncated_file",
         ) from error
+    # A row of zeros in all leads is padding: no electrode gives exact zeros in all at once.
     recorded = np.flatnonzero((tracing != 0).any(axis=1))
     if not len(recorded):
         raise RecordError(f"{source}: all samples are zero: nothing was recorded", reason="too_short")
@@ -280,6 +283,7 @@ def _read_part(path: Path) -> _Part:
     try:
         with h5py.File(path, "r") as file:
             ids, tracings = (own_dataset(file, name, path) for name in ("exam_id", "tracings"))
+            # A small file can claim chunks that unpack to more than the memory holds.
             for dataset in (ids, tracings):
                 chunk_bytes = 8 * math.prod(dataset.chunks or ())
                 check_unpacked(path, chunk_bytes, file_bytes=path.stat().st_size, part=f"a chunk of '{dataset.name}'")

@@ -111,6 +111,7 @@ def _items(folder: Path, paths: list[Path], reference: dict[str, tuple[str, ...]
         for named in named_paths(paths, folder, name_of=lambda path: path.stem)
     ]
     names = {path.stem for path in paths}
+    # A record without a file becomes an item all the same, so that a download that is not whole shows.
     return items + [Cpsc2018Item(record_id=name, path=None) for name in reference if name not in names]
 
 

@@ -139,6 +139,7 @@ class MimicIvEcgSource:
         path, has_row = self._path[position], row != _NO_ROW
         values = self._measured.values[row] if has_row else np.full(len(MEASUREMENTS), math.nan, np.float32)
         refusal = None
+        # A path in the table could lead anywhere on this machine.
         if path_below(self._folder, path) is None or f"/p{subject}/s{study}/" not in f"/{path}":
             refusal = Refusal(
                 "header_disagrees",
@@ -269,5 +270,6 @@ def _check_unique(studies: np.ndarray, path: Path) -> None:
 
 def _days_since_first(seconds: np.ndarray, subject: np.ndarray) -> np.ndarray:
     """Returns the days since the subject's first time, `f64[n]`."""
+    # The dates of each patient were shifted by another amount, so only differences within a patient mean anything.
     first = pd.Series(seconds).groupby(subject).transform("min").to_numpy()
     return (seconds - first) / _SECONDS_PER_DAY

@@ -241,6 +241,7 @@ def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes
     present, of_codes = _present(recording.field("Dx") or "", source)
     return ecg_record(
         stored,
+        # The sets were recorded with different devices, so that each has faults of scale of its own.
         origin=origin_of(recording, place=SETS[item.set_name].title, form="wfdb"),
         record_id=item.record_id,
         patient_id=item.record_id,
@@ -259,6 +260,7 @@ def _present(text: str, source: str) -> tuple[tuple[str, ...], tuple[Remark, ...
 
 
 def _labels(present: Sequence[str], codes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    # A record without codes is unlabelled, which does not say that it is normal.
     if not present:
         return {name: np.full(len(classes), LABEL_MISSING, np.int8) for name, classes in _tasks(codes).items()}
     scored = {SCORED_CLASS_OF_CODE[code] for code in present if code in SCORED_CLASS_OF_CODE}

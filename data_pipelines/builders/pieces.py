@@ -31,6 +31,7 @@ _ITEMS_PER_TASK = 64
 # Starting a process takes 3 s, reading a header 0.1 ms and reading a whole recording of ten seconds 5 ms.
 _ITEMS_WORTH_A_PROCESS = 2000
 
+# A rest that is shorter than this comes from rounding lengths to seconds.
 _ROUNDING_S = 1e-6
 
 

@@ -29,6 +29,7 @@ from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.storage.example_format import parse, seconds_of
 from data_pipelines.storage.store import open_store
 
+# Without these a reader has threads of its own that read ahead, while the processes of a build share the cores already.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
@@ -91,6 +92,7 @@ class PreparedSource:
         if folds is None:
             return ()
         self._folds = _dealt_folds(self._dataset, folds)
+        # The first two labels, age and sex, are not stratified by.
         by = dealt_note(self._dataset.index.labels[2:]) if folds == "stratified" else "patients were dealt by a hash"
         return (f"{by}; what notes before this one say of folds is of the data set that this was made from",)
 
@@ -163,6 +165,7 @@ class PreparedReader:
 def _dealt_folds(dataset: Dataset, folds: str) -> np.ndarray:
     """Returns new folds, `int16[n]`; records that share a patient or have equal signals get the same fold."""
     index = dataset.index
+    # Records of one group must come into one fold, so the first patient's id stands for all of its people.
     _, first, group = np.unique(np.asarray(index.group), return_index=True, return_inverse=True)
     ids = np.asarray(index.patient_id[first]).tolist()
     if folds == "hash":

@@ -193,6 +193,7 @@ def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float
         source: Name of the recording, for remarks.
     """
     try:
+        # The table has dictionaries as Python writes them, in single quotes, which JSON does not allow.
         codes = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         codes = None

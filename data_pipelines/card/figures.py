@@ -46,6 +46,7 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
         Sections by name; `text.card_text` prints them.
     """
     index = dataset.index
+    # Data sets that were built before there were remarks, doubts or shared contents have no such entries.
     summary = dataset.card["summary"]
     return {name: dataset.card[name] for name in _FROM_CARD} | {
         "directory": str(dataset.directory),
@@ -98,6 +99,7 @@ def amplitudes_of(
     sampled = index.num_records > max_records
     numbers = np.arange(index.num_records)
     if sampled:
+        # Sorted, the records are read in the order in which they lie on the disk.
         numbers = np.sort(np.random.default_rng(seed).choice(index.num_records, max_records, replace=False))
     spans = np.empty((len(numbers), len(STORED_LEADS)), np.int32)
     for first in range(0, len(numbers), _RECORDS_PER_READ):
@@ -121,6 +123,7 @@ def amplitudes_of(
 
 def _spread(values: np.ndarray) -> dict[str, Any]:
     """Returns count, missing share and spread of a column in which NaN means missing."""
+    # In float32 the sum of a million values would lose digits.
     values = np.asarray(values, np.float64)
     known = values[~np.isnan(values)]
     names = ("min", "p1", "median", "p99", "max")
@@ -175,6 +178,7 @@ def _folds(index: Index) -> list[dict[str, Any]]:
     for fold in np.unique(index.fold):
         inside = index.fold == fold
         ages, sex = index.age_years[inside], index.sex[inside]
+        # A fold whose sexes are mostly unknown would otherwise seem to have few women.
         known_sex = np.count_nonzero(sex != SEX_UNKNOWN)
         rows.append(
             {
@@ -191,6 +195,7 @@ def _folds(index: Index) -> list[dict[str, Any]]:
 def _task(index: Index, name: str) -> dict[str, Any]:
     """Counts the records and patients of every class; prevalence is among the records that the task labels."""
     task = index.tasks[name]
+    # A record has all labels of a task or none.
     labelled = (task.values != LABEL_MISSING).all(axis=1)
     num_labelled = int(np.count_nonzero(labelled))
     classes = {}

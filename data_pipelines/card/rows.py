@@ -131,6 +131,7 @@ def percent(share: float | None) -> str:
     """Writes a share of 1 as a percentage."""
     if share is None:
         return "–"
+    # A rare label must not show as 0.0 %.
     return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
 
 

@@ -57,6 +57,7 @@ def _heading(card: Mapping[str, Any], width: int) -> list[str]:
     for doubt in card["doubts"]:
         lines += _wrapped(f"Doubt: {doubt}", width)
     for note in card["notes"]:
+        # The notice of a simulated cohort is a note and part of the description.
         if note not in card["description"]:
             lines += _wrapped(f"Note: {note}", width)
     return lines + [line for name, value in origin_facts(card) for line in _fact(name, value, width)]
@@ -97,6 +98,7 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
         f"Task {name}, {len(task['classes'])} classes, {task['labelled']:,} of {num_records:,} records labelled "
         "(records, prevalence)"
     )
+    # Only labels that occur are in the table: an archive can know hundreds that it never gives.
     present = {label: counts for label, counts in task["classes"].items() if counts["records"]}
     label_width = max((len(label) for label in present), default=0)
     cells = [
@@ -179,4 +181,5 @@ def _columns(cells: Sequence[str], width: int) -> list[str]:
 
 
 def _bar(share: float) -> str:
+    # A decade with hardly any record still shows a bar.
     return "█" * max(round(share * _BAR_WIDTH), share > 0)

@@ -81,6 +81,7 @@ def _nearly_numbers(texts: Counter[str]) -> Counter[str]:
     units: Counter[str] = Counter()
     for text, match in found.items():
         units[match[1] or ""] += texts[text]
+    # A single letter behind a number is rather part of a code, unless all numbers have the same.
     common = {
         unit
         for unit, count in units.items()

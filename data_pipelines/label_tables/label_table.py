@@ -138,6 +138,7 @@ def _whole(column: pd.Series, path: Path) -> pd.Series:
     """
     known = [text for text in column.unique() if not is_missing(text)]
     lost = [text for text in known if _IN_POWERS.fullmatch(text)]
+    # A recording may well be called '1e5', but an id in this form has lost digits.
     if lost and column.name != "record":
         raise DataError(
             f"{path}: column '{column.name}' has '{lost[0]}', a whole number as spreadsheets shorten it; its last "

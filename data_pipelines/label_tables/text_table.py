@@ -28,6 +28,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     try:
         separator = _separator(path)
         names, num_rows = _check_shape(path, separator)
+        # pandas would otherwise take the first column for an index where lines are longer than the header.
         table = pd.read_csv(
             path,
             sep=separator,

@@ -199,6 +199,7 @@ def _check_free_space(folder: Path, num_bytes: int) -> None:
 
 def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress: Progress) -> PackedShard:
     digest = new_digest()
+    # It must be a new file: what an interrupted run left was removed before.
     with shard.path.open("xb") as file:
         header = npy_header((len(shard.records), *dataset.format.shape))
         digest.update(header)

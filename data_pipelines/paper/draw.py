@@ -178,6 +178,7 @@ class _Segment:
 def _segments(recording: _Recording, layout: PaperLayout) -> list[_Segment]:
     segments = []
     for row, leads in enumerate(layout.strips):
+        # Rounded bounds make the columns meet where the samples cannot be divided among them evenly.
         bounds = [round(column * recording.num_samples / len(leads)) for column in range(len(leads) + 1)]
         for lead, (start, stop) in zip(leads, itertools.pairwise(bounds), strict=True):
             first = max(start, recording.valid_start)

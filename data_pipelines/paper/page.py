@@ -160,6 +160,7 @@ class Page:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Writes a page as a PNG that states its pixels to a millimetre, so that it prints at its true size."""
+    # A user's own settings of Matplotlib may crop figures, which would change the size of the page.
     figure.savefig(path, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
 
 

@@ -62,6 +62,7 @@ def _task(values: np.ndarray, place: np.ndarray, num_folds: int) -> tuple[np.nda
     """Returns, by fold and class, the number of records with a label and the number of positive records."""
     known = np.zeros((num_folds, values.shape[1]), np.int64)
     positive = np.zeros_like(known)
+    # A task is memory-mapped, and is compared in steps, so that memory never holds a copy of all of it.
     for start in range(0, len(values), _RECORDS_PER_STEP):
         block, where = values[start : start + _RECORDS_PER_STEP], place[start : start + _RECORDS_PER_STEP]
         for fold in np.unique(where):

@@ -375,6 +375,7 @@ def open_index(folder: Path) -> Index:
         contents = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
         num_records, tasks, scalars = contents["num_records"], contents["tasks"], contents["scalars"]
         later = {name: kind for name, kind in LATER_COLUMNS.items() if name in contents["columns"]}
+        # To isinstance, true would be a whole number too.
         if type(num_records) is not int or num_records < 1 or not all(isinstance(name, str) for name in scalars):
             raise ValueError("its number of records or names of scalars are none")
         tasks = {name: tuple(map(str, classes)) for name, classes in tasks.items()}
@@ -406,6 +407,7 @@ def _open_column(path: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
         raise DataError(f"{path}: this column of the index is missing; {_REBUILD}") from error
     except ValueError as error:
         raise DataError(f"{path}: this column of the index is truncated or damaged ({error}); {_REBUILD}") from error
+    # The kind of a text is the beginning of its type, which ends with the width.
     if values.shape != shape or not values.dtype.str.startswith(kind):
         raise DataError(f"{path}: holds {values.dtype.str}{values.shape}, the index says {kind}{shape}; {_REBUILD}")
     return values

@@ -52,6 +52,7 @@ class JointColumn:
         for number, (column, start) in enumerate(zip(self._columns, self._starts, strict=False)):
             rows = np.flatnonzero(column_of == number)
             values[rows] = column[flat[rows] - start]
+        # The empty index turns the value of a single number into a scalar.
         return values.reshape(numbers.shape + values.shape[1:])[()]
 
 

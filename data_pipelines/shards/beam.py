@@ -126,4 +126,5 @@ def _counting(job: BuildJob, shards: Sequence[Shard], progress: Callable[[int], 
     finally:
         ended.set()
         watcher.join()
+        # The last shards may have appeared since the watcher looked.
         count()

@@ -61,6 +61,7 @@ class BuildState:
         Returns:
             Whether the data set at `out` is now that of the interrupted run and answers this request.
         """
+        # Where the system cannot exchange directories, a run may have been killed between two renames.
         if (self._retired / CARD_FILE).is_file():
             recover_retired(self._retired, out)
         self._discard_retired()
@@ -104,6 +105,7 @@ class BuildState:
             clear_staging(self.staging)
             state = {"request": request, "key": key, "files": files, "build_id": uuid.uuid4().hex}
             self._write(state)
+        # What was handed out or being written belongs to processes that are gone.
         for leftover in (self.tasks, self.unfinished, self.finished):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in (self.tasks, self.unfinished, self.parts, self.dataset):

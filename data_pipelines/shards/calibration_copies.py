@@ -163,6 +163,7 @@ def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
             pairs.append(np.stack([suspects[found.first], found.second + start], axis=1))
         start += part.num_stored
     joined = np.concatenate(pairs)
+    # Every suspect is also found as its own copy.
     return joined[joined[:, 0] != joined[:, 1]]
 
 

@@ -135,6 +135,7 @@ def build_dataset(
         source = make_source()
         plan = plan_shards(len(source.items), signal_format=source.signal_format, name=source.card.name)
         job = _job(source, plan, state, request, listing)
+        # The notes and the state of an earlier run are read before `begin` removes them.
         _warn_of(state.left_reading())
         files = listing.digest if listing else None
         begun_anew = state.has_shards_of_other_files(request, files=files)
@@ -145,6 +146,7 @@ def build_dataset(
         judge = functools.partial(judge_calibration, shards=job.paths(plan), signal_format=source.signal_format)
         parts = make_missing(source.items)
         quarantined = _quarantined(parts)
+        # A build of which nothing is stored fails, whatever share is allowed.
         if len(quarantined) == len(source.items) or len(quarantined) > max_quarantined * len(source.items):
             _write_quarantine(quarantined, staging / QUARANTINE_FILE)
             state.forget()  # The recordings may be repaired before the next run.

@@ -157,6 +157,7 @@ def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
     remarks: list[RecordRemark] = []
     origins: list[str] = []
     num_stored = _write(making, job, _stored(results, quarantined, remarks, origins))
+    # It is read back before it gets its name, so that a shard of this name is always a good one.
     columns = columns_of_shard(making, num_records=num_stored, signal_format=job.signal_format, schema=job.label_schema)
     code_of_origin = {origin: code for code, origin in enumerate(dict.fromkeys(origins))}
     columns["origin"] = np.array([code_of_origin[origin] for origin in origins], np.int32)

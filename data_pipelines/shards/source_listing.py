@@ -114,6 +114,7 @@ def list_source(source: Path, *, leave_out: Collection[Path] = ()) -> SourceList
         except OSError:
             continue  # The file was removed during the listing.
         name = path.relative_to(source).as_posix()
+        # The names of files need not be valid UTF-8.
         key = int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
         names[key] = name
         rows.append((key, status.st_size, status.st_mtime_ns))
