@@ -327,9 +327,8 @@ def _not_compared(out: Path) -> str:
 
 def summary(card: dict[str, Any], out: Path) -> str:
     """Returns the summary that a build prints at its end, from the card."""
-    counts = card["summary"]
+    counts, form = card["summary"], card["signal_format"]
     quarantined = sum(counts["quarantined"].values())
-    form = card["signal_format"]
     lines = [
         f"{out}: {card['name']}{' (SIMULATED)' if card['simulated'] else ''}, {form['num_samples']} samples at "
         f"{form['sampling_rate_hz']} Hz",

@@ -200,7 +200,6 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
         "sampling_rate_hz": rate,
         "seed": seed,
         "groups": {},
-        # The errors are told of records whose truth is known, so only of simulated ones.
         "delineation_error_ms": delineation_error(simulated.measurements, made.scalars),
     }
     groups = {"all": (np.ones(len(chosen), bool),) * 2}

@@ -165,8 +165,8 @@ def _read_renamed(record: Path) -> Recording:
 def _lines(record: Path) -> list[str]:
     try:
         content = read_contents(record.with_name(f"{record.name}.hea"), max_bytes=LARGEST_HEADER)
-    # What is wrong with a header is told when its record is read.
     except RecordError:
+        # What is wrong with a header is told when its record is read.
         return []
     return content.decode("utf-8", errors="replace").splitlines()
 

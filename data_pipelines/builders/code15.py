@@ -160,13 +160,13 @@ class Code15Source:
             text = f"{place}: exam {exam_id} came before; only the first of the two is kept"
             refusal = Refusal("duplicate_record", text)
         elif exam == _NO_ROW:
-            text = f"{place}: exam {exam_id} has no row in {EXAMS_FILE}, so its patient is not known; "
-            refusal = Refusal("missing_patient", f"{text}use the files of one release")
+            text = f"{place}: exam {exam_id} has no row in {EXAMS_FILE}, so its patient is not known"
+            refusal = Refusal("missing_patient", f"{text}; use the files of one release")
         else:
             record_id = str(exam_id)
             if self._ambiguous[exam]:
-                text = f"{place}: exam {exam_id} has rows in {EXAMS_FILE} that contradict each other; "
-                refusal = Refusal("duplicate_record", f"{text}keep the right one")
+                text = f"{place}: exam {exam_id} has rows in {EXAMS_FILE} that contradict each other"
+                refusal = Refusal("duplicate_record", f"{text}; keep the right one")
         return Code15Item(record_id=record_id, part=part, row=row, values=values, refusal=refusal)
 
     def _why_unread(self, values: dict[str, str]) -> Refusal:
@@ -218,13 +218,13 @@ def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> Ecg
 def _recording(part: Path, row: int, source: str) -> Recording:
     try:
         tracing = _tracings(part, part.stat().st_mtime_ns)[row].astype(np.float64)
-    # The part could be read when its exams were listed, so it has changed since, or the disk fails.
     except (OSError, KeyError) as error:
+        # The part could be read when its exams were listed, so it has changed since, or the disk fails.
         raise RecordError(
             f"{source}: cannot be read any more ({error}); check the disk, or download the part again",
             reason="truncated_file",
         ) from error
-    # A row of zeros in all leads is padding: no electrode gives exact zeros in all at once.
+    # A sample is padding where all leads are zero; one lead alone may well be.
     recorded = np.flatnonzero((tracing != 0).any(axis=1))
     if not len(recorded):
         raise RecordError(f"{source}: all samples are zero: nothing was recorded", reason="too_short")

@@ -46,8 +46,7 @@ class Code15WfdbSource:
         Raises:
             DataError: There is no record under the folder.
         """
-        paths = find_wfdb_records(folder)
-        if not paths:
+        if not (paths := find_wfdb_records(folder)):
             raise DataError(
                 f"{folder}: neither {EXAMS_FILE} nor a WFDB header (.hea) below; {what_is_there(folder)}; is --source "
                 "right?"

@@ -158,8 +158,7 @@ def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Rema
 
 def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     """Returns the labels of every record in the reference, or None if there is no reference."""
-    found = sorted(path for path in files_under(folder) if path.name == REFERENCE_FILE)
-    if not found:
+    if not (found := sorted(path for path in files_under(folder) if path.name == REFERENCE_FILE)):
         return None
     if len(found) > 1:
         raise DataError(f"{found[1]}: a second {REFERENCE_FILE} beside {found[0]}; keep the right one")

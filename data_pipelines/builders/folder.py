@@ -115,7 +115,7 @@ class FolderSource:
             sex_of_files=files_coding(declared_codes),
             zero_is_no_age=self._table is not None and self._table.zero_is_no_age,
         )
-        # The table may lie in the folder, where it could be taken for a recording in a text table.
+        # The table may lie in the folder itself, where it would be taken for a recording in a text file.
         listed = find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
         if not listed.recordings:
             raise DataError(left_out.nothing_found(listed, folder, formats=tuple(formats)))

@@ -82,8 +82,8 @@ def _is_more_usual(read: Callable[[int], Recording], position: int, *, stated: f
     """Returns whether another gain gives the record a more usual amplitude than the gain that its header states."""
     try:
         signal = stored_signal(read(position).rescaled(stated / other), recipe=RECIPES["plain"]).signal
-    # A record that cannot be stored with this gain is no evidence for it.
     except RecordError:
+        # A record that cannot be stored with this gain is no evidence for it.
         return False
     # The median over the parts is not moved by an artefact in one of them.
     windows = signal[: len(signal) // _WINDOWS * _WINDOWS].reshape(_WINDOWS, -1, signal.shape[1])

@@ -98,7 +98,6 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
         f"Task {name}, {len(task['classes'])} classes, {task['labelled']:,} of {num_records:,} records labelled "
         "(records, prevalence)"
     )
-    # Only labels that occur are in the table: an archive can know hundreds that it never gives.
     present = {label: counts for label, counts in task["classes"].items() if counts["records"]}
     label_width = max((len(label) for label in present), default=0)
     cells = [

@@ -91,8 +91,7 @@ def _nearly_numbers(texts: Counter[str]) -> Counter[str]:
 
 
 def _oddities(name: str, known: Counter[float]) -> tuple[str, ...]:
-    told = []
-    total = known.total()
+    told, total = [], known.total()
     if total > 1 and len(known) == 1:
         told.append(f"label '{name}' is {next(iter(known)):g} in all of its {total} rows")
     whole = all(value.is_integer() for value in known)

@@ -69,7 +69,6 @@ def stage_dataset(
         raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
     if out == Path.cwd():
         raise DataError(f"{out}: is the current directory, which would be replaced; name a new one with --out")
-    # A run inside of the data set would copy its own output.
     if remote.local is not None and remote.local.resolve() in out.parents:
         raise DataError(
             f"{out}: lies in the data set that is to be copied; name a directory elsewhere with --out, or leave it out "

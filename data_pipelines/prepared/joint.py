@@ -196,8 +196,8 @@ def join(datasets: Sequence[Dataset], *, links: Links | None = None) -> JointDat
 
 
 def _check_joinable(datasets: Sequence[Dataset]) -> None:
-    first = datasets[0]
-    for position, dataset in enumerate(datasets[1:], start=1):
+    first, *others = datasets
+    for position, dataset in enumerate(others, start=1):
         if dataset.format != first.format:
             raise DataError(
                 f"{first.directory} holds {_described(first)}, {dataset.directory} {_described(dataset)}; data sets "
