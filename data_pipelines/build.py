@@ -18,18 +18,15 @@ again after files of the source were added, removed or changed, it says so, and 
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
 import hashlib
+import itertools
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
 from data_pipelines.builders.base import Source
 from data_pipelines.builders.code15_wfdb import code15_source
@@ -43,7 +40,7 @@ from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.builders.source_folder import check_source
 from data_pipelines.card.summary_lines import fold_lines, sex_lines
-from data_pipelines.command import MOST_WORKERS, command, given, output_folder, run
+from data_pipelines.command import MOST_WORKERS, command, given, output_folder, progress_bar, run
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.source_names import NO_NAME, name_notes, name_of_source
 from data_pipelines.physiology.store import measure_dataset
@@ -65,10 +62,7 @@ from data_pipelines.system.visible_text import visible, visible_report
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
 _RECIPE = flags.DEFINE_enum(
-    "recipe",
-    "plain",
-    sorted(RECIPES),
-    "What is done to the signals; the flags below change single steps of it.",
+    "recipe", "plain", sorted(RECIPES), "What is done to the signals; the flags below change single steps of it."
 )
 _TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", None, "Rate to store, Hz.", lower_bound=50, upper_bound=10_000)
 _SECONDS = flags.DEFINE_float("seconds", None, "Length to store: longer recordings are cut, shorter ones padded.")
@@ -94,11 +88,7 @@ _MAX_QUARANTINED = flags.DEFINE_float(
 )
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the data set at --out once the new one is whole.")
 _NUM_WORKERS = flags.DEFINE_integer(
-    "num_workers",
-    os.cpu_count() or 1,
-    "Processes that read recordings.",
-    lower_bound=1,
-    upper_bound=MOST_WORKERS,
+    "num_workers", os.cpu_count() or 1, "Processes that read recordings.", lower_bound=1, upper_bound=MOST_WORKERS
 )
 
 _BEAM = flags.DEFINE_string(
@@ -177,7 +167,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower
 _LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds"})
 
 # Simulated signals are made in their stored form, so only these steps of a recipe apply to them.
-_CHANGES_OF_SIMULATED = ("sampling_rate_hz", "seconds")
+_CHANGES_OF_SIMULATED = {"sampling_rate_hz", "seconds"}
 
 
 def _make_shards() -> ShardMaker:
@@ -186,25 +176,21 @@ def _make_shards() -> ShardMaker:
             raise DataError("--beam_options means nothing without --beam=RUNNER")
         return LocalProcesses(_NUM_WORKERS.value)
     own = [f"--{option.removeprefix('--')}" for option in _BEAM_OPTIONS.value]
+    # The user's own options come last, so that they win over those for this machine.
     return BeamWorkers(runner=_BEAM.value, options=(*local_options(_BEAM.value, num_workers=_NUM_WORKERS.value), *own))
 
 
-def _recipe() -> SignalRecipe:
-    changes = {field: flag.value for field, flag in _CHANGES.items() if flag.value is not None}
-    return RECIPES[_RECIPE.value].changed(**changes)
+def _ptbxl(folder: Path, recipe: SignalRecipe) -> Source:
+    return PtbxlSource(folder, source_rate_hz=_SOURCE_RATE_HZ.value, recipe=recipe)
 
 
-def _ptbxl(recipe: SignalRecipe) -> Source:
-    return PtbxlSource(_source_directory(), source_rate_hz=_SOURCE_RATE_HZ.value, recipe=recipe)
+def _physionet2021(folder: Path, recipe: SignalRecipe) -> Source:
+    return Physionet2021Source(folder, sets=_SETS.value, recipe=recipe, num_workers=_NUM_WORKERS.value)
 
 
-def _physionet2021(recipe: SignalRecipe) -> Source:
-    return Physionet2021Source(_source_directory(), sets=_SETS.value, recipe=recipe, num_workers=_NUM_WORKERS.value)
-
-
-def _folder(recipe: SignalRecipe) -> Source:
+def _folder(folder: Path, recipe: SignalRecipe) -> Source:
     return FolderSource(
-        _source_directory(),
+        folder,
         labels=Path(_LABELS.value) if _LABELS.value else None,
         patient_field=_PATIENT_FIELD.value,
         name=_name(),
@@ -226,76 +212,52 @@ def _name() -> str:
     """Returns the name of a folder's data set: the one given, the one already at --out, or one made of the source."""
     if _NAME.value is not None:
         return _NAME.value
-    if _is_nameless(Path(given(_OUT))):
+    out = Path(given(_OUT))
+    # A data set that was built before names were made of the source keeps its own, so that it is found finished.
+    has_card = (out / CARD_FILE).is_file() and not _OVERWRITE.value
+    if has_card and read_card(out).get("request", {}).get("name") == NO_NAME:
         return NO_NAME
     return name_of_source(Path(_SOURCE.value) if _SOURCE.value else _source_directory())
 
 
-def _is_nameless(out: Path) -> bool:
-    """Returns whether `out` holds a data set that was built before names were made of the source."""
-    if _OVERWRITE.value or not (out / CARD_FILE).is_file():
-        return False
-    return read_card(out).get("request", {}).get("name") == NO_NAME
+def _prepared(folder: Path, recipe: SignalRecipe) -> Source:
+    return PreparedSource(folder, recipe=recipe, folds=_FOLDS.value)
 
 
-def _simulated(recipe: SignalRecipe) -> Source:
-    return SimulatedSource(
-        num_patients=_NUM_PATIENTS.value,
-        seed=_SEED.value,
-        signal_format=recipe.signal_format,
-    )
+# Functions that make a source of a folder, by the name of the builder. A simulated cohort has no folder.
+_MAKERS: dict[str, Callable[[Path, SignalRecipe], Source]] = {
+    "ptbxl": _ptbxl,
+    "physionet2021": _physionet2021,
+    "code15": lambda folder, recipe: code15_source(folder, recipe=recipe),
+    "mimic_iv_ecg": lambda folder, recipe: MimicIvEcgSource(folder, recipe=recipe),
+    "cpsc2018": lambda folder, recipe: Cpsc2018Source(folder, recipe=recipe),
+    "folder": _folder,
+    "prepared": _prepared,
+}
 
+_OF_DECLARED = ("declared_rate_hz", "declared_unit", "declared_leads", "declared_orientation")
+_OF_FOLDER = ("labels", "patient_field", "name", "formats", *_OF_DECLARED, "sex_coding", "missing_ids", "folds")
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Builder:
-    """Function that makes a source, and names of the flags that only some builders have."""
-
-    make: Callable[[SignalRecipe], Source]
-    flags: tuple[str, ...]
-
-
-_BUILDERS = {
-    "ptbxl": _Builder(make=_ptbxl, flags=("source", "source_rate_hz", "pieces")),
-    "physionet2021": _Builder(make=_physionet2021, flags=("source", "sets", "pieces")),
-    "code15": _Builder(
-        make=lambda recipe: code15_source(_source_directory(), recipe=recipe), flags=("source", "pieces")
-    ),
-    "mimic_iv_ecg": _Builder(
-        make=lambda recipe: MimicIvEcgSource(_source_directory(), recipe=recipe), flags=("source", "pieces")
-    ),
-    "cpsc2018": _Builder(
-        make=lambda recipe: Cpsc2018Source(_source_directory(), recipe=recipe), flags=("source", "pieces")
-    ),
-    "folder": _Builder(
-        make=_folder,
-        flags=(
-            "source",
-            "pieces",
-            "labels",
-            "patient_field",
-            "name",
-            "formats",
-            "declared_rate_hz",
-            "declared_unit",
-            "declared_leads",
-            "declared_orientation",
-            "sex_coding",
-            "missing_ids",
-            "folds",
-        ),
-    ),
-    "prepared": _Builder(
-        make=lambda recipe: PreparedSource(_source_directory(), recipe=recipe, folds=_FOLDS.value),
-        flags=("source", "folds"),
-    ),
-    "simulated": _Builder(make=_simulated, flags=("num_patients", "seed")),
+# Names of the flags that only some builders have. Their order is that of a request on the card.
+_BUILDERS: dict[str, tuple[str, ...]] = {
+    "ptbxl": ("source", "source_rate_hz", "pieces"),
+    "physionet2021": ("source", "sets", "pieces"),
+    "code15": ("source", "pieces"),
+    "mimic_iv_ecg": ("source", "pieces"),
+    "cpsc2018": ("source", "pieces"),
+    "folder": ("source", "pieces", *_OF_FOLDER),
+    "prepared": ("source", "folds"),
+    "simulated": ("num_patients", "seed"),
 }
 
 _BUILDER = flags.DEFINE_enum("builder", None, list(_BUILDERS), "What kind of source to read.")
 
 
 def _make_source(recipe: SignalRecipe) -> Source:
-    source = _BUILDERS[given(_BUILDER)].make(recipe)
+    if given(_BUILDER) == "simulated":
+        form = recipe.signal_format
+        return SimulatedSource(num_patients=_NUM_PATIENTS.value, seed=_SEED.value, signal_format=form)
+    source = _MAKERS[given(_BUILDER)](_source_directory(), recipe)
     return PiecedSource(source, num_workers=_NUM_WORKERS.value) if _PIECES.value else source
 
 
@@ -307,26 +269,22 @@ def _source_directory() -> Path:
     return path
 
 
-def _is_given(name: str) -> bool:
-    return flags.FLAGS[name].value != flags.FLAGS[name].default
-
-
 def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     """Returns the flags that decide what is stored, for the card."""
-    own = _BUILDERS[builder].flags
-    of_others = {name for other in _BUILDERS.values() for name in other.flags} - set(own)
-    for name in sorted(of_others):
+    own = _BUILDERS[builder]
+    for name in sorted({*itertools.chain(*_BUILDERS.values())} - {*own}):
         if flags.FLAGS[name].present:
             remedy = "; deal the finished data set anew with --builder=prepared" if name == "folds" else ""
             raise DataError(f"--{name} means nothing to --builder={builder}; leave it out{remedy}")
     if builder == "simulated":
-        for field in _CHANGES.keys() - set(_CHANGES_OF_SIMULATED):
-            if _CHANGES[field].present:
-                raise DataError(f"--{_CHANGES[field].name} means nothing to --builder=simulated; leave it out")
-        if _RECIPE.present:
-            raise DataError("--recipe means nothing to --builder=simulated; leave it out")
+        for flag in (*(_CHANGES[field] for field in _CHANGES.keys() - _CHANGES_OF_SIMULATED), _RECIPE):
+            if flag.present:
+                raise DataError(f"--{flag.name} means nothing to --builder=simulated; leave it out")
     request: dict[str, Any] = {"builder": builder, "recipe": recipe.to_json()}
-    request |= {name: flags.FLAGS[name].value for name in own if name not in _LATER_FLAGS or _is_given(name)}
+    values = {name: flags.FLAGS[name].value for name in own}
+    request |= {
+        name: value for name, value in values.items() if name not in _LATER_FLAGS or value != flags.FLAGS[name].default
+    }
     if not request.get("pieces"):
         request.pop("pieces", None)  # Requests of data sets built before there were pieces have no such entry.
     elif _CHANGES["cut"].present:
@@ -335,6 +293,7 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         )
     if builder == "folder":
         request["name"] = _name()
+    # Whole paths, so that the same folder named from elsewhere makes the same request.
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
     if builder == "prepared":
         # Other contents at the same place make another request.
@@ -357,7 +316,7 @@ def _listed_folder() -> Path | None:
 def _not_compared(out: Path) -> str:
     """Says why a finished data set was not compared with its source; empty if it was."""
     builder = given(_BUILDER)
-    if "source" not in _BUILDERS[builder].flags or builder == "prepared":
+    if builder in ("simulated", "prepared"):
         return ""
     if _listed_folder() is None:
         return f"; --source={_SOURCE.value} is not there, so whether it has changed is not known"
@@ -366,21 +325,10 @@ def _not_compared(out: Path) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def _progress_bar(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    with tqdm(total=total, initial=done, unit=" ECGs", desc=title, disable=None, file=sys.stderr) as bar:
-
-        def tell(count: int) -> None:
-            bar.update(count)
-
-        yield tell
-
-
 def summary(card: dict[str, Any], out: Path) -> str:
     """Returns the summary that a build prints at its end, from the card."""
-    counts = card["summary"]
+    counts, form = card["summary"], card["signal_format"]
     quarantined = sum(counts["quarantined"].values())
-    form = card["signal_format"]
     lines = [
         f"{out}: {card['name']}{' (SIMULATED)' if card['simulated'] else ''}, {form['num_samples']} samples at "
         f"{form['sampling_rate_hz']} Hz",
@@ -395,7 +343,8 @@ def summary(card: dict[str, Any], out: Path) -> str:
         *(f"    {visible(record)} = {visible(first)}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
         *(f"  {visible(shared_sentence(entry))}" for entry in counts.get("shared_contents", ())),
-        *_seconds_lines(counts),
+        # Earlier data sets have no such counts.
+        *([f"  seconds             {kept_sentence(counts['seconds'])}"] if counts.get("seconds") else []),
         *contradiction_lines(counts.get("contradictions")),
         *_quality_lines(counts),
         *calibration_lines(counts.get("calibration")),
@@ -408,8 +357,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
 
 
 def _remark_lines(counts: dict[str, Any]) -> list[str]:
-    counted = counts.get("remarks", {})  # Earlier data sets have no remarks.
-    if not counted:
+    if not (counted := counts.get("remarks")):  # Earlier data sets have no remarks.
         return []
     total = sum(entry["records"] for entry in counted.values())
     heading = f"  remarks             {total}, on records that are stored; listed in {REMARKS_FILE}"
@@ -419,11 +367,6 @@ def _remark_lines(counts: dict[str, Any]) -> list[str]:
 def _recordings_in(counts: dict[str, Any]) -> str:
     recordings, records = counts.get("recordings_in", counts["records_in"]), counts["records_in"]
     return str(records) if recordings == records else f"{recordings}, as {records} records"
-
-
-def _seconds_lines(counts: dict[str, Any]) -> list[str]:
-    seconds = counts.get("seconds")  # Earlier data sets have no such counts.
-    return [f"  seconds             {kept_sentence(seconds)}"] if seconds else []
 
 
 def _quality_lines(counts: dict[str, Any]) -> list[str]:
@@ -438,21 +381,22 @@ def main() -> None:
     if "://" in given(_OUT):
         raise DataError(f"--out={_OUT.value}: a build writes to a directory; mount the bucket, and give its path there")
     out = output_folder("out", given(_OUT))
-    recipe = _recipe()
-    make_source: Callable[[], Source] = functools.partial(_make_source, recipe)
+    changes = {field: flag.value for field, flag in _CHANGES.items() if flag.value is not None}
+    recipe = RECIPES[_RECIPE.value].changed(**changes)
+    # After the build there is a card in any case.
     existed = (out / CARD_FILE).exists() and not _OVERWRITE.value
     card = build_dataset(
-        make_source,
+        functools.partial(_make_source, recipe),
         out,
         request=_request(given(_BUILDER), recipe),
         make_shards=_make_shards(),
         max_quarantined=_MAX_QUARANTINED.value,
         overwrite=_OVERWRITE.value,
-        progress=_progress_bar,
+        progress=progress_bar,
         source_folder=_listed_folder(),
     )
     if _PHYSIOLOGY.value:
-        with _progress_bar("measuring", card["num_records"], 0) as tell:
+        with progress_bar("measuring", card["num_records"]) as tell:
             measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=tell)
     if existed:
         print(f"finished already, nothing to do (--overwrite builds it again){_not_compared(out)}")

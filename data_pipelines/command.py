@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import math
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from absl import app, flags, logging
+from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from data_pipelines.system.visible_text import visible
@@ -57,7 +59,8 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     try:
         rest: list[str] = flags.FLAGS(list(argv), known_only=known_only)
     except flags.Error as error:
-        fail(f"{_NOT_GIVEN.sub(_asked_for, _in_one_line(error))} (--help tells more)")
+        text = _NOT_GIVEN.sub(r"--\1=… must be given", _in_one_line(error))
+        fail(f"{text} (--help tells more)")
     except OSError as error:  # This comes from --flagfile.
         fail(f"{error} (--help tells more)")
     except SystemExit as left:
@@ -92,10 +95,6 @@ def _why_meaningless(flag: flags.Flag) -> str:
     return ""
 
 
-def _asked_for(found: re.Match[str]) -> str:
-    return f"--{found[1]}=… must be given"
-
-
 def _in_one_line(error: flags.Error) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # An error within a config file comes with its stack trace, and its message is the last line.
@@ -115,10 +114,12 @@ def output_folder(flag: str, given: str) -> Path:
     if "://" in given:
         raise DataError(f"--{flag}={given}: is no folder of this machine; give one, such as where a bucket is mounted")
     path = Path(given)
+    # The folder may not exist yet, so what is tried is the nearest one that does.
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise DataError(f"--{flag}={given}: {existing} exists and is not a directory; name another")
     try:
+        # Rights alone do not tell: a disk may be mounted read-only, and root may write anywhere by rights.
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
@@ -171,6 +172,24 @@ def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
             fail(f"too little memory for what was asked for ({error}); ask for less, or take a larger machine")
 
     return wrapped
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int, done: int = 0, *, unit: str = " ECGs") -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar, whose context yields a function that is told how many further units are done.
+
+    Args:
+        title: Title of the bar.
+        total: Number of units.
+        done: Number of units that are done already.
+        unit: Name of a unit; bytes are `B`, and are shown as kB, MB and so on.
+    """
+    with tqdm(total=total, initial=done, unit=unit, unit_scale=unit == "B", desc=title, disable=None) as bar:
+
+        def tell(count: int) -> None:
+            bar.update(count)
+
+        yield tell
 
 
 def given(flag: flags.FlagHolder[Value | None]) -> Value:

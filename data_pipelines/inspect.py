@@ -50,12 +50,11 @@ _NOT_IN_A_FILE_NAME = re.compile(r"[^\w.-]")
 
 
 def _print_card(dataset: Dataset) -> None:
-    store = open_store(dataset.directory)
-    total = min(dataset.index.num_records, flags.FLAGS.max_records)
+    store, most = open_store(dataset.directory), flags.FLAGS.max_records
+    total = min(dataset.index.num_records, most)
     with tqdm(total=total, unit=" ECGs", desc="amplitudes", disable=None, leave=False) as bar:
-        amplitudes = amplitudes_of(
-            store, dataset.index, max_records=flags.FLAGS.max_records, seed=flags.FLAGS.seed, progress=bar.update
-        )
+        options = {"max_records": most, "seed": flags.FLAGS.seed}
+        amplitudes = amplitudes_of(store, dataset.index, **options, progress=bar.update)
     card = dataset_card(dataset, amplitudes=amplitudes)
     _print(card, lambda: card_text(card, width=_terminal_width()))
 
@@ -66,17 +65,14 @@ def _print_quarantined(dataset: Dataset) -> None:
 
     def text() -> str:
         lines = [f"{len(rows)} of {dataset.card['summary']['records_in']} recordings were not stored"]
+        # A path that was broken could not be copied from the terminal.
+        wrapper = textwrap.TextWrapper(_terminal_width(), break_long_words=False)
+        wrapper.initial_indent, wrapper.subsequent_indent = "  ", "      "
         for reason, group in itertools.groupby(rows, key=lambda row: row["reason"]):
             members = list(group)
             lines.append(f"{reason}: {len(members)}")
             for row in members:
-                lines += textwrap.wrap(
-                    f"{row['record_id']}: {row['message']}",
-                    _terminal_width(),
-                    initial_indent="  ",
-                    subsequent_indent="      ",
-                    break_long_words=False,
-                )
+                lines += wrapper.wrap(f"{row['record_id']}: {row['message']}")
         return "\n".join(lines)
 
     _print(rows, text)
@@ -86,6 +82,7 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
     store, index = open_store(dataset.directory), dataset.index
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
+    # A record is read when it is drawn, so that many pages need no more memory than one.
     for number in tqdm(numbers.tolist(), unit=" ECGs", desc="drawing", disable=None, leave=False):
         title = record_lines(dataset, number)
         figure = draw_ecg(
@@ -109,17 +106,13 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
     """Returns the lines above a record's traces, with what the index says about the record."""
     index = dataset.index
     age, sex, fold = float(index.age_years[number]), int(index.sex[number]), int(index.fold[number])
-    lines = [
-        f"{dataset.card['name']}, record {visible(str(index.record_id[number]))}",
-        " · ".join(
-            (
-                f"Patient {visible(str(index.patient_id[number]))}",
-                "age unknown" if math.isnan(age) else f"{age:.3g} years",
-                _SEX_WORDS.get(sex, "sex unknown"),
-                *(() if fold == NO_FOLD else (f"fold {fold}",)),
-            )
-        ),
+    person = [
+        f"Patient {visible(str(index.patient_id[number]))}",
+        "age unknown" if math.isnan(age) else f"{age:.3g} years",
+        _SEX_WORDS.get(sex, "sex unknown"),
+        *([] if fold == NO_FOLD else [f"fold {fold}"]),
     ]
+    lines = [f"{dataset.card['name']}, record {visible(str(index.record_id[number]))}", " · ".join(person)]
     present = {
         name: [label for label, value in zip(task.classes, task.values[number], strict=True) if value == 1]
         for name, task in index.tasks.items()
@@ -130,6 +123,7 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
     known = {name: float(values[number]) for name, values in index.scalars.items() if not math.isnan(values[number])}
     if known:
         values = (f"{name} {value:.4g} {units[name]}".rstrip() for name, value in known.items())
+        # A line of the title must not end between a value and its name or unit.
         lines.append(" · ".join(value.replace(" ", _NO_BREAK) for value in values))
     doubts = list(flag_names(int(index.quality[number])))
     if index.clipped_samples[number]:
@@ -145,6 +139,7 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
 
 def file_stem(record_id: str, number: int) -> str:
     """Returns a file name for a record; ids that no file can have get the record's number to stay distinct."""
+    # An id with a part of a path in it could name a file elsewhere, and two ids could become one name.
     stem = _NOT_IN_A_FILE_NAME.sub("_", record_id)
     return stem if stem == record_id and not stem.startswith(".") else f"record{number}_{stem.strip('.')}"
 

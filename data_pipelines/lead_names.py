@@ -24,17 +24,11 @@ _BY_UPPERCASE = {lead.upper(): lead for lead in STANDARD_LEADS}
 @functools.lru_cache(maxsize=4096)
 def standard_lead(name: str) -> str | None:
     """Returns the standard name of a lead (`"AVR"` → `"aVR"`), or None where `name` is no standard lead."""
-    match = _SPELLING.fullmatch(name.strip())
-    if match is None:
+    if (match := _SPELLING.fullmatch(name.strip())) is None:
         return None
     if match["chest"]:
         return f"V{match['chest']}"
     return _BY_UPPERCASE[(match["limb"] or match["other"] or "I" * int(match["number"])).upper()]
-
-
-def _is_iec_name(name: str) -> bool:
-    match = _SPELLING.fullmatch(name.strip())
-    return match is not None and match["chest"] is not None
 
 
 def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
@@ -58,7 +52,7 @@ def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
     has_v = any(name.strip()[-2:-1] in ("V", "v") and standard_lead(name) for name in channels)
     for column, name in enumerate(channels):
         lead = standard_lead(name)
-        if lead is None or (has_v and _is_iec_name(name)):
+        if lead is None or (has_v and name.strip()[-2:-1] in ("C", "c")):
             continue
         if lead in columns:
             raise RecordError(
@@ -67,8 +61,7 @@ def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
                 reason="duplicate_lead",
             )
         columns[lead] = column
-    missing = [lead for lead in STORED_LEADS if lead not in columns]
-    if missing:
+    if missing := [lead for lead in STORED_LEADS if lead not in columns]:
         raise RecordError(
             f"{source}: lead {', '.join(missing)} not found among its channels ({', '.join(channels) or 'none'}); "
             f"needed are {' '.join(STORED_LEADS)}, by name",

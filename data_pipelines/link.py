@@ -119,8 +119,7 @@ class _Progress:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self._of:
-            bar = tqdm(total=total, desc=phase, unit="", disable=None)
-            self._of[phase] = self._bars.enter_context(bar)
+            self._of[phase] = self._bars.enter_context(tqdm(total=total, desc=phase, unit="", disable=None))
         self._of[phase].update(done - self._of[phase].n)
 
 
@@ -138,6 +137,7 @@ def main() -> None:
     datasets = [open_dataset(directory) for directory in _DATASETS.value]
     with contextlib.ExitStack() as bars:
         links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
+    # The links are kept before anything is made of them, since finding them is what takes long.
     save_links(links, out)
     found, listed = contradictions_of(links, datasets), out.with_suffix(".contradictions.csv")
     write_contradictions(found, listed)

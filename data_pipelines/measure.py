@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 
 from absl import flags
-from tqdm import tqdm
 
-from data_pipelines.command import MOST_WORKERS, command, given, run
+from data_pipelines.command import MOST_WORKERS, command, given, progress_bar, run
 from data_pipelines.physiology.store import PHYSIOLOGY_DIR, Physiology, measure_dataset, open_physiology
 from data_pipelines.prepared.dataset import open_dataset
 
@@ -25,8 +24,7 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 def summary(physiology: Physiology) -> str:
     """Returns counts and shares of what could not be measured, as text for people."""
-    card = physiology.card
-    total = card["num_records"]
+    card, total = physiology.card, physiology.card["num_records"]
     lines = [
         f"  measurements        {len(physiology.names)} a record",
         f"  without a vector    {card['num_unusable']} of {total} records ({card['num_unusable'] / total:.1%})",
@@ -40,11 +38,7 @@ def summary(physiology: Physiology) -> str:
 def main() -> None:
     """Measures the data set that the flags name."""
     dataset = open_dataset(given(_DATASET))
-    with tqdm(total=dataset.index.num_records, unit=" ECGs", desc="measuring", disable=None) as bar:
-
-        def tell(count: int) -> None:
-            bar.update(count)
-
+    with progress_bar("measuring", dataset.index.num_records) as tell:
         made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, progress=tell)
     physiology = open_physiology(dataset)
     state = "measured" if made else "measured already, nothing to do"

@@ -45,18 +45,6 @@ _SPECTRUM_EDGES_HZ = (0.3, 0.6, 1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 40, 49, 60, 8
 _FOLDS = 5
 _FEWEST_RECORDS = 50
 
-#: Conditions that are shown side by side, each with PTB-XL's statement where it has one.
-_SHOWN = (
-    ("no finding", "NORM"),
-    ("atrial fibrillation", "AFIB"),
-    ("left bundle branch block", "CLBBB"),
-    ("right bundle branch block", "CRBBB"),
-    ("premature ventricular beat", "PVC"),
-    ("left ventricular hypertrophy", "LVH"),
-    ("ischaemic ST/T", "ISC_"),
-    ("potassium above 6.5 mmol/L", None),
-)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recordings:
@@ -130,18 +118,21 @@ def telling_apart(
     measured = np.concatenate([real.measurements.values, simulated.measurements.values]).astype(np.float64)
     spectrum = np.concatenate([log_spectrum(side.signal, sampling_rate_hz) for side in (real, simulated)])
     label = np.repeat([0, 1], [len(real.signal), len(simulated.signal)])
+    # Both number their patients from 0, and two people must not be kept together as one.
     patient = np.concatenate([real.patient, simulated.patient + real.patient.max() + 1])
     forest = RandomForestClassifier(100, min_samples_leaf=2, random_state=seed)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    tried = {
+        "intervals and amplitudes": (measured, forest),
+        "spectrum": (spectrum, linear),
+        "both": (np.concatenate([measured, spectrum], axis=1), forest),
+    }
     found = {}
-    for name, features, model in (
-        ("intervals and amplitudes", measured, forest),
-        ("spectrum", spectrum, linear),
-        ("both", np.concatenate([measured, spectrum], axis=1), forest),
-    ):
+    for name, (features, model) in tried.items():
         folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(features, label, patient)
         scores = []
         for train, test in folds:
+            # A classifier that has not converged tells less apart, and the cohort would look better than it is.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ConvergenceWarning)
                 model.fit(features[train], label[train])
@@ -186,29 +177,23 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
     """
     if dataset.simulated:
         raise DataError(f"{dataset.directory}: is simulated; --real takes a data set of real recordings")
+    # Equal records under two patients could come into training and test.
     chosen = np.flatnonzero(np.asarray(dataset.index.duplicate_of) == NOT_A_DUPLICATE)[:max_records]
     if len(chosen) < _FEWEST_RECORDS:
         raise DataError(f"{dataset.directory}: {len(chosen)} distinct records, at least {_FEWEST_RECORDS} are needed")
-    rate = dataset.format.sampling_rate_hz
-    cohort = Cohort(
-        CohortConfig(
-            seed=seed,
-            num_patients=len(chosen),
-            visits_per_patient=(1, 2),
-            sampling_rate_hz=rate,
-            seconds=dataset.format.seconds,
-        )
+    rate, seconds = dataset.format.sampling_rate_hz, dataset.format.seconds
+    config = CohortConfig(
+        seed=seed, num_patients=len(chosen), visits_per_patient=(1, 2), sampling_rate_hz=rate, seconds=seconds
     )
-    made = cohort.simulate(0, len(chosen))
+    made = Cohort(config).simulate(0, len(chosen))
     signal = open_store(dataset.directory).read(chosen)
-    real, simulated = (
-        Recordings(
-            signal=signals,
-            patient=patients.astype(np.int64),
-            measurements=measure(signals, sampling_rate_hz=rate, processes=num_workers),
-        )
-        for signals, patients in ((signal, np.asarray(dataset.index.patient)[chosen]), (made.signal, made.patient))
-    )
+
+    def measured(signal: np.ndarray, patient: np.ndarray) -> Recordings:
+        measurements = measure(signal, sampling_rate_hz=rate, processes=num_workers)
+        return Recordings(signal=signal, patient=patient.astype(np.int64), measurements=measurements)
+
+    real = measured(signal, np.asarray(dataset.index.patient)[chosen])
+    simulated = measured(made.signal, made.patient)
     found: dict[str, Any] = {
         "notice": SIMULATED_NOTICE,
         "real": {"name": dataset.card["name"], "fingerprint": dataset.fingerprint},
@@ -217,7 +202,7 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
         "groups": {},
         "delineation_error_ms": delineation_error(simulated.measurements, made.scalars),
     }
-    groups = {"all": (np.ones(len(chosen), bool), np.ones(len(chosen), bool))}
+    groups = {"all": (np.ones(len(chosen), bool),) * 2}
     if _NORMAL_LABEL in dataset.index.labels:
         groups["normal"] = (dataset.index.label(_NORMAL_LABEL)[chosen] == 1, without_finding(made))
     for name, (of_real, of_simulated) in groups.items():
@@ -244,23 +229,23 @@ def without_finding(records: SimulatedRecords) -> np.ndarray:
 def _conditions(dataset: Dataset, chosen: np.ndarray, signal: np.ndarray, made: SimulatedRecords) -> list[Condition]:
     """Pairs the first simulated and the first real example of each condition; either may be missing."""
     scalars = made.scalars
-    in_simulated = {
-        "no finding": without_finding(made),
-        "atrial fibrillation": scalars["af"] == 1,
-        "left bundle branch block": (scalars["lbbb"] == 1) & (scalars["af"] == 0),
-        "right bundle branch block": (scalars["rbbb"] == 1) & (scalars["af"] == 0),
-        "premature ventricular beat": scalars["pvc"] == 1,
-        "left ventricular hypertrophy": scalars["lvh"] == 1,
-        "ischaemic ST/T": scalars["ischaemia"] == 1,
-        "potassium above 6.5 mmol/L": scalars["potassium"] > 6.5,
-    }
+    # Each has PTB-XL's statement, where it has one.
+    shown = (
+        ("no finding", "NORM", without_finding(made)),
+        ("atrial fibrillation", "AFIB", scalars["af"] == 1),
+        ("left bundle branch block", "CLBBB", (scalars["lbbb"] == 1) & (scalars["af"] == 0)),
+        ("right bundle branch block", "CRBBB", (scalars["rbbb"] == 1) & (scalars["af"] == 0)),
+        ("premature ventricular beat", "PVC", scalars["pvc"] == 1),
+        ("left ventricular hypertrophy", "LVH", scalars["lvh"] == 1),
+        ("ischaemic ST/T", "ISC_", scalars["ischaemia"] == 1),
+        ("potassium above 6.5 mmol/L", None, scalars["potassium"] > 6.5),
+    )
     conditions = []
-    for name, code in _SHOWN:
+    for name, code, in_simulated in shown:
         label = f"all:{code}"
         labelled = dataset.index.label(label)[chosen] == 1 if label in dataset.index.labels else np.zeros(0, bool)
-        conditions.append(
-            Condition(name=name, simulated=_first(made.signal, in_simulated[name]), real=_first(signal, labelled))
-        )
+        simulated, real = _first(made.signal, in_simulated), _first(signal, labelled)
+        conditions.append(Condition(name=name, simulated=simulated, real=real))
     return conditions
 
 
@@ -288,14 +273,17 @@ def markdown(found: Mapping[str, Any]) -> str:
             "| | real | simulated |",
             "|---|---|---|",
         ]
-        for interval in INTERVALS:
-            sides = [side["intervals_ms"][interval] for side in (real, simulated)]
-            lines.append(f"| {interval.upper()}, ms | {_cell(sides[0], 0)} | {_cell(sides[1], 0)} |")
-        for lead in STORED_LEADS:
-            sides = [side["lead_sd_uv"][lead] for side in (real, simulated)]
-            lines.append(f"| SD of {lead}, µV | {_cell(sides[0], 0)} | {_cell(sides[1], 0)} |")
-        sides = [side["share_of_three_components"] for side in (real, simulated)]
-        lines.append(f"| Energy in three components | {_cell(sides[0], 3)} | {_cell(sides[1], 3)} |")
+        columns = []
+        for side in (real, simulated):
+            cells = [_cell(side["intervals_ms"][interval], 0) for interval in INTERVALS]
+            cells += [_cell(side["lead_sd_uv"][lead], 0) for lead in STORED_LEADS]
+            columns.append([*cells, _cell(side["share_of_three_components"], 3)])
+        names = [
+            *(f"{interval.upper()}, ms" for interval in INTERVALS),
+            *(f"SD of {lead}, µV" for lead in STORED_LEADS),
+        ]
+        rows = zip([*names, "Energy in three components"], *columns, strict=True)
+        lines += [f"| {' | '.join(row)} |" for row in rows]
         lines += ["", "| Told apart by | AUROC (0.5: not at all) |", "|---|---|"]
         lines += [
             f"| {features} | {score['auroc']:.3f} ± {score['sd_over_folds']:.3f} |"

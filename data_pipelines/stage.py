@@ -13,6 +13,7 @@ shard read back. The same command goes on after an interruption, and checks a co
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from absl import flags
@@ -32,16 +33,13 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar = tqdm(unit=" ECGs", desc="staging", disable=None)
-        self._num_records = self._record_bytes = 0
-        self._downloaded = 0
+        self._num_records = self._record_bytes = self._downloaded = 0
 
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._bar.close()
 
     def start(self, dataset: Dataset) -> None:
+        # Only now, with the index here, is the number of records known.
         self._num_records = dataset.index.num_records
         self._bar.reset(self._num_records)
         self._record_bytes = record_bytes(dataset.format)
@@ -55,11 +53,9 @@ class _Bar:
         self._show(refresh=True)
 
     def _show(self, *, refresh: bool) -> None:
-        written = self._bar.n * self._record_bytes / 1e9
+        written, total = (number * self._record_bytes / 1e9 for number in (self._bar.n, self._num_records))
         came = f", {self._downloaded / 1e9:.2f} downloaded" if self._downloaded else ""
-        self._bar.set_postfix_str(
-            f"{written:.2f} of {self._num_records * self._record_bytes / 1e9:.2f} GB{came}", refresh
-        )
+        self._bar.set_postfix_str(f"{written:.2f} of {total:.2f} GB{came}", refresh)
 
 
 def define_flags() -> None:
@@ -79,7 +75,7 @@ def main() -> None:
         raise DataError(f"--dataset={source}: name a local directory for its copy with --out=DIR")
     if out is not None and "://" in out:
         raise DataError(f"--out={out}: a copy is made in a directory; give one on a local disk")
-    with _Bar() as bar:
+    with contextlib.closing(_Bar()) as bar:
         if out is None:
             dataset = open_dataset(source)
             bar.start(dataset)

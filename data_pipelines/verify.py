@@ -12,14 +12,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
-from data_pipelines.command import command, run
+from data_pipelines.command import command, progress_bar, run
 from data_pipelines.errors import DataError
 from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE, open_physiology
 from data_pipelines.prepared.dataset import open_dataset, read_card
@@ -79,10 +78,9 @@ class Verdict:
         )
 
 
-@contextlib.contextmanager
-def no_bar(total: int, unit: str) -> Iterator[Progress]:
+def no_bar(total: int, unit: str) -> contextlib.AbstractContextManager[Progress]:
     """Shows no progress."""
-    yield lambda num_done: None
+    return contextlib.nullcontext(lambda num_done: None)
 
 
 def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
@@ -99,12 +97,8 @@ def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
     digests = {folder: read_digests(directory / folder) for folder in ("", *PARTS)}
     if digests[""] is None:
         return _by_contents(directory, bar)
-    total = sum(
-        (directory / folder / name).stat().st_size
-        for folder, known in digests.items()
-        for name in known or ()
-        if (directory / folder / name).is_file()
-    )
+    paths = (directory / folder / name for folder, known in digests.items() for name in known or ())
+    total = sum(path.stat().st_size for path in paths if path.is_file())
     with bar(total, "B") as progress:
         verdict = _compared(directory, digests[""], apart=(*PARTS, *_UNFINISHED), progress=progress)
         if (directory / PACKED_DIR).is_dir():
@@ -115,6 +109,7 @@ def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
 
 
 def _compared(folder: Path, digests: dict[str, str], *, apart: tuple[str, ...] = (), progress: Progress) -> Verdict:
+    # The table has no digest of itself.
     present = set(files_of(folder, apart=apart)) - {DIGESTS_FILE}
     right = {name for name in present & digests.keys() if _is_right(folder / name, digests[name], progress)}
     return Verdict(
@@ -126,10 +121,10 @@ def _compared(folder: Path, digests: dict[str, str], *, apart: tuple[str, ...] =
 
 
 def _is_right(path: Path, digest: str, progress: Progress) -> bool:
-    try:
+    # A file that cannot be read is as good as damaged.
+    with contextlib.suppress(OSError):
         return why_elsewhere(path) is None and path.is_file() and file_digest(path, progress) == digest
-    except OSError:
-        return False
+    return False
 
 
 def _packed(directory: Path, digests: dict[str, str] | None, progress: Progress) -> Verdict:
@@ -144,14 +139,13 @@ def _packed(directory: Path, digests: dict[str, str] | None, progress: Progress)
     except DataError as error:
         return dataclasses.replace(verdict, damaged=(PACKED_FILE,), extra=(), remarks=(visible(str(error)),))
     names = {shard.name for shard in shards}
+    remark = f"{PACKED_DIR}/{PACKED_FILE} has no digest, since it was made before there were any"
     return Verdict(
         checked=verdict.checked + len(shards) - len(bad),
         damaged=(*verdict.damaged, *(name for name in bad if (folder / name).exists())),
         missing=(*verdict.missing, *(name for name in bad if not (folder / name).exists())),
         extra=tuple(name for name in verdict.extra if name not in names | {PACKED_FILE}),
-        remarks=()
-        if digests
-        else (f"{PACKED_DIR}/{PACKED_FILE} has no digest, since it was made before there were any",),
+        remarks=() if digests else (remark,),
     )
 
 
@@ -169,14 +163,12 @@ def _physiology(directory: Path, digests: dict[str, str] | None, progress: Progr
 def _by_contents(directory: Path, bar: Bar) -> Verdict:
     """Checks a data set without digests: contents and patients by its fingerprint, signals by their hashes."""
     dataset = open_dataset(directory)
-    index, remarks = (
-        dataset.index,
-        [f"no {DIGESTS_FILE}: built before data sets had digests, so labels are not checked"],
-    )
-    damaged = []
+    index, damaged = dataset.index, []
+    remarks = [f"no {DIGESTS_FILE}: built before data sets had digests, so labels are not checked"]
     if index.fingerprint(dataset.format) != dataset.fingerprint:
         damaged.append("index")
         remarks.append("contents or patients in the index are not those of the card's fingerprint")
+    # A bad shard is reported like the others, instead of ending the verification.
     store = open_store(directory, allow_bad_shards=True)
     wrong = 0
     with bar(index.num_records, " ECGs") as progress:
@@ -206,16 +198,6 @@ def report(verdict: Verdict, directory: Path) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def _progress_bar(total: int, unit: str) -> Iterator[Progress]:
-    with tqdm(total=total, unit=unit, unit_scale=unit == "B", desc="verifying", disable=None) as shown:
-
-        def tell(count: int) -> None:
-            shown.update(count)
-
-        yield tell
-
-
 def define_flags() -> None:
     """Defines the flags of the command; at import they would collide with those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
@@ -227,7 +209,7 @@ def main() -> None:
     if "://" in flags.FLAGS.dataset:
         raise DataError(f"--dataset={flags.FLAGS.dataset}: files are verified where they lie; mount the bucket")
     directory = Path(flags.FLAGS.dataset)
-    verdict = verify_dataset(directory, bar=_progress_bar)
+    verdict = verify_dataset(directory, bar=lambda total, unit: progress_bar("verifying", total, unit=unit))
     print(report(verdict, directory))
     if not verdict.is_whole:
         sys.exit(1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from data_pipelines.builders.reading_notes import note
 from data_pipelines.builders.unforeseen import file_of, reason_and_message
 from data_pipelines.errors import DataError, RecordError
+from data_pipelines.metadata.demographics import Person, read_person
+from data_pipelines.metadata.sexes import WORDS
 from data_pipelines.readers.lengths import Length
 from data_pipelines.recording import Recording
-from data_pipelines.records import EcgRecord, LabelSchema, SignalFormat
+from data_pipelines.records import EcgRecord, LabelSchema, Remark, SignalFormat
 from data_pipelines.signals.conversion import StoredSignal, stored_signal
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.system.visible_text import storable_text
@@ -117,6 +119,7 @@ class ItemReader(Generic[NamedItemT]):
     def __call__(self, items: Sequence[NamedItemT]) -> Iterator[EcgRecord | Quarantined]:
         """Yields the result of every item in order."""
         for item in items:
+            # If the process dies of this item, the note says which it was.
             note(file_of(item))
             yield self._result(item)
 
@@ -126,6 +129,7 @@ class ItemReader(Generic[NamedItemT]):
         except RecordError as error:
             reason, message = error.reason, str(error)
         except DataError:
+            # It is no fault of this recording alone, such as a damaged shard: quarantining would hide it.
             raise
         except Exception as error:  # Files from outside can be damaged in ways that no reader foresaw.
             reason, message = reason_and_message(error, item)
@@ -163,18 +167,34 @@ class RecordingReader(Generic[NamedItemT]):
         return self.record(item, recording, stored_signal(recording, recipe=self.recipe))
 
 
+def person_of(recording: Recording, *, source: str) -> Person:
+    """Returns the person that the fields `Age` and `Sex` of a recording's own file describe, with sex in words.
+
+    Args:
+        recording: Recording as its file has it.
+        source: Name of the recording for remarks.
+    """
+    age, sex = (recording.field(name) or "" for name in ("Age", "Sex"))
+    return read_person(age=age, sex=sex, coding=WORDS, source=source)
+
+
+def person_fields(recording: Recording, person: Person, remarks: Iterable[Remark] = ()) -> dict[str, Any]:
+    """Returns the fields of an `EcgRecord` that state age and sex, and all remarks on the record.
+
+    Args:
+        recording: Recording, whose remarks come first.
+        person: Person of the recording, whose remarks come next.
+        remarks: Remarks on the labels of the record.
+    """
+    remarks = (*recording.remarks, *person.remarks, *remarks)
+    return {"age_years": person.age_years, "sex": person.sex, "remarks": remarks}
+
+
 def ecg_record(stored: StoredSignal, **fields: Any) -> EcgRecord:
     """Returns the record of a signal that is ready to store; `fields` are the other fields of `EcgRecord`."""
     # File names need not be valid UTF-8, but texts are stored as UTF-8.
     fields |= {name: storable_text(fields[name]) for name in _TEXTS if name in fields}
-    return EcgRecord(
-        signal=stored.signal,
-        valid_start=stored.valid_start,
-        valid_samples=stored.valid_samples,
-        recording_seconds=stored.recording_seconds,
-        start_seconds=stored.start_seconds,
-        **fields,
-    )
+    return EcgRecord(**vars(stored), **fields)
 
 
 class Refusal(NamedTuple):

@@ -75,11 +75,13 @@ def scan_header(record: Path) -> CincHeader:
     """
     lines = _lines(record)
     record_line, *signal_lines = [lines[number].split() for number in _content(lines)] or [[]]
+    comments = (line.lstrip("# \t").partition(":") for line in lines if line.startswith("#"))
+    codes = (dx_codes(value.strip()) for key, _, value in comments if key.strip().casefold() == "dx")
     return CincHeader(
         has_extension=bool(record_line) and record_line[0].endswith(_EXTENSIONS),
         gains=_gains(signal_lines),
         samples=_samples(record_line, signal_lines),
-        codes=next((dx_codes(value) for key, value in _comments(lines) if key == "dx"), ()),
+        codes=next(codes, ()),
     )
 
 
@@ -105,9 +107,7 @@ def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
     """
     header = scan_header(record)
     recording = _read_renamed(record) if header.has_extension else read_wfdb(record)
-    if correct_gain and header.has_doubtful_gain:
-        return with_true_gain(recording)
-    return recording
+    return with_true_gain(recording) if correct_gain and header.has_doubtful_gain else recording
 
 
 def with_true_gain(recording: Recording) -> Recording:
@@ -124,11 +124,8 @@ def with_true_gain(recording: Recording) -> Recording:
     samples = np.rint(signal[np.isfinite(signal)] * DOUBTFUL_GAIN)
     nearest = np.rint(samples / STEP_UV)
     # Truncation can leave a multiple nearer to the step below it.
-    on_steps = np.zeros(samples.shape, bool)
-    for step in (nearest - 1, nearest, nearest + 1):
-        on_steps |= np.trunc(step * STEP_UV) == samples
-    share = np.count_nonzero(on_steps) / max(1, samples.size)
-    if share < _SHARE_ON_STEPS:
+    on_steps = np.any([np.trunc((nearest + by) * STEP_UV) == samples for by in (-1, 0, 1)], axis=0)
+    if (share := np.count_nonzero(on_steps) / max(1, samples.size)) < _SHARE_ON_STEPS:
         raise RecordError(
             f"{recording.source}: the header's gain of {DOUBTFUL_GAIN:g}/mV is known to be wrong in Georgia's first "
             f"headers, but only {share:.1%} of these samples are multiples of {STEP_UV:g} µV cut to whole µV, as all "
@@ -145,6 +142,7 @@ def _read_renamed(record: Path) -> Recording:
     name, *rest = lines[numbers[0]].split()
     lines[numbers[0]] = " ".join([Path(name).stem, *rest])
     header_name = f"{record.name}.hea"
+    # A signal line that names the header itself would put a link in the place of the corrected copy.
     file_names = {lines[number].split()[0] for number in numbers[1:]} - {header_name}
     with tempfile.TemporaryDirectory(prefix="cinc_header_") as folder:
         Path(folder, header_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -152,6 +150,7 @@ def _read_renamed(record: Path) -> Recording:
             # A name that is not that of a file beside the header, or cannot be one, is left for the reader to report as
             # missing.
             if Path(file_name).name == file_name != "..":
+                # Links spare a copy of the signals; they hold whole paths, since they lie in another folder.
                 with contextlib.suppress(OSError, ValueError):
                     Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
         try:
@@ -167,6 +166,7 @@ def _lines(record: Path) -> list[str]:
     try:
         content = read_contents(record.with_name(f"{record.name}.hea"), max_bytes=LARGEST_HEADER)
     except RecordError:
+        # What is wrong with a header is told when its record is read.
         return []
     return content.decode("utf-8", errors="replace").splitlines()
 
@@ -174,11 +174,6 @@ def _lines(record: Path) -> list[str]:
 def _content(lines: Sequence[str]) -> list[int]:
     """Returns the numbers of the lines that are not comments: the record line, then the signal lines."""
     return [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
-
-
-def _comments(lines: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = (line.lstrip("# \t").partition(":") for line in lines if line.startswith("#"))
-    return [(key.strip().casefold(), value.strip()) for key, _, value in pairs]
 
 
 def _samples(record_line: Sequence[str], signal_lines: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -17,11 +17,18 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import RecordingReader, Refusal, SourceCard, check_not_refused, ecg_record
+from data_pipelines.builders.base import (
+    RecordingReader,
+    Refusal,
+    SourceCard,
+    check_not_refused,
+    ecg_record,
+    person_fields,
+)
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.files.contents import check_unpacked
-from data_pipelines.label_tables.text_table import read_text_table
+from data_pipelines.label_tables.text_table import read_published_table
 from data_pipelines.metadata.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
 from data_pipelines.metadata.missing import is_missing_id
 from data_pipelines.metadata.origins import origin_of
@@ -95,6 +102,7 @@ class Code15Source:
             DataError: `exams.csv` is missing or malformed, or the folder has no part at all.
         """
         exams = _read_exams(folder / EXAMS_FILE)
+        # The parts are numbered without leading zeros, so that part 10 would come before part 2 by name.
         parts = [_read_part(path) for path in sorted(folder.glob("exams_part*.hdf5"), key=_part_number)]
         if not parts:
             raise DataError(f"{folder}: no exams_partN.hdf5 beside {EXAMS_FILE}; --source is the folder that has both")
@@ -123,15 +131,15 @@ class Code15Source:
         in_parts = np.concatenate([part.exam_ids for part in parts])
         row_of_exam = pd.Index(exams["exam_id"].astype(np.int64))
         exam_rows = row_of_exam.get_indexer(pd.Index(in_parts))
+        # An exam that no part has becomes an item all the same, so that a download that is not whole shows.
         unread = np.setdiff1d(np.arange(len(exams)), exam_rows)
         sizes = [len(part.exam_ids) for part in parts]
-        num_unread = len(unread)
+        no_row, unrepeated = np.full(len(unread), _NO_ROW), np.zeros(len(unread), bool)
         self._exam_of_item = np.concatenate([exam_rows, unread])
-        self._part_of_item = np.concatenate([np.repeat(np.arange(len(parts)), sizes), np.full(num_unread, -1)])
-        self._row_of_item = np.concatenate([*(np.arange(size) for size in sizes), np.full(num_unread, _NO_ROW)])
-        self._id_in_part = np.concatenate([in_parts, np.zeros(num_unread, np.int64)])
-        repeated = pd.Series(in_parts).duplicated().to_numpy()
-        self._is_repeated = np.concatenate([repeated, np.zeros(num_unread, bool)])
+        self._part_of_item = np.concatenate([np.repeat(np.arange(len(parts)), sizes), no_row])
+        self._row_of_item = np.concatenate([*map(np.arange, sizes), no_row])
+        self._id_in_part = np.concatenate([in_parts, no_row])
+        self._is_repeated = np.concatenate([pd.Series(in_parts).duplicated().to_numpy(), unrepeated])
 
     def reader(self) -> RecordingReader[Code15Item]:
         """Returns a reader of exams: those of each part in its order, then those of `exams.csv` that no part has."""
@@ -140,50 +148,36 @@ class Code15Source:
     def _item(self, position: int) -> Code15Item:
         exam, part_number = int(self._exam_of_item[position]), int(self._part_of_item[position])
         values = {} if exam == _NO_ROW else {name: str(column[exam]) for name, column in self._columns.items()}
+        row = int(self._row_of_item[position])
         if part_number < 0:
-            return Code15Item(
-                record_id=values["exam_id"],
-                part=None,
-                row=_NO_ROW,
-                values=values,
-                refusal=self._why_unread(values),
-            )
-        part, row = self._parts[part_number].path, int(self._row_of_item[position])
-        exam_id = int(self._id_in_part[position])
-        place = f"{part.name}:{row}"
+            refusal: Refusal | None = self._why_unread(values)
+            return Code15Item(record_id=values["exam_id"], part=None, row=row, values=values, refusal=refusal)
+        part, exam_id = self._parts[part_number].path, int(self._id_in_part[position])
+        # An id that is not unique, or that no row confirms, would not name the exam: its place does.
+        record_id = place = f"{part.name}:{row}"
         refusal = None
         if self._is_repeated[position]:
-            refusal = Refusal(
-                "duplicate_record", f"{place}: exam {exam_id} came before; only the first of the two is kept"
-            )
+            text = f"{place}: exam {exam_id} came before; only the first of the two is kept"
+            refusal = Refusal("duplicate_record", text)
         elif exam == _NO_ROW:
-            refusal = Refusal(
-                "missing_patient",
-                f"{place}: exam {exam_id} has no row in {EXAMS_FILE}, so its patient is not known; "
-                "use the files of one release",
-            )
-        elif self._ambiguous[exam]:
-            refusal = Refusal(
-                "duplicate_record",
-                f"{place}: exam {exam_id} has rows in {EXAMS_FILE} that contradict each other; keep the right one",
-            )
-        is_own = not self._is_repeated[position] and exam != _NO_ROW
-        return Code15Item(
-            record_id=str(exam_id) if is_own else place, part=part, row=row, values=values, refusal=refusal
-        )
+            text = f"{place}: exam {exam_id} has no row in {EXAMS_FILE}, so its patient is not known"
+            refusal = Refusal("missing_patient", f"{text}; use the files of one release")
+        else:
+            record_id = str(exam_id)
+            if self._ambiguous[exam]:
+                text = f"{place}: exam {exam_id} has rows in {EXAMS_FILE} that contradict each other"
+                refusal = Refusal("duplicate_record", f"{text}; keep the right one")
+        return Code15Item(record_id=record_id, part=part, row=row, values=values, refusal=refusal)
 
     def _why_unread(self, values: dict[str, str]) -> Refusal:
         exam_id, trace_file = values["exam_id"], values["trace_file"]
-        part = next((part for part in self._parts if part.path.name == trace_file), None)
-        if part is None:
-            return Refusal(
-                "missing_file",
-                f"exam {exam_id}: {trace_file or 'its part'} is not in the folder; download it or leave the exam out",
-            )
-        return part.damage or Refusal(
-            "missing_file",
-            f"exam {exam_id}: {trace_file} does not have it; use the files of one release",
-        )
+        text = f"exam {exam_id}: {trace_file or 'its part'} is not in the folder; download it or leave the exam out"
+        for part in self._parts:
+            if part.path.name == trace_file:
+                if part.damage:
+                    return part.damage
+                text = f"exam {exam_id}: {trace_file} does not have it; use the files of one release"
+        return Refusal("missing_file", text)
 
 
 def _source(item: Code15Item) -> str:
@@ -207,18 +201,17 @@ def _open(item: Code15Item) -> Recording:
 def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> EcgRecord:
     source, patient_id = recording.source, item.values["patient_id"]
     person = read_person(age=item.values["age"], sex=item.values["is_male"], coding=IS_MALE_CODING, source=source)
-    remarks = [*person.remarks]
+    remarks: list[Remark] = []
     return ecg_record(
         stored,
         origin=origin_of(recording, place=_part_of(item).name, form="hdf5"),
         record_id=item.record_id,
         patient_id=patient_id,
-        age_years=person.age_years,
-        sex=person.sex,
         fold=fold_of_patient(patient_id),
         scalars={name: _number(item.values[name], name, source, remarks) for name in SCALARS},
         tasks={"diagnoses": _diagnoses(item.values, source, remarks)},
-        remarks=tuple(remarks),
+        # It comes last, since the labels before it add their remarks.
+        **person_fields(recording, person, remarks),
     )
 
 
@@ -226,10 +219,12 @@ def _recording(part: Path, row: int, source: str) -> Recording:
     try:
         tracing = _tracings(part, part.stat().st_mtime_ns)[row].astype(np.float64)
     except (OSError, KeyError) as error:
+        # The part could be read when its exams were listed, so it has changed since, or the disk fails.
         raise RecordError(
             f"{source}: cannot be read any more ({error}); check the disk, or download the part again",
             reason="truncated_file",
         ) from error
+    # A sample is padding where all leads are zero; one lead alone may well be.
     recorded = np.flatnonzero((tracing != 0).any(axis=1))
     if not len(recorded):
         raise RecordError(f"{source}: all samples are zero: nothing was recorded", reason="too_short")
@@ -274,43 +269,42 @@ def _read_exams(path: Path) -> pd.DataFrame:
     """Reads `exams.csv` as text, one row per exam; `ambiguous` marks exams whose rows contradict each other."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; --source is the folder with it and the exams_partN.hdf5")
-    table = read_text_table(path)
-    missing = [column for column in _COLUMNS if column not in table.columns]
-    if missing:
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this CODE-15 %'s own file?")
-    table = table[list(_COLUMNS)].drop_duplicates()
+    table = read_published_table(path, _COLUMNS, owner="CODE-15 %")[list(_COLUMNS)].drop_duplicates()
     wrong = table.loc[~table["exam_id"].str.fullmatch(r"\d{1,18}"), "exam_id"]
     if len(wrong):
         raise DataError(f"{path}: exam_id is '{wrong.iloc[0]}' in line {wrong.index[0] + 2}, a whole number expected")
+    # Leading zeros go, so that the ids are written as those of the parts are.
     table["exam_id"] = table["exam_id"].astype(np.int64).astype(str)
     table["ambiguous"] = table["exam_id"].duplicated(keep=False)
     return table.drop_duplicates("exam_id").reset_index(drop=True)
 
 
 def _read_part(path: Path) -> _Part:
-    none = np.zeros(0, np.int64)
     try:
         with h5py.File(path, "r") as file:
             ids, tracings = (own_dataset(file, name, path) for name in ("exam_id", "tracings"))
+            # A small file can claim chunks that unpack to more than the memory holds.
             for dataset in (ids, tracings):
                 chunk_bytes = 8 * math.prod(dataset.chunks or ())
                 check_unpacked(path, chunk_bytes, file_bytes=path.stat().st_size, part=f"a chunk of '{dataset.name}'")
             if tracings.shape[:1] != ids.shape:
                 raise ValueError(f"{ids.shape} exam ids and {tracings.shape} tracings")
             exam_ids = ids[:].astype(np.int64)
-            if tracings.shape != (len(exam_ids), *TRACING_SHAPE):
-                message = f"{path}: tracings are {tracings.shape}, {(len(exam_ids), *TRACING_SHAPE)} expected"
-                return _Part(
-                    path=path, exam_ids=none, damage=Refusal("header_disagrees", f"{message}; download it again")
-                )
+            if tracings.shape != (expected := (len(exam_ids), *TRACING_SHAPE)):
+                message = f"{path}: tracings are {tracings.shape}, {expected} expected; download it again"
+                raise RecordError(message, reason="header_disagrees")
             # The published parts end with a row of padding that is no exam: id 0 and no signal.
             has_empty_row = len(exam_ids) > 0 and exam_ids[-1] == 0 and not np.any(tracings[-1])
     except RecordError as error:
-        return _Part(path=path, exam_ids=none, damage=Refusal(error.reason, str(error)))
+        damage = Refusal(error.reason, str(error))
+    # h5py has no error of its own: what a damaged file raises depends on where it is damaged.
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         message = f"{path}: not a part of CODE-15 % that can be read ({error}); download it again"
-        return _Part(path=path, exam_ids=none, damage=Refusal("unreadable_header", message))
-    return _Part(path=path, exam_ids=exam_ids[:-1] if has_empty_row else exam_ids, has_empty_row=bool(has_empty_row))
+        damage = Refusal("unreadable_header", message)
+    else:
+        ids_of_exams = exam_ids[:-1] if has_empty_row else exam_ids
+        return _Part(path=path, exam_ids=ids_of_exams, has_empty_row=bool(has_empty_row))
+    return _Part(path=path, exam_ids=np.zeros(0, np.int64), damage=damage)
 
 
 def _part_number(path: Path) -> tuple[int, str]:
@@ -325,8 +319,7 @@ def _notes(exams: pd.DataFrame, parts: list[_Part]) -> tuple[str, ...]:
     if len(absent):
         names = sorted(set(absent), key=lambda name: _part_number(Path(name)))
         notes.append(f"{len(absent)} exams are in parts that are not in the folder: {', '.join(names)}")
-    num_empty = sum(part.has_empty_row for part in parts)
-    if num_empty:
+    if num_empty := sum(part.has_empty_row for part in parts):
         notes.append(f"{num_empty} parts end with an empty row of exam id 0, which is no exam and is not counted")
     notes += [part.damage.message for part in parts if part.damage]
     return tuple(notes)

@@ -9,10 +9,10 @@ import dataclasses
 import math
 from pathlib import Path
 
-from data_pipelines.builders.base import RecordingReader, Source, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, Source, SourceCard, ecg_record, person_fields, person_of
 from data_pipelines.builders.code15 import CITATION, EXAMS_FILE, LICENSE, SAMPLING_RATE_HZ, Code15Source
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.metadata.demographics import fold_of_patient, missing_patient, number, read_person, unread_label
+from data_pipelines.metadata.demographics import fold_of_patient, missing_patient, number, unread_label
 from data_pipelines.metadata.missing import is_missing_in_file
 from data_pipelines.metadata.origins import folder_of, origin_of
 from data_pipelines.metadata.sexes import WORDS
@@ -46,8 +46,7 @@ class Code15WfdbSource:
         Raises:
             DataError: There is no record under the folder.
         """
-        paths = find_wfdb_records(folder)
-        if not paths:
+        if not (paths := find_wfdb_records(folder)):
             raise DataError(
                 f"{folder}: neither {EXAMS_FILE} nor a WFDB header (.hea) below; {what_is_there(folder)}; is --source "
                 "right?"
@@ -90,17 +89,16 @@ def code15_source(folder: Path, *, recipe: SignalRecipe) -> Source:
 
 
 def _open(item: Code15WfdbItem) -> Recording:
-    source = str(item.path)
     recording = read_wfdb(item.path)
     if recording.sampling_rate_hz != SAMPLING_RATE_HZ:
         raise RecordError(
-            f"{source}: the header says {recording.sampling_rate_hz:g} Hz, but all of CODE-15 % was published at "
+            f"{item.path}: the header says {recording.sampling_rate_hz:g} Hz, but all of CODE-15 % was published at "
             f"{SAMPLING_RATE_HZ} Hz; restore the header",
             reason="wrong_rate",
         )
     patient_id = _patient_id(recording)
     if is_missing_in_file(patient_id):
-        raise missing_patient(patient_id, where="'Patient ID' in the header", source=source)
+        raise missing_patient(patient_id, where="'Patient ID' in the header", source=str(item.path))
     return recording
 
 
@@ -114,20 +112,15 @@ def _patient_id(recording: Recording) -> str:
 
 def _record(item: Code15WfdbItem, recording: Recording, stored: StoredSignal) -> EcgRecord:
     source, patient_id = str(item.path), _patient_id(recording)
-    person = read_person(
-        age=recording.field("Age") or "", sex=recording.field("Sex") or "", coding=WORDS, source=source
-    )
     chagas, of_chagas = _chagas(recording.field("Chagas label") or "", source)
     return ecg_record(
         stored,
         origin=origin_of(recording, place=folder_of(item.record_id), form="wfdb"),
         record_id=item.record_id,
         patient_id=patient_id,
-        age_years=person.age_years,
-        sex=person.sex,
         fold=fold_of_patient(patient_id),
         scalars={"chagas": chagas},
-        remarks=(*recording.remarks, *person.remarks, *of_chagas),
+        **person_fields(recording, person_of(recording, source=source), of_chagas),
     )
 
 

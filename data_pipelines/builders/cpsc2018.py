@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record, person_fields, person_of
 from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.files.tree import files_under
-from data_pipelines.label_tables.text_table import read_text_table
-from data_pipelines.metadata.demographics import fold_of_patient, read_person, unread_label
+from data_pipelines.label_tables.text_table import read_published_table
+from data_pipelines.metadata.demographics import fold_of_patient, unread_label
 from data_pipelines.metadata.missing import is_missing
 from data_pipelines.metadata.origins import origin_of
 from data_pipelines.metadata.sexes import WORDS
@@ -84,10 +84,8 @@ class Cpsc2018Source:
         ]
         if reference is None:
             notes.append(f"there is no {REFERENCE_FILE}: no record has labels")
-        else:
-            num_without = sum(path.stem not in reference for path in paths)
-            if num_without:
-                notes.append(f"{num_without} records have no row in {REFERENCE_FILE} and no labels")
+        elif num_without := sum(path.stem not in reference for path in paths):
+            notes.append(f"{num_without} records have no row in {REFERENCE_FILE} and no labels")
         self.card = SourceCard(
             name="cpsc2018",
             description="CPSC 2018: 12-lead ECGs of 6 to 144 s from 11 hospitals in China, with up to three of nine "
@@ -109,17 +107,12 @@ class Cpsc2018Source:
 
 def _items(folder: Path, paths: list[Path], reference: dict[str, tuple[str, ...]]) -> list[Cpsc2018Item]:
     items = [
-        Cpsc2018Item(
-            record_id=named.record_id,
-            path=named.path,
-            labels=reference.get(named.path.stem, ()),
-            first_path=named.first_path,
-        )
+        Cpsc2018Item(**vars(named), labels=reference.get(named.path.stem, ()))
         for named in named_paths(paths, folder, name_of=lambda path: path.stem)
     ]
     names = {path.stem for path in paths}
-    absent = [name for name in reference if name not in names]
-    return items + [Cpsc2018Item(record_id=name, path=None) for name in absent]
+    # A record without a file becomes an item all the same, so that a download that is not whole shows.
+    return items + [Cpsc2018Item(record_id=name, path=None) for name in reference if name not in names]
 
 
 def _open(item: Cpsc2018Item) -> Recording:
@@ -136,20 +129,15 @@ def _open(item: Cpsc2018Item) -> Recording:
 
 def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> EcgRecord:
     source = str(item.path)
-    person = read_person(
-        age=recording.field("Age") or "", sex=recording.field("Sex") or "", coding=WORDS, source=source
-    )
     labels, of_labels = _labels(item.labels, source)
     return ecg_record(
         stored,
         origin=origin_of(recording, form="matlab"),
         record_id=item.record_id,
         patient_id=item.record_id,
-        age_years=person.age_years,
-        sex=person.sex,
         fold=fold_of_patient(item.record_id),
         tasks={"rhythm_morphology": labels},
-        remarks=(*recording.remarks, *person.remarks, *of_labels),
+        **person_fields(recording, person_of(recording, source=source), of_labels),
     )
 
 
@@ -160,6 +148,7 @@ def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Rema
         return missing, ()
     row = np.zeros(len(CLASSES), np.int8)
     for text in texts:
+        # A program that reads the columns as numbers writes those with gaps as floats.
         label = text.removesuffix(".0")
         if label not in map(str, range(1, len(CLASSES) + 1)):
             return missing, (unread_label(REFERENCE_FILE, text, expected=f"1 to {len(CLASSES)}", source=source),)
@@ -169,16 +158,12 @@ def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Rema
 
 def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     """Returns the labels of every record in the reference, or None if there is no reference."""
-    found = sorted(path for path in files_under(folder) if path.name == REFERENCE_FILE)
-    if not found:
+    if not (found := sorted(path for path in files_under(folder) if path.name == REFERENCE_FILE)):
         return None
     if len(found) > 1:
         raise DataError(f"{found[1]}: a second {REFERENCE_FILE} beside {found[0]}; keep the right one")
     path = found[0]
-    table = read_text_table(path).map(str.strip)
-    missing = [column for column in (_RECORD_COLUMN, *_LABEL_COLUMNS) if column not in table.columns]
-    if missing:
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this CPSC 2018's own file?")
+    table = read_published_table(path, (_RECORD_COLUMN, *_LABEL_COLUMNS), owner="CPSC 2018").map(str.strip)
     names = table[_RECORD_COLUMN].str.removesuffix(".mat")
     repeated = names[names.duplicated()]
     if len(repeated):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record, person_fields
 from data_pipelines.builders.folder_folds import check_dealing, with_stratified_folds
 from data_pipelines.builders.folder_people import FolderPeople
 from data_pipelines.errors import DataError, RecordError
@@ -115,6 +115,7 @@ class FolderSource:
             sex_of_files=files_coding(declared_codes),
             zero_is_no_age=self._table is not None and self._table.zero_is_no_age,
         )
+        # The table may lie in the folder itself, where it would be taken for a recording in a text file.
         listed = find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
         if not listed.recordings:
             raise DataError(left_out.nothing_found(listed, folder, formats=tuple(formats)))
@@ -133,28 +134,28 @@ class FolderSource:
             name=name,
             description=f"12-lead ECGs read from a folder of {len(listed.recordings)} recordings ({kinds}).",
             simulated=False,
-            notes=(*_naming(name, folder), *self._notes()),
+            notes=self._notes(name, folder),
             sex_reading=(self._people.sex_of_table or self._people.sex_of_files).said_by,
         )
 
     def _join(self, recordings: Collection[FoundRecording]) -> list[FolderItem]:
         by_id = {found.record_id: found for found in recordings}
+        rows: dict[str, Mapping[str, str] | None]
         if self._table is None:
-            return [
-                FolderItem(
-                    record_id=record_id,
-                    found=found,
-                    row={} if self._patient_field else {"patient_id": record_id},
-                )
-                for record_id, found in by_id.items()
-            ]
-        rows = self._table.rows_of(by_id)
-        if self._folds == "stratified":
+            rows = {record_id: {} if self._patient_field else {"patient_id": record_id} for record_id in by_id}
+        else:
+            rows = self._table.rows_of(by_id)
+        if self._table is not None and self._folds == "stratified":
             rows = with_stratified_folds(rows, self._table, is_stored=by_id.__contains__, missing_ids=self._missing_ids)
         return [FolderItem(record_id=record_id, found=by_id.get(record_id), row=row) for record_id, row in rows.items()]
 
-    def _notes(self) -> tuple[str, ...]:
+    def _notes(self, name: str, folder: Path) -> tuple[str, ...]:
         notes = []
+        if name == name_of_source(folder):
+            notes.append(
+                f"no --name was given: the set is named {name} after its folder and where that lies; give --name=NAME "
+                "so that its patients are known again wherever it lies, and in whatever else is built of them"
+            )
         if self._table is None and self._patient_field is None:
             notes.append(
                 "no patient ids were given: each record is taken for a patient of its own (--labels or --patient_field)"
@@ -179,15 +180,6 @@ class FolderSource:
             recipe=self.recipe,
             length=_length,
         )
-
-
-def _naming(name: str, folder: Path) -> tuple[str, ...]:
-    if name != name_of_source(folder):
-        return ()
-    return (
-        f"no --name was given: the set is named {name} after its folder and where that lies; give --name=NAME so that "
-        "its patients are known again wherever it lies, and in whatever else is built of them",
-    )
 
 
 def _file_and_row(item: FolderItem) -> tuple[FoundRecording, Mapping[str, str]]:
@@ -220,32 +212,20 @@ def _length(item: FolderItem) -> Length | None:
 
 
 def _record(
-    item: FolderItem,
-    recording: Recording,
-    stored: StoredSignal,
-    *,
-    people: FolderPeople,
-    scalars: tuple[str, ...],
+    item: FolderItem, recording: Recording, stored: StoredSignal, *, people: FolderPeople, scalars: tuple[str, ...]
 ) -> EcgRecord:
     found, row = _file_and_row(item)
-    source, patient_id = str(found.path), people.patient_of(row, recording)
-    person = people.person(row, recording)
+    patient_id, report = people.patient_of(row, recording), row.get("report", "")
     return ecg_record(
         stored,
         origin=origin_of(recording, place=folder_of(item.record_id), form=found.format),
         record_id=item.record_id,
         patient_id=patient_id,
-        age_years=person.age_years,
-        sex=person.sex,
-        fold=_fold(row["fold"], source) if "fold" in row else fold_of_patient(patient_id),
-        report=_report(row.get("report", "")),
+        fold=_fold(row["fold"], str(found.path)) if "fold" in row else fold_of_patient(patient_id),
+        report="" if is_missing(report) else report,
         scalars={name: number(row[name]) for name in scalars},
-        remarks=(*recording.remarks, *person.remarks),
+        **person_fields(recording, people.person(row, recording)),
     )
-
-
-def _report(text: str) -> str:
-    return "" if is_missing(text) else text
 
 
 def _fold(text: str, source: str) -> int:

@@ -42,6 +42,7 @@ def with_stratified_folds(
         is_stored: Function that returns whether a record has a recording.
         missing_ids: Values of the patient id that mean "unknown", in addition to those that always do.
     """
+    # A record that is quarantined later must not take a place in a fold.
     chosen = {
         record: row
         for record, row in rows.items()

@@ -57,6 +57,7 @@ class FolderPeople:
         own_age, of_own_age = read_age(recording.field("Age") or "", source=source)
         own_sex, of_own_sex = self.sex_of_files.read(recording.field("Sex") or "", source=source)
         disagrees = []
+        # An age that cannot be read, or is cut off at a limit such as '89+', contradicts no other.
         if abs(age - own_age) > _MOST_YEARS_APART and not of_age and not of_own_age:
             disagrees.append(_disagreement("age", f"{age:g}", f"{own_age:g}", source))
         if SEX_UNKNOWN not in (sex, own_sex) and sex != own_sex:

@@ -62,6 +62,7 @@ def wrong_gains(
     of_set = collections.Counter(set_names)
     copies: dict[tuple, list[tuple[int, float]]] = collections.defaultdict(list)
     for position, header in enumerate(headers):
+        # A header whose signals have different gains states no single one that a copy could contradict.
         if header.samples and header.gain:
             copies[header.samples].append((position, header.gain))
     found = []
@@ -82,7 +83,9 @@ def _is_more_usual(read: Callable[[int], Recording], position: int, *, stated: f
     try:
         signal = stored_signal(read(position).rescaled(stated / other), recipe=RECIPES["plain"]).signal
     except RecordError:
+        # A record that cannot be stored with this gain is no evidence for it.
         return False
+    # The median over the parts is not moved by an artefact in one of them.
     windows = signal[: len(signal) // _WINDOWS * _WINDOWS].reshape(_WINDOWS, -1, signal.shape[1])
     with_other = float(np.median(np.ptp(windows, axis=1), axis=0).max()) / MICROVOLTS_PER_MILLIVOLT
     return abs(np.log(with_other / AMPLITUDE_MV)) < abs(np.log(with_other * other / stated / AMPLITUDE_MV))

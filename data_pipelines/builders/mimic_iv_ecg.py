@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,16 +118,13 @@ class MimicIvEcgSource:
             "the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id",
             "age and sex are not part of MIMIC-IV-ECG and are missing",
         ]
-        removed = ", ".join(f"{name} {count}" for name, count in self._measured.num_removed.items() if count)
-        if removed:
+        if removed := ", ".join(f"{name} {count}" for name, count in self._measured.num_removed.items() if count):
             notes.append(
                 f"measurements that stand for 'not measured' (29999 …) or cannot be, and are missing: {removed}"
             )
-        num_without = int(np.count_nonzero(self._row == _NO_ROW))
-        if num_without:
+        if num_without := np.count_nonzero(self._row == _NO_ROW):
             notes.append(f"{num_without} records have no row in {MEASUREMENTS_FILE}: no measurements and no report")
-        num_unused = len(self._measured.study_id) - len(np.unique(self._row[self._row != _NO_ROW]))
-        if num_unused:
+        if num_unused := len(self._measured.study_id) - len(np.unique(self._row[self._row != _NO_ROW])):
             notes.append(f"{num_unused} rows of {MEASUREMENTS_FILE} are of studies that {RECORDS_FILE} does not list")
         if num_timeless:
             notes.append(f"{num_timeless} records have no ecg_time that can be read: time_days is missing")
@@ -138,10 +136,10 @@ class MimicIvEcgSource:
 
     def _item(self, position: int) -> MimicItem:
         study, subject, row = int(self._study[position]), int(self._subject[position]), int(self._row[position])
-        path = self._path[position]
-        has_row = row != _NO_ROW
+        path, has_row = self._path[position], row != _NO_ROW
         values = self._measured.values[row] if has_row else np.full(len(MEASUREMENTS), math.nan, np.float32)
         refusal = None
+        # A path in the table could lead anywhere on this machine.
         if path_below(self._folder, path) is None or f"/p{subject}/s{study}/" not in f"/{path}":
             refusal = Refusal(
                 "header_disagrees",
@@ -188,13 +186,13 @@ def _record(item: MimicItem, recording: Recording, stored: StoredSignal) -> EcgR
 def _read_records(path: Path) -> dict[str, np.ndarray]:
     """Returns `study_id`, `subject_id`, `path` and `seconds` (since 1970, NaN where missing) of every record."""
     types = {"subject_id": np.int64, "study_id": np.int64, "path": str, "ecg_time": str}
-    parts: list[tuple[np.ndarray, ...]] = []
+    parts: dict[str, list[np.ndarray]] = {"study_id": [], "subject_id": [], "path": [], "seconds": []}
     for table in _pieces(path, types):
         times = pd.to_datetime(table["ecg_time"], format="%Y-%m-%d %H:%M:%S", errors="coerce")
-        seconds = (times - pd.Timestamp(0)).dt.total_seconds().to_numpy()
-        parts.append((table["study_id"].to_numpy(), table["subject_id"].to_numpy(), table["path"].to_numpy(), seconds))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    records = dict(zip(("study_id", "subject_id", "path", "seconds"), columns, strict=True))
+        table["seconds"] = (times - pd.Timestamp(0)).dt.total_seconds()
+        for name, columns in parts.items():
+            columns.append(table[name].to_numpy())
+    records = {name: np.concatenate(columns) for name, columns in parts.items()}
     _check_unique(records["study_id"], path)
     return records
 
@@ -252,16 +250,11 @@ def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
             f"{path}: no such file; --source is the folder of MIMIC-IV-ECG, with {RECORDS_FILE}, "
             f"{MEASUREMENTS_FILE} and files/"
         )
-    numbers = [name for name, kind in types.items() if kind is np.float32]
+    # By default pandas would also take 'NA' or 'null' in a report for a missing text.
+    missing = {name: [""] for name, kind in types.items() if kind is np.float32}
+    options: dict[str, Any] = {"dtype": types, "keep_default_na": False, "na_values": missing}
     try:
-        with pd.read_csv(
-            path,
-            dtype=types,
-            usecols=list(types),
-            chunksize=_ROWS_PER_READ,
-            keep_default_na=False,
-            na_values={name: [""] for name in numbers},
-        ) as pieces:
+        with pd.read_csv(path, usecols=list(types), chunksize=_ROWS_PER_READ, **options) as pieces:
             yield from pieces
     except ValueError as error:  # The errors of pandas are ValueErrors.
         raise DataError(f"{path}: not MIMIC-IV-ECG's own table ({error}); download it again") from error
@@ -277,5 +270,6 @@ def _check_unique(studies: np.ndarray, path: Path) -> None:
 
 def _days_since_first(seconds: np.ndarray, subject: np.ndarray) -> np.ndarray:
     """Returns the days since the subject's first time, `f64[n]`."""
+    # The dates of each patient were shifted by another amount, so only differences within a patient mean anything.
     first = pd.Series(seconds).groupby(subject).transform("min").to_numpy()
     return (seconds - first) / _SECONDS_PER_DAY

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record, person_fields, person_of
 from data_pipelines.builders.cinc_headers import DOUBTFUL_GAIN, TRUE_GAIN, CincHeader, dx_codes, read_cinc, scan_header
 from data_pipelines.builders.gain_copies import WrongGain, wrong_gains
-from data_pipelines.builders.repeated_names import check_first_of_name, named_paths
+from data_pipelines.builders.repeated_names import NamedPath, check_first_of_name, named_paths
 from data_pipelines.errors import DataError
-from data_pipelines.metadata.demographics import fold_of_patient, read_person, unread_label
+from data_pipelines.metadata.demographics import fold_of_patient, unread_label
 from data_pipelines.metadata.origins import origin_of
 from data_pipelines.metadata.sexes import WORDS
 from data_pipelines.metadata.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
@@ -79,36 +79,23 @@ SETS: dict[str, CincSet] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CincItem:
-    """One record.
+class CincItem(NamedPath):
+    """One record; its paths are without extension.
 
     Attributes:
-        record_id: Published name of the record, or its path below the folder where an earlier record has that name.
-        path: Path of the record without extension.
         set_name: Key of the record's set in `SETS`.
-        first_path: Earlier record with the same name, or None.
         factor: Number that the signal is multiplied by; other than 1 where a copy proved the gain that its header
             states wrong.
     """
 
-    record_id: str
-    path: Path
     set_name: str
-    first_path: Path | None = None
     factor: float = 1.0
 
 
 class Physionet2021Source:
     """The records of the chosen sets under a folder, in the challenge's layout of `.hea` and `.mat` files."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        sets: Sequence[str] = (),
-        recipe: SignalRecipe,
-        num_workers: int,
-    ):
+    def __init__(self, folder: Path, *, sets: Sequence[str] = (), recipe: SignalRecipe, num_workers: int):
         """Lists the records and scans their headers; the reader reads the signals.
 
         Args:
@@ -120,8 +107,7 @@ class Physionet2021Source:
         Raises:
             DataError: A set is unknown, or the folder has no record of it or of any set.
         """
-        unknown = [name for name in sets if name not in SETS]
-        if unknown:
+        if unknown := [name for name in sets if name not in SETS]:
             raise DataError(f"--sets={','.join(unknown)}: not known; choose from {', '.join(SETS)}")
         items, num_others = _items(folder, tuple(sets) or tuple(SETS))
         counts = collections.Counter(item.set_name for item in items)
@@ -132,20 +118,21 @@ class Physionet2021Source:
                 f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}; "
                 f"{what_is_there(folder)}"
             )
-        headers = _scan_headers([item.path for item in items], num_workers=num_workers)
+        workers = min(num_workers, len(items) // _HEADERS_WORTH_A_PROCESS)
+        paths = [item.path for item in items]
+        headers = list(map_ordered(scan_header, paths, num_workers=workers, chunk_size=_HEADERS_PER_TASK))
         wrong = _wrong_gains(items, headers)
         items = [
             dataclasses.replace(item, factor=wrong[position].factor) if position in wrong else item
             for position, item in enumerate(items)
         ]
-        codes = sorted({code for header in headers for code in header.codes if code.isdecimal()}, key=int)
-        self._codes = tuple(codes)
+        # Codes of other systems are left out here; a record that has one gets a remark when it is read.
+        codes = {code for header in headers for code in header.codes if code.isdecimal()}
+        self._codes = tuple(sorted(codes, key=int))
         self.items = items
         self.recipe = recipe
         self.signal_format = recipe.signal_format
-        self.label_schema = LabelSchema(
-            tasks={"scored": SCORED_CLASSES} | ({"all": self._codes} if self._codes else {}),
-        )
+        self.label_schema = LabelSchema(tasks=_tasks(self._codes))
         self.card = SourceCard(
             name="physionet2021",
             description="12-lead ECGs of the PhysioNet/Computing in Cardiology Challenge 2021 ("
@@ -162,12 +149,13 @@ class Physionet2021Source:
 
     def reader(self) -> RecordingReader[CincItem]:
         """Returns a reader of the records, which are ordered by path."""
-        return RecordingReader(
-            open=_open,
-            record=functools.partial(_record, codes=self._codes),
-            recipe=self.recipe,
-            length=_length,
-        )
+        record = functools.partial(_record, codes=self._codes)
+        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=_length)
+
+
+def _tasks(codes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Returns the tasks with their classes; that of all codes is left out where no header has one."""
+    return {"scored": SCORED_CLASSES} | ({"all": codes} if codes else {})
 
 
 def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
@@ -175,24 +163,14 @@ def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
     set_of_path = {path: _set_of(path.name) for path in find_wfdb_records(folder)}
     chosen = {path: name for path, name in set_of_path.items() if name is not None and name in sets}
     items = [
-        CincItem(
-            record_id=named.record_id,
-            path=named.path,
-            set_name=chosen[named.path],
-            first_path=named.first_path,
-        )
-        for named in named_paths(list(chosen), folder, name_of=lambda path: path.name)
+        CincItem(**vars(named), set_name=chosen[named.path])
+        for named in named_paths(chosen, folder, name_of=lambda path: path.name)
     ]
     return items, sum(set_name is None for set_name in set_of_path.values())
 
 
 def _set_of(name: str) -> str | None:
     return next((key for key, cinc_set in SETS.items() if cinc_set.holds(name)), None)
-
-
-def _scan_headers(paths: Sequence[Path], *, num_workers: int) -> list[CincHeader]:
-    num_workers = min(num_workers, len(paths) // _HEADERS_WORTH_A_PROCESS)
-    return list(map_ordered(scan_header, paths, num_workers=num_workers, chunk_size=_HEADERS_PER_TASK))
 
 
 def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> dict[int, WrongGain]:
@@ -220,10 +198,7 @@ def _gain_notes(wrong: Mapping[int, WrongGain]) -> tuple[str, ...]:
 
 
 def _notes(
-    counts: collections.Counter[str],
-    num_others: int,
-    headers: Sequence[CincHeader],
-    items: Sequence[CincItem],
+    counts: collections.Counter[str], num_others: int, headers: Sequence[CincHeader], items: Sequence[CincItem]
 ) -> tuple[str, ...]:
     found = (f"{SETS[name].title} {counts[name]} of {SETS[name].num_published}" for name in SETS if counts[name])
     notes = [
@@ -231,15 +206,13 @@ def _notes(
         "the headers name no patients: each record is taken for a patient of its own, dealt to folds 1 to 10 by a "
         "hash of its name",
     ]
-    several = [SETS[name].title for name in ("ptbxl", "ptb", "incart") if counts[name]]
-    if several:
+    if several := [SETS[name].title for name in ("ptbxl", "ptb", "incart") if counts[name]]:
         notes.append(
             f"patients of {', '.join(several)} have several records each, which can come into different splits here"
         )
     if counts["ptbxl"]:
         notes.append("HRxxxxx is the record of ecg_id xxxxx in PTB-XL, which the ptbxl builder reads with its patients")
-    num_renamed = sum(header.has_extension for header in headers)
-    if num_renamed:
+    if num_renamed := sum(header.has_extension for header in headers):
         notes.append(f"{num_renamed} headers name their record with an extension: read without it")
     num_doubtful = sum(
         item.set_name == "georgia" and header.has_doubtful_gain for item, header in zip(items, headers, strict=True)
@@ -265,39 +238,31 @@ def _length(item: CincItem) -> Length | None:
 
 def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes: tuple[str, ...]) -> EcgRecord:
     source = str(item.path)
-    person = read_person(
-        age=recording.field("Age") or "", sex=recording.field("Sex") or "", coding=WORDS, source=source
-    )
     present, of_codes = _present(recording.field("Dx") or "", source)
     return ecg_record(
         stored,
+        # The sets were recorded with different devices, so that each has faults of scale of its own.
         origin=origin_of(recording, place=SETS[item.set_name].title, form="wfdb"),
         record_id=item.record_id,
         patient_id=item.record_id,
-        age_years=person.age_years,
-        sex=person.sex,
         fold=fold_of_patient(item.record_id),
         tasks=_labels(present, codes),
-        remarks=(*recording.remarks, *person.remarks, *of_codes),
+        **person_fields(recording, person_of(recording, source=source), of_codes),
     )
 
 
 def _present(text: str, source: str) -> tuple[tuple[str, ...], tuple[Remark, ...]]:
     """Returns the codes of a record; it has none, and a remark, if one of them is not a SNOMED CT code."""
     present = dx_codes(text)
-    unknown = [code for code in present if not code.isdecimal()]
-    if unknown:
+    if unknown := [code for code in present if not code.isdecimal()]:
         return (), (unread_label("Dx", unknown[0], expected="SNOMED CT codes", source=source),)
     return present, ()
 
 
 def _labels(present: Sequence[str], codes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    # A record without codes is unlabelled, which does not say that it is normal.
     if not present:
-        return {
-            name: np.full(len(classes), LABEL_MISSING, np.int8)
-            for name, classes in (("scored", SCORED_CLASSES), ("all", codes))
-            if classes
-        }
+        return {name: np.full(len(classes), LABEL_MISSING, np.int8) for name, classes in _tasks(codes).items()}
     scored = {SCORED_CLASS_OF_CODE[code] for code in present if code in SCORED_CLASS_OF_CODE}
     return {
         "scored": np.array([name in scored for name in SCORED_CLASSES], np.int8),

@@ -11,9 +11,10 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, overload
+from typing import Generic, NamedTuple
 
 from data_pipelines.builders.base import ItemReader, NamedItemT, Quarantined, RecordingReader, Source
+from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.readers.lengths import Length
 from data_pipelines.recording import Recording
@@ -30,6 +31,7 @@ _ITEMS_PER_TASK = 64
 # Starting a process takes 3 s, reading a header 0.1 ms and reading a whole recording of ten seconds 5 ms.
 _ITEMS_WORTH_A_PROCESS = 2000
 
+# A rest that is shorter than this comes from rounding lengths to seconds.
 _ROUNDING_S = 1e-6
 
 
@@ -67,40 +69,23 @@ class Cut(NamedTuple):
     dropped_seconds: float = 0.0
 
 
-class PieceItems(Sequence[Piece]):
-    """The pieces of all recordings, in order."""
+def piece_items(items: Sequence[NamedItemT], counts: Sequence[int]) -> LazyItems[Piece[NamedItemT]]:
+    """Returns the pieces of all recordings, in order.
 
-    def __init__(self, items: Sequence, counts: Sequence[int]):
-        """Stores the recordings and the number of pieces of each."""
-        self._items = items
-        self._counts = counts
-        self._ends = list(itertools.accumulate(counts))
+    Args:
+        items: Items of the recordings.
+        counts: Number of pieces of each recording.
+    """
+    ends = list(itertools.accumulate(counts))
+    # Pieces of one recording that follow one another share its item, which is then pickled only once.
+    item_of = functools.lru_cache(maxsize=1)(lambda recording: items[recording])
 
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+    def piece(position: int) -> Piece[NamedItemT]:
+        recording = bisect.bisect_right(ends, position)
+        count = counts[recording]
+        return Piece(item_of(recording), position - (ends[recording] - count), count)
 
-    @overload
-    def __getitem__(self, index: int) -> Piece: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Piece]: ...
-
-    def __getitem__(self, index: int | slice) -> Piece | list[Piece]:
-        positions = range(len(self))[index]
-        if isinstance(positions, int):
-            return self._pieces([positions])[0]
-        return self._pieces(positions)
-
-    def _pieces(self, positions: Sequence[int]) -> list[Piece]:
-        """Returns pieces; those of one recording share its item, which is then pickled only once."""
-        pieces, last, item = [], None, None
-        for position in positions:
-            recording = bisect.bisect_right(self._ends, position)
-            if recording != last:
-                last, item = recording, self._items[recording]
-            first = self._ends[recording] - self._counts[recording]
-            pieces.append(Piece(item, position - first, self._counts[recording]))
-        return pieces
+    return LazyItems(ends[-1] if ends else 0, piece)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +107,8 @@ class PieceReader(Generic[NamedItemT]):
         if piece.count == _cut(_length_of(recording), recipe).pieces:
             stored = stored_signal(recording, recipe=recipe, piece=piece.number)
             record = self.whole.record(piece.item, recording, stored)
-            return dataclasses.replace(
-                record,
-                record_id=storable_text(piece.record_id),
-                recording_id=storable_text(piece.item.record_id),
-            )
+            record_id, recording_id = storable_text(piece.record_id), storable_text(piece.item.record_id)
+            return dataclasses.replace(record, record_id=record_id, recording_id=recording_id)
         raise RecordError(
             f"{recording.source}: has {recording.signal.shape[0]} samples at {recording.sampling_rate_hz:g} Hz, which "
             f"are not the {piece.count} pieces that were counted before; was it changed during the build? Build again",
@@ -175,10 +157,10 @@ class PiecedSource:
         if not isinstance(reader, RecordingReader):
             raise TypeError(f"{source.card.name}: its records are no recordings, which could be cut")
         workers = min(num_workers, len(source.items) // _ITEMS_WORTH_A_PROCESS)
-        look = functools.partial(_cut_of_item, reader)
-        cuts = list(map_ordered(look, source.items, num_workers=workers, chunk_size=_ITEMS_PER_TASK))
+        cut = functools.partial(_cut_of_item, reader)
+        cuts = list(map_ordered(cut, source.items, num_workers=workers, chunk_size=_ITEMS_PER_TASK))
         self._reader = PieceReader(reader)
-        self.items = PieceItems(source.items, [cut.pieces for cut in cuts])
+        self.items = piece_items(source.items, [cut.pieces for cut in cuts])
         self.num_recordings = len(source.items)
         self.recipe = source.recipe
         self.signal_format = source.signal_format
@@ -199,11 +181,10 @@ def _cut_of_item(reader: RecordingReader[NamedItemT], item: NamedItemT) -> Cut:
     try:
         length = reader.length and reader.length(item)
         return _cut(length or _length_of(reader.open(item)), reader.recipe)
-    except DataError as error:
-        if isinstance(error, RecordError):
-            return Cut(1)
-        raise
-    except Exception:  # The error is reported when the piece is read.
+    except Exception as error:
+        # What is wrong with this recording is reported when its piece is read; other errors concern more than one.
+        if isinstance(error, DataError) and not isinstance(error, RecordError):
+            raise
         return Cut(1)
 
 
@@ -225,8 +206,7 @@ def _notes(cuts: Sequence[Cut], recipe: SignalRecipe) -> list[str]:
         f"cut into pieces of {recipe.seconds:g} s: {len(several)} of {len(cuts)} recordings, into "
         f"{sum(cut.pieces for cut in several)} records; an id ends with the number of the piece, as in '….piece2'"
     ]
-    rests = [cut.dropped_seconds for cut in cuts if cut.dropped_seconds > _ROUNDING_S]
-    if rests:
+    if rests := [cut.dropped_seconds for cut in cuts if cut.dropped_seconds > _ROUNDING_S]:
         notes.append(
             f"{len(rests)} recordings end with a rest shorter than --min_seconds={recipe.min_seconds:g}, which is not "
             f"stored: {sum(rests):.6g} s together"

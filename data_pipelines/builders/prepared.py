@@ -29,6 +29,7 @@ from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.storage.example_format import parse, seconds_of
 from data_pipelines.storage.store import open_store
 
+# Without these a reader has threads of its own that read ahead, while the processes of a build share the cores already.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
@@ -76,13 +77,22 @@ class PreparedSource:
 
     def reader(self) -> PreparedReader:
         """Returns a reader that converts records by their numbers."""
-        return PreparedReader.of(self._dataset, recipe=self.recipe, schema=self.label_schema, folds=self._folds)
+        return PreparedReader(
+            shards=self._dataset.shards,
+            bounds=tuple(itertools.accumulate(self._dataset.card["shard_lengths"], initial=0)),
+            fingerprint=self._dataset.fingerprint,
+            signal_format=self._dataset.format,
+            label_schema=self.label_schema,
+            recipe=self.recipe,
+            folds=self._folds,
+        )
 
     def _dealt(self, folds: str | None) -> tuple[str, ...]:
         """Deals new folds if asked to, and returns a note that says so and corrects what earlier notes say of folds."""
         if folds is None:
             return ()
         self._folds = _dealt_folds(self._dataset, folds)
+        # The first two labels, age and sex, are not stratified by.
         by = dealt_note(self._dataset.index.labels[2:]) if folds == "stratified" else "patients were dealt by a hash"
         return (f"{by}; what notes before this one say of folds is of the data set that this was made from",)
 
@@ -108,21 +118,6 @@ class PreparedReader:
     label_schema: LabelSchema
     recipe: SignalRecipe
     folds: np.ndarray | None = None
-
-    @classmethod
-    def of(
-        cls, dataset: Dataset, *, recipe: SignalRecipe, schema: LabelSchema, folds: np.ndarray | None
-    ) -> PreparedReader:
-        """Returns a reader of a data set's records."""
-        return cls(
-            shards=dataset.shards,
-            bounds=tuple(itertools.accumulate(dataset.card["shard_lengths"], initial=0)),
-            fingerprint=dataset.fingerprint,
-            signal_format=dataset.format,
-            label_schema=schema,
-            recipe=recipe,
-            folds=folds,
-        )
 
     def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord | Quarantined]:
         """Yields the result of every record number, in the given order.
@@ -170,6 +165,7 @@ class PreparedReader:
 def _dealt_folds(dataset: Dataset, folds: str) -> np.ndarray:
     """Returns new folds, `int16[n]`; records that share a patient or have equal signals get the same fold."""
     index = dataset.index
+    # Records of one group must come into one fold, so the first patient's id stands for all of its people.
     _, first, group = np.unique(np.asarray(index.group), return_index=True, return_inverse=True)
     ids = np.asarray(index.patient_id[first]).tolist()
     if folds == "hash":
@@ -200,14 +196,10 @@ def _place(feature: Mapping[str, Any], start_seconds: float) -> dict[str, Any]:
     """
     if "recording_id" not in feature:
         return {"recording_seconds": math.nan, "start_seconds": math.nan}
-    whole, start = (
-        seconds_of(feature[name].int64_list.value[0]) for name in ("recording_microseconds", "start_microseconds")
-    )
-    return {
-        "recording_id": feature["recording_id"].bytes_list.value[0].decode(),
-        "recording_seconds": whole,
-        "start_seconds": start + start_seconds,
-    }
+    names = ("recording_microseconds", "start_microseconds")
+    whole, start = (seconds_of(feature[name].int64_list.value[0]) for name in names)
+    recording_id = feature["recording_id"].bytes_list.value[0].decode()
+    return {"recording_id": recording_id, "recording_seconds": whole, "start_seconds": start + start_seconds}
 
 
 def _fields(feature: Mapping[str, Any], schema: LabelSchema) -> dict[str, Any]:

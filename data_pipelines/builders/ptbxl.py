@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record
+from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record, person_fields
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.label_tables.text_table import read_text_table
+from data_pipelines.label_tables.text_table import read_published_table
 from data_pipelines.metadata.demographics import missing_patient, read_person, unread_label
 from data_pipelines.metadata.missing import is_missing_id
 from data_pipelines.metadata.origins import origin_of
@@ -71,16 +71,16 @@ class ScpTasks:
             classes = statements.loc[diagnostic.index, column]
             return {code: name for code, name in zip(diagnostic, classes, strict=True) if name}
 
-        def codes_of(column: str) -> dict[str, str]:
-            return {code: code for code in marked(column)}
-
+        # In these tasks every code is a class of its own.
+        of_codes = {"all": codes} | {column: marked(column) for column in ("diagnostic", "form", "rhythm")}
+        own = {task: dict(zip(names, names, strict=True)) for task, names in of_codes.items()}
         self._class_of_code: dict[str, Mapping[str, str]] = {
-            "all": {code: code for code in codes},
-            "diagnostic": codes_of("diagnostic"),
+            "all": own["all"],
+            "diagnostic": own["diagnostic"],
             "subdiagnostic": classes_of("diagnostic_subclass"),
             "superdiagnostic": classes_of("diagnostic_class"),
-            "form": codes_of("form"),
-            "rhythm": codes_of("rhythm"),
+            "form": own["form"],
+            "rhythm": own["rhythm"],
         }
         #: Class names of each task, in alphabetical order.
         self.classes = {task: tuple(sorted(set(names.values()))) for task, names in self._class_of_code.items()}
@@ -102,13 +102,7 @@ class ScpTasks:
 class PtbxlSource:
     """PTB-XL as unpacked: `ptbxl_database.csv`, `scp_statements.csv`, `records100/` and `records500/`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        source_rate_hz: int,
-        recipe: SignalRecipe,
-    ):
+    def __init__(self, folder: Path, *, source_rate_hz: int, recipe: SignalRecipe):
         """Reads the two tables; the reader reads the signals.
 
         Args:
@@ -122,7 +116,8 @@ class PtbxlSource:
         if source_rate_hz not in _FILENAME_COLUMN:
             raise DataError(f"--source_rate_hz={source_rate_hz}: PTB-XL is published at 100 and 500 Hz")
         statements = _read_table(folder / "scp_statements.csv", _STATEMENT_COLUMNS)
-        database = _read_table(folder / "ptbxl_database.csv", (*_DATABASE_COLUMNS, _FILENAME_COLUMN[source_rate_hz]))
+        filename = _FILENAME_COLUMN[source_rate_hz]
+        database = _read_table(folder / "ptbxl_database.csv", (*_DATABASE_COLUMNS, filename))
         self.card = SourceCard(
             name="ptbxl",
             description="PTB-XL: 12-lead ECGs of 10 s from clinics in Germany, 1989-1996, with SCP-ECG statements. "
@@ -142,24 +137,16 @@ class PtbxlSource:
                 record_id=row["ecg_id"],
                 # PTB-XL writes patient ids as floats ('15709.0'); the id is the whole number.
                 patient_id=row["patient_id"].removesuffix(".0"),
-                path=path_below(folder, row[_FILENAME_COLUMN[source_rate_hz]]),
-                age=row["age"],
-                sex=row["sex"],
-                report=row["report"],
-                scp_codes=row["scp_codes"],
-                strat_fold=row["strat_fold"],
+                path=path_below(folder, row[filename]),
+                **{name: row[name] for name in ("age", "sex", "report", "scp_codes", "strat_fold")},
             )
             for row in database.to_dict("records")
         ]
 
     def reader(self) -> RecordingReader[PtbxlItem]:
         """Returns a reader of rows of `ptbxl_database.csv`."""
-        return RecordingReader(
-            open=_open,
-            record=functools.partial(_record, tasks=self._tasks),
-            recipe=self.recipe,
-            length=_length,
-        )
+        record = functools.partial(_record, tasks=self._tasks)
+        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=_length)
 
 
 def _open(item: PtbxlItem) -> Recording:
@@ -188,12 +175,10 @@ def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, task
         origin=origin_of(recording, form="wfdb"),
         record_id=item.record_id,
         patient_id=item.patient_id,
-        age_years=person.age_years,
-        sex=person.sex,
         fold=_fold(item.strat_fold, source),
         report=item.report,
         tasks=tasks.labels(codes),
-        remarks=(*recording.remarks, *person.remarks, *of_codes),
+        **person_fields(recording, person, of_codes),
     )
 
 
@@ -208,14 +193,14 @@ def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float
         source: Name of the recording, for remarks.
     """
     try:
+        # The table has dictionaries as Python writes them, in single quotes, which JSON does not allow.
         codes = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         codes = None
     if not isinstance(codes, dict):
         expected = "a dictionary like {'NORM': 100.0}"
         return {}, (unread_label("scp_codes", text, expected=expected, source=source),)
-    unknown = tasks.unknown(codes)
-    if unknown:
+    if unknown := tasks.unknown(codes):
         expected = "codes of scp_statements.csv (use the two files of one PTB-XL release)"
         return {}, (unread_label("scp_codes", ", ".join(unknown), expected=expected, source=source),)
     return codes, ()
@@ -233,8 +218,4 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path}: no such file; --source is the folder PTB-XL was unpacked into, with ptbxl_database.csv, "
             "scp_statements.csv, records100/ and records500/"
         )
-    table = read_text_table(path)
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this PTB-XL's own file?")
-    return table
+    return read_published_table(path, columns, owner="PTB-XL")

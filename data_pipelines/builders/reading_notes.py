@@ -27,6 +27,7 @@ def noting(folder: Path) -> Iterator[None]:
         folder: Folder of the note, which is left behind only if the process dies.
     """
     path = folder / f"{os.getpid()}-{uuid.uuid4().hex}{_SUFFIX}"
+    # A file must have its size before it can be mapped.
     path.write_bytes(bytes(_NOTE_BYTES))
     try:
         with path.open("r+b") as file, mmap.mmap(file.fileno(), _NOTE_BYTES) as kept:
@@ -41,8 +42,9 @@ def noting(folder: Path) -> Iterator[None]:
 
 def note(text: str) -> None:
     """Notes what is read now; does nothing outside of `noting`."""
-    kept = getattr(_notes, "kept", None)
-    if kept is not None:
+    if (kept := getattr(_notes, "kept", None)) is not None:
+        # Names of files need not be valid UTF-8. The zero ends the note, behind which a longer one may have left its
+        # end.
         data = text.encode("utf-8", "surrogateescape")[: _NOTE_BYTES - 1] + b"\0"
         kept[: len(data)] = data
 

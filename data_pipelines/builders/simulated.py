@@ -32,21 +32,12 @@ class SimulatedSource:
         Raises:
             DataError: The simulator does not support such a cohort.
         """
-        self._cohort = Cohort(
-            CohortConfig(
-                seed=seed,
-                num_patients=num_patients,
-                sampling_rate_hz=signal_format.sampling_rate_hz,
-                seconds=signal_format.seconds,
-            )
-        )
+        rate, seconds = signal_format.sampling_rate_hz, signal_format.seconds
+        config = CohortConfig(seed=seed, num_patients=num_patients, sampling_rate_hz=rate, seconds=seconds)
+        self._cohort = Cohort(config)
         # Nothing is filtered because nothing was recorded, so the recipe states only rate and length.
         self.recipe = SignalRecipe(
-            name="simulated",
-            version=1,
-            sampling_rate_hz=signal_format.sampling_rate_hz,
-            seconds=signal_format.seconds,
-            min_seconds=signal_format.seconds,
+            name="simulated", version=1, sampling_rate_hz=rate, seconds=seconds, min_seconds=seconds
         )
         self.signal_format = signal_format
         self.label_schema = LabelSchema(scalars=SCALARS, units={name: unit for name, unit in UNITS.items() if unit})

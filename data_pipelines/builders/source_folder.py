@@ -24,6 +24,7 @@ def check_source(path: Path, given: str, *, builder: str) -> None:
         DataError: The path does not exist or is a file, an archive, a bucket or a prepared data set; the message says
             what to do.
     """
+    # As a path it would merely not exist, which would tell nobody what to do.
     if "://" in given:
         raise DataError(f"--source={given}: recordings are read as files; mount the bucket, or copy the folder here")
     if path.is_file():

@@ -20,6 +20,7 @@ RAISE_VARIABLE = "ECGJAX_RAISE_READER_FAULTS"
 # Errors that would affect every recording are no reason to quarantine one.
 _OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOTCONN})
 
+# The message of an error may quote a part of the file, of any length.
 _MOST_CHARACTERS = 300
 
 

@@ -65,12 +65,7 @@ class Doubts:
 
 
 def doubts_of(
-    numbers: Numbers,
-    values: Mapping[str, np.ndarray],
-    *,
-    num_patients: int,
-    of_children: bool,
-    others_mv: np.ndarray,
+    numbers: Numbers, values: Mapping[str, np.ndarray], *, num_patients: int, of_children: bool, others_mv: np.ndarray
 ) -> Doubts:
     """Judges a group of at least `MIN_PATIENTS` people.
 
@@ -88,6 +83,7 @@ def doubts_of(
         factor = size[0] / AMPLITUDE_MV
         sentences.append(_size_doubt(size, factor, others_mv))
     sentences += _chest_doubt(numbers, slack) + _equal_size_doubt(values) + _polarity_doubt(numbers)
+    # The limits of the rate are those of adults, and children's hearts beat faster.
     sentences += [] if of_children else _rate_doubt(numbers)
     return Doubts(sentences=tuple(sentences), factor=factor)
 
@@ -95,9 +91,7 @@ def doubts_of(
 def _is_odd(size: tuple[float, float, float], *, slack: float, of_children: bool) -> bool:
     middle, low, _ = size
     largest = LARGEST_MEDIAN_MV * slack * (OF_CHILDREN if of_children else 1)
-    is_large = middle > largest and low > LARGEST_LOW_MV
-    is_small = middle < SMALLEST_MEDIAN_MV / slack
-    return is_large or is_small
+    return (middle > largest and low > LARGEST_LOW_MV) or middle < SMALLEST_MEDIAN_MV / slack
 
 
 def _size_doubt(size: tuple[float, float, float], factor: float, others: np.ndarray) -> str:
@@ -125,11 +119,8 @@ def _chest_doubt(numbers: Numbers, slack: float) -> list[str]:
 
 
 def _equal_size_doubt(values: Mapping[str, np.ndarray]) -> list[str]:
-    for name, words in (
-        ("largest_mv", "largest sample"),
-        ("span_mv", "span of samples"),
-        ("deviation_mv", "standard deviation"),
-    ):
+    all_words = {"largest_mv": "largest sample", "span_mv": "span of samples", "deviation_mv": "standard deviation"}
+    for name, words in all_words.items():
         sizes = values[name]
         if len(sizes) < MIN_PATIENTS or sizes.min() <= 0:
             continue

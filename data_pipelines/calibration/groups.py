@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -87,16 +87,16 @@ class Measured:
 
 def judged_groups(measured: Measured) -> list[Group]:
     """Divides records into groups by their origin and judges each; the largest groups come first."""
-    groups = []
-    for origin, records in sorted(_members(measured).items(), key=lambda item: (-len(item[1]), item[0])):
-        group = Group(
+    groups = [
+        Group(
             origin=origin,
             records=records,
             num_patients=len(np.unique(measured.patient[records])),
             numbers={name: _spread(measured.column(name, records)) for name in MEASURES},
             doubts=(),
         )
-        groups.append(group)
+        for origin, records in sorted(_members(measured).items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
     return [_judged(group, groups, measured) for group in groups]
 
 
@@ -149,27 +149,21 @@ def _members(measured: Measured) -> dict[str, np.ndarray]:
     parts = [origin_parts(origin) for origin in measured.origins]
     if len({place for place, _, _ in parts}) > MAX_PLACES:
         parts = [("", form, scale) for _, form, scale in parts]
-    looser: list[Callable[[tuple[str, str, str]], tuple[str, str, str]]] = [
-        lambda each: each,
-        lambda each: (each[0], "", each[2]),
-        lambda each: ("", each[1], each[2]),
-        lambda each: ("", "", each[2]),
-    ]
     left = np.arange(len(measured.origin))
     members: dict[str, np.ndarray] = {}
-    for shared in looser:
-        names = [origin_text(*shared(each)) for each in parts]
+    # Whether place and form are shared, the closest group first; the scale always is, since it is what is judged.
+    for by_place, by_form in ((True, True), (True, False), (False, True), (False, False)):
         of_name: dict[str, list[int]] = collections.defaultdict(list)
-        for code, name in enumerate(names):
-            of_name[name].append(code)
-        kept = []
+        for code, (place, form, scale) in enumerate(parts):
+            of_name[origin_text(place if by_place else "", form if by_form else "", scale)].append(code)
+        few = [np.zeros(0, np.int64)]
         for name, codes in of_name.items():
             records = left[np.isin(measured.origin[left], codes)]
-            enough = len(np.unique(measured.patient[records])) >= MIN_PATIENTS
-            if enough:
+            if len(np.unique(measured.patient[records])) < MIN_PATIENTS:
+                few.append(records)
+            else:
                 members[name] = np.concatenate([members[name], records]) if name in members else records
-            kept += [] if enough else [records]
-        left = np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
+        left = np.sort(np.concatenate(few))
     if len(left):
         members[origin_text("", "", "others, too few of an origin to judge")] = left
     return members
@@ -200,7 +194,4 @@ def _is_of_children(group: Group, measured: Measured) -> bool:
 
 
 def _spread(values: np.ndarray) -> tuple[float, float, float] | None:
-    if not len(values):
-        return None
-    middle, low, high = np.percentile(values, (50, 5, 95)).tolist()
-    return middle, low, high
+    return tuple(np.percentile(values, (50, 5, 95)).tolist()) if len(values) else None

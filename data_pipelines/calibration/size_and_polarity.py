@@ -107,8 +107,7 @@ def _skewness(band: np.ndarray) -> float:
     for lead in _UPRIGHT:
         samples = band[lead]
         square = samples * samples
-        size = float(square.sum()) / len(samples)
-        if size > 0:
+        if (size := float(square.sum()) / len(samples)) > 0:
             found.append(float(np.dot(square, samples)) / len(samples) / size**1.5)
     return sum(found) / len(found) if found else np.nan
 

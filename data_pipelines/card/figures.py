@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.prepared.fold_labels import labels_by_fold
-from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index
+from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index, duplicate_pairs
 from data_pipelines.prepared.kept_seconds import kept_seconds
 from data_pipelines.records import FEMALE, LABEL_MISSING, MICROVOLTS_PER_MILLIVOLT, SEX_NAMES, SEX_UNKNOWN, STORED_LEADS
 from data_pipelines.signals.quality import QualityFlag, flag_names
@@ -46,6 +46,7 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
         Sections by name; `text.card_text` prints them.
     """
     index = dataset.index
+    # Data sets that were built before there were remarks, doubts or shared contents have no such entries.
     summary = dataset.card["summary"]
     return {name: dataset.card[name] for name in _FROM_CARD} | {
         "directory": str(dataset.directory),
@@ -58,7 +59,7 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
         "duplicates": _duplicates(index),
         "shared_contents": list(summary.get("shared_contents", ())),
         "seconds": kept_seconds(index, dataset.format),
-        "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in SEX_NAMES.items()},
+        "sex": sex_counts(index),
         "sex_reading": summary.get("sex_reading", ""),
         "age_years": _spread(index.age_years) | {"by_decade": _by_decade(index)},
         "folds": _folds(index),
@@ -98,6 +99,7 @@ def amplitudes_of(
     sampled = index.num_records > max_records
     numbers = np.arange(index.num_records)
     if sampled:
+        # Sorted, the records are read in the order in which they lie on the disk.
         numbers = np.sort(np.random.default_rng(seed).choice(index.num_records, max_records, replace=False))
     spans = np.empty((len(numbers), len(STORED_LEADS)), np.int32)
     for first in range(0, len(numbers), _RECORDS_PER_READ):
@@ -105,27 +107,23 @@ def amplitudes_of(
         for position, (number, signal) in enumerate(zip(block, store.read(block), strict=True), start=first):
             start = index.valid_start[number]
             recorded = signal[start : start + index.valid_samples[number]]
+            # A span can be twice as large as int16 holds.
             spans[position] = recorded.max(axis=0).astype(np.int32) - recorded.min(axis=0)
         progress(len(block))
-    low, median, high = np.percentile(spans / MICROVOLTS_PER_MILLIVOLT, (1, 50, 99), axis=0)
-    largest = spans.max(axis=0) / MICROVOLTS_PER_MILLIVOLT
+    at = np.percentile(spans / MICROVOLTS_PER_MILLIVOLT, (1, 50, 99, 100), axis=0).T.tolist()
+    names = ("p1", "median", "p99", "max")
     return {
         "records_read": len(numbers),
         "seed": seed if sampled else None,
         "peak_to_peak_mv": {
-            lead: {
-                "p1": float(low[column]),
-                "median": float(median[column]),
-                "p99": float(high[column]),
-                "max": float(largest[column]),
-            }
-            for column, lead in enumerate(STORED_LEADS)
+            lead: dict(zip(names, values, strict=True)) for lead, values in zip(STORED_LEADS, at, strict=True)
         },
     }
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:
     """Returns count, missing share and spread of a column in which NaN means missing."""
+    # In float32 the sum of a million values would lose digits.
     values = np.asarray(values, np.float64)
     known = values[~np.isnan(values)]
     names = ("min", "p1", "median", "p99", "max")
@@ -145,9 +143,8 @@ def _records_per_patient(index: Index) -> dict[str, Any]:
         "mean": float(counts.mean()),
         "median": float(np.median(counts)),
         "max": int(counts.max()),
-        "patients_by_records": {
-            str(size): int(number) for size, number in zip(sizes.tolist(), patients.tolist(), strict=True)
-        },
+        # The keys of JSON are texts.
+        "patients_by_records": dict(zip(map(str, sizes.tolist()), patients.tolist(), strict=True)),
     }
 
 
@@ -158,9 +155,7 @@ def _duplicates(index: Index) -> dict[str, Any]:
         "records": len(number),
         "under_another_patient": int(np.count_nonzero(index.patient[number] != index.patient[first])),
         "groups": int(index.group.max()) + 1,
-        "pairs": [
-            [str(index.record_id[one]), str(index.record_id[other])] for one, other in zip(number, first, strict=True)
-        ],
+        "pairs": duplicate_pairs(index),
     }
 
 
@@ -183,6 +178,7 @@ def _folds(index: Index) -> list[dict[str, Any]]:
     for fold in np.unique(index.fold):
         inside = index.fold == fold
         ages, sex = index.age_years[inside], index.sex[inside]
+        # A fold whose sexes are mostly unknown would otherwise seem to have few women.
         known_sex = np.count_nonzero(sex != SEX_UNKNOWN)
         rows.append(
             {
@@ -199,17 +195,14 @@ def _folds(index: Index) -> list[dict[str, Any]]:
 def _task(index: Index, name: str) -> dict[str, Any]:
     """Counts the records and patients of every class; prevalence is among the records that the task labels."""
     task = index.tasks[name]
+    # A record has all labels of a task or none.
     labelled = (task.values != LABEL_MISSING).all(axis=1)
     num_labelled = int(np.count_nonzero(labelled))
     classes = {}
     for column, label in enumerate(task.classes):
-        present = task.values[:, column] == 1
-        records = int(np.count_nonzero(present))
-        classes[label] = {
-            "records": records,
-            "patients": len(np.unique(index.patient[present])),
-            "prevalence": records / num_labelled if num_labelled else None,
-        }
+        patients = index.patient[task.values[:, column] == 1]
+        prevalence = len(patients) / num_labelled if num_labelled else None
+        classes[label] = {"records": len(patients), "patients": len(np.unique(patients)), "prevalence": prevalence}
     return {"labelled": num_labelled, "missing": index.num_records - num_labelled, "classes": classes}
 
 
@@ -225,12 +218,20 @@ def _padding(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def sex_counts(index: Index) -> dict[str, int]:
+    """Returns the number of records of each sex, by its name."""
+    return {name: int(np.count_nonzero(index.sex == code)) for code, name in SEX_NAMES.items()}
+
+
+def flag_counts(index: Index) -> dict[str, int]:
+    """Returns the number of records that have each flag of quality, by its name."""
+    return {name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)}
+
+
 def _quality(index: Index) -> dict[str, Any]:
     clipped = np.asarray(index.clipped_samples)
     return {
-        "flags": {
-            name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
-        },
+        "flags": flag_counts(index),
         "clipped_records": int(np.count_nonzero(clipped)),
         "clipped_samples": int(clipped.sum(dtype=np.int64)),
     }

@@ -89,11 +89,9 @@ def people_sentences(card: Mapping[str, Any]) -> list[str]:
         sentences.append(f"sex was read {card['sex_reading']}")
     if not age["known"]:
         return [*sentences, "age unknown throughout"]
-    return [
-        *sentences,
-        f"age {number(age['min'])} to {number(age['max'])} years, median {number(age['median'])}, "
-        f"mean {age['mean']:.1f}; unknown {percent(age['missing_share'])}",
-    ]
+    lowest, highest, median = (number(age[name]) for name in ("min", "max", "median"))
+    span = f"age {lowest} to {highest} years, median {median}, mean {age['mean']:.1f}"
+    return [*sentences, f"{span}; unknown {percent(age['missing_share'])}"]
 
 
 def fold_rows(folds: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -133,6 +131,7 @@ def percent(share: float | None) -> str:
     """Writes a share of 1 as a percentage."""
     if share is None:
         return "–"
+    # A rare label must not show as 0.0 %.
     return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
 
 

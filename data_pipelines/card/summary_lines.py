@@ -12,11 +12,9 @@ _MOST_LABELS = 12
 
 def sex_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns how many men and women there are, and how their sex was read."""
-    counts = summary.get("sex")
-    if not counts:
+    if not (counts := summary.get("sex")):
         return []
-    known = counts["male"] + counts["female"]
-    if not known:
+    if not (known := counts["male"] + counts["female"]):
         return ["  sex                 unknown of all"]
     men, women, unknown = (counts[name] for name in ("male", "female", "unknown"))
     share = f"{men} men ({men / known:.1%} of those known), {women} women, {unknown} unknown"
@@ -26,22 +24,25 @@ def sex_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def fold_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns the table of labels by fold, cut short where there are many labels."""
-    counted = summary.get("labels_by_fold")
-    if not counted:
+    if not (counted := summary.get("labels_by_fold")):
         return []
     rows = fold_table(counted, most=_MOST_LABELS)
     lines = ["  labels by fold      positive/known records, or mean (known)", *aligned(rows, indent="    ")]
-    others = len(counted["labels"]) - _MOST_LABELS
-    if others > 0:
+    if (others := len(counted["labels"]) - _MOST_LABELS) > 0:
         lines.append(f"    … and {others} more; python -m data_pipelines.inspect shows all")
     return lines
 
 
-def aligned(rows: Sequence[Sequence[str]], *, indent: str) -> list[str]:
-    """Returns rows of a table as lines, with the first column aligned to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [f"{first:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))]
-        lines.append((indent + "  ".join(cells)).rstrip())
-    return lines
+def aligned(rows: Sequence[Sequence[str]], *, indent: str, num_left: int = 1) -> list[str]:
+    """Returns rows of a table as lines, with the first columns aligned to the left and the others to the right.
+
+    Args:
+        rows: Rows of the table, its header among them.
+        indent: Text before every line.
+        num_left: Number of columns that are aligned to the left.
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    for number, column in enumerate(columns):
+        align, width = "<" if number < num_left else ">", max(map(len, column))
+        column[:] = [f"{cell:{align}{width}}" for cell in column]
+    return [(indent + "  ".join(cells)).rstrip() for cells in zip(*columns, strict=True)]

@@ -18,6 +18,7 @@ from data_pipelines.card.rows import (
     percent,
     scalar_rows,
 )
+from data_pipelines.card.summary_lines import aligned
 from data_pipelines.prepared.fold_labels import fold_table
 from data_pipelines.prepared.remarks import remark_lines
 
@@ -56,14 +57,14 @@ def _heading(card: Mapping[str, Any], width: int) -> list[str]:
     for doubt in card["doubts"]:
         lines += _wrapped(f"Doubt: {doubt}", width)
     for note in card["notes"]:
+        # The notice of a simulated cohort is a note and part of the description.
         if note not in card["description"]:
             lines += _wrapped(f"Note: {note}", width)
     return lines + [line for name, value in origin_facts(card) for line in _fact(name, value, width)]
 
 
 def _counts(card: Mapping[str, Any], width: int) -> list[str]:
-    duplicates = card["duplicates"]
-    lines = ["Records"]
+    repeated, lines = card["duplicates"]["pairs"], ["Records"]
     for name, value in count_facts(card):
         lines += _fact(name, value, width)
         if name == "quarantined":
@@ -71,27 +72,25 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
             lines += [f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in reasons]
     for line in remark_lines(card["remarks"]):
         lines += _wrapped(line.strip() if line.startswith(" ") else f"remark: {line}", width)
-    pairs = [f"{record} = {first}" for record, first in duplicates["pairs"][:_MAX_PAIRS]]
-    if len(duplicates["pairs"]) > _MAX_PAIRS:
-        pairs.append(f"… and {len(duplicates['pairs']) - _MAX_PAIRS:,} more (--json lists all)")
+    pairs = [f"{record} = {first}" for record, first in repeated[:_MAX_PAIRS]]
+    if len(repeated) > _MAX_PAIRS:
+        pairs.append(f"… and {len(repeated) - _MAX_PAIRS:,} more (--json lists all)")
     return lines + _columns(pairs, width)
 
 
 def _people(card: Mapping[str, Any], width: int) -> list[str]:
-    sex, age = card["sex"], card["age_years"]
+    sex, decades = card["sex"], card["age_years"]["by_decade"]
     lines = ["Age and sex, by record"]
     for sentence in people_sentences(card):
         lines += _wrapped(sentence, width)
-    if not age["known"]:
+    if not card["age_years"]["known"]:
         return lines
-    rows = [
-        (f"{row['from_years']}–{row['from_years'] + 9}", *(f"{row[name]:,}" for name in sex))
-        for row in age["by_decade"]
-    ]
-    sums = [sum(row[name] for name in sex) for row in age["by_decade"]]
+    years = [f"{row['from_years']}–{row['from_years'] + 9}" for row in decades]
+    rows = [(span, *(f"{row[name]:,}" for name in sex)) for span, row in zip(years, decades, strict=True)]
+    sums = [sum(row[name] for name in sex) for row in decades]
     bars = [_bar(count / max(sums)) for count in sums]
-    table = _table(("years", *sex), rows)
-    return lines + table[:1] + [f"{line}{_BETWEEN}{bar}".rstrip() for line, bar in zip(table[1:], bars, strict=True)]
+    header, *table = _table(("years", *sex), rows)
+    return [*lines, header, *(f"{line}{_BETWEEN}{bar}".rstrip() for line, bar in zip(table, bars, strict=True))]
 
 
 def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: int) -> list[str]:
@@ -106,8 +105,7 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
         for label, counts in sorted(present.items(), key=lambda item: -item[1]["records"])
     ]
     lines = _wrapped(heading, width, indent="") + _columns(cells, width)
-    absent = [label for label in task["classes"] if label not in present]
-    if absent:
+    if absent := [label for label in task["classes"] if label not in present]:
         lines += _wrapped(f"never: {', '.join(absent)}", width)
     return lines
 
@@ -139,9 +137,8 @@ def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
     padding, quality = card["padding"], card["quality"]
     lines = ["Quality", *_table(FLAG_HEADER, flag_rows(card))]
     if quality["clipped_samples"]:
-        lines += _wrapped(
-            f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records", width
-        )
+        clipped = f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records"
+        lines += _wrapped(clipped, width)
     if padding["padded"]:
         lines += _wrapped(
             f"{padding['padded']:,} records padded, {padding['padded_before']:,} of them before their start; of the "
@@ -154,35 +151,19 @@ def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
 
 def _fact(name: str, value: str, width: int) -> list[str]:
     """Returns a name and its value as lines, broken so that the value stays in its column."""
-    return textwrap.wrap(
-        value,
-        width,
-        initial_indent=f"{_INDENT}{name:<{_NAME_WIDTH}}",
-        subsequent_indent=" " * (len(_INDENT) + _NAME_WIDTH),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    indent = f"{_INDENT}{name:<{_NAME_WIDTH}}"
+    return _wrapped(value, width, indent=indent, further=" " * (len(_INDENT) + _NAME_WIDTH))
 
 
-def _wrapped(text: str, width: int, *, indent: str = _INDENT) -> list[str]:
-    return textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
-    )
+def _wrapped(text: str, width: int, *, indent: str = _INDENT, further: str = _INDENT) -> list[str]:
+    # An id or a path that was broken could not be copied from the terminal.
+    whole = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    whole.initial_indent, whole.subsequent_indent = indent, further
+    return whole.wrap(text)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: int = 1) -> list[str]:
-    """Returns aligned lines: the first columns to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-
-    def aligned(line: Sequence[str]) -> str:
-        cells = [
-            f"{cell:<{width}}" if column < num_left else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return (_INDENT + "  ".join(cells)).rstrip()
-
-    return [aligned(line) for line in lines]
+    return aligned([header, *rows], indent=_INDENT, num_left=num_left)
 
 
 def _columns(cells: Sequence[str], width: int) -> list[str]:
@@ -199,4 +180,5 @@ def _columns(cells: Sequence[str], width: int) -> list[str]:
 
 
 def _bar(share: float) -> str:
+    # A decade with hardly any record still shows a bar.
     return "█" * max(round(share * _BAR_WIDTH), share > 0)

@@ -57,23 +57,22 @@ def known_names(names: Iterable[str], *, path: Path) -> dict[str, str]:
     """
     names = list(names)
     found: dict[str, str] = {}
+    own: dict[str, str] = {}
     for name in names:
-        known = _known(name)
-        if known is None:
+        if (known := _known(name)) is None:
             continue
-        if known in found.values():
-            other = next(each for each, meant in found.items() if meant == known)
-            raise DataError(f"{path}: columns '{other}' and '{name}' both mean '{known}'; keep one of them")
-        found[name] = known
+        if known in own:
+            raise DataError(f"{path}: columns '{own[known]}' and '{name}' both mean '{known}'; keep one of them")
+        found[name], own[known] = known, name
     for name in names:
         meant = None if name in found else _meant(name)
-        if meant is None or (meant in found.values() and meant == "record"):
+        if meant is None or (meant in own and meant == "record"):
             continue  # Such names are common beside 'record', and no labels (`is_other_id`).
-        if meant in found.values():
+        if meant in own:
+            # A name that is only similar may be that of a label: its meaning is taken already.
             if _key(name) not in _OTHER_NAMES[meant]:
                 continue
-            known = next(each for each, known in found.items() if known == meant)
-            raise DataError(f"{path}: columns '{known}' and '{name}' both mean '{meant}'; keep one of them")
+            raise DataError(f"{path}: columns '{own[meant]}' and '{name}' both mean '{meant}'; keep one of them")
         raise DataError(f"{path}: call its column '{name}' '{meant}', or something else if it is a label{_how(meant)}")
     return found
 
@@ -93,8 +92,7 @@ def _key(name: str) -> str:
 
 
 def _known(name: str) -> str | None:
-    key = _key(name)
-    if key in TRUTH_COLUMNS:
+    if (key := _key(name)) in TRUTH_COLUMNS:
         return "sex"
     return next((known for known in KNOWN_COLUMNS if key == _key(known)), None)
 

@@ -6,6 +6,7 @@ taking it would silently lose values, and passing over it would lose the label.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import re
@@ -56,12 +57,9 @@ def judge_column(name: str, values: Iterable[str], *, path: Path) -> Judged:
     counts = Counter({text: count for text, count in Counter(values).items() if not is_missing(text)})
     numbers: dict[str, float] = {}
     for text in counts:
-        try:
+        with contextlib.suppress(ValueError):
             numbers[text] = number(text)
-        except ValueError:
-            continue
-    others = Counter({text: count for text, count in counts.items() if text not in numbers})
-    if not others:
+    if not (others := Counter({text: count for text, count in counts.items() if text not in numbers})):
         known: Counter[float] = Counter()
         for text, value in numbers.items():
             known[value] += counts[text]
@@ -83,6 +81,7 @@ def _nearly_numbers(texts: Counter[str]) -> Counter[str]:
     units: Counter[str] = Counter()
     for text, match in found.items():
         units[match[1] or ""] += texts[text]
+    # A single letter behind a number is rather part of a code, unless all numbers have the same.
     common = {
         unit
         for unit, count in units.items()
@@ -92,8 +91,7 @@ def _nearly_numbers(texts: Counter[str]) -> Counter[str]:
 
 
 def _oddities(name: str, known: Counter[float]) -> tuple[str, ...]:
-    told = []
-    total = known.total()
+    told, total = [], known.total()
     if total > 1 and len(known) == 1:
         told.append(f"label '{name}' is {next(iter(known)):g} in all of its {total} rows")
     whole = all(value.is_integer() for value in known)
@@ -101,18 +99,17 @@ def _oddities(name: str, known: Counter[float]) -> tuple[str, ...]:
         told.append(f"label '{name}' is another whole number in each of its {total} rows; is it an id?")
     elif whole and known and all(map(_is_date, known)):
         told.append(f"label '{name}' holds dates such as {next(iter(known)):.0f}, stored as numbers; is it a label?")
-    for sentinel in SENTINELS:
-        if known[sentinel] and _is_far_out(sentinel, known):
-            told.append(
-                f"label '{name}' is {sentinel} in {known[sentinel]} rows, far from its other values, and stored so; if "
-                "that stands for a missing value, leave the cell empty"
-            )
+    told += [
+        f"label '{name}' is {sentinel} in {known[sentinel]} rows, far from its other values, and stored so; if "
+        "that stands for a missing value, leave the cell empty"
+        for sentinel in SENTINELS
+        if known[sentinel] and _is_far_out(sentinel, known)
+    ]
     return tuple(told)
 
 
 def _is_far_out(sentinel: float, known: Counter[float]) -> bool:
-    rest = [value for value in known if value not in SENTINELS]
-    if not rest:
+    if not (rest := [value for value in known if value not in SENTINELS]):
         return False
     return min(rest) >= 0 if sentinel < 0 else sentinel > _FAR_OUT * max(max(rest), 1.0)
 

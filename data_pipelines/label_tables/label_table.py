@@ -63,9 +63,8 @@ class LabelTable:
         self._rows = _rows(table, path, notes)
         self.sex_coding = _sex_coding(table, names, declared_sexes or {}, path)
         self.zero_is_no_age = "age" in table.columns and _is_zero_no_age(table["age"])
-        self.scalars, self.ignored = _labels(
-            table, [name for name in self.columns if name not in names.values()], path, notes
-        )
+        others = [name for name in self.columns if name not in names.values()]
+        self.scalars, self.ignored = _labels(table, others, path, notes)
         self.notes = tuple(notes)
 
     def __len__(self) -> int:
@@ -90,8 +89,7 @@ class LabelTable:
         rows: dict[str, Mapping[str, str] | None] = {}
         used = set()
         for record_id in record_ids:
-            key = record_id if record_id in self._rows else _bare(record_id)
-            if key not in self._rows:
+            if (key := record_id if record_id in self._rows else _bare(record_id)) not in self._rows:
                 rows[record_id] = None
                 continue
             if key != record_id and ids_of_name[key] > 1:
@@ -120,8 +118,7 @@ def _known_table(path: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
         # The label 'age_years', which every data set has, would hide this column.
         raise DataError(f"{path}: call its column 'age_years' 'age'")
     names = known_names(table.columns, path=path)
-    missing = [column for column in ("record", "patient_id") if column not in names.values()]
-    if missing:
+    if missing := [column for column in ("record", "patient_id") if column not in names.values()]:
         separator = next((sign for sign in ";\t|" if len(table.columns) == 1 and sign in table.columns[0]), None)
         remedy = f"; its columns are set apart by {separator!r}: write it with commas" if separator else ""
         raise DataError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(table.columns)}{remedy}")
@@ -141,6 +138,7 @@ def _whole(column: pd.Series, path: Path) -> pd.Series:
     """
     known = [text for text in column.unique() if not is_missing(text)]
     lost = [text for text in known if _IN_POWERS.fullmatch(text)]
+    # A recording may well be called '1e5', but an id in this form has lost digits.
     if lost and column.name != "record":
         raise DataError(
             f"{path}: column '{column.name}' has '{lost[0]}', a whole number as spreadsheets shorten it; its last "
@@ -160,8 +158,7 @@ def _rows(table: pd.DataFrame, path: Path, notes: list[str]) -> dict[str, Mappin
     if nameless.any():
         values = ", ".join(f"'{text}' {count}" for text, count in Counter(table.loc[nameless, "record"]).items())
         notes.append(f"{int(nameless.sum())} rows of the labels name no record ({values}) and are left out")
-    twice = [record for record, count in Counter(kept["record"]).items() if count > 1]
-    if twice:
+    if twice := [record for record, count in Counter(kept["record"]).items() if count > 1]:
         raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
     columns: list[str] = kept.columns.tolist()
     rows = (dict(zip(columns, texts, strict=True)) for texts in kept.itertuples(index=False, name=None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     try:
         separator = _separator(path)
         names, num_rows = _check_shape(path, separator)
+        # pandas would otherwise take the first column for an index where lines are longer than the header.
         table = pd.read_csv(
             path,
             sep=separator,
@@ -44,6 +46,23 @@ def read_text_table(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_published_table(path: Path, columns: Sequence[str], *, owner: str) -> pd.DataFrame:
+    """Reads a table that a published data set comes with, by `read_text_table`.
+
+    Args:
+        path: Path of the table.
+        columns: Columns that the table must have, among others.
+        owner: Name of the data set, for the message.
+
+    Raises:
+        DataError: The table cannot be read, or lacks a column.
+    """
+    table = read_text_table(path)
+    if missing := [column for column in columns if column not in table.columns]:
+        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this {owner}'s own file?")
+    return table
+
+
 def _separator(path: Path) -> str:
     """Returns the separator of the columns: the one that the header has most often, out of those of spreadsheets."""
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -58,8 +77,7 @@ def _check_shape(path: Path, separator: str) -> tuple[list[str], int]:
         names = [name.strip() for name in next(lines, [])]
         if not names:
             raise ValueError("it is empty")
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"{path}: column '{twice[0]}' comes twice; remove or rename one")
         num_rows = 0
         for cells in lines:

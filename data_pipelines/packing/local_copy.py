@@ -77,6 +77,7 @@ def stage_dataset(
     if remote.size(CARD_FILE) is None:
         raise DataError(f"{remote.url}: not a prepared data set, it has no {CARD_FILE} (or is not there at all)")
     with exclusive_staging(staging, resume=True):
+        # It is made in a folder of its own, so that the lock and the downloads beside it are not published.
         making = staging / _DATASET_DIR
         making.mkdir(exist_ok=True)
         card = _fetch_card(remote, making)
@@ -95,16 +96,9 @@ def stage_dataset(
                 "directory, or stage the data set that it was made of"
             )
         started(dataset)
-        scratch = staging / _SCRATCH_DIR
-        with shards_of(remote, dataset, scratch, downloaded) as shards:
-            write_packed(
-                dataset,
-                shards,
-                making / PACKED_DIR,
-                shard_bytes=shard_bytes,
-                extra_bytes=shards.scratch_bytes(),
-                progress=progress,
-            )
+        with shards_of(remote, dataset, staging / _SCRATCH_DIR, downloaded) as shards:
+            sizes = {"shard_bytes": shard_bytes, "extra_bytes": shards.scratch_bytes()}
+            write_packed(dataset, shards, making / PACKED_DIR, **sizes, progress=progress)
         # The copy has no ArrayRecord shards, so its digests are of the files it has; each was compared with the
         # original's.
         write_digests(making, files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR)))
@@ -169,15 +163,15 @@ def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> Non
     try:
         columns = json.loads((making / INDEX_DIR / INDEX_FILE).read_text(encoding="utf-8"))["columns"]
         columns = files_below(Path(INDEX_DIR), [f"{column}.npy" for column in columns], source=source)
+    except DataError:  # It is a ValueError too, and says more than that the file is damaged.
+        raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{source}: damaged ({error})") from error
     for column in columns:
         _fetch(remote, column.as_posix(), making)
     of_physiology = [f"{PHYSIOLOGY_DIR}/{name}" for name in (*PHYSIOLOGY_FILES, DIGESTS_FILE)]
-    names = [QUARANTINE_FILE, REMARKS_FILE, *of_physiology]
-    for name in names:
+    # Older data sets lack some of these, and most have no physiology.
+    for name in (QUARANTINE_FILE, REMARKS_FILE, *of_physiology):
         if remote.size(name) is not None:
             _fetch(remote, name, making)
     if remote.size(DIGESTS_FILE) is not None:
@@ -205,6 +199,7 @@ def _fetch(remote: RemoteFolder, name: str, making: Path) -> None:
     if path.is_file() and path.stat().st_size == remote.size(name):
         return
     path.parent.mkdir(exist_ok=True)
+    # A size alone tells a finished file from one that an interruption left, so it gets its name once it is whole.
     unfinished = path.with_name(path.name + ".tmp")
     remote.download(name, unfinished)
     unfinished.replace(path)

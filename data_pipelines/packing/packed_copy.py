@@ -84,9 +84,8 @@ def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress
     with exclusive_staging(staging, resume=True):
         if folder.exists():  # Another process has just finished.
             return False
-        making = staging / PACKED_DIR
-        write_packed(dataset, store, making, shard_bytes=shard_bytes, progress=progress)
-        publish(making, folder, retired=staging / "replaced")
+        write_packed(dataset, store, staging / PACKED_DIR, shard_bytes=shard_bytes, progress=progress)
+        publish(staging / PACKED_DIR, folder, retired=staging / "replaced")
     return True
 
 
@@ -179,8 +178,7 @@ def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) ->
                 f"{note['fingerprint']}, this one has {fingerprint}); remove {shard.folder.parent} and run this again"
             )
         kept = PackedShard(**note["shard"])
-        whole = kept.num_records == len(shard.records) and shard.path.is_file()
-        if whole and file_hash(shard.path) == kept.blake2b:
+        if shard.path.is_file() and (kept.num_records, kept.blake2b) == (len(shard.records), file_hash(shard.path)):
             finished[shard.number] = kept
             progress(kept.num_records)
     wanted = {path for shard in work if shard.number in finished for path in (shard.path, shard.note)}
@@ -201,6 +199,7 @@ def _check_free_space(folder: Path, num_bytes: int) -> None:
 
 def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress: Progress) -> PackedShard:
     digest = new_digest()
+    # It must be a new file: what an interrupted run left was removed before.
     with shard.path.open("xb") as file:
         header = npy_header((len(shard.records), *dataset.format.shape))
         digest.update(header)
@@ -214,15 +213,10 @@ def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress:
             progress(len(numbers))
         file.flush()
         os.fsync(file.fileno())
-    written = digest.hexdigest()
-    if file_hash(shard.path) != written:
+    if file_hash(shard.path) != (written := digest.hexdigest()):
         raise DataError(f"{shard.path}: does not read back as it was written; check the disk, then run this again")
-    return PackedShard(
-        name=shard.path.name,
-        num_records=len(shard.records),
-        num_bytes=shard.path.stat().st_size,
-        blake2b=written,
-    )
+    num_records, num_bytes = len(shard.records), shard.path.stat().st_size
+    return PackedShard(name=shard.path.name, num_records=num_records, num_bytes=num_bytes, blake2b=written)
 
 
 def _check_contents(dataset: Dataset, source: SignalSource, numbers: np.ndarray, signals: np.ndarray) -> None:

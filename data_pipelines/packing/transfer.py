@@ -77,8 +77,7 @@ class RemoteShards:
         """
         signals = np.empty((len(record_numbers), *self._shape), np.int16)
         for signal, record_number in zip(signals, record_numbers.tolist(), strict=True):
-            shard = self._shard_number(record_number)
-            opened = self._opened
+            shard, opened = self._shard_number(record_number), self._opened
             if opened is None or shard != self._number:
                 opened = self._open(shard)
             try:
@@ -101,14 +100,13 @@ class RemoteShards:
     def _open(self, shard: int) -> ArrayRecordShard:
         self._leave()
         path = (self._coming.pop(shard, None) or self._bring(shard)).result()
+        # The next one is asked for only now, so that the scratch directory never holds more than two.
         if shard + 1 < len(self._names):
             self._coming[shard + 1] = self._bring(shard + 1)
-        reason = why_bad(path, self._bounds[shard + 1] - self._bounds[shard])
-        if reason is not None:
+        if (reason := why_bad(path, self._bounds[shard + 1] - self._bounds[shard])) is not None:
             raise self._bad(self._bounds[shard], reason)
-        opened = ArrayRecordShard(path, self._decoder)
-        self._opened, self._path, self._number = opened, path, shard
-        return opened
+        self._opened, self._path, self._number = ArrayRecordShard(path, self._decoder), path, shard
+        return self._opened
 
     def _leave(self) -> None:
         if self._opened is not None:
@@ -118,8 +116,7 @@ class RemoteShards:
         self._opened, self._number = None, -1
 
     def _bring(self, shard: int) -> Task[Path]:
-        local = self._remote.local
-        if local is not None:
+        if (local := self._remote.local) is not None:
             return Task(lambda: local / self._names[shard])
 
         def download() -> Path:

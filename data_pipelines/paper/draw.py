@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -19,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_pipelines.paper.layout import LAYOUTS, PaperLayout
-from data_pipelines.paper.page import LINE_SPACING, Page, broken_lines, millimetres
+from data_pipelines.paper.page import LINE_SPACING, LineStyle, Page, TextStyle, broken_lines, millimetres
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STANDARD_LEADS, STORED_LEADS
 from data_pipelines.signals.lead_algebra import twelve_leads
 
@@ -55,16 +56,26 @@ _PAPER, _SMALL_LINE, _LARGE_LINE = "#fffcfa", "#f8d8d1", "#eba79d"
 _INK, _FAINT_INK, _WARNING, _HATCH = "#14141c", "#5d5757", "#b3202c", "#c4b8b5"
 _WATERMARK = "#fbe9e6"
 
-_TRACE_MM, _SMALL_LINE_MM, _LARGE_LINE_MM, _MARK_MM = 0.25, 0.11, 0.17, 0.2
-_TITLE_PT, _TEXT_PT, _LEAD_PT, _FOOTER_PT = 11.0, 7.5, 8.0, 6.5
-
 # The layers are drawn in this order, the first at the bottom.
 _SHEET, _GRID, _HATCHED, _LEAD_NAMES, _TRACES, _TEXTS = range(6)
+
+_TRACE = LineStyle(width_mm=0.25, color=_INK, layer=_TRACES)
+_MARK = LineStyle(width_mm=0.2, color=_FAINT_INK, layer=_TRACES)
+_SMALL_BOXES = LineStyle(width_mm=0.11, color=_SMALL_LINE, layer=_GRID)
+_LARGE_BOXES = LineStyle(width_mm=0.17, color=_LARGE_LINE, layer=_GRID)
+
+_TITLE = TextStyle(size=11.0, color=_INK, layer=_TEXTS, bold=True)
+_TEXT = TextStyle(size=7.5, color=_INK, layer=_TEXTS)
+_NO_PATIENT = TextStyle(size=7.5, color=_WARNING, layer=_TEXTS)
+_FOOTER = TextStyle(size=6.5, color=_FAINT_INK, layer=_TEXTS)
+_FOOTER_WARNING = TextStyle(size=6.5, color=_WARNING, layer=_TEXTS)
+_IN_BOX = TextStyle(size=15.0, color="white", layer=_TEXTS + 1, bold=True)
+# A wave may cross a name, and a name never hides a wave.
+_LEAD = TextStyle(size=8.0, color=_INK, layer=_LEAD_NAMES, bold=True)
 
 _SIMULATED = "SIMULATED"
 _SIMULATED_BOX_MM = (44.0, 9.0)
 _WATERMARK_PT = 34.0
-_UNRECORDED = "not recorded"
 _UNRECORDED_ROOM_MM = 20.0
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -167,8 +178,9 @@ class _Segment:
 def _segments(recording: _Recording, layout: PaperLayout) -> list[_Segment]:
     segments = []
     for row, leads in enumerate(layout.strips):
+        # Rounded bounds make the columns meet where the samples cannot be divided among them evenly.
         bounds = [round(column * recording.num_samples / len(leads)) for column in range(len(leads) + 1)]
-        for lead, start, stop in zip(leads, bounds[:-1], bounds[1:], strict=True):
+        for lead, (start, stop) in zip(leads, itertools.pairwise(bounds), strict=True):
             first = max(start, recording.valid_start)
             # One sample of the next column is included, so that the trace reaches it.
             values = recording.leads_mm[lead][first : min(stop + 1, recording.valid_stop)]
@@ -192,17 +204,18 @@ class _Sheet:
         self._recording, self._layout, self._simulated = recording, layout, simulated
         self._segments = _segments(recording, layout)
         contents_mm = _CALIBRATION_ROOM_MM + recording.mm(recording.num_samples)
+        # Contents that end on a line of the large boxes, but for a rounding error, need no further box.
         grid_mm = LARGE_BOX_MM * math.ceil(contents_mm / LARGE_BOX_MM - 1e-9)
         text_mm = max(grid_mm, _NARROWEST_GRID_MM)
 
         title_mm = text_mm - (_SIMULATED_BOX_MM[0] + _GAP_MM if simulated else 0)
-        head = broken_lines(title[0], width_mm=title_mm, size=_TITLE_PT, bold=True) if title else []
-        under = [line for text in title[1:] for line in broken_lines(text, width_mm=title_mm, size=_TEXT_PT)]
-        said = broken_lines(self._scale_and_processing(recording_note), width_mm=text_mm, size=_FOOTER_PT)
-        warned = broken_lines(self._excursions(), width_mm=text_mm, size=_FOOTER_PT)
+        head = broken_lines(title[0], width_mm=title_mm, size=_TITLE.size, bold=True) if title else []
+        under = [line for text in title[1:] for line in broken_lines(text, width_mm=title_mm, size=_TEXT.size)]
+        said = broken_lines(self._scale_and_processing(recording_note), width_mm=text_mm, size=_FOOTER.size)
+        warned = broken_lines(self._excursions(), width_mm=text_mm, size=_FOOTER.size)
 
-        header_mm = max(_HEADER_MM, _TOP_MM + _height(head, _TITLE_PT) + _height(under, _TEXT_PT) + _GAP_MM)
-        footer_mm = math.ceil(max(_FOOTER_MM, _BOTTOM_MM + _height(said + warned, _FOOTER_PT) + _GAP_MM))
+        header_mm = max(_HEADER_MM, _TOP_MM + _height(head, _TITLE) + _height(under, _TEXT) + _GAP_MM)
+        footer_mm = math.ceil(max(_FOOTER_MM, _BOTTOM_MM + _height(said + warned, _FOOTER) + _GAP_MM))
         grid_height_mm = layout.row_mm * len(layout.strips)
         self._corner, self._size = (_SIDE_MM, float(footer_mm)), (grid_mm, grid_height_mm)
         self.page = Page(
@@ -216,10 +229,8 @@ class _Sheet:
         for segment in self._segments:
             self._draw_segment(segment)
         self._write_header(head, under)
-        top = self.page.lines_of_text(
-            _SIDE_MM, footer_mm - _GAP_MM, said, size=_FOOTER_PT, color=_FAINT_INK, layer=_TEXTS
-        )
-        self.page.lines_of_text(_SIDE_MM, top, warned, size=_FOOTER_PT, color=_WARNING, layer=_TEXTS)
+        top = self.page.lines_of_text(_SIDE_MM, footer_mm - _GAP_MM, said, _FOOTER)
+        self.page.lines_of_text(_SIDE_MM, top, warned, _FOOTER_WARNING)
 
     def _scale_and_processing(self, recording_note: str) -> str:
         recording = self._recording
@@ -228,10 +239,8 @@ class _Sheet:
             parts.append(recording_note)
         parts.append("median of each lead drawn at its zero line")
         if recording.valid_stop - recording.valid_start < recording.num_samples:
-            start, stop, end = (
-                samples / recording.sampling_rate_hz
-                for samples in (recording.valid_start, recording.valid_stop, recording.num_samples)
-            )
+            samples = (recording.valid_start, recording.valid_stop, recording.num_samples)
+            start, stop, end = (number / recording.sampling_rate_hz for number in samples)
             parts.append(f"recorded {start:.2f} to {stop:.2f} s of {end:.2f} s, the hatched rest is padding")
         return " · ".join(parts)
 
@@ -257,17 +266,14 @@ class _Sheet:
     def _draw_grid(self) -> None:
         corner, size = self._corner, self._size
         self.page.box(corner=corner, size=size, color=_PAPER, layer=_SHEET)
-        for name, step, width, color in (
-            ("small boxes", SMALL_BOX_MM, _SMALL_LINE_MM, _SMALL_LINE),
-            ("large boxes", LARGE_BOX_MM, _LARGE_LINE_MM, _LARGE_LINE),
-        ):
-            self.page.grid(corner=corner, size=size, step_mm=step, width_mm=width, color=color, layer=_GRID, name=name)
+        self.page.grid(_SMALL_BOXES, corner=corner, size=size, step_mm=SMALL_BOX_MM, name="small boxes")
+        self.page.grid(_LARGE_BOXES, corner=corner, size=size, step_mm=LARGE_BOX_MM, name="large boxes")
 
     def _draw_calibration(self, row: int) -> None:
         width, height = CALIBRATION_SECONDS * MM_PER_SECOND, CALIBRATION_MV * MM_PER_MILLIVOLT
         x = self._corner[0] + LARGE_BOX_MM + np.array([-2.5, 0, 0, width, width, width + 2.5])
         y = self._zero_line(row) + np.array([0, 0, height, height, 0, 0])
-        self.page.line(x, y, width_mm=_TRACE_MM, color=_INK, layer=_TRACES, name="calibration")
+        self.page.line(x, y, _TRACE, name="calibration")
 
     def _draw_segment(self, segment: _Segment) -> None:
         zero, recording = self._zero_line(segment.row), self._recording
@@ -275,99 +281,50 @@ class _Sheet:
         if len(segment.values_mm):
             x = self._x(segment.first + np.arange(len(segment.values_mm)))
             name = f"{'rhythm' if is_rhythm else 'lead'} {segment.lead}"
-            y = zero + segment.values_mm
-            self.page.line(x, y, width_mm=_TRACE_MM, color=_INK, layer=_TRACES, name=name)
+            self.page.line(x, zero + segment.values_mm, _TRACE, name=name)
         self._hatch(segment.start, min(segment.stop, recording.valid_start), zero)
         self._hatch(max(segment.start, recording.valid_stop), segment.stop, zero)
         if segment.start > 0:
             self._draw_separator(segment.start, zero)
-        name_top = zero + 0.3 * self._layout.row_mm + millimetres(_LEAD_PT)
-        self.page.lines_of_text(
-            self._x(segment.start) + 1.0,
-            name_top,
-            [segment.lead],
-            size=_LEAD_PT,
-            color=_INK,
-            layer=_LEAD_NAMES,  # A wave may cross a name, and a name never hides a wave.
-            bold=True,
-        )
+        name_top = zero + 0.3 * self._layout.row_mm + millimetres(_LEAD.size)
+        self.page.lines_of_text(self._x(segment.start) + 1.0, name_top, [segment.lead], _LEAD)
 
     def _hatch(self, start: int, stop: int, zero: float) -> None:
         """Hatches samples that were not recorded."""
         if start >= stop:
             return
         left, width, height = self._x(start), self._recording.mm(stop - start), LARGE_BOX_MM
-        self.page.box(
-            corner=(left, zero - height / 2),
-            size=(width, height),
-            color=_HATCH,
-            hatch="/////",
-            layer=_HATCHED,
-            name="padding",
-        )
+        corner, size = (left, zero - height / 2), (width, height)
+        self.page.box(corner=corner, size=size, color=_HATCH, hatch="/////", layer=_HATCHED, name="padding")
         if width >= _UNRECORDED_ROOM_MM:
-            self.page.text(
-                left + width / 2,
-                zero - height,
-                _UNRECORDED,
-                size=_FOOTER_PT,
-                color=_FAINT_INK,
-                layer=_TEXTS,
-                ha="center",
-                va="top",
-            )
+            self.page.text(left + width / 2, zero - height, "not recorded", _FOOTER)
 
     def _draw_separator(self, sample: int, zero: float) -> None:
         """Marks where the next lead begins, beside its name, where nobody takes the mark for a pacing spike."""
         x = np.full(2, self._x(sample))
         y = zero + np.array([0.25, 0.37]) * self._layout.row_mm
-        self.page.line(x, y, width_mm=_MARK_MM, color=_FAINT_INK, layer=_TRACES, name="separator")
+        self.page.line(x, y, _MARK, name="separator")
 
     def _write_header(self, head: list[str], under: list[str]) -> None:
         page = self.page
         top = page.height_mm - _TOP_MM
-        left = page.lines_of_text(_SIDE_MM, top, head, size=_TITLE_PT, color=_INK, layer=_TEXTS, bold=True)
-        page.lines_of_text(_SIDE_MM, left, under, size=_TEXT_PT, color=_INK, layer=_TEXTS)
+        left = page.lines_of_text(_SIDE_MM, top, head, _TITLE)
+        page.lines_of_text(_SIDE_MM, left, under, _TEXT)
         if self._simulated:
             width, height = _SIMULATED_BOX_MM
             x, y = page.width_mm - _SIDE_MM - width, top - height
             page.box(corner=(x, y), size=(width, height), color=_WARNING, layer=_TEXTS)
-            page.text(
-                x + width / 2,
-                y + height / 2,
-                _SIMULATED,
-                size=15.0,
-                color="white",
-                layer=_TEXTS + 1,
-                bold=True,
-                ha="center",
-                va="center_baseline",
-            )
-            page.text(
-                x + width / 2,
-                y - 1.5,
-                "no patient was recorded",
-                size=_TEXT_PT,
-                color=_WARNING,
-                layer=_TEXTS,
-                ha="center",
-                va="top",
-            )
-            page.text(
-                self._corner[0] + self._size[0] / 2,
-                self._corner[1] + self._size[1] / 2,
-                _SIMULATED,
-                size=_WATERMARK_PT * self._size[0] / 100,
-                color=_WATERMARK,
-                layer=_SHEET + 1,
-                bold=True,
-                ha="center",
-                va="center",
-            )
+            page.text(x + width / 2, y + height / 2, _SIMULATED, _IN_BOX, va="center_baseline")
+            page.text(x + width / 2, y - 1.5, "no patient was recorded", _NO_PATIENT)
+            # It grows with the grid, and lies under the traces, so that it hides no wave.
+            size = _WATERMARK_PT * self._size[0] / 100
+            watermark = TextStyle(size=size, color=_WATERMARK, layer=_SHEET + 1, bold=True)
+            x, y = (start + length / 2 for start, length in zip(self._corner, self._size, strict=True))
+            page.text(x, y, _SIMULATED, watermark, va="center")
 
 
-def _height(lines: Sequence[str], size: float) -> float:
-    return len(lines) * millimetres(size) * LINE_SPACING
+def _height(lines: Sequence[str], style: TextStyle) -> float:
+    return len(lines) * millimetres(style.size) * LINE_SPACING
 
 
 def _span_text(lead: str, low_mm: float, high_mm: float) -> str:

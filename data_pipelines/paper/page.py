@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,6 +28,38 @@ _FONT = "DejaVu Sans"  # It comes with Matplotlib, so a page is the same everywh
 _WHITE = "#ffffff"
 _HALO_PT = 2.0
 _HATCH_LINE_PT = 0.35
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LineStyle:
+    """Look of a line.
+
+    Attributes:
+        width_mm: Width of the line.
+        color: Colour of the line.
+        layer: Position among the layers of the page, the lowest at the bottom.
+    """
+
+    width_mm: float
+    color: str
+    layer: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextStyle:
+    """Look of a text.
+
+    Attributes:
+        size: Size of the letters in points.
+        color: Colour of the letters.
+        layer: Position among the layers of the page, the lowest at the bottom.
+        bold: Whether the letters are bold.
+    """
+
+    size: float
+    color: str
+    layer: int
+    bold: bool = False
 
 
 def millimetres(points: float) -> float:
@@ -59,60 +93,35 @@ class Page:
     def __init__(self, *, width_mm: int, height_mm: int, pixels_per_mm: int):
         """Makes an empty page."""
         self.width_mm, self.height_mm = width_mm, height_mm
-        dots_per_inch = pixels_per_mm * MM_PER_INCH
         size = (width_mm / MM_PER_INCH, height_mm / MM_PER_INCH)
-        self.figure = Figure(figsize=size, dpi=dots_per_inch, facecolor=_WHITE)
+        self.figure = Figure(figsize=size, dpi=pixels_per_mm * MM_PER_INCH, facecolor=_WHITE)
         FigureCanvasAgg(self.figure)
         self._axes = self.figure.add_axes((0, 0, 1, 1))
         self._axes.set_axis_off()
         self._axes.set(xlim=(0, width_mm), ylim=(0, height_mm))
 
     def grid(
-        self,
-        *,
-        corner: tuple[float, float],
-        size: tuple[float, float],
-        step_mm: float,
-        width_mm: float,
-        color: str,
-        layer: int,
-        name: str,
+        self, style: LineStyle, *, corner: tuple[float, float], size: tuple[float, float], step_mm: float, name: str
     ) -> None:
         """Rules a rectangle from its lower left corner on, `step_mm` from line to line."""
         (x, y), (width, height) = corner, size
+        # A width that is a whole number of steps may lie a rounding error below it, and has its last line all the same.
         columns = x + step_mm * np.arange(int(width / step_mm + 1e-6) + 1)
         rows = y + step_mm * np.arange(int(height / step_mm + 1e-6) + 1)
         upright = [[(column, y), (column, y + height)] for column in columns]
         level = [[(x, row), (x + width, row)] for row in rows]
-        self._axes.add_collection(
-            LineCollection(
-                upright + level,
-                colors=color,
-                linewidths=_points(width_mm),
-                snap=False,  # Lines that snap to pixels would differ in width.
-                zorder=layer,
-                gid=name,
-            ),
-            autolim=False,
-        )
+        look: dict[str, Any] = {"colors": style.color, "linewidths": _points(style.width_mm), "zorder": style.layer}
+        # Lines that snap to pixels would differ in width.
+        self._axes.add_collection(LineCollection(upright + level, **look, snap=False, gid=name), autolim=False)
 
-    def line(self, x: np.ndarray, y: np.ndarray, *, width_mm: float, color: str, layer: int, name: str) -> None:
+    def line(self, x: np.ndarray, y: np.ndarray, style: LineStyle, *, name: str) -> None:
         """Draws a polyline through every point; none is left out or moved."""
         path = Polyline(np.stack([x, y], axis=1))
+        # Matplotlib would drop points that hardly change the outline at the size of the figure.
         path.should_simplify = False
-        self._axes.add_patch(
-            PathPatch(
-                path,
-                fill=False,
-                edgecolor=color,
-                linewidth=_points(width_mm),
-                joinstyle="round",
-                capstyle="round",
-                snap=False,
-                zorder=layer,
-                gid=name,
-            )
-        )
+        look: dict[str, Any] = {"edgecolor": style.color, "linewidth": _points(style.width_mm), "zorder": style.layer}
+        ends: dict[str, Any] = {"joinstyle": "round", "capstyle": "round"}
+        self._axes.add_patch(PathPatch(path, fill=False, **look, **ends, snap=False, gid=name))
 
     def box(
         self,
@@ -125,62 +134,33 @@ class Page:
         name: str | None = None,
     ) -> None:
         """Fills a rectangle with a colour, or hatches it in that colour on white."""
-        rectangle = Rectangle(
-            corner,
-            *size,
-            facecolor=_WHITE if hatch else color,
-            edgecolor=color if hatch else "none",
-            linewidth=0,
-            hatch=hatch,
-            zorder=layer,
-            gid=name,
-        )
+        # Matplotlib draws a hatch in the colour of the edge, which is not drawn itself at a width of 0.
+        face, edge = (_WHITE, color) if hatch else (color, "none")
+        look: dict[str, Any] = {"facecolor": face, "edgecolor": edge, "linewidth": 0, "zorder": layer}
+        rectangle = Rectangle(corner, *size, **look, hatch=hatch, gid=name)
         rectangle.set_hatch_linewidth(_HATCH_LINE_PT)
         self._axes.add_patch(rectangle)
 
-    def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        size: float,
-        color: str,
-        layer: int,
-        bold: bool = False,
-        ha: str = "left",
-        va: str = "baseline",
-    ) -> Text:
+    def text(self, x: float, y: float, text: str, style: TextStyle, *, ha: str = "center", va: str = "top") -> Text:
         """Writes a line; `ha` and `va` are Matplotlib's alignments of the text at `x` and at `y`."""
-        weight = "bold" if bold else "normal"
-        return self._axes.text(
-            x,
-            y,
-            text,
-            fontsize=size,
-            color=color,
-            zorder=layer,
-            weight=weight,
-            family=_FONT,
-            parse_math=False,
-            ha=ha,
-            va=va,
-        )
+        weight = "bold" if style.bold else "normal"
+        look: dict[str, Any] = {"fontsize": style.size, "weight": weight, "color": style.color, "zorder": style.layer}
+        # Ids and labels may hold dollar signs, between which Matplotlib would set a formula.
+        return self._axes.text(x, y, text, **look, family=_FONT, parse_math=False, ha=ha, va=va)
 
-    def lines_of_text(
-        self, x: float, top: float, lines: Sequence[str], *, size: float, color: str, layer: int, bold: bool = False
-    ) -> float:
+    def lines_of_text(self, x: float, top: float, lines: Sequence[str], style: TextStyle) -> float:
         """Writes lines below each other from `top` downwards; returns the height at which the next would begin."""
+        # The halo keeps the letters readable where the lines of the grid or a trace pass under them.
+        halo = withStroke(linewidth=_HALO_PT, foreground=_WHITE)
         for line in lines:
-            self.text(x, top, line, size=size, color=color, layer=layer, bold=bold, va="top").set_path_effects(
-                [withStroke(linewidth=_HALO_PT, foreground=_WHITE)]
-            )
-            top -= millimetres(size) * LINE_SPACING
+            self.text(x, top, line, style, ha="left").set_path_effects([halo])
+            top -= millimetres(style.size) * LINE_SPACING
         return top
 
 
 def save_png(figure: Figure, path: Path) -> None:
     """Writes a page as a PNG that states its pixels to a millimetre, so that it prints at its true size."""
+    # A user's own settings of Matplotlib may crop figures, which would change the size of the page.
     figure.savefig(path, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
 
 

@@ -21,12 +21,9 @@ def chosen_records(dataset: Dataset, record_ids: list[str], *, flag: str = "reco
     """
     every = dataset.index.record_id
     numbers = {record_id: np.flatnonzero(every == record_id) for record_id in record_ids}
-    unknown = [f"'{record_id}'" for record_id, found in numbers.items() if not len(found)]
-    if unknown:
-        raise DataError(
-            f"--{flag}: {dataset.directory} has no record {', '.join(unknown)}; "
-            f"its ids look like {', '.join(repr(str(record_id)) for record_id in every[:3])}"
-        )
+    if unknown := [f"'{record_id}'" for record_id, found in numbers.items() if not len(found)]:
+        known = ", ".join(repr(str(record_id)) for record_id in every[:3])
+        raise DataError(f"--{flag}: {dataset.directory} has no record {', '.join(unknown)}; its ids look like {known}")
     return np.concatenate(list(numbers.values()))
 
 

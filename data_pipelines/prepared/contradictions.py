@@ -37,18 +37,6 @@ SCALAR_TOLERANCE = 0.01
 _KEPT = 1000
 _SHOWN = 20
 
-#: Columns of the list of contradictions.
-FIELDS = (
-    "kind",
-    "label",
-    "first_dataset",
-    "first_record",
-    "first_value",
-    "second_dataset",
-    "second_record",
-    "second_value",
-)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contradiction:
@@ -81,6 +69,10 @@ class Contradiction:
         )
 
 
+#: Columns of the list of contradictions.
+FIELDS = tuple(field.name for field in dataclasses.fields(Contradiction))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Side:
     """A data set as the comparison sees it.
@@ -97,10 +89,6 @@ class _Side:
     index: Index
     labels: Mapping[str, Callable[[int], float]]
 
-    @classmethod
-    def of(cls, index: Index, *, name: str, namespace: str, units: Mapping[str, str]) -> _Side:
-        return cls(name=name, namespace=namespace, index=index, labels=_labels(index, units))
-
 
 def contradictions_of(links: Links, datasets: Sequence[Dataset]) -> list[Contradiction]:
     """Returns the contradictions between copies in linked data sets, in the order of the data sets' records.
@@ -110,11 +98,11 @@ def contradictions_of(links: Links, datasets: Sequence[Dataset]) -> list[Contrad
         datasets: Data sets in the order in which they were linked.
     """
     sides = [
-        _Side.of(
-            dataset.index,
+        _Side(
             name=dataset.card["name"],
             namespace=linked.patient_namespace,
-            units={name: entry["unit"] for name, entry in dataset.card["scalars"].items()},
+            index=dataset.index,
+            labels=_labels(dataset.index, dataset.card["scalars"]),
         )
         for linked, dataset in zip(links.datasets, datasets, strict=True)
     ]
@@ -130,7 +118,7 @@ def contradictions_within(index: Index, *, name: str) -> list[Contradiction]:
     """
     first = np.asarray(index.duplicate_of)
     copy = np.where(first < 0, np.arange(index.num_records), first)
-    return _contradictions([copy], [_Side.of(index, name=name, namespace=name, units={})])
+    return _contradictions([copy], [_Side(name=name, namespace=name, index=index, labels=_labels(index, {}))])
 
 
 def counts_by_kind(found: Sequence[Contradiction]) -> dict[str, int]:
@@ -227,30 +215,23 @@ def _text(kind: str, value: Any) -> str:
     return value if kind == "patient" else f"{value:g}"
 
 
-def _labels(index: Index, units: Mapping[str, str]) -> dict[str, Callable[[int], float]]:
-    labels: dict[str, Callable[[int], float]] = {
-        "age_years": lambda record: float(index.age_years[record]),
-        "sex": lambda record: _known(index.sex[record], missing=SEX_UNKNOWN),
-    }
+def _labels(index: Index, scalars: Mapping[str, Mapping[str, str]]) -> dict[str, Callable[[int], float]]:
+    """Returns the labels of an index for a `_Side`; `scalars` are those of the card, which have the units."""
+    columns: dict[str, tuple[np.ndarray, float]] = {"age_years": (index.age_years, math.nan)}
+    columns["sex"] = (index.sex, SEX_UNKNOWN)
     for name, values in index.scalars.items():
-        unit = units.get(name, "")
-        labels[f"{name} [{unit}]" if unit else name] = functools.partial(_value_at, values)
+        # Data sets can have a quantity in different units under one name, whose numbers must not be compared.
+        unit = scalars[name]["unit"] if name in scalars else ""
+        columns[f"{name} [{unit}]" if unit else name] = (values, math.nan)
     for name, task in index.tasks.items():
         for column, label in enumerate(task.classes):
-            labels[f"{name}:{label}"] = functools.partial(_class_at, task.values, column)
-    return labels
+            columns[f"{name}:{label}"] = (task.values[:, column], LABEL_MISSING)
+    entries = columns.items()
+    return {label: functools.partial(_value_at, values=values, missing=none) for label, (values, none) in entries}
 
 
-def _value_at(values: np.ndarray, record: int) -> float:
-    return float(values[record])
-
-
-def _class_at(values: np.ndarray, column: int, record: int) -> float:
-    return _known(values[record, column], missing=LABEL_MISSING)
-
-
-def _known(value: Any, *, missing: int) -> float:
-    return math.nan if value == missing else float(value)
+def _value_at(record: int, *, values: np.ndarray, missing: float) -> float:
+    return math.nan if values[record] == missing else float(values[record])
 
 
 def _copies(copies: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:

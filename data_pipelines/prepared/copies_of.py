@@ -27,18 +27,8 @@ from data_pipelines.system.npy_files import write_npz
 LINKS_VERSION = 1
 
 # Errors that zip archives and NumPy raise for a damaged file: a flipped bit can make it claim another version of the
-# format (NotImplementedError) or encryption (RuntimeError).
-_DAMAGE = (
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# format (NotImplementedError, a RuntimeError) or encryption (RuntimeError).
+_DAMAGE = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 #: Fields of a pair of records that show one recording. `exact` pairs have equal stored signals, and `reordered` pairs
 #: have their leads in another order; older links, which were not searched for these, lack that field.
@@ -113,6 +103,10 @@ class Links:
         )
 
 
+# Everything of a linked data set but its arrays.
+_HEADER_FIELDS = ("name", "directory", "fingerprint", "patient_namespace", "num_records")
+
+
 def save_links(links: Links, path: Path | str) -> None:
     """Writes links to a file; an existing file is replaced atomically."""
     path = Path(path)
@@ -121,14 +115,7 @@ def save_links(links: Links, path: Path | str) -> None:
         "signature_version": SIGNATURE_VERSION,
         "num_candidates": links.num_candidates,
         "num_crowded": links.num_crowded,
-        "datasets": [
-            {
-                field.name: getattr(linked, field.name)
-                for field in dataclasses.fields(LinkedDataset)
-                if field.name not in ("group", "copy")
-            }
-            for linked in links.datasets
-        ],
+        "datasets": [{name: getattr(linked, name) for name in _HEADER_FIELDS} for linked in links.datasets],
     }
     arrays = {"header": np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), np.uint8), "pairs": links.pairs}
     for position, linked in enumerate(links.datasets):
@@ -136,6 +123,7 @@ def save_links(links: Links, path: Path | str) -> None:
     content = io.BytesIO()
     write_npz(content, arrays, compressed=True)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The name holds the process, so that two runs at a time do not write into one file.
     making = path.with_name(f"{path.name}.{os.getpid()}.making")
     with making.open("wb") as file:
         file.write(content.getvalue())

@@ -137,6 +137,7 @@ def read_card(directory: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         version, leads = card["layout_version"], tuple(card["leads"])
+        # The card of another layout may have other entries.
         if version == LAYOUT_VERSION:
             _check_shapes(card)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -153,6 +154,7 @@ def _check_shapes(card: Mapping[str, Any]) -> None:
     """Raises `ValueError`, `KeyError` or `TypeError` if the card lacks what opening a data set needs."""
     form, lengths = SignalFormat(**card["signal_format"]), card["shard_lengths"]
     numbers = (form.sampling_rate_hz, form.num_samples, *lengths)
+    # To isinstance, true and false would be whole numbers too.
     if not all(type(number) is int and number >= 0 for number in numbers) or not form.sampling_rate_hz:
         raise ValueError("its rate, length or shard lengths are no whole numbers")
     if len(lengths) != len(card["shards"]):

@@ -39,18 +39,12 @@ def labels_by_fold(index: Index) -> dict[str, Any]:
         of `positive` ones, for labels of 0 and 1, or the `mean`, which is None where none is known.
     """
     folds, place = np.unique(np.asarray(index.fold), return_inverse=True)
-    labels: dict[str, Any] = {}
-    for name, values in index.scalars.items():
-        labels[name] = _scalar(values, place, len(folds))
+    labels = {name: _scalar(values, place, len(folds)) for name, values in index.scalars.items()}
     for name, task in index.tasks.items():
         known, positive = _task(task.values, place, len(folds))
         for column, label in enumerate(task.classes):
             labels[f"{name}:{label}"] = {"known": known[:, column].tolist(), "positive": positive[:, column].tolist()}
-    return {
-        "folds": folds.tolist(),
-        "records": np.bincount(place, minlength=len(folds)).tolist(),
-        "labels": labels,
-    }
+    return {"folds": folds.tolist(), "records": np.bincount(place).tolist(), "labels": labels}
 
 
 def _scalar(values: np.ndarray, place: np.ndarray, num_folds: int) -> dict[str, Any]:
@@ -68,6 +62,7 @@ def _task(values: np.ndarray, place: np.ndarray, num_folds: int) -> tuple[np.nda
     """Returns, by fold and class, the number of records with a label and the number of positive records."""
     known = np.zeros((num_folds, values.shape[1]), np.int64)
     positive = np.zeros_like(known)
+    # A task is memory-mapped, and is compared in steps, so that memory never holds a copy of all of it.
     for start in range(0, len(values), _RECORDS_PER_STEP):
         block, where = values[start : start + _RECORDS_PER_STEP], place[start : start + _RECORDS_PER_STEP]
         for fold in np.unique(where):
@@ -99,9 +94,9 @@ def lacking_folds(counted: Mapping[str, Any]) -> list[str]:
             elif empty and have.sum():
                 rare.append(f"{name} ({have.sum()} {kind})")
     sentences = [
-        f"folds without a {kind} record: {_some(labels, sign='; ')}. {SPREAD_LABELS}"
-        for kind, labels in lacking.items()
-        if labels
+        f"folds without a {kind} record: {_some(names, sign='; ')}. {SPREAD_LABELS}"
+        for kind, names in lacking.items()
+        if names
     ]
     if rare:
         sentences.append(

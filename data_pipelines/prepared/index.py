@@ -179,12 +179,11 @@ class Index:
         Raises:
             DataError: The data set has no such label.
         """
-        if name == "age_years":
-            return np.array(self.age_years, np.float32)
+        scalars = {**self.scalars, "age_years": self.age_years}
         if name == "sex":
             return _nan_where(np.asarray(self.sex), self.sex == SEX_UNKNOWN)
-        if name in self.scalars:
-            return np.array(self.scalars[name], np.float32)
+        if name in scalars:
+            return np.array(scalars[name], np.float32)
         task, _, label = name.partition(":")
         if task in self.tasks and label in self.tasks[task].classes:
             values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])
@@ -231,12 +230,10 @@ class Index:
     def check_folds(self, sides: Mapping[str, tuple[int, ...]]) -> None:
         """Raises `DataError` if a fold is on two sides or has no record."""
         named = [fold for folds in sides.values() for fold in folds]
-        twice = sorted({fold for fold in named if named.count(fold) > 1})
-        if twice:
+        if twice := sorted({fold for fold in named if named.count(fold) > 1}):
             raise DataError(f"fold {', '.join(map(str, twice))} is given to two of train, val and test")
         folds, counts = np.unique(self.fold, return_counts=True)
-        absent = sorted(set(named) - set(folds.tolist()))
-        if absent:
+        if absent := sorted(set(named) - set(folds.tolist())):
             raise DataError(_absent_folds(absent, dict(zip(folds.tolist(), counts.tolist(), strict=True))))
 
     def fingerprint(self, signal_format: SignalFormat) -> str:
@@ -285,6 +282,13 @@ def duplicates(content_hash: np.ndarray) -> np.ndarray:
     return np.where(first_of == np.arange(len(code)), NOT_A_DUPLICATE, first_of).astype(np.int64)
 
 
+def duplicate_pairs(index: Index) -> list[list[str]]:
+    """Returns the id of every record that repeats a signal, with that of the first record with this signal."""
+    numbers = np.flatnonzero(index.duplicate_of != NOT_A_DUPLICATE)
+    first = index.duplicate_of[numbers]
+    return [[str(index.record_id[one]), str(index.record_id[other])] for one, other in zip(numbers, first, strict=True)]
+
+
 def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     """Groups records that share a patient or have equal signals, directly or through others.
 
@@ -302,9 +306,8 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     num_patients, num_contents = int(patient.max()) + 1, int(content.max()) + 1
     # The nodes of the graph are patients and contents, and every record is an edge.
     size = num_patients + num_contents
-    edges = scipy.sparse.coo_array(
-        (np.ones(len(patient), np.int8), (patient, num_patients + content)), shape=(size, size)
-    )
+    ends = (patient, num_patients + content)
+    edges = scipy.sparse.coo_array((np.ones(len(patient), np.int8), ends), shape=(size, size))
     _, component = scipy.sparse.csgraph.connected_components(edges, directed=False)
     return _by_first_appearance(component[patient])
 
@@ -352,11 +355,10 @@ def save_contents(
         tasks: Classes of every task, in the order of their columns.
         later: Columns of `LATER_COLUMNS` that the index has.
     """
+    of_labels = (*map(scalar_column, range(len(scalars))), *map(task_column, range(len(tasks))))
     contents = {
         "num_records": num_records,
-        "columns": sorted(
-            [*COLUMNS, *later, *map(scalar_column, range(len(scalars))), *map(task_column, range(len(tasks)))]
-        ),
+        "columns": sorted([*COLUMNS, *later, *of_labels]),
         "scalars": list(scalars),
         "tasks": {name: list(classes) for name, classes in tasks.items()},
     }
@@ -373,25 +375,21 @@ def open_index(folder: Path) -> Index:
         contents = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
         num_records, tasks, scalars = contents["num_records"], contents["tasks"], contents["scalars"]
         later = {name: kind for name, kind in LATER_COLUMNS.items() if name in contents["columns"]}
+        # To isinstance, true would be a whole number too.
         if type(num_records) is not int or num_records < 1 or not all(isinstance(name, str) for name in scalars):
             raise ValueError("its number of records or names of scalars are none")
         tasks = {name: tuple(map(str, classes)) for name, classes in tasks.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder / INDEX_FILE}: missing or damaged ({error}); {_REBUILD}") from error
+
+    def column(name: str, kind: str, *shape: int) -> np.ndarray:
+        return _open_column(folder / f"{name}.npy", kind, (num_records, *shape))
+
     return Index(
-        **{
-            name: _open_column(folder, name, kind, (num_records, *column_shape(name)))
-            for name, kind in {**COLUMNS, **later}.items()
-        },
-        scalars={
-            name: _open_column(folder, scalar_column(position), "<f4", (num_records,))
-            for position, name in enumerate(scalars)
-        },
+        **{name: column(name, kind, *column_shape(name)) for name, kind in {**COLUMNS, **later}.items()},
+        scalars={name: column(scalar_column(position), "<f4") for position, name in enumerate(scalars)},
         tasks={
-            name: Task(
-                classes=tuple(classes),
-                values=_open_column(folder, task_column(position), "|i1", (num_records, len(classes))),
-            )
+            name: Task(classes=classes, values=column(task_column(position), "|i1", len(classes)))
             for position, (name, classes) in enumerate(tasks.items())
         },
     )
@@ -400,10 +398,8 @@ def open_index(folder: Path) -> Index:
 _REBUILD = "build the data set again with --overwrite"
 
 
-def _open_column(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    path = folder / f"{name}.npy"
-    elsewhere = why_elsewhere(path)
-    if elsewhere is not None:
+def _open_column(path: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    if (elsewhere := why_elsewhere(path)) is not None:
         raise DataError(f"{path}: this column of the index {elsewhere}")
     try:
         values = open_memmap(path, mode="r")
@@ -411,6 +407,7 @@ def _open_column(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> 
         raise DataError(f"{path}: this column of the index is missing; {_REBUILD}") from error
     except ValueError as error:
         raise DataError(f"{path}: this column of the index is truncated or damaged ({error}); {_REBUILD}") from error
+    # The kind of a text is the beginning of its type, which ends with the width.
     if values.shape != shape or not values.dtype.str.startswith(kind):
         raise DataError(f"{path}: holds {values.dtype.str}{values.shape}, the index says {kind}{shape}; {_REBUILD}")
     return values

@@ -52,7 +52,12 @@ class JointColumn:
         for number, (column, start) in enumerate(zip(self._columns, self._starts, strict=False)):
             rows = np.flatnonzero(column_of == number)
             values[rows] = column[flat[rows] - start]
+        # The empty index turns the value of a single number into a scalar.
         return values.reshape(numbers.shape + values.shape[1:])[()]
+
+
+def _joint(name: str) -> functools.cached_property[JointColumn]:
+    return functools.cached_property(lambda self: JointColumn([getattr(index, name) for index in self.indices]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,30 +78,20 @@ class JointIndex:
         """Number of records."""
         return len(self.group)
 
-    @functools.cached_property
-    def record_id(self) -> JointColumn:
-        """Id of every record, `str[n]`; unique only within a data set."""
-        return self._column("record_id")
+    #: Id of every record, `str[n]`; unique only within a data set.
+    record_id = _joint("record_id")
 
-    @functools.cached_property
-    def patient_id(self) -> JointColumn:
-        """Id of every record's patient, `str[n]`; it identifies a person only within a data set."""
-        return self._column("patient_id")
+    #: Id of every record's patient, `str[n]`; it identifies a person only within a data set.
+    patient_id = _joint("patient_id")
 
-    @functools.cached_property
-    def fold(self) -> JointColumn:
-        """Fold of every record within its data set, `int16[n]`."""
-        return self._column("fold")
+    #: Fold of every record within its data set, `int16[n]`.
+    fold = _joint("fold")
 
-    @functools.cached_property
-    def valid_start(self) -> JointColumn:
-        """Position of the first recorded sample, `int32[n]`."""
-        return self._column("valid_start")
+    #: Position of the first recorded sample, `int32[n]`.
+    valid_start = _joint("valid_start")
 
-    @functools.cached_property
-    def valid_samples(self) -> JointColumn:
-        """Number of recorded samples from `valid_start` on, `int32[n]`."""
-        return self._column("valid_samples")
+    #: Number of recorded samples from `valid_start` on, `int32[n]`.
+    valid_samples = _joint("valid_samples")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -120,9 +115,6 @@ class JointIndex:
                 for index in self.indices
             ]
         )
-
-    def _column(self, name: str) -> JointColumn:
-        return JointColumn([getattr(index, name) for index in self.indices])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,15 +163,9 @@ class JointDataset:
         excluded: collections.Counter[str] = collections.Counter()
         for split in splits:
             excluded.update(split.excluded)
-        return Split(
-            **{
-                side: np.concatenate(
-                    [getattr(split, side) + start for split, start in zip(splits, self.starts, strict=False)]
-                )
-                for side in SIDES
-            },
-            excluded=dict(excluded),
-        )
+        placed = list(zip(splits, self.starts, strict=False))
+        members = {side: np.concatenate([getattr(split, side) + start for split, start in placed]) for side in SIDES}
+        return Split(**members, excluded=dict(excluded))
 
 
 def join(datasets: Sequence[Dataset], *, links: Links | None = None) -> JointDataset:
@@ -203,16 +189,15 @@ def join(datasets: Sequence[Dataset], *, links: Links | None = None) -> JointDat
         starts=np.cumsum([0, *(dataset.index.num_records for dataset in datasets)], dtype=np.int64),
         format=datasets[0].format,
         index=JointIndex(
-            indices=tuple(dataset.index for dataset in datasets),
-            group=np.concatenate([each.group for each in linked]),
+            indices=tuple(dataset.index for dataset in datasets), group=np.concatenate([each.group for each in linked])
         ),
         linked=tuple(linked),
     )
 
 
 def _check_joinable(datasets: Sequence[Dataset]) -> None:
-    first = datasets[0]
-    for position, dataset in enumerate(datasets[1:], start=1):
+    first, *others = datasets
+    for position, dataset in enumerate(others, start=1):
         if dataset.format != first.format:
             raise DataError(
                 f"{first.directory} holds {_described(first)}, {dataset.directory} {_described(dataset)}; data sets "
@@ -244,17 +229,12 @@ def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
         own = first_of[start : start + dataset.index.num_records]
         many[own[shared_by_many(np.unique(own, return_inverse=True)[1], np.asarray(dataset.index.patient))]] = True
     equal = np.flatnonzero((first_of != np.arange(len(first_of))) & ~many[first_of])
-    joined = scipy.sparse.coo_array(
-        (np.ones(len(equal), np.int8), (group[equal], group[first_of[equal]])), shape=(starts[-1], starts[-1])
-    )
+    edges = (group[equal], group[first_of[equal]])
+    joined = scipy.sparse.coo_array((np.ones(len(equal), np.int8), edges), shape=(starts[-1], starts[-1]))
     _, component = scipy.sparse.csgraph.connected_components(joined, directed=False)
     ends = np.cumsum([len(own) for own in own_groups])[:-1]
-    return [
-        Linked(group=own_group, copy=own_copy)
-        for own_group, own_copy in zip(
-            np.split(component[group].astype(np.int32), ends), np.split(first_of, ends), strict=True
-        )
-    ]
+    groups, copies = np.split(component[group].astype(np.int32), ends), np.split(first_of, ends)
+    return [Linked(group=own_group, copy=copy) for own_group, copy in zip(groups, copies, strict=True)]
 
 
 def _first_of_content(content: np.ndarray) -> np.ndarray:

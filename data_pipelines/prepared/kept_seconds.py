@@ -30,6 +30,7 @@ def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
     recording, first = np.unique(np.asarray(index.recording)[known], return_index=True)
     place = np.searchsorted(recording, np.asarray(index.recording)[known])
     seconds = np.asarray(index.recording_seconds)[known][first]
+    # Pieces of one recording add up to what is kept of it.
     stored = np.asarray(index.valid_samples)[known] / signal_format.sampling_rate_hz
     # A recording whose length is not a whole number of stored samples is stored with one sample more.
     kept = np.minimum(np.bincount(place, weights=stored, minlength=len(recording)), seconds)

@@ -61,7 +61,7 @@ def _contradictions(index: Index, patient: np.ndarray, counts: np.ndarray, rows:
     if not len(found):
         return
     named = []
-    for code in found[np.argsort(-counts[found], kind="stable")][:_NAMED].tolist():
+    for code in _largest(found, counts):
         facts = [f"{counts[code]} recordings"]
         facts += [f"{men[code]} of a man, {women[code]} of a woman"] if both[code] else []
         facts += [f"ages {youngest[code]:g} to {oldest[code]:g}"] if apart[code] else []
@@ -76,8 +76,7 @@ def _too_many(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator
     usual = np.percentile(np.sort(counts)[:-1], 99)
     found = np.flatnonzero(counts >= max(_FEWEST_OF_TOO_MANY, _TIMES_USUAL * usual))
     if len(found):
-        order = found[np.argsort(-counts[found], kind="stable")][:_NAMED].tolist()
-        named = [f"'{_id_of(index, patient, code)}' {counts[code]}" for code in order]
+        named = [f"'{_id_of(index, patient, code)}' {counts[code]}" for code in _largest(found, counts)]
         yield (
             f"{len(found)} patient ids have many more recordings than others (99 of 100 have at most {usual:g}): "
             f"{_list(named, len(found))}; {_REMEDY}"
@@ -92,8 +91,7 @@ def _spellings(index: Index, patient: np.ndarray) -> Iterator[str]:
     for start in range(0, len(codes), 1 << 16):
         for text in np.asarray(index.patient_id[first[start : start + (1 << 16)]]).tolist():
             ids_of_key[_spelling_key(text)].append(text)
-    several = [ids for ids in ids_of_key.values() if len(ids) > 1]
-    if several:
+    if several := [ids for ids in ids_of_key.values() if len(ids) > 1]:
         named = [" and ".join(f"'{text}'" for text in ids) for ids in several[:_NAMED]]
         yield (
             f"{len(several)} patients may have two spellings: {_list(named, len(several))}; ids are one patient only "
@@ -128,6 +126,11 @@ def _zero_ages(index: Index) -> Iterator[str]:
     zeros, others = int(np.count_nonzero(age == 0)), age[age > 0]
     if zeros > 1 and len(others) and others.min() >= _YOUNGEST_OF_ADULTS:
         yield f"age is 0 in {zeros} records, and at least {others.min():g} in all others; does 0 stand for unknown?"
+
+
+def _largest(found: np.ndarray, counts: np.ndarray) -> list[int]:
+    """Returns the first few of the patients found, those with the most recordings first."""
+    return found[np.argsort(-counts[found], kind="stable")][:_NAMED].tolist()
 
 
 def _id_of(index: Index, patient: np.ndarray, code: int) -> str:

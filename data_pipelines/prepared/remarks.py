@@ -60,7 +60,6 @@ def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[st
         An entry for every reason, the most frequent first: `records`, the number of remarks; `values`, the most
         frequent values with their numbers; `more_values`, the number of other values; `example`, the first message.
     """
-    counts: collections.Counter[str] = collections.Counter()
     values: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     examples: dict[str, str] = {}
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -68,17 +67,16 @@ def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[st
         writer.writerow(["record_id", "reason", "value", "message"])
         for remark in (remark for part in parts for remark in part):
             writer.writerow(map(table_cell, (remark.record_id, remark.reason, remark.value, remark.message)))
-            counts[remark.reason] += 1
             values[remark.reason][remark.value] += 1
             examples.setdefault(remark.reason, remark.message)
     return {
         reason: {
-            "records": count,
-            "values": dict(values[reason].most_common(_MOST_VALUES)),
-            "more_values": max(0, len(values[reason]) - _MOST_VALUES),
+            "records": of_reason.total(),
+            "values": dict(of_reason.most_common(_MOST_VALUES)),
+            "more_values": max(0, len(of_reason) - _MOST_VALUES),
             "example": examples[reason],
         }
-        for reason, count in counts.most_common()
+        for reason, of_reason in sorted(values.items(), key=lambda item: -item[1].total())
     }
 
 
@@ -93,6 +91,6 @@ def remark_lines(counted: Mapping[str, Mapping[str, Any]]) -> list[str]:
         named = [f"'{visible(value)}' {count}" for value, count in entry["values"].items() if value]
         others = max(0, len(named) - _VALUES_SHOWN) + entry["more_values"]
         named = named[:_VALUES_SHOWN] + ([f"… and {others} more values"] if others else [])
-        lines.append(f"{reason:<24}{entry['records']}" + (f"  ({', '.join(named)})" if named else ""))
-        lines.append(f"  first: {visible(entry['example'])}")
+        values = f"  ({', '.join(named)})" if named else ""
+        lines += [f"{reason:<24}{entry['records']}{values}", f"  first: {visible(entry['example'])}"]
     return lines

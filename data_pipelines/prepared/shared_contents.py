@@ -67,8 +67,7 @@ def listed_contents(content: np.ndarray, patient: np.ndarray, record_id: np.ndar
     for code in dict.fromkeys(content[shared].tolist()):
         records = shared[content[shared] == code]
         ids = [str(record_id[number]) for number in records[:_IDS_LISTED]]
-        num_patients = len(np.unique(patient[records]))
-        listed.append({"patients": num_patients, "records": len(records), "record_ids": ids})
+        listed.append({"patients": len(np.unique(patient[records])), "records": len(records), "record_ids": ids})
     return listed
 
 

@@ -73,7 +73,7 @@ def split_linked(
         linked: Groups and copies of every data set, with joint numbers.
         sides: Folds of every name in `SIDES`, for every data set.
     """
-    starts = np.concatenate([[0], np.cumsum([len(fold) for fold in folds])])
+    starts = np.cumsum([0, *map(len, folds)])
     in_side = {
         name: np.concatenate([np.isin(fold, own[name]) for fold, own in zip(folds, sides, strict=True)])
         for name in SIDES

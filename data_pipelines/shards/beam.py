@@ -56,23 +56,21 @@ class BeamWorkers:
 
         # Tasks go through files and not as elements of the pipeline: their items can exceed a runner's limit on its
         # size.
-        files: list[Path] = []
-        shards: list[Shard] = []
+        shard_of: dict[Path, Shard] = {}
         for task in tasks:
-            files.append(folder / f"{task.shard.number:05d}{_TASK}")
-            files[-1].write_bytes(pickle.dumps((job, task)))
-            shards.append(task.shard)
+            file = folder / f"{task.shard.number:05d}{_TASK}"
+            file.write_bytes(pickle.dumps((job, task)))
+            shard_of[file] = task.shard
         try:
-            pipeline = beam.Pipeline(
-                runner=_RUNNERS.get(self.runner, self.runner), options=PipelineOptions(self.options)
-            )
+            runner = _RUNNERS.get(self.runner, self.runner)
+            pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(self.options))
             # Without the reshuffle, all shards would be fused with the list of them onto one worker.
-            _ = pipeline | beam.Create(list(map(str, files))) | beam.Reshuffle() | beam.Map(make_shard_of_file)
-            with _counting(job, shards, progress):
+            _ = pipeline | beam.Create(list(map(str, shard_of))) | beam.Reshuffle() | beam.Map(make_shard_of_file)
+            with _counting(job, list(shard_of.values()), progress):
                 pipeline.run().wait_until_finish()
         except (RuntimeError, ValueError) as error:  # Errors of Beam and of code on the workers.
             raise DataError(f"--beam={self.runner}: the pipeline failed: {error}") from error
-        for file in files:
+        for file in shard_of:
             failure = file.with_suffix(_FAILURE)
             if failure.exists():
                 raise DataError(failure.read_text(encoding="utf-8"))
@@ -128,4 +126,5 @@ def _counting(job: BuildJob, shards: Sequence[Shard], progress: Callable[[int], 
     finally:
         ended.set()
         watcher.join()
+        # The last shards may have appeared since the watcher looked.
         count()

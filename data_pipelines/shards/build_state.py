@@ -13,7 +13,6 @@ retired/       the data set that is being replaced, where the system cannot exch
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import uuid
@@ -29,36 +28,27 @@ from data_pipelines.system.atomic_directory import clear_staging, publish, recov
 _STATE_FILE = "build.json"
 
 
-@dataclasses.dataclass(frozen=True)
 class BuildState:
-    """The staging directory of one data set, locked by this process."""
+    """The staging directory of one data set, locked by this process.
 
-    staging: Path
+    Attributes:
+        staging: Staging directory, in which the others are.
+        tasks: Folder of tasks.
+        unfinished: Folder of files being written.
+        parts: Folder of finished parts.
+        dataset: Folder of finished shards, which becomes the data set.
+        finished: Folder of the complete data set, with its card.
+    """
 
-    @property
-    def tasks(self) -> Path:
-        """Folder of tasks."""
-        return self.staging / "tasks"
-
-    @property
-    def unfinished(self) -> Path:
-        """Folder of files being written."""
-        return self.staging / "unfinished"
-
-    @property
-    def parts(self) -> Path:
-        """Folder of finished parts."""
-        return self.staging / "parts"
-
-    @property
-    def dataset(self) -> Path:
-        """Folder of finished shards, which becomes the data set."""
-        return self.staging / "dataset"
-
-    @property
-    def finished(self) -> Path:
-        """Folder of the complete data set, with its card."""
-        return self.staging / "finished"
+    def __init__(self, staging: Path):
+        """Names the folders, and makes none of them."""
+        self.staging = staging
+        self.tasks = staging / "tasks"
+        self.unfinished = staging / "unfinished"
+        self.parts = staging / "parts"
+        self.dataset = staging / "dataset"
+        self.finished = staging / "finished"
+        self._retired = staging / "retired"
 
     def complete_publishing(self, out: Path, request: Mapping[str, Any], *, overwrite: bool) -> bool:
         """Completes the publishing of a data set if an interrupted run had finished making it.
@@ -71,6 +61,7 @@ class BuildState:
         Returns:
             Whether the data set at `out` is now that of the interrupted run and answers this request.
         """
+        # Where the system cannot exchange directories, a run may have been killed between two renames.
         if (self._retired / CARD_FILE).is_file():
             recover_retired(self._retired, out)
         self._discard_retired()
@@ -114,6 +105,7 @@ class BuildState:
             clear_staging(self.staging)
             state = {"request": request, "key": key, "files": files, "build_id": uuid.uuid4().hex}
             self._write(state)
+        # What was handed out or being written belongs to processes that are gone.
         for leftover in (self.tasks, self.unfinished, self.finished):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in (self.tasks, self.unfinished, self.parts, self.dataset):
@@ -131,10 +123,6 @@ class BuildState:
         sync(self.staging)
         self._put_in_place(out)
 
-    @property
-    def _retired(self) -> Path:
-        return self.staging / "retired"
-
     def _put_in_place(self, out: Path) -> None:
         publish(self.finished, out, retired=self._retired)
         self._discard_retired()
@@ -151,6 +139,7 @@ class BuildState:
             return {}
 
     def _write(self, state: Mapping[str, Any]) -> None:
+        # A state that was written in part could not be read, and all finished shards would be made again.
         making = self.staging / f"{_STATE_FILE}.unfinished"
         making.write_text(json.dumps(state), encoding="utf-8")
         sync(making)
@@ -165,4 +154,5 @@ def _build_id(directory: Path) -> str | None:
 
 
 def _plain(request: Mapping[str, Any]) -> Any:
+    # The kept request went through JSON, which turns tuples into lists.
     return json.loads(json.dumps(request))

@@ -7,10 +7,8 @@ from the scales that both state, if these explain it.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from data_pipelines.duplicates.near_duplicates import Alignable, candidates_amon
 from data_pipelines.duplicates.signature import band_of
 from data_pipelines.metadata.origins import origin_parts, units_per_millivolt
 from data_pipelines.records import SignalFormat
-from data_pipelines.shards.parts import ShardPart
+from data_pipelines.shards.parts import ShardPart, by_shard
 from data_pipelines.storage.example_format import parse
 
 #: Smallest cosine between the signatures of a recording at two factors, which differ only by rounding and clipping.
@@ -87,18 +85,15 @@ class StoredSignals:
     """The signals of a build's records, by number in stored order."""
 
     def __init__(self, parts: Sequence[ShardPart], shards: Sequence[Path], signal_format: SignalFormat):
-        self._shards, self._format = shards, signal_format
-        self._bounds = list(itertools.accumulate((part.num_stored for part in parts), initial=0))
+        self._parts, self._shards, self._format = parts, shards, signal_format
 
     def bands(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
         """Returns the bands of records, which `signature.band_of` makes of their signals, by record number."""
         bands = {}
-        shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
-        for shard in np.unique(shard_of).tolist():
-            own = numbers[shard_of == shard]
+        for shard, inside, positions in by_shard(self._parts, numbers):
             with contextlib.closing(ArrayRecordReader(str(self._shards[shard]), options=_READER_OPTIONS)) as reader:
-                examples = reader.read((own - self._bounds[shard]).tolist())
-            for number, example in zip(own.tolist(), examples, strict=True):
+                examples = reader.read(positions.tolist())
+            for number, example in zip(inside.tolist(), examples, strict=True):
                 bands[number] = self._band(parse(example))
         return bands
 
@@ -138,11 +133,9 @@ def scaled_copies(
         some = pairs[start : start + _SIGNALS_AT_A_TIME]
         ready = {number: Alignable(band) for number, band in signals.bands(np.unique(some)).items()}
         for suspect, other in some.tolist():
-            factor = _factor(ready[suspect], ready[other])
-            if factor is None:
+            if (factor := _factor(ready[suspect], ready[other])) is None:
                 continue
-            found = _copy(suspect, other, factor, measured, too_large)
-            known = best.get(suspect)
+            found, known = _copy(suspect, other, factor, measured, too_large), best.get(suspect)
             if found is not None and (known is None or found.is_proven > known.is_proven):
                 best[suspect] = found
     return Search(copies=tuple(_once(best)), num_compared=len(suspects))
@@ -160,18 +153,17 @@ def _once(best: Mapping[int, ScaledCopy]) -> Iterator[ScaledCopy]:
 
 def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
     """Returns pairs of suspects and records with nearly equal signatures, `int64[pairs, 2]`, shard by shard."""
-    bounds = np.cumsum([0, *(part.num_stored for part in parts)])
-    shard_of = np.searchsorted(bounds, suspects, side="right") - 1
-    asked = np.concatenate(
-        [parts[shard].column("signature")[suspects[shard_of == shard] - bounds[shard]] for shard in np.unique(shard_of)]
-    )
-    pairs = []
-    for part, start in zip(parts, bounds.tolist(), strict=False):
-        if not part.num_stored:
-            continue
-        found = candidates_among(asked, part.column("signature"), min_cosine=MIN_COSINE, max_candidates=_MAX_CANDIDATES)
-        pairs.append(np.stack([suspects[found.first], found.second + start], axis=1))
+    placed = by_shard(parts, suspects)
+    asked = np.concatenate([parts[shard].column("signature")[positions] for shard, _, positions in placed])
+    pairs, start = [], 0
+    for part in parts:
+        if part.num_stored:
+            signatures = part.column("signature")
+            found = candidates_among(asked, signatures, min_cosine=MIN_COSINE, max_candidates=_MAX_CANDIDATES)
+            pairs.append(np.stack([suspects[found.first], found.second + start], axis=1))
+        start += part.num_stored
     joined = np.concatenate(pairs)
+    # Every suspect is also found as its own copy.
     return joined[joined[:, 0] != joined[:, 1]]
 
 
@@ -183,9 +175,7 @@ def _factor(suspect: Alignable, other: Alignable) -> float | None:
     one, two = (np.sqrt(np.mean(np.square(each.band), axis=1, dtype=np.float64)) for each in (suspect, other))
     both = (one > 0) & (two > 0)
     ratios = two[both] / one[both]
-    if ratios.max() > SAME_FACTOR * ratios.min():
-        return None
-    return found.gain
+    return found.gain if ratios.max() <= SAME_FACTOR * ratios.min() else None
 
 
 def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large: np.ndarray) -> ScaledCopy | None:
@@ -203,23 +193,16 @@ def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large
 def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
     """Returns whether the other record is clearly nearer to the usual size, with a gain that more records state."""
     distance, other_distance = np.abs(np.log(measured.values[[suspect, other], 0] / AMPLITUDE_MV))
-    scales = [origin_parts(origin)[2] for origin in measured.origins]
-    counts: collections.Counter[str] = collections.Counter()
-    for scale, count in zip(scales, np.bincount(measured.origin, minlength=len(scales)).tolist(), strict=True):
-        counts[scale] += count
-    own, others = (counts[scales[measured.origin[number]]] for number in (suspect, other))
+    scales = np.array([origin_parts(origin)[2] for origin in measured.origins])
+    counts = np.bincount(measured.origin, minlength=len(scales))
+    own, others = (counts[scales == scales[measured.origin[number]]].sum() for number in (suspect, other))
     return bool(other_distance + CLEARLY < distance) and others > own
 
 
 def _explained(suspect: int, other: int, factor: float, measured: Measured) -> float | None:
     """Returns the factor that the stated gains explain, else a known factor, else None."""
-    gains = [
-        units_per_millivolt(origin_parts(measured.origins[measured.origin[number]])[2]) for number in (suspect, other)
-    ]
-    if gains[0] and gains[1] and abs(np.log(gains[0] / gains[1] / factor)) < NEAR:
-        return gains[0] / gains[1]
-    for known in KNOWN_FACTORS:
-        for candidate in (known, 1 / known):
-            if abs(np.log(candidate / factor)) < NEAR:
-                return candidate
-    return None
+    origins = (measured.origins[measured.origin[number]] for number in (suspect, other))
+    own, others = (units_per_millivolt(origin_parts(origin)[2]) for origin in origins)
+    candidates = [own / others] if own and others else []
+    candidates += [each for known in KNOWN_FACTORS for each in (known, 1 / known)]
+    return next((candidate for candidate in candidates if abs(np.log(candidate / factor)) < NEAR), None)

@@ -16,7 +16,7 @@ from data_pipelines.prepared.index import key_codes
 from data_pipelines.records import SignalFormat
 from data_pipelines.shards.calibration_copies import MAX_COMPARED, Search, StoredSignals, scaled_copies
 from data_pipelines.shards.merging import gathered
-from data_pipelines.shards.parts import ShardPart
+from data_pipelines.shards.parts import ShardPart, by_shard
 from data_pipelines.shards.readback import PATIENT_KEY
 from data_pipelines.signals.quality import QualityFlag
 
@@ -138,10 +138,9 @@ def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
     lines = []
     if section["num_corrected"]:
         shown = [f"{name} × {factor:g}" for name, factor in list(section["corrected"].items())[:5]]
-        more = "; …" if section["num_corrected"] > len(shown) else ""
         lines.append(
             f"  CORRECTED SCALE     {section['num_corrected']} records whose stated gain a copy of the same recording "
-            f"in this set proves wrong ({'; '.join(shown)}{more})"
+            f"in this set proves wrong ({_some(shown, section['num_corrected'])})"
         )
     doubted = [group for group in section["groups"] if group["doubts"]]
     for group in doubted:
@@ -149,15 +148,14 @@ def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
         lines += [f"    {doubt}" for doubt in group["doubts"]]
     if section["num_contradicting"]:
         shown = [f"{one} is {1 / factor:.3g} times {other}" for one, other, factor in section["contradicting"][:5]]
-        more = "; …" if section["num_contradicting"] > len(shown) else ""
         lines.append(
             f"  WARNING: {section['num_contradicting']} records are another record's recording at another size, and "
-            f"which is right is not known: {'; '.join(shown)}{more}"
+            f"which is right is not known: {_some(shown, section['num_contradicting'])}"
         )
     if section["num_records"]:
         shown = [f"{name} ({words})" for name, words in list(section["records"].items())[:3]]
-        more = "; …" if section["num_records"] > len(shown) else ""
-        lines.append(f"  implausible size    {section['num_records']} records: {'; '.join(shown)}{more}")
+        some = _some(shown, section["num_records"])
+        lines.append(f"  implausible size    {section['num_records']} records: {some}")
     if doubted or section["num_contradicting"] or section["num_records"]:
         lines.append("    (quality flag 'calibration' marks these records; correct their headers, or leave them out)")
     return lines
@@ -165,14 +163,14 @@ def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
 
 def record_ids(parts: Sequence[ShardPart], numbers: Sequence[int]) -> dict[int, str]:
     """Returns the ids of records by their numbers in stored order."""
-    bounds = np.cumsum([0, *(part.num_stored for part in parts)])
-    wanted = np.unique(np.array(numbers, np.int64))
-    shard_of = np.searchsorted(bounds, wanted, side="right") - 1
     names: dict[int, str] = {}
-    for shard in np.unique(shard_of).tolist():
-        own = wanted[shard_of == shard]
-        names |= dict(zip(own.tolist(), parts[shard].column("record_id")[own - bounds[shard]].tolist(), strict=True))
+    for shard, inside, positions in by_shard(parts, np.unique(np.array(numbers, np.int64))):
+        names |= dict(zip(inside.tolist(), parts[shard].column("record_id")[positions].tolist(), strict=True))
     return names
+
+
+def _some(shown: Sequence[str], total: int) -> str:
+    return "; ".join(shown) + ("; …" if total > len(shown) else "")
 
 
 def _shown(origin: str) -> str:
@@ -193,6 +191,7 @@ def _measured(parts: Sequence[ShardPart]) -> Measured:
     origins: dict[str, int] = {}
     codes = []
     for part in parts:
+        # A part numbers its own origins, and one without records has none.
         of_part = [origins.setdefault(origin, len(origins)) for origin in part.origins]
         codes.append(np.array(of_part, np.int32)[part.column("origin")] if of_part else np.zeros(0, np.int32))
     return Measured(
@@ -211,8 +210,5 @@ def _group(group: Group) -> dict[str, Any]:
         "patients": group.num_patients,
         "doubts": list(group.doubts),
         "factor": round(group.factor, 3),
-        "numbers": {
-            name: None if values is None else [round(value, 4) for value in values]
-            for name, values in group.numbers.items()
-        },
+        "numbers": {name: values and [round(value, 4) for value in values] for name, values in group.numbers.items()},
     }

@@ -11,7 +11,7 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,16 +22,17 @@ from absl import logging
 
 from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
+from data_pipelines.card.figures import flag_counts, sex_counts
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.contradictions import contradiction_section, contradictions_within
 from data_pipelines.prepared.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
 from data_pipelines.prepared.fold_labels import labels_by_fold, lacking_folds
-from data_pipelines.prepared.index import INDEX_DIR, NOT_A_DUPLICATE, Index, content_codes
+from data_pipelines.prepared.index import INDEX_DIR, Index, content_codes, duplicate_pairs
 from data_pipelines.prepared.kept_seconds import kept_seconds
 from data_pipelines.prepared.patient_checks import patient_doubts
 from data_pipelines.prepared.remarks import list_remarks
 from data_pipelines.prepared.shared_contents import listed_contents
-from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SEX_NAMES, SIGNATURE_VERSION, STORED_LEADS
+from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
 from data_pipelines.shards.build_state import BuildState
 from data_pipelines.shards.calibration_report import (
     calibration_section,
@@ -44,7 +45,6 @@ from data_pipelines.shards.merging import merge_parts
 from data_pipelines.shards.parts import PART_VERSION, ShardPart
 from data_pipelines.shards.plan import SPLIT, Shard, plan_shards
 from data_pipelines.shards.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
-from data_pipelines.signals.quality import QualityFlag, flag_names
 from data_pipelines.storage.example_format import features
 from data_pipelines.system.atomic_directory import exclusive_staging
 from data_pipelines.system.digests import files_of, write_digests
@@ -81,10 +81,9 @@ class ShardMaker(Protocol):
 Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
-@contextlib.contextmanager
-def no_progress(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+def no_progress(title: str, total: int, done: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
     """Shows no progress."""
-    yield lambda num_items: None
+    return contextlib.nullcontext(lambda num_items: None)
 
 
 def build_dataset(
@@ -129,35 +128,36 @@ def build_dataset(
         raise DataError(f"{out}: is the current directory, which a build would replace; name a new one with --out")
     with exclusive_staging(staging, resume=True):
         state = BuildState(staging)
-        if state.complete_publishing(out, request, overwrite=overwrite):
-            return _finished_card(out, request, source_folder)
-        if (out / CARD_FILE).is_file() and not overwrite:
+        is_published = state.complete_publishing(out, request, overwrite=overwrite)
+        if is_published or ((out / CARD_FILE).is_file() and not overwrite):
             return _finished_card(out, request, source_folder)
         listing = list_source(source_folder, leave_out=[out, staging]) if source_folder else None
         source = make_source()
         plan = plan_shards(len(source.items), signal_format=source.signal_format, name=source.card.name)
         job = _job(source, plan, state, request, listing)
+        # The notes and the state of an earlier run are read before `begin` removes them.
         _warn_of(state.left_reading())
-        begun_anew = state.has_shards_of_other_files(request, files=listing.digest if listing else None)
-        build_id = state.begin(request, key=job.key, files=listing.digest if listing else None)
+        files = listing.digest if listing else None
+        begun_anew = state.has_shards_of_other_files(request, files=files)
+        build_id = state.begin(request, key=job.key, files=files)
         make_missing = functools.partial(
             _make_missing, plan=plan, job=job, make_shards=make_shards, folder=state.tasks, progress=progress
         )
+        judge = functools.partial(judge_calibration, shards=job.paths(plan), signal_format=source.signal_format)
         parts = make_missing(source.items)
-        quarantined = [entry for part in parts for entry in part.quarantined]
-        if _is_too_much(source, quarantined, max_quarantined):
+        quarantined = _quarantined(parts)
+        # A build of which nothing is stored fails, whatever share is allowed.
+        if len(quarantined) == len(source.items) or len(quarantined) > max_quarantined * len(source.items):
             _write_quarantine(quarantined, staging / QUARANTINE_FILE)
             state.forget()  # The recordings may be repaired before the next run.
             raise _low_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
-        judged = judge_calibration(parts, job.paths(plan), signal_format=source.signal_format)
+        judged, corrected = judge(parts), {}
         factors = proven_factors(judged, parts)
-        items = with_factors(source.items, factors)
-        if items is not source.items:
-            parts = make_missing(items)
-            judged = judge_calibration(parts, job.paths(plan), signal_format=source.signal_format)
-            quarantined = [entry for part in parts for entry in part.quarantined]
-        corrected = factors if items is not source.items else {}
-        card = _complete(source, plan, parts, state.dataset, quarantined=quarantined, flags=judged.flags)
+        # Only the shards with a corrected record are made again: the items of all others are the same.
+        if (items := with_factors(source.items, factors)) is not source.items:
+            parts, corrected = make_missing(items), factors
+            judged = judge(parts)
+        card = _complete(source, plan, parts, state.dataset, quarantined=_quarantined(parts), flags=judged.flags)
         card["summary"]["calibration"] = calibration_section(judged, parts, corrected=corrected)
         card |= {"request": dict(request), "build_id": build_id}
         if listing is not None:
@@ -165,6 +165,7 @@ def build_dataset(
             card["source_files"] = {"count": len(listing.files), "digest": listing.digest}
         if begun_anew:
             card["summary"]["notes"].append(_BEGUN_ANEW)
+        # A directory with a card counts as a finished data set, so all that the card speaks of is written before it.
         (state.dataset / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         shard_digests = {shard.file_name: part.digest for shard, part in zip(plan, parts, strict=True)}
         write_digests(state.dataset, files_of(state.dataset), known=shard_digests)
@@ -194,8 +195,7 @@ def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | 
             f"{out}: holds a finished data set built otherwise, with {', '.join(differing)}; "
             "choose another --out, or replace it with --overwrite"
         )
-    before = open_listing(out / LISTING_FILE) if source_folder else None
-    if before is not None and source_folder is not None:
+    if source_folder is not None and (before := open_listing(out / LISTING_FILE)) is not None:
         changes = changes_since(before, list_source(source_folder, leave_out=[out, staging_directory(out)]))
         if changes:
             raise DataError(
@@ -206,11 +206,7 @@ def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | 
 
 
 def _job(
-    source: Source,
-    plan: Sequence[Shard],
-    state: BuildState,
-    request: Mapping[str, Any],
-    listing: SourceListing | None,
+    source: Source, plan: Sequence[Shard], state: BuildState, request: Mapping[str, Any], listing: SourceListing | None
 ) -> BuildJob:
     reader = source.reader()
     depends_on = {
@@ -251,11 +247,11 @@ def _make_missing(
     def task(shard: Shard) -> ShardTask:
         return ShardTask(shard=shard, items=pickle.dumps(items[shard.start : shard.stop]))
 
-    missing = []
-    for shard in plan:
+    def is_finished(shard: Shard) -> bool:
         part = job.finished_part(shard)
-        if part is None or part.key != task(shard).key(job):
-            missing.append(shard)
+        return part is not None and part.key == task(shard).key(job)
+
+    missing = [shard for shard in plan if not is_finished(shard)]
     num_done = len(items) - sum(shard.num_items for shard in missing)
     with progress("building", len(items), num_done) as tell:
         if missing:
@@ -264,8 +260,7 @@ def _make_missing(
                 job.part_path(shard).unlink(missing_ok=True)  # A part of other items must not pass for the new one.
             make_shards(job, tasks, folder=folder, progress=tell)
     found = [job.finished_part(shard) for shard in plan]
-    absent = [shard.file_name for shard, part in zip(plan, found, strict=True) if part is None]
-    if absent:
+    if absent := [shard.file_name for shard, part in zip(plan, found, strict=True) if part is None]:
         raise DataError(
             f"{job.shards}: {len(absent)} shards are not there after they were made, first {absent[0]}; do all workers "
             "see this directory?"
@@ -290,25 +285,23 @@ def _complete(
     index = merge_parts(parts, dataset / INDEX_DIR, schema=source.label_schema, flags=flags)
     _write_quarantine(quarantined, dataset / QUARANTINE_FILE)
     remarks = list_remarks((part.remarks() for part in parts), dataset / REMARKS_FILE)
-    shard_lengths = [part.num_stored for part in parts]
+    shard_lengths, num_bytes = [part.num_stored for part in parts], sum(part.num_bytes for part in parts)
     tfds.folder_dataset.write_metadata(
         data_dir=dataset,
         features=features(source.signal_format, source.label_schema),
-        split_infos=[
-            tfds.core.SplitInfo(
-                name=SPLIT, shard_lengths=shard_lengths, num_bytes=sum(part.num_bytes for part in parts)
-            )
-        ],
+        split_infos=[tfds.core.SplitInfo(name=SPLIT, shard_lengths=shard_lengths, num_bytes=num_bytes)],
         version="1.0.0",
         check_data=False,  # Each shard was read back completely.
         description=source.card.description,
         citation=source.card.citation,
         license=source.card.license,
     )
-    return _card(source, index, quarantined, remarks=remarks) | {
-        "shards": [shard.file_name for shard in plan],
-        "shard_lengths": shard_lengths,
-    }
+    names = [shard.file_name for shard in plan]
+    return _card(source, index, quarantined, remarks=remarks) | {"shards": names, "shard_lengths": shard_lengths}
+
+
+def _quarantined(parts: Sequence[ShardPart]) -> list[Quarantined]:
+    return [entry for part in parts for entry in part.quarantined]
 
 
 def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
@@ -316,11 +309,6 @@ def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow([field.name for field in dataclasses.fields(Quarantined)])
         writer.writerows(map(table_cell, dataclasses.astuple(entry)) for entry in quarantined)
-
-
-def _is_too_much(source: Source, quarantined: list[Quarantined], max_quarantined: float) -> bool:
-    num_items = len(source.items)
-    return len(quarantined) == num_items or len(quarantined) > max_quarantined * num_items
 
 
 def _low_yield(source: Source, quarantined: list[Quarantined], max_quarantined: float, listed: Path) -> DataError:
@@ -340,7 +328,7 @@ def _card(
     source: Source, index: Index, quarantined: list[Quarantined], *, remarks: Mapping[str, Any]
 ) -> dict[str, Any]:
     schema = source.label_schema
-    duplicate = (index.duplicate_of != NOT_A_DUPLICATE).nonzero()[0]
+    contents = content_codes(index.content_hash)
     counted = labels_by_fold(index)
     return {
         "name": source.card.name,
@@ -365,19 +353,13 @@ def _card(
             "stored": index.num_records,
             "quarantined": _by_reason(quarantined),
             "remarks": remarks,
-            "duplicates": [
-                [str(index.record_id[number]), str(index.record_id[index.duplicate_of[number]])] for number in duplicate
-            ],
-            "shared_contents": listed_contents(
-                content_codes(index.content_hash), np.asarray(index.patient), index.record_id
-            ),
+            "duplicates": duplicate_pairs(index),
+            "shared_contents": listed_contents(contents, np.asarray(index.patient), index.record_id),
             "seconds": kept_seconds(index, source.signal_format),
             "contradictions": contradiction_section(contradictions_within(index, name=source.card.name)),
-            "quality": {
-                name: int(np.count_nonzero(index.quality & flag)) for flag in QualityFlag for name in flag_names(flag)
-            },
+            "quality": flag_counts(index),
             "clipped_samples": int(index.clipped_samples.sum(dtype=np.int64)),
-            "sex": {name: int(np.count_nonzero(index.sex == code)) for code, name in SEX_NAMES.items()},
+            "sex": sex_counts(index),
             "sex_reading": source.card.sex_reading,
             "labels_by_fold": counted,
             "doubts": [*patient_doubts(index), *lacking_folds(counted)],

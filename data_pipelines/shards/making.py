@@ -108,6 +108,7 @@ def make_shard(job: BuildJob, task: ShardTask) -> int:
     """
     # The processes share the cores, so a pool of threads in each would only slow them down.
     with threadpool_limits(limits=1):
+        # Runners of several machines may make a shard twice at a time, each into a file of its own.
         making = job.unfinished / f"{task.shard.file_name}-{uuid.uuid4().hex}"
         try:
             with noting(job.unfinished):
@@ -142,8 +143,7 @@ class LocalProcesses:
             for num_items in map_ordered(work, tasks, num_workers=num_workers, chunk_size=1):
                 progress(num_items)
         except WorkerDiedError as error:
-            files = last_noted(job.unfinished, error.process_ids)
-            if not files:
+            if not (files := last_noted(job.unfinished, error.process_ids)):
                 raise
             raise DataError(
                 f"{' and '.join(files)}: a worker process died ({error.how}) while it was reading this; run again with "
@@ -157,6 +157,7 @@ def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
     remarks: list[RecordRemark] = []
     origins: list[str] = []
     num_stored = _write(making, job, _stored(results, quarantined, remarks, origins))
+    # It is read back before it gets its name, so that a shard of this name is always a good one.
     columns = columns_of_shard(making, num_records=num_stored, signal_format=job.signal_format, schema=job.label_schema)
     code_of_origin = {origin: code for code, origin in enumerate(dict.fromkeys(origins))}
     columns["origin"] = np.array([code_of_origin[origin] for origin in origins], np.int32)
@@ -167,10 +168,15 @@ def _make(job: BuildJob, task: ShardTask, making: Path) -> None:
         num_stored=num_stored,
         num_bytes=making.stat().st_size,
         digest=file_digest(making),
-        text_widths={name: _text_width(values) for name, values in columns.items() if values.dtype.kind == "U"},
+        text_widths={
+            name: values.dtype.itemsize // np.dtype("U1").itemsize
+            for name, values in columns.items()
+            if values.dtype.kind == "U"
+        },
         quarantined=tuple(quarantined),
         origins=tuple(code_of_origin),
     )
+    # The shard reaches the disk before its part: after a crash no part tells of a shard that is not there.
     making.rename(job.shards / task.shard.file_name)
     sync(job.shards)
     save_part(part, columns, remarks=remarks, unfinished=job.unfinished)
@@ -228,7 +234,3 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise DataError(f"{path}: cannot be written ({error}); make room, or choose another --out") from error
-
-
-def _text_width(values: np.ndarray) -> int:
-    return values.dtype.itemsize // np.dtype("U1").itemsize

@@ -29,7 +29,7 @@ from data_pipelines.prepared.index import (
     task_column,
 )
 from data_pipelines.records import LabelSchema
-from data_pipelines.shards.parts import ShardPart
+from data_pipelines.shards.parts import ShardPart, by_shard
 from data_pipelines.shards.readback import PATIENT_KEY, RECORD_KEY, RECORDING_KEY
 from data_pipelines.system.npy_files import write_npy
 
@@ -71,16 +71,13 @@ def merge_parts(
     patient = key_codes(gathered(parts, PATIENT_KEY))
     save_column(folder, "patient", patient)
     save_column(folder, "group", groups(patient, content_hash))
-    save_contents(
-        folder, num_records=sum(part.num_stored for part in parts), scalars=schema.scalars, tasks=schema.tasks
-    )
+    save_contents(folder, num_records=_bounds(parts)[-1], scalars=schema.scalars, tasks=schema.tasks)
     return open_index(folder)
 
 
 def _dtype(parts: Sequence[ShardPart], name: str, kind: str) -> np.dtype:
-    if kind != "<U":
-        return np.dtype(kind)
-    return np.dtype(f"<U{max(part.text_widths[name] for part in parts)}")
+    # Every shard has texts as wide as its own widest, and the whole column one width.
+    return np.dtype(kind if kind != "<U" else f"<U{max(part.text_widths[name] for part in parts)}")
 
 
 def _merge(
@@ -108,10 +105,8 @@ def _bounds(parts: Sequence[ShardPart]) -> list[int]:
 
 def _check_unique(parts: Sequence[ShardPart]) -> None:
     repeated = np.flatnonzero(duplicates(gathered(parts, RECORD_KEY)) != NOT_A_DUPLICATE)
-    if len(repeated):
-        bounds = _bounds(parts)
-        shard = int(np.searchsorted(bounds, repeated[0], side="right")) - 1
-        first = parts[shard].column("record_id")[repeated[0] - bounds[shard]]
+    for shard, _, positions in by_shard(parts, repeated[:1]):
+        first = parts[shard].column("record_id")[positions[0]]
         raise DataError(
             f"{len(repeated)} record ids come more than once, first '{first}'; "
             "the source lists a recording twice: remove the repetition"

@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,20 @@ class ShardPart:
     def remarks(self) -> list[RecordRemark]:
         """Reads the remarks on the shard's records."""
         return unpacked_remarks(self.column(_REMARKS))
+
+
+def by_shard(parts: Sequence[ShardPart], numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yields every shard that holds some of the records, with their numbers and their positions in the shard.
+
+    Args:
+        parts: Parts of all shards, in stored order.
+        numbers: Record numbers, `int64[n]`.
+    """
+    bounds = np.cumsum([0, *(part.num_stored for part in parts)])
+    shard_of = np.searchsorted(bounds, numbers, side="right") - 1
+    for shard in np.unique(shard_of).tolist():
+        inside = numbers[shard_of == shard]
+        yield shard, inside, inside - bounds[shard]
 
 
 def save_part(

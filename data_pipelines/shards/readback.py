@@ -86,10 +86,8 @@ def _column_types(schema: LabelSchema) -> dict[str, tuple[type, tuple[int, ...]]
     types |= {"measures": (np.float32, (len(MEASURES),))}
     types |= {"clipped_samples": (np.int32, ()), "quality": (np.int32, ())}
     types |= {scalar_column(position): (np.float32, ()) for position in range(len(schema.scalars))}
-    types |= {
-        task_column(position): (np.int8, (len(classes),)) for position, classes in enumerate(schema.tasks.values())
-    }
-    return types
+    sizes = map(len, schema.tasks.values())
+    return types | {task_column(position): (np.int8, (size,)) for position, size in enumerate(sizes)}
 
 
 def _examples(path: Path) -> Iterator[bytes]:
@@ -102,6 +100,7 @@ def _examples(path: Path) -> Iterator[bytes]:
 
 
 def _row_maker(signal_format: SignalFormat, schema: LabelSchema) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    # The names are put together once and not for each of a million records.
     scalars = {scalar_column(position): f"scalars/{name}" for position, name in enumerate(schema.scalars)}
     tasks = {task_column(position): f"tasks/{name}" for position, name in enumerate(schema.tasks)}
 

@@ -83,16 +83,12 @@ class SourceChanges:
         return bool(self.new or self.gone or self.changed)
 
     def __str__(self) -> str:
-        parts = [
-            f"{count:,} {word}{self._shown(names)}"
-            for count, word, names in (
-                (len(self.new), "new", self.new),
-                (self.gone, "gone", ()),
-                (len(self.changed), "changed", self.changed),
-            )
-            if count
-        ]
-        return ", ".join(parts)
+        counts = (
+            (len(self.new), "new", self.new),
+            (self.gone, "gone", ()),
+            (len(self.changed), "changed", self.changed),
+        )
+        return ", ".join(f"{count:,} {word}{self._shown(names)}" for count, word, names in counts if count)
 
     @staticmethod
     def _shown(names: Collection[str]) -> str:
@@ -118,6 +114,7 @@ def list_source(source: Path, *, leave_out: Collection[Path] = ()) -> SourceList
         except OSError:
             continue  # The file was removed during the listing.
         name = path.relative_to(source).as_posix()
+        # The names of files need not be valid UTF-8.
         key = int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
         names[key] = name
         rows.append((key, status.st_size, status.st_mtime_ns))

@@ -163,9 +163,8 @@ class Cohort:
         states = draw_states(draws, visit=visit)
         rhythms = draw_rhythms(draws, states, seconds=self.config.seconds)
         templates = draw_templates(draws, states)
-        signal = self._render(draws, rhythms, templates)
         return SimulatedRecords(
-            signal=signal,
+            signal=self._render(draws, rhythms, templates),
             patient=patient,
             visit=visit.astype(np.int32),
             age_years=states.age_years.astype(np.float32),
@@ -270,14 +269,10 @@ def _scalars(states: States, rhythms: Rhythms, templates: Templates, visit: np.n
     centre, width = at_rr(templates.centre_ms[:, NORMAL], templates.width_ms[:, NORMAL], rhythms.mean_rr_s)
     intervals = intervals_ms(centre, width)
     intervals["pr_ms"] = np.where(states.af, np.nan, intervals["pr_ms"])
+    of_states = ("lvef", "potassium", "wedge_pressure", "lbbb", "rbbb", "af")
     values = {
-        "lvef": states.lvef,
-        "potassium": states.potassium,
-        "wedge_pressure": states.wedge_pressure,
+        **{name: getattr(states, name) for name in of_states},
         "lvh": states.lvh_grade > 0,
-        "lbbb": states.lbbb,
-        "rbbb": states.rbbb,
-        "af": states.af,
         "pvc": rhythms.contains(PVC),
         "pac": rhythms.contains(PAC),
         "ischaemia": states.st_deviation_mv != 0,

@@ -147,9 +147,5 @@ def record_noise(
 
 def _to_leads(electrodes: np.ndarray) -> np.ndarray:
     """Returns the leads I = LA − RA, II = LL − RA and V = electrode − mean of the three limbs."""
-    right, left, leg = electrodes[0], electrodes[1], electrodes[2]
-    leads = np.empty((8, electrodes.shape[1]), np.float32)
-    leads[0] = left - right
-    leads[1] = leg - right
-    leads[2:] = electrodes[3:] - (right + left + leg) / np.float32(3)
-    return leads
+    right, left, leg = electrodes[:3]
+    return np.concatenate([[left - right, leg - right], electrodes[3:] - (right + left + leg) / np.float32(3)])

@@ -92,10 +92,7 @@ def at_rr(centre_ms: np.ndarray, width_ms: np.ndarray, rr_s: np.ndarray) -> tupl
     """
     stretch = np.sqrt(rr_s)[..., None]
     late = np.arange(_NUM_KERNELS) >= k.ST
-    return (
-        np.where(late, 80 + (centre_ms - 80) * stretch, centre_ms),
-        np.where(late, width_ms * stretch, width_ms),
-    )
+    return np.where(late, 80 + (centre_ms - 80) * stretch, centre_ms), np.where(late, width_ms * stretch, width_ms)
 
 
 def draw_templates(draws: Draws, states: States) -> Templates:
