@@ -83,7 +83,7 @@ class FeatureMap(NamedTuple):
 
     Attributes:
         values: Activations, `[batch, places, width]`, in the type that is computed in.
-        grid: Where the places look.
+        grid: Places, in time and on leads.
     """
 
     values: Array
