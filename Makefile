@@ -32,7 +32,7 @@ endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
 # What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
 ON_BOTH := $(patsubst %,tests/%.py,project/test_front_door project/test_shared_buffers ecgjax/encoders/test_registry ecgjax/encoders/test_all ecgjax/encoders/test_published \
-  ecgjax/encoders/test_convolutions ecgjax/encoders/test_pooling ecgjax/encoders/test_cost \
+  ecgjax/encoders/test_tokens ecgjax/encoders/test_convolutions ecgjax/encoders/test_pooling ecgjax/encoders/test_cost \
   ecgjax/encoders/test_gradients ecgjax/encoders/test_batch_norm ecgjax/objectives/pairs/test_float_comparisons \
   ecgjax/augmentations/test_views ecgjax/objectives/losses/test_nt_xent ecgjax/objectives/miners/test_miners \
   ecgjax/objectives/losses/test_positives ecgjax/objectives/losses/test_common_offset \

@@ -3,6 +3,7 @@
 from ecgjax.encoders.clocs_cnn import ClocsCNN
 from ecgjax.encoders.encoder import Encoder
 from ecgjax.encoders.from_config import create_split
+from ecgjax.encoders.grid import FeatureMap, Grid
 from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pclr_resnet import PCLRResNet
 from ecgjax.encoders.physio_transformer import PhysioTransformer
@@ -22,6 +23,7 @@ from ecgjax.encoders.registry import (
 from ecgjax.encoders.resnet import ResNet18
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.encoders.temporal_net import DualTemporalNet, TemporalNet
+from ecgjax.encoders.token_pool import Pool
 from ecgjax.encoders.vit import ViT1D
 from ecgjax.encoders.xresnet import XResNet1d
 
@@ -33,9 +35,12 @@ __all__ = [
     "DualTemporalNet",
     "Encoder",
     "EncoderSettings",
+    "FeatureMap",
+    "Grid",
     "LeadWise",
     "PCLRResNet",
     "PhysioTransformer",
+    "Pool",
     "ResNet18",
     "Split",
     "TemporalNet",

@@ -12,7 +12,9 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.grid import Grid, resampled
 from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.token_pool import Pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 from ecgjax.settings.bounds import ZERO_OR_MORE, BelowOne, Count, Counts
@@ -46,6 +48,8 @@ class ClocsCNN(Encoder):
         ConfigError: The convolutions leave nothing of so few samples.
     """
 
+    pool = Pool("flatten")
+
     def __init__(
         self,
         *,
@@ -75,12 +79,23 @@ class ClocsCNN(Encoder):
         self.input_samples, self.dropout, self.dtype = input_samples, dropout, dtype
         self.embedding_dim = embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the activations of the last convolution at all places; arguments are those of `Encoder.features`."""
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations before and after every pooling; arguments are those of `Encoder.maps`."""
         x = layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples)
         layer_keys = None if keys is None else split_rows(keys, len(self.convs))
+        maps = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = jax.nn.relu(norm(conv(x), train=train, valid=valid))
+            maps.append(x)
             x = max_pool(x, window=POOL, stride=POOL)
             x = layers.row_dropout(x, None if layer_keys is None else layer_keys[:, i], self.dropout)
-        return x.astype(jnp.float32).reshape(len(x), self.feature_dim)
+            maps.append(x)
+        return maps
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look."""
+        grids = [resampled(num_samples, self.input_samples)]
+        for _ in self.convs:
+            grids.append(grids[-1].windows(KERNEL, stride=STRIDE, padding="VALID"))
+            grids.append(grids[-1].windows(POOL, stride=POOL, padding="VALID"))
+        return grids[1:]

@@ -1,22 +1,27 @@
-"""Base class of encoders: features, which probes use, and a head that makes the embeddings an objective compares."""
+"""Base class of encoders: tokens, their pool to the features that probes use, and a head that makes embeddings."""
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.grid import FeatureMap, Grid
+from ecgjax.encoders.token_pool import Pool
 
 
 class Encoder(nnx.Module):
     """An encoder of `f32[batch, time, lead]` in mV.
 
-    A subclass defines `features` and `head`, and a `project` of its own where the head is more than one layer. With a
-    decoder it also defines `reconstruct`.
+    A subclass defines `maps`, `grids` and `head`, and a `project` of its own where the head is more than one layer.
+    With a decoder it also defines `reconstruct`.
 
     Attributes:
         embedding_dim: Dimension of an embedding.
         feature_dim: Number of features, as `features` returns them.
+        pool: Pool that makes features of tokens; `str(pool)` says it in words.
         head: Last layer or layers, which make embeddings of features.
         lead_groups: Number of embeddings of each record: 1, or one of every lead or stream of leads.
         dtype: Type that is computed in.
@@ -24,11 +29,69 @@ class Encoder(nnx.Module):
 
     embedding_dim: int
     feature_dim: int
+    pool: Pool = Pool("mean")
     head: nnx.Linear | nnx.List[nnx.Linear]
     lead_groups: int = 1
 
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the last activations at every stride, from the finest to the tokens.
+
+        Arguments are those of `features`.
+
+        Returns:
+            Activations, each `[batch, places, width]` in the type that is computed in; `grids` says where their places
+            look.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look, for recordings of so many samples."""
+        raise NotImplementedError(type(self).__name__)
+
+    def feature_maps(
+        self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+    ) -> list[FeatureMap]:
+        """Returns the last activations at every stride, from the finest to the tokens, and where their places look.
+
+        Arguments are those of `features`.
+        """
+        maps = self.maps(ecg, train=train, keys=keys, valid=valid)
+        return [FeatureMap(*pair) for pair in zip(maps, self.grids(ecg.shape[1]), strict=True)]
+
+    def tokens(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Returns the activations that the pool makes features of, `f32[batch, tokens, dim]`.
+
+        Arguments are those of `features`.
+        """
+        return self.maps(ecg, train=train, keys=keys, valid=valid)[-1].astype(jnp.float32)
+
+    def token_times(self, num_samples: int, *, rate_hz: float) -> np.ndarray:
+        """Returns the time at the centre of the samples that each token sees, `f32[tokens]`, in seconds.
+
+        Attention, and normalisation by the whole recording, do not count. Sample `k` lasts from `k` to `k + 1` sampling
+        intervals, so that a patch of the first 50 samples at 500 Hz has its centre at 0.05 s.
+
+        Args:
+            num_samples: Number of samples of the recordings.
+            rate_hz: Samples a second of the recordings.
+        """
+        return self.grids(num_samples)[-1].times(rate_hz=rate_hz)
+
+    def token_mask(self, num_samples: int, *, recorded: Array) -> Array:
+        """Returns which tokens stand for a part of the recording, and not for its padding alone: `bool[batch, tokens]`.
+
+        Args:
+            num_samples: Number of samples of the recordings, with their padding.
+            recorded: Number of samples of each row before the padding at its end, `i32[batch]`.
+        """
+        return self.grids(num_samples)[-1].mask(recorded)
+
+    def token_leads(self, num_samples: int) -> np.ndarray | None:
+        """Returns the lead that each token sees, `i32[tokens]`; None where tokens see all leads."""
+        return self.grids(num_samples)[-1].lead_of_places()
+
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the pooled activations before the head, which probes use.
+        """Returns the pooled tokens, the activations before the head, which probes use.
 
         Args:
             ecg: Recordings, `f32[batch, time, num_leads]`, in mV.
@@ -41,7 +104,7 @@ class Encoder(nnx.Module):
         Returns:
             Features, `f32[batch, feature_dim]`.
         """
-        raise NotImplementedError(type(self).__name__)
+        return self.pool(self.tokens(ecg, train=train, keys=keys, valid=valid))
 
     def project(self, features: Array) -> Array:
         """Applies the head: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.encoders.encoder import Encoder
+from ecgjax.encoders.grid import Grid
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 
@@ -31,30 +33,36 @@ class LeadWise(Encoder):
         self.encoder = encoder
         self.embedding_dim, self.feature_dim = encoder.embedding_dim, encoder.feature_dim
         self.lead_groups = num_leads
+        self.pool = dataclasses.replace(encoder.pool, leads=num_leads)
+
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations of all leads, one lead's places after the other's: `[batch, lead · places, width]`.
+
+        Arguments are those of `Encoder.maps`.
+        """
+        rows = _leads_as_rows(ecg, keys, valid)
+        maps = self.encoder.maps(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
+        return [x.reshape(ecg.shape[0], ecg.shape[2] * x.shape[1], x.shape[2]) for x in maps]
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look."""
+        leads = tuple(range(self.lead_groups))
+        return [dataclasses.replace(grid, leads=leads) for grid in self.encoder.grids(num_samples)]
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the pooled activations, the mean over the leads.
+        """Returns the mean over the leads of each lead's features; arguments are those of `Encoder.features`.
 
-        Args:
-            ecg: Recordings, `f32[batch, time, lead]`, in mV.
-            train: Whether the batch's statistics are used and the running ones updated, instead of using the running
-                ones.
-            keys: Random key of each row for dropout, `key[batch]`; None switches dropout off.
-            valid: Mask of the rows that hold a recording, `bool[batch]`; others stay out of the batch's statistics.
-                None for all.
-
-        Returns:
-            Features, `f32[batch, feature_dim]`.
+        The leads' tokens are pooled as rows, before they stand next to each other.
         """
         rows = _leads_as_rows(ecg, keys, valid)
         out = self.encoder.features(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
-        return jnp.mean(out.reshape(len(ecg), self.lead_groups, self.feature_dim), axis=1)
+        return self.pool.over_leads(out)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Returns embeddings of every lead, `f32[batch, lead, embedding_dim]`; arguments are those of `features`."""
         rows = _leads_as_rows(ecg, keys, valid)
         out = self.encoder(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
-        return out.reshape(len(ecg), self.lead_groups, self.embedding_dim)
+        return out.reshape(ecg.shape[0], self.lead_groups, self.embedding_dim)
 
 
 class _Leads(NamedTuple):

@@ -15,6 +15,7 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.grid import Grid, resampled
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
 from ecgjax.settings.bounds import ZERO_OR_MORE, BelowOne, Count, Counts
@@ -109,18 +110,28 @@ class PCLRResNet(Encoder):
         self.hidden, self.head = (
             linear_head(self.feature_dim, size, rngs=rngs) for size in (self.feature_dim, embedding_dim)
         )
-        self.input_samples, self.dtype = input_samples, dtype
+        self.kernel, self.input_samples, self.dtype = kernel, input_samples, dtype
         self.embedding_dim = embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the pooled activations; arguments are those of `Encoder.features`."""
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations after the stem and every unit; arguments are those of `Encoder.maps`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples or None))
         x = skip = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
         unit_keys = None if keys is None else split_rows(keys, 2 * len(self.units))
+        maps = [x]
         for i, unit in enumerate(self.units):
             pair = (None, None) if unit_keys is None else (unit_keys[:, 2 * i], unit_keys[:, 2 * i + 1])
             x, skip = unit(x, skip, train=train, keys=pair, valid=valid)
-        return jnp.mean(x.astype(jnp.float32), axis=1)
+            maps.append(x)
+        return maps
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look; even kernels see one place more behind than before."""
+        grids = [resampled(num_samples, self.input_samples or num_samples).windows(self.kernel, padding="SAME")]
+        for unit in self.units:
+            first = grids[-1].windows(self.kernel, padding="SAME")
+            grids.append(first.windows(self.kernel, stride=unit.stride, padding="SAME"))
+        return grids
 
     def project(self, features: Array) -> Array:
         """Applies linear layer, ReLU and linear layer: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""

@@ -12,6 +12,7 @@ from jax import Array
 from ecgjax.encoders import layers
 from ecgjax.encoders.convolutions import DoublingConv, grouped_conv
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.grid import Grid, patches
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
@@ -44,10 +45,16 @@ class ConvStem(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Maps `[batch, time, num_leads]`, a time divisible by 16, to `[batch, time / 16, width]`."""
+        return self.maps(x)[-1]
+
+    def maps(self, x: Array) -> list[Array]:
+        """Returns the activations of each convolution, `[batch, time / 2, width]` to `[batch, time / 16, width]`."""
+        maps = []
         for i, conv in enumerate(self.convs):
-            x = conv(x.reshape(len(x), -1, 2 * x.shape[2]))
+            x = conv(x.reshape(x.shape[0], -1, 2 * x.shape[2]))
             x = jax.nn.gelu(x if i else self.norm(x), approximate=False)
-        return x
+            maps.append(x)
+        return maps
 
 
 class ChannelNorm(nnx.Module):
@@ -222,13 +229,25 @@ class PhysioTransformer(Encoder):
         self.dropout, self.dtype = dropout, dtype
         self.feature_dim, self.embedding_dim = dim, embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the mean of the last layer's tokens; arguments are those of `Encoder.features`.
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations of the stem's first three convolutions, and the last layer's tokens.
+
+        Arguments are those of `Encoder.maps`.
 
         Neither `train` nor `valid` makes a difference: nothing is normalised by the batch.
         """
         del train, valid
-        return _mean(self._tokens(ecg, keys))
+        input_keys, sum_keys, block_keys = (None,) * 3 if keys is None else split_rows(keys, 3).T
+        *finer, x = self.stem.maps(pad_to_multiple(layers.cast_ecg(ecg, self.dtype), _STRIDE))
+        x = self.token_projection(self.stem_norm(x))
+        x = layers.row_dropout(x, input_keys, self.dropout)
+        x = layers.row_dropout(self.token_norm(x + self.positions(x)), sum_keys, self.dropout)
+        return [*finer, self.blocks(x, block_keys)]
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the samples lie of which the stem's convolutions make one; the positions do not count."""
+        padded = patches(num_samples, _STRIDE).number * _STRIDE
+        return [patches(padded, 2 ** (i + 1)) for i in range(_NUM_HALVINGS)]
 
     def reconstruct(
         self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
@@ -242,21 +261,7 @@ class PhysioTransformer(Encoder):
         Raises:
             ConfigError: The encoder was made without a decoder.
         """
-        del train, valid
         if not self.has_decoder:
             raise ConfigError("config.encoder.decoder is False: set it to True to reconstruct signals")
-        tokens = self._tokens(ecg, keys)
-        return self.head(_mean(tokens)), self.decoder(tokens)[:, : ecg.shape[1]]
-
-    def _tokens(self, ecg: Array, keys: Array | None) -> Array:
-        """Returns the tokens, `[batch, ceil(time / 16), dim]`."""
-        input_keys, sum_keys, block_keys = (None,) * 3 if keys is None else split_rows(keys, 3).T
-        x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), _STRIDE)
-        x = self.token_projection(self.stem_norm(self.stem(x)))
-        x = layers.row_dropout(x, input_keys, self.dropout)
-        x = layers.row_dropout(self.token_norm(x + self.positions(x)), sum_keys, self.dropout)
-        return self.blocks(x, block_keys)
-
-
-def _mean(tokens: Array) -> Array:
-    return jnp.mean(tokens.astype(jnp.float32), axis=1)
+        tokens = self.maps(ecg, train=train, keys=keys, valid=valid)[-1]
+        return self.head(self.pool(tokens.astype(jnp.float32))), self.decoder(tokens)[:, : ecg.shape[1]]

@@ -9,9 +9,12 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.grid import Grid, halvings
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import split_rows
 from ecgjax.settings.bounds import BelowOne, Count, Counts
+
+_BLOCKS_A_STAGE = 2
 
 
 class BasicBlock(nnx.Module):
@@ -28,7 +31,7 @@ class BasicBlock(nnx.Module):
         if self.projects:
             self.skip_conv = layers.conv(width_in, width, kernel=1, stride=stride, dtype=dtype, rngs=rngs)
             self.skip_norm = layers.BatchNorm(width, dtype=dtype)
-        self.dropout = dropout
+        self.stride, self.dropout = stride, dropout
 
     def __call__(self, x: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
         """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`."""
@@ -77,7 +80,7 @@ class ResNet18(Encoder):
         self.stem_norm = layers.BatchNorm(widths[0], dtype=dtype)
         blocks, width_in = [], widths[0]
         for stage, width in enumerate(widths):
-            for block in range(2):
+            for block in range(_BLOCKS_A_STAGE):
                 stride = 2 if stage > 0 and block == 0 else 1
                 blocks.append(
                     BasicBlock(width_in, width, kernel=kernel, stride=stride, dropout=dropout, dtype=dtype, rngs=rngs)
@@ -89,12 +92,19 @@ class ResNet18(Encoder):
         self.feature_dim = width_in
         self.embedding_dim = embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the pooled activations; arguments are those of `Encoder.features`."""
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations after the stem and every stage; arguments are those of `Encoder.maps`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
+        maps = [x]
         x = max_pool(x, window=3, stride=2, padding=(1, 1))
         block_keys = None if keys is None else split_rows(keys, len(self.blocks))
         for i, block in enumerate(self.blocks):
+            if block.stride > 1:
+                maps.append(x)
             x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i], valid=valid)
-        return jnp.mean(x.astype(jnp.float32), axis=1)
+        return [*maps, x]
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look."""
+        return halvings(num_samples, 1 + len(self.blocks) // _BLOCKS_A_STAGE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.grid import Grid
 from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.errors import ConfigError
@@ -21,6 +24,7 @@ from ecgjax.settings.bounds import BelowOne, Count, Counts
 #: Number of leads → places of the leads of the two streams, {I, II, V5, V6} and {V1–V4}, among the 8 stored leads or
 #: among all 12.
 STREAMS = {8: ((0, 1, 6, 7), (2, 3, 4, 5)), 12: ((0, 1, 10, 11), (6, 7, 8, 9))}
+_POOL = 4
 
 
 class ResidualBlock(nnx.Module):
@@ -108,11 +112,12 @@ class TemporalNet(Encoder):
         self.dropout, self.dtype = dropout, dtype
         self.embedding_dim = embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the pooled activations; arguments are those of `Encoder.features`."""
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations of the stem and of the merge; arguments are those of `Encoder.maps`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
         x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
-        x = max_pool(x, window=4, stride=4)
+        stem = x
+        x = max_pool(x, window=_POOL, stride=_POOL)
         num_blocks = sum(len(branch) for branch in self.branches)
         split = None if keys is None else split_rows(keys, num_blocks + 1)
         layer_keys = iter([None] * (num_blocks + 1) if split is None else jnp.unstack(split, axis=1))
@@ -123,8 +128,12 @@ class TemporalNet(Encoder):
                 y = block(y, train=train, keys=next(layer_keys), valid=valid)
             out.append(y)
         x = self.merge_norm(self.merge_conv(jnp.concatenate(out, axis=-1)), train=train, valid=valid)
-        x = jax.nn.relu(layers.row_dropout(x, next(layer_keys), self.dropout))
-        return jnp.mean(x.astype(jnp.float32), axis=1)
+        return [stem, jax.nn.relu(layers.row_dropout(x, next(layer_keys), self.dropout))]
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look."""
+        stem = Grid(num_samples)
+        return [stem, stem.windows(_POOL, stride=_POOL, padding="VALID")]
 
     def project(self, features: Array) -> Array:
         """Applies two linear layers: `f32[batch, feature_dim]` → `f32[batch, embedding_dim]`."""
@@ -186,6 +195,22 @@ class DualTemporalNet(Encoder):
         )
         self.embedding_dim, self.feature_dim = embedding_dim, self.streams[0].feature_dim
         self.lead_groups = len(self.streams)
+        self.pool = dataclasses.replace(self.streams[0].pool, leads=sum(map(len, self.stream_leads)))
+
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations of all leads, those of the first stream before those of the second.
+
+        Arguments are those of `Encoder.maps`.
+        """
+        of_streams = [
+            stream.maps(part, train=train, keys=key, valid=valid) for stream, part, key in self._inputs(ecg, keys)
+        ]
+        return [jnp.concatenate(maps, axis=1) for maps in zip(*of_streams, strict=True)]
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look."""
+        leads = tuple(itertools.chain.from_iterable(self.stream_leads))
+        return [dataclasses.replace(grid, leads=leads) for grid in self.streams[0].grids(num_samples)]
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Returns the mean of both streams' features, `f32[batch, feature_dim]`; arguments are those of a stream."""
@@ -198,9 +223,13 @@ class DualTemporalNet(Encoder):
 
     def _streams(self, ecg: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
         """Returns each stream's activations, the mean of its leads, `f32[batch, 2, feature_dim]`."""
-        stream_keys = [None] * 2 if keys is None else jnp.unstack(split_rows(keys, 2), axis=1)
         out = [
-            stream.features(ecg[:, :, np.array(leads)], train=train, keys=key, valid=valid)
-            for stream, leads, key in zip(self.streams, self.stream_leads, stream_keys, strict=True)
+            stream.features(part, train=train, keys=key, valid=valid) for stream, part, key in self._inputs(ecg, keys)
         ]
         return jnp.stack(out, axis=1)
+
+    def _inputs(self, ecg: Array, keys: Array | None) -> Iterator[tuple[LeadWise, Array, Array | None]]:
+        """Yields each stream with its leads and its keys."""
+        stream_keys = [None] * 2 if keys is None else jnp.unstack(split_rows(keys, 2), axis=1)
+        for stream, leads, key in zip(self.streams, self.stream_leads, stream_keys, strict=True):
+            yield stream, ecg[:, :, np.array(leads)], key

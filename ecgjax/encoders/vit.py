@@ -10,6 +10,7 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.grid import Grid, patches
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple, sincos_positions
 from ecgjax.errors import ConfigError
 from ecgjax.settings.bounds import BelowOne, Count
@@ -86,16 +87,20 @@ class ViT1D(Encoder):
         self.patch, self.dtype = patch, dtype
         self.feature_dim, self.embedding_dim = dim, embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the mean of the patches' tokens after the last norm; arguments are those of `Encoder.features`.
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the patches' tokens after the last norm; arguments are those of `Encoder.maps`.
 
         Neither `train` nor `valid` makes a difference: nothing is normalised by the batch.
         """
         del train, valid
         x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), self.patch)
-        x = self.patches(x.reshape(len(x), -1, self.patch * x.shape[2]))
+        x = self.patches(x.reshape(x.shape[0], -1, self.patch * x.shape[2]))
         x = x + sincos_positions(*x.shape[1:]).astype(self.dtype)[None]
         register = self.token_register[...].astype(self.dtype)[None, None, :]
-        register = jnp.broadcast_to(register, (len(x), 1, x.shape[2]))
+        register = jnp.broadcast_to(register, (x.shape[0], 1, x.shape[2]))
         x = self.blocks(jnp.concatenate([register, x], axis=1), keys)
-        return jnp.mean(self.norm(x[:, 1:]).astype(jnp.float32), axis=1)
+        return [self.norm(x[:, 1:])]
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the patches lie, without those tokens that attention mixes in."""
+        return [patches(num_samples, self.patch)]

@@ -9,7 +9,9 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.grid import Grid, halvings
 from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.token_pool import Pool
 from ecgjax.settings.bounds import BelowOne, Count, Counts
 
 _EXPANSION = 4
@@ -102,6 +104,8 @@ class XResNet1d(Encoder):
         feature_dim: Number of features, the two poolings side by side.
     """
 
+    pool = Pool("max and mean")
+
     def __init__(
         self,
         *,
@@ -128,11 +132,11 @@ class XResNet1d(Encoder):
         self.blocks = nnx.List(blocks)
         self.head_norm = layers.BatchNorm(2 * width_in, dtype=jnp.float32)
         self.head = linear_head(2 * width_in, embedding_dim, rngs=rngs)
-        self.dropout, self.dtype = dropout, dtype
+        self.num_stages, self.dropout, self.dtype = len(num_blocks), dropout, dtype
         self.feature_dim, self.embedding_dim = 2 * width_in, embedding_dim
 
-    def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns maximum and mean of the last block over time; arguments are those of `Encoder.features`.
+    def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
+        """Returns the activations after the stem and every stage; arguments are those of `Encoder.maps`.
 
         `keys` make no difference here, because dropout stands in the head.
         """
@@ -140,14 +144,17 @@ class XResNet1d(Encoder):
         x = layers.cast_ecg(ecg, self.dtype)
         for conv in self.stem:
             x = conv(x, train=train, valid=valid)
+        maps = [x]
         x = max_pool(x, window=3, stride=2, padding=(1, 1))
         for block in self.blocks:
+            if block.stride > 1:
+                maps.append(x)
             x = block(x, train=train, valid=valid)
-        x = x.astype(jnp.float32)
-        # `x.max(1)` is not used: its gradient looks for the maximum among values that XLA may compute once more. Where
-        # a last bit differs it finds none, and divides by their number, 0 (seen on a CPU).
-        largest = jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]
-        return jnp.concatenate([largest, x.mean(1)], axis=-1)
+        return [*maps, x]
+
+    def grids(self, num_samples: int) -> list[Grid]:
+        """Returns where the places of each of `maps` look."""
+        return halvings(num_samples, 1 + self.num_stages)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Returns embeddings, `f32[batch, embedding_dim]`; arguments are those of `features`, `keys` for dropout."""
