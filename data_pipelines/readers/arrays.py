@@ -15,6 +15,7 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, check_unpacked, read_contents
+from data_pipelines.files.refusals import truncated_file, unreadable_header
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.nested_values import named_values
@@ -55,9 +56,8 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
     except RecordError:
         raise
     except Exception as error:  # Besides their own, zlib's and tokenizer errors occur.
-        raise RecordError(
-            f"{path}: cannot be read as an array of numbers ({error}); it is damaged, or holds objects",
-            reason="truncated_file",
+        raise truncated_file(
+            f"{path}: cannot be read as an array of numbers ({error}); it is damaged, or holds objects"
         ) from error
     return _from_archive(arrays, path, declared)
 
@@ -116,9 +116,8 @@ def _signal_of(arrays: dict[str, np.ndarray], path: Path) -> str:
     matrices = [name for name, array in arrays.items() if is_matrix(array)]
     named = [name for name in arrays if is_signal_name(name)] or matrices
     if len(named) != 1:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: holds {', '.join(arrays) or 'nothing'}, of which one matrix must be the samples; call it "
-            f"'{SIGNAL_NAMES[0]}'",
-            reason="unreadable_header",
+            f"'{SIGNAL_NAMES[0]}'"
         )
     return named[0]

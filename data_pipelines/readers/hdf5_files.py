@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import check_present, check_unpacked, most_unpacked
+from data_pipelines.files.refusals import truncated_file, unreadable_header
 from data_pipelines.files.samples import VALUES_AT_ONCE, Matrix, unreadable
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
@@ -57,9 +58,8 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
     except RecordError:
         raise
     except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, ValueError …
-        raise RecordError(
-            f"{path}: cannot be read as HDF5 ({error}); it is damaged or truncated: copy it again",
-            reason="truncated_file",
+        raise truncated_file(
+            f"{path}: cannot be read as HDF5 ({error}); it is damaged or truncated: copy it again"
         ) from error
     return matrix_recording(
         samples,
@@ -120,10 +120,9 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
         name for name, item in found.items() if min(item.shape) != 1
     ]
     if len(named) != 1:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: holds {len(named)} matrices of numbers ({', '.join(named[:5]) or 'none'}) that may be the "
-            f"samples; one recording a file is read, call it '{SIGNAL_NAMES[0]}'",
-            reason="unreadable_header",
+            f"samples; one recording a file is read, call it '{SIGNAL_NAMES[0]}'"
         )
     dataset = found[named[0]]
     check_own_samples(dataset, path)

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from typing import TypeVar
 
-from data_pipelines.errors import DataError, RecordError
+from data_pipelines.errors import DataError
+from data_pipelines.files.refusals import header_disagrees, missing_metadata
 from data_pipelines.files.samples import Matrix
 from data_pipelines.lead_names import lead_columns
 from data_pipelines.statements.names import voltage
@@ -90,9 +91,8 @@ class Declared:
                 decide, or the declared axis has another number (`header_disagrees`).
         """
         if samples.ndim != 2:
-            raise RecordError(
-                f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed"
             )
         orientation = orientation or self.orientation
         fits = [name for name, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
@@ -100,10 +100,9 @@ class Declared:
             fits = [name for name in fits if name == orientation]
         if len(fits) != 1:
             declared = f" as {orientation}" if orientation else ""
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over "
-                f"time{declared}; check --declared_leads and --declared_orientation",
-                reason="header_disagrees",
+                f"time{declared}; check --declared_leads and --declared_orientation"
             )
         return samples if fits[0] == "time_lead" else samples.T
 
@@ -114,7 +113,6 @@ class Declared:
         # The message names all missing values at once; otherwise a user would meet a new refusal after supplying each.
         others = [_FLAGS[other] for other, value in known.items() if value is None and other != name]
         likewise = f", and with {' and '.join(others)} what else they do not state" if others else ""
-        raise RecordError(
-            f"{source}: does not state its {name}; say it for all such files with {_FLAGS[name]}{likewise}",
-            reason="missing_metadata",
+        raise missing_metadata(
+            f"{source}: does not state its {name}; say it for all such files with {_FLAGS[name]}{likewise}"
         )

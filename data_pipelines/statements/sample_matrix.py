@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.files.samples import Matrix, row_blocks
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.recording import Recording
@@ -91,9 +91,7 @@ def matrix_recording(
         leads = lead_names(samples.dtype.names, "names of its columns")
         samples = _columns(samples, source)
     if samples.dtype.kind not in "iuf":
-        raise RecordError(
-            f"{path}: its samples are of type {samples.dtype}; numbers are needed", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{path}: its samples are of type {samples.dtype}; numbers are needed")
     if leads is None:
         leads = stated_leads(stated, declared, shape=samples.shape, source=source)
         orientation = stated_orientation(stated, declared, source=source)
@@ -154,9 +152,8 @@ def _columns(table: np.ndarray, source: str) -> np.ndarray:
     names = table.dtype.names or ()
     wrong = [name for name in names if table.dtype[name].kind not in "iuf"]
     if wrong:
-        raise RecordError(
-            f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed"
         )
     return np.stack([table[name].astype(np.float64) for name in names], axis=1)
 

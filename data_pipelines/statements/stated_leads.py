@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
@@ -101,10 +101,9 @@ def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ..
     chosen = (fitting or found)[0]
     for other in found:
         if not _same(chosen.names, other.names):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{chosen.where}' states the lead names {shown(chosen.names)}, but '{other.where}' "
-                f"{shown(other.names)}; correct one of them",
-                reason="header_disagrees",
+                f"{shown(other.names)}; correct one of them"
             )
     check_leads_declared(chosen, declared, source=source)
     return chosen
@@ -122,10 +121,9 @@ def check_leads_declared(leads: LeadNames, declared: Declared, *, source: str) -
         RecordError: The declared lead names differ (`header_disagrees`).
     """
     if declared.leads is not None and not _same(declared.leads, leads.names):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{leads.where}' states the lead names {', '.join(leads.names)}, but --declared_leads says "
-            f"{', '.join(declared.leads)}; correct one of them",
-            reason="header_disagrees",
+            f"{', '.join(declared.leads)}; correct one of them"
         )
 
 
@@ -148,10 +146,9 @@ def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, sou
                 continue
             number, unit = found
             if number == int(number) > 0 and not unit and number != actual:
-                raise RecordError(
+                raise header_disagrees(
                     f"{source}: '{statement.where}' states a {kind.value} of {number:g}, but it holds {actual}; "
-                    "correct one of them",
-                    reason="header_disagrees",
+                    "correct one of them"
                 )
 
 
@@ -172,9 +169,8 @@ def stated_orientation(stated: Statements, declared: Declared, *, source: str) -
         if own is None:
             continue
         if orientation is not None and own != orientation:
-            raise RecordError(
-                f"{source}: '{statement.where}' states the orientation {own}, but {said_by}; correct one of them",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: '{statement.where}' states the orientation {own}, but {said_by}; correct one of them"
             )
         orientation, said_by = own, f"'{statement.where}' {own}"
     return orientation

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees, unreadable_header
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, hertz_per, seconds_per
 from data_pipelines.statements.stated import Statement, Statements
@@ -101,9 +101,8 @@ def settled_rate(
         rate, said_by = declared.rate_of(source), ""
     for other in rates:
         if not other.allows(rate):
-            raise RecordError(
-                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; {remedy}",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; {remedy}"
             )
     if not rates:
         _check_doubtful(stated.doubtful_rates, rate, source)
@@ -124,10 +123,9 @@ def _rate(statement: Statement, source: str) -> StatedRate | None:
     if found is None:
         several = quantity(statement.value)
         if several is not None and len(several[0]) > 1:
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{statement.where}' states several rates ({shown(statement.value)}); leads of one rate are "
-                "read: resample them first",
-                reason="header_disagrees",
+                "read: resample them first"
             )
     number, unit = found or (math.nan, "")
     factor = hertz_per(unit or (statement.unit if hertz_per(statement.unit) else "hz"))
@@ -137,10 +135,9 @@ def _rate(statement: Statement, source: str) -> StatedRate | None:
     if factor is None and seconds_per(unit) is not None:
         return _interval(dataclasses.replace(statement, is_weak=False), "", source)
     if factor is None or not 0 < number * factor < MAX_RATE_HZ:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: '{statement.where}' states a rate of '{shown(statement.value)}', which is no number of Hz; "
-            "correct or rename it",
-            reason="unreadable_header",
+            "correct or rename it"
         )
     return StatedRate(where=statement.where, hertz=(number * factor,), error=0.0)
 
@@ -158,10 +155,9 @@ def _interval(statement: Statement, unit_of_times: str, source: str) -> StatedRa
     if statement.is_weak and not (rates and low <= rates[0] <= high):
         return None
     if not rates:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: '{statement.where}' states a sampling interval of '{shown(statement.value)}', which is no "
-            "number of seconds or milliseconds above zero; correct or rename it",
-            reason="unreadable_header",
+            "number of seconds or milliseconds above zero; correct or rename it"
         )
     return StatedRate(where=statement.where, hertz=rates, error=_ROUNDED)
 
@@ -180,10 +176,9 @@ def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source
     if times is None or (len(times) != num_samples and (statement.is_weak or len(times) <= MOST_LEADS)):
         return None
     if len(times) != num_samples:
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{statement.where}' has {len(times)} times for {num_samples} samples; give one for each, or "
-            "none",
-            reason="header_disagrees",
+            "none"
         )
     return rate_of_times(even_times(times, name=statement.where, source=source), where=statement.where, unit=unit)
 
@@ -193,10 +188,9 @@ def _check_doubtful(statements: list[Statement], rate: float, source: str) -> No
         found = one_number(statement.value)
         factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
         if found and factor and not math.isclose(found[0] * factor, rate, rel_tol=_EXACT):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{statement.where}' is {shown(statement.value)}, but --declared_rate_hz says {rate}, and "
-                "nothing in the file tells which is the samples' own rate; call that 'fs' in the file",
-                reason="header_disagrees",
+                "nothing in the file tells which is the samples' own rate; call that 'fs' in the file"
             )
 
 
@@ -205,10 +199,9 @@ def _check_durations(statements: list[Statement], rate: float, num_samples: int,
         stated = _seconds(statement)
         actual = num_samples / rate
         if stated and not any(abs(value - actual) <= _DURATION_SHARE * actual + _DURATION_SECONDS for value in stated):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{statement.where}' states a duration of {shown(statement.value)}, but {num_samples} "
-                f"samples at {rate:g} Hz take {actual:g} s; correct one of them",
-                reason="header_disagrees",
+                f"samples at {rate:g} Hz take {actual:g} s; correct one of them"
             )
 
 

@@ -13,6 +13,7 @@ import re
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees, missing_metadata, unreadable_header
 from data_pipelines.files.samples import Matrix, as_float, converted, row_blocks
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.recording import Samples
@@ -97,10 +98,9 @@ def calibrated(
             return _scaled(samples, names, units, scales, stated, declared, source)
         said = []
     elif said and units is None and declared.unit is None:
-        raise RecordError(
+        raise missing_metadata(
             f"{source}: '{said[0].where}' states a scale, but its samples have fractions, so that they cannot be "
-            "counts, and nothing states their unit; say it for all such files with --declared_unit",
-            reason="missing_metadata",
+            "counts, and nothing states their unit; say it for all such files with --declared_unit"
         )
     if not said:
         check_calibrated(stated, declared, source=source)
@@ -160,19 +160,17 @@ def _of_each_lead(statement: Statement, value: np.ndarray, names: tuple[str, ...
         by_lead = {lead_key(lead): entry for lead, entry in zip(statement.of_leads, values, strict=True)}
         return np.array([by_lead.get(lead_key(name), np.nan if standard_lead(name) else 1.0) for name in names])
     if len(values) not in (1, len(names)):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{statement.where}' states {len(values)} values ({shown(values)}) for {len(names)} leads; "
-            "state one, or one a lead",
-            reason="header_disagrees",
+            "state one, or one a lead"
         )
     return values
 
 
 def _no_scale(statement: Statement, source: str) -> RecordError:
-    return RecordError(
+    return unreadable_header(
         f"{source}: '{statement.where}' states a scale of '{shown(statement.value)}', which is none; a number that is "
-        "not 0 is needed, with or without its unit",
-        reason="unreadable_header",
+        "not 0 is needed, with or without its unit"
     )
 
 
@@ -205,10 +203,9 @@ def _scaled(
     if not unit:
         unit = _unit_of_scale(first, settled_units(units, names, declared, source), names, source)
     elif declared.unit is not None and voltage(declared.unit) != unit:
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{first.where}' states counts of a scale in {unit}, but --declared_unit says {declared.unit}; "
-            "leave the declaration out, or correct one of them",
-            reason="header_disagrees",
+            "leave the declaration out, or correct one of them"
         )
     if unit == _SCALED_ALREADY:
         return Calibrated(_as_samples(samples), settled_units(units, names, declared, source))
@@ -216,10 +213,9 @@ def _scaled(
     for other in scales[1:]:
         other_step = other.step * _MICROVOLTS[other.unit or unit]
         if not np.allclose(step, other_step, rtol=1e-3, atol=0):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{first.where}' states {shown(step)} µV a count, but '{other.where}' {shown(other_step)}; "
-                "correct one of them",
-                reason="header_disagrees",
+                "correct one of them"
             )
     is_lead = np.array([standard_lead(name) is not None for name in names])
     zero = np.where(is_lead, _zero(stated, names, source), 0.0)
@@ -244,20 +240,18 @@ def _unit_of_scale(scale: Scale, units: tuple[str, ...], names: tuple[str, ...],
     known = {voltage(unit) for unit in of_leads}
     unit = known.pop() if len(known) == 1 else None
     if unit is None:
-        raise RecordError(
+        raise missing_metadata(
             f"{source}: '{scale.where}' states a scale without its unit, and the leads are in "
-            f"{', '.join(sorted(of_leads))}; name it with its unit, such as uv_per_bit",
-            reason="missing_metadata",
+            f"{', '.join(sorted(of_leads))}; name it with its unit, such as uv_per_bit"
         )
     if unit == "uV" and np.all(scale.step == _STEP_OF_1000):
         return _SCALED_ALREADY
     if unit in ("uV", "nV"):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{scale.where}' states a scale of {shown(scale.step)} {unit} a count, and its samples are "
             "whole numbers "
             f"said to be in {unit}; they may be counts or scaled already. Call it 'uv_per_bit' if they are counts, "
-            "and take it out if not",
-            reason="header_disagrees",
+            "and take it out if not"
         )
     return unit
 
@@ -280,9 +274,8 @@ def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray
         zeros.append((statement.where, _of_each_lead(statement, found[0], names, source)))
     for where, other in zeros[1:]:
         if not np.allclose(zeros[0][1], other, rtol=0, atol=1e-6):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{zeros[0][0]}' states the zero {shown(zeros[0][1])}, but '{where}' {shown(other)}; "
-                "correct one of them",
-                reason="header_disagrees",
+                "correct one of them"
             )
     return zeros[0][1] if zeros else np.zeros(1)

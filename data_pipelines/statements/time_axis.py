@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees
 
 #: Plausible range of an ECG's rate; times without a unit are taken to be in one that gives a rate in this range.
 PLAUSIBLE_RATES_HZ = (50.0, 50_000.0)
@@ -169,10 +170,9 @@ def check_numbers(numbers: np.ndarray, *, name: str, source: str) -> None:
 
 
 def _uneven(what: str, name: str, source: str) -> RecordError:
-    return RecordError(
+    return header_disagrees(
         f"{source}: '{name}' {what}: samples are missing, come twice or are not evenly spaced; give the recording "
-        "whole, one sample at every step",
-        reason="header_disagrees",
+        "whole, one sample at every step"
     )
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers.text.cells import Dialect, best_dialect, cells_or_none
 from data_pipelines.statements.names import is_unit
@@ -302,4 +303,4 @@ def _remark(text: str, dialect: Dialect) -> list[NamedValue]:
 
 
 def _no_table(path: Path, what: str, remedy: str) -> RecordError:
-    return RecordError(f"{path}: no table ({what}); {remedy}", reason="unreadable_header")
+    return unreadable_header(f"{path}: no table ({what}); {remedy}")

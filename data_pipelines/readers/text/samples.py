@@ -11,6 +11,7 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, read_contents
+from data_pipelines.files.refusals import header_disagrees, unreadable_header
 from data_pipelines.readers.text.layout import Layout, layout_of
 from data_pipelines.readers.text.numbers import TableNumbers
 from data_pipelines.recording import Recording
@@ -83,10 +84,9 @@ def _check_longest_line(content: bytes, path: Path) -> None:
     for start in (0, content.find(b"\n", len(content) // 2) + 1):
         end = content.find(b"\n", start)
         if end - start > _LONGEST_LINE:
-            raise RecordError(
+            raise unreadable_header(
                 f"{path}: a line of {end - start} bytes, more than any recording has leads or a lead has samples; a "
-                "line is a sample and a column a lead: turn the table",
-                reason="unreadable_header",
+                "line is a sample and a column a lead: turn the table"
             )
 
 
@@ -97,21 +97,16 @@ def _lines(content: bytes, path: Path) -> bytes:
             try:
                 content = content[len(mark) :].decode(encoding).encode()
             except UnicodeError as error:
-                raise RecordError(
-                    f"{path}: not a text in UTF-16 ({error}); save it again", reason="unreadable_header"
-                ) from error
+                raise unreadable_header(f"{path}: not a text in UTF-16 ({error}); save it again") from error
     content = content.removeprefix(codecs.BOM_UTF8)
     if b"\0" in content:
-        raise RecordError(
-            f"{path}: not a text in UTF-8, UTF-16 or Latin-1 (it has zero bytes); save it as one",
-            reason="unreadable_header",
-        )
+        raise unreadable_header(f"{path}: not a text in UTF-8, UTF-16 or Latin-1 (it has zero bytes); save it as one")
     if b"\r" in content:
         content = content.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if content[-1:] != b"\n" or content[-2:-1] in b"\n \t":
         content = content.rstrip(b"\n \x1a") + b"\n"
     if content == b"\n":
-        raise RecordError(f"{path}: no table (it is empty); export the file again", reason="unreadable_header")
+        raise unreadable_header(f"{path}: no table (it is empty); export the file again")
     return content
 
 
@@ -124,10 +119,9 @@ def _check_not_grouped(numbers: np.ndarray, content: bytes, layout: Layout, path
     mark = re.escape(layout.dialect.decimal.encode())
     other_decimals = re.compile(mark + rb"(?:\d{1,2}|\d{4,})(?!\d)")
     if not np.all(numbers != np.rint(numbers)) and not other_decimals.search(content, layout.start):
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: {fractions.size} numbers such as {fractions[0]:.3f} stand among whole ones, and none lies "
-            "between 0 and 1: they may be decimals or thousands; write numbers without separators of thousands",
-            reason="unreadable_header",
+            "between 0 and 1: they may be decimals or thousands; write numbers without separators of thousands"
         )
 
 
@@ -188,9 +182,7 @@ def _turned(
 ) -> Recording:
     """Reads a table that has only numbers and a line per lead."""
     if len(numbers) != len(leads):
-        raise RecordError(
-            f"{source}: {numbers.shape[1]} columns, but --declared_leads names {len(leads)}", reason="header_disagrees"
-        )
+        raise header_disagrees(f"{source}: {numbers.shape[1]} columns, but --declared_leads names {len(leads)}")
     by_time = declared.by_time(numbers, num_leads=len(leads), source=source)
     names = LeadNames(leads, ("",) * len(leads), "--declared_leads")
     return recording_of(np.ascontiguousarray(by_time), names, stated, declared, fields=fields, source=source)
@@ -198,7 +190,7 @@ def _turned(
 
 def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> RecordError:
     where = "--declared_leads" if of_remarks is None else f"'{of_remarks.where}'"
-    return RecordError(f"{source}: {found} columns, but {where} names {len(leads)}", reason="header_disagrees")
+    return header_disagrees(f"{source}: {found} columns, but {where} names {len(leads)}")
 
 
 def _kind_of_column(
@@ -212,9 +204,7 @@ def _kind_of_column(
             return _TIME
     except RecordError as error:
         message = str(_other_number(found, leads, of_remarks, source))
-        raise RecordError(
-            f"{message}; as times, {str(error).removeprefix(f'{source}: ')}", reason="header_disagrees"
-        ) from error
+        raise header_disagrees(f"{message}; as times, {str(error).removeprefix(f'{source}: ')}") from error
     raise _other_number(found, leads, of_remarks, source)
 
 
@@ -225,10 +215,8 @@ def _with_row_of_units(leads: LeadNames, units: tuple[str, ...] | None, source: 
     for name, own, of_row in zip(leads.names, leads.units, units, strict=True):
         unit = voltage(of_row) or ""
         if own and unit and own != unit:
-            raise RecordError(
-                f"{source}: the name of {name} states the unit {own}, but the line of units {unit}; correct one of "
-                "them",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: the name of {name} states the unit {own}, but the line of units {unit}; correct one of them"
             )
         merged.append(own or unit)
     return LeadNames(leads.names, tuple(merged), leads.where)
@@ -271,10 +259,9 @@ def _by_lead(
     check_leads_declared(leads, declared, source=source)
     header = [name for name in (layout.names or ())[1:] if name is not None]
     if header:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: a line a lead, under the names {', '.join(header[:3])}, …; there, only numbers of the samples "
-            "are read, or nothing",
-            reason="unreadable_header",
+            "are read, or nothing"
         )
     samples = np.ascontiguousarray(numbers[:, 1:].T)
     return recording_of(samples, leads, stated, declared, fields=fields, source=source)

@@ -19,6 +19,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import read_contents
+from data_pipelines.files.refusals import header_disagrees, missing_metadata, truncated_file, unreadable_header
 
 #: Largest size of a document in bytes: ten seconds of twelve leads take less than one megabyte in any of the formats.
 MAX_BYTES = 2**27
@@ -48,15 +49,13 @@ def read_document(path: Path) -> Element:
         parser.feed(content)
         return parser.close()
     except DefusedXmlException as error:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: defines an entity or refers to another document ({error}), which no recorder does; "
-            "find out where it comes from",
-            reason="unreadable_header",
+            "find out where it comes from"
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # The latter two concern encodings.
-        raise RecordError(
-            f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again"
         ) from error
 
 
@@ -116,9 +115,8 @@ def only(element: Element, path: str, *, source: str) -> Element:
     """
     found = find_all(element, path)
     if len(found) != 1:
-        raise RecordError(
-            f"{source}: {local_name(element)} has {len(found)} elements {path}, one is needed; export the file again",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: {local_name(element)} has {len(found)} elements {path}, one is needed; export the file again"
         )
     return found[0]
 
@@ -135,16 +133,13 @@ def needed_number(text: str, *, what: str, source: str) -> float:
         RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
     """
     if not text:
-        raise RecordError(
-            f"{source}: does not state its {what}, without which it means nothing; export the file again",
-            reason="missing_metadata",
+        raise missing_metadata(
+            f"{source}: does not state its {what}, without which it means nothing; export the file again"
         )
     # float() would also take '5_0', digits of other scripts, 'nan' and 'inf'.
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not abs(value) <= LARGEST_NUMBER:
-        raise RecordError(
-            f"{source}: {what} is '{text[:40]}', a number is needed; export the file again", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{source}: {what} is '{text[:40]}', a number is needed; export the file again")
     return value
 
 
@@ -161,9 +156,7 @@ def needed_rate(text: str, *, what: str, source: str) -> float:
     """
     value = needed_number(text, what=what, source=source)
     if value <= 0:
-        raise RecordError(
-            f"{source}: {what} is '{text}', it must be above zero; export the file again", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{source}: {what} is '{text}', it must be above zero; export the file again")
     return value
 
 
@@ -180,9 +173,7 @@ def check_count(text: str, found: int, *, what: str, source: str) -> None:
         RecordError: The counts differ (`header_disagrees`), or the text is not a number (`unreadable_header`).
     """
     if text and needed_number(text, what=what, source=source) != found:
-        raise RecordError(
-            f"{source}: {what} is {text}, but it holds {found}; export the file again", reason="header_disagrees"
-        )
+        raise header_disagrees(f"{source}: {what} is {text}, but it holds {found}; export the file again")
 
 
 def check_number(needed: int, text: str, *, what: str, source: str) -> None:
@@ -198,9 +189,7 @@ def check_number(needed: int, text: str, *, what: str, source: str) -> None:
         RecordError: The number is another one, or is not a number (`unreadable_header`).
     """
     if text and needed_number(text, what=what, source=source) != needed:
-        raise RecordError(
-            f"{source}: {what} is {text}; only files where it is {needed} are read", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{source}: {what} is {text}; only files where it is {needed} are read")
 
 
 def base64_bytes(text: str, *, what: str, source: str) -> bytes:
@@ -217,12 +206,11 @@ def base64_bytes(text: str, *, what: str, source: str) -> bytes:
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RecordError(
-            f"{source}: {what} is not base64 ({error}); it is damaged or cut: export the file again",
-            reason="truncated_file",
+        raise truncated_file(
+            f"{source}: {what} is not base64 ({error}); it is damaged or cut: export the file again"
         ) from error
     if not content:
-        raise RecordError(f"{source}: {what} is empty; export the file again", reason="truncated_file")
+        raise truncated_file(f"{source}: {what} is empty; export the file again")
     return content
 
 
@@ -245,9 +233,7 @@ def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -
     lengths = {len(lead) for lead in leads}
     if len(lengths) > 1:
         each = ", ".join(f"{name} {len(lead)}" for name, lead in zip(names, leads, strict=True))
-        raise RecordError(
-            f"{source}: leads of unequal length ({each} samples); export the file again", reason="header_disagrees"
-        )
+        raise header_disagrees(f"{source}: leads of unequal length ({each} samples); export the file again")
     return np.stack(leads, axis=1).astype(np.float64)
 
 

@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import missing_metadata, unreadable_header
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.xml.documents import (
     attribute_of,
@@ -58,9 +59,7 @@ def read_aecg(path: Path | str) -> Recording:
     path, source = Path(path), str(path)
     root = read_document(path)
     if root.tag != f"{{{NAMESPACE}}}AnnotatedECG":
-        raise RecordError(
-            f"{path}: its root is {root.tag}, AnnotatedECG of {NAMESPACE} expected", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{path}: its root is {root.tag}, AnnotatedECG of {NAMESPACE} expected")
     series = _rhythm(root, source)
     set_of_sequences = only(series, "component/sequenceSet", source=source)
     rate, leads, names, units = None, [], [], []
@@ -69,7 +68,7 @@ def read_aecg(path: Path | str) -> Recording:
         value = only(sequence, "value", source=source)
         if code in _TIME_CODES:
             if rate is not None:
-                raise RecordError(f"{path}: has two sequences of times, one expected", reason="unreadable_header")
+                raise unreadable_header(f"{path}: has two sequences of times, one expected")
             rate = _rate(value, source)
         elif code.startswith(_LEAD_CODE):
             samples, unit = _lead(value, code, source)
@@ -77,15 +76,13 @@ def read_aecg(path: Path | str) -> Recording:
             names.append(code)
             units.append(unit)
         else:
-            raise RecordError(
-                f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known",
-                reason="unreadable_header",
+            raise unreadable_header(
+                f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
             )
     if rate is None:
-        raise RecordError(
+        raise missing_metadata(
             f"{path}: its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not "
-            "known; export the file again",
-            reason="missing_metadata",
+            "known; export the file again"
         )
     known = _known_fields(root, series, source)
     return Recording(
@@ -104,10 +101,9 @@ def _rhythm(root: Element, source: str) -> Element:
     rhythms = [element for element in series if attribute_of(element, "code", "code") == "RHYTHM"]
     if len(rhythms) != 1:
         codes = ", ".join(attribute_of(element, "code", "code") or "none" for element in series)
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: has {len(rhythms)} series of code RHYTHM (codes of its series: {codes or 'no series'}), one "
-            "is needed; export the file again",
-            reason="unreadable_header",
+            "is needed; export the file again"
         )
     return rhythms[0]
 
@@ -116,9 +112,7 @@ def _check_type(value: Element, known: tuple[str, ...], *, what: str, source: st
     # The type may have a namespace prefix.
     kind = value.get(_TYPE, "").rpartition(":")[2]
     if kind not in known:
-        raise RecordError(
-            f"{source}: {what} is of type '{kind}'; {' and '.join(known)} are read", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{source}: {what} is of type '{kind}'; {' and '.join(known)} are read")
 
 
 def _rate(value: Element, source: str) -> float:
@@ -147,13 +141,12 @@ def _lead(value: Element, code: str, source: str) -> tuple[np.ndarray, str]:
             reason="header_disagrees" if unit else "missing_metadata",
         )
     if scale == 0:
-        raise RecordError(f"{source}: scale of {code} is 0; export the file again", reason="unreadable_header")
+        raise unreadable_header(f"{source}: scale of {code} is 0; export the file again")
     digits = text_of(value, "digits").split()
     wrong = next((digit for digit in digits if not _DIGITS.fullmatch(digit)), None)
     if wrong is not None or not digits:
-        raise RecordError(
-            f"{source}: digits of {code} have '{(wrong or '')[:20]}' for a whole number; export the file again",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: digits of {code} have '{(wrong or '')[:20]}' for a whole number; export the file again"
         )
     counts = np.array(digits, dtype=np.int64)
     return origin + scale * counts, unit

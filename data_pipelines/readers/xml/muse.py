@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import truncated_file, unreadable_header
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.xml.documents import (
     base64_bytes,
@@ -53,12 +54,12 @@ def read_muse(path: Path | str) -> Recording:
     path, source = Path(path), str(path)
     root = read_document(path)
     if local_name(root) != "RestingECG":
-        raise RecordError(f"{path}: its root is {local_name(root)}, RestingECG expected", reason="unreadable_header")
+        raise unreadable_header(f"{path}: its root is {local_name(root)}, RestingECG expected")
     waveform = _rhythm(root, source)
     base = needed_rate(text_of(waveform, "SampleBase"), what="SampleBase", source=source)
     exponent = needed_number(text_of(waveform, "SampleExponent") or "0", what="SampleExponent", source=source)
     if exponent not in range(-6, 7):
-        raise RecordError(f"{path}: SampleExponent is {exponent:g}, -6 to 6 expected", reason="unreadable_header")
+        raise unreadable_header(f"{path}: SampleExponent is {exponent:g}, -6 to 6 expected")
     elements = find_all(waveform, "LeadData")
     check_count(text_of(waveform, "NumberofLeads"), len(elements), what="NumberofLeads", source=source)
     names = tuple(text_of(element, "LeadID") for element in elements)
@@ -80,10 +81,9 @@ def _rhythm(root: Element, source: str) -> Element:
     rhythms = [element for element in waveforms if text_of(element, "WaveformType").casefold() == "rhythm"]
     if len(rhythms) != 1:
         types = ", ".join(text_of(element, "WaveformType") or "nameless" for element in waveforms) or "none"
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed; "
-            "export the file again",
-            reason="unreadable_header",
+            "export the file again"
         )
     return rhythms[0]
 
@@ -100,9 +100,8 @@ def _lead(element: Element, source: str) -> np.ndarray:
     check_number(2, text_of(element, "LeadSampleSize"), what=f"LeadSampleSize of {name}", source=source)
     content = base64_bytes(text_of(element, "WaveFormData"), what=f"WaveFormData of {name}", source=source)
     if len(content) % 2:
-        raise RecordError(
-            f"{source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the file again",
-            reason="truncated_file",
+        raise truncated_file(
+            f"{source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the file again"
         )
     check_count(
         text_of(element, "LeadByteCountTotal"), len(content), what=f"LeadByteCountTotal of {name}", source=source

@@ -23,6 +23,7 @@ import numpy as np
 from sierraecg.xli import xli_decode
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees, missing_metadata, truncated_file, unreadable_header
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.xml.documents import (
     attribute_of,
@@ -82,9 +83,7 @@ def read_philips(path: Path | str) -> Recording:
     path, source = Path(path), str(path)
     root = read_document(path)
     if local_name(root) != "restingecgdata":
-        raise RecordError(
-            f"{path}: its root is {local_name(root)}, restingecgdata expected", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{path}: its root is {local_name(root)}, restingecgdata expected")
     _check_version(root, source)
     signal = only(root, "dataacquisition/signalcharacteristics", source=source)
     waveforms = only(root, "waveforms/parsedwaveforms", source=source)
@@ -112,10 +111,9 @@ def read_philips(path: Path | str) -> Recording:
 def _check_version(root: Element, source: str) -> None:
     document = text_of(root, "documentinfo/documenttype"), text_of(root, "documentinfo/documentversion")
     if document[0] not in DOCUMENT_TYPES or document[1] not in DOCUMENT_VERSIONS:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: a document of type '{document[0]}' and version '{document[1]}'; read are "
-            f"{' and '.join(DOCUMENT_TYPES)}, {', '.join(DOCUMENT_VERSIONS)}",
-            reason="unreadable_header",
+            f"{' and '.join(DOCUMENT_TYPES)}, {', '.join(DOCUMENT_VERSIONS)}"
         )
 
 
@@ -125,10 +123,7 @@ def _check_sample_format(signal: Element, waveforms: Element, source: str) -> No
             check_number(needed, text, what=name, source=source)
     for text in (text_of(signal, "signalsigned"), waveforms.get("signalsigned", "")):
         if text.casefold() not in ("", "true"):
-            raise RecordError(
-                f"{source}: signalsigned is '{text[:20]}'; only files where it is True are read",
-                reason="unreadable_header",
-            )
+            raise unreadable_header(f"{source}: signalsigned is '{text[:20]}'; only files where it is True are read")
 
 
 def _stated_once(signal: Element, waveforms: Element, names: tuple[str, str], source: str) -> float:
@@ -137,10 +132,9 @@ def _stated_once(signal: Element, waveforms: Element, names: tuple[str, str], so
     value = needed_rate(text_of(signal, element), what=f"signalcharacteristics/{element}", source=source)
     again = waveforms.get(attribute, "")
     if again and needed_number(again, what=f"parsedwaveforms {attribute}", source=source) != value:
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: {element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms; export the "
-            "file again",
-            reason="header_disagrees",
+            "file again"
         )
     return value
 
@@ -149,10 +143,9 @@ def _lead_names(signal: Element, waveforms: Element, source: str) -> tuple[str, 
     listed = waveforms.get("leadlabels", "").split()
     lead_set = text_of(signal, "acquisitiontype")
     if not listed and lead_set not in TWELVE_LEAD_SETS:
-        raise RecordError(
+        raise missing_metadata(
             f"{source}: parsedwaveforms has no leadlabels, and acquisitiontype is '{lead_set[:40]}', where "
-            f"{' or '.join(TWELVE_LEAD_SETS)} would tell its leads; export the file again",
-            reason="missing_metadata",
+            f"{' or '.join(TWELVE_LEAD_SETS)} would tell its leads; export the file again"
         )
     names = tuple(listed) or STANDARD_LEADS
     check_count(waveforms.get("numberofleads", ""), len(names), what="numberofleads", source=source)
@@ -169,10 +162,9 @@ def _num_samples(waveforms: Element, rate: float, source: str) -> int:
     duration = needed_rate(waveforms.get("durationperchannel", ""), what="durationperchannel", source=source)
     samples = duration / 1000 * rate
     if not 2 < samples <= _MAX_SAMPLES or samples != round(samples):
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: durationperchannel is {duration:g} ms, {samples:g} samples at {rate:g} Hz; a whole number to "
-            f"{_MAX_SAMPLES} is read",
-            reason="unreadable_header",
+            f"{_MAX_SAMPLES} is read"
         )
     return round(samples)
 
@@ -184,16 +176,14 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: 
     if waveforms.get("compressflag", "True") != "True":
         method = "none"
     if (encoding, method) != ("Base64", "XLI"):
-        raise RecordError(
-            f"{source}: waveforms are encoded as '{encoding}' and compressed by '{method}'; Base64 and XLI are read",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: waveforms are encoded as '{encoding}' and compressed by '{method}'; Base64 and XLI are read"
         )
     content = base64_bytes(waveforms.text or "", what="parsedwaveforms", source=source)
     chunks = _chunks(content, num_samples, rate, source)
     if not len(names) <= len(chunks) <= max(len(names), _MAX_CHANNELS):
-        raise RecordError(
-            f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again",
-            reason="header_disagrees",
+        raise header_disagrees(
+            f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again"
         )
     leads = []
     for name, chunk in zip(names, chunks, strict=False):
@@ -201,16 +191,14 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: 
         try:
             (lead,) = xli_decode(chunk, [name])
         except Exception as error:  # sierraecg raises IndexError, OverflowError, ValueError …
-            raise RecordError(
-                f"{source}: lead {name} does not decompress ({error}); it is damaged: export the file again",
-                reason="truncated_file",
+            raise truncated_file(
+                f"{source}: lead {name} does not decompress ({error}); it is damaged: export the file again"
             ) from error
         if len(lead) != num_samples:
-            raise RecordError(
+            raise truncated_file(
                 f"{source}: lead {name} decompresses to {len(lead)} samples, durationperchannel says {num_samples} at "
                 f"the samplingrate of {rate:g} Hz; at {rate * len(lead) / num_samples:g} Hz they would agree. Export "
-                "the file again",
-                reason="truncated_file",
+                "the file again"
             )
         leads.append(lead.astype(np.int64))
     return leads
@@ -226,10 +214,9 @@ def _check_codes(compressed: bytes, name: str, source: str) -> None:
     known = np.minimum(256 + np.maximum(number - 1, 0), _END_CODE)
     unknown = (codes > known) | ((codes == known) & (number == 0))
     if unknown.any():
-        raise RecordError(
+        raise truncated_file(
             f"{source}: lead {name} does not decompress (code {codes[unknown.argmax()]} is not defined yet); it is "
-            "damaged: export the file again",
-            reason="truncated_file",
+            "damaged: export the file again"
         )
 
 
@@ -243,11 +230,10 @@ def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[
         left = len(content) - offset - _CHUNK_HEADER.size
         size = _CHUNK_HEADER.unpack_from(content, offset)[0] if left >= 0 else 0
         if not 0 <= size <= min(most, left):
-            raise RecordError(
+            raise truncated_file(
                 f"{source}: compressed lead {len(chunks) + 1} is to have {size} bytes, where {left} are left and "
                 f"{most} are the most for {num_samples} samples at {rate:g} Hz; it is damaged, or the file states a "
-                "rate or duration that is not its own: export it again",
-                reason="truncated_file",
+                "rate or duration that is not its own: export it again"
             )
         end = offset + _CHUNK_HEADER.size + size
         chunks.append(content[offset:end])

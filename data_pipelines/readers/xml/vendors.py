@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.readers.xml.documents import root_name
 from data_pipelines.readers.xml.hl7_aecg import read_aecg
 from data_pipelines.readers.xml.muse import read_muse
@@ -28,9 +28,8 @@ def read_vendor_xml(path: Path) -> Recording:
     name = root_name(path)
     if name not in _READER_OF_ROOT:
         known = ", ".join(f"{root} ({read.__name__.removeprefix('read_')})" for root, read in _READER_OF_ROOT.items())
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: its root element is '{name}'; the documents read are {known}. Export it from the recorder's "
-            "software as one of them, or as DICOM",
-            reason="unreadable_header",
+            "software as one of them, or as DICOM"
         )
     return _READER_OF_ROOT[name](path)
