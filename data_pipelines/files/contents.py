@@ -19,6 +19,14 @@ ALWAYS_UNPACKED_BYTES = 2**27
 MOST_UNPACKED = 128
 
 
+def decoded(content: bytes) -> str:
+    """Returns a text that is in UTF-8, or else in Latin-1, in which every byte is a character."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def check_present(path: Path) -> None:
     """Raises `RecordError` unless there is a file.
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, check_unpacked, read_contents
-from data_pipelines.files.refusals import truncated_file, unreadable_header
+from data_pipelines.files.refusals import refused_as, truncated_file, unreadable_header
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.nested_values import named_values
@@ -49,17 +48,15 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
     """
     path = Path(path)
     data = read_contents(path, max_bytes=MAX_BYTES)
-    try:
+    # Besides their own, NumPy and zipfile raise zlib's and the tokenizer's errors.
+    with refused_as(
+        truncated_file, f"{path}: cannot be read as an array of numbers", "it is damaged, or holds objects"
+    ):
         # `is_zipfile` is not used, since it ignores whatever damage has put ahead of an archive.
-        is_archive = data.startswith(_ARCHIVE)
-        arrays = _unpacked(data, path) if is_archive else {SIGNAL_NAMES[0]: _array(data)}
-    except RecordError:
-        raise
-    except Exception as error:  # Besides their own, zlib's and tokenizer errors occur.
-        raise truncated_file(
-            f"{path}: cannot be read as an array of numbers ({error}); it is damaged, or holds objects"
-        ) from error
-    return _from_archive(arrays, path, declared)
+        arrays = _unpacked(data, path) if data.startswith(_ARCHIVE) else {SIGNAL_NAMES[0]: _array(data)}
+    samples = arrays.pop(_signal_of(arrays, path))
+    values = named_values(arrays)
+    return matrix_recording(samples, path, declared, stated=statements(values), fields=described_fields(values))
 
 
 def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
@@ -91,6 +88,7 @@ def _array(data: bytes) -> np.ndarray:
     file = io.BytesIO(data)
     major, _ = np.lib.format.read_magic(file)
     read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(major)
+    # Version 3 differs only in the names of columns, which may then be Unicode; `np.save` falls back to it by itself.
     if read_header is None:
         raise ValueError(f"version {major} of the format")
     shape, is_fortran, dtype = read_header(file)
@@ -103,13 +101,6 @@ def _array(data: bytes) -> np.ndarray:
         raise ValueError(f"{found} bytes of samples where shape {shape} of {dtype} has {expected}")
     values = np.frombuffer(data, dtype, offset=file.tell())
     return values.reshape(shape, order="F" if is_fortran else "C")
-
-
-def _from_archive(arrays: dict[str, np.ndarray], path: Path, declared: Declared) -> Recording:
-    name = _signal_of(arrays, path)
-    beside = {other: array for other, array in arrays.items() if other != name}
-    values = named_values(beside)
-    return matrix_recording(arrays[name], path, declared, stated=statements(values), fields=described_fields(values))
 
 
 def _signal_of(arrays: dict[str, np.ndarray], path: Path) -> str:

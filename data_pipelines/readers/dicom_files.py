@@ -107,7 +107,7 @@ def _recording(content: bytes, path: Path) -> Recording:
     digital = _samples(group, source)
     channels = _channels(group, source)
     sensitivity = np.array([channel.sensitivity for channel in channels])
-    offset, padding = np.array([channel.offset for channel in channels]), _padding(group)
+    offset, padding = np.array([channel.offset for channel in channels]), _padding(group, digital.dtype)
 
     def physical(start: int, stop: int) -> np.ndarray:
         signal = digital[start:stop] * sensitivity + offset
@@ -115,15 +115,13 @@ def _recording(content: bytes, path: Path) -> Recording:
             signal[digital[start:stop] == padding] = np.nan
         return signal
 
-    known = _known_fields(dataset, source)
     return Recording(
         source=source,
         signal=converted(digital.shape, physical),
         sampling_rate_hz=_number(group, "SamplingFrequency", source, positive=True),
         channels=tuple(channel.name for channel in channels),
         units=tuple(channel.unit for channel in channels),
-        fields=known.fields,
-        remarks=known.remarks,
+        **_known_fields(dataset, source)._asdict(),
     )
 
 
@@ -174,10 +172,9 @@ def _samples(group: Dataset, source: str) -> np.ndarray:
     return np.frombuffer(data[:expected], dtype).reshape(num_samples, num_channels)
 
 
-def _padding(group: Dataset) -> int | None:
+def _padding(group: Dataset, dtype: np.dtype) -> int | None:
     value = group.get("WaveformPaddingValue")
     if isinstance(value, bytes):
-        dtype = np.dtype(_DTYPES[int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)])
         return int(np.frombuffer(value[: dtype.itemsize], dtype)[0])
     return None if value is None else int(value)
 

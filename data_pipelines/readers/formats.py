@@ -27,18 +27,8 @@ from data_pipelines.system.visible_text import storable_text
 
 #: Format that files with a suffix are read as.
 FORMAT_OF_SUFFIX: Mapping[str, str] = types.MappingProxyType(
-    {
-        ".hea": "wfdb",
-        ".npy": "numpy",
-        ".npz": "numpy",
-        ".csv": "csv",
-        ".tsv": "csv",
-        ".h5": "hdf5",
-        ".hdf5": "hdf5",
-        ".mat": "matlab",
-        ".dcm": "dicom",
-        ".xml": "xml",
-    }
+    {".hea": "wfdb", ".npy": "numpy", ".npz": "numpy", ".csv": "csv", ".tsv": "csv", ".h5": "hdf5", ".hdf5": "hdf5"}
+    | {".mat": "matlab", ".dcm": "dicom", ".xml": "xml"}
 )
 
 #: Name under which files without a suffix are counted.

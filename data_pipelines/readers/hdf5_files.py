@@ -10,9 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import check_present, check_unpacked, most_unpacked
-from data_pipelines.files.refusals import truncated_file, unreadable_header
+from data_pipelines.files.refusals import refused_as, truncated_file, unreadable_header
 from data_pipelines.files.samples import VALUES_AT_ONCE, Matrix, unreadable
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
@@ -48,26 +47,16 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
     """
     path = Path(path)
     check_present(path)
-    try:
+    # h5py raises OSError, RuntimeError, KeyError, ValueError …
+    with refused_as(truncated_file, f"{path}: cannot be read as HDF5", "it is damaged or truncated: copy it again"):
         check_heaps(path)
         with h5py.File(path, "r") as file:
             dataset = _signal_of(file, path)
             inside = tuple(dataset.name.strip("/").split("/"))
             values = _values(file, dataset, inside, path)
             samples = _samples_of(dataset, path)
-    except RecordError:
-        raise
-    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, ValueError …
-        raise truncated_file(
-            f"{path}: cannot be read as HDF5 ({error}); it is damaged or truncated: copy it again"
-        ) from error
-    return matrix_recording(
-        samples,
-        path,
-        declared,
-        stated=statements(values, beside=inside),
-        fields=described_fields(values),
-    )
+    stated = statements(values, beside=inside)
+    return matrix_recording(samples, path, declared, stated=stated, fields=described_fields(values))
 
 
 def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path: Path) -> list[NamedValue]:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.io
 
 from data_pipelines.files.contents import MAX_BYTES, check_present, most_unpacked, read_contents
-from data_pipelines.files.refusals import truncated_file, unreadable_header
+from data_pipelines.files.refusals import refused_as, truncated_file, unreadable_header
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.matlab_structure import check_structure
 from data_pipelines.recording import Recording
@@ -61,27 +61,19 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     content = read_contents(path, max_bytes=MAX_BYTES)
     if content.startswith(_HDF5_HEADER):
         raise unreadable_header(f"{path}: a MATLAB file of v7.3, which is not read; load it and save it with -v7")
-    try:
+    remedy = "it is damaged, or of v7.3: save it with -v7"
+    with refused_as(truncated_file, f"{path}: cannot be read as MATLAB v4 or v5", remedy):
         if 0 not in content[:4]:  # SciPy takes files with a zero in these bytes for v4.
             check_structure(content, most_bytes=most_unpacked(len(content)))
         variables = scipy.io.loadmat(io.BytesIO(content))
-    except Exception as error:  # SciPy raises all sorts of errors on damaged files.
-        raise truncated_file(
-            f"{path}: cannot be read as MATLAB v4 or v5 ({error}); it is damaged, or of v7.3: save it with -v7"
-        ) from error
     arrays = {name: value for name, value in variables.items() if not name.startswith("__")}
     if _is_cpsc2018(arrays):
         return _read_cpsc2018(arrays, path, declared)
     values = named_values(arrays)
     signal, samples = _signal_of(values, arrays, path)
     others = [value for value in values if value is not signal]
-    return matrix_recording(
-        samples,
-        path,
-        declared,
-        stated=statements(others, beside=signal.path[:-1]),
-        fields=described_fields(others),
-    )
+    stated = statements(others, beside=signal.path[:-1])
+    return matrix_recording(samples, path, declared, stated=stated, fields=described_fields(others))
 
 
 def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:

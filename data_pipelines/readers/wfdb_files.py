@@ -23,11 +23,12 @@ import numpy as np
 import wfdb
 
 from data_pipelines.errors import RecordError
-from data_pipelines.files.contents import read_contents
+from data_pipelines.files.contents import decoded, read_contents
 from data_pipelines.files.refusals import (
     header_disagrees,
     missing_file,
     missing_metadata,
+    refused_as,
     truncated_file,
     unreadable_header,
 )
@@ -92,12 +93,9 @@ def read_wfdb(record: Path | str) -> Recording:
     _check_length(header, header_path)
     _check_file_sizes(header, header_path)
     check_comments(comments, header, header_path)
-    try:
+    what = f"{header_path}: the signal files do not match this header"
+    with refused_as(header_disagrees, what, "restore both from one source"):
         signal, sums = _samples(header, path, opened)
-    except Exception as error:  # wfdb checks little and raises all sorts of errors.
-        raise header_disagrees(
-            f"{header_path}: the signal files do not match this header ({error}); restore both from one source"
-        ) from error
     _check_checksums(header, sums, header_path)
     return Recording(
         source=str(path),
@@ -150,7 +148,7 @@ def _lines(header_path: Path) -> tuple[list[str], list[str]]:
         raise
     if _CONTROL.search(content):
         raise unreadable_header(f"{header_path}: not a WFDB header (it has control characters); copy it again")
-    all_lines = [line.strip() for line in _decoded(content).splitlines()]
+    all_lines = [line.strip() for line in decoded(content).splitlines()]
     lines = [line for line in all_lines if line and not line.startswith("#")]
     return lines, [line.strip(" \t#") for line in all_lines if line.startswith("#")]
 
@@ -176,20 +174,12 @@ def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path)
     return gains
 
 
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        # Such characters may occur only in comments, and every byte is a character of Latin-1.
-        return content.decode("latin-1")
-
-
 def _read_header(header_path: Path, opened: OpenRecord) -> wfdb.Record:
-    try:
-        with opened() as path:
-            header = wfdb.rdheader(str(path))
-    except Exception as error:  # The errors are as various as those of rdrecord.
-        raise unreadable_header(f"{header_path}: not a WFDB header ({error}); restore it from its source") from error
+    with (
+        refused_as(unreadable_header, f"{header_path}: not a WFDB header", "restore it from its source"),
+        opened() as path,
+    ):
+        header = wfdb.rdheader(str(path))
     if not header.n_sig:
         _check_length(header, header_path)
     return header

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.contents import decoded
 from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers.text.cells import Dialect, best_dialect, cells_or_none
@@ -104,7 +105,7 @@ def layout_of(content: bytes, path: Path) -> Layout:
         if end < 0 or number > _MOST_LINES_ABOVE:
             raise _no_table(path, "names, but no samples", "export the file again")
         number += 1
-        text = _decoded(content[start:end]).strip(" \r")
+        text = decoded(content[start:end]).strip(" \r")
         if text.strip() and text.lstrip().startswith(_COMMENT) and not _begins_a_cell(text, dialect, width):
             comments.append(text.strip().lstrip("#%/ \t"))
         elif text.strip():
@@ -130,13 +131,6 @@ def layout_of(content: bytes, path: Path) -> Layout:
     )
 
 
-def _decoded(line: bytes) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        return line.decode("latin-1")
-
-
 def _from_the_midst(content: bytes) -> list[str]:
     """Returns some lines from the middle of a file, or all lines of a short one."""
     if content.count(b"\n") <= 3 * _LINES_OF_A_SAMPLE:
@@ -144,7 +138,7 @@ def _from_the_midst(content: bytes) -> list[str]:
     else:
         at = content.find(b"\n", len(content) // 2) + 1
         lines = content[at : at + 2**20].split(b"\n", _LINES_OF_A_SAMPLE)[:_LINES_OF_A_SAMPLE]
-    return [text for text in map(_decoded, lines) if text.strip() and not text.lstrip().startswith(_COMMENT)]
+    return [text for text in map(decoded, lines) if text.strip() and not text.lstrip().startswith(_COMMENT)]
 
 
 def _unnamed_column(rows: list[list[str]], width: int) -> int | None:

@@ -84,15 +84,13 @@ def read_aecg(path: Path | str) -> Recording:
             f"{path}: its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not "
             "known; export the file again"
         )
-    known = _known_fields(root, series, source)
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
         sampling_rate_hz=rate,
         channels=tuple(names),
         units=tuple(units),
-        fields=known.fields,
-        remarks=known.remarks,
+        **_known_fields(root, series, source)._asdict(),
     )
 
 

@@ -64,15 +64,13 @@ def read_muse(path: Path | str) -> Recording:
     check_count(text_of(waveform, "NumberofLeads"), len(elements), what="NumberofLeads", source=source)
     names = tuple(text_of(element, "LeadID") for element in elements)
     leads = [_lead(element, source) for element in elements]
-    known = _known_fields(root, source)
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
         sampling_rate_hz=base * 10**exponent,
         channels=names,
         units=tuple(_unit(element, source) for element in elements),
-        fields=known.fields,
-        remarks=known.remarks,
+        **_known_fields(root, source)._asdict(),
     )
 
 
@@ -95,25 +93,22 @@ def _name(element: Element) -> str:
 def _lead(element: Element, source: str) -> np.ndarray:
     """Returns the samples of a lead in its unit, `f64[time]`."""
     name = _name(element)
+
+    def stated(tag: str) -> dict[str, str]:
+        return {"text": text_of(element, tag), "what": f"{tag} of {name}", "source": source}
+
     for zero in _ZEROES:
-        check_number(0, text_of(element, zero), what=f"{zero} of {name}", source=source)
-    check_number(2, text_of(element, "LeadSampleSize"), what=f"LeadSampleSize of {name}", source=source)
-    content = base64_bytes(text_of(element, "WaveFormData"), what=f"WaveFormData of {name}", source=source)
+        check_number(0, **stated(zero))
+    check_number(2, **stated("LeadSampleSize"))
+    content = base64_bytes(**stated("WaveFormData"))
     if len(content) % 2:
         raise truncated_file(
             f"{source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the file again"
         )
-    check_count(
-        text_of(element, "LeadByteCountTotal"), len(content), what=f"LeadByteCountTotal of {name}", source=source
-    )
+    check_count(found=len(content), **stated("LeadByteCountTotal"))
     samples = np.frombuffer(content, "<i2")
-    check_count(
-        text_of(element, "LeadSampleCountTotal"), len(samples), what=f"LeadSampleCountTotal of {name}", source=source
-    )
-    step = needed_rate(
-        text_of(element, "LeadAmplitudeUnitsPerBit"), what=f"LeadAmplitudeUnitsPerBit of {name}", source=source
-    )
-    return samples * step
+    check_count(found=len(samples), **stated("LeadSampleCountTotal"))
+    return samples * needed_rate(**stated("LeadAmplitudeUnitsPerBit"))
 
 
 def _unit(element: Element, source: str) -> str:

@@ -23,7 +23,13 @@ import numpy as np
 from sierraecg.xli import xli_decode
 
 from data_pipelines.errors import RecordError
-from data_pipelines.files.refusals import header_disagrees, missing_metadata, truncated_file, unreadable_header
+from data_pipelines.files.refusals import (
+    header_disagrees,
+    missing_metadata,
+    refused_as,
+    truncated_file,
+    unreadable_header,
+)
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.xml.documents import (
     attribute_of,
@@ -96,15 +102,13 @@ def read_philips(path: Path | str) -> Recording:
     differences = _unpacked(waveforms, names, num_samples, rate, source)
     leads = dict(zip(names, differences, strict=True))
     leads.update(_limb_leads(leads))
-    known = _known_fields(root, source)
     return Recording(
         source=source,
         signal=stacked([leads[name] for name in names], names, source=source) * step,
         sampling_rate_hz=rate,
         channels=names,
         units=("uV",) * len(names),
-        fields=known.fields,
-        remarks=known.remarks,
+        **_known_fields(root, source)._asdict(),
     )
 
 
@@ -188,12 +192,10 @@ def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: 
     leads = []
     for name, chunk in zip(names, chunks, strict=False):
         _check_codes(chunk[_CHUNK_HEADER.size :], name, source)
-        try:
+        # sierraecg raises IndexError, OverflowError, ValueError …
+        what = f"{source}: lead {name} does not decompress"
+        with refused_as(truncated_file, what, "it is damaged: export the file again"):
             (lead,) = xli_decode(chunk, [name])
-        except Exception as error:  # sierraecg raises IndexError, OverflowError, ValueError …
-            raise truncated_file(
-                f"{source}: lead {name} does not decompress ({error}); it is damaged: export the file again"
-            ) from error
         if len(lead) != num_samples:
             raise truncated_file(
                 f"{source}: lead {name} decompresses to {len(lead)} samples, durationperchannel says {num_samples} at "
