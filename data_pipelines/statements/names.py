@@ -113,16 +113,10 @@ _OTHER_THINGS = _set_of(
 )
 
 # Words that add no information to a name.
-_EMPTY = _set_of(
-    """
-    ecg ekg signal signals sig data raw value values of the a in is my all ecgs waveform wave"""
-)
+_EMPTY = _set_of("ecg ekg signal signals sig data raw value values of the a in is my all ecgs waveform wave")
 
 # Words that mark a rate in a longer name, such as the original rate of resampled data.
-_RATE_WORDS = _set_of(
-    """
-    fs srate sfreq sps samplerate samplingrate samplefreq sampfreq"""
-)
+_RATE_WORDS = _set_of("fs srate sfreq sps samplerate samplingrate samplefreq sampfreq")
 
 _UNITS_OF_TIME = types.MappingProxyType(
     {"s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "msecs": 1e-3}

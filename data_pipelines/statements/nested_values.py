@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -49,12 +50,7 @@ def named_values(value: Any, path: tuple[str, ...] = ()) -> list[NamedValue]:
             too.
         path: Path of the value itself.
     """
-    found = []
-    for number, item in enumerate(_walk(value, path, depth=0)):
-        if number >= _MOST_VALUES:
-            break
-        found.append(item)
-    return found
+    return list(itertools.islice(_walk(value, path, depth=0), _MOST_VALUES))
 
 
 def header_line(text: str) -> tuple[str, str] | None:

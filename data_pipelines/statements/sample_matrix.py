@@ -23,9 +23,9 @@ from data_pipelines.statements.stated_leads import (
     stated_leads,
     stated_orientation,
 )
-from data_pipelines.statements.stated_rates import StatedRate, rate_of_times, settled_rate, stated_rates
+from data_pipelines.statements.stated_rates import StatedRate, rates_of_times, settled_rate, stated_rates
 from data_pipelines.statements.stated_scales import calibrated
-from data_pipelines.statements.time_axis import check_numbers, even_times
+from data_pipelines.statements.time_axis import check_numbers
 
 #: Names that a file may have for its samples, in any case.
 SIGNAL_NAMES = ("signal", "ecg", "data", "val")
@@ -100,8 +100,8 @@ def matrix_recording(
         orientation = "time_lead"
     names = declared.leads_of(source) if leads is None else leads.names
     by_time = declared.by_time(samples, num_leads=len(names), source=source, orientation=orientation)
-    return recording_of(by_time, leads or LeadNames(names, ("",) * len(names), ""), stated, declared,
-                        fields=fields or {}, source=source)  # fmt: skip
+    leads = leads or LeadNames(names, ("",) * len(names), "")
+    return recording_of(by_time, leads, stated, declared, fields=fields or {}, source=source)
 
 
 def recording_of(
@@ -172,15 +172,13 @@ def _is_time_or_number(name: str) -> bool:
 
 def _rates_of_columns(samples: Matrix, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:
     """Checks columns of times and numbers; returns rates from times, and adds columns of rates to `stated`."""
-    rates = []
+    rates: list[StatedRate] = []
     for column, text in enumerate(names):
         name = stated_name(text)
         if Kind.INDEX in name.kinds:
             check_numbers(_column(samples, column), name=text, source=source)
         elif Kind.TIMES in name.kinds:
-            times = even_times(_column(samples, column), name=text, source=source)
-            rate = rate_of_times(times, where=text, unit=name.unit)
-            rates += [rate] if rate else []
+            rates += rates_of_times(_column(samples, column), name=text, unit=name.unit, source=source)
         elif Kind.RATE in name.kinds or (Kind.INTERVAL in name.kinds and not name.weak):
             kind = Kind.RATE if Kind.RATE in name.kinds else Kind.INTERVAL
             stated.add(kind, Statement(where=text, value=np.unique(_column(samples, column))[:9], unit=name.unit))

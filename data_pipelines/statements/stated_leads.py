@@ -27,19 +27,8 @@ _WITH_VOLT = re.compile(r"(?P<name>.*?)[\s_.]+V", flags=re.IGNORECASE)
 _SEPARATORS = re.compile(r"\s*[,;|/]\s*|\s+")
 
 _TIME_WORDS = ("time", "times", "t", "sample", "samples", "samp", "timesteps", "steps", "points", "nsamples")
-_LEAD_WORDS = (
-    "lead",
-    "leads",
-    "channel",
-    "channels",
-    "chan",
-    "ch",
-    "c",
-    "l",
-    "signals",
-    "electrodes",
-    "nleads",
-    "nsig",
+_LEAD_WORDS = frozenset(
+    ["lead", "leads", "channel", "channels", "chan", "ch", "c", "l", "signals", "electrodes", "nleads", "nsig"]
 )
 _WORDS_OF_AXES = re.compile(r"[^\W_]+")
 _PACKED_AXES = {"tc": "time_lead", "tl": "time_lead", "ct": "lead_time", "lt": "lead_time"}
@@ -198,7 +187,7 @@ def _of_statement(statement: Statement) -> LeadNames | None:
     value = statement.value
     if isinstance(value, np.ndarray):
         return None
-    names = [name for name in (_SEPARATORS.split(value.strip(" ()[]{}")) if isinstance(value, str) else value)]
+    names = _SEPARATORS.split(value.strip(" ()[]{}")) if isinstance(value, str) else value
     leads = lead_names([name.strip(" '\"") for name in names], statement.where)
     num_known = sum(standard_lead(name) is not None for name in leads.names)
     # A single text, or one under an ambiguous name, counts as lead names only if it holds several known leads.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -59,21 +60,24 @@ def stated_rates(stated: Statements, *, num_samples: int, source: str) -> list[S
     rates = [_rate(statement, source) for statement in stated.of(Kind.RATE)]
     unit = next((s.value for s in stated.of(Kind.TIME_UNIT) if isinstance(s.value, str)), "")
     rates += [_interval(statement, unit, source) for statement in stated.of(Kind.INTERVAL)]
-    rates += [_of_times(statement, unit, num_samples, source) for statement in stated.of(Kind.TIMES)]
-    return [rate for rate in rates if rate is not None]
+    of_times = [_of_times(statement, unit, num_samples, source) for statement in stated.of(Kind.TIMES)]
+    return [rate for rate in (*rates, *itertools.chain(*of_times)) if rate is not None]
 
 
-def rate_of_times(times: EvenTimes | None, *, where: str, unit: str) -> StatedRate | None:
-    """Returns the rate that evenly spaced times state, or None if there are too few of them.
+def rates_of_times(times: np.ndarray, *, name: str, unit: str, source: str) -> list[StatedRate]:
+    """Returns the rate that evenly spaced times state, alone in a list that is empty for too few times.
 
     Args:
-        times: Evenly spaced times, or None if there are too few.
-        where: Name of the times in the file.
-        unit: Unit of the times, or empty.
+        times: Times as numbers, `[n]`.
+        name: Name of the times in the file.
+        unit: Unit of the times, or an empty text where it is not known.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: The times are not evenly spaced (`header_disagrees`).
     """
-    if times is None:
-        return None
-    return StatedRate(where=where, hertz=times.rates_hz(seconds_per(unit)), error=times.error)
+    even = even_times(times, name=name, source=source)
+    return [] if even is None else [StatedRate(where=name, hertz=even.rates_hz(seconds_per(unit)), error=even.error)]
 
 
 def settled_rate(
@@ -162,10 +166,10 @@ def _interval(statement: Statement, unit_of_times: str, source: str) -> StatedRa
     return StatedRate(where=statement.where, hertz=rates, error=_ROUNDED)
 
 
-def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source: str) -> StatedRate | None:
+def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source: str) -> list[StatedRate]:
     value, unit = statement.value, statement.unit or unit_of_times
     if isinstance(value, str) or len(np.shape(value)) == 0:
-        return None  # The value is the recording's start or its length.
+        return []  # The value is the recording's start or its length.
     if isinstance(value, tuple):
         times, unit = (seconds_of(value), "s") if len(value) == num_samples else (None, "")
     elif value.dtype.kind == "M":
@@ -174,13 +178,13 @@ def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source
     else:
         times = value.reshape(-1)
     if times is None or (len(times) != num_samples and (statement.is_weak or len(times) <= MOST_LEADS)):
-        return None
+        return []
     if len(times) != num_samples:
         raise header_disagrees(
             f"{source}: '{statement.where}' has {len(times)} times for {num_samples} samples; give one for each, or "
             "none"
         )
-    return rate_of_times(even_times(times, name=statement.where, source=source), where=statement.where, unit=unit)
+    return rates_of_times(times, name=statement.where, unit=unit, source=source)
 
 
 def _check_doubtful(statements: list[Statement], rate: float, source: str) -> None:

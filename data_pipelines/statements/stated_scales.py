@@ -127,10 +127,7 @@ def _gain(statement: Statement, names: tuple[str, ...], source: str) -> Scale | 
         numbers, unit = np.array([float(match["gain"]) for match in matches]), units.pop() or unit
     else:
         numbers = texts
-    gains = _of_each_lead(statement, numbers, names, source)
-    if not np.all(np.isfinite(gains)) or np.any(gains == 0):
-        raise _no_scale(statement, source)
-    return Scale(gains, True, voltage(unit) or "", statement.where)
+    return Scale(_factors(statement, numbers, names, source), True, voltage(unit) or "", statement.where)
 
 
 def _step(statement: Statement, names: tuple[str, ...], source: str) -> Scale | None:
@@ -146,12 +143,17 @@ def _step(statement: Statement, names: tuple[str, ...], source: str) -> Scale | 
         if found is None:
             raise _no_scale(statement, source)
         value, unit = found[0], found[1] or unit
-    steps = _of_each_lead(statement, value, names, source)
-    if not np.all(np.isfinite(steps)) or np.any(steps == 0):
-        raise _no_scale(statement, source)
+    steps = _factors(statement, value, names, source)
     if "resolution" in statement.where.casefold() and not voltage(unit) and set(steps) <= _BITS:
         return None
     return Scale(steps, False, voltage(unit) or "", statement.where)
+
+
+def _factors(statement: Statement, value: np.ndarray, names: tuple[str, ...], source: str) -> np.ndarray:
+    factors = _of_each_lead(statement, value, names, source)
+    if not np.all(np.isfinite(factors)) or np.any(factors == 0):
+        raise _no_scale(statement, source)
+    return factors
 
 
 def _of_each_lead(statement: Statement, value: np.ndarray, names: tuple[str, ...], source: str) -> np.ndarray:
@@ -179,13 +181,10 @@ def _as_samples(samples: Matrix) -> Samples:
 
 
 def _are_counts(samples: Matrix) -> bool:
-    if samples.dtype.kind in "iu":
-        return True
-    for start, stop in row_blocks(samples.shape):
-        block = samples[start:stop]
-        if not np.all((block == np.rint(block)) | ~np.isfinite(block)):
-            return False
-    return True
+    blocks = (samples[start:stop] for start, stop in row_blocks(samples.shape))
+    return samples.dtype.kind in "iu" or all(
+        np.all((block == np.rint(block)) | ~np.isfinite(block)) for block in blocks
+    )
 
 
 def _scaled(
@@ -249,9 +248,8 @@ def _unit_of_scale(scale: Scale, units: tuple[str, ...], names: tuple[str, ...],
     if unit in ("uV", "nV"):
         raise header_disagrees(
             f"{source}: '{scale.where}' states a scale of {shown(scale.step)} {unit} a count, and its samples are "
-            "whole numbers "
-            f"said to be in {unit}; they may be counts or scaled already. Call it 'uv_per_bit' if they are counts, "
-            "and take it out if not"
+            f"whole numbers said to be in {unit}; they may be counts or scaled already. Call it 'uv_per_bit' if they "
+            "are counts, and take it out if not"
         )
     return unit
 

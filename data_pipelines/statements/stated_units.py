@@ -16,23 +16,8 @@ from data_pipelines.statements.stated_values import shown
 
 # Units that mean that samples are not calibrated.
 _UNCALIBRATED = frozenset(
-    (
-        "adu",
-        "adus",
-        "count",
-        "counts",
-        "adc",
-        "adcunit",
-        "adcunits",
-        "lsb",
-        "lsbs",
-        "raw",
-        "digital",
-        "bit",
-        "bits",
-        "au",
-        "a.u.",
-    )
+    {"adu", "adus", "count", "counts", "adc", "adcunit", "adcunits", "lsb", "lsbs", "raw", "digital", "bit", "bits"}
+    | {"au", "a.u."}
 )
 _COUNTS = _UNCALIBRATED | {"none", "nd", "nan", "na", "n/a", "unknown", "-", ""}
 

@@ -158,12 +158,8 @@ def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
 
 def _begins_a_cell(text: str, dialect: Dialect, width: int) -> bool:
     """Returns whether a comment mark is in fact the name of the first column, as in `#,I,II` and `#N/A,0.1`."""
-    first = text.lstrip().split(dialect.separator, 1)[0] if dialect.separator else text.split(None, 1)[0]
-    return (
-        first.strip().casefold() in ("#", "#n/a", "%")
-        and len(text.split(dialect.separator)) == width
-        and bool(width > 1)
-    )
+    first = text.lstrip().split(dialect.separator, 1)[0].strip().casefold()
+    return first in ("#", "#n/a", "%") and len(text.split(dialect.separator)) == width > 1
 
 
 def _cells(dialect: Dialect, text: str, path: Path, number: int) -> list[str]:

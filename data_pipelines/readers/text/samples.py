@@ -20,7 +20,7 @@ from data_pipelines.statements.names import Kind, stated_name, voltage
 from data_pipelines.statements.sample_matrix import described_fields, recording_of
 from data_pipelines.statements.stated import Statements, statements
 from data_pipelines.statements.stated_leads import LeadNames, check_leads_declared, lead_names, stated_leads
-from data_pipelines.statements.stated_rates import StatedRate, rate_of_times
+from data_pipelines.statements.stated_rates import StatedRate, rates_of_times
 from data_pipelines.statements.time_axis import even_times
 
 _UTF16 = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -63,20 +63,18 @@ def read_csv(path: Path | str, declared: Declared) -> Recording:
     numbers = table.read(content, layout.start)
     _check_not_grouped(numbers, content, layout, path)
     del content
-    fields = described_fields(layout.remarks)
+    source = str(path)
     if table.row_names:
-        return _by_lead(numbers, table.row_names, layout, stated, declared, fields=fields, source=str(path))
-    layout, numbers = _without_empty_end(layout, numbers)
-    rates = [
-        rate_of_times(
-            even_times(numbers[:, column], name=_title(layout, column), source=str(path)),
-            where=_title(layout, column),
-            unit="s",
-        )
-        for column in table.moments
-    ]
-    return _recording(numbers, layout, stated, declared, fields=fields, source=str(path),
-                      rates=[rate for rate in rates if rate])  # fmt: skip
+        samples, leads, rates = _by_lead(numbers, table.row_names, layout, declared, source)
+    else:
+        layout, numbers = _without_empty_end(layout, numbers)
+        rates = []
+        for column in table.moments:
+            rates += rates_of_times(numbers[:, column], name=_title(layout, column), unit="s", source=source)
+        samples, leads, others = _by_column(numbers, layout, stated, declared, source)
+        rates += others
+    fields = described_fields(layout.remarks)
+    return recording_of(samples, leads, stated, declared, fields=fields, source=source, rates=rates)
 
 
 def _check_longest_line(content: bytes, path: Path) -> None:
@@ -140,23 +138,18 @@ def _title(layout: Layout, column: int) -> str:
     return name or f"column {column + 1}"
 
 
-def _recording(
-    numbers: np.ndarray,
-    layout: Layout,
-    stated: Statements,
-    declared: Declared,
-    *,
-    fields: dict[str, str],
-    source: str,
-    rates: list[StatedRate],
-) -> Recording:
+def _by_column(
+    numbers: np.ndarray, layout: Layout, stated: Statements, declared: Declared, source: str
+) -> tuple[np.ndarray, LeadNames, list[StatedRate]]:
+    """Returns the samples, `[time, channel]`, of a table with a line per sample, their names and the stated rates."""
     names = list(layout.names or [None] * layout.num_columns)
     unknown = [column for column, name in enumerate(names) if name is None]
     if unknown:
         of_remarks = stated_leads(stated, declared, shape=(len(unknown),), source=source)
         leads = declared.leads_of(source) if of_remarks is None else of_remarks.names
         if layout.names is None and len(leads) not in (len(unknown), len(unknown) - 1, len(unknown) - 2):
-            return _turned(numbers, leads, stated, declared, fields=fields, source=source)
+            of_turned = LeadNames(leads, ("",) * len(leads), "--declared_leads")
+            return _turned(numbers, leads, declared, source), of_turned, []
         ahead = len(unknown) - len(leads)
         if ahead < 0 or (ahead and layout.names is not None):
             raise _other_number(len(unknown), leads, of_remarks, source)
@@ -171,21 +164,17 @@ def _recording(
             check_leads_declared(found, dataclasses.replace(declared, leads=of_remarks.names), source=source)
         check_leads_declared(found, declared, source=source)
     units = _with_row_of_units(found, layout.units, source)
-    rates = rates + _rates_by_row_of_units(numbers, names, layout, source)
+    rates = _rates_by_row_of_units(numbers, names, layout, source)
     if names and not names[0] and layout.names is not None:
         rates += _rate_of_nameless(numbers[:, 0], source)
-    return recording_of(numbers, units, stated, declared, fields=fields, source=source, rates=rates)
+    return numbers, units, rates
 
 
-def _turned(
-    numbers: np.ndarray, leads: tuple[str, ...], stated: Statements, declared: Declared, *, fields: dict, source: str
-) -> Recording:
-    """Reads a table that has only numbers and a line per lead."""
+def _turned(numbers: np.ndarray, leads: tuple[str, ...], declared: Declared, source: str) -> np.ndarray:
+    """Returns the samples, `[time, lead]`, of a table that has only numbers and a line per lead."""
     if len(numbers) != len(leads):
         raise header_disagrees(f"{source}: {numbers.shape[1]} columns, but --declared_leads names {len(leads)}")
-    by_time = declared.by_time(numbers, num_leads=len(leads), source=source)
-    names = LeadNames(leads, ("",) * len(leads), "--declared_leads")
-    return recording_of(np.ascontiguousarray(by_time), names, stated, declared, fields=fields, source=source)
+    return np.ascontiguousarray(declared.by_time(numbers, num_leads=len(leads), source=source))
 
 
 def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> RecordError:
@@ -224,13 +213,12 @@ def _with_row_of_units(leads: LeadNames, units: tuple[str, ...] | None, source: 
 
 def _rates_by_row_of_units(numbers: np.ndarray, names: list, layout: Layout, source: str) -> list[StatedRate]:
     """Returns the rates of columns of times whose unit is stated in the line of units."""
-    rates = []
+    rates: list[StatedRate] = []
     for column, name in enumerate(names):
         unit = layout.units[column] if layout.units else ""
         if unit and name and Kind.TIMES in stated_name(name).kinds and ":" not in unit:
-            times = even_times(numbers[:, column], name=name, source=source)
-            rates.append(rate_of_times(times, where=name, unit=unit))
-    return [rate for rate in rates if rate]
+            rates += rates_of_times(numbers[:, column], name=name, unit=unit, source=source)
+    return rates
 
 
 def _rate_of_nameless(values: np.ndarray, source: str) -> list[StatedRate]:
@@ -239,22 +227,13 @@ def _rate_of_nameless(values: np.ndarray, source: str) -> list[StatedRate]:
     """
     if not np.all(np.isfinite(values)) or np.all(np.diff(values) == 1):
         return []
-    times = even_times(values, name="the first column", source=source)
-    rate = rate_of_times(times, where="the first column", unit="")
-    return [rate] if rate else []
+    return rates_of_times(values, name="the first column", unit="", source=source)
 
 
 def _by_lead(
-    numbers: np.ndarray,
-    row_names: list[str],
-    layout: Layout,
-    stated: Statements,
-    declared: Declared,
-    *,
-    fields: dict,
-    source: str,
-) -> Recording:
-    """Reads a table with a line per lead, which begins with the lead's name."""
+    numbers: np.ndarray, row_names: list[str], layout: Layout, declared: Declared, source: str
+) -> tuple[np.ndarray, LeadNames, list[StatedRate]]:
+    """Does as `_by_column` for a table with a line per lead, which begins with the lead's name."""
     leads = lead_names(row_names, "the first cells of the lines")
     check_leads_declared(leads, declared, source=source)
     header = [name for name in (layout.names or ())[1:] if name is not None]
@@ -263,5 +242,4 @@ def _by_lead(
             f"{source}: a line a lead, under the names {', '.join(header[:3])}, …; there, only numbers of the samples "
             "are read, or nothing"
         )
-    samples = np.ascontiguousarray(numbers[:, 1:].T)
-    return recording_of(samples, leads, stated, declared, fields=fields, source=source)
+    return np.ascontiguousarray(numbers[:, 1:].T), leads, []
