@@ -113,25 +113,21 @@ def candidates(
     Returns:
         The pairs, each once, in order of `first`, then `second`.
     """
-    count = len(signatures)
-    length = _lengths(signatures)
-    pairs, crowded = [], 0
-    for start in range(0, count, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, count))
-        row, other, cosine = _alike(signatures, length, rows, signatures, length, min_cosine)
-        others = row != other
-        row, other, cosine = row[others], other[others], cosine[others]
-        kept, too_many = _closest(row, cosine, max_candidates)
-        crowded += too_many
-        found = np.stack([row[kept], other[kept]], axis=1)
-        pairs.append(np.sort(found, axis=1))
-        progress(rows.stop - rows.start)
-    unique = np.unique(np.concatenate(pairs), axis=0) if pairs else np.empty((0, 2), np.int64)
-    return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
+    found = candidates_among(
+        signatures, signatures, min_cosine=min_cosine, max_candidates=max_candidates, apart=True, progress=progress
+    )
+    unique = np.unique(np.sort(np.stack([found.first, found.second], axis=1), axis=1), axis=0)
+    return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=found.crowded)
 
 
 def candidates_among(
-    queries: np.ndarray, signatures: np.ndarray, *, min_cosine: float, max_candidates: int
+    queries: np.ndarray,
+    signatures: np.ndarray,
+    *,
+    min_cosine: float,
+    max_candidates: int,
+    apart: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> Candidates:
     """Finds for every query the signatures that are most like it, exactly.
 
@@ -140,6 +136,8 @@ def candidates_among(
         signatures: `int8[n, 192]`; all-zero ones are no candidates.
         min_cosine: Smallest cosine of a pair.
         max_candidates: Largest number of candidates that one query keeps.
+        apart: Whether the signature with the query's own number is left out.
+        progress: Function that is told how many further queries are done.
 
     Returns:
         The pairs: `first` is the number of the query, `second` that of the signature; they are in order of both.
@@ -149,9 +147,12 @@ def candidates_among(
     for start in range(0, len(queries), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(queries)))
         row, other, cosine = _alike(queries, query_length, rows, signatures, length, min_cosine)
+        if apart:
+            row, other, cosine = (each[row != other] for each in (row, other, cosine))
         kept, too_many = _closest(row, cosine, max_candidates)
         crowded += too_many
         pairs.append(np.stack([row[kept], other[kept]], axis=1))
+        progress(rows.stop - rows.start)
     unique = np.unique(np.concatenate(pairs), axis=0)
     return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
 

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from data_pipelines.duplicates.copies import Copy, Traces, find_suspects, verify_suspects
-from data_pipelines.duplicates.near_duplicates import candidates, verify
+from data_pipelines.duplicates.near_duplicates import Match, candidates, verify
 from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.copies_of import PAIR_FIELDS, LinkedDataset, Links
@@ -65,16 +65,19 @@ def link(
         (first_of[number], number, True, 1.0, 1.0, 0.0, 1.0, _seconds(datasets, starts, number), False)
         for number in exact.tolist()
     ]
+
+    def row_of(one: int, two: int, match: Match, *, reordered: bool) -> tuple:
+        ends = (unique[one], unique[two])
+        match = match if ends[0] < ends[1] else match.turned()
+        return (*sorted(ends), False, *dataclasses.astuple(match), reordered)
+
     compared = verify(found, lambda numbers: read_bands(unique[numbers]))
     for number, (one, two, match) in enumerate(compared, start=1):
         progress("comparing", number, len(found.first))
         if match.is_near_duplicate:
-            ends, match = (unique[one], unique[two]), match if unique[one] < unique[two] else match.turned()
-            rows.append((*sorted(ends), False, *dataclasses.astuple(match), False))
+            rows.append(row_of(one, two, match, reordered=False))
     for copy in _reordered_copies(datasets, unique, read_bands):
-        ends = (unique[copy.query], unique[copy.known])
-        match = copy.match if ends[0] < ends[1] else copy.match.turned()
-        rows.append((*sorted(ends), False, *dataclasses.astuple(match), True))
+        rows.append(row_of(copy.query, copy.known, copy.match, reordered=True))
     pairs = _pairs(rows, starts)
     edges = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
     copies = _components(edges, num_nodes=int(starts[-1]))

@@ -29,22 +29,18 @@ class Matrix(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Length of both axes."""
-        ...
 
     @property
     def ndim(self) -> int:
         """Number of axes; 2, unless a file holds something else in place of samples."""
-        ...
 
     @property
     def dtype(self) -> np.dtype:
         """Type of the numbers."""
-        ...
 
     @property
     def T(self) -> Matrix:  # noqa: N802 as NumPy calls it
         """The matrix with its axes exchanged."""
-        ...
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
         """Returns some rows.
@@ -52,7 +48,6 @@ class Matrix(Protocol):
         Raises:
             RecordError: The file can no longer be read.
         """
-        ...
 
 
 class ConvertedSamples:

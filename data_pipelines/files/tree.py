@@ -32,16 +32,10 @@ _NAMES = {
 }
 _PREFIXES = {"._": "companions of macOS (._…)", "~$": "locks of Office (~$…)", ".": "hidden files"}
 _SUFFIXES = {
-    ".tmp": "temporary files (.tmp)",
-    ".temp": "temporary files (.tmp)",
-    ".swp": "temporary files (.tmp)",
+    **dict.fromkeys((".tmp", ".temp", ".swp"), "temporary files (.tmp)"),
     "~": "backups of editors (…~)",
-    ".part": "unfinished downloads (.part, .crdownload)",
-    ".partial": "unfinished downloads (.part, .crdownload)",
-    ".filepart": "unfinished downloads (.part, .crdownload)",
-    ".crdownload": "unfinished downloads (.part, .crdownload)",
-    ".download": "unfinished downloads (.part, .crdownload)",
-    ".aria2": "unfinished downloads (.part, .crdownload)",
+    **dict.fromkeys((".part", ".partial", ".filepart"), "unfinished downloads (.part, .crdownload)"),
+    **dict.fromkeys((".crdownload", ".download", ".aria2"), "unfinished downloads (.part, .crdownload)"),
 }
 
 
@@ -144,8 +138,6 @@ def file_litter(name: str) -> str | None:
     small = name.casefold()
     if small in _NAMES:
         return _NAMES[small]
-    if name.startswith(tuple(_PREFIXES)):
-        return next(kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix))
-    if small.endswith(tuple(_SUFFIXES)):
-        return next(kind for suffix, kind in _SUFFIXES.items() if small.endswith(suffix))
-    return None
+    kinds = [kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix)]
+    kinds += [kind for suffix, kind in _SUFFIXES.items() if small.endswith(suffix)]
+    return kinds[0] if kinds else None

@@ -70,21 +70,18 @@ def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | No
     """
     source, rate = recording.source, recording.sampling_rate_hz
     columns = lead_columns(recording.channels, source=source)
-    factors = {lead: _millivolts_per_unit(recording, column) for lead, column in columns.items()}
+    scaled = {lead: (column, _millivolts_per_unit(recording, column)) for lead, column in columns.items()}
     num_rows = recording.signal.shape[0]
     check_timing(num_rows, sampling_rate_hz=rate, min_seconds=recipe.min_seconds, source=source)
     window = window_of(num_rows, sampling_rate_hz=rate, recipe=recipe, source=source, piece=piece)
     try:
-        microvolts = _microvolts_of(recording, window, columns=columns, factors=factors, recipe=recipe)
+        microvolts = _microvolts_of(recording, window, scaled=scaled, recipe=recipe)
     except RecordError as error:
         if window.is_whole:
             raise
         raise RecordError(f"{error}; {_which_part(window, recipe, piece)}", reason=error.reason) from error
-    return _padded(microvolts, recipe, recording_seconds=num_rows / rate, start_seconds=_start_seconds(window, recipe))
-
-
-def _start_seconds(window: Window, recipe: SignalRecipe) -> float:
-    return window.start / recipe.sampling_rate_hz
+    start_seconds = window.start / recipe.sampling_rate_hz
+    return _padded(microvolts, recipe, recording_seconds=num_rows / rate, start_seconds=start_seconds)
 
 
 def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
@@ -100,20 +97,15 @@ def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
 
 
 def _microvolts_of(
-    recording: Recording,
-    window: Window,
-    *,
-    columns: dict[str, int],
-    factors: dict[str, float],
-    recipe: SignalRecipe,
+    recording: Recording, window: Window, *, scaled: dict[str, tuple[int, float]], recipe: SignalRecipe
 ) -> np.ndarray:
-    """Returns the checked samples of a window, `int16[time, lead]`."""
+    """Returns the checked samples of a window, `int16[time, lead]`, from each lead's column and its mV per unit."""
     source, rate = recording.source, recording.sampling_rate_hz
     start, stop = window.context(margin(recipe, sampling_rate_hz=rate, ratio=window.ratio))
 
     def leads_of(first: int, last: int) -> dict[str, np.ndarray]:
         samples = recording.signal[first:last]
-        return {lead: samples[:, column] * factors[lead] for lead, column in columns.items()}
+        return {lead: samples[:, column] * factor for lead, (column, factor) in scaled.items()}
 
     leads = leads_of(start, stop)
     own = slice(window.rows[0] - start, window.rows[1] - start)

@@ -59,11 +59,9 @@ class Order(Protocol):
         Returns:
             Record numbers of the units, `int64[n, unit_size]`.
         """
-        ...
 
     def fingerprint(self) -> str:
         """Returns a hex digest of everything that `units` depends on."""
-        ...
 
 
 class RecordOrder:
