@@ -88,11 +88,7 @@ class Measurements:
 
 
 def measure(
-    signals: np.ndarray,
-    *,
-    sampling_rate_hz: int,
-    processes: int | None = None,
-    progress: bool = True,
+    signals: np.ndarray, *, sampling_rate_hz: int, processes: int | None = None, progress: bool = True
 ) -> Measurements:
     """Measures every record; odd signals give NaN and a counted reason, never an error.
 

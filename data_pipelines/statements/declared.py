@@ -96,8 +96,7 @@ class Declared:
             )
         orientation = orientation or self.orientation
         fits = [name for name, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
-        if orientation is not None:
-            fits = [name for name in fits if name == orientation]
+        fits = [name for name in fits if orientation in (name, None)]
         if len(fits) != 1:
             declared = f" as {orientation}" if orientation else ""
             raise header_disagrees(

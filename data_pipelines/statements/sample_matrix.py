@@ -31,9 +31,7 @@ from data_pipelines.statements.time_axis import check_numbers
 SIGNAL_NAMES = ("signal", "ecg", "data", "val")
 
 _FIELDS: Mapping[str, str] = {
-    "patient_id": recorder_fields.PATIENT_ID,
-    "patientid": recorder_fields.PATIENT_ID,
-    "patient id": recorder_fields.PATIENT_ID,
+    **dict.fromkeys(("patient_id", "patientid", "patient id"), recorder_fields.PATIENT_ID),
     "age": recorder_fields.AGE,
     "sex": recorder_fields.SEX,
 }
@@ -64,12 +62,7 @@ def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
 
 
 def matrix_recording(
-    samples: Matrix,
-    path: Path,
-    declared: Declared,
-    *,
-    stated: Statements,
-    fields: Mapping[str, str] | None = None,
+    samples: Matrix, path: Path, declared: Declared, *, stated: Statements, fields: Mapping[str, str]
 ) -> Recording:
     """Returns the recording of a matrix and the statements of its file.
 
@@ -101,7 +94,7 @@ def matrix_recording(
     names = declared.leads_of(source) if leads is None else leads.names
     by_time = declared.by_time(samples, num_leads=len(names), source=source, orientation=orientation)
     leads = leads or LeadNames(names, ("",) * len(names), "")
-    return recording_of(by_time, leads, stated, declared, fields=fields or {}, source=source)
+    return recording_of(by_time, leads, stated, declared, fields=fields, source=source)
 
 
 def recording_of(
@@ -132,7 +125,7 @@ def recording_of(
     """
     num_samples, num_channels = samples.shape
     rates = [*rates, *_rates_of_columns(samples, leads.names, stated, source)]
-    num_others = sum(_is_time_or_number(name) for name in leads.names)
+    num_others = sum(not {Kind.TIMES, Kind.INDEX}.isdisjoint(stated_name(name).kinds) for name in leads.names)
     check_num_leads(stated, num_channels - num_others, num_samples=num_samples, source=source)
     rates += stated_rates(stated, num_samples=num_samples, source=source)
     rate = settled_rate(rates, stated, declared, num_samples=num_samples, source=source)
@@ -163,11 +156,6 @@ def _column(samples: Matrix, column: int) -> np.ndarray:
     if isinstance(samples, np.ndarray):
         return samples[:, column]
     return np.concatenate([samples[start:stop][:, column] for start, stop in row_blocks(samples.shape)])
-
-
-def _is_time_or_number(name: str) -> bool:
-    kinds = stated_name(name).kinds
-    return Kind.TIMES in kinds or Kind.INDEX in kinds
 
 
 def _rates_of_columns(samples: Matrix, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:

@@ -91,7 +91,7 @@ def layout_of(content: bytes, path: Path) -> Layout:
     found = best_dialect(lines)
     if found is None:
         example = f", but such as '{lines[len(lines) // 2][:60]}'" if lines else ""
-        raise _no_table(
+        raise no_table(
             path,
             f"it has no line of numbers{example}",
             "a line of numbers for every sample, a number a lead, is read; take columns of texts out",
@@ -103,7 +103,7 @@ def layout_of(content: bytes, path: Path) -> Layout:
     while True:
         end = content.find(b"\n", start)
         if end < 0 or number > _MOST_LINES_ABOVE:
-            raise _no_table(path, "names, but no samples", "export the file again")
+            raise no_table(path, "names, but no samples", "export the file again")
         number += 1
         text = decoded(content[start:end]).strip(" \r")
         if text.strip() and text.lstrip().startswith(_COMMENT) and not _begins_a_cell(text, dialect, width):
@@ -166,7 +166,7 @@ def _cells(dialect: Dialect, text: str, path: Path, number: int) -> list[str]:
     try:
         return dialect.cells(text)
     except csv.Error as error:
-        raise _no_table(path, f"line {number}: {error}", "export the file again") from error
+        raise no_table(path, f"line {number}: {error}", "export the file again") from error
 
 
 def _numbers_columns(cells: Sequence[str]) -> bool:
@@ -192,14 +192,14 @@ def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) ->
     if not numbers or _numbers_columns(line.cells):
         return
     if not texts:
-        raise _no_table(
+        raise no_table(
             path,
             f"line {line.number} has {len(line.cells)} cells where those of the samples have {width}",
             "every line needs as many cells, an empty one where a sample is invalid",
         )
     if numbers > 2 and numbers + texts > 3:
         wrong = next(cell for cell in line.cells if not dialect.is_sample(cell))
-        raise _no_table(
+        raise no_table(
             path,
             f"line {line.number} has both numbers and '{wrong[:40]}'",
             "names stand in a line of their own above the samples, and a sample that is missing is an empty cell",
@@ -229,7 +229,7 @@ def _names(
         what = f"line {first} has {width} cells where the first has {len(wrong.cells)}"
         if header is not None:
             what = f"lines {wrong.number} and {header.number} both name leads"
-        raise _no_table(path, what, "one line of names with as many cells as those below is read")
+        raise no_table(path, what, "one line of names with as many cells as those below is read")
     if header is None:
         return None, units, others
     cells = header.cells
@@ -244,7 +244,7 @@ def _check_nothing_follows_names(above: list[_Line], rest: list[_Line], dialect:
     below = [line for line in rest if used and line.number > min(used)]
     between = next((line for line in below if any(map(dialect.is_number, filter(None, line.cells)))), None)
     if between is not None:
-        raise _no_table(
+        raise no_table(
             path,
             f"line {between.number} ('{between.text[:40]}') stands between the names and the samples",
             "the samples follow the line of names, or one of units below it; correct the line, or take it out",
@@ -292,5 +292,6 @@ def _remark(text: str, dialect: Dialect) -> list[NamedValue]:
     return [NamedValue((pair[0],), pair[1])] if pair and pair[1] else []
 
 
-def _no_table(path: Path, what: str, remedy: str) -> RecordError:
+def no_table(path: Path, what: str, remedy: str) -> RecordError:
+    """Returns the error for a text that is not a table of samples."""
     return unreadable_header(f"{path}: no table ({what}); {remedy}")

@@ -17,6 +17,7 @@ import numpy as np
 from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers.text.cells import MISSING, Dialect
+from data_pipelines.readers.text.layout import no_table
 from data_pipelines.statements.time_axis import is_moment, seconds_of
 
 _BLOCK_BYTES = 2**21
@@ -83,9 +84,7 @@ class TableNumbers:
     def _block(self, block: bytes) -> np.ndarray:
         if blank := _BLANK_LINE.search(block):
             at = self._first_line + self._num_rows + block[: blank.end() - 1].count(b"\n")
-            raise unreadable_header(
-                f"{self._path}: no table (line {at} is empty); take it out, or give it a sample a column"
-            )
+            raise no_table(self._path, f"line {at} is empty", "take it out, or give it a sample a column")
         rows = self._quickly(block)
         if rows is None:
             rows = self._by_cells(block.decode("latin-1"))
@@ -114,14 +113,12 @@ class TableNumbers:
             try:
                 cells = self._dialect.cells(line)
             except csv.Error as error:
-                raise unreadable_header(
-                    f"{self._path}: no table (line {self._first_line + at}: {error}); export the file again"
-                ) from error
+                raise no_table(self._path, f"line {self._first_line + at}: {error}", "export the file again") from error
             if len(cells) != self._num_columns:
-                raise unreadable_header(
-                    f"{self._path}: no table (line {self._first_line + at} has {len(cells)} cells where the first has "
-                    f"{self._num_columns}); every line needs as many cells as the first, an empty one where a sample "
-                    "is invalid"
+                raise no_table(
+                    self._path,
+                    f"line {self._first_line + at} has {len(cells)} cells where the first has {self._num_columns}",
+                    "every line needs as many cells as the first, an empty one where a sample is invalid",
                 )
             for column, cell in enumerate(cells):
                 rows[number, column] = self._cell(cell, column, at)

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, read_contents
 from data_pipelines.files.refusals import header_disagrees, unreadable_header
-from data_pipelines.readers.text.layout import Layout, layout_of
+from data_pipelines.readers.text.layout import Layout, layout_of, no_table
 from data_pipelines.readers.text.numbers import TableNumbers
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
@@ -104,7 +104,7 @@ def _lines(content: bytes, path: Path) -> bytes:
     if content[-1:] != b"\n" or content[-2:-1] in b"\n \t":
         content = content.rstrip(b"\n \x1a") + b"\n"
     if content == b"\n":
-        raise unreadable_header(f"{path}: no table (it is empty); export the file again")
+        raise no_table(path, "it is empty", "export the file again")
     return content
 
 
