@@ -98,11 +98,8 @@ class SexCoding:
         elif is_missing(text):
             return ReadSex(SEX_UNKNOWN)
         elif _CODE.fullmatch(key) or key in _LETTERS:
-            reason, what = (
-                AMBIGUOUS_SEX,
-                "of which nothing says what it means; it is stored as unknown. Say it, such as ",
-            )
-            what += "with --sex_coding=1=male,2=female"
+            reason, what = AMBIGUOUS_SEX, "of which nothing says what it means; it is stored as unknown. Say it, such "
+            what += "as with --sex_coding=1=male,2=female"
         else:
             reason, what = UNREAD_SEX, "which cannot be read; it is stored as unknown"
         remark = Remark(reason=reason, value=text, message=f"{source}: sex is '{text}', {what}")
