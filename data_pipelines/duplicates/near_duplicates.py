@@ -142,17 +142,18 @@ def candidates_among(
     Returns:
         The pairs: `first` is the number of the query, `second` that of the signature; they are in order of both.
     """
-    query_length, length = _lengths(queries), _lengths(signatures)
+    length = _lengths(signatures)
     pairs, crowded = [np.empty((0, 2), np.int64)], 0
     for start in range(0, len(queries), _BLOCK):
-        rows = slice(start, min(start + _BLOCK, len(queries)))
-        row, other, cosine = _alike(queries, query_length, rows, signatures, length, min_cosine)
+        block = queries[start : start + _BLOCK]
+        row, other, cosine = _alike(block, signatures, length, min_cosine)
+        row += start
         if apart:
             row, other, cosine = (each[row != other] for each in (row, other, cosine))
         kept, too_many = _closest(row, cosine, max_candidates)
         crowded += too_many
         pairs.append(np.stack([row[kept], other[kept]], axis=1))
-        progress(rows.stop - rows.start)
+        progress(len(block))
     unique = np.unique(np.concatenate(pairs), axis=0)
     return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
 
@@ -164,26 +165,22 @@ def _lengths(signatures: np.ndarray) -> np.ndarray:
 
 
 def _alike(
-    queries: np.ndarray,
-    query_length: np.ndarray,
-    rows: slice,
-    signatures: np.ndarray,
-    length: np.ndarray,
-    min_cosine: float,
+    block: np.ndarray, signatures: np.ndarray, length: np.ndarray, min_cosine: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns queries of the block, the signatures that they are similar to, and the cosines; ordered by query."""
-    block = queries[rows].astype(np.float32)
+    block_length = _lengths(block)
+    block = block.astype(np.float32)
     nothing = np.empty(0, np.int64)
     found = [(nothing, nothing, np.empty(0))]
     for start in range(0, len(signatures), _BLOCK):
         columns = slice(start, min(start + _BLOCK, len(signatures)))
         product = block @ signatures[columns].astype(np.float32).T
         # All signatures are nearly equally long, so one bound sorts out nearly all pairs in a single pass.
-        least = min_cosine * query_length[rows].min() * length[columns].min()
+        least = min_cosine * block_length.min() * length[columns].min()
         row, column = np.divmod(np.flatnonzero(product >= np.float32(0.999 * least)), product.shape[1])
-        cosine = product[row, column] / (query_length[rows][row] * length[columns][column])
+        cosine = product[row, column] / (block_length[row] * length[columns][column])
         near = cosine >= min_cosine
-        found.append((row[near] + rows.start, column[near] + start, cosine[near]))
+        found.append((row[near], column[near] + start, cosine[near]))
     row, other, cosine = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(row, kind="stable")
     return row[order], other[order], cosine[order]

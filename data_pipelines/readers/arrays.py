@@ -18,14 +18,7 @@ from data_pipelines.files.refusals import refused_as, truncated_file, unreadable
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.nested_values import named_values
-from data_pipelines.statements.sample_matrix import (
-    SIGNAL_NAMES,
-    described_fields,
-    is_matrix,
-    is_signal_name,
-    matrix_recording,
-)
-from data_pipelines.statements.stated import statements
+from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, is_matrix, is_signal_name, matrix_recording
 
 # First bytes of an archive: of one with files, and of an empty one.
 _ARCHIVE = (b"PK\x03\x04", b"PK\x05\x06")
@@ -55,8 +48,7 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
         # `is_zipfile` is not used, since it ignores whatever damage has put ahead of an archive.
         arrays = _unpacked(data, path) if data.startswith(_ARCHIVE) else {SIGNAL_NAMES[0]: _array(data)}
     samples = arrays.pop(_signal_of(arrays, path))
-    values = named_values(arrays)
-    return matrix_recording(samples, path, declared, stated=statements(values), fields=described_fields(values))
+    return matrix_recording(samples, path, declared, values=named_values(arrays))
 
 
 def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:

@@ -19,8 +19,7 @@ from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import stated_name
 from data_pipelines.statements.nested_values import NamedValue, named_values
-from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, described_fields, is_signal_name, matrix_recording
-from data_pipelines.statements.stated import statements
+from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, is_signal_name, matrix_recording
 
 # Limit on texts in an attribute or data set; no recording has more leads.
 _MOST_TEXTS = 1000
@@ -55,8 +54,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
             inside = tuple(dataset.name.strip("/").split("/"))
             values = _values(file, dataset, inside, path)
             samples = _samples_of(dataset, path)
-    stated = statements(values, beside=inside)
-    return matrix_recording(samples, path, declared, stated=stated, fields=described_fields(values))
+    return matrix_recording(samples, path, declared, values=values, beside=inside)
 
 
 def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path: Path) -> list[NamedValue]:

@@ -22,10 +22,10 @@ from data_pipelines.statements.names import Kind
 from data_pipelines.statements.nested_values import NamedValue, named_values
 from data_pipelines.statements.sample_matrix import (
     SIGNAL_NAMES,
-    described_fields,
     is_matrix,
     is_signal_name,
     matrix_recording,
+    stated_recording,
 )
 from data_pipelines.statements.stated import Statement, statements
 
@@ -72,8 +72,7 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     values = named_values(arrays)
     signal, samples = _signal_of(values, arrays, path)
     others = [value for value in values if value is not signal]
-    stated = statements(others, beside=signal.path[:-1])
-    return matrix_recording(samples, path, declared, stated=stated, fields=described_fields(others))
+    return matrix_recording(samples, path, declared, values=others, beside=signal.path[:-1])
 
 
 def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:
@@ -118,7 +117,7 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
     ):
         stated.add(kind, Statement(where="the description of CPSC-2018", value=value))
     known = recorder_fields.known_fields({recorder_fields.SEX: _scalar(sex), recorder_fields.AGE: _scalar(age)})
-    return matrix_recording(samples, path, declared, stated=stated, fields=known)
+    return stated_recording(samples, path, declared, stated=stated, fields=known)
 
 
 def _scalar(value: np.ndarray) -> str:

@@ -80,8 +80,15 @@ def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | No
         if window.is_whole:
             raise
         raise RecordError(f"{error}; {_which_part(window, recipe, piece)}", reason=error.reason) from error
-    start_seconds = window.start / recipe.sampling_rate_hz
-    return _padded(microvolts, recipe, recording_seconds=num_rows / rate, start_seconds=start_seconds)
+    missing = recipe.signal_format.num_samples - len(microvolts)
+    valid_start = missing // 2 if recipe.pad == "both" else 0
+    return StoredSignal(
+        signal=np.pad(microvolts, ((valid_start, missing - valid_start), (0, 0))),
+        valid_start=valid_start,
+        valid_samples=len(microvolts),
+        recording_seconds=num_rows / rate,
+        start_seconds=window.start / recipe.sampling_rate_hz,
+    )
 
 
 def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
@@ -128,25 +135,6 @@ def _microvolts_of(
 
 def _stacked(leads: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([leads[lead] for lead in STORED_LEADS], axis=1)
-
-
-def _padded(
-    microvolts: np.ndarray, recipe: SignalRecipe, *, recording_seconds: float, start_seconds: float
-) -> StoredSignal:
-    """Pads samples to the stored length."""
-    missing = recipe.signal_format.num_samples - len(microvolts)
-    start, signal = 0, microvolts
-    if missing:
-        start = missing // 2 if recipe.pad == "both" else 0
-        signal = np.zeros(recipe.signal_format.shape, np.int16)
-        signal[start : start + len(microvolts)] = microvolts
-    return StoredSignal(
-        signal=signal,
-        valid_start=start,
-        valid_samples=len(microvolts),
-        recording_seconds=recording_seconds,
-        start_seconds=start_seconds,
-    )
 
 
 def _millivolts_per_unit(recording: Recording, column: int) -> float:

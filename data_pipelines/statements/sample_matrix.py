@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, stated_name
 from data_pipelines.statements.nested_values import NamedValue
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, statements
 from data_pipelines.statements.stated_leads import (
     LeadNames,
     check_leads_declared,
@@ -62,6 +62,25 @@ def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
 
 
 def matrix_recording(
+    samples: Matrix, path: Path, declared: Declared, *, values: Sequence[NamedValue], beside: Sequence[str] = ()
+) -> Recording:
+    """Returns the recording of a matrix and the other values of its file.
+
+    Args:
+        samples: Matrix of the samples, as `stated_recording` takes it.
+        path: Path of the file, for messages.
+        declared: Declaration of the user.
+        values: Values of the file besides the samples.
+        beside: Path of the group or struct that the samples are in.
+
+    Raises:
+        RecordError: The statements are incomplete or contradictory (`missing_metadata`, `header_disagrees`).
+    """
+    stated = statements(values, beside=beside)
+    return stated_recording(samples, path, declared, stated=stated, fields=described_fields(values))
+
+
+def stated_recording(
     samples: Matrix, path: Path, declared: Declared, *, stated: Statements, fields: Mapping[str, str]
 ) -> Recording:
     """Returns the recording of a matrix and the statements of its file.

@@ -187,11 +187,17 @@ def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source
     return rates_of_times(times, name=statement.where, unit=unit, source=source)
 
 
+def plain_hertz(statement: Statement) -> float | None:
+    """Returns the rate that a statement gives as one number with or without a unit, else None."""
+    found = one_number(statement.value)
+    factor = hertz_per(found[1] or statement.unit or "hz") if found else None
+    return found[0] * factor if found and factor else None
+
+
 def _check_doubtful(statements: list[Statement], rate: float, source: str) -> None:
     for statement in statements:
-        found = one_number(statement.value)
-        factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
-        if found and factor and not math.isclose(found[0] * factor, rate, rel_tol=_EXACT):
+        hertz = plain_hertz(statement)
+        if hertz is not None and not math.isclose(hertz, rate, rel_tol=_EXACT):
             raise header_disagrees(
                 f"{source}: '{statement.where}' is {shown(statement.value)}, but --declared_rate_hz says {rate}, and "
                 "nothing in the file tells which is the samples' own rate; call that 'fs' in the file"

@@ -144,8 +144,8 @@ def _lead_names(signal: Node, waveforms: Node) -> tuple[str, ...]:
     waveforms.check_count(waveforms.element.get("numberofleads", ""), "numberofleads", found=len(names))
     if names[: len(_LIMB_LEADS)] != _LIMB_LEADS or len(set(names)) < len(names):
         raise RecordError(
-            f"{signal.source}: leadlabels are '{' '.join(names)[:100]}'; {' '.join(_LIMB_LEADS)} must come first, as III "
-            "to aVF are stored as differences to the others",
+            f"{signal.source}: leadlabels are '{' '.join(names)[:100]}'; {' '.join(_LIMB_LEADS)} must come first, as "
+            "III to aVF are stored as differences to the others",
             reason="missing_lead",
         )
     return names
