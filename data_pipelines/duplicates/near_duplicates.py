@@ -220,6 +220,12 @@ class Alignable:
         return self._spectra[size]
 
 
+def alignables(numbers: np.ndarray, read_bands: Callable[[np.ndarray], list[np.ndarray]]) -> dict[int, Alignable]:
+    """Returns the records of some numbers, which may come more than once, ready for comparison."""
+    unique = np.unique(numbers)
+    return dict(zip(unique.tolist(), map(Alignable, read_bands(unique)), strict=True))
+
+
 def match(first: Alignable, second: Alignable) -> Match | None:
     """Aligns two records and says how well they agree.
 
@@ -298,8 +304,7 @@ def verify(
     """
     for start in range(0, len(found.first), pairs_at_a_time):
         first, second = found.first[start : start + pairs_at_a_time], found.second[start : start + pairs_at_a_time]
-        numbers = np.union1d(first, second)
-        ready = dict(zip(numbers.tolist(), map(Alignable, read_bands(numbers)), strict=True))
+        ready = alignables(np.concatenate([first, second]), read_bands)
         for one, two in zip(first.tolist(), second.tolist(), strict=True):
             result = match(ready[one], ready[two])
             if result is not None:

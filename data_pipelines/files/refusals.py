@@ -16,7 +16,7 @@ missing_file = functools.partial(RecordError, reason="missing_file")
 
 
 @contextlib.contextmanager
-def refused_as(refusal: Callable[[str], RecordError], what: str, remedy: str) -> Iterator[None]:
+def refusing(refusal: Callable[[str], RecordError], what: str, remedy: str) -> Iterator[None]:
     """Turns whatever a parser raises within the context into the error that refuses the recording.
 
     Args:

@@ -22,7 +22,6 @@ from data_pipelines.physiology.beats import (
     ANALYSIS_RATE_HZ,
     BEAT_WINDOW_S,
     NoBeatsError,
-    Strip,
     prepare,
     signed_extreme,
 )
@@ -147,19 +146,14 @@ def measure_record(
         strip = prepare(signal, sampling_rate_hz=sampling_rate_hz)
     except NoBeatsError as error:
         return {}, None, (error.reason,)
-    intervals = _intervals(strip)
+    at = strip.median_boundaries()
+    intervals = at.intervals()
+    intervals |= {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
     beat = strip.median_beat - np.median(strip.ecg, axis=0)
     measured = {**_rates(strip.r_peaks), **intervals, **_amplitudes(beat, rr_s=strip.median_rr_s)}
     shown = strip.median_beat[: _BEAT_SAMPLES * _MEAN_OF].reshape(_BEAT_SAMPLES, _MEAN_OF, -1).mean(axis=1)
     reasons = tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value))
     return measured, shown.astype(np.float32), reasons
-
-
-def _intervals(strip: Strip) -> dict[str, float]:
-    """Returns the intervals of the median beat, ms; NaN where a boundary was not found."""
-    at = strip.median_boundaries()
-    intervals = at.intervals()
-    return intervals | {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
 
 
 def _rates(r_peaks: np.ndarray) -> dict[str, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.files.contents import MAX_BYTES, check_unpacked, read_contents
-from data_pipelines.files.refusals import refused_as, truncated_file, unreadable_header
+from data_pipelines.files.refusals import refusing, truncated_file, unreadable_header
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.nested_values import named_values
@@ -42,9 +42,7 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
     path = Path(path)
     data = read_contents(path, max_bytes=MAX_BYTES)
     # Besides their own, NumPy and zipfile raise zlib's and the tokenizer's errors.
-    with refused_as(
-        truncated_file, f"{path}: cannot be read as an array of numbers", "it is damaged, or holds objects"
-    ):
+    with refusing(truncated_file, f"{path}: cannot be read as an array of numbers", "it is damaged, or holds objects"):
         # `is_zipfile` is not used, since it ignores whatever damage has put ahead of an archive.
         arrays = _unpacked(data, path) if data.startswith(_ARCHIVE) else {SIGNAL_NAMES[0]: _array(data)}
     samples = arrays.pop(_signal_of(arrays, path))

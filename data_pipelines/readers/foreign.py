@@ -2,107 +2,77 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
-
-@dataclasses.dataclass(frozen=True)
-class ForeignKind:
-    """A kind of file that is not read.
-
-    Attributes:
-        name: Name of the kind.
-        remedy: Advice on what to do with such files, as a sentence.
-        suffixes: Suffixes of the kind, in lower case and separated by spaces.
-    """
-
-    name: str
-    remedy: str
-    suffixes: str = dataclasses.field(kw_only=True)
-
-
 _EXPORT = "export them from the recorder's software as DICOM, HL7 aECG or MUSE XML"
 
-#: Kinds of files that users are likely to have.
-KINDS = (
-    ForeignKind(
-        "EDF or BDF",
+#: Kinds of files that users are likely to have: advice on what to do with them, as a sentence, and their suffixes in
+#: lower case.
+KINDS: Mapping[str, tuple[str, str]] = {
+    "EDF or BDF": (
         "convert each with edf2mit of the WFDB Software Package, or read it with pyedflib and save an .npz with "
         "'signal', 'fs', 'leads' and 'unit'",
-        suffixes=".edf .bdf .rec .gdf",
+        ".edf .bdf .rec .gdf",
     ),
-    ForeignKind(
-        "SCP-ECG",
+    "SCP-ECG": (
         "convert them to DICOM or HL7 aECG with ECG Toolkit (ecgtoolkit-cs), or read them with BioSig",
-        suffixes=".scp .scpecg",
+        ".scp .scpecg",
     ),
-    ForeignKind(
-        "ISHNE or another Holter format",
+    "ISHNE or another Holter format": (
         "read them with ishneholterlib or BioSig and save an .npz with 'signal', 'fs', 'leads' and 'unit'",
-        suffixes=".ecg .hol .nat .raw",
+        ".ecg .hol .nat .raw",
     ),
-    ForeignKind(
-        "MFER", "read them with BioSig, or export them from the recorder's software as DICOM", suffixes=".mwf .mfer"
-    ),
-    ForeignKind(
-        "archives",
+    "MFER": ("read them with BioSig, or export them from the recorder's software as DICOM", ".mwf .mfer"),
+    "archives": (
         "unpack them and give the folder (unzip FILE, tar -xf FILE, 7z x FILE)",
-        suffixes=".zip .tar .gz .tgz .bz2 .tbz .xz .txz .7z .rar .zst .z .iso",
+        ".zip .tar .gz .tgz .bz2 .tbz .xz .txz .7z .rar .zst .z .iso",
     ),
-    ForeignKind(
-        "pictures or scans of ECGs",
+    "pictures or scans of ECGs": (
         f"they hold no samples: {_EXPORT}, or digitise them first",
-        suffixes=".pdf .png .jpg .jpeg .jpe .tif .tiff .bmp .gif .svg .webp .heic .jp2 .ps .eps",
+        ".pdf .png .jpg .jpeg .jpe .tif .tiff .bmp .gif .svg .webp .heic .jp2 .ps .eps",
     ),
-    ForeignKind(
-        "tables and objects of data analysis",
+    "tables and objects of data analysis": (
         "save each recording as .npy, .npz or .csv; a table of labels is given with --labels. A pickle runs "
         "code when it is opened: open only your own",
-        suffixes=".parquet .feather .arrow .pkl .pickle .joblib .p .pt .pth .rds .rda .rdata .sav .dta .sas7bdat "
+        ".parquet .feather .arrow .pkl .pickle .joblib .p .pt .pth .rds .rda .rdata .sav .dta .sas7bdat "
         ".tfrecord .tfrecords .sqlite .db .json .jsonl",
     ),
-    ForeignKind(
-        "Excel or another spreadsheet",
+    "Excel or another spreadsheet": (
         "save each sheet of samples as .csv; a table of labels is saved as .csv and given with --labels",
-        suffixes=".xlsx .xls .xlsm .xlsb .ods .numbers",
+        ".xlsx .xls .xlsm .xlsb .ods .numbers",
     ),
-    ForeignKind(
-        "text",
+    "text": (
         "if each row is a sample and each column a lead, rename them to .csv (or .tsv with tabs)",
-        suffixes=".txt .asc .ascii .prn",
+        ".txt .asc .ascii .prn",
     ),
-    ForeignKind("WFDB signals without their header", "copy the .hea of each record beside it", suffixes=".dat"),
-    ForeignKind(
-        "WFDB annotations",
+    "WFDB signals without their header": ("copy the .hea of each record beside it", ".dat"),
+    "WFDB annotations": (
         "they are no signals and are not needed",
-        suffixes=".atr .qrs .ann .ecgatr .pwave .qrsc .xws .st .apn .at_ .q1c .pu",
+        ".atr .qrs .ann .ecgatr .pwave .qrsc .xws .st .apn .at_ .q1c .pu",
     ),
-    ForeignKind(
-        "files of a laboratory's recorder (BrainVision, BIOPAC, LabChart, Spike2, TDMS, ABF …)",
+    "files of a laboratory's recorder (BrainVision, BIOPAC, LabChart, Spike2, TDMS, ABF …)": (
         "read them with Neo, MNE or BioSig and save an .npz with 'signal', 'fs', 'leads' and 'unit'",
-        suffixes=".vhdr .vmrk .eeg .acq .adicht .adibin .smr .smrx .tdms .abf .lvm .cnt .set .fif .mef .mefd .nwb",
+        ".vhdr .vmrk .eeg .acq .adicht .adibin .smr .smrx .tdms .abf .lvm .cnt .set .fif .mef .mefd .nwb",
     ),
-    ForeignKind("HL7 version 2 messages", f"{_EXPORT}; a message holds a report, seldom samples", suffixes=".hl7"),
-    ForeignKind(
-        "sound or video",
+    "HL7 version 2 messages": (f"{_EXPORT}; a message holds a report, seldom samples", ".hl7"),
+    "sound or video": (
         "save the samples of each as .npz with 'signal', 'fs', 'leads' and 'unit'",
-        suffixes=".wav .flac .mp3 .mp4 .avi .mov",
+        ".wav .flac .mp3 .mp4 .avi .mov",
     ),
-    ForeignKind(
-        "programs, pages and documents",
+    "programs, pages and documents": (
         "they are no recordings",
-        suffixes=".py .ipynb .m .r .sh .bat .exe .dll .md .html .htm .rtf .doc .docx .ppt .pptx .log .yaml .yml "
+        ".py .ipynb .m .r .sh .bat .exe .dll .md .html .htm .rtf .doc .docx .ppt .pptx .log .yaml .yml "
         ".toml .ini .cfg .js .css .sha256 .md5",
     ),
-)
+}
 
-_KIND_OF_SUFFIX: Mapping[str, ForeignKind] = {suffix: kind for kind in KINDS for suffix in kind.suffixes.split()}
+_KIND_OF_SUFFIX = {suffix: name for name, (_, suffixes) in KINDS.items() for suffix in suffixes.split()}
 
 _MOST_SUFFIXES = 12
 
 
-def kind_of_suffix(suffix: str) -> ForeignKind | None:
+def kind_of_suffix(suffix: str) -> str | None:
     """Returns the kind that a suffix in lower case stands for, without opening a file; None where it is unknown."""
     return _KIND_OF_SUFFIX.get(suffix)
 
@@ -121,10 +91,9 @@ def remedies(counts: Mapping[str, int]) -> list[str]:
     Args:
         counts: Number of files by suffix.
     """
-    of_kind: dict[ForeignKind, Counter[str]] = {}
+    of_kind: dict[str, Counter[str]] = {}
     for suffix, count in counts.items():
-        kind = kind_of_suffix(suffix)
-        if kind is not None:
-            of_kind.setdefault(kind, Counter())[suffix] += count
+        if suffix in _KIND_OF_SUFFIX:
+            of_kind.setdefault(_KIND_OF_SUFFIX[suffix], Counter())[suffix] += count
     ordered = sorted(of_kind.items(), key=lambda item: -item[1].total())
-    return [f"{counts_in_words(found)}: {kind.name}; {kind.remedy}" for kind, found in ordered]
+    return [f"{counts_in_words(found)}: {name}; {KINDS[name][0]}" for name, found in ordered]

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from data_pipelines.files.contents import check_present, check_unpacked, most_unpacked
-from data_pipelines.files.refusals import refused_as, truncated_file, unreadable_header
+from data_pipelines.files.refusals import refusing, truncated_file, unreadable_header
 from data_pipelines.files.samples import VALUES_AT_ONCE, Matrix, unreadable
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
@@ -47,7 +47,7 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
     path = Path(path)
     check_present(path)
     # h5py raises OSError, RuntimeError, KeyError, ValueError …
-    with refused_as(truncated_file, f"{path}: cannot be read as HDF5", "it is damaged or truncated: copy it again"):
+    with refusing(truncated_file, f"{path}: cannot be read as HDF5", "it is damaged or truncated: copy it again"):
         check_heaps(path)
         with h5py.File(path, "r") as file:
             dataset = _signal_of(file, path)
@@ -103,9 +103,8 @@ def _values_of(dataset: h5py.Dataset, names: tuple[str, ...]) -> list[NamedValue
 
 def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
     found = {name: item for name, item in _datasets(file) if item.ndim == 2 and item.dtype.kind in "iuf"}
-    named = [name for name in found if is_signal_name(name.rpartition("/")[2])] or [
-        name for name, item in found.items() if min(item.shape) != 1
-    ]
+    matrices = [name for name, item in found.items() if min(item.shape) != 1]
+    named = [name for name in found if is_signal_name(name.rpartition("/")[2])] or matrices
     if len(named) != 1:
         raise unreadable_header(
             f"{path}: holds {len(named)} matrices of numbers ({', '.join(named[:5]) or 'none'}) that may be the "

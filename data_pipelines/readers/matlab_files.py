@@ -12,7 +12,7 @@ import numpy as np
 import scipy.io
 
 from data_pipelines.files.contents import MAX_BYTES, check_present, most_unpacked, read_contents
-from data_pipelines.files.refusals import refused_as, truncated_file, unreadable_header
+from data_pipelines.files.refusals import refusing, truncated_file, unreadable_header
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.matlab_structure import check_structure
 from data_pipelines.recording import Recording
@@ -62,7 +62,7 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     if content.startswith(_HDF5_HEADER):
         raise unreadable_header(f"{path}: a MATLAB file of v7.3, which is not read; load it and save it with -v7")
     remedy = "it is damaged, or of v7.3: save it with -v7"
-    with refused_as(truncated_file, f"{path}: cannot be read as MATLAB v4 or v5", remedy):
+    with refusing(truncated_file, f"{path}: cannot be read as MATLAB v4 or v5", remedy):
         if 0 not in content[:4]:  # SciPy takes files with a zero in these bytes for v4.
             check_structure(content, most_bytes=most_unpacked(len(content)))
         variables = scipy.io.loadmat(io.BytesIO(content))
@@ -77,11 +77,8 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
 
 def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:
     """Returns the named value of the samples, and its matrix."""
-    numbers = [
-        (value, value.value)
-        for value in values
-        if isinstance(value.value, np.ndarray) and value.value.dtype.kind in "iuf"
-    ]
+    arrays_of = [(value, value.value) for value in values if isinstance(value.value, np.ndarray)]
+    numbers = [(value, array) for value, array in arrays_of if array.dtype.kind in "iuf"]
     named = [(value, array) for value, array in numbers if is_signal_name(value.path[-1])]
     matrices = [(value, array) for value, array in named if is_matrix(array)] or named
     matrices = matrices or [(value, array) for value, array in numbers if is_matrix(array)]

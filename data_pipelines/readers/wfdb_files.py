@@ -28,14 +28,14 @@ from data_pipelines.files.refusals import (
     header_disagrees,
     missing_file,
     missing_metadata,
-    refused_as,
+    refusing,
     truncated_file,
     unreadable_header,
 )
 from data_pipelines.files.samples import ConvertedSamples, ReadAhead, row_blocks, unreadable
 from data_pipelines.files.tree import files_under
 from data_pipelines.readers.wfdb_comments import check_comments, comment_fields
-from data_pipelines.readers.wfdb_record_line import OpenRecord, RecordLine, parsed_record_line, readable_record
+from data_pipelines.readers.wfdb_record_line import DECIMAL, OpenRecord, RecordLine, parsed_record_line, readable_record
 from data_pipelines.recording import Recording, Samples
 
 #: Bytes per sample of the WFDB formats that are read.
@@ -43,13 +43,12 @@ BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 
 
 # Ten digits are enough for every 32-bit integer, and cannot overflow a 64-bit one.
 _INTEGER = r"-?\d{1,10}"
-_DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 
 # Parts of a line: file, format, gain (baseline) / unit, and then optionally, each only after those before it:
 # resolution, zero, first value, checksum, block size, name.
 _SIGNAL_LINE = re.compile(
     rf"[-\w]+(?:\.\w+)?\s+\d+(?:x\d+)?(?::\d+)?(?:\+\d+)?"
-    rf"\s+(?P<gain>-?{_DECIMAL}(?:e[+-]?\d+)?)(?:\({_INTEGER}\))?(?:/[\w^?%/-]+)?"
+    rf"\s+(?P<gain>-?{DECIMAL}(?:e[+-]?\d+)?)(?:\({_INTEGER}\))?(?:/[\w^?%/-]+)?"
     rf"(?:\s+\d+(?:\s+{_INTEGER}(?:\s+{_INTEGER}(?:\s+{_INTEGER}(?:\s+\d+(?:\s+\S[^\t]*)?)?)?)?)?)?",
     flags=re.ASCII,
 )
@@ -94,7 +93,7 @@ def read_wfdb(record: Path | str) -> Recording:
     _check_file_sizes(header, header_path)
     check_comments(comments, header, header_path)
     what = f"{header_path}: the signal files do not match this header"
-    with refused_as(header_disagrees, what, "restore both from one source"):
+    with refusing(header_disagrees, what, "restore both from one source"):
         signal, sums = _samples(header, path, opened)
     _check_checksums(header, sums, header_path)
     return Recording(
@@ -176,7 +175,7 @@ def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path)
 
 def _read_header(header_path: Path, opened: OpenRecord) -> wfdb.Record:
     with (
-        refused_as(unreadable_header, f"{header_path}: not a WFDB header", "restore it from its source"),
+        refusing(unreadable_header, f"{header_path}: not a WFDB header", "restore it from its source"),
         opened() as path,
     ):
         header = wfdb.rdheader(str(path))

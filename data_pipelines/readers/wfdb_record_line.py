@@ -21,10 +21,10 @@ from data_pipelines.files.refusals import missing_metadata, unreadable_header
 #: Opens a record: returns a context whose value is the path to read it from.
 OpenRecord = Callable[[], contextlib.AbstractContextManager[Path]]
 
-_DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
+DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 _LINE = re.compile(
     rf"(?P<name>[-\w]+)(?P<segments>/\d+)?\s+(?P<signals>\d{{1,4}})"
-    rf"(?:\s+(?P<rate>{_DECIMAL}(?:/-?{_DECIMAL}(?:\(-?{_DECIMAL}\))?)?)"
+    rf"(?:\s+(?P<rate>{DECIMAL}(?:/-?{DECIMAL}(?:\(-?{DECIMAL}\))?)?)"
     r"(?:\s+(?P<samples>\d{1,10})(?!\S))?(?P<moment>\s+\S.*)?)?",
     flags=re.ASCII,
 )

@@ -65,17 +65,16 @@ def _walk(value: Any, path: tuple[str, ...], *, depth: int) -> Iterator[NamedVal
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _walk(inner, (*path, str(name)), depth=depth + 1)
-    elif isinstance(value, bytes):
-        yield from _of_text(value.decode("utf-8", "replace"), path, depth=depth)
-    elif isinstance(value, str):
-        yield from _of_text(str(value), path, depth=depth)
+    elif isinstance(value, (bytes, str)):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        yield from _of_text(text, path, depth=depth)
+    elif isinstance(value, (np.ndarray, np.void)) and value.dtype.names:
+        for name in value.dtype.names:
+            yield from _walk(value[name], (*path, name), depth=depth + 1)
     elif isinstance(value, np.ndarray):
         yield from _of_array(value, path, depth=depth)
     elif isinstance(value, (list, tuple)):
         yield from _of_list(list(value), path, depth=depth)
-    elif isinstance(value, np.void) and value.dtype.names:
-        for name in value.dtype.names:
-            yield from _walk(value[name], (*path, name), depth=depth + 1)
     elif isinstance(value, (bool, np.bool_)):
         return
     elif isinstance(value, (int, float, np.number)):
@@ -115,10 +114,7 @@ def _of_lines(lines: list[str], path: tuple[str, ...]) -> Iterator[NamedValue]:
 
 
 def _of_array(array: np.ndarray, path: tuple[str, ...], *, depth: int) -> Iterator[NamedValue]:
-    if array.dtype.names:
-        for name in array.dtype.names:
-            yield from _walk(array[name], (*path, name), depth=depth + 1)
-    elif array.dtype.kind in "OSU":
+    if array.dtype.kind in "OSU":
         if array.size == 1:
             yield from _walk(array.reshape(-1)[0], path, depth=depth + (array.dtype.kind == "O"))
         elif array.size <= _MOST_VALUES:

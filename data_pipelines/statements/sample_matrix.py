@@ -148,7 +148,7 @@ def recording_of(
     check_num_leads(stated, num_channels - num_others, num_samples=num_samples, source=source)
     rates += stated_rates(stated, num_samples=num_samples, source=source)
     rate = settled_rate(rates, stated, declared, num_samples=num_samples, source=source)
-    result = calibrated(samples, leads.names, stated, declared, units_of_names=leads.units, source=source)
+    result = calibrated(samples, leads, stated, declared, source=source)
     return Recording(
         source=source,
         signal=result.samples,

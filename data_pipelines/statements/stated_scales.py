@@ -20,6 +20,7 @@ from data_pipelines.recording import Samples
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
 from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated_leads import LeadNames
 from data_pipelines.statements.stated_units import check_calibrated, lead_key, settled_units, stated_units
 from data_pipelines.statements.stated_values import quantity, shown
 
@@ -67,36 +68,29 @@ class Calibrated:
     units: tuple[str, ...]
 
 
-def calibrated(
-    samples: Matrix,
-    names: tuple[str, ...],
-    stated: Statements,
-    declared: Declared,
-    *,
-    units_of_names: tuple[str, ...],
-    source: str,
-) -> Calibrated:
+def calibrated(samples: Matrix, leads: LeadNames, stated: Statements, declared: Declared, *, source: str) -> Calibrated:
     """Returns the samples in the units that file and declaration agree on.
 
     Args:
         samples: Samples as the file has them, `[time, lead]`.
-        names: Names of the leads.
+        leads: Names of the leads, and the unit that each name ends with.
         stated: Statements of the file.
         declared: Declaration of the user.
-        units_of_names: Unit that each name ends with, or empty.
         source: Name of the file, for messages.
 
     Raises:
         RecordError: No unit is stated or declared (`missing_metadata`), two statements differ or it is ambiguous
             whether a scale was applied (`header_disagrees`), or a stated scale is invalid (`unreadable_header`).
     """
-    units = stated_units(stated, names, units_of_names, source)
+    names = leads.names
+    units = stated_units(stated, names, leads.units, source)
     said = stated.of(Kind.GAIN) + stated.of(Kind.STEP)
     if said and _are_counts(samples):
         scales = _scales(stated, names, source)
-        if scales:
-            return _scaled(samples, names, units, scales, stated, declared, source)
-        said = []
+        unit = _unit_of_scale(scales[0], units, names, declared, source) if scales else _SCALED_ALREADY
+        if unit != _SCALED_ALREADY:
+            return _scaled(samples, names, unit, scales, stated, source)
+        said = said if scales else []
     elif said and units is None and declared.unit is None:
         raise missing_metadata(
             f"{source}: '{said[0].where}' states a scale, but its samples have fractions, so that they cannot be "
@@ -188,26 +182,10 @@ def _are_counts(samples: Matrix) -> bool:
 
 
 def _scaled(
-    samples: Matrix,
-    names: tuple[str, ...],
-    units: list[tuple[str, str]] | None,
-    scales: list[Scale],
-    stated: Statements,
-    declared: Declared,
-    source: str,
+    samples: Matrix, names: tuple[str, ...], unit: str, scales: list[Scale], stated: Statements, source: str
 ) -> Calibrated:
-    """Applies the stated scale to counts, unless they have been scaled already."""
+    """Applies the stated scale to counts."""
     first = scales[0]
-    unit = first.unit
-    if not unit:
-        unit = _unit_of_scale(first, settled_units(units, names, declared, source), names, source)
-    elif declared.unit is not None and voltage(declared.unit) != unit:
-        raise header_disagrees(
-            f"{source}: '{first.where}' states counts of a scale in {unit}, but --declared_unit says {declared.unit}; "
-            "leave the declaration out, or correct one of them"
-        )
-    if unit == _SCALED_ALREADY:
-        return Calibrated(_as_samples(samples), settled_units(units, names, declared, source))
     step = first.step * _MICROVOLTS[unit]
     for other in scales[1:]:
         other_step = other.step * _MICROVOLTS[other.unit or unit]
@@ -234,8 +212,19 @@ _SCALED_ALREADY, _STEP_OF_1000 = "", 1e-3
 _MICROVOLTS = {"nV": 1e-3, "uV": 1.0, "mV": 1e3, "V": 1e6}
 
 
-def _unit_of_scale(scale: Scale, units: tuple[str, ...], names: tuple[str, ...], source: str) -> str:
-    of_leads = {unit for name, unit in zip(names, units, strict=True) if standard_lead(name)}
+def _unit_of_scale(
+    scale: Scale, units: list[tuple[str, str]] | None, names: tuple[str, ...], declared: Declared, source: str
+) -> str:
+    """Returns the unit that counts become by a scale; `_SCALED_ALREADY` where they are none any more."""
+    if scale.unit:
+        if declared.unit is not None and voltage(declared.unit) != scale.unit:
+            raise header_disagrees(
+                f"{source}: '{scale.where}' states counts of a scale in {scale.unit}, but --declared_unit says "
+                f"{declared.unit}; leave the declaration out, or correct one of them"
+            )
+        return scale.unit
+    settled = settled_units(units, names, declared, source)
+    of_leads = {unit for name, unit in zip(names, settled, strict=True) if standard_lead(name)}
     known = {voltage(unit) for unit in of_leads}
     unit = known.pop() if len(known) == 1 else None
     if unit is None:

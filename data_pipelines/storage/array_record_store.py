@@ -86,7 +86,10 @@ class ArrayRecordStore:
                 try:
                     self._opened(shard).read_into(position, signals[row])
                 except ValueError as error:
-                    self._found_bad(shard, position, error)
+                    # Only this record is marked: whether a row is valid must not depend on what else was read before,
+                    # so that it is the same for every process, thread and resumed run.
+                    number = int(self._bounds[shard]) + position
+                    self._bad.add(BadShard(path=self._paths[shard], start=number, stop=number + 1, reason=str(error)))
                     if valid is None:
                         raise DataError(f"{self._paths[shard]}: {error}; {_REMEDY}") from error
                     signals[row] = 0
@@ -106,12 +109,6 @@ class ArrayRecordStore:
                 self._open.pop(next(iter(self._open))).close()
             opened = self._open[shard] = ArrayRecordShard(self._paths[shard], self._decoder)
         return opened
-
-    def _found_bad(self, shard: int, position: int, error: ValueError) -> None:
-        # Only this record is marked: whether a row is valid must not depend on what else was read before, so that it is
-        # the same for every process, thread and resumed run.
-        number = int(self._bounds[shard]) + position
-        self._bad.add(BadShard(path=self._paths[shard], start=number, stop=number + 1, reason=str(error)))
 
 
 def _bad_shards(paths: Sequence[Path], bounds: np.ndarray) -> list[BadShard]:

@@ -61,13 +61,11 @@ class PackedStore:
         paths = [None if folder / shard.name in unreadable else folder / shard.name for shard in shards]
         first_byte = [0 if path is None else data_offset(path) for path in paths]
         size = record_bytes(dataset.format)
-        self._arrays = _map_shards(
-            [
-                Piece(path=path, offset=offset, num_bytes=shard.num_records * size)
-                for path, offset, shard in zip(paths, first_byte, shards, strict=True)
-            ],
-            self.shape,
-        )
+        pieces = [
+            Piece(path=path, offset=offset, num_bytes=shard.num_records * size)
+            for path, offset, shard in zip(paths, first_byte, shards, strict=True)
+        ]
+        self._arrays = _map_shards(pieces, self.shape)
         self._read_ahead = ReadAhead(paths, first_byte=first_byte, record_bytes=size)
         self._bad = BadRecords(bad)
         if not hashes:

@@ -175,9 +175,13 @@ def _numbers_columns(cells: Sequence[str]) -> bool:
         if left_out and _COUNTED.fullmatch(cells[left_out - 1]) and not cells[left_out - 1][:1].isalpha():
             return False
         counted = [_number_of(cell) for cell in cells[left_out:]]
-        if len(counted) >= 3 and counted in (list(range(len(counted))), list(range(1, len(counted) + 1))):
+        if len(counted) >= 3 and _are_counted(counted):
             return True
     return False
+
+
+def _are_counted(numbers: list) -> bool:
+    return numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
 
 
 def _number_of(cell: str) -> int | None:
@@ -259,11 +263,9 @@ def _known(cells: tuple[str, ...]) -> tuple[str | None, ...]:
     """Returns the names of columns, None for those that only count."""
     for first in range(min(3, len(cells))):
         matches = [match for cell in cells[first:] if (match := _COUNTED.fullmatch(cell.removesuffix(".0")))]
-        if len(matches) < 3 or len(matches) < len(cells) - first:
-            continue
         numbers = [int(match["number"]) for match in matches]
         stems = {(match["stem"] or "").casefold() for match in matches}
-        if numbers not in (list(range(len(numbers))), list(range(1, len(numbers) + 1))) or len(stems) > 1:
+        if len(numbers) < max(3, len(cells) - first) or not _are_counted(numbers) or len(stems) > 1:
             continue
         # V1 to V6 and C1 to C6 are leads, not counted names.
         if len(numbers) > 6 or not standard_lead(cells[first]):

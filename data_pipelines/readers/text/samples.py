@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,7 @@ def read_csv(path: Path | str, declared: Declared) -> Recording:
         samples, leads, rates = _by_lead(numbers, table.row_names, layout, declared, source)
     else:
         layout, numbers = _without_empty_end(layout, numbers)
-        rates = []
-        for column in table.moments:
-            rates += rates_of_times(numbers[:, column], name=_title(layout, column), unit="s", source=source)
-        samples, leads, others = _by_column(numbers, layout, stated, declared, source)
-        rates += others
+        samples, leads, rates = _by_column(numbers, layout, table.moments, stated, declared, source)
     fields = described_fields(layout.remarks)
     return recording_of(samples, leads, stated, declared, fields=fields, source=source, rates=rates)
 
@@ -139,17 +136,23 @@ def _title(layout: Layout, column: int) -> str:
 
 
 def _by_column(
-    numbers: np.ndarray, layout: Layout, stated: Statements, declared: Declared, source: str
+    numbers: np.ndarray, layout: Layout, moments: Iterable[int], stated: Statements, declared: Declared, source: str
 ) -> tuple[np.ndarray, LeadNames, list[StatedRate]]:
     """Returns the samples, `[time, channel]`, of a table with a line per sample, their names and the stated rates."""
+    rates: list[StatedRate] = []
+    for column in moments:
+        rates += rates_of_times(numbers[:, column], name=_title(layout, column), unit="s", source=source)
     names = list(layout.names or [None] * layout.num_columns)
     unknown = [column for column, name in enumerate(names) if name is None]
     if unknown:
         of_remarks = stated_leads(stated, declared, shape=(len(unknown),), source=source)
         leads = declared.leads_of(source) if of_remarks is None else of_remarks.names
         if layout.names is None and len(leads) not in (len(unknown), len(unknown) - 1, len(unknown) - 2):
-            of_turned = LeadNames(leads, ("",) * len(leads), "--declared_leads")
-            return _turned(numbers, leads, declared, source), of_turned, []
+            if len(numbers) != len(leads):
+                raise _other_number(len(unknown), leads, None, source)
+            # The table has only numbers, and a line per lead.
+            by_time = np.ascontiguousarray(declared.by_time(numbers, num_leads=len(leads), source=source))
+            return by_time, LeadNames(leads, ("",) * len(leads), "--declared_leads"), []
         ahead = len(unknown) - len(leads)
         if ahead < 0 or (ahead and layout.names is not None):
             raise _other_number(len(unknown), leads, of_remarks, source)
@@ -164,17 +167,10 @@ def _by_column(
             check_leads_declared(found, dataclasses.replace(declared, leads=of_remarks.names), source=source)
         check_leads_declared(found, declared, source=source)
     units = _with_row_of_units(found, layout.units, source)
-    rates = _rates_by_row_of_units(numbers, names, layout, source)
+    rates += _rates_by_row_of_units(numbers, names, layout, source)
     if names and not names[0] and layout.names is not None:
         rates += _rate_of_nameless(numbers[:, 0], source)
     return numbers, units, rates
-
-
-def _turned(numbers: np.ndarray, leads: tuple[str, ...], declared: Declared, source: str) -> np.ndarray:
-    """Returns the samples, `[time, lead]`, of a table that has only numbers and a line per lead."""
-    if len(numbers) != len(leads):
-        raise header_disagrees(f"{source}: {numbers.shape[1]} columns, but --declared_leads names {len(leads)}")
-    return np.ascontiguousarray(declared.by_time(numbers, num_leads=len(leads), source=source))
 
 
 def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> RecordError:

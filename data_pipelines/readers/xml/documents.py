@@ -224,12 +224,3 @@ def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -
         each = ", ".join(f"{name} {len(lead)}" for name, lead in zip(names, leads, strict=True))
         raise header_disagrees(f"{source}: leads of unequal length ({each} samples); export the file again")
     return np.stack(leads, axis=1).astype(np.float64)
-
-
-def root_name(path: Path) -> str:
-    """Returns the local name of a document's root element.
-
-    Raises:
-        RecordError: The file does not exist (`missing_file`) or is not safe, well-formed XML (`unreadable_header`).
-    """
-    return read_document(path).name

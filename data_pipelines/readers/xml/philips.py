@@ -25,7 +25,7 @@ from data_pipelines.errors import RecordError
 from data_pipelines.files.refusals import (
     header_disagrees,
     missing_metadata,
-    refused_as,
+    refusing,
     truncated_file,
     unreadable_header,
 )
@@ -184,7 +184,7 @@ def _unpacked(waveforms: Node, names: Sequence[str], num_samples: int, rate: flo
         _check_codes(chunk[_CHUNK_HEADER.size :], name, source)
         # sierraecg raises IndexError, OverflowError, ValueError …
         what = f"{source}: lead {name} does not decompress"
-        with refused_as(truncated_file, what, "it is damaged: export the file again"):
+        with refusing(truncated_file, what, "it is damaged: export the file again"):
             (lead,) = xli_decode(chunk, [name])
         if len(lead) != num_samples:
             raise truncated_file(
