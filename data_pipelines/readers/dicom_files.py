@@ -174,6 +174,7 @@ def _samples(group: Dataset, source: str) -> np.ndarray:
 
 def _padding(group: Dataset, dtype: np.dtype) -> int | None:
     value = group.get("WaveformPaddingValue")
+    # Its type is OB or OW, so pydicom leaves the bytes as they are.
     if isinstance(value, bytes):
         return int(np.frombuffer(value[: dtype.itemsize], dtype)[0])
     return None if value is None else int(value)

@@ -179,6 +179,7 @@ def _read_header(header_path: Path, opened: OpenRecord) -> wfdb.Record:
         opened() as path,
     ):
         header = wfdb.rdheader(str(path))
+    # Without signals wfdb leaves out the fields that the other checks look at.
     if not header.n_sig:
         _check_length(header, header_path)
     return header
@@ -200,6 +201,7 @@ def _num_samples(header: wfdb.Record, header_path: Path) -> int:
     except OSError:
         return 1  # It is not zero, so that the missing file is reported later, with any others.
     num_channels = header.file_name.count(name)
+    # Bits are counted, since two samples of format 212 share three bytes.
     bits = round((size - (header.byte_offset[0] or 0)) * 8 / BYTES_PER_SAMPLE[header.fmt[0]])
     return int(bits // 8 // num_channels)
 

@@ -121,6 +121,7 @@ def readable_record(
         copy = Path(folder, path.name)
         copy.with_name(f"{path.name}.hea").write_text("\n".join([first_line, *lines[1:]]) + "\n", encoding="ascii")
         for name in {signal.split()[0] for signal in lines[1:]} - {f"{path.name}.hea"}:
+            # Links spare a copy of the signals; wfdb looks for them beside the header.
             # A name that no file can have is left for the reader to report as missing.
             with contextlib.suppress(OSError, ValueError):
                 Path(folder, name).symlink_to(path.with_name(name).resolve())

@@ -129,6 +129,7 @@ _UNITS_OF_RATE = types.MappingProxyType(
     | {"1/s": 1.0, "/s": 1.0, "s-1": 1.0, "samples/s": 1.0, "samples/sec": 1.0, "samples/second": 1.0, "sample/s": 1.0}
     | {"samples per second": 1.0, "samplespersecond": 1.0, "per second": 1.0}
 )
+# The micro sign and the Greek letter are two characters that look alike; both are in use.
 _VOLTAGES = types.MappingProxyType(
     {
         "mV": ("mv", "millivolt", "millivolts", "mvolt", "mvolts", "milivolt", "milivolts", "mvs"),
@@ -148,6 +149,7 @@ for _kind, _names in _WORDS.items():
     _WEAK.update((_word, _kind) for _word in _weak.split())
 
 _CAPITAL_AFTER_SMALL = re.compile(r"(?<=[a-zµμ])(?=[A-Z])")
+# Splitting at capitals tears 'mV' and 'kHz' apart; they are put together again.
 _SPLIT_UNIT = re.compile(r"(?<![a-zµμ])([muµμnk]) (v|hz)(?![a-z])", flags=re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+|#")
 _COUNT = r"(?:bit|bits|lsb|count|counts|adu|adus|adunit|adcunit|adcount|adccount|step|digit|digital|unit|level|code)s?"

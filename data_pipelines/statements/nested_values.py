@@ -75,6 +75,7 @@ def _walk(value: Any, path: tuple[str, ...], *, depth: int) -> Iterator[NamedVal
         yield from _of_array(value, path, depth=depth)
     elif isinstance(value, (list, tuple)):
         yield from _of_list(list(value), path, depth=depth)
+    # Python takes truth values for whole numbers, but they state no quantity.
     elif isinstance(value, (bool, np.bool_)):
         return
     elif isinstance(value, (int, float, np.number)):
@@ -84,7 +85,7 @@ def _walk(value: Any, path: tuple[str, ...], *, depth: int) -> Iterator[NamedVal
 def _of_number(value: Any, path: tuple[str, ...]) -> Iterator[NamedValue]:
     try:
         array = np.asarray(value)
-    except OverflowError:
+    except OverflowError:  # A whole number beside fractions may be too large for a float.
         return
     if array.dtype.kind in "iuf":
         yield NamedValue(path, array)

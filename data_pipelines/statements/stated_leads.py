@@ -200,6 +200,7 @@ def _same(first: Sequence[str], second: Sequence[str]) -> bool:
     first, second = _plain(first), _plain(second)
     if len(first) == len(second):
         return first == second
+    # One of the lists may name further columns, such as times; the leads among them must be the same.
     leads = [[name for name in names if standard_lead(name)] for names in (first, second)]
     return bool(leads[0]) and leads[0] == leads[1]
 

@@ -95,6 +95,7 @@ def settled_rate(
     Raises:
         RecordError: No rate is stated or declared (`missing_metadata`), or two differ (`header_disagrees`).
     """
+    # The most exact statement is the one that the others are compared with.
     rates, remedy = sorted(rates, key=lambda rate: rate.error), "correct one of them"
     if declared.sampling_rate_hz is not None:
         rate, said_by = float(declared.sampling_rate_hz), f"--declared_rate_hz says {declared.sampling_rate_hz}"
@@ -136,6 +137,7 @@ def _rate(statement: Statement, source: str) -> StatedRate | None:
     low, high = PLAUSIBLE_RATES_HZ
     if statement.is_weak and not (factor and low <= number * factor <= high):
         return None
+    # The name is that of a rate, but the value is an interval, as in 'fs: 2 ms'.
     if factor is None and seconds_per(unit) is not None:
         return _interval(dataclasses.replace(statement, is_weak=False), "", source)
     if factor is None or not 0 < number * factor < MAX_RATE_HZ:
@@ -174,6 +176,7 @@ def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source
         times, unit = (seconds_of(value), "s") if len(value) == num_samples else (None, "")
     elif value.dtype.kind == "M":
         times, unit = value.reshape(-1).astype("M8[ns]").astype(np.int64), "ns"
+        # Nanoseconds since 1970 have more digits than float64, to which they are converted later.
         times = times - times[0]
     else:
         times = value.reshape(-1)

@@ -98,7 +98,8 @@ def calibrated(samples: Matrix, leads: LeadNames, stated: Statements, declared: 
         )
     if not said:
         check_calibrated(stated, declared, source=source)
-    return Calibrated(_as_samples(samples), settled_units(units, names, declared, source))
+    kept = samples if isinstance(samples, np.ndarray) and samples.dtype == np.float64 else as_float(samples)
+    return Calibrated(kept, settled_units(units, names, declared, source))
 
 
 def _scales(stated: Statements, names: tuple[str, ...], source: str) -> list[Scale]:
@@ -170,10 +171,6 @@ def _no_scale(statement: Statement, source: str) -> RecordError:
     )
 
 
-def _as_samples(samples: Matrix) -> Samples:
-    return samples if isinstance(samples, np.ndarray) and samples.dtype == np.float64 else as_float(samples)
-
-
 def _are_counts(samples: Matrix) -> bool:
     blocks = (samples[start:stop] for start, stop in row_blocks(samples.shape))
     return samples.dtype.kind in "iu" or all(
@@ -188,6 +185,7 @@ def _scaled(
     first = scales[0]
     step = first.step * _MICROVOLTS[unit]
     for other in scales[1:]:
+        # Steps are written with few digits, such as 4.88 µV for 5 mV over 1024 counts.
         other_step = other.step * _MICROVOLTS[other.unit or unit]
         if not np.allclose(step, other_step, rtol=1e-3, atol=0):
             raise header_disagrees(

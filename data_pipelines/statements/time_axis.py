@@ -91,6 +91,7 @@ def seconds_of(texts: Sequence[str]) -> np.ndarray | None:
                 return None
             first_day = first_day if with_date else date.toordinal()
             with_date, day = True, (date.toordinal() - first_day) * 86400.0
+        # More than half a day back is midnight; what goes back less is left for `even_times` to refuse.
         elif not with_date and number and value + day < seconds[number - 1] - 43200:
             day += 86400.0
         seconds[number] = value + day

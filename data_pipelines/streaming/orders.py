@@ -304,9 +304,7 @@ def _ticks(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def _least_block(ticks: Sequence[int]) -> int:
-    if len(set(ticks)) == 1:
-        return 1
-    return -(-_MIN_UNITS_A_BLOCK * sum(ticks) // min(ticks))
+    return 1 if len(set(ticks)) == 1 else -(-_MIN_UNITS_A_BLOCK * sum(ticks) // min(ticks))
 
 
 def _checked_records(records: np.ndarray) -> np.ndarray:

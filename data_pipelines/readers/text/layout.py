@@ -136,6 +136,7 @@ def _from_the_midst(content: bytes) -> list[str]:
     if content.count(b"\n") <= 3 * _LINES_OF_A_SAMPLE:
         lines = content.split(b"\n")
     else:
+        # In the middle of a file surely stand samples, whatever is above and below them.
         at = content.find(b"\n", len(content) // 2) + 1
         lines = content[at : at + 2**20].split(b"\n", _LINES_OF_A_SAMPLE)[:_LINES_OF_A_SAMPLE]
     return [text for text in map(decoded, lines) if text.strip() and not text.lstrip().startswith(_COMMENT)]

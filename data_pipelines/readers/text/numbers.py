@@ -98,9 +98,8 @@ class TableNumbers:
         if self._dialect.decimal == ",":
             block = block.replace(b",", b".")
         try:
-            rows = np.loadtxt(
-                io.StringIO(block.decode("ascii")), delimiter=self._dialect.separator, comments=None, ndmin=2
-            )
+            text = io.StringIO(block.decode("ascii"))
+            rows = np.loadtxt(text, delimiter=self._dialect.separator, comments=None, ndmin=2)
         except ValueError:
             return None
         return rows if rows.shape == (block.count(b"\n"), self._num_columns) else None

@@ -96,8 +96,10 @@ def _lines(content: bytes, path: Path) -> bytes:
     content = content.removeprefix(codecs.BOM_UTF8)
     if b"\0" in content:
         raise unreadable_header(f"{path}: not a text in UTF-8, UTF-16 or Latin-1 (it has zero bytes); save it as one")
+    # Text that was brought to Windows' line ends twice has two carriage returns before each line feed.
     if b"\r" in content:
         content = content.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # Programs of DOS end a text with 0x1a.
     if content[-1:] != b"\n" or content[-2:-1] in b"\n \t":
         content = content.rstrip(b"\n \x1a") + b"\n"
     if content == b"\n":
