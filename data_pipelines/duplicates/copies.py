@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.optimize
 
-from data_pipelines.duplicates.near_duplicates import Alignable, Match, candidates_among, match
+from data_pipelines.duplicates.near_duplicates import Alignable, Match, alignables, candidates_among, match
 from data_pipelines.duplicates.order_free import match_envelopes
 from data_pipelines.duplicates.signature import BAND_RATE_HZ, level_leads
 from data_pipelines.records import STORED_LEADS
@@ -168,13 +168,8 @@ def verify_suspects(
     """
     for start in range(0, len(suspects.query), pairs_at_a_time):
         pairs = slice(start, start + pairs_at_a_time)
-        queries, known = (
-            dict(zip(numbers.tolist(), map(Alignable, read(numbers)), strict=True))
-            for numbers, read in (
-                (np.unique(suspects.query[pairs]), read_queries),
-                (np.unique(suspects.known[pairs]), read_known),
-            )
-        )
+        queries = alignables(suspects.query[pairs], read_queries)
+        known = alignables(suspects.known[pairs], read_known)
         for query, other, lag_s in zip(
             suspects.query[pairs].tolist(), suspects.known[pairs].tolist(), suspects.lag_s[pairs].tolist(), strict=True
         ):

@@ -113,25 +113,21 @@ def candidates(
     Returns:
         The pairs, each once, in order of `first`, then `second`.
     """
-    count = len(signatures)
-    length = _lengths(signatures)
-    pairs, crowded = [], 0
-    for start in range(0, count, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, count))
-        row, other, cosine = _alike(signatures, length, rows, signatures, length, min_cosine)
-        others = row != other
-        row, other, cosine = row[others], other[others], cosine[others]
-        kept, too_many = _closest(row, cosine, max_candidates)
-        crowded += too_many
-        found = np.stack([row[kept], other[kept]], axis=1)
-        pairs.append(np.sort(found, axis=1))
-        progress(rows.stop - rows.start)
-    unique = np.unique(np.concatenate(pairs), axis=0) if pairs else np.empty((0, 2), np.int64)
-    return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
+    found = candidates_among(
+        signatures, signatures, min_cosine=min_cosine, max_candidates=max_candidates, apart=True, progress=progress
+    )
+    unique = np.unique(np.sort(np.stack([found.first, found.second], axis=1), axis=1), axis=0)
+    return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=found.crowded)
 
 
 def candidates_among(
-    queries: np.ndarray, signatures: np.ndarray, *, min_cosine: float, max_candidates: int
+    queries: np.ndarray,
+    signatures: np.ndarray,
+    *,
+    min_cosine: float,
+    max_candidates: int,
+    apart: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> Candidates:
     """Finds for every query the signatures that are most like it, exactly.
 
@@ -140,18 +136,24 @@ def candidates_among(
         signatures: `int8[n, 192]`; all-zero ones are no candidates.
         min_cosine: Smallest cosine of a pair.
         max_candidates: Largest number of candidates that one query keeps.
+        apart: Whether the signature with the query's own number is left out.
+        progress: Function that is told how many further queries are done.
 
     Returns:
         The pairs: `first` is the number of the query, `second` that of the signature; they are in order of both.
     """
-    query_length, length = _lengths(queries), _lengths(signatures)
+    length = _lengths(signatures)
     pairs, crowded = [np.empty((0, 2), np.int64)], 0
     for start in range(0, len(queries), _BLOCK):
-        rows = slice(start, min(start + _BLOCK, len(queries)))
-        row, other, cosine = _alike(queries, query_length, rows, signatures, length, min_cosine)
+        block = queries[start : start + _BLOCK]
+        row, other, cosine = _alike(block, signatures, length, min_cosine)
+        row += start
+        if apart:
+            row, other, cosine = (each[row != other] for each in (row, other, cosine))
         kept, too_many = _closest(row, cosine, max_candidates)
         crowded += too_many
         pairs.append(np.stack([row[kept], other[kept]], axis=1))
+        progress(len(block))
     unique = np.unique(np.concatenate(pairs), axis=0)
     return Candidates(first=unique[:, 0], second=unique[:, 1], crowded=crowded)
 
@@ -163,26 +165,22 @@ def _lengths(signatures: np.ndarray) -> np.ndarray:
 
 
 def _alike(
-    queries: np.ndarray,
-    query_length: np.ndarray,
-    rows: slice,
-    signatures: np.ndarray,
-    length: np.ndarray,
-    min_cosine: float,
+    block: np.ndarray, signatures: np.ndarray, length: np.ndarray, min_cosine: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns queries of the block, the signatures that they are similar to, and the cosines; ordered by query."""
-    block = queries[rows].astype(np.float32)
+    block_length = _lengths(block)
+    block = block.astype(np.float32)
     nothing = np.empty(0, np.int64)
     found = [(nothing, nothing, np.empty(0))]
     for start in range(0, len(signatures), _BLOCK):
         columns = slice(start, min(start + _BLOCK, len(signatures)))
         product = block @ signatures[columns].astype(np.float32).T
         # All signatures are nearly equally long, so one bound sorts out nearly all pairs in a single pass.
-        least = min_cosine * query_length[rows].min() * length[columns].min()
+        least = min_cosine * block_length.min() * length[columns].min()
         row, column = np.divmod(np.flatnonzero(product >= np.float32(0.999 * least)), product.shape[1])
-        cosine = product[row, column] / (query_length[rows][row] * length[columns][column])
+        cosine = product[row, column] / (block_length[row] * length[columns][column])
         near = cosine >= min_cosine
-        found.append((row[near] + rows.start, column[near] + start, cosine[near]))
+        found.append((row[near], column[near] + start, cosine[near]))
     row, other, cosine = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(row, kind="stable")
     return row[order], other[order], cosine[order]
@@ -220,6 +218,12 @@ class Alignable:
         if size not in self._spectra:
             self._spectra[size] = scipy.fft.rfft(self.leads, size)
         return self._spectra[size]
+
+
+def alignables(numbers: np.ndarray, read_bands: Callable[[np.ndarray], list[np.ndarray]]) -> dict[int, Alignable]:
+    """Returns the records of some numbers, which may come more than once, ready for comparison."""
+    unique = np.unique(numbers)
+    return dict(zip(unique.tolist(), map(Alignable, read_bands(unique)), strict=True))
 
 
 def match(first: Alignable, second: Alignable) -> Match | None:
@@ -300,8 +304,7 @@ def verify(
     """
     for start in range(0, len(found.first), pairs_at_a_time):
         first, second = found.first[start : start + pairs_at_a_time], found.second[start : start + pairs_at_a_time]
-        numbers = np.union1d(first, second)
-        ready = dict(zip(numbers.tolist(), map(Alignable, read_bands(numbers)), strict=True))
+        ready = alignables(np.concatenate([first, second]), read_bands)
         for one, two in zip(first.tolist(), second.tolist(), strict=True):
             result = match(ready[one], ready[two])
             if result is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from data_pipelines.duplicates.copies import Copy, Traces, find_suspects, verify_suspects
-from data_pipelines.duplicates.near_duplicates import candidates, verify
+from data_pipelines.duplicates.near_duplicates import Match, candidates, verify
 from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.copies_of import PAIR_FIELDS, LinkedDataset, Links
@@ -45,7 +45,7 @@ def link(
     namespaces = _namespaces(datasets, patient_namespaces)
     stores = [open_store(dataset.directory) for dataset in datasets] if stores is None else stores
     starts = np.concatenate([[0], np.cumsum([dataset.index.num_records for dataset in datasets])])
-    first_of = _first_of_content(datasets)
+    first_of = _first_of_content(datasets, starts)
     exact = np.flatnonzero(first_of != np.arange(starts[-1]))
     unique = np.setdiff1d(np.arange(starts[-1]), exact)
     # The order is fixed by the contents, so that rounding cannot depend on where a record is stored. Records of equal
@@ -65,16 +65,19 @@ def link(
         (first_of[number], number, True, 1.0, 1.0, 0.0, 1.0, _seconds(datasets, starts, number), False)
         for number in exact.tolist()
     ]
+
+    def row_of(one: int, two: int, match: Match, *, reordered: bool) -> tuple:
+        ends = (unique[one], unique[two])
+        match = match if ends[0] < ends[1] else match.turned()
+        return (*sorted(ends), False, *dataclasses.astuple(match), reordered)
+
     compared = verify(found, lambda numbers: read_bands(unique[numbers]))
     for number, (one, two, match) in enumerate(compared, start=1):
         progress("comparing", number, len(found.first))
         if match.is_near_duplicate:
-            ends, match = (unique[one], unique[two]), match if unique[one] < unique[two] else match.turned()
-            rows.append((*sorted(ends), False, *dataclasses.astuple(match), False))
+            rows.append(row_of(one, two, match, reordered=False))
     for copy in _reordered_copies(datasets, unique, read_bands):
-        ends = (unique[copy.query], unique[copy.known])
-        match = copy.match if ends[0] < ends[1] else copy.match.turned()
-        rows.append((*sorted(ends), False, *dataclasses.astuple(match), True))
+        rows.append(row_of(copy.query, copy.known, copy.match, reordered=True))
     pairs = _pairs(rows, starts)
     edges = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
     copies = _components(edges, num_nodes=int(starts[-1]))
@@ -163,12 +166,11 @@ def _contents(datasets: Sequence[Dataset]) -> np.ndarray:
     return np.concatenate([np.asarray(dataset.index.content_hash) for dataset in datasets])
 
 
-def _first_of_content(datasets: Sequence[Dataset]) -> np.ndarray:
+def _first_of_content(datasets: Sequence[Dataset], starts: np.ndarray) -> np.ndarray:
     """Returns for every record the first one with its content, by data set and record id."""
     contents = _contents(datasets)
-    rank = np.concatenate([[0], np.cumsum([dataset.index.num_records for dataset in datasets])])
     order = np.concatenate(
-        [start + np.argsort(dataset.index.record_id) for dataset, start in zip(datasets, rank[:-1], strict=True)]
+        [start + np.argsort(dataset.index.record_id) for dataset, start in zip(datasets, starts[:-1], strict=True)]
     )
     words = np.ascontiguousarray(contents[order]).view(f"V{contents.shape[1]}").ravel()
     _, first, code = np.unique(words, return_index=True, return_inverse=True)
@@ -195,15 +197,13 @@ def _pairs(rows: list[tuple], starts: np.ndarray) -> np.ndarray:
 
 
 def _patients(datasets: Sequence[Dataset], namespaces: Sequence[str]) -> np.ndarray:
-    codes: dict[tuple[str, str], int] = {}
-    return np.array(
-        [
-            codes.setdefault((namespace, patient), len(codes))
-            for dataset, namespace in zip(datasets, namespaces, strict=True)
-            for patient in dataset.index.patient_id.tolist()
-        ],
-        np.int64,
-    )
+    patients = [
+        (namespace, patient)
+        for dataset, namespace in zip(datasets, namespaces, strict=True)
+        for patient in dataset.index.patient_id.tolist()
+    ]
+    code = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    return np.array([code[patient] for patient in patients], np.int64)
 
 
 def _identifying(datasets: Sequence[Dataset], starts: np.ndarray, copy: np.ndarray) -> np.ndarray:

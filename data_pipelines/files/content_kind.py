@@ -36,7 +36,6 @@ class ContentKind:
     formats: tuple[str, ...] = ()
 
 
-_UNPACK = "unpack it"
 _RENAME = "give it the suffix {}"
 _POINTER = "bring the file itself ({})"
 
@@ -52,7 +51,7 @@ _KINDS: tuple[tuple[int, bytes, ContentKind], ...] = (
     (0, b"\xfd7zXZ\x00", ContentKind(name="packed by xz", remedy="unpack it (unxz)")),
     (0, b"\x28\xb5\x2f\xfd", ContentKind(name="packed by zstd", remedy="unpack it (unzstd)")),
     (0, b"7z\xbc\xaf\x27\x1c", ContentKind(name="a 7z archive", remedy="unpack it (7z x)")),
-    (0, b"Rar!\x1a\x07", ContentKind(name="a RAR archive", remedy=_UNPACK)),
+    (0, b"Rar!\x1a\x07", ContentKind(name="a RAR archive", remedy="unpack it")),
     (257, b"ustar", ContentKind(name="a tar archive", remedy="unpack it (tar -xf)")),
     (0, b"%PDF", ContentKind(name="a PDF", remedy="it holds no samples: export the recording as DICOM or XML")),
     (0, b"\x89PNG\r\n", ContentKind(name="a picture (PNG)", remedy="it holds no samples: export the recording")),

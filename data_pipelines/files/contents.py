@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import missing_file, unreadable_header
 
 #: Largest size of a file, and a quarter of the largest size of its samples once unpacked; a day of 12 leads at 500 Hz
 #: takes less.
@@ -19,6 +19,14 @@ ALWAYS_UNPACKED_BYTES = 2**27
 MOST_UNPACKED = 128
 
 
+def decoded(content: bytes) -> str:
+    """Returns a text that is in UTF-8, or else in Latin-1, in which every byte is a character."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def check_present(path: Path) -> None:
     """Raises `RecordError` unless there is a file.
 
@@ -26,7 +34,7 @@ def check_present(path: Path) -> None:
         RecordError: There is no such file (`missing_file`).
     """
     if not path.is_file():
-        raise RecordError(f"{path}: no such file", reason="missing_file")
+        raise missing_file(f"{path}: no such file")
 
 
 def read_contents(path: Path, *, max_bytes: int, form: str = "") -> bytes:
@@ -43,14 +51,14 @@ def read_contents(path: Path, *, max_bytes: int, form: str = "") -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # Reading a named pipe would never end.
-            raise RecordError(f"{path}: is no regular file", reason="missing_file")
+            raise missing_file(f"{path}: is no regular file")
         size = status.st_size
         if size > max_bytes:
             taken = f"takes as {form}" if form else "takes"
-            raise RecordError(f"{path}: {size} bytes, more than any ECG {taken}", reason="unreadable_header")
+            raise unreadable_header(f"{path}: {size} bytes, more than any ECG {taken}")
         return path.read_bytes()
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})", reason="missing_file") from error
+        raise missing_file(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def most_unpacked(file_bytes: int) -> int:
@@ -77,8 +85,7 @@ def check_unpacked(path: Path, num_bytes: int, *, file_bytes: int, part: str = "
     most = most_unpacked(file_bytes)
     if num_bytes > most:
         what = f"{part} unpacks" if part else "unpacks"
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: {what} to {num_bytes} bytes, more than any ECG takes in a file of {file_bytes} bytes (at most "
-            f"{most}); it is damaged, or made to exhaust memory: find out where it comes from",
-            reason="unreadable_header",
+            f"{most}); it is damaged, or made to exhaust memory: find out where it comes from"
         )

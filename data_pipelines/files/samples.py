@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import truncated_file
 from data_pipelines.recording import Samples
 
 #: Number of values (three minutes of 12 leads at 500 Hz, 8 MiB) up to which all are converted at once, since that costs
@@ -28,22 +29,18 @@ class Matrix(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Length of both axes."""
-        ...
 
     @property
     def ndim(self) -> int:
         """Number of axes; 2, unless a file holds something else in place of samples."""
-        ...
 
     @property
     def dtype(self) -> np.dtype:
         """Type of the numbers."""
-        ...
 
     @property
     def T(self) -> Matrix:  # noqa: N802 as NumPy calls it
         """The matrix with its axes exchanged."""
-        ...
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
         """Returns some rows.
@@ -51,7 +48,6 @@ class Matrix(Protocol):
         Raises:
             RecordError: The file can no longer be read.
         """
-        ...
 
 
 class ConvertedSamples:
@@ -135,8 +131,7 @@ def row_blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 def unreadable(source: str, error: Exception) -> RecordError:
     """Returns the error for samples that could be read when the recording was opened, and no longer can be."""
-    return RecordError(
+    return truncated_file(
         f"{source}: its samples cannot be read any more ({error}); was the file changed during the build? Check the "
-        "disk, or copy it again",
-        reason="truncated_file",
+        "disk, or copy it again"
     )

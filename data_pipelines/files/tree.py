@@ -32,16 +32,10 @@ _NAMES = {
 }
 _PREFIXES = {"._": "companions of macOS (._…)", "~$": "locks of Office (~$…)", ".": "hidden files"}
 _SUFFIXES = {
-    ".tmp": "temporary files (.tmp)",
-    ".temp": "temporary files (.tmp)",
-    ".swp": "temporary files (.tmp)",
+    **dict.fromkeys((".tmp", ".temp", ".swp"), "temporary files (.tmp)"),
     "~": "backups of editors (…~)",
-    ".part": "unfinished downloads (.part, .crdownload)",
-    ".partial": "unfinished downloads (.part, .crdownload)",
-    ".filepart": "unfinished downloads (.part, .crdownload)",
-    ".crdownload": "unfinished downloads (.part, .crdownload)",
-    ".download": "unfinished downloads (.part, .crdownload)",
-    ".aria2": "unfinished downloads (.part, .crdownload)",
+    **dict.fromkeys((".part", ".partial", ".filepart"), "unfinished downloads (.part, .crdownload)"),
+    **dict.fromkeys((".crdownload", ".download", ".aria2"), "unfinished downloads (.part, .crdownload)"),
 }
 
 
@@ -71,7 +65,7 @@ def list_tree(folder: Path) -> Tree:
     Raises:
         DataError: The folder itself must not be listed.
     """
-    files: list[Path] = []
+    files: list[str] = []
     litter: Counter[str] = Counter()
     closed: list[Path] = []
     seen: set[tuple[int, int]] = set()
@@ -92,7 +86,7 @@ def list_tree(folder: Path) -> Tree:
             continue
         # The order is by name, so that of two ways to one folder the same is taken on every machine.
         waiting += sorted(folders, reverse=True)
-    return Tree(files=tuple(files), litter=litter, closed=tuple(closed))
+    return Tree(files=tuple(map(Path, files)), litter=litter, closed=tuple(closed))
 
 
 def files_under(folder: Path) -> Iterator[Path]:
@@ -107,29 +101,23 @@ def files_under(folder: Path) -> Iterator[Path]:
     yield from list_tree(folder).files
 
 
-def _sorted_in(
-    entries: Iterator[os.DirEntry], files: list[Path], litter: Counter[str], closed: list[Path]
-) -> list[str]:
+def _sorted_in(entries: Iterator[os.DirEntry], files: list[str], litter: Counter[str], closed: list[Path]) -> list[str]:
     """Sorts the entries of one folder into the lists they belong to; returns the folders among them."""
-    folders = []
+    folders: list[str] = []
     for entry in entries:
         try:
             if entry.is_dir():
-                kind = folder_litter(entry.name)
-                if kind is None:
-                    folders.append(entry.path)
+                kind, kept = folder_litter(entry.name), folders
             elif entry.is_file():
-                kind = file_litter(entry.name)
-                if kind is None:
-                    files.append(Path(entry.path))
-            elif entry.is_symlink():
-                kind = "links to files that are not there"
+                kind, kept = file_litter(entry.name), files
             else:
-                kind = "pipes, sockets and devices"
+                kind = "links to files that are not there" if entry.is_symlink() else "pipes, sockets and devices"
         except OSError:
             closed.append(Path(entry.path))
             continue
-        if kind is not None:
+        if kind is None:
+            kept.append(entry.path)
+        else:
             litter[kind] += 1
     return folders
 
@@ -144,8 +132,6 @@ def file_litter(name: str) -> str | None:
     small = name.casefold()
     if small in _NAMES:
         return _NAMES[small]
-    if name.startswith(tuple(_PREFIXES)):
-        return next(kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix))
-    if small.endswith(tuple(_SUFFIXES)):
-        return next(kind for suffix, kind in _SUFFIXES.items() if small.endswith(suffix))
-    return None
+    kinds = [kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix)]
+    kinds += [kind for suffix, kind in _SUFFIXES.items() if small.endswith(suffix)]
+    return kinds[0] if kinds else None

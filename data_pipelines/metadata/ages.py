@@ -95,13 +95,13 @@ def _years(number: str, unit: str | None, *, exponent: str | None = None) -> flo
 def _checked(years: float, text: str, source: str) -> ReadAge:
     if years == ANONYMISED_AGE:
         return _at_limit(AGE_ABOVE_89, text, source)
+    if 0 <= years <= OLDEST_AGE:
+        return ReadAge(years)
+    reason, what = UNKNOWN_AGE, f"not 0 to {OLDEST_AGE:g} years"
     if math.isnan(years):
-        message = f"{source}: age is '{text}', which cannot be read; it is stored as missing"
-        return ReadAge(math.nan, Remark(reason=UNREAD_AGE, value=text, message=message))
-    if not 0 <= years <= OLDEST_AGE:
-        message = f"{source}: age is '{text}', not 0 to {OLDEST_AGE:g} years; it is stored as missing"
-        return ReadAge(math.nan, Remark(reason=UNKNOWN_AGE, value=text, message=message))
-    return ReadAge(years)
+        reason, what = UNREAD_AGE, "which cannot be read"
+    message = f"{source}: age is '{text}', {what}; it is stored as missing"
+    return ReadAge(math.nan, Remark(reason=reason, value=text, message=message))
 
 
 def _at_limit(years: float, text: str, source: str) -> ReadAge:

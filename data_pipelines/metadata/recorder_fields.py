@@ -152,10 +152,8 @@ def moment(text: str, *formats: str) -> datetime.datetime | None:
 def compact_moment(text: str) -> datetime.datetime | None:
     """Returns the moment that `YYYYMMDD[HHMM[SS[.fraction]]][±ZZZZ]` of DICOM and HL7 states, without its zone."""
     digits = text.strip().partition("+")[0].partition("-")[0].partition(".")[0]
-    if not digits.isascii() or not digits.isdigit():
-        return None
     spelling = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(digits))
-    return moment(digits, spelling) if spelling else None
+    return moment(digits, spelling) if spelling and digits.isascii() and digits.isdigit() else None
 
 
 def birth_date(text: str, *formats: str) -> StatedDate:

@@ -94,18 +94,16 @@ class SexCoding:
             code = self.meaning[key]
             if code != SEX_UNKNOWN or key in _UNSAID:
                 return ReadSex(code)
-            message = f"{source}: sex is '{text}', neither male nor female; it is stored as unknown"
-            return ReadSex(SEX_UNKNOWN, Remark(reason=OTHER_SEX, value=text, message=message))
-        if is_missing(text):
+            reason, what = OTHER_SEX, "neither male nor female; it is stored as unknown"
+        elif is_missing(text):
             return ReadSex(SEX_UNKNOWN)
-        if _CODE.fullmatch(key) or key in _LETTERS:
-            message = (
-                f"{source}: sex is '{text}', of which nothing says what it means; it is stored as unknown. Say it, "
-                "such as with --sex_coding=1=male,2=female"
-            )
-            return ReadSex(SEX_UNKNOWN, Remark(reason=AMBIGUOUS_SEX, value=text, message=message))
-        message = f"{source}: sex is '{text}', which cannot be read; it is stored as unknown"
-        return ReadSex(SEX_UNKNOWN, Remark(reason=UNREAD_SEX, value=text, message=message))
+        elif _CODE.fullmatch(key) or key in _LETTERS:
+            reason, what = AMBIGUOUS_SEX, "of which nothing says what it means; it is stored as unknown. Say it, such "
+            what += "as with --sex_coding=1=male,2=female"
+        else:
+            reason, what = UNREAD_SEX, "which cannot be read; it is stored as unknown"
+        remark = Remark(reason=reason, value=text, message=f"{source}: sex is '{text}', {what}")
+        return ReadSex(SEX_UNKNOWN, remark)
 
 
 def sex_key(text: str) -> str:

@@ -87,13 +87,7 @@ class Strip:
 
     def median_boundaries(self) -> Boundaries:
         """Returns the boundaries of the median beat."""
-        return find_boundaries(
-            smoothed(self.median_beat, rate_hz=ANALYSIS_RATE_HZ),
-            before_s=-BEAT_WINDOW_S[0],
-            rate_hz=ANALYSIS_RATE_HZ,
-            rr_before_s=self.median_rr_s,
-            rr_after_s=self.median_rr_s,
-        )
+        return _boundaries(smoothed(self.median_beat, rate_hz=ANALYSIS_RATE_HZ), self.median_rr_s, self.median_rr_s)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,13 +169,7 @@ def measure_beats(strip: Strip) -> Beats:
         if start < 0 or stop > len(smooth):
             at_edge[beat] = True
             continue
-        at = find_boundaries(
-            smooth[start:stop],
-            before_s=-BEAT_WINDOW_S[0],
-            rate_hz=ANALYSIS_RATE_HZ,
-            rr_before_s=before,
-            rr_after_s=after,
-        )
+        at = _boundaries(smooth[start:stop], before, after)
         # The comparison is written so that no beat has a P wave where the median beat has none, whose onset is NaN.
         if not abs(at.p_onset - of_median.p_onset) <= _P_FROM_MEDIAN_MS:
             at = dataclasses.replace(at, p_onset=math.nan, p_offset=math.nan)
@@ -195,6 +183,11 @@ def measure_beats(strip: Strip) -> Beats:
             columns[name][beat] = value
     correlation = _correlation(smooth[:, _LEAD_II], strip.r_peaks)
     return Beats(rr=rr * 1000, at_edge=at_edge, correlation=correlation, **columns)
+
+
+def _boundaries(beat: np.ndarray, rr_before_s: float, rr_after_s: float) -> Boundaries:
+    before_s, rate_hz = -BEAT_WINDOW_S[0], ANALYSIS_RATE_HZ
+    return find_boundaries(beat, before_s=before_s, rate_hz=rate_hz, rr_before_s=rr_before_s, rr_after_s=rr_after_s)
 
 
 def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float) -> np.ndarray:
@@ -232,7 +225,7 @@ def _lead_ii(raw: np.ndarray, smooth: np.ndarray, *, r_peak: int, at: Boundaries
     half = round(_ST_WIDTH_S * ANALYSIS_RATE_HZ) // 2
     qrs = raw[onset : offset + 1]
     found = {
-        "r_amplitude": _signed_extreme(qrs - level),
+        "r_amplitude": float(signed_extreme(qrs - level)),
         # Smoothing would take a third of the slope; central differences remove the grain of single samples.
         "qrs_slope": float(np.abs(np.gradient(qrs)).max()) * ANALYSIS_RATE_HZ,
         "st": float(raw[st - half : st + half + 1].mean()) - level,
@@ -240,13 +233,13 @@ def _lead_ii(raw: np.ndarray, smooth: np.ndarray, *, r_peak: int, at: Boundaries
     for name, first, last in (("p", at.p_onset, at.p_offset), ("t", at.t_onset, at.t_offset)):
         if not math.isnan(last - first):
             # P and T are slow, so they are smoothed lest noise choose the extreme.
-            found[f"{name}_amplitude"] = _signed_extreme(smooth[sample(first) : sample(last) + 1] - level)
+            found[f"{name}_amplitude"] = float(signed_extreme(smooth[sample(first) : sample(last) + 1] - level))
     return found
 
 
-def _signed_extreme(values: np.ndarray) -> float:
-    """Returns the value of largest magnitude, with its sign."""
-    return float(values[np.abs(values).argmax()])
+def signed_extreme(values: np.ndarray) -> np.ndarray:
+    """Returns the value of largest magnitude along the first axis, with its sign."""
+    return np.take_along_axis(values, np.abs(values).argmax(axis=0)[None], axis=0)[0]
 
 
 def _correlation(lead: np.ndarray, r_peaks: np.ndarray) -> np.ndarray:

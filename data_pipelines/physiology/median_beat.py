@@ -18,7 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.physiology.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoBeatsError, Strip, prepare
+from data_pipelines.physiology.beats import (
+    ANALYSIS_RATE_HZ,
+    BEAT_WINDOW_S,
+    NoBeatsError,
+    prepare,
+    signed_extreme,
+)
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.workers import map_ordered
 
@@ -81,11 +87,7 @@ class Measurements:
 
 
 def measure(
-    signals: np.ndarray,
-    *,
-    sampling_rate_hz: int,
-    processes: int | None = None,
-    progress: bool = True,
+    signals: np.ndarray, *, sampling_rate_hz: int, processes: int | None = None, progress: bool = True
 ) -> Measurements:
     """Measures every record; odd signals give NaN and a counted reason, never an error.
 
@@ -144,22 +146,14 @@ def measure_record(
         strip = prepare(signal, sampling_rate_hz=sampling_rate_hz)
     except NoBeatsError as error:
         return {}, None, (error.reason,)
-    intervals = _intervals(strip)
+    at = strip.median_boundaries()
+    intervals = at.intervals()
+    intervals |= {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
     beat = strip.median_beat - np.median(strip.ecg, axis=0)
     measured = {**_rates(strip.r_peaks), **intervals, **_amplitudes(beat, rr_s=strip.median_rr_s)}
     shown = strip.median_beat[: _BEAT_SAMPLES * _MEAN_OF].reshape(_BEAT_SAMPLES, _MEAN_OF, -1).mean(axis=1)
-    return (
-        measured,
-        shown.astype(np.float32),
-        tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value)),
-    )
-
-
-def _intervals(strip: Strip) -> dict[str, float]:
-    """Returns the intervals of the median beat, ms; NaN where a boundary was not found."""
-    at = strip.median_boundaries()
-    intervals = at.intervals()
-    return intervals | {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
+    reasons = tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value))
+    return measured, shown.astype(np.float32), reasons
 
 
 def _rates(r_peaks: np.ndarray) -> dict[str, float]:
@@ -189,11 +183,11 @@ def _amplitudes(beat: np.ndarray, *, rr_s: float) -> dict[str, float]:
 
     qrs = window(*_QRS_WINDOW_S)
     by_wave = {
-        "P": _signed_extreme(window(*_P_WINDOW_S)),
+        "P": signed_extreme(window(*_P_WINDOW_S)),
         "R": qrs.max(axis=0),
         "S": qrs.min(axis=0),
         "ST": window(_ST_AT_S, _ST_AT_S + 0.01).mean(axis=0),
-        "T": _signed_extreme(window(_T_START_S, t_end)),
+        "T": signed_extreme(window(_T_START_S, t_end)),
     }
     area = qrs.mean(axis=0)
     lead_i, lead_ii = area[STORED_LEADS.index("I")], area[STORED_LEADS.index("II")]
@@ -205,8 +199,3 @@ def _amplitudes(beat: np.ndarray, *, rr_s: float) -> dict[str, float]:
         for lead, value in zip(STORED_LEADS, values, strict=True)
     }
     return {**measured, "qrs_axis": axis}
-
-
-def _signed_extreme(window: np.ndarray) -> np.ndarray:
-    """Returns the value of largest magnitude in each column of `[time, lead]`, with its sign."""
-    return np.take_along_axis(window, np.abs(window).argmax(axis=0)[None], axis=0)[0]

@@ -28,7 +28,29 @@ _CONSTANT = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Standardizer:
+class _Fitted:
+    """Numbers that were fitted to training records, and are kept as JSON."""
+
+    def save(self, path: Path | str) -> None:
+        """Writes the numbers as JSON, without loss of precision."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+        Path(path).write_text(json.dumps({"kind": type(self).__name__} | plain, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def _saved(cls, path: Path | str) -> dict[str, Any]:
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            fields = {field.name: found[field.name] for field in dataclasses.fields(cls)}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: is no saved {cls.__name__} ({error}); fit and save it again") from error
+        if found["kind"] != cls.__name__:
+            raise DataError(f"{path}: holds a {found['kind']}, not a {cls.__name__}")
+        return fields
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Standardizer(_Fitted):
     """Brings every measurement to mean 0 and standard deviation 1 over the training records.
 
     Attributes:
@@ -120,10 +142,6 @@ class Standardizer:
         columns = {name: column for column, name in enumerate(self.names)}
         return np.asarray(values)[:, [columns[name] for name in self.kept]]
 
-    def save(self, path: Path | str) -> None:
-        """Writes the standardiser as JSON, without loss of precision."""
-        _save(path, self)
-
     @classmethod
     def load(cls, path: Path | str) -> Standardizer:
         """Reads a standardiser that `save` wrote.
@@ -131,7 +149,7 @@ class Standardizer:
         Raises:
             DataError: There is no such file, or it is damaged.
         """
-        found = _load(path, cls)
+        found = cls._saved(path)
         return cls(
             **found
             | {name: tuple(found[name]) for name in ("names", "kept")}
@@ -140,7 +158,7 @@ class Standardizer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Pca:
+class Pca(_Fitted):
     """Principal components of standardised vectors; not whitened, so that distances keep their meaning.
 
     Attributes:
@@ -182,10 +200,6 @@ class Pca:
             raise DataError(f"expected [n, {len(self.mean)}] standardised features, got {list(standard.shape)}")
         return ((standard.astype(np.float64) - self.mean) @ self.components.T).astype(np.float32)
 
-    def save(self, path: Path | str) -> None:
-        """Writes the components as JSON, without loss of precision."""
-        _save(path, self)
-
     @classmethod
     def load(cls, path: Path | str) -> Pca:
         """Reads components that `save` wrote.
@@ -193,7 +207,7 @@ class Pca:
         Raises:
             DataError: There is no such file, or it is damaged.
         """
-        return cls(**{name: np.array(value, np.float64) for name, value in _load(path, cls).items()})
+        return cls(**{name: np.array(value, np.float64) for name, value in cls._saved(path).items()})
 
 
 def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -206,20 +220,3 @@ def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
 def _check_width(values: np.ndarray, names: tuple[str, ...]) -> None:
     if values.ndim != 2 or values.shape[1] != len(names):
         raise DataError(f"expected [n, {len(names)}] physiology values, got {list(values.shape)}")
-
-
-def _save(path: Path | str, fitted: Standardizer | Pca) -> None:
-    fields = {field.name: getattr(fitted, field.name) for field in dataclasses.fields(fitted)}
-    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
-    Path(path).write_text(json.dumps({"kind": type(fitted).__name__} | plain, indent=1) + "\n", encoding="utf-8")
-
-
-def _load(path: Path | str, kind: type[Standardizer] | type[Pca]) -> dict[str, Any]:
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        fields = {field.name: found[field.name] for field in dataclasses.fields(kind)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no saved {kind.__name__} ({error}); fit and save it again") from error
-    if found["kind"] != kind.__name__:
-        raise DataError(f"{path}: holds a {found['kind']}, not a {kind.__name__}")
-    return fields

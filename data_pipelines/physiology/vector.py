@@ -20,7 +20,9 @@ Vectors must be standardised before any cosine (`standardise.py`), or millisecon
 from __future__ import annotations
 
 import enum
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -34,15 +36,8 @@ PHYSIOLOGY_VERSION = 1
 NUM_BEATS = 10
 
 _OF_BEAT: Mapping[str, str] = {
-    "rr": "ms",
-    "pr": "ms",
-    "qrs": "ms",
-    "qtc": "ms",
-    "p_duration": "ms",
-    "t_duration": "ms",
-    "r_amplitude": "mV",
-    "t_amplitude": "mV",
-    "p_amplitude": "mV",
+    **dict.fromkeys(("rr", "pr", "qrs", "qtc", "p_duration", "t_duration"), "ms"),
+    **dict.fromkeys(("r_amplitude", "t_amplitude", "p_amplitude"), "mV"),
     "qrs_slope": "mV/s",
 }
 
@@ -55,20 +50,11 @@ _STATISTICS: Mapping[str, Callable[[np.ndarray], float]] = {
 
 _OF_RECORD: Mapping[str, str] = {
     "rmssd": "ms",
-    "pnn50": "1",
-    "rr_cv": "1",
-    "rr_short_share": "1",
-    "pr_long_share": "1",
-    "qrs_wide_share": "1",
-    "qrs_borderline_share": "1",
-    "qtc_long_share": "1",
-    "p_absent_share": "1",
-    "t_inverted_share": "1",
+    **dict.fromkeys(("pnn50", "rr_cv", "rr_short_share", "pr_long_share", "qrs_wide_share"), "1"),
+    **dict.fromkeys(("qrs_borderline_share", "qtc_long_share", "p_absent_share", "t_inverted_share"), "1"),
     "st_deviating_share": "1",
     "st_mad": "mV",
-    "beat_correlation_mean": "1",
-    "beat_correlation_sd": "1",
-    "beat_correlation_min": "1",
+    **dict.fromkeys(("beat_correlation_mean", "beat_correlation_sd", "beat_correlation_min"), "1"),
 }
 
 #: Unit of every measurement, in column order: `"rr_1"` … `"qrs_slope_10"`, `"rr_mean"` … `"st_iqr"`, `"rmssd"` …
@@ -177,15 +163,12 @@ def _reasons(beats: Beats, summary: np.ndarray) -> Missing:
         values[:NUM_BEATS] for values in (beats.at_edge, beats.qrs, beats.p_duration, beats.t_duration)
     )
     bounded = np.isfinite(qrs)
-    reasons = Missing(0)
-    for reason, holds in (
+    reasons = (
         (Missing.FEWER_THAN_TEN, len(beats.rr) < NUM_BEATS),
         (Missing.AT_EDGE, at_edge.any()),
         (Missing.QRS_NOT_FOUND, (~bounded & ~at_edge).any()),
         (Missing.P_NOT_FOUND, np.isnan(p[bounded]).any()),
         (Missing.T_NOT_FOUND, np.isnan(t[bounded]).any()),
         (Missing.FEW_VALUES, np.isnan(summary).any()),
-    ):
-        if holds:
-            reasons |= reason
-    return reasons
+    )
+    return functools.reduce(operator.or_, (reason for reason, holds in reasons if holds), Missing(0))

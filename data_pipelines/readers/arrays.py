@@ -13,19 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, check_unpacked, read_contents
+from data_pipelines.files.refusals import refusing, truncated_file, unreadable_header
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.nested_values import named_values
-from data_pipelines.statements.sample_matrix import (
-    SIGNAL_NAMES,
-    described_fields,
-    is_matrix,
-    is_signal_name,
-    matrix_recording,
-)
-from data_pipelines.statements.stated import statements
+from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, is_matrix, is_signal_name, matrix_recording
 
 # First bytes of an archive: of one with files, and of an empty one.
 _ARCHIVE = (b"PK\x03\x04", b"PK\x05\x06")
@@ -48,18 +41,12 @@ def read_numpy(path: Path | str, declared: Declared) -> Recording:
     """
     path = Path(path)
     data = read_contents(path, max_bytes=MAX_BYTES)
-    try:
+    # Besides their own, NumPy and zipfile raise zlib's and the tokenizer's errors.
+    with refusing(truncated_file, f"{path}: cannot be read as an array of numbers", "it is damaged, or holds objects"):
         # `is_zipfile` is not used, since it ignores whatever damage has put ahead of an archive.
-        is_archive = data.startswith(_ARCHIVE)
-        arrays = _unpacked(data, path) if is_archive else {SIGNAL_NAMES[0]: _array(data)}
-    except RecordError:
-        raise
-    except Exception as error:  # Besides their own, zlib's and tokenizer errors occur.
-        raise RecordError(
-            f"{path}: cannot be read as an array of numbers ({error}); it is damaged, or holds objects",
-            reason="truncated_file",
-        ) from error
-    return _from_archive(arrays, path, declared)
+        arrays = _unpacked(data, path) if data.startswith(_ARCHIVE) else {SIGNAL_NAMES[0]: _array(data)}
+    samples = arrays.pop(_signal_of(arrays, path))
+    return matrix_recording(samples, path, declared, values=named_values(arrays))
 
 
 def _unpacked(data: bytes, path: Path) -> dict[str, np.ndarray]:
@@ -91,6 +78,7 @@ def _array(data: bytes) -> np.ndarray:
     file = io.BytesIO(data)
     major, _ = np.lib.format.read_magic(file)
     read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(major)
+    # Version 3 differs only in the names of columns, which may then be Unicode; `np.save` falls back to it by itself.
     if read_header is None:
         raise ValueError(f"version {major} of the format")
     shape, is_fortran, dtype = read_header(file)
@@ -105,20 +93,12 @@ def _array(data: bytes) -> np.ndarray:
     return values.reshape(shape, order="F" if is_fortran else "C")
 
 
-def _from_archive(arrays: dict[str, np.ndarray], path: Path, declared: Declared) -> Recording:
-    name = _signal_of(arrays, path)
-    beside = {other: array for other, array in arrays.items() if other != name}
-    values = named_values(beside)
-    return matrix_recording(arrays[name], path, declared, stated=statements(values), fields=described_fields(values))
-
-
 def _signal_of(arrays: dict[str, np.ndarray], path: Path) -> str:
     matrices = [name for name, array in arrays.items() if is_matrix(array)]
     named = [name for name in arrays if is_signal_name(name)] or matrices
     if len(named) != 1:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: holds {', '.join(arrays) or 'nothing'}, of which one matrix must be the samples; call it "
-            f"'{SIGNAL_NAMES[0]}'",
-            reason="unreadable_header",
+            f"'{SIGNAL_NAMES[0]}'"
         )
     return named[0]

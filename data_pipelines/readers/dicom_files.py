@@ -25,6 +25,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, read_contents
+from data_pipelines.files.refusals import header_disagrees, missing_metadata, truncated_file, unreadable_header
 from data_pipelines.files.samples import converted
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.metadata import recorder_fields
@@ -80,10 +81,9 @@ def read_dicom(path: Path | str) -> Recording:
     except RecordError:
         raise
     except Exception as error:  # pydicom parses lazily and raises all sorts of errors.
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: cannot be read as a DICOM waveform ({type(error).__name__}: {error}); it is damaged or "
-            "truncated: export it again",
-            reason="unreadable_header",
+            "truncated: export it again"
         ) from error
 
 
@@ -93,24 +93,21 @@ def _recording(content: bytes, path: Path) -> Recording:
     meta_information, start = _meta_information(content)
     syntax = meta_information.TransferSyntaxUID
     if syntax not in _SYNTAXES:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: its transfer syntax is {syntax.name}; read are {' and '.join(uid.name for uid in _SYNTAXES)}: "
-            "convert it, for instance with dcmconv +te",
-            reason="unreadable_header",
+            "convert it, for instance with dcmconv +te"
         )
     try:
         check_nesting(content, start, is_implicit=syntax == ImplicitVRLittleEndian)
     except ValueError as error:
-        raise RecordError(
-            f"{path}: {error}; it is damaged or truncated: export it again", reason="truncated_file"
-        ) from error
+        raise truncated_file(f"{path}: {error}; it is damaged or truncated: export it again") from error
     # The file is read from memory, because pydicom would allocate whatever length a damaged element of a file claims.
     dataset = pydicom.dcmread(io.BytesIO(content))
     group = _rhythm(dataset, source)
     digital = _samples(group, source)
     channels = _channels(group, source)
     sensitivity = np.array([channel.sensitivity for channel in channels])
-    offset, padding = np.array([channel.offset for channel in channels]), _padding(group)
+    offset, padding = np.array([channel.offset for channel in channels]), _padding(group, digital.dtype)
 
     def physical(start: int, stop: int) -> np.ndarray:
         signal = digital[start:stop] * sensitivity + offset
@@ -118,15 +115,13 @@ def _recording(content: bytes, path: Path) -> Recording:
             signal[digital[start:stop] == padding] = np.nan
         return signal
 
-    known = _known_fields(dataset, source)
     return Recording(
         source=source,
         signal=converted(digital.shape, physical),
         sampling_rate_hz=_number(group, "SamplingFrequency", source, positive=True),
         channels=tuple(channel.name for channel in channels),
         units=tuple(channel.unit for channel in channels),
-        fields=known.fields,
-        remarks=known.remarks,
+        **_known_fields(dataset, source)._asdict(),
     )
 
 
@@ -144,17 +139,15 @@ def _rhythm(dataset: Dataset, source: str) -> Dataset:
     groups = list(dataset.get("WaveformSequence") or ())
     originals = [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]
     if not originals:
-        raise RecordError(
-            f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed"
         )
     most = max(group.NumberOfWaveformSamples for group in originals)
     longest = [group for group in originals if group.NumberOfWaveformSamples == most]
     if len(longest) > 1:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: has {len(longest)} original waveform groups of {most} samples; files with all leads in one "
-            "group are read",
-            reason="unreadable_header",
+            "group are read"
         )
     return longest[0]
 
@@ -163,10 +156,9 @@ def _samples(group: Dataset, source: str) -> np.ndarray:
     """Returns the encoded samples of a group, `[time, channel]`; their size is checked against the group's numbers."""
     encoding = int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)
     if encoding not in _DTYPES:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: samples are of {encoding[0]} bits and interpretation {encoding[1]}; read are "
-            f"{', '.join(f'{bits} {kind}' for bits, kind in _DTYPES)}",
-            reason="unreadable_header",
+            f"{', '.join(f'{bits} {kind}' for bits, kind in _DTYPES)}"
         )
     dtype = np.dtype(_DTYPES[encoding])
     num_samples, num_channels = int(group.NumberOfWaveformSamples), int(group.NumberOfWaveformChannels)
@@ -180,10 +172,10 @@ def _samples(group: Dataset, source: str) -> np.ndarray:
     return np.frombuffer(data[:expected], dtype).reshape(num_samples, num_channels)
 
 
-def _padding(group: Dataset) -> int | None:
+def _padding(group: Dataset, dtype: np.dtype) -> int | None:
     value = group.get("WaveformPaddingValue")
+    # Its type is OB or OW, so pydicom leaves the bytes as they are.
     if isinstance(value, bytes):
-        dtype = np.dtype(_DTYPES[int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)])
         return int(np.frombuffer(value[: dtype.itemsize], dtype)[0])
     return None if value is None else int(value)
 
@@ -191,10 +183,9 @@ def _padding(group: Dataset) -> int | None:
 def _channels(group: Dataset, source: str) -> list[_Channel]:
     definitions = list(group.get("ChannelDefinitionSequence") or ())
     if len(definitions) != int(group.NumberOfWaveformChannels):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: defines {len(definitions)} channels where NumberOfWaveformChannels is "
-            f"{group.NumberOfWaveformChannels}; export the file again",
-            reason="header_disagrees",
+            f"{group.NumberOfWaveformChannels}; export the file again"
         )
     return [_channel(definition, source) for definition in definitions]
 
@@ -204,17 +195,15 @@ def _channel(definition: Dataset, source: str) -> _Channel:
     units = list(definition.get("ChannelSensitivityUnitsSequence") or ())
     unit = str(units[0].get("CodeValue") or "").strip() if len(units) == 1 else ""
     if not unit:
-        raise RecordError(
-            f"{source}: channel {name} has no one unit in ChannelSensitivityUnitsSequence; export the file again",
-            reason="missing_metadata",
+        raise missing_metadata(
+            f"{source}: channel {name} has no one unit in ChannelSensitivityUnitsSequence; export the file again"
         )
     sensitivity = _number(definition, "ChannelSensitivity", source)
     correction = _number(definition, "ChannelSensitivityCorrectionFactor", source, default=1.0)
     if sensitivity * correction == 0:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: channel {name} has a ChannelSensitivity of {sensitivity:g} and a correction of "
-            f"{correction:g}; neither can be 0",
-            reason="unreadable_header",
+            f"{correction:g}; neither can be 0"
         )
     offset = _number(definition, "ChannelBaseline", source, default=0.0)
     return _Channel(name=name, unit=unit, sensitivity=sensitivity * correction, offset=offset)
@@ -227,9 +216,8 @@ def _channel_name(definition: Dataset, source: str) -> str:
     """
     sources = list(definition.get("ChannelSourceSequence") or ())
     if len(sources) != 1:
-        raise RecordError(
-            f"{source}: a channel has {len(sources)} items in ChannelSourceSequence, one is needed to know its lead",
-            reason="missing_metadata",
+        raise missing_metadata(
+            f"{source}: a channel has {len(sources)} items in ChannelSourceSequence, one is needed to know its lead"
         )
     meaning = str(sources[0].get("CodeMeaning") or "").strip()
     code, scheme = (str(sources[0].get(key) or "").strip() for key in ("CodeValue", "CodingSchemeDesignator"))
@@ -237,10 +225,9 @@ def _channel_name(definition: Dataset, source: str) -> str:
     lead = _LEAD_OF_NUMBER.get(code.removeprefix(prefix)) if prefix and code.startswith(prefix) else None
     meant = standard_lead(meaning)
     if lead and meant and lead != meant:
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: a channel's source is coded as lead {lead} ({scheme} {code}) and named '{meaning}'; find out "
-            "which it is",
-            reason="header_disagrees",
+            "which it is"
         )
     return lead or meaning
 
@@ -249,12 +236,12 @@ def _number(item: Dataset, keyword: str, source: str, *, default: float | None =
     value = item.get(keyword)
     if value is None or value == "":
         if default is None:
-            raise RecordError(f"{source}: has no {keyword}; export the file again", reason="missing_metadata")
+            raise missing_metadata(f"{source}: has no {keyword}; export the file again")
         return default
     number = float(value)
     if not math.isfinite(number) or abs(number) > 1e12 or (positive and number <= 0):
         kind = "number above zero" if positive else "number"
-        raise RecordError(f"{source}: {keyword} is {value}, a {kind} is needed", reason="unreadable_header")
+        raise unreadable_header(f"{source}: {keyword} is {value}, a {kind} is needed")
     return number
 
 

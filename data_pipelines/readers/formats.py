@@ -27,18 +27,8 @@ from data_pipelines.system.visible_text import storable_text
 
 #: Format that files with a suffix are read as.
 FORMAT_OF_SUFFIX: Mapping[str, str] = types.MappingProxyType(
-    {
-        ".hea": "wfdb",
-        ".npy": "numpy",
-        ".npz": "numpy",
-        ".csv": "csv",
-        ".tsv": "csv",
-        ".h5": "hdf5",
-        ".hdf5": "hdf5",
-        ".mat": "matlab",
-        ".dcm": "dicom",
-        ".xml": "xml",
-    }
+    {".hea": "wfdb", ".npy": "numpy", ".npz": "numpy", ".csv": "csv", ".tsv": "csv", ".h5": "hdf5", ".hdf5": "hdf5"}
+    | {".mat": "matlab", ".dcm": "dicom", ".xml": "xml"}
 )
 
 #: Name under which files without a suffix are counted.
@@ -129,6 +119,7 @@ def find_recordings(
         # Resolving a path costs a dozen system calls, so it is done only where the name matches.
         if path.name in names_left_out and path.resolve() in not_recordings:
             continue
+        # A file beside a header of its name is part of that record, such as the `.mat` of the challenges.
         if path.with_suffix("") in headers and path.suffix.lower() != ".hea":
             continue
         listing.take(path)
@@ -174,8 +165,7 @@ class _Listing:
         if not is_dicom(head):
             self.passed_over[suffix if has_suffix else NO_SUFFIX] += 1
             return
-        other = other_dicom_class(head)
-        if other is not None:
+        if other := other_dicom_class(head):
             self.others[f"DICOM without a waveform ({other})"] += 1
             return
         relative = path.relative_to(self._folder)

@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import check_present, check_unpacked, most_unpacked
+from data_pipelines.files.refusals import refusing, truncated_file, unreadable_header
 from data_pipelines.files.samples import VALUES_AT_ONCE, Matrix, unreadable
 from data_pipelines.readers.hdf5_own import check_own_samples
 from data_pipelines.readers.hdf5_structure import check_heaps
@@ -19,8 +19,7 @@ from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import stated_name
 from data_pipelines.statements.nested_values import NamedValue, named_values
-from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, described_fields, is_signal_name, matrix_recording
-from data_pipelines.statements.stated import statements
+from data_pipelines.statements.sample_matrix import SIGNAL_NAMES, is_signal_name, matrix_recording
 
 # Limit on texts in an attribute or data set; no recording has more leads.
 _MOST_TEXTS = 1000
@@ -47,27 +46,15 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
     """
     path = Path(path)
     check_present(path)
-    try:
+    # h5py raises OSError, RuntimeError, KeyError, ValueError …
+    with refusing(truncated_file, f"{path}: cannot be read as HDF5", "it is damaged or truncated: copy it again"):
         check_heaps(path)
         with h5py.File(path, "r") as file:
             dataset = _signal_of(file, path)
             inside = tuple(dataset.name.strip("/").split("/"))
             values = _values(file, dataset, inside, path)
             samples = _samples_of(dataset, path)
-    except RecordError:
-        raise
-    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, ValueError …
-        raise RecordError(
-            f"{path}: cannot be read as HDF5 ({error}); it is damaged or truncated: copy it again",
-            reason="truncated_file",
-        ) from error
-    return matrix_recording(
-        samples,
-        path,
-        declared,
-        stated=statements(values, beside=inside),
-        fields=described_fields(values),
-    )
+    return matrix_recording(samples, path, declared, values=values, beside=inside)
 
 
 def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path: Path) -> list[NamedValue]:
@@ -116,14 +103,12 @@ def _values_of(dataset: h5py.Dataset, names: tuple[str, ...]) -> list[NamedValue
 
 def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
     found = {name: item for name, item in _datasets(file) if item.ndim == 2 and item.dtype.kind in "iuf"}
-    named = [name for name in found if is_signal_name(name.rpartition("/")[2])] or [
-        name for name, item in found.items() if min(item.shape) != 1
-    ]
+    matrices = [name for name, item in found.items() if min(item.shape) != 1]
+    named = [name for name in found if is_signal_name(name.rpartition("/")[2])] or matrices
     if len(named) != 1:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: holds {len(named)} matrices of numbers ({', '.join(named[:5]) or 'none'}) that may be the "
-            f"samples; one recording a file is read, call it '{SIGNAL_NAMES[0]}'",
-            reason="unreadable_header",
+            f"samples; one recording a file is read, call it '{SIGNAL_NAMES[0]}'"
         )
     dataset = found[named[0]]
     check_own_samples(dataset, path)

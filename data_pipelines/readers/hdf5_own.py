@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import unreadable_header
 
 
 def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
@@ -29,10 +29,9 @@ def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
         raise KeyError(f"it has no '{name}'")
     link = file.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: its '{name}' is no data set of its own, but a link or a group; only files that hold their own "
-            "samples are read: get it again from where it comes from",
-            reason="unreadable_header",
+            "samples are read: get it again from where it comes from"
         )
     check_own_samples(file[name], path)
     return file[name]
@@ -49,8 +48,7 @@ def check_own_samples(dataset: h5py.Dataset, path: Path) -> None:
         RecordError: The samples are in other files (`unreadable_header`).
     """
     if dataset.external or dataset.is_virtual:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: the samples of '{dataset.name}' lie in other files (external storage or a virtual data set); "
-            "only files that hold their own are read: write it again with h5py or h5repack",
-            reason="unreadable_header",
+            "only files that hold their own are read: write it again with h5py or h5repack"
         )

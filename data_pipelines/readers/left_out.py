@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from data_pipelines.files.tree import list_tree
 from data_pipelines.readers.foreign import counts_in_words, remedies
-from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, FoundRecordings
+from data_pipelines.readers.formats import FORMAT_OF_SUFFIX, NO_SUFFIX, FoundRecordings
 from data_pipelines.system.visible_text import visible
-
-Item = TypeVar("Item")
 
 _MOST_NAMED = 5
 _MOST_COLUMNS = 6
@@ -41,7 +40,8 @@ def notes(found: FoundRecordings, folder: Path, *, has_labels: bool) -> tuple[st
         sentences.append(f"files passed over: {counts}")
         sentences += remedies(found.passed_over)
     sentences += [f"files left out: {count} {kind}" for kind, count in found.others.items()]
-    sentences += [_of_table(path, columns, folder, has_labels) for path, columns in _first(found.tables.items())]
+    named = itertools.islice(found.tables.items(), _MOST_NAMED)
+    sentences += [_of_table(path, columns, folder, has_labels) for path, columns in named]
     if len(found.tables) > _MOST_NAMED:
         sentences.append(f"{len(found.tables) - _MOST_NAMED} more tables were left out, which are no recordings")
     if found.litter:
@@ -66,7 +66,8 @@ def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str
         return f"{message}it is empty; is --source right?"
     known = [suffix for suffix in found.passed_over if FORMAT_OF_SUFFIX.get(suffix) not in (None, *formats)]
     if known:
-        said += (f"{' '.join(known)} files are read where --formats has {_formats_of(known)}",)
+        needed = ",".join(dict.fromkeys(FORMAT_OF_SUFFIX[suffix] for suffix in known))
+        said += (f"{' '.join(known)} files are read where --formats has {needed}",)
     if found.passed_over:
         said = (f"found are {counts_in_words(found.passed_over)}", *said[1:])
     return f"{message}{'; '.join(said)}; is --source right?"
@@ -75,20 +76,13 @@ def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str
 def what_is_there(folder: Path) -> str:
     """Returns the contents of a folder in words, for the message of a builder that found nothing of its own in it."""
     tree = list_tree(folder)
-    counts: dict[str, int] = {}
-    for path in tree.files:
-        suffix = path.suffix.lower() or "no suffix"
-        counts[suffix] = counts.get(suffix, 0) + 1
+    counts = Counter(path.suffix.lower() or NO_SUFFIX for path in tree.files)
     said = [f"found are {counts_in_words(counts)}"] if counts else ["it is empty"]
     if tree.litter:
         said.append(f"passed over are {_litter_in_words(tree.litter)}")
     if tree.closed:
         said.append(_closed_in_words(tree.closed))
     return "; ".join(said)
-
-
-def _formats_of(suffixes: Sequence[str]) -> str:
-    return ",".join(dict.fromkeys(FORMAT_OF_SUFFIX[suffix] for suffix in suffixes))
 
 
 def _of_table(path: Path, columns: Sequence[str], folder: Path, has_labels: bool) -> str:
@@ -115,7 +109,3 @@ def _closed_in_words(closed: Sequence[Path]) -> str:
         f"{len(closed)} folders or files cannot be looked at, what is in them is NOT in the data set (permissions?): "
         f"{named}{' …' if len(closed) > _MOST_NAMED else ''}"
     )
-
-
-def _first(items: Iterable[Item]) -> list[Item]:
-    return list(items)[:_MOST_NAMED]

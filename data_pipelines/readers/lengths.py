@@ -38,6 +38,7 @@ def wfdb_length(record: Path) -> Length | None:
             line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")
         ]
         _, num_signals, rate, num_rows, *_ = record_line
+        # After a slash the frequency of a counter may follow the rate.
         length = Length(int(num_rows), float(rate.partition("/")[0]))
         names = {name for name, *_ in signal_lines}
         num_bytes = sum(record.with_name(name).stat().st_size for name in names)

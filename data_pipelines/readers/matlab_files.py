@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, check_present, most_unpacked, read_contents
+from data_pipelines.files.refusals import refusing, truncated_file, unreadable_header
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.matlab_structure import check_structure
 from data_pipelines.recording import Recording
@@ -22,10 +22,10 @@ from data_pipelines.statements.names import Kind
 from data_pipelines.statements.nested_values import NamedValue, named_values
 from data_pipelines.statements.sample_matrix import (
     SIGNAL_NAMES,
-    described_fields,
     is_matrix,
     is_signal_name,
     matrix_recording,
+    stated_recording,
 )
 from data_pipelines.statements.stated import Statement, statements
 
@@ -60,49 +60,32 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     check_present(path)
     content = read_contents(path, max_bytes=MAX_BYTES)
     if content.startswith(_HDF5_HEADER):
-        raise RecordError(
-            f"{path}: a MATLAB file of v7.3, which is not read; load it and save it with -v7",
-            reason="unreadable_header",
-        )
-    try:
+        raise unreadable_header(f"{path}: a MATLAB file of v7.3, which is not read; load it and save it with -v7")
+    remedy = "it is damaged, or of v7.3: save it with -v7"
+    with refusing(truncated_file, f"{path}: cannot be read as MATLAB v4 or v5", remedy):
         if 0 not in content[:4]:  # SciPy takes files with a zero in these bytes for v4.
             check_structure(content, most_bytes=most_unpacked(len(content)))
         variables = scipy.io.loadmat(io.BytesIO(content))
-    except Exception as error:  # SciPy raises all sorts of errors on damaged files.
-        raise RecordError(
-            f"{path}: cannot be read as MATLAB v4 or v5 ({error}); it is damaged, or of v7.3: save it with -v7",
-            reason="truncated_file",
-        ) from error
     arrays = {name: value for name, value in variables.items() if not name.startswith("__")}
     if _is_cpsc2018(arrays):
         return _read_cpsc2018(arrays, path, declared)
     values = named_values(arrays)
     signal, samples = _signal_of(values, arrays, path)
     others = [value for value in values if value is not signal]
-    return matrix_recording(
-        samples,
-        path,
-        declared,
-        stated=statements(others, beside=signal.path[:-1]),
-        fields=described_fields(others),
-    )
+    return matrix_recording(samples, path, declared, values=others, beside=signal.path[:-1])
 
 
 def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:
     """Returns the named value of the samples, and its matrix."""
-    numbers = [
-        (value, value.value)
-        for value in values
-        if isinstance(value.value, np.ndarray) and value.value.dtype.kind in "iuf"
-    ]
+    arrays_of = [(value, value.value) for value in values if isinstance(value.value, np.ndarray)]
+    numbers = [(value, array) for value, array in arrays_of if array.dtype.kind in "iuf"]
     named = [(value, array) for value, array in numbers if is_signal_name(value.path[-1])]
     matrices = [(value, array) for value, array in named if is_matrix(array)] or named
     matrices = matrices or [(value, array) for value, array in numbers if is_matrix(array)]
     if len(matrices) != 1:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: holds {', '.join(arrays) or 'nothing'}; a struct '{CPSC2018_STRUCT}' or one matrix, called "
-            f"'{SIGNAL_NAMES[0]}', is read",
-            reason="unreadable_header",
+            f"'{SIGNAL_NAMES[0]}', is read"
         )
     return matrices[0]
 
@@ -119,9 +102,7 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
         fields = struct.reshape(-1)[0]
         samples, sex, age = (np.asarray(fields[name]) for name in _CPSC2018_FIELDS)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
-        raise RecordError(
-            f"{path}: its struct '{CPSC2018_STRUCT}' lacks data, sex or age ({error})", reason="unreadable_header"
-        ) from error
+        raise unreadable_header(f"{path}: its struct '{CPSC2018_STRUCT}' lacks data, sex or age ({error})") from error
     # The publishers' statements count like those of the file, so that a contradiction in the file is noticed.
     beside = {name: value for name, value in arrays.items() if name != CPSC2018_STRUCT}
     of_struct = {name: fields[name] for name in struct.dtype.names or () if name not in _CPSC2018_FIELDS}
@@ -133,7 +114,7 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
     ):
         stated.add(kind, Statement(where="the description of CPSC-2018", value=value))
     known = recorder_fields.known_fields({recorder_fields.SEX: _scalar(sex), recorder_fields.AGE: _scalar(age)})
-    return matrix_recording(samples, path, declared, stated=stated, fields=known)
+    return stated_recording(samples, path, declared, stated=stated, fields=known)
 
 
 def _scalar(value: np.ndarray) -> str:

@@ -143,6 +143,7 @@ def _check_matrix(content: memoryview, room: _Room, *, depth: int) -> None:
 
 
 def _check_values(elements: _Elements, kind: int, num_values: int) -> None:
+    # MATLAB stores whole numbers in the smallest type that holds them, whatever the class of the array.
     allowed = _TEXT_TYPES if kind == _CHAR else tuple(set(_SIZE_OF_TYPE) - {16, 17, 18})
     data_type, data = elements.next(*allowed)
     size = len(data) // _SIZE_OF_TYPE[data_type]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import wfdb
 
-from data_pipelines.errors import RecordError
-from data_pipelines.statements.names import Kind, hertz_per, voltage
+from data_pipelines.files.refusals import header_disagrees
+from data_pipelines.statements.names import Kind, voltage
 from data_pipelines.statements.nested_values import NamedValue, header_line
 from data_pipelines.statements.stated import statements
-from data_pipelines.statements.stated_values import one_number
+from data_pipelines.statements.stated_rates import plain_hertz
 
 # Comments with these names may be about the heart's rate.
 _OTHER_RATES = ("rate", "frequency", "freq")
@@ -31,22 +31,19 @@ def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) 
     pairs = filter(None, map(header_line, comments))
     stated = statements([NamedValue((key,), value) for key, value in pairs if key.casefold() not in _OTHER_RATES])
     for statement in stated.of(Kind.RATE):
-        found = one_number(statement.value)
-        factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
-        if found and factor and not math.isclose(found[0] * factor, header.fs, rel_tol=1e-6):
-            raise RecordError(
+        hertz = plain_hertz(statement)
+        if hertz is not None and not math.isclose(hertz, header.fs, rel_tol=1e-6):
+            raise header_disagrees(
                 f"{header_path}: its first line states the rate {header.fs} Hz, but its comment '{statement.where}' "
-                f"{statement.value}; correct one of them",
-                reason="header_disagrees",
+                f"{statement.value}; correct one of them"
             )
     units = {known for unit in header.units if (known := voltage(unit))}
     for statement in stated.of(Kind.UNIT):
         unit = voltage(statement.value) if isinstance(statement.value, str) else None
         if unit and units and unit not in units:
-            raise RecordError(
+            raise header_disagrees(
                 f"{header_path}: its signals are in {', '.join(sorted(units))}, but its comment '{statement.where}' "
-                f"says {unit}; correct one of them",
-                reason="header_disagrees",
+                f"says {unit}; correct one of them"
             )
 
 

@@ -23,11 +23,19 @@ import numpy as np
 import wfdb
 
 from data_pipelines.errors import RecordError
-from data_pipelines.files.contents import read_contents
+from data_pipelines.files.contents import decoded, read_contents
+from data_pipelines.files.refusals import (
+    header_disagrees,
+    missing_file,
+    missing_metadata,
+    refusing,
+    truncated_file,
+    unreadable_header,
+)
 from data_pipelines.files.samples import ConvertedSamples, ReadAhead, row_blocks, unreadable
 from data_pipelines.files.tree import files_under
 from data_pipelines.readers.wfdb_comments import check_comments, comment_fields
-from data_pipelines.readers.wfdb_record_line import OpenRecord, RecordLine, parsed_record_line, readable_record
+from data_pipelines.readers.wfdb_record_line import DECIMAL, OpenRecord, RecordLine, parsed_record_line, readable_record
 from data_pipelines.recording import Recording, Samples
 
 #: Bytes per sample of the WFDB formats that are read.
@@ -35,13 +43,12 @@ BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 
 
 # Ten digits are enough for every 32-bit integer, and cannot overflow a 64-bit one.
 _INTEGER = r"-?\d{1,10}"
-_DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 
 # Parts of a line: file, format, gain (baseline) / unit, and then optionally, each only after those before it:
 # resolution, zero, first value, checksum, block size, name.
 _SIGNAL_LINE = re.compile(
     rf"[-\w]+(?:\.\w+)?\s+\d+(?:x\d+)?(?::\d+)?(?:\+\d+)?"
-    rf"\s+(?P<gain>-?{_DECIMAL}(?:e[+-]?\d+)?)(?:\({_INTEGER}\))?(?:/[\w^?%/-]+)?"
+    rf"\s+(?P<gain>-?{DECIMAL}(?:e[+-]?\d+)?)(?:\({_INTEGER}\))?(?:/[\w^?%/-]+)?"
     rf"(?:\s+\d+(?:\s+{_INTEGER}(?:\s+{_INTEGER}(?:\s+{_INTEGER}(?:\s+\d+(?:\s+\S[^\t]*)?)?)?)?)?)?",
     flags=re.ASCII,
 )
@@ -85,13 +92,9 @@ def read_wfdb(record: Path | str) -> Recording:
     _check_length(header, header_path)
     _check_file_sizes(header, header_path)
     check_comments(comments, header, header_path)
-    try:
+    what = f"{header_path}: the signal files do not match this header"
+    with refusing(header_disagrees, what, "restore both from one source"):
         signal, sums = _samples(header, path, opened)
-    except Exception as error:  # wfdb checks little and raises all sorts of errors.
-        raise RecordError(
-            f"{header_path}: the signal files do not match this header ({error}); restore both from one source",
-            reason="header_disagrees",
-        ) from error
     _check_checksums(header, sums, header_path)
     return Recording(
         source=str(path),
@@ -138,16 +141,13 @@ def _lines(header_path: Path) -> tuple[list[str], list[str]]:
         content = read_contents(header_path, max_bytes=LARGEST_HEADER, form="WFDB header")
     except RecordError as error:
         if error.reason == "missing_file":
-            raise RecordError(
-                f"{header_path}: no such header ({error}); check the path, or remove the record from the list",
-                reason="missing_file",
+            raise missing_file(
+                f"{header_path}: no such header ({error}); check the path, or remove the record from the list"
             ) from error
         raise
     if _CONTROL.search(content):
-        raise RecordError(
-            f"{header_path}: not a WFDB header (it has control characters); copy it again", reason="unreadable_header"
-        )
-    all_lines = [line.strip() for line in _decoded(content).splitlines()]
+        raise unreadable_header(f"{header_path}: not a WFDB header (it has control characters); copy it again")
+    all_lines = [line.strip() for line in decoded(content).splitlines()]
     lines = [line for line in all_lines if line and not line.startswith("#")]
     return lines, [line.strip(" \t#") for line in all_lines if line.startswith("#")]
 
@@ -155,45 +155,31 @@ def _lines(header_path: Path) -> tuple[list[str], list[str]]:
 def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path) -> list[float]:
     """Checks every line that describes a signal, and returns the gains."""
     if record_line.is_segmented:
-        raise RecordError(
-            f"{header_path}: a multi-segment record; give its segments as records of their own",
-            reason="unreadable_header",
-        )
+        raise unreadable_header(f"{header_path}: a multi-segment record; give its segments as records of their own")
     if len(lines) - 1 != record_line.num_signals:
-        raise RecordError(
+        raise header_disagrees(
             f"{header_path}: describes {len(lines) - 1} signals, where its first line says {record_line.num_signals}; "
-            "restore it",
-            reason="header_disagrees",
+            "restore it"
         )
     gains = []
     for line in lines[1:]:
         match = _SIGNAL_LINE.fullmatch(line)
         if match is None or not line.isascii():
-            raise RecordError(
+            raise unreadable_header(
                 f"{header_path}: '{line[:80]}' describes no signal; a line is 'FILE FORMAT GAIN(BASELINE)/UNIT "
-                "RESOLUTION ZERO FIRST CHECKSUM BLOCK NAME' in plain ASCII (µV is written uV), with a gain",
-                reason="unreadable_header",
+                "RESOLUTION ZERO FIRST CHECKSUM BLOCK NAME' in plain ASCII (µV is written uV), with a gain"
             )
         gains.append(float(match["gain"]))
     return gains
 
 
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        # Such characters may occur only in comments, and every byte is a character of Latin-1.
-        return content.decode("latin-1")
-
-
 def _read_header(header_path: Path, opened: OpenRecord) -> wfdb.Record:
-    try:
-        with opened() as path:
-            header = wfdb.rdheader(str(path))
-    except Exception as error:  # The errors are as various as those of rdrecord.
-        raise RecordError(
-            f"{header_path}: not a WFDB header ({error}); restore it from its source", reason="unreadable_header"
-        ) from error
+    with (
+        refusing(unreadable_header, f"{header_path}: not a WFDB header", "restore it from its source"),
+        opened() as path,
+    ):
+        header = wfdb.rdheader(str(path))
+    # Without signals wfdb leaves out the fields that the other checks look at.
     if not header.n_sig:
         _check_length(header, header_path)
     return header
@@ -201,10 +187,9 @@ def _read_header(header_path: Path, opened: OpenRecord) -> wfdb.Record:
 
 def _check_length(header: wfdb.Record, header_path: Path) -> None:
     if not header.n_sig or not header.sig_len or not 0 < header.fs <= _LARGEST_RATE_HZ:
-        raise RecordError(
+        raise unreadable_header(
             f"{header_path}: the record line names {header.n_sig} signals of {header.sig_len} samples "
-            f"at {header.fs} Hz; all three must be above zero",
-            reason="unreadable_header",
+            f"at {header.fs} Hz; all three must be above zero"
         )
 
 
@@ -216,6 +201,7 @@ def _num_samples(header: wfdb.Record, header_path: Path) -> int:
     except OSError:
         return 1  # It is not zero, so that the missing file is reported later, with any others.
     num_channels = header.file_name.count(name)
+    # Bits are counted, since two samples of format 212 share three bytes.
     bits = round((size - (header.byte_offset[0] or 0)) * 8 / BYTES_PER_SAMPLE[header.fmt[0]])
     return int(bits // 8 // num_channels)
 
@@ -223,31 +209,26 @@ def _num_samples(header: wfdb.Record, header_path: Path) -> int:
 def _check_signals(header: wfdb.Record, gains: list[float], header_path: Path) -> None:
     """Checks for what the grammar allows but is not supported, or would be read wrongly."""
     if any(samples != 1 for samples in header.samps_per_frame):
-        raise RecordError(
+        raise unreadable_header(
             f"{header_path}: channels of unequal rates ({header.samps_per_frame} samples per frame); "
-            "resample them to one rate first",
-            reason="unreadable_header",
+            "resample them to one rate first"
         )
     if any(header.skew):
-        raise RecordError(
-            f"{header_path}: channels are skewed by {header.skew} samples; align them first", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{header_path}: channels are skewed by {header.skew} samples; align them first")
     # The gains are those of the text, because wfdb has replaced a gain of 0 with 200.
     for name, gain in zip(header.sig_name, gains, strict=True):
         if not _SMALLEST_GAIN < abs(gain) < _LARGEST_GAIN:
-            raise RecordError(
-                f"{header_path}: signal {name} has a gain of {gain:g}, so it is not calibrated; correct it",
-                reason="missing_metadata",
+            raise missing_metadata(
+                f"{header_path}: signal {name} has a gain of {gain:g}, so it is not calibrated; correct it"
             )
     for file_name in dict.fromkeys(header.file_name):
         channels = [i for i, other in enumerate(header.file_name) if other == file_name]
         layouts = {(header.fmt[i], header.byte_offset[i] or 0) for i in channels}
         known = all(layout[0] in BYTES_PER_SAMPLE for layout in layouts)
         if len(layouts) > 1 or not known or channels[-1] - channels[0] >= len(channels):
-            raise RecordError(
+            raise unreadable_header(
                 f"{header_path}: signals in {file_name} have format and offset {sorted(layouts)}; one after the "
-                f"other, of one offset and one format are read, of formats {', '.join(BYTES_PER_SAMPLE)}",
-                reason="unreadable_header",
+                f"other, of one offset and one format are read, of formats {', '.join(BYTES_PER_SAMPLE)}"
             )
 
 
@@ -255,32 +236,26 @@ def _check_file_sizes(header: wfdb.Record, header_path: Path) -> None:
     for name in dict.fromkeys(header.file_name):
         signal_path = header_path.with_name(name)
         if not signal_path.is_file():
-            raise RecordError(
-                f"{signal_path}: no such file, but {header_path.name} names it; restore it", reason="missing_file"
-            )
+            raise missing_file(f"{signal_path}: no such file, but {header_path.name} names it; restore it")
         channels = [i for i, other in enumerate(header.file_name) if other == name]
         offset, bytes_per_sample = header.byte_offset[channels[0]] or 0, BYTES_PER_SAMPLE[header.fmt[channels[0]]]
         expected = offset + math.ceil(header.sig_len * len(channels) * bytes_per_sample)
         size = signal_path.stat().st_size
         shape = f"{header_path.name} says {len(channels)} signals of {header.sig_len} samples, {expected} bytes"
         if size < expected:
-            raise RecordError(
-                f"{signal_path}: truncated, {size} bytes where {shape}; copy the file again", reason="truncated_file"
-            )
+            raise truncated_file(f"{signal_path}: truncated, {size} bytes where {shape}; copy the file again")
         if size > expected:
-            raise RecordError(
-                f"{signal_path}: {size} bytes where {shape}; header and file are not of one recording",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{signal_path}: {size} bytes where {shape}; header and file are not of one recording"
             )
 
 
 def _check_checksums(header: wfdb.Record, sums: np.ndarray, header_path: Path) -> None:
     for channel, (found, stated) in enumerate(zip(sums & 0xFFFF, header.checksum, strict=True)):
         if stated is not None and int(found) != stated & 0xFFFF:
-            raise RecordError(
+            raise header_disagrees(
                 f"{header_path}: signal {channel} ({header.sig_name[channel]}) has checksum {int(found)}, the header "
-                f"says {stated & 0xFFFF}; the samples were changed or damaged after the header was written",
-                reason="header_disagrees",
+                f"says {stated & 0xFFFF}; the samples were changed or damaged after the header was written"
             )
 
 

@@ -16,15 +16,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import missing_metadata, unreadable_header
 
 #: Opens a record: returns a context whose value is the path to read it from.
 OpenRecord = Callable[[], contextlib.AbstractContextManager[Path]]
 
-_DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
+DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 _LINE = re.compile(
     rf"(?P<name>[-\w]+)(?P<segments>/\d+)?\s+(?P<signals>\d{{1,4}})"
-    rf"(?:\s+(?P<rate>{_DECIMAL}(?:/-?{_DECIMAL}(?:\(-?{_DECIMAL}\))?)?)"
+    rf"(?:\s+(?P<rate>{DECIMAL}(?:/-?{DECIMAL}(?:\(-?{DECIMAL}\))?)?)"
     r"(?:\s+(?P<samples>\d{1,10})(?!\S))?(?P<moment>\s+\S.*)?)?",
     flags=re.ASCII,
 )
@@ -68,16 +68,14 @@ def parsed_record_line(line: str, header_path: Path) -> RecordLine:
     match = _LINE.fullmatch(line)
     # If there is no number of samples, the text after the rate must be a time or a date; otherwise it is damage.
     if match is None or (match["moment"] and not match["samples"] and not _MOMENT.match(match["moment"])):
-        raise RecordError(
+        raise unreadable_header(
             f"{header_path}: not a WFDB header (first line '{line[:80]}'); the first line is 'NAME SIGNALS RATE "
-            "SAMPLES', with NAME free of a file extension",
-            reason="unreadable_header",
+            "SAMPLES', with NAME free of a file extension"
         )
     if match["rate"] is None:
-        raise RecordError(
+        raise missing_metadata(
             f"{header_path}: its first line '{line[:80]}' states no rate; WFDB then takes 250 Hz, which is a guess: "
-            "write the rate after the number of signals",
-            reason="missing_metadata",
+            "write the rate after the number of signals"
         )
     moment = (match["moment"] or "").strip()
     return RecordLine(
@@ -123,6 +121,7 @@ def readable_record(
         copy = Path(folder, path.name)
         copy.with_name(f"{path.name}.hea").write_text("\n".join([first_line, *lines[1:]]) + "\n", encoding="ascii")
         for name in {signal.split()[0] for signal in lines[1:]} - {f"{path.name}.hea"}:
+            # Links spare a copy of the signals; wfdb looks for them beside the header.
             # A name that no file can have is left for the reader to report as missing.
             with contextlib.suppress(OSError, ValueError):
                 Path(folder, name).symlink_to(path.with_name(name).resolve())

@@ -70,21 +70,25 @@ def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | No
     """
     source, rate = recording.source, recording.sampling_rate_hz
     columns = lead_columns(recording.channels, source=source)
-    factors = {lead: _millivolts_per_unit(recording, column) for lead, column in columns.items()}
+    scaled = {lead: (column, _millivolts_per_unit(recording, column)) for lead, column in columns.items()}
     num_rows = recording.signal.shape[0]
     check_timing(num_rows, sampling_rate_hz=rate, min_seconds=recipe.min_seconds, source=source)
     window = window_of(num_rows, sampling_rate_hz=rate, recipe=recipe, source=source, piece=piece)
     try:
-        microvolts = _microvolts_of(recording, window, columns=columns, factors=factors, recipe=recipe)
+        microvolts = _microvolts_of(recording, window, scaled=scaled, recipe=recipe)
     except RecordError as error:
         if window.is_whole:
             raise
         raise RecordError(f"{error}; {_which_part(window, recipe, piece)}", reason=error.reason) from error
-    return _padded(microvolts, recipe, recording_seconds=num_rows / rate, start_seconds=_start_seconds(window, recipe))
-
-
-def _start_seconds(window: Window, recipe: SignalRecipe) -> float:
-    return window.start / recipe.sampling_rate_hz
+    missing = recipe.signal_format.num_samples - len(microvolts)
+    valid_start = missing // 2 if recipe.pad == "both" else 0
+    return StoredSignal(
+        signal=np.pad(microvolts, ((valid_start, missing - valid_start), (0, 0))),
+        valid_start=valid_start,
+        valid_samples=len(microvolts),
+        recording_seconds=num_rows / rate,
+        start_seconds=window.start / recipe.sampling_rate_hz,
+    )
 
 
 def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
@@ -100,20 +104,15 @@ def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
 
 
 def _microvolts_of(
-    recording: Recording,
-    window: Window,
-    *,
-    columns: dict[str, int],
-    factors: dict[str, float],
-    recipe: SignalRecipe,
+    recording: Recording, window: Window, *, scaled: dict[str, tuple[int, float]], recipe: SignalRecipe
 ) -> np.ndarray:
-    """Returns the checked samples of a window, `int16[time, lead]`."""
+    """Returns the checked samples of a window, `int16[time, lead]`, from each lead's column and its mV per unit."""
     source, rate = recording.source, recording.sampling_rate_hz
     start, stop = window.context(margin(recipe, sampling_rate_hz=rate, ratio=window.ratio))
 
     def leads_of(first: int, last: int) -> dict[str, np.ndarray]:
         samples = recording.signal[first:last]
-        return {lead: samples[:, column] * factors[lead] for lead, column in columns.items()}
+        return {lead: samples[:, column] * factor for lead, (column, factor) in scaled.items()}
 
     leads = leads_of(start, stop)
     own = slice(window.rows[0] - start, window.rows[1] - start)
@@ -136,25 +135,6 @@ def _microvolts_of(
 
 def _stacked(leads: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([leads[lead] for lead in STORED_LEADS], axis=1)
-
-
-def _padded(
-    microvolts: np.ndarray, recipe: SignalRecipe, *, recording_seconds: float, start_seconds: float
-) -> StoredSignal:
-    """Pads samples to the stored length."""
-    missing = recipe.signal_format.num_samples - len(microvolts)
-    start, signal = 0, microvolts
-    if missing:
-        start = missing // 2 if recipe.pad == "both" else 0
-        signal = np.zeros(recipe.signal_format.shape, np.int16)
-        signal[start : start + len(microvolts)] = microvolts
-    return StoredSignal(
-        signal=signal,
-        valid_start=start,
-        valid_samples=len(microvolts),
-        recording_seconds=recording_seconds,
-        start_seconds=start_seconds,
-    )
 
 
 def _millivolts_per_unit(recording: Recording, column: int) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator
 
 import numpy as np
 import scipy.signal
@@ -64,27 +65,19 @@ def quality_flags(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int
         valid_start: Position of the first recorded sample.
         valid_samples: Number of recorded samples from there on.
     """
-    flags = QualityFlag(0)
-    if valid_samples < len(signal):
-        flags |= QualityFlag.PADDED
-    if clipped_samples(signal):
-        flags |= QualityFlag.CLIPPED
     # Each lead is laid out contiguously, since filters run several times faster along contiguous samples.
     recorded = np.ascontiguousarray(signal[valid_start : valid_start + valid_samples].T)
     millivolts = recorded.astype(np.float32) / MICROVOLTS_PER_MILLIVOLT
     millivolts -= np.median(millivolts, axis=1, keepdims=True)
-    if np.abs(millivolts).max() > ARTEFACT_MV:
-        flags |= QualityFlag.ARTEFACT
-    if _longest_stretch(recorded) >= STUCK_SECONDS * sampling_rate_hz:
-        flags |= QualityFlag.STUCK
-    if np.ptp(_second_by_second(millivolts, sampling_rate_hz), axis=1).max(initial=0) > WANDER_MV:
-        flags |= QualityFlag.WANDER
-    if sampling_rate_hz / 2 > _NOISE_ABOVE_HZ:
-        power = scipy.signal.sosfilt(_highpass(sampling_rate_hz), millivolts, axis=1) ** 2
-        quiet = max(1, int(_QUIET_SHARE * valid_samples))
-        if np.sqrt(np.partition(power, quiet - 1, axis=1)[:, :quiet].mean(axis=1)).max() > NOISE_MV:
-            flags |= QualityFlag.NOISE
-    return flags
+    doubts = {
+        QualityFlag.PADDED: valid_samples < len(signal),
+        QualityFlag.CLIPPED: clipped_samples(signal) > 0,
+        QualityFlag.ARTEFACT: np.abs(millivolts).max() > ARTEFACT_MV,
+        QualityFlag.STUCK: _longest_stretch(recorded) >= STUCK_SECONDS * sampling_rate_hz,
+        QualityFlag.WANDER: np.ptp(_by_second(millivolts, sampling_rate_hz), axis=1).max(initial=0) > WANDER_MV,
+        QualityFlag.NOISE: sampling_rate_hz / 2 > _NOISE_ABOVE_HZ and _noise(millivolts, sampling_rate_hz) > NOISE_MV,
+    }
+    return functools.reduce(operator.or_, (flag for flag, holds in doubts.items() if holds), QualityFlag(0))
 
 
 def flag_names(flags: int) -> tuple[str, ...]:
@@ -101,7 +94,14 @@ def _longest_stretch(leads: np.ndarray) -> int:
     return int(np.diff(np.flatnonzero(edges)).max())
 
 
-def _second_by_second(leads: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
+def _noise(leads: np.ndarray, sampling_rate_hz: int) -> float:
+    """Returns the root mean square above 40 Hz of the noisiest of `[lead, time]`, outside of its QRS complexes."""
+    power = scipy.signal.sosfilt(_highpass(sampling_rate_hz), leads, axis=1) ** 2
+    quiet = max(1, int(_QUIET_SHARE * leads.shape[1]))
+    return np.sqrt(np.partition(power, quiet - 1, axis=1)[:, :quiet].mean(axis=1)).max()
+
+
+def _by_second(leads: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
     """Returns the mean of every whole second of `[lead, time]`, as `[lead, second]`."""
     seconds = leads.shape[1] // sampling_rate_hz
     return leads[:, : seconds * sampling_rate_hz].reshape(len(leads), seconds, sampling_rate_hz).mean(axis=2)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TypeVar
+from typing import Any
 
-from data_pipelines.errors import DataError, RecordError
+from data_pipelines.errors import DataError
+from data_pipelines.files.refusals import header_disagrees, missing_metadata
 from data_pipelines.files.samples import Matrix
 from data_pipelines.lead_names import lead_columns
 from data_pipelines.statements.names import voltage
-
-Value = TypeVar("Value")
 
 #: Names of the orders of a matrix's axes, of which one is time.
 ORIENTATIONS = ("time_lead", "lead_time")
@@ -54,7 +53,7 @@ class Declared:
         Raises:
             RecordError: No rate was declared (`missing_metadata`).
         """
-        return float(self._needed("rate", self.sampling_rate_hz, source))
+        return float(self._needed("rate", source))
 
     def unit_of(self, source: str) -> str:
         """Returns the unit of a file that does not state its own.
@@ -62,7 +61,7 @@ class Declared:
         Raises:
             RecordError: No unit was declared (`missing_metadata`).
         """
-        unit = self._needed("unit", self.unit, source)
+        unit = self._needed("unit", source)
         return voltage(unit) or unit
 
     def leads_of(self, source: str) -> tuple[str, ...]:
@@ -71,7 +70,7 @@ class Declared:
         Raises:
             RecordError: No lead names were declared (`missing_metadata`).
         """
-        return tuple(self._needed("lead names", self.leads, source))
+        return tuple(self._needed("lead names", source))
 
     def by_time(self, samples: Matrix, *, num_leads: int, source: str, orientation: str | None = None) -> Matrix:
         """Returns a matrix of samples with time as its first axis.
@@ -90,31 +89,27 @@ class Declared:
                 decide, or the declared axis has another number (`header_disagrees`).
         """
         if samples.ndim != 2:
-            raise RecordError(
-                f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed"
             )
         orientation = orientation or self.orientation
         fits = [name for name, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
-        if orientation is not None:
-            fits = [name for name in fits if name == orientation]
+        fits = [name for name in fits if orientation in (name, None)]
         if len(fits) != 1:
             declared = f" as {orientation}" if orientation else ""
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over "
-                f"time{declared}; check --declared_leads and --declared_orientation",
-                reason="header_disagrees",
+                f"time{declared}; check --declared_leads and --declared_orientation"
             )
         return samples if fits[0] == "time_lead" else samples.T
 
-    def _needed(self, name: str, declared: Value | None, source: str) -> Value:
-        if declared is not None:
-            return declared
+    def _needed(self, name: str, source: str) -> Any:
         known = {"rate": self.sampling_rate_hz, "unit": self.unit, "lead names": self.leads}
+        if known[name] is not None:
+            return known[name]
         # The message names all missing values at once; otherwise a user would meet a new refusal after supplying each.
         others = [_FLAGS[other] for other, value in known.items() if value is None and other != name]
         likewise = f", and with {' and '.join(others)} what else they do not state" if others else ""
-        raise RecordError(
-            f"{source}: does not state its {name}; say it for all such files with {_FLAGS[name]}{likewise}",
-            reason="missing_metadata",
+        raise missing_metadata(
+            f"{source}: does not state its {name}; say it for all such files with {_FLAGS[name]}{likewise}"
         )

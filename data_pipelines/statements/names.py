@@ -39,18 +39,18 @@ class Kind(enum.Enum):
 _WORDS: Mapping[Kind, str] = types.MappingProxyType(
     {
         Kind.RATE: """
-            fs sr srate sfreq samplingrate samplingfrequency samplingfreq samplerate samplefrequency samplefreq
-            sampfreq samprate samplesrate samplespersecond samplespersec samplessec sps frequency freq rate hz khz
-            fsamp fsample fsampling sampling acquisitionrate acquisitionfrequency digitizationrate samplingspeed
-            abtastrate abtastfrequenz frecuenciamuestreo frecuenciademuestreo frequenciadeamostragem
-            taxadeamostragem frequenciaamostragem frequencedechantillonnage tickrate nominalsrate acqrate acqfreq
-            acquisitionfreq adcrate adcfreq adcfrequency adcsamplingrate sampfrequency samplehz hertz nsamppersec
-            numsamplespersecond nsamplespersecond numbersamplespersecond | sf""",
+            fs sr srate sfreq samplingrate samplingfrequency samplingfreq samplerate samplefrequency samplefreq sampfreq
+            samprate samplesrate samplespersecond samplespersec samplessec sps frequency freq rate hz khz fsamp fsample
+            fsampling sampling acquisitionrate acquisitionfrequency digitizationrate samplingspeed abtastrate
+            abtastfrequenz frecuenciamuestreo frecuenciademuestreo frequenciadeamostragem taxadeamostragem
+            frequenciaamostragem frequencedechantillonnage tickrate nominalsrate acqrate acqfreq acquisitionfreq adcrate
+            adcfreq adcfrequency adcsamplingrate sampfrequency samplehz hertz nsamppersec numsamplespersecond
+            nsamplespersecond numbersamplespersecond | sf""",
         Kind.INTERVAL: """
-            dt deltat samplinginterval sampleinterval samplingperiod sampleperiod samplingtime sampletime timestep
-            tstep timeinterval intersampleinterval abtastintervall isi wfincrement xincrement xinc xdelta samplespacing
-            sampledt timeresolution samplingresolution samplingstep sampint sampinterval | interval period ts
-            increment""",
+            dt deltat samplinginterval sampleinterval samplingperiod sampleperiod samplingtime sampletime timestep tstep
+            timeinterval intersampleinterval abtastintervall isi wfincrement xincrement xinc xdelta samplespacing
+            sampledt timeresolution samplingresolution samplingstep sampint sampinterval
+            | interval period ts increment""",
         Kind.TIMES: """
             t time times timestamp timestamps timevector timeaxis timevec tvec timecolumn timeseconds seconds
             elapsedtime zeit tiempo tempo temps elapsed clocktime unixtime datetime clock ms msec milliseconds sec
@@ -65,8 +65,8 @@ _WORDS: Mapping[Kind, str] = types.MappingProxyType(
             nleads numleads numberofleads nsig nsignals numchannels nchannels numberofchannels nchan numchan nchans
             channelcount leadcount nbchan""",
         Kind.INDEX: """
-            index idx sample samples samplenumber sampleno samplenum sampleindex samplenr sampleid n no nr row
-            rownumber rowid # obs unnamed0""",
+            index idx sample samples samplenumber sampleno samplenum sampleindex samplenr sampleid n no nr row rownumber
+            rowid # obs unnamed0""",
         Kind.UNIT: """
             unit units amplitudeunit amplitudeunits physicalunit physicalunits voltageunit voltageunits
             physicaldimension physicaldimensions physdim physunit physunits signalunit signalunits sigunit sigunits
@@ -75,21 +75,20 @@ _WORDS: Mapping[Kind, str] = types.MappingProxyType(
             ampunits unitofamplitude measurementunit engineeringunits sampleunit sampleunits""",
         Kind.GAIN: "gain gains adcgain adcgains channelgain channelgains leadgain leadgains siggain",
         Kind.STEP: """
-            lsb lsbs lsbvalue lsbsize lsbweight resolution scale scales scalefactor scalefactors scaling
-            scalingfactor bitvalue bitresolution bitweight amplituderesolution amplitudescale amplitudescalefactor
-            conversionfactor calibrationfactor stepsize quantizationstep quantisationstep quantum voltagestep
-            channelsensitivity sensitivity multiplier unitsperbit amplitudeunitsperbit unitperbit slope sclslope
-            leadresolution voltageresolution signalresolution stepuv stepmv stepnv scalefac amplitudeperbit""",
+            lsb lsbs lsbvalue lsbsize lsbweight resolution scale scales scalefactor scalefactors scaling scalingfactor
+            bitvalue bitresolution bitweight amplituderesolution amplitudescale amplitudescalefactor conversionfactor
+            calibrationfactor stepsize quantizationstep quantisationstep quantum voltagestep channelsensitivity
+            sensitivity multiplier unitsperbit amplitudeunitsperbit unitperbit slope sclslope leadresolution
+            voltageresolution signalresolution stepuv stepmv stepnv scalefac amplitudeperbit""",
         Kind.ZERO: """
-            baseline baselines adczero adcbaseline zero zerolevel zeropoint zerooffset adcoffset dcoffset offset
-            offsets intercept sclinter""",
+            baseline baselines adczero adcbaseline zero zerolevel zeropoint zerooffset adcoffset dcoffset offset offsets
+            intercept sclinter""",
         Kind.LEADS: """
-            leads leadname leadnames leadorder leadlist leadlabels leadids leadid channelnames channelname
-            channelorder channellist channellabels chnames chname chlabels signame signames signalname signalnames
-            channeltitle channeltitles derivations derivationnames ableitungen derivaciones derivacoes
-            electrodenames leadsnames leadsorder leadsequence | lead channels channel labels label names electrodes
-            electrode columns columnnames header signals derivation titles chans traces chlabel chanlabels
-            block0items chanlocs name colnames features
+            leads leadname leadnames leadorder leadlist leadlabels leadids leadid channelnames channelname channelorder
+            channellist channellabels chnames chname chlabels signame signames signalname signalnames channeltitle
+            channeltitles derivations derivationnames ableitungen derivaciones derivacoes electrodenames leadsnames
+            leadsorder leadsequence | lead channels channel labels label names electrodes electrode columns columnnames
+            header signals derivation titles chans traces chlabel chanlabels block0items chanlocs name colnames features
             featurenames variables""",
         Kind.ORIENTATION: """
             | orientation layout axes axisorder dims dimensions dimensionorder dimorder shapeorder order dimnames
@@ -113,16 +112,10 @@ _OTHER_THINGS = _set_of(
 )
 
 # Words that add no information to a name.
-_EMPTY = _set_of(
-    """
-    ecg ekg signal signals sig data raw value values of the a in is my all ecgs waveform wave"""
-)
+_EMPTY = _set_of("ecg ekg signal signals sig data raw value values of the a in is my all ecgs waveform wave")
 
 # Words that mark a rate in a longer name, such as the original rate of resampled data.
-_RATE_WORDS = _set_of(
-    """
-    fs srate sfreq sps samplerate samplingrate samplefreq sampfreq"""
-)
+_RATE_WORDS = _set_of("fs srate sfreq sps samplerate samplingrate samplefreq sampfreq")
 
 _UNITS_OF_TIME = types.MappingProxyType(
     {"s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "msecs": 1e-3}
@@ -136,6 +129,7 @@ _UNITS_OF_RATE = types.MappingProxyType(
     | {"1/s": 1.0, "/s": 1.0, "s-1": 1.0, "samples/s": 1.0, "samples/sec": 1.0, "samples/second": 1.0, "sample/s": 1.0}
     | {"samples per second": 1.0, "samplespersecond": 1.0, "per second": 1.0}
 )
+# The micro sign and the Greek letter are two characters that look alike; both are in use.
 _VOLTAGES = types.MappingProxyType(
     {
         "mV": ("mv", "millivolt", "millivolts", "mvolt", "mvolts", "milivolt", "milivolts", "mvs"),
@@ -155,6 +149,7 @@ for _kind, _names in _WORDS.items():
     _WEAK.update((_word, _kind) for _word in _weak.split())
 
 _CAPITAL_AFTER_SMALL = re.compile(r"(?<=[a-zµμ])(?=[A-Z])")
+# Splitting at capitals tears 'mV' and 'kHz' apart; they are put together again.
 _SPLIT_UNIT = re.compile(r"(?<![a-zµμ])([muµμnk]) (v|hz)(?![a-z])", flags=re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+|#")
 _COUNT = r"(?:bit|bits|lsb|count|counts|adu|adus|adunit|adcunit|adcount|adccount|step|digit|digital|unit|level|code)s?"

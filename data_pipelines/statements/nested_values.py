@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -49,12 +50,7 @@ def named_values(value: Any, path: tuple[str, ...] = ()) -> list[NamedValue]:
             too.
         path: Path of the value itself.
     """
-    found = []
-    for number, item in enumerate(_walk(value, path, depth=0)):
-        if number >= _MOST_VALUES:
-            break
-        found.append(item)
-    return found
+    return list(itertools.islice(_walk(value, path, depth=0), _MOST_VALUES))
 
 
 def header_line(text: str) -> tuple[str, str] | None:
@@ -69,17 +65,17 @@ def _walk(value: Any, path: tuple[str, ...], *, depth: int) -> Iterator[NamedVal
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _walk(inner, (*path, str(name)), depth=depth + 1)
-    elif isinstance(value, bytes):
-        yield from _of_text(value.decode("utf-8", "replace"), path, depth=depth)
-    elif isinstance(value, str):
-        yield from _of_text(str(value), path, depth=depth)
+    elif isinstance(value, (bytes, str)):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        yield from _of_text(text, path, depth=depth)
+    elif isinstance(value, (np.ndarray, np.void)) and value.dtype.names:
+        for name in value.dtype.names:
+            yield from _walk(value[name], (*path, name), depth=depth + 1)
     elif isinstance(value, np.ndarray):
         yield from _of_array(value, path, depth=depth)
     elif isinstance(value, (list, tuple)):
         yield from _of_list(list(value), path, depth=depth)
-    elif isinstance(value, np.void) and value.dtype.names:
-        for name in value.dtype.names:
-            yield from _walk(value[name], (*path, name), depth=depth + 1)
+    # Python takes truth values for whole numbers, but they state no quantity.
     elif isinstance(value, (bool, np.bool_)):
         return
     elif isinstance(value, (int, float, np.number)):
@@ -89,7 +85,7 @@ def _walk(value: Any, path: tuple[str, ...], *, depth: int) -> Iterator[NamedVal
 def _of_number(value: Any, path: tuple[str, ...]) -> Iterator[NamedValue]:
     try:
         array = np.asarray(value)
-    except OverflowError:
+    except OverflowError:  # A whole number beside fractions may be too large for a float.
         return
     if array.dtype.kind in "iuf":
         yield NamedValue(path, array)
@@ -119,10 +115,7 @@ def _of_lines(lines: list[str], path: tuple[str, ...]) -> Iterator[NamedValue]:
 
 
 def _of_array(array: np.ndarray, path: tuple[str, ...], *, depth: int) -> Iterator[NamedValue]:
-    if array.dtype.names:
-        for name in array.dtype.names:
-            yield from _walk(array[name], (*path, name), depth=depth + 1)
-    elif array.dtype.kind in "OSU":
+    if array.dtype.kind in "OSU":
         if array.size == 1:
             yield from _walk(array.reshape(-1)[0], path, depth=depth + (array.dtype.kind == "O"))
         elif array.size <= _MOST_VALUES:

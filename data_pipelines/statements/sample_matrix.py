@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.files.samples import Matrix, row_blocks
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, stated_name
 from data_pipelines.statements.nested_values import NamedValue
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, statements
 from data_pipelines.statements.stated_leads import (
     LeadNames,
     check_leads_declared,
@@ -23,17 +23,15 @@ from data_pipelines.statements.stated_leads import (
     stated_leads,
     stated_orientation,
 )
-from data_pipelines.statements.stated_rates import StatedRate, rate_of_times, settled_rate, stated_rates
+from data_pipelines.statements.stated_rates import StatedRate, rates_of_times, settled_rate, stated_rates
 from data_pipelines.statements.stated_scales import calibrated
-from data_pipelines.statements.time_axis import check_numbers, even_times
+from data_pipelines.statements.time_axis import check_numbers
 
 #: Names that a file may have for its samples, in any case.
 SIGNAL_NAMES = ("signal", "ecg", "data", "val")
 
 _FIELDS: Mapping[str, str] = {
-    "patient_id": recorder_fields.PATIENT_ID,
-    "patientid": recorder_fields.PATIENT_ID,
-    "patient id": recorder_fields.PATIENT_ID,
+    **dict.fromkeys(("patient_id", "patientid", "patient id"), recorder_fields.PATIENT_ID),
     "age": recorder_fields.AGE,
     "sex": recorder_fields.SEX,
 }
@@ -64,12 +62,26 @@ def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
 
 
 def matrix_recording(
-    samples: Matrix,
-    path: Path,
-    declared: Declared,
-    *,
-    stated: Statements,
-    fields: Mapping[str, str] | None = None,
+    samples: Matrix, path: Path, declared: Declared, *, values: Sequence[NamedValue], beside: Sequence[str] = ()
+) -> Recording:
+    """Returns the recording of a matrix and the other values of its file.
+
+    Args:
+        samples: Matrix of the samples, as `stated_recording` takes it.
+        path: Path of the file, for messages.
+        declared: Declaration of the user.
+        values: Values of the file besides the samples.
+        beside: Path of the group or struct that the samples are in.
+
+    Raises:
+        RecordError: The statements are incomplete or contradictory (`missing_metadata`, `header_disagrees`).
+    """
+    stated = statements(values, beside=beside)
+    return stated_recording(samples, path, declared, stated=stated, fields=described_fields(values))
+
+
+def stated_recording(
+    samples: Matrix, path: Path, declared: Declared, *, stated: Statements, fields: Mapping[str, str]
 ) -> Recording:
     """Returns the recording of a matrix and the statements of its file.
 
@@ -91,9 +103,7 @@ def matrix_recording(
         leads = lead_names(samples.dtype.names, "names of its columns")
         samples = _columns(samples, source)
     if samples.dtype.kind not in "iuf":
-        raise RecordError(
-            f"{path}: its samples are of type {samples.dtype}; numbers are needed", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{path}: its samples are of type {samples.dtype}; numbers are needed")
     if leads is None:
         leads = stated_leads(stated, declared, shape=samples.shape, source=source)
         orientation = stated_orientation(stated, declared, source=source)
@@ -102,8 +112,8 @@ def matrix_recording(
         orientation = "time_lead"
     names = declared.leads_of(source) if leads is None else leads.names
     by_time = declared.by_time(samples, num_leads=len(names), source=source, orientation=orientation)
-    return recording_of(by_time, leads or LeadNames(names, ("",) * len(names), ""), stated, declared,
-                        fields=fields or {}, source=source)  # fmt: skip
+    leads = leads or LeadNames(names, ("",) * len(names), "")
+    return recording_of(by_time, leads, stated, declared, fields=fields, source=source)
 
 
 def recording_of(
@@ -134,11 +144,11 @@ def recording_of(
     """
     num_samples, num_channels = samples.shape
     rates = [*rates, *_rates_of_columns(samples, leads.names, stated, source)]
-    num_others = sum(_is_time_or_number(name) for name in leads.names)
+    num_others = sum(not {Kind.TIMES, Kind.INDEX}.isdisjoint(stated_name(name).kinds) for name in leads.names)
     check_num_leads(stated, num_channels - num_others, num_samples=num_samples, source=source)
     rates += stated_rates(stated, num_samples=num_samples, source=source)
     rate = settled_rate(rates, stated, declared, num_samples=num_samples, source=source)
-    result = calibrated(samples, leads.names, stated, declared, units_of_names=leads.units, source=source)
+    result = calibrated(samples, leads, stated, declared, source=source)
     return Recording(
         source=source,
         signal=result.samples,
@@ -154,9 +164,8 @@ def _columns(table: np.ndarray, source: str) -> np.ndarray:
     names = table.dtype.names or ()
     wrong = [name for name in names if table.dtype[name].kind not in "iuf"]
     if wrong:
-        raise RecordError(
-            f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed"
         )
     return np.stack([table[name].astype(np.float64) for name in names], axis=1)
 
@@ -168,22 +177,15 @@ def _column(samples: Matrix, column: int) -> np.ndarray:
     return np.concatenate([samples[start:stop][:, column] for start, stop in row_blocks(samples.shape)])
 
 
-def _is_time_or_number(name: str) -> bool:
-    kinds = stated_name(name).kinds
-    return Kind.TIMES in kinds or Kind.INDEX in kinds
-
-
 def _rates_of_columns(samples: Matrix, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:
     """Checks columns of times and numbers; returns rates from times, and adds columns of rates to `stated`."""
-    rates = []
+    rates: list[StatedRate] = []
     for column, text in enumerate(names):
         name = stated_name(text)
         if Kind.INDEX in name.kinds:
             check_numbers(_column(samples, column), name=text, source=source)
         elif Kind.TIMES in name.kinds:
-            times = even_times(_column(samples, column), name=text, source=source)
-            rate = rate_of_times(times, where=text, unit=name.unit)
-            rates += [rate] if rate else []
+            rates += rates_of_times(_column(samples, column), name=text, unit=name.unit, source=source)
         elif Kind.RATE in name.kinds or (Kind.INTERVAL in name.kinds and not name.weak):
             kind = Kind.RATE if Kind.RATE in name.kinds else Kind.INTERVAL
             stated.add(kind, Statement(where=text, value=np.unique(_column(samples, column))[:9], unit=name.unit))

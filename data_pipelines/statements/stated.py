@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -86,7 +87,8 @@ def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> S
             for kind in set(parent.kinds) & set(_PER_LEAD):
                 by_lead.setdefault((kind, path[:-1]), {})[path[-1]] = value.value
             continue
-        _add(found, name, value, unit=unit if isinstance(unit, str) else "", is_former=_is_former(path[:-1]))
+        is_former = any(map(_FORMER.search, path[:-1]))
+        _add(found, name, value, unit=unit if isinstance(unit, str) else "", is_former=is_former)
     for (kind, path), entries in by_lead.items():
         _add_of_leads(found, kind, "/".join(path), entries)
     return found
@@ -94,14 +96,8 @@ def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> S
 
 def _within(path: tuple[str, ...], beside: tuple[str, ...]) -> tuple[str, ...]:
     """Returns a path relative to the place of the samples: without the outer groups that contain both."""
-    shared = 0
-    while shared < min(len(path) - 1, len(beside)) and path[shared] == beside[shared]:
-        shared += 1
-    return path[shared:]
-
-
-def _is_former(parents: Sequence[str]) -> bool:
-    return any(_FORMER.search(part) for part in parents)
+    pairs = zip(path[:-1], beside, strict=False)
+    return path[len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))) :]
 
 
 def _add(found: Statements, name: StatedName, value: NamedValue, *, unit: str, is_former: bool) -> None:

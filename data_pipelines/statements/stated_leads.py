@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
@@ -27,19 +27,8 @@ _WITH_VOLT = re.compile(r"(?P<name>.*?)[\s_.]+V", flags=re.IGNORECASE)
 _SEPARATORS = re.compile(r"\s*[,;|/]\s*|\s+")
 
 _TIME_WORDS = ("time", "times", "t", "sample", "samples", "samp", "timesteps", "steps", "points", "nsamples")
-_LEAD_WORDS = (
-    "lead",
-    "leads",
-    "channel",
-    "channels",
-    "chan",
-    "ch",
-    "c",
-    "l",
-    "signals",
-    "electrodes",
-    "nleads",
-    "nsig",
+_LEAD_WORDS = frozenset(
+    ["lead", "leads", "channel", "channels", "chan", "ch", "c", "l", "signals", "electrodes", "nleads", "nsig"]
 )
 _WORDS_OF_AXES = re.compile(r"[^\W_]+")
 _PACKED_AXES = {"tc": "time_lead", "tl": "time_lead", "ct": "lead_time", "lt": "lead_time"}
@@ -101,10 +90,9 @@ def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ..
     chosen = (fitting or found)[0]
     for other in found:
         if not _same(chosen.names, other.names):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{chosen.where}' states the lead names {shown(chosen.names)}, but '{other.where}' "
-                f"{shown(other.names)}; correct one of them",
-                reason="header_disagrees",
+                f"{shown(other.names)}; correct one of them"
             )
     check_leads_declared(chosen, declared, source=source)
     return chosen
@@ -122,10 +110,9 @@ def check_leads_declared(leads: LeadNames, declared: Declared, *, source: str) -
         RecordError: The declared lead names differ (`header_disagrees`).
     """
     if declared.leads is not None and not _same(declared.leads, leads.names):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{leads.where}' states the lead names {', '.join(leads.names)}, but --declared_leads says "
-            f"{', '.join(declared.leads)}; correct one of them",
-            reason="header_disagrees",
+            f"{', '.join(declared.leads)}; correct one of them"
         )
 
 
@@ -148,10 +135,9 @@ def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, sou
                 continue
             number, unit = found
             if number == int(number) > 0 and not unit and number != actual:
-                raise RecordError(
+                raise header_disagrees(
                     f"{source}: '{statement.where}' states a {kind.value} of {number:g}, but it holds {actual}; "
-                    "correct one of them",
-                    reason="header_disagrees",
+                    "correct one of them"
                 )
 
 
@@ -172,9 +158,8 @@ def stated_orientation(stated: Statements, declared: Declared, *, source: str) -
         if own is None:
             continue
         if orientation is not None and own != orientation:
-            raise RecordError(
-                f"{source}: '{statement.where}' states the orientation {own}, but {said_by}; correct one of them",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: '{statement.where}' states the orientation {own}, but {said_by}; correct one of them"
             )
         orientation, said_by = own, f"'{statement.where}' {own}"
     return orientation
@@ -202,7 +187,7 @@ def _of_statement(statement: Statement) -> LeadNames | None:
     value = statement.value
     if isinstance(value, np.ndarray):
         return None
-    names = [name for name in (_SEPARATORS.split(value.strip(" ()[]{}")) if isinstance(value, str) else value)]
+    names = _SEPARATORS.split(value.strip(" ()[]{}")) if isinstance(value, str) else value
     leads = lead_names([name.strip(" '\"") for name in names], statement.where)
     num_known = sum(standard_lead(name) is not None for name in leads.names)
     # A single text, or one under an ambiguous name, counts as lead names only if it holds several known leads.
@@ -215,6 +200,7 @@ def _same(first: Sequence[str], second: Sequence[str]) -> bool:
     first, second = _plain(first), _plain(second)
     if len(first) == len(second):
         return first == second
+    # One of the lists may name further columns, such as times; the leads among them must be the same.
     leads = [[name for name in names if standard_lead(name)] for names in (first, second)]
     return bool(leads[0]) and leads[0] == leads[1]
 

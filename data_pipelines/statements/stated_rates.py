@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees, unreadable_header
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, hertz_per, seconds_per
 from data_pipelines.statements.stated import Statement, Statements
@@ -59,21 +60,24 @@ def stated_rates(stated: Statements, *, num_samples: int, source: str) -> list[S
     rates = [_rate(statement, source) for statement in stated.of(Kind.RATE)]
     unit = next((s.value for s in stated.of(Kind.TIME_UNIT) if isinstance(s.value, str)), "")
     rates += [_interval(statement, unit, source) for statement in stated.of(Kind.INTERVAL)]
-    rates += [_of_times(statement, unit, num_samples, source) for statement in stated.of(Kind.TIMES)]
-    return [rate for rate in rates if rate is not None]
+    of_times = [_of_times(statement, unit, num_samples, source) for statement in stated.of(Kind.TIMES)]
+    return [rate for rate in (*rates, *itertools.chain(*of_times)) if rate is not None]
 
 
-def rate_of_times(times: EvenTimes | None, *, where: str, unit: str) -> StatedRate | None:
-    """Returns the rate that evenly spaced times state, or None if there are too few of them.
+def rates_of_times(times: np.ndarray, *, name: str, unit: str, source: str) -> list[StatedRate]:
+    """Returns the rate that evenly spaced times state, alone in a list that is empty for too few times.
 
     Args:
-        times: Evenly spaced times, or None if there are too few.
-        where: Name of the times in the file.
-        unit: Unit of the times, or empty.
+        times: Times as numbers, `[n]`.
+        name: Name of the times in the file.
+        unit: Unit of the times, or an empty text where it is not known.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: The times are not evenly spaced (`header_disagrees`).
     """
-    if times is None:
-        return None
-    return StatedRate(where=where, hertz=times.rates_hz(seconds_per(unit)), error=times.error)
+    even = even_times(times, name=name, source=source)
+    return [] if even is None else [StatedRate(where=name, hertz=even.rates_hz(seconds_per(unit)), error=even.error)]
 
 
 def settled_rate(
@@ -91,6 +95,7 @@ def settled_rate(
     Raises:
         RecordError: No rate is stated or declared (`missing_metadata`), or two differ (`header_disagrees`).
     """
+    # The most exact statement is the one that the others are compared with.
     rates, remedy = sorted(rates, key=lambda rate: rate.error), "correct one of them"
     if declared.sampling_rate_hz is not None:
         rate, said_by = float(declared.sampling_rate_hz), f"--declared_rate_hz says {declared.sampling_rate_hz}"
@@ -101,9 +106,8 @@ def settled_rate(
         rate, said_by = declared.rate_of(source), ""
     for other in rates:
         if not other.allows(rate):
-            raise RecordError(
-                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; {remedy}",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; {remedy}"
             )
     if not rates:
         _check_doubtful(stated.doubtful_rates, rate, source)
@@ -124,23 +128,22 @@ def _rate(statement: Statement, source: str) -> StatedRate | None:
     if found is None:
         several = quantity(statement.value)
         if several is not None and len(several[0]) > 1:
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{statement.where}' states several rates ({shown(statement.value)}); leads of one rate are "
-                "read: resample them first",
-                reason="header_disagrees",
+                "read: resample them first"
             )
     number, unit = found or (math.nan, "")
     factor = hertz_per(unit or (statement.unit if hertz_per(statement.unit) else "hz"))
     low, high = PLAUSIBLE_RATES_HZ
     if statement.is_weak and not (factor and low <= number * factor <= high):
         return None
+    # The name is that of a rate, but the value is an interval, as in 'fs: 2 ms'.
     if factor is None and seconds_per(unit) is not None:
         return _interval(dataclasses.replace(statement, is_weak=False), "", source)
     if factor is None or not 0 < number * factor < MAX_RATE_HZ:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: '{statement.where}' states a rate of '{shown(statement.value)}', which is no number of Hz; "
-            "correct or rename it",
-            reason="unreadable_header",
+            "correct or rename it"
         )
     return StatedRate(where=statement.where, hertz=(number * factor,), error=0.0)
 
@@ -158,45 +161,49 @@ def _interval(statement: Statement, unit_of_times: str, source: str) -> StatedRa
     if statement.is_weak and not (rates and low <= rates[0] <= high):
         return None
     if not rates:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: '{statement.where}' states a sampling interval of '{shown(statement.value)}', which is no "
-            "number of seconds or milliseconds above zero; correct or rename it",
-            reason="unreadable_header",
+            "number of seconds or milliseconds above zero; correct or rename it"
         )
     return StatedRate(where=statement.where, hertz=rates, error=_ROUNDED)
 
 
-def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source: str) -> StatedRate | None:
+def _of_times(statement: Statement, unit_of_times: str, num_samples: int, source: str) -> list[StatedRate]:
     value, unit = statement.value, statement.unit or unit_of_times
     if isinstance(value, str) or len(np.shape(value)) == 0:
-        return None  # The value is the recording's start or its length.
+        return []  # The value is the recording's start or its length.
     if isinstance(value, tuple):
         times, unit = (seconds_of(value), "s") if len(value) == num_samples else (None, "")
     elif value.dtype.kind == "M":
         times, unit = value.reshape(-1).astype("M8[ns]").astype(np.int64), "ns"
+        # Nanoseconds since 1970 have more digits than float64, to which they are converted later.
         times = times - times[0]
     else:
         times = value.reshape(-1)
     if times is None or (len(times) != num_samples and (statement.is_weak or len(times) <= MOST_LEADS)):
-        return None
+        return []
     if len(times) != num_samples:
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{statement.where}' has {len(times)} times for {num_samples} samples; give one for each, or "
-            "none",
-            reason="header_disagrees",
+            "none"
         )
-    return rate_of_times(even_times(times, name=statement.where, source=source), where=statement.where, unit=unit)
+    return rates_of_times(times, name=statement.where, unit=unit, source=source)
+
+
+def plain_hertz(statement: Statement) -> float | None:
+    """Returns the rate that a statement gives as one number with or without a unit, else None."""
+    found = one_number(statement.value)
+    factor = hertz_per(found[1] or statement.unit or "hz") if found else None
+    return found[0] * factor if found and factor else None
 
 
 def _check_doubtful(statements: list[Statement], rate: float, source: str) -> None:
     for statement in statements:
-        found = one_number(statement.value)
-        factor = hertz_per((found[1] if found else "") or statement.unit or "hz")
-        if found and factor and not math.isclose(found[0] * factor, rate, rel_tol=_EXACT):
-            raise RecordError(
+        hertz = plain_hertz(statement)
+        if hertz is not None and not math.isclose(hertz, rate, rel_tol=_EXACT):
+            raise header_disagrees(
                 f"{source}: '{statement.where}' is {shown(statement.value)}, but --declared_rate_hz says {rate}, and "
-                "nothing in the file tells which is the samples' own rate; call that 'fs' in the file",
-                reason="header_disagrees",
+                "nothing in the file tells which is the samples' own rate; call that 'fs' in the file"
             )
 
 
@@ -205,10 +212,9 @@ def _check_durations(statements: list[Statement], rate: float, num_samples: int,
         stated = _seconds(statement)
         actual = num_samples / rate
         if stated and not any(abs(value - actual) <= _DURATION_SHARE * actual + _DURATION_SECONDS for value in stated):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{statement.where}' states a duration of {shown(statement.value)}, but {num_samples} "
-                f"samples at {rate:g} Hz take {actual:g} s; correct one of them",
-                reason="header_disagrees",
+                f"samples at {rate:g} Hz take {actual:g} s; correct one of them"
             )
 
 

@@ -13,12 +13,14 @@ import re
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees, missing_metadata, unreadable_header
 from data_pipelines.files.samples import Matrix, as_float, converted, row_blocks
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.recording import Samples
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
 from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated_leads import LeadNames
 from data_pipelines.statements.stated_units import check_calibrated, lead_key, settled_units, stated_units
 from data_pipelines.statements.stated_values import quantity, shown
 
@@ -66,45 +68,38 @@ class Calibrated:
     units: tuple[str, ...]
 
 
-def calibrated(
-    samples: Matrix,
-    names: tuple[str, ...],
-    stated: Statements,
-    declared: Declared,
-    *,
-    units_of_names: tuple[str, ...],
-    source: str,
-) -> Calibrated:
+def calibrated(samples: Matrix, leads: LeadNames, stated: Statements, declared: Declared, *, source: str) -> Calibrated:
     """Returns the samples in the units that file and declaration agree on.
 
     Args:
         samples: Samples as the file has them, `[time, lead]`.
-        names: Names of the leads.
+        leads: Names of the leads, and the unit that each name ends with.
         stated: Statements of the file.
         declared: Declaration of the user.
-        units_of_names: Unit that each name ends with, or empty.
         source: Name of the file, for messages.
 
     Raises:
         RecordError: No unit is stated or declared (`missing_metadata`), two statements differ or it is ambiguous
             whether a scale was applied (`header_disagrees`), or a stated scale is invalid (`unreadable_header`).
     """
-    units = stated_units(stated, names, units_of_names, source)
+    names = leads.names
+    units = stated_units(stated, names, leads.units, source)
     said = stated.of(Kind.GAIN) + stated.of(Kind.STEP)
     if said and _are_counts(samples):
         scales = _scales(stated, names, source)
-        if scales:
-            return _scaled(samples, names, units, scales, stated, declared, source)
-        said = []
+        unit = _unit_of_scale(scales[0], units, names, declared, source) if scales else _SCALED_ALREADY
+        if unit != _SCALED_ALREADY:
+            return _scaled(samples, names, unit, scales, stated, source)
+        said = said if scales else []
     elif said and units is None and declared.unit is None:
-        raise RecordError(
+        raise missing_metadata(
             f"{source}: '{said[0].where}' states a scale, but its samples have fractions, so that they cannot be "
-            "counts, and nothing states their unit; say it for all such files with --declared_unit",
-            reason="missing_metadata",
+            "counts, and nothing states their unit; say it for all such files with --declared_unit"
         )
     if not said:
         check_calibrated(stated, declared, source=source)
-    return Calibrated(_as_samples(samples), settled_units(units, names, declared, source))
+    kept = samples if isinstance(samples, np.ndarray) and samples.dtype == np.float64 else as_float(samples)
+    return Calibrated(kept, settled_units(units, names, declared, source))
 
 
 def _scales(stated: Statements, names: tuple[str, ...], source: str) -> list[Scale]:
@@ -127,10 +122,7 @@ def _gain(statement: Statement, names: tuple[str, ...], source: str) -> Scale | 
         numbers, unit = np.array([float(match["gain"]) for match in matches]), units.pop() or unit
     else:
         numbers = texts
-    gains = _of_each_lead(statement, numbers, names, source)
-    if not np.all(np.isfinite(gains)) or np.any(gains == 0):
-        raise _no_scale(statement, source)
-    return Scale(gains, True, voltage(unit) or "", statement.where)
+    return Scale(_factors(statement, numbers, names, source), True, voltage(unit) or "", statement.where)
 
 
 def _step(statement: Statement, names: tuple[str, ...], source: str) -> Scale | None:
@@ -146,12 +138,17 @@ def _step(statement: Statement, names: tuple[str, ...], source: str) -> Scale | 
         if found is None:
             raise _no_scale(statement, source)
         value, unit = found[0], found[1] or unit
-    steps = _of_each_lead(statement, value, names, source)
-    if not np.all(np.isfinite(steps)) or np.any(steps == 0):
-        raise _no_scale(statement, source)
+    steps = _factors(statement, value, names, source)
     if "resolution" in statement.where.casefold() and not voltage(unit) and set(steps) <= _BITS:
         return None
     return Scale(steps, False, voltage(unit) or "", statement.where)
+
+
+def _factors(statement: Statement, value: np.ndarray, names: tuple[str, ...], source: str) -> np.ndarray:
+    factors = _of_each_lead(statement, value, names, source)
+    if not np.all(np.isfinite(factors)) or np.any(factors == 0):
+        raise _no_scale(statement, source)
+    return factors
 
 
 def _of_each_lead(statement: Statement, value: np.ndarray, names: tuple[str, ...], source: str) -> np.ndarray:
@@ -160,66 +157,40 @@ def _of_each_lead(statement: Statement, value: np.ndarray, names: tuple[str, ...
         by_lead = {lead_key(lead): entry for lead, entry in zip(statement.of_leads, values, strict=True)}
         return np.array([by_lead.get(lead_key(name), np.nan if standard_lead(name) else 1.0) for name in names])
     if len(values) not in (1, len(names)):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{statement.where}' states {len(values)} values ({shown(values)}) for {len(names)} leads; "
-            "state one, or one a lead",
-            reason="header_disagrees",
+            "state one, or one a lead"
         )
     return values
 
 
 def _no_scale(statement: Statement, source: str) -> RecordError:
-    return RecordError(
+    return unreadable_header(
         f"{source}: '{statement.where}' states a scale of '{shown(statement.value)}', which is none; a number that is "
-        "not 0 is needed, with or without its unit",
-        reason="unreadable_header",
+        "not 0 is needed, with or without its unit"
     )
 
 
-def _as_samples(samples: Matrix) -> Samples:
-    return samples if isinstance(samples, np.ndarray) and samples.dtype == np.float64 else as_float(samples)
-
-
 def _are_counts(samples: Matrix) -> bool:
-    if samples.dtype.kind in "iu":
-        return True
-    for start, stop in row_blocks(samples.shape):
-        block = samples[start:stop]
-        if not np.all((block == np.rint(block)) | ~np.isfinite(block)):
-            return False
-    return True
+    blocks = (samples[start:stop] for start, stop in row_blocks(samples.shape))
+    return samples.dtype.kind in "iu" or all(
+        np.all((block == np.rint(block)) | ~np.isfinite(block)) for block in blocks
+    )
 
 
 def _scaled(
-    samples: Matrix,
-    names: tuple[str, ...],
-    units: list[tuple[str, str]] | None,
-    scales: list[Scale],
-    stated: Statements,
-    declared: Declared,
-    source: str,
+    samples: Matrix, names: tuple[str, ...], unit: str, scales: list[Scale], stated: Statements, source: str
 ) -> Calibrated:
-    """Applies the stated scale to counts, unless they have been scaled already."""
+    """Applies the stated scale to counts."""
     first = scales[0]
-    unit = first.unit
-    if not unit:
-        unit = _unit_of_scale(first, settled_units(units, names, declared, source), names, source)
-    elif declared.unit is not None and voltage(declared.unit) != unit:
-        raise RecordError(
-            f"{source}: '{first.where}' states counts of a scale in {unit}, but --declared_unit says {declared.unit}; "
-            "leave the declaration out, or correct one of them",
-            reason="header_disagrees",
-        )
-    if unit == _SCALED_ALREADY:
-        return Calibrated(_as_samples(samples), settled_units(units, names, declared, source))
     step = first.step * _MICROVOLTS[unit]
     for other in scales[1:]:
+        # Steps are written with few digits, such as 4.88 µV for 5 mV over 1024 counts.
         other_step = other.step * _MICROVOLTS[other.unit or unit]
         if not np.allclose(step, other_step, rtol=1e-3, atol=0):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{first.where}' states {shown(step)} µV a count, but '{other.where}' {shown(other_step)}; "
-                "correct one of them",
-                reason="header_disagrees",
+                "correct one of them"
             )
     is_lead = np.array([standard_lead(name) is not None for name in names])
     zero = np.where(is_lead, _zero(stated, names, source), 0.0)
@@ -239,25 +210,33 @@ _SCALED_ALREADY, _STEP_OF_1000 = "", 1e-3
 _MICROVOLTS = {"nV": 1e-3, "uV": 1.0, "mV": 1e3, "V": 1e6}
 
 
-def _unit_of_scale(scale: Scale, units: tuple[str, ...], names: tuple[str, ...], source: str) -> str:
-    of_leads = {unit for name, unit in zip(names, units, strict=True) if standard_lead(name)}
+def _unit_of_scale(
+    scale: Scale, units: list[tuple[str, str]] | None, names: tuple[str, ...], declared: Declared, source: str
+) -> str:
+    """Returns the unit that counts become by a scale; `_SCALED_ALREADY` where they are none any more."""
+    if scale.unit:
+        if declared.unit is not None and voltage(declared.unit) != scale.unit:
+            raise header_disagrees(
+                f"{source}: '{scale.where}' states counts of a scale in {scale.unit}, but --declared_unit says "
+                f"{declared.unit}; leave the declaration out, or correct one of them"
+            )
+        return scale.unit
+    settled = settled_units(units, names, declared, source)
+    of_leads = {unit for name, unit in zip(names, settled, strict=True) if standard_lead(name)}
     known = {voltage(unit) for unit in of_leads}
     unit = known.pop() if len(known) == 1 else None
     if unit is None:
-        raise RecordError(
+        raise missing_metadata(
             f"{source}: '{scale.where}' states a scale without its unit, and the leads are in "
-            f"{', '.join(sorted(of_leads))}; name it with its unit, such as uv_per_bit",
-            reason="missing_metadata",
+            f"{', '.join(sorted(of_leads))}; name it with its unit, such as uv_per_bit"
         )
     if unit == "uV" and np.all(scale.step == _STEP_OF_1000):
         return _SCALED_ALREADY
     if unit in ("uV", "nV"):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{scale.where}' states a scale of {shown(scale.step)} {unit} a count, and its samples are "
-            "whole numbers "
-            f"said to be in {unit}; they may be counts or scaled already. Call it 'uv_per_bit' if they are counts, "
-            "and take it out if not",
-            reason="header_disagrees",
+            f"whole numbers said to be in {unit}; they may be counts or scaled already. Call it 'uv_per_bit' if they "
+            "are counts, and take it out if not"
         )
     return unit
 
@@ -280,9 +259,8 @@ def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray
         zeros.append((statement.where, _of_each_lead(statement, found[0], names, source)))
     for where, other in zeros[1:]:
         if not np.allclose(zeros[0][1], other, rtol=0, atol=1e-6):
-            raise RecordError(
+            raise header_disagrees(
                 f"{source}: '{zeros[0][0]}' states the zero {shown(zeros[0][1])}, but '{where}' {shown(other)}; "
-                "correct one of them",
-                reason="header_disagrees",
+                "correct one of them"
             )
     return zeros[0][1] if zeros else np.zeros(1)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees, missing_metadata, unreadable_header
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, hertz_per, seconds_per, voltage
@@ -15,23 +16,8 @@ from data_pipelines.statements.stated_values import shown
 
 # Units that mean that samples are not calibrated.
 _UNCALIBRATED = frozenset(
-    (
-        "adu",
-        "adus",
-        "count",
-        "counts",
-        "adc",
-        "adcunit",
-        "adcunits",
-        "lsb",
-        "lsbs",
-        "raw",
-        "digital",
-        "bit",
-        "bits",
-        "au",
-        "a.u.",
-    )
+    {"adu", "adus", "count", "counts", "adc", "adcunit", "adcunits", "lsb", "lsbs", "raw", "digital", "bit", "bits"}
+    | {"au", "a.u."}
 )
 _COUNTS = _UNCALIBRATED | {"none", "nd", "nan", "na", "n/a", "unknown", "-", ""}
 
@@ -47,17 +33,13 @@ def settled_units(
     if declared.unit is not None:
         for name, (unit, where) in zip(names, units, strict=True):
             if unit and standard_lead(name) and (voltage(unit) or unit) != (voltage(declared.unit) or declared.unit):
-                raise RecordError(
+                raise header_disagrees(
                     f"{source}: '{where}' states the unit {unit}, but --declared_unit says {declared.unit}; correct "
-                    "one of them",
-                    reason="header_disagrees",
+                    "one of them"
                 )
     without = [name for name, (unit, _) in zip(names, units, strict=True) if standard_lead(name) and not unit]
     if without and declared.unit is None:
-        raise RecordError(
-            f"{source}: does not state the unit of lead {', '.join(without)}; say it for all leads",
-            reason="missing_metadata",
-        )
+        raise missing_metadata(f"{source}: does not state the unit of lead {', '.join(without)}; say it for all leads")
     filled = (unit or (declared.unit or "") for unit, _ in units)
     return tuple(unit if standard_lead(name) else "" for name, unit in zip(names, filled, strict=True))
 
@@ -94,10 +76,9 @@ def stated_units(
             if not unit:
                 continue
             if found[column][0] and (voltage(found[column][0]) or found[column][0]) != (voltage(unit) or unit):
-                raise RecordError(
+                raise header_disagrees(
                     f"{source}: '{found[column][1]}' states the unit {found[column][0]}, but '{statement.where}' "
-                    f"{unit}; correct one of them",
-                    reason="header_disagrees",
+                    f"{unit}; correct one of them"
                 )
             found[column] = (unit, statement.where)
     return found if any(unit for unit, _ in found) else None
@@ -107,9 +88,8 @@ def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tupl
     """Returns the unit of each lead by one statement, empty where it states none."""
     value = statement.value
     if isinstance(value, np.ndarray):
-        raise RecordError(
-            f"{source}: '{statement.where}' states a unit of {shown(value)}, which is no unit; correct or rename it",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: '{statement.where}' states a unit of {shown(value)}, which is no unit; correct or rename it"
         )
     texts = (value,) if isinstance(value, str) else value
     if len(texts) == 1 and not voltage(texts[0]) and len(re.split(r"[,;\s]+", texts[0])) == len(names) > 1:
@@ -121,10 +101,9 @@ def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tupl
     if len(set(units)) == 1:
         return units[:1] * len(names)
     if len(units) != len(names):
-        raise RecordError(
+        raise header_disagrees(
             f"{source}: '{statement.where}' states {len(units)} units ({shown(texts)}) for {len(names)} leads; state "
-            "one, or one a lead",
-            reason="header_disagrees",
+            "one, or one a lead"
         )
     return units
 

@@ -28,6 +28,7 @@ def quantity(value: str | tuple[str, ...] | np.ndarray) -> tuple[np.ndarray, str
             return None
         return value.reshape(-1).astype(np.float64), ""
     numbers, units = [], set()
+    # One text more than allowed is looked at, so that too many are noticed without parsing all.
     for text in (value,) if isinstance(value, str) else value[: MOST_LEADS + 1]:
         match = _QUANTITY.fullmatch(text.strip())
         if match is None:

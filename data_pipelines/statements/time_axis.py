@@ -8,13 +8,14 @@ evenly spaced, and the message says where.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees
+from data_pipelines.metadata.recorder_fields import moment
 
 #: Plausible range of an ECG's rate; times without a unit are taken to be in one that gives a rate in this range.
 PLAUSIBLE_RATES_HZ = (50.0, 50_000.0)
@@ -85,24 +86,16 @@ def seconds_of(texts: Sequence[str]) -> np.ndarray | None:
         fraction = match["fraction"] or ""
         value = hours * 3600.0 + minutes * 60.0 + whole + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
         if match["date"]:
-            days = _days(match["date"])
-            if days is None:
+            date = moment(match["date"], *_DATES)
+            if date is None:
                 return None
-            first_day = days if not with_date else first_day
-            with_date, day = True, (days - first_day) * 86400.0
+            first_day = first_day if with_date else date.toordinal()
+            with_date, day = True, (date.toordinal() - first_day) * 86400.0
+        # More than half a day back is midnight; what goes back less is left for `even_times` to refuse.
         elif not with_date and number and value + day < seconds[number - 1] - 43200:
             day += 86400.0
         seconds[number] = value + day
     return seconds
-
-
-def _days(text: str) -> int | None:
-    for spelling in _DATES:
-        try:
-            return datetime.datetime.strptime(text, spelling).toordinal()
-        except ValueError:
-            continue
-    return None
 
 
 def even_times(times: np.ndarray, *, name: str, source: str) -> EvenTimes | None:
@@ -169,10 +162,9 @@ def check_numbers(numbers: np.ndarray, *, name: str, source: str) -> None:
 
 
 def _uneven(what: str, name: str, source: str) -> RecordError:
-    return RecordError(
+    return header_disagrees(
         f"{source}: '{name}' {what}: samples are missing, come twice or are not evenly spaced; give the recording "
-        "whole, one sample at every step",
-        reason="header_disagrees",
+        "whole, one sample at every step"
     )
 
 

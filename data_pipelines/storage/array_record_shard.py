@@ -85,8 +85,7 @@ def why_bad(shard: Path, expected: int) -> str | None:
     """
     if not shard.is_file():
         return "this shard is missing"
-    elsewhere = why_elsewhere(shard)
-    if elsewhere is not None:
+    if elsewhere := why_elsewhere(shard):
         return f"this shard {elsewhere}"
     found = num_stored(shard)
     if found != expected:

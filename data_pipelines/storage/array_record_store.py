@@ -15,7 +15,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.storage.array_record_shard import ArrayRecordShard, why_bad
 from data_pipelines.storage.bad_shards import BadRecords, BadShard, refuse
-from data_pipelines.storage.read_arguments import check_valid, checked_numbers, checked_out
+from data_pipelines.storage.read_arguments import checked_arguments
 from data_pipelines.storage.stored_example import SignalDecoder
 
 _REMEDY = "restore them from a copy, or build the data set again with --overwrite"
@@ -73,9 +73,7 @@ class ArrayRecordStore:
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
         """Reads signals as `data_pipelines.storage.store.Store.read` describes."""
-        numbers = checked_numbers(record_numbers, self.num_records)
-        signals = checked_out(out, (len(numbers), *self.shape))
-        check_valid(valid, len(numbers))
+        numbers, signals = checked_arguments(record_numbers, out, valid=valid, stored=(self.num_records, *self.shape))
         if valid is None:
             self._bad.check(numbers)
         bad = self._bad.among(numbers)
@@ -88,7 +86,10 @@ class ArrayRecordStore:
                 try:
                     self._opened(shard).read_into(position, signals[row])
                 except ValueError as error:
-                    self._found_bad(shard, position, error)
+                    # Only this record is marked: whether a row is valid must not depend on what else was read before,
+                    # so that it is the same for every process, thread and resumed run.
+                    number = int(self._bounds[shard]) + position
+                    self._bad.add(BadShard(path=self._paths[shard], start=number, stop=number + 1, reason=str(error)))
                     if valid is None:
                         raise DataError(f"{self._paths[shard]}: {error}; {_REMEDY}") from error
                     signals[row] = 0
@@ -108,12 +109,6 @@ class ArrayRecordStore:
                 self._open.pop(next(iter(self._open))).close()
             opened = self._open[shard] = ArrayRecordShard(self._paths[shard], self._decoder)
         return opened
-
-    def _found_bad(self, shard: int, position: int, error: ValueError) -> None:
-        # Only this record is marked: whether a row is valid must not depend on what else was read before, so that it is
-        # the same for every process, thread and resumed run.
-        number = int(self._bounds[shard]) + position
-        self._bad.add(BadShard(path=self._paths[shard], start=number, stop=number + 1, reason=str(error)))
 
 
 def _bad_shards(paths: Sequence[Path], bounds: np.ndarray) -> list[BadShard]:

@@ -73,7 +73,9 @@ class BadRecords:
         current = self._sorted  # It is read once, so that no lock is taken where nothing was added.
         if current is None:
             with self._growing:
-                current = self._sorted = _Sorted.of(self._by_span.values())
+                shards = tuple(self._by_span[span] for span in sorted(self._by_span))
+                starts, stops = np.array(sorted(self._by_span), np.int64).reshape(-1, 2).T
+                current = self._sorted = _Sorted(shards, starts, stops)
         return current
 
 
@@ -83,12 +85,6 @@ class _Sorted(NamedTuple):
     shards: tuple[BadShard, ...]
     starts: np.ndarray
     stops: np.ndarray
-
-    @classmethod
-    def of(cls, shards: Iterable[BadShard]) -> _Sorted:
-        ordered = tuple(sorted(shards, key=lambda shard: (shard.start, shard.stop)))
-        starts, stops = (np.array([getattr(shard, name) for shard in ordered], np.int64) for name in ("start", "stop"))
-        return cls(ordered, starts, stops)
 
 
 def refuse(bad: Sequence[BadShard], *, num_shards: int, remedy: str) -> None:

@@ -6,6 +6,7 @@ of that. TFDS reads what is written here (`tests/data_pipelines/shards/test_data
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -28,14 +29,11 @@ _MICROSECONDS = 1e6
 
 def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.FeaturesDict:
     """Returns the TFDS features of a stored record; arrays are raw bytes, so that decoding is only a copy."""
-
-    def tensor(shape: tuple[int, ...], dtype: type) -> tfds.features.Tensor:
-        return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=Encoding.BYTES)
-
+    tensor = functools.partial(tfds.features.Tensor, encoding=Encoding.BYTES)
     spec: dict[str, Any] = {
         "record_id": tfds.features.Text(),
         "patient_id": tfds.features.Text(),
-        "signal": tensor(signal_format.shape, np.int16),
+        "signal": tensor(shape=signal_format.shape, dtype=np.int16),
         "valid_start": tfds.features.Scalar(np.int32),
         "valid_samples": tfds.features.Scalar(np.int32),
         "recording_id": tfds.features.Text(),
@@ -45,12 +43,12 @@ def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.
         "sex": tfds.features.Scalar(np.int8),
         "fold": tfds.features.Scalar(np.int16),
         "report": tfds.features.Text(),
-        "content_hash": tensor((16,), np.uint8),
+        "content_hash": tensor(shape=(16,), dtype=np.uint8),
     }
     if schema.scalars:
         spec["scalars"] = {name: tfds.features.Scalar(np.float32) for name in schema.scalars}
     if schema.tasks:
-        spec["tasks"] = {name: tensor((len(classes),), np.int8) for name, classes in schema.tasks.items()}
+        spec["tasks"] = {name: tensor(shape=(len(classes),), dtype=np.int8) for name, classes in schema.tasks.items()}
     return tfds.features.FeaturesDict(spec)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.storage.bad_shards import BadShard
-from data_pipelines.storage.read_arguments import check_valid, checked_numbers, checked_out
+from data_pipelines.storage.read_arguments import checked_arguments
 from data_pipelines.storage.store import Store
 
 # So many records are read at a time where their rows do not follow each other. They are enough to keep a disk busy, and
@@ -55,9 +55,7 @@ class JointStore:
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
         """Reads signals as `data_pipelines.storage.store.Store.read` describes."""
-        numbers = checked_numbers(record_numbers, self.num_records)
-        signals = checked_out(out, (len(numbers), *self.shape))
-        check_valid(valid, len(numbers))
+        numbers, signals = checked_arguments(record_numbers, out, valid=valid, stored=(self.num_records, *self.shape))
         store_of = np.searchsorted(self._starts, numbers, side="right") - 1
         for number, store in enumerate(self._stores):
             rows = np.flatnonzero(store_of == number)

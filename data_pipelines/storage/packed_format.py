@@ -26,6 +26,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.records import LAYOUT_VERSION, SignalFormat
 from data_pipelines.storage.bad_shards import BadShard
+from data_pipelines.system.digests import hex_digest
 from data_pipelines.system.plain_names import files_below, why_elsewhere
 
 #: Folder of the packed copy inside a data set, and its table of contents, which is written last.
@@ -38,7 +39,6 @@ SHARD_BYTES = 2**30
 #: Size to whole multiples of which shards are filled up: the memory page of most systems.
 PAGE_BYTES = 4096
 
-_HASH_BLOCK_BYTES = 2**24
 _MOST_THREADS = 8
 
 
@@ -152,12 +152,7 @@ def new_digest() -> hashlib.blake2b:
 
 def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> str:
     """Returns the BLAKE2b digest of a file in hexadecimal, and tells `progress` the size of every block."""
-    digest = new_digest()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-            progress(len(block))
-    return digest.hexdigest()
+    return hex_digest(new_digest(), path, progress)
 
 
 def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int, int], hashes: bool) -> list[BadShard]:

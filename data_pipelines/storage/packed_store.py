@@ -17,7 +17,7 @@ from data_pipelines.storage.packed_format import (
     record_bytes,
     remedy,
 )
-from data_pipelines.storage.read_arguments import check_valid, checked_numbers, checked_out
+from data_pipelines.storage.read_arguments import checked_arguments
 from data_pipelines.system.joined_map import Piece, can_join, join_pieces
 from data_pipelines.system.page_cache import ReadAhead
 
@@ -61,13 +61,11 @@ class PackedStore:
         paths = [None if folder / shard.name in unreadable else folder / shard.name for shard in shards]
         first_byte = [0 if path is None else data_offset(path) for path in paths]
         size = record_bytes(dataset.format)
-        self._arrays = _map_shards(
-            [
-                Piece(path=path, offset=offset, num_bytes=shard.num_records * size)
-                for path, offset, shard in zip(paths, first_byte, shards, strict=True)
-            ],
-            self.shape,
-        )
+        pieces = [
+            Piece(path=path, offset=offset, num_bytes=shard.num_records * size)
+            for path, offset, shard in zip(paths, first_byte, shards, strict=True)
+        ]
+        self._arrays = _map_shards(pieces, self.shape)
         self._read_ahead = ReadAhead(paths, first_byte=first_byte, record_bytes=size)
         self._bad = BadRecords(bad)
         if not hashes:
@@ -85,9 +83,7 @@ class PackedStore:
         self, record_numbers: np.ndarray, out: np.ndarray | None = None, *, valid: np.ndarray | None = None
     ) -> np.ndarray:
         """Reads signals as `data_pipelines.storage.store.Store.read` describes."""
-        numbers = checked_numbers(record_numbers, self.num_records)
-        signals = checked_out(out, (len(numbers), *self.shape))
-        check_valid(valid, len(numbers))
+        numbers, signals = checked_arguments(record_numbers, out, valid=valid, stored=(self.num_records, *self.shape))
         if valid is None:
             self._bad.check(numbers)
         if len(numbers):

@@ -63,7 +63,6 @@ class Store(Protocol):
             ValueError: The array `out` or `valid` has another shape, type or order.
             DataError: A record cannot be read, and there is no `valid`; the message names the shard.
         """
-        ...
 
 
 def open_store(

@@ -6,6 +6,7 @@ rows have the same contents for any number of processes, and a resumed run goes 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -26,43 +27,34 @@ BATCHES_AHEAD = 3
 Choice = Callable[[int, np.ndarray], np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _StepSource:
     """Grain source whose element i is the local batch of step `start_step + i`."""
 
-    def __init__(
-        self,
-        store: Store,
-        sampler: Sampler,
-        *,
-        rows: np.ndarray,
-        start_step: int,
-        columns: Mapping[str, np.ndarray],
-        chosen: Mapping[str, Choice],
-        allow_bad_shards: bool,
-    ):
-        self._store = store
-        self._sampler = sampler
-        self._rows = rows
-        self._start_step = start_step
-        self._columns, self._chosen = columns, chosen
-        self._allow_bad_shards = allow_bad_shards
-        self._buffers = BatchBuffers((len(rows), *store.shape), np.int16)
+    store: Store
+    sampler: Sampler
+    rows: np.ndarray
+    start_step: int
+    columns: Mapping[str, np.ndarray]
+    chosen: Mapping[str, Choice]
+    allow_bad_shards: bool
+    buffers: BatchBuffers
 
     def __len__(self) -> int:
         return sys.maxsize  # Training decides where to stop.
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        step = self._start_step + int(index)
-        records = self._sampler.record_numbers(step, self._rows)
+        step = self.start_step + int(index)
+        records = self.sampler.record_numbers(step, self.rows)
         valid = np.ones(len(records), bool)
-        marks = {"valid": valid} if self._allow_bad_shards else {}
+        marks = {"valid": valid} if self.allow_bad_shards else {}
         return {
-            "signal": self._store.read(records, self._buffers.take(), **marks),
+            "signal": self.store.read(records, self.buffers.take(), **marks),
             "valid": valid,
-            "row": self._rows.astype(np.int32),
+            "row": self.rows.astype(np.int32),
             "record": records.astype(np.int32),
-            **{name: np.asarray(values[records]) for name, values in self._columns.items()},
-            **{name: choose(step, self._rows) for name, choose in self._chosen.items()},
+            **{name: np.asarray(values[records]) for name, values in self.columns.items()},
+            **{name: choose(step, self.rows) for name, choose in self.chosen.items()},
         }
 
 
@@ -102,15 +94,8 @@ def batches(
     rows, columns, chosen = np.asarray(rows), dict(columns or {}), dict(chosen or {})
     _check(store, sampler, rows, start_step, columns)
     num_threads = num_threads or store.num_threads
-    source = _StepSource(
-        store,
-        sampler,
-        rows=rows,
-        start_step=start_step,
-        columns=columns,
-        chosen=chosen,
-        allow_bad_shards=allow_bad_shards,
-    )
+    buffers = BatchBuffers((len(rows), *store.shape), np.int16)
+    source = _StepSource(store, sampler, rows, start_step, columns, chosen, allow_bad_shards, buffers)
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(BATCHES_AHEAD, num_threads))
     return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)))
 

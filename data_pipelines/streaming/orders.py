@@ -59,11 +59,9 @@ class Order(Protocol):
         Returns:
             Record numbers of the units, `int64[n, unit_size]`.
         """
-        ...
 
     def fingerprint(self) -> str:
         """Returns a hex digest of everything that `units` depends on."""
-        ...
 
 
 class RecordOrder:
@@ -306,9 +304,7 @@ def _ticks(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def _least_block(ticks: Sequence[int]) -> int:
-    if len(set(ticks)) == 1:
-        return 1
-    return -(-_MIN_UNITS_A_BLOCK * sum(ticks) // min(ticks))
+    return 1 if len(set(ticks)) == 1 else -(-_MIN_UNITS_A_BLOCK * sum(ticks) // min(ticks))
 
 
 def _checked_records(records: np.ndarray) -> np.ndarray:

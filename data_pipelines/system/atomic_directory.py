@@ -56,8 +56,10 @@ def exclusive_staging(staging: Path, *, resume: bool = False) -> Iterator[None]:
 def clear_staging(staging: Path) -> None:
     """Removes everything that an interrupted run left in a staging directory that this process has locked."""
     for leftover in staging.iterdir():
-        if leftover.name != _LOCK_FILE:
-            _remove(leftover)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        elif leftover.name != _LOCK_FILE:
+            leftover.unlink()
 
 
 def _lock(staging: Path) -> int:
@@ -137,10 +139,3 @@ def _exchange(first: Path, second: Path) -> bool:
     if error in _CANNOT_EXCHANGE:
         return False
     raise OSError(error, os.strerror(error), str(first), None, str(second))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.errors import DataError
 from data_pipelines.system.plain_names import file_below
@@ -29,7 +30,17 @@ def file_digest(path: Path, progress: Callable[[int], None] = lambda num_bytes: 
         path: Path of the file.
         progress: Function that is told the size of every block that was read.
     """
-    digest = hashlib.sha256()
+    return hex_digest(hashlib.sha256(), path, progress)
+
+
+def hex_digest(digest: Any, path: Path, progress: Callable[[int], None]) -> str:
+    """Returns the digest of a file in hexadecimal.
+
+    Args:
+        digest: Hash object of `hashlib` that nothing was added to.
+        path: Path of the file.
+        progress: Function that is told the size of every block.
+    """
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)

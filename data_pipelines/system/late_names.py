@@ -23,7 +23,4 @@ def late_names(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(modules[name]), name)
 
-    def names() -> list[str]:
-        return sorted({*modules, *others})
-
-    return get, names
+    return get, lambda: sorted({*modules, *others})

@@ -86,7 +86,7 @@ class RemoteFolder:
     def size(self, name: str) -> int | None:
         """Returns the size of a file in bytes, or None if there is no such file."""
         try:
-            size = self._within_time(lambda: self._system.info(self._path(name))["size"])
+            size = self._within_time(lambda: self._system.info(f"{self._root}/{name}")["size"])
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -127,15 +127,12 @@ class RemoteFolder:
 
     def _block(self, name: str, start: int, stop: int) -> bytes:
         try:
-            block = self._within_time(lambda: self._system.cat_file(self._path(name), start=start, end=stop))
+            block = self._within_time(lambda: self._system.cat_file(f"{self._root}/{name}", start=start, end=stop))
         except Exception as error:
             raise self._failed(name, error) from error
         if len(block) != stop - start:
             raise DataError(f"{self.url}/{name}: gave {len(block)} bytes where {stop - start} were asked for")
         return block
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
 
     def _within_time(self, work: Callable[[], Result]) -> Result:
         try:

@@ -53,8 +53,6 @@ def storable_text(text: str) -> str:
 
 def _escape(match: re.Match) -> str:
     code = ord(match[0])
-    if match[0] in "\t\r\n":
-        return {"\t": r"\t", "\r": r"\r", "\n": r"\n"}[match[0]]
     if _FIRST_BYTE <= code <= _LAST_BYTE:
         code -= _FIRST_BYTE - 0x80
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return chr(code).encode("unicode_escape").decode("ascii")

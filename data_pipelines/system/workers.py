@@ -88,12 +88,9 @@ def map_ordered(
 
 def _died(workers: Collection[BaseProcess]) -> WorkerDiedError:
     # The pool ends the other workers by SIGTERM, so they are not among those that died by themselves.
-    ended = [
-        (worker.pid, worker.exitcode) for worker in workers if worker.pid is not None and worker.exitcode is not None
-    ]
-    died = [(process_id, code) for process_id, code in ended if code not in (0, -signal.SIGTERM)]
-    codes = sorted({code for _, code in died})
-    return WorkerDiedError([process_id for process_id, _ in died], ", ".join(map(_how, codes)) or "out of memory?")
+    ended = {worker.pid: worker.exitcode for worker in workers if worker.pid and worker.exitcode}
+    died = {process_id: code for process_id, code in ended.items() if code != -signal.SIGTERM}
+    return WorkerDiedError([*died], ", ".join(map(_how, sorted(set(died.values())))) or "out of memory?")
 
 
 def _how(exitcode: int) -> str:

@@ -67,21 +67,15 @@ class Dialect:
         """Returns whether cells are samples, of which the first two may be times and the first a lead's name."""
         if not any(map(self.is_number, cells[:_MOST_CELLS])):
             return all(cell.casefold() in MISSING for cell in cells) and len(cells) > 1
-        for column, cell in enumerate(cells[:_MOST_CELLS]):
-            if self.is_sample(cell) or (column < 2 and is_moment(cell)) or (column == 0 and standard_lead(cell)):
-                continue
-            return False
-        return True
+        return all(
+            self.is_sample(cell) or (column < 2 and is_moment(cell)) or (column == 0 and bool(standard_lead(cell)))
+            for column, cell in enumerate(cells[:_MOST_CELLS])
+        )
 
 
 #: Dialects in order of preference, for lines that fit several equally well.
 DIALECTS = (
-    Dialect(",", "."),
-    Dialect(";", "."),
-    Dialect("\t", "."),
-    Dialect(";", ","),
-    Dialect("\t", ","),
-    Dialect("|", "."),
+    *(Dialect(separator, decimal) for separator, decimal in (",.", ";.", "\t.", ";,", "\t,", "|.")),
     Dialect(None, "."),
     Dialect(None, ","),
 )
@@ -96,18 +90,13 @@ def best_dialect(lines: Sequence[str]) -> tuple[Dialect, int] | None:
     Returns:
         The dialect and the number, or None where no dialect makes a line one of samples.
     """
-    best, best_score = None, (0, 0)
+    scores = {}
     for dialect in DIALECTS:
         counts = Counter(len(cells) for cells in (cells_or_none(dialect, line) for line in lines) if cells)
-        if not counts:
-            continue
-        width, number = counts.most_common(1)[0]
-        score = (number, width)
-        if (width > 1) > (best is not None and best[1] > 1) or (
-            (width > 1) == (best is not None and best[1] > 1) and score > best_score
-        ):
-            best, best_score = (dialect, width), score
-    return best
+        for width, number in counts.most_common(1):
+            scores[dialect, width] = (width > 1, number, width)
+    # Of equal scores `max` takes the first, so the order of the dialects decides.
+    return max(scores, key=scores.__getitem__, default=None)
 
 
 def cells_or_none(dialect: Dialect, line: str) -> list[str] | None:

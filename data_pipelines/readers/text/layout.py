@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.contents import decoded
+from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers.text.cells import Dialect, best_dialect, cells_or_none
 from data_pipelines.statements.names import is_unit
@@ -89,7 +91,7 @@ def layout_of(content: bytes, path: Path) -> Layout:
     found = best_dialect(lines)
     if found is None:
         example = f", but such as '{lines[len(lines) // 2][:60]}'" if lines else ""
-        raise _no_table(
+        raise no_table(
             path,
             f"it has no line of numbers{example}",
             "a line of numbers for every sample, a number a lead, is read; take columns of texts out",
@@ -101,9 +103,9 @@ def layout_of(content: bytes, path: Path) -> Layout:
     while True:
         end = content.find(b"\n", start)
         if end < 0 or number > _MOST_LINES_ABOVE:
-            raise _no_table(path, "names, but no samples", "export the file again")
+            raise no_table(path, "names, but no samples", "export the file again")
         number += 1
-        text = _decoded(content[start:end]).strip(" \r")
+        text = decoded(content[start:end]).strip(" \r")
         if text.strip() and text.lstrip().startswith(_COMMENT) and not _begins_a_cell(text, dialect, width):
             comments.append(text.strip().lstrip("#%/ \t"))
         elif text.strip():
@@ -129,21 +131,15 @@ def layout_of(content: bytes, path: Path) -> Layout:
     )
 
 
-def _decoded(line: bytes) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        return line.decode("latin-1")
-
-
 def _from_the_midst(content: bytes) -> list[str]:
     """Returns some lines from the middle of a file, or all lines of a short one."""
     if content.count(b"\n") <= 3 * _LINES_OF_A_SAMPLE:
         lines = content.split(b"\n")
     else:
+        # In the middle of a file surely stand samples, whatever is above and below them.
         at = content.find(b"\n", len(content) // 2) + 1
         lines = content[at : at + 2**20].split(b"\n", _LINES_OF_A_SAMPLE)[:_LINES_OF_A_SAMPLE]
-    return [text for text in map(_decoded, lines) if text.strip() and not text.lstrip().startswith(_COMMENT)]
+    return [text for text in map(decoded, lines) if text.strip() and not text.lstrip().startswith(_COMMENT)]
 
 
 def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
@@ -163,19 +159,15 @@ def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
 
 def _begins_a_cell(text: str, dialect: Dialect, width: int) -> bool:
     """Returns whether a comment mark is in fact the name of the first column, as in `#,I,II` and `#N/A,0.1`."""
-    first = text.lstrip().split(dialect.separator, 1)[0] if dialect.separator else text.split(None, 1)[0]
-    return (
-        first.strip().casefold() in ("#", "#n/a", "%")
-        and len(text.split(dialect.separator)) == width
-        and bool(width > 1)
-    )
+    first = text.lstrip().split(dialect.separator, 1)[0].strip().casefold()
+    return first in ("#", "#n/a", "%") and len(text.split(dialect.separator)) == width > 1
 
 
 def _cells(dialect: Dialect, text: str, path: Path, number: int) -> list[str]:
     try:
         return dialect.cells(text)
     except csv.Error as error:
-        raise _no_table(path, f"line {number}: {error}", "export the file again") from error
+        raise no_table(path, f"line {number}: {error}", "export the file again") from error
 
 
 def _numbers_columns(cells: Sequence[str]) -> bool:
@@ -184,9 +176,13 @@ def _numbers_columns(cells: Sequence[str]) -> bool:
         if left_out and _COUNTED.fullmatch(cells[left_out - 1]) and not cells[left_out - 1][:1].isalpha():
             return False
         counted = [_number_of(cell) for cell in cells[left_out:]]
-        if len(counted) >= 3 and counted in (list(range(len(counted))), list(range(1, len(counted) + 1))):
+        if len(counted) >= 3 and _are_counted(counted):
             return True
     return False
+
+
+def _are_counted(numbers: list) -> bool:
+    return numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
 
 
 def _number_of(cell: str) -> int | None:
@@ -201,14 +197,14 @@ def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) ->
     if not numbers or _numbers_columns(line.cells):
         return
     if not texts:
-        raise _no_table(
+        raise no_table(
             path,
             f"line {line.number} has {len(line.cells)} cells where those of the samples have {width}",
             "every line needs as many cells, an empty one where a sample is invalid",
         )
     if numbers > 2 and numbers + texts > 3:
         wrong = next(cell for cell in line.cells if not dialect.is_sample(cell))
-        raise _no_table(
+        raise no_table(
             path,
             f"line {line.number} has both numbers and '{wrong[:40]}'",
             "names stand in a line of their own above the samples, and a sample that is missing is an empty cell",
@@ -238,7 +234,7 @@ def _names(
         what = f"line {first} has {width} cells where the first has {len(wrong.cells)}"
         if header is not None:
             what = f"lines {wrong.number} and {header.number} both name leads"
-        raise _no_table(path, what, "one line of names with as many cells as those below is read")
+        raise no_table(path, what, "one line of names with as many cells as those below is read")
     if header is None:
         return None, units, others
     cells = header.cells
@@ -253,7 +249,7 @@ def _check_nothing_follows_names(above: list[_Line], rest: list[_Line], dialect:
     below = [line for line in rest if used and line.number > min(used)]
     between = next((line for line in below if any(map(dialect.is_number, filter(None, line.cells)))), None)
     if between is not None:
-        raise _no_table(
+        raise no_table(
             path,
             f"line {between.number} ('{between.text[:40]}') stands between the names and the samples",
             "the samples follow the line of names, or one of units below it; correct the line, or take it out",
@@ -268,11 +264,9 @@ def _known(cells: tuple[str, ...]) -> tuple[str | None, ...]:
     """Returns the names of columns, None for those that only count."""
     for first in range(min(3, len(cells))):
         matches = [match for cell in cells[first:] if (match := _COUNTED.fullmatch(cell.removesuffix(".0")))]
-        if len(matches) < 3 or len(matches) < len(cells) - first:
-            continue
         numbers = [int(match["number"]) for match in matches]
         stems = {(match["stem"] or "").casefold() for match in matches}
-        if numbers not in (list(range(len(numbers))), list(range(1, len(numbers) + 1))) or len(stems) > 1:
+        if len(numbers) < max(3, len(cells) - first) or not _are_counted(numbers) or len(stems) > 1:
             continue
         # V1 to V6 and C1 to C6 are leads, not counted names.
         if len(numbers) > 6 or not standard_lead(cells[first]):
@@ -301,5 +295,6 @@ def _remark(text: str, dialect: Dialect) -> list[NamedValue]:
     return [NamedValue((pair[0],), pair[1])] if pair and pair[1] else []
 
 
-def _no_table(path: Path, what: str, remedy: str) -> RecordError:
-    return RecordError(f"{path}: no table ({what}); {remedy}", reason="unreadable_header")
+def no_table(path: Path, what: str, remedy: str) -> RecordError:
+    """Returns the error for a text that is not a table of samples."""
+    return unreadable_header(f"{path}: no table ({what}); {remedy}")

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import unreadable_header
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.readers.text.cells import MISSING, Dialect
+from data_pipelines.readers.text.layout import no_table
 from data_pipelines.statements.time_axis import is_moment, seconds_of
 
 _BLOCK_BYTES = 2**21
@@ -69,26 +70,21 @@ class TableNumbers:
         for column, texts in self.moments.items():
             seconds = seconds_of(texts)
             if len(texts) != num_rows or seconds is None:
-                raise RecordError(
+                raise unreadable_header(
                     f"{self._path}: column {self._name(column)} holds times of day and other values; one or the other "
-                    "is read",
-                    reason="unreadable_header",
+                    "is read"
                 )
             numbers[:, column] = seconds
         if self.row_names and len(self.row_names) != num_rows:
-            raise RecordError(
-                f"{self._path}: some lines begin with the name of a lead and some do not; give every line one, or none",
-                reason="unreadable_header",
+            raise unreadable_header(
+                f"{self._path}: some lines begin with the name of a lead and some do not; give every line one, or none"
             )
         return numbers
 
     def _block(self, block: bytes) -> np.ndarray:
         if blank := _BLANK_LINE.search(block):
             at = self._first_line + self._num_rows + block[: blank.end() - 1].count(b"\n")
-            raise RecordError(
-                f"{self._path}: no table (line {at} is empty); take it out, or give it a sample a column",
-                reason="unreadable_header",
-            )
+            raise no_table(self._path, f"line {at} is empty", "take it out, or give it a sample a column")
         rows = self._quickly(block)
         if rows is None:
             rows = self._by_cells(block.decode("latin-1"))
@@ -102,9 +98,8 @@ class TableNumbers:
         if self._dialect.decimal == ",":
             block = block.replace(b",", b".")
         try:
-            rows = np.loadtxt(
-                io.StringIO(block.decode("ascii")), delimiter=self._dialect.separator, comments=None, ndmin=2
-            )
+            text = io.StringIO(block.decode("ascii"))
+            rows = np.loadtxt(text, delimiter=self._dialect.separator, comments=None, ndmin=2)
         except ValueError:
             return None
         return rows if rows.shape == (block.count(b"\n"), self._num_columns) else None
@@ -117,16 +112,12 @@ class TableNumbers:
             try:
                 cells = self._dialect.cells(line)
             except csv.Error as error:
-                raise RecordError(
-                    f"{self._path}: no table (line {self._first_line + at}: {error}); export the file again",
-                    reason="unreadable_header",
-                ) from error
+                raise no_table(self._path, f"line {self._first_line + at}: {error}", "export the file again") from error
             if len(cells) != self._num_columns:
-                raise RecordError(
-                    f"{self._path}: no table (line {self._first_line + at} has {len(cells)} cells where the first has "
-                    f"{self._num_columns}); every line needs as many cells as the first, an empty one where a sample "
-                    "is invalid",
-                    reason="unreadable_header",
+                raise no_table(
+                    self._path,
+                    f"line {self._first_line + at} has {len(cells)} cells where the first has {self._num_columns}",
+                    "every line needs as many cells as the first, an empty one where a sample is invalid",
                 )
             for column, cell in enumerate(cells):
                 rows[number, column] = self._cell(cell, column, at)
@@ -142,10 +133,9 @@ class TableNumbers:
         if column == 0 and standard_lead(cell) and len(self.row_names) == at:
             self.row_names.append(cell)
             return np.nan
-        raise RecordError(
+        raise unreadable_header(
             f"{self._path}: '{cell[:40]}' in column {self._name(column)}, line {at + 1} of the samples, is no number; "
-            "correct it, or leave the cell empty where the sample is invalid",
-            reason="unreadable_header",
+            "correct it, or leave the cell empty where the sample is invalid"
         )
 
     def _name(self, column: int) -> str:

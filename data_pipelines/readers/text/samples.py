@@ -5,13 +5,15 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import MAX_BYTES, read_contents
-from data_pipelines.readers.text.layout import Layout, layout_of
+from data_pipelines.files.refusals import header_disagrees, unreadable_header
+from data_pipelines.readers.text.layout import Layout, layout_of, no_table
 from data_pipelines.readers.text.numbers import TableNumbers
 from data_pipelines.recording import Recording
 from data_pipelines.statements.declared import Declared
@@ -19,7 +21,7 @@ from data_pipelines.statements.names import Kind, stated_name, voltage
 from data_pipelines.statements.sample_matrix import described_fields, recording_of
 from data_pipelines.statements.stated import Statements, statements
 from data_pipelines.statements.stated_leads import LeadNames, check_leads_declared, lead_names, stated_leads
-from data_pipelines.statements.stated_rates import StatedRate, rate_of_times
+from data_pipelines.statements.stated_rates import StatedRate, rates_of_times
 from data_pipelines.statements.time_axis import even_times
 
 _UTF16 = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -62,20 +64,14 @@ def read_csv(path: Path | str, declared: Declared) -> Recording:
     numbers = table.read(content, layout.start)
     _check_not_grouped(numbers, content, layout, path)
     del content
-    fields = described_fields(layout.remarks)
+    source = str(path)
     if table.row_names:
-        return _by_lead(numbers, table.row_names, layout, stated, declared, fields=fields, source=str(path))
-    layout, numbers = _without_empty_end(layout, numbers)
-    rates = [
-        rate_of_times(
-            even_times(numbers[:, column], name=_title(layout, column), source=str(path)),
-            where=_title(layout, column),
-            unit="s",
-        )
-        for column in table.moments
-    ]
-    return _recording(numbers, layout, stated, declared, fields=fields, source=str(path),
-                      rates=[rate for rate in rates if rate])  # fmt: skip
+        samples, leads, rates = _by_lead(numbers, table.row_names, layout, declared, source)
+    else:
+        layout, numbers = _without_empty_end(layout, numbers)
+        samples, leads, rates = _by_column(numbers, layout, table.moments, stated, declared, source)
+    fields = described_fields(layout.remarks)
+    return recording_of(samples, leads, stated, declared, fields=fields, source=source, rates=rates)
 
 
 def _check_longest_line(content: bytes, path: Path) -> None:
@@ -83,10 +79,9 @@ def _check_longest_line(content: bytes, path: Path) -> None:
     for start in (0, content.find(b"\n", len(content) // 2) + 1):
         end = content.find(b"\n", start)
         if end - start > _LONGEST_LINE:
-            raise RecordError(
+            raise unreadable_header(
                 f"{path}: a line of {end - start} bytes, more than any recording has leads or a lead has samples; a "
-                "line is a sample and a column a lead: turn the table",
-                reason="unreadable_header",
+                "line is a sample and a column a lead: turn the table"
             )
 
 
@@ -97,21 +92,18 @@ def _lines(content: bytes, path: Path) -> bytes:
             try:
                 content = content[len(mark) :].decode(encoding).encode()
             except UnicodeError as error:
-                raise RecordError(
-                    f"{path}: not a text in UTF-16 ({error}); save it again", reason="unreadable_header"
-                ) from error
+                raise unreadable_header(f"{path}: not a text in UTF-16 ({error}); save it again") from error
     content = content.removeprefix(codecs.BOM_UTF8)
     if b"\0" in content:
-        raise RecordError(
-            f"{path}: not a text in UTF-8, UTF-16 or Latin-1 (it has zero bytes); save it as one",
-            reason="unreadable_header",
-        )
+        raise unreadable_header(f"{path}: not a text in UTF-8, UTF-16 or Latin-1 (it has zero bytes); save it as one")
+    # Text that was brought to Windows' line ends twice has two carriage returns before each line feed.
     if b"\r" in content:
         content = content.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # Programs of DOS end a text with 0x1a.
     if content[-1:] != b"\n" or content[-2:-1] in b"\n \t":
         content = content.rstrip(b"\n \x1a") + b"\n"
     if content == b"\n":
-        raise RecordError(f"{path}: no table (it is empty); export the file again", reason="unreadable_header")
+        raise no_table(path, "it is empty", "export the file again")
     return content
 
 
@@ -124,10 +116,9 @@ def _check_not_grouped(numbers: np.ndarray, content: bytes, layout: Layout, path
     mark = re.escape(layout.dialect.decimal.encode())
     other_decimals = re.compile(mark + rb"(?:\d{1,2}|\d{4,})(?!\d)")
     if not np.all(numbers != np.rint(numbers)) and not other_decimals.search(content, layout.start):
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: {fractions.size} numbers such as {fractions[0]:.3f} stand among whole ones, and none lies "
-            "between 0 and 1: they may be decimals or thousands; write numbers without separators of thousands",
-            reason="unreadable_header",
+            "between 0 and 1: they may be decimals or thousands; write numbers without separators of thousands"
         )
 
 
@@ -146,23 +137,24 @@ def _title(layout: Layout, column: int) -> str:
     return name or f"column {column + 1}"
 
 
-def _recording(
-    numbers: np.ndarray,
-    layout: Layout,
-    stated: Statements,
-    declared: Declared,
-    *,
-    fields: dict[str, str],
-    source: str,
-    rates: list[StatedRate],
-) -> Recording:
+def _by_column(
+    numbers: np.ndarray, layout: Layout, moments: Iterable[int], stated: Statements, declared: Declared, source: str
+) -> tuple[np.ndarray, LeadNames, list[StatedRate]]:
+    """Returns the samples, `[time, channel]`, of a table with a line per sample, their names and the stated rates."""
+    rates: list[StatedRate] = []
+    for column in moments:
+        rates += rates_of_times(numbers[:, column], name=_title(layout, column), unit="s", source=source)
     names = list(layout.names or [None] * layout.num_columns)
     unknown = [column for column, name in enumerate(names) if name is None]
     if unknown:
         of_remarks = stated_leads(stated, declared, shape=(len(unknown),), source=source)
         leads = declared.leads_of(source) if of_remarks is None else of_remarks.names
         if layout.names is None and len(leads) not in (len(unknown), len(unknown) - 1, len(unknown) - 2):
-            return _turned(numbers, leads, stated, declared, fields=fields, source=source)
+            if len(numbers) != len(leads):
+                raise _other_number(len(unknown), leads, None, source)
+            # The table has only numbers, and a line per lead.
+            by_time = np.ascontiguousarray(declared.by_time(numbers, num_leads=len(leads), source=source))
+            return by_time, LeadNames(leads, ("",) * len(leads), "--declared_leads"), []
         ahead = len(unknown) - len(leads)
         if ahead < 0 or (ahead and layout.names is not None):
             raise _other_number(len(unknown), leads, of_remarks, source)
@@ -177,28 +169,15 @@ def _recording(
             check_leads_declared(found, dataclasses.replace(declared, leads=of_remarks.names), source=source)
         check_leads_declared(found, declared, source=source)
     units = _with_row_of_units(found, layout.units, source)
-    rates = rates + _rates_by_row_of_units(numbers, names, layout, source)
+    rates += _rates_by_row_of_units(numbers, names, layout, source)
     if names and not names[0] and layout.names is not None:
         rates += _rate_of_nameless(numbers[:, 0], source)
-    return recording_of(numbers, units, stated, declared, fields=fields, source=source, rates=rates)
-
-
-def _turned(
-    numbers: np.ndarray, leads: tuple[str, ...], stated: Statements, declared: Declared, *, fields: dict, source: str
-) -> Recording:
-    """Reads a table that has only numbers and a line per lead."""
-    if len(numbers) != len(leads):
-        raise RecordError(
-            f"{source}: {numbers.shape[1]} columns, but --declared_leads names {len(leads)}", reason="header_disagrees"
-        )
-    by_time = declared.by_time(numbers, num_leads=len(leads), source=source)
-    names = LeadNames(leads, ("",) * len(leads), "--declared_leads")
-    return recording_of(np.ascontiguousarray(by_time), names, stated, declared, fields=fields, source=source)
+    return numbers, units, rates
 
 
 def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> RecordError:
     where = "--declared_leads" if of_remarks is None else f"'{of_remarks.where}'"
-    return RecordError(f"{source}: {found} columns, but {where} names {len(leads)}", reason="header_disagrees")
+    return header_disagrees(f"{source}: {found} columns, but {where} names {len(leads)}")
 
 
 def _kind_of_column(
@@ -212,9 +191,7 @@ def _kind_of_column(
             return _TIME
     except RecordError as error:
         message = str(_other_number(found, leads, of_remarks, source))
-        raise RecordError(
-            f"{message}; as times, {str(error).removeprefix(f'{source}: ')}", reason="header_disagrees"
-        ) from error
+        raise header_disagrees(f"{message}; as times, {str(error).removeprefix(f'{source}: ')}") from error
     raise _other_number(found, leads, of_remarks, source)
 
 
@@ -225,10 +202,8 @@ def _with_row_of_units(leads: LeadNames, units: tuple[str, ...] | None, source: 
     for name, own, of_row in zip(leads.names, leads.units, units, strict=True):
         unit = voltage(of_row) or ""
         if own and unit and own != unit:
-            raise RecordError(
-                f"{source}: the name of {name} states the unit {own}, but the line of units {unit}; correct one of "
-                "them",
-                reason="header_disagrees",
+            raise header_disagrees(
+                f"{source}: the name of {name} states the unit {own}, but the line of units {unit}; correct one of them"
             )
         merged.append(own or unit)
     return LeadNames(leads.names, tuple(merged), leads.where)
@@ -236,13 +211,12 @@ def _with_row_of_units(leads: LeadNames, units: tuple[str, ...] | None, source: 
 
 def _rates_by_row_of_units(numbers: np.ndarray, names: list, layout: Layout, source: str) -> list[StatedRate]:
     """Returns the rates of columns of times whose unit is stated in the line of units."""
-    rates = []
+    rates: list[StatedRate] = []
     for column, name in enumerate(names):
         unit = layout.units[column] if layout.units else ""
         if unit and name and Kind.TIMES in stated_name(name).kinds and ":" not in unit:
-            times = even_times(numbers[:, column], name=name, source=source)
-            rates.append(rate_of_times(times, where=name, unit=unit))
-    return [rate for rate in rates if rate]
+            rates += rates_of_times(numbers[:, column], name=name, unit=unit, source=source)
+    return rates
 
 
 def _rate_of_nameless(values: np.ndarray, source: str) -> list[StatedRate]:
@@ -251,30 +225,19 @@ def _rate_of_nameless(values: np.ndarray, source: str) -> list[StatedRate]:
     """
     if not np.all(np.isfinite(values)) or np.all(np.diff(values) == 1):
         return []
-    times = even_times(values, name="the first column", source=source)
-    rate = rate_of_times(times, where="the first column", unit="")
-    return [rate] if rate else []
+    return rates_of_times(values, name="the first column", unit="", source=source)
 
 
 def _by_lead(
-    numbers: np.ndarray,
-    row_names: list[str],
-    layout: Layout,
-    stated: Statements,
-    declared: Declared,
-    *,
-    fields: dict,
-    source: str,
-) -> Recording:
-    """Reads a table with a line per lead, which begins with the lead's name."""
+    numbers: np.ndarray, row_names: list[str], layout: Layout, declared: Declared, source: str
+) -> tuple[np.ndarray, LeadNames, list[StatedRate]]:
+    """Does as `_by_column` for a table with a line per lead, which begins with the lead's name."""
     leads = lead_names(row_names, "the first cells of the lines")
     check_leads_declared(leads, declared, source=source)
     header = [name for name in (layout.names or ())[1:] if name is not None]
     if header:
-        raise RecordError(
+        raise unreadable_header(
             f"{source}: a line a lead, under the names {', '.join(header[:3])}, …; there, only numbers of the samples "
-            "are read, or nothing",
-            reason="unreadable_header",
+            "are read, or nothing"
         )
-    samples = np.ascontiguousarray(numbers[:, 1:].T)
-    return recording_of(samples, leads, stated, declared, fields=fields, source=source)
+    return np.ascontiguousarray(numbers[:, 1:].T), leads, []

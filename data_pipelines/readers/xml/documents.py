@@ -6,7 +6,7 @@ Elements are found by their local name, because vendors agree less on namespaces
 from __future__ import annotations
 
 import base64
-import binascii
+import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import read_contents
+from data_pipelines.files.refusals import header_disagrees, missing_metadata, truncated_file, unreadable_header
 
 #: Largest size of a document in bytes: ten seconds of twelve leads take less than one megabyte in any of the formats.
 MAX_BYTES = 2**27
@@ -33,7 +34,7 @@ LARGEST_NUMBER = 1e12
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCII)
 
 
-def read_document(path: Path) -> Element:
+def read_document(path: Path) -> Node:
     """Reads a document.
 
     Returns:
@@ -46,17 +47,15 @@ def read_document(path: Path) -> Element:
     parser = DefusedXMLParser(target=_BoundedBuilder())
     try:
         parser.feed(content)
-        return parser.close()
+        return Node(parser.close(), str(path))
     except DefusedXmlException as error:
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: defines an entity or refers to another document ({error}), which no recorder does; "
-            "find out where it comes from",
-            reason="unreadable_header",
+            "find out where it comes from"
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # The latter two concern encodings.
-        raise RecordError(
-            f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again"
         ) from error
 
 
@@ -81,149 +80,127 @@ class _BoundedBuilder(TreeBuilder):
         return super().end(tag)
 
 
-def local_name(element: Element) -> str:
-    """Returns an element's name without its namespace."""
-    return element.tag.rpartition("}")[2]
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """An element of a document, which knows the document's name for messages.
 
-
-def find_all(element: Element, path: str) -> list[Element]:
-    """Returns every element at a path of local names, such as `component/series`, in any namespace."""
-    return element.findall("/".join(f"{{*}}{name}" for name in path.split("/")))
-
-
-def text_of(element: Element, path: str) -> str:
-    """Returns the text of the first element at a path, empty where there is none."""
-    found = find_all(element, path)
-    return (found[0].text or "").strip() if found else ""
-
-
-def attribute_of(element: Element, path: str, name: str) -> str:
-    """Returns an attribute of the first element at a path, empty where either is missing."""
-    found = find_all(element, path)
-    return found[0].get(name, "").strip() if found else ""
-
-
-def only(element: Element, path: str, *, source: str) -> Element:
-    """Returns the only element at a path.
-
-    Args:
-        element: Element that the path begins at.
-        path: Path of local names, such as `component/series`.
-        source: Name of the file, for messages.
-
-    Raises:
-        RecordError: There is no such element, or there are several (`unreadable_header`).
+    Attributes:
+        element: The element.
+        source: Name of the file.
     """
-    found = find_all(element, path)
-    if len(found) != 1:
-        raise RecordError(
-            f"{source}: {local_name(element)} has {len(found)} elements {path}, one is needed; export the file again",
-            reason="unreadable_header",
-        )
-    return found[0]
 
+    element: Element
+    source: str
 
-def needed_number(text: str, *, what: str, source: str) -> float:
-    """Returns a number whose absolute value is at most `LARGEST_NUMBER`.
+    @property
+    def name(self) -> str:
+        """The element's name without its namespace."""
+        return self.element.tag.rpartition("}")[2]
 
-    Args:
-        text: Text of the document, empty where it has none.
-        what: Name of the value, for messages.
-        source: Name of the file, for messages.
+    def all(self, path: str) -> list[Node]:
+        """Returns every element at a path of local names, such as `component/series`, in any namespace."""
+        found = self.element.findall("/".join(f"{{*}}{name}" for name in path.split("/")))
+        return [Node(element, self.source) for element in found]
 
-    Raises:
-        RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
-    """
-    if not text:
-        raise RecordError(
-            f"{source}: does not state its {what}, without which it means nothing; export the file again",
-            reason="missing_metadata",
-        )
-    # float() would also take '5_0', digits of other scripts, 'nan' and 'inf'.
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not abs(value) <= LARGEST_NUMBER:
-        raise RecordError(
-            f"{source}: {what} is '{text[:40]}', a number is needed; export the file again", reason="unreadable_header"
-        )
-    return value
+    def only(self, path: str) -> Node:
+        """Returns the only element at a path.
 
+        Raises:
+            RecordError: There is no such element, or there are several (`unreadable_header`).
+        """
+        found = self.all(path)
+        if len(found) != 1:
+            raise unreadable_header(
+                f"{self.source}: {self.name} has {len(found)} elements {path}, one is needed; export the file again"
+            )
+        return found[0]
 
-def needed_rate(text: str, *, what: str, source: str) -> float:
-    """Returns a number above zero.
+    def text(self, path: str) -> str:
+        """Returns the text of the first element at a path, empty where there is none."""
+        found = self.all(path)
+        return (found[0].element.text or "").strip() if found else ""
 
-    Args:
-        text: Text of the document, empty where it has none.
-        what: Name of the value, for messages.
-        source: Name of the file, for messages.
+    def attribute(self, path: str, name: str) -> str:
+        """Returns an attribute of the first element at a path, empty where either is missing."""
+        found = self.all(path)
+        return found[0].element.get(name, "").strip() if found else ""
 
-    Raises:
-        RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
-    """
-    value = needed_number(text, what=what, source=source)
-    if value <= 0:
-        raise RecordError(
-            f"{source}: {what} is '{text}', it must be above zero; export the file again", reason="unreadable_header"
-        )
-    return value
+    def number(self, text: str, what: str) -> float:
+        """Returns a number of the document whose absolute value is at most `LARGEST_NUMBER`.
 
+        Args:
+            text: Text of the document, empty where it has none.
+            what: Name of the value, for messages.
 
-def check_count(text: str, found: int, *, what: str, source: str) -> None:
-    """Compares a count that a file may state with the actual one.
+        Raises:
+            RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
+        """
+        if not text:
+            raise missing_metadata(
+                f"{self.source}: does not state its {what}, without which it means nothing; export the file again"
+            )
+        # float() would also take '5_0', digits of other scripts, 'nan' and 'inf'.
+        value = float(text) if _NUMBER.fullmatch(text) else math.nan
+        if not abs(value) <= LARGEST_NUMBER:
+            raise unreadable_header(
+                f"{self.source}: {what} is '{text[:40]}', a number is needed; export the file again"
+            )
+        return value
 
-    Args:
-        text: Count that the file states, empty where it states none.
-        found: Actual count.
-        what: Name of the count, for messages.
-        source: Name of the file, for messages.
+    def rate(self, text: str, what: str) -> float:
+        """Returns a number above zero, and raises as `number` does."""
+        value = self.number(text, what)
+        if value <= 0:
+            raise unreadable_header(f"{self.source}: {what} is '{text}', it must be above zero; export the file again")
+        return value
 
-    Raises:
-        RecordError: The counts differ (`header_disagrees`), or the text is not a number (`unreadable_header`).
-    """
-    if text and needed_number(text, what=what, source=source) != found:
-        raise RecordError(
-            f"{source}: {what} is {text}, but it holds {found}; export the file again", reason="header_disagrees"
-        )
+    def check_count(self, text: str, what: str, *, found: int) -> None:
+        """Compares a count that a file may state with the actual one.
 
+        Args:
+            text: Count that the file states, empty where it states none.
+            what: Name of the count, for messages.
+            found: Actual count.
 
-def check_number(needed: int, text: str, *, what: str, source: str) -> None:
-    """Refuses a file that states another number than the only supported one.
+        Raises:
+            RecordError: The counts differ (`header_disagrees`), or the text is not a number (`unreadable_header`).
+        """
+        if text and self.number(text, what) != found:
+            raise header_disagrees(f"{self.source}: {what} is {text}, but it holds {found}; export the file again")
 
-    Args:
-        needed: Supported number.
-        text: Number that the file states, empty where it does not.
-        what: Name of the number.
-        source: Name of the file, for messages.
+    def check_number(self, text: str, what: str, *, needed: int) -> None:
+        """Refuses a file that states another number than the only supported one.
 
-    Raises:
-        RecordError: The number is another one, or is not a number (`unreadable_header`).
-    """
-    if text and needed_number(text, what=what, source=source) != needed:
-        raise RecordError(
-            f"{source}: {what} is {text}; only files where it is {needed} are read", reason="unreadable_header"
-        )
+        Args:
+            text: Number that the file states, empty where it does not.
+            what: Name of the number.
+            needed: Supported number.
 
+        Raises:
+            RecordError: The number is another one, or is not a number (`unreadable_header`).
+        """
+        if text and self.number(text, what) != needed:
+            raise unreadable_header(f"{self.source}: {what} is {text}; only files where it is {needed} are read")
 
-def base64_bytes(text: str, *, what: str, source: str) -> bytes:
-    """Decodes base64, ignoring white space.
+    def base64(self, text: str, what: str) -> bytes:
+        """Decodes base64, ignoring white space.
 
-    Args:
-        text: Text to decode.
-        what: Name of the value, for messages.
-        source: Name of the file, for messages.
+        Args:
+            text: Text to decode.
+            what: Name of the value, for messages.
 
-    Raises:
-        RecordError: The text is not base64, or is empty (`truncated_file`).
-    """
-    try:
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RecordError(
-            f"{source}: {what} is not base64 ({error}); it is damaged or cut: export the file again",
-            reason="truncated_file",
-        ) from error
-    if not content:
-        raise RecordError(f"{source}: {what} is empty; export the file again", reason="truncated_file")
-    return content
+        Raises:
+            RecordError: The text is not base64, or is empty (`truncated_file`).
+        """
+        try:
+            content = base64.b64decode("".join(text.split()), validate=True)
+        except ValueError as error:
+            raise truncated_file(
+                f"{self.source}: {what} is not base64 ({error}); it is damaged or cut: export the file again"
+            ) from error
+        if not content:
+            raise truncated_file(f"{self.source}: {what} is empty; export the file again")
+        return content
 
 
 def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -> np.ndarray:
@@ -245,16 +222,5 @@ def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -
     lengths = {len(lead) for lead in leads}
     if len(lengths) > 1:
         each = ", ".join(f"{name} {len(lead)}" for name, lead in zip(names, leads, strict=True))
-        raise RecordError(
-            f"{source}: leads of unequal length ({each} samples); export the file again", reason="header_disagrees"
-        )
+        raise header_disagrees(f"{source}: leads of unequal length ({each} samples); export the file again")
     return np.stack(leads, axis=1).astype(np.float64)
-
-
-def root_name(path: Path) -> str:
-    """Returns the local name of a document's root element.
-
-    Raises:
-        RecordError: The file does not exist (`missing_file`) or is not safe, well-formed XML (`unreadable_header`).
-    """
-    return local_name(read_document(path))

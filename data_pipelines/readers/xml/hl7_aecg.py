@@ -12,22 +12,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import missing_metadata, unreadable_header
 from data_pipelines.metadata import recorder_fields
-from data_pipelines.readers.xml.documents import (
-    attribute_of,
-    find_all,
-    needed_number,
-    needed_rate,
-    only,
-    read_document,
-    stacked,
-    text_of,
-)
+from data_pipelines.readers.xml.documents import Node, read_document, stacked
 from data_pipelines.recording import Recording
 
 NAMESPACE = "urn:hl7-org:v3"
@@ -57,77 +48,68 @@ def read_aecg(path: Path | str) -> Recording:
     """
     path, source = Path(path), str(path)
     root = read_document(path)
-    if root.tag != f"{{{NAMESPACE}}}AnnotatedECG":
-        raise RecordError(
-            f"{path}: its root is {root.tag}, AnnotatedECG of {NAMESPACE} expected", reason="unreadable_header"
-        )
-    series = _rhythm(root, source)
-    set_of_sequences = only(series, "component/sequenceSet", source=source)
+    if root.element.tag != f"{{{NAMESPACE}}}AnnotatedECG":
+        raise unreadable_header(f"{path}: its root is {root.element.tag}, AnnotatedECG of {NAMESPACE} expected")
+    series = _rhythm(root)
+    set_of_sequences = series.only("component/sequenceSet")
     rate, leads, names, units = None, [], [], []
-    for sequence in find_all(set_of_sequences, "component/sequence"):
-        code = attribute_of(sequence, "code", "code")
-        value = only(sequence, "value", source=source)
+    for sequence in set_of_sequences.all("component/sequence"):
+        code = sequence.attribute("code", "code")
+        value = sequence.only("value")
         if code in _TIME_CODES:
             if rate is not None:
-                raise RecordError(f"{path}: has two sequences of times, one expected", reason="unreadable_header")
-            rate = _rate(value, source)
+                raise unreadable_header(f"{path}: has two sequences of times, one expected")
+            rate = _rate(value)
         elif code.startswith(_LEAD_CODE):
-            samples, unit = _lead(value, code, source)
+            samples, unit = _lead(value, code)
             leads.append(samples)
             names.append(code)
             units.append(unit)
         else:
-            raise RecordError(
-                f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known",
-                reason="unreadable_header",
+            raise unreadable_header(
+                f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
             )
     if rate is None:
-        raise RecordError(
+        raise missing_metadata(
             f"{path}: its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not "
-            "known; export the file again",
-            reason="missing_metadata",
+            "known; export the file again"
         )
-    known = _known_fields(root, series, source)
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
         sampling_rate_hz=rate,
         channels=tuple(names),
         units=tuple(units),
-        fields=known.fields,
-        remarks=known.remarks,
+        **_known_fields(root, series)._asdict(),
     )
 
 
-def _rhythm(root: Element, source: str) -> Element:
-    series = find_all(root, "component/series")
-    rhythms = [element for element in series if attribute_of(element, "code", "code") == "RHYTHM"]
+def _rhythm(root: Node) -> Node:
+    series = root.all("component/series")
+    rhythms = [element for element in series if element.attribute("code", "code") == "RHYTHM"]
     if len(rhythms) != 1:
-        codes = ", ".join(attribute_of(element, "code", "code") or "none" for element in series)
-        raise RecordError(
-            f"{source}: has {len(rhythms)} series of code RHYTHM (codes of its series: {codes or 'no series'}), one "
-            "is needed; export the file again",
-            reason="unreadable_header",
+        codes = ", ".join(element.attribute("code", "code") or "none" for element in series)
+        raise unreadable_header(
+            f"{root.source}: has {len(rhythms)} series of code RHYTHM (codes of its series: {codes or 'no series'}), "
+            "one is needed; export the file again"
         )
     return rhythms[0]
 
 
-def _check_type(value: Element, known: tuple[str, ...], *, what: str, source: str) -> None:
+def _check_type(value: Node, known: tuple[str, ...], *, what: str) -> None:
     # The type may have a namespace prefix.
-    kind = value.get(_TYPE, "").rpartition(":")[2]
+    kind = value.element.get(_TYPE, "").rpartition(":")[2]
     if kind not in known:
-        raise RecordError(
-            f"{source}: {what} is of type '{kind}'; {' and '.join(known)} are read", reason="unreadable_header"
-        )
+        raise unreadable_header(f"{value.source}: {what} is of type '{kind}'; {' and '.join(known)} are read")
 
 
-def _rate(value: Element, source: str) -> float:
-    _check_type(value, ("GLIST_TS", "GLIST_PQ"), what="the sequence of times", source=source)
-    increment = needed_rate(attribute_of(value, "increment", "value"), what="increment of the times", source=source)
-    unit = attribute_of(value, "increment", "unit")
+def _rate(value: Node) -> float:
+    _check_type(value, ("GLIST_TS", "GLIST_PQ"), what="the sequence of times")
+    increment = value.rate(value.attribute("increment", "value"), "increment of the times")
+    unit = value.attribute("increment", "unit")
     if unit not in _SECONDS:
         raise RecordError(
-            f"{source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known",
+            f"{value.source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known",
             reason="unreadable_header" if unit else "missing_metadata",
         )
     # The quotient of decimal fractions may differ from the whole number by a rounding error.
@@ -135,39 +117,38 @@ def _rate(value: Element, source: str) -> float:
     return float(round(rate)) if abs(rate - round(rate)) < 1e-9 * rate else rate
 
 
-def _lead(value: Element, code: str, source: str) -> tuple[np.ndarray, str]:
+def _lead(value: Node, code: str) -> tuple[np.ndarray, str]:
     """Returns the samples of a lead, `f64[time]`, and their unit."""
-    _check_type(value, ("SLIST_PQ",), what=code, source=source)
-    scale = needed_number(attribute_of(value, "scale", "value"), what=f"scale of {code}", source=source)
-    origin = needed_number(attribute_of(value, "origin", "value"), what=f"origin of {code}", source=source)
-    unit, unit_of_origin = attribute_of(value, "scale", "unit"), attribute_of(value, "origin", "unit")
+    _check_type(value, ("SLIST_PQ",), what=code)
+    scale = value.number(value.attribute("scale", "value"), f"scale of {code}")
+    origin = value.number(value.attribute("origin", "value"), f"origin of {code}")
+    unit, unit_of_origin = value.attribute("scale", "unit"), value.attribute("origin", "unit")
     if not unit or (origin and unit != unit_of_origin):
         raise RecordError(
-            f"{source}: scale of {code} is in '{unit}' and its origin in '{unit_of_origin}'; one unit is needed",
+            f"{value.source}: scale of {code} is in '{unit}' and its origin in '{unit_of_origin}'; one unit is needed",
             reason="header_disagrees" if unit else "missing_metadata",
         )
     if scale == 0:
-        raise RecordError(f"{source}: scale of {code} is 0; export the file again", reason="unreadable_header")
-    digits = text_of(value, "digits").split()
+        raise unreadable_header(f"{value.source}: scale of {code} is 0; export the file again")
+    digits = value.text("digits").split()
     wrong = next((digit for digit in digits if not _DIGITS.fullmatch(digit)), None)
     if wrong is not None or not digits:
-        raise RecordError(
-            f"{source}: digits of {code} have '{(wrong or '')[:20]}' for a whole number; export the file again",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{value.source}: digits of {code} have '{(wrong or '')[:20]}' for a whole number; export the file again"
         )
     counts = np.array(digits, dtype=np.int64)
     return origin + scale * counts, unit
 
 
-def _known_fields(root: Element, series: Element, source: str) -> recorder_fields.RecorderFields:
-    began = attribute_of(series, "effectiveTime/low", "value") or attribute_of(root, "effectiveTime/low", "value")
+def _known_fields(root: Node, series: Node) -> recorder_fields.RecorderFields:
+    began = series.attribute("effectiveTime/low", "value") or root.attribute("effectiveTime/low", "value")
     # An id consists of a root, which names the issuer, and an extension; some writers have only one of the two.
-    patient = attribute_of(root, f"{_SUBJECT}/id", "extension") or attribute_of(root, f"{_SUBJECT}/id", "root")
-    sex = attribute_of(root, f"{_PERSON}/administrativeGenderCode", "code")
+    patient = root.attribute(f"{_SUBJECT}/id", "extension") or root.attribute(f"{_SUBJECT}/id", "root")
+    sex = root.attribute(f"{_PERSON}/administrativeGenderCode", "code")
     return recorder_fields.recorder_fields(
-        source=source,
+        source=root.source,
         patient_id=patient,
         sex=sex,
-        birth=recorder_fields.birth_date(attribute_of(root, f"{_PERSON}/birthTime", "value")),
+        birth=recorder_fields.birth_date(root.attribute(f"{_PERSON}/birthTime", "value")),
         acquired=recorder_fields.StatedDate(began, recorder_fields.compact_moment(began)),
     )

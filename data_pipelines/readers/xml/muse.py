@@ -10,24 +10,13 @@ baseline other than zero. The CRC-32 of a lead is not checked.
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import truncated_file, unreadable_header
 from data_pipelines.metadata import recorder_fields
-from data_pipelines.readers.xml.documents import (
-    base64_bytes,
-    check_count,
-    check_number,
-    find_all,
-    local_name,
-    needed_number,
-    needed_rate,
-    read_document,
-    stacked,
-    text_of,
-)
+from data_pipelines.readers.xml.documents import Node, read_document, stacked
 from data_pipelines.recording import Recording
 
 _UNITS = {"microvolts": "uV", "millivolts": "mV", "volts": "V"}
@@ -52,92 +41,87 @@ def read_muse(path: Path | str) -> Recording:
     """
     path, source = Path(path), str(path)
     root = read_document(path)
-    if local_name(root) != "RestingECG":
-        raise RecordError(f"{path}: its root is {local_name(root)}, RestingECG expected", reason="unreadable_header")
-    waveform = _rhythm(root, source)
-    base = needed_rate(text_of(waveform, "SampleBase"), what="SampleBase", source=source)
-    exponent = needed_number(text_of(waveform, "SampleExponent") or "0", what="SampleExponent", source=source)
+    if root.name != "RestingECG":
+        raise unreadable_header(f"{path}: its root is {root.name}, RestingECG expected")
+    waveform = _rhythm(root)
+    base = waveform.rate(waveform.text("SampleBase"), "SampleBase")
+    exponent = waveform.number(waveform.text("SampleExponent") or "0", "SampleExponent")
     if exponent not in range(-6, 7):
-        raise RecordError(f"{path}: SampleExponent is {exponent:g}, -6 to 6 expected", reason="unreadable_header")
-    elements = find_all(waveform, "LeadData")
-    check_count(text_of(waveform, "NumberofLeads"), len(elements), what="NumberofLeads", source=source)
-    names = tuple(text_of(element, "LeadID") for element in elements)
-    leads = [_lead(element, source) for element in elements]
-    known = _known_fields(root, source)
+        raise unreadable_header(f"{path}: SampleExponent is {exponent:g}, -6 to 6 expected")
+    elements = waveform.all("LeadData")
+    waveform.check_count(waveform.text("NumberofLeads"), "NumberofLeads", found=len(elements))
+    names = tuple(element.text("LeadID") for element in elements)
+    leads = [_lead(element) for element in elements]
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
         sampling_rate_hz=base * 10**exponent,
         channels=names,
-        units=tuple(_unit(element, source) for element in elements),
-        fields=known.fields,
-        remarks=known.remarks,
+        units=tuple(_unit(element) for element in elements),
+        **_known_fields(root)._asdict(),
     )
 
 
-def _rhythm(root: Element, source: str) -> Element:
-    waveforms = find_all(root, "Waveform")
-    rhythms = [element for element in waveforms if text_of(element, "WaveformType").casefold() == "rhythm"]
+def _rhythm(root: Node) -> Node:
+    waveforms = root.all("Waveform")
+    rhythms = [element for element in waveforms if element.text("WaveformType").casefold() == "rhythm"]
     if len(rhythms) != 1:
-        types = ", ".join(text_of(element, "WaveformType") or "nameless" for element in waveforms) or "none"
-        raise RecordError(
-            f"{source}: has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed; "
-            "export the file again",
-            reason="unreadable_header",
+        types = ", ".join(element.text("WaveformType") or "nameless" for element in waveforms) or "none"
+        raise unreadable_header(
+            f"{root.source}: has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed; "
+            "export the file again"
         )
     return rhythms[0]
 
 
-def _name(element: Element) -> str:
-    return f"lead {text_of(element, 'LeadID') or 'without LeadID'}"
+def _name(element: Node) -> str:
+    return f"lead {element.text('LeadID') or 'without LeadID'}"
 
 
-def _lead(element: Element, source: str) -> np.ndarray:
+def _lead(element: Node) -> np.ndarray:
     """Returns the samples of a lead in its unit, `f64[time]`."""
     name = _name(element)
+
+    def stated(tag: str) -> tuple[str, str]:
+        return element.text(tag), f"{tag} of {name}"
+
     for zero in _ZEROES:
-        check_number(0, text_of(element, zero), what=f"{zero} of {name}", source=source)
-    check_number(2, text_of(element, "LeadSampleSize"), what=f"LeadSampleSize of {name}", source=source)
-    content = base64_bytes(text_of(element, "WaveFormData"), what=f"WaveFormData of {name}", source=source)
+        element.check_number(*stated(zero), needed=0)
+    element.check_number(*stated("LeadSampleSize"), needed=2)
+    content = element.base64(*stated("WaveFormData"))
     if len(content) % 2:
-        raise RecordError(
-            f"{source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the file again",
-            reason="truncated_file",
+        raise truncated_file(
+            f"{element.source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the "
+            "file again"
         )
-    check_count(
-        text_of(element, "LeadByteCountTotal"), len(content), what=f"LeadByteCountTotal of {name}", source=source
-    )
+    element.check_count(*stated("LeadByteCountTotal"), found=len(content))
     samples = np.frombuffer(content, "<i2")
-    check_count(
-        text_of(element, "LeadSampleCountTotal"), len(samples), what=f"LeadSampleCountTotal of {name}", source=source
-    )
-    step = needed_rate(
-        text_of(element, "LeadAmplitudeUnitsPerBit"), what=f"LeadAmplitudeUnitsPerBit of {name}", source=source
-    )
-    return samples * step
+    element.check_count(*stated("LeadSampleCountTotal"), found=len(samples))
+    return samples * element.rate(*stated("LeadAmplitudeUnitsPerBit"))
 
 
-def _unit(element: Element, source: str) -> str:
-    stated = text_of(element, "LeadAmplitudeUnits")
+def _unit(element: Node) -> str:
+    stated = element.text("LeadAmplitudeUnits")
     if stated.casefold() not in _UNITS:
         raise RecordError(
-            f"{source}: LeadAmplitudeUnits of {_name(element)} is '{stated}'; {', '.join(_UNITS).upper()} are known",
+            f"{element.source}: LeadAmplitudeUnits of {_name(element)} is '{stated}'; {', '.join(_UNITS).upper()} are "
+            "known",
             reason="wrong_unit" if stated else "missing_metadata",
         )
     return _UNITS[stated.casefold()]
 
 
-def _known_fields(root: Element, source: str) -> recorder_fields.RecorderFields:
-    date, time = text_of(root, "TestDemographics/AcquisitionDate"), text_of(root, "TestDemographics/AcquisitionTime")
+def _known_fields(root: Node) -> recorder_fields.RecorderFields:
+    date, time = root.text("TestDemographics/AcquisitionDate"), root.text("TestDemographics/AcquisitionTime")
     acquired = recorder_fields.moment(f"{date} {time}", "%m-%d-%Y %H:%M:%S") or recorder_fields.moment(date, "%m-%d-%Y")
     age = recorder_fields.age_text(
-        text_of(root, "PatientDemographics/PatientAge"), unit=text_of(root, "PatientDemographics/AgeUnits")
+        root.text("PatientDemographics/PatientAge"), unit=root.text("PatientDemographics/AgeUnits")
     )
     return recorder_fields.recorder_fields(
-        source=source,
-        patient_id=text_of(root, "PatientDemographics/PatientID"),
-        sex=text_of(root, "PatientDemographics/Gender"),
+        source=root.source,
+        patient_id=root.text("PatientDemographics/PatientID"),
+        sex=root.text("PatientDemographics/Gender"),
         age=age,
-        birth=recorder_fields.birth_date(text_of(root, "PatientDemographics/DateofBirth"), "%m-%d-%Y"),
+        birth=recorder_fields.birth_date(root.text("PatientDemographics/DateofBirth"), "%m-%d-%Y"),
         acquired=recorder_fields.StatedDate(date, acquired),
     )

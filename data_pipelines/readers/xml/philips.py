@@ -17,26 +17,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
 import numpy as np
 from sierraecg.xli import xli_decode
 
 from data_pipelines.errors import RecordError
-from data_pipelines.metadata import recorder_fields
-from data_pipelines.readers.xml.documents import (
-    attribute_of,
-    base64_bytes,
-    check_count,
-    check_number,
-    local_name,
-    needed_number,
-    needed_rate,
-    only,
-    read_document,
-    stacked,
-    text_of,
+from data_pipelines.files.refusals import (
+    header_disagrees,
+    missing_metadata,
+    refusing,
+    truncated_file,
+    unreadable_header,
 )
+from data_pipelines.metadata import recorder_fields
+from data_pipelines.readers.xml.documents import Node, read_document, stacked
 from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS
 
@@ -81,136 +75,122 @@ def read_philips(path: Path | str) -> Recording:
     """
     path, source = Path(path), str(path)
     root = read_document(path)
-    if local_name(root) != "restingecgdata":
-        raise RecordError(
-            f"{path}: its root is {local_name(root)}, restingecgdata expected", reason="unreadable_header"
-        )
-    _check_version(root, source)
-    signal = only(root, "dataacquisition/signalcharacteristics", source=source)
-    waveforms = only(root, "waveforms/parsedwaveforms", source=source)
-    _check_sample_format(signal, waveforms, source)
-    rate = _stated_once(signal, waveforms, ("samplingrate", "samplespersecond"), source)
-    resolution = "signalresolution" if text_of(signal, "signalresolution") else "resolution"
-    step = _stated_once(signal, waveforms, (resolution, "resolution"), source)
-    names = _lead_names(signal, waveforms, source)
-    num_samples = _num_samples(waveforms, rate, source)
-    differences = _unpacked(waveforms, names, num_samples, rate, source)
+    if root.name != "restingecgdata":
+        raise unreadable_header(f"{path}: its root is {root.name}, restingecgdata expected")
+    _check_version(root)
+    signal = root.only("dataacquisition/signalcharacteristics")
+    waveforms = root.only("waveforms/parsedwaveforms")
+    _check_sample_format(signal, waveforms)
+    rate = _stated_once(signal, waveforms, ("samplingrate", "samplespersecond"))
+    resolution = "signalresolution" if signal.text("signalresolution") else "resolution"
+    step = _stated_once(signal, waveforms, (resolution, "resolution"))
+    names = _lead_names(signal, waveforms)
+    num_samples = _num_samples(waveforms, rate)
+    differences = _unpacked(waveforms, names, num_samples, rate)
     leads = dict(zip(names, differences, strict=True))
     leads.update(_limb_leads(leads))
-    known = _known_fields(root, source)
     return Recording(
         source=source,
         signal=stacked([leads[name] for name in names], names, source=source) * step,
         sampling_rate_hz=rate,
         channels=names,
         units=("uV",) * len(names),
-        fields=known.fields,
-        remarks=known.remarks,
+        **_known_fields(root)._asdict(),
     )
 
 
-def _check_version(root: Element, source: str) -> None:
-    document = text_of(root, "documentinfo/documenttype"), text_of(root, "documentinfo/documentversion")
+def _check_version(root: Node) -> None:
+    document = root.text("documentinfo/documenttype"), root.text("documentinfo/documentversion")
     if document[0] not in DOCUMENT_TYPES or document[1] not in DOCUMENT_VERSIONS:
-        raise RecordError(
-            f"{source}: a document of type '{document[0]}' and version '{document[1]}'; read are "
-            f"{' and '.join(DOCUMENT_TYPES)}, {', '.join(DOCUMENT_VERSIONS)}",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{root.source}: a document of type '{document[0]}' and version '{document[1]}'; read are "
+            f"{' and '.join(DOCUMENT_TYPES)}, {', '.join(DOCUMENT_VERSIONS)}"
         )
 
 
-def _check_sample_format(signal: Element, waveforms: Element, source: str) -> None:
+def _check_sample_format(signal: Node, waveforms: Node) -> None:
     for name, needed in _NEEDED_NUMBERS.items():
-        for text in (text_of(signal, name), waveforms.get(name, "")):
-            check_number(needed, text, what=name, source=source)
-    for text in (text_of(signal, "signalsigned"), waveforms.get("signalsigned", "")):
+        for text in (signal.text(name), waveforms.element.get(name, "")):
+            signal.check_number(text, name, needed=needed)
+    for text in (signal.text("signalsigned"), waveforms.element.get("signalsigned", "")):
         if text.casefold() not in ("", "true"):
-            raise RecordError(
-                f"{source}: signalsigned is '{text[:20]}'; only files where it is True are read",
-                reason="unreadable_header",
+            raise unreadable_header(
+                f"{signal.source}: signalsigned is '{text[:20]}'; only files where it is True are read"
             )
 
 
-def _stated_once(signal: Element, waveforms: Element, names: tuple[str, str], source: str) -> float:
+def _stated_once(signal: Node, waveforms: Node, names: tuple[str, str]) -> float:
     """Returns a number that is an element of the acquisition and, in later versions, also an attribute."""
     element, attribute = names
-    value = needed_rate(text_of(signal, element), what=f"signalcharacteristics/{element}", source=source)
-    again = waveforms.get(attribute, "")
-    if again and needed_number(again, what=f"parsedwaveforms {attribute}", source=source) != value:
-        raise RecordError(
-            f"{source}: {element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms; export the "
-            "file again",
-            reason="header_disagrees",
+    value = signal.rate(signal.text(element), f"signalcharacteristics/{element}")
+    again = waveforms.element.get(attribute, "")
+    if again and waveforms.number(again, f"parsedwaveforms {attribute}") != value:
+        raise header_disagrees(
+            f"{signal.source}: {element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms; export "
+            "the file again"
         )
     return value
 
 
-def _lead_names(signal: Element, waveforms: Element, source: str) -> tuple[str, ...]:
-    listed = waveforms.get("leadlabels", "").split()
-    lead_set = text_of(signal, "acquisitiontype")
+def _lead_names(signal: Node, waveforms: Node) -> tuple[str, ...]:
+    listed = waveforms.element.get("leadlabels", "").split()
+    lead_set = signal.text("acquisitiontype")
     if not listed and lead_set not in TWELVE_LEAD_SETS:
-        raise RecordError(
-            f"{source}: parsedwaveforms has no leadlabels, and acquisitiontype is '{lead_set[:40]}', where "
-            f"{' or '.join(TWELVE_LEAD_SETS)} would tell its leads; export the file again",
-            reason="missing_metadata",
+        raise missing_metadata(
+            f"{signal.source}: parsedwaveforms has no leadlabels, and acquisitiontype is '{lead_set[:40]}', where "
+            f"{' or '.join(TWELVE_LEAD_SETS)} would tell its leads; export the file again"
         )
     names = tuple(listed) or STANDARD_LEADS
-    check_count(waveforms.get("numberofleads", ""), len(names), what="numberofleads", source=source)
+    waveforms.check_count(waveforms.element.get("numberofleads", ""), "numberofleads", found=len(names))
     if names[: len(_LIMB_LEADS)] != _LIMB_LEADS or len(set(names)) < len(names):
         raise RecordError(
-            f"{source}: leadlabels are '{' '.join(names)[:100]}'; {' '.join(_LIMB_LEADS)} must come first, as III to "
-            "aVF are stored as differences to the others",
+            f"{signal.source}: leadlabels are '{' '.join(names)[:100]}'; {' '.join(_LIMB_LEADS)} must come first, as "
+            "III to aVF are stored as differences to the others",
             reason="missing_lead",
         )
     return names
 
 
-def _num_samples(waveforms: Element, rate: float, source: str) -> int:
-    duration = needed_rate(waveforms.get("durationperchannel", ""), what="durationperchannel", source=source)
+def _num_samples(waveforms: Node, rate: float) -> int:
+    duration = waveforms.rate(waveforms.element.get("durationperchannel", ""), "durationperchannel")
     samples = duration / 1000 * rate
     if not 2 < samples <= _MAX_SAMPLES or samples != round(samples):
-        raise RecordError(
-            f"{source}: durationperchannel is {duration:g} ms, {samples:g} samples at {rate:g} Hz; a whole number to "
-            f"{_MAX_SAMPLES} is read",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{waveforms.source}: durationperchannel is {duration:g} ms, {samples:g} samples at {rate:g} Hz; a whole "
+            f"number to {_MAX_SAMPLES} is read"
         )
     return round(samples)
 
 
-def _unpacked(waveforms: Element, names: Sequence[str], num_samples: int, rate: float, source: str) -> list[np.ndarray]:
+def _unpacked(waveforms: Node, names: Sequence[str], num_samples: int, rate: float) -> list[np.ndarray]:
     """Returns the stored form of each lead, `i64[time]`."""
-    encoding = waveforms.get("dataencoding", "")
-    method = waveforms.get("compressmethod") or waveforms.get("compression") or "none"
-    if waveforms.get("compressflag", "True") != "True":
+    source, attributes = waveforms.source, waveforms.element.attrib
+    encoding = attributes.get("dataencoding", "")
+    method = attributes.get("compressmethod") or attributes.get("compression") or "none"
+    if attributes.get("compressflag", "True") != "True":
         method = "none"
     if (encoding, method) != ("Base64", "XLI"):
-        raise RecordError(
-            f"{source}: waveforms are encoded as '{encoding}' and compressed by '{method}'; Base64 and XLI are read",
-            reason="unreadable_header",
+        raise unreadable_header(
+            f"{source}: waveforms are encoded as '{encoding}' and compressed by '{method}'; Base64 and XLI are read"
         )
-    content = base64_bytes(waveforms.text or "", what="parsedwaveforms", source=source)
+    content = waveforms.base64(waveforms.element.text or "", "parsedwaveforms")
     chunks = _chunks(content, num_samples, rate, source)
     if not len(names) <= len(chunks) <= max(len(names), _MAX_CHANNELS):
-        raise RecordError(
-            f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again",
-            reason="header_disagrees",
+        raise header_disagrees(
+            f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again"
         )
     leads = []
     for name, chunk in zip(names, chunks, strict=False):
         _check_codes(chunk[_CHUNK_HEADER.size :], name, source)
-        try:
+        # sierraecg raises IndexError, OverflowError, ValueError …
+        what = f"{source}: lead {name} does not decompress"
+        with refusing(truncated_file, what, "it is damaged: export the file again"):
             (lead,) = xli_decode(chunk, [name])
-        except Exception as error:  # sierraecg raises IndexError, OverflowError, ValueError …
-            raise RecordError(
-                f"{source}: lead {name} does not decompress ({error}); it is damaged: export the file again",
-                reason="truncated_file",
-            ) from error
         if len(lead) != num_samples:
-            raise RecordError(
+            raise truncated_file(
                 f"{source}: lead {name} decompresses to {len(lead)} samples, durationperchannel says {num_samples} at "
                 f"the samplingrate of {rate:g} Hz; at {rate * len(lead) / num_samples:g} Hz they would agree. Export "
-                "the file again",
-                reason="truncated_file",
+                "the file again"
             )
         leads.append(lead.astype(np.int64))
     return leads
@@ -226,10 +206,9 @@ def _check_codes(compressed: bytes, name: str, source: str) -> None:
     known = np.minimum(256 + np.maximum(number - 1, 0), _END_CODE)
     unknown = (codes > known) | ((codes == known) & (number == 0))
     if unknown.any():
-        raise RecordError(
+        raise truncated_file(
             f"{source}: lead {name} does not decompress (code {codes[unknown.argmax()]} is not defined yet); it is "
-            "damaged: export the file again",
-            reason="truncated_file",
+            "damaged: export the file again"
         )
 
 
@@ -243,11 +222,10 @@ def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[
         left = len(content) - offset - _CHUNK_HEADER.size
         size = _CHUNK_HEADER.unpack_from(content, offset)[0] if left >= 0 else 0
         if not 0 <= size <= min(most, left):
-            raise RecordError(
+            raise truncated_file(
                 f"{source}: compressed lead {len(chunks) + 1} is to have {size} bytes, where {left} are left and "
                 f"{most} are the most for {num_samples} samples at {rate:g} Hz; it is damaged, or the file states a "
-                "rate or duration that is not its own: export it again",
-                reason="truncated_file",
+                "rate or duration that is not its own: export it again"
             )
         end = offset + _CHUNK_HEADER.size + size
         chunks.append(content[offset:end])
@@ -267,17 +245,17 @@ def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _known_fields(root: Element, source: str) -> recorder_fields.RecorderFields:
-    date = attribute_of(root, "dataacquisition", "date")
-    time = attribute_of(root, "dataacquisition", "time")
+def _known_fields(root: Node) -> recorder_fields.RecorderFields:
+    date = root.attribute("dataacquisition", "date")
+    time = root.attribute("dataacquisition", "time")
     acquired = recorder_fields.moment(f"{date} {time}", "%Y-%m-%d %H:%M:%S") or recorder_fields.moment(date, "%Y-%m-%d")
     patient = "patient/generalpatientdata"
-    age = recorder_fields.age_text(text_of(root, f"{patient}/age/years"), unit="years")
+    age = recorder_fields.age_text(root.text(f"{patient}/age/years"), unit="years")
     return recorder_fields.recorder_fields(
-        source=source,
-        patient_id=text_of(root, f"{patient}/patientid"),
-        sex=text_of(root, f"{patient}/sex"),
+        source=root.source,
+        patient_id=root.text(f"{patient}/patientid"),
+        sex=root.text(f"{patient}/sex"),
         age=age,
-        birth=recorder_fields.birth_date(text_of(root, f"{patient}/age/dateofbirth")),
+        birth=recorder_fields.birth_date(root.text(f"{patient}/age/dateofbirth")),
         acquired=recorder_fields.StatedDate(date, acquired),
     )

@@ -6,8 +6,8 @@ import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from data_pipelines.errors import RecordError
-from data_pipelines.readers.xml.documents import root_name
+from data_pipelines.files.refusals import unreadable_header
+from data_pipelines.readers.xml.documents import read_document
 from data_pipelines.readers.xml.hl7_aecg import read_aecg
 from data_pipelines.readers.xml.muse import read_muse
 from data_pipelines.readers.xml.philips import read_philips
@@ -25,12 +25,11 @@ def read_vendor_xml(path: Path) -> Recording:
         RecordError: The document is of another kind (`unreadable_header`), or the format's reader fails, for any of its
             reasons.
     """
-    name = root_name(path)
+    name = read_document(path).name
     if name not in _READER_OF_ROOT:
         known = ", ".join(f"{root} ({read.__name__.removeprefix('read_')})" for root, read in _READER_OF_ROOT.items())
-        raise RecordError(
+        raise unreadable_header(
             f"{path}: its root element is '{name}'; the documents read are {known}. Export it from the recorder's "
-            "software as one of them, or as DICOM",
-            reason="unreadable_header",
+            "software as one of them, or as DICOM"
         )
     return _READER_OF_ROOT[name](path)
