@@ -31,6 +31,11 @@ def standard_lead(name: str) -> str | None:
     return _BY_UPPERCASE[(match["limb"] or match["other"] or "I" * int(match["number"])).upper()]
 
 
+def _is_iec(name: str) -> bool:
+    """Returns whether a name of a standard lead is one of IEC's, C1 to C6."""
+    return name.strip()[-2:-1] in ("C", "c")
+
+
 def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
     """Finds the standard leads among a recording's channels.
 
@@ -48,11 +53,11 @@ def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
         RecordError: A lead comes twice (`duplicate_lead`) or is missing (`missing_lead`).
     """
     columns: dict[str, int] = {}
-    # Where there is a V3, a C3 is no lead but a position on the skull.
-    has_v = any(name.strip()[-2:-1] in ("V", "v") and standard_lead(name) for name in channels)
+    # Where there is a V3, a C3 is no lead but a position on the skull. An aVR ends in a V and a letter, and is no V3.
+    has_v = any((standard_lead(name) or "").startswith("V") and not _is_iec(name) for name in channels)
     for column, name in enumerate(channels):
         lead = standard_lead(name)
-        if lead is None or (has_v and name.strip()[-2:-1] in ("C", "c")):
+        if lead is None or (has_v and _is_iec(name)):
             continue
         if lead in columns:
             raise RecordError(

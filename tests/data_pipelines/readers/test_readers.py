@@ -106,6 +106,13 @@ def test_duplicate_lead():
     assert caught.value.reason == "duplicate_lead"
 
 
+def test_chest_leads_have_the_names_of_iec_beside_augmented_leads():
+    """aVR ends in a V and a letter, and is no sign that C3 is a position on the skull, as a V3 is."""
+    iec = [lead.replace("V", "C") if lead.startswith("V") else lead for lead in STANDARD_LEADS]
+    assert lead_columns(iec, source="x") == {lead: column for column, lead in enumerate(STANDARD_LEADS)}
+    assert lead_columns([*STANDARD_LEADS, "C3", "C4"], source="x")["V3"] == STANDARD_LEADS.index("V3")
+
+
 def test_nan(tmp_path):
     signal = twelve_lead_mv()
     signal[100:103, 7] = np.nan
