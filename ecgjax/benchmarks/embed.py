@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.benchmarks import harness
 from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.records import SignalFormat
 from ecgjax.benchmarks import step_ceilings
@@ -69,7 +70,7 @@ def measure(
                 val_targets=labels[NUM_LABELS:],
             )
 
-        seconds = step_ceilings.take_turns(
+        seconds = harness.take_turns(
             {
                 "embed": lambda: mapped(encoder.embed),
                 "read": lambda: mapped(lambda signals: signals[:, 0, 0]),
@@ -82,7 +83,6 @@ def measure(
         rate = 2.0 * macs * NUM_EMBEDDED / seconds["embed"]
         product_rate = product.amount / seconds["product"]
         return {
-            "what": "embed",
             "encoder": settings.encoder.name,
             "layer": encoder.layer,
             "precision": settings.encoder.precision,

@@ -19,8 +19,9 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
+from data_pipelines.benchmarks import harness
 from ecgjax import encoders
-from ecgjax.benchmarks.step_ceilings import Timed, take_turns
+from ecgjax.benchmarks.step_ceilings import Timed
 from ecgjax.encoders import cost, layers
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import row_keys
@@ -76,7 +77,7 @@ def breakdown(
     timed = [name for name in counts if flops[name] and flops[name] * counts[name] >= LEAST_SHARE * total]
     programs = {name: _alone(by_name[name]) for name in timed}
     of_layers = _layers(by_name.values())
-    seconds = take_turns({"matrix product": product.run, **programs, **of_layers})
+    seconds = harness.take_turns({"matrix product": product.run, **programs, **of_layers})
     rate = product.amount / seconds["matrix product"]
     lines: list[_Product] = [
         {

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data_pipelines.benchmarks import harness
 from data_pipelines.benchmarks.input import simulated_dataset
 from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.physiology.store import measure_dataset
@@ -93,16 +94,14 @@ def with_data(data: DataSettings, use: ColumnUse | None, simulated_format: Signa
 
 
 def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> dict[str, Any]:
-    start = time.perf_counter()
-    run = prepare_run(settings)
-    compile_s = time.perf_counter() - start
+    run, compile_s = harness.timed(prepare_run, settings)
     stream = run.batches(run.sampler)
     batch = next(stream)
     abstract = jax.eval_shape(lambda *args: args, run.state, batch)
     views = _views(run)
     product, moved = step_ceilings.matrix_product(PRECISIONS[settings.encoder.precision]), step_ceilings.copy()
     repetition = _Repetition(run, steps)
-    seconds = step_ceilings.take_turns(
+    seconds = harness.take_turns(
         {
             "step": lambda: repetition(lambda: batch),
             "streamed": lambda: repetition(lambda: next(stream), waits=True),
@@ -122,7 +121,6 @@ def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> di
         taken = breakdown(_gradient(run), abstract, product=one, step_s=alone, num_devices=run.mesh.size)
         taken_apart = {"breakdown": taken}
     return {
-        "what": "step",
         "encoder": settings.encoder.name,
         "objective": settings.objective.name,
         "relation": settings.relation.name,
