@@ -296,15 +296,13 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     """
     path = Path(workdir) / CONFIG_FILE
     try:
-        exists = path.is_file()
+        stored = path.read_bytes() if path.is_file() else None
     except OSError as error:
         raise ConfigError(f"--workdir={workdir}: {path} cannot be read ({error.strerror})") from error
-    if not exists:
+    if stored is None:
         raise ConfigError(f"--workdir={workdir} is not the folder of a pretraining run: {path} does not exist")
     try:
-        return ml_collections.ConfigDict(earlier.translated(_tuples(json.loads(path.read_text(encoding="utf-8")))))
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: {path} cannot be read ({error.strerror})") from error
+        return ml_collections.ConfigDict(earlier.translated(_tuples(json.loads(stored.decode()))))
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.optim.parameters import Parameter, layer_factors, matching, name_of, parameters
 from ecgjax.optim.settings import OptimizerSettings
 
@@ -137,7 +137,7 @@ def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
         "warmup_constant": lambda: optax.linear_schedule(0.0, 1.0, warmup),
         "constant": lambda: optax.linear_schedule(0.0, 1.0, warmup) if fraction else optax.constant_schedule(1.0),
     }
-    return _chosen(schedules, settings.schedule, "schedule")()
+    return chosen(schedules, settings.schedule, setting="config.optimizer.schedule")()
 
 
 def create(
@@ -160,7 +160,7 @@ def create(
             left to train.
     """
     known = parameters(params)
-    function = _chosen(OPTIMIZERS, settings.name, "name")
+    function = chosen(OPTIMIZERS, settings.name, setting="config.optimizer.name")
     arguments = {name: getattr(settings, name) for other in OPTIMIZERS.values() for name in _settings(other)}
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if unknown := sorted(set(arguments) - set(_settings(function))):
@@ -170,7 +170,7 @@ def create(
         )
     rates = peak_rates(settings, known, batch_size=batch_size)
     clip = [] if settings.clip_norm is None else [optax.clip_by_global_norm(settings.clip_norm)]
-    decayed = _chosen(DECAYED, settings.decayed or "kernels", "decayed")
+    decayed = chosen(DECAYED, settings.decayed or "kernels", setting="config.optimizer.decayed")
     decay = _decay(known, settings.weight_decay, decayed)
     optimizer = optax.chain(
         *clip,
@@ -208,7 +208,8 @@ def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) ->
     Raises:
         ConfigError: The scaling is unknown, a pattern is found nowhere, or there are no blocks to tell depths by.
     """
-    peak = settings.learning_rate * _chosen(SCALINGS, settings.scaling, "scaling")(batch_size / BASE_BATCH)
+    scaling = chosen(SCALINGS, settings.scaling, setting="config.optimizer.scaling")
+    peak = settings.learning_rate * scaling(batch_size / BASE_BATCH)
     factors = dict.fromkeys(known, 1.0) if settings.layer_decay == 1 else layer_factors(known, settings.layer_decay)
     own = _own_rates(settings.rates)
     hits = matching(tuple(own), known, setting="config.optimizer.rates")
@@ -231,12 +232,6 @@ def _is_rate(value: Any) -> bool:
 
 def _settings(function: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in _NOT_SETTINGS]
-
-
-def _chosen(registry: Mapping[str, Any], name: str, leaf: str) -> Any:
-    if name not in registry:
-        raise ConfigError(f"config.optimizer.{leaf}={name!r} is unknown; there are: {', '.join(registry)}")
-    return registry[name]
 
 
 def _by_parameter(function: Callable[[str, Array, Array], Array]) -> optax.GradientTransformation:

@@ -160,13 +160,8 @@ class Checkpoints:
         wanted = {part: jax.tree.map(_abstract, tree) for part, tree in templates.items()}
         for part, tree in wanted.items():
             self._check_structure(step, part, tree, stored.get(part, {}))
-        try:
-            with _quiet():
-                parts = self._orbax.load_checkpointables(step, {n: t for n, t in wanted.items() if jax.tree.leaves(t)})
-        except Exception as error:
-            raise CheckpointError(
-                f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
-            ) from error
+        with self._reading(step):
+            parts = self._orbax.load_checkpointables(step, {n: t for n, t in wanted.items() if jax.tree.leaves(t)})
         for part, tree in parts.items():
             digests = {name: leaf[2] for name, leaf in _describe(tree).items()}
             bad = [f"{part}/{name}" for name, digest in digests.items() if digest != stored[part][name][2]]
@@ -178,16 +173,21 @@ class Checkpoints:
         return step, {**wanted, **parts}
 
     def _custom(self, step: int) -> dict[str, Any]:
+        with self._reading(step):
+            custom = self._orbax.metadata(step).custom_metadata
+        if not custom or "leaves" not in custom:
+            raise CheckpointError(f"{self._path(step)} was not written by ecgjax: it has no digests")
+        return custom
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
         try:
             with _quiet():
-                custom = self._orbax.metadata(step).custom_metadata
+                yield
         except Exception as error:
             raise CheckpointError(
                 f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
             ) from error
-        if not custom or "leaves" not in custom:
-            raise CheckpointError(f"{self._path(step)} was not written by ecgjax: it has no digests")
-        return custom
 
     def _check_structure(self, step: int, part: str, tree: PyTree, stored: Mapping[str, Any]) -> None:
         wanted = {name: [str(leaf.dtype), list(leaf.shape)] for name, leaf in _named_leaves(tree)}

@@ -13,7 +13,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 
 #: Regex on a parameter's path → its layout on the mesh. The first match counts; without a match it is replicated.
 Rules = Sequence[tuple[str, PartitionSpec]]
@@ -90,9 +90,8 @@ def rules_of(sharding: str, rules: Sequence[str]) -> Rules:
     Raises:
         ConfigError: The layout or an axis does not exist, or a rule cannot be read.
     """
-    if sharding not in SHARDINGS:
-        raise ConfigError(f"config.mesh.sharding={sharding!r} is unknown; there are: {', '.join(SHARDINGS)}")
-    return (*map(_rule, rules), *SHARDINGS[sharding])
+    layout = chosen(SHARDINGS, sharding, setting="config.mesh.sharding")
+    return (*map(_rule, rules), *layout)
 
 
 def _rule(text: str) -> tuple[str, PartitionSpec]:

@@ -10,7 +10,7 @@ from jax import Array
 
 from ecgjax import encoders
 from ecgjax.encoders import layers
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.objectives.losses.label_prediction import TASKS
 from ecgjax.objectives.pairs.outputs import LossOutput
 from ecgjax.objectives.pairs.relations import Rows
@@ -107,8 +107,7 @@ class SupervisedTask:
     """
 
     def __init__(self, settings: TaskSettings, *, embedding_dim: int, labels: np.ndarray, seed: int):
-        if settings.name not in TASKS:
-            raise ConfigError(f"config.task.name={settings.name!r} is unknown; there are: {', '.join(TASKS)}")
+        self._loss = chosen(TASKS, settings.name, setting="config.task.name")
         known = labels[np.isfinite(labels)].astype(np.float64)
         if len(np.unique(known)) < 2:
             raise ConfigError(
@@ -122,7 +121,6 @@ class SupervisedTask:
                 "'lvef<40'"
             )
         self.weight = settings.weight
-        self._loss = TASKS[settings.name]
         location, scale = (0.0, 1.0) if binary else (known.mean(), known.std())
         head = TaskHead(
             embedding_dim,

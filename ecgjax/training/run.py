@@ -22,7 +22,7 @@ from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import Columns, row_columns
 from ecgjax.data.samplers import SampledSide
 from ecgjax.encoders import cost
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import assemble
@@ -275,9 +275,7 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
         ConfigError: The unit is unknown, or the length is not a single step.
     """
     steps_per_unit = {"steps": 1.0, "epochs": examples_per_epoch / batch_size, "examples": 1.0 / batch_size}
-    if duration.unit not in steps_per_unit:
-        raise ConfigError(f"config.duration.unit={duration.unit!r} is unknown; there are: {', '.join(steps_per_unit)}")
-    steps = math.ceil(duration.value * steps_per_unit[duration.unit])
+    steps = math.ceil(duration.value * chosen(steps_per_unit, duration.unit, setting="config.duration.unit"))
     if steps < 1:
         raise ConfigError(f"config.duration of {duration.value} {duration.unit} is not a single step")
     if steps > _MOST_STEPS:
