@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from data_pipelines.benchmarks import harness
-from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.records import SignalFormat
 from ecgjax.benchmarks import step_ceilings
-from ecgjax.benchmarks.training_step import with_data
+from ecgjax.benchmarks.training_step import describe, with_data
 from ecgjax.data.recordings import open_recordings
 from ecgjax.encoders import PRECISIONS, cost
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.models.linear import fit_linear
-from ecgjax.training import devices
 from ecgjax.training.settings import PretrainingSettings
 
 #: Numbers of recordings embedded in each repetition and at a time, and of labels that the timed probe is fitted on and
@@ -83,17 +80,10 @@ def measure(
         rate = 2.0 * macs * NUM_EMBEDDED / seconds["embed"]
         product_rate = product.amount / seconds["product"]
         return {
-            "encoder": settings.encoder.name,
+            **describe(settings.encoder, recordings),
             "layer": encoder.layer,
-            "precision": settings.encoder.precision,
             "features": embeddings.shape[1],
             "macs_a_record": macs,
-            "samples": recordings.format.num_samples,
-            "leads": settings.encoder.num_leads,
-            "simulated": recordings.simulated,
-            "device": jax.devices()[0].device_kind,
-            "num_devices": jax.device_count(),
-            "machine": describe_machine(),
             "ecgs_per_sec": NUM_EMBEDDED / seconds["embed"],
             "read_frac": seconds["read"] / seconds["embed"],
             "flops_per_sec": rate,
@@ -102,5 +92,4 @@ def measure(
             "probe_s": seconds["probe"],
             "probe_labels": NUM_LABELS,
             "probe_validation": NUM_VALIDATION,
-            **devices.memory_metrics(),
         }

@@ -129,7 +129,7 @@ def find_overlaps(
     return Overlaps(
         found=tuple(found[record] for record in sorted(found)),
         looked_at=len(records),
-        cautions=(*_not_looked_for(recordings, trained_on), *undecided),
+        cautions=(*_without_traces(recordings, trained_on), *_without_names(recordings, trained_on), *undecided),
     )
 
 
@@ -240,10 +240,6 @@ def _difference(copy: Copy) -> str:
     if copy.reordered:
         found.append(f"leads in the order {' '.join(STORED_LEADS[lead] for lead in copy.order)}")
     return f", {', '.join(found)}" if found else ""
-
-
-def _not_looked_for(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:
-    return (*_without_traces(recordings, trained_on), *_without_names(recordings, trained_on))
 
 
 def _without_names(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:

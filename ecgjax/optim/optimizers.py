@@ -65,12 +65,7 @@ def adam(
 
 
 def lars(
-    shape: optax.Schedule,
-    known: Known,
-    *,
-    decay: Decay,
-    momentum: float = 0.9,
-    trust_coefficient: float = 1e-3,
+    shape: optax.Schedule, known: Known, *, decay: Decay, momentum: float = 0.9, trust_coefficient: float = 1e-3
 ) -> optax.GradientTransformation:
     """Returns SGD whose step in a layer is a share of the norm of the layer's parameters.
 

@@ -79,12 +79,7 @@ def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: 
     tiling = Tiling(settings.tiling.form, mesh=mesh, chunk=settings.tiling.chunk)
     projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
     objective = Objective(
-        settings.objective,
-        settings.relation,
-        settings.miner,
-        tiling=tiling,
-        num_views=layout.rows,
-        projected=projected,
+        settings.objective, settings.relation, settings.miner, tiling=tiling, num_views=layout.rows, projected=projected
     )
     task = None
     if settings.task.name:

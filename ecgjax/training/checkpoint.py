@@ -266,9 +266,8 @@ def _digest(leaf: Array, salt: int) -> Array:
         [
             jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(int(stride) % 2**32)
             for axis, stride in zip(range(leaf.ndim), strides, strict=True)
-        ]
-        if leaf.ndim
-        else [jnp.uint32(0)],
+        ],
+        jnp.uint32(0),
     )
     mixed = (position + jnp.uint32(1)) * jnp.uint32(salt)
     mixed = (mixed ^ (mixed >> jnp.uint32(15))) * jnp.uint32(0xC2B2AE35)

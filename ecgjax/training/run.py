@@ -307,10 +307,7 @@ def _seed(seed: int, mesh: Mesh) -> jax.Array:
 
 
 def abstract_batch(
-    settings: PretrainingSettings,
-    recordings: Recordings,
-    columns: Columns,
-    mesh: Mesh,
+    settings: PretrainingSettings, recordings: Recordings, columns: Columns, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes, types and shardings of what `Run.batches` yields.
 

@@ -281,9 +281,7 @@ def train_step(
     return step
 
 
-def eval_step(
-    loss: Callable[..., tuple[Array, tuple[Any, Metrics]]],
-) -> Callable[[TrainState, Batch], Metrics]:
+def eval_step(loss: Callable[..., tuple[Array, tuple[Any, Metrics]]]) -> Callable[[TrainState, Batch], Metrics]:
     """Returns the function that gives the metrics of a batch under running statistics.
 
     Views are those of step 0, so that evaluations can be compared.
