@@ -153,6 +153,7 @@ class Partners:
         else:
             plan = np.ones((len(zeros), len(ones)))
         bits = derive_key(derive_key(self._key, step), members)
+        # A float64 holds 53 of the 64 bits; half a step keeps the draw off 0 and 1.
         draw = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
         partner[zeros] = members[ones[_drawn(plan, draw[zeros])]]
         partner[ones] = members[zeros[_drawn(plan.T, draw[ones])]]

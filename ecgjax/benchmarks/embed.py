@@ -43,6 +43,7 @@ def measure(
     """
     with with_data(settings.data, None, simulated_format) as data:
         recordings = open_recordings(data)
+        # Speed does not depend on the weights, so that no checkpoint is needed.
         encoder = frozen_encoder.random_encoder(settings.encoder, layer="features", seed=0)
         # A small data set is read repeatedly; its signals then come from memory.
         records = np.resize(np.arange(recordings.index.num_records), NUM_EMBEDDED)

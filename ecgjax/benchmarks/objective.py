@@ -99,6 +99,7 @@ def _compile(loss: Callable[..., LossOutput], rows: int, tiling: Tiling, mesh: M
         metadata = Rows(row=row, record=row // 2, patient=row // 4, view=row % 2, valid=row >= 0)
         return loss(z, metadata, tiling=tiling).loss
 
+    # Shapes suffice to compile, so that sizes that are not run need no memory.
     shapes = (
         jax.ShapeDtypeStruct((rows, DIM), jnp.float32, sharding=sharding),
         jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding),

@@ -152,17 +152,17 @@ def _layers(equations: Iterable[core.JaxprEqn]) -> dict[str, Callable[[], Any]]:
     """Returns programs of a normalisation, a dropout and a pooling, each with its gradient, and of a copy."""
     programs: dict[str, Callable[[], Any]] = {}
     for equation in equations:
-        name = equation.primitive.name
-        if name not in ("conv_general_dilated", "reduce_window_max"):
-            continue
-        out = cost.shaped(equation.outvars[0])
+        name, out = equation.primitive.name, cost.shaped(equation.outvars[0])
         if name == "conv_general_dilated" and _role(equation) == "convolution" and out.ndim == 3:
             x = jnp.asarray(np.random.default_rng(0).normal(size=out.shape), out.dtype)
-            programs[f"copy {_shape(equation.outvars[0])}"] = _gradient(lambda x: x, x)
-            programs[f"batch norm, ReLU {_shape(equation.outvars[0])}"] = _gradient(_batch_norm(x), x)
             keys = row_keys(0, 0, jnp.arange(len(x)), stream="dropout")
-            dropout = functools.partial(layers.row_dropout, keys=keys, rate=0.1)
-            programs[f"dropout {_shape(equation.outvars[0])}"] = _gradient(dropout, x)
+            functions: dict[str, Callable[[Array], Array]] = {
+                "copy": lambda x: x,
+                "batch norm, ReLU": _batch_norm(x),
+                "dropout": functools.partial(layers.row_dropout, keys=keys, rate=0.1),
+            }
+            of_shape = _shape(equation.outvars[0])
+            programs |= {f"{layer} {of_shape}": _gradient(function, x) for layer, function in functions.items()}
         if name == "reduce_window_max":
             params = equation.params
             x = jnp.asarray(np.random.default_rng(0).normal(size=cost.shaped(equation.invars[0]).shape), out.dtype)

@@ -114,6 +114,7 @@ def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> di
     run, compile_s = harness.timed(prepare_run, settings)
     stream = run.batches(run.sampler)
     batch = next(stream)
+    # Shapes are kept, because the first step takes the state's memory.
     abstract = jax.eval_shape(lambda *args: args, run.state, batch)
     views = _views(run)
     product, moved = step_ceilings.matrix_product(PRECISIONS[settings.encoder.precision]), step_ceilings.copy()

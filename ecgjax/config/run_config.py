@@ -271,6 +271,8 @@ def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]
         raise ConfigError(f"{flag}={workdir} is no folder that can be written ({error.strerror})") from error
     try:
         try:
+            # The system takes this lock back however the process ends; a file that only exists would have to be removed
+            # by hand.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
@@ -331,6 +333,7 @@ def check_resume(
             )
         return
     before = {**(defaults or {}), **flat(load_resolved(workdir).to_dict())}
+    # The stored config went through JSON, and both sides must have the same types.
     now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"

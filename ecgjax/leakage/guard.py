@@ -79,6 +79,7 @@ def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
         recordings,
         split=dataclasses.replace(
             split,
+            # The training side keeps its records: no result is told for them.
             val=np.setdiff1d(split.val, records),
             test=np.setdiff1d(split.test, records),
             excluded={**split.excluded, DROPPED: len(records)},

@@ -125,6 +125,7 @@ def find_overlaps(
         if known is None or _rank(overlap) < _rank(known):
             found[overlap.record] = overlap
     for record, place in _of_known_patients(recordings, trained_on, others):
+        # A copy is a stronger kind than a patient, and stays.
         found.setdefault(record, Overlap(record=record, kind="patient", known=place))
     return Overlaps(
         found=tuple(found[record] for record in sorted(found)),

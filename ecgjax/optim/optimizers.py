@@ -76,6 +76,7 @@ def lars(
         decay,
         _trust_ratio(known, trust_coefficient),
         optax.scale_by_learning_rate(shape),
+        # As published, momentum gathers steps that the rate has already scaled.
         optax.trace(momentum),
     )
 
@@ -170,6 +171,7 @@ def create(
     optimizer = optax.chain(
         *clip,
         function(schedule(settings, num_steps), known, decay=decay, **arguments),
+        # The schedule runs up to 1 for all; the peaks differ by parameter, and are multiplied in last.
         _by_parameter(lambda name, update, _: update * jnp.asarray(rates[name], update.dtype)),
     )
     frozen = frozen_parameters(settings, params)
@@ -177,6 +179,7 @@ def create(
         return optimizer
     if len(frozen) == len(known):
         raise ConfigError(f"config.optimizer.frozen={settings.frozen} freezes every parameter: nothing is trained")
+    # Frozen parameters are kept out of the chain as a whole: weight decay would still move them.
     labels = jax.tree_util.tree_map_with_path(lambda p, _: "frozen" if name_of(p) in frozen else "trained", params)
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
@@ -253,6 +256,7 @@ def _trust_ratio(known: Known, coefficient: float) -> optax.GradientTransformati
     def scale(name: str, update: Array, param: Array) -> Array:
         if not known[name].kernel:
             return update
+        # Blocks whose parameters are stacked in one array have a norm each, as if they stood apart.
         axes = tuple(range(known[name].stacked > 0, param.ndim))
         norm, update_norm = (jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True)) for x in (param, update))
         some = (norm > 0) & (update_norm > 0)

@@ -48,6 +48,7 @@ def image_of(picture: Picture) -> Image:
         svg = _svg(picture.figure)
         if len(svg) <= MAX_SVG_BYTES:
             return Image(data=svg, kind="svg", **size)
+    # Matplotlib's version would otherwise be part of the picture, and equal pictures differ by it.
     png = _saved(picture.figure, format="png", dpi=picture.dpi, metadata={"Software": None})
     return Image(data=png, kind="png", **size)
 

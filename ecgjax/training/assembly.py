@@ -83,6 +83,7 @@ def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: 
     )
     task = None
     if settings.task.name:
+        # A regression's head takes mean and deviation from them: those of all records would tell of the test side.
         labels = columns["label"][recordings.split.train]
         task = SupervisedTask(settings.task, embedding_dim=module.embedding_dim, labels=labels, seed=settings.seed)
     heads = {} if task is None else {"task": task.head}

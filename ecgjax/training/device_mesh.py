@@ -71,6 +71,7 @@ def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) ->
     if model < 1 or count % model:
         raise ConfigError(f"config.mesh.model={model} does not divide the {count} devices of this run")
     types = (AxisType.Auto, AxisType.Auto)
+    # JAX arranges all devices by how they are connected; devices that are named keep the order that they are given in.
     if devices is None:
         return jax.make_mesh((count // model, model), AXES, axis_types=types)
     return Mesh(np.asarray(devices).reshape(count // model, model), AXES, axis_types=types)
@@ -240,6 +241,7 @@ def shardings_of(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     def sharding(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
+        # A pattern may be found in the path of a scalar too, which has no dimensions to lay out.
         return NamedSharding(mesh, spec if len(spec) <= np.ndim(leaf) else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, tree)

@@ -43,6 +43,7 @@ class TaskHead(nnx.Module):
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
+        # Batch norm subtracts the mean, and any bias with it.
         self.inner = nnx.Linear(dim, hidden, use_bias=False, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
         self.norm = layers.BatchNorm(hidden, dtype=jnp.float32)
         self.outer = nnx.Linear(hidden, outputs, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
@@ -65,6 +66,7 @@ class TaskHead(nnx.Module):
         Returns:
             Logits, or values in the label's unit, `f32[rows, outputs]`.
         """
+        # Batch norm is the encoders', which takes `[batch, time, channel]`: the embedding is one sample of time.
         x = self.norm(self.inner(embeddings)[:, None, :], train=train, valid=valid)[:, 0]
         x = layers.row_dropout(jax.nn.relu(x), keys, self.dropout)
         return self.outer(x) * self.scale[...] + self.location[...]

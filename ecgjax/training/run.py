@@ -221,9 +221,11 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
     side = SampledSide(settings.sampling, run.recordings, run.recordings.split.val, weights=settings.data.weights)
     sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
 
+    # Each evaluation begins at the first batch, so that values of different steps are of the same recordings.
     def evaluate(state: TrainState) -> Mapping[str, float]:
         stream = run.batches(sampler)
         metrics = jax.device_get([step(state, next(stream)) for _ in range(settings.eval_batches)])
+        # The stream's threads would otherwise read ahead until the generator is collected.
         stream.close()
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
@@ -288,6 +290,8 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
 
 def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, seed: int) -> str:
     """Returns a digest of all that decides which rows and views a step gets."""
+    # Columns are sorted, because the order in which they were made is not part of the data. Partners are read row by
+    # row, so that their file's digest stands for them.
     digests = [
         (name, values.digest if isinstance(values, PairedEmbeddings) else _digest(values))
         for name, values in sorted({"group": recordings.index.group, **columns}.items())

@@ -87,5 +87,6 @@ def label_distance(
 
     first = search({"positive": similar, "negative": different})
     positive, negative = first.winners["positive"], first.winners["negative"]
+    # The positive's score is the difference of labels with its sign turned.
     farther = negative.score > -positive.score
     return search.mined(first, positive, negative._replace(score=candidates(farther, negative.score)))
