@@ -266,7 +266,7 @@ def _digest(leaf: Array, salt: int) -> Array:
         [
             # Positions count modulo 2³², which the largest arrays exceed: what matters is that multipliers are odd.
             jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(int(stride) % 2**32)
-            for axis, stride in zip(range(leaf.ndim), strides, strict=True)
+            for axis, stride in enumerate(strides[: leaf.ndim])  # A scalar has no axis, and still one stride.
         ],
         jnp.uint32(0),
     )
