@@ -68,7 +68,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["ecgjax", "ecgjax.*", "data_pipelines", "data_pipelines.*"]), *RENAMED],
     package_dir=RENAMED,
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed", "*.css"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

@@ -23,7 +23,6 @@ from ecgjax.system.host_memory import keep_freed_memory
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from data_pipelines.benchmarks import input, scale
+from data_pipelines.benchmarks import harness, input, scale
 from data_pipelines.command import MOST_WORKERS
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
@@ -154,7 +153,8 @@ def _simulated_format() -> SignalFormat:
 def main(_: list[str]) -> None:
     """Prints the measurements that the flags ask for."""
     measure = {"input": _input, "scale": _scale, "objective": _objective, "step": _step, "embed": _embed}
-    print(json.dumps(measure[flags.FLAGS.what](), indent=1, ensure_ascii=False))
+    what = flags.FLAGS.what
+    harness.print_report(what, measure[what]())
 
 
 if __name__ == "__main__":

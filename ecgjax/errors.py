@@ -1,5 +1,12 @@
 """The errors of the training library that users meet; entry points print them as one line, without a stack trace."""
 
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class ConfigError(ValueError):
     """A request is not possible; the message says what is possible."""
@@ -15,3 +22,28 @@ class DivergedError(RuntimeError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, is damaged, or belongs to another model; the message says what to do."""
+
+
+def check_known(value: object, known: Collection[str], *, setting: str) -> None:
+    """Checks that the value of a setting is one of those that there are.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(f"{setting}={value!r} is unknown; there are: {', '.join(known)}")
+
+
+def chosen(registry: Mapping[str, T], name: object, *, setting: str) -> T:
+    """Returns what a setting names.
+
+    Args:
+        registry: Choices by name.
+        name: Value of the setting.
+        setting: Name of the setting, for the message.
+
+    Raises:
+        ConfigError: There is no choice of that name.
+    """
+    check_known(name, registry, setting=setting)
+    return registry[str(name)]

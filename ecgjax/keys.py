@@ -30,6 +30,8 @@ def row_keys(seed: Array | int, step: Array | int, row: Array, *, stream: str) -
 
 def step_key(seed: Array | int, step: Array | int, *, stream: str) -> Array:
     """Returns the one key of a step, `key<threefry2x32>[]`; arguments are those of `row_keys`."""
+    # The generator is named, because a flag of JAX can change its default and with it every draw. Streams are told
+    # apart by a checksum: Python's `hash` of a text is another in every process.
     base = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(stream.encode()))
     return jax.random.fold_in(base, step)
 

@@ -49,6 +49,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         CheckpointError: A checkpoint is damaged or cannot be written.
         DivergedError: The loss or a parameter is no longer finite.
     """
+    # One process locks and writes for all: they share the folder.
     first = jax.process_index() == 0
     with run_config.exclusive(workdir) if first else contextlib.nullcontext():
         settings = defaults.settings_of(config)

@@ -123,6 +123,7 @@ class Recording:
 def one_enabled(augment: Mapping[str, Arguments], name: str) -> dict[str, Arguments]:
     """Returns the settings with only one augmentation enabled, which is applied to all views with certainty."""
     alone: dict[str, Arguments] = {other: {**settings, "enabled": other == name} for other, settings in augment.items()}
+    # A picture of a draw that did not act would show nothing.
     certain: Arguments = {"p": 1.0} if "p" in augment[name] else {}
     return alone | {name: {**alone[name], "views": (), **certain}}
 
@@ -140,6 +141,7 @@ def main(_: list[str]) -> None:
     for name in AUGMENTATIONS:
         try:
             recording.draw(one_enabled(augment, name), out / f"{name}.png", seed=values.seed)
+        # The other augmentations are drawn even if this recording does not suit one.
         except ConfigError as error:
             print(f"{name}: {error}")
             continue

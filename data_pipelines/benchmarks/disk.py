@@ -30,11 +30,3 @@ def disk_bytes_per_second(files: Sequence[Path]) -> float:
             while count := file.readinto(buffer):
                 total += count
     return total / (time.perf_counter() - start)
-
-
-def bytes_from_disk() -> int:
-    """Returns the number of bytes that this process has read from the disk; it works on Linux only."""
-    for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines():
-        if line.startswith("read_bytes:"):
-            return int(line.split()[1])
-    raise OSError("/proc/self/io has no read_bytes: this benchmark needs Linux")

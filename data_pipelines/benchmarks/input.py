@@ -16,12 +16,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
-import resource
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +30,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.lib.format import open_memmap
 
-from data_pipelines.benchmarks.disk import bytes_from_disk, disk_bytes_per_second, drop_from_page_cache
+from data_pipelines.benchmarks import harness
+from data_pipelines.benchmarks.disk import disk_bytes_per_second, drop_from_page_cache
 from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.errors import DataError
@@ -49,9 +49,7 @@ from data_pipelines.streaming.batches import BATCHES_AHEAD, batches
 from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
 from data_pipelines.streaming.sampler import Sampler
 from data_pipelines.system.buffers import BatchBuffers
-
-#: Number of timed repetitions, of which the median is reported; one before them is discarded.
-REPEATS = 5
+from data_pipelines.system.process_usage import bytes_from_disk, peak_memory_bytes
 
 #: Format of the simulated cohorts, which are used where no data set is given.
 SIMULATED_FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
@@ -60,8 +58,7 @@ SIMULATED_FORMAT = SignalFormat(sampling_rate_hz=250, num_samples=2500)
 MIXTURE_WEIGHT = 0.7
 
 # Fast readers go through more epochs, since their repetitions would otherwise be too short to time.
-_EPOCHS_A_REPETITION = {"packed": 12, "array_record": 2}
-_EPOCHS_A_REPETITION_OF_MAP = 12
+_EPOCHS_A_REPETITION, _EPOCHS_OF_ARRAY_RECORDS = 12, 2
 
 _SAMPLES_A_PAGE = 4096 // 2
 _VISITS_PER_PATIENT = 2
@@ -106,7 +103,7 @@ def measure(
     num_records: int,
     batch_size: int,
     num_threads: int | None = None,
-    repeats: int = REPEATS,
+    repeats: int = harness.REPEATS,
 ) -> dict[str, Any]:
     """Times the stream from every store of one or several data sets.
 
@@ -144,7 +141,6 @@ def measure(
             warm[name] = _measure_warm(drawn, bare_map, sampler, kinds, num_threads, repeats)
     cold = {kind: _measure_cold(first, kind, batch_size, num_threads, repeats) for kind in kinds}
     return {
-        "what": "input",
         "datasets": [
             {
                 "name": dataset.card["name"],
@@ -161,7 +157,7 @@ def measure(
         "warm": warm,
         "cold": cold,
         "machine": describe_machine(),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_rss_mib": peak_memory_bytes() // 2**20,
     }
 
 
@@ -235,29 +231,28 @@ def _measure_warm(
     if wrong:
         raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
     page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
-    speeds: dict[str, list[float]] = {name: [] for name in readers}
-    for repetition in range(1 + repeats):
-        for name, read in readers.items():
-            num_steps = steps_an_epoch * _EPOCHS_A_REPETITION.get(name, _EPOCHS_A_REPETITION_OF_MAP)
-            seconds, touched = _time(read, num_steps)
-            if touched != sum(int(page_sums[rows_of_map(step)].sum()) for step in range(num_steps)):
-                raise DataError(f"{name} gave other samples while it was timed than before")
-            if repetition:
-                speeds[name].append(num_steps * sampler.batch_size / seconds)
+    num_steps = dict.fromkeys(readers, steps_an_epoch * _EPOCHS_A_REPETITION)
+    num_steps["array_record"] = steps_an_epoch * _EPOCHS_OF_ARRAY_RECORDS
+    # The sums are made before anything is timed, so that checking takes no part of a reader's time.
+    of_steps = [int(page_sums[rows_of_map(step)].sum()) for step in range(max(num_steps.values()))]
+
+    def read_again(name: str) -> None:
+        if _touched(readers[name](num_steps[name])) != sum(of_steps[: num_steps[name]]):
+            raise DataError(f"{name} gave other samples while it was timed than before")
+
+    programs = {name: functools.partial(read_again, name) for name in readers}
+    speeds = {
+        name: [num_steps[name] * sampler.batch_size / seconds for seconds in repetitions]
+        for name, repetitions in harness.repetitions(programs, repeats=repeats).items()
+    }
     return {"packed": None} | {
-        kind: _beside(speeds[kind], "memory_map", speeds[_map_name(threads[kind])])
+        kind: harness.beside(speeds[kind], "memory_map", speeds[_map_name(threads[kind])])
         | {"threads": threads[kind], "checksum": checksums[kind]}
         for kind in kinds
     }
 
 
-def _measure_cold(
-    drawn: _Drawn,
-    kind: str,
-    batch_size: int,
-    num_threads: int | None,
-    repeats: int,
-) -> dict[str, Any]:
+def _measure_cold(drawn: _Drawn, kind: str, batch_size: int, num_threads: int | None, repeats: int) -> dict[str, Any]:
     """Times one epoch of one store, read from the disk."""
     files = [path for dataset in drawn.datasets for path in _files_of(dataset, kind)]
     sampler = Sampler(RecordOrder(drawn.records, seed=0), batch_size=batch_size)
@@ -271,13 +266,14 @@ def _measure_cold(
         columns = {"patient": np.zeros(store.num_records, np.int32)}
         drop_from_page_cache(files)
         before = bytes_from_disk()
-        seconds, _ = _time(_stream_reader(store, sampler, columns=columns, num_threads=threads), num_steps)
+        read = _stream_reader(store, sampler, columns=columns, num_threads=threads)
+        _, seconds = harness.timed(_touched, read(num_steps))
         from_disk.append((bytes_from_disk() - before) / (num_steps * batch_size))
         speeds.append(num_steps * batch_size / seconds)
-        del store
+        del store, read
         drop_from_page_cache(files)
         of_disk.append(disk_bytes_per_second(files) / record_bytes)
-    return _beside(speeds, "disk", of_disk) | {
+    return harness.beside(speeds, "disk", of_disk) | {
         "threads": threads,
         "bytes_from_disk_a_record": round(statistics.median(from_disk)),
         "bytes_of_a_record": record_bytes,
@@ -286,17 +282,6 @@ def _measure_cold(
 
 def _map_name(num_threads: int) -> str:
     return f"memory_map_{num_threads}"
-
-
-def _beside(speeds: list[float], ceiling: str, of_ceiling: list[float]) -> dict[str, Any]:
-    median, median_of_ceiling = statistics.median(speeds), statistics.median(of_ceiling)
-    return {
-        "ecgs_per_sec": round(median),
-        "repetitions": [round(speed) for speed in speeds],
-        f"{ceiling}_ecgs_per_sec": round(median_of_ceiling),
-        f"{ceiling}_repetitions": [round(speed) for speed in of_ceiling],
-        f"ratio_to_{ceiling}": round(median / median_of_ceiling, 3),
-    }
 
 
 def _stores_of(datasets: Sequence[Dataset]) -> tuple[str, ...]:
@@ -371,15 +356,9 @@ def _checksum(signals: Iterator[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _time(read: Reader, num_steps: int) -> tuple[float, int]:
-    """Returns the seconds that a number of batches took, and the sum of the samples that were touched."""
-    start = time.perf_counter()
-    touched = sum(_touch(batch) for batch in read(num_steps))
-    return time.perf_counter() - start, touched
-
-
-def _touch(signals: np.ndarray) -> int:
-    return int(_page_samples(signals).sum(dtype=np.int64))
+def _touched(signals: Iterator[np.ndarray]) -> int:
+    """Returns the sum of the samples that are touched, so that every page is read."""
+    return sum(int(_page_samples(batch).sum(dtype=np.int64)) for batch in signals)
 
 
 def _page_samples(signals: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ seconds, and everything but the size of the page cache is as with real ones.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import statistics
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.benchmarks.harness import timed
 from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.prepared.dataset import CARD_FILE, Dataset, open_dataset
 from data_pipelines.prepared.index import (
@@ -52,6 +52,7 @@ from data_pipelines.storage.store import open_store
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
 from data_pipelines.streaming.sampler import Sampler
+from data_pipelines.system.process_usage import own_memory_bytes
 
 #: Numbers of rows of the global batches whose record numbers are timed.
 BATCH_SIZES = (1024, 16384, 65536)
@@ -84,17 +85,16 @@ def measure(folder: Path, *, num_records: int, batch_size: int, minutes: float) 
     """
     _make_up(folder, num_records)
     started = time.perf_counter()
-    dataset, open_s = _timed(lambda: open_dataset(folder))
-    split, split_s = _timed(lambda: dataset.index.split(train_folds=range(1, 9), val_folds=(9,), test_folds=(10,)))
-    store, store_s = _timed(lambda: open_store(folder))
-    sampler, sampler_s = _timed(lambda: Sampler(RecordOrder(split.train, seed=0), batch_size=batch_size))
+    dataset, open_s = timed(open_dataset, folder)
+    split, split_s = timed(lambda: dataset.index.split(train_folds=range(1, 9), val_folds=(9,), test_folds=(10,)))
+    store, store_s = timed(open_store, folder)
+    sampler, sampler_s = timed(lambda: Sampler(RecordOrder(split.train, seed=0), batch_size=batch_size))
     stream = batches(store, sampler, rows=np.arange(batch_size), columns={"patient": dataset.index.group})
     with closing(stream):
         next(stream)
         first_batch_s = time.perf_counter() - started
         memory = _watch(stream, minutes=minutes, batch_size=batch_size)
     return {
-        "what": "scale",
         "made_up": True,
         "num_records": num_records,
         "num_training_records": len(split.train),
@@ -132,11 +132,11 @@ def _time_orders(dataset: Dataset, records: np.ndarray) -> dict[str, Any]:
     }
     found = {}
     for name, make in makers.items():
-        before = _own_memory()
-        order, seconds = _timed(make)
+        before = own_memory_bytes()
+        order, seconds = timed(make)
         found[name] = {
             "setup_s": round(seconds, 3),
-            "setup_mib": round((_own_memory() - before) / _MIB, 1),
+            "setup_mib": round((own_memory_bytes() - before) / _MIB, 1),
             "ms": {str(size): _milliseconds(Sampler(order, batch_size=size), None) for size in BATCH_SIZES},
             f"ms_of_one_of_{NUM_PROCESSES}": {
                 str(size): _milliseconds(Sampler(order, batch_size=size), np.arange(size // NUM_PROCESSES))
@@ -147,7 +147,7 @@ def _time_orders(dataset: Dataset, records: np.ndarray) -> dict[str, Any]:
 
 
 def _milliseconds(sampler: Sampler, rows: np.ndarray | None) -> float:
-    seconds = [_timed(functools.partial(sampler.record_numbers, step, rows))[1] for step in range(_STEPS_TIMED)]
+    seconds = [timed(sampler.record_numbers, step, rows)[1] for step in range(_STEPS_TIMED)]
     return round(1e3 * statistics.median(seconds), 3)
 
 
@@ -159,7 +159,7 @@ def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_siz
         next(stream)
         count += 1
         if elapsed >= len(readings) * _SECONDS_BETWEEN_READINGS:
-            readings.append(round(_own_memory() / _MIB, 1))
+            readings.append(round(own_memory_bytes() / _MIB, 1))
     return {
         "minutes": minutes,
         "batches": count,
@@ -171,20 +171,6 @@ def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_siz
             "highest": max(readings),
         },
     }
-
-
-def _own_memory() -> int:
-    """Returns the bytes of memory that are this process's own; it works on Linux only."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no RssAnon: this benchmark needs Linux")
-
-
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    result = function()
-    return result, time.perf_counter() - start
 
 
 def _make_up(folder: Path, num_records: int) -> None:

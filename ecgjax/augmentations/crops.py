@@ -86,6 +86,7 @@ def resized_crop(
         )
     key_ratio, key_start = jax.random.split(key)
     time = len(ecg)
+    # JAX counts in 32 bits unless it is told otherwise.
     if time * _STEPS >= 2**31:
         raise ConfigError(f"config.augment.resized_crop takes fewer than {2**31 // _STEPS} samples, not {time}")
     # Lengths and places are integers: a compiler may round products of floating point in one batch size and not in

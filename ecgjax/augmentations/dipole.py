@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ecgjax import leads
-from ecgjax.errors import ConfigError
+from ecgjax.errors import chosen
 from ecgjax.settings.bounds import ONE_OR_MORE, between
 
 
@@ -65,10 +65,7 @@ def vcg(
         Gopal et al., 3KG: Contrastive learning of 12-lead electrocardiograms using physiologically-inspired
         augmentations, ML4H 2021 (arXiv 2106.04452).
     """
-    if matrix not in leads.DIPOLE_MATRICES:
-        raise ConfigError(
-            f"config.augment.vcg.matrix={matrix!r} is unknown; there are: {', '.join(leads.DIPOLE_MATRICES)}"
-        )
+    matrices = chosen(leads.DIPOLE_MATRICES, matrix, setting="config.augment.vcg.matrix")
     key_angle, key_scale, key_invert = jax.random.split(key, 3)
     limit = jnp.float32(max_angle_deg * jnp.pi / 180)
     angles = limit * jax.random.uniform(key_angle, (3,), jnp.float32, -1.0, 1.0)
@@ -76,7 +73,7 @@ def vcg(
     if invert:
         scale = jnp.where(jax.random.bernoulli(key_invert), 1 / scale, scale)
     change = scale[:, None] * rotation(angles) - jnp.eye(3, dtype=jnp.float32)
-    to_leads, to_dipole = (jnp.asarray(part, jnp.float32) for part in leads.DIPOLE_MATRICES[matrix])
+    to_leads, to_dipole = (jnp.asarray(part, jnp.float32) for part in matrices)
     mixing = _product(_product(to_leads, change), to_dipole)
     return ecg + _product(ecg, mixing.T)
 

@@ -33,14 +33,7 @@ _STEPS = 2**10
 StepShare = Annotated[float, between(0, 0.5, "farther on the label is the partner's")]
 
 
-def geodesic(
-    key: Array,
-    stored: Array,
-    towards: Array,
-    *,
-    max_step: StepShare = 0.5,
-    p: Probability = 1.0,
-) -> Array:
+def geodesic(key: Array, stored: Array, towards: Array, *, max_step: StepShare = 0.5, p: Probability = 1.0) -> Array:
     """Moves a recording a share U(0, max) of the way towards its partner of the other label, beat for beat.
 
     The recording keeps its label, because it moves half of the way at most.

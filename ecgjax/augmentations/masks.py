@@ -25,6 +25,7 @@ def time_mask(key: Array, ecg: Array, *, ratio: BelowOne = 0.5) -> Array:
     """
     num_samples, num_leads = ecg.shape
     start = jax.random.randint(key, (1, num_leads), 0, num_samples)
+    # A window that wraps around hides every sample equally often; one that is clipped would spare the ends.
     since = jnp.mod(jnp.arange(num_samples)[:, None] - start, num_samples)
     return jnp.where(since < round(ratio * num_samples), jnp.float32(0), ecg)
 

@@ -125,6 +125,7 @@ def baseline_wander(
     amplitude, hertz, phase = jax.random.uniform(key_draw, (3, num_waves), jnp.float32)
     amplitude, hertz = max_amplitude_mv * amplitude, min_hz + (max_hz - min_hz) * hertz
     waves = [amplitude[k] * _cosine(hertz[k], phase[k], len(ecg), rate_hz) for k in range(num_waves)]
+    # Python adds the waves one by one: the order of a sum over an axis is the compiler's, and may follow the batch.
     wander = sum(waves[1:], waves[0])
     gain = 1 + lead_spread * jax.random.normal(key_gain, (ecg.shape[1],), jnp.float32)
     return sometimes(key_p, ecg + wander[:, None] * gain[None, :], ecg, p=p)

@@ -18,7 +18,7 @@ import numpy as np
 
 from data_pipelines.streaming.permutation import derive_key
 from data_pipelines.streaming.sampler import Sampler
-from ecgjax.errors import ConfigError
+from ecgjax.errors import chosen
 from ecgjax.settings.bounds import POSITIVE
 from ecgjax.settings.leaf import Arguments, Leaf
 
@@ -58,12 +58,7 @@ def needs(augment: Mapping[str, Arguments]) -> tuple[str, ...]:
     geodesic = augment["geodesic"]
     if not geodesic["enabled"]:
         return ()
-    coupling = geodesic["coupling"]
-    if not isinstance(coupling, str) or coupling not in COUPLINGS:
-        raise ConfigError(
-            f"config.augment.geodesic.coupling={coupling!r} is unknown; there are: {', '.join(COUPLINGS)}"
-        )
-    return COUPLINGS[coupling]
+    return chosen(COUPLINGS, geodesic["coupling"], setting="config.augment.geodesic.coupling")
 
 
 def transport_plan(source: np.ndarray, target: np.ndarray, *, regularisation: float = 0.05) -> np.ndarray:
@@ -158,6 +153,7 @@ class Partners:
         else:
             plan = np.ones((len(zeros), len(ones)))
         bits = derive_key(derive_key(self._key, step), members)
+        # A float64 holds 53 of the 64 bits; half a step keeps the draw off 0 and 1.
         draw = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
         partner[zeros] = members[ones[_drawn(plan, draw[zeros])]]
         partner[ones] = members[zeros[_drawn(plan.T, draw[ones])]]

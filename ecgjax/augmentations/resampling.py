@@ -36,6 +36,7 @@ def resample(ecg: Array, position: Array, *, method: str = "linear") -> Array:
     # ends.
     margin = len(weights) // 2 - 1
     padded = jnp.pad(ecg, ((margin, margin), (0, 0)), mode="edge")
+    # Terms are added one by one, so that the order does not follow the batch as that of a sum over an axis may.
     terms = [weight[:, None] * padded[before + tap] for tap, weight in enumerate(weights)]
     return sum(terms[1:], terms[0])
 

@@ -251,6 +251,7 @@ class Views:
 
 def key_of(key: Array, name: str) -> Array:
     """Returns the key of a row and view for the augmentation of a name."""
+    # Python's `hash` of a text is another in every process, so that a resumed run would draw other views.
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

@@ -26,13 +26,7 @@ Warp = Annotated[float, between(0, 0.2, "above, time could run back")]
 Knots = Annotated[int, between(1, 16)]
 
 
-def time_warp(
-    key: Array,
-    ecg: Array,
-    *,
-    sigma: Warp = 0.2,
-    num_knots: Knots = 4,
-) -> Array:
+def time_warp(key: Array, ecg: Array, *, sigma: Warp = 0.2, num_knots: Knots = 4) -> Array:
     """Runs time at a smoothly changing speed: N(1, σ²) at evenly spaced knots, a natural cubic spline between them.
 
     The mean speed is taken out, so that the first and the last sample stay where they are. Draws are cut off at 2.25 σ,

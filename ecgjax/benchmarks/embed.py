@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
-from data_pipelines.benchmarks.machine import describe_machine
+from data_pipelines.benchmarks import harness
 from data_pipelines.records import SignalFormat
 from ecgjax.benchmarks import step_ceilings
-from ecgjax.benchmarks.training_step import with_data
+from ecgjax.benchmarks.training_step import describe, with_data
 from ecgjax.data.recordings import open_recordings
 from ecgjax.encoders import PRECISIONS, cost
 from ecgjax.evaluation.features import frozen_encoder
@@ -19,7 +18,6 @@ from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import KINDS
 from ecgjax.evaluation.models.linear import fit_linear
-from ecgjax.training import devices
 from ecgjax.training.settings import PretrainingSettings
 
 #: Numbers of recordings embedded in each repetition and at a time, and of labels that the timed probe is fitted on and
@@ -47,6 +45,7 @@ def measure(
     """
     with with_data(settings.data, None, simulated_format) as data:
         recordings = open_recordings(data)
+        # Speed does not depend on the weights, so that no checkpoint is needed.
         encoder = frozen_encoder.random_encoder(settings.encoder, layer="features", seed=0)
         # A small data set is read repeatedly; its signals then come from memory.
         records = np.resize(np.arange(recordings.index.num_records), NUM_EMBEDDED)
@@ -73,7 +72,7 @@ def measure(
                 )
             )
 
-        seconds = step_ceilings.take_turns(
+        seconds = harness.take_turns(
             {
                 "embed": lambda: mapped(encoder.embed),
                 "read": lambda: mapped(lambda signals: signals[:, 0, 0]),
@@ -86,18 +85,10 @@ def measure(
         rate = 2.0 * macs * NUM_EMBEDDED / seconds["embed"]
         product_rate = product.amount / seconds["product"]
         return {
-            "what": "embed",
-            "encoder": settings.encoder.name,
+            **describe(settings.encoder, recordings),
             "layer": encoder.layer,
-            "precision": settings.encoder.precision,
             "features": embeddings.shape[1],
             "macs_a_record": macs,
-            "samples": recordings.format.num_samples,
-            "leads": settings.encoder.num_leads,
-            "simulated": recordings.simulated,
-            "device": jax.devices()[0].device_kind,
-            "num_devices": jax.device_count(),
-            "machine": describe_machine(),
             "ecgs_per_sec": NUM_EMBEDDED / seconds["embed"],
             "read_frac": seconds["read"] / seconds["embed"],
             "flops_per_sec": rate,
@@ -106,5 +97,4 @@ def measure(
             "probe_s": seconds["probe"],
             "probe_labels": NUM_LABELS,
             "probe_validation": NUM_VALIDATION,
-            **devices.memory_metrics(),
         }

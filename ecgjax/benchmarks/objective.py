@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.benchmarks import harness
 from ecgjax.keys import step_key
 from ecgjax.objectives.losses.nt_xent import nt_xent
 from ecgjax.objectives.losses.triplet import triplet
@@ -33,8 +32,7 @@ ROWS = (1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 DIM = 256
 
-#: Number of timed runs of a form; there are fewer where a size takes longer than `_SECONDS_A_SIZE`.
-REPEATS = 5
+#: A form is timed fewer times where a size takes longer.
 _SECONDS_A_SIZE = 20.0
 
 _MIB = 2**20
@@ -56,24 +54,19 @@ def measure(*, most_rows: int, most_timed: int) -> dict[str, Any]:
         the milliseconds (median; None where it was not run), and the time as a share of the dense form's.
     """
     mesh = device_mesh.make_mesh()
-    found: dict[str, Any] = {}
-    for name, loss in {"nt_xent": _nt_xent, "semi_hard_triplet": _semi_hard_triplet}.items():
-        found[name] = [
-            _measure(loss, rows, mesh, timed=rows <= most_timed) for rows in _sizes(most_rows, mesh.shape["data"])
-        ]
+    sizes = [rows for rows in ROWS if rows <= most_rows and rows % mesh.shape["data"] == 0]
+    losses = {"nt_xent": _nt_xent, "semi_hard_triplet": _semi_hard_triplet}
     return {
-        "what": "objective",
         "device": jax.devices()[0].device_kind,
         "num_devices": mesh.size,
         "cores": len(os.sched_getaffinity(0)),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "dim": DIM,
-        **found,
+        **{
+            name: [_measure(loss, rows, mesh, timed=rows <= most_timed) for rows in sizes]
+            for name, loss in losses.items()
+        },
     }
-
-
-def _sizes(most_rows: int, devices: int) -> Sequence[int]:
-    return [rows for rows in ROWS if rows <= most_rows and rows % devices == 0]
 
 
 def _measure(loss: Callable[..., LossOutput], rows: int, mesh: Mesh, *, timed: bool) -> dict[str, Any]:
@@ -106,6 +99,7 @@ def _compile(loss: Callable[..., LossOutput], rows: int, tiling: Tiling, mesh: M
         metadata = Rows(row=row, record=row // 2, patient=row // 4, view=row % 2, valid=row >= 0)
         return loss(z, metadata, tiling=tiling).loss
 
+    # Shapes suffice to compile, so that sizes that are not run need no memory.
     shapes = (
         jax.ShapeDtypeStruct((rows, DIM), jnp.float32, sharding=sharding),
         jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding),
@@ -123,20 +117,15 @@ def _bytes(compiled: Any) -> int:
 
 
 def _times(by_form: dict[str, Any], rows: int, mesh: Mesh) -> dict[str, float]:
-    """Returns the median seconds of every form; forms take turns, so that a slow moment of the machine affects all."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     z = jax.device_put(np.random.default_rng(0).normal(size=(rows, DIM)).astype(np.float32), sharding)
     row = jax.device_put(np.arange(rows, dtype=np.int32), sharding)
-    seconds: dict[str, list[float]] = {form: [] for form in by_form}
-    begun = time.perf_counter()
-    for repetition in range(REPEATS + 1):
-        for form, compiled in by_form.items():
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(z, row))
-            seconds[form].append(time.perf_counter() - start)
-        if repetition and time.perf_counter() - begun > _SECONDS_A_SIZE:
-            break
-    return {form: statistics.median(values[1:]) for form, values in seconds.items()}
+
+    def run(compiled: Any) -> None:
+        jax.block_until_ready(compiled(z, row))
+
+    programs = {form: functools.partial(run, compiled) for form, compiled in by_form.items()}
+    return harness.take_turns(programs, at_most_s=_SECONDS_A_SIZE)
 
 
 def _nt_xent(z: Array, rows: Rows, *, tiling: Tiling) -> LossOutput:

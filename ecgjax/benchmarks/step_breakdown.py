@@ -19,8 +19,9 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
+from data_pipelines.benchmarks import harness
 from ecgjax import encoders
-from ecgjax.benchmarks.step_ceilings import Timed, take_turns
+from ecgjax.benchmarks.step_ceilings import Timed
 from ecgjax.encoders import cost, layers
 from ecgjax.encoders.pooling import max_pool
 from ecgjax.keys import row_keys
@@ -76,7 +77,7 @@ def breakdown(
     timed = [name for name in counts if flops[name] and flops[name] * counts[name] >= LEAST_SHARE * total]
     programs = {name: _alone(by_name[name]) for name in timed}
     of_layers = _layers(by_name.values())
-    seconds = take_turns({"matrix product": product.run, **programs, **of_layers})
+    seconds = harness.take_turns({"matrix product": product.run, **programs, **of_layers})
     rate = product.amount / seconds["matrix product"]
     lines: list[_Product] = [
         {
@@ -151,17 +152,17 @@ def _layers(equations: Iterable[core.JaxprEqn]) -> dict[str, Callable[[], Any]]:
     """Returns programs of a normalisation, a dropout and a pooling, each with its gradient, and of a copy."""
     programs: dict[str, Callable[[], Any]] = {}
     for equation in equations:
-        name = equation.primitive.name
-        if name not in ("conv_general_dilated", "reduce_window_max"):
-            continue
-        out = cost.shaped(equation.outvars[0])
+        name, out = equation.primitive.name, cost.shaped(equation.outvars[0])
         if name == "conv_general_dilated" and _role(equation) == "convolution" and out.ndim == 3:
             x = jnp.asarray(np.random.default_rng(0).normal(size=out.shape), out.dtype)
-            programs[f"copy {_shape(equation.outvars[0])}"] = _gradient(lambda x: x, x)
-            programs[f"batch norm, ReLU {_shape(equation.outvars[0])}"] = _gradient(_batch_norm(x), x)
             keys = row_keys(0, 0, jnp.arange(len(x)), stream="dropout")
-            dropout = functools.partial(layers.row_dropout, keys=keys, rate=0.1)
-            programs[f"dropout {_shape(equation.outvars[0])}"] = _gradient(dropout, x)
+            functions: dict[str, Callable[[Array], Array]] = {
+                "copy": lambda x: x,
+                "batch norm, ReLU": _batch_norm(x),
+                "dropout": functools.partial(layers.row_dropout, keys=keys, rate=0.1),
+            }
+            of_shape = _shape(equation.outvars[0])
+            programs |= {f"{layer} {of_shape}": _gradient(function, x) for layer, function in functions.items()}
         if name == "reduce_window_max":
             params = equation.params
             x = jnp.asarray(np.random.default_rng(0).normal(size=cost.shaped(equation.invars[0]).shape), out.dtype)

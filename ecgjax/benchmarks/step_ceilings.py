@@ -1,18 +1,13 @@
-"""Measured ceilings of a run's devices, a matrix product and a copy, and the way in which programs are timed."""
+"""Measured ceilings of a run's devices: a matrix product and a copy."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-#: Number of timed repetitions; their median is reported, without a first one that is discarded.
-REPEATS = 5
 
 #: Side of the square matrices and number of values of the copied array, by backend: large enough to occupy a device and
 #: to exceed its caches.
@@ -20,11 +15,6 @@ _SIDE = {"cpu": 2048}
 _SIDE_ELSEWHERE = 8192
 _COPIED = {"cpu": 2**25}
 _COPIED_ELSEWHERE = 2**29
-
-
-#: A process is at rest when it uses less than `_REST_SHARE` of one processor during `_REST_S` seconds; programs wait
-#: for this at most `_REST_AT_MOST_S` seconds.
-_REST_SHARE, _REST_S, _REST_AT_MOST_S = 0.1, 0.02, 5.0
 
 
 class Timed(NamedTuple):
@@ -37,32 +27,6 @@ class Timed(NamedTuple):
 
     run: Callable[[], None]
     amount: float
-
-
-def take_turns(programs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Returns the median seconds of programs, which take turns so that a slow moment of the machine affects all of
-    them.
-
-    Each begins when the process is at rest: otherwise a stream that reads ahead after its turn would slow the next one.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(REPEATS + 1):
-        for name, program in programs.items():
-            wait_for_rest()
-            start = time.perf_counter()
-            program()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
-def wait_for_rest() -> None:
-    """Waits until this process's threads use almost no processor time, but no longer than a few seconds."""
-    deadline = time.perf_counter() + _REST_AT_MOST_S
-    while time.perf_counter() < deadline:
-        used = time.process_time()
-        time.sleep(_REST_S)
-        if time.process_time() - used < _REST_SHARE * _REST_S:
-            return
 
 
 def matrix_product(dtype: jnp.dtype) -> Timed:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data_pipelines.benchmarks import harness
 from data_pipelines.benchmarks.input import simulated_dataset
 from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.physiology.store import measure_dataset
@@ -22,9 +23,11 @@ from ecgjax.augmentations import partners
 from ecgjax.augmentations.crops import Recorded
 from ecgjax.benchmarks import step_ceilings
 from ecgjax.benchmarks.step_breakdown import breakdown
+from ecgjax.data.recordings import Recordings
 from ecgjax.data.row_metadata import needed_columns
 from ecgjax.data.settings import ColumnUse, DataSettings
 from ecgjax.encoders import PRECISIONS
+from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.keys import row_keys
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.training import devices
@@ -92,17 +95,31 @@ def with_data(data: DataSettings, use: ColumnUse | None, simulated_format: Signa
         yield dataclasses.replace(data, dir=str(directory))
 
 
+def describe(encoder: EncoderSettings, recordings: Recordings) -> dict[str, Any]:
+    """Returns the part of a report that tells encoder, recordings and machine, and the peak memory up to now."""
+    return {
+        "encoder": encoder.name,
+        "precision": encoder.precision,
+        "leads": encoder.num_leads,
+        "samples": recordings.format.num_samples,
+        "simulated": recordings.simulated,
+        "device": jax.devices()[0].device_kind,
+        "num_devices": jax.device_count(),
+        "machine": describe_machine(),
+        **devices.memory_metrics(),
+    }
+
+
 def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> dict[str, Any]:
-    start = time.perf_counter()
-    run = prepare_run(settings)
-    compile_s = time.perf_counter() - start
+    run, compile_s = harness.timed(prepare_run, settings)
     stream = run.batches(run.sampler)
     batch = next(stream)
+    # Shapes are kept, because the first step takes the state's memory.
     abstract = jax.eval_shape(lambda *args: args, run.state, batch)
     views = _views(run)
     product, moved = step_ceilings.matrix_product(PRECISIONS[settings.encoder.precision]), step_ceilings.copy()
     repetition = _Repetition(run, steps)
-    seconds = step_ceilings.take_turns(
+    seconds = harness.take_turns(
         {
             "step": lambda: repetition(lambda: batch),
             "streamed": lambda: repetition(lambda: next(stream), waits=True),
@@ -122,21 +139,13 @@ def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> di
         taken = breakdown(_gradient(run), abstract, product=one, step_s=alone, num_devices=run.mesh.size)
         taken_apart = {"breakdown": taken}
     return {
-        "what": "step",
-        "encoder": settings.encoder.name,
+        **describe(settings.encoder, run.recordings),
         "objective": settings.objective.name,
         "relation": settings.relation.name,
         "miner": settings.miner.name,
-        "precision": settings.encoder.precision,
         "batch_size": run.batch_size,
         "embeddings_a_record": run.layout.rows,
-        "samples": run.recordings.format.num_samples,
         "rate_hz": run.recordings.format.sampling_rate_hz,
-        "leads": settings.encoder.num_leads,
-        "simulated": run.recordings.simulated,
-        "device": jax.devices()[0].device_kind,
-        "num_devices": jax.device_count(),
-        "machine": describe_machine(),
         "prepare_and_compile_s": compile_s,
         "step_ms": 1e3 * alone,
         "ecgs_per_sec": run.batch_size / alone,
@@ -152,7 +161,6 @@ def _measure(settings: PretrainingSettings, *, steps: int, by_layer: bool) -> di
         "of_matrix_product": None if rate is None else rate / product_rate,
         "copy_bytes_per_sec": moved.amount / seconds["copy"],
         "mfu": None if rate is None or peak is None else rate / peak,
-        **devices.memory_metrics(),
         **taken_apart,
     }
 

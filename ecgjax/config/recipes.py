@@ -115,6 +115,7 @@ def _folder() -> Path:
 
 
 def _module(path: str) -> ModuleType:
+    # The file is loaded by its path, because a user's config belongs to no package.
     spec = importlib.util.spec_from_file_location(f"recipe_{Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config={path} is no Python file; give one that ends in .py, or the name of a recipe")

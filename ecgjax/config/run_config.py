@@ -271,6 +271,8 @@ def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]
         raise ConfigError(f"{flag}={workdir} is no folder that can be written ({error.strerror})") from error
     try:
         try:
+            # The system takes this lock back however the process ends; a file that only exists would have to be removed
+            # by hand.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
@@ -296,15 +298,13 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
     """
     path = Path(workdir) / CONFIG_FILE
     try:
-        exists = path.is_file()
+        stored = path.read_bytes() if path.is_file() else None
     except OSError as error:
         raise ConfigError(f"--workdir={workdir}: {path} cannot be read ({error.strerror})") from error
-    if not exists:
+    if stored is None:
         raise ConfigError(f"--workdir={workdir} is not the folder of a pretraining run: {path} does not exist")
     try:
-        return ml_collections.ConfigDict(earlier.translated(_tuples(json.loads(path.read_text(encoding="utf-8")))))
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: {path} cannot be read ({error.strerror})") from error
+        return ml_collections.ConfigDict(earlier.translated(_tuples(json.loads(stored.decode()))))
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 
@@ -333,6 +333,7 @@ def check_resume(
             )
         return
     before = {**(defaults or {}), **flat(load_resolved(workdir).to_dict())}
+    # The stored config went through JSON, and both sides must have the same types.
     now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"

@@ -65,6 +65,12 @@ class Recordings:
         """Divides ascending record numbers by the data set that they belong to."""
         return np.split(records, np.searchsorted(self.dataset_of(records), np.arange(1, len(self.datasets))))
 
+    def numbers_by_dataset(self, records: np.ndarray) -> list[tuple[Dataset, np.ndarray]]:
+        """Returns each data set with the numbers that records have in it, from record numbers in ascending order."""
+        starts = np.cumsum([0, *(dataset.index.num_records for dataset in self.datasets[:-1])])
+        parts = zip(self.datasets, self.by_dataset(records), starts, strict=True)
+        return [(dataset, own - start) for dataset, own, start in parts]
+
 
 def open_recordings(data: DataSettings) -> Recordings:
     """Opens data sets, their stores, and the links between their records where `data.links` names some.

@@ -161,6 +161,7 @@ def _physiology(settings: ColumnSettings, recordings: Recordings) -> np.ndarray:
     """Returns standardised vectors, reduced to principal components; NaN for recordings without any measurement."""
     values, names = _measured(recordings)
     train = recordings.split.train
+    # Mean and deviation are those of the training side, so that the other sides tell nothing.
     standardizer = Standardizer.fit(values, train, names=names)
     standard = standardizer.transform(values)
     measured = np.asarray(standardizer.mask(values).any(axis=1))
@@ -183,5 +184,6 @@ def _cluster(settings: ColumnSettings, recordings: Recordings, *, seed: int) -> 
             f"config.columns.clusters={settings.clusters} are more than the {len(fitted)} training records with all of "
             f"{', '.join(CLUSTERED)}"
         )
+    # scikit-learn takes seeds of 32 bits only.
     kmeans = MiniBatchKMeans(settings.clusters, random_state=seed % 2**32, n_init=3).fit(standard[fitted])
     return np.where(complete, kmeans.predict(standard), -1).astype(np.int32)

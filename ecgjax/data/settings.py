@@ -15,14 +15,10 @@ class DataSettings:
 
     dir: str = leaf("", "Folder of a data set made by python -m data_pipelines.build, or several with commas between.")
     weights: tuple[float, ...] = leaf(
-        (),
-        "Shares of several data sets in every batch; without, every recording comes equally often.",
-        bound=POSITIVE,
+        (), "Shares of several data sets in every batch; without, every recording comes equally often.", bound=POSITIVE
     )
     store: str = leaf(
-        "auto",
-        'Storage; "auto" is the packed copy where there is one.',
-        choices=("auto", "packed", "arrayrecord"),
+        "auto", 'Storage; "auto" is the packed copy where there is one.', choices=("auto", "packed", "arrayrecord")
     )
     allow_bad_shards: bool = leaf(False, "Whether rows of shards that cannot be read are left out instead of an error.")
     links: str = leaf(
@@ -38,9 +34,7 @@ class SamplingSettings:
     """`config.sampling`: how recordings are drawn."""
 
     name: str = leaf(
-        "records",
-        'Unit that is drawn; "patients" with several recordings of each.',
-        choices=("records", "patients"),
+        "records", 'Unit that is drawn; "patients" with several recordings of each.', choices=("records", "patients")
     )
     records_per_patient: int = leaf(2, 'Recordings of each patient by "patients".', bound=ONE_OR_MORE)
     balance: str = leaf(

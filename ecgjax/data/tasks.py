@@ -234,6 +234,7 @@ def file_name(title: str) -> str:
     name = re.sub(r"[^A-Za-z0-9.+-]+", "_", title)
     if len(name) <= 100 and not name.startswith(".") and re.fullmatch(r"[A-Za-z0-9.+:_ -]+", title):
         return name
+    # Titles that differ in replaced or cut characters alone must not share a file.
     digest = hashlib.blake2b(whole.encode(errors="surrogateescape"), digest_size=4).hexdigest()
     return f"{name[:100].lstrip('.')}-{digest}"
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecgjax.data.recordings import Recordings
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, check_known
 from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.leakage.trained_on import PretrainingRecords
 
@@ -29,8 +29,7 @@ def check_overlaps(overlaps: str) -> None:
     Raises:
         ConfigError: The value is unknown.
     """
-    if overlaps not in OVERLAPS:
-        raise ConfigError(f"config.probe.overlaps={overlaps!r} is unknown; there are: {', '.join(OVERLAPS)}")
+    check_known(overlaps, OVERLAPS, setting="config.probe.overlaps")
 
 
 def guard(
@@ -80,6 +79,7 @@ def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
         recordings,
         split=dataclasses.replace(
             split,
+            # The training side keeps its records: no result is told for them.
             val=np.setdiff1d(split.val, records),
             test=np.setdiff1d(split.test, records),
             excluded={**split.excluded, DROPPED: len(records)},

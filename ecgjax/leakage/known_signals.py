@@ -9,6 +9,8 @@ import numpy as np
 from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset, open_dataset
+from data_pipelines.prepared.index import Index
+from data_pipelines.prepared.joint import JointIndex
 from data_pipelines.storage.store import Store, open_store
 from ecgjax.data.recordings import Recordings
 from ecgjax.leakage.trained_on import PretrainingRecords, Source
@@ -42,13 +44,7 @@ class KnownSignals:
         for which in np.unique(of_source):
             source, at = self._trained_on.sources[which], np.flatnonzero(of_source == which)
             dataset, records = self._datasets[source.fingerprint], self._trained_on.number[places[at]]
-            found = bands_of(
-                self._store(source),
-                records,
-                rate_hz=dataset.format.sampling_rate_hz,
-                valid_start=dataset.index.valid_start[records],
-                valid_samples=dataset.index.valid_samples[records],
-            )
+            found = bands_of(self._store(source), dataset.index, records, rate_hz=dataset.format.sampling_rate_hz)
             for place, band in zip(at.tolist(), found, strict=True):
                 bands[place] = band
         return bands
@@ -81,11 +77,11 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
     return {fingerprint: dataset for fingerprint, dataset in found.items() if fingerprint in wanted}
 
 
-def bands_of(
-    store: Store, records: np.ndarray, *, rate_hz: int, valid_start: np.ndarray, valid_samples: np.ndarray
-) -> list[np.ndarray]:
+def bands_of(store: Store, index: Index | JointIndex, records: np.ndarray, *, rate_hz: int) -> list[np.ndarray]:
     """Returns `signature.band_of` of a store's records, each from its recorded samples alone."""
     return [
         band_of(signal, sampling_rate_hz=rate_hz, valid_start=int(start), valid_samples=int(count))
-        for signal, start, count in zip(store.read(records), valid_start, valid_samples, strict=True)
+        for signal, start, count in zip(
+            store.read(records), index.valid_start[records], index.valid_samples[records], strict=True
+        )
     ]

@@ -109,8 +109,8 @@ def find_overlaps(
         directories: Folders in which data sets that were trained on may lie, beside those of the evaluation.
     """
     records = np.unique(np.asarray(records, np.int64))
-    of_dataset = list(zip(recordings.datasets, _numbers(recordings, records), strict=True))
-    content = np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in of_dataset])
+    parts = recordings.numbers_by_dataset(records)
+    content = np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in parts])
     equal = _places(content, trained_on.content)
     found = {
         int(record): Overlap(record=int(record), kind="recording", known=int(place))
@@ -125,22 +125,17 @@ def find_overlaps(
         if known is None or _rank(overlap) < _rank(known):
             found[overlap.record] = overlap
     for record, place in _of_known_patients(recordings, trained_on, others):
+        # A copy is a stronger kind than a patient, and stays.
         found.setdefault(record, Overlap(record=record, kind="patient", known=place))
     return Overlaps(
         found=tuple(found[record] for record in sorted(found)),
         looked_at=len(records),
-        cautions=(*_not_looked_for(recordings, trained_on), *undecided),
+        cautions=(*_without_traces(recordings, trained_on), *_without_names(recordings, trained_on), *undecided),
     )
 
 
 def _rank(overlap: Overlap) -> int:
     return list(KINDS).index(overlap.kind)
-
-
-def _numbers(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
-    """Returns the numbers of records within each data set."""
-    starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
-    return [own - start for own, start in zip(recordings.by_dataset(records), starts, strict=False)]
 
 
 def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -167,12 +162,7 @@ def _of_known_patients(
     asked = np.zeros(int(group.max()) + 1, bool)
     asked[group[records]] = True
     of_groups = np.flatnonzero(asked[group])
-    keys = np.concatenate(
-        [
-            patient_keys(dataset, own)
-            for dataset, own in zip(recordings.datasets, _numbers(recordings, of_groups), strict=True)
-        ]
-    )
+    keys = np.concatenate([patient_keys(dataset, own) for dataset, own in recordings.numbers_by_dataset(of_groups)])
     place_of_group = np.full(len(asked), -1, np.int64)
     place = _places(keys, trained_on.patient)
     place_of_group[group[of_groups[place >= 0]]] = place[place >= 0]
@@ -186,9 +176,7 @@ def _copies(
     """Returns the copies among records, and cautions on what could not be decided."""
     if not len(records):
         return [], []
-    parts = [
-        traces_of(dataset, own) for dataset, own in zip(recordings.datasets, _numbers(recordings, records), strict=True)
-    ]
+    parts = [traces_of(dataset, own) for dataset, own in recordings.numbers_by_dataset(records)]
     signature, envelope = (np.concatenate(column) for column in zip(*parts, strict=True))
     suspects = find_suspects(
         Traces(signature=signature, envelope=envelope),
@@ -198,7 +186,9 @@ def _copies(
     here = signals.here(suspects.known)
     verified = verify_suspects(
         _those(suspects, here),
-        read_queries=lambda numbers: _bands(recordings, records[numbers]),
+        read_queries=lambda numbers: bands_of(
+            recordings.store, recordings.index, records[numbers], rate_hz=recordings.format.sampling_rate_hz
+        ),
         read_known=signals.bands,
     )
     sure, unsure = suspects.sure & ~here, ~suspects.sure & ~here
@@ -251,21 +241,6 @@ def _difference(copy: Copy) -> str:
     if copy.reordered:
         found.append(f"leads in the order {' '.join(STORED_LEADS[lead] for lead in copy.order)}")
     return f", {', '.join(found)}" if found else ""
-
-
-def _bands(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
-    index = recordings.index
-    return bands_of(
-        recordings.store,
-        records,
-        rate_hz=recordings.format.sampling_rate_hz,
-        valid_start=index.valid_start[records],
-        valid_samples=index.valid_samples[records],
-    )
-
-
-def _not_looked_for(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:
-    return (*_without_traces(recordings, trained_on), *_without_names(recordings, trained_on))
 
 
 def _without_names(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:

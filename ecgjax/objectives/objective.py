@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.keys import step_key
 from ecgjax.objectives.miners.miners import MINERS
 from ecgjax.objectives.miners.search import Mined
-from ecgjax.objectives.pairs.distances import Distance
-from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
+from ecgjax.objectives.pairs.outputs import LossOutput
 from ecgjax.objectives.pairs.relations import RELATIONS, Relation, Rows
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.objectives.settings import (
@@ -33,9 +31,7 @@ from ecgjax.objectives.settings import (
     RelationSettings,
     leaves_of_functions,
 )
-from ecgjax.settings.leaf import Arguments, Value
-
-T = TypeVar("T")
+from ecgjax.settings.leaf import Arguments
 
 #: Lowest learnt temperature, as in CLIP (Radford et al. 2021): below it training becomes unstable.
 MIN_TEMPERATURE = 0.01
@@ -76,7 +72,7 @@ class Objective:
         num_views: int,
         projected: tuple[int, int] | None = None,
     ):
-        self._function = _chosen(OBJECTIVES, settings.name, "config.objective")
+        self._function = chosen(OBJECTIVES, settings.name, setting="config.objective.name")
         self.weight = settings.weight
         takes = inspect.signature(self._function).parameters
         self._settings = _settings(self._function, settings.arguments, "config.objective", settings.name)
@@ -102,10 +98,8 @@ class Objective:
             self._settings["miner"] = self._miner(miner)
         else:
             _refuse(miner, "miner", settings.name)
-        if "tiling" in takes:
-            self._settings["tiling"] = tiling
-        if "views" in takes:
-            self._settings["views"] = num_views
+        offered = {"tiling": tiling, "views": num_views}
+        self._settings |= {name: value for name, value in offered.items() if name in takes}
         if miner.name == "signal_distance" and relation.name != "nearest_signal":
             raise ConfigError(
                 f"config.miner.name='signal_distance' needs config.relation.name='nearest_signal', not "
@@ -115,17 +109,17 @@ class Objective:
         self._projected = projected if self._takes_paired else None
 
     def _miner(self, miner: MinerSettings) -> Callable[..., Mined]:
-        function = _chosen(MINERS, miner.name, "config.miner")
+        function = chosen(MINERS, miner.name, setting="config.miner.name")
         bound = _settings(function, miner.arguments, "config.miner", miner.name)
         scheduled = "schedule" in inspect.signature(function).parameters
         if scheduled:
             bound["schedule"] = _schedule(miner)
-        elif given := _given(miner, SCHEDULE):
-            raise ConfigError(f"config.miner.name={miner.name!r} has no schedule; set {given} to None")
-        chosen = functools.partial(function, **bound) if bound else function
+        elif given := [f"config.miner.{name}" for name in SCHEDULE if getattr(miner, name) is not None]:
+            raise ConfigError(f"config.miner.name={miner.name!r} has no schedule; set {', '.join(given)} to None")
+        miner_of_loss = functools.partial(function, **bound) if bound else function
         if scheduled:
-            self._scheduled = chosen
-        return chosen
+            self._scheduled = miner_of_loss
+        return miner_of_loss
 
     def init(self, *, seed: int = 0) -> dict[str, Array]:
         """Returns what the loss learns, at its first values.
@@ -137,7 +131,11 @@ class Objective:
             First values by name: `f32[]` each, or `f32[classes]` for β where each class has one; and `projection`,
             `f32[partners' dim, dim]`, for losses of paired modalities.
         """
-        learnt = {name: jnp.asarray(_start(name, self._start_of(name)), jnp.float32) for name in self._learnt}
+        starts = {name: self._start_of(name) for name in self._learnt}
+        learnt = {
+            name: jnp.asarray(jnp.log(start) if name == "temperature" else start, jnp.float32)
+            for name, start in starts.items()
+        }
         if self._beta_classes is not None:
             learnt["beta"] = jnp.full((self._beta_classes,), learnt["beta"])
         if self._projected is not None:
@@ -169,7 +167,10 @@ class Objective:
             The loss, whose statistics include what is learnt.
         """
         settings = dict(self._settings)
-        learnt = {name: _value(name, params[name]) for name in self._learnt}
+        learnt = {
+            name: _at_least_minimum(jnp.exp(params[name])) if name == "temperature" else params[name]
+            for name in self._learnt
+        }
         if self._scheduled is not None:
             settings["miner"] = functools.partial(self._scheduled, step=step)
         if self._takes_key:
@@ -190,14 +191,6 @@ class Objective:
         return value
 
 
-def _start(name: str, value: float) -> Array | float:
-    return jnp.log(value) if name == "temperature" else value
-
-
-def _value(name: str, param: Array) -> Array:
-    return _at_least_minimum(jnp.exp(param)) if name == "temperature" else param
-
-
 @jax.custom_vjp
 def _at_least_minimum(temperature: Array) -> Array:
     """Returns the temperature, or the lowest one; from below that a gradient passes only if it leads back up.
@@ -214,7 +207,7 @@ _at_least_minimum.defvjp(
 
 
 def _relation(relation: RelationSettings) -> Relation:
-    function = _chosen(RELATIONS, relation.name, "config.relation")
+    function = chosen(RELATIONS, relation.name, setting="config.relation.name")
     bound = _settings(function, relation.arguments, "config.relation", relation.name)
     return functools.partial(function, **bound) if bound else function
 
@@ -230,10 +223,6 @@ def _refuse(settings: RelationSettings | MinerSettings, section: str, loss: str 
             f"config.objective.name={loss!r} takes no {section}; set config.{section} to None: {given} "
             f"({' '.join(f'--config.{section}.{name}=None' for name in chosen)})"
         )
-
-
-def _given(miner: MinerSettings, names: Sequence[str]) -> str:
-    return ", ".join(f"config.miner.{name}" for name in names if getattr(miner, name) is not None)
 
 
 def _schedule(miner: MinerSettings) -> optax.Schedule:
@@ -255,12 +244,6 @@ def _learnt(names: tuple[str, ...], takes: Mapping[str, inspect.Parameter], loss
     return names
 
 
-def _chosen(registry: Mapping[str, Callable[..., T]], name: str | None, section: str) -> Callable[..., T]:
-    if name is None or name not in registry:
-        raise ConfigError(f"{section}.name={name!r} is unknown; there are: {', '.join(registry)}")
-    return registry[name]
-
-
 def _settings(
     function: Callable[..., object], arguments: Arguments, section: str, name: str | None
 ) -> dict[str, object]:
@@ -275,10 +258,7 @@ def _settings(
     missing = [key for key in possible if key not in arguments and parameters[key].default is inspect.Parameter.empty]
     if missing:
         raise ConfigError(f"{section}.name={name!r} needs {' and '.join(f'{section}.{key}' for key in missing)}")
-    return {key: _by_name(key, value, section) if key in BY_NAME else value for key, value in arguments.items()}
-
-
-def _by_name(key: str, value: Value, section: str) -> Distance | Reducer:
-    if not isinstance(value, str) or value not in BY_NAME[key]:
-        raise ConfigError(f"{section}.{key}={value!r} is unknown; there are: {', '.join(BY_NAME[key])}")
-    return BY_NAME[key][value]
+    return {
+        key: chosen(BY_NAME[key], value, setting=f"{section}.{key}") if key in BY_NAME else value
+        for key, value in arguments.items()
+    }

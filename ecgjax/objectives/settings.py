@@ -45,6 +45,7 @@ def _choice(name: str) -> str:
 
 def _optional(functions: Collection[Callable[..., object]]) -> dict[str, Leaf]:
     leaves = sorted(leaves_of_functions(functions).items())
+    # Functions that share a setting may have other defaults for it: None leaves each its own.
     return {name: dataclasses.replace(own, default=None, optional=True) for name, own in leaves}
 
 

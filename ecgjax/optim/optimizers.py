@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.optim.parameters import Parameter, layer_factors, matching, name_of, parameters
 from ecgjax.optim.settings import OptimizerSettings
 
@@ -65,12 +65,7 @@ def adam(
 
 
 def lars(
-    shape: optax.Schedule,
-    known: Known,
-    *,
-    decay: Decay,
-    momentum: float = 0.9,
-    trust_coefficient: float = 1e-3,
+    shape: optax.Schedule, known: Known, *, decay: Decay, momentum: float = 0.9, trust_coefficient: float = 1e-3
 ) -> optax.GradientTransformation:
     """Returns SGD whose step in a layer is a share of the norm of the layer's parameters.
 
@@ -81,6 +76,7 @@ def lars(
         decay,
         _trust_ratio(known, trust_coefficient),
         optax.scale_by_learning_rate(shape),
+        # As published, momentum gathers steps that the rate has already scaled.
         optax.trace(momentum),
     )
 
@@ -137,7 +133,7 @@ def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
         "warmup_constant": lambda: optax.linear_schedule(0.0, 1.0, warmup),
         "constant": lambda: optax.linear_schedule(0.0, 1.0, warmup) if fraction else optax.constant_schedule(1.0),
     }
-    return _chosen(schedules, settings.schedule, "schedule")()
+    return chosen(schedules, settings.schedule, setting="config.optimizer.schedule")()
 
 
 def create(
@@ -160,7 +156,7 @@ def create(
             left to train.
     """
     known = parameters(params)
-    function = _chosen(OPTIMIZERS, settings.name, "name")
+    function = chosen(OPTIMIZERS, settings.name, setting="config.optimizer.name")
     arguments = {name: getattr(settings, name) for other in OPTIMIZERS.values() for name in _settings(other)}
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if unknown := sorted(set(arguments) - set(_settings(function))):
@@ -170,11 +166,12 @@ def create(
         )
     rates = peak_rates(settings, known, batch_size=batch_size)
     clip = [] if settings.clip_norm is None else [optax.clip_by_global_norm(settings.clip_norm)]
-    decayed = _chosen(DECAYED, settings.decayed or "kernels", "decayed")
+    decayed = chosen(DECAYED, settings.decayed or "kernels", setting="config.optimizer.decayed")
     decay = _decay(known, settings.weight_decay, decayed)
     optimizer = optax.chain(
         *clip,
         function(schedule(settings, num_steps), known, decay=decay, **arguments),
+        # The schedule runs up to 1 for all; the peaks differ by parameter, and are multiplied in last.
         _by_parameter(lambda name, update, _: update * jnp.asarray(rates[name], update.dtype)),
     )
     frozen = frozen_parameters(settings, params)
@@ -182,6 +179,7 @@ def create(
         return optimizer
     if len(frozen) == len(known):
         raise ConfigError(f"config.optimizer.frozen={settings.frozen} freezes every parameter: nothing is trained")
+    # Frozen parameters are kept out of the chain as a whole: weight decay would still move them.
     labels = jax.tree_util.tree_map_with_path(lambda p, _: "frozen" if name_of(p) in frozen else "trained", params)
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
@@ -208,7 +206,8 @@ def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) ->
     Raises:
         ConfigError: The scaling is unknown, a pattern is found nowhere, or there are no blocks to tell depths by.
     """
-    peak = settings.learning_rate * _chosen(SCALINGS, settings.scaling, "scaling")(batch_size / BASE_BATCH)
+    scaling = chosen(SCALINGS, settings.scaling, setting="config.optimizer.scaling")
+    peak = settings.learning_rate * scaling(batch_size / BASE_BATCH)
     factors = dict.fromkeys(known, 1.0) if settings.layer_decay == 1 else layer_factors(known, settings.layer_decay)
     own = _own_rates(settings.rates)
     hits = matching(tuple(own), known, setting="config.optimizer.rates")
@@ -231,12 +230,6 @@ def _is_rate(value: Any) -> bool:
 
 def _settings(function: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in _NOT_SETTINGS]
-
-
-def _chosen(registry: Mapping[str, Any], name: str, leaf: str) -> Any:
-    if name not in registry:
-        raise ConfigError(f"config.optimizer.{leaf}={name!r} is unknown; there are: {', '.join(registry)}")
-    return registry[name]
 
 
 def _by_parameter(function: Callable[[str, Array, Array], Array]) -> optax.GradientTransformation:
@@ -263,6 +256,7 @@ def _trust_ratio(known: Known, coefficient: float) -> optax.GradientTransformati
     def scale(name: str, update: Array, param: Array) -> Array:
         if not known[name].kernel:
             return update
+        # Blocks whose parameters are stacked in one array have a norm each, as if they stood apart.
         axes = tuple(range(known[name].stacked > 0, param.ndim))
         norm, update_norm = (jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True)) for x in (param, update))
         some = (norm > 0) & (update_norm > 0)

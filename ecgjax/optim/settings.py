@@ -12,21 +12,11 @@ from ecgjax.settings.leaf import leaf
 class OptimizerSettings:
     """`config.optimizer`. Settings that only some optimisers take are None for their own defaults."""
 
-    name: str = leaf(
-        "adamw",
-        'Optimiser; "adam" has L2 in the gradient.',
-        choices=("adamw", "adam", "lars", "lamb"),
-    )
+    name: str = leaf("adamw", 'Optimiser; "adam" has L2 in the gradient.', choices=("adamw", "adam", "lars", "lamb"))
     learning_rate: float = leaf(1e-3, "Learning rate at its peak.", bound=POSITIVE)
-    scaling: str = leaf(
-        "none",
-        "Scaling of the rate with batch size / 256.",
-        choices=("none", "linear", "sqrt"),
-    )
+    scaling: str = leaf("none", "Scaling of the rate with batch size / 256.", choices=("none", "linear", "sqrt"))
     schedule: str = leaf(
-        "warmup_cosine",
-        "Schedule of the rate.",
-        choices=("warmup_cosine", "warmup_constant", "constant"),
+        "warmup_cosine", "Schedule of the rate.", choices=("warmup_cosine", "warmup_constant", "constant")
     )
     warmup_fraction: float | None = leaf(
         None, "Share of the run that warm-up takes; None for .1 of warmup_*, none of constant.", bound=PROBABILITY

@@ -7,11 +7,14 @@ import html
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from importlib import resources
 
 from ecgjax.pages.images import Image
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Preformatted, Section, Table
-from ecgjax.pages.style import STYLE
 from ecgjax.pages.texts import storable
+
+#: Style of every page; contrasts are at least 7 : 1 (WCAG 2.2, level AAA).
+_STYLE = resources.files("ecgjax.pages").joinpath("style.css").read_text(encoding="utf-8")
 
 #: Content security policy under which a browser loads nothing from elsewhere, whatever the texts of a page contain.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -54,7 +57,7 @@ def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<link rel="icon" href="data:,">',  # Otherwise a browser asks the server for one.
         f"<title>{escaped(page.title)}</title>",
-        f"<style>{STYLE}</style>",
+        f"<style>\n{_STYLE}</style>",
         "</head>",
         "<body>",
         "<main>",

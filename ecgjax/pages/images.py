@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -48,18 +48,18 @@ def image_of(picture: Picture) -> Image:
         svg = _svg(picture.figure)
         if len(svg) <= MAX_SVG_BYTES:
             return Image(data=svg, kind="svg", **size)
-    return Image(data=_png(picture), kind="png", **size)
-
-
-def _png(picture: Picture) -> bytes:
-    file = io.BytesIO()
-    picture.figure.savefig(file, format="png", dpi=picture.dpi, metadata={"Software": None})
-    return file.getvalue()
+    # Matplotlib's version would otherwise be part of the picture, and equal pictures differ by it.
+    png = _saved(picture.figure, format="png", dpi=picture.dpi, metadata={"Software": None})
+    return Image(data=png, kind="png", **size)
 
 
 def _svg(figure: Figure) -> bytes:
-    file = io.BytesIO()
     # Without a fixed salt the ids in an SVG are random, and two reports of one result would differ.
     with matplotlib.rc_context({"svg.hashsalt": "ecgjax"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        return _saved(figure, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, **options)
     return file.getvalue()

@@ -16,9 +16,7 @@ class MetricSettings:
     """`….metric`: metric learning on the features in addition to the task."""
 
     weight: float = leaf(
-        0.0,
-        "Weight of a triplet loss beside the task's; published 1, for a quantity 3.",
-        bound=ZERO_OR_MORE,
+        0.0, "Weight of a triplet loss beside the task's; published 1, for a quantity 3.", bound=ZERO_OR_MORE
     )
     margin: float = leaf(0.2, "Margin of the triplet loss.", bound=POSITIVE)
     distance: str = leaf("squared_euclidean", "Distance of the triplet loss.")
@@ -51,11 +49,7 @@ class FineTuneSettings:
     eval_records: int = leaf(0, "Validation records that a look sees, drawn at random; 0 for all.", bound=ZERO_OR_MORE)
     patience: int = leaf(0, "Looks without a better one after which training ends; 0 for never.", bound=ZERO_OR_MORE)
     metric: MetricSettings = section(MetricSettings)
-    select: str = leaf(
-        "metric",
-        "What the best step is chosen by on validation.",
-        choices=("metric", "loss"),
-    )
+    select: str = leaf("metric", "What the best step is chosen by on validation.", choices=("metric", "loss"))
 
 
 def _of_pretrained() -> FineTuneSettings:
@@ -72,15 +66,9 @@ class ProbeSettings:
     )
     label_fraction: float = leaf(1.0, "Share of the labelled training patients.", bound=SHARE)
     seed: int = leaf(0, "Seed of the labels that are drawn, and of resampling.", bound=between(0, 2**63 - 1))
-    layer: str = leaf(
-        "features",
-        'Layer; "features" are pooled activations.',
-        choices=("features", "embedding"),
-    )
+    layer: str = leaf("features", 'Layer; "features" are pooled activations.', choices=("features", "embedding"))
     overlaps: str = leaf(
-        "refuse",
-        "What is done about records that were pretrained on.",
-        choices=("refuse", "drop", "mark"),
+        "refuse", "What is done about records that were pretrained on.", choices=("refuse", "drop", "mark")
     )
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=ONE_OR_MORE)
     groups: tuple[str, ...] = leaf(

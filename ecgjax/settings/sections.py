@@ -133,6 +133,7 @@ def _read(defaults: S, tree: Tree, *, path: str) -> S:
             given = {
                 name: conform(tree[name], leaf, path=f"{path}.{name}") for name, leaf in leaves.items() if name in tree
             }
+            # None stands for the chosen function's own default, which stays with the function.
             values[field.name] = {name: value for name, value in given.items() if value is not None}
             known |= set(leaves)
             continue
@@ -192,6 +193,7 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
     if leaf.choices and found not in leaf.choices:
         there_are = ", ".join(choice or "''" for choice in leaf.choices)
         raise ConfigError(f"{path}={value!r} is unknown; there are: {there_are}")
+    # Infinity and NaN are floats, and no setting means them.
     bound = FINITE if leaf.bound is None and float in (leaf.kind, leaf.element) else leaf.bound
     if bound is not None:
         numbers = found if isinstance(found, tuple) else (found,)
@@ -212,11 +214,13 @@ def _possible(leaf: Leaf) -> str:
 
 def _plain(value: object, kind: type) -> Plain | None:
     """Returns a value as a `bool`, `int`, `float` or `str`; None where it is not of that type."""
+    # Python's True is an int: it must not pass for the number 1.
     if isinstance(value, bool):
         return value if kind is bool else None
     if kind is float and isinstance(value, int | float):
         try:
             return float(value)
+        # A whole number has any number of digits, and may be beyond the range of float64.
         except OverflowError:
             return None
     if kind is int and isinstance(value, int):

@@ -11,6 +11,7 @@ from pathlib import Path
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which replaces `path` when the block ends without an error."""
+    # The temporary file lies beside the other: only within a file system is the replacement atomic.
     temporary = path.with_name(f".{path.name}.tmp")
     yield temporary
     os.replace(temporary, path)

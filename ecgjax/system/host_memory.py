@@ -28,5 +28,7 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
+    # Large blocks come from the heap and not by mmap, the heap's end is never given back, it grows by so much at once
+    # that the system is rarely asked, and all threads share it.
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _MOST, _TOP_PAD: _GROW_BY, _ARENA_MAX: 1}
     return all(mallopt(parameter, value) for parameter, value in settings.items())

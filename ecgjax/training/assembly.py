@@ -79,15 +79,11 @@ def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: 
     tiling = Tiling(settings.tiling.form, mesh=mesh, chunk=settings.tiling.chunk)
     projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
     objective = Objective(
-        settings.objective,
-        settings.relation,
-        settings.miner,
-        tiling=tiling,
-        num_views=layout.rows,
-        projected=projected,
+        settings.objective, settings.relation, settings.miner, tiling=tiling, num_views=layout.rows, projected=projected
     )
     task = None
     if settings.task.name:
+        # A regression's head takes mean and deviation from them: those of all records would tell of the test side.
         labels = columns["label"][recordings.split.train]
         task = SupervisedTask(settings.task, embedding_dim=module.embedding_dim, labels=labels, seed=settings.seed)
     heads = {} if task is None else {"task": task.head}

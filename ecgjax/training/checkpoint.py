@@ -41,12 +41,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self,
-        directory: str | Path,
-        *,
-        keep_last: int = 2,
-        keep_every: int | None = None,
-        read_only: bool = False,
+        self, directory: str | Path, *, keep_last: int = 2, keep_every: int | None = None, read_only: bool = False
     ):
         self.directory = Path(directory).absolute()
         if not read_only:
@@ -60,7 +55,9 @@ class Checkpoints:
             self._orbax = ocp.training.Checkpointer(
                 self.directory,
                 preservation_policy=_Preserve.AnyPreservationPolicy(policies),
+                # The loop decides when to save; a policy of Orbax's own would leave steps out.
                 save_decision_policy=_SaveWhen.FixedIntervalPolicy(1),
+                # A reader must not remove what the run that it looks at is writing.
                 cleanup_tmp_directories=not read_only,
             )
         self._pending: tuple[int, Any] | None = None
@@ -72,6 +69,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            # After an error the save in progress may fail too, and its error would hide the first one.
             if kind is None:
                 self.wait()
         finally:
@@ -90,6 +88,7 @@ class Checkpoints:
         Raises:
             CheckpointError: The save before this one failed.
         """
+        # An earlier save that failed has to be told of before another one begins.
         self.wait()
         parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}  # Orbax refuses empty trees.
         leaves = {name: _describe(tree) for name, tree in parts.items()}
@@ -160,13 +159,8 @@ class Checkpoints:
         wanted = {part: jax.tree.map(_abstract, tree) for part, tree in templates.items()}
         for part, tree in wanted.items():
             self._check_structure(step, part, tree, stored.get(part, {}))
-        try:
-            with _quiet():
-                parts = self._orbax.load_checkpointables(step, {n: t for n, t in wanted.items() if jax.tree.leaves(t)})
-        except Exception as error:
-            raise CheckpointError(
-                f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
-            ) from error
+        with self._reading(step):
+            parts = self._orbax.load_checkpointables(step, {n: t for n, t in wanted.items() if jax.tree.leaves(t)})
         for part, tree in parts.items():
             digests = {name: leaf[2] for name, leaf in _describe(tree).items()}
             bad = [f"{part}/{name}" for name, digest in digests.items() if digest != stored[part][name][2]]
@@ -178,16 +172,21 @@ class Checkpoints:
         return step, {**wanted, **parts}
 
     def _custom(self, step: int) -> dict[str, Any]:
+        with self._reading(step):
+            custom = self._orbax.metadata(step).custom_metadata
+        if not custom or "leaves" not in custom:
+            raise CheckpointError(f"{self._path(step)} was not written by ecgjax: it has no digests")
+        return custom
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
         try:
             with _quiet():
-                custom = self._orbax.metadata(step).custom_metadata
+                yield
         except Exception as error:
             raise CheckpointError(
                 f"checkpoint {self._path(step)} cannot be read ({error}); {self._remedy(step)}"
             ) from error
-        if not custom or "leaves" not in custom:
-            raise CheckpointError(f"{self._path(step)} was not written by ecgjax: it has no digests")
-        return custom
 
     def _check_structure(self, step: int, part: str, tree: PyTree, stored: Mapping[str, Any]) -> None:
         wanted = {name: [str(leaf.dtype), list(leaf.shape)] for name, leaf in _named_leaves(tree)}
@@ -239,6 +238,7 @@ def _describe(tree: PyTree) -> dict[str, list[Any]]:
     named = _named_leaves(tree)
     digests = jax.device_get(_digests([leaf for _, leaf in named]))
     return {
+        # The bytes' order is fixed, so that a digest is the same text on every machine.
         name: [str(leaf.dtype), list(leaf.shape), np.asarray(digest).astype(">u4").tobytes().hex()]
         for (name, leaf), digest in zip(named, digests, strict=True)
     }
@@ -264,11 +264,11 @@ def _digest(leaf: Array, salt: int) -> Array:
     position = functools.reduce(
         jnp.add,
         [
+            # Positions count modulo 2³², which the largest arrays exceed: what matters is that multipliers are odd.
             jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(int(stride) % 2**32)
-            for axis, stride in zip(range(leaf.ndim), strides, strict=True)
-        ]
-        if leaf.ndim
-        else [jnp.uint32(0)],
+            for axis, stride in enumerate(strides[: leaf.ndim])  # A scalar has no axis, and still one stride.
+        ],
+        jnp.uint32(0),
     )
     mixed = (position + jnp.uint32(1)) * jnp.uint32(salt)
     mixed = (mixed ^ (mixed >> jnp.uint32(15))) * jnp.uint32(0xC2B2AE35)

@@ -13,7 +13,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 
 #: Regex on a parameter's path → its layout on the mesh. The first match counts; without a match it is replicated.
 Rules = Sequence[tuple[str, PartitionSpec]]
@@ -71,6 +71,7 @@ def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) ->
     if model < 1 or count % model:
         raise ConfigError(f"config.mesh.model={model} does not divide the {count} devices of this run")
     types = (AxisType.Auto, AxisType.Auto)
+    # JAX arranges all devices by how they are connected; devices that are named keep the order that they are given in.
     if devices is None:
         return jax.make_mesh((count // model, model), AXES, axis_types=types)
     return Mesh(np.asarray(devices).reshape(count // model, model), AXES, axis_types=types)
@@ -90,9 +91,8 @@ def rules_of(sharding: str, rules: Sequence[str]) -> Rules:
     Raises:
         ConfigError: The layout or an axis does not exist, or a rule cannot be read.
     """
-    if sharding not in SHARDINGS:
-        raise ConfigError(f"config.mesh.sharding={sharding!r} is unknown; there are: {', '.join(SHARDINGS)}")
-    return (*map(_rule, rules), *SHARDINGS[sharding])
+    layout = chosen(SHARDINGS, sharding, setting="config.mesh.sharding")
+    return (*map(_rule, rules), *layout)
 
 
 def _rule(text: str) -> tuple[str, PartitionSpec]:
@@ -241,6 +241,7 @@ def shardings_of(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     def sharding(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
+        # A pattern may be found in the path of a scalar too, which has no dimensions to lay out.
         return NamedSharding(mesh, spec if len(spec) <= np.ndim(leaf) else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, tree)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-
 import jax
+
+from data_pipelines.system.process_usage import peak_memory_bytes
 
 #: Dense bf16 matrix FLOP/s of one JAX device, by the start of `device_kind`, from the vendors' data sheets
 #: (cloud.google.com/tpu/docs, nvidia.com data sheets, without sparsity). The longest match counts.
@@ -39,6 +38,7 @@ def memory_metrics() -> dict[str, float]:
     """Returns peak memory in bytes, of the host process and, where devices tell theirs, of its fullest device."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
-    unit = 1 if sys.platform == "darwin" else 1024  # `getrusage` counts bytes on macOS and KiB elsewhere.
-    host = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-    return {"mem/host_peak_bytes": host, **({"mem/peak_bytes": float(max(peaks))} if peaks else {})}
+    return {
+        "mem/host_peak_bytes": float(peak_memory_bytes()),
+        **({"mem/peak_bytes": float(max(peaks))} if peaks else {}),
+    }

@@ -132,7 +132,9 @@ def patient_pairs(patient: Array, record: Array, valid: Array) -> Array:
 def _equal_pairs(ids: Array, valid: Array) -> Array:
     """Returns the number of pairs of rows with equal ids, `f32[]`."""
     index = jnp.arange(len(ids), dtype=ids.dtype)
+    # Rows that are not valid get an id each that nobody has, so that they equal none.
     ordered = jnp.sort(jnp.where(valid, ids, -1 - index))
+    # The number of pairs of a large batch exceeds 32 bits, so that it is summed as float32.
     return jnp.sum(index - jnp.searchsorted(ordered, ordered, side="left"), dtype=jnp.float32)
 
 
@@ -188,4 +190,5 @@ def _finds_positives(relation: str, layout: Layout, *, drawn: int = 1) -> bool:
     one = jnp.zeros(drawn, jnp.int32)
     known = {"record": one, "patient": one, "valid": jnp.ones(drawn, bool), "moved": jnp.ones(drawn, bool)}
     rows = embedding_rows({"row": jnp.arange(drawn, dtype=jnp.int32), **known}, layout)
+    # The relation itself is asked, so that this check cannot come to differ from it.
     return bool(RELATIONS[relation](rows, rows).positive.any())

@@ -10,7 +10,7 @@ from jax import Array
 
 from ecgjax import encoders
 from ecgjax.encoders import layers
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.objectives.losses.label_prediction import TASKS
 from ecgjax.objectives.pairs.outputs import LossOutput
 from ecgjax.objectives.pairs.relations import Rows
@@ -43,6 +43,7 @@ class TaskHead(nnx.Module):
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
+        # Batch norm subtracts the mean, and any bias with it.
         self.inner = nnx.Linear(dim, hidden, use_bias=False, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
         self.norm = layers.BatchNorm(hidden, dtype=jnp.float32)
         self.outer = nnx.Linear(hidden, outputs, param_dtype=layers.PARAM_DTYPE, rngs=rngs)
@@ -65,6 +66,7 @@ class TaskHead(nnx.Module):
         Returns:
             Logits, or values in the label's unit, `f32[rows, outputs]`.
         """
+        # Batch norm is the encoders', which takes `[batch, time, channel]`: the embedding is one sample of time.
         x = self.norm(self.inner(embeddings)[:, None, :], train=train, valid=valid)[:, 0]
         x = layers.row_dropout(jax.nn.relu(x), keys, self.dropout)
         return self.outer(x) * self.scale[...] + self.location[...]
@@ -107,8 +109,7 @@ class SupervisedTask:
     """
 
     def __init__(self, settings: TaskSettings, *, embedding_dim: int, labels: np.ndarray, seed: int):
-        if settings.name not in TASKS:
-            raise ConfigError(f"config.task.name={settings.name!r} is unknown; there are: {', '.join(TASKS)}")
+        self._loss = chosen(TASKS, settings.name, setting="config.task.name")
         known = labels[np.isfinite(labels)].astype(np.float64)
         if len(np.unique(known)) < 2:
             raise ConfigError(
@@ -122,7 +123,6 @@ class SupervisedTask:
                 "'lvef<40'"
             )
         self.weight = settings.weight
-        self._loss = TASKS[settings.name]
         location, scale = (0.0, 1.0) if binary else (known.mean(), known.std())
         head = TaskHead(
             embedding_dim,

@@ -38,6 +38,7 @@ class StopRequest:
         self._previous: Any = None
 
     def __enter__(self) -> StopRequest:
+        # Several processes have to stop at the same step: JAX takes their SIGTERM and agrees on one.
         if jax.process_count() == 1:
             self._previous = signal.signal(signal.SIGTERM, self._handle)
         return self
@@ -111,9 +112,12 @@ def train(
                 flush()
                 with telemetry.pause():
                     telemetry.log(now, evaluate(state))
+            # Every process asks at every step, because JAX agrees with all of them on the step to stop at.
             stopping = stop.requested(now)
             if now > start and (last or stopping or now % save_every == 0):
                 flush()
+                # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's
+                # place.
                 _check_finite(now, latest)
                 with telemetry.pause():
                     checkpoints.save(now, state.parts(), metadata=metadata)
@@ -126,6 +130,8 @@ def train(
             telemetry.step()
             if (now + 1) % log_every == 0 or now + 1 == num_steps:
                 flush()
+                # Metrics are fetched when the next ones are due: fetching them now would wait for the step that was
+                # just dispatched.
                 pending = (now + 1, latest)
     raise AssertionError("unreachable: the last step returns")
 

@@ -16,7 +16,7 @@ import jax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, check_known
 
 Carry = TypeVar("Carry")
 Tree = Any
@@ -35,8 +35,7 @@ def check_parts(parts: int, *, batch_size: int, mesh: Mesh, has_batch_norm: bool
     Raises:
         ConfigError: Parts are not whole on every device, or batch norm would be taken by part without being asked for.
     """
-    if batch_norm not in ("refuse", "per_part"):
-        raise ConfigError(f"config.micro_batch.batch_norm={batch_norm!r} is unknown; there are: refuse, per_part")
+    check_known(batch_norm, ("refuse", "per_part"), setting="config.micro_batch.batch_norm")
     if parts == 1:
         return
     devices = mesh.shape["data"]
@@ -82,6 +81,7 @@ def map_parts(
     sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
 
     def cut(x: Array) -> Array:
+        # Every device cuts its own rows, so that no row travels to another device.
         by_device = x.reshape(devices, parts, -1, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(by_device.reshape(parts, -1, *x.shape[1:]), sharding)
 

@@ -22,7 +22,7 @@ from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import Columns, row_columns
 from ecgjax.data.samplers import SampledSide
 from ecgjax.encoders import cost
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import assemble
@@ -221,9 +221,11 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
     side = SampledSide(settings.sampling, run.recordings, run.recordings.split.val, weights=settings.data.weights)
     sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
 
+    # Each evaluation begins at the first batch, so that values of different steps are of the same recordings.
     def evaluate(state: TrainState) -> Mapping[str, float]:
         stream = run.batches(sampler)
         metrics = jax.device_get([step(state, next(stream)) for _ in range(settings.eval_batches)])
+        # The stream's threads would otherwise read ahead until the generator is collected.
         stream.close()
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
@@ -275,9 +277,7 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
         ConfigError: The unit is unknown, or the length is not a single step.
     """
     steps_per_unit = {"steps": 1.0, "epochs": examples_per_epoch / batch_size, "examples": 1.0 / batch_size}
-    if duration.unit not in steps_per_unit:
-        raise ConfigError(f"config.duration.unit={duration.unit!r} is unknown; there are: {', '.join(steps_per_unit)}")
-    steps = math.ceil(duration.value * steps_per_unit[duration.unit])
+    steps = math.ceil(duration.value * chosen(steps_per_unit, duration.unit, setting="config.duration.unit"))
     if steps < 1:
         raise ConfigError(f"config.duration of {duration.value} {duration.unit} is not a single step")
     if steps > _MOST_STEPS:
@@ -290,6 +290,8 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
 
 def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, seed: int) -> str:
     """Returns a digest of all that decides which rows and views a step gets."""
+    # Columns are sorted, because the order in which they were made is not part of the data. Partners are read row by
+    # row, so that their file's digest stands for them.
     digests = [
         (name, values.digest if isinstance(values, PairedEmbeddings) else _digest(values))
         for name, values in sorted({"group": recordings.index.group, **columns}.items())
@@ -309,10 +311,7 @@ def _seed(seed: int, mesh: Mesh) -> jax.Array:
 
 
 def abstract_batch(
-    settings: PretrainingSettings,
-    recordings: Recordings,
-    columns: Columns,
-    mesh: Mesh,
+    settings: PretrainingSettings, recordings: Recordings, columns: Columns, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes, types and shardings of what `Run.batches` yields.
 

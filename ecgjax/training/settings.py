@@ -64,11 +64,7 @@ class MicroBatchSettings:
     parts: int = leaf(
         1, "Parts of a batch, encoded one after the other and again for the gradient: exact.", bound=ONE_OR_MORE
     )
-    batch_norm: str = leaf(
-        "refuse",
-        'Batch norm; "per_part" has statistics of a part.',
-        choices=("refuse", "per_part"),
-    )
+    batch_norm: str = leaf("refuse", 'Batch norm; "per_part" has statistics of a part.', choices=("refuse", "per_part"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

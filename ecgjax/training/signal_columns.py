@@ -9,7 +9,7 @@ from jax import Array
 
 from ecgjax import leads
 from ecgjax.data.settings import ColumnSettings
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, chosen
 from ecgjax.objectives.miners.signal_space import SIGNAL_DISTANCES, downsample, nearest_and_farthest
 from ecgjax.objectives.pairs.relations import Rows
 from ecgjax.objectives.pairs.tiles import Tiling
@@ -32,12 +32,7 @@ class SignalNeighbours:
     """
 
     def __init__(self, columns: ColumnSettings, *, tiling: Tiling):
-        if columns.signal_distance not in SIGNAL_DISTANCES:
-            raise ConfigError(
-                f"config.columns.signal_distance={columns.signal_distance!r} is unknown; there are: "
-                f"{', '.join(SIGNAL_DISTANCES)}"
-            )
-        distance = SIGNAL_DISTANCES[columns.signal_distance]
+        distance = chosen(SIGNAL_DISTANCES, columns.signal_distance, setting="config.columns.signal_distance")
         if (columns.signal_distance == "dtw") != (columns.signal_radius is not None):
             raise ConfigError(
                 f"config.columns.signal_radius={columns.signal_radius} with signal_distance="

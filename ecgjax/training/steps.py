@@ -265,6 +265,8 @@ def train_step(
     """
 
     def of_trained(params: Any, *args: Any, **kwargs: Any) -> tuple[Array, tuple[Any, Metrics]]:
+        # The optimiser leaves frozen parameters as they are in any case; without a gradient nothing is computed for
+        # them, and they are not in `grad_norm`.
         return loss(hold(params, frozen), *args, **kwargs)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -281,15 +283,14 @@ def train_step(
     return step
 
 
-def eval_step(
-    loss: Callable[..., tuple[Array, tuple[Any, Metrics]]],
-) -> Callable[[TrainState, Batch], Metrics]:
+def eval_step(loss: Callable[..., tuple[Array, tuple[Any, Metrics]]]) -> Callable[[TrainState, Batch], Metrics]:
     """Returns the function that gives the metrics of a batch under running statistics.
 
     Views are those of step 0, so that evaluations can be compared.
     """
 
     def step(state: TrainState, batch: Batch) -> Metrics:
+        # The step's number is always the same, so that views and draws are the same in every evaluation.
         return loss(*state.evaluated, batch, jnp.zeros((), jnp.int32), train=False)[1][1]
 
     return step

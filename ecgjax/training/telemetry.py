@@ -113,11 +113,13 @@ class Telemetry:
             step: Number of finished updates that the metrics belong to.
             metrics: Metrics by full name, each a number or an array of one element.
         """
+        # All metrics are fetched at once, which waits for the devices once and not for each number.
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         if any(name.startswith("train/") for name in values):
             values |= self._speed(step)
         if not self._writes:
             return
+        # JSON has no NaN: what Python writes for it, other readers refuse.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._file.flush()
@@ -179,6 +181,7 @@ def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
+    # A run that was killed may have left half a line.
     return text[: text.rfind("\n") + 1].splitlines()
 
 

@@ -73,13 +73,7 @@ def clip_loss(
 
     def direction(anchors: Array, keys: Array) -> tuple:
         return cross_entropies(
-            anchors,
-            rows,
-            relation=same_pair,
-            temperature=temperature,
-            positives=positives,
-            tiling=tiling,
-            keys=keys,
+            anchors, rows, relation=same_pair, temperature=temperature, positives=positives, tiling=tiling, keys=keys
         )
 
     forth, stats = direction(embeddings, paired)

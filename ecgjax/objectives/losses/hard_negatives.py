@@ -102,13 +102,7 @@ def hcl(
         return jnp.where(pairs.positive & columns["some"][:, None], terms, 0.0)
 
     total, stats = sum_terms(
-        terms,
-        embeddings,
-        rows,
-        relation=relation,
-        temperature=temperature,
-        tiling=tiling,
-        columns=columns,
+        terms, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling, columns=columns
     )
     per_row = total / jnp.maximum(stats.positives, 1.0)
     return outputs.output(per_row, stats.positives > 0, stats.summary(rows), reducer=reducer)

@@ -60,4 +60,5 @@ TASKS: Mapping[str, TaskLoss] = {"binary": binary_cross_entropy, "regression": r
 
 def _counted(labels: Array, valid: Array) -> tuple[Array, Array]:
     counts = valid & jnp.isfinite(labels)
+    # NaN is replaced before the loss is computed: masked afterwards, it would still make the gradient NaN.
     return counts, jnp.where(counts, labels, jnp.float32(0))

@@ -86,6 +86,7 @@ def multi_similarity(
         tiling=tiling,
     )
 
+    # The two passes cannot be one: which pairs are kept depends on extremes over all keys.
     def init(anchors: int) -> _Mined:
         empty, zero = LogSum.empty((anchors,)), jnp.zeros((anchors,), jnp.float32)
         return _Mined(empty, empty, zero, zero)

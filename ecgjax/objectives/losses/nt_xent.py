@@ -119,6 +119,7 @@ def cross_entropies(
     end = fold_logits(
         init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling, keys=keys
     )
+    # A row without a positive is divided by 1: its cost is left out later, but NaN would spoil the gradient even so.
     pulled = end.of_positives.value() if inside else end.of_positives / jnp.maximum(end.stats.positives, 1.0)
     return end.everything.value() - pulled, end.stats
 
@@ -166,6 +167,7 @@ def three_kg(
     def terms(logits: Array, pairs: Pairs, columns: Any) -> Array:
         # −log p/(p + Σn) = log(1 + Σn/p), which softplus computes without overflow.
         terms = jax.nn.softplus(columns["log_sum"][:, None] - logits)
+        # Without a negative a term is log 1, whereas the empty log-sum is told as 0.
         return jnp.where(pairs.positive & columns["any"][:, None], terms, 0.0)
 
     total, stats = sum_terms(
@@ -229,5 +231,6 @@ def sigmoid(
         tiling=tiling,
         columns=jnp.broadcast_to(jnp.asarray(bias, jnp.float32), rows.row.shape),
     )
+    # A row without a positive counts too, because each of its negatives is a classification of its own.
     counts = stats.positives + stats.negatives > 0
     return outputs.output(per_row, counts, stats.summary(rows), reducer=reducer)

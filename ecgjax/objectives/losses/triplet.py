@@ -263,14 +263,7 @@ class _Distances(NamedTuple):
 
 
 def _distances(
-    embeddings: Array,
-    rows: Rows,
-    *,
-    relation: Relation,
-    miner: Miner,
-    distance: Distance,
-    tiling: Tiling,
-    key: Array,
+    embeddings: Array, rows: Rows, *, relation: Relation, miner: Miner, distance: Distance, tiling: Tiling, key: Array
 ) -> _Distances:
     """Mines triplets, fetches the embeddings of their rows, and measures the distances."""
     mined = miner(jax.lax.stop_gradient(embeddings), rows, relation=relation, tiling=tiling, key=key)

@@ -75,6 +75,7 @@ def vicreg(
 
     mean = z.sum(0, keepdims=True) / jnp.maximum(count, 1.0)
     centred = jnp.where(valid[:, None, None], z - mean, 0.0)
+    # Accelerators multiply with some three digits by default: too few for values that are to become 0.
     covariance = jnp.einsum("nvj,nvk->vjk", centred, centred, precision=jax.lax.Precision.HIGHEST)
     covariance = covariance / jnp.maximum(count - 1, 1.0)
     diagonal = jnp.diagonal(covariance, axis1=1, axis2=2)

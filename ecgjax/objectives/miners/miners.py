@@ -38,13 +38,7 @@ _SEMI_HARD_FALLBACKS = {"farthest": Tile.farthest_negative, "random": Tile.any_n
 
 
 def random(
-    embeddings: Array,
-    rows: Rows,
-    *,
-    relation: Relation,
-    tiling: Tiling,
-    key: Array,
-    triplets: Count = 1,
+    embeddings: Array, rows: Rows, *, relation: Relation, tiling: Tiling, key: Array, triplets: Count = 1
 ) -> Mined:
     """Chooses a random positive and a random negative.
 
@@ -60,18 +54,11 @@ def random(
             as there are enough of them.
     """
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
-    first = search({"positive": Tile.any_positive, "negative": Tile.any_negative}, num=triplets)
-    return search.mined(first, first.winners["positive"], first.winners["negative"])
+    return search.mined(search({"positive": Tile.any_positive, "negative": Tile.any_negative}, num=triplets))
 
 
 def batch_hard(
-    embeddings: Array,
-    rows: Rows,
-    *,
-    relation: Relation,
-    distance: Distance,
-    tiling: Tiling,
-    key: Array | None = None,
+    embeddings: Array, rows: Rows, *, relation: Relation, distance: Distance, tiling: Tiling, key: Array | None = None
 ) -> Mined:
     """Chooses the farthest positive and the nearest negative.
 
@@ -87,8 +74,7 @@ def batch_hard(
         Hermans, Beyer and Leibe, In Defense of the Triplet Loss, 2017 (arXiv 1703.07737).
     """
     search = Search.of(embeddings, rows, relation=relation, distance=distance, tiling=tiling, key=key)
-    first = search({"positive": Tile.farthest_positive, "negative": Tile.nearest_negative})
-    return search.mined(first, first.winners["positive"], first.winners["negative"])
+    return search.mined(search({"positive": Tile.farthest_positive, "negative": Tile.nearest_negative}))
 
 
 def semi_hard(
@@ -278,8 +264,7 @@ def hardest(
     def hard_negative(tile: Tile) -> Array:
         return tile.nearest(tile.pairs.negative & (tile.cosine_distances() > jnp.float32(1 - ceiling)))
 
-    first = search({"positive": Tile.any_positive, "negative": hard_negative}, num=triplets)
-    return search.mined(first, first.winners["positive"], first.winners["negative"])
+    return search.mined(search({"positive": Tile.any_positive, "negative": hard_negative}, num=triplets))
 
 
 def scheduled(
@@ -318,7 +303,7 @@ def scheduled(
         return tile.draw("negative", tile.pairs.negative, log_weight=-tile.columns[:, None] * tile.distance)
 
     first = search({"positive": Tile.any_positive, "negative": weighted_negative}, num=triplets, columns=hardness)
-    return search.mined(first, first.winners["positive"], first.winners["negative"])
+    return search.mined(first)
 
 
 #: Name in a config → miner.

@@ -12,13 +12,7 @@ from ecgjax.objectives.pairs.tiles import Tiling
 
 
 def signal_distance(
-    embeddings: Array,
-    rows: Rows,
-    *,
-    relation: Relation,
-    tiling: Tiling,
-    key: Array,
-    among_farthest: bool = False,
+    embeddings: Array, rows: Rows, *, relation: Relation, tiling: Tiling, key: Array, among_farthest: bool = False
 ) -> Mined:
     """Chooses the nearest other recording in signal space as positive, and a random negative.
 
@@ -50,17 +44,11 @@ def signal_distance(
         return tile.draw("negative", tile.pairs.negative & among)
 
     choose = {"positive": Tile.any_positive, "negative": far_negative if among_farthest else Tile.any_negative}
-    first = search(choose, columns=rows.farthest)
-    return search.mined(first, first.winners["positive"], first.winners["negative"])
+    return search.mined(search(choose, columns=rows.farthest))
 
 
 def label_distance(
-    embeddings: Array,
-    rows: Rows,
-    *,
-    relation: Relation,
-    tiling: Tiling,
-    key: Array | None = None,
+    embeddings: Array, rows: Rows, *, relation: Relation, tiling: Tiling, key: Array | None = None
 ) -> Mined:
     """Chooses the recording with the most similar label as positive, and that with the least similar as negative.
 
@@ -99,5 +87,6 @@ def label_distance(
 
     first = search({"positive": similar, "negative": different})
     positive, negative = first.winners["positive"], first.winners["negative"]
+    # The positive's score is the difference of labels with its sign turned.
     farther = negative.score > -positive.score
     return search.mined(first, positive, negative._replace(score=candidates(farther, negative.score)))

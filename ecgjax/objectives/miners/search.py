@@ -209,13 +209,22 @@ class Search:
     def mined(
         self,
         first: Found,
-        positive: Winners,
-        negative: Winners,
+        positive: Winners | None = None,
+        negative: Winners | None = None,
         *,
         other_positive: Winners | None = None,
         other_negative: Winners | None = None,
     ) -> Mined:
-        """Returns triplets and their statistics, with the other winners for anchors that have no winner."""
+        """Returns triplets and their statistics, with the other winners for anchors that have no winner.
+
+        Args:
+            first: Pass over the pairs that counted the negatives.
+            positive: Winners to take for positives; None for those that `first` calls so.
+            negative: Winners to take for negatives; None for those that `first` calls so.
+            other_positive: Winners that take the place of missing positives.
+            other_negative: Winners that take the place of missing negatives.
+        """
+        positive, negative = positive or first.winners["positive"], negative or first.winners["negative"]
         fallback = jnp.zeros((positive.found.shape[0], 1), bool)
         if other_positive is not None:
             positive, missing = _or_else(positive, other_positive)

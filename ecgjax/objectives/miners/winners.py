@@ -54,6 +54,8 @@ class Winners(NamedTuple):
         """
         num = self.score.shape[1]
         tile = _best(num, score, row[None, :], position[None, :], value)
+        # The tile is first cut down to its own best, so that what is merged is of 2 · num keys and not of all of the
+        # tile.
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), self, tile)
         return _best(num, *both)
 

@@ -44,6 +44,7 @@ def uniforms(words: Array, row: Array, *, stream: str) -> Array:
     bits = hash_bits(high, low, row.astype(jnp.uint32)[None, :])
     # The bits become signed integers first: every CPU has a conversion of those to floating point.
     number = ((bits >> jnp.uint32(1)).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2**-31)
+    # float32 rounds the largest of these numbers to 1, of which the Gumbel number would be infinite.
     return jnp.minimum(number, jnp.float32(1 - 2**-24))
 
 

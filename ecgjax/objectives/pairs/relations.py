@@ -93,22 +93,19 @@ def same_patient(anchors: Rows, keys: Rows) -> Pairs:
 
 def other_segment(anchors: Rows, keys: Rows) -> Pairs:
     """Makes other parts of the same recording's time in the same lead positives (CMSC, Kiyasseh et al. 2021)."""
-    same = _equal(anchors.record, keys.record)
-    segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
+    same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
     return _pairs(anchors, keys, positive=same & ~segment & lead)
 
 
 def other_lead(anchors: Rows, keys: Rows) -> Pairs:
     """Makes other leads of the same part of the same recording positives (CMLC, Kiyasseh et al. 2021)."""
-    same = _equal(anchors.record, keys.record)
-    segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
+    same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
     return _pairs(anchors, keys, positive=same & segment & ~lead)
 
 
 def other_segment_or_lead(anchors: Rows, keys: Rows) -> Pairs:
     """Makes whatever else is shown of the same recording a positive (CMSMLC, Kiyasseh et al. 2021)."""
-    same = _equal(anchors.record, keys.record)
-    segment, lead = _equal(*_both(anchors, keys, "segment")), _equal(*_both(anchors, keys, "lead"))
+    same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
     return _pairs(anchors, keys, positive=same & ~(segment & lead))
 
 
@@ -130,9 +127,7 @@ def similar_physiology(anchors: Rows, keys: Rows, *, min_cosine: float = 0.25) -
     known = jnp.isfinite(a).all(1)[:, None] & jnp.isfinite(b).all(1)[None, :]
     a, b = (jnp.where(jnp.isfinite(x), x, jnp.float32(0)) for x in (a, b))
     cosine = jnp.matmul(_unit(a), _unit(b).T, precision="highest")
-    same = _equal(anchors.record, keys.record)
-    pairs = _pairs(anchors, keys, positive=same | (known & (cosine >= min_cosine)))
-    return pairs._replace(negative=pairs.negative & known)
+    return _matched(anchors, keys, same=cosine >= min_cosine, known=known)
 
 
 def same_cluster(anchors: Rows, keys: Rows) -> Pairs:

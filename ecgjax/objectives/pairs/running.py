@@ -125,6 +125,7 @@ def fold_logits(
     """
     z = normalise(embeddings)
     others = z if keys is None else normalise(keys)
+    # A learnt temperature is a column of the anchors, since `fold` may close over nothing that is differentiated.
     scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), (z.shape[0],))
 
     def tile(carry: Any, anchors: Any, keys: Any) -> Any:

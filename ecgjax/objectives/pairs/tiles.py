@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import check_known
 
 Carry = TypeVar("Carry")
 Tree = Any
@@ -75,8 +75,7 @@ class Tiling:
         Raises:
             ConfigError: There is no such form.
         """
-        if self.form not in FORMS:
-            raise ConfigError(f"config.tiling.form={self.form!r} is unknown; there are: {', '.join(FORMS)}")
+        check_known(self.form, FORMS, setting="config.tiling.form")
 
     @property
     def num_shards(self) -> int:
@@ -234,14 +233,14 @@ def _ring(
         return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to), tree)
 
     # 1. Separate the floating-point leaves, which are differentiated, from the others.
-    anchor_values, anchor_join = _split_floats(anchors)
-    key_values, _ = _split_floats(keys)
+    (anchor_values, anchors_fixed), (key_values, keys_fixed) = _split_floats(anchors), _split_floats(keys)
 
     # 2. Forward: fold over the block that is here, send it on, and keep the carry from before it.
     def forward(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> tuple[Carry, Carry]:
         def step(state: tuple, _: None) -> tuple[tuple, Carry]:
             carry, block, block_fixed = state
-            out = update(carry, anchor_join(anchor_values, fixed[0]), _join_floats(keys, block, block_fixed))
+            here = _join_floats(anchors, anchor_values, fixed[0]), _join_floats(keys, block, block_fixed)
+            out = update(carry, *here)
             return (out, send(block, forwards), send(block_fixed, forwards)), carry
 
         (carry, _, _), carries = jax.lax.scan(step, (start, key_values, fixed[1]), None, length=size)
@@ -265,20 +264,16 @@ def _ring(
             block, block_fixed, of_block = send((block, block_fixed, of_block), backwards)
             with jax.named_scope(RECOMPUTED):
                 _, pull = jax.vjp(
-                    lambda carry, a, k: update(carry, anchor_join(a, fixed[0]), _join_floats(keys, k, block_fixed)),
+                    lambda carry, a, k: update(
+                        carry, _join_floats(anchors, a, fixed[0]), _join_floats(keys, k, block_fixed)
+                    ),
                     carry,
                     anchor_values,
                     block,
                 )
             gradient, more_of_anchors, more_of_block = pull(gradient)
             add = functools.partial(jax.tree.map, jnp.add)
-            return (
-                gradient,
-                add(of_anchors, more_of_anchors),
-                block,
-                block_fixed,
-                add(of_block, more_of_block),
-            ), None
+            return (gradient, add(of_anchors, more_of_anchors), block, block_fixed, add(of_block, more_of_block)), None
 
         zeros = functools.partial(jax.tree.map, jnp.zeros_like)
         state = (gradient, zeros(anchor_values), key_values, fixed[1], zeros(key_values))
@@ -286,20 +281,17 @@ def _ring(
         return gradient, of_anchors, of_block, None
 
     run.defvjp(run_forward, run_backward)
-    return run(start, anchor_values, key_values, (_fixed(anchors), _fixed(keys)))
+    return run(start, anchor_values, key_values, (anchors_fixed, keys_fixed))
 
 
 def _is_float(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _split_floats(tree: Tree) -> tuple[list, Callable[[list, list], Tree]]:
+def _split_floats(tree: Tree) -> tuple[list, list]:
+    """Returns the floating-point leaves, and the others."""
     leaves = jax.tree.leaves(tree)
-    return [leaf for leaf in leaves if _is_float(leaf)], functools.partial(_join_floats, tree)
-
-
-def _fixed(tree: Tree) -> list:
-    return [leaf for leaf in jax.tree.leaves(tree) if not _is_float(leaf)]
+    return [leaf for leaf in leaves if _is_float(leaf)], [leaf for leaf in leaves if not _is_float(leaf)]
 
 
 def _join_floats(like: Tree, values: list, fixed: list) -> Tree:

@@ -2,13 +2,12 @@
 
 import functools
 import json
-import threading
-import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from data_pipelines.benchmarks import harness
 from data_pipelines.physiology.store import open_physiology
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
@@ -24,7 +23,7 @@ from tests.support import tiny_config
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(training_step, "NUM_SIMULATED", 80)
-    monkeypatch.setattr(step_ceilings, "REPEATS", 1)
+    monkeypatch.setattr(harness, "REPEATS", 1)
     monkeypatch.setattr(step_ceilings, "_SIDE", {"cpu": 64})
     monkeypatch.setattr(step_ceilings, "_COPIED", {"cpu": 4096})
 
@@ -128,23 +127,3 @@ def test_embedding_and_the_probe_are_timed(stored_dataset, monkeypatch):
     assert report["of_matrix_product"] == pytest.approx(
         2 * report["macs_a_record"] * report["ecgs_per_sec"] / report["matrix_product_flops_per_sec"]
     )
-
-
-def test_what_one_leaves_behind_is_not_counted_to_the_next(monkeypatch):
-    monkeypatch.setattr(step_ceilings, "_REST_S", 0.2)
-    threads = []
-
-    def leave_work_behind():
-        def work():
-            end = time.process_time() + 0.5
-            while time.process_time() < end:
-                pass
-
-        threads.append(threading.Thread(target=work))
-        threads[-1].start()
-
-    still_at_work = []
-    step_ceilings.take_turns(
-        {"first": leave_work_behind, "second": lambda: still_at_work.append(threads[-1].is_alive())}
-    )
-    assert still_at_work == [False] * (step_ceilings.REPEATS + 1)
