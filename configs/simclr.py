@@ -1,4 +1,4 @@
-"""SimCLR: the views of one recording against all others (Chen et al. 2020), on VCG views (Gopal et al. 2021).
+"""SimCLR: a recording's views against those of other patients (Chen et al. 2020), on VCG views (Gopal et al. 2021).
 
     python -m data_pipelines.build --builder=ptbxl --source=DIR --out=data/ptbxl --target_rate_hz=250
     python -m ecgjax.pretrain --config=configs/simclr.py --config.data.dir=data/ptbxl --workdir=runs/simclr
@@ -9,7 +9,8 @@ Views turn and scale the heart's dipole, so that what voltages tell (hypertrophy
 (`--config.augment.vcg.enabled=False`).
 
 Against the publication, which is of photographs: the encoder is the ResNet-18 of `dml_hemodynamics`, whose last layer
-is the projection; AdamW instead of LARS, for batches of 64. `small`: the encoder at a quarter of its widths.
+is the projection; other recordings of the same patient are no negatives; AdamW instead of LARS, for batches of 64.
+`small`: the encoder at a quarter of its widths.
 """
 
 from ml_collections import ConfigDict

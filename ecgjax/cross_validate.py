@@ -55,6 +55,19 @@ def open_whole(directory: str, *, links: str) -> Recordings:
     return open_recordings(DataSettings(dir=directory, links=links, train_folds=folds, val_folds=(), test_folds=()))
 
 
+def settings_of_encoder(config: str) -> RunSettings:
+    """Returns the settings of the config file that `--encoder` names.
+
+    Raises:
+        ConfigError: There is no such file or variant, or it is no config of a run.
+    """
+    try:
+        return defaults.settings_of(load_recipe(config))
+    except (ConfigError, ValueError) as error:
+        words = str(error).removeprefix(f"--config={config}").removeprefix(":").strip()
+        raise ConfigError(f"--encoder={config}: {words.replace('--config', '--encoder')}") from error
+
+
 def main(argv: list[str]) -> None:
     """Runs the study that the flags ask for and prints its tables."""
     del argv  # It was checked by `run_config.run`.
@@ -67,7 +80,7 @@ def main(argv: list[str]) -> None:
     baselines = checked_baselines(chosen.baselines)
     if chosen.encoder and chosen.workdir:
         raise ConfigError("--encoder is the encoder of a cross-validation without --workdir: give one of the two")
-    alone = defaults.settings_of(load_recipe(chosen.encoder)) if chosen.encoder else RunSettings()
+    alone = settings_of_encoder(chosen.encoder) if chosen.encoder else RunSettings()
     with run_config.exclusive(folder, flag="--out"):
         recordings = open_whole(chosen.dataset, links=chosen.links)
         runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)

@@ -1,4 +1,4 @@
-"""Lead algebra: twelve leads from the eight stored ones, and the dipole (VCG) that the leads measure."""
+"""Twelve leads from the eight stored ones, and the matrices of the heart's dipole, the vectorcardiogram (VCG)."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ Reader = Callable[[Sequence[ItemT]], Iterator[EcgRecord | Quarantined]]
 
 
 class Source(Protocol[ItemT]):
-    """A data set as its publisher ships it. Each data set is one such class, in a file of its own.
+    """A data set as its publisher ships it. Each is one such class, which `data_pipelines.build` lists by name.
 
     Attributes:
         card: Description of the data set.

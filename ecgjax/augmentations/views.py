@@ -34,10 +34,13 @@ from ecgjax.settings.leaf import Arguments, Leaf, Value, arguments_of
 
 Augmentation = Callable[..., Array]
 
-#: The augmentations by name, stage by stage and in the order in which they act. First those between two recordings,
+# The augmentations by name, in five stages that act one after the other. A new one is an entry of its stage, and of
+# `_IDLE_AT_ZERO` or `_IDLE_AT` where settings can make it leave signals as they are.
+#: Augmentations between two recordings.
 BETWEEN: Mapping[str, Augmentation] = {"geodesic": geodesic}
-#: then those on the stored leads,
+#: Augmentations that cut a part out.
 CROPS: Mapping[str, Augmentation] = {"random_crop": random_crop, "resized_crop": resized_crop}
+#: Augmentations of the eight stored leads.
 ON_STORED_LEADS: Mapping[str, Augmentation] = {
     "heartbeat_shuffle": heartbeat_shuffle,
     "time_warp": time_warp,
@@ -46,7 +49,7 @@ ON_STORED_LEADS: Mapping[str, Augmentation] = {
     "amplitude_scale": amplitude_scale,
     "polarity": polarity,
 }
-#: and last those on all leads.
+#: Augmentations that add to all leads.
 NOISE: Mapping[str, Augmentation] = {
     "gaussian_noise": gaussian_noise,
     "emg": emg,
@@ -54,6 +57,7 @@ NOISE: Mapping[str, Augmentation] = {
     "baseline_wander": baseline_wander,
     "baseline_shift": baseline_shift,
 }
+#: Augmentations that set parts to zero.
 MASKS: Mapping[str, Augmentation] = {"time_mask": time_mask, "lead_mask": lead_mask}
 AUGMENTATIONS: Mapping[str, Augmentation] = {**BETWEEN, **CROPS, **ON_STORED_LEADS, **NOISE, **MASKS}
 

@@ -1,7 +1,8 @@
 """Kinds of questions: what answers of each are measured by, and what a model of it is trained for.
 
 A new kind is a class and an entry of `KINDS` here, and a task of that kind in `ecgjax/data/tasks.py`. All studies,
-models and pages take it from there: what a kind does not say itself is said by `QuestionKind`.
+models and pages take it from there: what a kind does not say itself is said by `QuestionKind`. A metric that every
+study is to report of a kind is an entry of what its `metrics` returns, and is computed in `ecgjax/evaluation/metrics/`.
 """
 
 from __future__ import annotations

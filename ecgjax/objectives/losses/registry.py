@@ -1,4 +1,4 @@
-"""Losses by the name that a config gives them."""
+"""Losses over all pairs of a batch by the name that a config gives them; triplet losses are in `triplet.py`."""
 
 from __future__ import annotations
 
