@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.fold_labels import SPREAD_LABELS
-from ecgjax.data.tasks import LabelColumns, Task
+from ecgjax.data.tasks import BinaryTask, LabelColumns, MultiLabelTask, Task
 
 #: Least number of records of a class for results that tell anything about a group.
 MIN_EVENTS = 10
@@ -167,7 +167,8 @@ def probe_data(index: LabelledIndex, split: RecordSplit, *, task: Task, label_fr
         DataError: The label is unknown, or a split has no labelled record.
     """
     answers = task.targets(index)
-    dtype = np.float64 if task.kind == "quantity" else np.int64
+    # Labels of all other kinds may have decimals, and would lose them as whole numbers.
+    dtype = np.int64 if isinstance(task, BinaryTask | MultiLabelTask) else np.float64
     known_answer = ~np.isnan(answers).reshape(len(answers), -1).any(axis=1)
     parts = {}
     for name in ("train", "val", "test"):

@@ -359,7 +359,7 @@ def check_settings(settings: FineTuneSettings, kind: QuestionKind, *, section: s
     if settings.balance and settings.positive_weight != "none":
         raise ConfigError(f"{section}: balance and positive_weight both make up for rare positives; give one")
     if not kind.log_odds and settings.positive_weight != "none":
-        raise ConfigError(f"{section}: a quantity has no positives for positive_weight")
+        raise ConfigError(f"{section}: values have no positives for positive_weight")
     metric_term.metric_term(settings.metric, kind=kind, section=section)
 
 

@@ -147,7 +147,8 @@ def _problems(task: Task, index: LabelledIndex) -> list[BinaryTask]:
     if isinstance(task, MultiLabelTask):
         return [BinaryTask(label=f"{task.task}:{name}", rule="present") for name in task.classes(index)]
     if not isinstance(task, BinaryTask):
-        raise DataError(f"--task={task.title!r} is a {task.kind}; ask above or below a value, as in '{task.title}>60'")
+        asked = f"--task={task.title!r} is a {task.kind} and no yes or no"
+        raise DataError(f"{asked}; ask above or below a value, as in '{getattr(task, 'label', 'LABEL')}>60'")
     return [task]
 
 

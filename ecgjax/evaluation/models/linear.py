@@ -130,7 +130,8 @@ def _ridge(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedMode
     # The penalty is relative to the mean squared error, so that it means the same for few records and for many.
     weights = np.stack([vt.T @ (s / (s * s + penalty * len(train)) * along) for penalty in _PENALTIES])
     values = [examples.value(val @ w + mean) for w in weights]
-    best = int(np.argmax(values))
+    # The metric of a kind of question may be undefined for some outputs, and the largest of values with NaN is NaN.
+    best = int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
     return FittedModel(
         predict=lambda features: features @ weights[best] + mean,
         val_metric=float(values[best]),

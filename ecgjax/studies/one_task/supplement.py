@@ -123,8 +123,8 @@ class Supplement:
         """
         kind, rows = kind_of(data.task), np.flatnonzero(mask)
         labels, outputs = data.test.labels[rows], _outputs(answers)[rows]
-        if len(rows) < MIN_EVENTS or kind.undefined(labels):
-            return Measured({}, reason="too few records")
+        if reason := "too few records" if len(rows) < MIN_EVENTS else kind.undefined(labels):
+            return Measured({}, reason=reason)
         metrics = kind.metrics(labels, outputs, classes=data.classes)
         return Measured({name: on_rows(metric, rows) for name, metric in metrics.items()})
 

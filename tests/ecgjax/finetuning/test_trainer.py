@@ -234,7 +234,7 @@ def test_features_count_whatever_the_encoders_head_is():
         ("binary", {"head_start": "probe", "head": "mlp"}, "head_start='probe' is for head='linear', not for 'mlp'"),
         ("multilabel", {"balance": True}, "balance=True is for questions with the answer yes or no"),
         ("binary", {"balance": True, "positive_weight": "balanced"}, "both make up for rare positives"),
-        ("quantity", {"positive_weight": "balanced"}, "a quantity has no positives"),
+        ("quantity", {"positive_weight": "balanced"}, "values have no positives"),
         ("binary", {"frozen": ("backbone",)}, "'backbone' is found in no parameter"),
     ],
 )
