@@ -1,35 +1,53 @@
-"""The cross-validation of frozen encoders: what is asked, what is refused, and a whole small study."""
+"""Cross-validation: what is asked, what is refused, what stands beside the encoders, and a whole small study."""
 
 import dataclasses
+import functools
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from configs import cross_validation as default_method
 from data_pipelines.errors import DataError
+from data_pipelines.physiology import median_beat
 from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import cross_validate as entry
 from ecgjax.data.recordings import open_recordings
 from ecgjax.data.settings import DataSettings
+from ecgjax.data.tasks import BinaryTask, parse_task
 from ecgjax.defaults import settings_of
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.evaluation.models.out_of_fold import OutOfFold
+from ecgjax.evaluation.features import digests, frozen_encoder
+from ecgjax.evaluation.models import boosted
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.models.boosted import fit_boosted
+from ecgjax.evaluation.models.fitted import Examples
+from ecgjax.evaluation.models.kinds import KINDS, NO_MODEL
 from ecgjax.leakage.trained_on import pretraining_records
-from ecgjax.settings.sections import read
-from ecgjax.studies import cross_validation
-from ecgjax.studies.cross_validation import BASELINE, PretrainedRun
-from ecgjax.studies.cross_validation_statistics import Findings, Fitted, findings_table
+from ecgjax.settings.sections import read, tree_of
+from ecgjax.studies import cross_validation, pretrained_runs
+from ecgjax.studies.cross_validation import ComparedModel, Fitted, Study, compared_models
+from ecgjax.studies.models import PLAIN, StudyModels
+from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
-from ecgjax.studies.report.cross_validation_page import write_report
+from ecgjax.studies.report.cross_validation_page import _untrained, write_report
+from ecgjax.studies.report.seed_tables import entry as text_of
+from ecgjax.studies.results import Key, lost_seeds, of_seeds, read_results
 from tests.data_pipelines.test_link import build, record
 from tests.support import tiny_config
 
 RATE_HZ = 100
+RNG = np.random.default_rng(0)
 
 
 def people(seed, count, *, prefix):
@@ -70,6 +88,7 @@ def runs(trained_on_set):
     config = tiny_config.get_config()
     config.encoder.widths = (4,)
     config.data.dir = str(trained_on_set.directory)
+    config.probe.supervised.update({"steps": 2, "batch_size": 4, "eval_every": 1})
     settings = settings_of(config)
     recordings = open_recordings(settings.data)
     listed = pretraining_records(recordings, recordings.split.train, run="f00d")
@@ -95,25 +114,47 @@ def method(**changed):
     return read(entry.Method, config.to_dict() | changed)
 
 
-def test_a_whole_study(runs, tested_set, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def recordings(tested_set):
+    return entry.open_whole(str(tested_set.directory), links="")
+
+
+@pytest.fixture
+def begin(runs, recordings, monkeypatch, tmp_path):
+    """Begins a study of few trees, or goes on with it."""
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
-    recordings, cautions = entry.keep_apart(
-        runs, entry.open_whole(str(tested_set.directory), links=""), overlaps="refuse"
-    )
+    monkeypatch.setattr(boosted, "_TREES", 3)
+    # Trees would not grow on so few records.
+    trees = functools.partial(HistGradientBoostingClassifier, min_samples_leaf=2)
+    monkeypatch.setattr(boosted, "HistGradientBoostingClassifier", trees)
+
+    def begin(tasks=("female",), *, of=runs, folder=tmp_path / "cv", baselines=PLAIN, alone=None, **changed):
+        return Study(
+            of, recordings, tasks=tasks, method=method(**changed), folder=folder, baselines=baselines, alone=alone,
+            progress=False,
+        )  # fmt: skip
+
+    return begin
+
+
+def _titles(study):
+    return [model.title for model in study.models]
+
+
+TITLES_OF_PLAIN = ["intervals and amplitudes", "boosted trees", "median beat", "age and sex"]
+
+
+def test_a_whole_study(runs, recordings, begin, tmp_path, monkeypatch):
+    apart, cautions = entry.keep_apart(runs, recordings, overlaps="refuse")
     assert cautions == ()
-    assert len(recordings.split.train) == 48
-
-    def study(tasks=("age_years>55", "female"), **changed):
-        return entry.Study(
-            runs, recordings, tasks=tasks, method=method(**changed), folder=tmp_path / "cv", progress=False
-        )
-
+    assert len(apart.split.train) == 48
+    tasks = ("age_years>55", "female")
     with jax.numpy_dtype_promotion("standard"):
-        first = study()
-        results = first.run(fractions=[0.5, 1.0], seeds=2)
-    titles = [BASELINE, "random resnet18", "one", "two"]
-    assert [model.title for model in first.models] == titles, "encoders of one kind share a random twin"
-    assert set(results) == {
+        first = begin(tasks)
+        answers = first.run(fractions=[0.5, 1.0], seeds=2)
+    titles = [*TITLES_OF_PLAIN, "random resnet18", "one", "two"]
+    assert _titles(first) == titles, "encoders of one kind share a random twin"
+    assert set(answers) == {
         Fitted(title, problem, fraction, seed)
         for title in titles for problem in ("age_years>55", "sex=1") for fraction in (0.5, 1.0) for seed in (0, 1)
     }  # fmt: skip
@@ -123,55 +164,360 @@ def test_a_whole_study(runs, tested_set, tmp_path, monkeypatch):
     files = {path.name for path in (folder / "random-resnet18").iterdir()}
     assert files == {"study.json", "features-seed0.npy", "features-seed1.npy", "scores"}
     assert not np.array_equal(*(np.load(folder / "random-resnet18" / f"features-seed{seed}.npy") for seed in (0, 1)))
+    assert {path.name for path in (folder / "age-and-sex").iterdir()} == {"study.json", "scores"}, (
+        "age and sex depend on the question"
+    )
 
     tables, page = write_report(
-        results, runs=runs, models=first.models, recordings=recordings, questions=first.questions,
-        problems=first.problems, method=dataclasses.asdict(first.method), cautions=cautions, folder=tmp_path / "cv",
-        command="python -m ecgjax.cross_validate …",
-    )  # fmt: skip
+        first, answers, runs=runs, cautions=("Beware.",), command="python -m ecgjax.cross_validate …"
+    )
     html = page.read_text(encoding="utf-8")
-    for part in (*titles, "one − random resnet18", f"two − {BASELINE}", "ecgjax.cross_validate …", "100 % of labels"):
+    for part in (*titles, "Beware.", "ecgjax.cross_validate …", "100 % of labels", "two minus random resnet18"):
         assert part in html
-    assert "two − random resnet18" in tables
-    stored = json.loads((tmp_path / "cv" / "results.json").read_text(encoding="utf-8"))
-    one = next(
-        each for each in stored["findings"]
-        if (each["question"], each["fraction"], each["model"], each["other"]) == ("female", 1.0, "one", "")
-    )  # fmt: skip
+    for part in ("one minus random resnet18", *(f"two minus {title}" for title in TITLES_OF_PLAIN)):
+        assert part in tables
+    assert "labels alone" not in tables, "of models that take no part nothing is said"
+    rows = read_results(tmp_path / "cv")
+    np.testing.assert_equal(
+        {key: vars(value) for key, value in rows.items()},
+        {key: vars(value) for key, value in first.measure(answers).items()},
+    )
     by_seed = [
-        np.mean([roc_auc_score(labels[r.folds == fold], r.scores[r.folds == fold]) for fold in range(3)])
-        for r in (results[Fitted("one", "sex=1", 1.0, seed)] for seed in (0, 1))
+        np.mean([roc_auc_score(labels[r.folds == fold], r.outputs[r.folds == fold]) for fold in range(3)])
+        for r in (answers[Fitted("one", "sex=1", 1.0, seed)] for seed in (0, 1))
     ]
-    assert one["mean"]["estimate"] == pytest.approx(np.mean(by_seed), abs=1e-12)
+    mean = Key("one", "AUROC", "female")
+    assert rows[mean].estimate == pytest.approx(np.mean(by_seed), abs=1e-12)
+    assert of_seeds(rows, mean) == pytest.approx(dict(enumerate(by_seed)), abs=1e-12)
+    stored = json.loads((tmp_path / "cv" / "results.json").read_text(encoding="utf-8"))
+    assert stored["models"] == dict(zip(titles, [*PLAIN, "random", "pretrained", "pretrained"], strict=True))
+    assert [Fitted(*(each[name] for name in Fitted._fields)) for each in stored["probes"]] == list(answers)
 
     # What is there is not made again; more is made beside it; another study is refused.
-    monkeypatch.setattr(cross_validation, "map_records", None)
-    monkeypatch.setattr(entry, "cross_validate", None)
-    again = study().run(fractions=[1.0], seeds=2)
+    monkeypatch.setattr(StudyModels, "values", None)
+    monkeypatch.setattr(StudyModels, "answers", None)
+    monkeypatch.setattr(cross_validation, "cross_validate", None)
+    again = begin(tasks).run(fractions=[1.0], seeds=2)
     for fitted, result in again.items():
-        np.testing.assert_array_equal(result.scores, results[fitted].scores)
+        np.testing.assert_array_equal(result.outputs, answers[fitted].outputs)
     with pytest.raises(TypeError):
-        study().run(fractions=[0.25], seeds=1)
+        begin(tasks).run(fractions=[0.25], seeds=1)
     with pytest.raises(ConfigError, match="holds another study: method differ"):
-        study(outer_folds=4)
-    study(resamples=300)
+        begin(tasks, outer_folds=4)
+    begin(tasks, resamples=300)
     retrained = dataclasses.replace(runs[0], encoder=runs[1].encoder)
     with pytest.raises(ConfigError, match="holds another study: weights differ"):
-        entry.Study([retrained], recordings, tasks=["female"], method=method(), folder=tmp_path / "cv", progress=False)
+        begin(of=[retrained])
 
 
-def test_no_record_of_the_data_set_has_a_say_in_how_another_is_embedded(runs, tested_set, monkeypatch):
-    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
-    recordings = entry.open_whole(str(tested_set.directory), links="")
-    records = recordings.split.train
+def test_every_baseline_takes_part_unless_others_are_asked_for(runs, recordings):
+    def titles(of, **asked):
+        models = compared_models(of, recordings, recordings.split.train, layer="features", progress=False, **asked)
+        return [model.title for model in models]
+
+    assert titles(runs) == [*TITLES_OF_PLAIN, "random resnet18", "labels only resnet18", "one", "two"]
+    assert titles(runs, baselines=()) == ["random resnet18", "one", "two"]
+    assert titles(runs[:1], baselines=("boosted",)) == ["boosted trees", "random resnet18", "one"]
+    alone = runs[0].settings
+    assert titles([], alone=alone) == [*TITLES_OF_PLAIN, "random resnet18", "labels only resnet18"]
+    assert titles([], alone=alone, baselines=("demographics",)) == ["age and sex", "random resnet18"]
+    assert titles(runs[:1], alone=alone, baselines=()) == ["random resnet18", "one"], "a run has its own encoder"
+
+
+def test_encoders_are_compared_with_all_that_was_not_pretrained(runs, recordings):
+    models = {
+        model.title: model
+        for model in compared_models(runs, recordings, recordings.split.train, layer="features", progress=False)
+    }
+    assert models["one"].against == ("random resnet18", "labels only resnet18", *TITLES_OF_PLAIN)
+    assert models["random resnet18"].against == tuple(TITLES_OF_PLAIN)
+    assert models["labels only resnet18"].against == models["boosted trees"].against == ()
+
+
+def test_models_of_measurements_answer_as_scikit_learn_fits_them(begin, recordings):
+    study = begin(of=[], strengths=(0.1,))
+    answers = study.run(fractions=[1.0], seeds=1)
+    records, (problem,) = recordings.split.train, study.problems.values()
+    measured = median_beat.measure(recordings.store.read(records), sampling_rate_hz=RATE_HZ, progress=False)
+    # Sex is asked: age alone remains.
+    values = {"age and sex": recordings.index.age_years[records, None], "intervals and amplitudes": measured.values}
+    for title, features in values.items():
+        found = answers[Fitted(title, "sex=1", 1.0, 0)]
+        expected = np.empty(len(records))
+        for fold in range(3):
+            train, held_out = found.folds != fold, found.folds == fold
+            imputer = SimpleImputer(strategy="median", add_indicator=True)
+            model = make_pipeline(imputer, StandardScaler(), LogisticRegression(C=0.1, max_iter=5000, tol=1e-10))
+            model.fit(features[train], problem.labels[train])
+            expected[held_out] = model.decision_function(features[held_out])
+        np.testing.assert_allclose(found.outputs, expected, rtol=0, atol=5e-3)
+        assert found.outputs.std() > 0.2
+        assert found.chosen == (0.1,) * 3
+
+
+def test_boosted_trees_are_chosen_on_the_first_inner_fold_and_trained_on_the_others(begin, recordings):
+    study = begin(of=[], baselines=("boosted",))
+    found = study.run(fractions=[1.0], seeds=2)[Fitted("boosted trees", "sex=1", 1.0, 1)]
+    records, labels = recordings.split.train, study.problems["sex=1"].labels
+    values = median_beat.measure(recordings.store.read(records), sampling_rate_hz=RATE_HZ, progress=False).values
+    expected = np.empty(len(records), np.float32)
+    for fold in range(3):
+        train, held_out = np.flatnonzero(found.folds != fold), np.flatnonzero(found.folds == fold)
+        division = StratifiedGroupKFold(n_splits=2, shuffle=True, random_state=1)
+        inner, val = next(iter(division.split(values[train], labels[train], study.patients[train])))
+        assert not {*study.patients[train[inner]]} & {*study.patients[train[val]]}
+        assert not {*study.patients[train]} & {*study.patients[held_out]}
+        examples = Examples(
+            kind=KINDS["binary"], train=values[train[inner]], targets=labels[train[inner]], val=values[train[val]],
+            val_targets=labels[train[val]],
+        )  # fmt: skip
+        expected[held_out] = fit_boosted(examples, seed=1).predict(values[held_out])
+    np.testing.assert_array_equal(found.outputs, expected)
+    assert all(found.outputs[found.folds == fold].std() > 0.01 for fold in range(3))
+    assert (found.chosen, found.unchosen) == ((), 0)
+
+
+def test_what_is_held_out_has_no_say_in_any_model_that_answers_it(runs, begin):
+    study = begin(of=runs[:1], baselines=(*PLAIN, "supervised"))
+    (problem,) = study.problems.values()
+    folds = study.patients % 3
+    train, held_out = np.flatnonzero(folds), np.flatnonzero(folds == 0)
+    nonsense, patients = problem.labels.copy(), study.patients
+    nonsense[held_out] = RNG.integers(0, 2, len(held_out))
+    assert not np.array_equal(nonsense, problem.labels)
+    others = problem.labels.copy()
+    others[train] = RNG.permutation(others[train])
+
+    def outputs(model, labels):
+        found = study._answer_fold(model, dataclasses.replace(problem, labels=labels), 0)(train, held_out)
+        assert not found.reason
+        return found.outputs
+
     with jax.numpy_dtype_promotion("standard"):
-        for model in cross_validation.frozen_models(runs[:1], recordings, records, layer="features", progress=False):
-            whole, half = model.features(0), None
-            for part in cross_validation.frozen_models(
-                runs[:1], recordings, records[:20], layer="features", progress=False
-            ):
-                half = part.features(0) if part.title == model.title else half
-            np.testing.assert_allclose(half, whole[:20], rtol=1e-5, atol=1e-5)
+        for model in study.models:
+            study.patients = patients
+            honest = outputs(model, problem.labels)
+            assert honest.shape == held_out.shape
+            assert honest.std() > 0
+            assert not np.array_equal(outputs(model, others), honest), "those of the training records have one"
+            study.patients = patients.copy()
+            study.patients[held_out] = patients[train[0]]
+            np.testing.assert_array_equal(outputs(model, nonsense), honest, err_msg=model.title)
+
+
+def test_labels_alone_are_trained_and_chosen_on_other_patients(runs, begin, recordings, monkeypatch):
+    asked, answers_of = [], StudyModels.answers
+
+    def remember(self, name, data, *, seed):
+        asked.append((self, name, data))
+        return answers_of(self, name, data, seed=seed)
+
+    monkeypatch.setattr(StudyModels, "answers", remember)
+    study = begin(of=runs[:1], baselines=("supervised",))
+    model = next(each for each in study.models if each.name == "supervised")
+    with jax.numpy_dtype_promotion("standard"):
+        found = study._answers(Fitted(model.title, "sex=1", 1.0, 1), model, study.problems["sex=1"])
+    assert [name for _, name, _ in asked] == ["supervised"] * 3
+    assert len({id(models) for models, *_ in asked}) == 1, "one compilation serves all folds"
+    for fold, (_, _, data) in enumerate(asked):
+        sides = [{*part.patients.tolist()} for part in (data.train, data.val, data.test)]
+        assert len(set.union(*sides)) == sum(map(len, sides)), "no patient is on two sides"
+        np.testing.assert_array_equal(data.test.records, study.records[found.folds == fold])
+        every = np.concatenate([part.records for part in (data.train, data.val, data.test)])
+        np.testing.assert_array_equal(np.sort(every), study.records)
+        for part in (data.train, data.val, data.test):
+            np.testing.assert_array_equal(part.labels, recordings.index.sex[part.records])
+    assert np.isfinite(found.outputs).all()
+
+
+def test_a_model_that_labels_do_not_give_is_missing_and_said(begin, monkeypatch):
+    def diverged(self, name, data, *, seed):
+        raise DataError("training with labels diverged", reason=NO_MODEL)
+
+    study = begin(of=[], baselines=("boosted", "demographics"))
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyModels, "answers", _raising(DataError("a shard is damaged")))
+        with pytest.raises(DataError, match="a shard is damaged"):
+            study.run(fractions=[1.0], seeds=1)
+    monkeypatch.setattr(StudyModels, "answers", diverged)
+    answers = study.run(fractions=[1.0], seeds=1)
+    missing = answers[Fitted("boosted trees", "sex=1", 1.0, 0)]
+    assert (missing.outputs, missing.reason) == (None, "fold 1: training with labels diverged")
+    again = study.run(fractions=[1.0], seeds=1)[Fitted("boosted trees", "sex=1", 1.0, 0)]
+    assert (again.outputs, again.reason) == (None, missing.reason), "it is kept with its reason"
+    (said,) = _untrained(answers)
+    assert said.text == (
+        "Not trained for boosted trees: sex=1 at 100 %, seed 0: fold 1: training with labels diverged."
+    )
+    rows = study.measure(answers)
+    assert rows[Key("boosted trees", "AUROC", "female")].reason == f"sex=1: {missing.reason}"
+    everything = {fitted: missing for fitted in answers}
+    assert _untrained(everything)[0].text.startswith("Not trained for any model: sex=1 at 100 %")
+
+
+def _raising(error):
+    def function(*args, **kwargs):
+        raise error
+
+    return function
+
+
+def test_a_folder_from_before_there_were_baselines_goes_on(runs, recordings, begin, monkeypatch, tmp_path):
+    records, patients = recordings.split.train, np.asarray(recordings.index.group[recordings.split.train])
+    encoder, norm = tree_of(runs[0].settings.encoder), runs[0].recordings
+    norm_digest = digests.of_arrays(norm.datasets[0].index.content_hash[norm.split.train])
+    of_norm = {"batch_norm_records": norm_digest, "layer": "features"}
+    identities = {
+        "": {
+            "data": list(recordings.fingerprints),
+            "records": digests.of_arrays(records, patients),
+            "method": {
+                "outer_folds": 3, "inner_folds": 2, "strengths": [1e-3, 0.1], "min_positives": 4, "layer": "features",
+                "resamples": None,
+            },
+        },
+        "models/median-beat": {"title": "median beat", "median_beat": [median_beat.MEDIAN_BEAT_RATE_HZ, RATE_HZ]},
+        "models/random-resnet18": {"title": "random resnet18", "encoder": encoder, **of_norm},
+        "models/one": {"title": "one", "weights": digests.of_weights(runs[0].encoder.split), **of_norm},
+    }  # fmt: skip
+    labels = recordings.index.sex[records].astype(np.int64)
+    scores = {name: np.arange(48, dtype=np.float32) * (1 + place) for place, name in enumerate(identities)}
+    folds = np.arange(48) // 2 % 3
+    for name, identity in identities.items():
+        folder = tmp_path / "cv" / name
+        folder.mkdir(parents=True)
+        (folder / "study.json").write_text(json.dumps(identity), encoding="utf-8")
+        if name:
+            (folder / "scores").mkdir()
+            told = {"chosen": [0.1, 0.1, 1e-3], "unchosen": 0, "records": 32.0, "positives": 15, "reason": ""}
+            digest = digests.of_arrays(np.arange(48), labels)[:8]
+            np.savez(
+                folder / "scores" / f"sex_is_1-1-seed0-{digest}.npz",
+                told=np.frombuffer(json.dumps(told).encode(), np.uint8), folds=folds, scores=scores[name],
+                allow_pickle=False,
+            )  # fmt: skip
+    monkeypatch.setattr(cross_validation, "cross_validate", None)
+    answers = begin(of=runs[:1], baselines=("median_beat",)).run(fractions=[1.0], seeds=1)
+    assert [fitted.model for fitted in answers] == ["median beat", "random resnet18", "one"]
+    for (fitted, found), name in zip(answers.items(), list(identities)[1:], strict=True):
+        np.testing.assert_array_equal(found.outputs, scores[name], err_msg=fitted.model)
+        np.testing.assert_array_equal(found.folds, folds)
+        assert (found.chosen, found.records, found.positives) == ((0.1, 0.1, 1e-3), 32.0, 15)
+    # The baselines of today stand beside it.
+    begin(of=runs[:1], baselines=PLAIN)
+
+
+def test_a_damaged_archive_is_named(begin, tmp_path):
+    study = begin(of=[], baselines=("demographics",))
+    study.run(fractions=[1.0], seeds=1)
+    (path,) = (tmp_path / "cv" / "models" / "age-and-sex" / "scores").iterdir()
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=rf"{path.name}: this result is damaged .* remove it to make it again"):
+        study.run(fractions=[1.0], seeds=1)
+
+
+class Given:
+    """Flags as `absl` holds them."""
+
+    def __init__(self, **given):
+        defaults = {
+            "workdir": [], "encoder": "", "baselines": ["demographics"], "links": "", "task": ["female"],
+            "fractions": ["1"], "seeds": 1, "overlaps": "refuse",
+        }  # fmt: skip
+        vars(self).update(defaults | given)
+
+    def __getitem__(self, name):
+        return types.SimpleNamespace(value=getattr(self, name))
+
+
+@pytest.fixture
+def give(tested_set, tmp_path, monkeypatch):
+    """Gives the command some flags; one encoder is the smallest."""
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
+
+    def give(**given):
+        flags = Given(
+            dataset=str(tested_set.directory), out=str(tmp_path / "out"), config=tree_of(method()), **given
+        )  # fmt: skip
+        monkeypatch.setattr(entry, "flags", types.SimpleNamespace(FLAGS=flags))
+        with jax.numpy_dtype_promotion("standard"):
+            entry.main([])
+        return json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+
+    return give
+
+
+def test_without_a_run_the_models_beside_encoders_are_tested_alone(give, monkeypatch, tmp_path, capsys):
+    tiny = tmp_path / "tiny.py"
+    tiny.write_text(
+        "from tests.support import tiny_config\n"
+        "def get_config():\n"
+        "    config = tiny_config.get_config()\n"
+        "    config.encoder.name, config.encoder.widths = 'resnet18', (4,)\n"
+        "    return config\n",
+        encoding="utf-8",
+    )
+    given = []
+
+    def remember(*args, alone, **kwargs):
+        given.append(alone)
+        return Study(*args, alone=alone, **kwargs)
+
+    monkeypatch.setattr(entry, "Study", remember)
+    stored = give(encoder=str(tiny))
+    assert stored["models"] == {"age and sex": "demographics", "random resnet18": "random"}
+    assert tree_of(given[0].encoder)["widths"] == (4,)
+    rows = read_results(tmp_path / "out")
+    assert {(key.model, key.minus) for key in rows} == {
+        ("age and sex", ""), ("random resnet18", ""), ("random resnet18", "age and sex"),
+    }  # fmt: skip
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "random resnet18 minus age and sex" in report
+    assert "Pretraining runs" not in report
+    assert "is set by the recordings of this data set" in report
+    assert "age and sex" in capsys.readouterr().out
+
+
+def test_without_a_run_and_without_a_config_the_encoder_is_the_default_one(give, monkeypatch):
+    given = []
+    monkeypatch.setattr(entry, "Study", lambda *args, alone, **kwargs: given.append(alone) or _stop())
+    with pytest.raises(KeyboardInterrupt):
+        give()
+    assert tree_of(given[0]) == tree_of(entry.RunSettings())
+
+
+def _stop():
+    raise KeyboardInterrupt
+
+
+def test_an_encoder_beside_runs_and_unknown_baselines_are_refused(give, monkeypatch):
+    monkeypatch.setattr(entry, "open_whole", None)
+    with pytest.raises(ConfigError, match=r"--encoder is the encoder of a cross-validation without --workdir"):
+        give(encoder="simclr", workdir=["a"])
+    with pytest.raises(ConfigError, match=r"--baselines=boosted,trees: 'trees' is unknown; there are: supervised, int"):
+        give(baselines=["boosted", "trees"])
+    with pytest.raises(ConfigError, match=r"--encoder=simcrl: there is no config file simcrl.* recipes are: .*simclr"):
+        give(encoder="simcrl")
+    with pytest.raises(ConfigError, match=r"--encoder=simclr:tiny: after the colon of --encoder .*small; not 'tiny'"):
+        give(encoder="simclr:tiny")
+    with pytest.raises(ConfigError, match=r"--task=… is needed"):
+        give(task=[])
+
+
+def test_no_record_of_the_data_set_has_a_say_in_how_another_is_embedded(runs, recordings, monkeypatch):
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
+    records, task = recordings.split.train, parse_task("female")
+    whole, half = (
+        [
+            (model.title, model.models().values(model.name, task, 0))
+            for model in compared_models(runs[:1], recordings, part, layer="features", progress=False)
+            if model.name not in ("boosted", "supervised")
+        ]
+        for part in (records, records[:20])
+    )
+    assert len(whole) == 5
+    for (title, all_of_them), (_, some) in zip(whole, half, strict=True):
+        np.testing.assert_allclose(some, all_of_them[:20], rtol=1e-5, atol=1e-5, err_msg=title)
 
 
 def test_batch_norm_is_set_by_real_recordings_where_there_are_any(runs, stored_dataset):
@@ -183,10 +529,10 @@ def test_batch_norm_is_set_by_real_recordings_where_there_are_any(runs, stored_d
     recordings = dataclasses.replace(recordings, datasets=(recordings.datasets[0], real))
     both = dataclasses.replace(runs[0], recordings=recordings)
     assert [made for _, _, made in both.pretrained_on] == [True, False]
-    assert len(both.norm_records) == both.pretrained_on[1][1]
-    assert both.norm_records.min() >= simulated.index.num_records
+    assert len(both.norm.records) == both.pretrained_on[1][1]
+    assert both.norm.records.min() >= simulated.index.num_records
     alone = dataclasses.replace(both, recordings=open_recordings(DataSettings(dir=str(simulated.directory))))
-    np.testing.assert_array_equal(alone.norm_records, alone.recordings.split.train)
+    np.testing.assert_array_equal(alone.norm.records, alone.recordings.split.train)
 
 
 def test_records_that_an_encoder_has_seen(runs, leaking_set):
@@ -244,66 +590,87 @@ def test_rare_classes_are_left_out_and_named():
     np.testing.assert_array_equal(problems["super:B"].labels, numbers < 12)
     with pytest.raises(DataError, match=r"--task='super:C=1' cannot be .* super:C: 8 positive records"):
         ask(index, numbers, ["super:C=1"], min_positives=10, folds=5)
-    with pytest.raises(DataError, match="is a quantity; ask above or below a value"):
+    with pytest.raises(DataError, match="is a quantity and no yes or no; ask above or below a value"):
         ask(index, numbers, ["height"], min_positives=5, folds=5)
 
 
-RNG = np.random.default_rng(0)
 PATIENTS = np.repeat(np.arange(80), 2)
 PROBLEMS = {
-    name: Problem(name=name, rows=np.arange(10 * number, 160), labels=(RNG.random(160 - 10 * number) < 0.4).astype(int))
-    for number, name in enumerate(("a", "b"))
+    name: Problem(
+        task=BinaryTask(label=name, rule="present"),
+        rows=np.arange(10 * number, 160),
+        labels=(RNG.random(160 - 10 * number) < 0.4).astype(int),
+    )
+    for number, name in enumerate(("x:a", "x:b"))
 }
 
 
 def result_of(problem, *, signal, reason=""):
     labels = problem.labels
     scores = (signal * labels + RNG.normal(size=len(labels))).astype(np.float32)
-    return OutOfFold(
-        scores=None if reason else scores, folds=(PATIENTS[problem.rows] % 4), chosen=(0.1,) * 4, unchosen=0,
+    return Answers(
+        outputs=None if reason else scores, folds=(PATIENTS[problem.rows] % 4), chosen=(0.1,) * 4, unchosen=0,
         records=90.0, positives=30, reason=reason,
     )  # fmt: skip
 
 
-def test_findings_are_means_over_folds_classes_and_seeds():
-    results = {
+@pytest.fixture
+def made_up_study():
+    """A study of three encoders, of which one is never pretrained and another is equal to it."""
+    study = object.__new__(Study)
+    kinds = {"random net": "random", "strong": "pretrained", "same": "pretrained"}
+    study.models = [
+        ComparedModel(name=name, title=title, encoder="net", identity={}, models=None) for title, name in kinds.items()
+    ]
+    study.problems, study.patients = PROBLEMS, PATIENTS
+    study.questions = [Question(title="x:*", problems=("x:a", "x:b"), left_out={})]
+    study.method = method(resamples=400)
+    return study
+
+
+def test_results_are_means_over_folds_classes_and_seeds(made_up_study):
+    assert [problem.name for problem in PROBLEMS.values()] == list(PROBLEMS)
+    answers = {
         Fitted(model, name, 1.0, seed): result_of(problem, signal=signal)
-        for model, signal in (("strong", 1.5), ("weak", 0.5))
+        for model, signal in (("strong", 1.5), ("random net", 0.5))
         for name, problem in PROBLEMS.items()
         for seed in range(3)
     }
-    question = Question(title="both", problems=("a", "b"), left_out={})
-    findings = Findings(results, problems=PROBLEMS, patients=PATIENTS, resamples=400)
+    answers |= {key._replace(model="same"): each for key, each in answers.items() if key.model == "random net"}
 
-    def by_hand(model, seed):
+    def by_hand(model, seed, names=PROBLEMS):
         values = []
-        for name, problem in PROBLEMS.items():
-            each = results[Fitted(model, name, 1.0, seed)]
+        for name in names:
+            problem, each = PROBLEMS[name], answers[Fitted(model, name, 1.0, seed)]
             values += [
-                roc_auc_score(problem.labels[each.folds == fold], each.scores[each.folds == fold]) for fold in range(4)
+                roc_auc_score(problem.labels[each.folds == fold], each.outputs[each.folds == fold]) for fold in range(4)
             ]
         return np.mean(values)
 
-    found = findings.find(question, fraction=1.0, model="strong", other="weak")
-    expected = [by_hand("strong", seed) - by_hand("weak", seed) for seed in range(3)]
-    assert list(found.answer.by_seed.values()) == pytest.approx(expected, abs=1e-12)
-    assert found.answer.mean.estimate == pytest.approx(np.mean(expected), abs=1e-12)
-    assert 0 < found.answer.mean.low < np.mean(expected) < found.answer.mean.high
-    assert found.title == "strong − weak"
-    assert found.text.startswith(f"{np.mean(expected):+.3f} [")
-    same = findings.find(question, fraction=1.0, model="weak", other="weak")
-    assert (same.answer.mean.low, same.answer.mean.high) == (0, 0), "differences are paired"
+    rows = made_up_study.measure(answers)
+    mean = Key("strong", "macro AUROC", "x:*", minus="random net")
+    expected = [by_hand("strong", seed) - by_hand("random net", seed) for seed in range(3)]
+    assert of_seeds(rows, mean) == pytest.approx(dict(enumerate(expected)), abs=1e-12)
+    assert rows[mean].estimate == pytest.approx(np.mean(expected), abs=1e-12)
+    assert 0 < rows[mean].low < np.mean(expected) < rows[mean].high
+    assert text_of(rows, mean).startswith(f"{np.mean(expected):+.3f} [")
+    same = rows[mean._replace(model="same")]
+    assert (same.low, same.estimate, same.high) == (0, 0, 0), "differences are paired"
+    # Of a question with several classes each has results of its own.
+    for name in PROBLEMS:
+        own = rows[Key("strong", "AUROC", name)]
+        assert own.estimate == pytest.approx(np.mean([by_hand("strong", seed, [name]) for seed in range(3)]), abs=1e-12)
 
     # A seed in which one of the two cannot be trained is missing in both, and said.
-    results[Fitted("weak", "b", 1.0, 1)] = result_of(PROBLEMS["b"], signal=1.0, reason="fold 1: no records")
-    findings = Findings(results, problems=PROBLEMS, patients=PATIENTS, resamples=400)
-    found = findings.find(question, fraction=1.0, model="strong", other="weak")
-    assert list(found.answer.by_seed) == [0, 2]
-    assert found.without == {1: "b: fold 1: no records"}
-    assert "(1 seeds missing)" in findings_table([found]).rows[0][1]
-    nothing = findings.find(question, fraction=0.1, model="strong")
-    assert nothing.answer is None
-    assert nothing.text == "n/a (not made yet)"
+    reason = "fold 1: no records"
+    answers[Fitted("random net", "x:b", 1.0, 1)] = result_of(PROBLEMS["x:b"], signal=1.0, reason=reason)
+    rows = made_up_study.measure(answers)
+    assert list(of_seeds(rows, mean)) == [0, 2]
+    assert lost_seeds(rows, mean) == 1
+    assert rows[mean._replace(seed=1)].reason == f"x:b: {reason}"
+    assert rows[mean].estimate == pytest.approx(np.mean([expected[0], expected[2]]), abs=1e-12)
+    assert "(1 seeds missing)" in text_of(rows, mean)
+    assert text_of(rows, mean._replace(fraction=0.1)) == "", "it is not made yet"
 
 
 def test_settings_that_make_no_sense_are_refused(runs, tested_set, tmp_path):
@@ -314,14 +681,14 @@ def test_settings_that_make_no_sense_are_refused(runs, tested_set, tmp_path):
     with pytest.raises(ConfigError, match="must have at least 1 elements"):
         method(strengths=())
     with pytest.raises(ConfigError, match="names a run twice"):
-        cross_validation.open_runs(["a", "./a"], layer="features", format=runs[0].recordings.format)
+        pretrained_runs.open_runs(["a", "./a"], layer="features", format=runs[0].recordings.format)
     with pytest.raises(ConfigError, match="is not the folder of a pretraining run"):
-        cross_validation.open_runs([str(tmp_path)], layer="features", format=runs[0].recordings.format)
-    assert cross_validation._titles(["/x/a/seed0", "/x/b/seed0"]) == ["a/seed0", "b/seed0"]
+        pretrained_runs.open_runs([str(tmp_path)], layer="features", format=runs[0].recordings.format)
+    assert pretrained_runs._titles(["/x/a/seed0", "/x/b/seed0"]) == ["a/seed0", "b/seed0"]
 
 
 def test_recordings_of_another_rate_are_refused(runs, monkeypatch):
-    monkeypatch.setattr(cross_validation.defaults, "settings_of_run", lambda workdir: runs[0].settings)
+    monkeypatch.setattr(pretrained_runs.defaults, "settings_of_run", lambda workdir: runs[0].settings)
     other = dataclasses.replace(runs[0].recordings.format, sampling_rate_hz=200)
     with pytest.raises(ConfigError, match=r"1000 samples at 100 Hz, --dataset has 1000 at 200 Hz"):
-        cross_validation.open_runs(["a"], layer="features", format=other)
+        pretrained_runs.open_runs(["a"], layer="features", format=other)

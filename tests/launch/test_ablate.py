@@ -1,5 +1,6 @@
 """The command that runs an ablation, from configs to tables."""
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -16,27 +17,44 @@ from ecgjax import pretrain
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.settings.sections import tree_of
+from ecgjax.evaluation.models import boosted
+from ecgjax.settings.sections import flat, tree_of
+from ecgjax.studies.models import BASELINES, PLAIN
+from ecgjax.studies.results import Key, read_results
 from launch import ablate
 from launch.arms import arms_of
+from tests.ecgjax.studies.test_ablation import write_as_before
 
 TINY = "tests/support/tiny_config.py"
 
 
-def _plan(sweeps, *, seeds=1, configs=(TINY,), common=()):
-    return ablate.plan(arms_of(configs, sweeps, common=common), seeds=seeds)
+def _plan(sweeps, *, seeds=1, configs=(TINY,), common=(), **asked):
+    return ablate.plan(arms_of(configs, sweeps, common=common), seeds=seeds, **asked)
 
 
 def test_every_encoder_has_one_random_twin_a_seed():
     runs = _plan(["objective.temperature=.1|.2", "base|encoder.dropout=.5"], seeds=2)
-    twins = [(run.arm, run.seed) for run in runs if not run.twin]
+    twins = [(run.arm, run.seed) for run in runs if run.model == "random"]
     name = runs[0].settings.encoder.name
     assert twins == [(f"random {name}{more}", seed) for seed in (0, 1) for more in ("", " #2")]
+    of_labels = [(run.arm, run.seed) for run in runs if run.model == "supervised"]
+    assert of_labels == [(f"labels only {name}{more}", seed) for seed in (0, 1) for more in ("", " #2")]
     trained = [run for run in runs if run.twin]
     assert len(trained) == 8
     assert {run.twin for run in trained if "dropout" in run.arm} == {f"random {name} #2"}
     assert len({run.digest for run in runs}) == len({run.name for run in runs}) == len(runs)
     assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+
+
+def test_models_without_an_encoder_stand_once_a_seed_beside_all_arms():
+    runs = _plan(["base|encoder.dropout=.5"], seeds=2)
+    plain = [(run.arm, run.seed) for run in runs if run.model in PLAIN]
+    titles = ("intervals and amplitudes", "boosted trees", "median beat", "age and sex")
+    assert plain == [(title, seed) for seed in (0, 1) for title in titles]
+    assert not any(run.twin or run.flags for run in runs if run.model != "pretrained")
+    few = _plan(["base|encoder.dropout=.5"], baselines=("demographics",))
+    assert [run.model for run in few] == ["random", "demographics", "pretrained", "random", "pretrained"]
+    assert [run.model for run in _plan([], baselines=())] == ["random", "pretrained"]
 
 
 def test_where_the_data_lie_decides_nothing():
@@ -45,11 +63,39 @@ def test_where_the_data_lie_decides_nothing():
 
 
 def test_settings_of_other_evaluations_decide_nothing_and_those_of_the_probe_do():
-    (_, plain), (_, other), (_, layer) = (
-        _plan([], common=common)
+    plain, other, layer = (
+        [run.digest for run in _plan([], common=common)]
         for common in ([], [("probe.finetune.steps", "7"), ("probe.task", "x")], [("probe.layer", "embedding")])
     )
-    assert plain.digest == other.digest != layer.digest
+    assert plain == other
+    assert not {*plain} & {*layer}
+
+
+def test_every_model_is_decided_by_what_it_is_made_of_and_nothing_else():
+    before = _plan([])
+
+    def changed(leaf, value):
+        after = _plan([], common=[(leaf, value)])
+        return {run.model for run, other in zip(before, after, strict=True) if run.digest != other.digest}
+
+    assert changed("probe.supervised.steps", "7") == {"supervised"}
+    assert changed("optimizer.weight_decay", "0.3") == {"supervised", "pretrained"}
+    assert changed("optimizer.learning_rate", "0.3") == {"pretrained"}
+    assert changed("encoder.dropout", "0.5") == {"random", "supervised", "pretrained"}
+    assert changed("data.test_folds", "(9,)") == {"random", "pretrained", *BASELINES}
+
+
+def _digest_before(run):
+    """Returns the digest of a run as it was before models other than random encoders stood beside the arms."""
+
+    def decides(leaf):
+        of_probe = not leaf.startswith("probe.") or leaf in ("probe.layer", "probe.seed")
+        of_encoder = run.twin or leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe."))
+        return leaf != "data.dir" and of_probe and of_encoder
+
+    leaves = flat(tree_of(run.settings)).items()
+    told = repr(sorted((name, repr(value)) for name, value in leaves if decides(name)))
+    return hashlib.blake2b(f"{run.arm} {told}".encode(), digest_size=16).hexdigest()
 
 
 def test_arms_about_other_records_are_refused():
@@ -72,7 +118,8 @@ def given(stored_dataset, monkeypatch, tmp_path):
         common = {
             "data.dir": stored_dataset[0].directory, "data.train_folds": "(1,2,3,4,5,6)", "data.val_folds": "(7,8)",
             "data.test_folds": "(9,10)", "encoder.widths": "(4,)", "duration.value": "2", "duration.unit": "steps",
-            "log_every": "1",
+            "log_every": "1", "probe.supervised.steps": "2", "probe.supervised.batch_size": "4",
+            "probe.supervised.eval_every": "1",
         }  # fmt: skip
         arguments = [f"--config={TINY}", *(f"--config.{leaf}={value}" for leaf, value in common.items()),
                      "--task=age_years>55", "--task=age", "--label_fraction=.5", "--resamples=100", "--seeds=1",
@@ -87,6 +134,7 @@ def given(stored_dataset, monkeypatch, tmp_path):
 
     monkeypatch.setattr(ablate, "subprocess", types.SimpleNamespace(run=pretrain_here))
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(boosted, "_TREES", 3)
     return give
 
 
@@ -95,17 +143,19 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
     out, sweep = tmp_path / "out", "--sweep=objective.temperature=.1|.5"
     given(sweep, "--jobs", str(tmp_path / "jobs"))
     jobs = (tmp_path / "jobs").read_text().splitlines()
-    assert len(jobs) == 3
+    assert len(jobs) == 8
     assert all(word.startswith("--") for word in shlex.split(jobs[0])[3:])
     only = jobs[-1].split("--only=")[1].strip("'")
     assert not (out / "results").exists()
 
     assert given(sweep, f"--only={only}") is None
+    assert [path.name for path in (out / "results").iterdir()] == [only.partition("/")[0]]
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "temperature=.5" in report
     assert "Not made yet: random-" in report
 
-    assert given(sweep) is None
+    with jax.numpy_dtype_promotion("standard"):
+        assert given(sweep) is None
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "SIMULATED" in report
     assert "Not made yet" not in report
@@ -114,18 +164,30 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
         "age (R²)",
         "validation loss, last",
         "same-patient pairs a batch",
+        "Difference from the same encoder trained with labels alone",
+        "Difference from the model of boosted trees",
+        "Difference from the model of age and sex",
         "How to make it again",
         "Environment",
         "Data",
     ):
         assert words in report
     stored = json.loads((out / "results.json").read_text())
-    assert [run["facts"].get("steps") for run in stored["runs"]] == [None, 2, 2]
-    assert set(stored["answers"][0]["above_random"]) == {run["arm"] for run in stored["runs"][1:]}
+    arms = [run["arm"] for run in stored["runs"]]
+    assert [run["facts"].get("steps") for run in stored["runs"]] == [None] * 6 + [2, 2]
+    assert arms[:6] == [
+        "random resnet18", "labels only resnet18", "intervals and amplitudes", "boosted trees", "median beat",
+        "age and sex",
+    ]  # fmt: skip
+    rows = read_results(out)
+    assert {(key.model, key.minus) for key in rows if key.task == "age_years>55"} == {
+        *((arm, "") for arm in arms), *((arm, beside) for arm in arms[6:] for beside in arms[:6]), (arms[7], arms[6]),
+    }  # fmt: skip
+    assert {key.fraction for key in rows} == {0.5}
     capsys.readouterr()
 
     # Done: nothing is trained again, and the same tables come from the files.
-    monkeypatch.setattr(ablate, "probe_tasks", None)
+    monkeypatch.setattr(ablate, "answer_tasks", None)
     assert given(sweep) is None
     assert (out / "report.md").read_text(encoding="utf-8") == report
     given(sweep, f"--jobs={tmp_path / 'jobs'}")
@@ -157,21 +219,77 @@ def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, 
 def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
     failing = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 2))
     monkeypatch.setattr(ablate, "subprocess", failing)
-    assert given() == 1
+    assert given("--baselines=") == 1
     assert "failed: pretraining ended with status 2" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "Failed: tiny_config" in report
     assert len(list((tmp_path / "out" / "results").rglob("*.npz"))) == 1, "the random encoder"
 
-    def none(*args, title, **kwargs):
+    def none(*args, **kwargs):
         raise DataError("no probe is possible")
 
-    monkeypatch.setattr(ablate, "probe_tasks", none)
-    assert given("--seeds=2") == 1
+    monkeypatch.setattr(ablate, "answer_tasks", none)
+    assert given("--seeds=2", "--baselines=") == 1
     assert "random" in (error := capsys.readouterr().err)
     assert "/seed1 failed: no probe is possible" in error
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "/seed1 (no probe is possible)" in report
+
+
+def test_models_beside_the_arms_need_no_pretraining(given, monkeypatch, tmp_path, capsys):
+    failing = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(ablate, "subprocess", failing)
+    assert given("--baselines=demographics,boosted") == 1
+    capsys.readouterr()
+    made = {path.parent.name for path in (tmp_path / "out" / "results").rglob("*.npz")}
+    assert made == {"random-resnet18", "boosted-trees", "age-and-sex"}
+    kept = [path.name for path in (tmp_path / "out" / "features").iterdir()]
+    assert len(kept) == 1, "what was measured serves all seeds"
+    assert kept[0].startswith("measurements-")
+    rows = read_results(tmp_path / "out")
+    assert {(key.model, key.minus) for key in rows} == {
+        ("random resnet18", ""), ("boosted trees", ""), ("age and sex", ""),
+    }  # fmt: skip
+    assert "--baselines=demographics,boosted" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    # Done: they are not made again, and others stand beside them.
+    monkeypatch.setattr(ablate, "answer_tasks", None)
+    with pytest.raises(TypeError):
+        given("--baselines=demographics,boosted,intervals")
+
+
+def test_an_unknown_baseline_is_refused_by_name(given, monkeypatch):
+    monkeypatch.setattr(ablate, "open_recordings", None)
+    with pytest.raises(ConfigError, match=r"--baselines=boosted,trees: 'trees' is unknown; there are: supervised, int"):
+        given("--baselines=boosted,trees")
+
+
+def test_a_folder_from_before_there_were_baselines_goes_on(given, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+
+    def write_before(run, recordings, tasks, *, out):
+        words = {
+            "arm": run.arm, "seed": run.seed, "twin": run.twin, "config": _digest_before(run),
+            "facts": {"steps": 2.0} if run.twin else {},
+            "tasks": {
+                name: {"records": 9, "positives": None, "val_metric": 0.5, "selected": "C = 1", "scores": None}
+                for name in tasks
+            },
+        }  # fmt: skip
+        scores = [np.arange(len(data.test.records), dtype=np.float32) for data in tasks.values()]
+        arrays = {f"scores{place}": each for place, each in enumerate(scores)}
+        write_as_before(out / "results" / run.folder / f"seed{run.seed}.npz", words, arrays)
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ablate, "make", write_before)
+        assert given("--baselines=") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(ablate, "answer_tasks", None)
+        assert given("--baselines=") is None
+    difference = read_results(out)[Key("tiny_config", "AUROC", "age_years>55", 0.5, minus="random resnet18")]
+    assert (difference.low, difference.estimate, difference.high) == (0, 0, 0)
+    assert given("--baselines=demographics") is None
+    assert Key("tiny_config", "AUROC", "age_years>55", 0.5, minus="age and sex") in read_results(out)
 
 
 def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(given, monkeypatch, tmp_path, capsys):
@@ -197,5 +315,5 @@ def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_pa
     status = run_config.EXIT_STOPPED
     stopping = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, status))
     monkeypatch.setattr(ablate, "subprocess", stopping)
-    assert given("--sweep=objective.temperature=.1|.5") == status
+    assert given("--sweep=objective.temperature=.1|.5", "--baselines=") == status
     assert not (tmp_path / "out" / "report.md").exists()

@@ -296,13 +296,15 @@ LABEL_EFFICIENCY = (
 
 _CROSS = "--workdir={run} --dataset={data} --task='lvef<40' --out=new --overlaps=mark"
 
+# Without a run.
+_ALONE = "--dataset={data} --task='lvef<40' --out=new"
+
 CROSS_VALIDATE = (
     ("--nonsense=1", "nonsense"),
-    ("", "--workdir"),
+    ("", "--dataset"),
     ("--workdir={run} --task='lvef<40' --out=new", "--dataset"),
     ("--workdir={run} --dataset={data} --out=new", "--task"),
     ("--workdir={run} --dataset={data} --task='lvef<40'", "--out"),
-    ("--dataset={data} --task='lvef<40' --out=new", "--workdir"),
     ("--workdir= --dataset={data} --task='lvef<40' --out=new", "--workdir"),
     ("--workdir={run} --dataset= --task='lvef<40' --out=new", "--dataset"),
     ("--workdir={run} --dataset={data} --task= --out=new", "--task"),
@@ -318,6 +320,21 @@ CROSS_VALIDATE = (
     ("--workdir={run} --dataset={data} --task='lvef<40' --out={file}", "--out", "file.txt"),
     ("--workdir={run} --dataset={data} --task='lvef<40' --out=new", "--overlaps"),
     ("--workdir={run} --dataset={data} --task=nonsense --out=new --overlaps=mark", "nonsense"),
+    ("--dataset= --task='lvef<40' --out=new", "--dataset"),
+    ("--dataset={data} --task=nonsense --out=new --baselines=demographics", "nonsense"),
+    (f"{_ALONE} --baselines=trees", "--baselines=trees", "boosted"),
+    (f"{_ALONE} --encoder=simcrl", "--encoder", "simcrl", "simclr"),
+    (f"{_ALONE} --encoder=simclr:smal", "--encoder", "smal", "small"),
+    (f"{_ALONE} --encoder={{file}}", "--encoder", "file.txt"),
+    (f"{_ALONE} --encoder={{empty}}", "--encoder", "empty"),
+    (f"{_ALONE} --encoder={{broken_config}}", "broken.py"),
+    (f"{_ALONE} --encoder={{no_get_config}}", "no_get_config.py"),
+    (f"{_ALONE} --encoder=cross_validation", "--encoder"),
+    (f"{_CROSS} --encoder=simclr", "--encoder", "--workdir"),
+    (f"{_CROSS} --baselines=trees", "--baselines=trees", "boosted"),
+    (f"{_CROSS} --baselines=boosted,,demographics", "--baselines"),
+    (f"{_CROSS} --baselines=random", "--baselines=random", "supervised"),
+    (f"{_CROSS} --baseline=boosted", "baseline", "baselines"),
     (f"{_CROSS} --links=missing.npz", "missing.npz"),
     (f"{_CROSS} --links={{file}}", "file.txt"),
     (f"{_CROSS} --overlaps=keep", "overlaps", "refuse"),
@@ -484,6 +501,10 @@ ABLATE = (
     (f"{_ABLATE} --config.nonsense=1", "nonsense"),
     (f"{_ABLATE} --config.batch_size=x", "batch_size"),
     (f"{_ABLATE} --config.=1", "config."),
+    (f"{_ABLATE} --baselines=trees", "--baselines=trees", "boosted"),
+    (f"{_ABLATE} --baselines=boosted,,demographics", "--baselines"),
+    (f"{_ABLATE} --baselines=random", "--baselines=random", "supervised"),
+    (f"{_ABLATE} --baseline=boosted", "baseline", "baselines"),
     (f"{_ABLATE} --only=nobody/seed0", "--only=nobody/seed0"),
     (f"{_ABLATE} --only=", "--only"),
     (f"{_ABLATE} --jobs=", "--jobs"),

@@ -75,7 +75,7 @@ def write_report(
         folded = Folded("AUROC and its differences by class", [table for table in tables if table.rows])
         sections.append(Section("Results by class", [folded]))
     page = Page(
-        title=f"Frozen encoders on {recordings.name}, cross-validated"
+        title=f"Models on {recordings.name}, cross-validated"
         + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
         summary=[Paragraph(_words(recordings, study.patients, answers, method))],
