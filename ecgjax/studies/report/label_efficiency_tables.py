@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ecgjax.data.tasks import Task
 from ecgjax.pages.page import Table
 from ecgjax.studies.models import title_of
+from ecgjax.studies.report.forest import plain_axes
 from ecgjax.studies.report.seed_tables import seeds_column, spread
 from ecgjax.studies.results import Key, Results, of_seeds, seed_sd, seeds_interval
 from ecgjax.studies.store import TrainedCell
@@ -202,8 +203,7 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
         axes.minorticks_off()
         axes.set_xlabel("labelled training patients")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
     return drawn

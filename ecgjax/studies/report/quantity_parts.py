@@ -9,8 +9,8 @@ from ecgjax.pages.page import Block, Paragraph, Picture, Section, Table
 from ecgjax.studies.models import REFERENCE
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.one_task.quantity import one_a_patient
+from ecgjax.studies.report.model_figures import bland_altman_figure, panels_figure, scatter_figure
 from ecgjax.studies.report.parts import Parts, quantity_name
-from ecgjax.studies.report.quantity_figures import bland_altman_figure, panels_figure, scatter_figure
 from ecgjax.studies.report.report_tables import outputs_of, titles
 
 
