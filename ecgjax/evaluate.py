@@ -152,6 +152,7 @@ def evaluate(
         treat_at=probe.treat_at,
         prevalence=probe.prevalence,
         shuffles=probe.shuffles,
+        unit="" if kind.log_odds else unit_of(task.title, recordings),
         progress=progress,
     )
     one = measure_task(answers, data, report, embeddings=embeddings, measurement_failures=features.failures)
@@ -171,13 +172,9 @@ def evaluate(
         _augmentations(settings, recordings),
         data_section(recordings.datasets),
     ]
-    unit, default = _unit(data, recordings), tree_of(RunSettings())
-    written = write_report(one, workdir, provenance=provenance, unit=unit, default_config=default, sections=sections)
-    return Evaluation(one, results_table(one, unit=unit), written)
-
-
-def _unit(data: ProbeData, recordings: Recordings) -> str:
-    return "" if kind_of(data.task).log_odds else unit_of(data.task.title, recordings)
+    default = tree_of(RunSettings())
+    written = write_report(one, workdir, provenance=provenance, default_config=default, sections=sections)
+    return Evaluation(one, results_table(one), written)
 
 
 def _labelled(task: Task, recordings: Recordings, probe: ProbeSettings) -> ProbeData:

@@ -55,9 +55,8 @@ class BinaryParts(Parts):
             ),
         ]
 
-    def sections(self, one: OneTask, *, unit: str) -> list[Section]:
+    def sections(self, one: OneTask) -> list[Section]:
         """Returns the section on decisions and calibration."""
-        del unit
         labels = one.data.test.labels
         blocks: list[Block] = [
             models_table(one, _OPERATING),
@@ -79,9 +78,8 @@ class BinaryParts(Parts):
             blocks.append(_reliability(one))
         return [Section("Decisions at a threshold, and calibration", blocks)]
 
-    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str, unit: str) -> tuple[Figure, str]:
+    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
         """Draws a map coloured by the two labels."""
-        del unit
         return map_figure(projected, labels=one.data.test.labels, title=title, seed=one.report.seed), "label"
 
 

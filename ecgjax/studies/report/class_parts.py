@@ -55,17 +55,15 @@ class ClassParts(Parts):
             text += f"; models are compared by the macro AUROC of the other {len(common)} classes." if common else "."
         return [Paragraph(text)]
 
-    def sections(self, one: OneTask, *, unit: str) -> list[Section]:
+    def sections(self, one: OneTask) -> list[Section]:
         """Returns the section on single classes, and that on decisions and calibration."""
-        del unit
         return [
             Section("Results by class", _classes(one)),
             Section("Decisions at a threshold, and calibration", _decisions(one)),
         ]
 
-    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str, unit: str) -> tuple[Figure, str]:
+    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
         """Draws a map coloured by the class that has the most positive test records."""
-        del unit
         labels = one.data.test.labels
         column = int(np.argmax(labels.sum(axis=0)))
         figure = map_figure(projected, labels=labels[:, column], title=title, seed=one.report.seed)

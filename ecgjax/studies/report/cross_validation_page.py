@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,21 +184,17 @@ def _words(
 
 
 def _problems_table(questions: Sequence[Question], problems: Mapping[str, Problem], patients: np.ndarray) -> Table:
-    rows = []
-    for question in questions:
-        for name in question.problems:
-            problem = problems[name]
-            positive = problem.labels == 1
-            rows.append(
-                (
-                    name,
-                    question.title,
-                    f"{len(problem.rows):,}",
-                    f"{positive.sum():,}",
-                    f"{len(np.unique(patients[problem.rows[positive]])):,}",
-                )
-            )
-    return Table(header=("problem", "task", "records", "positive", "patients with a positive record"), rows=rows)
+    def positive(problem: Problem) -> np.ndarray:
+        return problem.rows[problem.labels == 1]
+
+    columns: dict[str, Callable[[tuple[Problem, Question]], str]] = {
+        "problem": lambda row: row[0].name,
+        "task": lambda row: row[1].title,
+        "records": lambda row: f"{len(row[0].rows):,}",
+        "positive": lambda row: f"{len(positive(row[0])):,}",
+        "patients with a positive record": lambda row: f"{len(np.unique(patients[positive(row[0])])):,}",
+    }
+    return Table.of(columns, [(problems[name], question) for question in questions for name in question.problems])
 
 
 def _left_out(questions: Sequence[Question]) -> list[Paragraph]:
@@ -210,12 +206,17 @@ def _left_out(questions: Sequence[Question]) -> list[Paragraph]:
 
 
 def _runs_table(runs: Sequence[PretrainedRun]) -> Table:
-    rows = []
-    for run in runs:
-        parts = [f"{number:,} of {name}{' (SIMULATED)' if made else ''}" for name, number, made in run.pretrained_on]
-        rows.append((run.title, str(run.settings.encoder.name), str(run.settings.objective.name),
-                     f"{run.encoder.step:,}", f"{run.settings.batch_size:,}", "; ".join(parts)))  # fmt: skip
-    return Table(header=("run", "encoder", "objective", "steps", "batch", "training records"), rows=rows)
+    columns: dict[str, Callable[[PretrainedRun], str]] = {
+        "run": lambda run: run.title,
+        "encoder": lambda run: str(run.settings.encoder.name),
+        "objective": lambda run: str(run.settings.objective.name),
+        "steps": lambda run: f"{run.encoder.step:,}",
+        "batch": lambda run: f"{run.settings.batch_size:,}",
+        "training records": lambda run: "; ".join(
+            f"{number:,} of {name}{' (SIMULATED)' if made else ''}" for name, number, made in run.pretrained_on
+        ),
+    }
+    return Table.of(columns, runs)
 
 
 def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -68,48 +68,32 @@ def models_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> 
         task: Task of the study.
     """
     keys, labels = [key for key in _means(results) if not key.minus], _Labels(cells)
-    header = (
-        "fraction of labels", "training records", "fewest positives", "model",
-        f"{keys[0].metric if keys else ''} [95 % interval over patients]", "SD over seeds", "seeds",
-    )  # fmt: skip
-    rows = [
-        (
-            f"{key.fraction:.3g}",
-            labels.records(key),
-            labels.fewest_positives(key),
-            title_of(key.model, task),
-            str(results[key]),
-            _number(seed_sd(of_seeds(results, key))),
-            seeds_column(results, key),
-        )
-        for key in keys
-    ]
-    return _without_empty(header, rows, "fewest positives")
+    columns: dict[str, Callable[[Key], str]] = {
+        "fraction of labels": lambda key: f"{key.fraction:.3g}",
+        "training records": labels.records,
+        "fewest positives": labels.fewest_positives,
+        "model": lambda key: title_of(key.model, task),
+        f"{keys[0].metric if keys else ''} [95 % interval over patients]": lambda key: str(results[key]),
+        "SD over seeds": lambda key: _number(seed_sd(of_seeds(results, key))),
+        "seeds": lambda key: seeds_column(results, key),
+    }
+    return Table.of(_filled(columns, keys), keys)
 
 
 def differences_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> Table:
     """Returns the table of paired differences, with the same arguments as `models_table`."""
     keys, labels = [key for key in _means(results) if key.minus], _Labels(cells)
-    header = (
-        "fraction of labels", "fewest positives", "model", "minus",
-        f"difference in {keys[0].metric if keys else ''} [95 % interval over patients]", "95 % interval over seeds",
-        "seeds",
-    )  # fmt: skip
-    rows = []
-    for key in keys:
-        low, high = seeds_interval(of_seeds(results, key))
-        rows.append(
-            (
-                f"{key.fraction:.3g}",
-                labels.fewest_positives(key),
-                title_of(key.model, task),
-                title_of(key.minus, task),
-                results[key].signed(),
-                "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]",
-                seeds_column(results, key),
-            )
-        )
-    return _without_empty(header, rows, "fewest positives")
+    metric = keys[0].metric if keys else ""
+    columns: dict[str, Callable[[Key], str]] = {
+        "fraction of labels": lambda key: f"{key.fraction:.3g}",
+        "fewest positives": labels.fewest_positives,
+        "model": lambda key: title_of(key.model, task),
+        "minus": lambda key: title_of(key.minus, task),
+        f"difference in {metric} [95 % interval over patients]": lambda key: results[key].signed(),
+        "95 % interval over seeds": lambda key: _between(*seeds_interval(of_seeds(results, key))),
+        "seeds": lambda key: seeds_column(results, key),
+    }
+    return Table.of(_filled(columns, keys), keys)
 
 
 def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Table:
@@ -214,12 +198,15 @@ def _values(results: Results, key: Key) -> list[float]:
     return [value.estimate for other, value in results.items() if other._replace(seed=None) == key]
 
 
-def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> Table:
-    """Leaves out a column that is empty in every row, such as the positives of a quantity."""
-    column = list(header).index(name)
-    if rows and not any(row[column] for row in rows):
-        header, *rows = ((*row[:column], *row[column + 1 :]) for row in (header, *rows))
-    return Table(header=header, rows=rows)
+def _filled(columns: dict[str, Callable[[Key], str]], keys: Sequence[Key]) -> dict[str, Callable[[Key], str]]:
+    """Leaves out the column of positives where it is empty in every row, as for a quantity."""
+    if keys and not any(map(columns["fewest positives"], keys)):
+        del columns["fewest positives"]
+    return columns
+
+
+def _between(low: float, high: float) -> str:
+    return "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
 
 
 def _number(value: float) -> str:

@@ -33,7 +33,6 @@ def write_report(
     workdir: Path,
     *,
     provenance: Provenance,
-    unit: str = "",
     default_config: Tree,
     sections: Sequence[Section] = (),
 ) -> Written:
@@ -43,18 +42,17 @@ def write_report(
         one: Results of the models.
         workdir: Folder of the run.
         provenance: Description of what was evaluated.
-        unit: Unit of a quantity; empty if it has none.
         default_config: Nested default configuration that the run's configuration is compared with.
         sections: Sections about recordings and training, which stand between the results and their provenance.
     """
-    page = evaluation_page(one, provenance=provenance, unit=unit, default_config=default_config, sections=sections)
+    page = evaluation_page(one, provenance=provenance, default_config=default_config, sections=sections)
     target = workdir / REPORT_DIR / file_name(one.data.task.title)
     target.parent.mkdir(exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         written = write_page(page, building)
         results = {key._replace(fraction=one.data.label_fraction): value for key, value in one.results.items()}
-        write_results(building, results, **about(one, provenance=provenance, unit=unit))
+        write_results(building, results, **about(one, provenance=provenance))
         _write_scores(building, one)
         building.chmod(0o755)  # mkdtemp lets only the owner in, but colleagues read reports.
         replaced = building.with_name(f"{building.name}.old")  # A question such as lvef<0.5 has a dot of its own.
@@ -74,20 +72,19 @@ def _write_scores(folder: Path, one: OneTask) -> None:
     np.savez(folder / "scores.npz", allow_pickle=False, **arrays)
 
 
-def about(one: OneTask, *, provenance: Provenance, unit: str) -> dict[str, Any]:
+def about(one: OneTask, *, provenance: Provenance) -> dict[str, Any]:
     """Returns what `results.json` says beside the table of results, for `write_results`.
 
     Args:
         one: Results of the models.
         provenance: Description of what was evaluated.
-        unit: Unit of a quantity; empty if it has none.
     """
     data, kind = one.data, kind_of(one.data.task)
     sides = {"train": data.train, "train_available": data.train_available, "val": data.val, "test": data.test}
     return {
         "simulated": provenance.simulated,
         "task": {**dataclasses.asdict(data.task), "kind": data.task.kind, "title": data.task.title},
-        "unit": unit,
+        "unit": one.report.unit,
         "metric": kind.primary,
         "compared": one.compared,
         "models": {

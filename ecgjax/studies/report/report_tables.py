@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ecgjax.data.labels import ProbeData
+from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import Table
 from ecgjax.studies.models import REFERENCE, title_of
@@ -38,26 +38,22 @@ def outputs_of(one: OneTask) -> dict[str, np.ndarray]:
     return {name: outputs for name, answers in one.models.items() if (outputs := answers.outputs) is not None}
 
 
-def titled(one: OneTask, metric: str, *, unit: str) -> str:
+def titled(one: OneTask, metric: str) -> str:
     """Returns the title of a metric's column, with the quantity's unit where the metric has it."""
+    unit = one.report.unit
     return f"{metric}, {unit}" if unit and metric in supplement_of(one.data).in_unit else metric
 
 
-def results_table(one: OneTask, *, unit: str = "") -> Table:
-    """Returns the table of models, and of the control on shuffled labels where there is one.
-
-    Args:
-        one: Results of the models.
-        unit: Unit of a quantity; empty if it has none.
-    """
+def results_table(one: OneTask) -> Table:
+    """Returns the table of models, and of the control on shuffled labels where there is one."""
     data = one.data
     metrics = kind_of(data.task).metrics(data.test.labels, outputs_of(one)[REFERENCE], classes=data.classes)
     primary, *others = metrics
     header = (
         "model",
-        f"{titled(one, primary, unit=unit)} [95 % interval]",
+        f"{titled(one, primary)} [95 % interval]",
         MINUS if one.compared == primary else f"{one.compared}: {MINUS}",
-        *(titled(one, name, unit=unit) for name in others),
+        *(titled(one, name) for name in others),
         "selected on validation",
     )
     rows = []
@@ -115,31 +111,23 @@ def splits_table(data: ProbeData) -> Table:
         ("validation", data.val),
         ("test", data.test),
     )
-    rows = [
-        (
-            title,
-            f"{len(part.records):,}",
-            f"{part.num_patients:,}",
-            kind.spread(part.labels),
-            f"{part.unlabelled:,}",
-        )
-        for title, part in parts
-    ]
-    return Table(header=("split", "records", "patients", kind.spread_title, "left out (unlabelled)"), rows=rows)
+    columns: dict[str, Callable[[tuple[str, LabelledRecords]], str]] = {
+        "split": lambda row: row[0],
+        "records": lambda row: f"{len(row[1].records):,}",
+        "patients": lambda row: f"{row[1].num_patients:,}",
+        kind.spread_title: lambda row: kind.spread(row[1].labels),
+        "left out (unlabelled)": lambda row: f"{row[1].unlabelled:,}",
+    }
+    return Table.of(columns, parts)
 
 
-def groups_table(one: OneTask, *, unit: str) -> Table:
-    """Returns the table of results by group of patients.
-
-    Args:
-        one: Results of the models.
-        unit: Unit of a quantity; empty if it has none.
-    """
+def groups_table(one: OneTask) -> Table:
+    """Returns the table of results by group of patients."""
     supplement, parts = supplement_of(one.data), {group.part for group in one.groups}
     metrics = list(dict.fromkeys(key.metric for key in one.results if key.part in parts)) or [one.compared]
     header = ["grouped by", "group", "records", "patients", *([supplement.counted] if supplement.counted else [])]
     for metric in metrics:
-        header += [titled(one, metric, unit=unit)]
+        header += [titled(one, metric)]
         header += [f"difference from {REST}"] if metric in supplement.gaps else []
     rows = []
     for group in one.groups:
