@@ -197,8 +197,8 @@ class FineTuning:
         by = f"best {self._kind.primary}" if settings.select == "metric" else "lowest loss"
         on = f"{len(val_records):,} of {num_validation:,}" if len(val_records) < num_validation else "the"
         return Network(
-            self._outputs,
-            state,
+            outputs=self._outputs,
+            state=state,
             offset=offset,
             vector=vector,
             val_metric=metric,
@@ -222,15 +222,8 @@ class FineTuning:
             sides = [np.arange(len(records))]
             if self._kind.yes_or_no:
                 sides = [np.flatnonzero(labels == label) for label in (0, 1)]
-            chosen = np.sort(
-                np.concatenate(
-                    [
-                        rng.choice(side, max(1, round(number * len(side) / len(records))), replace=False)
-                        for side in sides
-                        if len(side)
-                    ]
-                )
-            )
+            shares = [(side, max(1, round(number * len(side) / len(records)))) for side in sides if len(side)]
+            chosen = np.sort(np.concatenate([rng.choice(side, share, replace=False) for side, share in shares]))
             records, labels = records[chosen], labels[chosen]
         if reason := self._kind.undefined(labels):
             raise DataError(
@@ -240,24 +233,14 @@ class FineTuning:
         return records, labels
 
     def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split[TaskHead | LinearHead]:
-        location, scale = 0.0, 1.0
+        about: dict[str, Any] = {"outputs": self._num_outputs, "location": 0.0, "scale": 1.0}
         if not self._kind.log_odds and targets is not None:
-            location, scale = float(targets.mean()), float(targets.std()) or 1.0
+            about |= {"location": float(targets.mean()), "scale": float(targets.std()) or 1.0}
         if self._settings.head == "linear":
-            return encoders.split(
-                LinearHead(self._feature_dim, outputs=self._num_outputs, location=location, scale=scale)
-            )
-        return encoders.split(
-            TaskHead(
-                self._feature_dim,
-                hidden=self._settings.hidden,
-                dropout=self._settings.head_dropout,
-                outputs=self._num_outputs,
-                location=location,
-                scale=scale,
-                rngs=nnx.Rngs(seed),
-            )
-        )
+            return encoders.split(LinearHead(self._feature_dim, **about))
+        hidden, dropout = self._settings.hidden, self._settings.head_dropout
+        rngs = nnx.Rngs(seed)
+        return encoders.split(TaskHead(self._feature_dim, hidden=hidden, dropout=dropout, rngs=rngs, **about))
 
     def _prior(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the weight of positives, `f32[outputs]`, and what it or balance adds to the log odds, `f64[outputs]`.
@@ -367,16 +350,9 @@ def _optimizer_settings(settings: FineTuneSettings, optimizer: OptimizerSettings
     # Only the settings of the pretraining's optimiser that suit any training are taken over, and not its frozen
     # parameters or its rates.
     of_head = settings.head_learning_rate
-    return OptimizerSettings(
-        warmup_fraction=optimizer.warmup_fraction,
-        final_fraction=optimizer.final_fraction,
-        weight_decay=optimizer.weight_decay,
-        clip_norm=optimizer.clip_norm,
-        learning_rate=settings.learning_rate,
-        layer_decay=settings.layer_decay,
-        frozen=settings.frozen,
-        rates=() if of_head is None else (("^head/", of_head),),
-    )
+    own = {name: getattr(settings, name) for name in ("learning_rate", "layer_decay", "frozen")}
+    shared = {name: getattr(optimizer, name) for name in SHARED}
+    return OptimizerSettings(**own, **shared, rates=() if of_head is None else (("^head/", of_head),))
 
 
 def _network(
