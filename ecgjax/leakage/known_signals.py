@@ -42,14 +42,7 @@ class KnownSignals:
         for which in np.unique(of_source):
             source, at = self._trained_on.sources[which], np.flatnonzero(of_source == which)
             dataset, records = self._datasets[source.fingerprint], self._trained_on.number[places[at]]
-            found = bands_of(
-                self._store(source),
-                records,
-                rate_hz=dataset.format.sampling_rate_hz,
-                valid_start=dataset.index.valid_start[records],
-                valid_samples=dataset.index.valid_samples[records],
-            )
-            for place, band in zip(at.tolist(), found, strict=True):
+            for place, band in zip(at.tolist(), bands_of(self._store(source), dataset, records), strict=True):
                 bands[place] = band
         return bands
 
@@ -81,11 +74,16 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
     return {fingerprint: dataset for fingerprint, dataset in found.items() if fingerprint in wanted}
 
 
-def bands_of(
-    store: Store, records: np.ndarray, *, rate_hz: int, valid_start: np.ndarray, valid_samples: np.ndarray
-) -> list[np.ndarray]:
-    """Returns `signature.band_of` of a store's records, each from its recorded samples alone."""
+def bands_of(store: Store, of: Dataset | Recordings, records: np.ndarray) -> list[np.ndarray]:
+    """Returns `signature.band_of` of records, each from its recorded samples alone.
+
+    Args:
+        store: Store that holds the signals.
+        of: Data set or recordings that the records belong to.
+        records: Numbers of the records, `int64[n]`.
+    """
+    rate_hz, valid_start, valid_samples = of.format.sampling_rate_hz, of.index.valid_start, of.index.valid_samples
     return [
         band_of(signal, sampling_rate_hz=rate_hz, valid_start=int(start), valid_samples=int(count))
-        for signal, start, count in zip(store.read(records), valid_start, valid_samples, strict=True)
+        for signal, start, count in zip(store.read(records), valid_start[records], valid_samples[records], strict=True)
     ]

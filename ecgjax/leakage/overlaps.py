@@ -19,7 +19,7 @@ from data_pipelines.metadata.source_names import NO_NAME
 from data_pipelines.records import STORED_LEADS
 from ecgjax.data.recordings import Recordings
 from ecgjax.leakage.known_signals import KnownSignals, bands_of, reachable
-from ecgjax.leakage.trained_on import PretrainingRecords, is_traced, patient_keys, traces_of
+from ecgjax.leakage.trained_on import PretrainingRecords, is_traced, numbered, patient_keys, traces_of
 
 #: Descriptions of the kinds of overlap, the strongest first: a record counts as the first kind that applies.
 KINDS: Mapping[str, str] = {
@@ -109,7 +109,7 @@ def find_overlaps(
         directories: Folders in which data sets that were trained on may lie, beside those of the evaluation.
     """
     records = np.unique(np.asarray(records, np.int64))
-    of_dataset = list(zip(recordings.datasets, _numbers(recordings, records), strict=True))
+    of_dataset = numbered(recordings, records)
     content = np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in of_dataset])
     equal = _places(content, trained_on.content)
     found = {
@@ -129,18 +129,12 @@ def find_overlaps(
     return Overlaps(
         found=tuple(found[record] for record in sorted(found)),
         looked_at=len(records),
-        cautions=(*_not_looked_for(recordings, trained_on), *undecided),
+        cautions=(*_without_traces(recordings, trained_on), *_without_names(recordings, trained_on), *undecided),
     )
 
 
 def _rank(overlap: Overlap) -> int:
     return list(KINDS).index(overlap.kind)
-
-
-def _numbers(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
-    """Returns the numbers of records within each data set."""
-    starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
-    return [own - start for own, start in zip(recordings.by_dataset(records), starts, strict=False)]
 
 
 def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -167,12 +161,7 @@ def _of_known_patients(
     asked = np.zeros(int(group.max()) + 1, bool)
     asked[group[records]] = True
     of_groups = np.flatnonzero(asked[group])
-    keys = np.concatenate(
-        [
-            patient_keys(dataset, own)
-            for dataset, own in zip(recordings.datasets, _numbers(recordings, of_groups), strict=True)
-        ]
-    )
+    keys = np.concatenate([patient_keys(dataset, own) for dataset, own in numbered(recordings, of_groups)])
     place_of_group = np.full(len(asked), -1, np.int64)
     place = _places(keys, trained_on.patient)
     place_of_group[group[of_groups[place >= 0]]] = place[place >= 0]
@@ -186,9 +175,7 @@ def _copies(
     """Returns the copies among records, and cautions on what could not be decided."""
     if not len(records):
         return [], []
-    parts = [
-        traces_of(dataset, own) for dataset, own in zip(recordings.datasets, _numbers(recordings, records), strict=True)
-    ]
+    parts = [traces_of(dataset, own) for dataset, own in numbered(recordings, records)]
     signature, envelope = (np.concatenate(column) for column in zip(*parts, strict=True))
     suspects = find_suspects(
         Traces(signature=signature, envelope=envelope),
@@ -198,7 +185,7 @@ def _copies(
     here = signals.here(suspects.known)
     verified = verify_suspects(
         _those(suspects, here),
-        read_queries=lambda numbers: _bands(recordings, records[numbers]),
+        read_queries=lambda numbers: bands_of(recordings.store, recordings, records[numbers]),
         read_known=signals.bands,
     )
     sure, unsure = suspects.sure & ~here, ~suspects.sure & ~here
@@ -251,21 +238,6 @@ def _difference(copy: Copy) -> str:
     if copy.reordered:
         found.append(f"leads in the order {' '.join(STORED_LEADS[lead] for lead in copy.order)}")
     return f", {', '.join(found)}" if found else ""
-
-
-def _bands(recordings: Recordings, records: np.ndarray) -> list[np.ndarray]:
-    index = recordings.index
-    return bands_of(
-        recordings.store,
-        records,
-        rate_hz=recordings.format.sampling_rate_hz,
-        valid_start=index.valid_start[records],
-        valid_samples=index.valid_samples[records],
-    )
-
-
-def _not_looked_for(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:
-    return (*_without_traces(recordings, trained_on), *_without_names(recordings, trained_on))
 
 
 def _without_names(recordings: Recordings, trained_on: PretrainingRecords) -> tuple[str, ...]:

@@ -133,11 +133,7 @@ def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str
         records: Numbers of the records that may be drawn, `int64[n]`, ascending.
         run: Fingerprint of the run.
     """
-    starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
-    numbers = [
-        own - start for own, start in zip(recordings.by_dataset(np.asarray(records)), starts, strict=False)
-    ]  # fmt: skip
-    parts = list(zip(recordings.datasets, numbers, strict=True))
+    parts = numbered(recordings, np.asarray(records))
     return PretrainingRecords(
         run=run,
         sources=tuple(
@@ -151,10 +147,17 @@ def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str
         ),
         content=np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in parts]),
         patient=np.concatenate([patient_keys(dataset, own) for dataset, own in parts]),
-        number=np.concatenate(numbers),
+        number=np.concatenate([own for _, own in parts]),
         order_free_signature=np.concatenate([traces_of(dataset, own)[0] for dataset, own in parts]),
         envelope=np.concatenate([traces_of(dataset, own)[1] for dataset, own in parts]),
     )
+
+
+def numbered(recordings: Recordings, records: np.ndarray) -> list[tuple[Dataset, np.ndarray]]:
+    """Returns each data set with the numbers that ascending records have within it, `int64[...]`."""
+    starts = np.cumsum([0, *(dataset.index.num_records for dataset in recordings.datasets)])
+    parts = zip(recordings.datasets, recordings.by_dataset(records), starts, strict=False)
+    return [(dataset, own - start) for dataset, own, start in parts]
 
 
 def is_traced(dataset: Dataset) -> bool:

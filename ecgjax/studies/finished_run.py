@@ -27,11 +27,7 @@ from ecgjax.training.settings import PretrainingSettings
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
 
-NOT_LISTED = (
-    "Which records the encoder was pretrained on is not listed beside its checkpoints, which are older than such "
-    "lists: copies and patients of theirs may be among the validation and test records. The command that pretrained "
-    "it, given once more, adds the list."
-)
+NOT_LISTED = guard.not_listed("the encoder", among="the validation and test records")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

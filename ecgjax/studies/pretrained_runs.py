@@ -18,16 +18,7 @@ from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.features.labelled_features import NormRecords
 from ecgjax.leakage import guard
 from ecgjax.leakage.overlaps import describe, find_overlaps
-
-_NOT_LISTED = (
-    "Which records {run} was pretrained on is not listed beside its checkpoints, which are older than such lists: "
-    "copies and patients of theirs may be among the records here. The command that pretrained it, given once more, "
-    "adds the list."
-)
-_NOT_LINKED = (
-    "Only equal recordings were kept in one fold; python -m data_pipelines.link finds copies at another rate, gain or "
-    "cut too (--links)."
-)
+from ecgjax.leakage.trained_on import numbered
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,11 +62,8 @@ class PretrainedRun:
     @property
     def norm_digest(self) -> str:
         """Digest of the contents of these records."""
-        starts = np.cumsum([0, *(dataset.index.num_records for dataset in self.recordings.datasets)])
-        parts = zip(self.recordings.datasets, self.recordings.by_dataset(self.norm.records), starts, strict=False)
-        return digests.of_arrays(
-            np.concatenate([np.asarray(dataset.index.content_hash[own - start]) for dataset, own, start in parts])
-        )
+        parts = numbered(self.recordings, self.norm.records)
+        return digests.of_arrays(np.concatenate([np.asarray(each.index.content_hash[own]) for each, own in parts]))
 
 
 def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> list[PretrainedRun]:
@@ -139,7 +127,7 @@ def keep_apart(
     found, seen, compared = [], [np.zeros(0, np.int64)], {}
     for run in runs:
         if run.encoder.trained_on is None:
-            found.append(_NOT_LISTED.format(run=run.title))
+            found.append(guard.not_listed(run.title, among="the records here"))
             continue
         trained_on = run.encoder.trained_on()
         if trained_on.digest not in compared:
@@ -161,8 +149,7 @@ def keep_apart(
     found += [
         caution for run in runs for caution in guard.labelled(labels_looked_at(run.settings.column_use), name=run.title)
     ]
-    if not recordings.linked and not recordings.simulated:
-        found.append(_NOT_LINKED)
+    found += guard.unlinked(recordings, kept="kept in one fold", flag="--links")
     if overlaps == "drop":
         kept = np.setdiff1d(recordings.split.train, np.concatenate(seen))
         recordings = dataclasses.replace(recordings, split=dataclasses.replace(recordings.split, train=kept))

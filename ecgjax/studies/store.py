@@ -84,8 +84,11 @@ class TrainedCell(NamedTuple):
 
     def to_json(self) -> str:
         """Returns the text of the cell's file."""
-        answers = self.answers
-        scores = None if answers.outputs is None else np.ascontiguousarray(answers.outputs, "<f4")
+        answers, scores = self.answers, None
+        if answers.outputs is not None:
+            outputs = np.ascontiguousarray(answers.outputs, "<f4")
+            packed = base64.b64encode(outputs.tobytes()).decode()
+            scores = {"shape": outputs.shape, "float32_little_endian_base64": packed}
         values = {
             "cell": dataclasses.asdict(self.cell),
             "records": answers.records,
@@ -93,12 +96,7 @@ class TrainedCell(NamedTuple):
             "positives": answers.positives,
             "val_metric": None if scores is None else answers.val_metric,
             "selected": answers.selected,
-            "scores": scores
-            if scores is None
-            else {
-                "shape": scores.shape,
-                "float32_little_endian_base64": base64.b64encode(scores.tobytes()).decode(),
-            },
+            "scores": scores,
             "seconds": self.seconds,
             "reason": answers.reason,
             "unlearnt": self.unlearnt,

@@ -11,10 +11,12 @@ from sklearn.linear_model import LogisticRegression
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.fold_labels import SPREAD_LABELS
+from ecgjax.data.labels import ProbeData
 from ecgjax.evaluation.metrics.calibration import LogisticCalibration, brier
 from ecgjax.evaluation.metrics.operating_points import Decisions, best_f1_threshold, threshold_at_specificity
 from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.evaluation.models.answers import Answers
 
 #: Specificity on validation at which sensitivity is reported.
 SPECIFICITY = 0.9
@@ -109,3 +111,20 @@ def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray
         threshold=best_f1_threshold(val_labels, val),
         strict=threshold_at_specificity(val_labels, val, specificity=SPECIFICITY),
     )
+
+
+def calibrated(answers: Answers, data: ProbeData, column: int | None = None) -> Calibrated:
+    """Returns calibrated probabilities of the test records, and thresholds, both by the validation records.
+
+    Args:
+        answers: Answers of a model.
+        data: Labelled records of the question.
+        column: Class of the question; None where a record has one label.
+
+    Raises:
+        ValueError: The answers lack those of the validation or of the test records.
+    """
+    if answers.outputs is None or answers.val_outputs is None:
+        raise ValueError("calibration needs answers for the validation and for the test records")
+    place = ... if column is None else (slice(None), column)
+    return calibrate(data.val.labels[place], answers.val_outputs[place], answers.outputs[place])

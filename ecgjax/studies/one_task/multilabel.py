@@ -24,7 +24,7 @@ from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import common_is_fewer
 from ecgjax.studies.models import REFERENCE
-from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrate
+from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrated
 from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
 from ecgjax.studies.results import Key, measured, minus
 
@@ -70,7 +70,7 @@ class MultiLabel(Supplement):
         del embeddings
         # A class without both labels on validation has no threshold, and models never answer it.
         chosen = [column for column in range(len(data.classes)) if not undefined_reason(data.val.labels[:, column])]
-        used = {name: {column: _calibrated(each, data, column) for column in chosen} for name, each in models.items()}
+        used = {name: {column: calibrated(each, data, column) for column in chosen} for name, each in models.items()}
         rows = _aurocs(models, data, report) | _decisions(used, data, report)
         return rows, {
             "classes": [_counts(column, data, used[REFERENCE].get(column)) for column in range(len(data.classes))],
@@ -86,12 +86,6 @@ class MultiLabel(Supplement):
         place = np.ix_(records, np.array(columns))
         macro = by_class(labels[place], answers.outputs[place], classes=[data.classes[c] for c in columns]).macro
         return Measured({"macro AUROC": on_rows(macro, records)}, len(columns))
-
-
-def _calibrated(answers: Answers, data: ProbeData, column: int) -> Calibrated:
-    if answers.outputs is None or answers.val_outputs is None:
-        raise ValueError("calibration needs answers for the validation and for the test records")
-    return calibrate(data.val.labels[:, column], answers.val_outputs[:, column], answers.outputs[:, column])
 
 
 def _aurocs(models: Mapping[str, Answers], data: ProbeData, report: Report) -> dict[Key, Interval]:

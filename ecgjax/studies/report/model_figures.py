@@ -204,7 +204,7 @@ def _panels(titles: Sequence[str], *, height: float, xlabel: str, ylabel: str) -
         panel.set_visible(False)
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
-    return figure, panels[: len(titles)]
+    return figure, list(panels[: len(titles)])
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
