@@ -11,18 +11,14 @@ import numpy as np
 
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.answers import Answers
-from ecgjax.pages.data_card import data_section
-from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Folded, Page, Paragraph, Picture, Section, Table
-from ecgjax.pages.provenance import command_section, environment_section
-from ecgjax.pages.write import write_page
+from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.studies.cross_validation import Fitted, Study
 from ecgjax.studies.models import PLAIN, short_title
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question
-from ecgjax.studies.report.forest import forest
-from ecgjax.studies.report.seed_tables import row_of, seeds_table
-from ecgjax.studies.results import Key, Results, write_results
+from ecgjax.studies.report.seed_tables import seeds_table
+from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
+from ecgjax.studies.results import Key, Results
 
 
 def write_report(
@@ -46,12 +42,9 @@ def write_report(
     method, results = dataclasses.asdict(study.method), study.measure(answers)
     means = [key for key in results if key.seed is None]
     random = any(model.name == "random" for model in study.models)
-    trained = [model for model in study.models if model.name == "pretrained"]
+    twins = {each.title: short_title("random", each.encoder) for each in study.models if each.name == "pretrained"}
     others = {
-        _RANDOM: {each.title: short_title("random", each.encoder) for each in trained},
-        "the same encoder trained with labels alone": {
-            each.title: short_title("supervised", each.encoder) for each in trained
-        },
+        **not_pretrained(twins),
         **{
             f"the model of {title}": {each.title: title for each in study.models if title in each.against}
             for title in (short_title(name, "") for name in PLAIN)
@@ -64,16 +57,21 @@ def write_report(
         for title, minus in others.items()
     }
     differences = {title: found for title, found in differences.items() if any(each.rows for each in found.values())}
-    sections = [Section(title, list(found.values())) for title, found in differences.items()]
-    if drawn := [key for key in means if key.minus and key.minus == others[_RANDOM].get(key.model)]:
-        sections.insert(
-            0, Section("What pretraining adds to random initialisation", [_picture(results, drawn, questions)])
-        )
-    sections.append(Section("Models", list(own.values())))
+    sections = [
+        *gains_section(
+            results,
+            twins,
+            labels=dict.fromkeys(own, "difference in AUROC"),
+            alt="Paired difference with its interval, for every model, task and fraction, as in the tables.",
+        ),
+        *(Section(title, list(found.values())) for title, found in differences.items()),
+        Section("Models", list(own.values())),
+    ]
     if classes := study.by_class:
         tables = [_table(results, means, each, minus) for each in classes for minus in (alone, *others.values())]
         folded = Folded("AUROC and its differences by class", [table for table in tables if table.rows])
         sections.append(Section("Results by class", [folded]))
+    described = ("chosen", "unchosen", "records", "positives", "reason")
     page = Page(
         title=f"Frozen encoders on {recordings.name}, cross-validated"
         + (" (SIMULATED DATA)" if recordings.simulated else ""),
@@ -85,19 +83,22 @@ def write_report(
             *([Section("Pretraining runs", [_runs_table(runs), Paragraph(_NORM)])] if runs else []),
             *([Section("Encoder", [Paragraph(_NORM_ALONE)])] if not runs and random else []),
             Section("Selection of the models", [_selection_table(answers), *_untrained(answers)]),
-            data_section(recordings.datasets),
-            command_section(command),
-            Section("Method", [Table(header=("setting", "value"), rows=[(k, repr(v)) for k, v in method.items()])]),
-            environment_section(),
         ],
     )
-    written = write_page(page, study.folder)
-    described = ("chosen", "unchosen", "records", "positives", "reason")
-    write_results(
+    settings = Table(header=("setting", "value"), rows=[(name, repr(value)) for name, value in method.items()])
+    return write_study(
+        page,
         study.folder,
         results,
-        simulated=recordings.simulated,
-        cautions=list(cautions),
+        recordings,
+        command=command,
+        settings=[Section("Method", [settings])],
+        tables=[
+            (", ".join(filter(None, (question, title))), table)
+            for title, found in {"": own, **differences}.items()
+            for question, table in found.items()
+            if table.rows
+        ],
         method=method,
         models={model.title: model.name for model in study.models},
         probes=[
@@ -105,16 +106,6 @@ def write_report(
             for fitted, each in answers.items()
         ],
     )
-    texts = [
-        f"{', '.join(filter(None, (question, title)))}\n{format_table(table.header, table.rows)}"
-        for title, found in {"": own, **differences}.items()
-        for question, table in found.items()
-        if table.rows
-    ]
-    return "\n\n".join(texts), written.html
-
-
-_RANDOM = "the same encoder at random initialisation"
 
 
 def _table(results: Results, means: Sequence[Key], question: Question, minus: Mapping[str, str]) -> Table:
@@ -135,22 +126,6 @@ def _table(results: Results, means: Sequence[Key], question: Question, minus: Ma
         for model, other in minus.items()
     }
     return seeds_table(results, cells, caption=f"{question.title}: {question.metric}")
-
-
-def _picture(results: Results, drawn: Sequence[Key], questions: Sequence[Question]) -> Picture:
-    rows = {
-        question.title: [
-            row_of(results, key, title=key.model, group=f"{100 * key.fraction:g} % of labels")
-            for key in drawn
-            if key.task == question.title
-        ]
-        for question in questions
-    }
-    return Picture(
-        figure=forest(rows, xlabel="difference in AUROC"),
-        alt="Paired difference with its interval, for every model, task and fraction, as in the tables.",
-        caption="Bars are intervals over patients; small grey dots are single seeds.",
-    )
 
 
 _NORM = (
