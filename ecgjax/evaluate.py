@@ -262,11 +262,8 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the flag that other commands have too, and adopts those of finished runs."""
-    flags.DEFINE_string(
-        "task",
-        None,
-        "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years.",
-    )
+    words = "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years."
+    flags.DEFINE_string("task", None, words)
     flags.adopt_module_key_flags(finished_run)
 
 

@@ -86,11 +86,8 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the command's own flags in a function, because other commands have flags of the same names."""
-    flags.DEFINE_string(
-        "task",
-        None,
-        "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years.",
-    )
+    words = "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years."
+    flags.DEFINE_string("task", None, words)
     flags.DEFINE_string("out", None, "Folder of the study.")
     flags.DEFINE_string(
         "features",

@@ -161,11 +161,9 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
                 beside: dict[ModelName, str] = {"random": twin, "supervised": labels_only(twin)}
                 beside |= {} if made else {name: short_title(name, "") for name in PLAIN}
                 made.add(twin)
-                runs += [
-                    Planned(model, title, _folder(title), seed, "", of_arm, ())
-                    for model, title in beside.items()
-                    if model == "random" or model in baselines
-                ]
+                for model, title in beside.items():
+                    if model == "random" or model in baselines:
+                        runs.append(Planned(model, title, _folder(title), seed, "", of_arm, ()))
             runs.append(Planned("pretrained", arm.title, arm.folder, seed, twin, of_arm, arm.flags(seed=seed)))
     shared = [{name: flat(tree_of(run.settings))[name] for name in _SHARED} for run in runs]
     for run, values in zip(runs, shared, strict=True):
@@ -237,12 +235,9 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
         overlaps=first.probe.overlaps,
         directories=[directory.strip() for directory in first.data.dir.split(",")],
     )
-    of_labels = (
-        caution
-        for run in runs
-        if run.twin
-        for caution in guard.labelled(labels_looked_at(run.settings.column_use), name=run.arm)
-    )
+    of_labels: list[str] = []
+    for run in runs:
+        of_labels += guard.labelled(labels_looked_at(run.settings.column_use), name=run.arm) if run.twin else ()
     return recordings, (*found, *guard.unlinked(recordings), *dict.fromkeys(of_labels))
 
 

@@ -189,21 +189,12 @@ def _copies(
         read_known=signals.bands,
     )
     sure, unsure = suspects.sure & ~here, ~suspects.sure & ~here
-    found = [
-        *(
-            Overlap(
-                record=int(records[copy.query]),
-                kind="reordered" if copy.reordered else "copy",
-                known=copy.known,
-                detail=_difference(copy),
-            )
-            for copy in verified
-        ),
-        *(
-            Overlap(record=int(records[query]), kind="alike", known=int(known))
-            for query, known in zip(suspects.query[sure], suspects.known[sure], strict=True)
-        ),
-    ]
+    found = []
+    for copy in verified:
+        kind, detail = "reordered" if copy.reordered else "copy", _difference(copy)
+        found.append(Overlap(record=int(records[copy.query]), kind=kind, known=copy.known, detail=detail))
+    for query, known in zip(suspects.query[sure], suspects.known[sure], strict=True):
+        found.append(Overlap(record=int(records[query]), kind="alike", known=int(known)))
     unsure &= ~np.isin(suspects.query, suspects.query[sure])
     return found, _undecided(suspects, unsure, signals.names(suspects.known[unsure]))
 

@@ -137,13 +137,8 @@ def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str
     return PretrainingRecords(
         run=run,
         sources=tuple(
-            Source(
-                name=dataset.card["name"],
-                fingerprint=dataset.fingerprint,
-                num_records=len(own),
-                traced=is_traced(dataset),
-            )
-            for dataset, own in parts
+            Source(name=each.card["name"], fingerprint=each.fingerprint, num_records=len(own), traced=is_traced(each))
+            for each, own in parts
         ),
         content=np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in parts]),
         patient=np.concatenate([patient_keys(dataset, own) for dataset, own in parts]),

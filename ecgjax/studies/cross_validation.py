@@ -66,11 +66,7 @@ class Method:
         bound=POSITIVE._replace(fewest=1),
     )
     min_positives: int = leaf(10, "Positive, and negative, records that a yes or no needs.", bound=ONE_OR_MORE)
-    layer: str = leaf(
-        "features",
-        'Layer; "features" are pooled activations.',
-        choices=("features", "embedding"),
-    )
+    layer: str = leaf("features", 'Layer; "features" are pooled activations.', choices=("features", "embedding"))
     resamples: int = leaf(2000, "Resamples of the patients for intervals.", bound=ONE_OR_MORE)
 
 
@@ -251,13 +247,8 @@ class Study:
         self.records = recordings.split.train
         self.patients = np.asarray(recordings.index.group[self.records])
         self._patient_ids = recordings.index.patient_id[self.records]
-        self.problems, self.questions = ask(
-            recordings.index,
-            self.records,
-            tasks,
-            min_positives=method.min_positives,
-            folds=method.outer_folds,
-        )
+        rare = {"min_positives": method.min_positives, "folds": method.outer_folds}
+        self.problems, self.questions = ask(recordings.index, self.records, tasks, **rare)
         self.models = compared_models(
             runs, recordings, self.records, layer=method.layer, baselines=baselines, alone=alone, progress=progress
         )
@@ -341,13 +332,9 @@ class Study:
 
     def _data(self, problem: Problem, *parts: np.ndarray, seed: int) -> ProbeData:
         """Returns a problem's records to train on, to choose by and to answer, given by their places in it."""
+        records, labels, patients = self.records[problem.rows], problem.labels, self.patients[problem.rows]
         train, val, test = (
-            LabelledRecords(
-                records=self.records[problem.rows[part]],
-                labels=problem.labels[part],
-                patients=self.patients[problem.rows[part]],
-                unlabelled=0,
-            )
+            LabelledRecords(records=records[part], labels=labels[part], patients=patients[part], unlabelled=0)
             for part in parts
         )
         return ProbeData(
@@ -371,10 +358,8 @@ class Study:
         """
         metrics, missing = {}, {}
         for fitted, each in answers.items():
-            problem, key = (
-                self.problems[fitted.problem],
-                Key(fitted.model, "", fitted.problem, fitted.fraction, fitted.seed),
-            )
+            problem = self.problems[fitted.problem]
+            key = Key(fitted.model, "", fitted.problem, fitted.fraction, fitted.seed)
             if each.outputs is None or each.folds is None:
                 missing[key] = f"{problem.name}: {each.reason}"
             else:
@@ -396,12 +381,8 @@ class Study:
     @property
     def by_class(self) -> list[Question]:
         """Questions about each class of the questions that have several."""
-        return [
-            Question(title=name, problems=(name,), left_out={})
-            for question in self.questions
-            if len(question.problems) > 1
-            for name in question.problems
-        ]
+        several = [question.problems for question in self.questions if len(question.problems) > 1]
+        return [Question(title=name, problems=(name,), left_out={}) for names in several for name in names]
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:

@@ -157,20 +157,16 @@ def _seen_folds(own: DataSettings, data: DataSettings, recordings: Recordings, e
         recordings: Recordings of the evaluation.
         encoder: Pretrained encoder, with the fingerprints of its data sets.
     """
-    names = {
-        known: [
-            each.card["name"] for each in recordings.datasets if (each.fingerprint in encoder.pretrained_on) == known
-        ]
-        for known in (True, False)
-    }
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for each in recordings.datasets:
+        names[each.fingerprint in encoder.pretrained_on].append(each.card["name"])
     found = []
     if names[False]:
         which = f"other data than {' and '.join(names[False])}" if names[True] else "other data"
         found.append(
             f"The encoder was pretrained on {which}: whether it has seen patients or signals of these is not known."
         )
-    judged = {*data.val_folds, *data.test_folds}
-    seen = sorted(judged & set(own.train_folds))
+    seen = sorted({*data.val_folds, *data.test_folds} & {*own.train_folds})
     if names[True] and seen:
         folds = ", ".join(map(str, seen))
         found.append(f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.")

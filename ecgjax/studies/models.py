@@ -229,15 +229,8 @@ class StudyModels:
             probe = fit_linear(examples_of(self.features.of(self.embeddings(initialisation, seed), data), data))
         recalibrated = training.encoder_is_frozen or training.begins_at_probe
         title = f"{'labels only' if initialisation == 'random' else 'fine-tuning'}, seed {seed}"
-        network = training.train(
-            self._start(initialisation, seed, recalibrated=recalibrated),
-            data,
-            read=read,
-            seed=seed,
-            probe=probe,
-            progress=self._progress,
-            title=title,
-        )
+        start = self._start(initialisation, seed, recalibrated=recalibrated)
+        network = training.train(start, data, read=read, seed=seed, probe=probe, progress=self._progress, title=title)
 
         def answer(records: np.ndarray, side: str) -> np.ndarray:
             scores = map_records(network.scores, records, read=read, title=f"{title}, {side}", progress=self._progress)

@@ -107,14 +107,9 @@ class LabelledFeatures:
             DataError: The file of these features is damaged.
         """
 
-        def embed() -> np.ndarray:
-            return map_records(
-                self.recalibrated(encoder).embed,
-                self.records,
-                read=self.recordings.store.read,
-                title=f"embeddings, {name}",
-                progress=self._progress,
-            )
+        def make() -> np.ndarray:
+            embed, read = self.recalibrated(encoder).embed, self.recordings.store.read
+            return map_records(embed, self.records, read=read, title=f"embeddings, {name}", progress=self._progress)
 
         decides = {
             "encoder": dict(settings),
@@ -124,7 +119,7 @@ class LabelledFeatures:
             "records": [len(self.records), len(self._norm.records)],
         }
         arrays = (self.records, self._norm.records, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
-        return self._kept(name, decides, arrays, make=embed)
+        return self._kept(name, decides, arrays, make=make)
 
     @functools.cached_property
     def _measured(self) -> np.ndarray:

@@ -115,11 +115,8 @@ def _logistic(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedM
         if (value := examples.value(scores(models, val))) > best_value:
             best, best_value, best_c = copy.deepcopy(models), value, c
     edge = "" if strengths[0] < best_c < strengths[-1] else ", at the edge of the sweep"
-    return FittedModel(
-        predict=lambda features: scores(best, features),
-        val_metric=best_value,
-        selected=f"C = {best_c:.2g} of {len(strengths)}{edge}",
-    )
+    selected = f"C = {best_c:.2g} of {len(strengths)}{edge}"
+    return FittedModel(predict=lambda features: scores(best, features), val_metric=best_value, selected=selected)
 
 
 def _ridge(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedModel:

@@ -45,11 +45,8 @@ class Binary(Supplement):
             own = each.metrics(labels) | _shares(each, labels, report.prevalence)
             own["ECE"] = expected_calibration_error(labels, each.probabilities)
             metrics |= {Key(name, metric, title): function for metric, function in own.items()}
-        draws: dict[str, Any] = {
-            "patients": data.test.patients,
-            "resamples": min(report.resamples, RESAMPLES),
-            "seed": report.seed,
-        }
+        resamples = min(report.resamples, RESAMPLES)
+        draws: dict[str, Any] = {"patients": data.test.patients, "resamples": resamples, "seed": report.seed}
         needs = "both classes, not wholly separated, and records on both sides of the threshold"
         rows = measured(metrics, needs=needs, **draws)
         probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}

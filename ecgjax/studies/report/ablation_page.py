@@ -87,12 +87,8 @@ def write_report(
         labels={name: f"{kind_of(data.task).primary}: arm minus random" for name, data in tasks.items()},
         alt="Difference of every arm from the random encoder with its interval, for every task, as in the table.",
     )
-    reasons = [f"{name} ({reason})" for name, reason in failed.items()]
-    unfinished = [
-        Paragraph(f"{what}: {', '.join(names)}.")
-        for what, names in (("Failed", reasons), ("Not made yet", missing))
-        if names
-    ]
+    lacking = {"Failed": [f"{name} ({reason})" for name, reason in failed.items()], "Not made yet": missing}
+    unfinished = [Paragraph(f"{what}: {', '.join(names)}.") for what, names in lacking.items() if names]
     page = Page(
         title="Ablation: comparison of arms" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,

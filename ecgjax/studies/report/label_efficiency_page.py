@@ -123,11 +123,8 @@ def _unlearnt(cells: Sequence[TrainedCell], classes: int) -> str:
     found: dict[float, list[int]] = {}
     for trained in cells:
         found.setdefault(trained.cell.fraction, []).append(trained.unlearnt)
-    words = [
-        f"{min(numbers)} to {max(numbers)} at {fraction:g}"
-        for fraction, numbers in sorted(found.items())
-        if max(numbers)
-    ]
+    some = [(fraction, numbers) for fraction, numbers in sorted(found.items()) if max(numbers)]
+    words = [f"{min(numbers)} to {max(numbers)} at {fraction:g}" for fraction, numbers in some]
     if not words:
         return ""
     return (

@@ -108,18 +108,13 @@ def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Tabl
     others = [key for key in results if key.metric not in own and not key.part]
     names = list(dict.fromkeys(key.metric for key in others))
     groups = dict.fromkeys(key._replace(metric="", seed=None) for key in others)
-    rows = [
-        (
-            f"{group.fraction:.3g}",
-            title_of(group.model, task),
-            *(spread(_values(results, group._replace(metric=name))) for name in names),
-        )
-        for group in groups
-    ]
-    header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)
-    return Table(
-        header=("fraction of labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds"
-    )
+    rows = []
+    for group in groups:
+        cells = [spread(_values(results, group._replace(metric=name))) for name in names]
+        rows.append((f"{group.fraction:.3g}", title_of(group.model, task), *cells))
+    titles = [f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names]
+    header = ("fraction of labels", "model", *titles)
+    return Table(header=header, rows=rows, caption="Other metrics: mean ± SD over seeds")
 
 
 def classes_table(results: Results, task: Task, *, positives: Mapping[str, int]) -> Table:

@@ -215,18 +215,12 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _drawn(curves: Sequence[Curve]) -> list[tuple[np.ndarray, dict[str, Any]]]:
     """Returns scores and the style of their curve, for the models whose metric is defined."""
-    return [
-        (
-            curve.scores,
-            {
-                "color": color,
-                "linewidth": 2.2 if curve.model == REFERENCE else 1.3,
-                "label": f"{curve.title} ({curve.area:.3f})",
-            },
-        )
-        for curve, color in zip(curves, itertools.cycle(_COLORS), strict=False)
-        if math.isfinite(curve.area)
-    ]
+    drawn = []
+    for curve, color in zip(curves, itertools.cycle(_COLORS), strict=False):
+        if math.isfinite(curve.area):
+            label, width = f"{curve.title} ({curve.area:.3f})", 2.2 if curve.model == REFERENCE else 1.3
+            drawn.append((curve.scores, {"color": color, "linewidth": width, "label": label}))
+    return drawn
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -90,14 +90,10 @@ def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "",
         caption: Description of the table; may be empty.
         thresholds: Whether the models' thresholds are shown.
     """
-    rows = [
-        (
-            title,
-            *([f"{one.facts['thresholds'][name]:.3f}"] if thresholds else []),
-            *(cell(one, name, metric) for metric in columns),
-        )
-        for name, title in titles(one).items()
-    ]
+    rows = []
+    for name, title in titles(one).items():
+        threshold = [f"{one.facts['thresholds'][name]:.3f}"] if thresholds else []
+        rows.append((title, *threshold, *(cell(one, name, metric) for metric in columns)))
     header = ("model", *(["threshold"] if thresholds else []), *columns.values())
     return Table(header=header, rows=rows, caption=caption)
 
@@ -146,13 +142,8 @@ def groups_table(one: OneTask) -> Table:
 def near_table(one: OneTask) -> Table:
     """Returns the table of retrieval metrics."""
     names = list(dict.fromkeys(key.metric for key in one.results if key.part in _SOUGHT))
-    rows = [
-        (
-            each.encoder,
-            _SOUGHT[each.match],
-            f"{each.queries:,}",
-            *(cell(one, each.encoder, name, part=each.match) or "n/a" for name in names),
-        )
-        for each in one.sought
-    ]
+    rows = []
+    for each in one.sought:
+        cells = [cell(one, each.encoder, name, part=each.match) or "n/a" for name in names]
+        rows.append((each.encoder, _SOUGHT[each.match], f"{each.queries:,}", *cells))
     return Table(header=("encoder", "match", "queries", *names), rows=rows)

@@ -14,7 +14,7 @@ from ecgjax.pages.page import Page, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
 from ecgjax.studies.ablation import labels_only
-from ecgjax.studies.report.forest import forest
+from ecgjax.studies.report.forest import Row, forest
 from ecgjax.studies.report.seed_tables import row_of
 from ecgjax.studies.results import Results, write_results
 
@@ -43,14 +43,11 @@ def gains_section(results: Results, twins: Mapping[str, str], *, labels: Mapping
     drawn = [key for key in results if key.seed is None and key.minus and key.minus == twins.get(key.model)]
     if not drawn:
         return []
-    rows = {
-        question: [
-            row_of(results, key, title=key.model, group=f"{100 * key.fraction:g} % of labels")
-            for key in drawn
-            if key.task == question
-        ]
-        for question in labels
-    }
+    rows: dict[str, list[Row]] = {question: [] for question in labels}
+    for key in drawn:
+        if key.task in rows:  # Others are of single classes.
+            row = row_of(results, key, title=key.model, group=f"{100 * key.fraction:g} % of labels")
+            rows[key.task].append(row)
     caption = "Bars are intervals over patients; small grey dots are single seeds."
     picture = Picture(figure=forest(rows, xlabel=list(labels.values())), alt=alt, caption=caption)
     return [Section("What pretraining adds to random initialisation", [picture])]
