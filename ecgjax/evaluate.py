@@ -115,7 +115,7 @@ def evaluate(
     check_settings(probe.supervised, kind, section="config.probe.supervised")
     check_groups(probe.groups, recordings)
     data = _labelled(task, recordings, probe)
-    say = print if progress else _silent
+    say = print if progress else lambda message: None
     few = check_answerable(data, recordings.index)
     pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
     judged = np.concatenate([data.val.records, data.test.records])
@@ -128,12 +128,8 @@ def evaluate(
         say(caution)
     train, val, test = map(kind.counts, (data.train, data.val, data.test))
     say(f"{task.title}: {train} train, {val} validation, {test} test")
-    features = LabelledFeatures(
-        recordings,
-        np.concatenate([part.records for part in (data.train, data.val, data.test)]),
-        seed=probe.seed,
-        progress=progress,
-    )
+    records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
+    features = LabelledFeatures(recordings, records, seed=probe.seed, progress=progress)
     models = StudyModels(features, settings=settings, pretrained=pretrained, progress=progress)
     answers: dict[str, Answers] = {}
     for name in answerable(("pretrained", "nearest", *BESIDE), task):
@@ -183,10 +179,6 @@ def _labelled(task: Task, recordings: Recordings, probe: ProbeSettings) -> Probe
     )
 
 
-def _silent(message: str) -> None:
-    del message
-
-
 def _command(own: RunSettings, settings: RunSettings, workdir: Path, *, step: int) -> str:
     """Returns the command that repeats this evaluation, with the leaves that differ from the run's own settings."""
     before = flat(tree_of(own))
@@ -221,12 +213,8 @@ def _augmentations(settings: RunSettings, recordings: Recordings) -> Section:
     original, pictures = np.asarray(prepare(signals, num_leads=12)), []
     for row, record in enumerate(records):
         title = str(recordings.index.record_id[record])
-        figure = augmented_views(
-            original[row : row + 1],
-            [(name, each[row : row + 1]) for name, each in drawn],
-            sampling_rate_hz=recordings.format.sampling_rate_hz,
-            titles=[title],
-        )
+        here = [(name, each[row : row + 1]) for name, each in drawn]
+        figure = augmented_views(original[row : row + 1], here, sampling_rate_hz=rate_hz, titles=[title])
         alt = f"Twelve leads of training record {title} as recorded, and of each of its augmented views beside it."
         caption = f"Training record {title} and its augmented views."
         pictures.append(Picture(figure=figure, alt=alt, caption=caption, vector=False, dpi=96))

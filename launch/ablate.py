@@ -377,13 +377,9 @@ def ablate(asked: Asked) -> int | None:
 
 def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
     """Checks that the folder belongs to these tasks and records."""
-    identity = {
-        "tasks": list(tasks),
-        "label_fraction": label_fraction,
-        "data": list(recordings.fingerprints),
-        "test_records": digests.of_arrays(*(array for data in tasks.values() for array in data.test.arrays)),
-    }
-    begin_study(out, identity)
+    tested = digests.of_arrays(*(array for data in tasks.values() for array in data.test.arrays))
+    about = {"tasks": list(tasks), "label_fraction": label_fraction, "data": list(recordings.fingerprints)}
+    begin_study(out, {**about, "test_records": tested})
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -75,16 +75,10 @@ def guard(
 
 
 def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
-    split = recordings.split
-    return dataclasses.replace(
-        recordings,
-        split=dataclasses.replace(
-            split,
-            val=np.setdiff1d(split.val, records),
-            test=np.setdiff1d(split.test, records),
-            excluded={**split.excluded, DROPPED: len(records)},
-        ),
-    )
+    val, test = (np.setdiff1d(each, records) for each in (recordings.split.val, recordings.split.test))
+    excluded = {**recordings.split.excluded, DROPPED: len(records)}
+    split = dataclasses.replace(recordings.split, val=val, test=test, excluded=excluded)
+    return dataclasses.replace(recordings, split=split)
 
 
 def not_listed(encoder: str, *, among: str) -> str:

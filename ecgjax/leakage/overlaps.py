@@ -112,11 +112,8 @@ def find_overlaps(
     of_dataset = numbered(recordings, records)
     content = np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in of_dataset])
     equal = _places(content, trained_on.content)
-    found = {
-        int(record): Overlap(record=int(record), kind="recording", known=int(place))
-        for record, place in zip(records, equal, strict=True)
-        if place >= 0
-    }
+    same = zip(records[equal >= 0].tolist(), equal[equal >= 0].tolist(), strict=True)
+    found = {record: Overlap(record=record, kind="recording", known=place) for record, place in same}
     # A record with an equal content needs no further search; the others are searched for copies.
     others = records[equal < 0]
     copies, undecided = _copies(recordings, trained_on, others, directories=directories)

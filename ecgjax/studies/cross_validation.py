@@ -70,8 +70,7 @@ class Method:
     resamples: int = leaf(2000, "Resamples of the patients for intervals.", bound=ONE_OR_MORE)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ComparedModel:
+class ComparedModel(NamedTuple):
     """A model that is cross-validated.
 
     Attributes:
@@ -130,14 +129,9 @@ def compared_models(
     def study_models(
         settings: RunSettings, norm: NormRecords | None = None, encoder: frozen_encoder.Encoder | None = None
     ) -> StudyModels:
-        probe = dataclasses.replace(settings.probe, layer=layer)
-        return StudyModels(
-            LabelledFeatures(recordings, records, norm=norm, progress=progress),
-            settings=dataclasses.replace(settings, probe=probe),
-            pretrained=encoder,
-            validated=False,
-            progress=progress,
-        )
+        features = LabelledFeatures(recordings, records, norm=norm, progress=progress)
+        settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, layer=layer))
+        return StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
 
     def beside(settings: RunSettings, title: str, norm: NormRecords, digest: str) -> list[ComparedModel]:
         """Returns an encoder at random initialisation, and trained with labels alone."""
@@ -145,16 +139,16 @@ def compared_models(
         optimizer = {name: getattr(settings.optimizer, name) for name in trainer.SHARED}
         trained = {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
         identities: Mapping[ModelName, Mapping[str, Any]] = {"random": encoder, "supervised": encoder | trained}
+        # Made once for each, because compiling a training takes longer than a small training.
         return [
             ComparedModel(
-                name=name,
-                title=short_title(name, title),
-                encoder=title,
-                identity=identity,
-                # Made once, because compiling a training takes longer than a small training.
-                models=functools.cache(functools.partial(study_models, settings, norm)),
+                name,
+                short_title(name, title),
+                title,
+                identities[name],
+                functools.cache(functools.partial(study_models, settings, norm)),
             )
-            for name, identity in identities.items()
+            for name in identities
             if name == "random" or name in baselines
         ]
 
@@ -166,9 +160,7 @@ def compared_models(
         "demographics": ["age_years", "sex"],
     }
     models = [
-        ComparedModel(
-            name=name, title=short_title(name, ""), encoder="", identity={name: plain[name]}, models=lambda: measured
-        )
+        ComparedModel(name, short_title(name, ""), "", {name: plain[name]}, lambda: measured)
         for name in PLAIN
         if name in baselines
     ]
@@ -185,15 +177,8 @@ def compared_models(
             titles[settings] = name + (f" #{same + 1}" if same else "")
             models += beside(run.settings, titles[settings], run.norm, digest)
         identity = {"weights": digests.of_weights(run.encoder.split), "batch_norm_records": digest, "layer": layer}
-        models.append(
-            ComparedModel(
-                name="pretrained",
-                title=run.title,
-                encoder=titles[settings],
-                identity=identity,
-                models=functools.partial(study_models, run.settings, run.norm, run.encoder),
-            )
-        )
+        of_run = functools.partial(study_models, run.settings, run.norm, run.encoder)
+        models.append(ComparedModel("pretrained", run.title, titles[settings], identity, of_run))
     return models
 
 
@@ -252,14 +237,12 @@ class Study:
         self.models = compared_models(
             runs, recordings, self.records, layer=method.layer, baselines=baselines, alone=alone, progress=progress
         )
-        begin_study(
-            folder,
-            {
-                "data": list(recordings.fingerprints),
-                "records": digests.of_arrays(self.records, self.patients),
-                "method": {**dataclasses.asdict(method), "resamples": None},
-            },
-        )
+        identity = {
+            "data": list(recordings.fingerprints),
+            "records": digests.of_arrays(self.records, self.patients),
+            "method": {**dataclasses.asdict(method), "resamples": None},
+        }
+        begin_study(folder, identity)
         for model in self.models:
             begin_study(self._of(model), {"title": model.title, **model.identity}, upgrade=_upgraded)
 

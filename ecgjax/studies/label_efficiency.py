@@ -98,25 +98,16 @@ class Study:
         self.settings, self.task, self.folder = settings, task, folder
         self.pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
         judged, _ = self._data(1.0, 0)
+        records = np.concatenate([judged.val.records, judged.test.records])
         self.recordings, self._cautions = guarded(
-            own,
-            settings.data,
-            self.recordings,
-            overlaps=probe.overlaps,
-            encoder=self.pretrained,
-            records=np.concatenate([judged.val.records, judged.test.records]),
+            own, settings.data, self.recordings, overlaps=probe.overlaps, encoder=self.pretrained, records=records
         )
         # The data are made again because the guard may have dropped records.
         self.data, rare = self._data(1.0, 0)
         self._cautions += (*rare, *check_answerable(self.data, self.recordings.index))
         parts = (self.data.train_available, self.data.val, self.data.test)
-        labelled = LabelledFeatures(
-            self.recordings,
-            np.concatenate([part.records for part in parts]),
-            folder=features or folder / "features",
-            seed=probe.seed,
-            progress=progress,
-        )
+        records, kept = np.concatenate([part.records for part in parts]), features or folder / "features"
+        labelled = LabelledFeatures(self.recordings, records, folder=kept, seed=probe.seed, progress=progress)
         self._models = StudyModels(
             labelled, settings=settings, pretrained=self.pretrained, validated=False, progress=progress
         )

@@ -100,15 +100,12 @@ def _aurocs(models: Mapping[str, Answers], data: ProbeData, report: Report) -> d
         metrics, patients=patients, resamples=report.resamples, seed=report.seed, needs="both labels of the class",
         differences=minus(metrics, REFERENCE, ["random"]),
     )  # fmt: skip
-    column = {name: number for number, name in enumerate(data.classes)}
-    return {
-        key: value
-        if key.minus
-        else interval_of_few(
-            value, labels[:, column[key.part]], outputs[key.model][:, column[key.part]], patients=patients
-        )
-        for key, value in rows.items()
-    }
+    for key, value in rows.items():
+        if not key.minus:
+            column = data.classes.index(key.part)
+            scores = outputs[key.model][:, column]
+            rows[key] = interval_of_few(value, labels[:, column], scores, patients=patients)
+    return rows
 
 
 def _decisions(used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, report: Report) -> dict[Key, Interval]:

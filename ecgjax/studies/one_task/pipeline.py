@@ -127,9 +127,7 @@ def _metrics(models: Mapping[str, Answers], data: ProbeData, report: Report) -> 
         metrics, patients=test.patients, resamples=report.resamples, seed=report.seed, needs=kind.needs,
         differences=minus(metrics, REFERENCE, tuple(models)),
     )  # fmt: skip
-    return {
-        key: interval_of_few(value, test.labels, outputs[key.model], patients=test.patients)
-        if key.metric == "AUROC" and not key.minus
-        else value
-        for key, value in rows.items()
-    }
+    for key, value in rows.items():
+        if key.metric == "AUROC" and not key.minus:
+            rows[key] = interval_of_few(value, test.labels, outputs[key.model], patients=test.patients)
+    return rows

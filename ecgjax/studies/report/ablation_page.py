@@ -95,13 +95,10 @@ def write_report(
         summary=[Paragraph(_words(recordings, tasks, resamples=resamples)), *unfinished],
         sections=[*gains, *(Section(title, [table]) for title, table in tables.items())],
     )
-    told = [
-        {
-            **{name: getattr(run, name) for name in ("arm", "seed", "facts")},
-            "tasks": {name: described(answers) for name, answers in run.tasks.items()},
-        }
-        for run in runs
-    ]
+    told = []
+    for run in runs:
+        answered = {name: described(answers) for name, answers in run.tasks.items()}
+        told.append({"arm": run.arm, "seed": run.seed, "facts": run.facts, "tasks": answered})
     written = list(tables.items())
     return write_study(page, out, results, recordings, command=command, tables=written, runs=told)
 

@@ -19,12 +19,11 @@ class QuantityParts(Parts):
     def results(self, one: OneTask) -> list[Block]:
         """Returns what R² and correlation mean where they are low or missing."""
         del one
-        return [
-            Paragraph(
-                "A constant prediction has no correlation (n/a). R² is below 0 where predictions are farther from the "
-                "truth than the test records' own mean."
-            )
-        ]
+        text = (
+            "A constant prediction has no correlation (n/a). R² is below 0 where predictions are farther from the "
+            "truth than the test records' own mean."
+        )
+        return [Paragraph(text)]
 
     def sections(self, one: OneTask) -> list[Section]:
         """Returns the section on predicted and true values."""

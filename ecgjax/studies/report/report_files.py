@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ecgjax.data.labels import LabelledRecords
 from ecgjax.data.tasks import file_name
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import Section
@@ -80,7 +81,11 @@ def about(one: OneTask, *, provenance: Provenance) -> dict[str, Any]:
         provenance: Description of what was evaluated.
     """
     data, kind = one.data, kind_of(one.data.task)
-    sides = {"train": data.train, "train_available": data.train_available, "val": data.val, "test": data.test}
+    splits: dict[str, dict[str, int]] = {}
+    for name in ("train", "train_available", "val", "test"):
+        side: LabelledRecords = getattr(data, name)
+        counts = {"records": len(side.records), "patients": side.num_patients, "unlabelled": side.unlabelled}
+        splits[name] = counts | ({"positives": side.positives} if kind.yes_or_no else {})
     return {
         "simulated": provenance.simulated,
         "task": {**dataclasses.asdict(data.task), "kind": data.task.kind, "title": data.task.title},
@@ -94,15 +99,7 @@ def about(one: OneTask, *, provenance: Provenance) -> dict[str, Any]:
         "facts": one.facts,
         "groups": one.groups,
         "sought": one.sought,
-        "splits": {
-            name: {
-                "records": len(side.records),
-                "patients": side.num_patients,
-                "unlabelled": side.unlabelled,
-                **({"positives": side.positives} if kind.yes_or_no else {}),
-            }
-            for name, side in sides.items()
-        },
+        "splits": splits,
         "excluded": dict(data.excluded),
         "label_fraction": data.label_fraction,
         "label_seed": data.seed,

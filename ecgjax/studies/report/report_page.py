@@ -81,11 +81,8 @@ def _summary(one: OneTask, provenance: Provenance) -> str:
 
 
 def _results(one: OneTask, parts: Parts) -> list[Block]:
-    rows = [
-        Row(title, one.value(REFERENCE, one.compared, minus=name))
-        for name, title in titles(one).items()
-        if cell(one, REFERENCE, one.compared, minus=name)
-    ]
+    others = {name: title for name, title in titles(one).items() if cell(one, REFERENCE, one.compared, minus=name)}
+    rows = [Row(title, one.value(REFERENCE, one.compared, minus=name)) for name, title in others.items()]
     differences = Picture(
         figure=forest({"": rows}, xlabel=f"{one.compared}: pretrained minus this model"),
         alt=f"{one.compared} of the pretrained encoder's probe minus that of every other model, as in the table of "
