@@ -265,8 +265,7 @@ class FineTuning:
             parts = [np.flatnonzero(targets[:, 0] == label) for label in (0, 1)]
             if not all(map(len, parts)):
                 raise DataError(
-                    "balanced batches need training records of both labels; raise the label fraction",
-                    reason=NO_MODEL,
+                    "balanced batches need training records of both labels; raise the label fraction", reason=NO_MODEL
                 )
             orders = [RecordOrder(part, seed=component_seed(seed, number)) for number, part in enumerate(parts)]
             order = MixtureOrder(orders, block=self._settings.batch_size, seed=seed)

@@ -30,11 +30,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
-from ecgjax.evaluation.features.measurements import (
-    demographic_columns,
-    interval_preprocessor,
-    median_beat_preprocessor,
-)
+from ecgjax.evaluation.features.measurements import demographic_columns, interval_preprocessor, median_beat_preprocessor
 from ecgjax.evaluation.models.answers import Answers, answers_of, examples_of
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples, FittedModel

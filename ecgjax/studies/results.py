@@ -134,10 +134,7 @@ def _signed(key: Key, other: str) -> list[tuple[int, Key]]:
 
 
 def _over_seeds(
-    key: Key,
-    terms: Mapping[int | None, list[list[tuple[int, Key]]]],
-    found: Bootstrap[Key],
-    missing: Mapping[Key, str],
+    key: Key, terms: Mapping[int | None, list[list[tuple[int, Key]]]], found: Bootstrap[Key], missing: Mapping[Key, str]
 ) -> dict[Key, Interval]:
     """Returns the row of a mean over seeds and those of the seeds; nothing where no seed has all models."""
     rows: dict[Key, Interval] = {}

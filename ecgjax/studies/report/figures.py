@@ -67,11 +67,7 @@ def training_curve(metrics: Mapping[str, np.ndarray]) -> Figure:
 
 
 def augmented_views(
-    original: np.ndarray,
-    views: Sequence[tuple[str, np.ndarray]],
-    *,
-    sampling_rate_hz: float,
-    titles: Sequence[str],
+    original: np.ndarray, views: Sequence[tuple[str, np.ndarray]], *, sampling_rate_hz: float, titles: Sequence[str]
 ) -> Figure:
     """Draws records (rows) as they are and under each view (columns), with twelve leads stacked on ECG paper.
 

@@ -30,12 +30,7 @@ REPORT_DIR = "evaluation"
 
 
 def write_report(
-    one: OneTask,
-    workdir: Path,
-    *,
-    provenance: Provenance,
-    default_config: Tree,
-    sections: Sequence[Section] = (),
+    one: OneTask, workdir: Path, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Written:
     """Writes the report into the question's folder of `workdir/evaluation`; once whole, it replaces an earlier one.
 
