@@ -151,11 +151,8 @@ class FineTuning:
             jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
             self._optimizer,
         )
-        constant = {
-            "row": np.arange(settings.batch_size, dtype=np.int32),
-            "seed": np.uint32(seed % 2**32),
-            "positive_weight": weight,
-        }
+        row = np.arange(settings.batch_size, dtype=np.int32)
+        constant = {"row": row, "seed": np.uint32(seed % 2**32), "positive_weight": weight}
         # Codes that are equal where the patients are, whatever the patients are called by.
         patient = np.unique(data.train.patients, return_inverse=True)[1].astype(np.int32)
         val_signals = read(val_records)

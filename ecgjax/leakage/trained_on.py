@@ -112,12 +112,8 @@ class PretrainingRecords:
             kept = None
         if kept is not None and (kept.digest, kept.run, kept.sources) == (self.digest, self.run, self.sources):
             return
-        header = {
-            "version": _VERSION,
-            "order_free_version": ORDER_FREE_VERSION,
-            "run": self.run,
-            "sources": [dataclasses.asdict(each) for each in self.sources],
-        }
+        versions = {"version": _VERSION, "order_free_version": ORDER_FREE_VERSION}
+        header = {**versions, "run": self.run, "sources": [dataclasses.asdict(each) for each in self.sources]}
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with replacing(path) as temporary, temporary.open("wb") as file:
             # The archive is not compressed, because hashes cannot be and signatures hardly can.

@@ -139,18 +139,13 @@ def compared_models(
         optimizer = {name: getattr(settings.optimizer, name) for name in trainer.SHARED}
         trained = {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
         identities: Mapping[ModelName, Mapping[str, Any]] = {"random": encoder, "supervised": encoder | trained}
-        # Made once for each, because compiling a training takes longer than a small training.
-        return [
-            ComparedModel(
-                name,
-                short_title(name, title),
-                title,
-                identities[name],
-                functools.cache(functools.partial(study_models, settings, norm)),
-            )
-            for name in identities
-            if name == "random" or name in baselines
-        ]
+        found = []
+        for name, identity in identities.items():
+            if name == "random" or name in baselines:
+                # Made once, because compiling a training takes longer than a small training.
+                once = functools.cache(functools.partial(study_models, settings, norm))
+                found.append(ComparedModel(name, short_title(name, title), title, identity, once))
+        return found
 
     rate_hz, measured = recordings.format.sampling_rate_hz, study_models(RunSettings())
     plain: Mapping[ModelName, Any] = {
@@ -159,11 +154,8 @@ def compared_models(
         "median_beat": [median_beat.MEDIAN_BEAT_RATE_HZ, rate_hz],
         "demographics": ["age_years", "sex"],
     }
-    models = [
-        ComparedModel(name, short_title(name, ""), "", {name: plain[name]}, lambda: measured)
-        for name in PLAIN
-        if name in baselines
-    ]
+    asked = [name for name in PLAIN if name in baselines]
+    models = [ComparedModel(name, short_title(name, ""), "", {name: plain[name]}, lambda: measured) for name in asked]
     if alone is not None and not runs:
         norm = NormRecords(recordings.store.read, records)
         models += beside(alone, str(alone.encoder.name), norm, digests.of_arrays(records))
@@ -347,7 +339,7 @@ class Study:
                 missing[key] = f"{problem.name}: {each.reason}"
             else:
                 metrics[key] = on_rows(fold_mean_auroc(problem.labels, each.outputs, each.folds), problem.rows)
-        titles = {model.title for model in self.models}
+        titles, every = {model.title for model in self.models}, (*self.questions, *self.by_class)
         found = over_seeds(
             metrics,
             missing,
@@ -356,9 +348,9 @@ class Study:
             resamples=self.method.resamples,
             seed=seed,
             needs=_NEEDS,
-            questions={each.title: each.problems for each in (*self.questions, *self.by_class)},
+            questions={each.title: each.problems for each in every},
         )
-        metric = {each.title: each.metric for each in (*self.questions, *self.by_class)}
+        metric = {each.title: each.metric for each in every}
         return {key._replace(metric=metric[key.task]): value for key, value in found.items()}
 
     @property

@@ -111,13 +111,9 @@ class LabelledFeatures:
             embed, read = self.recalibrated(encoder).embed, self.recordings.store.read
             return map_records(embed, self.records, read=read, title=f"embeddings, {name}", progress=self._progress)
 
-        decides = {
-            "encoder": dict(settings),
-            "layer": encoder.layer,
-            "seed": self._seed,
-            "batches": frozen_encoder.RECALIBRATION_BATCHES,
-            "records": [len(self.records), len(self._norm.records)],
-        }
+        numbers, batches = [len(self.records), len(self._norm.records)], frozen_encoder.RECALIBRATION_BATCHES
+        recalibrated = {"seed": self._seed, "batches": batches, "records": numbers}
+        decides = {"encoder": dict(settings), "layer": encoder.layer, **recalibrated}
         arrays = (self.records, self._norm.records, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
         return self._kept(name, decides, arrays, make=make)
 

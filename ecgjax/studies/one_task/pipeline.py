@@ -92,13 +92,9 @@ def measure_task(
     rows = _metrics(models, data, report)
     further, facts = supplement.measure(models, data, report, embeddings=embeddings[REFERENCE])
     of_groups, groups = supplement.groups(models, data, report)
+    labels, patients = test.labels if kind_of(data.task).yes_or_no else None, test.patients
     near, sought = neighbourhoods(
-        of_test,
-        task=data.task.title,
-        labels=test.labels if kind_of(data.task).yes_or_no else None,
-        patients=test.patients,
-        resamples=report.resamples,
-        seed=report.seed,
+        of_test, task=data.task.title, labels=labels, patients=patients, resamples=report.resamples, seed=report.seed
     )
     return OneTask(
         data=data,

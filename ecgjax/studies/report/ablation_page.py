@@ -70,11 +70,9 @@ def write_report(
     means = [key for key in results if key.seed is None]
     arms = list(dict.fromkeys(run.arm for run in runs))
     trained = {run.arm: run.twin for run in runs if run.twin}
-    others = {
-        **not_pretrained(trained),
-        "the first arm": dict.fromkeys(trained, first_arm(runs)),
-        **{f"the model of {title}": dict.fromkeys(trained, title) for title in (short_title(n, "") for n in PLAIN)},
-    }
+    others = not_pretrained(trained) | {"the first arm": dict.fromkeys(trained, first_arm(runs))}
+    for title in (short_title(name, "") for name in PLAIN):
+        others[f"the model of {title}"] = dict.fromkeys(trained, title)
     tables = {
         "Linear probes on the frozen encoders, and other models": _table(results, means, dict.fromkeys(arms, "")),
         **{f"Difference from {title}": _table(results, means, minus) for title, minus in others.items()},

@@ -13,19 +13,11 @@ from ecgjax.studies.one_task.calibrated import RESAMPLES, SPECIFICITY
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.embedding_map import EmbeddingMap, map_figure
 from ecgjax.studies.report.model_figures import Curve, precision_recall_figure, reliability_figure, roc_figure
-from ecgjax.studies.report.parts import SLOPE, Parts
+from ecgjax.studies.report.parts import CALIBRATION, SLOPE, STRICT, Parts
 from ecgjax.studies.report.report_tables import cell, models_table, outputs_of, titles
 
 #: Titles of columns, by metric, in the table on calibration.
-_OPERATING = {
-    "F1": "F1",
-    f"sensitivity at {SPECIFICITY:g}": f"sensitivity at {SPECIFICITY:g} specificity",
-    "specificity there": "specificity reached",
-    "Brier": "Brier score",
-    "slope": "calibration slope",
-    "intercept": "calibration intercept",
-    "ECE": "expected calibration error",
-}
+_OPERATING = {"F1": "F1", **STRICT, **CALIBRATION, "ECE": "expected calibration error"}
 
 
 class BinaryParts(Parts):

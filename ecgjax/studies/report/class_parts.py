@@ -15,18 +15,11 @@ from ecgjax.studies.one_task.multilabel import BY_CLASS, CHALLENGE, ClassCounts
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.embedding_map import EmbeddingMap, map_figure
 from ecgjax.studies.report.forest import Row, forest
-from ecgjax.studies.report.parts import SLOPE, Parts
+from ecgjax.studies.report.parts import CALIBRATION, SLOPE, STRICT, Parts
 from ecgjax.studies.report.report_tables import MINUS, cell, titles
 
-#: Titles of columns, by metric, in the tables on decisions and on calibration.
-_DECISIONS = {
-    "F1": "F1",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    f"sensitivity at {SPECIFICITY:g}": f"sensitivity at {SPECIFICITY:g} specificity",
-    "specificity there": "specificity reached",
-}
-_CALIBRATION = {"Brier": "Brier score", "slope": "calibration slope", "intercept": "calibration intercept"}
+#: Titles of columns, by metric, in the table on decisions.
+_DECISIONS = {"F1": "F1", "sensitivity": "sensitivity", "specificity": "specificity", **STRICT}
 
 #: Number of classes above which tables and figures are folded.
 _LONG = 30
@@ -109,7 +102,7 @@ def _decisions(one: OneTask) -> list[Block]:
     counts: Sequence[ClassCounts] = one.facts["classes"]
     tables = [
         _classes_table(one, columns, caption=f"{what} for every class, pretrained encoder's probe")
-        for what, columns in (("Decisions", _DECISIONS), ("Calibration", _CALIBRATION))
+        for what, columns in (("Decisions", _DECISIONS), ("Calibration", CALIBRATION))
     ]
     return [
         _models_table(one),

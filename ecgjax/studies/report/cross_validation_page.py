@@ -43,13 +43,9 @@ def write_report(
     means = [key for key in results if key.seed is None]
     random = any(model.name == "random" for model in study.models)
     twins = {each.title: short_title("random", each.encoder) for each in study.models if each.name == "pretrained"}
-    others = {
-        **not_pretrained(twins),
-        **{
-            f"the model of {title}": {each.title: title for each in study.models if title in each.against}
-            for title in (short_title(name, "") for name in PLAIN)
-        },
-    }
+    others = not_pretrained(twins)
+    for title in (short_title(name, "") for name in PLAIN):
+        others[f"the model of {title}"] = {each.title: title for each in study.models if title in each.against}
     alone = {model.title: "" for model in study.models}
     own = {question.title: _table(results, means, question, alone) for question in questions}
     differences = {
@@ -68,8 +64,8 @@ def write_report(
         Section("Models", list(own.values())),
     ]
     if classes := study.by_class:
-        tables = [_table(results, means, each, minus) for each in classes for minus in (alone, *others.values())]
-        folded = Folded("AUROC and its differences by class", [table for table in tables if table.rows])
+        by_class = [_table(results, means, each, minus) for each in classes for minus in (alone, *others.values())]
+        folded = Folded("AUROC and its differences by class", [table for table in by_class if table.rows])
         sections.append(Section("Results by class", [folded]))
     described = ("chosen", "unchosen", "records", "positives", "reason")
     page = Page(
@@ -85,6 +81,10 @@ def write_report(
             Section("Selection of the models", [_selection_table(answers), *_untrained(answers)]),
         ],
     )
+    tables = []
+    for title, found in {"": own, **differences}.items():
+        named = {", ".join(filter(None, (question, title))): table for question, table in found.items()}
+        tables += [(name, table) for name, table in named.items() if table.rows]
     settings = Table(header=("setting", "value"), rows=[(name, repr(value)) for name, value in method.items()])
     return write_study(
         page,
@@ -93,12 +93,7 @@ def write_report(
         recordings,
         command=command,
         settings=[Section("Method", [settings])],
-        tables=[
-            (", ".join(filter(None, (question, title))), table)
-            for title, found in {"": own, **differences}.items()
-            for question, table in found.items()
-            if table.rows
-        ],
+        tables=tables,
         method=method,
         models={model.title: model.name for model in study.models},
         probes=[

@@ -8,8 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ecgjax.pages.page import Block, Section
+from ecgjax.studies.one_task.calibrated import SPECIFICITY
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.embedding_map import EmbeddingMap, values_map_figure
+
+#: Titles of columns, by metric: decisions at the stricter of the two thresholds, and calibration.
+STRICT = {
+    f"sensitivity at {SPECIFICITY:g}": f"sensitivity at {SPECIFICITY:g} specificity",
+    "specificity there": "specificity reached",
+}
+CALIBRATION = {"Brier": "Brier score", "slope": "calibration slope", "intercept": "calibration intercept"}
 
 #: Words on slope and intercept of a logistic recalibration.
 SLOPE = (

@@ -49,25 +49,16 @@ def results_table(one: OneTask) -> Table:
     data = one.data
     metrics = kind_of(data.task).metrics(data.test.labels, outputs_of(one)[REFERENCE], classes=data.classes)
     primary, *others = metrics
-    header = (
-        "model",
-        f"{titled(one, primary)} [95 % interval]",
-        MINUS if one.compared == primary else f"{one.compared}: {MINUS}",
-        *(titled(one, name) for name in others),
-        "selected on validation",
-    )
+    differences, last = MINUS if one.compared == primary else f"{one.compared}: {MINUS}", "selected on validation"
+    further = [titled(one, name) for name in others]
+    header = ("model", f"{titled(one, primary)} [95 % interval]", differences, *further, last)
     rows = []
     for name, title in titles(one).items():
         answers, further = one.models[name], [cell(one, name, metric) for metric in others]
-        rows.append(
-            (
-                title,
-                cell(one, name, primary) or f"n/a ({answers.reason})",
-                cell(one, REFERENCE, one.compared, minus=name),
-                *("n/a" if text.startswith("n/a") else text for text in further),
-                f"{answers.val_metric:.3f} ({answers.selected})" if answers.selected else "",
-            )
-        )
+        value = cell(one, name, primary) or f"n/a ({answers.reason})"
+        further = ["n/a" if text.startswith("n/a") else text for text in further]
+        selected = f"{answers.val_metric:.3f} ({answers.selected})" if answers.selected else ""
+        rows.append((title, value, cell(one, REFERENCE, one.compared, minus=name), *further, selected))
     if control := one.facts.get("shuffled_labels"):
         text = f"{control['mean']:.3f} [{control['low']:.3f}, {control['high']:.3f}]"
         empty = [""] * (len(header) - 2)
