@@ -228,12 +228,10 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
     trained = [recordings.split.train, *(open_recordings(data).split.train for data in others.values())]
     trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
     guard.check_overlaps(first.probe.overlaps)
+    judged = np.concatenate([recordings.split.val, recordings.split.test])
+    directories = [directory.strip() for directory in first.data.dir.split(",")]
     recordings, found = guard.guard(
-        recordings,
-        trained_on,
-        np.concatenate([recordings.split.val, recordings.split.test]),
-        overlaps=first.probe.overlaps,
-        directories=[directory.strip() for directory in first.data.dir.split(",")],
+        recordings, trained_on, judged, overlaps=first.probe.overlaps, directories=directories
     )
     of_labels: list[str] = []
     for run in runs:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -18,8 +17,7 @@ MAX_SVG_BYTES = 120_000
 _CSS_DPI = 96
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Image:
+class Image(NamedTuple):
     """A picture as it is shown.
 
     Attributes:
@@ -45,21 +43,16 @@ def image_of(picture: Picture) -> Image:
     width, height = picture.figure.get_size_inches() * _CSS_DPI * picture.scale
     size = {"width": round(width), "height": round(height)}
     if picture.vector:
-        svg = _svg(picture.figure)
+        # Without a fixed salt the ids in an SVG are random, and two reports of one result would differ.
+        with matplotlib.rc_context({"svg.hashsalt": "ecgjax"}):
+            svg = _saved(picture.figure, format="svg", metadata={"Date": None, "Creator": None})
         if len(svg) <= MAX_SVG_BYTES:
             return Image(data=svg, kind="svg", **size)
-    return Image(data=_png(picture), kind="png", **size)
+    png = _saved(picture.figure, format="png", dpi=picture.dpi, metadata={"Software": None})
+    return Image(data=png, kind="png", **size)
 
 
-def _png(picture: Picture) -> bytes:
+def _saved(figure: Figure, **settings: Any) -> bytes:
     file = io.BytesIO()
-    picture.figure.savefig(file, format="png", dpi=picture.dpi, metadata={"Software": None})
-    return file.getvalue()
-
-
-def _svg(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    # Without a fixed salt the ids in an SVG are random, and two reports of one result would differ.
-    with matplotlib.rc_context({"svg.hashsalt": "ecgjax"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(file, **settings)
     return file.getvalue()

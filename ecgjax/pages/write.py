@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ecgjax.pages.html import to_html
 from ecgjax.pages.images import image_of
@@ -13,8 +13,7 @@ from ecgjax.pages.page import Block, Folded, Page, Picture
 from ecgjax.system.files import write_atomically
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Written:
+class Written(NamedTuple):
     """Paths of a written page.
 
     Attributes:

@@ -259,38 +259,28 @@ class Study:
         path = self._of(model) / "scores" / f"{name}-{digests.of_arrays(problem.rows, problem.labels)[:8]}.npz"
         if path.is_file():
             return Answers.load(path)
-        rows, seed = problem.rows, fitted.seed
+        labels, patients, seed = problem.labels, self.patients[problem.rows], fitted.seed
+        folds = patient_folds(labels, patients, folds=self.method.outer_folds, seed=seed)
+        answer, ids = self._answer_fold(model, problem, seed), self._patient_ids[problem.rows]
         answers = cross_validate(
-            self._answer_fold(model, problem, seed),
-            problem.labels,
-            patients=self.patients[rows],
-            patient_ids=self._patient_ids[rows],
-            folds=patient_folds(problem.labels, self.patients[rows], folds=self.method.outer_folds, seed=seed),
-            fraction=fitted.fraction,
-            seed=seed,
+            answer, labels, patients=patients, patient_ids=ids, folds=folds, fraction=fitted.fraction, seed=seed
         )
         answers.save(path)
         return answers
 
     def _answer_fold(self, model: ComparedModel, problem: Problem, seed: int) -> AnswerFold:
         labels, patients, models = problem.labels, self.patients[problem.rows], model.models()
-        inner_folds = self.method.inner_folds
+        inner: dict[str, Any] = {"patients": patients, "inner_folds": self.method.inner_folds, "seed": seed}
         if model.name in _CHOSEN_ON_A_FOLD:
 
             def answer(train: np.ndarray, val: np.ndarray, held_out: np.ndarray) -> np.ndarray | None:
                 data = self._data(problem, train, val, held_out, seed=seed)
                 return models.answers(model.name, data, seed=seed).outputs
 
-            return chosen_on_a_fold(answer, labels, patients=patients, inner_folds=inner_folds, seed=seed)
-        return nested_logistic(
-            self._values(model, models, problem, seed)[problem.rows],
-            labels,
-            patients=patients,
-            strengths=self.method.strengths,
-            inner_folds=inner_folds,
-            make_preprocessor=PREPROCESSORS.get(model.name, lambda _: StandardScaler()),
-            seed=seed,
-        )
+            return chosen_on_a_fold(answer, labels, **inner)
+        features = self._values(model, models, problem, seed)[problem.rows]
+        scaled = PREPROCESSORS.get(model.name, lambda _: StandardScaler())
+        return nested_logistic(features, labels, strengths=self.method.strengths, make_preprocessor=scaled, **inner)
 
     def _values(self, model: ComparedModel, models: StudyModels, problem: Problem, seed: int) -> np.ndarray:
         """Returns the features of all records, kept in a file; age and sex, which depend on the question, are not."""

@@ -111,21 +111,18 @@ class Study:
         self._models = StudyModels(
             labelled, settings=settings, pretrained=self.pretrained, validated=False, progress=progress
         )
-        begin_study(
-            folder,
-            {
-                "task": dataclasses.asdict(task),
-                "checkpoint_step": self.pretrained.step,
-                "weights": digests.of_weights(self.pretrained.split),
-                "pretraining": _pretraining(own),
-                "pretrained_on": list(self.pretrained.pretrained_on),
-                "data": list(self.recordings.fingerprints),
-                # The records that are trained, selected and tested on identify the study.
-                "records": [digests.of_arrays(*part.arrays) for part in parts],
-                "config": _deciding(flat(tree_of(settings))),
-            },
-            upgrade=_upgraded,
-        )  # fmt: skip
+        identity = {
+            "task": dataclasses.asdict(task),
+            "checkpoint_step": self.pretrained.step,
+            "weights": digests.of_weights(self.pretrained.split),
+            "pretraining": _pretraining(own),
+            "pretrained_on": list(self.pretrained.pretrained_on),
+            "data": list(self.recordings.fingerprints),
+            # The records that are trained, selected and tested on identify the study.
+            "records": [digests.of_arrays(*part.arrays) for part in parts],
+            "config": _deciding(flat(tree_of(settings))),
+        }
+        begin_study(folder, identity, upgrade=_upgraded)
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
         """Returns the cautions that must be shown with cells of some modes."""
@@ -136,14 +133,9 @@ class Study:
         """Trains one cell and scores the test records."""
         start = time.monotonic()
         data, _ = self._data(cell.fraction, cell.seed)
-        train = data.train
-        return TrainedCell(
-            cell=cell,
-            answers=self._answers(cell, data),
-            patients=train.num_patients,
-            unlearnt=sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0,
-            seconds=time.monotonic() - start,
-        )
+        answers, train = self._answers(cell, data), data.train
+        unlearnt = sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0
+        return TrainedCell(cell, answers, train.num_patients, time.monotonic() - start, unlearnt)
 
     def _answers(self, cell: Cell, data: ProbeData) -> Answers:
         kind, labels = kind_of(self.task), data.train.labels

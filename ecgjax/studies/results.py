@@ -211,16 +211,13 @@ def read_results(folder: Path) -> dict[Key, Interval]:
     path = folder / RESULTS_FILE
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-        return {
-            Key(**{name: row[name] for name in Key._fields}): Interval(
-                **{name: math.nan if row[name] is None else row[name] for name in ("estimate", "low", "high")},
-                confidence=0.95,
-                resamples=row["resamples"],
-                reason=row["reason"],
-            )
-            for row in rows
-        }
+        return {Key(**{name: row[name] for name in Key._fields}): _interval_of(row) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} has no table of results ({error}); the command of the study, given once more, writes it"
         ) from error
+
+
+def _interval_of(row: Mapping[str, Any]) -> Interval:
+    numbers = {name: math.nan if row[name] is None else row[name] for name in ("estimate", "low", "high")}
+    return Interval(**numbers, resamples=row["resamples"], reason=row["reason"])

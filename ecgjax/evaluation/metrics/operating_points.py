@@ -21,13 +21,6 @@ class Decisions:
         accuracy: Share of correct decisions.
     """
 
-    sensitivity: Metric
-    specificity: Metric
-    ppv: Metric
-    npv: Metric
-    f1: Metric
-    accuracy: Metric
-
     def __init__(self, labels: np.ndarray, scores: np.ndarray, *, threshold: float):
         """Calls the records whose score is at least the threshold positive.
 

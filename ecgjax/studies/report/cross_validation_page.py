@@ -196,16 +196,10 @@ def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:
     told = []
     for (model, fraction), found in rows.items():
         chosen = [c for result in found for c in result.chosen]
-        told.append(
-            (
-                model,
-                f"{100 * fraction:g} %",
-                f"{np.mean([result.records for result in found]):,.0f}",
-                f"{min(result.positives or 0 for result in found):,}",
-                f"{np.median(chosen):.2g} [{min(chosen):.2g}, {max(chosen):.2g}]" if chosen else "",
-                f"{sum(result.unchosen for result in found):,} of {len(chosen):,}" if chosen else "",
-            )
-        )
+        records, positives = np.mean([each.records for each in found]), min(each.positives or 0 for each in found)
+        strength = f"{np.median(chosen):.2g} [{min(chosen):.2g}, {max(chosen):.2g}]" if chosen else ""
+        unchosen = f"{sum(each.unchosen for each in found):,} of {len(chosen):,}" if chosen else ""
+        told.append((model, f"{100 * fraction:g} %", f"{records:,.0f}", f"{positives:,}", strength, unchosen))
     header = (
         "model", "fraction of labels", "mean training records", "fewest positives", "median C [range]",
         "folds with too few labels to choose C",

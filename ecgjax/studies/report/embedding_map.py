@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,8 +24,7 @@ _STYLES: Mapping[int, Mapping[str, Any]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbeddingMap:
+class EmbeddingMap(NamedTuple):
     """Embeddings projected on a plane.
 
     Attributes:

@@ -30,26 +30,20 @@ class QuantityParts(Parts):
         test, name, outputs = one.data.test, quantity_name(one), outputs_of(one)
         figure = scatter_figure(test.labels, outputs[REFERENCE], name=name, title=titles(one)[REFERENCE])
         panels = {titles(one)[model]: values for model, values in outputs.items()}
-        return [
-            Section(
-                "Predicted and true values",
-                [
-                    Picture(
-                        figure=figure,
-                        alt=f"Predicted against true {name} of the test records, pretrained encoder's probe.",
-                        caption=f"{len(test.records):,} test records; both values are equal on the dashed line.",
-                        vector=False,
-                    ),
-                    *(_agreement(one) if one.facts["agreement"] else []),
-                    Picture(
-                        figure=panels_figure(test.labels, panels, name=name),
-                        alt=f"Predicted against true {name} of the test records, with one panel per model.",
-                        caption="All models; predicted and true values are equal on the dashed line.",
-                        vector=False,
-                    ),
-                ],
-            )
-        ]
+        one_model = Picture(
+            figure=figure,
+            alt=f"Predicted against true {name} of the test records, pretrained encoder's probe.",
+            caption=f"{len(test.records):,} test records; both values are equal on the dashed line.",
+            vector=False,
+        )
+        all_models = Picture(
+            figure=panels_figure(test.labels, panels, name=name),
+            alt=f"Predicted against true {name} of the test records, with one panel per model.",
+            caption="All models; predicted and true values are equal on the dashed line.",
+            vector=False,
+        )
+        agreement = _agreement(one) if one.facts["agreement"] else []
+        return [Section("Predicted and true values", [one_model, *agreement, all_models])]
 
 
 def _agreement(one: OneTask) -> list[Block]:

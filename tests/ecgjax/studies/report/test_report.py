@@ -309,7 +309,7 @@ def test_a_model_without_answers_says_why():
 
 
 def test_real_data_are_not_called_simulated(tmp_path, undrawn):
-    report = _write(small_task("binary"), tmp_path, provenance=dataclasses.replace(PROVENANCE, simulated=False))
+    report = _write(small_task("binary"), tmp_path, provenance=PROVENANCE._replace(simulated=False))
     assert "SIMULATED" not in report.markdown.read_text(encoding="utf-8")
     assert "SIMULATED" not in report.html.read_text(encoding="utf-8")
 
