@@ -19,6 +19,7 @@ from ecgjax.system.host_memory import keep_freed_memory
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
 
+import functools
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +36,9 @@ from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.config import run_config
 from ecgjax.data.groups import check_groups, group_columns
-from ecgjax.data.labels import ProbeData, probe_data
+from ecgjax.data.labels import probe_data
 from ecgjax.data.recordings import Recordings, open_recordings, unit_of
 from ecgjax.data.row_metadata import label_column
-from ecgjax.data.tasks import Task
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
@@ -52,7 +52,6 @@ from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import SIMULATED, Picture, Section, Table
 from ecgjax.pages.write import Written
-from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
 from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags, with_question
@@ -114,7 +113,9 @@ def evaluate(
         )
     check_settings(probe.supervised, kind, section="config.probe.supervised")
     check_groups(probe.groups, recordings)
-    data = _labelled(task, recordings, probe)
+    # The data are made again below because the guard may drop records.
+    labelled = functools.partial(probe_data, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
+    data = labelled(recordings.index, recordings.split)
     say = print if progress else lambda message: None
     few = check_answerable(data, recordings.index)
     pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
@@ -122,7 +123,7 @@ def evaluate(
     recordings, found = guarded(
         own, settings.data, recordings, overlaps=probe.overlaps, encoder=pretrained, records=judged
     )
-    data = _labelled(task, recordings, probe)  # The guard may have dropped records.
+    data = labelled(recordings.index, recordings.split)
     few = check_answerable(data, recordings.index)
     for caution in (*([SIMULATED] if recordings.simulated else []), *found, *few):
         say(caution)
@@ -171,12 +172,6 @@ def evaluate(
     default = tree_of(RunSettings())
     written = write_report(one, workdir, provenance=provenance, default_config=default, sections=sections)
     return Evaluation(one, results_table(one), written)
-
-
-def _labelled(task: Task, recordings: Recordings, probe: ProbeSettings) -> ProbeData:
-    return probe_data(
-        recordings.index, recordings.split, task=task, label_fraction=probe.label_fraction, seed=probe.seed
-    )
 
 
 def _command(own: RunSettings, settings: RunSettings, workdir: Path, *, step: int) -> str:

@@ -154,10 +154,8 @@ class StudyModels:
             "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
             "finetuned": lambda data, seed: self._trained("pretrained", data, seed),
             "supervised": lambda data, seed: self._trained("random", data, seed),
-            "boosted": lambda data, seed: self._fitted(
-                features.intervals, data, functools.partial(fit_boosted, seed=seed)
-            ),
-            "mean": self._mean,
+            "boosted": lambda data, seed: self._fitted(features.intervals, data, lambda of: fit_boosted(of, seed=seed)),
+            "mean": lambda data, seed: self._mean(data),
         }
 
     def answers(self, name: ModelName, data: ProbeData, *, seed: int) -> Answers:
@@ -211,8 +209,7 @@ class StudyModels:
         features = self.features.of(values, data)
         return answers_of(fit(examples_of(features, data)), features, data)
 
-    def _mean(self, data: ProbeData, seed: int) -> Answers:
-        del seed
+    def _mean(self, data: ProbeData) -> Answers:
         mean = float(data.train.labels.mean())
         val, outputs = (np.full(len(part.records), mean) for part in (data.val, data.test))
         value = kind_of(data.task).value(data.val.labels, val)

@@ -45,11 +45,8 @@ class PretrainedRun:
     @property
     def pretrained_on(self) -> list[tuple[str, int, bool]]:
         """Name, number of training records and whether simulated, for every data set of the pretraining."""
-        parts = self.recordings.by_dataset(self.recordings.split.train)
-        return [
-            (dataset.card["name"], len(own), dataset.simulated)
-            for dataset, own in zip(self.recordings.datasets, parts, strict=True)
-        ]
+        parts = numbered(self.recordings, self.recordings.split.train)
+        return [(dataset.card["name"], len(own), dataset.simulated) for dataset, own in parts]
 
     @property
     def norm(self) -> NormRecords:

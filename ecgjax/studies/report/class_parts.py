@@ -50,10 +50,8 @@ class ClassParts(Parts):
 
     def sections(self, one: OneTask) -> list[Section]:
         """Returns the section on single classes, and that on decisions and calibration."""
-        return [
-            Section("Results by class", _classes(one)),
-            Section("Decisions at a threshold, and calibration", _decisions(one)),
-        ]
+        decisions = Section("Decisions at a threshold, and calibration", _decisions(one))
+        return [Section("Results by class", _classes(one)), decisions]
 
     def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
         """Draws a map coloured by the class that has the most positive test records."""

@@ -92,12 +92,8 @@ def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "",
 def splits_table(data: ProbeData) -> Table:
     """Returns the table of splits, with their sizes and the distribution of their labels."""
     kind = kind_of(data.task)
-    parts = (
-        (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
-        ("train, all labelled", data.train_available),
-        ("validation", data.val),
-        ("test", data.test),
-    )
+    drawn = f"train ({data.label_fraction:.3g} of the labelled patients)"
+    parts = {drawn: data.train, "train, all labelled": data.train_available, "validation": data.val, "test": data.test}
     columns: dict[str, Callable[[tuple[str, LabelledRecords]], str]] = {
         "split": lambda row: row[0],
         "records": lambda row: f"{len(row[1].records):,}",
@@ -105,7 +101,7 @@ def splits_table(data: ProbeData) -> Table:
         kind.spread_title: lambda row: kind.spread(row[1].labels),
         "left out (unlabelled)": lambda row: f"{row[1].unlabelled:,}",
     }
-    return Table.of(columns, parts)
+    return Table.of(columns, parts.items())
 
 
 def groups_table(one: OneTask) -> Table:
