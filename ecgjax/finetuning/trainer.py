@@ -219,6 +219,7 @@ class FineTuning:
             sides = [np.arange(len(records))]
             if self._kind.yes_or_no:
                 sides = [np.flatnonzero(labels == label) for label in (0, 1)]
+            # Without a record of each label the metric would not be defined.
             shares = [(side, max(1, round(number * len(side) / len(records)))) for side in sides if len(side)]
             chosen = np.sort(np.concatenate([rng.choice(side, share, replace=False) for side, share in shares]))
             records, labels = records[chosen], labels[chosen]
@@ -251,6 +252,7 @@ class FineTuning:
         negatives = len(targets) - positives
         both = (positives > 0) & (negatives > 0)
         offset = np.zeros(self._num_outputs)
+        # Balance and weights both train at a prevalence of one half.
         offset[both] = prior_shift(trained=np.array(0.5), prevalence=positives[both] / len(targets))
         if not settings.balance:
             np.divide(negatives, positives, out=weight, where=both)

@@ -37,6 +37,7 @@ class KnownSignals:
 
     def bands(self, places: np.ndarray) -> list[np.ndarray]:
         """Returns `signature.band_of` of records, given by their places in the list."""
+        # Signals are read data set by data set, and each is put where it was asked for.
         bands: list[np.ndarray] = [np.empty(0)] * len(places)
         of_source = self._source(places)
         for which in np.unique(of_source):

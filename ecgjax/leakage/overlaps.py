@@ -136,8 +136,10 @@ def _rank(overlap: Overlap) -> int:
 
 def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Returns the place of each key among known ones, −1 where it is not there: `int64[n]` for `uint8[n, 16]`."""
+    # The bytes of a key are one value, so that whole keys are sorted and compared.
     words, ordered = (np.ascontiguousarray(each).view(f"V{each.shape[1]}").ravel() for each in (keys, known))
     unique, first = np.unique(ordered, return_index=True)
+    # A key above all known ones would be looked up behind their end.
     place = np.minimum(np.searchsorted(unique, words), len(unique) - 1)
     return np.where(unique[place] == words, first[place], -1)
 
@@ -157,6 +159,7 @@ def _of_known_patients(
     group = np.asarray(recordings.index.group)
     asked = np.zeros(int(group.max()) + 1, bool)
     asked[group[records]] = True
+    # All records of a group are compared, since other records of a patient may have other ids.
     of_groups = np.flatnonzero(asked[group])
     keys = np.concatenate([patient_keys(dataset, own) for dataset, own in numbered(recordings, of_groups)])
     place_of_group = np.full(len(asked), -1, np.int64)
@@ -192,6 +195,7 @@ def _copies(
         found.append(Overlap(record=int(records[copy.query]), kind=kind, known=copy.known, detail=detail))
     for query, known in zip(suspects.query[sure], suspects.known[sure], strict=True):
         found.append(Overlap(record=int(records[query]), kind="alike", known=int(known)))
+    # A record that is surely like one needs no caution that it may be like others.
     unsure &= ~np.isin(suspects.query, suspects.query[sure])
     return found, _undecided(suspects, unsure, signals.names(suspects.known[unsure]))
 

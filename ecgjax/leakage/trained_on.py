@@ -186,7 +186,9 @@ def patient_keys(dataset: Dataset, numbers: np.ndarray) -> np.ndarray:
     """
     name = dataset.card["name"]
     identity = f"{name} {dataset.fingerprint}" if name == NO_NAME else name
+    # Equal ids in data sets of different names are different patients.
     key = hashlib.blake2b(identity.encode(), digest_size=_KEY_BYTES).digest()
+    # Each patient is hashed once, however many records there are.
     ids, place = np.unique(np.asarray(dataset.index.patient_id[numbers]), return_inverse=True)
     hashes = b"".join(hashlib.blake2b(each.encode(), key=key, digest_size=_KEY_BYTES).digest() for each in ids.tolist())
     return np.frombuffer(hashes, np.uint8).reshape(-1, _KEY_BYTES)[place]

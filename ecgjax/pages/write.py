@@ -34,6 +34,7 @@ def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
         stem: Names of the two files without extension.
     """
     images, files = {}, {}
+    # A picture that stands in two places has one file.
     for number, picture in enumerate(dict.fromkeys(pictures(page)), start=1):
         image = image_of(picture)
         images[picture], files[picture] = image, f"figure_{number}.{image.kind}"

@@ -65,6 +65,7 @@ class ArmRun:
                 name: Answers(outputs=arrays[f"scores{number}"], **{k: v for k, v in values.items() if k != "scores"})
                 for number, (name, values) in enumerate(words.pop("tasks").items())
             }
+            # NaN was stored as null, since JSON does not have it.
             facts = {name: math.nan if value is None else value for name, value in words.pop("facts").items()}
             return cls(tasks=tasks, facts=facts, **words)
         except (KeyError, TypeError) as error:

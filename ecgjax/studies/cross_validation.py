@@ -165,6 +165,7 @@ def compared_models(
         settings = json.dumps([tree_of(run.settings.encoder), digest, layer], sort_keys=True, default=str)
         name = str(run.settings.encoder.name)
         if settings not in titles:
+            # Encoders of one name that are not alike are told apart by a number.
             same = sum(title.split(" #")[0] == name for title in titles.values())
             titles[settings] = name + (f" #{same + 1}" if same else "")
             models += beside(run.settings, titles[settings], run.norm, digest)
@@ -232,6 +233,7 @@ class Study:
         identity = {
             "data": list(recordings.fingerprints),
             "records": digests.of_arrays(self.records, self.patients),
+            # Intervals are computed anew each time, and so their resamples may change.
             "method": {**dataclasses.asdict(method), "resamples": None},
         }
         begin_study(folder, identity)
@@ -256,6 +258,7 @@ class Study:
 
     def _answers(self, fitted: Fitted, model: ComparedModel, problem: Problem) -> Answers:
         name = f"{file_name(problem.name)}-{fitted.fraction:g}-seed{fitted.seed}"
+        # The digest gives other labels under the same name another file.
         path = self._of(model) / "scores" / f"{name}-{digests.of_arrays(problem.rows, problem.labels)[:8]}.npz"
         if path.is_file():
             return Answers.load(path)
@@ -302,6 +305,7 @@ class Study:
             LabelledRecords(records=records[part], labels=labels[part], patients=patients[part], unlabelled=0)
             for part in parts
         )
+        # The fraction of the labels was drawn by `cross_validate` before.
         return ProbeData(
             task=problem.task, train=train, val=val, test=test, label_fraction=1.0, seed=seed, train_available=train,
             excluded={},
@@ -324,6 +328,7 @@ class Study:
         metrics, missing = {}, {}
         for fitted, each in answers.items():
             problem = self.problems[fitted.problem]
+            # The metric is that of the question, of which the problem may be one of several.
             key = Key(fitted.model, "", fitted.problem, fitted.fraction, fitted.seed)
             if each.outputs is None or each.folds is None:
                 missing[key] = f"{problem.name}: {each.reason}"

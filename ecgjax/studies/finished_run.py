@@ -131,6 +131,7 @@ def guarded(
     """
     guard.check_overlaps(overlaps)
     if encoder.trained_on is None:
+        # Without a list there is no more to compare than data sets and folds.
         found = (*_seen_folds(own.data, data, recordings, encoder), NOT_LISTED)
     else:
         try:

@@ -143,6 +143,7 @@ class Study:
             try:
                 return with_float32(self._models.answers(cell.trained, data, seed=cell.seed))
             except DataError as error:
+                # That labels allow no model is a result of the study; that data are damaged is none.
                 if error.reason != NO_MODEL:
                     raise
                 reason = str(error)
@@ -177,6 +178,7 @@ def measure_cells(cells: Sequence[TrainedCell], data: ProbeData, *, resamples: i
     primary: dict[Key, Metric] = {}
     missing: dict[Key, str] = {}
     others: dict[Key, Interval] = {}
+    # The rows of the tables come in this order.
     for cell, answers, *_ in sorted(cells, key=lambda each: (each.cell.fraction, each.cell.mode, each.cell.model)):
         key = Key(cell.trained, kind.primary, data.task.title, cell.fraction, cell.seed)
         if answers.outputs is None:
@@ -216,6 +218,7 @@ def _unlike(probe: ProbeSettings) -> tuple[str, ...]:
     """
     ours, theirs = (flat(tree_of(training)) for training in (probe.finetune, probe.supervised))
     for leaves in (ours, theirs):
+        # A head without a rate of its own has that of the encoder, which is no difference if the other names it.
         if leaves["head_learning_rate"] is None:
             leaves["head_learning_rate"] = leaves["learning_rate"]
 

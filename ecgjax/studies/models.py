@@ -257,6 +257,7 @@ class StudyModels:
         encoder = self._encoder(initialisation, seed)
         if not recalibrated:
             return encoder.split
+        # A pretrained encoder is the same for every seed.
         key = (initialisation, seed if initialisation == "random" else 0)
         if key not in self._recalibrated:
             self._recalibrated[key] = self.features.recalibrated(encoder).split
@@ -269,6 +270,7 @@ class StudyModels:
             initialisation: Encoder at which it begins, `"pretrained"` or `"random"`.
             data: Labelled records of a question.
         """
+        # The kind decides the loss, and the number of classes the shape of the head.
         key = (initialisation, data.task.kind, len(data.classes))
         if key not in self._trainings:
             probe = self._settings.probe

@@ -127,6 +127,7 @@ def keep_apart(
             found.append(guard.not_listed(run.title, among="the records here"))
             continue
         trained_on = run.encoder.trained_on()
+        # Runs with one list have the same overlaps, and finding them takes long.
         if trained_on.digest not in compared:
             compared[trained_on.digest] = find_overlaps(
                 recordings, trained_on, recordings.split.train, directories=run.directories
@@ -150,4 +151,5 @@ def keep_apart(
     if overlaps == "drop":
         kept = np.setdiff1d(recordings.split.train, np.concatenate(seen))
         recordings = dataclasses.replace(recordings, split=dataclasses.replace(recordings.split, train=kept))
+    # Several runs may give cause for the same caution.
     return recordings, tuple(dict.fromkeys(found))

@@ -111,9 +111,11 @@ def over_seeds(
         needs: Description of what a resample must have for the metrics to be defined, for messages.
         questions: Tasks whose mean answers a question, by the question; by default every task is a question.
     """
+    # One bootstrap serves all models and seeds, so that differences between them are paired.
     found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
     every = [*metrics, *missing]
     questions = questions or {key.task: [key.task] for key in every}
+    # Models keep the order in which they first come, which is that of the tables.
     models = list(dict.fromkeys(key.model for key in every))
     rows: dict[Key, Interval] = {}
     for question, tasks in questions.items():
@@ -141,6 +143,7 @@ def _over_seeds(
     defined: list[list[tuple[int, Key]]] = []
     for number, sums in terms.items():
         keys = [each for parts in sums for _, each in parts]
+        # Without a row stays what was not asked for with this seed; what could not be trained has one with the reason.
         if any(each not in found.estimates and each not in missing for each in keys):
             continue
         if reason := next((missing[each] for each in keys if each in missing), ""):

@@ -68,6 +68,7 @@ class RankedScores:
             weights: Weights, `[weightings, n]`, non-negative, in the order in which the records were given.
         """
         positives, negatives = self._weight_by_threshold(weights)
+        # From the highest score downwards, as ever more records are called positive.
         true_positives = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]
         false_positives = np.cumsum(negatives[:, ::-1], axis=1)[:, ::-1]
         predicted = true_positives + false_positives

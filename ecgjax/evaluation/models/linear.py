@@ -127,6 +127,7 @@ def _ridge(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedMode
     # The penalty is relative to the mean squared error, so that it means the same for few records and for many.
     weights = np.stack([vt.T @ (s / (s * s + penalty * len(train)) * along) for penalty in _PENALTIES])
     values = [examples.value(val @ w + mean) for w in weights]
+    # Of equal values the strongest penalty is kept, which comes first.
     best = int(np.argmax(values))
     return FittedModel(
         predict=lambda features: features @ weights[best] + mean,

@@ -49,6 +49,7 @@ class Binary(Supplement):
         draws: dict[str, Any] = {"patients": data.test.patients, "resamples": resamples, "seed": report.seed}
         needs = "both classes, not wholly separated, and records on both sides of the threshold"
         rows = measured(metrics, needs=needs, **draws)
+        # Treating everybody is what a model does that is always certain.
         probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
         benefits = {
             Key(name, benefit_at(threshold), title): net_benefit(labels, values, threshold=threshold)

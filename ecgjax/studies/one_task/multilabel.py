@@ -143,6 +143,7 @@ def _of_all_classes(used: Mapping[int, Calibrated], data: ProbeData, *, judged: 
     if common and common_is_fewer(labels[:, judged]):
         metrics[f"macro F1 of {len(common)} classes"] = macro_of([f1[column] for column in common])
     if not unscored(data.classes):
+        # A class without a threshold stays unanswered.
         answers = np.zeros_like(labels)
         for column, each in used.items():
             answers[:, column] = each.probabilities >= each.threshold

@@ -124,6 +124,7 @@ def _metrics(models: Mapping[str, Answers], data: ProbeData, report: Report) -> 
         differences=minus(metrics, REFERENCE, tuple(models)),
     )  # fmt: skip
     for key, value in rows.items():
+        # Where few patients have a label, the interval of a bootstrap is too short.
         if key.metric == "AUROC" and not key.minus:
             rows[key] = interval_of_few(value, test.labels, outputs[key.model], patients=test.patients)
     return rows

@@ -147,6 +147,7 @@ class Supplement:
                 key = Key(REFERENCE, metric, data.task.title, part=group.part)
                 metrics[key] = function
                 if metric in self.gaps and metric in rest:
+                    # The other records are measured for the difference alone and are not shown.
                     other = key._replace(part=f"not {group.part}")
                     metrics[other] = rest[metric]
                     differences[key._replace(minus=REST)] = key, other

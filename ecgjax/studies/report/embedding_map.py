@@ -70,6 +70,7 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
     """
     order = _order(len(labels), seed)
     figure, axes = _plane(projected, title)
+    # The labels take turns, since those drawn last would hide the others.
     for block in np.array_split(order, min(40, len(order))):
         for which, style in _STYLES.items():
             axes.scatter(*projected.points[block[labels[block] == which]].T, **style)

@@ -64,6 +64,7 @@ def forest(panels: Mapping[str, Sequence[Row]], *, xlabel: str | Sequence[str], 
             place = groups.index(row.group)
             height = names.index(row.title) + _SHARED * ((place + 0.5) / len(groups) - 0.5)
             _draw(axes, row, height=height, style=place % len(_COLORS), line=line)
+        # Names of labels may have dollar signs, between which Matplotlib would see a formula.
         axes.set_title(title, fontsize=10, parse_math=False)
         axes.set_xlabel(label, fontsize=8, parse_math=False)
         axes.tick_params(labelsize=8)

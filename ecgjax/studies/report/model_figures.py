@@ -227,6 +227,7 @@ def _roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Returns 1 − specificity and sensitivity at every threshold, from none called positive to all."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
+    # Records of equal score are called positive together.
     last_of_tie = np.r_[ranked[1:] != ranked[:-1], True]
     alarms, hits = (np.r_[0, np.cumsum(labels[order] == which)[last_of_tie]] for which in (0, 1))
     return alarms / alarms[-1], hits / hits[-1]

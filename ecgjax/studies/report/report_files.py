@@ -47,6 +47,7 @@ def write_report(
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         written = write_page(page, building)
+        # An evaluation has one fraction, which its keys leave out and other studies need to tell rows apart.
         results = {key._replace(fraction=one.data.label_fraction): value for key, value in one.results.items()}
         write_results(building, results, **about(one, provenance=provenance))
         _write_scores(building, one)

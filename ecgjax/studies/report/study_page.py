@@ -79,5 +79,6 @@ def write_study(
     origin = [data_section(recordings.datasets), command_section(command), *settings, environment_section()]
     written = write_page(dataclasses.replace(page, sections=[*page.sections, *origin]), folder)
     write_results(folder, results, simulated=recordings.simulated, cautions=list(page.cautions), **about)
+    # A table without a title begins with its header.
     texts = [f"{name}\n{format_table(table.header, table.rows)}".lstrip("\n") for name, table in tables]
     return "\n\n".join(texts), written.html
