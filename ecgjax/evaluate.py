@@ -117,6 +117,7 @@ def evaluate(
     labelled = functools.partial(probe_data, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
     data = labelled(recordings.index, recordings.split)
     say = print if progress else lambda message: None
+    # A question that cannot be answered is refused before anything is loaded.
     few = check_answerable(data, recordings.index)
     pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
     judged = np.concatenate([data.val.records, data.test.records])

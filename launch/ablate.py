@@ -158,6 +158,7 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
                 twins[settings] = random + (f" #{same + 1}" if same else "")
             twin = twins[settings]
             if twin not in made:
+                # Arms of one encoder share what stands beside it, and all arms share what has no encoder.
                 beside: dict[ModelName, str] = {"random": twin, "supervised": labels_only(twin)}
                 beside |= {} if made else {name: short_title(name, "") for name in PLAIN}
                 made.add(twin)
@@ -224,8 +225,10 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
     first = runs[0].settings
     recordings = open_recordings(first.data)
     others = {run.settings.data.train_folds: run.settings.data for run in runs}
+    # The recordings of the first are open already.
     del others[first.data.train_folds]
     trained = [recordings.split.train, *(open_recordings(data).split.train for data in others.values())]
+    # What any arm is trained on counts for all of them, since all are judged on the same records.
     trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
     guard.check_overlaps(first.probe.overlaps)
     judged = np.concatenate([recordings.split.val, recordings.split.test])

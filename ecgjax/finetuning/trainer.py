@@ -233,6 +233,7 @@ class FineTuning:
     def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split[TaskHead | LinearHead]:
         about: dict[str, Any] = {"outputs": self._num_outputs, "location": 0.0, "scale": 1.0}
         if not self._kind.log_odds and targets is not None:
+            # Targets that are all equal have no spread to divide by.
             about |= {"location": float(targets.mean()), "scale": float(targets.std()) or 1.0}
         if self._settings.head == "linear":
             return encoders.split(LinearHead(self._feature_dim, **about))

@@ -119,6 +119,7 @@ def find_overlaps(
     copies, undecided = _copies(recordings, trained_on, others, directories=directories)
     for overlap in copies:
         known = found.get(overlap.record)
+        # A record may be a copy of several; the strongest kind is told.
         if known is None or _rank(overlap) < _rank(known):
             found[overlap.record] = overlap
     for record, place in _of_known_patients(recordings, trained_on, others):

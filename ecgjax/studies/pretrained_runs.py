@@ -129,6 +129,7 @@ def keep_apart(
         trained_on = run.encoder.trained_on()
         # Runs with one list have the same overlaps, and finding them takes long.
         if trained_on.digest not in compared:
+            # All records stand on this side of the split, since a cross-validation tests each of them.
             compared[trained_on.digest] = find_overlaps(
                 recordings, trained_on, recordings.split.train, directories=run.directories
             )

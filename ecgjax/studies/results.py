@@ -153,6 +153,7 @@ def _over_seeds(
             rows[key._replace(seed=number)] = found.mean_of(sums)
     if not rows:
         return {}
+    # Where no seed has answers, the mean is missing for the reason of the first.
     return {key: found.mean_of(defined) if defined else next(iter(rows.values()))} | rows
 
 

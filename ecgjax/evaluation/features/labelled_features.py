@@ -111,6 +111,7 @@ class LabelledFeatures:
             embed, read = self.recalibrated(encoder).embed, self.recordings.store.read
             return map_records(embed, self.records, read=read, title=f"embeddings, {name}", progress=self._progress)
 
+        # The numbers of records tell apart where one array ends and the next begins.
         numbers, batches = [len(self.records), len(self._norm.records)], frozen_encoder.RECALIBRATION_BATCHES
         recalibrated = {"seed": self._seed, "batches": batches, "records": numbers}
         decides = {"encoder": dict(settings), "layer": encoder.layer, **recalibrated}

@@ -77,6 +77,7 @@ def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarra
     References:
         Platt, Probabilistic outputs for support vector machines, Advances in Large Margin Classifiers (1999) 61.
     """
+    # Scores that are all equal have no spread to divide by.
     middle, spread = float(np.mean(val_scores)), float(np.std(val_scores)) or 1.0
     # The penalty is tiny, just enough for a solution to exist when the scores separate the classes.
     fit = LogisticRegression(C=1e3).fit(((val_scores - middle) / spread)[:, None], val_labels)

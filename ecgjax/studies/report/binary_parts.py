@@ -103,6 +103,7 @@ def _net_benefits(one: OneTask) -> list[Block]:
         for metric in map(benefit_at, one.report.treat_at):
             cells += [cell(one, name, metric), cell(one, name, metric, minus=TREAT_ALL)]
         rows.append(cells)
+    # The net benefit of treating nobody is 0 at every probability.
     nobody = ["treat nobody", *["0", ""] * len(one.report.treat_at)]
     return [
         Table(header=header, rows=[*rows, nobody], caption="Net benefit per record"),

@@ -213,6 +213,7 @@ def _untrained(results: Mapping[Fitted, Answers]) -> list[Paragraph]:
         if result.reason:
             words = f"{fitted.problem} at {100 * fitted.fraction:g} %, seed {fitted.seed}: {result.reason}"
             models.setdefault(words, []).append(fitted.model)
+    # What holds for several models is said once.
     every = {fitted.model for fitted in results}
     of_models: dict[str, list[str]] = {}
     for words, names in models.items():

@@ -108,6 +108,7 @@ def _described(trained: TrainedCell) -> dict[str, Any]:
 
 def _part(study: Study) -> str:
     probe = study.settings.probe
+    # 0 stands for all validation records.
     looks = {training.eval_records for training in (probe.supervised, probe.finetune)} - {0}
     if not looks or min(looks) >= len(study.data.val.records):
         return ""

@@ -48,6 +48,7 @@ class QuantityParts(Parts):
 
 def _agreement(one: OneTask) -> list[Block]:
     test, name = one.data.test, quantity_name(one)
+    # The figure shows the records that the limits were computed from.
     rows, agreement = one_a_patient(test.patients), one.facts["agreement"]
     figure = bland_altman_figure(
         test.labels[rows], outputs_of(one)[REFERENCE][rows], agreement=agreement[REFERENCE], name=name,

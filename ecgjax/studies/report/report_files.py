@@ -44,6 +44,7 @@ def write_report(
     page = evaluation_page(one, provenance=provenance, default_config=default_config, sections=sections)
     target = workdir / REPORT_DIR / file_name(one.data.task.title)
     target.parent.mkdir(exist_ok=True)
+    # The report is built beside the earlier one, which stays until the new one is whole.
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         written = write_page(page, building)

@@ -56,6 +56,7 @@ def results_table(one: OneTask) -> Table:
     for name, title in titles(one).items():
         answers, further = one.models[name], [cell(one, name, metric) for metric in others]
         value = cell(one, name, primary) or f"n/a ({answers.reason})"
+        # The reason stands in the column of the primary metric.
         further = ["n/a" if text.startswith("n/a") else text for text in further]
         selected = f"{answers.val_metric:.3f} ({answers.selected})" if answers.selected else ""
         rows.append((title, value, cell(one, REFERENCE, one.compared, minus=name), *further, selected))
@@ -107,6 +108,7 @@ def splits_table(data: ProbeData) -> Table:
 def groups_table(one: OneTask) -> Table:
     """Returns the table of results by group of patients."""
     supplement, parts = supplement_of(one.data), {group.part for group in one.groups}
+    # Where no group could be measured, the table still says what would have been.
     metrics = list(dict.fromkeys(key.metric for key in one.results if key.part in parts)) or [one.compared]
     header = ["grouped by", "group", "records", "patients", *([supplement.counted] if supplement.counted else [])]
     for metric in metrics:
