@@ -19,6 +19,7 @@ from ecgjax.system.host_memory import keep_freed_memory
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
 
+import functools
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +36,9 @@ from ecgjax.augmentations.partners import preview_partners
 from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.config import run_config
 from ecgjax.data.groups import check_groups, group_columns
-from ecgjax.data.labels import ProbeData, probe_data
+from ecgjax.data.labels import probe_data
 from ecgjax.data.recordings import Recordings, open_recordings, unit_of
 from ecgjax.data.row_metadata import label_column
-from ecgjax.data.tasks import Task
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
@@ -52,7 +52,6 @@ from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import SIMULATED, Picture, Section, Table
 from ecgjax.pages.write import Written
-from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
 from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags, with_question
@@ -114,26 +113,25 @@ def evaluate(
         )
     check_settings(probe.supervised, kind, section="config.probe.supervised")
     check_groups(probe.groups, recordings)
-    data = _labelled(task, recordings, probe)
-    say = print if progress else _silent
+    # The data are made again below because the guard may drop records.
+    labelled = functools.partial(probe_data, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
+    data = labelled(recordings.index, recordings.split)
+    say = print if progress else lambda message: None
+    # A question that cannot be answered is refused before anything is loaded.
     few = check_answerable(data, recordings.index)
     pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
     judged = np.concatenate([data.val.records, data.test.records])
     recordings, found = guarded(
         own, settings.data, recordings, overlaps=probe.overlaps, encoder=pretrained, records=judged
     )
-    data = _labelled(task, recordings, probe)  # The guard may have dropped records.
+    data = labelled(recordings.index, recordings.split)
     few = check_answerable(data, recordings.index)
     for caution in (*([SIMULATED] if recordings.simulated else []), *found, *few):
         say(caution)
     train, val, test = map(kind.counts, (data.train, data.val, data.test))
     say(f"{task.title}: {train} train, {val} validation, {test} test")
-    features = LabelledFeatures(
-        recordings,
-        np.concatenate([part.records for part in (data.train, data.val, data.test)]),
-        seed=probe.seed,
-        progress=progress,
-    )
+    records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
+    features = LabelledFeatures(recordings, records, seed=probe.seed, progress=progress)
     models = StudyModels(features, settings=settings, pretrained=pretrained, progress=progress)
     answers: dict[str, Answers] = {}
     for name in answerable(("pretrained", "nearest", *BESIDE), task):
@@ -152,6 +150,7 @@ def evaluate(
         treat_at=probe.treat_at,
         prevalence=probe.prevalence,
         shuffles=probe.shuffles,
+        unit="" if kind.log_odds else unit_of(task.title, recordings),
         progress=progress,
     )
     one = measure_task(answers, data, report, embeddings=embeddings, measurement_failures=features.failures)
@@ -171,23 +170,9 @@ def evaluate(
         _augmentations(settings, recordings),
         data_section(recordings.datasets),
     ]
-    unit, default = _unit(data, recordings), tree_of(RunSettings())
-    written = write_report(one, workdir, provenance=provenance, unit=unit, default_config=default, sections=sections)
-    return Evaluation(one, results_table(one, unit=unit), written)
-
-
-def _unit(data: ProbeData, recordings: Recordings) -> str:
-    return "" if kind_of(data.task).log_odds else unit_of(data.task.title, recordings)
-
-
-def _labelled(task: Task, recordings: Recordings, probe: ProbeSettings) -> ProbeData:
-    return probe_data(
-        recordings.index, recordings.split, task=task, label_fraction=probe.label_fraction, seed=probe.seed
-    )
-
-
-def _silent(message: str) -> None:
-    del message
+    default = tree_of(RunSettings())
+    written = write_report(one, workdir, provenance=provenance, default_config=default, sections=sections)
+    return Evaluation(one, results_table(one), written)
 
 
 def _command(own: RunSettings, settings: RunSettings, workdir: Path, *, step: int) -> str:
@@ -224,12 +209,8 @@ def _augmentations(settings: RunSettings, recordings: Recordings) -> Section:
     original, pictures = np.asarray(prepare(signals, num_leads=12)), []
     for row, record in enumerate(records):
         title = str(recordings.index.record_id[record])
-        figure = augmented_views(
-            original[row : row + 1],
-            [(name, each[row : row + 1]) for name, each in drawn],
-            sampling_rate_hz=recordings.format.sampling_rate_hz,
-            titles=[title],
-        )
+        here = [(name, each[row : row + 1]) for name, each in drawn]
+        figure = augmented_views(original[row : row + 1], here, sampling_rate_hz=rate_hz, titles=[title])
         alt = f"Twelve leads of training record {title} as recorded, and of each of its augmented views beside it."
         caption = f"Training record {title} and its augmented views."
         pictures.append(Picture(figure=figure, alt=alt, caption=caption, vector=False, dpi=96))
@@ -265,11 +246,8 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the flag that other commands have too, and adopts those of finished runs."""
-    flags.DEFINE_string(
-        "task",
-        None,
-        "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years.",
-    )
+    words = "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years."
+    flags.DEFINE_string("task", None, words)
     flags.adopt_module_key_flags(finished_run)
 
 

@@ -68,14 +68,9 @@ def main(argv: list[str]) -> None:
     cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
     with run_config.exclusive(folder, flag="--out"):
-        study = Study(
-            settings,
-            Path(chosen.workdir),
-            question=settings.probe.task,
-            folder=folder,
-            step=STEP.value,
-            features=Path(chosen.features) if chosen.features else None,
-        )
+        question, features = settings.probe.task, Path(chosen.features) if chosen.features else None
+        workdir = Path(chosen.workdir)
+        study = Study(settings, workdir, question=question, folder=folder, step=STEP.value, features=features)
         for caution in study.cautions(chosen.modes):
             print(visible(caution))
         run_cells(cells, folder, study.train)
@@ -86,18 +81,14 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the command's own flags in a function, because other commands have flags of the same names."""
-    flags.DEFINE_string(
-        "task",
-        None,
-        "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years.",
-    )
+    words = "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years."
+    flags.DEFINE_string("task", None, words)
     flags.DEFINE_string("out", None, "Folder of the study.")
-    flags.DEFINE_string(
-        "features",
-        "",
+    words = (
         "Folder of kept embeddings and measurements, by default inside --out. Studies with the same labelled records "
-        "may share one.",
+        "may share one."
     )
+    flags.DEFINE_string("features", "", words)
     flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
     flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
     flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, plain (without an encoder).")

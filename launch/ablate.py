@@ -158,14 +158,13 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
                 twins[settings] = random + (f" #{same + 1}" if same else "")
             twin = twins[settings]
             if twin not in made:
+                # Arms of one encoder share what stands beside it, and all arms share what has no encoder.
                 beside: dict[ModelName, str] = {"random": twin, "supervised": labels_only(twin)}
                 beside |= {} if made else {name: short_title(name, "") for name in PLAIN}
                 made.add(twin)
-                runs += [
-                    Planned(model, title, _folder(title), seed, "", of_arm, ())
-                    for model, title in beside.items()
-                    if model == "random" or model in baselines
-                ]
+                for model, title in beside.items():
+                    if model == "random" or model in baselines:
+                        runs.append(Planned(model, title, _folder(title), seed, "", of_arm, ()))
             runs.append(Planned("pretrained", arm.title, arm.folder, seed, twin, of_arm, arm.flags(seed=seed)))
     shared = [{name: flat(tree_of(run.settings))[name] for name in _SHARED} for run in runs]
     for run, values in zip(runs, shared, strict=True):
@@ -226,23 +225,20 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
     first = runs[0].settings
     recordings = open_recordings(first.data)
     others = {run.settings.data.train_folds: run.settings.data for run in runs}
+    # The recordings of the first are open already.
     del others[first.data.train_folds]
     trained = [recordings.split.train, *(open_recordings(data).split.train for data in others.values())]
+    # What any arm is trained on counts for all of them, since all are judged on the same records.
     trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
     guard.check_overlaps(first.probe.overlaps)
+    judged = np.concatenate([recordings.split.val, recordings.split.test])
+    directories = [directory.strip() for directory in first.data.dir.split(",")]
     recordings, found = guard.guard(
-        recordings,
-        trained_on,
-        np.concatenate([recordings.split.val, recordings.split.test]),
-        overlaps=first.probe.overlaps,
-        directories=[directory.strip() for directory in first.data.dir.split(",")],
+        recordings, trained_on, judged, overlaps=first.probe.overlaps, directories=directories
     )
-    of_labels = (
-        caution
-        for run in runs
-        if run.twin
-        for caution in guard.labelled(labels_looked_at(run.settings.column_use), name=run.arm)
-    )
+    of_labels: list[str] = []
+    for run in runs:
+        of_labels += guard.labelled(labels_looked_at(run.settings.column_use), name=run.arm) if run.twin else ()
     return recordings, (*found, *guard.unlinked(recordings), *dict.fromkeys(of_labels))
 
 
@@ -382,13 +378,9 @@ def ablate(asked: Asked) -> int | None:
 
 def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
     """Checks that the folder belongs to these tasks and records."""
-    identity = {
-        "tasks": list(tasks),
-        "label_fraction": label_fraction,
-        "data": list(recordings.fingerprints),
-        "test_records": digests.of_arrays(*(array for data in tasks.values() for array in data.test.arrays)),
-    }
-    begin_study(out, identity)
+    tested = digests.of_arrays(*(array for data in tasks.values() for array in data.test.arrays))
+    about = {"tasks": list(tasks), "label_fraction": label_fraction, "data": list(recordings.fingerprints)}
+    begin_study(out, {**about, "test_records": tested})
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

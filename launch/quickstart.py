@@ -26,35 +26,19 @@ from data_pipelines.command import command, output_folder, run
 NUM_PATIENTS = 5600
 
 _OUT = flags.DEFINE_string("out", "runs/quickstart", "Folder for the cohort and the run.")
-_SEED = flags.DEFINE_integer(
-    "seed",
-    0,
-    "Seed of initialisation, sampling, views and which labels are drawn.",
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-)
+_WORDS = "Seed of initialisation, sampling, views and which labels are drawn."
+_SEED = flags.DEFINE_integer("seed", 0, _WORDS, lower_bound=0, upper_bound=2**31 - 1)
 
 
 def commands(out: Path, seed: int) -> list[list[str]]:
     """Returns the commands of the quickstart as argument lists of `python -m`."""
-    data, workdir = out / "data", out / f"seed{seed}"
+    data, workdir = f"{out / 'data'}", f"--workdir={out / f'seed{seed}'}"
+    cohort = ["--builder=simulated", f"--num_patients={NUM_PATIENTS}", "--target_rate_hz=100"]
+    leaves = [f"--config.data.dir={data}", f"--config.seed={seed}", f"--config.probe.seed={seed}"]
     return [
-        [
-            "data_pipelines.build",
-            "--builder=simulated",
-            f"--num_patients={NUM_PATIENTS}",
-            "--target_rate_hz=100",
-            f"--out={data}",
-        ],
-        [
-            "ecgjax.pretrain",
-            "--config=quickstart",
-            f"--config.data.dir={data}",
-            f"--config.seed={seed}",
-            f"--config.probe.seed={seed}",
-            f"--workdir={workdir}",
-        ],
-        ["ecgjax.evaluate", f"--workdir={workdir}"],
+        ["data_pipelines.build", *cohort, f"--out={data}"],
+        ["ecgjax.pretrain", "--config=quickstart", *leaves, workdir],
+        ["ecgjax.evaluate", workdir],
     ]
 
 

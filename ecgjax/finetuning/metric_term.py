@@ -34,15 +34,14 @@ from ecgjax.settings.probe import AUTO, MetricSettings
 #: that are not squared, and take a random negative where there is no semi-hard one. Of several semi-hard negatives the
 #: published code takes a random one (`semi_hard_random`), and FaceNet's rule takes the nearest (`semi_hard`).
 _EUCLIDEAN = DISTANCES["euclidean"]
+_SEMI_HARD = functools.partial(mining.semi_hard, distance=_EUCLIDEAN, fallback="random")
 CHOICES: Mapping[str, tuple[Relation, Mapping[str, Miner]]] = {
     "same_label": (
         same_label,
         {
             "npair": mining.MINERS["npair"],
-            "semi_hard": functools.partial(mining.semi_hard, distance=_EUCLIDEAN, fallback="random"),
-            "semi_hard_random": functools.partial(
-                mining.semi_hard, distance=_EUCLIDEAN, choice="random", fallback="random"
-            ),
+            "semi_hard": _SEMI_HARD,
+            "semi_hard_random": functools.partial(_SEMI_HARD, choice="random"),
             "soft_hard": functools.partial(mining.soft_hard, distance=_EUCLIDEAN),
         },
     ),
@@ -73,7 +72,7 @@ class MetricTerm:
                 f"{section}: metric.weight={settings.weight} is for a yes or no and for a quantity: no relation says "
                 "which records of this question are alike; set it to 0"
             )
-        self._relation, miners = CHOICES[kind.alike]
+        relation, miners = CHOICES[kind.alike]
         name = next(iter(miners)) if settings.miner == AUTO else settings.miner
         for leaf, value, known in (("miner", name, miners), ("distance", settings.distance, DISTANCES)):
             if value not in known:
@@ -81,8 +80,10 @@ class MetricTerm:
                     f"{section}: metric.{leaf}={value!r} is unknown to this kind of question; there are: "
                     f"{', '.join(known)}"
                 )
-        self.weight, self._margin = settings.weight, settings.margin
-        self._miner, self._distance = miners[name], DISTANCES[settings.distance]
+        self.weight, self._miner, distance = settings.weight, miners[name], DISTANCES[settings.distance]
+        self._triplet = functools.partial(
+            triplet, relation=relation, distance=distance, margin=settings.margin, tiling=Tiling()
+        )
 
     def __call__(self, features: Array, batch: Mapping[str, Array], step: Array) -> LossOutput:
         """Evaluates the loss.
@@ -108,16 +109,8 @@ class MetricTerm:
             shown=jnp.zeros_like(row),
             label=batch["label"][:, 0],
         )
-        return triplet(
-            features,
-            rows,
-            relation=self._relation,
-            miner=self._miner,
-            distance=self._distance,
-            margin=self._margin,
-            tiling=Tiling(),
-            key=step_key(batch["seed"], step, stream="mining"),
-        )
+        key = step_key(batch["seed"], step, stream="mining")
+        return self._triplet(features, rows, miner=self._miner, key=key)
 
 
 def metric_term(settings: MetricSettings, *, kind: QuestionKind, section: str = _SECTION) -> MetricTerm | None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 from jax import Array
 
+from ecgjax.evaluation.features.features import in_batches
 from ecgjax.training.steps import TrainState
 
 #: Number of rows that each call on the device predicts.
 _PREDICTED_AT_ONCE = 128
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
     """A trained encoder with a head.
 
-    Args:
+    Attributes:
         outputs: Jitted function `(params, stats, int16[batch, time, 8]) → f32[batch, outputs]`.
         state: Trained parameters and statistics.
         offset: Numbers that are subtracted from the log odds, `f64[outputs]`, because training saw another prevalence.
@@ -26,19 +29,13 @@ class Network:
         selected: Description of what the step was chosen by.
     """
 
-    def __init__(
-        self,
-        outputs: Callable[..., Array],
-        state: TrainState,
-        *,
-        offset: np.ndarray,
-        vector: bool,
-        val_metric: float,
-        step: int,
-        selected: str,
-    ):
-        self._outputs, self._state, self._offset, self._vector = outputs, state, offset, vector
-        self.val_metric, self.step, self.selected = val_metric, step, selected
+    outputs: Callable[..., Array]
+    state: TrainState
+    offset: np.ndarray
+    vector: bool
+    val_metric: float
+    step: int
+    selected: str
 
     def scores(self, signals: np.ndarray) -> np.ndarray:
         """Returns predictions for recordings, `int16[n, time, 8]` in µV.
@@ -47,18 +44,13 @@ class Network:
             Predictions, `f64[n]` or `f64[n, classes]`: log odds at the training records' own prevalence, or values of a
             quantity.
         """
-        return shaped(predict(self._outputs, self._state, signals), self._vector, self._offset)
+        return shaped(predict(self.outputs, self.state, signals), self.vector, self.offset)
 
 
 def predict(outputs: Callable[..., Array], state: TrainState, signals: np.ndarray) -> np.ndarray:
     """Returns outputs, `f64[n, outputs]`; the last batch is filled up so that one compiled program serves all."""
-    out = []
-    for start in range(0, len(signals), _PREDICTED_AT_ONCE):
-        part = signals[start : start + _PREDICTED_AT_ONCE]
-        padded = np.zeros((_PREDICTED_AT_ONCE, *signals.shape[1:]), np.int16)
-        padded[: len(part)] = part
-        out.append(np.asarray(outputs(state.params, state.stats, padded), np.float64)[: len(part)])
-    return np.concatenate(out)
+    found = in_batches(lambda part: outputs(state.params, state.stats, part), signals, size=_PREDICTED_AT_ONCE)
+    return found.astype(np.float64)
 
 
 def shaped(outputs: np.ndarray, vector: bool, offset: np.ndarray) -> np.ndarray:

@@ -151,11 +151,8 @@ class FineTuning:
             jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
             self._optimizer,
         )
-        constant = {
-            "row": np.arange(settings.batch_size, dtype=np.int32),
-            "seed": np.uint32(seed % 2**32),
-            "positive_weight": weight,
-        }
+        row = np.arange(settings.batch_size, dtype=np.int32)
+        constant = {"row": row, "seed": np.uint32(seed % 2**32), "positive_weight": weight}
         # Codes that are equal where the patients are, whatever the patients are called by.
         patient = np.unique(data.train.patients, return_inverse=True)[1].astype(np.int32)
         val_signals = read(val_records)
@@ -197,8 +194,8 @@ class FineTuning:
         by = f"best {self._kind.primary}" if settings.select == "metric" else "lowest loss"
         on = f"{len(val_records):,} of {num_validation:,}" if len(val_records) < num_validation else "the"
         return Network(
-            self._outputs,
-            state,
+            outputs=self._outputs,
+            state=state,
             offset=offset,
             vector=vector,
             val_metric=metric,
@@ -222,15 +219,9 @@ class FineTuning:
             sides = [np.arange(len(records))]
             if self._kind.yes_or_no:
                 sides = [np.flatnonzero(labels == label) for label in (0, 1)]
-            chosen = np.sort(
-                np.concatenate(
-                    [
-                        rng.choice(side, max(1, round(number * len(side) / len(records))), replace=False)
-                        for side in sides
-                        if len(side)
-                    ]
-                )
-            )
+            # Without a record of each label the metric would not be defined.
+            shares = [(side, max(1, round(number * len(side) / len(records)))) for side in sides if len(side)]
+            chosen = np.sort(np.concatenate([rng.choice(side, share, replace=False) for side, share in shares]))
             records, labels = records[chosen], labels[chosen]
         if reason := self._kind.undefined(labels):
             raise DataError(
@@ -240,24 +231,15 @@ class FineTuning:
         return records, labels
 
     def _head(self, *, seed: int, targets: np.ndarray | None = None) -> encoders.Split[TaskHead | LinearHead]:
-        location, scale = 0.0, 1.0
+        about: dict[str, Any] = {"outputs": self._num_outputs, "location": 0.0, "scale": 1.0}
         if not self._kind.log_odds and targets is not None:
-            location, scale = float(targets.mean()), float(targets.std()) or 1.0
+            # Targets that are all equal have no spread to divide by.
+            about |= {"location": float(targets.mean()), "scale": float(targets.std()) or 1.0}
         if self._settings.head == "linear":
-            return encoders.split(
-                LinearHead(self._feature_dim, outputs=self._num_outputs, location=location, scale=scale)
-            )
-        return encoders.split(
-            TaskHead(
-                self._feature_dim,
-                hidden=self._settings.hidden,
-                dropout=self._settings.head_dropout,
-                outputs=self._num_outputs,
-                location=location,
-                scale=scale,
-                rngs=nnx.Rngs(seed),
-            )
-        )
+            return encoders.split(LinearHead(self._feature_dim, **about))
+        hidden, dropout = self._settings.hidden, self._settings.head_dropout
+        rngs = nnx.Rngs(seed)
+        return encoders.split(TaskHead(self._feature_dim, hidden=hidden, dropout=dropout, rngs=rngs, **about))
 
     def _prior(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the weight of positives, `f32[outputs]`, and what it or balance adds to the log odds, `f64[outputs]`.
@@ -271,6 +253,7 @@ class FineTuning:
         negatives = len(targets) - positives
         both = (positives > 0) & (negatives > 0)
         offset = np.zeros(self._num_outputs)
+        # Balance and weights both train at a prevalence of one half.
         offset[both] = prior_shift(trained=np.array(0.5), prevalence=positives[both] / len(targets))
         if not settings.balance:
             np.divide(negatives, positives, out=weight, where=both)
@@ -282,8 +265,7 @@ class FineTuning:
             parts = [np.flatnonzero(targets[:, 0] == label) for label in (0, 1)]
             if not all(map(len, parts)):
                 raise DataError(
-                    "balanced batches need training records of both labels; raise the label fraction",
-                    reason=NO_MODEL,
+                    "balanced batches need training records of both labels; raise the label fraction", reason=NO_MODEL
                 )
             orders = [RecordOrder(part, seed=component_seed(seed, number)) for number, part in enumerate(parts)]
             order = MixtureOrder(orders, block=self._settings.batch_size, seed=seed)
@@ -367,16 +349,9 @@ def _optimizer_settings(settings: FineTuneSettings, optimizer: OptimizerSettings
     # Only the settings of the pretraining's optimiser that suit any training are taken over, and not its frozen
     # parameters or its rates.
     of_head = settings.head_learning_rate
-    return OptimizerSettings(
-        warmup_fraction=optimizer.warmup_fraction,
-        final_fraction=optimizer.final_fraction,
-        weight_decay=optimizer.weight_decay,
-        clip_norm=optimizer.clip_norm,
-        learning_rate=settings.learning_rate,
-        layer_decay=settings.layer_decay,
-        frozen=settings.frozen,
-        rates=() if of_head is None else (("^head/", of_head),),
-    )
+    own = {name: getattr(settings, name) for name in ("learning_rate", "layer_decay", "frozen")}
+    shared = {name: getattr(optimizer, name) for name in SHARED}
+    return OptimizerSettings(**own, **shared, rates=() if of_head is None else (("^head/", of_head),))
 
 
 def _network(

@@ -74,26 +74,41 @@ def guard(
 
 
 def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
-    split = recordings.split
-    return dataclasses.replace(
-        recordings,
-        split=dataclasses.replace(
-            split,
-            # The training side keeps its records: no result is told for them.
-            val=np.setdiff1d(split.val, records),
-            test=np.setdiff1d(split.test, records),
-            excluded={**split.excluded, DROPPED: len(records)},
-        ),
+    val, test = (np.setdiff1d(each, records) for each in (recordings.split.val, recordings.split.test))
+    excluded = {**recordings.split.excluded, DROPPED: len(records)}
+    split = dataclasses.replace(recordings.split, val=val, test=test, excluded=excluded)
+    return dataclasses.replace(recordings, split=split)
+
+
+def not_listed(encoder: str, *, among: str) -> str:
+    """Returns the caution on an encoder that has no list of its pretraining records.
+
+    Args:
+        encoder: Name of the encoder within a sentence.
+        among: Records of the evaluation, in words.
+    """
+    return (
+        f"Which records {encoder} was pretrained on is not listed beside its checkpoints, which are older than such "
+        f"lists: copies and patients of theirs may be among {among}. The command that pretrained it, given once more, "
+        "adds the list."
     )
 
 
-def unlinked(recordings: Recordings) -> tuple[str, ...]:
-    """Returns a caution where copies between the splits were not looked for."""
+def unlinked(
+    recordings: Recordings, *, kept: str = "kept apart between the splits", flag: str = "config.data.links"
+) -> tuple[str, ...]:
+    """Returns a caution where copies were not looked for.
+
+    Args:
+        recordings: Recordings of the evaluation.
+        kept: Words for what was done with equal recordings.
+        flag: Setting that takes the links.
+    """
     if recordings.linked or recordings.simulated:
         return ()
     return (
-        "Only equal recordings were kept apart between the splits; python -m data_pipelines.link finds copies at "
-        "another rate, gain or cut too (config.data.links).",
+        f"Only equal recordings were {kept}; python -m data_pipelines.link finds copies at another rate, gain or cut "
+        f"too ({flag}).",
     )
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset, open_dataset
-from data_pipelines.prepared.index import Index
-from data_pipelines.prepared.joint import JointIndex
 from data_pipelines.storage.store import Store, open_store
 from ecgjax.data.recordings import Recordings
 from ecgjax.leakage.trained_on import PretrainingRecords, Source
@@ -39,13 +37,13 @@ class KnownSignals:
 
     def bands(self, places: np.ndarray) -> list[np.ndarray]:
         """Returns `signature.band_of` of records, given by their places in the list."""
+        # Signals are read data set by data set, and each is put where it was asked for.
         bands: list[np.ndarray] = [np.empty(0)] * len(places)
         of_source = self._source(places)
         for which in np.unique(of_source):
             source, at = self._trained_on.sources[which], np.flatnonzero(of_source == which)
             dataset, records = self._datasets[source.fingerprint], self._trained_on.number[places[at]]
-            found = bands_of(self._store(source), dataset.index, records, rate_hz=dataset.format.sampling_rate_hz)
-            for place, band in zip(at.tolist(), found, strict=True):
+            for place, band in zip(at.tolist(), bands_of(self._store(source), dataset, records), strict=True):
                 bands[place] = band
         return bands
 
@@ -77,11 +75,16 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
     return {fingerprint: dataset for fingerprint, dataset in found.items() if fingerprint in wanted}
 
 
-def bands_of(store: Store, index: Index | JointIndex, records: np.ndarray, *, rate_hz: int) -> list[np.ndarray]:
-    """Returns `signature.band_of` of a store's records, each from its recorded samples alone."""
+def bands_of(store: Store, of: Dataset | Recordings, records: np.ndarray) -> list[np.ndarray]:
+    """Returns `signature.band_of` of records, each from its recorded samples alone.
+
+    Args:
+        store: Store that holds the signals.
+        of: Data set or recordings that the records belong to.
+        records: Numbers of the records, `int64[n]`.
+    """
+    rate_hz, valid_start, valid_samples = of.format.sampling_rate_hz, of.index.valid_start, of.index.valid_samples
     return [
         band_of(signal, sampling_rate_hz=rate_hz, valid_start=int(start), valid_samples=int(count))
-        for signal, start, count in zip(
-            store.read(records), index.valid_start[records], index.valid_samples[records], strict=True
-        )
+        for signal, start, count in zip(store.read(records), valid_start[records], valid_samples[records], strict=True)
     ]

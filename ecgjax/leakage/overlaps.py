@@ -112,16 +112,14 @@ def find_overlaps(
     parts = recordings.numbers_by_dataset(records)
     content = np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in parts])
     equal = _places(content, trained_on.content)
-    found = {
-        int(record): Overlap(record=int(record), kind="recording", known=int(place))
-        for record, place in zip(records, equal, strict=True)
-        if place >= 0
-    }
+    same = zip(records[equal >= 0].tolist(), equal[equal >= 0].tolist(), strict=True)
+    found = {record: Overlap(record=record, kind="recording", known=place) for record, place in same}
     # A record with an equal content needs no further search; the others are searched for copies.
     others = records[equal < 0]
     copies, undecided = _copies(recordings, trained_on, others, directories=directories)
     for overlap in copies:
         known = found.get(overlap.record)
+        # A record may be a copy of several; the strongest kind is told.
         if known is None or _rank(overlap) < _rank(known):
             found[overlap.record] = overlap
     for record, place in _of_known_patients(recordings, trained_on, others):
@@ -140,8 +138,10 @@ def _rank(overlap: Overlap) -> int:
 
 def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Returns the place of each key among known ones, −1 where it is not there: `int64[n]` for `uint8[n, 16]`."""
+    # The bytes of a key are one value, so that whole keys are sorted and compared.
     words, ordered = (np.ascontiguousarray(each).view(f"V{each.shape[1]}").ravel() for each in (keys, known))
     unique, first = np.unique(ordered, return_index=True)
+    # A key above all known ones would be looked up behind their end.
     place = np.minimum(np.searchsorted(unique, words), len(unique) - 1)
     return np.where(unique[place] == words, first[place], -1)
 
@@ -161,6 +161,7 @@ def _of_known_patients(
     group = np.asarray(recordings.index.group)
     asked = np.zeros(int(group.max()) + 1, bool)
     asked[group[records]] = True
+    # All records of a group are compared, since other records of a patient may have other ids.
     of_groups = np.flatnonzero(asked[group])
     keys = np.concatenate([patient_keys(dataset, own) for dataset, own in recordings.numbers_by_dataset(of_groups)])
     place_of_group = np.full(len(asked), -1, np.int64)
@@ -186,27 +187,17 @@ def _copies(
     here = signals.here(suspects.known)
     verified = verify_suspects(
         _those(suspects, here),
-        read_queries=lambda numbers: bands_of(
-            recordings.store, recordings.index, records[numbers], rate_hz=recordings.format.sampling_rate_hz
-        ),
+        read_queries=lambda numbers: bands_of(recordings.store, recordings, records[numbers]),
         read_known=signals.bands,
     )
     sure, unsure = suspects.sure & ~here, ~suspects.sure & ~here
-    found = [
-        *(
-            Overlap(
-                record=int(records[copy.query]),
-                kind="reordered" if copy.reordered else "copy",
-                known=copy.known,
-                detail=_difference(copy),
-            )
-            for copy in verified
-        ),
-        *(
-            Overlap(record=int(records[query]), kind="alike", known=int(known))
-            for query, known in zip(suspects.query[sure], suspects.known[sure], strict=True)
-        ),
-    ]
+    found = []
+    for copy in verified:
+        kind, detail = "reordered" if copy.reordered else "copy", _difference(copy)
+        found.append(Overlap(record=int(records[copy.query]), kind=kind, known=copy.known, detail=detail))
+    for query, known in zip(suspects.query[sure], suspects.known[sure], strict=True):
+        found.append(Overlap(record=int(records[query]), kind="alike", known=int(known)))
+    # A record that is surely like one needs no caution that it may be like others.
     unsure &= ~np.isin(suspects.query, suspects.query[sure])
     return found, _undecided(suspects, unsure, signals.names(suspects.known[unsure]))
 

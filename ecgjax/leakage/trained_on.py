@@ -112,12 +112,8 @@ class PretrainingRecords:
             kept = None
         if kept is not None and (kept.digest, kept.run, kept.sources) == (self.digest, self.run, self.sources):
             return
-        header = {
-            "version": _VERSION,
-            "order_free_version": ORDER_FREE_VERSION,
-            "run": self.run,
-            "sources": [dataclasses.asdict(each) for each in self.sources],
-        }
+        versions = {"version": _VERSION, "order_free_version": ORDER_FREE_VERSION}
+        header = {**versions, "run": self.run, "sources": [dataclasses.asdict(each) for each in self.sources]}
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with replacing(path) as temporary, temporary.open("wb") as file:
             # The archive is not compressed, because hashes cannot be and signatures hardly can.
@@ -137,13 +133,8 @@ def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str
     return PretrainingRecords(
         run=run,
         sources=tuple(
-            Source(
-                name=dataset.card["name"],
-                fingerprint=dataset.fingerprint,
-                num_records=len(own),
-                traced=is_traced(dataset),
-            )
-            for dataset, own in parts
+            Source(name=each.card["name"], fingerprint=each.fingerprint, num_records=len(own), traced=is_traced(each))
+            for each, own in parts
         ),
         content=np.concatenate([np.asarray(dataset.index.content_hash[own]) for dataset, own in parts]),
         patient=np.concatenate([patient_keys(dataset, own) for dataset, own in parts]),
@@ -188,7 +179,9 @@ def patient_keys(dataset: Dataset, numbers: np.ndarray) -> np.ndarray:
     """
     name = dataset.card["name"]
     identity = f"{name} {dataset.fingerprint}" if name == NO_NAME else name
+    # Equal ids in data sets of different names are different patients.
     key = hashlib.blake2b(identity.encode(), digest_size=_KEY_BYTES).digest()
+    # Each patient is hashed once, however many records there are.
     ids, place = np.unique(np.asarray(dataset.index.patient_id[numbers]), return_inverse=True)
     hashes = b"".join(hashlib.blake2b(each.encode(), key=key, digest_size=_KEY_BYTES).digest() for each in ids.tolist())
     return np.frombuffer(hashes, np.uint8).reshape(-1, _KEY_BYTES)[place]

@@ -71,6 +71,7 @@ def card_blocks(card: Mapping[str, Any]) -> list[Block]:
         # The card's own doubts are left out, because they can name patients.
         *(Paragraph(f"Doubt: {doubt}") for doubt in lacking_folds(card["labels_by_fold"])),
         *(Paragraph(f"Note: {note}") for note in notes),
+        # The header has the name already, unless it has to say that the data are simulated.
         Table(header=("what", card["name"]), rows=facts[1:] if card["name"] == name else facts),
         Folded(f"Folds, labels and quality of {card['name']}", folded),
     ]

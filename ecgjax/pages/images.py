@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -18,8 +17,7 @@ MAX_SVG_BYTES = 120_000
 _CSS_DPI = 96
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Image:
+class Image(NamedTuple):
     """A picture as it is shown.
 
     Attributes:
@@ -45,7 +43,9 @@ def image_of(picture: Picture) -> Image:
     width, height = picture.figure.get_size_inches() * _CSS_DPI * picture.scale
     size = {"width": round(width), "height": round(height)}
     if picture.vector:
-        svg = _svg(picture.figure)
+        # Without a fixed salt the ids in an SVG are random, and two reports of one result would differ.
+        with matplotlib.rc_context({"svg.hashsalt": "ecgjax"}):
+            svg = _saved(picture.figure, format="svg", metadata={"Date": None, "Creator": None})
         if len(svg) <= MAX_SVG_BYTES:
             return Image(data=svg, kind="svg", **size)
     # Matplotlib's version would otherwise be part of the picture, and equal pictures differ by it.
@@ -53,13 +53,7 @@ def image_of(picture: Picture) -> Image:
     return Image(data=png, kind="png", **size)
 
 
-def _svg(figure: Figure) -> bytes:
-    # Without a fixed salt the ids in an SVG are random, and two reports of one result would differ.
-    with matplotlib.rc_context({"svg.hashsalt": "ecgjax"}):
-        return _saved(figure, format="svg", metadata={"Date": None, "Creator": None})
-
-
-def _saved(figure: Figure, **options: Any) -> bytes:
+def _saved(figure: Figure, **settings: Any) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, **options)
+    figure.savefig(file, **settings)
     return file.getvalue()

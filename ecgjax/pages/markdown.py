@@ -48,6 +48,7 @@ def _block(block: Block, files: Mapping[Picture, str]) -> list[str]:
         case Paragraph(text):
             return [_inline(text)]
         case Preformatted(text):
+            # No run of backticks in the text may end the block.
             longest = max((len(run) for run in re.findall("`+", text)), default=0)
             fence = "`" * max(3, longest + 1)
             return [fence, storable(text), fence]

@@ -7,12 +7,16 @@ HTML or Markdown are escaped when the page is written.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from matplotlib.figure import Figure
 
 #: Caution at the top of every page with results on simulated data.
 SIMULATED = "SIMULATED DATA: these numbers describe a simulator, not patients."
+
+#: What a row of a table is about.
+About = TypeVar("About")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,18 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Callable[[About], str]], about: Iterable[About], *, caption: str = "") -> Table:
+        """Returns a table of columns with different names.
+
+        Args:
+            columns: Function that returns the cell of a row, by the name of its column.
+            about: What each row is about.
+            caption: Description of the table; may be empty.
+        """
+        rows = [tuple(text(each) for text in columns.values()) for each in about]
+        return cls(header=tuple(columns), rows=rows, caption=caption)
 
     def __post_init__(self) -> None:
         if not self.header:

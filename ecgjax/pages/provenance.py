@@ -32,19 +32,13 @@ def configuration_section(config: Tree, *, default: Tree) -> Section:
     """
     now, before = flat(config), flat(default)
     changed = [name for name in now if name not in before or not _same(now[name], before[name])]
-    rows = [(name, repr(now[name]), repr(before[name]) if name in before else _ABSENT) for name in changed]
-    said = f"{len(changed)} of {len(now)} settings are not as in ecgjax/defaults.py:"
-    return Section(
-        "Configuration",
-        [
-            Paragraph(said if changed else "All settings are as in ecgjax/defaults.py."),
-            *([Table(header=("setting", "value", "base"), rows=rows)] if rows else []),
-            Folded(
-                f"All {len(now)} settings",
-                [Table(header=("setting", "value"), rows=[(name, repr(value)) for name, value in now.items()])],
-            ),
-        ],
-    )
+    blocks: list[Block] = [Paragraph("All settings are as in ecgjax/defaults.py.")]
+    if changed:
+        rows = [(name, repr(now[name]), repr(before[name]) if name in before else _ABSENT) for name in changed]
+        said = f"{len(changed)} of {len(now)} settings are not as in ecgjax/defaults.py:"
+        blocks = [Paragraph(said), Table(header=("setting", "value", "base"), rows=rows)]
+    every = Table(header=("setting", "value"), rows=[(name, repr(value)) for name, value in now.items()])
+    return Section("Configuration", [*blocks, Folded(f"All {len(now)} settings", [every])])
 
 
 def environment_section() -> Section:

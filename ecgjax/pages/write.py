@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ecgjax.pages.html import to_html
 from ecgjax.pages.images import image_of
@@ -13,8 +13,7 @@ from ecgjax.pages.page import Block, Folded, Page, Picture
 from ecgjax.system.files import write_atomically
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Written:
+class Written(NamedTuple):
     """Paths of a written page.
 
     Attributes:
@@ -35,7 +34,7 @@ def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
         stem: Names of the two files without extension.
     """
     images, files = {}, {}
-    # Pictures come before the pages, so that no page names a file that is not there yet.
+    # A picture that stands in two places has one file.
     for number, picture in enumerate(dict.fromkeys(pictures(page)), start=1):
         image = image_of(picture)
         images[picture], files[picture] = image, f"figure_{number}.{image.kind}"

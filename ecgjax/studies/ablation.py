@@ -65,6 +65,7 @@ class ArmRun:
                 name: Answers(outputs=arrays[f"scores{number}"], **{k: v for k, v in values.items() if k != "scores"})
                 for number, (name, values) in enumerate(words.pop("tasks").items())
             }
+            # NaN was stored as null, since JSON does not have it.
             facts = {name: math.nan if value is None else value for name, value in words.pop("facts").items()}
             return cls(tasks=tasks, facts=facts, **words)
         except (KeyError, TypeError) as error:
@@ -103,19 +104,12 @@ def answer_tasks(
         DataError: The labels of a task give no model.
     """
     # Measurements serve all draws of labels, and so they are of all labelled records.
-    plain_model = model in PLAIN
-    parts = [
-        part.records
-        for data in tasks.values()
-        for part in (data.train_available if plain_model else data.train, data.val, data.test)
-    ]
-    features = LabelledFeatures(
-        recordings,
-        np.unique(np.concatenate(parts)),
-        folder=folder if plain_model else None,
-        seed=seed,
-        progress=progress,
-    )
+    parts = []
+    for data in tasks.values():
+        parts += [data.train_available if model in PLAIN else data.train, data.val, data.test]
+    records = np.unique(np.concatenate([part.records for part in parts]))
+    kept = folder if model in PLAIN else None
+    features = LabelledFeatures(recordings, records, folder=kept, seed=seed, progress=progress)
     models = StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
     return {name: with_float32(models.answers(model, data, seed=seed)) for name, data in tasks.items()}
 
@@ -155,14 +149,11 @@ def measure_arms(runs: Sequence[ArmRun], tasks: Mapping[str, ProbeData], *, resa
     ]
     rows: dict[Key, Interval] = {}
     for name, data in tasks.items():
-        kind, test = kind_of(data.task), data.test
-        metrics = {
-            Key(run.arm, kind.primary, name, data.label_fraction, run.seed): kind.metrics(
-                test.labels, outputs, classes=data.classes
-            )[kind.primary]
-            for run in runs
-            if (outputs := run.tasks[name].outputs) is not None
-        }
+        kind, test, metrics = kind_of(data.task), data.test, {}
+        for run in runs:
+            if (outputs := run.tasks[name].outputs) is not None:
+                key = Key(run.arm, kind.primary, name, data.label_fraction, run.seed)
+                metrics[key] = kind.metrics(test.labels, outputs, classes=data.classes)[kind.primary]
         rows |= over_seeds(
             metrics, {}, pairs=pairs, patients=test.patients, resamples=resamples, seed=0, needs=f"a {kind.primary}"
         )

@@ -66,16 +66,11 @@ class Method:
         bound=POSITIVE._replace(fewest=1),
     )
     min_positives: int = leaf(10, "Positive, and negative, records that a yes or no needs.", bound=ONE_OR_MORE)
-    layer: str = leaf(
-        "features",
-        'Layer; "features" are pooled activations.',
-        choices=("features", "embedding"),
-    )
+    layer: str = leaf("features", 'Layer; "features" are pooled activations.', choices=("features", "embedding"))
     resamples: int = leaf(2000, "Resamples of the patients for intervals.", bound=ONE_OR_MORE)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ComparedModel:
+class ComparedModel(NamedTuple):
     """A model that is cross-validated.
 
     Attributes:
@@ -134,14 +129,9 @@ def compared_models(
     def study_models(
         settings: RunSettings, norm: NormRecords | None = None, encoder: frozen_encoder.Encoder | None = None
     ) -> StudyModels:
-        probe = dataclasses.replace(settings.probe, layer=layer)
-        return StudyModels(
-            LabelledFeatures(recordings, records, norm=norm, progress=progress),
-            settings=dataclasses.replace(settings, probe=probe),
-            pretrained=encoder,
-            validated=False,
-            progress=progress,
-        )
+        features = LabelledFeatures(recordings, records, norm=norm, progress=progress)
+        settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, layer=layer))
+        return StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
 
     def beside(settings: RunSettings, title: str, norm: NormRecords, digest: str) -> list[ComparedModel]:
         """Returns an encoder at random initialisation, and trained with labels alone."""
@@ -149,18 +139,13 @@ def compared_models(
         optimizer = {name: getattr(settings.optimizer, name) for name in trainer.SHARED}
         trained = {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
         identities: Mapping[ModelName, Mapping[str, Any]] = {"random": encoder, "supervised": encoder | trained}
-        return [
-            ComparedModel(
-                name=name,
-                title=short_title(name, title),
-                encoder=title,
-                identity=identity,
+        found = []
+        for name, identity in identities.items():
+            if name == "random" or name in baselines:
                 # Made once, because compiling a training takes longer than a small training.
-                models=functools.cache(functools.partial(study_models, settings, norm)),
-            )
-            for name, identity in identities.items()
-            if name == "random" or name in baselines
-        ]
+                once = functools.cache(functools.partial(study_models, settings, norm))
+                found.append(ComparedModel(name, short_title(name, title), title, identity, once))
+        return found
 
     rate_hz, measured = recordings.format.sampling_rate_hz, study_models(RunSettings())
     plain: Mapping[ModelName, Any] = {
@@ -169,13 +154,8 @@ def compared_models(
         "median_beat": [median_beat.MEDIAN_BEAT_RATE_HZ, rate_hz],
         "demographics": ["age_years", "sex"],
     }
-    models = [
-        ComparedModel(
-            name=name, title=short_title(name, ""), encoder="", identity={name: plain[name]}, models=lambda: measured
-        )
-        for name in PLAIN
-        if name in baselines
-    ]
+    asked = [name for name in PLAIN if name in baselines]
+    models = [ComparedModel(name, short_title(name, ""), "", {name: plain[name]}, lambda: measured) for name in asked]
     if alone is not None and not runs:
         norm = NormRecords(recordings.store.read, records)
         models += beside(alone, str(alone.encoder.name), norm, digests.of_arrays(records))
@@ -185,19 +165,13 @@ def compared_models(
         settings = json.dumps([tree_of(run.settings.encoder), digest, layer], sort_keys=True, default=str)
         name = str(run.settings.encoder.name)
         if settings not in titles:
+            # Encoders of one name that are not alike are told apart by a number.
             same = sum(title.split(" #")[0] == name for title in titles.values())
             titles[settings] = name + (f" #{same + 1}" if same else "")
             models += beside(run.settings, titles[settings], run.norm, digest)
         identity = {"weights": digests.of_weights(run.encoder.split), "batch_norm_records": digest, "layer": layer}
-        models.append(
-            ComparedModel(
-                name="pretrained",
-                title=run.title,
-                encoder=titles[settings],
-                identity=identity,
-                models=functools.partial(study_models, run.settings, run.norm, run.encoder),
-            )
-        )
+        of_run = functools.partial(study_models, run.settings, run.norm, run.encoder)
+        models.append(ComparedModel("pretrained", run.title, titles[settings], identity, of_run))
     return models
 
 
@@ -251,24 +225,18 @@ class Study:
         self.records = recordings.split.train
         self.patients = np.asarray(recordings.index.group[self.records])
         self._patient_ids = recordings.index.patient_id[self.records]
-        self.problems, self.questions = ask(
-            recordings.index,
-            self.records,
-            tasks,
-            min_positives=method.min_positives,
-            folds=method.outer_folds,
-        )
+        rare = {"min_positives": method.min_positives, "folds": method.outer_folds}
+        self.problems, self.questions = ask(recordings.index, self.records, tasks, **rare)
         self.models = compared_models(
             runs, recordings, self.records, layer=method.layer, baselines=baselines, alone=alone, progress=progress
         )
-        begin_study(
-            folder,
-            {
-                "data": list(recordings.fingerprints),
-                "records": digests.of_arrays(self.records, self.patients),
-                "method": {**dataclasses.asdict(method), "resamples": None},
-            },
-        )
+        identity = {
+            "data": list(recordings.fingerprints),
+            "records": digests.of_arrays(self.records, self.patients),
+            # Intervals are computed anew each time, and so their resamples may change.
+            "method": {**dataclasses.asdict(method), "resamples": None},
+        }
+        begin_study(folder, identity)
         for model in self.models:
             begin_study(self._of(model), {"title": model.title, **model.identity}, upgrade=_upgraded)
 
@@ -290,41 +258,32 @@ class Study:
 
     def _answers(self, fitted: Fitted, model: ComparedModel, problem: Problem) -> Answers:
         name = f"{file_name(problem.name)}-{fitted.fraction:g}-seed{fitted.seed}"
+        # The digest gives other labels under the same name another file.
         path = self._of(model) / "scores" / f"{name}-{digests.of_arrays(problem.rows, problem.labels)[:8]}.npz"
         if path.is_file():
             return Answers.load(path)
-        rows, seed = problem.rows, fitted.seed
+        labels, patients, seed = problem.labels, self.patients[problem.rows], fitted.seed
+        folds = patient_folds(labels, patients, folds=self.method.outer_folds, seed=seed)
+        answer, ids = self._answer_fold(model, problem, seed), self._patient_ids[problem.rows]
         answers = cross_validate(
-            self._answer_fold(model, problem, seed),
-            problem.labels,
-            patients=self.patients[rows],
-            patient_ids=self._patient_ids[rows],
-            folds=patient_folds(problem.labels, self.patients[rows], folds=self.method.outer_folds, seed=seed),
-            fraction=fitted.fraction,
-            seed=seed,
+            answer, labels, patients=patients, patient_ids=ids, folds=folds, fraction=fitted.fraction, seed=seed
         )
         answers.save(path)
         return answers
 
     def _answer_fold(self, model: ComparedModel, problem: Problem, seed: int) -> AnswerFold:
         labels, patients, models = problem.labels, self.patients[problem.rows], model.models()
-        inner_folds = self.method.inner_folds
+        inner: dict[str, Any] = {"patients": patients, "inner_folds": self.method.inner_folds, "seed": seed}
         if model.name in _CHOSEN_ON_A_FOLD:
 
             def answer(train: np.ndarray, val: np.ndarray, held_out: np.ndarray) -> np.ndarray | None:
                 data = self._data(problem, train, val, held_out, seed=seed)
                 return models.answers(model.name, data, seed=seed).outputs
 
-            return chosen_on_a_fold(answer, labels, patients=patients, inner_folds=inner_folds, seed=seed)
-        return nested_logistic(
-            self._values(model, models, problem, seed)[problem.rows],
-            labels,
-            patients=patients,
-            strengths=self.method.strengths,
-            inner_folds=inner_folds,
-            make_preprocessor=PREPROCESSORS.get(model.name, lambda _: StandardScaler()),
-            seed=seed,
-        )
+            return chosen_on_a_fold(answer, labels, **inner)
+        features = self._values(model, models, problem, seed)[problem.rows]
+        scaled = PREPROCESSORS.get(model.name, lambda _: StandardScaler())
+        return nested_logistic(features, labels, strengths=self.method.strengths, make_preprocessor=scaled, **inner)
 
     def _values(self, model: ComparedModel, models: StudyModels, problem: Problem, seed: int) -> np.ndarray:
         """Returns the features of all records, kept in a file; age and sex, which depend on the question, are not."""
@@ -341,15 +300,12 @@ class Study:
 
     def _data(self, problem: Problem, *parts: np.ndarray, seed: int) -> ProbeData:
         """Returns a problem's records to train on, to choose by and to answer, given by their places in it."""
+        records, labels, patients = self.records[problem.rows], problem.labels, self.patients[problem.rows]
         train, val, test = (
-            LabelledRecords(
-                records=self.records[problem.rows[part]],
-                labels=problem.labels[part],
-                patients=self.patients[problem.rows[part]],
-                unlabelled=0,
-            )
+            LabelledRecords(records=records[part], labels=labels[part], patients=patients[part], unlabelled=0)
             for part in parts
         )
+        # The fraction of the labels was drawn by `cross_validate` before.
         return ProbeData(
             task=problem.task, train=train, val=val, test=test, label_fraction=1.0, seed=seed, train_available=train,
             excluded={},
@@ -371,15 +327,14 @@ class Study:
         """
         metrics, missing = {}, {}
         for fitted, each in answers.items():
-            problem, key = (
-                self.problems[fitted.problem],
-                Key(fitted.model, "", fitted.problem, fitted.fraction, fitted.seed),
-            )
+            problem = self.problems[fitted.problem]
+            # The metric is that of the question, of which the problem may be one of several.
+            key = Key(fitted.model, "", fitted.problem, fitted.fraction, fitted.seed)
             if each.outputs is None or each.folds is None:
                 missing[key] = f"{problem.name}: {each.reason}"
             else:
                 metrics[key] = on_rows(fold_mean_auroc(problem.labels, each.outputs, each.folds), problem.rows)
-        titles = {model.title for model in self.models}
+        titles, every = {model.title for model in self.models}, (*self.questions, *self.by_class)
         found = over_seeds(
             metrics,
             missing,
@@ -388,20 +343,16 @@ class Study:
             resamples=self.method.resamples,
             seed=seed,
             needs=_NEEDS,
-            questions={each.title: each.problems for each in (*self.questions, *self.by_class)},
+            questions={each.title: each.problems for each in every},
         )
-        metric = {each.title: each.metric for each in (*self.questions, *self.by_class)}
+        metric = {each.title: each.metric for each in every}
         return {key._replace(metric=metric[key.task]): value for key, value in found.items()}
 
     @property
     def by_class(self) -> list[Question]:
         """Questions about each class of the questions that have several."""
-        return [
-            Question(title=name, problems=(name,), left_out={})
-            for question in self.questions
-            if len(question.problems) > 1
-            for name in question.problems
-        ]
+        several = [question.problems for question in self.questions if len(question.problems) > 1]
+        return [Question(title=name, problems=(name,), left_out={}) for names in several for name in names]
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:

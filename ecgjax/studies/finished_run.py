@@ -27,11 +27,7 @@ from ecgjax.training.settings import PretrainingSettings
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
 
-NOT_LISTED = (
-    "Which records the encoder was pretrained on is not listed beside its checkpoints, which are older than such "
-    "lists: copies and patients of theirs may be among the validation and test records. The command that pretrained "
-    "it, given once more, adds the list."
-)
+NOT_LISTED = guard.not_listed("the encoder", among="the validation and test records")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -135,6 +131,7 @@ def guarded(
     """
     guard.check_overlaps(overlaps)
     if encoder.trained_on is None:
+        # Without a list there is no more to compare than data sets and folds.
         found = (*_seen_folds(own.data, data, recordings, encoder), NOT_LISTED)
     else:
         try:
@@ -161,20 +158,16 @@ def _seen_folds(own: DataSettings, data: DataSettings, recordings: Recordings, e
         recordings: Recordings of the evaluation.
         encoder: Pretrained encoder, with the fingerprints of its data sets.
     """
-    names = {
-        known: [
-            each.card["name"] for each in recordings.datasets if (each.fingerprint in encoder.pretrained_on) == known
-        ]
-        for known in (True, False)
-    }
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for each in recordings.datasets:
+        names[each.fingerprint in encoder.pretrained_on].append(each.card["name"])
     found = []
     if names[False]:
         which = f"other data than {' and '.join(names[False])}" if names[True] else "other data"
         found.append(
             f"The encoder was pretrained on {which}: whether it has seen patients or signals of these is not known."
         )
-    judged = {*data.val_folds, *data.test_folds}
-    seen = sorted(judged & set(own.train_folds))
+    seen = sorted({*data.val_folds, *data.test_folds} & {*own.train_folds})
     if names[True] and seen:
         folds = ", ".join(map(str, seen))
         found.append(f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.")

@@ -98,43 +98,31 @@ class Study:
         self.settings, self.task, self.folder = settings, task, folder
         self.pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
         judged, _ = self._data(1.0, 0)
+        records = np.concatenate([judged.val.records, judged.test.records])
         self.recordings, self._cautions = guarded(
-            own,
-            settings.data,
-            self.recordings,
-            overlaps=probe.overlaps,
-            encoder=self.pretrained,
-            records=np.concatenate([judged.val.records, judged.test.records]),
+            own, settings.data, self.recordings, overlaps=probe.overlaps, encoder=self.pretrained, records=records
         )
         # The data are made again because the guard may have dropped records.
         self.data, rare = self._data(1.0, 0)
         self._cautions += (*rare, *check_answerable(self.data, self.recordings.index))
         parts = (self.data.train_available, self.data.val, self.data.test)
-        labelled = LabelledFeatures(
-            self.recordings,
-            np.concatenate([part.records for part in parts]),
-            folder=features or folder / "features",
-            seed=probe.seed,
-            progress=progress,
-        )
+        records, kept = np.concatenate([part.records for part in parts]), features or folder / "features"
+        labelled = LabelledFeatures(self.recordings, records, folder=kept, seed=probe.seed, progress=progress)
         self._models = StudyModels(
             labelled, settings=settings, pretrained=self.pretrained, validated=False, progress=progress
         )
-        begin_study(
-            folder,
-            {
-                "task": dataclasses.asdict(task),
-                "checkpoint_step": self.pretrained.step,
-                "weights": digests.of_weights(self.pretrained.split),
-                "pretraining": _pretraining(own),
-                "pretrained_on": list(self.pretrained.pretrained_on),
-                "data": list(self.recordings.fingerprints),
-                # The records that are trained, selected and tested on identify the study.
-                "records": [digests.of_arrays(*part.arrays) for part in parts],
-                "config": _deciding(flat(tree_of(settings))),
-            },
-            upgrade=_upgraded,
-        )  # fmt: skip
+        identity = {
+            "task": dataclasses.asdict(task),
+            "checkpoint_step": self.pretrained.step,
+            "weights": digests.of_weights(self.pretrained.split),
+            "pretraining": _pretraining(own),
+            "pretrained_on": list(self.pretrained.pretrained_on),
+            "data": list(self.recordings.fingerprints),
+            # The records that are trained, selected and tested on identify the study.
+            "records": [digests.of_arrays(*part.arrays) for part in parts],
+            "config": _deciding(flat(tree_of(settings))),
+        }
+        begin_study(folder, identity, upgrade=_upgraded)
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
         """Returns the cautions that must be shown with cells of some modes."""
@@ -145,14 +133,9 @@ class Study:
         """Trains one cell and scores the test records."""
         start = time.monotonic()
         data, _ = self._data(cell.fraction, cell.seed)
-        train = data.train
-        return TrainedCell(
-            cell=cell,
-            answers=self._answers(cell, data),
-            patients=train.num_patients,
-            unlearnt=sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0,
-            seconds=time.monotonic() - start,
-        )
+        answers, train = self._answers(cell, data), data.train
+        unlearnt = sum(bool(undefined_reason(labels)) for labels in train.labels.T) if data.classes else 0
+        return TrainedCell(cell, answers, train.num_patients, time.monotonic() - start, unlearnt)
 
     def _answers(self, cell: Cell, data: ProbeData) -> Answers:
         kind, labels = kind_of(self.task), data.train.labels
@@ -160,6 +143,7 @@ class Study:
             try:
                 return with_float32(self._models.answers(cell.trained, data, seed=cell.seed))
             except DataError as error:
+                # That labels allow no model is a result of the study; that data are damaged is none.
                 if error.reason != NO_MODEL:
                     raise
                 reason = str(error)
@@ -194,6 +178,7 @@ def measure_cells(cells: Sequence[TrainedCell], data: ProbeData, *, resamples: i
     primary: dict[Key, Metric] = {}
     missing: dict[Key, str] = {}
     others: dict[Key, Interval] = {}
+    # The rows of the tables come in this order.
     for cell, answers, *_ in sorted(cells, key=lambda each: (each.cell.fraction, each.cell.mode, each.cell.model)):
         key = Key(cell.trained, kind.primary, data.task.title, cell.fraction, cell.seed)
         if answers.outputs is None:
@@ -233,6 +218,7 @@ def _unlike(probe: ProbeSettings) -> tuple[str, ...]:
     """
     ours, theirs = (flat(tree_of(training)) for training in (probe.finetune, probe.supervised))
     for leaves in (ours, theirs):
+        # A head without a rate of its own has that of the encoder, which is no difference if the other names it.
         if leaves["head_learning_rate"] is None:
             leaves["head_learning_rate"] = leaves["learning_rate"]
 

@@ -30,11 +30,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
-from ecgjax.evaluation.features.measurements import (
-    demographic_columns,
-    interval_preprocessor,
-    median_beat_preprocessor,
-)
+from ecgjax.evaluation.features.measurements import demographic_columns, interval_preprocessor, median_beat_preprocessor
 from ecgjax.evaluation.models.answers import Answers, answers_of, examples_of
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples, FittedModel
@@ -158,10 +154,8 @@ class StudyModels:
             "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
             "finetuned": lambda data, seed: self._trained("pretrained", data, seed),
             "supervised": lambda data, seed: self._trained("random", data, seed),
-            "boosted": lambda data, seed: self._fitted(
-                features.intervals, data, functools.partial(fit_boosted, seed=seed)
-            ),
-            "mean": self._mean,
+            "boosted": lambda data, seed: self._fitted(features.intervals, data, lambda of: fit_boosted(of, seed=seed)),
+            "mean": lambda data, seed: self._mean(data),
         }
 
     def answers(self, name: ModelName, data: ProbeData, *, seed: int) -> Answers:
@@ -215,8 +209,7 @@ class StudyModels:
         features = self.features.of(values, data)
         return answers_of(fit(examples_of(features, data)), features, data)
 
-    def _mean(self, data: ProbeData, seed: int) -> Answers:
-        del seed
+    def _mean(self, data: ProbeData) -> Answers:
         mean = float(data.train.labels.mean())
         val, outputs = (np.full(len(part.records), mean) for part in (data.val, data.test))
         value = kind_of(data.task).value(data.val.labels, val)
@@ -229,15 +222,8 @@ class StudyModels:
             probe = fit_linear(examples_of(self.features.of(self.embeddings(initialisation, seed), data), data))
         recalibrated = training.encoder_is_frozen or training.begins_at_probe
         title = f"{'labels only' if initialisation == 'random' else 'fine-tuning'}, seed {seed}"
-        network = training.train(
-            self._start(initialisation, seed, recalibrated=recalibrated),
-            data,
-            read=read,
-            seed=seed,
-            probe=probe,
-            progress=self._progress,
-            title=title,
-        )
+        start = self._start(initialisation, seed, recalibrated=recalibrated)
+        network = training.train(start, data, read=read, seed=seed, probe=probe, progress=self._progress, title=title)
 
         def answer(records: np.ndarray, side: str) -> np.ndarray:
             scores = map_records(network.scores, records, read=read, title=f"{title}, {side}", progress=self._progress)
@@ -271,6 +257,7 @@ class StudyModels:
         encoder = self._encoder(initialisation, seed)
         if not recalibrated:
             return encoder.split
+        # A pretrained encoder is the same for every seed.
         key = (initialisation, seed if initialisation == "random" else 0)
         if key not in self._recalibrated:
             self._recalibrated[key] = self.features.recalibrated(encoder).split
@@ -283,6 +270,7 @@ class StudyModels:
             initialisation: Encoder at which it begins, `"pretrained"` or `"random"`.
             data: Labelled records of a question.
         """
+        # The kind decides the loss, and the number of classes the shape of the head.
         key = (initialisation, data.task.kind, len(data.classes))
         if key not in self._trainings:
             probe = self._settings.probe

@@ -19,16 +19,6 @@ from ecgjax.evaluation.features.labelled_features import NormRecords
 from ecgjax.leakage import guard
 from ecgjax.leakage.overlaps import describe, find_overlaps
 
-_NOT_LISTED = (
-    "Which records {run} was pretrained on is not listed beside its checkpoints, which are older than such lists: "
-    "copies and patients of theirs may be among the records here. The command that pretrained it, given once more, "
-    "adds the list."
-)
-_NOT_LINKED = (
-    "Only equal recordings were kept in one fold; python -m data_pipelines.link finds copies at another rate, gain or "
-    "cut too (--links)."
-)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainedRun:
@@ -54,11 +44,8 @@ class PretrainedRun:
     @property
     def pretrained_on(self) -> list[tuple[str, int, bool]]:
         """Name, number of training records and whether simulated, for every data set of the pretraining."""
-        parts = self.recordings.by_dataset(self.recordings.split.train)
-        return [
-            (dataset.card["name"], len(own), dataset.simulated)
-            for dataset, own in zip(self.recordings.datasets, parts, strict=True)
-        ]
+        parts = self.recordings.numbers_by_dataset(self.recordings.split.train)
+        return [(dataset.card["name"], len(own), dataset.simulated) for dataset, own in parts]
 
     @property
     def norm(self) -> NormRecords:
@@ -71,11 +58,8 @@ class PretrainedRun:
     @property
     def norm_digest(self) -> str:
         """Digest of the contents of these records."""
-        starts = np.cumsum([0, *(dataset.index.num_records for dataset in self.recordings.datasets)])
-        parts = zip(self.recordings.datasets, self.recordings.by_dataset(self.norm.records), starts, strict=False)
-        return digests.of_arrays(
-            np.concatenate([np.asarray(dataset.index.content_hash[own - start]) for dataset, own, start in parts])
-        )
+        parts = self.recordings.numbers_by_dataset(self.norm.records)
+        return digests.of_arrays(np.concatenate([np.asarray(each.index.content_hash[own]) for each, own in parts]))
 
 
 def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> list[PretrainedRun]:
@@ -139,10 +123,12 @@ def keep_apart(
     found, seen, compared = [], [np.zeros(0, np.int64)], {}
     for run in runs:
         if run.encoder.trained_on is None:
-            found.append(_NOT_LISTED.format(run=run.title))
+            found.append(guard.not_listed(run.title, among="the records here"))
             continue
         trained_on = run.encoder.trained_on()
+        # Runs with one list have the same overlaps, and finding them takes long.
         if trained_on.digest not in compared:
+            # All records stand on this side of the split, since a cross-validation tests each of them.
             compared[trained_on.digest] = find_overlaps(
                 recordings, trained_on, recordings.split.train, directories=run.directories
             )
@@ -161,9 +147,9 @@ def keep_apart(
     found += [
         caution for run in runs for caution in guard.labelled(labels_looked_at(run.settings.column_use), name=run.title)
     ]
-    if not recordings.linked and not recordings.simulated:
-        found.append(_NOT_LINKED)
+    found += guard.unlinked(recordings, kept="kept in one fold", flag="--links")
     if overlaps == "drop":
         kept = np.setdiff1d(recordings.split.train, np.concatenate(seen))
         recordings = dataclasses.replace(recordings, split=dataclasses.replace(recordings.split, train=kept))
+    # Several runs may give cause for the same caution.
     return recordings, tuple(dict.fromkeys(found))

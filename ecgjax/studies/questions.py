@@ -33,6 +33,7 @@ def asked(text: str, index: LabelledIndex, *, asked_by: str = "--task") -> Task:
             f"has {', '.join(index.labels)}"
         )
     task = parse_task(text, asked_by=asked_by)
+    # Reading the answers refuses labels that the data set does not have.
     task.targets(index)
     return task
 
@@ -133,6 +134,7 @@ def ask(
             if reason := _too_few(labels, patients, min_positives=min_positives, folds=folds):
                 left_out[name] = reason
                 continue
+            # Questions may share a problem, which is then trained once for all of them.
             problems.setdefault(name, Problem(task=task, rows=known, labels=labels))
             names.append(name)
         if not names:
@@ -157,6 +159,7 @@ def _too_few(labels: np.ndarray, patients: np.ndarray, *, min_positives: int, fo
         number, people = np.count_nonzero(labels == value), len(np.unique(patients[labels == value]))
         if number < min_positives:
             return f"{number} {name} records"
+        # With fewer patients some fold would lack the label, and an AUROC within folds would not be defined.
         if people < folds:
             return f"{name} records of {people} patients alone"
     return ""

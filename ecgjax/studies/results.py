@@ -111,9 +111,11 @@ def over_seeds(
         needs: Description of what a resample must have for the metrics to be defined, for messages.
         questions: Tasks whose mean answers a question, by the question; by default every task is a question.
     """
+    # One bootstrap serves all models and seeds, so that differences between them are paired.
     found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
     every = [*metrics, *missing]
     questions = questions or {key.task: [key.task] for key in every}
+    # Models keep the order in which they first come, which is that of the tables.
     models = list(dict.fromkeys(key.model for key in every))
     rows: dict[Key, Interval] = {}
     for question, tasks in questions.items():
@@ -134,16 +136,14 @@ def _signed(key: Key, other: str) -> list[tuple[int, Key]]:
 
 
 def _over_seeds(
-    key: Key,
-    terms: Mapping[int | None, list[list[tuple[int, Key]]]],
-    found: Bootstrap[Key],
-    missing: Mapping[Key, str],
+    key: Key, terms: Mapping[int | None, list[list[tuple[int, Key]]]], found: Bootstrap[Key], missing: Mapping[Key, str]
 ) -> dict[Key, Interval]:
     """Returns the row of a mean over seeds and those of the seeds; nothing where no seed has all models."""
     rows: dict[Key, Interval] = {}
     defined: list[list[tuple[int, Key]]] = []
     for number, sums in terms.items():
         keys = [each for parts in sums for _, each in parts]
+        # Without a row stays what was not asked for with this seed; what could not be trained has one with the reason.
         if any(each not in found.estimates and each not in missing for each in keys):
             continue
         if reason := next((missing[each] for each in keys if each in missing), ""):
@@ -153,6 +153,7 @@ def _over_seeds(
             rows[key._replace(seed=number)] = found.mean_of(sums)
     if not rows:
         return {}
+    # Where no seed has answers, the mean is missing for the reason of the first.
     return {key: found.mean_of(defined) if defined else next(iter(rows.values()))} | rows
 
 
@@ -214,16 +215,13 @@ def read_results(folder: Path) -> dict[Key, Interval]:
     path = folder / RESULTS_FILE
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-        return {
-            Key(**{name: row[name] for name in Key._fields}): Interval(
-                **{name: math.nan if row[name] is None else row[name] for name in ("estimate", "low", "high")},
-                confidence=0.95,
-                resamples=row["resamples"],
-                reason=row["reason"],
-            )
-            for row in rows
-        }
+        return {Key(**{name: row[name] for name in Key._fields}): _interval_of(row) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} has no table of results ({error}); the command of the study, given once more, writes it"
         ) from error
+
+
+def _interval_of(row: Mapping[str, Any]) -> Interval:
+    numbers = {name: math.nan if row[name] is None else row[name] for name in ("estimate", "low", "high")}
+    return Interval(**numbers, resamples=row["resamples"], reason=row["reason"])

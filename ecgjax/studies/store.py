@@ -84,21 +84,21 @@ class TrainedCell(NamedTuple):
 
     def to_json(self) -> str:
         """Returns the text of the cell's file."""
-        answers = self.answers
-        scores = None if answers.outputs is None else np.ascontiguousarray(answers.outputs, "<f4")
+        answers, scores = self.answers, None
+        if answers.outputs is not None:
+            # The order of the bytes is fixed, so that a study can go on on another machine.
+            outputs = np.ascontiguousarray(answers.outputs, "<f4")
+            packed = base64.b64encode(outputs.tobytes()).decode()
+            scores = {"shape": outputs.shape, "float32_little_endian_base64": packed}
         values = {
             "cell": dataclasses.asdict(self.cell),
             "records": answers.records,
             "patients": self.patients,
             "positives": answers.positives,
+            # Without a model it is NaN, which JSON does not have.
             "val_metric": None if scores is None else answers.val_metric,
             "selected": answers.selected,
-            "scores": scores
-            if scores is None
-            else {
-                "shape": scores.shape,
-                "float32_little_endian_base64": base64.b64encode(scores.tobytes()).decode(),
-            },
+            "scores": scores,
             "seconds": self.seconds,
             "reason": answers.reason,
             "unlearnt": self.unlearnt,
@@ -114,6 +114,7 @@ class TrainedCell(NamedTuple):
         """
         values: dict[str, Any] = json.loads(text)
         of_cell = {name: values.pop(name) for name in ("patients", "seconds")}
+        # Older cells do not say how many classes were not learnt.
         cell, unlearnt, scores = Cell(**values.pop("cell")), values.pop("unlearnt", 0), values.pop("scores")
         if scores is None:
             values["val_metric"] = math.nan
@@ -138,6 +139,7 @@ def begin_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STUDY_FILE
+    # What JSON makes of it is compared, since a file gives lists for tuples.
     now = json.loads(json.dumps(identity))
     if path.is_file():
         try:
@@ -178,6 +180,7 @@ def run_cells(
     with tqdm(total=len(cells), initial=done, desc="cells", unit="cell", disable=None if progress else True) as bar:
         for cell in missing:
             bar.set_postfix_str(cell.name)
+            # Each cell is written as soon as it is trained, so that an interruption loses one at most.
             result = found[cell] = train(cell)
             write_atomically(_path(folder, cell), result.to_json())
             bar.update()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +23,23 @@ class SplitFeatures:
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
+
+
+def in_batches(function: Callable[[np.ndarray], Any], signals: np.ndarray, *, size: int) -> np.ndarray:
+    """Applies a function to signals, a batch at a time; the last is filled up, so that one compiled program serves all.
+
+    Args:
+        function: Function that maps `int16[size, time, lead]` to `[size, ...]`, row by row.
+        signals: Signals, `int16[n, time, lead]`, of any number above 0.
+        size: Number of rows in a batch.
+    """
+    out = []
+    for start in range(0, len(signals), size):
+        part = signals[start : start + size]
+        padded = np.zeros((size, *signals.shape[1:]), np.int16)
+        padded[: len(part)] = part
+        out.append(np.asarray(function(padded))[: len(part)])
+    return np.concatenate(out)
 
 
 def map_records(

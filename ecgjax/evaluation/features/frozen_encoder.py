@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.features.features import Read, in_batches
 from ecgjax.leads import prepare
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, open_pretraining_records
 from ecgjax.training.checkpoint import Checkpoints
@@ -26,10 +28,11 @@ from ecgjax.training.steps import EMA
 RECALIBRATION_BATCHES = 64
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
     """An encoder at inference: it uses running statistics, has no dropout and augments nothing.
 
-    Args:
+    Attributes:
         split: Arrays of the encoder.
         num_leads: Number of leads that the encoder takes, 12 or 8.
         layer: `"features"` for the pooled activations, `"embedding"` for the output of the last layer.
@@ -41,22 +44,18 @@ class Encoder:
             all.
     """
 
-    def __init__(
-        self,
-        split: encoders.Split[encoders.Encoder],
-        *,
-        num_leads: int,
-        layer: str = "features",
-        step: int = 0,
-        pretrained_on: Sequence[str] = (),
-        trained_on: Callable[[], PretrainingRecords] | None = None,
-        batch_size: int = 128,
-    ):
-        if layer not in ("features", "embedding"):
-            raise ConfigError(f"config.probe.layer={layer!r} is unknown; there are: features, embedding")
-        self.split, self.num_leads, self.layer = split, num_leads, layer
-        self.step, self.pretrained_on, self.batch_size = step, pretrained_on, batch_size
-        self.trained_on = trained_on
+    split: encoders.Split[encoders.Encoder]
+    _: dataclasses.KW_ONLY
+    num_leads: int
+    layer: str = "features"
+    step: int = 0
+    pretrained_on: Sequence[str] = ()
+    trained_on: Callable[[], PretrainingRecords] | None = None
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.layer not in ("features", "embedding"):
+            raise ConfigError(f"config.probe.layer={self.layer!r} is unknown; there are: features, embedding")
 
     def embed(self, signals: np.ndarray) -> np.ndarray:
         """Embeds recordings.
@@ -67,26 +66,13 @@ class Encoder:
         Returns:
             Embeddings, `f32[n, dim]`.
         """
-        out = []
-        for start in range(0, len(signals), self.batch_size):
-            part = signals[start : start + self.batch_size]
-            padded = np.zeros((self.batch_size, *signals.shape[1:]), np.int16)
-            padded[: len(part)] = part
-            embedded = _apply(self.split.graph, self.num_leads, self.layer, self.split.params, self.split.stats, padded)
-            out.append(np.asarray(embedded)[: len(part)])
-        return np.concatenate(out)
+        graph, params, stats = self.split
+        embed = functools.partial(_apply, graph, self.num_leads, self.layer, params, stats)
+        return in_batches(embed, signals, size=self.batch_size)
 
     def with_stats(self, stats: encoders.Arrays) -> Encoder:
         """Returns the same encoder with other running statistics."""
-        return Encoder(
-            self.split._replace(stats=stats),
-            num_leads=self.num_leads,
-            layer=self.layer,
-            step=self.step,
-            pretrained_on=self.pretrained_on,
-            trained_on=self.trained_on,
-            batch_size=self.batch_size,
-        )
+        return dataclasses.replace(self, split=self.split._replace(stats=stats))
 
 
 # This is compiled once for all encoders of one structure, such as a pretrained one and its random twins.
@@ -146,9 +132,7 @@ def _trained_on(workdir: Path, metadata: Mapping[str, Any]) -> Callable[[], Pret
     return functools.partial(open_pretraining_records, workdir, run=metadata.get("fingerprint", ""), digest=digest)
 
 
-def recalibrate_batch_norm(
-    encoder: Encoder, read: Callable[[np.ndarray], np.ndarray], *, records: np.ndarray, seed: int = 0
-) -> Encoder:
+def recalibrate_batch_norm(encoder: Encoder, read: Read, *, records: np.ndarray, seed: int = 0) -> Encoder:
     """Sets the running statistics to those of unaugmented recordings.
 
     A random encoder has no running statistics, and a pretrained one has those of augmented views; both get the same

@@ -107,39 +107,22 @@ class LabelledFeatures:
             DataError: The file of these features is damaged.
         """
 
-        def embed() -> np.ndarray:
-            return map_records(
-                self.recalibrated(encoder).embed,
-                self.records,
-                read=self.recordings.store.read,
-                title=f"embeddings, {name}",
-                progress=self._progress,
-            )
+        def make() -> np.ndarray:
+            embed, read = self.recalibrated(encoder).embed, self.recordings.store.read
+            return map_records(embed, self.records, read=read, title=f"embeddings, {name}", progress=self._progress)
 
-        if self._folder is None:
-            return embed()
-        decides = {
-            "encoder": dict(settings),
-            "layer": encoder.layer,
-            "datasets": list(self.recordings.fingerprints),
-            "seed": self._seed,
-            "batches": frozen_encoder.RECALIBRATION_BATCHES,
-            "records": [len(self.records), len(self._norm.records)],
-        }
+        # The numbers of records tell apart where one array ends and the next begins.
+        numbers, batches = [len(self.records), len(self._norm.records)], frozen_encoder.RECALIBRATION_BATCHES
+        recalibrated = {"seed": self._seed, "batches": batches, "records": numbers}
+        decides = {"encoder": dict(settings), "layer": encoder.layer, **recalibrated}
         arrays = (self.records, self._norm.records, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
-        return _kept(self._folder, name, decides, arrays, make=embed, count=len(self.records))
+        return self._kept(name, decides, arrays, make=make)
 
     @functools.cached_property
     def _measured(self) -> np.ndarray:
         """Measurements and, behind them, median beats of all labelled records, `f32[n, …]`, NaN where undefined."""
-        rate_hz = self.recordings.format.sampling_rate_hz
-        if self._folder is None:
-            return self._measure()
-        decides = {
-            "datasets": list(self.recordings.fingerprints), "rate": rate_hz, "version": median_beat.VERSION,
-        }  # fmt: skip
-        count = len(self.records)
-        return _kept(self._folder, "measurements", decides, (self.records,), make=self._measure, count=count)
+        decides = {"rate": self.recordings.format.sampling_rate_hz, "version": median_beat.VERSION}
+        return self._kept("measurements", decides, (self.records,), make=self._measure)
 
     def _measure(self) -> np.ndarray:
         rate_hz, parts = self.recordings.format.sampling_rate_hz, []
@@ -167,40 +150,35 @@ class LabelledFeatures:
         columns = [self.recordings.index.label(column)[self.records] for column, _ in demographic_columns(task)]
         return np.stack(columns, axis=1)
 
+    def _kept(
+        self, name: str, decides: Mapping[str, Any], arrays: Sequence[np.ndarray], *, make: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """Returns features of all labelled records from their file, which is made where it is missing."""
+        if self._folder is None:
+            return make()
+        digest = hashlib.blake2b(digest_size=12)
+        decides = {**decides, "datasets": list(self.recordings.fingerprints)}
+        digest.update(json.dumps(decides, sort_keys=True).encode())
+        for values in arrays:
+            digest.update(np.ascontiguousarray(values).tobytes())
+        path = self._folder / f"{name}-{digest.hexdigest()}.npy"
+        if not path.is_file():
+            _save(path, make())
+        damaged = f"{path}: these features are damaged"
+        try:
+            features = np.load(path, mmap_mode="r")
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{damaged} ({error}); remove the file to make them again") from error
+        if (number := len(features)) != (count := len(self.records)):
+            raise DataError(f"{damaged}: {number} of {count} records; remove the file to make them again")
+        return features
+
     @functools.cached_property
     def _row(self) -> np.ndarray:
         """Place of each labelled record among the labelled ones, by record number; -1 for other records."""
         row = np.full(int(self.records.max()) + 1, -1, np.int64)
         row[self.records] = np.arange(len(self.records))
         return row
-
-
-def _kept(
-    folder: Path,
-    name: str,
-    decides: Mapping[str, Any],
-    arrays: Sequence[np.ndarray],
-    *,
-    make: Callable[[], np.ndarray],
-    count: int,
-) -> np.ndarray:
-    digest = hashlib.blake2b(digest_size=12)
-    digest.update(json.dumps(decides, sort_keys=True).encode())
-    for values in arrays:
-        digest.update(np.ascontiguousarray(values).tobytes())
-    path = folder / f"{name}-{digest.hexdigest()}.npy"
-    if not path.is_file():
-        _save(path, make())
-    try:
-        features = np.load(path, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: these features are damaged ({error}); remove the file to make them again") from error
-    if len(features) != count:
-        raise DataError(
-            f"{path}: these features are damaged: {len(features)} of {count} records; remove the file to make them "
-            "again"
-        )
-    return features
 
 
 def _save(path: Path, features: np.ndarray) -> None:

@@ -41,17 +41,17 @@ class Interval:
     """
 
     estimate: float
-    low: float
-    high: float
-    confidence: float
-    resamples: int
+    low: float = math.nan
+    high: float = math.nan
+    confidence: float = 0.95
+    resamples: int = 0
     reason: str = ""
 
     @classmethod
     def alone(cls, estimate: float) -> Interval:
         """Returns an estimate of which no interval was asked for."""
         reason = "no interval was asked for" if math.isfinite(estimate) else "it is not defined for these records"
-        return cls(estimate=estimate, low=math.nan, high=math.nan, confidence=0.95, resamples=0, reason=reason)
+        return cls(estimate=estimate, reason=reason)
 
     @classmethod
     def missing(cls, reason: str) -> Interval:
@@ -60,8 +60,7 @@ class Interval:
         Args:
             reason: Reason why it does not.
         """
-        nan = math.nan
-        return cls(estimate=nan, low=nan, high=nan, confidence=0.95, resamples=0, reason=reason)
+        return cls(estimate=math.nan, reason=reason)
 
     def __str__(self) -> str:
         return self._text("z.3f")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from data_pipelines.errors import DataError
-from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, mean
+from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, divide, mean
 
 # Most Newton steps for two coefficients: five or six suffice unless the classes separate, which has no solution.
 _NEWTON_STEPS = 30
@@ -179,9 +179,7 @@ def expected_calibration_error(
 
     def metric(weights: np.ndarray) -> np.ndarray:
         weights = np.asarray(weights, np.float64)
-        total = weights.sum(axis=1)
-        out = np.full(len(weights), math.nan)
-        return np.divide(np.abs(weights @ gaps).sum(axis=1), total, out=out, where=total > 0)
+        return divide(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1))
 
     return metric
 

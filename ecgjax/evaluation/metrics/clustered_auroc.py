@@ -82,17 +82,17 @@ def clustered_auroc_interval(
     if patients.shape != labels.shape:
         raise DataError(f"{len(patients)} patient codes for {len(labels)} labels")
     if reason := undefined_reason(labels):
-        return _interval(math.nan, confidence, reason=reason)
+        return Interval(estimate=math.nan, confidence=confidence, reason=reason)
     for label, words in ((1, "a positive"), (0, "a negative")):
         if (number := len(np.unique(patients[labels == label]))) < MIN_PATIENTS:
             estimate = clustered_variance(labels, scores, patients=patients)[0]
             reason = f"patients with {words} record: {number}, fewer than {MIN_PATIENTS}"
-            return _interval(estimate, confidence, reason=reason)
+            return Interval(estimate=estimate, confidence=confidence, reason=reason)
     estimate, variance, freedom = clustered_variance(labels, scores, patients=patients)
     if not _ENDS[0] < estimate < _ENDS[1]:
-        return _interval(estimate, confidence, reason="the scores separate the classes wholly")
+        return Interval(estimate=estimate, confidence=confidence, reason="the scores separate the classes wholly")
     if variance <= 0:
-        return _interval(estimate, confidence, reason="the ranks do not vary between patients")
+        return Interval(estimate=estimate, confidence=confidence, reason="the ranks do not vary between patients")
     quantile = float(special.stdtrit(freedom, (1 + confidence) / 2))
     spread = quantile**2 * variance / binormal_variance(estimate)
 
@@ -105,7 +105,7 @@ def clustered_auroc_interval(
         end if outside(end) <= 0 else float(optimize.brentq(outside, *sorted((end, estimate)), xtol=1e-12))
         for end in _ENDS
     )
-    return _interval(estimate, confidence, low=low, high=high)
+    return Interval(estimate=estimate, confidence=confidence, low=low, high=high)
 
 
 def interval_of_few(interval: Interval, labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> Interval:
@@ -170,9 +170,3 @@ def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Returns the share of the others below each score, `f64[n]`; equal ones count one half."""
     ranked = np.sort(others)
     return (np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")) / (2 * len(others))
-
-
-def _interval(
-    estimate: float, confidence: float, *, low: float = math.nan, high: float = math.nan, reason: str = ""
-) -> Interval:
-    return Interval(estimate=estimate, low=low, high=high, confidence=confidence, resamples=0, reason=reason)

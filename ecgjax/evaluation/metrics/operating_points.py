@@ -21,13 +21,6 @@ class Decisions:
         accuracy: Share of correct decisions.
     """
 
-    sensitivity: Metric
-    specificity: Metric
-    ppv: Metric
-    npv: Metric
-    f1: Metric
-    accuracy: Metric
-
     def __init__(self, labels: np.ndarray, scores: np.ndarray, *, threshold: float):
         """Calls the records whose score is at least the threshold positive.
 
@@ -46,6 +39,7 @@ class Decisions:
         self.specificity = ratio(~called & ~positive, ~positive)
         self.ppv = ratio(hit, called)
         self.npv = ratio(~called & ~positive, ~called)
+        # In this form it is defined where nobody is called positive.
         self.f1 = ratio(2.0 * hit, called.astype(float) + positive)
         self.accuracy = ratio(called == positive, np.ones(len(labels)))
 
@@ -75,6 +69,7 @@ def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
         DataError: A class is missing, or `weighting.check_binary` refuses the labels or scores.
     """
     thresholds, hits, called, positives, _ = _counts(labels, scores)
+    # Thresholds descend, so that the first of equal ones is the highest.
     return float(thresholds[np.argmax(2 * hits / (called + positives))])
 
 
@@ -92,6 +87,7 @@ def threshold_at_specificity(labels: np.ndarray, scores: np.ndarray, *, specific
         DataError: A class is missing, or `weighting.check_binary` refuses the labels or scores.
     """
     thresholds, hits, called, _, negatives = _counts(labels, scores)
+    # The small term keeps rounding from refusing a threshold that has just this specificity.
     allowed = called - hits <= (1 - specificity) * negatives + 1e-9 * negatives
     return float(thresholds[np.flatnonzero(allowed)[-1]]) if allowed.any() else np.inf
 

@@ -34,18 +34,13 @@ class RankedScores:
         self.labels = labels[self._order]
         ranked = scores[self._order]
         # Records of equal score form one threshold: neither ranks above the other.
-        self._threshold_starts = (
-            np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else np.zeros(0, int)
-        )
+        self._threshold_starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]][: len(ranked)])
 
     def _weight_by_threshold(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the weight of positives and of negatives at each threshold, `f64[weighting, threshold]`."""
         weights = np.atleast_2d(np.asarray(weights, np.float64))
         if weights.shape[1] != len(self.labels):
             raise DataError(f"{weights.shape[1]} weights for {len(self.labels)} records")
-        if not len(self.labels):
-            empty = np.zeros((len(weights), 0))
-            return empty, empty
         ranked = weights[:, self._order]
         positives = np.add.reduceat(ranked * self.labels, self._threshold_starts, axis=1)
         negatives = np.add.reduceat(ranked * (1 - self.labels), self._threshold_starts, axis=1)
@@ -73,6 +68,7 @@ class RankedScores:
             weights: Weights, `[weightings, n]`, non-negative, in the order in which the records were given.
         """
         positives, negatives = self._weight_by_threshold(weights)
+        # From the highest score downwards, as ever more records are called positive.
         true_positives = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]
         false_positives = np.cumsum(negatives[:, ::-1], axis=1)[:, ::-1]
         predicted = true_positives + false_positives

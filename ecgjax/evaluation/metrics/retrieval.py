@@ -5,8 +5,8 @@ Embeddings of equal similarity have no order: whatever depends on their order is
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -21,8 +21,7 @@ _SIMILARITIES_AT_ONCE = 2**24
 _TIE = 1e-9
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Retrieval:
+class Retrieval(NamedTuple):
     """Success of records in finding others of their code; only records with another of their code are queries.
 
     Attributes:

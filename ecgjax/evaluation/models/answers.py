@@ -81,6 +81,7 @@ def save_archive(path: Path, words: dict[str, Any], arrays: dict[str, np.ndarray
         words: Values that JSON can hold.
         arrays: Arrays by name.
     """
+    # NumPy would add a suffix to a path, but writes an open file as it is named.
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, told=np.frombuffer(json.dumps(words).encode(), np.uint8), allow_pickle=False, **arrays)

@@ -39,6 +39,7 @@ def fit_boosted(examples: Examples, *, seed: int) -> FittedModel:
     for leaves in _LEAVES:
         models = _fit(examples, leaves=leaves, seed=seed)
         for trees, outputs in enumerate(_staged(examples, models, examples.val), start=1):
+            # Of equal values the smaller model is kept, which comes first.
             if (value := examples.value(outputs)) > best_value:
                 best, best_value = (models, trees, leaves), value
     models, trees, leaves = best

@@ -150,14 +150,7 @@ class QuestionKind(abc.ABC):
         ]
 
 
-class _Labels(QuestionKind):
-    """Questions that are answered by yes or no, once or for several classes."""
-
-    def _share(self, positive: np.ndarray) -> str:
-        return f"{int(positive.sum()):,} ({positive.sum() / len(positive):.1%})"
-
-
-class Binary(_Labels):
+class Binary(QuestionKind):
     """A question with the answer yes or no."""
 
     primary, needs, yes_or_no = "AUROC", "both classes: too few patients of one class", True
@@ -191,7 +184,7 @@ class Binary(_Labels):
 
     def spread(self, labels: np.ndarray) -> str:
         """Returns the number and share of positive records."""
-        return self._share(labels)
+        return _share(labels)
 
     def counts(self, part: LabelledRecords) -> str:
         """Returns the numbers of records, of positive records and of patients."""
@@ -211,7 +204,7 @@ class Binary(_Labels):
 _SIGNS = (("positive", 1), ("negative", 0))
 
 
-class MultiLabel(_Labels):
+class MultiLabel(QuestionKind):
     """Several classes at once, each answered by yes or no."""
 
     primary, needs = "macro AUROC", "both labels of every class"
@@ -249,7 +242,7 @@ class MultiLabel(_Labels):
 
     def spread(self, labels: np.ndarray) -> str:
         """Returns the number and share of records that are positive for any class."""
-        return self._share(np.any(labels, axis=1))
+        return _share(np.any(labels, axis=1))
 
     def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
         """Returns the classes that a record has."""
@@ -279,19 +272,22 @@ class Quantity(QuestionKind):
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
         """Returns R², Pearson's correlation, and the errors in the quantity's unit."""
         del classes
-        functions = {
-            "R²": regression.r_squared,
-            "Pearson's r": regression.pearson,
-            "RMSE": regression.rmse,
-            "MAE": regression.mae,
+        return {
+            "R²": regression.r_squared(targets, outputs),
+            "Pearson's r": regression.pearson(targets, outputs),
+            "RMSE": regression.rmse(targets, outputs),
+            "MAE": regression.mae(targets, outputs),
         }
-        return {name: function(targets, outputs) for name, function in functions.items()}
 
     def undefined(self, targets: np.ndarray) -> str:
         """Returns that there are no records, or that all have the same value."""
         if len(targets) == 0:
             return "no records"
         return "" if np.ptp(targets) > 0 else f"all {len(targets)} records have the same value"
+
+
+def _share(positive: np.ndarray) -> str:
+    return f"{int(positive.sum()):,} ({positive.sum() / len(positive):.1%})"
 
 
 #: Every kind, by the name that a task has.

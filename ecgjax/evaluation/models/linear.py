@@ -115,11 +115,8 @@ def _logistic(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedM
         if (value := examples.value(scores(models, val))) > best_value:
             best, best_value, best_c = copy.deepcopy(models), value, c
     edge = "" if strengths[0] < best_c < strengths[-1] else ", at the edge of the sweep"
-    return FittedModel(
-        predict=lambda features: scores(best, features),
-        val_metric=best_value,
-        selected=f"C = {best_c:.2g} of {len(strengths)}{edge}",
-    )
+    selected = f"C = {best_c:.2g} of {len(strengths)}{edge}"
+    return FittedModel(predict=lambda features: scores(best, features), val_metric=best_value, selected=selected)
 
 
 def _ridge(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedModel:
@@ -130,7 +127,8 @@ def _ridge(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedMode
     # The penalty is relative to the mean squared error, so that it means the same for few records and for many.
     weights = np.stack([vt.T @ (s / (s * s + penalty * len(train)) * along) for penalty in _PENALTIES])
     values = [examples.value(val @ w + mean) for w in weights]
-    # The metric of a kind of question may be undefined for some outputs, and the largest of values with NaN is NaN.
+    # Of equal values the strongest penalty is kept, which comes first. The metric of a kind may be undefined for some
+    # outputs, and the largest of values with NaN is NaN.
     best = int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
     return FittedModel(
         predict=lambda features: features @ weights[best] + mean,

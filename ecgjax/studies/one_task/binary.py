@@ -19,7 +19,7 @@ from ecgjax.evaluation.metrics.weighting import Metric
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.shuffled_labels import shuffle_control
 from ecgjax.studies.models import REFERENCE
-from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrate
+from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrated
 from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
 from ecgjax.studies.results import Key, measured, minus
 
@@ -45,13 +45,11 @@ class Binary(Supplement):
             own = each.metrics(labels) | _shares(each, labels, report.prevalence)
             own["ECE"] = expected_calibration_error(labels, each.probabilities)
             metrics |= {Key(name, metric, title): function for metric, function in own.items()}
-        draws: dict[str, Any] = {
-            "patients": data.test.patients,
-            "resamples": min(report.resamples, RESAMPLES),
-            "seed": report.seed,
-        }
+        resamples = min(report.resamples, RESAMPLES)
+        draws: dict[str, Any] = {"patients": data.test.patients, "resamples": resamples, "seed": report.seed}
         needs = "both classes, not wholly separated, and records on both sides of the threshold"
         rows = measured(metrics, needs=needs, **draws)
+        # Treating everybody is what a model does that is always certain.
         probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
         benefits = {
             Key(name, benefit_at(threshold), title): net_benefit(labels, values, threshold=threshold)
@@ -87,17 +85,6 @@ class Binary(Supplement):
 def benefit_at(threshold: float) -> str:
     """Returns the name of the net benefit of treating from a probability on."""
     return f"net benefit at {threshold:g}"
-
-
-def calibrated(answers: Answers, data: ProbeData) -> Calibrated:
-    """Returns calibrated probabilities of the test records, and thresholds, both by the validation records.
-
-    Raises:
-        ValueError: The answers lack those of the validation or of the test records.
-    """
-    if answers.outputs is None or answers.val_outputs is None:
-        raise ValueError("calibration needs answers for the validation and for the test records")
-    return calibrate(data.val.labels, answers.val_outputs, answers.outputs)
 
 
 def _shares(used: Calibrated, labels: np.ndarray, prevalence: float | None) -> dict[str, Metric]:

@@ -11,10 +11,12 @@ from sklearn.linear_model import LogisticRegression
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.fold_labels import SPREAD_LABELS
+from ecgjax.data.labels import ProbeData
 from ecgjax.evaluation.metrics.calibration import LogisticCalibration, brier
 from ecgjax.evaluation.metrics.operating_points import Decisions, best_f1_threshold, threshold_at_specificity
 from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric
+from ecgjax.evaluation.models.answers import Answers
 
 #: Specificity on validation at which sensitivity is reported.
 SPECIFICITY = 0.9
@@ -75,6 +77,7 @@ def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarra
     References:
         Platt, Probabilistic outputs for support vector machines, Advances in Large Margin Classifiers (1999) 61.
     """
+    # Scores that are all equal have no spread to divide by.
     middle, spread = float(np.mean(val_scores)), float(np.std(val_scores)) or 1.0
     # The penalty is tiny, just enough for a solution to exist when the scores separate the classes.
     fit = LogisticRegression(C=1e3).fit(((val_scores - middle) / spread)[:, None], val_labels)
@@ -109,3 +112,20 @@ def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray
         threshold=best_f1_threshold(val_labels, val),
         strict=threshold_at_specificity(val_labels, val, specificity=SPECIFICITY),
     )
+
+
+def calibrated(answers: Answers, data: ProbeData, column: int | None = None) -> Calibrated:
+    """Returns calibrated probabilities of the test records, and thresholds, both by the validation records.
+
+    Args:
+        answers: Answers of a model.
+        data: Labelled records of the question.
+        column: Class of the question; None where a record has one label.
+
+    Raises:
+        ValueError: The answers lack those of the validation or of the test records.
+    """
+    if answers.outputs is None or answers.val_outputs is None:
+        raise ValueError("calibration needs answers for the validation and for the test records")
+    place = ... if column is None else (slice(None), column)
+    return calibrate(data.val.labels[place], answers.val_outputs[place], answers.outputs[place])

@@ -24,7 +24,7 @@ from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import common_is_fewer
 from ecgjax.studies.models import REFERENCE
-from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrate
+from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrated
 from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
 from ecgjax.studies.results import Key, measured, minus
 
@@ -70,7 +70,7 @@ class MultiLabel(Supplement):
         del embeddings
         # A class without both labels on validation has no threshold, and models never answer it.
         chosen = [column for column in range(len(data.classes)) if not undefined_reason(data.val.labels[:, column])]
-        used = {name: {column: _calibrated(each, data, column) for column in chosen} for name, each in models.items()}
+        used = {name: {column: calibrated(each, data, column) for column in chosen} for name, each in models.items()}
         rows = _aurocs(models, data, report) | _decisions(used, data, report)
         return rows, {
             "classes": [_counts(column, data, used[REFERENCE].get(column)) for column in range(len(data.classes))],
@@ -88,12 +88,6 @@ class MultiLabel(Supplement):
         return Measured({"macro AUROC": on_rows(macro, records)}, len(columns))
 
 
-def _calibrated(answers: Answers, data: ProbeData, column: int) -> Calibrated:
-    if answers.outputs is None or answers.val_outputs is None:
-        raise ValueError("calibration needs answers for the validation and for the test records")
-    return calibrate(data.val.labels[:, column], answers.val_outputs[:, column], answers.outputs[:, column])
-
-
 def _aurocs(models: Mapping[str, Answers], data: ProbeData, report: Report) -> dict[Key, Interval]:
     labels, patients = data.test.labels, data.test.patients
     outputs = {name: each for name in BY_CLASS if name in models and (each := models[name].outputs) is not None}
@@ -106,15 +100,12 @@ def _aurocs(models: Mapping[str, Answers], data: ProbeData, report: Report) -> d
         metrics, patients=patients, resamples=report.resamples, seed=report.seed, needs="both labels of the class",
         differences=minus(metrics, REFERENCE, ["random"]),
     )  # fmt: skip
-    column = {name: number for number, name in enumerate(data.classes)}
-    return {
-        key: value
-        if key.minus
-        else interval_of_few(
-            value, labels[:, column[key.part]], outputs[key.model][:, column[key.part]], patients=patients
-        )
-        for key, value in rows.items()
-    }
+    for key, value in rows.items():
+        if not key.minus:
+            column = data.classes.index(key.part)
+            scores = outputs[key.model][:, column]
+            rows[key] = interval_of_few(value, labels[:, column], scores, patients=patients)
+    return rows
 
 
 def _decisions(used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, report: Report) -> dict[Key, Interval]:
@@ -152,6 +143,7 @@ def _of_all_classes(used: Mapping[int, Calibrated], data: ProbeData, *, judged: 
     if common and common_is_fewer(labels[:, judged]):
         metrics[f"macro F1 of {len(common)} classes"] = macro_of([f1[column] for column in common])
     if not unscored(data.classes):
+        # A class without a threshold stays unanswered.
         answers = np.zeros_like(labels)
         for column, each in used.items():
             answers[:, column] = each.probabilities >= each.threshold

@@ -60,11 +60,7 @@ def neighbourhoods(
             looked_for.append(Sought(encoder, match, len(each.queries)))
             if len(each.queries):
                 hits = {f"recall@{k}": recall for k, recall in each.recall.items()} | {"MRR": each.reciprocal_rank}
-                rows |= measured(
-                    {Key(encoder, name, task, part=match): mean(hit) for name, hit in hits.items()},
-                    patients=patients[each.queries],
-                    resamples=resamples,
-                    seed=seed,
-                    needs="a query",
-                )
+                metrics = {Key(encoder, name, task, part=match): mean(hit) for name, hit in hits.items()}
+                own = patients[each.queries]
+                rows |= measured(metrics, patients=own, resamples=resamples, seed=seed, needs="a query")
     return rows, looked_for

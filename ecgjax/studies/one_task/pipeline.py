@@ -92,13 +92,9 @@ def measure_task(
     rows = _metrics(models, data, report)
     further, facts = supplement.measure(models, data, report, embeddings=embeddings[REFERENCE])
     of_groups, groups = supplement.groups(models, data, report)
+    labels, patients = test.labels if kind_of(data.task).yes_or_no else None, test.patients
     near, sought = neighbourhoods(
-        of_test,
-        task=data.task.title,
-        labels=test.labels if kind_of(data.task).yes_or_no else None,
-        patients=test.patients,
-        resamples=report.resamples,
-        seed=report.seed,
+        of_test, task=data.task.title, labels=labels, patients=patients, resamples=report.resamples, seed=report.seed
     )
     return OneTask(
         data=data,
@@ -127,9 +123,8 @@ def _metrics(models: Mapping[str, Answers], data: ProbeData, report: Report) -> 
         metrics, patients=test.patients, resamples=report.resamples, seed=report.seed, needs=kind.needs,
         differences=minus(metrics, REFERENCE, tuple(models)),
     )  # fmt: skip
-    return {
-        key: interval_of_few(value, test.labels, outputs[key.model], patients=test.patients)
-        if key.metric == "AUROC" and not key.minus
-        else value
-        for key, value in rows.items()
-    }
+    for key, value in rows.items():
+        # Where few patients have a label, the interval of a bootstrap is too short.
+        if key.metric == "AUROC" and not key.minus:
+            rows[key] = interval_of_few(value, test.labels, outputs[key.model], patients=test.patients)
+    return rows

@@ -28,6 +28,7 @@ class Quantity(Supplement):
     ) -> tuple[dict[Key, Interval], dict[str, Any]]:
         """Computes bias and limits of agreement on one record per patient, where there are three patients."""
         del report, embeddings
+        # The intervals of Bland and Altman take records as independent.
         rows, labels = one_a_patient(data.test.patients), data.test.labels
         outputs = {name: each for name, answers in models.items() if (each := answers.outputs) is not None}
         if len(rows) < 3:

@@ -34,6 +34,7 @@ class Report:
         prevalence: Prevalence for which PPV and NPV are reported as well as for that of the test records; None for the
             latter alone.
         shuffles: Number of label permutations of the control.
+        unit: Unit of a quantity; empty if it has none.
         progress: Whether progress is reported.
     """
 
@@ -43,6 +44,7 @@ class Report:
     treat_at: Sequence[float] = ()
     prevalence: float | None = None
     shuffles: int = 10
+    unit: str = ""
     progress: bool = True
 
 
@@ -145,6 +147,7 @@ class Supplement:
                 key = Key(REFERENCE, metric, data.task.title, part=group.part)
                 metrics[key] = function
                 if metric in self.gaps and metric in rest:
+                    # The other records are measured for the difference alone and are not shown.
                     other = key._replace(part=f"not {group.part}")
                     metrics[other] = rest[metric]
                     differences[key._replace(minus=REST)] = key, other

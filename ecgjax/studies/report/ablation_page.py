@@ -10,16 +10,12 @@ import numpy as np
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.kinds import kind_of
-from ecgjax.pages.data_card import data_section
-from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Page, Paragraph, Picture, Section, Table
-from ecgjax.pages.provenance import command_section, environment_section
-from ecgjax.pages.write import write_page
-from ecgjax.studies.ablation import ArmRun, described, first_arm, labels_only, measure_arms
+from ecgjax.pages.page import Page, Paragraph, Section, Table
+from ecgjax.studies.ablation import ArmRun, described, first_arm, measure_arms
 from ecgjax.studies.models import PLAIN, short_title
-from ecgjax.studies.report.forest import forest
-from ecgjax.studies.report.seed_tables import row_of, seeds_table
-from ecgjax.studies.results import Key, Results, write_results
+from ecgjax.studies.report.seed_tables import seeds_table
+from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
+from ecgjax.studies.results import Key, Results
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -74,60 +70,35 @@ def write_report(
     means = [key for key in results if key.seed is None]
     arms = list(dict.fromkeys(run.arm for run in runs))
     trained = {run.arm: run.twin for run in runs if run.twin}
-    others = {
-        "the same encoder at random initialisation": trained,
-        "the same encoder trained with labels alone": {arm: labels_only(twin) for arm, twin in trained.items()},
-        "the first arm": dict.fromkeys(trained, first_arm(runs)),
-        **{f"the model of {title}": dict.fromkeys(trained, title) for title in (short_title(n, "") for n in PLAIN)},
-    }
+    others = not_pretrained(trained) | {"the first arm": dict.fromkeys(trained, first_arm(runs))}
+    for title in (short_title(name, "") for name in PLAIN):
+        others[f"the model of {title}"] = dict.fromkeys(trained, title)
     tables = {
         "Linear probes on the frozen encoders, and other models": _table(results, means, dict.fromkeys(arms, "")),
         **{f"Difference from {title}": _table(results, means, minus) for title, minus in others.items()},
         "Training (means over seeds)": facts_table(runs),
     }
     tables = {title: table for title, table in tables.items() if table.rows}
-    sections = [Section(title, [table]) for title, table in tables.items()]
-    if drawn := [key for key in means if key.minus and key.minus == trained.get(key.model)]:
-        picture = Picture(
-            figure=forest(
-                {name: [row_of(results, key, title=key.model) for key in drawn if key.task == name] for name in tasks},
-                xlabel=[f"{kind_of(data.task).primary}: arm minus random" for data in tasks.values()],
-            ),
-            alt="Difference of every arm from the random encoder with its interval, for every task, as in the table.",
-            caption="Bars are intervals over patients; small grey dots are single seeds.",
-        )
-        sections.insert(0, Section("What pretraining adds to random initialisation", [picture]))
-    reasons = [f"{name} ({reason})" for name, reason in failed.items()]
-    unfinished = [
-        Paragraph(f"{what}: {', '.join(names)}.")
-        for what, names in (("Failed", reasons), ("Not made yet", missing))
-        if names
-    ]
-    sections += [data_section(recordings.datasets), command_section(command), environment_section()]
+    gains = gains_section(
+        results,
+        trained,
+        labels={name: f"{kind_of(data.task).primary}: arm minus random" for name, data in tasks.items()},
+        alt="Difference of every arm from the random encoder with its interval, for every task, as in the table.",
+    )
+    lacking = {"Failed": [f"{name} ({reason})" for name, reason in failed.items()], "Not made yet": missing}
+    unfinished = [Paragraph(f"{what}: {', '.join(names)}.") for what, names in lacking.items() if names]
     page = Page(
         title="Ablation: comparison of arms" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
         summary=[Paragraph(_words(recordings, tasks, resamples=resamples)), *unfinished],
-        sections=sections,
+        sections=[*gains, *(Section(title, [table]) for title, table in tables.items())],
     )
-    written = write_page(page, out)
-    write_results(
-        out,
-        results,
-        simulated=recordings.simulated,
-        cautions=list(cautions),
-        runs=[
-            {
-                "arm": run.arm,
-                "seed": run.seed,
-                "facts": run.facts,
-                "tasks": {name: described(answers) for name, answers in run.tasks.items()},
-            }
-            for run in runs
-        ],
-    )
-    text = "\n\n".join(f"{title}\n{format_table(table.header, table.rows)}" for title, table in tables.items())
-    return text, written.html
+    told = []
+    for run in runs:
+        answered = {name: described(answers) for name, answers in run.tasks.items()}
+        told.append({"arm": run.arm, "seed": run.seed, "facts": run.facts, "tasks": answered})
+    written = list(tables.items())
+    return write_study(page, out, results, recordings, command=command, tables=written, runs=told)
 
 
 def _table(results: Results, means: Sequence[Key], minus: Mapping[str, str]) -> Table:

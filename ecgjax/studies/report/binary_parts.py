@@ -13,19 +13,11 @@ from ecgjax.studies.one_task.calibrated import RESAMPLES, SPECIFICITY
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.embedding_map import EmbeddingMap, map_figure
 from ecgjax.studies.report.model_figures import Curve, precision_recall_figure, reliability_figure, roc_figure
-from ecgjax.studies.report.parts import SLOPE, Parts
+from ecgjax.studies.report.parts import CALIBRATION, SLOPE, STRICT, Parts
 from ecgjax.studies.report.report_tables import cell, models_table, outputs_of, titles
 
 #: Titles of columns, by metric, in the table on calibration.
-_OPERATING = {
-    "F1": "F1",
-    f"sensitivity at {SPECIFICITY:g}": f"sensitivity at {SPECIFICITY:g} specificity",
-    "specificity there": "specificity reached",
-    "Brier": "Brier score",
-    "slope": "calibration slope",
-    "intercept": "calibration intercept",
-    "ECE": "expected calibration error",
-}
+_OPERATING = {"F1": "F1", **STRICT, **CALIBRATION, "ECE": "expected calibration error"}
 
 
 class BinaryParts(Parts):
@@ -55,9 +47,8 @@ class BinaryParts(Parts):
             ),
         ]
 
-    def sections(self, one: OneTask, *, unit: str) -> list[Section]:
+    def sections(self, one: OneTask) -> list[Section]:
         """Returns the section on decisions and calibration."""
-        del unit
         labels = one.data.test.labels
         blocks: list[Block] = [
             models_table(one, _OPERATING),
@@ -79,9 +70,8 @@ class BinaryParts(Parts):
             blocks.append(_reliability(one))
         return [Section("Decisions at a threshold, and calibration", blocks)]
 
-    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str, unit: str) -> tuple[Figure, str]:
+    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
         """Draws a map coloured by the two labels."""
-        del unit
         return map_figure(projected, labels=one.data.test.labels, title=title, seed=one.report.seed), "label"
 
 
@@ -113,6 +103,7 @@ def _net_benefits(one: OneTask) -> list[Block]:
         for metric in map(benefit_at, one.report.treat_at):
             cells += [cell(one, name, metric), cell(one, name, metric, minus=TREAT_ALL)]
         rows.append(cells)
+    # The net benefit of treating nobody is 0 at every probability.
     nobody = ["treat nobody", *["0", ""] * len(one.report.treat_at)]
     return [
         Table(header=header, rows=[*rows, nobody], caption="Net benefit per record"),

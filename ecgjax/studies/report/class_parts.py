@@ -15,18 +15,11 @@ from ecgjax.studies.one_task.multilabel import BY_CLASS, CHALLENGE, ClassCounts
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.embedding_map import EmbeddingMap, map_figure
 from ecgjax.studies.report.forest import Row, forest
-from ecgjax.studies.report.parts import SLOPE, Parts
+from ecgjax.studies.report.parts import CALIBRATION, SLOPE, STRICT, Parts
 from ecgjax.studies.report.report_tables import MINUS, cell, titles
 
-#: Titles of columns, by metric, in the tables on decisions and on calibration.
-_DECISIONS = {
-    "F1": "F1",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    f"sensitivity at {SPECIFICITY:g}": f"sensitivity at {SPECIFICITY:g} specificity",
-    "specificity there": "specificity reached",
-}
-_CALIBRATION = {"Brier": "Brier score", "slope": "calibration slope", "intercept": "calibration intercept"}
+#: Titles of columns, by metric, in the table on decisions.
+_DECISIONS = {"F1": "F1", "sensitivity": "sensitivity", "specificity": "specificity", **STRICT}
 
 #: Number of classes above which tables and figures are folded.
 _LONG = 30
@@ -55,17 +48,13 @@ class ClassParts(Parts):
             text += f"; models are compared by the macro AUROC of the other {len(common)} classes." if common else "."
         return [Paragraph(text)]
 
-    def sections(self, one: OneTask, *, unit: str) -> list[Section]:
+    def sections(self, one: OneTask) -> list[Section]:
         """Returns the section on single classes, and that on decisions and calibration."""
-        del unit
-        return [
-            Section("Results by class", _classes(one)),
-            Section("Decisions at a threshold, and calibration", _decisions(one)),
-        ]
+        decisions = Section("Decisions at a threshold, and calibration", _decisions(one))
+        return [Section("Results by class", _classes(one)), decisions]
 
-    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str, unit: str) -> tuple[Figure, str]:
+    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
         """Draws a map coloured by the class that has the most positive test records."""
-        del unit
         labels = one.data.test.labels
         column = int(np.argmax(labels.sum(axis=0)))
         figure = map_figure(projected, labels=labels[:, column], title=title, seed=one.report.seed)
@@ -111,7 +100,7 @@ def _decisions(one: OneTask) -> list[Block]:
     counts: Sequence[ClassCounts] = one.facts["classes"]
     tables = [
         _classes_table(one, columns, caption=f"{what} for every class, pretrained encoder's probe")
-        for what, columns in (("Decisions", _DECISIONS), ("Calibration", _CALIBRATION))
+        for what, columns in (("Decisions", _DECISIONS), ("Calibration", CALIBRATION))
     ]
     return [
         _models_table(one),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,14 @@ import numpy as np
 
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.answers import Answers
-from ecgjax.pages.data_card import data_section
-from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Folded, Page, Paragraph, Picture, Section, Table
-from ecgjax.pages.provenance import command_section, environment_section
-from ecgjax.pages.write import write_page
+from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.studies.cross_validation import Fitted, Study
 from ecgjax.studies.models import PLAIN, short_title
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question
-from ecgjax.studies.report.forest import forest
-from ecgjax.studies.report.seed_tables import row_of, seeds_table
-from ecgjax.studies.results import Key, Results, write_results
+from ecgjax.studies.report.seed_tables import seeds_table
+from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
+from ecgjax.studies.results import Key, Results
 
 
 def write_report(
@@ -46,17 +42,10 @@ def write_report(
     method, results = dataclasses.asdict(study.method), study.measure(answers)
     means = [key for key in results if key.seed is None]
     random = any(model.name == "random" for model in study.models)
-    trained = [model for model in study.models if model.name == "pretrained"]
-    others = {
-        _RANDOM: {each.title: short_title("random", each.encoder) for each in trained},
-        "the same encoder trained with labels alone": {
-            each.title: short_title("supervised", each.encoder) for each in trained
-        },
-        **{
-            f"the model of {title}": {each.title: title for each in study.models if title in each.against}
-            for title in (short_title(name, "") for name in PLAIN)
-        },
-    }
+    twins = {each.title: short_title("random", each.encoder) for each in study.models if each.name == "pretrained"}
+    others = not_pretrained(twins)
+    for title in (short_title(name, "") for name in PLAIN):
+        others[f"the model of {title}"] = {each.title: title for each in study.models if title in each.against}
     alone = {model.title: "" for model in study.models}
     own = {question.title: _table(results, means, question, alone) for question in questions}
     differences = {
@@ -64,19 +53,23 @@ def write_report(
         for title, minus in others.items()
     }
     differences = {title: found for title, found in differences.items() if any(each.rows for each in found.values())}
-    sections = [Section(title, list(found.values())) for title, found in differences.items()]
-    if drawn := [key for key in means if key.minus and key.minus == others[_RANDOM].get(key.model)]:
-        sections.insert(
-            0, Section("What pretraining adds to random initialisation", [_picture(results, drawn, questions)])
-        )
-    sections.append(Section("Models", list(own.values())))
+    sections = [
+        *gains_section(
+            results,
+            twins,
+            labels=dict.fromkeys(own, "difference in AUROC"),
+            alt="Paired difference with its interval, for every model, task and fraction, as in the tables.",
+        ),
+        *(Section(title, list(found.values())) for title, found in differences.items()),
+        Section("Models", list(own.values())),
+    ]
     if classes := study.by_class:
-        tables = [_table(results, means, each, minus) for each in classes for minus in (alone, *others.values())]
-        folded = Folded("AUROC and its differences by class", [table for table in tables if table.rows])
+        by_class = [_table(results, means, each, minus) for each in classes for minus in (alone, *others.values())]
+        folded = Folded("AUROC and its differences by class", [table for table in by_class if table.rows])
         sections.append(Section("Results by class", [folded]))
+    described = ("chosen", "unchosen", "records", "positives", "reason")
     page = Page(
-        title=f"Models on {recordings.name}, cross-validated"
-        + (" (SIMULATED DATA)" if recordings.simulated else ""),
+        title=f"Models on {recordings.name}, cross-validated" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
         summary=[Paragraph(_words(recordings, study.patients, answers, method))],
         sections=[
@@ -85,19 +78,21 @@ def write_report(
             *([Section("Pretraining runs", [_runs_table(runs), Paragraph(_NORM)])] if runs else []),
             *([Section("Encoder", [Paragraph(_NORM_ALONE)])] if not runs and random else []),
             Section("Selection of the models", [_selection_table(answers), *_untrained(answers)]),
-            data_section(recordings.datasets),
-            command_section(command),
-            Section("Method", [Table(header=("setting", "value"), rows=[(k, repr(v)) for k, v in method.items()])]),
-            environment_section(),
         ],
     )
-    written = write_page(page, study.folder)
-    described = ("chosen", "unchosen", "records", "positives", "reason")
-    write_results(
+    tables = []
+    for title, found in {"": own, **differences}.items():
+        named = {", ".join(filter(None, (question, title))): table for question, table in found.items()}
+        tables += [(name, table) for name, table in named.items() if table.rows]
+    settings = Table(header=("setting", "value"), rows=[(name, repr(value)) for name, value in method.items()])
+    return write_study(
+        page,
         study.folder,
         results,
-        simulated=recordings.simulated,
-        cautions=list(cautions),
+        recordings,
+        command=command,
+        settings=[Section("Method", [settings])],
+        tables=tables,
         method=method,
         models={model.title: model.name for model in study.models},
         probes=[
@@ -105,16 +100,6 @@ def write_report(
             for fitted, each in answers.items()
         ],
     )
-    texts = [
-        f"{', '.join(filter(None, (question, title)))}\n{format_table(table.header, table.rows)}"
-        for title, found in {"": own, **differences}.items()
-        for question, table in found.items()
-        if table.rows
-    ]
-    return "\n\n".join(texts), written.html
-
-
-_RANDOM = "the same encoder at random initialisation"
 
 
 def _table(results: Results, means: Sequence[Key], question: Question, minus: Mapping[str, str]) -> Table:
@@ -135,22 +120,6 @@ def _table(results: Results, means: Sequence[Key], question: Question, minus: Ma
         for model, other in minus.items()
     }
     return seeds_table(results, cells, caption=f"{question.title}: {question.metric}")
-
-
-def _picture(results: Results, drawn: Sequence[Key], questions: Sequence[Question]) -> Picture:
-    rows = {
-        question.title: [
-            row_of(results, key, title=key.model, group=f"{100 * key.fraction:g} % of labels")
-            for key in drawn
-            if key.task == question.title
-        ]
-        for question in questions
-    }
-    return Picture(
-        figure=forest(rows, xlabel="difference in AUROC"),
-        alt="Paired difference with its interval, for every model, task and fraction, as in the tables.",
-        caption="Bars are intervals over patients; small grey dots are single seeds.",
-    )
 
 
 _NORM = (
@@ -184,21 +153,17 @@ def _words(
 
 
 def _problems_table(questions: Sequence[Question], problems: Mapping[str, Problem], patients: np.ndarray) -> Table:
-    rows = []
-    for question in questions:
-        for name in question.problems:
-            problem = problems[name]
-            positive = problem.labels == 1
-            rows.append(
-                (
-                    name,
-                    question.title,
-                    f"{len(problem.rows):,}",
-                    f"{positive.sum():,}",
-                    f"{len(np.unique(patients[problem.rows[positive]])):,}",
-                )
-            )
-    return Table(header=("problem", "task", "records", "positive", "patients with a positive record"), rows=rows)
+    def positive(problem: Problem) -> np.ndarray:
+        return problem.rows[problem.labels == 1]
+
+    columns: dict[str, Callable[[tuple[Problem, Question]], str]] = {
+        "problem": lambda row: row[0].name,
+        "task": lambda row: row[1].title,
+        "records": lambda row: f"{len(row[0].rows):,}",
+        "positive": lambda row: f"{len(positive(row[0])):,}",
+        "patients with a positive record": lambda row: f"{len(np.unique(patients[positive(row[0])])):,}",
+    }
+    return Table.of(columns, [(problems[name], question) for question in questions for name in question.problems])
 
 
 def _left_out(questions: Sequence[Question]) -> list[Paragraph]:
@@ -210,12 +175,17 @@ def _left_out(questions: Sequence[Question]) -> list[Paragraph]:
 
 
 def _runs_table(runs: Sequence[PretrainedRun]) -> Table:
-    rows = []
-    for run in runs:
-        parts = [f"{number:,} of {name}{' (SIMULATED)' if made else ''}" for name, number, made in run.pretrained_on]
-        rows.append((run.title, str(run.settings.encoder.name), str(run.settings.objective.name),
-                     f"{run.encoder.step:,}", f"{run.settings.batch_size:,}", "; ".join(parts)))  # fmt: skip
-    return Table(header=("run", "encoder", "objective", "steps", "batch", "training records"), rows=rows)
+    columns: dict[str, Callable[[PretrainedRun], str]] = {
+        "run": lambda run: run.title,
+        "encoder": lambda run: str(run.settings.encoder.name),
+        "objective": lambda run: str(run.settings.objective.name),
+        "steps": lambda run: f"{run.encoder.step:,}",
+        "batch": lambda run: f"{run.settings.batch_size:,}",
+        "training records": lambda run: "; ".join(
+            f"{number:,} of {name}{' (SIMULATED)' if made else ''}" for name, number, made in run.pretrained_on
+        ),
+    }
+    return Table.of(columns, runs)
 
 
 def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:
@@ -225,16 +195,10 @@ def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:
     told = []
     for (model, fraction), found in rows.items():
         chosen = [c for result in found for c in result.chosen]
-        told.append(
-            (
-                model,
-                f"{100 * fraction:g} %",
-                f"{np.mean([result.records for result in found]):,.0f}",
-                f"{min(result.positives or 0 for result in found):,}",
-                f"{np.median(chosen):.2g} [{min(chosen):.2g}, {max(chosen):.2g}]" if chosen else "",
-                f"{sum(result.unchosen for result in found):,} of {len(chosen):,}" if chosen else "",
-            )
-        )
+        records, positives = np.mean([each.records for each in found]), min(each.positives or 0 for each in found)
+        strength = f"{np.median(chosen):.2g} [{min(chosen):.2g}, {max(chosen):.2g}]" if chosen else ""
+        unchosen = f"{sum(each.unchosen for each in found):,} of {len(chosen):,}" if chosen else ""
+        told.append((model, f"{100 * fraction:g} %", f"{records:,.0f}", f"{positives:,}", strength, unchosen))
     header = (
         "model", "fraction of labels", "mean training records", "fewest positives", "median C [range]",
         "folds with too few labels to choose C",
@@ -248,6 +212,7 @@ def _untrained(results: Mapping[Fitted, Answers]) -> list[Paragraph]:
         if result.reason:
             words = f"{fitted.problem} at {100 * fitted.fraction:g} %, seed {fitted.seed}: {result.reason}"
             models.setdefault(words, []).append(fitted.model)
+    # What holds for several models is said once.
     every = {fitted.model for fitted in results}
     of_models: dict[str, list[str]] = {}
     for words, names in models.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,40 +11,20 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from ecgjax.evaluation.metrics.retrieval import unit_length
+from ecgjax.studies.report.forest import alone
 
 #: Largest number of records that are drawn, chosen at random: larger clouds are no easier to read.
 MAX_POINTS = 3000
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Style:
-    """Style in which the records of one label are drawn."""
-
-    name: str
-    marker: str
-    color: str
-    size: float
-    alpha: float
-
-    def draw(self, axes: Axes, points: np.ndarray) -> None:
-        """Draws points, `[n, 2]`."""
-        axes.scatter(
-            points[:, 0], points[:, 1], marker=self.marker, color=self.color, s=self.size, alpha=self.alpha,
-            linewidths=0,
-        )  # fmt: skip
-
-    def draw_for_legend(self, axes: Axes) -> None:
-        """Adds a legend entry without drawing a point; it is opaque, since a legend shows few points."""
-        axes.scatter([], [], label=self.name, marker=self.marker, color=self.color, s=self.size, alpha=1, linewidths=0)
-
-
 # The markers differ, so that labels can be told apart without colour.
-_NEGATIVE = _Style(name="negative", marker="o", color="#1f6fb4", size=9, alpha=0.45)
-_POSITIVE = _Style(name="positive", marker="^", color="#b3202c", size=16, alpha=0.75)
+_STYLES: Mapping[int, Mapping[str, Any]] = {
+    0: {"marker": "o", "color": "#1f6fb4", "s": 9, "alpha": 0.45, "linewidths": 0},
+    1: {"marker": "^", "color": "#b3202c", "s": 16, "alpha": 0.75, "linewidths": 0},
+}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbeddingMap:
+class EmbeddingMap(NamedTuple):
     """Embeddings projected on a plane.
 
     Attributes:
@@ -89,12 +70,13 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
     """
     order = _order(len(labels), seed)
     figure, axes = _plane(projected, title)
-    blocks = np.array_split(order, min(40, len(order)))
-    for block in blocks:
-        for which, style in ((0, _NEGATIVE), (1, _POSITIVE)):
-            style.draw(axes, projected.points[block[labels[block] == which]])
-    for style in (_NEGATIVE, _POSITIVE):
-        style.draw_for_legend(axes)
+    # The labels take turns, since those drawn last would hide the others.
+    for block in np.array_split(order, min(40, len(order))):
+        for which, style in _STYLES.items():
+            axes.scatter(*projected.points[block[labels[block] == which]].T, **style)
+    # Points of the legend are opaque, since there are few of them.
+    for which, name in enumerate(("negative", "positive")):
+        axes.scatter([], [], label=name, **{**_STYLES[which], "alpha": 1})
     axes.legend(frameon=False, loc="best", fontsize=9)
     return figure
 
@@ -127,12 +109,9 @@ def _order(number: int, seed: int) -> np.ndarray:
 
 
 def _plane(projected: EmbeddingMap, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = alone((5.6, 5.2))
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(f"first component, {projected.shares[0]:.0%} of the variance")
     axes.set_ylabel(f"second component, {projected.shares[1]:.0%}")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

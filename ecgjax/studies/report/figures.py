@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from data_pipelines.records import STANDARD_LEADS
+from ecgjax.studies.report.forest import plain_axes
 
 #: Distance between the zero lines of stacked leads, mV.
 _LEAD_SPACING_MV = 2.0
@@ -61,17 +62,12 @@ def training_curve(metrics: Mapping[str, np.ndarray]) -> Figure:
     axes[-1].set_xlabel("step")
     for panel in axes:
         panel.legend(frameon=False)
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
+        plain_axes(panel)
     return figure
 
 
 def augmented_views(
-    original: np.ndarray,
-    views: Sequence[tuple[str, np.ndarray]],
-    *,
-    sampling_rate_hz: float,
-    titles: Sequence[str],
+    original: np.ndarray, views: Sequence[tuple[str, np.ndarray]], *, sampling_rate_hz: float, titles: Sequence[str]
 ) -> Figure:
     """Draws records (rows) as they are and under each view (columns), with twelve leads stacked on ECG paper.
 

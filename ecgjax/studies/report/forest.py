@@ -64,6 +64,7 @@ def forest(panels: Mapping[str, Sequence[Row]], *, xlabel: str | Sequence[str], 
             place = groups.index(row.group)
             height = names.index(row.title) + _SHARED * ((place + 0.5) / len(groups) - 0.5)
             _draw(axes, row, height=height, style=place % len(_COLORS), line=line)
+        # Names of labels may have dollar signs, between which Matplotlib would see a formula.
         axes.set_title(title, fontsize=10, parse_math=False)
         axes.set_xlabel(label, fontsize=8, parse_math=False)
         axes.tick_params(labelsize=8)
@@ -97,3 +98,17 @@ def _draw(axes: Axes, row: Row, *, height: float, style: int, line: float) -> No
 def _two_lines(title: str) -> str:
     """Breaks a long title at its first comma, since wide titles leave panels no room."""
     return title.replace(", ", ",\n", 1) if len(title) > 24 else title
+
+
+def alone(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Returns an empty figure of a size in inches with one plain panel."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: Axes) -> None:
+    """Leaves a panel its left and lower edge and a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ecgjax.data.recordings import unit_of
 from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.models.kinds import kind_of
-from ecgjax.pages.data_card import data_section
-from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section
-from ecgjax.pages.provenance import command_section, configuration_section, environment_section
-from ecgjax.pages.write import write_page
+from ecgjax.pages.provenance import configuration_section
 from ecgjax.settings.sections import tree_of
 from ecgjax.studies.label_efficiency import Study, measure_cells
 from ecgjax.studies.report.label_efficiency_tables import (
@@ -23,7 +21,7 @@ from ecgjax.studies.report.label_efficiency_tables import (
     models_table,
     other_metrics_table,
 )
-from ecgjax.studies.results import write_results
+from ecgjax.studies.report.study_page import write_study
 from ecgjax.studies.store import TrainedCell
 
 
@@ -40,7 +38,6 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
     """
     probe, data, task, kind = study.settings.probe, study.data, study.task, kind_of(study.task)
     results = measure_cells(cells, data, resamples=probe.bootstrap, seed=probe.seed)
-    said = study.cautions({trained.cell.mode for trained in cells})
     title = f"{task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
     tables = [table(results, cells, task) for table in (models_table, differences_table)]
     positives = dict(zip(data.classes, data.test.labels.sum(axis=0), strict=True)) if data.classes else {}
@@ -56,69 +53,62 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
             alt=f"{kind.primary} and its paired difference against the fraction of labels, as in the tables.",
             caption="Bars are intervals over patients; the dots beside them are single seeds.",
         )
-    page = Page(
-        title=f"{study.task.title}: how few labels suffice",
-        cautions=said,
-        summary=[
-            Paragraph(
-                f"Data set {study.recordings.name}, encoder {study.settings.encoder.name}, checkpoint of step "
-                f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
-                f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
-                f"validation records{_part(study)}, which at small fractions are more labels than it is trained with, "
-                f"and scored once on the same {len(data.test.records):,} test records of "
-                f"{data.test.num_patients:,} patients."
-            )
-        ],
-        sections=[
-            Section(
-                "Results",
-                [
-                    curves,
-                    *(table for table in tables if table.rows),
-                    Paragraph(
-                        f"Intervals over patients come from {probe.bootstrap:,} resamples of the test patients, the "
-                        "same for all cells, of the mean over seeds. Intervals over seeds are Student's t-intervals of "
-                        "the mean over draws of labels, initialisations and trainings, on these test patients. Neither "
-                        "includes "
-                        f"the variation between pretraining runs.{kind.fewest_positives}"
-                    ),
-                    *(table for table in more if table.rows),
-                    *([Paragraph(words)] if (words := _unlearnt(cells, len(data.classes))) else []),
-                    *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
-                ],
-            ),
-            data_section(study.recordings.datasets),
-            command_section(command),
-            configuration_section(tree_of(study.settings), default=tree_of(RunSettings())),
-            environment_section(),
-        ],
+    summary = (
+        f"Data set {study.recordings.name}, encoder {study.settings.encoder.name}, checkpoint of step "
+        f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
+        f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
+        f"validation records{_part(study)}, which at small fractions are more labels than it is trained with, and "
+        f"scored once on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients."
     )
-    write_results(
+    intervals = (
+        f"Intervals over patients come from {probe.bootstrap:,} resamples of the test patients, the same for all "
+        "cells, of the mean over seeds. Intervals over seeds are Student's t-intervals of the mean over draws of "
+        "labels, initialisations and trainings, on these test patients. Neither includes the variation between "
+        f"pretraining runs.{kind.fewest_positives}"
+    )
+    blocks = [
+        curves,
+        *(table for table in tables if table.rows),
+        Paragraph(intervals),
+        *(table for table in more if table.rows),
+        *([Paragraph(words)] if (words := _unlearnt(cells, len(data.classes))) else []),
+        *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
+    ]
+    return write_study(
+        Page(
+            title=f"{task.title}: how few labels suffice",
+            cautions=study.cautions({trained.cell.mode for trained in cells}),
+            summary=[Paragraph(summary)],
+            sections=[Section("Results", blocks)],
+        ),
         study.folder,
         results,
-        simulated=study.recordings.simulated,
-        cautions=said,
+        study.recordings,
+        command=command,
+        settings=[configuration_section(tree_of(study.settings), default=tree_of(RunSettings()))],
+        tables=[("", table) for table in tables],
         task=task.title,
         metric=kind.primary,
-        cells=[
-            {
-                **dataclasses.asdict(each.cell),
-                "trained": each.cell.trained,
-                **{
-                    name: getattr(each.answers, name)
-                    for name in ("records", "positives", "selected", "reason", "val_metric")
-                },
-                **{name: getattr(each, name) for name in ("patients", "unlearnt", "seconds")},
-            }
-            for each in cells
-        ],
+        cells=[_described(each) for each in cells],
     )
-    written = write_page(page, study.folder)
-    return "\n\n".join(format_table(table.header, table.rows) for table in tables), written.html
+
+
+def _described(trained: TrainedCell) -> dict[str, Any]:
+    of_answers, of_cell = (
+        ("records", "positives", "selected", "reason", "val_metric"),
+        ("patients", "unlearnt", "seconds"),
+    )
+    return {
+        **dataclasses.asdict(trained.cell),
+        "trained": trained.cell.trained,
+        **{name: getattr(trained.answers, name) for name in of_answers},
+        **{name: getattr(trained, name) for name in of_cell},
+    }
 
 
 def _part(study: Study) -> str:
     probe = study.settings.probe
+    # 0 stands for all validation records.
     looks = {training.eval_records for training in (probe.supervised, probe.finetune)} - {0}
     if not looks or min(looks) >= len(study.data.val.records):
         return ""
@@ -134,11 +124,8 @@ def _unlearnt(cells: Sequence[TrainedCell], classes: int) -> str:
     found: dict[float, list[int]] = {}
     for trained in cells:
         found.setdefault(trained.cell.fraction, []).append(trained.unlearnt)
-    words = [
-        f"{min(numbers)} to {max(numbers)} at {fraction:g}"
-        for fraction, numbers in sorted(found.items())
-        if max(numbers)
-    ]
+    some = [(fraction, numbers) for fraction, numbers in sorted(found.items()) if max(numbers)]
+    words = [f"{min(numbers)} to {max(numbers)} at {fraction:g}" for fraction, numbers in some]
     if not words:
         return ""
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ecgjax.data.tasks import Task
 from ecgjax.pages.page import Table
 from ecgjax.studies.models import title_of
+from ecgjax.studies.report.forest import plain_axes
 from ecgjax.studies.report.seed_tables import seeds_column, spread
 from ecgjax.studies.results import Key, Results, of_seeds, seed_sd, seeds_interval
 from ecgjax.studies.store import TrainedCell
@@ -67,48 +68,32 @@ def models_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> 
         task: Task of the study.
     """
     keys, labels = [key for key in _means(results) if not key.minus], _Labels(cells)
-    header = (
-        "fraction of labels", "training records", "fewest positives", "model",
-        f"{keys[0].metric if keys else ''} [95 % interval over patients]", "SD over seeds", "seeds",
-    )  # fmt: skip
-    rows = [
-        (
-            f"{key.fraction:.3g}",
-            labels.records(key),
-            labels.fewest_positives(key),
-            title_of(key.model, task),
-            str(results[key]),
-            _number(seed_sd(of_seeds(results, key))),
-            seeds_column(results, key),
-        )
-        for key in keys
-    ]
-    return _without_empty(header, rows, "fewest positives")
+    columns: dict[str, Callable[[Key], str]] = {
+        "fraction of labels": lambda key: f"{key.fraction:.3g}",
+        "training records": labels.records,
+        "fewest positives": labels.fewest_positives,
+        "model": lambda key: title_of(key.model, task),
+        f"{keys[0].metric if keys else ''} [95 % interval over patients]": lambda key: str(results[key]),
+        "SD over seeds": lambda key: _number(seed_sd(of_seeds(results, key))),
+        "seeds": lambda key: seeds_column(results, key),
+    }
+    return Table.of(_filled(columns, keys), keys)
 
 
 def differences_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> Table:
     """Returns the table of paired differences, with the same arguments as `models_table`."""
     keys, labels = [key for key in _means(results) if key.minus], _Labels(cells)
-    header = (
-        "fraction of labels", "fewest positives", "model", "minus",
-        f"difference in {keys[0].metric if keys else ''} [95 % interval over patients]", "95 % interval over seeds",
-        "seeds",
-    )  # fmt: skip
-    rows = []
-    for key in keys:
-        low, high = seeds_interval(of_seeds(results, key))
-        rows.append(
-            (
-                f"{key.fraction:.3g}",
-                labels.fewest_positives(key),
-                title_of(key.model, task),
-                title_of(key.minus, task),
-                results[key].signed(),
-                "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]",
-                seeds_column(results, key),
-            )
-        )
-    return _without_empty(header, rows, "fewest positives")
+    metric = keys[0].metric if keys else ""
+    columns: dict[str, Callable[[Key], str]] = {
+        "fraction of labels": lambda key: f"{key.fraction:.3g}",
+        "fewest positives": labels.fewest_positives,
+        "model": lambda key: title_of(key.model, task),
+        "minus": lambda key: title_of(key.minus, task),
+        f"difference in {metric} [95 % interval over patients]": lambda key: results[key].signed(),
+        "95 % interval over seeds": lambda key: _between(*seeds_interval(of_seeds(results, key))),
+        "seeds": lambda key: seeds_column(results, key),
+    }
+    return Table.of(_filled(columns, keys), keys)
 
 
 def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Table:
@@ -123,18 +108,13 @@ def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Tabl
     others = [key for key in results if key.metric not in own and not key.part]
     names = list(dict.fromkeys(key.metric for key in others))
     groups = dict.fromkeys(key._replace(metric="", seed=None) for key in others)
-    rows = [
-        (
-            f"{group.fraction:.3g}",
-            title_of(group.model, task),
-            *(spread(_values(results, group._replace(metric=name))) for name in names),
-        )
-        for group in groups
-    ]
-    header = (f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names)
-    return Table(
-        header=("fraction of labels", "model", *header), rows=rows, caption="Other metrics: mean ± SD over seeds"
-    )
+    rows = []
+    for group in groups:
+        cells = [spread(_values(results, group._replace(metric=name))) for name in names]
+        rows.append((f"{group.fraction:.3g}", title_of(group.model, task), *cells))
+    titles = [f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names]
+    header = ("fraction of labels", "model", *titles)
+    return Table(header=header, rows=rows, caption="Other metrics: mean ± SD over seeds")
 
 
 def classes_table(results: Results, task: Task, *, positives: Mapping[str, int]) -> Table:
@@ -202,8 +182,7 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
         axes.minorticks_off()
         axes.set_xlabel("labelled training patients")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
     return drawn
@@ -214,12 +193,15 @@ def _values(results: Results, key: Key) -> list[float]:
     return [value.estimate for other, value in results.items() if other._replace(seed=None) == key]
 
 
-def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> Table:
-    """Leaves out a column that is empty in every row, such as the positives of a quantity."""
-    column = list(header).index(name)
-    if rows and not any(row[column] for row in rows):
-        header, *rows = ((*row[:column], *row[column + 1 :]) for row in (header, *rows))
-    return Table(header=header, rows=rows)
+def _filled(columns: dict[str, Callable[[Key], str]], keys: Sequence[Key]) -> dict[str, Callable[[Key], str]]:
+    """Leaves out the column of positives where it is empty in every row, as for a quantity."""
+    if keys and not any(map(columns["fewest positives"], keys)):
+        del columns["fewest positives"]
+    return columns
+
+
+def _between(low: float, high: float) -> str:
+    return "n/a" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
 
 
 def _number(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
     found = nearest_records(
         embeddings, queries=np.array(list(queries.values()), np.int64), apart=test.patients, k=NEIGHBOURS
     )
-    describe = _Describer(recordings, data)
+    describe = _describer(recordings, data)
     blocks: list[Block] = [
         Paragraph(
             f"Shown are {which}, drawn at random with seed {seed}. Each is followed by the test "
@@ -61,28 +62,27 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
     return Section("ECGs of nearest neighbours", blocks)
 
 
-class _Describer:
-    """Describes a test record by its label, and by the patient's age and sex.
+def _describer(recordings: Recordings, data: ProbeData) -> Callable[[int], str]:
+    """Returns what describes a test record by its label, and by the patient's age and sex.
 
     Patients are not named, because reports are passed on.
     """
+    index, task, names = recordings.index, data.task, {"age_years", "sex"}
+    if isinstance(task, BinaryTask) and task.rule != "present":
+        names.add(task.label)
+    columns = {name: index.label(name) for name in names}
 
-    def __init__(self, recordings: Recordings, data: ProbeData):
-        self._index, self._test, self._task, self._classes = recordings.index, data.test, data.task, data.classes
-        names = {"age_years", "sex"}
-        if isinstance(data.task, BinaryTask) and data.task.rule != "present":
-            names.add(data.task.label)
-        self._values = {name: self._index.label(name) for name in names}
-
-    def __call__(self, row: int) -> str:
-        record = int(self._test.records[row])
-        values: dict[str, Any] = {name: float(column[record]) for name, column in self._values.items()}
+    def describe(row: int) -> str:
+        record = int(data.test.records[row])
+        values: dict[str, Any] = {name: float(column[record]) for name, column in columns.items()}
         age, sex = values.pop("age_years"), values.pop("sex")
-        parts = [kind_of(self._task).answer_text(self._task, self._test.labels[row], classes=self._classes)]
+        parts = [kind_of(task).answer_text(task, data.test.labels[row], classes=data.classes)]
         parts += [f"{name} {value:.4g}" for name, value in values.items()]
         parts.append("age unknown" if math.isnan(age) else f"{age:.0f} years")
         parts.append({0.0: "male", 1.0: "female"}.get(sex, "sex unknown"))
-        return f"record {self._index.record_id[record]} ({', '.join(parts)})"
+        return f"record {index.record_id[record]} ({', '.join(parts)})"
+
+    return describe
 
 
 def _picture(recordings: Recordings, record: int, rank: str, description: str) -> Picture:
@@ -96,11 +96,5 @@ def _picture(recordings: Recordings, record: int, rank: str, description: str) -
         simulated=recordings.simulated,
         pixels_per_mm=_PIXELS_PER_MM,
     )
-    return Picture(
-        figure=figure,
-        alt=f"Twelve-lead ECG of {description}.",
-        caption=f"{rank}: {description}.",
-        vector=False,
-        dpi=figure.dpi,
-        scale=_SCALE,
-    )
+    alt, caption = f"Twelve-lead ECG of {description}.", f"{rank}: {description}."
+    return Picture(figure=figure, alt=alt, caption=caption, vector=False, dpi=figure.dpi, scale=_SCALE)

@@ -8,8 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ecgjax.pages.page import Block, Section
+from ecgjax.studies.one_task.calibrated import SPECIFICITY
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.embedding_map import EmbeddingMap, values_map_figure
+
+#: Titles of columns, by metric: decisions at the stricter of the two thresholds, and calibration.
+STRICT = {
+    f"sensitivity at {SPECIFICITY:g}": f"sensitivity at {SPECIFICITY:g} specificity",
+    "specificity there": "specificity reached",
+}
+CALIBRATION = {"Brier": "Brier score", "slope": "calibration slope", "intercept": "calibration intercept"}
 
 #: Words on slope and intercept of a logistic recalibration.
 SLOPE = (
@@ -36,36 +44,34 @@ class Parts:
         del one
         return []
 
-    def sections(self, one: OneTask, *, unit: str) -> list[Section]:
+    def sections(self, one: OneTask) -> list[Section]:
         """Returns sections between the results and the groups of patients.
 
         Args:
             one: Results of the models.
-            unit: Unit of a quantity; empty if it has none.
         """
-        del one, unit
+        del one
         return []
 
-    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str, unit: str) -> tuple[Figure, str]:
+    def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
         """Draws a map of embeddings coloured by label, by the sum of its labels where a record has several.
 
         Args:
             one: Results of the models.
             projected: Map of the test records.
             title: Title above the map.
-            unit: Unit of a quantity; empty if it has none.
 
         Returns:
             The figure, and words for what its colours are.
         """
         task, labels = one.data.task, np.asarray(one.data.test.labels, np.float64)
-        name, values = quantity_name(one, unit), labels
+        name, values = quantity_name(one), labels
         if labels.ndim > 1:
             name, values = f"sum of the labels of {task.title}", labels.sum(axis=1)
         figure = values_map_figure(projected, values=values, name=name, title=title, seed=one.report.seed)
         return figure, name if labels.ndim > 1 else task.title
 
 
-def quantity_name(one: OneTask, unit: str) -> str:
+def quantity_name(one: OneTask) -> str:
     """Returns the name of what is predicted, with its unit."""
-    return f"{one.data.task.title} ({unit})" if unit else one.data.task.title
+    return f"{one.data.task.title} ({one.report.unit})" if one.report.unit else one.data.task.title

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 from ecgjax.settings.sections import Tree
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Provenance:
+class Provenance(NamedTuple):
     """Description of what was evaluated, so that the numbers can be reproduced.
 
     Attributes:

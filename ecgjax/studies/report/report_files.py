@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ecgjax.data.labels import LabelledRecords
 from ecgjax.data.tasks import file_name
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import Section
@@ -29,13 +30,7 @@ REPORT_DIR = "evaluation"
 
 
 def write_report(
-    one: OneTask,
-    workdir: Path,
-    *,
-    provenance: Provenance,
-    unit: str = "",
-    default_config: Tree,
-    sections: Sequence[Section] = (),
+    one: OneTask, workdir: Path, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Written:
     """Writes the report into the question's folder of `workdir/evaluation`; once whole, it replaces an earlier one.
 
@@ -43,18 +38,19 @@ def write_report(
         one: Results of the models.
         workdir: Folder of the run.
         provenance: Description of what was evaluated.
-        unit: Unit of a quantity; empty if it has none.
         default_config: Nested default configuration that the run's configuration is compared with.
         sections: Sections about recordings and training, which stand between the results and their provenance.
     """
-    page = evaluation_page(one, provenance=provenance, unit=unit, default_config=default_config, sections=sections)
+    page = evaluation_page(one, provenance=provenance, default_config=default_config, sections=sections)
     target = workdir / REPORT_DIR / file_name(one.data.task.title)
     target.parent.mkdir(exist_ok=True)
+    # The report is built beside the earlier one, which stays until the new one is whole.
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         written = write_page(page, building)
+        # An evaluation has one fraction, which its keys leave out and other studies need to tell rows apart.
         results = {key._replace(fraction=one.data.label_fraction): value for key, value in one.results.items()}
-        write_results(building, results, **about(one, provenance=provenance, unit=unit))
+        write_results(building, results, **about(one, provenance=provenance))
         _write_scores(building, one)
         building.chmod(0o755)  # mkdtemp lets only the owner in, but colleagues read reports.
         replaced = building.with_name(f"{building.name}.old")  # A question such as lvef<0.5 has a dot of its own.
@@ -74,20 +70,23 @@ def _write_scores(folder: Path, one: OneTask) -> None:
     np.savez(folder / "scores.npz", allow_pickle=False, **arrays)
 
 
-def about(one: OneTask, *, provenance: Provenance, unit: str) -> dict[str, Any]:
+def about(one: OneTask, *, provenance: Provenance) -> dict[str, Any]:
     """Returns what `results.json` says beside the table of results, for `write_results`.
 
     Args:
         one: Results of the models.
         provenance: Description of what was evaluated.
-        unit: Unit of a quantity; empty if it has none.
     """
     data, kind = one.data, kind_of(one.data.task)
-    sides = {"train": data.train, "train_available": data.train_available, "val": data.val, "test": data.test}
+    splits: dict[str, dict[str, int]] = {}
+    for name in ("train", "train_available", "val", "test"):
+        side: LabelledRecords = getattr(data, name)
+        counts = {"records": len(side.records), "patients": side.num_patients, "unlabelled": side.unlabelled}
+        splits[name] = counts | ({"positives": side.positives} if kind.yes_or_no else {})
     return {
         "simulated": provenance.simulated,
         "task": {**dataclasses.asdict(data.task), "kind": data.task.kind, "title": data.task.title},
-        "unit": unit,
+        "unit": one.report.unit,
         "metric": kind.primary,
         "compared": one.compared,
         "models": {
@@ -97,15 +96,7 @@ def about(one: OneTask, *, provenance: Provenance, unit: str) -> dict[str, Any]:
         "facts": one.facts,
         "groups": one.groups,
         "sought": one.sought,
-        "splits": {
-            name: {
-                "records": len(side.records),
-                "patients": side.num_patients,
-                "unlabelled": side.unlabelled,
-                **({"positives": side.positives} if kind.yes_or_no else {}),
-            }
-            for name, side in sides.items()
-        },
+        "splits": splits,
         "excluded": dict(data.excluded),
         "label_fraction": data.label_fraction,
         "label_seed": data.seed,

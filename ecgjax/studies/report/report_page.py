@@ -35,14 +35,13 @@ PARTS: Mapping[Kind, Parts] = {"binary": BinaryParts(), "multilabel": ClassParts
 
 
 def evaluation_page(
-    one: OneTask, *, provenance: Provenance, unit: str = "", default_config: Tree, sections: Sequence[Section] = ()
+    one: OneTask, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Page:
     """Lays out an evaluation: results, then the given sections, then records, command, configuration and environment.
 
     Args:
         one: Results of the models.
         provenance: Description of what was evaluated.
-        unit: Unit of a quantity; empty if it has none.
         default_config: Nested default configuration that the run's configuration is compared with.
         sections: Sections about recordings and training.
     """
@@ -57,10 +56,10 @@ def evaluation_page(
         cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
         summary=[Paragraph(_summary(one, provenance))],
         sections=[
-            Section("Results", _results(one, parts, unit=unit)),
-            *parts.sections(one, unit=unit),
-            Section("Groups of patients", _groups(one, parts, unit=unit)),
-            Section("Nearest neighbours in the embedding space", _near(one, parts, unit=unit)),
+            Section("Results", _results(one, parts)),
+            *parts.sections(one),
+            Section("Groups of patients", _groups(one, parts)),
+            Section("Nearest neighbours in the embedding space", _near(one, parts)),
             *sections,
             Section("Records", _records(one)),
             command_section(provenance.command, note=note),
@@ -81,12 +80,9 @@ def _summary(one: OneTask, provenance: Provenance) -> str:
     return f"{text}."
 
 
-def _results(one: OneTask, parts: Parts, *, unit: str) -> list[Block]:
-    rows = [
-        Row(title, one.value(REFERENCE, one.compared, minus=name))
-        for name, title in titles(one).items()
-        if cell(one, REFERENCE, one.compared, minus=name)
-    ]
+def _results(one: OneTask, parts: Parts) -> list[Block]:
+    others = {name: title for name, title in titles(one).items() if cell(one, REFERENCE, one.compared, minus=name)}
+    rows = [Row(title, one.value(REFERENCE, one.compared, minus=name)) for name, title in others.items()]
     differences = Picture(
         figure=forest({"": rows}, xlabel=f"{one.compared}: pretrained minus this model"),
         alt=f"{one.compared} of the pretrained encoder's probe minus that of every other model, as in the table of "
@@ -94,7 +90,7 @@ def _results(one: OneTask, parts: Parts, *, unit: str) -> list[Block]:
         caption="Paired differences of the pretrained encoder's probe from every other model, with 95 % intervals.",
     )
     further = [*parts.results(one), *([differences] if rows else [])]
-    return [results_table(one, unit=unit), Paragraph(_how_compared(one)), *further]
+    return [results_table(one), Paragraph(_how_compared(one)), *further]
 
 
 def _how_compared(one: OneTask) -> str:
@@ -121,7 +117,7 @@ def _how_compared(one: OneTask) -> str:
     )
 
 
-def _groups(one: OneTask, parts: Parts, *, unit: str) -> list[Block]:
+def _groups(one: OneTask, parts: Parts) -> list[Block]:
     if not one.groups:
         return [Paragraph("No groups were asked for (config.probe.groups).")]
     sentences = (
@@ -130,15 +126,15 @@ def _groups(one: OneTask, parts: Parts, *, unit: str) -> list[Block]:
         "A numeric column with more than ten different values is cut into quarters of the test records; records "
         "without a value form a group of their own.",
     )
-    return [groups_table(one, unit=unit), Paragraph(" ".join(filter(None, sentences)))]
+    return [groups_table(one), Paragraph(" ".join(filter(None, sentences)))]
 
 
-def _near(one: OneTask, parts: Parts, *, unit: str) -> list[Block]:
+def _near(one: OneTask, parts: Parts) -> list[Block]:
     number, seed = len(one.data.test.records), one.report.seed
     drawn = f"{MAX_POINTS:,} of the {number:,}" if number > MAX_POINTS else f"all {number:,}"
     pictures = []
     for encoder, embeddings in one.embeddings.items():
-        figure, colour = parts.map(one, project(embeddings), title=f"{encoder} encoder", unit=unit)
+        figure, colour = parts.map(one, project(embeddings), title=f"{encoder} encoder")
         caption = (
             f"Embeddings of the {encoder} encoder at unit length on their first two principal components (PCA, fitted "
             f"on the test records), coloured by {colour}; {drawn} are drawn, in an order drawn with seed {seed}."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ecgjax.data.labels import ProbeData
+from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import Table
 from ecgjax.studies.models import REFERENCE, title_of
@@ -38,40 +38,28 @@ def outputs_of(one: OneTask) -> dict[str, np.ndarray]:
     return {name: outputs for name, answers in one.models.items() if (outputs := answers.outputs) is not None}
 
 
-def titled(one: OneTask, metric: str, *, unit: str) -> str:
+def titled(one: OneTask, metric: str) -> str:
     """Returns the title of a metric's column, with the quantity's unit where the metric has it."""
+    unit = one.report.unit
     return f"{metric}, {unit}" if unit and metric in supplement_of(one.data).in_unit else metric
 
 
-def results_table(one: OneTask, *, unit: str = "") -> Table:
-    """Returns the table of models, and of the control on shuffled labels where there is one.
-
-    Args:
-        one: Results of the models.
-        unit: Unit of a quantity; empty if it has none.
-    """
+def results_table(one: OneTask) -> Table:
+    """Returns the table of models, and of the control on shuffled labels where there is one."""
     data = one.data
     metrics = kind_of(data.task).metrics(data.test.labels, outputs_of(one)[REFERENCE], classes=data.classes)
     primary, *others = metrics
-    header = (
-        "model",
-        f"{titled(one, primary, unit=unit)} [95 % interval]",
-        MINUS if one.compared == primary else f"{one.compared}: {MINUS}",
-        *(titled(one, name, unit=unit) for name in others),
-        "selected on validation",
-    )
+    differences, last = MINUS if one.compared == primary else f"{one.compared}: {MINUS}", "selected on validation"
+    further = [titled(one, name) for name in others]
+    header = ("model", f"{titled(one, primary)} [95 % interval]", differences, *further, last)
     rows = []
     for name, title in titles(one).items():
         answers, further = one.models[name], [cell(one, name, metric) for metric in others]
-        rows.append(
-            (
-                title,
-                cell(one, name, primary) or f"n/a ({answers.reason})",
-                cell(one, REFERENCE, one.compared, minus=name),
-                *("n/a" if text.startswith("n/a") else text for text in further),
-                f"{answers.val_metric:.3f} ({answers.selected})" if answers.selected else "",
-            )
-        )
+        value = cell(one, name, primary) or f"n/a ({answers.reason})"
+        # The reason stands in the column of the primary metric.
+        further = ["n/a" if text.startswith("n/a") else text for text in further]
+        selected = f"{answers.val_metric:.3f} ({answers.selected})" if answers.selected else ""
+        rows.append((title, value, cell(one, REFERENCE, one.compared, minus=name), *further, selected))
     if control := one.facts.get("shuffled_labels"):
         text = f"{control['mean']:.3f} [{control['low']:.3f}, {control['high']:.3f}]"
         empty = [""] * (len(header) - 2)
@@ -94,14 +82,10 @@ def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "",
         caption: Description of the table; may be empty.
         thresholds: Whether the models' thresholds are shown.
     """
-    rows = [
-        (
-            title,
-            *([f"{one.facts['thresholds'][name]:.3f}"] if thresholds else []),
-            *(cell(one, name, metric) for metric in columns),
-        )
-        for name, title in titles(one).items()
-    ]
+    rows = []
+    for name, title in titles(one).items():
+        threshold = [f"{one.facts['thresholds'][name]:.3f}"] if thresholds else []
+        rows.append((title, *threshold, *(cell(one, name, metric) for metric in columns)))
     header = ("model", *(["threshold"] if thresholds else []), *columns.values())
     return Table(header=header, rows=rows, caption=caption)
 
@@ -109,37 +93,26 @@ def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "",
 def splits_table(data: ProbeData) -> Table:
     """Returns the table of splits, with their sizes and the distribution of their labels."""
     kind = kind_of(data.task)
-    parts = (
-        (f"train ({data.label_fraction:.3g} of the labelled patients)", data.train),
-        ("train, all labelled", data.train_available),
-        ("validation", data.val),
-        ("test", data.test),
-    )
-    rows = [
-        (
-            title,
-            f"{len(part.records):,}",
-            f"{part.num_patients:,}",
-            kind.spread(part.labels),
-            f"{part.unlabelled:,}",
-        )
-        for title, part in parts
-    ]
-    return Table(header=("split", "records", "patients", kind.spread_title, "left out (unlabelled)"), rows=rows)
+    drawn = f"train ({data.label_fraction:.3g} of the labelled patients)"
+    parts = {drawn: data.train, "train, all labelled": data.train_available, "validation": data.val, "test": data.test}
+    columns: dict[str, Callable[[tuple[str, LabelledRecords]], str]] = {
+        "split": lambda row: row[0],
+        "records": lambda row: f"{len(row[1].records):,}",
+        "patients": lambda row: f"{row[1].num_patients:,}",
+        kind.spread_title: lambda row: kind.spread(row[1].labels),
+        "left out (unlabelled)": lambda row: f"{row[1].unlabelled:,}",
+    }
+    return Table.of(columns, parts.items())
 
 
-def groups_table(one: OneTask, *, unit: str) -> Table:
-    """Returns the table of results by group of patients.
-
-    Args:
-        one: Results of the models.
-        unit: Unit of a quantity; empty if it has none.
-    """
+def groups_table(one: OneTask) -> Table:
+    """Returns the table of results by group of patients."""
     supplement, parts = supplement_of(one.data), {group.part for group in one.groups}
+    # Where no group could be measured, the table still says what would have been.
     metrics = list(dict.fromkeys(key.metric for key in one.results if key.part in parts)) or [one.compared]
     header = ["grouped by", "group", "records", "patients", *([supplement.counted] if supplement.counted else [])]
     for metric in metrics:
-        header += [titled(one, metric, unit=unit)]
+        header += [titled(one, metric)]
         header += [f"difference from {REST}"] if metric in supplement.gaps else []
     rows = []
     for group in one.groups:
@@ -158,13 +131,8 @@ def groups_table(one: OneTask, *, unit: str) -> Table:
 def near_table(one: OneTask) -> Table:
     """Returns the table of retrieval metrics."""
     names = list(dict.fromkeys(key.metric for key in one.results if key.part in _SOUGHT))
-    rows = [
-        (
-            each.encoder,
-            _SOUGHT[each.match],
-            f"{each.queries:,}",
-            *(cell(one, each.encoder, name, part=each.match) or "n/a" for name in names),
-        )
-        for each in one.sought
-    ]
+    rows = []
+    for each in one.sought:
+        cells = [cell(one, each.encoder, name, part=each.match) or "n/a" for name in names]
+        rows.append((each.encoder, _SOUGHT[each.match], f"{each.queries:,}", *cells))
     return Table(header=("encoder", "match", "queries", *names), rows=rows)

@@ -106,14 +106,14 @@ def test_one_compilation_serves_many_runs_and_leaves_the_encoder():
 def test_a_frozen_encoder_is_that_of_inference_to_the_bit():
     x, y = _task("binary")
     _, network = _train("binary", (x, y), frozen=("^encoder/",), head_learning_rate=0.05)
-    jax.tree.map(np.testing.assert_array_equal, network._state.params["encoder"], ENCODER.params)
-    jax.tree.map(np.testing.assert_array_equal, network._state.stats["encoder"], ENCODER.stats)
-    assert np.abs(network._state.params["head"]["kernel"]).max() > 0.05
+    jax.tree.map(np.testing.assert_array_equal, network.state.params["encoder"], ENCODER.params)
+    jax.tree.map(np.testing.assert_array_equal, network.state.stats["encoder"], ENCODER.stats)
+    assert np.abs(network.state.params["head"]["kernel"]).max() > 0.05
 
 
 def test_learning_rates_of_backbone_and_head_are_their_own():
     _, network = _train("binary", learning_rate=1e-5, head_learning_rate=1e-2, steps=5, eval_every=5)
-    params = network._state.params
+    params = network.state.params
     stem = params["encoder"]["stem_conv"]["kernel"] - ENCODER.params["stem_conv"]["kernel"]
     assert 0 < np.abs(stem).max() < 1e-4
     assert np.abs(params["head"]["kernel"]).max() > 1e-3

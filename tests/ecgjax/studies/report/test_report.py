@@ -58,6 +58,10 @@ def _sections(one, **changes):
     return {section.title: section.blocks for section in page.sections}
 
 
+def _in(one, unit):
+    return dataclasses.replace(one, report=dataclasses.replace(one.report, unit=unit))
+
+
 def _tables(blocks):
     return [block for block in blocks if isinstance(block, Table)]
 
@@ -91,8 +95,8 @@ OF_KIND = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_and_files_hold_what_they_should(kind, tmp_path, undrawn):
-    one = small_task(kind)
-    report = _write(one, tmp_path, unit="mmHg" if kind == "quantity" else "", default_config=DEFAULT)
+    one = _in(small_task(kind), "mmHg" if kind == "quantity" else "")
+    report = _write(one, tmp_path)
     table = results_table(one)
     for text in (path.read_text(encoding="utf-8") for path in (report.html, report.markdown)):
         for part in (*OF_EVERY_KIND, *OF_KIND[kind]):
@@ -180,7 +184,7 @@ def test_every_number_of_a_yes_or_no_is_in_its_cell():
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "quantity"])
 def test_groups_have_their_metrics_and_differences(kind):
     one = small_task(kind)
-    (table,) = _tables(_sections(one, unit="mmHg")["Groups of patients"])
+    (table,) = _tables(_sections(_in(one, "mmHg"))["Groups of patients"])
     gap = "difference from all other records"
     columns = {
         "binary": ["positive", "AUROC", "sensitivity", gap, "false-positive rate", gap,
@@ -305,7 +309,7 @@ def test_a_model_without_answers_says_why():
 
 
 def test_real_data_are_not_called_simulated(tmp_path, undrawn):
-    report = _write(small_task("binary"), tmp_path, provenance=dataclasses.replace(PROVENANCE, simulated=False))
+    report = _write(small_task("binary"), tmp_path, provenance=PROVENANCE._replace(simulated=False))
     assert "SIMULATED" not in report.markdown.read_text(encoding="utf-8")
     assert "SIMULATED" not in report.html.read_text(encoding="utf-8")
 

@@ -7,8 +7,14 @@ from sklearn.metrics import roc_curve
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.regression import bland_altman
 from ecgjax.studies.report.forest import Row, forest
-from ecgjax.studies.report.model_figures import Curve, precision_recall_figure, roc_figure
-from ecgjax.studies.report.quantity_figures import bland_altman_figure, panels_figure, scatter_figure
+from ecgjax.studies.report.model_figures import (
+    Curve,
+    bland_altman_figure,
+    panels_figure,
+    precision_recall_figure,
+    roc_figure,
+    scatter_figure,
+)
 
 RNG = np.random.default_rng(0)
 
