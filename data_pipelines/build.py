@@ -315,8 +315,7 @@ def _listed_folder() -> Path | None:
 
 def _not_compared(out: Path) -> str:
     """Says why a finished data set was not compared with its source; empty if it was."""
-    builder = given(_BUILDER)
-    if builder in ("simulated", "prepared"):
+    if given(_BUILDER) in ("simulated", "prepared"):
         return ""
     if _listed_folder() is None:
         return f"; --source={_SOURCE.value} is not there, so whether it has changed is not known"

@@ -155,8 +155,7 @@ def _terminal_width() -> int:
 
 def _check_flags() -> None:
     drawing = [name for name in ("records", "random") if flags.FLAGS[name].value is not None]
-    chosen = drawing + (["quarantined"] if flags.FLAGS.quarantined else [])
-    if len(chosen) > 1:
+    if len(chosen := drawing + (["quarantined"] if flags.FLAGS.quarantined else [])) > 1:
         raise DataError(f"--{chosen[0]} and --{chosen[1]} ask for different things; give one of them")
     if drawing and not flags.FLAGS.out:
         raise DataError(f"--{drawing[0]} needs --out=DIR, a directory for the PNGs")

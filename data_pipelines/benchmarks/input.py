@@ -231,8 +231,7 @@ def _measure_warm(
         readers[kind] = _stream_reader(store, sampler, columns=columns, num_threads=threads[kind])
     checksums = {name: _checksum(read(steps_an_epoch)) for name, read in readers.items()}
     of_map = checksums[next(iter(readers))]
-    wrong = [name for name, checksum in checksums.items() if checksum != of_map]
-    if wrong:
+    if wrong := [name for name, checksum in checksums.items() if checksum != of_map]:
         raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
     page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
     speeds: dict[str, list[float]] = {name: [] for name in readers}

@@ -225,8 +225,7 @@ def _recording(part: Path, row: int, source: str) -> Recording:
             reason="truncated_file",
         ) from error
     # A sample is padding where all leads are zero; one lead alone may well be.
-    recorded = np.flatnonzero((tracing != 0).any(axis=1))
-    if not len(recorded):
+    if not len(recorded := np.flatnonzero((tracing != 0).any(axis=1))):
         raise RecordError(f"{source}: all samples are zero: nothing was recorded", reason="too_short")
     return Recording(
         source=source,
@@ -270,8 +269,7 @@ def _read_exams(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file; --source is the folder with it and the exams_partN.hdf5")
     table = read_published_table(path, _COLUMNS, owner="CODE-15 %")[list(_COLUMNS)].drop_duplicates()
-    wrong = table.loc[~table["exam_id"].str.fullmatch(r"\d{1,18}"), "exam_id"]
-    if len(wrong):
+    if len(wrong := table.loc[~table["exam_id"].str.fullmatch(r"\d{1,18}"), "exam_id"]):
         raise DataError(f"{path}: exam_id is '{wrong.iloc[0]}' in line {wrong.index[0] + 2}, a whole number expected")
     # Leading zeros go, so that the ids are written as those of the parts are.
     table["exam_id"] = table["exam_id"].astype(np.int64).astype(str)
@@ -315,8 +313,7 @@ def _part_number(path: Path) -> tuple[int, str]:
 def _notes(exams: pd.DataFrame, parts: list[_Part]) -> tuple[str, ...]:
     notes = ["the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id"]
     present = {part.path.name for part in parts}
-    absent = exams.loc[~exams["trace_file"].isin(present), "trace_file"]
-    if len(absent):
+    if len(absent := exams.loc[~exams["trace_file"].isin(present), "trace_file"]):
         names = sorted(set(absent), key=lambda name: _part_number(Path(name)))
         notes.append(f"{len(absent)} exams are in parts that are not in the folder: {', '.join(names)}")
     if num_empty := sum(part.has_empty_row for part in parts):

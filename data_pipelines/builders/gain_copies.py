@@ -67,8 +67,7 @@ def wrong_gains(
             copies[header.samples].append((position, header.gain))
     found = []
     for alike in copies.values():
-        gains = {gain for _, gain in alike}
-        if len(gains) < 2:
+        if len(gains := {gain for _, gain in alike}) < 2:
             continue
         for position, gain in alike:
             set_name = set_names[position]

@@ -261,8 +261,7 @@ def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
 
 
 def _check_unique(studies: np.ndarray, path: Path) -> None:
-    repeated = studies[pd.Series(studies).duplicated().to_numpy()]
-    if len(repeated):
+    if len(repeated := studies[pd.Series(studies).duplicated().to_numpy()]):
         raise DataError(
             f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
         )

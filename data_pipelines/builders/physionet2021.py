@@ -111,8 +111,7 @@ class Physionet2021Source:
             raise DataError(f"--sets={','.join(unknown)}: not known; choose from {', '.join(SETS)}")
         items, num_others = _items(folder, tuple(sets) or tuple(SETS))
         counts = collections.Counter(item.set_name for item in items)
-        absent = [name for name in sets if not counts[name]]
-        if absent or not items:
+        if (absent := [name for name in sets if not counts[name]]) or not items:
             raise DataError(
                 f"{folder}: no record of {', '.join(absent) or 'the challenge'} in it or below; records are named "
                 f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}; "

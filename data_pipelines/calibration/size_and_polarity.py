@@ -125,8 +125,7 @@ def _beat_s(rhythm: np.ndarray) -> float:
 
 def _width_ms(rhythm: np.ndarray) -> float:
     """Returns the lag in milliseconds, between samples, at which the autocorrelation has fallen to half."""
-    below = np.flatnonzero(rhythm[: _BEATS.start] < rhythm[0] / 2)
-    if not len(below):
+    if not len(below := np.flatnonzero(rhythm[: _BEATS.start] < rhythm[0] / 2)):
         return np.nan
     lag = int(below[0])
     fraction = (rhythm[lag - 1] - rhythm[0] / 2) / (rhythm[lag - 1] - rhythm[lag])

@@ -212,7 +212,6 @@ def lead_order(first: Alignable, second: Alignable, *, lag: int) -> tuple[tuple[
         alike = one @ two.T / (end - begin)
         # The small bonus keeps two leads in place where they are equally good, as silent ones are.
         rows, columns = scipy.optimize.linear_sum_assignment(alike + 1e-6 * np.eye(len(alike)), maximize=True)
-        total = float(alike[rows, columns].sum())
-        if total > best:
+        if (total := float(alike[rows, columns].sum())) > best:
             best, order = total, tuple(columns.tolist())
     return order, best / max(int(moving), 1)

@@ -74,8 +74,7 @@ def _check_shape(path: Path, separator: str) -> tuple[list[str], int]:
     """Returns the names of the columns and the number of rows, after checking that all rows have as many cells."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, strict=True, delimiter=separator)
-        names = [name.strip() for name in next(lines, [])]
-        if not names:
+        if not (names := [name.strip() for name in next(lines, [])]):
             raise ValueError("it is empty")
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"{path}: column '{twice[0]}' comes twice; remove or rename one")

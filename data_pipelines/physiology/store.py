@@ -253,8 +253,7 @@ def _assemble(dataset: Dataset, chunks: list[_Chunk], folder: Path) -> None:
 
     def values() -> Iterator[np.ndarray]:
         for chunk in chunks:
-            kept = chunk.load()
-            if kept is None:
+            if (kept := chunk.load()) is None:
                 raise DataError(f"{chunk.path}: does not read back as it was written; check the disk, then run again")
             of_chunk, reasons[chunk.records.start : chunk.records.stop] = kept
             missing[:] += np.isnan(of_chunk).sum(axis=0)

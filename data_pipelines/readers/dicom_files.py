@@ -91,8 +91,7 @@ def _recording(content: bytes, path: Path) -> Recording:
     source = str(path)
     # The syntax is checked before the rest is read, because a small deflated file can hold gigabytes.
     meta_information, start = _meta_information(content)
-    syntax = meta_information.TransferSyntaxUID
-    if syntax not in _SYNTAXES:
+    if (syntax := meta_information.TransferSyntaxUID) not in _SYNTAXES:
         raise unreadable_header(
             f"{path}: its transfer syntax is {syntax.name}; read are {' and '.join(uid.name for uid in _SYNTAXES)}: "
             "convert it, for instance with dcmconv +te"
@@ -137,14 +136,12 @@ def _meta_information(content: bytes) -> tuple[Dataset, int]:
 
 def _rhythm(dataset: Dataset, source: str) -> Dataset:
     groups = list(dataset.get("WaveformSequence") or ())
-    originals = [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]
-    if not originals:
+    if not (originals := [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]):
         raise unreadable_header(
             f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed"
         )
     most = max(group.NumberOfWaveformSamples for group in originals)
-    longest = [group for group in originals if group.NumberOfWaveformSamples == most]
-    if len(longest) > 1:
+    if len(longest := [group for group in originals if group.NumberOfWaveformSamples == most]) > 1:
         raise unreadable_header(
             f"{source}: has {len(longest)} original waveform groups of {most} samples; files with all leads in one "
             "group are read"
@@ -233,8 +230,7 @@ def _channel_name(definition: Dataset, source: str) -> str:
 
 
 def _number(item: Dataset, keyword: str, source: str, *, default: float | None = None, positive: bool = False) -> float:
-    value = item.get(keyword)
-    if value is None or value == "":
+    if (value := item.get(keyword)) is None or value == "":
         if default is None:
             raise missing_metadata(f"{source}: has no {keyword}; export the file again")
         return default

@@ -162,8 +162,7 @@ def _datasets(file: h5py.File, *, with_groups: bool = False) -> Iterator[tuple[s
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 continue
-            item = group[name]
-            if item in seen:
+            if (item := group[name]) in seen:
                 continue
             seen.add(item)
             if isinstance(item, h5py.Dataset):

@@ -61,8 +61,7 @@ def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str
     """
     suffixes = " ".join(suffix for suffix, of in FORMAT_OF_SUFFIX.items() if of in formats)
     message = f"{folder}: no recording ({suffixes}) in it or below; "
-    said = notes(found, folder, has_labels=False)
-    if not said:
+    if not (said := notes(found, folder, has_labels=False)):
         return f"{message}it is empty; is --source right?"
     known = [suffix for suffix in found.passed_over if FORMAT_OF_SUFFIX.get(suffix) not in (None, *formats)]
     if known:
@@ -91,8 +90,7 @@ def _of_table(path: Path, columns: Sequence[str], folder: Path, has_labels: bool
     if columns:
         shown = ", ".join(visible(column)[:40] for column in columns[:_MOST_COLUMNS])
         said += f" (columns {shown}{' …' if len(columns) > _MOST_COLUMNS else ''})"
-    builder = _BUILDER_OF_TABLE.get(path.name.casefold())
-    if builder:
+    if builder := _BUILDER_OF_TABLE.get(path.name.casefold()):
         return f"{said}; --builder={builder} reads the data set that it belongs to, with patients and labels"
     if has_labels or not columns:
         return said

@@ -163,8 +163,7 @@ def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path)
         )
     gains = []
     for line in lines[1:]:
-        match = _SIGNAL_LINE.fullmatch(line)
-        if match is None or not line.isascii():
+        if (match := _SIGNAL_LINE.fullmatch(line)) is None or not line.isascii():
             raise unreadable_header(
                 f"{header_path}: '{line[:80]}' describes no signal; a line is 'FILE FORMAT GAIN(BASELINE)/UNIT "
                 "RESOLUTION ZERO FIRST CHECKSUM BLOCK NAME' in plain ASCII (µV is written uV), with a gain"

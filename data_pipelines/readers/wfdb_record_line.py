@@ -90,8 +90,7 @@ def parsed_record_line(line: str, header_path: Path) -> RecordLine:
 def _is_read(moment: str) -> bool:
     if _OF_CHALLENGES.fullmatch(moment):
         return True
-    match = _STANDARD.fullmatch(moment)
-    if match is None:
+    if (match := _STANDARD.fullmatch(moment)) is None:
         return False
     try:
         datetime.datetime.strptime(match["time"], "%H:%M:%S")

@@ -59,8 +59,7 @@ def check_timing(num_samples: int, *, sampling_rate_hz: float, min_seconds: floa
             f"{source}: sampled at {sampling_rate_hz:g} Hz; a 12-lead ECG has at least {LOWEST_SOURCE_RATE_HZ} Hz",
             reason="wrong_rate",
         )
-    seconds = num_samples / sampling_rate_hz
-    if seconds < min_seconds:
+    if (seconds := num_samples / sampling_rate_hz) < min_seconds:
         raise RecordError(
             f"{source}: {seconds:.6g} s long, at least {min_seconds:g} s are asked for (--min_seconds)",
             reason="too_short",
@@ -92,8 +91,7 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
             "ECG; its unit or gain must be wrong",
             reason="wrong_unit",
         )
-    flat = [lead for lead, amplitude in amplitudes.items() if amplitude < FLAT_LEAD_MV]
-    if flat:
+    if flat := [lead for lead, amplitude in amplitudes.items() if amplitude < FLAT_LEAD_MV]:
         raise RecordError(
             f"{source}: lead {', '.join(flat)} is flat (moves less than {FLAT_LEAD_MV * 1e3:g} µV): not connected",
             reason="flat_lead",
@@ -174,8 +172,7 @@ def _check_einthoven(leads: Mapping[str, np.ndarray], source: str) -> None:
     for lead, (formula, expected) in derived.items():
         if lead not in leads or _agree(leads[lead], expected):
             continue
-        gains = _gains_that_agree(one, two, leads[lead], coefficients=_COEFFICIENTS[lead])
-        if gains:
+        if gains := _gains_that_agree(one, two, leads[lead], coefficients=_COEFFICIENTS[lead]):
             raise RecordError(
                 f"{source}: lead {lead} is {formula} only once lead II is multiplied by {gains['II']:.3g} and {lead} "
                 f"by {gains['derived']:.3g}, relative to lead I: the header's gains are wrong; correct them",

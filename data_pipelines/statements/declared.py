@@ -94,8 +94,7 @@ class Declared:
             )
         orientation = orientation or self.orientation
         fits = [name for name, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
-        fits = [name for name in fits if orientation in (name, None)]
-        if len(fits) != 1:
+        if len(fits := [name for name in fits if orientation in (name, None)]) != 1:
             declared = f" as {orientation}" if orientation else ""
             raise header_disagrees(
                 f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over "

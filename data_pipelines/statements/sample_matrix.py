@@ -162,8 +162,7 @@ def recording_of(
 def _columns(table: np.ndarray, source: str) -> np.ndarray:
     """Returns the columns of a structured array, `f64[time, column]`."""
     names = table.dtype.names or ()
-    wrong = [name for name in names if table.dtype[name].kind not in "iuf"]
-    if wrong:
+    if wrong := [name for name in names if table.dtype[name].kind not in "iuf"]:
         raise unreadable_header(
             f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed"
         )

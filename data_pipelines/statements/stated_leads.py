@@ -130,8 +130,7 @@ def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, sou
     """
     for kind, actual in ((Kind.NUM_LEADS, num_leads), (Kind.NUM_SAMPLES, num_samples)):
         for statement in stated.of(kind):
-            found = one_number(statement.value)
-            if found is None or statement.is_weak:
+            if (found := one_number(statement.value)) is None or statement.is_weak:
                 continue
             number, unit = found
             if number == int(number) > 0 and not unit and number != actual:
@@ -154,8 +153,7 @@ def stated_orientation(stated: Statements, declared: Declared, *, source: str) -
     """
     orientation, said_by = declared.orientation, f"--declared_orientation says {declared.orientation}"
     for statement in stated.of(Kind.ORIENTATION):
-        own = orientation_of(statement.value)
-        if own is None:
+        if (own := orientation_of(statement.value)) is None:
             continue
         if orientation is not None and own != orientation:
             raise header_disagrees(

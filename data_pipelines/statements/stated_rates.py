@@ -122,16 +122,13 @@ def _either(hertz: tuple[float, ...]) -> str:
 def _rate(statement: Statement, source: str) -> StatedRate | None:
     if isinstance(statement.value, np.ndarray) and statement.value.size > MOST_LEADS:
         return None  # So many values are the frequencies of a spectrum.
-    found = one_number(statement.value)
-    if found is None and statement.is_weak:
+    if (found := one_number(statement.value)) is None and statement.is_weak:
         return None
-    if found is None:
-        several = quantity(statement.value)
-        if several is not None and len(several[0]) > 1:
-            raise header_disagrees(
-                f"{source}: '{statement.where}' states several rates ({shown(statement.value)}); leads of one rate are "
-                "read: resample them first"
-            )
+    if found is None and (several := quantity(statement.value)) is not None and len(several[0]) > 1:
+        raise header_disagrees(
+            f"{source}: '{statement.where}' states several rates ({shown(statement.value)}); leads of one rate are "
+            "read: resample them first"
+        )
     number, unit = found or (math.nan, "")
     factor = hertz_per(unit or (statement.unit if hertz_per(statement.unit) else "hz"))
     low, high = PLAUSIBLE_RATES_HZ
@@ -220,8 +217,7 @@ def _check_durations(statements: list[Statement], rate: float, num_samples: int,
 
 def _seconds(statement: Statement) -> tuple[float, ...]:
     """Returns the durations in seconds that a statement may mean; empty where it is not a duration."""
-    found = one_number(statement.value)
-    if found is None:
+    if (found := one_number(statement.value)) is None:
         clock = seconds_of([statement.value]) if isinstance(statement.value, str) else None
         return () if clock is None or ":" not in statement.value else (float(clock[0]),)
     if isinstance(statement.value, np.ndarray) and statement.value.size > 1:

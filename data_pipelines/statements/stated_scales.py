@@ -84,8 +84,7 @@ def calibrated(samples: Matrix, leads: LeadNames, stated: Statements, declared: 
     """
     names = leads.names
     units = stated_units(stated, names, leads.units, source)
-    said = stated.of(Kind.GAIN) + stated.of(Kind.STEP)
-    if said and _are_counts(samples):
+    if (said := stated.of(Kind.GAIN) + stated.of(Kind.STEP)) and _are_counts(samples):
         scales = _scales(stated, names, source)
         unit = _unit_of_scale(scales[0], units, names, declared, source) if scales else _SCALED_ALREADY
         if unit != _SCALED_ALREADY:
@@ -253,8 +252,7 @@ def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray
     # In WFDB, the baseline takes precedence over the converter's zero.
     said = [statement for statement in stated.of(Kind.ZERO) if "adc" not in statement.where.casefold()]
     for statement in said or stated.of(Kind.ZERO):
-        found = quantity(statement.value)
-        if found is None or found[1]:
+        if (found := quantity(statement.value)) is None or found[1]:
             raise _no_scale(statement, source)
         zeros.append((statement.where, _of_each_lead(statement, found[0], names, source)))
     for where, other in zeros[1:]:

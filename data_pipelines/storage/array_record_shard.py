@@ -87,7 +87,6 @@ def why_bad(shard: Path, expected: int) -> str | None:
         return "this shard is missing"
     if elsewhere := why_elsewhere(shard):
         return f"this shard {elsewhere}"
-    found = num_stored(shard)
-    if found != expected:
+    if (found := num_stored(shard)) != expected:
         return f"this shard has {found} records where {expected} were written (truncated or damaged)"
     return None

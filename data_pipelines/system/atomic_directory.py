@@ -130,12 +130,10 @@ def _exchange(first: Path, second: Path) -> bool:
     Raises:
         OSError: The system can exchange directories, but failed to.
     """
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
+    if (renameat2 := getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)) is None:
         return False
     if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
-    error = ctypes.get_errno()
-    if error in _CANNOT_EXCHANGE:
+    if (error := ctypes.get_errno()) in _CANNOT_EXCHANGE:
         return False
     raise OSError(error, os.strerror(error), str(first), None, str(second))

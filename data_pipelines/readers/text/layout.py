@@ -88,8 +88,7 @@ def layout_of(content: bytes, path: Path) -> Layout:
         RecordError: The text is not a table of samples (`unreadable_header`).
     """
     lines = _from_the_midst(content)
-    found = best_dialect(lines)
-    if found is None:
+    if (found := best_dialect(lines)) is None:
         example = f", but such as '{lines[len(lines) // 2][:60]}'" if lines else ""
         raise no_table(
             path,
@@ -101,8 +100,7 @@ def layout_of(content: bytes, path: Path) -> Layout:
     comments: list[str] = []
     start, number = 0, 0
     while True:
-        end = content.find(b"\n", start)
-        if end < 0 or number > _MOST_LINES_ABOVE:
+        if (end := content.find(b"\n", start)) < 0 or number > _MOST_LINES_ABOVE:
             raise no_table(path, "names, but no samples", "export the file again")
         number += 1
         text = decoded(content[start:end]).strip(" \r")
@@ -147,8 +145,7 @@ def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
 
     A single line cannot tell, since its end may have been cut off.
     """
-    rows = [cells for cells in rows if len(cells) == width]
-    if len(rows) < 2:
+    if len(rows := [cells for cells in rows if len(cells) == width]) < 2:
         return None
     if all(cells[-1] == "" for cells in rows):
         return width - 1
@@ -225,8 +222,7 @@ def _names(
     if header is None and not any(_has_leads(line.cells) for line in rest):
         separators = (None, ",", ";", "\t")
         split = [[cell.strip(" '\"") for cell in text.split(mark)] for text in comments for mark in separators]
-        fitting = [cells for cells in split if len(cells) == width and _has_leads(cells)]
-        if fitting:
+        if fitting := [cells for cells in split if len(cells) == width and _has_leads(cells)]:
             return _known(tuple(fitting[-1])), units, rest
     others = [line for line in rest if line is not header]
     wrong = next((line for line in others if _has_leads(line.cells) and header_line(line.text) is None), None)
@@ -237,8 +233,7 @@ def _names(
         raise no_table(path, what, "one line of names with as many cells as those below is read")
     if header is None:
         return None, units, others
-    cells = header.cells
-    if len(cells) < width:
+    if len(cells := header.cells) < width:
         cells = (*cells, "") if unnamed else ("", *cells)
     return _known(cells), units, others
 
@@ -284,8 +279,7 @@ def _are_units(cells: Sequence[str]) -> bool:
 
 
 def _remark(text: str, dialect: Dialect) -> list[NamedValue]:
-    pair = header_line(text)
-    if pair is None:
+    if (pair := header_line(text)) is None:
         cells = [cell for cell in (text.split(dialect.separator) if dialect.separator else [text]) if cell.strip()]
         if len(cells) > 1:
             pair = cells[0].strip(" '\""), " ".join(cell.strip(" '\"") for cell in cells[1:])

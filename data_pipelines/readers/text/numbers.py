@@ -85,8 +85,7 @@ class TableNumbers:
         if blank := _BLANK_LINE.search(block):
             at = self._first_line + self._num_rows + block[: blank.end() - 1].count(b"\n")
             raise no_table(self._path, f"line {at} is empty", "take it out, or give it a sample a column")
-        rows = self._quickly(block)
-        if rows is None:
+        if (rows := self._quickly(block)) is None:
             rows = self._by_cells(block.decode("latin-1"))
         self._num_rows += len(rows)
         return rows
@@ -144,8 +143,7 @@ class TableNumbers:
 
 def _blocks(content: bytes, start: int) -> Iterator[bytes]:
     while start < len(content):
-        end = content.rfind(b"\n", start, start + _BLOCK_BYTES) + 1
-        if not end:
+        if not (end := content.rfind(b"\n", start, start + _BLOCK_BYTES) + 1):
             end = content.find(b"\n", start) + 1
         yield content[start:end]
         start = end

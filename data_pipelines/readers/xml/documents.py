@@ -108,8 +108,7 @@ class Node:
         Raises:
             RecordError: There is no such element, or there are several (`unreadable_header`).
         """
-        found = self.all(path)
-        if len(found) != 1:
+        if len(found := self.all(path)) != 1:
             raise unreadable_header(
                 f"{self.source}: {self.name} has {len(found)} elements {path}, one is needed; export the file again"
             )
@@ -149,8 +148,7 @@ class Node:
 
     def rate(self, text: str, what: str) -> float:
         """Returns a number above zero, and raises as `number` does."""
-        value = self.number(text, what)
-        if value <= 0:
+        if (value := self.number(text, what)) <= 0:
             raise unreadable_header(f"{self.source}: {what} is '{text}', it must be above zero; export the file again")
         return value
 
@@ -219,8 +217,7 @@ def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -
     """
     if not leads:
         raise RecordError(f"{source}: holds no lead; export the file again", reason="missing_lead")
-    lengths = {len(lead) for lead in leads}
-    if len(lengths) > 1:
+    if len({len(lead) for lead in leads}) > 1:
         each = ", ".join(f"{name} {len(lead)}" for name, lead in zip(names, leads, strict=True))
         raise header_disagrees(f"{source}: leads of unequal length ({each} samples); export the file again")
     return np.stack(leads, axis=1).astype(np.float64)

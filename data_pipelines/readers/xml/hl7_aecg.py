@@ -98,16 +98,14 @@ def _rhythm(root: Node) -> Node:
 
 def _check_type(value: Node, known: tuple[str, ...], *, what: str) -> None:
     # The type may have a namespace prefix.
-    kind = value.element.get(_TYPE, "").rpartition(":")[2]
-    if kind not in known:
+    if (kind := value.element.get(_TYPE, "").rpartition(":")[2]) not in known:
         raise unreadable_header(f"{value.source}: {what} is of type '{kind}'; {' and '.join(known)} are read")
 
 
 def _rate(value: Node) -> float:
     _check_type(value, ("GLIST_TS", "GLIST_PQ"), what="the sequence of times")
     increment = value.rate(value.attribute("increment", "value"), "increment of the times")
-    unit = value.attribute("increment", "unit")
-    if unit not in _SECONDS:
+    if (unit := value.attribute("increment", "unit")) not in _SECONDS:
         raise RecordError(
             f"{value.source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known",
             reason="unreadable_header" if unit else "missing_metadata",

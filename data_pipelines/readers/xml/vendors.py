@@ -25,8 +25,7 @@ def read_vendor_xml(path: Path) -> Recording:
         RecordError: The document is of another kind (`unreadable_header`), or the format's reader fails, for any of its
             reasons.
     """
-    name = read_document(path).name
-    if name not in _READER_OF_ROOT:
+    if (name := read_document(path).name) not in _READER_OF_ROOT:
         known = ", ".join(f"{root} ({read.__name__.removeprefix('read_')})" for root, read in _READER_OF_ROOT.items())
         raise unreadable_header(
             f"{path}: its root element is '{name}'; the documents read are {known}. Export it from the recorder's "
