@@ -16,6 +16,7 @@ from data_pipelines.prepared.dataset import (
     QUARANTINE_FILE,
     REMARKS_FILE,
     Dataset,
+    check_out,
     open_dataset,
     read_card,
     staging_directory,
@@ -65,10 +66,7 @@ def stage_dataset(
     out = Path(out).resolve()
     remote = RemoteFolder(url, timeout_s=timeout_s)
     staging = staging_directory(out)
-    if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
-    if out == Path.cwd():
-        raise DataError(f"{out}: is the current directory, which would be replaced; name a new one with --out")
+    check_out(out, lost="which would be replaced")
     if remote.local is not None and remote.local.resolve() in out.parents:
         raise DataError(
             f"{out}: lies in the data set that is to be copied; name a directory elsewhere with --out, or leave it out "

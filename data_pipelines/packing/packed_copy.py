@@ -34,7 +34,7 @@ from data_pipelines.storage.packed_format import (
     write_contents,
 )
 from data_pipelines.storage.packed_store import PackedStore
-from data_pipelines.system.atomic_directory import exclusive_staging, publish
+from data_pipelines.system.atomic_directory import exclusive_staging, publish, written_whole
 from data_pipelines.system.digests import write_digests
 
 #: Function that is told how many further records are done, those of an interrupted run included.
@@ -157,12 +157,8 @@ class _Work:
 
     def keep(self, shard: PackedShard, fingerprint: str) -> None:
         """Notes that the shard is finished; the note appears whole or not at all."""
-        unfinished = self.path.with_suffix(".tmp")
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.note)
+        with written_whole(self.note, making=self.path.with_suffix(".tmp")) as file:
+            file.write(json.dumps({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}).encode())
 
 
 def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) -> dict[int, PackedShard]:

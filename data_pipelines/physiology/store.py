@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +27,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.physiology.vector import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
 from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.storage.store import Store, open_store
-from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish
+from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish, written_whole
 from data_pipelines.system.digests import write_digests
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.workers import map_ordered
@@ -177,12 +176,8 @@ class _Chunk:
 
     def save(self, values: np.ndarray, reasons: np.ndarray) -> None:
         """Stores values and reasons; the file appears whole or not at all."""
-        unfinished = self.path.with_suffix(".tmp")
-        with unfinished.open("wb") as file:
+        with written_whole(self.path, making=self.path.with_suffix(".tmp")) as file:
             np.savez(file, values=values, reasons=reasons)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.path)
 
 
 def _chunks_for(dataset: Dataset, staging: Path, records_per_chunk: int) -> list[_Chunk]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -25,7 +24,14 @@ from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.card.figures import flag_counts, sex_counts
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.contradictions import contradiction_section, contradictions_within
-from data_pipelines.prepared.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
+from data_pipelines.prepared.dataset import (
+    CARD_FILE,
+    QUARANTINE_FILE,
+    REMARKS_FILE,
+    check_out,
+    read_card,
+    staging_directory,
+)
 from data_pipelines.prepared.fold_labels import labels_by_fold, lacking_folds
 from data_pipelines.prepared.index import INDEX_DIR, Index, content_codes, duplicate_pairs
 from data_pipelines.prepared.kept_seconds import kept_seconds
@@ -48,7 +54,7 @@ from data_pipelines.shards.source_listing import LISTING_FILE, SourceListing, ch
 from data_pipelines.storage.example_format import features
 from data_pipelines.system.atomic_directory import exclusive_staging
 from data_pipelines.system.digests import files_of, write_digests
-from data_pipelines.system.visible_text import table_cell, visible
+from data_pipelines.system.visible_text import visible, write_table
 
 _ONE_PROCESS = LocalProcesses(1)
 
@@ -122,10 +128,7 @@ def build_dataset(
     """
     out = Path(out).resolve()
     staging = staging_directory(out)
-    if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
-    if out == Path.cwd():
-        raise DataError(f"{out}: is the current directory, which a build would replace; name a new one with --out")
+    check_out(out, lost="which a build would replace")
     with exclusive_staging(staging, resume=True):
         state = BuildState(staging)
         is_published = state.complete_publishing(out, request, overwrite=overwrite)
@@ -305,10 +308,8 @@ def _quarantined(parts: Sequence[ShardPart]) -> list[Quarantined]:
 
 
 def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in dataclasses.fields(Quarantined)])
-        writer.writerows(map(table_cell, dataclasses.astuple(entry)) for entry in quarantined)
+    header = [field.name for field in dataclasses.fields(Quarantined)]
+    write_table(path, header, map(dataclasses.astuple, quarantined))
 
 
 def _low_yield(source: Source, quarantined: list[Quarantined], max_quarantined: float, listed: Path) -> DataError:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from data_pipelines.errors import DataError
 
@@ -113,6 +114,21 @@ def recover_retired(retired: Path, out: Path) -> None:
     if retired.is_dir() and not (out.exists() and any(out.iterdir())):
         retired.rename(out)
         sync(out.parent)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, *, making: Path) -> Iterator[IO[bytes]]:
+    """Opens a file to write that gets its name once it has reached the disk, so that it appears whole or not at all.
+
+    Args:
+        path: Path of the file; an existing file is replaced.
+        making: Path on the same file system at which the file is written.
+    """
+    with making.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    making.replace(path)
 
 
 def sync(path: Path) -> None:
