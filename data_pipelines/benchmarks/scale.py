@@ -38,16 +38,7 @@ from data_pipelines.records import (
     SignalFormat,
     content_hash,
 )
-from data_pipelines.storage.packed_format import (
-    PACKED_DIR,
-    PackedShard,
-    file_hash,
-    npy_header,
-    record_bytes,
-    shard_name,
-    shard_spans,
-    write_contents,
-)
+from data_pipelines.storage import packed_format as packed
 from data_pipelines.storage.store import open_store
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
@@ -99,7 +90,7 @@ def measure(folder: Path, *, num_records: int, batch_size: int, minutes: float) 
         "num_records": num_records,
         "num_training_records": len(split.train),
         "num_patients": dataset.index.num_patients,
-        "signal_bytes": num_records * record_bytes(FORMAT),
+        "signal_bytes": num_records * packed.record_bytes(FORMAT),
         "index_bytes": sum(path.stat().st_size for path in (folder / INDEX_DIR).iterdir()),
         "open_dataset_s": round(open_s, 3),
         "split_s": round(split_s, 3),
@@ -163,7 +154,7 @@ def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_siz
     return {
         "minutes": minutes,
         "batches": count,
-        "batch_mib": round(batch_size * record_bytes(FORMAT) / _MIB, 1),
+        "batch_mib": round(batch_size * packed.record_bytes(FORMAT) / _MIB, 1),
         "own_memory_mib": {
             "first": readings[0],
             "after_a_tenth": readings[len(readings) // 10],
@@ -206,7 +197,7 @@ def _make_up(folder: Path, num_records: int) -> None:
         "shard_lengths": [num_records],
     }
     (folder / CARD_FILE).write_text(json.dumps(card), encoding="utf-8")
-    _make_up_packed(folder / PACKED_DIR, num_records, fingerprint)
+    _make_up_packed(folder / packed.PACKED_DIR, num_records, fingerprint)
 
 
 def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
@@ -242,24 +233,24 @@ def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
 def _make_up_packed(folder: Path, num_records: int, fingerprint: str) -> None:
     """Writes silence once for every length of shard; further shards of that length are hard links to the same file."""
     folder.mkdir()
-    shards: list[PackedShard] = []
-    of_length: dict[int, PackedShard] = {}
-    for number, span in enumerate(shard_spans(num_records, bytes_per_record=record_bytes(FORMAT))):
-        path = folder / shard_name(number)
+    shards: list[packed.PackedShard] = []
+    of_length: dict[int, packed.PackedShard] = {}
+    for number, span in enumerate(packed.shard_spans(num_records, bytes_per_record=packed.record_bytes(FORMAT))):
+        path = folder / packed.shard_name(number)
         if len(span) in of_length:
             os.link(folder / of_length[len(span)].name, path)
         else:
             _write_silence(path, len(span))
-            of_length[len(span)] = PackedShard(
-                name=path.name, num_records=len(span), num_bytes=path.stat().st_size, blake2b=file_hash(path)
+            of_length[len(span)] = packed.PackedShard(
+                name=path.name, num_records=len(span), num_bytes=path.stat().st_size, blake2b=packed.file_hash(path)
             )
         shards.append(dataclasses.replace(of_length[len(span)], name=path.name))
-    write_contents(folder, fingerprint=fingerprint, shards=shards)
+    packed.write_contents(folder, fingerprint=fingerprint, shards=shards)
 
 
 def _write_silence(path: Path, num_records: int) -> None:
-    silence = bytes(record_bytes(FORMAT))
+    silence = bytes(packed.record_bytes(FORMAT))
     with path.open("wb") as file:
-        file.write(npy_header((num_records, *FORMAT.shape)))
+        file.write(packed.npy_header((num_records, *FORMAT.shape)))
         for _ in range(num_records):
             file.write(silence)

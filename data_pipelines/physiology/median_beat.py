@@ -18,13 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.physiology.beats import (
-    ANALYSIS_RATE_HZ,
-    BEAT_WINDOW_S,
-    NoBeatsError,
-    prepare,
-    signed_extreme,
-)
+from data_pipelines.physiology.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoBeatsError, prepare, signed_extreme
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.workers import map_ordered
 

@@ -16,18 +16,10 @@ import numpy as np
 import scipy.sparse
 from numpy.lib.format import open_memmap
 
+from data_pipelines import records
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.shared_contents import own_codes, shared_by_many
 from data_pipelines.prepared.splitting import Linked, Split, split_linked, split_of
-from data_pipelines.records import (
-    ENVELOPE_SAMPLES,
-    LABEL_MISSING,
-    LAYOUT_VERSION,
-    NO_FOLD,
-    SEX_UNKNOWN,
-    SIGNATURE_BYTES,
-    SignalFormat,
-)
 from data_pipelines.system.near_names import meant
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.plain_names import why_elsewhere
@@ -76,9 +68,9 @@ _RECORDS_PER_DIGEST = 1 << 16
 #: Number of values per record in columns with several.
 COLUMN_WIDTHS: Mapping[str, int] = {
     "content_hash": _HASH_BYTES,
-    "signature": SIGNATURE_BYTES,
-    "order_free_signature": SIGNATURE_BYTES,
-    "envelope": ENVELOPE_SAMPLES,
+    "signature": records.SIGNATURE_BYTES,
+    "order_free_signature": records.SIGNATURE_BYTES,
+    "envelope": records.ENVELOPE_SAMPLES,
 }
 
 
@@ -181,13 +173,13 @@ class Index:
         """
         scalars = {**self.scalars, "age_years": self.age_years}
         if name == "sex":
-            return _nan_where(np.asarray(self.sex), self.sex == SEX_UNKNOWN)
+            return _nan_where(np.asarray(self.sex), self.sex == records.SEX_UNKNOWN)
         if name in scalars:
             return np.array(scalars[name], np.float32)
         task, _, label = name.partition(":")
         if task in self.tasks and label in self.tasks[task].classes:
             values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])
-            return _nan_where(values, values == LABEL_MISSING)
+            return _nan_where(values, values == records.LABEL_MISSING)
         raise DataError(
             f"no label '{name}' in this data set{meant(name, self.labels)}; it has {', '.join(self.labels)}"
         )
@@ -236,10 +228,12 @@ class Index:
         if absent := sorted(set(named) - set(folds.tolist())):
             raise DataError(_absent_folds(absent, dict(zip(folds.tolist(), counts.tolist(), strict=True))))
 
-    def fingerprint(self, signal_format: SignalFormat) -> str:
+    def fingerprint(self, signal_format: records.SignalFormat) -> str:
         """Returns the hex digest of what a model can see: layout, format, and contents and patients in order."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode())
+        digest.update(
+            f"{records.LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode()
+        )
         digest.update(np.ascontiguousarray(self.content_hash).data)
         # The ids are hashed in chunks, since a hundred million texts would not fit into memory.
         for start in range(0, self.num_records, _RECORDS_PER_DIGEST):
@@ -249,9 +243,9 @@ class Index:
 
 
 def _absent_folds(absent: Sequence[int], counts: Mapping[int, int]) -> str:
-    present = [f"{fold} ({count} records)" for fold, count in counts.items() if fold != NO_FOLD]
-    if NO_FOLD in counts:
-        present.append(f"{counts[NO_FOLD]} records without a fold")
+    present = [f"{fold} ({count} records)" for fold, count in counts.items() if fold != records.NO_FOLD]
+    if records.NO_FOLD in counts:
+        present.append(f"{counts[records.NO_FOLD]} records without a fold")
     return (
         f"no record is in fold {', '.join(map(str, absent))}; this data set has {', '.join(present)}. Name folds that "
         "it has (config.data.train_folds, val_folds, test_folds), or deal its patients to folds 1 to 10 with "

@@ -23,15 +23,8 @@ from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.card.figures import flag_counts, sex_counts
 from data_pipelines.errors import DataError
+from data_pipelines.prepared import dataset as prepared
 from data_pipelines.prepared.contradictions import contradiction_section, contradictions_within
-from data_pipelines.prepared.dataset import (
-    CARD_FILE,
-    QUARANTINE_FILE,
-    REMARKS_FILE,
-    check_out,
-    read_card,
-    staging_directory,
-)
 from data_pipelines.prepared.fold_labels import labels_by_fold, lacking_folds
 from data_pipelines.prepared.index import INDEX_DIR, Index, content_codes, duplicate_pairs
 from data_pipelines.prepared.kept_seconds import kept_seconds
@@ -39,13 +32,8 @@ from data_pipelines.prepared.patient_checks import patient_doubts
 from data_pipelines.prepared.remarks import list_remarks
 from data_pipelines.prepared.shared_contents import listed_contents
 from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
+from data_pipelines.shards import calibration_report
 from data_pipelines.shards.build_state import BuildState
-from data_pipelines.shards.calibration_report import (
-    calibration_section,
-    judge_calibration,
-    proven_factors,
-    with_factors,
-)
 from data_pipelines.shards.making import BuildJob, LocalProcesses, ShardTask
 from data_pipelines.shards.merging import merge_parts
 from data_pipelines.shards.parts import PART_VERSION, ShardPart
@@ -127,12 +115,12 @@ def build_dataset(
             it, or the source of the finished data set at `out` has changed.
     """
     out = Path(out).resolve()
-    staging = staging_directory(out)
-    check_out(out, lost="which a build would replace")
+    staging = prepared.staging_directory(out)
+    prepared.check_out(out, lost="which a build would replace")
     with exclusive_staging(staging, resume=True):
         state = BuildState(staging)
         is_published = state.complete_publishing(out, request, overwrite=overwrite)
-        if is_published or ((out / CARD_FILE).is_file() and not overwrite):
+        if is_published or ((out / prepared.CARD_FILE).is_file() and not overwrite):
             return _finished_card(out, request, source_folder)
         listing = list_source(source_folder, leave_out=[out, staging]) if source_folder else None
         source = make_source()
@@ -146,22 +134,24 @@ def build_dataset(
         make_missing = functools.partial(
             _make_missing, plan=plan, job=job, make_shards=make_shards, folder=state.tasks, progress=progress
         )
-        judge = functools.partial(judge_calibration, shards=job.paths(plan), signal_format=source.signal_format)
+        judge = functools.partial(
+            calibration_report.judge_calibration, shards=job.paths(plan), signal_format=source.signal_format
+        )
         parts = make_missing(source.items)
         quarantined = _quarantined(parts)
         # A build of which nothing is stored fails, whatever share is allowed.
         if len(quarantined) == len(source.items) or len(quarantined) > max_quarantined * len(source.items):
-            _write_quarantine(quarantined, staging / QUARANTINE_FILE)
+            _write_quarantine(quarantined, staging / prepared.QUARANTINE_FILE)
             state.forget()  # The recordings may be repaired before the next run.
-            raise _low_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
+            raise _low_yield(source, quarantined, max_quarantined, staging / prepared.QUARANTINE_FILE)
         judged, corrected = judge(parts), {}
-        factors = proven_factors(judged, parts)
+        factors = calibration_report.proven_factors(judged, parts)
         # Only the shards with a corrected record are made again: the items of all others are the same.
-        if (items := with_factors(source.items, factors)) is not source.items:
+        if (items := calibration_report.with_factors(source.items, factors)) is not source.items:
             parts, corrected = make_missing(items), factors
             judged = judge(parts)
         card = _complete(source, plan, parts, state.dataset, quarantined=_quarantined(parts), flags=judged.flags)
-        card["summary"]["calibration"] = calibration_section(judged, parts, corrected=corrected)
+        card["summary"]["calibration"] = calibration_report.calibration_section(judged, parts, corrected=corrected)
         card |= {"request": dict(request), "build_id": build_id}
         if listing is not None:
             listing.write(state.dataset / LISTING_FILE)
@@ -169,7 +159,9 @@ def build_dataset(
         if begun_anew:
             card["summary"]["notes"].append(_BEGUN_ANEW)
         # A directory with a card counts as a finished data set, so all that the card speaks of is written before it.
-        (state.dataset / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (state.dataset / prepared.CARD_FILE).write_text(
+            json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         shard_digests = {shard.file_name: part.digest for shard, part in zip(plan, parts, strict=True)}
         write_digests(state.dataset, files_of(state.dataset), known=shard_digests)
         state.publish(out)
@@ -187,7 +179,7 @@ def _warn_of(left_reading: Sequence[str]) -> None:
 
 
 def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | None) -> dict[str, Any]:
-    card = read_card(out)
+    card = prepared.read_card(out)
     differing = [
         f"{name}={card['request'].get(name)!r} (asked for: {request.get(name)!r})"
         for name in sorted(card["request"].keys() | request.keys())
@@ -199,7 +191,7 @@ def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | 
             "choose another --out, or replace it with --overwrite"
         )
     if source_folder is not None and (before := open_listing(out / LISTING_FILE)) is not None:
-        changes = changes_since(before, list_source(source_folder, leave_out=[out, staging_directory(out)]))
+        changes = changes_since(before, list_source(source_folder, leave_out=[out, prepared.staging_directory(out)]))
         if changes:
             raise DataError(
                 f"{out}: is finished, but files of {source_folder} have changed since it was built: {changes}; build "
@@ -286,8 +278,8 @@ def _complete(
         if path.name not in shards:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     index = merge_parts(parts, dataset / INDEX_DIR, schema=source.label_schema, flags=flags)
-    _write_quarantine(quarantined, dataset / QUARANTINE_FILE)
-    remarks = list_remarks((part.remarks() for part in parts), dataset / REMARKS_FILE)
+    _write_quarantine(quarantined, dataset / prepared.QUARANTINE_FILE)
+    remarks = list_remarks((part.remarks() for part in parts), dataset / prepared.REMARKS_FILE)
     shard_lengths, num_bytes = [part.num_stored for part in parts], sum(part.num_bytes for part in parts)
     tfds.folder_dataset.write_metadata(
         data_dir=dataset,
